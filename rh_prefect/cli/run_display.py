@@ -27,7 +27,7 @@ from rh_prefect.media.input_files import shown
 from rh_prefect.media.store import LONGEST_LINK, MediaStore
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.identity import mark
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.pipelines.run.reviews import candidates
@@ -154,7 +154,7 @@ class Watch(Pages):
         self,
         end: RunEnd,  # noqa: ARG002
         rows: Sequence[StepReport],  # noqa: ARG002
-        reviews: Sequence[Instance],
+        reviews: Sequence[PlannedStep],
         *,
         store: MediaStore,  # noqa: ARG002
     ) -> None:

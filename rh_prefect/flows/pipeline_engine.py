@@ -12,7 +12,7 @@ from prefect.states import Failed
 
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.suspension import RunSuspender, open_suspend_group
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.run.surroundings import StepEngine
 from rh_prefect.works.delivery import Delivered
 from rh_prefect.works.loop_thread import LOOP
@@ -36,11 +36,11 @@ class PrefectEngine(StepEngine):
         """Whether the flow run is about to be suspended."""
         return self._group is not None and self._group.is_suspended
 
-    async def run(self, instance: Instance, make: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, instance: PlannedStep, make: Callable[[], Awaitable[None]]) -> None:
         """Runs a step as a task run with the step's address as its name."""
         self._ended[instance.address] = await _task_run(instance, make, after=self._upstream_states(instance))
 
-    def _upstream_states(self, instance: Instance) -> list[State[Any]]:
+    def _upstream_states(self, instance: PlannedStep) -> list[State[Any]]:
         """Returns the task runs on which a step depends, for the dashboard's arrows.
 
         For a review, those of its candidates.
@@ -81,7 +81,9 @@ class PrefectEngine(StepEngine):
         self._group = None
 
 
-async def _task_run(instance: Instance, make: Callable[[], Awaitable[None]], *, after: list[State[Any]]) -> State[Any]:
+async def _task_run(
+    instance: PlannedStep, make: Callable[[], Awaitable[None]], *, after: list[State[Any]]
+) -> State[Any]:
     async def step() -> State[Any] | None:
         try:
             await make()

@@ -25,7 +25,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance, paid_steps
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, paid_steps
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
@@ -72,7 +72,7 @@ class PrefectPages(Pages):
         return f"the artifact {Page.current_key('report')} shows the candidates and says how"
 
     async def show_end(
-        self, end: RunEnd, rows: Sequence[StepReport], reviews: Sequence[Instance], *, store: MediaStore
+        self, end: RunEnd, rows: Sequence[StepReport], reviews: Sequence[PlannedStep], *, store: MediaStore
     ) -> None:
         """Shows the run's report, with the candidates of reviews."""
         table = end.result.report
@@ -107,7 +107,7 @@ _ROOM_FOR_CHOICES, _ROOM_FOR_FILES, _ROOM_FOR_QUESTIONS, _ROOM_FOR_STEPS = 30_00
 _LATER = "choose here first; the next run shows others"
 
 
-async def choices_of(reviews: Sequence[Instance], store: MediaStore) -> list[str]:
+async def choices_of(reviews: Sequence[PlannedStep], store: MediaStore) -> list[str]:
     """Returns the part of a report that shows the candidates of reviews and how to choose them."""
     shown = [one for review in reviews for one in candidates(review)]
     found = [(name, value.media, value.address) for name, value in shown if isinstance(value, File) and value.media]
@@ -128,7 +128,7 @@ def quoted(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
-def _questions(reviews: Sequence[Instance]) -> list[str]:
+def _questions(reviews: Sequence[PlannedStep]) -> list[str]:
     questions = [f"## {visible(ask)}" for ask in dict.fromkeys(review.ask for review in reviews) if ask]
     return fitting(questions, _ROOM_FOR_QUESTIONS, what="questions")
 
@@ -138,7 +138,7 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(mark(value), ensure_ascii=False, indent=2)
 
 
-def _how(reviews: Sequence[Instance]) -> str:
+def _how(reviews: Sequence[PlannedStep]) -> str:
     """Returns the form's value for `choices`, with the first candidate of each review, and the equal command."""
     choices = {review.address: {"of": review.request["of"], "take": 1} for review in reviews}
     written = [f"  {json.dumps(name)}: {json.dumps(one)}" for name, one in choices.items()]
@@ -155,7 +155,7 @@ def _how(reviews: Sequence[Instance]) -> str:
     )
 
 
-def _other_ways(reviews: Sequence[Instance]) -> str:
+def _other_ways(reviews: Sequence[PlannedStep]) -> str:
     """Returns a sentence about how to get other candidates, and how to correct a text."""
     paid = ({one.address: one.works[-1].take + 1 for one in paid_steps(each.needs) if one.works} for each in reviews)
     again, said = next(filter(None, paid), None), list[str]()

@@ -13,14 +13,14 @@ from rh_prefect.media.media import Media
 from rh_prefect.models import any_input
 from rh_prefect.pipelines.file_model import GraphStep
 from rh_prefect.pipelines.parsed_answers import read_answer
-from rh_prefect.pipelines.plan.planned_steps import Instance, Work
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
 from rh_prefect.pipelines.planning_values import File, Unknown, leaves
 from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
 from rh_prefect.works.options import Request
 from rh_prefect.works.work_runner import WorkCall
 
 
-def work_call(instance: Instance, work: Work) -> WorkCall:
+def work_call(instance: PlannedStep, work: Work) -> WorkCall:
     """Returns the call of one take of a paid step."""
     parse, assume = instance.step.get("parse"), instance.step.get("assume")
     name = instance.address if len(instance.works) == 1 else f"{instance.address}, take {work.take}"
@@ -40,7 +40,7 @@ def work_call(instance: Instance, work: Work) -> WorkCall:
     )
 
 
-def request_of(instance: Instance) -> Request:
+def request_of(instance: PlannedStep) -> Request:
     """Returns the request of a paid step."""
     step, values = instance.step, known_values(instance)
     if not isinstance(step, GraphStep):
@@ -54,7 +54,7 @@ def request_of(instance: Instance) -> Request:
     return AppInput(id=str(step.app), nodes=nodes, opens_texts=False)
 
 
-def _check_files(instance: Instance, values: dict[str, Any]) -> None:
+def _check_files(instance: PlannedStep, values: dict[str, Any]) -> None:
     """Raises an error if a text is given in place of a file: it would be opened as a path."""
     model = catalog.get(instance.model)
     files = {param.name for param in model.file_params}
@@ -67,22 +67,22 @@ def _check_files(instance: Instance, values: dict[str, Any]) -> None:
                 raise InputError(f"{instance.address}: {param.name} takes a file, not a text. Nothing was paid for it.")
 
 
-def known_values(instance: Instance) -> dict[str, Any]:
+def known_values(instance: PlannedStep) -> dict[str, Any]:
     """Returns the parameters of a step as they are sent: files as `Media`, lists as lists."""
     return {name: _sent(value) for name, value in instance.values.items()}
 
 
-def has_all_ids(instance: Instance) -> bool:
+def has_all_ids(instance: PlannedStep) -> bool:
     """Returns whether a step has all ids that RunningHub gives at run time; its request is hashed without them."""
     return all(not isinstance(one, Unknown) or one.sent is not None for one in leaves(instance.values))
 
 
-def has_all_files(instance: Instance) -> bool:
+def has_all_files(instance: PlannedStep) -> bool:
     """Returns whether the files that a step sends exist."""
     return all(one.media is not None for one in leaves(instance.values) if isinstance(one, File))
 
 
-def files_that_stand_in(instance: Instance) -> dict[str, str]:
+def files_that_stand_in(instance: PlannedStep) -> dict[str, str]:
     """Returns the hash of each file that was rendered again, with that of its first version, which requests contain."""
     return {own.removeprefix("sha256:"): first.removeprefix("sha256:") for own, first in _stand_ins(instance.values)}
 

@@ -34,7 +34,7 @@ from rh_prefect.pipelines.references import shown as shown_text
 from rh_prefect.pipelines.types import Type, of_items, of_literal
 
 if TYPE_CHECKING:
-    from rh_prefect.pipelines.plan.planned_steps import Instance
+    from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 
 _LONGEST_SLUG = 80
 
@@ -48,7 +48,7 @@ def lookup(reference: Reference, frame: Frame) -> Any:
     if len(reference.options) == 1 and reference.fallback is None:  # as most are
         return _result(follow(reference.options[0], frame))
     options: list[Any] = []
-    by: list[Instance] = []
+    by: list[PlannedStep] = []
     is_open = False
     for names in reference.options:
         found = _result(follow(names, frame))
@@ -63,7 +63,7 @@ def lookup(reference: Reference, frame: Frame) -> Any:
     return maybe(_either(options), by if is_open else None) if options else ABSENT
 
 
-def maker_of(reference: Reference, frame: Frame) -> Instance | None:
+def maker_of(reference: Reference, frame: Frame) -> PlannedStep | None:
     """Returns the step that makes a reference's value, even if that is a known text; None if no step does."""
     names = next((one for one in reference.options if _result(follow(one, frame)) is not ABSENT), ())
     values = [certain(follow(names[:end], frame)) for end in range(len(names), 0, -1)]

@@ -13,7 +13,7 @@ from rh_prefect.catalog.model import text_of
 from rh_prefect.media.media import Media
 
 if TYPE_CHECKING:
-    from rh_prefect.pipelines.plan.planned_steps import Instance
+    from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 
 
 FRAME_SECONDS = 1 / 24
@@ -64,7 +64,7 @@ class File:
     key: str  # Identifies its content: `sha256:…` if that is known, else a key of the step that makes it
     media: Media | None = None  # Its facts, once it exists
     seconds: Span | None = None  # How long it is, if `media` does not say it, or another file may take its place
-    maker: Instance | None = field(default=None, compare=False)  # The step that makes it
+    maker: PlannedStep | None = field(default=None, compare=False)  # The step that makes it
     label: str = ""  # A short name of what made it
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)  # Further facts, such as `starts`
     # Where a run reads it, with the signature of a link; `media` has it without, as plans and pages show it
@@ -91,7 +91,7 @@ class Unknown:
     kind: str  # Its type
     key: str  # Identifies the value by the step that makes it
     span: Span | None = None  # The characters of a text, or the number itself
-    maker: Instance | None = field(default=None, compare=False)  # The step that makes it
+    maker: PlannedStep | None = field(default=None, compare=False)  # The step that makes it
     is_settled: bool = False  # Whether a request is hashed with `key` and not with the value, as for expiring ids
     sent: str | None = field(default=None, compare=False)  # What is sent in its place, once it is known
 
@@ -116,10 +116,10 @@ class Maybe:
     """A value that may be absent, because a condition is undecided; steps that use it wait."""
 
     value: Any  # The value, if it exists
-    by: tuple[Instance, ...] = field(default=(), compare=False)  # The steps that decide it
+    by: tuple[PlannedStep, ...] = field(default=(), compare=False)  # The steps that decide it
 
 
-def maybe(value: Any, by: Iterable[Instance] | None) -> Any:
+def maybe(value: Any, by: Iterable[PlannedStep] | None) -> Any:
     """Returns a value whose existence some steps decide; `by` is None if it certainly exists."""
     if by is None or value is ABSENT:
         return value
@@ -155,7 +155,7 @@ def undecided_in(value: Any) -> Iterator[Maybe]:
         yield from undecided_in(one)
 
 
-def deciders_of(values: Iterable[Maybe]) -> list[Instance]:
+def deciders_of(values: Iterable[Maybe]) -> list[PlannedStep]:
     """Returns the steps that decide whether some values exist."""
     return list(dict.fromkeys(one for value in values for one in value.by))
 
@@ -169,7 +169,7 @@ class StepOutput:
     label: str = ""  # A short name of what made it
     cost: Any = ABSENT  # What it cost
     # The step, even if the result is a known text; None for a used file
-    maker: Instance | None = field(default=None, compare=False)
+    maker: PlannedStep | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -184,12 +184,12 @@ class Frame:
     is_pending: bool = False  # Whether it is not known yet that there is such an item
     # The steps that decide whether the item's steps are made: those that conditions refer to, and those without a
     # result that the item is taken from
-    waits_for: Sequence[Instance] = ()
+    waits_for: Sequence[PlannedStep] = ()
     # What is wrong with the item, or with the values that a used file's parameters were given
     problems: Sequence[str] = ()
-    by: tuple[Instance, ...] | None = None  # The steps that decide whether it exists; None if it certainly exists
+    by: tuple[PlannedStep, ...] | None = None  # The steps that decide whether it exists; None if it certainly exists
     # For each step of the item with an undecided condition, by the step's path: the steps that decide the condition
-    undecided: dict[tuple[str | int, ...], tuple[Instance, ...]] = field(default_factory=dict)
+    undecided: dict[tuple[str | int, ...], tuple[PlannedStep, ...]] = field(default_factory=dict)
     numbers: tuple[int, ...] = ()  # The item's number, after those of the items around it; empty outside of fan-outs
     is_numbered: bool = False  # Whether its id is, or has in it, its number
     # For an id with a number, or below one: a hash of the item, which it keeps when its number changes
@@ -211,13 +211,13 @@ class Frame:
             yield frame
             frame = frame.outer
 
-    def wait_for(self, steps: Iterable[Instance]) -> None:
+    def wait_for(self, steps: Iterable[PlannedStep]) -> None:
         """Makes the item's existence depend on some steps."""
         steps = list(steps)
         self.by = tuple(dict.fromkeys([*(self.by or ()), *steps]))
         self.waits_for = tuple(dict.fromkeys([*self.waits_for, *steps]))
 
-    def deciders(self, at: tuple[str | int, ...] = ()) -> tuple[Instance, ...]:
+    def deciders(self, at: tuple[str | int, ...] = ()) -> tuple[PlannedStep, ...]:
         """Returns the steps that decide whether the item, the items around it, and a step in it exist."""
         by = (step for frame in self.around() for step in frame.by or ())
         return tuple(dict.fromkeys([*self.undecided.get(at, ()), *by]))
@@ -274,7 +274,7 @@ def leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def makers(value: Any) -> Iterator[Instance]:
+def makers(value: Any) -> Iterator[PlannedStep]:
     """Yields the steps that make a value."""
     if isinstance(value, File | Unknown) and value.maker is not None:
         yield value.maker

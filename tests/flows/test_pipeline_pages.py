@@ -20,7 +20,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.file_model import EditStep, ModelStep, ReviewStep
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan.planned_steps import Candidate, Instance, Work
+from rh_prefect.pipelines.plan.planned_steps import Candidate, PlannedStep, Work
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.result import StepReport
 from rh_prefect.pipelines.run.reviews import waiting_reviews
@@ -66,15 +66,15 @@ async def page_of(show: Callable[[], Awaitable[None]], what: str) -> str:
     return text
 
 
-async def show_choices(reviews: list[Instance], store: MediaStore) -> None:
+async def show_choices(reviews: list[PlannedStep], store: MediaStore) -> None:
     await Report("", (), store, choices=await choices_of(reviews, store)).show()
 
 
-def review(number: int, shown: list[Media] | list[str]) -> Instance:
+def review(number: int, shown: list[Media] | list[str]) -> PlannedStep:
     """A review of pictures or texts that a step has made."""
-    need = Instance(f"each{number}.picture", "", ModelStep(model="m"), (), model="m", state="=")
+    need = PlannedStep(f"each{number}.picture", "", ModelStep(model="m"), (), model="m", state="=")
     step = ReviewStep(review="$(picture)", ask="Which one?")
-    one = Instance(f"each{number}.chosen", "", step, (), model="review", state="r", request={"of": "0a1b2c3d"})
+    one = PlannedStep(f"each{number}.chosen", "", step, (), model="review", state="r", request={"of": "0a1b2c3d"})
     one.candidates = [Candidate(each if isinstance(each, str) else File("image", each.uri, each)) for each in shown]
     one.needs = [need]
     return one
@@ -160,7 +160,7 @@ async def test_another_candidate_of_an_edit_is_a_take_of_the_paid_step(store: Me
     one = review(1, ["a text"])
     (paid,) = one.needs
     paid.works, works = [Work("paid", True, 1, "=")], [Work("edit", True, 1, "=")]
-    one.needs = [Instance("each1.small", "", EditStep(edit="resize"), (), model="resize", works=works, needs=[paid])]
+    one.needs = [PlannedStep("each1.small", "", EditStep(edit="resize"), (), model="resize", works=works, needs=[paid])]
     text = await page_of(lambda: show_choices([one], store), "report")
     assert '`takes` instead, as in `{"each1.picture": 2}`' in text
     one.needs[0].needs = []

@@ -23,7 +23,7 @@ from rh_prefect.pipelines.batch_pipeline import Batch
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWorks, Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.planning_values import File
 from tests.support.samples import media as samples
 
@@ -58,7 +58,7 @@ async def plan_of(rows: Any, model: str = PICTURE, **options: Any) -> Plan:
     return plan
 
 
-def steps_of(plan: Plan, number: int = 0) -> list[Instance]:
+def steps_of(plan: Plan, number: int = 0) -> list[PlannedStep]:
     """The steps of one stage, in the order of the rows."""
     path = list(plan.steps)[number]
     return sorted(plan.steps[path], key=lambda one: one.numbers)

@@ -21,7 +21,7 @@ from rh_prefect.pipelines.edit_rendering import render
 from rh_prefect.pipelines.file_model import ModelStep
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.table_files import open_table
 from tests.support.samples.pipeline_assets import photo
 from tests.support.world.planned_works import Records
@@ -528,7 +528,7 @@ def test_an_edit_opens_paths_that_were_fetched_and_no_texts(title: str, tmp_path
 
 def test_a_paid_request_reads_files_and_no_texts() -> None:
     step = ModelStep.model_validate({"model": "kling-v2.6-pro-image-to-video"})
-    instance = Instance("clip", "", step, ("steps", "clip"), model=step.model)
+    instance = PlannedStep("clip", "", step, ("steps", "clip"), model=step.model)
     instance.values = {"image_url": "/etc/passwd", "prompt": "x", "duration": 5, "sound": False}
     with pytest.raises(InputError, match="clip: image_url takes a file, not a text"):
         request_of(instance)

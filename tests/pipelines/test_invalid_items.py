@@ -9,7 +9,7 @@ import pytest
 
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from tests.support.samples import media as samples
 
 CLIPS = """\
@@ -46,7 +46,7 @@ def wrong(plan: Plan) -> list[str]:
     return [next(iter(one.problems), "") for one in by_number(plan)]
 
 
-def by_number(plan: Plan) -> list[Instance]:
+def by_number(plan: Plan) -> list[PlannedStep]:
     return sorted(plan.instances, key=lambda one: one.numbers)
 
 

@@ -23,7 +23,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan, WorkQuery
 from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.plan import finish
-from rh_prefect.pipelines.plan.planned_steps import Instance, Selection, Work
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Selection, Work
 from rh_prefect.pipelines.types import Type
 from tests.support.hypothesis_settings import search
 from tests.support.samples.documented_pipelines import TEXTS
@@ -46,7 +46,7 @@ def value(kind: Type, chance: random.Random) -> Any:
     return chance.choice(choices.get(kind.kind, ["a", "b", "grey sea"]))
 
 
-def made(one: Instance, work: Work, chance: random.Random) -> KnownWork:
+def made(one: PlannedStep, work: Work, chance: random.Random) -> KnownWork:
     """A result of a step."""
     if (parse := one.step.get("parse")) is not None:
         return KnownWork("=", value=answer(answer_type(parse), chance, min(one.at_most or 1, 4)))
@@ -147,7 +147,7 @@ class World:
             ]
             if not ready:
                 break
-            keys, failed = list[str](), list[Instance]()
+            keys, failed = list[str](), list[PlannedStep]()
             for one, work in self.chance.sample(ready, min(len(ready), self.chance.choice([1, 1, 2, 5]))):
                 if self.chance.random() < 0.12:
                     failed.append(one)
@@ -320,7 +320,7 @@ async def test_the_collector_of_cycles_is_paused_for_a_plan_only() -> None:
 
 async def test_a_part_that_is_planned_again_frees_its_steps_without_a_pass_of_the_collector() -> None:
     def steps() -> int:
-        return sum(type(one) is Instance for one in gc.get_objects())
+        return sum(type(one) is PlannedStep for one in gc.get_objects())
 
     records = Records()
     gc.collect()

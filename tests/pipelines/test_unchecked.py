@@ -11,7 +11,7 @@ from rh_prefect.pipelines.call_builder import request_of
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.file_model import ModelStep
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.works.request_preparation import as_request
 
 
@@ -43,7 +43,7 @@ steps:
     with pytest.raises(PipelineError, match=r"image_url takes a file of kind image, but \$\(params.title\) is a text"):
         Pipeline.from_text(text)
     step = ModelStep.model_validate({"model": "kling-v2.6-pro-image-to-video"})
-    instance = Instance("clip", "", step, ("steps", "clip"), model=step.model)
+    instance = PlannedStep("clip", "", step, ("steps", "clip"), model=step.model)
     instance.values = {"unchecked": {name: "/etc/passwd"}, "prompt": "x", "duration": 5, "sound": False}
     with pytest.raises(InputError, match="clip: image_url takes a file, not a text"):
         request_of(instance)

@@ -12,7 +12,7 @@ from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.plan.identity import equal_numbers
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.plan import Plan
@@ -40,7 +40,7 @@ def compare(plan: Plan, earlier: Mapping[str, Any], params: Mapping[str, Param])
     plan.added = [address for address, one in there.items() if address not in before and one.state in ("+", ">", "r")]
 
 
-def step_changes(step: Mapping[str, Any], one: Instance) -> list[dict[str, Any]]:
+def step_changes(step: Mapping[str, Any], one: PlannedStep) -> list[dict[str, Any]]:
     """Returns the differences of a step from an earlier plan: its model, its parameters and nodes, or its take."""
     model = {"model": one.model, "endpoint": one.endpoint}
     found = _differences({name: step.get(name, model[name]) for name in model}, model)[:1]

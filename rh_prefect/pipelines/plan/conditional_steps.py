@@ -12,7 +12,7 @@ from rh_prefect.pipelines.conditions import not_numbers, truth
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import lookup
 from rh_prefect.pipelines.file_model import Step
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.planning_values import (
     Frame,
@@ -34,9 +34,9 @@ class Missing(AbstractSet[str]):
 
     failed: set[str]  # Those that the run could not make
     # Those that need a step whose `expect` is false, each with that step
-    lost: dict[str, Instance] = field(default_factory=dict)
+    lost: dict[str, PlannedStep] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)  # Those that cannot be made since another one failed
-    unsure: set[Instance] = field(default_factory=set)  # Steps that may cost nothing in this run
+    unsure: set[PlannedStep] = field(default_factory=set)  # Steps that may cost nothing in this run
 
     def __contains__(self, address: object) -> bool:
         """Returns whether a step has no result."""
@@ -50,13 +50,13 @@ class Missing(AbstractSet[str]):
         """Returns the maximum number of these steps; 0 if there is none."""
         return len(self.failed) + len(self.lost) + len(self.blocked)
 
-    def forget(self, instance: Instance) -> None:
+    def forget(self, instance: PlannedStep) -> None:
         """Removes a step that is being planned again."""
         self.lost.pop(instance.address, None)
         self.blocked.discard(instance.address)
         self.unsure.discard(instance)
 
-    def waits_for(self, step: Step, frame: Frame) -> tuple[Instance, ...]:
+    def waits_for(self, step: Step, frame: Frame) -> tuple[PlannedStep, ...]:
         """Returns the steps that decide whether a step is made, and under which name its file is saved.
 
         They are those of its conditions, those of its item, and those whose results are in `save_as`.
@@ -67,7 +67,7 @@ class Missing(AbstractSet[str]):
         found = [*deciding_steps(step.conditions, frame), *naming_steps(step, frame)]
         return tuple(dict.fromkeys([*frame.waits_for, *(one for one in found if one.address not in failed)]))
 
-    def mark(self, instance: Instance, *, is_open: bool = False) -> Instance | None:
+    def mark(self, instance: PlannedStep, *, is_open: bool = False) -> PlannedStep | None:
         """Marks a step that may cost nothing in this run, or that a failed step prevents.
 
         Returns the step without whose result it cannot be made; None if it can be made.
@@ -141,29 +141,29 @@ def _without(value: Any, failed: Collection[str]) -> Any:
     ]
 
 
-def condition_steps(conditions: Any, frame: Frame) -> list[Instance]:
+def condition_steps(conditions: Any, frame: Frame) -> list[PlannedStep]:
     """Returns the steps on which the values in conditions depend; a run waits for them before it evaluates these."""
     return deciding_steps((one for _, one in references_in(conditions)), frame)
 
 
-def deciding_steps(references: Iterable[Reference], frame: Frame) -> list[Instance]:
+def deciding_steps(references: Iterable[Reference], frame: Frame) -> list[PlannedStep]:
     """Returns the steps that make referenced values, or that decide whether these values exist."""
     values = (lookup(one, frame) for one in references)
     return [step for one in values for step in (*makers(one), *deciders_of(undecided_in(one)))]
 
 
-def naming_steps(step: Step, frame: Frame) -> list[Instance]:
+def naming_steps(step: Step, frame: Frame) -> list[PlannedStep]:
     """Returns the steps in `save_as` without a result: a file is named only when it is made."""
     values = (lookup(one, frame) for one in step.named_by)
     return [maker for one in values if isinstance(certain(one), Unknown) for maker in makers(one)]
 
 
-def is_unmade(instances: Sequence[Instance]) -> bool:
+def is_unmade(instances: Sequence[PlannedStep]) -> bool:
     """Returns whether one of some steps has no result."""
     return any(one.found not in "=x" for one in instances)
 
 
-def is_open(step: Step, frame: Frame, waits_for: Sequence[Instance]) -> bool:
+def is_open(step: Step, frame: Frame, waits_for: Sequence[PlannedStep]) -> bool:
     """Returns whether it is not known yet if a step will be made."""
     conditions = (step.when, step.get("expect"))
     is_unknown = any(one is not None and truth(one, frame) is None for one in conditions)

@@ -12,7 +12,7 @@ from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.evaluation import evaluate, named, type_of
 from rh_prefect.pipelines.file_model import EditStep
 from rh_prefect.pipelines.plan.identity import is_settled, mark
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.step_drafts import (
     Draft,
     failed_places,
@@ -39,7 +39,7 @@ from rh_prefect.pipelines.types import edit_misfit
 def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collection[str] = ()) -> Draft:
     """Returns the recipe of an edit of one item; `failed` are steps that this run cannot make, see `Choices`."""
     edit = EDITS[step.edit]
-    instance = Instance(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure)
+    instance = PlannedStep(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure)
     lists = _without_failed(
         _aligned({name: certain(evaluate(value, frame)) for name, value in step.with_.items()}), step, failed
     )

@@ -43,9 +43,9 @@ from rh_prefect.pipelines.plan.options import PlanOptions
 from rh_prefect.pipelines.plan.planned_steps import (
     FREE,
     Candidate,
-    Instance,
     KnownWork,
     KnownWorks,
+    PlannedStep,
     State,
     Work,
 )
@@ -91,7 +91,7 @@ class Planning:
     known: KnownWorks = field(init=False)  # Answers what is known of works
     works: dict[tuple[str, str], Work] = field(init=False, default_factory=dict)  # The works, by key and shape
     # The steps that ask for a work, by its key
-    users: dict[str, list[Instance]] = field(init=False, default_factory=lambda: defaultdict(list))
+    users: dict[str, list[PlannedStep]] = field(init=False, default_factory=lambda: defaultdict(list))
     missing: Missing = field(init=False)  # The steps without a result
     size: Size = field(init=False, default_factory=Size)  # How much was counted
 
@@ -110,7 +110,7 @@ class Expander:
     def __init__(self, planning: Planning, *, are_items: bool = False) -> None:
         """`are_items` says that it expands items of an outermost fan-out."""
         self._planning = planning
-        self.instances: list[Instance] = []  # Its steps
+        self.instances: list[PlannedStep] = []  # Its steps
         self.findings: dict[int, PartFindings] = defaultdict(PartFindings)  # By the item; 0 for none
         # No method of this object: a cycle would keep its steps until a pass of the garbage collector
         self.findings_of: FindingsOf = partial(_part_of, self.findings, are_items)
@@ -147,10 +147,10 @@ class Expander:
         for frame in frames:
             _close(step, group, frame)
 
-    def _note(self, instance: Instance, note: str) -> None:
+    def _note(self, instance: PlannedStep, note: str) -> None:
         self.findings_of(instance.numbers).notes[note] = None
 
-    def _wrong(self, one: Instance | Frame, at: Path, clause: str, address: str) -> None:
+    def _wrong(self, one: PlannedStep | Frame, at: Path, clause: str, address: str) -> None:
         self.findings_of(one.numbers).problems.append((self._checked, at, clause, address))
 
     async def _steps(self, steps: Mapping[str, Step], at: Path, frames: list[Frame], path: str) -> None:
@@ -234,7 +234,7 @@ class Expander:
         if found is not False and held is not False and not wrong:
             return True
         model = step.get("model") or step.get("edit") or step.action
-        instance = Instance(path, frame.id, step, at, model, "x", is_sure=frame.is_sure)
+        instance = PlannedStep(path, frame.id, step, at, model, "x", is_sure=frame.is_sure)
         instance.numbers = frame.numbers
         if found is False:
             frame.names[name] = ABSENT
@@ -245,7 +245,7 @@ class Expander:
             self._add(instance)
         return False
 
-    def _fail_unmet(self, instance: Instance, causes: list[str], *, is_run: bool) -> None:
+    def _fail_unmet(self, instance: PlannedStep, causes: list[str], *, is_run: bool) -> None:
         """Fails a step whose `expect` is false, or whose conditions compare values that are not numbers.
 
         While `when` is not known, nothing fails; the run decides later.
@@ -259,7 +259,7 @@ class Expander:
 
     # -- steps that need one whose `expect` is false -----------------------------------------------------------------
 
-    def _block(self, instance: Instance, cause: Instance) -> StepOutput:
+    def _block(self, instance: PlannedStep, cause: PlannedStep) -> StepOutput:
         """Removes a step, and the steps that need it, from the run."""
         first = self.missing.lost[cause.address]
         instance.settle("x")
@@ -270,12 +270,12 @@ class Expander:
         self._add(instance)
         return self._missing_output(instance)
 
-    def _missing_output(self, instance: Instance) -> StepOutput:
+    def _missing_output(self, instance: PlannedStep) -> StepOutput:
         kind = self._checked.types.get(instance.at, Type("any"))
         value = placeholder(kind, instance, f"not made:{instance.address}")
         return StepOutput(value, label=instance.model, maker=instance)
 
-    def _add(self, instance: Instance) -> None:
+    def _add(self, instance: PlannedStep) -> None:
         instance.used_at = self._used_at
         instance.stops_run = self._stops_run or self._is_strict(instance.at)
         self.instances.append(instance)
@@ -329,7 +329,7 @@ class Expander:
         clauses = (clause for _, clause in draft.problems)
         return draft.frame.problems_around or [*clauses, *_wrong_parts(draft.instance.step.get("save_as"), draft.frame)]
 
-    def _skip(self, instance: Instance, wrong: list[str]) -> StepOutput:
+    def _skip(self, instance: PlannedStep, wrong: list[str]) -> StepOutput:
         """Fails a step of an invalid item before anything is paid for the item; other items continue."""
         instance.settle("x")
         instance.note, instance.problems, instance.is_invalid_item = wrong[0], wrong, True
@@ -337,7 +337,7 @@ class Expander:
         self._add(instance)
         return self._missing_output(instance)
 
-    def _nearest(self, instance: Instance, where: Path) -> Path:
+    def _nearest(self, instance: PlannedStep, where: Path) -> Path:
         """Returns the path of a value in the file, or of `from` if the value came from there."""
         document = self._checked.document
         at = (*instance.at, *where)
@@ -398,7 +398,7 @@ class Expander:
         cost = first.cost if first is not None and first.state != "+" else None
         return StepOutput(takes[0], takes, label, cost if cost is not None else ABSENT, instance)
 
-    def _save_as(self, instance: Instance, frame: Frame) -> None:
+    def _save_as(self, instance: PlannedStep, frame: Frame) -> None:
         save_as = instance.step.get("save_as")
         if save_as is None:
             return
@@ -409,7 +409,7 @@ class Expander:
         if folded(first) in RESERVED_FOLDERS:
             self._refuse_name(instance, f"{first}/ is a folder of this package's own records; choose another folder")
 
-    def _refuse_name(self, instance: Instance, problem: str) -> None:
+    def _refuse_name(self, instance: PlannedStep, problem: str) -> None:
         instance.problems = (*instance.problems, problem)
         self._wrong(instance, (*instance.at, "save_as"), problem, instance.address)
 
@@ -418,7 +418,7 @@ class Expander:
     def _review(self, step: ReviewStep, at: Path, frame: Frame, path: str) -> StepOutput:
         candidates = [one for text in step.sources for one in self._candidates(text, frame)]
         shown = [one.value for one in candidates]
-        instance = Instance(path, frame.id, step, at, "review", is_sure=frame.is_sure, numbers=frame.numbers)
+        instance = PlannedStep(path, frame.id, step, at, "review", is_sure=frame.is_sure, numbers=frame.numbers)
         instance.candidates = candidates
         question = certain(evaluate(step.ask, frame))
         instance.ask = question if isinstance(question, str) else step.ask
@@ -449,7 +449,7 @@ class Expander:
         maker = next((maker_of(reference, frame) for _, reference in references_in(text)), None)
         return [Candidate(value, next(makers(value), maker)) for value in values]
 
-    def _chosen(self, instance: Instance, shown: list[Any]) -> Any:
+    def _chosen(self, instance: PlannedStep, shown: list[Any]) -> Any:
         choice = self._planning.choices.choices.get(instance.address)
         if choice is None:
             return None
@@ -467,7 +467,7 @@ class Expander:
         self._explain(instance, instance.no_candidate(take))
         return None
 
-    def _explain(self, instance: Instance, note: str) -> None:
+    def _explain(self, instance: PlannedStep, note: str) -> None:
         """Sets the reason for a step's state."""
         instance.note = note
         self._note(instance, f"{instance.address}: {note}.")
@@ -497,7 +497,7 @@ class Expander:
                 else undecided_result(value, next(iter(by), None), "undecided:")
             )
         params, wrong = await self._planning.bind_used(used, arguments)
-        address = Instance(path, frame.id, step, at).address if frame.id else ""
+        address = PlannedStep(path, frame.id, step, at).address if frame.id else ""
         for name, clause in wrong.items():
             self._wrong(frame, (*at, "with", name), clause, address)
         waits_for, names = self.missing.waits_for(step, frame), {"params": params, "run": self._planning.options.run}
@@ -579,7 +579,7 @@ def _refuse_many(number: int, at: Path, path: str) -> None:
         raise PlanTooLarge(at, f"{more}; select fewer items with `limit` or `where`, or lower takes")
 
 
-def state_of(known: KnownWork | None, users: Iterable[Instance], *, is_settled: bool) -> State:
+def state_of(known: KnownWork | None, users: Iterable[PlannedStep], *, is_settled: bool) -> State:
     """Returns the state of a work, from its records and from the steps that need it."""
     if known is not None and known.state != "+":
         return known.state

@@ -24,7 +24,7 @@ from rh_prefect.pipelines.plan.conditional_steps import (
     undecided_parts,
 )
 from rh_prefect.pipelines.plan.identity import mark, without_places
-from rh_prefect.pipelines.plan.planned_steps import Instance, Work, id_part
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work, id_part
 from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, PlanTooLarge, Size, count_of
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
@@ -181,7 +181,7 @@ class FanOuts:
     def _limit(self, step: FanOutStep, at: Path, frame: Frame, path: str, checked: Checked) -> int | None:
         limit, wrong = count_of("limit", step.limit, frame)
         if wrong and not any(maker.address in self._missing.lost for maker in makers(evaluate(step.limit, frame))):
-            address = Instance(path, frame.id, step, at).address if frame.id else ""
+            address = PlannedStep(path, frame.id, step, at).address if frame.id else ""
             self._findings_of(frame.numbers).problems.append((checked, (*at, "limit"), wrong, address))
         return limit
 
@@ -311,7 +311,7 @@ def _candidates(frames: list[Frame], limit: int | None, doubtful: Collection[int
     return found
 
 
-def mark_chosen(fan_outs: Iterable[tuple[str, Group]], instances: Sequence[Instance]) -> None:
+def mark_chosen(fan_outs: Iterable[tuple[str, Group]], instances: Sequence[PlannedStep]) -> None:
     """Marks which items' works count in the lowest and in the highest price, if `limit` may select different items.
 
     A work that several steps share counts in the highest price; in the lowest price only if it is certainly made.
@@ -337,9 +337,9 @@ def mark_chosen(fan_outs: Iterable[tuple[str, Group]], instances: Sequence[Insta
                 work.is_spare |= name not in dearest
 
 
-def _steps_by_item(path: str, group: Group, instances: Sequence[Instance]) -> dict[str, list[Instance]]:
+def _steps_by_item(path: str, group: Group, instances: Sequence[PlannedStep]) -> dict[str, list[PlannedStep]]:
     """Returns the steps of each item of a fan-out, including inner fan-outs."""
-    found = {frame.id: list[Instance]() for frame in group.frames}
+    found = {frame.id: list[PlannedStep]() for frame in group.frames}
     depth = group.frames[0].id.count("/") + 1
     for one in instances:
         name = "/".join(one.item.split("/")[:depth])

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from rh_prefect.media.file_names import folded
 from rh_prefect.pipelines.document import visible
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 
 _LONGEST_NAME = 255
 """Maximum bytes of one part of a path, in common file systems."""
@@ -19,9 +19,9 @@ class NameClashes:
 
     def __init__(self, ranks: Mapping[str, int]) -> None:
         self._ranks = ranks
-        self._users: dict[str, list[Instance]] = defaultdict(list)
+        self._users: dict[str, list[PlannedStep]] = defaultdict(list)
 
-    def replace(self, old: Iterable[Instance], new: Iterable[Instance]) -> None:
+    def replace(self, old: Iterable[PlannedStep], new: Iterable[PlannedStep]) -> None:
         """Replaces steps."""
         for one in old:
             for name in one.saved_names:
@@ -30,7 +30,7 @@ class NameClashes:
             for name in one.saved_names:
                 self._users[folded(name)].append(one)
 
-    def problems_of(self, one: Instance) -> Iterator[tuple[str, str]]:
+    def problems_of(self, one: PlannedStep) -> Iterator[tuple[str, str]]:
         """Yields the problems of a step's file names, and how to correct them."""
         for name in one.saved_names:
             first = self._first(name)
@@ -46,5 +46,5 @@ class NameClashes:
                     problem = f"{visible(other.address)} is saved as {visible(folder)}, which is the folder of "
                     yield f"{problem}{visible(folded(name))}", "use another name"
 
-    def _first(self, name: str) -> Instance:
+    def _first(self, name: str) -> PlannedStep:
         return min(self._users[folded(name)], key=lambda one: (self._ranks[one.path], one.numbers))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 
 _NONE, _MAKES, _EXISTS = range(3)
 """A step needs nothing; the steps that make its inputs; or only the steps that decide whether it is made."""
@@ -21,14 +21,14 @@ class Needs:
     """Sets `is_needed` and `state` of the steps of a plan."""
 
     def __init__(self) -> None:
-        self.steps: dict[str, Instance] = {}
+        self.steps: dict[str, PlannedStep] = {}
         self._takers: Counter[str] = Counter()
         self._makers: Counter[str] = Counter()
         self._deciders: Counter[str] = Counter()
 
     def replace(
-        self, old: Iterable[Instance], new: Sequence[Instance], *, outputs: Iterable[Instance] = ()
-    ) -> list[Instance]:
+        self, old: Iterable[PlannedStep], new: Sequence[PlannedStep], *, outputs: Iterable[PlannedStep] = ()
+    ) -> list[PlannedStep]:
         """Replaces steps by newly planned ones."""
         found = {one.address: None for one in outputs}
         for one in old:
@@ -46,7 +46,7 @@ class Needs:
         for one in reversed(new):
             found.pop(one.address, None)
             self._evaluate(one, found)
-        changed, pending = dict[Instance, None](), list(found)
+        changed, pending = dict[PlannedStep, None](), list(found)
         while pending:
             more = dict[str, None]()
             step = self.steps.get(pending.pop())
@@ -55,7 +55,7 @@ class Needs:
             pending += more
         return [one for one in changed if one not in set(new)] if changed else []
 
-    def _evaluate(self, one: Instance, found: dict[str, None]) -> bool:
+    def _evaluate(self, one: PlannedStep, found: dict[str, None]) -> bool:
         address, was = one.address, (one.is_needed, one.state)
         is_taken = not self._takers[address] or self._makers[address] > 0 or self._deciders[address] > 0
         one.is_needed = is_taken or one.is_output or bool(one.save_as)
@@ -67,7 +67,7 @@ class Needs:
         self._weigh(one, weight, found)
         return was != (one.is_needed, one.state)
 
-    def _weigh(self, one: Instance, weight: int | None, found: dict[str, None]) -> None:
+    def _weigh(self, one: PlannedStep, weight: int | None, found: dict[str, None]) -> None:
         """Counts a step as a user of the steps before it."""
         if one.weight == weight:
             return
@@ -80,5 +80,5 @@ class Needs:
         one.weight = weight
 
 
-def _edges(one: Instance) -> tuple[Instance, ...]:
+def _edges(one: PlannedStep) -> tuple[PlannedStep, ...]:
     return (*one.needs, *one.waits_for)

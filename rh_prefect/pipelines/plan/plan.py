@@ -18,7 +18,7 @@ from rh_prefect.pipelines.file_model import Budget, GroupStep, UseStep
 from rh_prefect.pipelines.plan import render
 from rh_prefect.pipelines.plan.expander import Planning
 from rh_prefect.pipelines.plan.fan_out import mark_chosen
-from rh_prefect.pipelines.plan.planned_steps import Instance, PriceRange, Selection, Work, grouped, own_works
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Selection, Work, grouped, own_works
 from rh_prefect.pipelines.plan.planner import Planner
 from rh_prefect.pipelines.plan.request_price import total
 from rh_prefect.pipelines.takes_file import Choices, step_of
@@ -65,7 +65,7 @@ class Plan:
     currency: str = "CNY"
     budget: Budget | None = None
     is_unlimited: bool = False
-    instances: Sequence[Instance] = ()
+    instances: Sequence[PlannedStep] = ()
     works: Sequence[Work] = ()
     problems: Sequence[Problem] = ()
     notes: Sequence[str] = ()
@@ -97,11 +97,11 @@ class Plan:
         return _price(self.works)
 
     @property
-    def steps(self) -> dict[str, list[Instance]]:
+    def steps(self) -> dict[str, list[PlannedStep]]:
         """The steps of all items, by the step's name with its groups."""
         return grouped(self.instances)
 
-    def price_of(self, instances: Sequence[Instance], selection: Selection | None = None) -> PriceRange:
+    def price_of(self, instances: Sequence[PlannedStep], selection: Selection | None = None) -> PriceRange:
         """Returns the price of some steps; a work that they share counts once.
 
         Args:
@@ -145,7 +145,7 @@ class Plan:
             if not any(self.open_fan_outs.values()):
                 _refuse("item", name, items)
 
-    def out_of_reach(self, selection: Selection) -> list[tuple[Instance, Instance]]:
+    def out_of_reach(self, selection: Selection) -> list[tuple[PlannedStep, PlannedStep]]:
         """Returns the selected steps that need an unselected step without a result, each with that step.
 
         If only items are selected, steps outside of fan-outs are left out: they usually need all items.
@@ -153,7 +153,7 @@ class Plan:
         Args:
             selection: The selection.
         """
-        causes, found = dict[str, Instance](), list[tuple[Instance, Instance]]()
+        causes, found = dict[str, PlannedStep](), list[tuple[PlannedStep, PlannedStep]]()
         for one in self.instances:
             if one.state in "=x" or not one.is_needed:
                 continue
@@ -264,7 +264,7 @@ def finish(planner: Planner, plan: Plan) -> Plan:
     return plan
 
 
-def _refuse_equal(instances: Sequence[Instance], checked: Checked, problems: Problems) -> None:
+def _refuse_equal(instances: Sequence[PlannedStep], checked: Checked, problems: Problems) -> None:
     """Reports equal requests of one fan-out, which would share one result."""
     for path, items in grouped(instances).items():
         largest = _equal(items)
@@ -282,18 +282,18 @@ def _refuse_equal(instances: Sequence[Instance], checked: Checked, problems: Pro
         problems.add(checked.document, (*at, "use" if items[0].used_at else items[0].step.action), message)
 
 
-def _equal(items: Sequence[Instance]) -> list[Instance]:
+def _equal(items: Sequence[PlannedStep]) -> list[PlannedStep]:
     """Returns the largest group of items with equal requests."""
     if len(items) < 2 or not items[0].is_paid:
         return []
-    sets: dict[str, list[Instance]] = {}
+    sets: dict[str, list[PlannedStep]] = {}
     for one in items:
         if one.works:
             sets.setdefault(one.works[0].key, []).append(one)
     return max(sets.values(), key=len, default=[])
 
 
-def _allows_same_works(one: Instance, checked: Checked) -> bool:
+def _allows_same_works(one: PlannedStep, checked: Checked) -> bool:
     user = next((step for path, step in checked.file.walk() if path == one.used_at), None)
     return any(step is not None and step.get("same") for step in (one.step, user))
 
@@ -306,7 +306,7 @@ def _note_repeated(repeated: Mapping[str, Collection[str]], notes: dict[str, Non
         notes[f"{path}: {first}{more} {ask} for the same as an earlier item; each is paid for separately."] = None
 
 
-def _note_unused_takes(instances: Sequence[Instance], notes: dict[str, None], text: str) -> None:
+def _note_unused_takes(instances: Sequence[PlannedStep], notes: dict[str, None], text: str) -> None:
     reviewed = {id(need) for one in instances if one.model == "review" for need in one.needs}
     for one in instances:
         is_unused = one.is_paid and len(one.works) > 1 and id(one) not in reviewed
@@ -314,14 +314,16 @@ def _note_unused_takes(instances: Sequence[Instance], notes: dict[str, None], te
             notes[f"{one.path}: {len(one.works)} takes are made, and only the first is used."] = None
 
 
-def _note_unknown_addresses(instances: Sequence[Instance], notes: dict[str, None], choices: Choices) -> None:
+def _note_unknown_addresses(instances: Sequence[PlannedStep], notes: dict[str, None], choices: Choices) -> None:
     known = {name for one in instances for name in (one.address, one.path)}
     for address in (*choices.takes, *choices.choices):
         if address not in known:
             notes[f"{visible(address)} has a take or a choice, but there is no such step or item."] = None
 
 
-def _refuse_bare_numbers(instances: Sequence[Instance], choices: Choices, checked: Checked, problems: Problems) -> None:
+def _refuse_bare_numbers(
+    instances: Sequence[PlannedStep], choices: Choices, checked: Checked, problems: Problems
+) -> None:
     """Reports takes of the takes file that have only an item's number: another row would change its meaning."""
     bare = choices.bare
     for one in instances if bare else ():

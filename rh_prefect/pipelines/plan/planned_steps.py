@@ -149,10 +149,10 @@ class Selection:
 
     @property
     def top_items(self) -> frozenset[str]:
-        """Returns the items in the form of `Instance.top_item`."""
+        """Returns the items in the form of `PlannedStep.top_item`."""
         return frozenset(map(id_part, self.items))
 
-    def has(self, one: Instance) -> bool:
+    def has(self, one: PlannedStep) -> bool:
         """Returns whether a step is selected."""
         in_steps = not self.steps or bool({one.path, one.address} & self.steps)
         in_items = not self.items or not one.item or one.top_item in self.top_items
@@ -224,7 +224,7 @@ class Candidate:
     """One of the results that a review shows; its number is its position among them."""
 
     value: Any  # The result
-    maker: Instance | None = None  # The step that made it; None for a parameter
+    maker: PlannedStep | None = None  # The step that made it; None for a parameter
 
 
 _EMPTY: Mapping[str, Any] = {}
@@ -232,7 +232,7 @@ _EMPTY: Mapping[str, Any] = {}
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Instance:
+class PlannedStep:
     """One step of one item."""
 
     path: str  # The step with the groups around it: `each.clip`
@@ -254,9 +254,9 @@ class Instance:
     at_most: int | None = None  # The most items of a list that `parse` reads
     is_pending: bool = False  # Whether a condition on it, or the list that it is an item of, is not known yet
     seconds: float | None = None  # How long the result is, if that is known or estimated
-    needs: Sequence[Instance] = ()  # The steps that it takes something from
+    needs: Sequence[PlannedStep] = ()  # The steps that it takes something from
     # The steps that its conditions refer to, and those of its groups
-    waits_for: Sequence[Instance] = ()
+    waits_for: Sequence[PlannedStep] = ()
     why: Sequence[dict[str, Any]] = ()  # What differs from the last run: `{param, was, is, from}`
     save_as: str = ""  # The name that the result is saved under
     is_sure: bool = True  # Whether it exists even in the cheapest course of the run
@@ -348,13 +348,13 @@ class Instance:
         return self.step.is_paid
 
 
-def paid_steps(steps: Iterable[Instance]) -> Iterator[Instance]:
+def paid_steps(steps: Iterable[PlannedStep]) -> Iterator[PlannedStep]:
     """Yields the paid steps that make the results of steps; for an edit, those that make its inputs."""
     for one in steps:
         yield from (one,) if one.is_paid else paid_steps(one.needs)
 
 
-def own_works(instances: Iterable[Instance]) -> dict[str, list[str]]:
+def own_works(instances: Iterable[PlannedStep]) -> dict[str, list[str]]:
     """Returns the keys of works that belong to only one item of an outermost fan-out, by item."""
     owners: dict[str, str | None] = {}
     for one in instances:
@@ -368,9 +368,9 @@ def own_works(instances: Iterable[Instance]) -> dict[str, list[str]]:
     return found
 
 
-def grouped(instances: Sequence[Instance]) -> dict[str, list[Instance]]:
+def grouped(instances: Sequence[PlannedStep]) -> dict[str, list[PlannedStep]]:
     """Returns the instances by step, in the order of the file."""
-    found: dict[str, list[Instance]] = defaultdict(list)
+    found: dict[str, list[PlannedStep]] = defaultdict(list)
     for instance in instances:
         found[instance.path].append(instance)
     return dict(found)

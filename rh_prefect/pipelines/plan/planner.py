@@ -24,7 +24,7 @@ from rh_prefect.pipelines.plan.conditional_steps import PartFindings
 from rh_prefect.pipelines.plan.expander import AT_ONCE, Expander, Planning, state_of
 from rh_prefect.pipelines.plan.name_clashes import NameClashes
 from rh_prefect.pipelines.plan.needs import Needs
-from rh_prefect.pipelines.plan.planned_steps import Instance, PriceRange, Work
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Work
 from rh_prefect.pipelines.plan.size_limits import PlanTooLarge, Size
 from rh_prefect.pipelines.planning_values import Frame, Group, makers, maybe
 from rh_prefect.pipelines.references import references_in
@@ -76,7 +76,7 @@ class Part:
     frame: Frame | None = None  # Of an item: its names
     names: Mapping[str, Any] = field(default_factory=dict)  # Of an item: its names before its steps are expanded
     is_sure: bool = True  # Of an item: whether it exists even in the cheapest course of the run, by its fan-out alone
-    instances: list[Instance] = field(default_factory=list)  # Its steps
+    instances: list[PlannedStep] = field(default_factory=list)  # Its steps
     findings: PartFindings | None = None  # None if there is nothing besides the steps
 
 
@@ -105,7 +105,7 @@ class Planner:
             for name in names:
                 self._named[name].append(value)
             self._chosen |= names if any(len(one.options) > 1 for one in references) else set()
-        self._outputs: set[Instance] = set()
+        self._outputs: set[PlannedStep] = set()
         self._too_large: PlanTooLarge | None = None
         self._changed: dict[PartKey, None] = {}
 
@@ -133,8 +133,8 @@ class Planner:
         self._changed.clear()
 
     async def update(
-        self, works: Iterable[str], failed: Iterable[Instance] = (), *, is_all: bool = True
-    ) -> dict[PartKey, Sequence[Instance]]:
+        self, works: Iterable[str], failed: Iterable[PlannedStep] = (), *, is_all: bool = True
+    ) -> dict[PartKey, Sequence[PlannedStep]]:
         """Plans again the parts and steps that depend on new results."""
         failed = list(failed)
         self.planning.missing.failed.update(one.address for one in failed)
@@ -221,26 +221,26 @@ class Planner:
                 some[number].findings = findings
             await asyncio.sleep(0)
 
-    def _part_of(self, one: Instance) -> PartKey:
+    def _part_of(self, one: PlannedStep) -> PartKey:
         name = one.path.partition(".")[0]
         return name, one.numbers[0] if one.numbers and name in self._groups else 0
 
     @property
-    def parts(self) -> dict[PartKey, Sequence[Instance]]:
+    def parts(self) -> dict[PartKey, Sequence[PlannedStep]]:
         """The steps of each part."""
         return {(name, n): part.instances for name, parts in self._parts.items() for n, part in enumerate(parts)}
 
-    def has(self, one: Instance) -> bool:
+    def has(self, one: PlannedStep) -> bool:
         """Returns whether a step is still part of the plan."""
         return self._needs.steps.get(one.address) is one
 
-    def step(self, address: str) -> Instance | None:
+    def step(self, address: str) -> PlannedStep | None:
         """Returns the present step of an address."""
         return self._needs.steps.get(address)
 
     # -- what parts have in common -----------------------------------------------------------------------------------
 
-    def _forget(self, old: Sequence[Instance]) -> None:
+    def _forget(self, old: Sequence[PlannedStep]) -> None:
         """Removes the shared data of steps that are planned again."""
         gone, users = set(old), self.planning.users
         for one in old:
@@ -252,7 +252,9 @@ class Planner:
         for work in (work for one in old for work in one.works if work.key not in users):
             self.planning.works.pop((work.key, work.shape), None)
 
-    def _replace(self, old: Sequence[Instance], new: Sequence[Instance], *, outputs: Iterable[Instance] = ()) -> None:
+    def _replace(
+        self, old: Sequence[PlannedStep], new: Sequence[PlannedStep], *, outputs: Iterable[PlannedStep] = ()
+    ) -> None:
         """Updates the shared data after some steps were replaced."""
         self.clashes.replace(old, new)
         flipped = self._needs.replace(old, new, outputs=outputs)
@@ -272,7 +274,7 @@ class Planner:
         for key in self.planning.users:
             self._share(key)
 
-    def _mark_outputs(self) -> set[Instance]:
+    def _mark_outputs(self) -> set[PlannedStep]:
         """Marks the steps that are outputs of the file; returns those that changed."""
         written = self.planning.checked.file.outputs
         made = {one for value in written.values() for one in makers(evaluate(value, self._top))}
@@ -282,7 +284,7 @@ class Planner:
         self._outputs = made
         return changed
 
-    def _mark_outputs_of(self, name: str, items: Sequence[Part], old: Sequence[Instance]) -> set[Instance]:
+    def _mark_outputs_of(self, name: str, items: Sequence[Part], old: Sequence[PlannedStep]) -> set[PlannedStep]:
         """Marks the outputs among some items of a fan-out; see `_mark_outputs`."""
         if name not in self._named:
             return set()
@@ -299,11 +301,11 @@ class Planner:
     # -- the whole ---------------------------------------------------------------------------------------------------
 
     @property
-    def instances(self) -> list[Instance]:
+    def instances(self) -> list[PlannedStep]:
         """Every step of every item, in the order of the file and of the items."""
-        found: list[Instance] = []
+        found: list[PlannedStep] = []
         for parts in self._parts.values() if self._too_large is None else ():
-            by_path: dict[str, list[Instance]] = {}
+            by_path: dict[str, list[PlannedStep]] = {}
             for part in parts:
                 for one in part.instances:
                     by_path.setdefault(one.path, []).append(one)
@@ -325,7 +327,7 @@ class Planner:
     def notes(self) -> dict[str, None]:
         """Returns hints that do not prevent a run."""
         found = {note: None for part in self._findings() for note in part.notes}
-        invalid: dict[str, list[Instance]] = defaultdict(list)
+        invalid: dict[str, list[PlannedStep]] = defaultdict(list)
         for one in (one for steps in self.parts.values() for one in steps if one.is_invalid_item):
             invalid[one.note].append(one)
         for clause, steps in invalid.items():
@@ -363,7 +365,7 @@ class Planner:
             yield from (part.findings for part in (*parts[1:], parts[0]) if part.findings is not None)
 
 
-def _share(works: Sequence[Work], users: Sequence[Instance]) -> bool:
+def _share(works: Sequence[Work], users: Sequence[PlannedStep]) -> bool:
     """Combines the prices of all steps with one request, any of which may send it; returns whether they changed."""
     price, attempts = (users[0].price, users[0].attempts) if users else (PriceRange(), 1)
     if len(users) > 1:

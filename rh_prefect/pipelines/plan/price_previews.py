@@ -30,7 +30,7 @@ from rh_prefect.pipelines.call_builder import has_all_files, has_all_ids, reques
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.document import Problems
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance, PriceRange
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange
 from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.input_identification import Input
@@ -60,7 +60,7 @@ async def quote(plan: Plan, checked: Checked, pool: Pool, store: MediaStore) -> 
     users = _requests(plan)
     asked, at_once, problems, answers = list(users.values())[:MOST], asyncio.Semaphore(_AT_ONCE), Problems(), _Answers()
 
-    async def ask(steps: Sequence[Instance]) -> None:
+    async def ask(steps: Sequence[PlannedStep]) -> None:
         async with at_once:
             request = request_of(steps[0])
             assert isinstance(request, ModelInput)  # noqa: S101 - graphs are left out
@@ -86,9 +86,9 @@ async def quote(plan: Plan, checked: Checked, pool: Pool, store: MediaStore) -> 
     plan.notes = [*_without_known(plan), *_notes(answers, len(users) - len(asked))]
 
 
-def _requests(plan: Plan) -> dict[str, list[Instance]]:
+def _requests(plan: Plan) -> dict[str, list[PlannedStep]]:
     """Returns the steps of each distinct request that the plan pays for and whose inputs exist."""
-    found: dict[str, list[Instance]] = defaultdict(list)
+    found: dict[str, list[PlannedStep]] = defaultdict(list)
     for one in plan.instances:
         is_new = one.is_paid and bool(one.endpoint) and any(work.is_paid for work in one.works)
         if is_new and plan.selection.has(one) and one.works[0].is_settled and has_all_ids(one) and has_all_files(one):
@@ -121,7 +121,7 @@ async def _link(media: Media, account: Account, store: MediaStore) -> str:
     return await account.uploads.address(file, file.mark, store=store)
 
 
-def _set_price(plan: Plan, steps: Iterable[Instance], preview: PricePreview, answers: _Answers) -> None:
+def _set_price(plan: Plan, steps: Iterable[PlannedStep], preview: PricePreview, answers: _Answers) -> None:
     """Sets the price of a request if the catalogue has none or a higher one."""
     if preview.free or preview.currency not in (None, plan.currency):
         return

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 from rh_prefect.display_names import counted, cut_middle, shortened
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.changes import by_items, shown_change
-from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Instance, PriceRange, State
+from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, PlannedStep, PriceRange, State
 
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.plan import Plan
@@ -86,22 +86,22 @@ def _signs(states: Sequence[State]) -> str:
     return f"signs: {', '.join(f'{state} {SIGNS[state]}' for state in states)}"
 
 
-def _models(items: Sequence[Instance]) -> str:
+def _models(items: Sequence[PlannedStep]) -> str:
     names = list(dict.fromkeys(one.model for one in items if one.model))
     return visible(names[0] if len(names) == 1 else f"{len(names)} models" if names else "")
 
 
-def _states(items: Sequence[Instance]) -> str:
+def _states(items: Sequence[PlannedStep]) -> str:
     counts = Counter(one.state for one in items)
     return ", ".join(f"{counts[state]} {SIGNS[state]}" for state in STATES if counts[state])
 
 
-def _counted(items: Sequence[Instance], states: Sequence[State]) -> Iterator[str]:
+def _counted(items: Sequence[PlannedStep], states: Sequence[State]) -> Iterator[str]:
     counts = Counter(one.state for one in items)
     yield from (str(counts[state]) if counts[state] else "." for state in states)
 
 
-def _priced(plan: Plan, items: Sequence[Instance]) -> tuple[str, str]:
+def _priced(plan: Plan, items: Sequence[PlannedStep]) -> tuple[str, str]:
     if not any(one.is_paid for one in items):
         return "free", ""
     _, expected, most = prices(plan.price_of(items))
@@ -272,7 +272,7 @@ def svg(plan: Plan) -> str:
     return "\n".join([head, '<rect width="100%" height="100%" fill="#fff"/>', *lines, "</svg>"])
 
 
-def _box(plan: Plan, path: str, items: Sequence[Instance]) -> tuple[str, ...]:
+def _box(plan: Plan, path: str, items: Sequence[PlannedStep]) -> tuple[str, ...]:
     """Returns the lines of a box."""
     price = prices(plan.price_of(items))[1] if any(one.is_paid for one in items) else "free"
     return tuple(line for line in (path, _models(items), _states(items), price) if line)
@@ -309,7 +309,7 @@ def _money(money: PriceRange) -> dict[str, Any]:
     return {name: float(round(value, 5)) for name, value in amounts.items()} | {"open": money.is_open}
 
 
-def _step(one: Instance) -> dict[str, Any]:
+def _step(one: PlannedStep) -> dict[str, Any]:
     work = one.works[0] if one.works else None
     known = work.known if work is not None else None
     paid = [work for work in one.works if work.is_paid]

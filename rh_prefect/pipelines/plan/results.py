@@ -7,7 +7,7 @@ from typing import Any
 
 from rh_prefect.pipelines.file_model import Parse
 from rh_prefect.pipelines.parsed_answers import InvalidAnswerError, answer_type, read_answer
-from rh_prefect.pipelines.plan.planned_steps import Instance, Work
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.planning_values import File, Items, Span, Unknown, digest, exactly
 from rh_prefect.pipelines.types import FILES, Type
@@ -86,7 +86,7 @@ def text_span(kind: Type) -> Span:
     return Span(0, kind.max / 2, kind.max) if kind.max else Span(0, 300, 2000)
 
 
-def undecided_result(value: Any, by: Instance | None, key: str) -> Any:
+def undecided_result(value: Any, by: PlannedStep | None, key: str) -> Any:
     """Returns a placeholder for a result that may be replaced by another; steps that use it wait."""
     if isinstance(value, File):
         return replace(value, key=key + value.key, media=None, seconds=value.length, maker=by)
@@ -101,7 +101,7 @@ def undecided_result(value: Any, by: Instance | None, key: str) -> Any:
     return value
 
 
-def placeholder(kind: Type, instance: Instance, key: str) -> Any:
+def placeholder(kind: Type, instance: PlannedStep, key: str) -> Any:
     """Returns a placeholder for a result that does not exist yet; the plan finds by it which steps need the result."""
     if kind.many:
         count = Unknown("integer", f"{key}.count", None, instance)

@@ -22,7 +22,7 @@ from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.plan.changes import head_changes, shown_change, step_changes
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance, PriceRange, Selection, Work
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Selection, Work
 
 _MOST_NAMED = 10
 _SAME = ("model", "endpoint")
@@ -150,7 +150,7 @@ class ReviewedPlan:
             if refusal := next(filter(None, refusals), ""):
                 yield f"{visible(one.address)}: {refusal}"
 
-    def refusal(self, instance: Instance, work: Work) -> str:
+    def refusal(self, instance: PlannedStep, work: Work) -> str:
         """Returns the reason why this plan does not allow a step's work; empty if it allows the work.
 
         The plan allows the works in it. For a step whose inputs did not exist yet, it allows works with the same
@@ -215,7 +215,7 @@ def _no_number(constant: str) -> float:
     raise ValueError(f"{constant} is not a JSON number")
 
 
-def _why_dearer(step: Mapping[str, Any], instance: Instance) -> str:
+def _why_dearer(step: Mapping[str, Any], instance: PlannedStep) -> str:
     planned = Decimal(str(step["price"]["most"]))
     now = sum((work.price for work in instance.works if work.is_paid), PriceRange())
     if now.most.quantize(_DIGITS) > planned:

@@ -9,7 +9,7 @@ from typing import Any
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import Step
-from rh_prefect.pipelines.plan.planned_steps import FREE, Instance, PriceRange
+from rh_prefect.pipelines.plan.planned_steps import FREE, PlannedStep, PriceRange
 from rh_prefect.pipelines.planning_values import File, Frame, Items, Maybe, Span, StepOutput, leaves, makers
 
 
@@ -17,7 +17,7 @@ from rh_prefect.pipelines.planning_values import File, Frame, Items, Maybe, Span
 class Draft:
     """The request or recipe of one step of one item, before its results are looked up."""
 
-    instance: Instance  # The step's place in the plan
+    instance: PlannedStep  # The step's place in the plan
     frame: Frame  # The item
     kind: str  # What it makes
     endpoint: str = ""  # Path below `/openapi/v2/`; empty for edits
@@ -72,6 +72,6 @@ def files_in(value: Any) -> list[File]:
     return [one for one in leaves(value) if isinstance(one, File)]
 
 
-def link_needs(instance: Instance, values: list[Any]) -> None:
+def link_needs(instance: PlannedStep, values: list[Any]) -> None:
     """Records the steps whose values a step uses."""
     instance.needs = tuple(dict.fromkeys(maker for value in values for maker in makers(value)))

@@ -17,7 +17,7 @@ from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep
 from rh_prefect.pipelines.model_arguments import bind, check_values, flat, unchecked_in
 from rh_prefect.pipelines.plan.identity import is_settled, mark
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
 from rh_prefect.pipelines.plan.size_limits import count_of
 from rh_prefect.pipelines.plan.step_drafts import (
@@ -44,7 +44,7 @@ def draft_paid(
     saved: SavedGraphs | None = None,
 ) -> Draft:
     """Returns the draft of a paid step's request."""
-    instance = Instance(path, frame.id, step, at, is_sure=frame.is_sure)
+    instance = PlannedStep(path, frame.id, step, at, is_sure=frame.is_sure)
     instance.attempts = step.attempts or checked.file.attempts or 1
     instance.reuse = step.reuse or checked.file.reuse or instance.reuse
     if isinstance(step, GraphStep):
@@ -68,7 +68,7 @@ def _count(draft: Draft, step: PaidStep) -> None:
             draft.problems.append((("parse", "at_most"), wrong))
 
 
-def _of_graph(step: GraphStep, instance: Instance, frame: Frame, failed: Collection[str]) -> Draft:
+def _of_graph(step: GraphStep, instance: PlannedStep, frame: Frame, failed: Collection[str]) -> Draft:
     """Drafts the request of a step with a workflow, an app or a graph, whose fields the catalogue does not have."""
     name = str(getattr(step, step.action))
     instance.model = f"{step.action} {name}"
@@ -127,7 +127,7 @@ def _add_unread(draft: Draft, pin: str | None, found: UnreadGraph | None) -> Non
         draft.notes.append(f"the graph of {instance.model} was not read, so that earlier results are not found.")
 
 
-def _of_model(step: ModelStep, instance: Instance, frame: Frame, failed: Collection[str]) -> Draft:
+def _of_model(step: ModelStep, instance: PlannedStep, frame: Frame, failed: Collection[str]) -> Draft:
     name = certain(evaluate(step.model, frame))
     instance.model = name if isinstance(name, str) else step.model
     try:
@@ -196,7 +196,7 @@ def _finish(
     link_needs(instance, values)
 
 
-def _no_price(instance: Instance, model: Model | None) -> str:
+def _no_price(instance: PlannedStep, model: Model | None) -> str:
     remedy = "assume: {price: …} gives one."
     if model is None:
         return f"the catalogue does not have the price of {instance.model}; {remedy}"

@@ -14,7 +14,7 @@ from rh_prefect.errors import BudgetExceeded, JobError, JournalError, RunningHub
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore, link_to
 from rh_prefect.pipelines.evaluation import results
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.step_drafts import files_in
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown
 from rh_prefect.pipelines.run.options import RunOptions
@@ -149,7 +149,7 @@ def _others(costs: Costs) -> Sequence[StepReport]:
     return [StepReport(step="", model="", state="not in the plan", cost=str(costs), reason=reason)] if costs else []
 
 
-def _step(one: Instance, run: StepScheduler, blocked: Mapping[str, str], cost: Costs | None) -> StepReport:
+def _step(one: PlannedStep, run: StepScheduler, blocked: Mapping[str, str], cost: Costs | None) -> StepReport:
     outcome = run.outcome
     state, reason = _state_of(one, run, blocked)
     if state == "reused" and cost is not None:
@@ -175,7 +175,7 @@ def _step(one: Instance, run: StepScheduler, blocked: Mapping[str, str], cost: C
     )
 
 
-def _subject(one: Instance) -> str:
+def _subject(one: PlannedStep) -> str:
     """Returns a text by which people recognise a step: the beginning of its prompt, or its first file's name."""
     files = (file for value in one.values.values() for file in files_in(value) if file.media is not None)
     name = next((file.media.name for file in files if file.media is not None), "")
@@ -183,7 +183,7 @@ def _subject(one: Instance) -> str:
     return beginning_of_prompt(one.request, _SUBJECT_SHOWN) or re.sub("^[0-9a-f]{32,}.*", "", name)
 
 
-def _state_of(one: Instance, run: StepScheduler, blocked: Mapping[str, str]) -> tuple[StepState, str]:
+def _state_of(one: PlannedStep, run: StepScheduler, blocked: Mapping[str, str]) -> tuple[StepState, str]:
     error = run.outcome.errors.get(one.address)
     if error is not None:
         return "failed", str(error)

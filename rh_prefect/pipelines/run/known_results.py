@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, KnownWorks, Round, WorkQuery
+from rh_prefect.pipelines.plan.planned_steps import KnownWork, KnownWorks, PlannedStep, Round, WorkQuery
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.works.loop_thread import LOOP
 
@@ -62,7 +62,7 @@ class KnownResults(KnownWorks):
         found, self._new = self._new, set()
         return found
 
-    def of(self, instance: Instance) -> list[KnownWork | None]:
+    def of(self, instance: PlannedStep) -> list[KnownWork | None]:
         """Returns the results of a step's works; None for each unknown one."""
         queries = [WorkQuery(work.key, work.shape, is_edit=not instance.is_paid) for work in instance.works]
         return [self.result(query) for query in queries]

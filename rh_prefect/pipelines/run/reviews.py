@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 
 
-def waiting_reviews(instances: Sequence[Instance]) -> list[Instance]:
+def waiting_reviews(instances: Sequence[PlannedStep]) -> list[PlannedStep]:
     """Returns the reviews whose candidates are all ready and that have no choice yet."""
     reviews = (one for one in instances if one.model == "review" and one.state == "r")
     return [one for one in reviews if all(need.state == "=" for need in (*one.needs, *one.waits_for))]
 
 
-def candidates(review: Instance) -> Iterator[tuple[str, Any]]:
+def candidates(review: PlannedStep) -> Iterator[tuple[str, Any]]:
     """Yields the candidates of a review, each with the argument of `rh-prefect choose` that chooses it."""
     for number, one in enumerate(review.candidates, 1):
         yield f"{review.address}={number}", one.value

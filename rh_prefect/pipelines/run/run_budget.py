@@ -14,7 +14,7 @@ from decimal import Decimal
 from rh_prefect.errors import BudgetExceeded
 from rh_prefect.pipelines.file_model import Budget
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import PAYING, Instance, PriceRange
+from rh_prefect.pipelines.plan.planned_steps import PAYING, PlannedStep, PriceRange
 from rh_prefect.pipelines.plan.planner import PartKey
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.settings import get_settings
@@ -114,7 +114,7 @@ class RunBudget:
     """The same by item."""
     _owners: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """The items that need a work, by its key."""
-    _running: dict[str, list[Instance]] = field(default_factory=lambda: defaultdict(list))
+    _running: dict[str, list[PlannedStep]] = field(default_factory=lambda: defaultdict(list))
     _counted: dict[str, dict[str, Decimal]] = field(default_factory=dict)
     """Works that started items may still pay for, with their highest prices."""
     _users: Counter[str] = field(default_factory=Counter)
@@ -125,9 +125,9 @@ class RunBudget:
     def consider(
         self,
         budget: Budget | None,
-        parts: Mapping[PartKey, Sequence[Instance]],
+        parts: Mapping[PartKey, Sequence[PlannedStep]],
         *,
-        is_lost: Callable[[Instance], bool] = lambda _: False,
+        is_lost: Callable[[PlannedStep], bool] = lambda _: False,
     ) -> None:
         """Updates the prices for new or changed parts of the plan."""
         if budget is None or not (budget.whole_items or budget.item is not None):
@@ -150,7 +150,7 @@ class RunBudget:
                 self._count(item)
             self._parts[key] = dict(now)
 
-    def refusal(self, instance: Instance) -> BudgetExceeded | None:
+    def refusal(self, instance: PlannedStep) -> BudgetExceeded | None:
         """Returns the reason why a step cannot start now; if it can, records that it and its item started."""
         budget, item = self._budget, instance.top_item
         if budget is None or not item or not instance.is_paid:
@@ -163,7 +163,7 @@ class RunBudget:
                 self._count(item)
         return short
 
-    def ended(self, instance: Instance) -> None:
+    def ended(self, instance: PlannedStep) -> None:
         """Records that a step has ended."""
         if instance in (running := self._running.get(instance.top_item, [])):
             running.remove(instance)
@@ -189,7 +189,7 @@ class RunBudget:
         works = dict.fromkeys(key for share in self._shares[item].values() for key in share.works)
         return [key for key in works if all(one == item or not users for one, users in self._owners[key].items())]
 
-    def _run_refusal(self, instance: Instance, budget: Budget) -> BudgetExceeded | None:
+    def _run_refusal(self, instance: PlannedStep, budget: Budget) -> BudgetExceeded | None:
         """Checks `whole_items`: the rest of this and of all started items must fit into the budget."""
         item = instance.top_item
         if not budget.whole_items or self.limit is None or item in self._items:
@@ -204,7 +204,7 @@ class RunBudget:
             "run. It was not started. What to do: raise the budget and run again; existing results cost nothing."
         )
 
-    def _item_refusal(self, instance: Instance, budget: Budget) -> BudgetExceeded | None:
+    def _item_refusal(self, instance: PlannedStep, budget: Budget) -> BudgetExceeded | None:
         """Checks `item`: the works of this item alone must fit into the item's budget."""
         item = instance.top_item
         if budget.item is None:
@@ -221,7 +221,7 @@ class RunBudget:
             "cost nothing."
         )
 
-    def _prices(self, instances: Iterable[Instance]) -> dict[str, Decimal]:
+    def _prices(self, instances: Iterable[PlannedStep]) -> dict[str, Decimal]:
         """Returns the unpaid works of steps, each once, with their highest prices.
 
         A task of another run is included: if it fails, this run pays for the next one. A task that this run has paid

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from rh_prefect.media.media import Media
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.services import Outcome
@@ -22,11 +22,11 @@ class SavedResults:
     def __init__(self, names: SavedNames, known: KnownResults, outcome: Outcome) -> None:
         self._names, self._known, self._outcome = names, known, outcome
 
-    def are_missing(self, instance: Instance) -> bool:
+    def are_missing(self, instance: PlannedStep) -> bool:
         """Returns whether a step has names under which this run has not saved its results yet."""
         return bool(instance.save_as) and instance.address not in self._outcome.saved
 
-    async def find(self, instance: Instance) -> None:
+    async def find(self, instance: PlannedStep) -> None:
         """Finds the results of a step under the names from an earlier run."""
         named = self.named(instance)
         found = await asyncio.gather(*(LOOP.call(self._names.find(file, name)) for file, name in named))
@@ -34,7 +34,7 @@ class SavedResults:
         if files and len(files) == len(found):
             self._note(instance, named, files)
 
-    async def save(self, instance: Instance) -> None:
+    async def save(self, instance: PlannedStep) -> None:
         """Copies the results of a step to their names."""
         named = self.named(instance)
         self._note(instance, named, [await self._save_as(file, name) for file, name in named])
@@ -42,11 +42,11 @@ class SavedResults:
     async def _save_as(self, file: Media, name: str) -> Media:
         return await while_store_is_away(lambda: LOOP.call(self._names.save(file, name)))
 
-    def _note(self, instance: Instance, named: Sequence[tuple[Media, str]], saved: list[Media]) -> None:
+    def _note(self, instance: PlannedStep, named: Sequence[tuple[Media, str]], saved: list[Media]) -> None:
         self._outcome.saved[instance.address] = saved
         self._outcome.named.update((file.sha256, one) for (file, _), one in zip(named, saved, strict=True))
 
-    def named(self, instance: Instance) -> list[tuple[Media, str]]:
+    def named(self, instance: PlannedStep) -> list[tuple[Media, str]]:
         """Returns the results of a step, each with its name of `save_as`; for a review, the chosen one."""
         if isinstance(instance.chosen, File):
             address = instance.chosen.address

@@ -10,7 +10,7 @@ from rh_prefect.bounded_caches import SharedTasks
 from rh_prefect.errors import BudgetExceeded, MediaError, RunningHubError
 from rh_prefect.pipelines.call_builder import files_that_stand_in, known_values, work_call
 from rh_prefect.pipelines.known_works import counts_as
-from rh_prefect.pipelines.plan.planned_steps import Instance, KnownWork, Work
+from rh_prefect.pipelines.plan.planned_steps import KnownWork, PlannedStep, Work
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.saved_results import SavedResults
 from rh_prefect.pipelines.run.services import Outcome, Services
@@ -35,7 +35,7 @@ class StepMaker:
         self._there: set[str] = set()  # edits whose files this run has made or found
         self._rendering: SharedTasks[str, None] = SharedTasks()
 
-    async def make(self, instance: Instance) -> None:
+    async def make(self, instance: PlannedStep) -> None:
         """Makes a step and saves its results; a step whose inputs have changed meanwhile is planned again."""
         engine = self._services.engine
         async with member(engine):
@@ -44,7 +44,7 @@ class StepMaker:
             if instance.save_as and instance.address in self._outcome.begun - self._outcome.left:
                 await self._save(instance)
 
-    def _slot_position(self, instance: Instance) -> tuple[int, ...]:
+    def _slot_position(self, instance: PlannedStep) -> tuple[int, ...]:
         """Returns the position of a step among those that wait for a slot: started items come first.
 
         Steps reach the queue in any order, so that the first free slots may go to later items.
@@ -52,7 +52,7 @@ class StepMaker:
         is_first = not instance.item or instance.top_item in self._paid_items
         return (2 if instance.has_failed else 0 if is_first else 1, *instance.numbers)
 
-    async def _paid_step(self, instance: Instance) -> None:
+    async def _paid_step(self, instance: PlannedStep) -> None:
         if await self._restore(instance):
             return
         engine, works = self._services.engine, [work for work in instance.works if work.state != "="]
@@ -64,7 +64,7 @@ class StepMaker:
             first, *others = sorted(errors, key=_rank)
             raise first.with_others(others) if others and isinstance(first, RunningHubError) else first
 
-    async def _paid_work(self, instance: Instance, work: Work) -> None:
+    async def _paid_work(self, instance: PlannedStep, work: Work) -> None:
         services, engine = self._services, self._services.engine
         call = replace(work_call(instance, work), position=self._slot_position(instance))
         if services.reviewed is not None and (refusal := services.reviewed.refusal(instance, work)):
@@ -96,12 +96,12 @@ class StepMaker:
 
     # -- edits -----------------------------------------------------------------------------------------------------
 
-    async def _edit_step(self, instance: Instance) -> None:
+    async def _edit_step(self, instance: PlannedStep) -> None:
         async with self._edit_room:
             if not await self._restore(instance):
                 await self.edit(instance)
 
-    async def edit(self, instance: Instance) -> None:
+    async def edit(self, instance: PlannedStep) -> None:
         """Finds the result of an edit, or renders it, and adds it to the known results."""
         counts_as = files_that_stand_in(instance)
         try:
@@ -129,12 +129,12 @@ class StepMaker:
             self._known.add(work.key, "", KnownWork("=", files, texts, counts_as=stands), is_edit=True)
         self._there.add(instance.address)
 
-    def _notify(self, instance: Instance, state: JobEventState, message: str) -> None:
+    def _notify(self, instance: PlannedStep, state: JobEventState, message: str) -> None:
         name = instance.address
         event = JobEvent(state, name, instance.model, label=name, message=message, is_edit=True)
         self._services.runner.observer.notify(event)
 
-    async def _restore(self, instance: Instance) -> bool:
+    async def _restore(self, instance: PlannedStep) -> bool:
         """Renders the edits before a step again if their files are missing; returns whether one of them has changed."""
         is_other = False
         for need in instance.needs:
@@ -144,7 +144,7 @@ class StepMaker:
             self._outcome.begun.discard(instance.address)
         return is_other
 
-    async def _edit_again(self, edit: Instance) -> bool:
+    async def _edit_again(self, edit: PlannedStep) -> bool:
         """Renders an edit whose file is missing, once for all users; returns whether the new file has other content."""
         if edit.address not in self._there:
             await self._rendering.run(edit.address, partial(self._edit_if_current, edit))
@@ -152,13 +152,13 @@ class StepMaker:
         made = [one.outputs for one in self._known.of(edit) if one is not None]
         return not is_there or made != [work.known.outputs for work in edit.works if work.known]
 
-    async def _edit_if_current(self, edit: Instance) -> None:
+    async def _edit_if_current(self, edit: PlannedStep) -> None:
         if not await self._restore(edit):
             await self.edit(edit)
 
     # -- names -----------------------------------------------------------------------------------------------------
 
-    async def _save(self, instance: Instance) -> None:
+    async def _save(self, instance: PlannedStep) -> None:
         """Copies the results of a step to the names of `save_as`."""
         if instance.model == "review":
             await self._restore(instance)

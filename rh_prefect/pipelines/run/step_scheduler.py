@@ -24,7 +24,7 @@ from rh_prefect.pipelines.call_builder import has_all_ids
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance, PriceRange, Selection, Work, WorkQuery
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Selection, Work, WorkQuery
 from rh_prefect.pipelines.plan.planner import Pace, PartKey, uncollected
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.services import Outcome, Services
@@ -64,14 +64,14 @@ class StepScheduler:
         self._planning = planning
         self._known = KnownResults(services.known)
         self._maker = StepMaker(services, self._known, self.outcome)
-        self._running: dict[asyncio.Task[None], Instance] = {}
-        self._ready: list[tuple[bool, tuple[int, ...], int, Instance]] = []  # a heap of steps that may be ready
+        self._running: dict[asyncio.Task[None], PlannedStep] = {}
+        self._ready: list[tuple[bool, tuple[int, ...], int, PlannedStep]] = []  # a heap of steps that may be ready
         self._pushed = count()
-        self._refused: dict[Instance, RunningHubError] = {}
+        self._refused: dict[PlannedStep, RunningHubError] = {}
         self._refused_pace = Pace(_SHARE)
         self._jobs_of: dict[PartKey, set[str]] = {}  # the paid works of this run, started or not, by their part
         self._jobs: Counter[str] = Counter()  # in how many parts each of them is
-        self._failed: list[Instance] = []  # since the last plan
+        self._failed: list[PlannedStep] = []  # since the last plan
         self._is_whole = False
         self._stopped_by = ""
         self.is_interrupted = False  # Whether it was ended before it was complete
@@ -120,7 +120,7 @@ class StepScheduler:
             planner.free()
         self._ready.clear()
 
-    def _consider(self, parts: Mapping[PartKey, Sequence[Instance]]) -> None:
+    def _consider(self, parts: Mapping[PartKey, Sequence[PlannedStep]]) -> None:
         """Updates failed, ready and unpaid steps from changed parts of the plan."""
         for key, steps in parts.items():
             for one in steps:
@@ -130,10 +130,10 @@ class StepScheduler:
             self._count_jobs(key, steps)
         self.services.budget.consider(self.plan.budget, parts, is_lost=self._is_lost)
 
-    def _push(self, one: Instance) -> None:
+    def _push(self, one: PlannedStep) -> None:
         heappush(self._ready, (one.has_failed, one.numbers, next(self._pushed), one))
 
-    def _count_jobs(self, key: PartKey, steps: Sequence[Instance]) -> None:
+    def _count_jobs(self, key: PartKey, steps: Sequence[PlannedStep]) -> None:
         """Updates the number of paid works for a part of the plan."""
         before, now = self._jobs_of.get(key, set()), {work.key for one in steps for work in self._own_works(one)}
         self._jobs_of[key] = now
@@ -143,7 +143,7 @@ class StepScheduler:
             if not self._jobs[work]:
                 del self._jobs[work]
 
-    def _own_works(self, one: Instance) -> Iterator[Work]:
+    def _own_works(self, one: PlannedStep) -> Iterator[Work]:
         is_begun = one.address in self.outcome.begun
         is_wanted = one.is_needed and self._is_selected(one)
         for work in one.works if one.is_paid else ():
@@ -239,7 +239,7 @@ class StepScheduler:
             if planner is not None and (now := planner.step(instance.address)) is not None:
                 self._push(now)
 
-    def _fail(self, instance: Instance, error: RunningHubError) -> None:
+    def _fail(self, instance: PlannedStep, error: RunningHubError) -> None:
         if instance.address not in self.outcome.errors:
             self._failed.append(instance)
             self.outcome.errors[instance.address] = error.with_traceback(None)  # without the frames of the step
@@ -264,7 +264,7 @@ class StepScheduler:
                     "sort or limit."
                 )
 
-    def _tell_step(self, instance: Instance) -> None:
+    def _tell_step(self, instance: PlannedStep) -> None:
         error, is_new = self.outcome.errors.get(instance.address), instance.address in self.outcome.new_steps
         state = "failed" if error is not None else "made" if is_new else "reused"
         step = {"step": instance.address, "model": instance.model, "state": state}
@@ -325,7 +325,7 @@ class StepScheduler:
         for entry in later:
             heappush(self._ready, entry)
 
-    def _is_lost(self, one: Instance) -> bool:
+    def _is_lost(self, one: PlannedStep) -> bool:
         """Returns whether this run will not make a step: it has failed, needs a failed one, or is not selected."""
         errors = self.outcome.errors
         return one.address in errors or one.blocked_by in errors or not self._is_selected(one)
@@ -338,7 +338,7 @@ class StepScheduler:
         return self._stopped_by
 
     @staticmethod
-    def _input_error(instance: Instance, problem: str) -> InputError:
+    def _input_error(instance: PlannedStep, problem: str) -> InputError:
         problem = f"{visible(instance.address)}: {visible(problem)}"
         if instance.state == "!":
             return InputError(
@@ -348,7 +348,7 @@ class StepScheduler:
         what = "correct its row or its file" if instance.is_invalid_item else "change the step, or make another take"
         return InputError(f"{problem}. Nothing was paid for it. What to do: {what}.")
 
-    def _may_begin(self, instance: Instance) -> bool:
+    def _may_begin(self, instance: PlannedStep) -> bool:
         refusal: RunningHubError | None = None
         clashes = self.plan.planner.clashes.problems_of(instance) if self.plan.planner is not None else ()
         # A problem here is in a model's answer, because other problems have refused the first plan as a whole.
@@ -362,7 +362,7 @@ class StepScheduler:
             self._refused[instance] = refusal
         return refusal is None
 
-    def _is_ready(self, one: Instance) -> bool:
+    def _is_ready(self, one: PlannedStep) -> bool:
         exists = all(work.state == "=" for work in one.works)
         if one.is_pending or not self._is_selected(one):
             return False
@@ -374,7 +374,7 @@ class StepScheduler:
             return self._maker.saved.are_missing(one)
         return one.is_needed and all(work.is_settled for work in one.works) and has_all_ids(one)
 
-    def _is_selected(self, one: Instance) -> bool:
+    def _is_selected(self, one: PlannedStep) -> bool:
         return self.selection.has(one)
 
     # -- costs -----------------------------------------------------------------------------------------------------
@@ -428,6 +428,6 @@ class StepScheduler:
             await asyncio.gather(*(saved.find(one) for one in self.plan.instances if saved.are_missing(one)))
 
 
-def _shapes_of(step: Instance) -> Iterator[tuple[str, str]]:
+def _shapes_of(step: PlannedStep) -> Iterator[tuple[str, str]]:
     """Yields the paid works of a step, each with how its answer is read."""
     return ((work.key, work.shape) for work in step.works if step.is_paid)

@@ -18,7 +18,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.production_rounds import COMMAND_LINE
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.works.events import Observer, Silent
@@ -52,7 +52,7 @@ class StepEngine:
                 "deployment of the pipeline; or leave `wait` out, so that the run waits in this process."
             )
 
-    async def run(self, instance: Instance, make: Callable[[], Awaitable[None]]) -> None:  # noqa: ARG002
+    async def run(self, instance: PlannedStep, make: Callable[[], Awaitable[None]]) -> None:  # noqa: ARG002
         """Runs a step, and raises its error."""
         await make()
 
@@ -86,7 +86,7 @@ class Pages:
         """Emits an event; `payload` is plain JSON data."""
 
     async def show_end(
-        self, end: RunEnd, rows: Sequence[StepReport], reviews: Sequence[Instance], *, store: MediaStore
+        self, end: RunEnd, rows: Sequence[StepReport], reviews: Sequence[PlannedStep], *, store: MediaStore
     ) -> None:
         """Shows the end of the run, all its steps, and the candidates of waiting reviews."""
 

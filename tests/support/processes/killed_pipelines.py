@@ -27,7 +27,7 @@ from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import StoredWorks
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan.planned_steps import Instance
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.production_rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.works.journal.job_records import JobView, Submit
@@ -188,7 +188,7 @@ class KilledRuns:
                 await mark_refused(works, key)
         return len(unknown)
 
-    async def plan(self) -> list[Instance]:
+    async def plan(self) -> list[PlannedStep]:
         """The steps of the pipeline with what the records know."""
         edits = EditResults(self.url, self.store, options=self.options)
         known = StoredWorks(
@@ -225,7 +225,7 @@ class KilledRuns:
             self._check_saved(instance)
         assert sorted(tasks.values()) == sorted(books), f"a paid task is no work's result\n{log}"
 
-    def _check_task(self, instance: Instance, task: Submission) -> None:
+    def _check_task(self, instance: PlannedStep, task: Submission) -> None:
         """The task of a step was asked for with what the step takes: no result was exchanged."""
         takes = [file.sha256 for need in instance.needs for work in need.works[:1] for file in _files(work)]
         if task.inputs:
@@ -233,7 +233,7 @@ class KilledRuns:
         if "prompt" in instance.values:
             assert task.payload["prompt"] == instance.values["prompt"], instance.address
 
-    def _check_saved(self, instance: Instance) -> None:
+    def _check_saved(self, instance: PlannedStep) -> None:
         if instance.save_as:
             (work,) = instance.works
             content = self.store.read_bytes(instance.save_as)
