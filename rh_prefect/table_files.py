@@ -24,8 +24,8 @@ from rh_prefect.media.urls import is_local, local_path, without_user
 from rh_prefect.settings import get_settings
 from rh_prefect.works.input_identification import open_local
 
-Form = Literal["csv", "tsv", "jsonl", "parquet"]
-_FORMS: dict[str, Form] = {
+TableFormat = Literal["csv", "tsv", "jsonl", "parquet"]
+_FORMATS: dict[str, TableFormat] = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".jsonl": "jsonl",
@@ -68,13 +68,13 @@ class Source:
     is_table: bool = False  # Its rows have columns in common, so that each row names all of them
 
 
-def form_of(place: str) -> Form | None:
-    """Returns the form of a table by its name; None if it is not a table."""
-    return _FORMS.get(PurePosixPath(place if is_local(place) else place.partition("?")[0]).suffix.lower())
+def table_format(place: str) -> TableFormat | None:
+    """Returns the format of a table by its name; None if it is not a table."""
+    return _FORMATS.get(PurePosixPath(place if is_local(place) else place.partition("?")[0]).suffix.lower())
 
 
 def open_table(
-    address: str, form: Form, *, options: Mapping[str, object] | None = None, most_bytes: int | None = None
+    address: str, format_: TableFormat, *, options: Mapping[str, object] | None = None, most_bytes: int | None = None
 ) -> Source:
     """Opens a table; its rows are read later."""
     head = without_user(address)
@@ -83,14 +83,14 @@ def open_table(
     readers = {"csv": _csv(",", name), "tsv": _csv("\t", name), "jsonl": _json_lines}
 
     def rows() -> Iterator[Row]:
-        if form == "parquet":
+        if format_ == "parquet":
             yield from _parquet(address, options or {}, most_bytes)
             return
         with open_input(address, options=options) as reader:
             limited = guarded(_limited(reader, most_bytes, name), nullcontext)
-            yield from _whole_text(readers[form](limited), name)
+            yield from _whole_text(readers[format_](limited), name)
 
-    is_table = form != "jsonl"
+    is_table = format_ != "jsonl"
     identity = unsigned_uri(address) or identity_uri(address)
     return Source(name=name, identity=identity, base=base, rows=rows, root=base, is_table=is_table)
 

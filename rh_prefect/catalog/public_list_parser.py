@@ -1,9 +1,9 @@
 """Reads public lists of RunningHub's models; the format is detected from the file's content.
 
-The registry of RunningHub's ComfyUI nodes is a list, or an object with `models`; the capabilities of its command-line
-tools and skills are an object with `endpoints`; its price file is an object with `pricing`; this package's own form is
-an object with `models` that have a `family`. Unusable parts of an entry are reported and left out; the rest of the file
-is used.
+The registry of RunningHub's ComfyUI nodes is a list, or an object with `models`. The capabilities of its command-line
+tools and skills are an object with `endpoints`; its price file is an object with `pricing`. This package's own format
+is an object with `models` that have a `family`. Unusable parts of an entry are reported and left out; the rest of the
+file is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.json_snapshot import flaw_of
 
 Raw = dict[str, Any]
-Form = Literal["registry", "capabilities", "prices", "catalogue"]
+ListFormat = Literal["registry", "capabilities", "prices", "catalogue"]
 
 _MARK = re.compile(r"-(\[deprecated\]|deprecated)$", re.IGNORECASE)
 _MARK_OF_NAME = re.compile(r"-(\[deprecated\]|deprecated\b).*$", re.IGNORECASE | re.DOTALL)
@@ -53,11 +53,11 @@ _UNITS = {
     "5秒": "5 seconds",
 }
 _BOTH = ("type", "default", "options", "min", "max", "max_length", "max_size_mb", "multiple", "max_items")
-TELLS: dict[Form, frozenset[str]] = {
+TELLS: dict[ListFormat, frozenset[str]] = {
     "registry": frozenset((*_BOTH, "step", "accept")),
     "capabilities": frozenset(_BOTH),
 }
-"""The facts about a parameter that a list of each form can state: an omitted one is false, other facts are unknown."""
+"""The facts about a parameter that a list of each format can state: an omitted one is false, others are unknown."""
 
 _NAMES = {
     "fieldKey": "key",
@@ -69,7 +69,7 @@ _NAMES = {
     "maxInputNum": "max_items",
     "maxCount": "max_items",
 }
-"""This package's names for the facts in the forms, if they differ."""
+"""This package's names for the facts in the formats, if they differ."""
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class PublicList:
     A price is None if the file lists the model without a usable price. `seen` is the date of a price, if it has one.
     """
 
-    form: Form
+    format: ListFormat
     date: str = ""
     models: dict[str, Raw] = field(default_factory=dict)
     prices: dict[str, Raw | None] = field(default_factory=dict)
@@ -101,9 +101,9 @@ class _Unusable(Exception):  # carries what is wrong with a part to where the fl
 
 
 def read_list(content: object) -> PublicList:
-    """Reads the content of a public file; raises `InputError` if it has none of the known forms."""
-    form, entries = _form_of(content)
-    found = PublicList(form)
+    """Reads the content of a public file; raises `InputError` if it has none of the known formats."""
+    format_, entries = _format_of(content)
+    found = PublicList(format_)
     found.date = _date_of(content, found.flaws)
     for number, entry in enumerate(entries, 1):
         place = f"entry {number}"
@@ -111,7 +111,7 @@ def read_list(content: object) -> PublicList:
             if flaw := flaw_of(entry):
                 raise _Unusable(f"it {flaw}")
             place = _endpoint(entry)
-            _READERS[form](found, place, entry)
+            _READERS[format_](found, place, entry)
         except _Unusable as unusable:
             found.flaws.append(f"{place}: {unusable}")
         except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
@@ -119,7 +119,7 @@ def read_list(content: object) -> PublicList:
     return found
 
 
-def _form_of(content: object) -> tuple[Form, Collection[Any]]:
+def _format_of(content: object) -> tuple[ListFormat, Collection[Any]]:
     match content:
         case [_, *_]:
             return "registry", content
@@ -370,11 +370,11 @@ def _amount(value: object) -> float | None:
 
 
 def _read_own(found: PublicList, endpoint: str, entry: Any) -> None:
-    """Copies an entry of this package's own form unchanged; `refresh` checks it."""
+    """Copies an entry of this package's own format unchanged; `refresh` checks it."""
     found.models[endpoint] = dict(entry)
 
 
-_READERS: dict[Form, Callable[[PublicList, str, Any], None]] = {
+_READERS: dict[ListFormat, Callable[[PublicList, str, Any], None]] = {
     "registry": _read_public,
     "capabilities": _read_public,
     "prices": _read_price,

@@ -12,7 +12,7 @@ from rh_prefect.catalog import registry
 from rh_prefect.catalog.data_file import checked, dumps
 from rh_prefect.catalog.hash_compatibility import keep_models
 from rh_prefect.catalog.model import decode_price, param_name
-from rh_prefect.catalog.public_list_parser import TELLS, Form, PublicList, Raw, is_past_day, read_list
+from rh_prefect.catalog.public_list_parser import TELLS, ListFormat, PublicList, Raw, is_past_day, read_list
 from rh_prefect.errors import InputError
 from rh_prefect.local_files import write_atomic
 from rh_prefect.redaction import mask
@@ -129,7 +129,7 @@ def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[
         endpoint = _endpoint_of(literal, models, by_alias)
         if endpoint == literal or endpoint not in listed.prices:
             _reprice(listed, models, endpoint, price, date, catalogue_date=str(content["version"])[:10])
-    if listed.form != "prices" and not only_adds:
+    if listed.format != "prices" and not only_adds:
         there = {_endpoint_of(literal, models, by_alias) for literal in listed.models}
         for endpoint in models.keys() - there:
             models[endpoint] = {**models[endpoint], "status": "gone"}
@@ -150,7 +150,7 @@ def _joined(
     listed: PublicList, known: Mapping[str, Any] | None, raw: Raw, date: str, content: Mapping[str, Any]
 ) -> Raw:
     before = known or {}
-    if listed.form == "catalogue":
+    if listed.format == "catalogue":
         joined = raw
     else:
         params = _params(listed, before, raw)
@@ -196,7 +196,7 @@ def _params(listed: PublicList, before: Mapping[str, Any], raw: Raw) -> list[Raw
 
 
 def _param(listed: PublicList, before: Mapping[str, Any], param: Raw) -> Raw:
-    list_fields = {"required"} if before.get("type") == "json" else {"required", *TELLS[listed.form]}
+    list_fields = {"required"} if before.get("type") == "json" else {"required", *TELLS[listed.format]}
     if before.get("type") == "string" == param["type"]:  # a list has a sample in the place of the default
         list_fields.discard("default")
     told = {key: fact for key, fact in param.items() if key in {"key", *list_fields}}
@@ -274,7 +274,7 @@ def _spelled(price: Raw, model: Mapping[str, Any]) -> Raw:
 class Refreshed:
     """The result of a refresh; `is_addition` says that it only added missing models and prices."""
 
-    form: Form
+    format: ListFormat
     entries: int
     date: str
     is_addition: bool
@@ -307,7 +307,7 @@ def refresh(data: bytes, source: str, *, date: str | None = None) -> Refreshed:
     if content["models"] != before["models"]:
         write_atomic(registry.user_file(), dumps(after).encode())
     flaws = tuple(mask(flaw) for flaw in listed.flaws)
-    return Refreshed(listed.form, entries, date, is_addition(before, date), found, flaws)
+    return Refreshed(listed.format, entries, date, is_addition(before, date), found, flaws)
 
 
 def reset() -> bool:

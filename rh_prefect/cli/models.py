@@ -133,7 +133,7 @@ def _default(param: catalog.Param) -> str:
 _LARGEST_LIST = 16 * 2**20
 """Maximum bytes of a list; RunningHub's lists have about one million."""
 
-_FORMS = {
+_FORMATS = {
     "registry": "the registry of RunningHub's ComfyUI nodes",
     "capabilities": "the capabilities of RunningHub's tools",
     "prices": "RunningHub's price file",
@@ -172,7 +172,7 @@ def refresh(
 
 def _report(done: Refreshed) -> list[str]:
     from_when = f"of {done.date}" if done.date else "without a date"
-    lines = [f"{_FORMS[done.form]}, {from_when}: {done.entries} entries"]
+    lines = [f"{_FORMATS[done.format]}, {from_when}: {done.entries} entries"]
     if done.is_addition:
         why = "It is older than the models in use" if done.date else "It has no date"
         remedy = "" if done.date else " If it is newer than the models in use, set its date with `--date YYYY-MM-DD`."

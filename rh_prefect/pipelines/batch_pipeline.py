@@ -19,7 +19,7 @@ from rh_prefect.media.media import Media, as_media_input, without_mark
 from rh_prefect.media.urls import is_local, local_path
 from rh_prefect.pipelines.batch_stages import ChainStep, Stage, column_of, file_param, place, refuse_same, stages_of
 from rh_prefect.pipelines.input_reader import Inputs
-from rh_prefect.table_files import form_of
+from rh_prefect.table_files import table_format
 from rh_prefect.works.options import Reuse, Wait
 
 RowInput: TypeAlias = str | Sequence[Any]
@@ -198,7 +198,7 @@ class _Source:
         is_file = is_local(rows) and Path(local_path(rows)).is_file()
         name = local_path(rows) if is_local(rows) else rows
         identity = unsigned_uri(rows) or identity_uri(rows)
-        if form_of(rows) is not None and (is_file or not set(rows) & set("*?[")):
+        if table_format(rows) is not None and (is_file or not set(rows) & set("*?[")):
             return cls(name, identity, rows)
         if is_file:
             raise InputError(
@@ -275,7 +275,7 @@ async def _columns(source: _Source, stages: Sequence[Stage], batch: Batch, input
         found.declared[_LABEL] = {"type": "string", "optional": True}
         found.declared[_LABEL] |= {} if batch.label_column == _LABEL else {"header": batch.label_column}
     own = [name for name in names if name != batch.label_column and name not in batch.ignore_columns]
-    if isinstance(source.value, str) and form_of(source.value) != "jsonl":
+    if isinstance(source.value, str) and table_format(source.value) != "jsonl":
         refuse_same(stages, own, source.name)
     for name in own:
         try:

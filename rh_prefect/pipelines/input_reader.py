@@ -31,7 +31,7 @@ from rh_prefect.pipelines.planning_values import ABSENT, File, Items
 from rh_prefect.pipelines.types import FILES, kind_of
 from rh_prefect.pipelines.use_step_arguments import used_value, wrong_file
 from rh_prefect.settings import get_settings
-from rh_prefect.table_files import Row, form_of, is_empty, open_table
+from rh_prefect.table_files import Row, is_empty, open_table, table_format
 from rh_prefect.works.input_identification import open_local
 
 MOST_ROWS = 50_000
@@ -443,10 +443,10 @@ def _listed_row(number: int, row: Any) -> Row:
 
 
 def _table_rows(place: str, options: Mapping[str, object]) -> Table:
-    form = form_of(place)
-    if form is None:
+    format_ = table_format(place)
+    if format_ is None:
         raise InputError(f"{shown(place)} is not a table; a table is a .csv, .tsv, .jsonl or .parquet file")
-    source = open_table(place, form, options=options, most_bytes=MOST_TABLE)
+    source = open_table(place, format_, options=options, most_bytes=MOST_TABLE)
     name = PurePosixPath(source.name).name
     return name, source.root, _few(source.rows(), name)
 

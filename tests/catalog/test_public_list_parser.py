@@ -77,7 +77,7 @@ READ = [
 )
 def test_the_registry_of_nodes_is_read_as_a_list_and_as_an_object(content: Any, date: str) -> None:
     found = read_list(content)
-    assert (found.form, found.date, found.flaws) == ("registry", date, [])
+    assert (found.format, found.date, found.flaws) == ("registry", date, [])
     assert found.models["acme/picture/draw"] == {
         "name": "acme/picture/draw",
         "endpoint": "acme/picture/draw",
@@ -102,7 +102,7 @@ def test_capabilities_say_the_same_in_other_words() -> None:
         "popularity": 99,
     }
     found = read_list({"version": "2026-01-31", "total": 1, "endpoints": [entry]})
-    assert (found.form, found.date, found.flaws) == ("capabilities", "2026-01-31", [])
+    assert (found.format, found.date, found.flaws) == ("capabilities", "2026-01-31", [])
     model = found.models["acme/film"]
     assert (model["name"], model["output"]) == ("acme-film", "text")
     assert model["params"] == [
@@ -204,7 +204,7 @@ RULE = {"when": {"resolution": "1080P"}, "price": 2.5}
 )
 def test_a_price_is_read_and_a_placeholder_is_none(row: dict[str, Any], read: dict[str, Any] | None) -> None:
     found = read_list({"version": "public-2026-02-03", "pricing": [price("acme/a", **row)]})
-    assert (found.form, found.date, found.flaws) == ("prices", "2026-02-03", [])
+    assert (found.format, found.date, found.flaws) == ("prices", "2026-02-03", [])
     assert found.prices == {"acme/a": read}
 
 

@@ -111,7 +111,7 @@ def test_a_newer_list_changes_what_it_tells_and_keeps_what_it_does_not_know(file
     assert {now[e].get("status", "current") for e in (TURBO, veo, "z-image/ultra")} == {"current"}
     assert now["rhart-audio/suno/lyrics"]["status"] == "gone"
     assert now[veo]["params"] == own(veo)["params"]
-    assert (done.form, done.date, done.is_addition, done.flaws) == ("capabilities", TODAY, False, ())
+    assert (done.format, done.date, done.is_addition, done.flaws) == ("capabilities", TODAY, False, ())
     assert not done.changes.repriced
 
 
@@ -261,7 +261,7 @@ def test_versions_are_compared_where_they_can_be(one: str, other: str, older: bo
 def test_the_packages_own_data_file_is_a_list_too(file: Path) -> None:
     """As for a worker on another machine, which is given this user's file."""
     done = refresh(str(SLIM_FILE))
-    assert (done.form, done.flaws, str(done.changes)) == (
+    assert (done.format, done.flaws, str(done.changes)) == (
         "catalogue",
         (),
         "0 new, 0 gone, 0 changed, 0 with another price",

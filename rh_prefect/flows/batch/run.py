@@ -25,7 +25,7 @@ from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.pipelines.run.surroundings import Pages
-from rh_prefect.table_files import form_of
+from rh_prefect.table_files import table_format
 from rh_prefect.works.journal.costs_and_budget import CURRENCY
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
@@ -80,7 +80,7 @@ class WrittenBatch:
         place = batch.rows if isinstance(batch.rows, str) else None
         inputs = Inputs(options=store.options_for(place) if place else None, own=store.url, is_open=True)
         if place is not None:
-            kind = "table" if form_of(place) is not None else "files"
+            kind = "table" if table_format(place) is not None else "files"
             allow_below(*input_roots({"rows": Param(type=kind)}, {"rows": place}))
         results = f"{site} {store.url}"
         return cls(
