@@ -35,7 +35,7 @@ class _Wrong(Exception):  # carries a clause from the check of a value to the li
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class InputCheck:
     """The result of checking an input."""
 
     values: dict[str, object] = field(default_factory=dict)  # by wire keys, as the API needs them
@@ -73,7 +73,7 @@ def read_parameters(model: Model, params: Mapping[str, object], *, unchecked: Co
     return Parameters(as_given(model, params, unchecked=unchecked), _filled(model, checked, unchecked))
 
 
-def _valid(model: Model, params: Mapping[str, object], unchecked: Collection[str] = ()) -> Checked:
+def _valid(model: Model, params: Mapping[str, object], unchecked: Collection[str] = ()) -> InputCheck:
     checked = check(model, params, unchecked=unchecked)
     checked.warn(stacklevel=2)
     if checked.problems:
@@ -82,7 +82,7 @@ def _valid(model: Model, params: Mapping[str, object], unchecked: Collection[str
     return checked
 
 
-def _filled(model: Model, checked: Checked, unchecked: Collection[str] = ()) -> dict[str, object]:
+def _filled(model: Model, checked: InputCheck, unchecked: Collection[str] = ()) -> dict[str, object]:
     values = dict(checked.values)
     for param in model.params:
         if param.required and param.default is not None:
@@ -108,13 +108,13 @@ def check(
     *,
     as_media: Callable[[object], object] | None = None,
     unchecked: Collection[str] = (),
-) -> Checked:
+) -> InputCheck:
     """Checks every part of an input, and returns its values without defaults, all problems and all warnings.
 
     `as_media` reads a file and raises an `InputError` if it is invalid; by default only URLs are accepted. The values
     of `unchecked` are sent unchanged: the catalogue may be out of date.
     """
-    checked, tried = Checked(), set[str]()
+    checked, tried = InputCheck(), set[str]()
     for name, value in params.items():
         param = model.find_param(name)
         flaw = "" if param is not None and param.is_media else flaw_of(value)
@@ -232,7 +232,7 @@ def _converted(param: Param, value: object) -> object:
     return value if form.type == param.type else converted(value, param.type)
 
 
-def _take(checked: Checked, param: Param, value: object, as_media: Callable[[object], object]) -> str:
+def _take(checked: InputCheck, param: Param, value: object, as_media: Callable[[object], object]) -> str:
     """Reads one value into `checked`; returns its problem, or an empty text."""
     try:
         read = _list(param, value, as_media) if param.multiple else _one(param, value, as_media)

@@ -241,7 +241,7 @@ def unchecked_in(bound: Bound) -> Mapping[str, Any]:
     return found
 
 
-def check_values(step: ModelStep, model: Model, bound: Bound) -> tuple[validation.Checked, list[Fault]]:
+def check_values(step: ModelStep, model: Model, bound: Bound) -> tuple[validation.InputCheck, list[Fault]]:
     """Checks the values with the catalogue; placeholders replace unknown values."""
     unchecked, params = unchecked_in(bound), {name: model.find_param(name) for name in flat(bound)}
     stand_ins = {

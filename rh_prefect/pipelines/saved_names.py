@@ -60,7 +60,7 @@ class SavedStamp(SavedName):
 
 
 @dataclass(frozen=True, slots=True)
-class _There:
+class _NameState:
     """What the storage and the records contain for one name of `save_as`."""
 
     name: str
@@ -124,14 +124,14 @@ class SavedNames:
             return None
         return self._located(wanted, name) if await self._content(there, wanted) == wanted.sha256 else None
 
-    async def _look(self, name: str) -> _There:
+    async def _look(self, name: str) -> _NameState:
         key = hashlib.sha256(name.encode()).hexdigest()[:40]
         size, known = await asyncio.to_thread(self._store.size, name), await self._records.job(key)
         stamps = {record["stamp"]: record["sha256"] for record in known.values() if "stamp" in record}
         saved = {one["sha256"]: SavedName.model_validate(one) for one in known.values() if "stamp" not in one}
-        return _There(name, key, size, saved, stamps)
+        return _NameState(name, key, size, saved, stamps)
 
-    async def _content(self, there: _There, file: Media) -> str:
+    async def _content(self, there: _NameState, file: Media) -> str:
         """Returns the hash of the file at a name; reads the file unless its state is recorded.
 
         Empty for unknown content.
@@ -147,7 +147,7 @@ class SavedNames:
             await self._note_stamp(there, content, stamp)
         return content
 
-    async def _note_stamp(self, there: _There, content: str, stamp: Stamp) -> None:
+    async def _note_stamp(self, there: _NameState, content: str, stamp: Stamp) -> None:
         record = SavedStamp(name=there.name, sha256=content, stamp=stamp.text)
         number = hashlib.sha256(f"{content} {stamp.text}".encode()).hexdigest()[:16]
         await self._records.create(f"{there.key}-stamp-{number}", record.model_dump(mode="json"))
@@ -155,7 +155,7 @@ class SavedNames:
     def _located(self, file: Media, name: str) -> Media:
         return file.model_copy(update={"uri": self._store.uri(name)})
 
-    def _refusal(self, there: _There, file: Media, content: str) -> StoreError:
+    def _refusal(self, there: _NameState, file: Media, content: str) -> StoreError:
         what = "was changed after a pipeline saved it" if there.saved else "exists, and no pipeline has saved it"
         if content in there.saved:
             what = f"was saved by another pipeline, {there.saved[content].pipeline}"

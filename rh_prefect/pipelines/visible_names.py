@@ -14,18 +14,18 @@ UNKNOWN_GUARD = "?"
 
 
 @dataclass(slots=True)
-class Scope:
+class NameScope:
     """The names for references at one position."""
 
-    outer: Scope | None = None  # The scope around it
+    outer: NameScope | None = None  # The scope around it
     names: dict[str, Type] = field(default_factory=dict)  # The values by name
     below: dict[str, int] = field(default_factory=dict)  # The lines of steps that are defined further down
     guards: frozenset[str] = frozenset()  # Conditions that hold here
     own: str = ""  # The name of the step that is looked at
 
-    def __iter__(self) -> Iterator[Scope]:
+    def __iter__(self) -> Iterator[NameScope]:
         """Itself and all scopes around it."""
-        scope: Scope | None = self
+        scope: NameScope | None = self
         while scope is not None:
             yield scope
             scope = scope.outer
@@ -43,12 +43,12 @@ class Scope:
         """Returns all names, the nearest first."""
         return list(dict.fromkeys(name for scope in self for name in scope.names))
 
-    def within(self, guards: Iterable[str]) -> Scope:
+    def within(self, guards: Iterable[str]) -> NameScope:
         """Returns the same scope with further true conditions."""
-        return Scope(outer=self, guards=frozenset(guards), own=self.own)
+        return NameScope(outer=self, guards=frozenset(guards), own=self.own)
 
 
-def resolve(reference: Reference, scope: Scope) -> Type:
+def resolve(reference: Reference, scope: NameScope) -> Type:
     """Returns the type of a reference; its `guards` are further conditions under which it exists."""
     found = [_follow(option, reference, scope) for option in reference.options]
     if reference.fallback is not None:
@@ -93,7 +93,7 @@ def _missing(types: list[Type], holding: frozenset[str], any_exists: str) -> fro
     return remaining[0] if len(remaining) == 1 else frozenset([any_exists]) - holding
 
 
-def _follow(names: Names, reference: Reference, scope: Scope) -> Type:
+def _follow(names: Names, reference: Reference, scope: NameScope) -> Type:
     found = scope.find(names[0])
     if found is None:
         is_text = len(names) == 1 and names is not reference.options[0] and names is reference.options[-1]
@@ -119,7 +119,7 @@ def _example(names: Names, group: Type) -> str:
     return f"$({'.'.join(names)}.{step})"
 
 
-def _unknown(name: str, scope: Scope, quoted: str) -> str:
+def _unknown(name: str, scope: NameScope, quoted: str) -> str:
     if name == scope.own:
         return f"{name} is this step itself; in a fan-out $(previous.{name}) is that of the item before"
     line = next((one.below[name] for one in scope if name in one.below), None)

@@ -36,7 +36,7 @@ from rh_prefect.pipelines.file_validation import build
 from rh_prefect.pipelines.model_arguments import items_in
 from rh_prefect.pipelines.references import is_reference, references_in
 from rh_prefect.pipelines.types import FILES, Type
-from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Scope
+from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, NameScope
 from rh_prefect.redaction import secret_in
 from rh_prefect.works.journal.journal import LONGEST_SCOPE, is_scope_name
 
@@ -94,7 +94,7 @@ class FileCheck(OtherCheck):
         self._check_blocks()
         self._check_flow_name()
         params = {name: self._param(("params", name), name, param) for name, param in self._file.params.items()}
-        top = Scope(names={"params": Type("object", fields=params), "run": _RUN})
+        top = NameScope(names={"params": Type("object", fields=params), "run": _RUN})
         scope = self._steps(self._file.steps, ("steps",), top)
         for name, value in self._file.outputs.items():
             found = self._value(("outputs", name), value, scope, may_be_absent=True)
@@ -180,9 +180,9 @@ class FileCheck(OtherCheck):
             if wrong:
                 self._say((*path, "default"), f"default {wrong}")
 
-    def _steps(self, steps: Mapping[str, Step], path: Path, outer: Scope) -> Scope:
+    def _steps(self, steps: Mapping[str, Step], path: Path, outer: NameScope) -> NameScope:
         lines = {name: self._document.place((*path, name), key=True).line for name in steps}
-        scope = Scope(outer=outer, below=lines)
+        scope = NameScope(outer=outer, below=lines)
         for name, step in steps.items():
             del lines[name]
             is_right = self._check_name((*path, name), name, scope)
@@ -192,7 +192,7 @@ class FileCheck(OtherCheck):
         scope.own = ""
         return scope
 
-    def _step(self, path: Path, name: str, step: Step, scope: Scope) -> Type:
+    def _step(self, path: Path, name: str, step: Step, scope: NameScope) -> Type:
         guards = frozenset[str]()
         if step.when is not None:
             guards = self._condition((*path, "when"), step.when, scope)
@@ -224,7 +224,7 @@ class FileCheck(OtherCheck):
             if said is not None and (made in ("srt", "vtt") or (own and own != said and not is_made_from(said, own))):
                 self._say((*path, "save_as"), f"save_as names another format, and {step.edit} makes .{made}")
 
-    def _result(self, path: Path, step: Step, scope: Scope) -> Type:
+    def _result(self, path: Path, step: Step, scope: NameScope) -> Type:
         match step:
             case ModelStep():
                 return self._paid(path, step, scope, self._model_kind(path, step, scope))
@@ -240,8 +240,8 @@ class FileCheck(OtherCheck):
                 return self._group(path, step, scope)
         raise AssertionError(step)
 
-    def _group(self, path: Path, step: GroupStep, scope: Scope) -> Type:
-        inner, fields = Scope(outer=scope), dict[str, Type]()
+    def _group(self, path: Path, step: GroupStep, scope: NameScope) -> Type:
+        inner, fields = NameScope(outer=scope), dict[str, Type]()
         if isinstance(step, FanOutStep):
             fields = self._items(path, step, inner, scope)
         if not step.steps:
@@ -250,7 +250,7 @@ class FileCheck(OtherCheck):
         last = self._steps(step.steps, (*path, "steps"), inner)
         return Type("group", many=step.is_fan_out, fields={**fields, **{name: last.names[name] for name in step.steps}})
 
-    def _foreach(self, path: Path, step: FanOutStep, scope: Scope) -> Type:
+    def _foreach(self, path: Path, step: FanOutStep, scope: NameScope) -> Type:
         at = (*path, "foreach")
         if isinstance(step.foreach, str) and not is_reference(step.foreach):
             self._say(at, f"foreach takes a list, but {shown_value(step.foreach)}; did you mean $({step.foreach})?")
@@ -265,7 +265,7 @@ class FileCheck(OtherCheck):
             list(items_in(self._say, at, step.foreach, found))
         return found.one
 
-    def _items(self, path: Path, step: FanOutStep, inner: Scope, outer: Scope) -> dict[str, Type]:
+    def _items(self, path: Path, step: FanOutStep, inner: NameScope, outer: NameScope) -> dict[str, Type]:
         """Adds the names of an item to a scope; returns the names that the list of all items also has."""
         fields = {"id": Type("string")}
         inner.names["number"] = Type("integer")
@@ -303,7 +303,7 @@ class FileCheck(OtherCheck):
                 problem = f"where selects items before they are numbered, so {reference.text} is not available in it"
                 self._say((*path, *at), f"{problem}; use limit for the first items", reference.text)
 
-    def _matrix(self, path: Path, step: FanOutStep, scope: Scope) -> Type:
+    def _matrix(self, path: Path, step: FanOutStep, scope: NameScope) -> Type:
         fields = {}
         for name, values in (step.matrix or {}).items():
             at = (*path, "matrix", name)
@@ -316,14 +316,14 @@ class FileCheck(OtherCheck):
             fields[name] = found.one if found is not None else Type("any")
         return Type("object", fields=fields)
 
-    def _previous(self, path: Path, step: FanOutStep, inner: Scope) -> Type:
+    def _previous(self, path: Path, step: FanOutStep, inner: NameScope) -> Type:
         """Returns the type of the previous item: that of an item, which is checked once without reports."""
         guard = f"exists:previous@{path}"
         self._why[guard] = "the first item has no item before it"
         unknown = Type("any", guards=frozenset([guard]))
         if self._is_ahead or not uses(step, "previous"):
             return unknown
-        ahead = Scope(outer=inner, names={"previous": unknown})
+        ahead = NameScope(outer=inner, names={"previous": unknown})
         reports = self._problems, self._problem_count, self._checked
         self._problems, self._checked = Problems(), replace(self._checked, types={}, uses={}, notes=[])
         self._is_ahead = True

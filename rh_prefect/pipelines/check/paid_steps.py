@@ -21,14 +21,14 @@ from rh_prefect.pipelines.model_arguments import LIKE, Fault, bind, check_values
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.references import WrongReferenceError, is_reference, parse
 from rh_prefect.pipelines.types import Type, kind_of
-from rh_prefect.pipelines.visible_names import Scope, resolve
+from rh_prefect.pipelines.visible_names import NameScope, resolve
 from rh_prefect.works.runninghub.graph_request import GraphFields, is_link_text
 
 
 class PaidCheck(ValueCheck):
     """Checks models, workflows, apps and graphs."""
 
-    def _model_kind(self, path: Path, step: ModelStep, scope: Scope) -> str:
+    def _model_kind(self, path: Path, step: ModelStep, scope: NameScope) -> str:
         text = step.model
         if "$(" not in text:
             model = self._model(path, text, step, scope)
@@ -46,7 +46,7 @@ class PaidCheck(ValueCheck):
             )
         return next(iter(kinds), "any")
 
-    def _model(self, path: Path, name: str, step: ModelStep, scope: Scope) -> Model | None:
+    def _model(self, path: Path, name: str, step: ModelStep, scope: NameScope) -> Model | None:
         try:
             return catalog.get(name)
         except UnknownModelError:
@@ -102,7 +102,7 @@ class PaidCheck(ValueCheck):
             for where, clause in wrong_fields(graph, name, step.with_):
                 self._say((*path[:-1], *where), clause, key=True)
 
-    def _paid(self, path: Path, step: PaidStep, scope: Scope, kind: str) -> Type:
+    def _paid(self, path: Path, step: PaidStep, scope: NameScope, kind: str) -> Type:
         if isinstance(step, GraphStep):
             self._values_of(path, step, scope)
             several = (name for name, value in step.with_.items() if isinstance(value, list | dict))
@@ -133,7 +133,7 @@ class PaidCheck(ValueCheck):
             self._say((*path, "at_most"), "at_most needs list")
         return self._problem_count == before
 
-    def _check_paid(self, path: Path, step: PaidStep, scope: Scope) -> None:
+    def _check_paid(self, path: Path, step: PaidStep, scope: NameScope) -> None:
         self._whole((*path, "takes"), step.takes, scope)
         if step.assume is not None and isinstance(step.assume.seconds, str):
             self._value((*path, "assume", "seconds"), step.assume.seconds, scope)
@@ -157,7 +157,7 @@ class PaidCheck(ValueCheck):
                     f"{where}: run.date is part of a paid request; its result will not be reused on another day."
                 )
 
-    def _connect(self, path: Path, step: ModelStep, scope: Scope, *models: Model, is_complete: bool = True) -> None:
+    def _connect(self, path: Path, step: ModelStep, scope: NameScope, *models: Model, is_complete: bool = True) -> None:
         """Checks the arguments of a step for each model that it can call, with the parameters of that model."""
         before, values = self._problem_count, dict[Path, Type]()
 
@@ -176,7 +176,7 @@ class PaidCheck(ValueCheck):
             for model, bound in bounds:
                 self._say_faults(path, step, model, check_values(step, model, bound)[1])
 
-    def _is_left_out(self, value: Any, scope: Scope) -> bool:
+    def _is_left_out(self, value: Any, scope: NameScope) -> bool:
         """Returns whether a value is one optional parameter or cell, so that an empty one is omitted."""
         try:
             guards = resolve(parse(value).references[0], scope).guards if is_reference(value) else ()

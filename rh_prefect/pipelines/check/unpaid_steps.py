@@ -17,7 +17,7 @@ from rh_prefect.pipelines.file_model import FILE_TYPES, TYPES, EditStep, Param, 
 from rh_prefect.pipelines.model_arguments import items_in
 from rh_prefect.pipelines.references import has_reference, is_reference, shown
 from rh_prefect.pipelines.types import Type
-from rh_prefect.pipelines.visible_names import Scope
+from rh_prefect.pipelines.visible_names import NameScope
 from rh_prefect.pipelines.yaml_reader import read
 
 DEEPEST_USE = 2
@@ -26,7 +26,7 @@ DEEPEST_USE = 2
 class OtherCheck(PaidCheck):
     """Checks the unpaid steps: edits, other files and reviews."""
 
-    def _edit(self, path: Path, step: EditStep, scope: Scope) -> Type:
+    def _edit(self, path: Path, step: EditStep, scope: NameScope) -> Type:
         edit = EDITS.get(step.edit)
         if edit is None:
             self._say((*path, "edit"), f"there is no edit {step.edit}; {nearest(step.edit, EDITS)}")
@@ -93,7 +93,7 @@ class OtherCheck(PaidCheck):
             self._say(path, wrong)
         return not wrong
 
-    def _use(self, path: Path, step: UseStep, scope: Scope) -> Type:
+    def _use(self, path: Path, step: UseStep, scope: NameScope) -> Type:
         used = self._used((*path, "use"), step.use)
         if used is None:
             self._values_of(path, step, scope)
@@ -203,7 +203,7 @@ class OtherCheck(PaidCheck):
             self._problems.add_problem(problem)
         return checked
 
-    def _review(self, path: Path, step: ReviewStep, scope: Scope) -> Type:
+    def _review(self, path: Path, step: ReviewStep, scope: NameScope) -> Type:
         found, before = [], self._problem_count
         if not step.sources:
             self._say((*path, "review"), "review takes a reference or a list of them, but this list is empty")

@@ -30,7 +30,7 @@ from rh_prefect.pipelines.file_model import (
 )
 from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse, shown
 from rh_prefect.pipelines.types import Type, negated
-from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, Scope, resolve
+from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, NameScope, resolve
 
 RESERVED_FOLDERS = ("works", "scopes", "edits", "names", "inputs", "results", "runs", "rounds", "pipelines", "gallery")
 _OTHER_SPELLING = re.compile(r"(?:\$\{\{|\$\{|\{\{)\s*(?P<names>[A-Za-z][\w-]*(?:\.[\w-]+)*)\s*\}\}?")
@@ -55,7 +55,7 @@ class ValueCheck:
         self._problem_count += 1
         self._problems.add(self._document, path, message, needle, key=key)
 
-    def _check_name(self, path: Path, name: str, scope: Scope, *, key: bool = True) -> bool:
+    def _check_name(self, path: Path, name: str, scope: NameScope, *, key: bool = True) -> bool:
         """Reports a name that a step or an item may not have."""
         if not NAME.fullmatch(name):
             self._say(
@@ -77,7 +77,7 @@ class ValueCheck:
             self._say_wrong(path, text, wrong)
             return None
 
-    def _reference(self, path: Path, reference: Reference, scope: Scope, *, may_be_absent: bool = False) -> Type:
+    def _reference(self, path: Path, reference: Reference, scope: NameScope, *, may_be_absent: bool = False) -> Type:
         try:
             found = resolve(reference, scope)
         except WrongReferenceError as wrong:
@@ -101,7 +101,7 @@ class ValueCheck:
         condition = f"when: {{exists: {reference.text}}}"
         return f"{reference.text} can be absent: {why}; write {other}, or give this step {condition}"
 
-    def _value(self, path: Path, value: Any, scope: Scope, *, may_be_absent: bool = False) -> Type | None:
+    def _value(self, path: Path, value: Any, scope: NameScope, *, may_be_absent: bool = False) -> Type | None:
         """Returns the type of a value in a file, and checks its references."""
         if isinstance(value, dict):
             found = {key: self._value((*path, key), one, scope) for key, one in value.items()}
@@ -128,7 +128,7 @@ class ValueCheck:
         self._check_spelling(path, value, scope)
         return Type("string") if literal is None else Type("string", options=(literal,))
 
-    def _check_spelling(self, path: Path, text: str, scope: Scope) -> None:
+    def _check_spelling(self, path: Path, text: str, scope: NameScope) -> None:
         """Reports references in the syntax of other tools, which a model would get as text."""
         for found in _OTHER_SPELLING.finditer(text):
             names = tuple(found["names"].split("."))
@@ -139,19 +139,19 @@ class ValueCheck:
                 resolve(own, scope)
                 self._say(path, f"{found[0]} is a text and not a reference; write {own.text}", found[0])
 
-    def _whole(self, path: Path, value: int | str | None, scope: Scope) -> None:
+    def _whole(self, path: Path, value: int | str | None, scope: NameScope) -> None:
         if isinstance(value, str):
             found = self._value(path, value, scope)
             if found is not None and found.kind not in ("integer", "any") and not are_whole(found.options):
                 self._say(path, f"{path[-1]} takes a whole number, but {value} is {found.words}")
 
-    def _condition(self, path: Path, value: Any, scope: Scope) -> frozenset[str]:
+    def _condition(self, path: Path, value: Any, scope: NameScope) -> frozenset[str]:
         """Checks a condition; returns what is known to exist if the condition is true."""
         before = self._problem_count
         held = self._holding(path, value, scope)
         return held if self._problem_count == before else held | {UNKNOWN_GUARD}
 
-    def _holding(self, path: Path, value: Any, scope: Scope) -> frozenset[str]:
+    def _holding(self, path: Path, value: Any, scope: NameScope) -> frozenset[str]:
         name = next((part for part in reversed(path) if isinstance(part, str)), "")
         if isinstance(value, dict) and len(value) == 1:
             [(operator, argument)] = value.items()
@@ -170,7 +170,7 @@ class ValueCheck:
             self._say(path, f"{name} takes one condition, such as {{exists: $(x)}}, but {what}")
         return frozenset()
 
-    def _operator(self, at: Path, operator: str, argument: Any, scope: Scope) -> frozenset[str]:
+    def _operator(self, at: Path, operator: str, argument: Any, scope: NameScope) -> frozenset[str]:
         match operator:
             case "all" | "any" if isinstance(argument, list) and argument:
                 held = [self._holding((*at, n), one, scope) for n, one in enumerate(argument)]
@@ -211,7 +211,7 @@ class ValueCheck:
         else:
             self._say(at, f"{operator} is not a condition; {nearest(operator, CONDITIONS)}", key=True)
 
-    def _check_save_as(self, path: Path, name: str, scope: Scope) -> None:
+    def _check_save_as(self, path: Path, name: str, scope: NameScope) -> None:
         found = self._value(path, name, scope)
         if any(unicodedata.category(char) == "Cc" for char in name):
             self._say(path, "save_as takes a name without control characters")
@@ -229,7 +229,7 @@ class ValueCheck:
         ):
             self._say(path, "save_as takes a name below the storage's folder, without .. and without a leading /")
 
-    def _silent_kind(self, text: Any, scope: Scope) -> str:
+    def _silent_kind(self, text: Any, scope: NameScope) -> str:
         try:
             only = parse(text).only if isinstance(text, str) else None
             return "" if only is None else resolve(only, scope).kind
@@ -237,7 +237,7 @@ class ValueCheck:
             return ""
 
     def _values_of(
-        self, path: Path, step: PaidStep | EditStep | UseStep, scope: Scope, *, skip: Collection[Path] = ()
+        self, path: Path, step: PaidStep | EditStep | UseStep, scope: NameScope, *, skip: Collection[Path] = ()
     ) -> None:
         """Checks the references in the values of a step, except those that were checked before."""
         given: list[tuple[Path, Any]] = [(("with", name), value) for name, value in step.with_.items()]
