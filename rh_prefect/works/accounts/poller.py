@@ -138,7 +138,6 @@ class _Task:
     done: asyncio.Future[TaskView | None]
     is_recorded: IsRecorded | None
     has_webhook: bool
-    is_notified: bool
     waiters: int = 0
     listeners: list[Callable[[TaskView], None]] = field(default_factory=list)
     status: tuple[str, int | None] = ("", None)
@@ -150,6 +149,7 @@ class _Task:
     ran_at: float = field(init=False)
     request: asyncio.Task[None] = field(init=False)
     is_polling: bool = False
+    is_notified: bool = False
     poll_again: bool = False
 
 
@@ -299,17 +299,17 @@ class Poller:
             done: asyncio.Future[TaskView | None] = asyncio.get_running_loop().create_future()
             # If all waiters were cancelled, no caller retrieves the error.
             done.add_done_callback(lambda future: future.cancelled() or future.exception())
-            since, is_notified = self._clock() - age, task_id in self._early_notifications
-            task = self._tasks[task_id] = _Task(task_id, since, done, is_recorded, has_webhook, is_notified)
-            task.polled_at = task.ran_at = since
-            self._schedule(task, self._clock() + self._first_gap(task))
+            task = self._tasks[task_id] = _Task(task_id, self._clock() - age, done, is_recorded, has_webhook)
+            task.polled_at = task.ran_at = task.since
+            if task_id in self._early_notifications:
+                self._poll_now(task)
+            else:
+                self._schedule(task, self._clock() + self._first_gap(task))
             if not self._expects_notification(task):
                 self._count_soon()
         return task
 
     def _first_gap(self, task: _Task) -> float:
-        if task.is_notified:
-            return 0.0
         if self._expects_notification(task):
             return min(LONGEST_FIRST, FIRST_WITH_WEBHOOK * self._shortest)
         if self._is_counted or self._durations.is_known:
@@ -350,30 +350,29 @@ class Poller:
             self._count_due = min(self._count_due, self._clock() + self._shortest)
 
     async def _take_count(self) -> None:
-        running, requested_at = sum(not task.done.done() for task in self._tasks.values()), self._clock()
-        count = await self._request_count(running)
+        tasks, requested_at = self._without_webhook(), self._clock()
+        # For a single task, a poll gives more information than a count.
+        is_worth_it = len(tasks) > 1
+        count = await self._request_count() if is_worth_it else None
         if count is not None:
             if not (count.missing or count.others):
                 self._all_ran_at = requested_at
             self._search(count.missing)
-        now = self._clock()
-        ages = [now - task.since for task in self._without_webhook()]
-        # For a single task, a poll gives more information than a count.
-        is_worth_it = len(ages) > 1
         if is_worth_it:
-            self._count_due = now + self._counting_gap(ages)
+            now = self._clock()
+            self._count_due = now + self._counting_gap([now - task.since for task in tasks])
             self._wake.set()
         was_counted = self._is_counted
         # With tasks of others the count is unreliable: it stays equal if a task ends and another starts.
-        self._is_counted = is_worth_it and count is not None and not count.others
+        self._is_counted = count is not None and not count.others
         if was_counted and not self._is_counted:
             self._poll_all_often()
 
-    async def _request_count(self, running: int) -> Count | None:
-        if self._count is None or running < 2:
+    async def _request_count(self) -> Count | None:
+        if self._count is None:
             return None
         try:
-            return await self._count(running)
+            return await self._count(sum(not task.done.done() for task in self._tasks.values()))
         except Exception as error:  # each task can still be polled
             _log.info("the account's tasks could not be counted, which only causes a delay: %s", error)
             return None
@@ -385,11 +384,11 @@ class Poller:
             self._searched_since = now
         self._missing = missing
         tasks = self._without_webhook()
-        polling = sum(task.is_polling for task in tasks)  # these may find the ended tasks
         idle = [task for task in tasks if not task.is_polling and task.polled_at < self._searched_since]
-        self._is_searching = bool(missing and (idle or polling))
+        is_polling = any(task.is_polling for task in tasks)  # one may find an ended task
+        self._is_searching = bool(missing and (idle or is_polling))
         idle.sort(key=self._ran_at)
-        for task in idle[: max(0, POLLS_PER_END * (missing - polling))]:
+        for task in idle[: POLLS_PER_END * missing]:
             self._schedule(task, now)
 
     def _counting_gap(self, ages: list[float]) -> float:
