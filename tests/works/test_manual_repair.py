@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import InputError
+from rh_prefect.media.store import MediaStore
+from rh_prefect.works import stored_result
 from rh_prefect.works.journal.costs_and_budget import charge_of
 from rh_prefect.works.journal.job_records import jobs_of, read_job, split_job
 from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.journal.record_types import Answer, End, Resolution, current_owner
+from rh_prefect.works.journal.record_types import FORMAT_KEY, Answer, End, Resolution, current_owner
+from rh_prefect.works.journal.scope import begin_scope
 from rh_prefect.works.journal.spool import Spool, Spooled
-from rh_prefect.works.manual_repair import adopt, mark_lost, mark_refused, orphans, replay_spool
-from tests.support.world.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
+from rh_prefect.works.manual_repair import adopt, mark_lost, mark_refused, orphans, recover, replay_spool
+from rh_prefect.works.stored_result import StoredResult
+from tests.support.world.job_records import BASE, KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
 
 PAID = intent()
 UNKNOWN = {"intent-1": PAID, "answer-1": unknown()}
@@ -205,3 +209,57 @@ async def test_orphans_are_paid_jobs_that_were_not_requested(journal: FolderJour
     assert sorted([view.key async for view in jobs_of(journal)]) == ["a1", "b1", "c1", "d1"]
     assert [view.key for view in await orphans(journal, {"b1"}, attempt=2)] == ["a1"]
     assert not await orphans(journal, {"b1"}, attempt=1), "a worker process of this attempt has it"
+
+
+def stored(store: MediaStore, **facts: Any) -> StoredResult:
+    made = StoredResult(
+        **intent(take=2, label="a pier").requested,
+        **{
+            "job": f"run/{KEY}",
+            "base": BASE,
+            "task_id": TASK,
+            "texts": ("words",),
+            "cost": Decimal("0.30"),
+            "currency": "USD",
+            "submitted_at": "2026-01-01T10:00:00.000+00:00",
+            "ended_at": "2026-01-01T10:01:00.000+00:00",
+            **facts,
+        },
+    )
+    stored_result.write(store, made)
+    return made
+
+
+async def test_records_are_restored_from_the_results_in_a_storage(journal: FolderJournal, tmp_path: Path) -> None:
+    store = MediaStore(tmp_path / "out")
+    result = stored(store)
+    stored(store, job="other/key", base="c" * 40)
+    assert await recover(journal, store) == [KEY]
+    (submit,) = (await read_job(journal, KEY)).submits
+    found, answer, end = submit.intent, submit.answer, submit.end
+    assert answer is not None and end is not None
+    assert (found.requested, found.base, found.store) == (result.requested, BASE, store.url)
+    assert (found.at, answer.at, end.at) == (result.submitted_at, result.submitted_at, result.ended_at)
+    assert (found.owner, submit.n, answer.outcome, answer.task_id) == (current_owner(), 1, "ticket", TASK)
+    assert (end.status, end.task_id, end.cost, end.currency) == ("SUCCESS", TASK, Decimal("0.30"), "USD")
+    assert [link.text for link in end.links] == ["words"]
+    assert await journal.read(FORMAT_KEY) is not None
+
+
+@pytest.mark.parametrize("lost", ["the format", "a work that runs share", "nothing", "nothing of an empty scope"])
+async def test_a_scope_without_results_is_recovered_if_it_lacks_its_format(
+    journal: FolderJournal, tmp_path: Path, lost: str
+) -> None:
+    store = MediaStore(tmp_path / "out")
+    if lost != "nothing of an empty scope":
+        await write(journal, UNKNOWN)
+    if lost != "the format":
+        stored(store, job="other/key", run={"flow_run": "run" if lost == "a work that runs share" else "other"})
+    if lost == "nothing":
+        await begin_scope(journal)
+    if lost.startswith("nothing"):
+        with pytest.raises(InputError, match="has no result of a job of run; nothing was recorded"):
+            await recover(journal, store)
+    else:
+        assert await recover(journal, store) == []
+        assert await journal.read(FORMAT_KEY) is not None

@@ -13,6 +13,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
+from rh_prefect.works.journal.identity import graph_base
 from rh_prefect.works.journal.record_types import ResultRecord
 from rh_prefect.works.stored_result import StoredResult
 from tests.support.samples import media as samples
@@ -73,10 +74,14 @@ def test_the_newest_equal_request_is_found(store: MediaStore) -> None:
     for day in (2, 3, 1):
         ended = f"2026-01-0{day}T10:00:00.000+00:00"
         stored_result.write(store, result(store, task_id=str(day), ended_at=ended))
+    later, graph = "2026-02-01T10:00:00.000+00:00", "f" * 40
     stored_result.write(store, result(store, base="c" * 40, task_id="9"))
-    found = stored_result.find(store, BASE)
-    assert found is not None
-    assert found.task_id == "3"
+    stored_result.write(store, result(store, take=2, task_id="8", ended_at=later))
+    stored_result.write(store, result(store, graph=graph, task_id="7", ended_at=later))
+    stored_result.write(store, result(store, base=graph_base(BASE, graph), graph=graph, task_id="6"))
+    sought: list[Any] = [("", 1), ("", 2), (graph, 1), ("e" * 40, 1)]
+    found = [stored_result.find(store, BASE, seen, take=take) for seen, take in sought]
+    assert [one and one.task_id for one in found] == ["3", "8", "7", None]
 
 
 def test_a_result_with_a_missing_file_is_skipped(store: MediaStore, tmp_path: Path) -> None:
@@ -215,6 +220,21 @@ def test_a_file_that_is_not_whole_is_never_returned(store: MediaStore, tmp_path:
         store.write_bytes(NAME, data[:-1] if how == "cut" else data[:-1] + bytes([data[-1] ^ 1]))
     assert stored_result.whole(store, record) is None
     assert stored_result.whole_files(store, [record]) == {}
+
+
+def test_a_result_is_copied_from_the_storage_that_has_it(store: MediaStore, tmp_path: Path) -> None:
+    other = MediaStore(tmp_path / "other")
+    record = recorded(store, published(store, tmp_path, NAME))
+    assert stored_result.copy_from_its_place(other, record.model_copy(update={"store": str(tmp_path / "no")})) is None
+    assert stored_result.copy_from_its_place(other, record) == record
+    assert other.read_bytes(NAME) == store.read_bytes(NAME)
+    assert list(stored_result.read_all(other)) == [], "there is none to copy"
+    stored_result.write(store, result(store, outputs=record.outputs))
+    assert stored_result.copy_from_its_place(other, record) == record
+    (copied,) = stored_result.read_all(other)
+    assert (copied.store, stored_result.is_whole(other, copied)) == (other.url, True)
+    damaged = record.outputs[0].model_copy(update={"defect": "half a png"})
+    assert stored_result.copy_from_its_place(other, recorded(store, damaged)) is None
 
 
 def test_a_damaged_file_is_not_whole(store: MediaStore, tmp_path: Path) -> None:
