@@ -31,7 +31,7 @@ from prefect.states import Cancelling
 from rich.console import Console
 from rich.text import Text
 
-from rh_prefect import Pipeline, assemble, flow, generate, models
+from rh_prefect import Media, Pipeline, flow, generate, models
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.rerun import create, rerun
@@ -69,6 +69,11 @@ steps:
   clip: {model: kling-v2.6-pro-image-to-video, from: $(chosen), with: {prompt: he looks up, duration: 5, sound: false}}
 outputs: {clip: $(clip)}
 """
+SPOKEN = Pipeline.from_text("""
+params: {video: video, voice: audio}
+steps: {film: {edit: mux, with: {video: $(params.video), audio: $(params.voice)}}}
+outputs: {film: $(film)}
+""")
 GOOD = [{"sku": f"A-{n}", "title": title} for n, title in enumerate(("a red mug", "a blue teapot", "a bread board"), 1)]
 BAD = [*GOOD, {"sku": "A-4", "title": "a forbidden lamp"}]
 
@@ -80,8 +85,8 @@ async def lighthouse(prompt: str = "a lighthouse at dawn") -> str:
     motion = models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5", sound="false")
     clip = await generate(motion, label="clip")
     voice = await generate(models.MinimaxSpeech28Hd(text="Far out, a light keeps watch."), label="voice")
-    film = await assemble([clip], speech=voice)
-    return film.film.uri
+    film = await SPOKEN.run(video=clip.first_output, voice=voice.first_output)
+    return film.output("film", Media).uri
 
 
 @flow

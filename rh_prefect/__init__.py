@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from rh_prefect.media.media import Media
     from rh_prefect.media.store import MediaStore
     from rh_prefect.models import estimate
-    from rh_prefect.tasks.assemble import assemble
     from rh_prefect.tasks.concurrent import generate_many
     from rh_prefect.tasks.generate import generate
     from rh_prefect.works.result import Face, Result
@@ -44,7 +43,6 @@ _HOMES = {
     "RunningHubModel": "rh_prefect.job_blocks",
     "RunningHubPool": "rh_prefect.blocks",
     "RunningHubWorkflow": "rh_prefect.job_blocks",
-    "assemble": "rh_prefect.tasks.assemble",
     "batch": "rh_prefect.flows.batch.run",
     "estimate": "rh_prefect.models",
     "flow": "rh_prefect.flow_runs.flow",
@@ -66,7 +64,6 @@ __all__ = [
     "RunningHubModel",
     "RunningHubPool",
     "RunningHubWorkflow",
-    "assemble",
     "batch",
     "estimate",
     "flow",

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -53,7 +53,6 @@ class RunProgress:
     is_reported: bool = False
     page: Page | None = None
     estimate: Costs | None = None
-    results: dict[str, Media] = field(default_factory=dict)
     files: dict[str, tuple[Media, ...]] = field(default_factory=dict)  # Of the first jobs that have ended, by job
     store: MediaStore | None = None  # Where the newest job's files go
     progress: Progress = field(init=False)
@@ -146,9 +145,7 @@ class RunProgress:
 
     @property
     def outputs(self) -> dict[str, Media]:
-        """The run's files by name: its declared results, or else the files of the first jobs."""
-        if self.results:
-            return self.results
+        """The files of the first jobs, by name."""
         found = ((self.rows[job].name, file) for job, files in self.files.items() for file in files)
         return {f"{number}. {name}": file for number, (name, file) in enumerate(found, 1)}
 
@@ -326,13 +323,6 @@ def mark_reported() -> None:
     status = known_run_progress(str(page.flow_run_id)) if page is not None else None
     if status is not None:
         status.is_reported = True
-
-
-def add_results(files: Mapping[str, Media]) -> None:
-    """Adds the final results of the current run, which are shown when it ends."""
-    scope = current_scope()
-    if scope is not None:
-        _progress_in(scope).results.update(files)
 
 
 _showing: set[asyncio.Task[None]] = set()

@@ -99,11 +99,6 @@ class EditResults:
         with TemporaryDirectory(prefix="rh-edit-") as scratch:
             return await self._make(recipe, known, edit, params, counts_as or {}, Path(scratch))
 
-    async def note(self, edit: str, params: Mapping[str, Any], file: Media) -> None:
-        """Records a file that was made outside of pipelines, with its name in the store, for the gallery."""
-        result = EditResult(edit=edit, params=dict(params), store=self._store.url, file=file, seconds=file.seconds)
-        await self._records.create(f"{recipe_id(edit, params)}-result", result.model_dump(mode="json"))
-
     async def _make(
         self,
         recipe: str,

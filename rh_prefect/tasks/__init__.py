@@ -1,4 +1,4 @@
-"""Prefect tasks: paid jobs, one or many, the calls of RunningHub's platform, and the editing of a film."""
+"""Prefect tasks: paid jobs, one or many, and the calls of RunningHub's platform."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from rh_prefect.tasks.account_and_apps import (
     webhook_detail,
     workflow_json,
 )
-from rh_prefect.tasks.assemble import Film, assemble
 from rh_prefect.tasks.concurrent import generate_many
 from rh_prefect.tasks.generate import generate
 from rh_prefect.tasks.uploads_and_assets import (
@@ -39,10 +38,8 @@ from rh_prefect.tasks.uploads_and_assets import (
 )
 
 __all__ = [
-    "Film",
     "account_status",
     "app_call_example",
-    "assemble",
     "cancel_task",
     "create_asset_group",
     "delete_asset",

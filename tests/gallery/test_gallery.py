@@ -29,7 +29,7 @@ from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.stored_edits import EditResult
 from rh_prefect.settings import get_settings
 from rh_prefect.table_files import csv_text
-from rh_prefect.tasks import assemble, generate
+from rh_prefect.tasks import generate
 from rh_prefect.works.stored_result import StoredResult
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
@@ -199,19 +199,6 @@ async def test_a_failed_step_is_shown_with_its_reason_until_it_has_a_result(rh: 
     assert [one["state"] for one in data_of(page.read_text())["entries"]] == ["whole"]
     with pytest.raises(InputError, match="has no report"):
         await asyncio.to_thread(open_, "signs", what="report")
-
-
-async def test_what_assemble_makes_in_a_flow_is_shown_with_the_run_of_its_clips(rh: Emulator, tmp_path: Path) -> None:
-    made = await asyncio.to_thread(
-        make, models.KlingV26ProTextToVideo(prompt="waves", duration="5", aspect_ratio="16:9", sound="false")
-    )
-    film = await assemble([made])
-    (entry, clip) = entries_of(storage(), storage())
-    assert (entry.model, entry.label, clip.model) == ("assemble", "film", made.model)
-    assert entry.file is not None
-    assert (entry.file.uri, entry.sources, entry.run) == (
-        store_name(film.film.uri), (made.first_output.sha256,), clip.run,
-    )  # fmt: skip
 
 
 def test_a_flow_run_that_made_nothing_new_is_the_last_one_and_is_found_by_its_id_and_its_name(

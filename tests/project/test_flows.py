@@ -68,7 +68,7 @@ async def test_the_nightly_film_takes_the_subject_of_the_day_that_it_was_planned
 async def test_a_video_gets_the_voice_that_a_model_wrote(rh: Emulator, tmp_path: Path) -> None:
     clip = samples.mp4(tmp_path / "clip.mp4", audio=False)
     made = await load("narrate_video")(str(clip), style="very short")
-    assert probe(Path(made.film.uri)).has_audio
+    assert probe(Path(made.uri)).has_audio
     assert "very short" in words(rh)
     assert len(rh.recorder.paid) == 3, "narration, speech and music"
 

@@ -12,7 +12,7 @@ def test_all_tasks_of_the_platform_are_offered_with_their_own_names() -> None:
     assert tasks.__all__ == sorted(tasks.__all__)
     found = {**vars(account_and_apps), **vars(uploads_and_assets)}
     platform_tasks = {name for name, value in found.items() if isinstance(value, Task)}
-    assert platform_tasks == {*tasks.__all__} - {"Film", "assemble", "generate", "generate_many"}
+    assert platform_tasks == {*tasks.__all__} - {"generate", "generate_many"}
     for name in platform_tasks:
         task = getattr(tasks, name)
         assert task is found[name]
