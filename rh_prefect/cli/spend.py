@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter, Token
@@ -53,7 +52,6 @@ def spend(
     json_: Json = False,
     csv_: Annotated[bool, Parameter(name="--csv", help="Print the sums as CSV.")] = False,
     plot: Annotated[bool, Parameter(help="Draw the sums as bars.")] = False,
-    out: Annotated[Path | None, Parameter(help="Write the bars to this .png or .html file.")] = None,
 ) -> None:
     """Add up the cost of all tasks of a storage's jobs, including failed, cancelled and lost ones."""
     with api_of_earlier_runs(of="intent"):
@@ -65,8 +63,9 @@ def spend(
     first, end = since.isoformat() if since else "", until.isoformat() if until else "a"  # after all digits
     here = [one for one in found.tasks if one.store == store.url and first <= one.at < end]
     when = (f" since {since}" if since else "") + (f" until {until}" if until else "")
-    if out is not None or plot:
-        _draw(bars(here, by), by, out, title=f"Spent in {store.url}{when}")
+    if plot:
+        drawn = list(chart(bars(here, by), by=by, width=terminal_width() or 80))
+        print("\n".join(drawn) or "no cost is recorded")
     elif json_:
         print_json(records(here, by, unread=found.unread))
     elif csv_:
@@ -87,14 +86,18 @@ def spend(
         )
 
 
-def _draw(bars: Mapping[str, Sequence[tuple[str, Decimal]]], by: str, out: Path | None, *, title: str) -> None:
-    from rh_prefect.flow_runs import spend_chart
-
-    if out is not None:
-        spend_chart.write(bars, out, by=by, title=title)
-        print(out)
-    else:
-        print("\n".join(spend_chart.lines(bars, by=by, width=terminal_width() or 80)) or "no cost is recorded")
+def chart(found: Mapping[str, Sequence[tuple[str, Decimal]]], *, by: str, width: int) -> Iterator[str]:
+    """Yields the lines of a chart that fits a terminal; see `spend_sums.bars`."""
+    for unit, rows in found.items():
+        amounts = [amount_text(amount, unit) for _, amount in rows]
+        right, names = max(map(len, amounts)), max(len(visible(name)) for name, _ in rows)
+        left = min(names, max(12, width // 2))
+        longest = max(width - left - right - 4, 8)
+        most = max(amount for _, amount in rows) or Decimal(1)
+        yield f"{unit} by {by}"
+        for (name, amount), text in zip(rows, amounts, strict=True):
+            size = max(1, round(longest * amount / most)) if amount else 0
+            yield f"{cut_middle(visible(name), left):{left}}  {text:>{right}}  {'█' * size}".rstrip()
 
 
 def _incomplete(unread: Mapping[str, str]) -> list[str]:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from io import BytesIO
 from typing import Annotated, Any
 
+from PIL import Image, ImageDraw, ImageFont
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_UI_URL
@@ -17,17 +18,22 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from rh_prefect import artifacts
+from rh_prefect.display_names import cut_middle
 from rh_prefect.flow_runs.flow import run_name
 from rh_prefect.flow_runs.queries import is_flow_run
 from rh_prefect.flow_runs.report_artifact import escaped, table
-from rh_prefect.flow_runs.spend_chart import picture
 from rh_prefect.flow_runs.spend_report import TaskCharge, charges_of
 from rh_prefect.flow_runs.spend_sums import bars
+from rh_prefect.pipelines.document import visible
 from rh_prefect.works.journal.costs_and_budget import CURRENCY, Costs, amount_text
 from rh_prefect.works.loop_thread import LOOP
 
 _DEAREST = 10
 """Number of the most expensive runs in the report."""
+
+_WIDTH, _ROW, _NAME, _BAR = 960, 26, 300, 520
+"""Pixels of the picture, of one bar with its space, of the names, and of the longest bar."""
+_COLOUR = "#3569c4"
 
 Month = Annotated[str, Field(pattern=r"\d{4}-\d{2}")]
 
@@ -72,6 +78,25 @@ def _text(tasks: Sequence[TaskCharge], title: str) -> str:
     flows = {one.run: one.flow for one in tasks}
     parts = [_sums("model", bars(tasks, "model")), _sums("day", days), _sums("most expensive run", runs, flows)]
     return "\n\n".join([shown, *parts])
+
+
+def picture(found: Mapping[str, Sequence[tuple[str, Decimal]]], *, by: str, title: str) -> Image.Image:
+    """Draws sums as bars; see `spend_sums.bars`."""
+    rows = sum(len(one) + 2 for one in found.values())
+    page = Image.new("RGB", (_WIDTH, _ROW * (rows + 2)), "white")
+    draw, font, y = ImageDraw.Draw(page), ImageFont.load_default(15), _ROW // 2
+    draw.text((16, y), title, fill="black", font=ImageFont.load_default(20))
+    for unit, one in found.items():
+        y += 2 * _ROW
+        draw.text((16, y), f"{unit} by {by}", fill="black", font=font)
+        most = max(amount for _, amount in one) or Decimal(1)
+        for name, amount in one:
+            y += _ROW
+            end = 16 + _NAME + round(_BAR * amount / most)
+            draw.text((16, y), cut_middle(visible(name), 38), fill="black", font=font)
+            draw.rectangle((16 + _NAME, y + 2, end, y + 18), fill=_COLOUR)
+            draw.text((end + 8, y), amount_text(amount, unit), fill="black", font=font)
+    return page
 
 
 def _sums(what: str, found: Mapping[str, Sequence[tuple[str, Decimal]]], flows: Mapping[str, str] | None = None) -> str:

@@ -64,7 +64,6 @@ def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal, tmp_p
     assert re.search(r"CNY by flow\ncup  1\.79  █+\n", terminal.call("spend --by flow --plot"))
     assert "1.79 CNY" in terminal.call("spend --since yesterday")
     assert "no task" in terminal.call("spend --until yesterday")
-    assert terminal.call("spend --by month --out spend.png") == "spend.png\n"
     again = json.loads(terminal.call("run cup.yaml --json"))
     assert again["outputs"]["clip"]["kind"] == "video"
     assert {one["state"] for one in again["steps"]} == {"reused"}

@@ -10,18 +10,17 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect import flow, generate, models
 from rh_prefect.cli.prefect_server import has_journals
-from rh_prefect.cli.spend import records, spend, table
+from rh_prefect.cli.spend import chart, records, spend, table
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import InputError, JournalError
-from rh_prefect.flow_runs import spend_chart
+from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.spend_report import TaskCharge, charges, once_each
 from rh_prefect.flow_runs.spend_sums import bars as spend_bars
+from rh_prefect.flows.spend import picture
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs
@@ -71,10 +70,10 @@ def test_there_is_a_line_for_each_unit_and_one_for_what_is_not_known() -> None:
     assert table([task(CNY, label="kite", flow="film")], "label")[0].startswith("kite")
 
 
-def test_sums_are_drawn_as_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_are_drawn_as_bars() -> None:
     ends = [task(CNY, at=f"2026-01-0{day}T01:00:00+00:00") for day in (2, 2, 4)]
     bars = spend_bars([*ends, task(Costs({COINS: Decimal(7)})), task(UNKNOWN)], "day")
-    assert list(spend_chart.lines(bars, by="day", width=40)) == [
+    assert list(chart(bars, by="day", width=40)) == [
         "CNY by day",
         "2026-01-02  0.08  " + "█" * 22,
         "2026-01-03  0.00",
@@ -84,12 +83,8 @@ def test_sums_are_drawn_as_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ]
     by_model = spend_bars([task(CNY), task(CNY, model="<b>ig", estimate=True), task(CNY, model="<b>ig")], "model")
     assert [name for name, _ in by_model["CNY"]] == ["<b>ig", "some/model"]
-    for name in ("spend.html", "spend.png"):
-        spend_chart.write(by_model, tmp_path / name, by="model", title="Spent in /out")
-    assert "<td>&lt;b&gt;ig<td>0.08<td><div style='width:100.0%'>" in (tmp_path / "spend.html").read_text()
-    assert Image.open(tmp_path / "spend.png").getpixel((400, 13 + 3 * 26 + 8)) == (0x35, 0x69, 0xC4)
-    with pytest.raises(InputError, match=r"neither a \.png nor a \.html"):
-        spend_chart.write(by_model, tmp_path / "spend.svg", by="model", title="")
+    drawn = picture(by_model, by="model", title="Spent in /out")
+    assert drawn.getpixel((400, 13 + 3 * 26 + 8)) == (0x35, 0x69, 0xC4)
 
 
 def test_an_item_is_named_by_its_whole_id() -> None:
