@@ -305,19 +305,6 @@ async def group_member(group: SuspendGroup | None) -> AsyncIterator[None]:
             await LOOP.call(group.end())
 
 
-@asynccontextmanager
-async def idle(group: SuspendGroup | None) -> AsyncIterator[None]:
-    """Runs a block in which a member of a suspend group only waits for other members."""
-    if group is None:
-        yield
-        return
-    await LOOP.call(group.end())
-    try:
-        yield
-    finally:
-        await LOOP.call(group.expect(1))
-
-
 async def wait_for(task: PendingTask) -> Result:
     """Waits for a job whose run was to be suspended and could not be."""
     scope = current_scope()
