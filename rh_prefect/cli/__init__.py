@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import errno
 import io
+import logging
 import os
 import signal
 import sys
@@ -120,6 +121,16 @@ app.register_install_completion_command(help="Install the completion of commands
 _INTERRUPTED, _UNREAD, _TERMINATED = 130, 141, 143
 
 
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+    # The run's log is in the dashboard; the terminal gets this command's own lines.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_CLI_PROMPT": "false",
+    "DO_NOT_TRACK": "1",
+}
+
 _ASCII = {"✓": "+", "✗": "x", "·": ".", "…": "...", "–": "-", "—": "-", "→": "->", "█": "#"}
 
 
@@ -127,6 +138,7 @@ def main(command: Callable[[], object] = app) -> None:
     """Runs a command; an error is one message and exit code 1, not a traceback."""
     _open_closed_outputs()
     _show_in_any_encoding()
+    quiet_prefect()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         # The default would end this process at once, without a list of running jobs, and leave its server running.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
@@ -139,6 +151,14 @@ def main(command: Callable[[], object] = app) -> None:
         if (error := _flush()) and not end.code:
             _end_with(error)
         raise
+
+
+def quiet_prefect() -> None:
+    """Stops Prefect's output to the terminal; called before Prefect is imported, which then sets up its logging."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    for service in ("APILogWorker", "EventsWorker"):  # they would print counts of unsent events
+        logging.getLogger(service).setLevel(logging.ERROR)
 
 
 def _open_closed_outputs() -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from rh_prefect.errors import ConfigError, ConnectFailed, InputError, KeyRejected, RunningHubError
 from rh_prefect.settings import get_settings
@@ -117,15 +116,6 @@ def check_batch(rows: str, models: Iterable[str]) -> None:
         catalog.get(model)
     if _is_missing(rows) and not set(rows) & set("*?["):
         raise InputError(f"batch: there is no file or folder {rows}. What to do: check the path. Nothing was sent.")
-
-
-def is_flow_run_id(text: str) -> bool:
-    """Returns whether a text can be a flow run's id."""
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_missing(source: str) -> bool:

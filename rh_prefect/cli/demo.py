@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from rh_prefect.cli import prefect_server
 from rh_prefect.cli.init import write_example
 from rh_prefect.cli.options import Given, words_of
+from rh_prefect.cli.prefect_server import prefect_api
 from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ def demo(
     with Emulator(clock="real", factor=20, limit=50, long_side=640, fps=24) as rh:
         # Before Prefect is imported: it reads its settings once. No run is to reach a server of the user.
         os.environ.update(
-            prefect_server.QUIET,
             PREFECT_API_URL="",
             PREFECT_HOME=str(folder / "prefect"),
             RH_STORAGE_URL=str(folder / "out"),
@@ -67,6 +66,7 @@ def _next_steps(folder: Path) -> str:
     lines = [] if shutil.which("rh-prefect") else [f"export PATH={shlex.quote(str(programs))}:$PATH"]
     lines += [f"cd {shlex.quote(str(folder))}", f"export RH_STORAGE_URL={shlex.quote(str(folder / 'out'))}"]
     lines += ["rh-prefect open       # the film", "rh-prefect gallery    # a page with everything that was made"]
+    lines.append(f"PREFECT_HOME={shlex.quote(str(folder / 'prefect'))} prefect server start    # the dashboard")
     listed = "".join(f"\n  {line}" for line in lines)
     return (
         f"\nThe results are kept. To see them:\n{listed}\n\nThe commands above ran on an emulator, which ends with "
@@ -80,7 +80,7 @@ def _run_as_flow(file: Path, given: Given, *, stay: bool) -> None:
     from rh_prefect.cli.run_pipeline import run
 
     _show(f"rh-prefect run {file.name} {_words(given)} --dashboard")
-    with contextlib.nullcontext() if stay else prefect_server.prefect_api():
+    with contextlib.nullcontext() if stay else prefect_api():
         run(file, given=given, dashboard=True)
 
 

@@ -7,17 +7,17 @@ import json
 import mimetypes
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from rh_prefect.cli.options import Json, Storage
 from rh_prefect.cli.output import print_json, print_rows
-from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured, unread_flow_runs
+from rh_prefect.cli.prefect_server import is_configured
 from rh_prefect.errors import InputError, JournalError, OutputsExpired, RunningHubError, TaskNotFound
 from rh_prefect.settings import get_settings
 from rh_prefect.works import manual_repair
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from rh_prefect.works.journal.journal import Journal
     from rh_prefect.works.journal.record_types import Intent, Record
     from rh_prefect.works.journal.scope import Scope
-
-P = ParamSpec("P")
 
 _RUNS = 30
 """Number of latest runs that are read."""
@@ -63,19 +61,6 @@ Job = Annotated[
 ]
 
 
-def _with_records(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Converts a coroutine to a command, with a Prefect API if the records of its first argument need one."""
-
-    @wraps(command)
-    def run(*args: P.args, **options: P.kwargs) -> None:
-        of = str(args[0]).partition("/")[0] if args and args[0] is not None else None
-        with api_of_earlier_runs(of):
-            asyncio.run(command(*args, **options))
-
-    return run
-
-
-@_with_records
 async def list_(run: Run | None = None, *, as_json: Json = False) -> None:
     """List the jobs of a run, or the latest runs that have jobs."""
     if run is None:
@@ -91,7 +76,6 @@ async def list_(run: Run | None = None, *, as_json: Json = False) -> None:
         print(f"no job is recorded in {run}")
 
 
-@_with_records
 async def show_(job: Job, *, as_json: Json = False) -> None:
     """Show all records of one job."""
     journal, key = await _find(job)
@@ -133,7 +117,6 @@ async def _find(job: str) -> tuple[Journal, str]:
     return journal, found[0] if found else key
 
 
-@_with_records
 async def adopt_(
     job: Job | None = None,
     task_id: Annotated[str | None, Parameter(help="RunningHub's task id, from its call log.")] = None,
@@ -207,7 +190,6 @@ def _print_payable(job: str, journal: Journal, what: str) -> None:
     print(f"{job}: recorded as {what}. {run} submits it again and pays for it.")
 
 
-@_with_records
 async def mark_refused_(
     job: Job,
     *,
@@ -234,7 +216,6 @@ def _print_marked(run: str, marked: Sequence[str], left: Sequence[str]) -> None:
         sys.exit(1)
 
 
-@_with_records
 async def mark_lost_(
     job: Job,
     *,
@@ -254,7 +235,6 @@ async def mark_lost_(
     _print_payable(job, journal, "lost")
 
 
-@_with_records
 async def recover_(
     run: Annotated[str, Parameter(help="The flow run's id.")],
     *,
@@ -273,7 +253,6 @@ async def recover_(
     )
 
 
-@_with_records
 async def collect_(run: Run) -> None:
     """Download the results that a run has paid for; waits for running tasks, and neither submits nor cancels a task."""
     from rh_prefect.flow_runs.recorded_job_collection import collect_result
@@ -298,7 +277,6 @@ async def collect_(run: Run) -> None:
         raise SystemExit(1)
 
 
-@_with_records
 async def cancel_(run: Run) -> None:
     """Cancel the tasks of a run at RunningHub."""
     from rh_prefect.flow_runs.cancellation import cancel_run
@@ -359,8 +337,12 @@ def _print_runs(runs: list[dict[str, Any]], flow_runs: list[dict[str, Any]], sco
         print("continue a pipeline: run its file again, with the same parameters")
     if scopes:
         print(f"scopes outside of flows, in {place}:")
-    lines = [*(f"  {one['name']}" for one in scopes), *unread_flow_runs()]
-    print("".join(f"{line}\n" for line in lines), end="")
+        print("\n".join(f"  {one['name']}" for one in scopes))
+    if not is_configured():
+        print(
+            "flow runs are not included, because PREFECT_API_URL is not set. For those on this machine, run `prefect "
+            "server start`, and set PREFECT_API_URL=http://127.0.0.1:4200/api"
+        )
 
 
 def _run_row(run: Mapping[str, Any], name: str, *more: str) -> tuple[object, ...]:

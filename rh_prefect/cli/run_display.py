@@ -18,7 +18,6 @@ from rich.live import Live
 from rich.text import Text
 
 from rh_prefect.cli.live_view import LiveView
-from rh_prefect.cli.prefect_server import later_dashboard
 from rh_prefect.display_names import shortened
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs import job_progress
@@ -129,8 +128,6 @@ class Watch(Pages):
         self._flow_run_id = flow_run_id
         ui = PREFECT_UI_URL.value()
         self._console.print(f"flow run {flow_run_id}" + (f"  {ui}/runs/flow-run/{flow_run_id}" if ui else ""))
-        if ui and (later := later_dashboard()):
-            self._console.print(f"this address ends with the command; later: {later}", soft_wrap=True)
 
     def say_output(self, name: str, value: Any) -> None:
         """Prints an output; on a terminal, a file as a link with a short name."""

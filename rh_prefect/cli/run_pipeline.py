@@ -89,7 +89,6 @@ def run(
 
     With PREFECT_API_URL or --dashboard it is a flow run; else no Prefect server is needed.
     """
-    # Before Prefect is imported, whose log would be printed among this command's lines.
     is_flow = is_configured() or dashboard
     from rh_prefect.flows.pipeline import Pipeline
 

@@ -13,7 +13,7 @@ from cyclopts import Parameter, Token
 
 from rh_prefect.cli.options import Json, Storage
 from rh_prefect.cli.output import print_json, terminal_width
-from rh_prefect.cli.prefect_server import api_of_earlier_runs, is_configured
+from rh_prefect.cli.prefect_server import is_configured
 from rh_prefect.display_names import cut_middle
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.spend_sums import Sum, bars, sums_of
@@ -54,12 +54,11 @@ def spend(
     plot: Annotated[bool, Parameter(help="Draw the sums as bars.")] = False,
 ) -> None:
     """Add up the cost of all tasks of a storage's jobs, including failed, cancelled and lost ones."""
-    with api_of_earlier_runs(of="intent"):
-        from rh_prefect.flow_runs.spend_report import charges_of
+    from rh_prefect.flow_runs.spend_report import charges_of
 
-        store, found = asyncio.run(charges_of(storage, with_prefect=is_configured()))
-        if not is_configured():
-            _note("jobs of flow runs are included by their results only, because PREFECT_API_URL is not set")
+    store, found = asyncio.run(charges_of(storage, with_prefect=is_configured()))
+    if not is_configured():
+        _note("jobs of flow runs are included by their results only, because PREFECT_API_URL is not set")
     first, end = since.isoformat() if since else "", until.isoformat() if until else "a"  # after all digits
     here = [one for one in found.tasks if one.store == store.url and first <= one.at < end]
     when = (f" since {since}" if since else "") + (f" until {until}" if until else "")

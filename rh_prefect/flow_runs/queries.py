@@ -108,7 +108,8 @@ def journal_of(scope: str) -> Journal:
     if not PREFECT_API_URL.value():
         raise ConfigError(
             f"The journal of flow run {scope} is in the Prefect API, but PREFECT_API_URL is not set. "
-            "What to do: set it to the API that your flows use."
+            "What to do: set it to the API that your flows use, as in "
+            "`export PREFECT_API_URL=http://127.0.0.1:4200/api`."
         )
     return FlowRunJournal(scope)
 
@@ -162,24 +163,13 @@ async def read_flow_run(flow_run_id: UUID | str, *, patience: float = 0.0) -> Fl
     except (ObjectNotFound, ValueError) as error:
         raise ConfigError(
             f"There is no flow run {flow_run_id}. What to do: copy its id from `rh-prefect jobs list` or "
-            "from the dashboard, and check that PREFECT_API_URL is the address of the server that it ran "
-            f"on.{_own_server()}"
+            "from the dashboard, and check that PREFECT_API_URL is the address of the server that it ran on."
         ) from error
 
 
 def is_suspended(state: State[Any]) -> bool:
     """Returns whether a run is suspended. Its process has ended; a paused run's process still lives."""
     return state.is_paused() and state.state_details.pause_reschedule
-
-
-def _own_server() -> str:
-    """Returns a hint at the server that the command line starts for itself, if that server has runs."""
-    if not PREFECT_API_URL.value() or not (get_settings().state_dir / "prefect" / "prefect.db").exists():
-        return ""
-    return (
-        " Runs that `rh-prefect` started while PREFECT_API_URL was not set are on its own server: unset the variable "
-        "to resume them."
-    )
 
 
 async def flow_name_of(flow_run: FlowRun) -> str:

@@ -205,7 +205,7 @@ def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
             assert "server" not in done.stdout
             assert "resume" not in done.stderr
             assert "Traceback" not in done.stderr
-    assert not (tmp_path / "state" / "prefect").exists()
+    assert not (tmp_path / "prefect" / "server.log").exists()
     assert not rh.recorder.submissions
 
 

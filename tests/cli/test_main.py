@@ -93,7 +93,7 @@ def test_sigterm_before_a_flow_runs_ends_the_server_that_was_started(tmp_path: P
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     env = {**kept, "PREFECT_HOME": str(tmp_path / "home"), "RH_STATE_DIR": str(tmp_path / "state")}
     env["RH_STORAGE_URL"] = str(tmp_path / "out")
-    log = tmp_path / "state" / "prefect" / "server.log"
+    log = tmp_path / "home" / "server.log"
     command = [*RH, "run", "film", "--prompt", "x", "--credentials", "studio", "--dashboard"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")

@@ -14,7 +14,6 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect import flow, generate, models
-from rh_prefect.cli.prefect_server import has_journals
 from rh_prefect.cli.spend import chart, records, spend, table
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JournalError
@@ -25,7 +24,6 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs
 from rh_prefect.works.journal.works_journal import default_works
-from tests.support.servers.prefect_server import PrefectServer
 
 
 def task(costs: Costs, *, estimate: bool = False, **facts: Any) -> TaskCharge:
@@ -124,9 +122,9 @@ async def pictures() -> None:
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("no_earlier_flow_runs")
+@pytest.mark.usefixtures("prefect_server", "no_earlier_flow_runs")
 async def test_a_flow_run_counts_by_its_journal_and_when_it_is_deleted_by_its_results(
-    rh: Emulator, tmp_path: Path, prefect_server: PrefectServer
+    rh: Emulator, tmp_path: Path
 ) -> None:
     """A task that failed, or that no file is left of, is counted."""
     rh.faults.add(Fault("submit", prompt="doomed", kind="fail", code="1501"))
@@ -137,9 +135,6 @@ async def test_a_flow_run_counts_by_its_journal_and_when_it_is_deleted_by_its_re
         found = await charges(store, with_prefect=True)
         return [one for one in found.tasks if one.store == store.url]
 
-    database = prefect_server.home / "prefect.db"
-    assert has_journals(database, "intent"), "else the command starts no server"
-    assert not has_journals(database, "no-such-record")
     found = await here()
     assert {one.task_id for one in found} == {one.task_id for one in rh.recorder.paid}
     assert Costs.total(one.charge.costs for one in found) == Costs({"CNY": rh.recorder.charged}, unknown=1)

@@ -6,7 +6,6 @@ import subprocess
 import uuid
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated
 from uuid import UUID
 
@@ -137,20 +136,6 @@ async def test_a_run_that_is_not_there_is_named(prefect_server: PrefectServer) -
         await rerun(failed, nobody)
     with pytest.raises(ConfigError, match="no flow run this-one"):
         await rerun(failed, "this-one")
-
-
-async def test_the_command_line_s_own_server_is_named_where_it_has_runs(
-    prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RH_STATE_DIR", str(tmp_path))
-    words = "unset the variable to resume them"
-    with pytest.raises(ConfigError) as without:
-        await rerun(failed, uuid.uuid4())
-    assert words not in str(without.value)
-    (tmp_path / "prefect").mkdir()
-    (tmp_path / "prefect" / "prefect.db").touch()
-    with pytest.raises(ConfigError, match=words):
-        await rerun(failed, uuid.uuid4())
 
 
 async def test_wrong_parameters_are_one_readable_line(prefect_server: PrefectServer) -> None:

@@ -1,4 +1,4 @@
-"""Where no Prefect API is set, a flow of the package has a separate server, and other commands find its runs there."""
+"""Where no Prefect API is set, `--dashboard` starts a server."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any, NoReturn, Self
 
-from rh_prefect.cli.prefect_server import is_configured
+from rh_prefect.cli import quiet_prefect
 from tests.support.processes.forkserver import FORKS
 
 RH = ("-m", "rh_prefect.cli")
@@ -205,7 +205,7 @@ def _set_up_prefect(arguments: list[str]) -> None:
     from prefect.logging.configuration import setup_logging
 
     if tuple(arguments[: len(RH)]) == RH:
-        is_configured()  # a command makes Prefect quiet before it imports it
+        quiet_prefect()  # a command makes Prefect quiet before it imports it
     refresh_global_settings_context()
     setup_logging(incremental=False)
 
