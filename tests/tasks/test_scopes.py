@@ -143,7 +143,7 @@ async def test_a_task_that_another_run_waits_for_continues_and_the_command_says_
     (work,) = {name.partition("-")[0] async for name in works.names()}
     while not await works.has_other_waiter(work, "nightly"):  # noqa: ASYNC110, a file of another run
         await asyncio.sleep(0.05)
-    await asyncio.to_thread(cancel_, "nightly")
+    await cancel_("nightly")
     assert f"continues: task {task.task_id}, because another run waits for it" in capsys.readouterr().out
     slow.clock.advance(3600)
     assert [await mine, await theirs] == [task.task_id] * 2
