@@ -7,14 +7,13 @@ Tasks of crashed and failed runs are not cancelled: a resumed run waits for them
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final, Literal
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
 
-from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import JobFailed, OutputsExpired, RunningHubError, TransportError
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.journal import FlowRunJournal
@@ -26,7 +25,7 @@ from rh_prefect.flow_runs.queries import (
     read_flow_run,
     scope_of,
 )
-from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result
+from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result, queried
 from rh_prefect.works.events import summary_of
 from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.works.journal.record_types import Record
@@ -44,7 +43,6 @@ _AT_A_TIME: Final = 4
 """Number of jobs of one run that are handled concurrently."""
 
 _Judged = tuple[Done, str] | None
-_Judge = Callable[[JobView, Submit, Scope], Awaitable[_Judged]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +128,7 @@ async def _look_after(flow_run: FlowRun) -> list[Finding]:
     try:
         scope = scope_of(flow_run, await flow_name_of(flow_run))
         report = await cancel_run(scope, by="reconcile") if is_cancelled else None
-        found = [one async for one in _each(flow_run, scope, _keep if report is None else _cancelled(report))]
+        found = await _of_jobs(flow_run, scope, report)
     except RunningHubError as error:
         done: Done = "NOT cancelled" if is_cancelled else "NOT collected"
         return [Finding(flow_run.id, flow_run.name, state.name or "", "", "", None, done, error.message)]
@@ -141,23 +139,25 @@ async def _look_after(flow_run: FlowRun) -> list[Finding]:
     return found
 
 
-async def _each(flow_run: FlowRun, scope: FlowScope, judge: _Judge) -> AsyncIterator[Finding]:
+async def _of_jobs(flow_run: FlowRun, scope: FlowScope, report: CancelReport | None) -> list[Finding]:
+    """Handles the jobs of a run; `report` is of its cancellation, if it was cancelled."""
     gate = asyncio.Semaphore(_AT_A_TIME)
 
     async def check(view: JobView, submit: Submit) -> Finding | None:
+        job = f"{scope.journal.scope}/{view.key}"
         async with gate:
             try:
-                judged = await judge(view, submit, scope)
+                judged = _by_report(report, job, submit) if report else None
+                judged = judged or await _collected(view, submit, scope, job, is_kept=report is None)
             except TransportError as error:
                 judged = "no answer", f"{error.message} It is tried again at the next reconciliation."
             except RunningHubError as error:
                 judged = "NOT collected", error.message
-        return None if judged is None else _finding(flow_run, f"{scope.journal.scope}/{view.key}", submit, judged)
+        return None if judged is None else _finding(flow_run, job, submit, judged)
 
     views = [view async for view in jobs_of(scope.journal)]
-    for finding in await asyncio.gather(*(check(view, view.last) for view in views if view.last is not None)):
-        if finding is not None:
-            yield finding
+    found = await asyncio.gather(*(check(view, view.last) for view in views if view.last is not None))
+    return [one for one in found if one is not None]
 
 
 def _finding(flow_run: FlowRun, job: str, submit: Submit, judged: tuple[Done, str]) -> Finding:
@@ -183,16 +183,6 @@ async def _of_works(flow_run: FlowRun, scope: FlowScope, report: CancelReport) -
     return found
 
 
-def _cancelled(report: CancelReport) -> _Judge:
-    """Handles the jobs of a cancelled run: downloads the results of tasks that succeeded before."""
-
-    async def judge(view: JobView, submit: Submit, one: Scope) -> _Judged:
-        judged = _by_report(report, f"{one.journal.scope}/{view.key}", submit)
-        return await _bring(view, submit, one) if judged is None and submit.end else judged
-
-    return judge
-
-
 def _by_report(report: CancelReport, job: str, submit: Submit) -> _Judged:
     why = report.failed.get(job)
     if why is not None:
@@ -200,24 +190,16 @@ def _by_report(report: CancelReport, job: str, submit: Submit) -> _Judged:
     return ("cancelled", "") if submit.task_id in report.cancelled else None
 
 
-async def _keep(view: JobView, submit: Submit, scope: Scope) -> _Judged:
-    """Downloads the results of ended tasks before their links expire; a resumed run waits for running tasks."""
-    match submit.state:
-        case "open" | "unknown":
-            job = f"{scope.journal.scope}/{view.key}"
-            how = f"rh-prefect jobs adopt {job} TASK_ID; if it is not there: rh-prefect jobs mark-refused {job}"
-            return "unknown", f"Look for the task in RunningHub's call log: {how}."
-        case "ticket":
-            return await _of_task(view, submit, scope)
-        case "ended":
-            return await _bring(view, submit, scope)
-        case _:
-            return None
-
-
-async def _of_task(view: JobView, submit: Submit, scope: Scope) -> _Judged:
-    task = await (await RECORDED.provider_of(submit.intent)).query(submit.task_id or "")
-    if not task.is_terminal:
+async def _collected(view: JobView, submit: Submit, scope: Scope, job: str, *, is_kept: bool) -> _Judged:
+    """Downloads the results of an ended task before its links expire; `is_kept` says that running tasks continue."""
+    if submit.state == "ended":
+        return await _bring(view, submit, scope)
+    if not is_kept or submit.state not in ("open", "unknown", "ticket"):
+        return None
+    if submit.state != "ticket":
+        how = f"rh-prefect jobs adopt {job} TASK_ID; if it is not there: rh-prefect jobs mark-refused {job}"
+        return "unknown", f"Look for the task in RunningHub's call log: {how}."
+    if not (await queried(submit, submit.task_id or "")).is_terminal:
         return "still runs", f"Retry the flow run, or: rh-prefect jobs cancel {scope.journal.scope}"
     return await _bring(view, submit, scope)
 
