@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -20,14 +18,11 @@ from rh_prefect.flow_runs.queries import FlowScope, has_ended, is_suspended, sco
 from rh_prefect.pipelines.production_rounds import leave_rounds
 from rh_prefect.prefect_api import FAILURES, ask, disconnect
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.costs_and_budget import Costs, charge_of
-from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
 from rh_prefect.works.journal.scope import Scope, forbid_attempt
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import replay_spool
 from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
-from rh_prefect.works.run_ledger import WorksLedger
 
 if TYPE_CHECKING:
     from rh_prefect.flow_runs.job_progress import RunProgress  # it starts the watch
@@ -44,35 +39,6 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
     if (works := await scope.works()) is not None:
         await leave_rounds(scope.journal, works.rounds)
     return report
-
-
-async def recorded_jobs(scope: FlowScope) -> list[JobView]:
-    """Returns the jobs of a cancelled run from its records, because its process has ended."""
-    found = [view async for view in jobs_of(scope.journal)]
-    found += await WorksLedger(scope).jobs()
-    return [view for view in found if view.submits]
-
-
-def status_of(submit: Submit) -> str:
-    """Returns the status in which a task has ended; empty if it has not."""
-    return submit.end.status if submit.end else ""
-
-
-def outcome_of(views: Sequence[JobView]) -> tuple[float, str]:
-    """Returns the percentage of jobs with a result, and a sentence about the outcome of a cancelled run."""
-    if not views:
-        return 0.0, "The run was cancelled before it submitted a job; nothing was charged."
-    counts = Counter(status_of(view.submits[-1]) for view in views)
-    done, rest = counts["SUCCESS"], len(views) - counts.total() + counts[""]
-    parts = [f"{done} of {len(views)} jobs done", f"{counts['CANCELLED']} cancelled"]
-    parts += [f"{number} {what}" for number, what in ((counts["FAILED"], "failed"), (rest, "not finished")) if number]
-    return 100.0 * done / len(views), f"The run was cancelled: {', '.join(parts)}; charged {cost_of(*views)}."
-
-
-def cost_of(*views: JobView) -> Costs:
-    """Returns the recorded cost of jobs."""
-    charges = (charge_of(submit) for view in views for submit in view.submits)
-    return Costs.total(charge.costs for charge in charges if charge is not None)
 
 
 EVERY: Final = 5.0

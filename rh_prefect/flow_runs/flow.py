@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial, update_wrapper
 from inspect import unwrap
@@ -30,9 +27,9 @@ from pydantic import BaseModel
 
 from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_storage
-from rh_prefect.display_names import beginning_of_prompt, shortened, with_prompt
+from rh_prefect.display_names import shortened
 from rh_prefect.errors import JobsFailed, RunningHubError, jobs_failed
-from rh_prefect.flow_runs.cancellation import cancel_run, cost_of, outcome_of, recorded_jobs, status_of
+from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.job_progress import (
     RunProgress,
     forget_run_progress,
@@ -42,20 +39,14 @@ from rh_prefect.flow_runs.job_progress import (
 )
 from rh_prefect.flow_runs.prefect_internals import FlowDecorator
 from rh_prefect.flow_runs.queries import FlowScope, read_flow_run, run_folder, scope_of
-from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result, store_of
+from rh_prefect.flow_runs.recorded_job_collection import collect_result, end_of_cancelled, recorded_progress
 from rh_prefect.flow_runs.report_artifact import MOST_ROWS, Report
 from rh_prefect.media.input_files import shown
-from rh_prefect.media.media import Media
-from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.run.csv_report import report_name, write_table
-from rh_prefect.pipelines.run.result import StepReport, StepState
 from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient
-from rh_prefect.works.journal.job_records import JobView, Submit
-from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import orphans
-from rh_prefect.works.run_cancellation import CancelReport
 
 F = TypeVar("F", bound="Flow[..., Any]")
 
@@ -226,77 +217,23 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
         return  # it has never run, and must not forbid the first attempt of a later Retry
     scope = scope_of(flow_run, flow.name)
     report = await LOOP.call(cancel_run(scope, by="the cancellation hook"))
-    views = await LOOP.call(recorded_jobs(scope))
+    status = await LOOP.call(recorded_progress(scope, report))
     # Most often the run's own process was faster, and has recorded what it cancelled.
-    recorded = (submit.task_id for view in views for submit in view.submits if status_of(submit) == "CANCELLED")
-    report = replace(report, cancelled=list(dict.fromkeys([*report.cancelled, *filter(None, recorded)])))
+    cancelled = {*report.cancelled, *(one.task_id for one in status.rows.values() if one.state == "cancelled")}
     log = flow_run_logger(flow_run, flow)
-    log.info("cancelled %d task(s) at RunningHub", len(report.cancelled))
+    log.info("cancelled %d task(s) at RunningHub", len(cancelled))
     for job, why in report.failed.items():
         log.error("%s: could not be cancelled and may continue and be charged: %s", job, why)
     # The run's own process may have shown a report as well.
-    page = artifacts.Page.of(flow, flow_run.id, replaces_before=datetime.now(UTC))
-    percent, head = outcome_of(views)
-    await artifacts.end_progress(percent, head, page=page)
-    steps = await asyncio.gather(*(LOOP.call(_recorded_step(view, scope, report)) for view in views))
-    outputs = {step.step: files[0] if len(files) == 1 else files for step, files in steps if files}
-    last = views[-1].last if views else None
-    store = await LOOP.call(_store_of(last.intent)) if last is not None else None
-    await Report(head, [step for step, _ in steps], store, outputs).show(page=page)
-
-
-async def _store_of(intent: Intent) -> MediaStore | None:
-    try:
-        return await store_of(intent)
-    except RunningHubError:  # without it, the report has neither links nor pictures
-        return None
+    page, head = artifacts.Page.of(flow, flow_run.id, replaces_before=datetime.now(UTC)), end_of_cancelled(status)
+    await artifacts.end_progress(status.percent_done, head, page=page)
+    await Report(head, status.steps(), status.store, status.outputs).show(page=page)
 
 
 def _page(flow: Flow[..., Any], flow_run: FlowRun) -> artifacts.Page:
     """Returns the page of a flow run whose attempt has ended: a hook has no context of a run."""
     now = datetime.now(UTC) if flow_run.run_count > 1 else None
     return artifacts.Page.of(flow, flow_run.id, replaces_before=now)
-
-
-_ENDS: Final[dict[str, StepState]] = {"SUCCESS": "made", "FAILED": "failed", "CANCELLED": "cancelled"}
-
-
-async def _recorded_step(view: JobView, scope: FlowScope, report: CancelReport) -> tuple[StepReport, tuple[Media, ...]]:
-    """Returns the outcome of a job of a cancelled run, and its files."""
-    submit = view.submits[-1]
-    intent, prompt, status = submit.intent, beginning_of_prompt(submit.intent.payload), status_of(submit)
-    files, task = await _files_of(view), submit.task_id or ""
-    step = StepReport(
-        step=intent.label or with_prompt(intent.model, prompt),
-        model=intent.model,
-        state=_ENDS.get(status, "unknown" if submit.state == "unknown" else "unfinished"),
-        cost=str(cost_of(view)),
-        files=tuple(media.uri for media in files),
-        reason=_reason_of(submit, report.failed.get(f"{scope.journal.scope}/{view.key}", ""), task in report.continued),
-        subject=prompt if intent.label else "",
-        seconds=submit.end.run_seconds if submit.end else None,
-        tasks=(task,) if task else (),
-    )
-    return step, files
-
-
-def _reason_of(submit: Submit, why: str, is_awaited: bool) -> str:
-    if why:
-        return f"could not be cancelled and may continue and be charged: {why}"
-    if is_awaited:
-        return f"continues as task {submit.task_id}: another run waits for it"
-    if status_of(submit) == "CANCELLED":
-        return f"task {submit.task_id} was cancelled"
-    return submit.end.reason if submit.end else ""
-
-
-async def _files_of(view: JobView) -> tuple[Media, ...]:
-    """Returns the stored files of a job's last task."""
-    if status_of(view.submits[-1]) == "SUCCESS":
-        with suppress(RunningHubError):  # a storage that cannot be read now hides nothing else
-            if (result := await collected_result(view)) is not None:
-                return result.outputs
-    return ()
 
 
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
+from typing import Final
 
 from prefect.types import SecretDict
 
 from rh_prefect.blocks.lookup import RECORDED, load_storage
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.client import TaskView
+from rh_prefect.display_names import beginning_of_prompt
 from rh_prefect.errors import RunningHubError
-from rh_prefect.flow_runs.job_progress import RunObserver
+from rh_prefect.flow_runs.job_progress import RunObserver, RunProgress
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import has_ended, is_flow_run, journal_of, scope_named, works_of
+from rh_prefect.flow_runs.queries import FlowScope, has_ended, is_flow_run, journal_of, scope_named, works_of
+from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from rh_prefect.works import stored_result
 from rh_prefect.works.accounts.poller import is_settled
-from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, split_job
+from rh_prefect.works.events import JobEvent, JobEventState
+from rh_prefect.works.journal.costs_and_budget import Costs, charge_of
+from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, jobs_of, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope, Scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 from rh_prefect.works.pool_context import pool_context
 from rh_prefect.works.result import Result, end_of
+from rh_prefect.works.run_cancellation import CancelReport
+from rh_prefect.works.run_ledger import WorksLedger
 from rh_prefect.works.work_runner import WorkRunner
 
 _log = logging.getLogger("rh_prefect")
@@ -121,3 +129,57 @@ async def collected_result(view: JobView) -> Result | None:
     if stored is None or not await asyncio.to_thread(stored_result.is_whole, store, stored):
         return None
     return stored.result(store)
+
+
+async def recorded_progress(scope: FlowScope, report: CancelReport | None = None) -> RunProgress:
+    """Returns the jobs of a cancelled run from its records, because its process has ended.
+
+    With the report of the cancellation, it also has the reasons and the files.
+    """
+    status, intent = RunProgress(), None
+    for view in [*[one async for one in jobs_of(scope.journal)], *await WorksLedger(scope).jobs()]:
+        if view.last is not None:
+            intent = view.last.intent
+            status.update(await _recorded_event(view, view.last, scope, report))
+    with suppress(RunningHubError):  # without its storage, the report of the run has neither links nor pictures
+        status.store = await store_of(intent) if intent is not None and report is not None else None
+    return status
+
+
+_ENDS: Final[dict[str, JobEventState]] = {"SUCCESS": "succeeded", "FAILED": "failed", "CANCELLED": "cancelled"}
+
+
+async def _recorded_event(view: JobView, submit: Submit, scope: FlowScope, report: CancelReport | None) -> JobEvent:
+    intent, end, job = submit.intent, submit.end, f"{scope.journal.scope}/{view.key}"
+    state: JobEventState = _ENDS.get(end.status if end else "", "unknown" if submit.state == "unknown" else "running")
+    reason, files = end.reason if end else "", tuple[Media, ...]()
+    if state == "cancelled":
+        reason = f"task {submit.task_id} was cancelled"
+    if report is not None and submit.task_id in report.continued:
+        reason = f"continues as task {submit.task_id}: another run waits for it"
+    if report is not None and job in report.failed:
+        reason = f"could not be cancelled and may continue and be charged: {report.failed[job]}"
+    if report is not None and state == "succeeded":
+        with suppress(RunningHubError):  # a storage that cannot be read now hides nothing else
+            files = result.outputs if (result := await collected_result(view)) is not None else ()
+    charges = filter(None, map(charge_of, view.submits))
+    return JobEvent(
+        state,
+        job,
+        intent.model,
+        label=intent.label,
+        task_id=submit.task_id,
+        message=reason,
+        costs=Costs.total(charge.costs for charge in charges),
+        run_seconds=end.run_seconds if end else None,
+        output=files[0].uri if files else None,
+        files=files,
+        prompt=beginning_of_prompt(intent.payload),
+    )
+
+
+def end_of_cancelled(status: RunProgress) -> str:
+    """Returns a sentence about the outcome of a cancelled run."""
+    if not status.rows:
+        return "The run was cancelled before it submitted a job; nothing was charged."
+    return f"The run was cancelled: {status.summary}."

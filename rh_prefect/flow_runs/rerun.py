@@ -11,16 +11,16 @@ from uuid import UUID
 
 import httpx
 from prefect import Flow
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound, ParameterTypeError, SignatureMismatchError
 from prefect.states import Cancelled, Pending
 
 from rh_prefect.errors import ConfigError, InputError, RunningHubError
-from rh_prefect.flow_runs.cancellation import outcome_of, recorded_jobs
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import awaiting_retry, run_flow
 from rh_prefect.flow_runs.queries import flow_name_of, is_suspended, read_flow_run, recorded_scope
+from rh_prefect.flow_runs.recorded_job_collection import end_of_cancelled, recorded_progress
 from rh_prefect.prefect_api import ask
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import read_location
@@ -62,8 +62,9 @@ async def _end_cancellation(flow_run_id: UUID) -> None:
     with suppress(httpx.HTTPError, RunningHubError, ObjectNotFound):
         flow_run = await ask(lambda api: api.read_flow_run(flow_run_id))
         if flow_run.state is not None and flow_run.state.is_cancelling():
-            _, outcome = outcome_of(await LOOP.call(recorded_jobs(await recorded_scope(str(flow_run_id)))))
-            await ask(lambda api: api.set_flow_run_state(flow_run_id, Cancelled(message=outcome), force=True))
+            status = await LOOP.call(recorded_progress(await recorded_scope(str(flow_run_id))))
+            cancelled: State[Any] = Cancelled(message=end_of_cancelled(status))
+            await ask(lambda api: api.set_flow_run_state(flow_run_id, cancelled, force=True))
 
 
 @overload

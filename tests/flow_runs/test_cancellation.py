@@ -54,7 +54,7 @@ async def test_without_worker_and_hook_its_tasks_are_cancelled(rh: Emulator, sta
         ended = (await client.read_flow_run(UUID(run))).state
     assert ended is not None
     if state.is_cancelling():  # else its message says who has set the state
-        assert str(ended.message).startswith("The run was cancelled: 0 of 2 jobs done, 2 cancelled; charged ")
+        assert str(ended.message).startswith("The run was cancelled: 0 of 2 jobs done, 2 cancelled, cost ")
 
 
 async def test_a_run_that_is_cancelled_while_it_is_paused_cancels_its_tasks(rh: Emulator) -> None:
@@ -151,7 +151,7 @@ async def test_the_page_of_a_cancelled_run_shows_what_its_own_process_has_cancel
     bar = found["many-in-order-progress"]
     assert bar.data == 50
     report = found["many-in-order-report"]
-    assert str(bar.description).startswith("The run was cancelled: 1 of 2 jobs done, 1 cancelled; charged ")
+    assert str(bar.description).startswith("The run was cancelled: 1 of 2 jobs done, 1 cancelled, cost ")
     assert report.description == bar.description
     rows = [line.split(" | ") for line in str(report.data).splitlines() if "z-image/turbo" in line]
     assert [row[1] for row in rows if len(row) == 5] == ["cancelled", "made"]
