@@ -3,8 +3,7 @@
 Prefect creates an input atomically (a second one with the same key gets a 409). Every worker and hook can read it,
 after kill -9 and in every final state. If the flow run is deleted, its journal is deleted.
 
-The inputs `rh-log-<number>` are the entries of a `RecordLog`. The format of the scope is a separate input,
-`rh-format-1`, so that a version without a log refuses the scope.
+The inputs `rh-log-<number>` are the entries of a `RecordLog`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import httpx
 from rh_prefect.bounded_caches import LruCache
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs import task_end_events
-from rh_prefect.flow_runs.record_log import EntryRefused, RecordLog, Records
+from rh_prefect.flow_runs.record_log import EntryRefused, RecordLog
 from rh_prefect.prefect_api import (
     FAILURES,
     PATIENCE,
@@ -32,15 +31,13 @@ from rh_prefect.prefect_api import (
     disconnect,
     failure_of,
 )
-from rh_prefect.works.journal.journal import JSON, EndListener, Journal, UnreadableRecord, check_key
-from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY
+from rh_prefect.works.journal.journal import JSON, EndListener, Journal, check_key
 from rh_prefect.works.loop_thread import LOOP
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
 _T = TypeVar("_T")
-_PREFIX: Final = "rh-"
 _LOG: Final = "rh-log-"
 _DIGITS: Final = 8
 _BLOCK: Final = 100
@@ -84,19 +81,15 @@ class FlowRunJournal(Journal):
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
         """Creates a record exclusively; see `Journal.create`."""
         text = json.dumps(record, allow_nan=False)
-        if check_key(key) == FORMAT_KEY:
-            return await self._create_format(record, text)
-        return await self._log().create(key, text, record.get("token"))
+        return await self._log().create(check_key(key), text, record.get("token"))
 
     async def read(self, key: str) -> JSON | None:
         """Reads one record; see `Journal.read`."""
-        if check_key(key) == FORMAT_KEY:
-            return await self._read_format()
         log = self._log()
-        if key not in log.records:  # an existing record never changes
+        if check_key(key) not in log.records:  # an existing record never changes
             await log.read()
         text = log.records.get(key)
-        return None if text is None else self._inputs.decode(key, text)
+        return None if text is None else json.loads(text)
 
     def is_absent(self, key: str, *, max_age: float) -> bool:
         """Returns whether a record was absent at the last read; see `Journal.is_absent`."""
@@ -117,7 +110,7 @@ class FlowRunJournal(Journal):
 
     async def job(self, job_key: str) -> dict[str, JSON]:
         """Reads all records of one job; see `Journal.job`."""
-        return self._job(await self._log().read(), job_key)
+        return _decoded((await self._log().read()).job(job_key))
 
     async def names(self) -> AsyncIterator[str]:
         """Lists the keys of the records of all jobs; see `Journal.names`."""
@@ -132,14 +125,11 @@ class FlowRunJournal(Journal):
         """Reads the records of all jobs; see `Journal.jobs`."""
         records = await self._log().read()
         for name in records.jobs():
-            yield name, self._job(records, name)
+            yield name, _decoded(records.job(name))
 
     async def notify_of_ends(self, listener: EndListener) -> None:
         """Registers a listener for the ends of tasks; see `Journal.notify_of_ends`."""
         task_end_events.subscribe(listener)
-
-    def _job(self, records: Records, name: str) -> dict[str, JSON]:
-        return {key: self._inputs.decode(key, text) for key, text in records.job(name).items()}
 
     def _log(self) -> RecordLog:
         """This loop's log of the flow run."""
@@ -151,16 +141,9 @@ class FlowRunJournal(Journal):
             log = logs[key] = RecordLog(self._inputs, patience=self._inputs.patience)
         return log
 
-    async def _create_format(self, record: Mapping[str, Any], text: str) -> bool:
-        if await self._inputs.create(_PREFIX + FORMAT_KEY, text):
-            return True
-        # Prefect's client resends a creation whose response was lost: the existing record may be this one.
-        there = await self._read_format()
-        return there is not None and "token" in record and there.get("token") == record["token"]
 
-    async def _read_format(self) -> JSON | None:
-        text = await self._inputs.read(_PREFIX + FORMAT_KEY)
-        return None if text is None else self._inputs.decode(FORMAT_KEY, text)
+def _decoded(records: Mapping[str, str]) -> dict[str, JSON]:
+    return {key: json.loads(text) for key, text in records.items()}
 
 
 def _make_room(logs: LruCache[_LogKey, RecordLog]) -> None:
@@ -183,8 +166,13 @@ class _Inputs:
         self.patience = patience
 
     async def append(self, number: int, text: str) -> bool:
-        """Creates an entry."""
-        return await self.create(_entry_name(number), text)
+        """Creates an entry; returns False if it exists."""
+        name = _entry_name(number)
+        try:
+            await self._ask(f"write {name}", lambda api: api.create_flow_run_input(self._flow_run_id, name, text))
+        except _Exists:
+            return False
+        return True
 
     async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
         """Reads the entries from a number to the end of its block."""
@@ -198,14 +186,15 @@ class _Inputs:
 
     async def entry(self, number: int) -> str | None:
         """Reads one entry."""
-        return await self.read(_entry_name(number))
+        name = _entry_name(number)
+        try:
+            return await self._ask(f"read {name}", lambda api: api.read_flow_run_input(self._flow_run_id, name))
+        except _NotFound:
+            return None
 
     async def _oldest(self) -> tuple[Mapping[int, str], bool]:
-        """Reads the first entries; raises an error if a version without a log has written in this scope."""
-        found = await self._filter(_PREFIX, leaving_out=())
-        written = _PREFIX + FORMAT_KEY
-        if written in found:
-            self._check_format(self.decode(FORMAT_KEY, found[written]))
+        """Reads the first entries."""
+        found = await self._filter(_LOG, leaving_out=())
         entries = _numbered(found)
         if len(found) < PAGE:
             return entries, False
@@ -216,29 +205,6 @@ class _Inputs:
         # Clocks put entry 1 behind a whole page; its block is then read by name.
         first = _numbered(await self._filter(_entry_name(1)[:-2], leaving_out=()))
         return first or entries, _BLOCK - 1 in first
-
-    def _check_format(self, record: JSON) -> None:
-        if record.get("format") != FORMAT:
-            raise UnreadableRecord(
-                f"The jobs of {self.scope} are recorded in format {record.get('format')}, but this "
-                f"version of rh_prefect reads and writes format {FORMAT}. Nothing was paid. What to do: "
-                "finish this run with the version that started it, or start a new run."
-            )
-
-    async def create(self, name: str, text: str) -> bool:
-        """Creates an input; returns False if it exists."""
-        try:
-            await self._ask(f"write {name}", lambda api: api.create_flow_run_input(self._flow_run_id, name, text))
-        except _Exists:
-            return False
-        return True
-
-    async def read(self, name: str) -> str | None:
-        """Reads an input."""
-        try:
-            return await self._ask(f"read {name}", lambda api: api.read_flow_run_input(self._flow_run_id, name))
-        except _NotFound:
-            return None
 
     async def _filter(self, prefix: str, *, leaving_out: Iterable[str]) -> dict[str, str]:
         """Reads up to a page of inputs below a prefix, by name."""
@@ -274,17 +240,6 @@ class _Inputs:
             f"{what}: the Prefect API at {api_address()}: {answer}. "
             f"What to do: {advice}; what was recorded so far is kept and nothing is paid for twice."
         )
-
-    def decode(self, key: str, text: str) -> JSON:
-        """Reads a record."""
-        try:
-            return dict(json.loads(text))
-        except (TypeError, ValueError) as error:
-            raise UnreadableRecord(
-                f"The record {key} of flow run {self.scope} is not a JSON object: another program wrote a "
-                "flow run input with this name. What to do: check the flow run's inputs; no new task is "
-                "submitted until this is corrected."
-            ) from error
 
 
 def _entry_name(number: int) -> str:

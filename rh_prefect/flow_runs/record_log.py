@@ -20,9 +20,7 @@ from typing import Final, Protocol
 from rh_prefect.client.connections import chance
 from rh_prefect.errors import JournalError
 from rh_prefect.works.journal.journal import UnreadableRecord, is_job_key
-
-VERSION: Final = 1
-"""The version of the format of an entry, in its first line."""
+from rh_prefect.works.journal.record_types import FORMAT
 
 LARGEST_ENTRY: Final = 128 * 1024
 """Maximum bytes of one entry, unless one record alone is longer. Prefect Cloud refuses requests above 5 MiB. A short
@@ -71,17 +69,17 @@ class Store(Protocol):
 
 
 def encode(by: str, records: Mapping[str, str]) -> str:
-    """Encodes an entry: one line about its writer, and one line for each record."""
-    head = json.dumps({"log": VERSION, "by": by})
+    """Encodes an entry: one line with the format and the writer, and one line for each record."""
+    head = json.dumps({"format": FORMAT, "by": by})
     return "\n".join([head, *(f"{key} {text}" for key, text in records.items())])
 
 
 def decode(text: str) -> tuple[str, dict[str, str]]:
-    """Decodes an entry; see `encode`. Raises `ValueError` if it has another version."""
+    """Decodes an entry; see `encode`. Raises `ValueError` if it has another format."""
     head, *lines = text.split("\n")
     first = json.loads(head)
-    if not isinstance(first, dict) or first.get("log") != VERSION:
-        raise ValueError("the entry was written by another version")
+    if not isinstance(first, dict) or first.get("format") != FORMAT:
+        raise ValueError(f"this version reads and writes format {FORMAT}")
     records = {}
     for line in lines:
         key, space, record = line.partition(" ")
@@ -264,8 +262,8 @@ class RecordLog:
             by, records = decode(text)
         except ValueError as error:
             raise UnreadableRecord(
-                f"Entry {number} of the journal has an unknown format ({error}). What to do: use the version of "
-                "rh_prefect that wrote it; no new task is submitted until then."
+                f"Entry {number} of the journal has an unknown format ({error}). Nothing was paid. What to do: finish "
+                "this run with the version of rh_prefect that started it, or start a new run."
             ) from error
         if by.startswith(self._me):
             self._own_tokens.add(by)

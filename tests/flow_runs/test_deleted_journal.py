@@ -16,7 +16,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
-from rh_prefect.errors import InputError, JournalError, PipelineIncomplete
+from rh_prefect.errors import JournalError, PipelineIncomplete
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import FlowScope, recorded_scope
 from rh_prefect.flow_runs.record_log import encode
@@ -24,9 +24,7 @@ from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.media.store import MediaStore
 from rh_prefect.prefect_api import disconnect
-from rh_prefect.works.journal.record_types import FORMAT_KEY
 from rh_prefect.works.journal.scope import OpenScopes
-from rh_prefect.works.manual_repair import recover
 from tests.support.processes import warm_process
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer
@@ -36,8 +34,7 @@ from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, ser
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 KEY, OTHER = job_keys(2)
-FORMAT_INPUT = f"rh-{FORMAT_KEY}"
-GONE = r"Entry 1 of the journal of flow run {run} no longer exists, although .*Nothing was paid.*start this process"
+GONE = r"Entry 2 of the journal of flow run {run} no longer exists, although .*Nothing was paid.*start this process"
 
 
 TWO_PICTURES = """
@@ -118,17 +115,6 @@ async def test_entries_of_another_process_in_place_of_the_deleted_ones_are_notic
     for _ in range(2):
         assert "no longer exists, although this process has read it" in await refusal(scope, store)
         await scope.journal.job(OTHER)
-
-
-async def test_a_deleted_format_is_written_again_before_anything_is_collected(store: MediaStore) -> None:
-    """The advice of the message works for a run whose jobs have no result yet."""
-    scope = await begun(store)
-    await delete(scope.journal.scope, lambda name: name == FORMAT_INPUT)
-    assert "write it again with rh-prefect jobs recover" in await refusal(scope, store, is_fresh=True)
-    assert await recover(scope.journal, store) == []
-    assert not await OpenScopes().open(scope, store)
-    with pytest.raises(InputError, match="has no result of a job"):  # the storage may be the wrong one
-        await recover(scope.journal, store)
 
 
 RUN_AGAIN = """

@@ -17,7 +17,6 @@ from rh_prefect.flow_runs.queries import has_records
 from rh_prefect.flow_runs.record_log import encode
 from rh_prefect.prefect_api import ask, disconnect
 from rh_prefect.works.journal.job_records import jobs_of
-from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format
 from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, submitted
 from tests.support.world.run_inputs import serve as serve_inputs
 from tests.works.journal.journal_contract import PAGE, JournalContract, OpenJournal, listed, record
@@ -66,28 +65,12 @@ async def test_a_deleted_flow_run_is_named(journal: FlowRunJournal) -> None:
     assert "is kept" not in str(error.value)
 
 
-async def test_something_else_in_a_records_place_is_named(journal: FlowRunJournal) -> None:
+@pytest.mark.parametrize("entry", ["[1", '{"log": 1, "by": "one-1"}\nabc-intent-1 {"token": "t"}'])
+async def test_an_entry_of_another_version_or_program_is_refused(journal: FlowRunJournal, entry: str) -> None:
     async with get_client() as client:
-        await client.create_flow_run_input(uuid.UUID(journal.scope), "rh-log-00000001", "[1")
-    with pytest.raises(JournalError, match=r"Entry 1 .*unknown form"):
+        await client.create_flow_run_input(uuid.UUID(journal.scope), "rh-log-00000001", entry)
+    with pytest.raises(JournalError, match=r"Entry 1 .*unknown format.*with the version of rh_prefect that started it"):
         await journal.job("abc")
-
-
-async def test_a_scope_in_the_format_of_another_version_is_refused(journal: FlowRunJournal) -> None:
-    async with get_client() as client:
-        run = uuid.UUID(journal.scope)
-        await client.create_flow_run_input(run, "rh-format-1", '{"token": "t", "format": 2}')
-        await client.create_flow_run_input(run, "rh-abc-intent-1", '{"token": "t"}')
-    with pytest.raises(JournalError, match=r"format 2.*with the version that started it"):
-        await journal.job("abc")
-
-
-async def test_a_version_without_a_log_sees_the_format(journal: FlowRunJournal) -> None:
-    await journal.create(FORMAT_KEY, Format().model_dump(mode="json"))
-    async with get_client() as client:
-        text = await client.read_flow_run_input(uuid.UUID(journal.scope), "rh-format-1")
-    assert json.loads(text)["format"] == FORMAT
-    assert Format.model_validate(await journal.read(FORMAT_KEY)).format == FORMAT
 
 
 async def test_no_api_is_an_error_that_says_where(closed_port: int) -> None:
