@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -175,14 +174,17 @@ class _Inputs:
         return True
 
     async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
-        """Reads the entries from a number to the end of its block."""
+        """Reads the entries from a number to the end of its block; all entries if they are fewer than a page."""
+        page: Mapping[int, str] = {}
         if number == 1:
-            return await self._oldest()
+            # The API sorts by the time of creation, and clocks differ: a page's entries may have gaps.
+            page = await self._filter(_LOG)
+            if len(page) < PAGE:
+                return page, False
         # The API filters by prefix, without a lower bound: known entries of the block are left out by name.
         first = number - number % _BLOCK
-        block = _entry_name(number)[:-2]
-        entries = _numbered(await self._filter(block, leaving_out=map(_entry_name, range(first, number))))
-        return entries, first + _BLOCK - 1 in entries
+        found = await self._filter(_entry_name(number)[:-2], leaving_out=map(_entry_name, range(first, number)))
+        return found or page, first + _BLOCK - 1 in found
 
     async def entry(self, number: int) -> str | None:
         """Reads one entry."""
@@ -192,27 +194,14 @@ class _Inputs:
         except _NotFound:
             return None
 
-    async def _oldest(self) -> tuple[Mapping[int, str], bool]:
-        """Reads the first entries."""
-        found = await self._filter(_LOG, leaving_out=())
-        entries = _numbered(found)
-        if len(found) < PAGE:
-            return entries, False
-        # The API sorts by the time of creation, and clocks differ: a page's entries may have gaps.
-        whole = {number: entries[number] for number in takewhile(entries.__contains__, count(1))}
-        if whole:
-            return whole, True
-        # Clocks put entry 1 behind a whole page; its block is then read by name.
-        first = _numbered(await self._filter(_entry_name(1)[:-2], leaving_out=()))
-        return first or entries, _BLOCK - 1 in first
-
-    async def _filter(self, prefix: str, *, leaving_out: Iterable[str]) -> dict[str, str]:
-        """Reads up to a page of inputs below a prefix, by name."""
+    async def _filter(self, prefix: str, *, leaving_out: Iterable[str] = ()) -> dict[int, str]:
+        """Reads up to a page of entries below a prefix, by number."""
         found = await self._ask(
             f"list {prefix}",
             lambda api: api.filter_flow_run_input(self._flow_run_id, prefix, PAGE, set(leaving_out)),
         )
-        return {one.key: one.value for one in found}
+        numbers = {one.key.removeprefix(_LOG): one.value for one in found}
+        return {int(number): text for number, text in numbers.items() if number.isdecimal()}
 
     async def _ask(self, doing: str, request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
         """Sends one request, and repeats it while a retry can help; raises `JournalError` for any other failure."""
@@ -244,12 +233,6 @@ class _Inputs:
 
 def _entry_name(number: int) -> str:
     return f"{_LOG}{number:0{_DIGITS}}"
-
-
-def _numbered(inputs: Mapping[str, str]) -> dict[int, str]:
-    """The entries among inputs, by number."""
-    entries = {name.removeprefix(_LOG): text for name, text in inputs.items() if name.startswith(_LOG)}
-    return {int(number): text for number, text in entries.items() if number.isdecimal()}
 
 
 class _Exists(JournalError):
