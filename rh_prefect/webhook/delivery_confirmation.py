@@ -72,21 +72,17 @@ class Confirmer:
         self._on_end = on_end
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._lock = threading.Lock()
-        self._at_work: dict[Delivery, bool] = {}
+        self._at_work: set[Delivery] = set()
         self._done: LruCache[Delivery, None] = LruCache(REMEMBERED)
 
     def accept(self, delivery: Delivery) -> bool:
         """Accepts a delivery, from any thread, and returns at once; returns False if too many are pending."""
         with self._lock:
-            if delivery in self._done:
-                return True
-            if delivery in self._at_work:
-                # The first of the two may have been forged, and this one genuine.
-                self._at_work[delivery] = True
+            if delivery in self._done or delivery in self._at_work:
                 return True
             if len(self._at_work) >= MOST_WAITING:
                 return False
-            self._at_work[delivery] = False
+            self._at_work.add(delivery)
         LOOP.submit(self._work(delivery))
         return True
 
@@ -94,20 +90,13 @@ class Confirmer:
         is_done = False
         try:
             is_done = await self._look_until_clear(delivery)
-            while not is_done and self._came_again(delivery):
-                is_done = await self._look_until_clear(delivery)
         finally:
             with self._lock:
-                del self._at_work[delivery]
+                self._at_work.discard(delivery)
                 if is_done:
                     self._done[delivery] = None
             if is_done:
                 self._on_end()
-
-    def _came_again(self, delivery: Delivery) -> bool:
-        with self._lock:
-            again, self._at_work[delivery] = self._at_work[delivery], False
-        return again
 
     async def _look_until_clear(self, delivery: Delivery) -> bool:
         for pause in (*PAUSES, None):

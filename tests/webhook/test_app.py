@@ -78,18 +78,6 @@ def test_a_monster_is_refused(body: bytes) -> None:
     assert post(Noted(), body)[0].status_code == 400
 
 
-def bodies() -> Iterator[tuple[str, object]]:
-    v2 = {"taskId": TASK, "status": "SUCCESS", "results": [{"url": "https://x.example.net/y.png"}]}
-    v1 = {"code": 0, "msg": "success", "data": [{"fileUrl": "https://x.example.net/y.png"}]}
-    yield "object", {"event": "TASK_END", "taskId": TASK, "eventData": v2}
-    yield "string", {"event": "TASK_END", "taskId": TASK, "eventData": json.dumps(v2)}
-    yield "v1 string", {"event": "TASK_END", "taskId": TASK, "eventData": json.dumps(v1)}
-    yield "v1 object", {"event": "TASK_END", "taskId": TASK, "eventData": v1}
-    yield "bare", v2
-    yield "a number", {"event": "TASK_END", "taskId": int(TASK)}
-    yield "without data", {"taskId": TASK}
-
-
 def test_where_there_is_too_much_to_do_it_is_asked_to_come_again() -> None:
     told = json.dumps({"taskId": TASK}).encode()
     first, second = post(Noted(most=1), told, told)

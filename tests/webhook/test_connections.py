@@ -120,8 +120,3 @@ def test_for_one_too_many_the_oldest_silent_one_is_closed() -> None:
         client = stack.enter_context(httpx.Client(trust_env=False, timeout=300))
         assert deliver(port, client=client) == 200
         assert all(is_closed(one) for one in silent[:3])
-
-
-def test_a_connection_is_kept_for_the_next_request() -> None:
-    with served(Narrow) as port, httpx.Client(trust_env=False, timeout=300) as client:
-        assert [deliver(port, client=client) for _ in range(5)] == [200] * 5
