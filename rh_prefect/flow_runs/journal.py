@@ -196,9 +196,9 @@ class _Inputs:
 
     async def _filter(self, prefix: str, *, leaving_out: Iterable[str] = ()) -> dict[int, str]:
         """Reads up to a page of entries below a prefix, by number."""
+        known = set(leaving_out)
         found = await self._ask(
-            f"list {prefix}",
-            lambda api: api.filter_flow_run_input(self._flow_run_id, prefix, PAGE, set(leaving_out)),
+            f"list {prefix}", lambda api: api.filter_flow_run_input(self._flow_run_id, prefix, PAGE, known)
         )
         numbers = {one.key.removeprefix(_LOG): one.value for one in found}
         return {int(number): text for number, text in numbers.items() if number.isdecimal()}

@@ -243,12 +243,6 @@ async def test_notes_of_a_pipeline_run_are_no_jobs(journal: FlowRunJournal) -> N
     assert await journal.jobs_with("intent", "claim") == [work]
 
 
-async def test_a_listing_that_fails_says_so(serve: Serve) -> None:
-    _, url = await serve((401, b"no"))
-    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(JournalError, match="PREFECT_API_KEY"):
-        _ = [view async for view in jobs_of(FlowRunJournal(uuid.uuid4()))]
-
-
 async def test_a_client_whose_start_failed_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a client that was never started would serve each later request of the loop."""
     starts: list[PrefectClient] = []

@@ -167,17 +167,6 @@ async def until_recorded(run: UUID, ends: int) -> None:
     await until(is_recorded)
 
 
-async def test_who_cannot_ask_wakes_it_when_its_time_has_come(
-    without_webhooks: SuspendedRuns, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RH_SUSPEND_SECONDS", "1")
-    run = await without_webhooks.begin(pictures, prompts=["one"])
-    await without_webhooks.run_until_suspended(pictures, run, 1)
-    without_webhooks.rh.faults.add(Fault("query", kind="code", code="802"))
-    await asyncio.sleep(1)
-    assert await LOOP.call(wake_suspended()) == [run]
-
-
 async def test_who_has_another_key_does_not_keep_it_asleep_for_good(
     without_webhooks: SuspendedRuns, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

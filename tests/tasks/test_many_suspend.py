@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from uuid import UUID
 
 import pytest
 from prefect import Flow, runtime, task
@@ -87,7 +86,9 @@ async def test_when_its_time_has_come_it_is_woken_and_rests_no_second_time(
     run = await without_webhooks.begin(pictures, prompts=["one", "two"])
     await without_webhooks.run_until_suspended(pictures, run, 2)
     await asyncio.sleep(0.2)
-    assert await LOOP.call(wake_suspended()) == [run]
+    without_webhooks.rh.faults.add(Fault("query", kind="code", code="802"))
+    assert await LOOP.call(wake_suspended()) == [run], "whether or not RunningHub answers"
+    without_webhooks.rh.faults.clear()
     going_on = asyncio.ensure_future(rerun(pictures, run))
 
     async def waits() -> bool:
@@ -168,28 +169,35 @@ async def test_two_calls_at_once_rest_together(with_webhooks: SuspendedRuns) -> 
     assert len(with_webhooks.paid) == 2
 
 
-REFUSED = [
-    (parent, "cannot suspend a child flow"),
-    pytest.param(with_a_task, "a task cannot suspend", marks=pytest.mark.long),
-    pytest.param(retried, "no worker would resume it", marks=pytest.mark.long),
+STAYS = [
+    (parent, {}, "cannot suspend a child flow"),
+    pytest.param(with_a_task, {}, "a task cannot suspend", marks=pytest.mark.long),
+    pytest.param(retried, {}, "no worker would resume it", marks=pytest.mark.long),
+    (pictures, {"is_deployed": False}, "only a run of a deployment"),
+    pytest.param(pictures, {"has_receiver": False}, "no receiver would resume it", marks=pytest.mark.long),
 ]
 
 
-@pytest.mark.parametrize(("flow_", "why"), REFUSED)
+@pytest.mark.parametrize(("flow_", "lacks", "why"), STAYS)
 async def test_where_it_cannot_be_suspended_it_waits_and_says_why(
-    without_webhooks: SuspendedRuns, caplog: pytest.LogCaptureFixture, flow_: Flow[..., Any], why: str
+    without_webhooks: SuspendedRuns,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    flow_: Flow[..., Any],
+    lacks: dict[str, bool],
+    why: str,
 ) -> None:
-    run = await without_webhooks.begin(flow_, prompts=["one", "two"])
-    await waits_and_completes(without_webhooks, flow_, run)
+    if not lacks.get("has_receiver", True):
+        monkeypatch.delenv("RH_WEBHOOK_URL")
+    asked: dict[str, Any] = {"prompts": ["one", "two"]}
+    is_deployed = lacks.get("is_deployed", True)
+    run = await (without_webhooks.begin(flow_, **asked) if is_deployed else create(flow_, asked))
+    going_on = asyncio.ensure_future(rerun(flow_, run))
+    await until_paid(without_webhooks, 2)
+    await without_webhooks.end()
+    assert sorted(await going_on) == sorted(without_webhooks.paid)
+    assert len(without_webhooks.paid) == 2
     assert why in caplog.text
-
-
-async def test_without_a_deployment_it_waits_and_says_why(
-    without_webhooks: SuspendedRuns, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = await create(pictures, {"prompts": ["one", "two"]})
-    await waits_and_completes(without_webhooks, pictures, run)
-    assert caplog.text.count("only a run of a deployment") == 1
 
 
 async def test_outside_of_a_flow_it_waits_and_says_why(
@@ -201,24 +209,6 @@ async def test_outside_of_a_flow_it_waits_and_says_why(
     await without_webhooks.end()
     assert sorted(result.task_id for result in await going_on) == sorted(without_webhooks.paid)
     assert "the call is outside of a flow" in caplog.text
-
-
-@pytest.mark.long
-async def test_without_a_receiver_it_waits_and_says_why(
-    without_webhooks: SuspendedRuns, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RH_WEBHOOK_URL")
-    run = await without_webhooks.begin(pictures, prompts=["one", "two"])
-    await waits_and_completes(without_webhooks, pictures, run)
-    assert "no receiver would resume it" in caplog.text
-
-
-async def waits_and_completes(without_webhooks: SuspendedRuns, flow_: Flow[..., Any], run: UUID) -> None:
-    going_on = asyncio.ensure_future(rerun(flow_, run))
-    await until_paid(without_webhooks, 2)
-    await without_webhooks.end()
-    assert sorted(await going_on) == sorted(without_webhooks.paid)
-    assert len(without_webhooks.paid) == 2
 
 
 async def until_paid(without_webhooks: SuspendedRuns, jobs: int) -> None:

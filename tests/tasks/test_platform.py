@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rh_prefect import flow, generate, tasks
+from rh_prefect import generate, tasks
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, JobFailed
@@ -77,6 +77,7 @@ async def test_a_graph_of_the_caller_s_own_runs_in_place_of_the_saved_one(rh: Em
     assert result.first_output.kind == "image"
     graph = json.loads(str(rh.recorder.submissions[-1].payload["workflow"]))
     assert graph["6"]["inputs"]["text"] == "a harbour"
+    assert Path(result.first_output.uri).name.startswith(f"workflow-{rh.workflows.id_of('text-to-image')}-")
 
 
 async def test_a_graph_that_is_broken_fails_at_once_with_its_nodes_named_and_is_cancelled(rh: Emulator) -> None:
@@ -128,30 +129,3 @@ async def test_wrong_input_is_told_in_plain_words(rh: Emulator, given: dict[str,
         WorkflowInput(id="2030000000000000001", **given)
     assert not {"Value error", "the call"} & set(re.findall("Value error|the call", str(caught.value)))
     assert not rh.recorder.requests
-
-
-async def test_a_file_of_a_run_without_a_label_has_a_name_without_spaces(rh: Emulator) -> None:
-    result = await workflow("text-to-image", {}, rh)
-    name = Path(result.first_output.uri).name
-    assert name.startswith(f"workflow-{rh.workflows.id_of('text-to-image')}-")
-    assert " " not in name
-
-
-@pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
-async def test_workflows_apps_and_quick_create_are_tasks_of_a_flow(rh: Emulator, tmp_path: Path) -> None:
-    photo = samples.png(tmp_path / "photo.png")
-    app, module = rh.apps.id_of("Portrait restyle"), rh.apps.id_of("Quick picture")
-    nodes = [{"nodeId": "20", "fieldName": "Input", "fieldType": "SWITCH", "fieldValue": "2"}]
-
-    @flow
-    async def three() -> list[Result]:
-        return [
-            await generate(WorkflowInput(id=rh.workflows.id_of("text-to-image"), nodes={"6.text": "a pier"})),
-            await generate(AppInput(id=app, nodes={"10.image": photo})),
-            await generate(QuickCreateInput(id=module, code="002", nodes=nodes)),
-        ]
-
-    found = await three()
-    assert [one.first_output.kind for one in found] == ["image"] * 3
-    assert len({one.task_id for one in found}) == len(rh.recorder.paid) == 3
