@@ -10,40 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
 from uuid import UUID
 from weakref import WeakKeyDictionary
-
-import httpx
 
 from rh_prefect.bounded_caches import LruCache
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs import task_end_events
-from rh_prefect.flow_runs.record_log import EntryRefused, RecordLog
-from rh_prefect.prefect_api import (
-    FAILURES,
-    PATIENCE,
-    api_address,
-    ask_repeatedly,
-    connection_key,
-    disconnect,
-    failure_of,
-)
+from rh_prefect.flow_runs.flow_run_inputs import FlowRunInputs
+from rh_prefect.flow_runs.record_log import RecordLog
+from rh_prefect.prefect_api import PATIENCE, connection_key, disconnect
 from rh_prefect.works.journal.journal import JSON, EndListener, Journal, check_key
 from rh_prefect.works.loop_thread import LOOP
 
-if TYPE_CHECKING:
-    from prefect.client.orchestration import PrefectClient
-
-_T = TypeVar("_T")
-_LOG: Final = "rh-log-"
-_DIGITS: Final = 8
-_BLOCK: Final = 100
-"""Number of entries that one request reads: those whose numbers differ in the last two digits."""
-PAGE: Final = 200
-"""Prefect's default limit of a page; it may refuse a longer one."""
-_NO_ACCESS: Final = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 _CACHE_SIZE: Final = 64
 _CACHE_CHARACTERS: Final = 64 * 1024 * 1024
 """Maximum characters of unused logs that one process stores."""
@@ -71,7 +51,7 @@ class FlowRunJournal(Journal):
         If the API does not respond, a call is repeated for `patience` seconds. Prefect's client also repeats, for up to
         a minute, so that a call may take longer.
         """
-        self._inputs = _Inputs(flow_run_id if isinstance(flow_run_id, UUID) else UUID(flow_run_id), patience)
+        self._inputs = FlowRunInputs(UUID(str(flow_run_id)), patience)
         self.scope = self._inputs.scope
 
     def __repr__(self) -> str:
@@ -88,7 +68,7 @@ class FlowRunJournal(Journal):
         if check_key(key) not in log.records:  # an existing record never changes
             await log.read()
         text = log.records.get(key)
-        return None if text is None else json.loads(text)
+        return None if text is None else dict(json.loads(text))
 
     def is_absent(self, key: str, *, max_age: float) -> bool:
         """Returns whether a record was absent at the last read; see `Journal.is_absent`."""
@@ -137,7 +117,7 @@ class FlowRunJournal(Journal):
         log = logs.get(key)
         if log is None:
             _make_room(logs)
-            log = logs[key] = RecordLog(self._inputs, patience=self._inputs.patience)
+            log = logs[key] = RecordLog(self._inputs)
         return log
 
 
@@ -154,90 +134,3 @@ def _make_room(logs: LruCache[_LogKey, RecordLog]) -> None:
             break
         logs.pop(key)
         total -= size
-
-
-class _Inputs:
-    """The inputs of one flow run, as the storage of a log's entries; see `record_log.Store`."""
-
-    def __init__(self, flow_run_id: UUID, patience: float) -> None:
-        self._flow_run_id = flow_run_id
-        self.scope = str(flow_run_id)
-        self.patience = patience
-
-    async def append(self, number: int, text: str) -> bool:
-        """Creates an entry; returns False if it exists."""
-        name = _entry_name(number)
-        try:
-            await self._ask(f"write {name}", lambda api: api.create_flow_run_input(self._flow_run_id, name, text))
-        except _Exists:
-            return False
-        return True
-
-    async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
-        """Reads the entries from a number to the end of its block; all entries if they are fewer than a page."""
-        page: Mapping[int, str] = {}
-        if number == 1:
-            # The API sorts by the time of creation, and clocks differ: a page's entries may have gaps.
-            page = await self._filter(_LOG)
-            if len(page) < PAGE:
-                return page, False
-        # The API filters by prefix, without a lower bound: known entries of the block are left out by name.
-        first = number - number % _BLOCK
-        found = await self._filter(_entry_name(number)[:-2], leaving_out=map(_entry_name, range(first, number)))
-        return found or page, first + _BLOCK - 1 in found
-
-    async def entry(self, number: int) -> str | None:
-        """Reads one entry."""
-        name = _entry_name(number)
-        try:
-            return await self._ask(f"read {name}", lambda api: api.read_flow_run_input(self._flow_run_id, name))
-        except _NotFound:
-            return None
-
-    async def _filter(self, prefix: str, *, leaving_out: Iterable[str] = ()) -> dict[int, str]:
-        """Reads up to a page of entries below a prefix, by number."""
-        known = set(leaving_out)
-        found = await self._ask(
-            f"list {prefix}", lambda api: api.filter_flow_run_input(self._flow_run_id, prefix, PAGE, known)
-        )
-        numbers = {one.key.removeprefix(_LOG): one.value for one in found}
-        return {int(number): text for number, text in numbers.items() if number.isdecimal()}
-
-    async def _ask(self, doing: str, request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
-        """Sends one request, and repeats it while a retry can help; raises `JournalError` for any other failure."""
-        what = f"The journal of flow run {self.scope} cannot {doing}"
-        try:
-            return await ask_repeatedly(request, what=what, patience=self.patience)
-        except FAILURES as error:
-            raise self._failed(doing, what, error) from error
-
-    def _failed(self, doing: str, what: str, error: Exception) -> JournalError:
-        status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
-        if status == httpx.codes.CONFLICT:
-            return _Exists(f"{doing}: it exists")
-        if status == httpx.codes.NOT_FOUND:
-            return _NotFound(
-                f"{what}: the Prefect API at {api_address()} does not have this "
-                "flow run: it was deleted, together with its journal, or the server has another database. What to do: "
-                "if PREFECT_API_URL is the address of the run's server, start a new run; the results in the storage "
-                "show what this run has paid for."
-            )
-        answer, advice = failure_of(error)
-        is_refused = status is not None and httpx.codes.is_client_error(status)
-        of_kind = EntryRefused if is_refused and status not in _NO_ACCESS else JournalError
-        return of_kind(
-            f"{what}: the Prefect API at {api_address()}: {answer}. "
-            f"What to do: {advice}; what was recorded so far is kept and nothing is paid for twice."
-        )
-
-
-def _entry_name(number: int) -> str:
-    return f"{_LOG}{number:0{_DIGITS}}"
-
-
-class _Exists(JournalError):
-    """The error for a key that already has a record."""
-
-
-class _NotFound(JournalError):
-    """The error for a missing record or flow run; a reader of one record cannot distinguish the two."""

@@ -11,14 +11,15 @@ import json
 import time
 import uuid
 from bisect import insort
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Final, Protocol
+from typing import Final
 
 from rh_prefect.client.connections import chance
 from rh_prefect.errors import JournalError
+from rh_prefect.flow_runs.flow_run_inputs import EntryRefused, FlowRunInputs
 from rh_prefect.works.journal.journal import UnreadableRecord, is_job_key
 from rh_prefect.works.journal.record_types import FORMAT
 
@@ -46,26 +47,6 @@ _RIVAL_SECONDS: Final = 3.0
 """Seconds for which a process that has appended is expected to append again."""
 _PROMPT: Final = 0
 _LATER: Final = {"answer": 1, "end": 2, "settled": 2, "result": 2}
-
-
-class EntryRefused(JournalError):
-    """The store rejects an entry; some of its records may be accepted in smaller entries."""
-
-
-class Store(Protocol):
-    """Stores the entries."""
-
-    async def append(self, number: int, text: str) -> bool:
-        """Creates an entry exclusively; returns False if the number exists."""
-        ...
-
-    async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
-        """Reads entries from a number on, in order; also returns whether more may follow."""
-        ...
-
-    async def entry(self, number: int) -> str | None:
-        """Reads one entry; None if it does not exist."""
-        ...
 
 
 def encode(by: str, records: Mapping[str, str]) -> str:
@@ -164,20 +145,10 @@ def _urgency(key: str) -> int:
 class RecordLog:
     """One process's view of a log on one event loop, with one writer for all its jobs."""
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        patience: float = 60.0,
-        clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = chance,
-    ) -> None:
-        """Opens a log, without a request; a creation is repeated for `patience` seconds if the store fails."""
+    def __init__(self, inputs: FlowRunInputs) -> None:
+        """Opens a log, without a request."""
         self.records = Records()
-        self._store = store
-        self._patience = patience
-        self._clock = clock
-        self._jitter = jitter
+        self._inputs = inputs
         self._me = uuid.uuid4().hex
         self._entries = count(1)
         self._last = ""
@@ -197,7 +168,7 @@ class RecordLog:
         """Creates a record exclusively; see `Journal.create`."""
         if key in self.records:
             return self._is_same(key, token)
-        item = _Item(key, text, token, _urgency(key), self._clock(), asyncio.get_running_loop().create_future())
+        item = _Item(key, text, token, _urgency(key), time.monotonic(), asyncio.get_running_loop().create_future())
         self._queue.append(item)
         self._note_job(key)
         if item.urgency == _PROMPT or len(self._under_way) < 2:
@@ -217,11 +188,11 @@ class RecordLog:
 
     def is_current(self, max_age: float) -> bool:
         """Returns whether the last read is at most the given number of seconds ago."""
-        return self._read_at >= self._clock() - max_age
+        return self._read_at >= time.monotonic() - max_age
 
     async def read(self) -> Records:
         """Returns the records that existed at the time of the call, and possibly later ones."""
-        began = self._clock()
+        began = time.monotonic()
         async with self._turn:
             # A read that started after this call began serves all waiting callers.
             if self._read_at < began:
@@ -236,15 +207,15 @@ class RecordLog:
         """
         async with self._turn:
             number, last = self.records.next - 1, self._last  # this process may append meanwhile
-            if self._missing is None and number and not _is_by(last, await self._store.entry(number)):
+            if self._missing is None and number and not _is_by(last, await self._inputs.entry(number)):
                 self._missing = number
         return self._missing
 
     async def _read_newer(self) -> None:
         is_more = True
         while is_more:
-            sent = self._clock()
-            entries, is_more = await self._store.newer(self.records.next)
+            sent = time.monotonic()
+            entries, is_more = await self._inputs.newer(self.records.next)
             for number in sorted(entries):
                 self._take(number, entries[number])
         self._read_at = max(self._read_at, sent)
@@ -268,7 +239,7 @@ class RecordLog:
         if by.startswith(self._me):
             self._own_tokens.add(by)
         else:
-            self._rival_until = self._clock() + _RIVAL_SECONDS
+            self._rival_until = time.monotonic() + _RIVAL_SECONDS
         self.records.add(records)
         self._last = by
 
@@ -301,10 +272,10 @@ class RecordLog:
         """Waits for records that may share an entry."""
         while True:
             self._is_urgent.clear()
-            remaining = self._send_at() - self._clock()
+            remaining = self._send_at() - time.monotonic()
             if remaining <= 0:
                 return
-            spacing = self._sent_at + SPACING - self._clock()
+            spacing = self._sent_at + SPACING - time.monotonic()
             if spacing > 0:
                 await asyncio.sleep(spacing)
             else:
@@ -340,7 +311,7 @@ class RecordLog:
         return taken
 
     async def _append_or_fail(self, batch: list[_Item]) -> None:
-        began = self._clock()
+        began = time.monotonic()
         try:
             await self._append(batch)
         except EntryRefused as error:
@@ -350,7 +321,7 @@ class RecordLog:
                 await self._append_or_fail([item])
         except JournalError as error:
             # Records that have waited as long as this one are also due.
-            late = [item for item in self._queue if item.since < began - self._patience]
+            late = [item for item in self._queue if item.since < began - self._inputs.patience]
             self._queue = [item for item in self._queue if item not in late]
             self._fail([*batch, *late], error)
         except BaseException as error:
@@ -372,11 +343,11 @@ class RecordLog:
         by = f"{self._me}-{next(self._entries)}"
         tries = 0
         while batch:
-            number, sent = self.records.next, self._clock()
+            number, sent = self.records.next, time.monotonic()
             self._sent_at = sent
             texts = {item.key: item.text for item in batch}
-            if await self._store.append(number, encode(by, texts)):
-                self._took = 0.7 * self._took + 0.3 * (self._clock() - sent)
+            if await self._inputs.append(number, encode(by, texts)):
+                self._took = 0.7 * self._took + 0.3 * (time.monotonic() - sent)
                 if number == self.records.next:
                     self.records.add(texts)
                     self._last = by
@@ -385,7 +356,7 @@ class RecordLog:
                 _answer(batch, is_mine=True)
                 return
             # Before it reads, so that what it reads is new when it tries again.
-            await asyncio.sleep(self._took * self._jitter() * min(tries, 3) / 3)
+            await asyncio.sleep(self._took * chance() * min(tries, 3) / 3)
             tries += 1
             await self.read()
             if by in self._own_tokens:
@@ -405,8 +376,8 @@ class RecordLog:
         """Pauses, so that other processes, which read before they append, can append entries."""
         if not self._queue:
             return
-        pause = min(_LONGEST_PAUSE, self._took * (1.5 + self._jitter()))
-        if self._clock() < self._rival_until or in_a_row % _PAUSE_EVERY == 0:
+        pause = min(_LONGEST_PAUSE, self._took * (1.5 + chance()))
+        if time.monotonic() < self._rival_until or in_a_row % _PAUSE_EVERY == 0:
             await asyncio.sleep(pause)
 
 
