@@ -48,7 +48,7 @@ def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collec
     if kind == "same":
         first = next(iter(files_in(values.get(edit.params[0].name))), None)
         kind = first.kind if first is not None else "file"  # type: ignore[assignment]
-    draft = Draft(instance, frame, kind)
+    instance.kind, draft = kind, Draft(instance, frame)
     for param in edit.params:
         if param.name in values:
             values[param.name], wrong = _edit_values(param, step.with_[param.name], _as_list(values[param.name], param))
@@ -63,7 +63,7 @@ def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collec
         draft.problems.append((("with",), "captions takes either text or file, an SRT or WebVTT"))
     elif wrong := no_caption(edit.name, values.get("text")):
         draft.problems.append((("with", "text"), wrong))
-    draft.params = {name: mark(value) for name, value in values.items()}
+    instance.request = {name: mark(value) for name, value in values.items()}
     draft.is_settled = is_settled(values)
     instance.values = dict(values)
     draft.seconds = _edit_seconds(edit, lists, values)

@@ -41,7 +41,6 @@ from rh_prefect.pipelines.plan.fan_out import FanOuts
 from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base
 from rh_prefect.pipelines.plan.options import PlanOptions
 from rh_prefect.pipelines.plan.planned_steps import (
-    FREE,
     Candidate,
     KnownWork,
     KnownWorks,
@@ -317,7 +316,6 @@ class Expander:
         instance.problems = (*instance.problems, *draft.frame.problems_around)
         instance.is_pending = is_open(step, draft.frame, instance.waits_for)
         instance.is_sure &= instance.at not in draft.frame.undecided
-        instance.request, instance.kind = draft.params, draft.kind
         instance.seconds = draft.seconds.expected if draft.seconds is not None else None
         self._add(instance)
         self._save_as(instance, draft.frame)
@@ -360,10 +358,11 @@ class Expander:
         return list(found.values())
 
     def _base(self, draft: Draft) -> str:
+        request = draft.instance.request
         if not draft.endpoint:
-            base = recipe_id(draft.instance.model, draft.params)
+            base = recipe_id(draft.instance.model, request)
         else:
-            base = request_base(site=self._planning.options.site, endpoint=draft.endpoint, params=draft.params)
+            base = request_base(site=self._planning.options.site, endpoint=draft.endpoint, params=request)
         return base if draft.is_settled else UNSETTLED + base
 
     def _work(self, draft: Draft, take: int, known: KnownWork | None) -> Work:
@@ -384,11 +383,11 @@ class Expander:
 
     def _output(self, draft: Draft, works: list[Work]) -> StepOutput:
         instance = draft.instance
-        instance.works, instance.price = works, draft.price if draft.endpoint else FREE
+        instance.works = works
         # A step that waits for a review may share its work with one that does not.
         instance.settle(_worst([state_of(one.known, [instance], is_settled=draft.is_settled) for one in works]))
         known = (work.known for work in works if work.known is not None and work.known.state == "=")
-        if draft.endpoint and (lack := next(filter(None, (one.lack(draft.kind) for one in known)), "")):
+        if draft.endpoint and (lack := next(filter(None, (one.lack(instance.kind) for one in known)), "")):
             instance.settle("!")
             instance.problems = (*instance.problems, lack)
             self._explain(instance, lack)

@@ -19,14 +19,14 @@ def value_of(draft: Draft, work: Work) -> Any:
     if (parse := instance.step.get("parse")) is not None:
         return _answer(draft, work, parse)
     if known is not None and known.state == "=":
-        if draft.kind == "string":
+        if instance.kind == "string":
             return known.value if isinstance(known.value, str) else "".join(known.texts[:1])
         if (first := known.output(instance.file_kind)) is not None:
             content = known.counts_as.get(first.sha256, first.sha256)
-            return File(draft.kind, f"sha256:{content}", first, None, instance, instance.model, draft.facts)
-    if draft.kind == "string":
+            return File(instance.kind, f"sha256:{content}", first, None, instance, instance.model, draft.facts)
+    if instance.kind == "string":
         return Unknown("string", f"{work.key}.text", Span(0, 300, 2000), instance)
-    return File(draft.kind, work.key, None, draft.seconds, instance, instance.model, draft.facts)
+    return File(instance.kind, work.key, None, draft.seconds, instance, instance.model, draft.facts)
 
 
 def _answer(draft: Draft, work: Work, parse: Parse) -> Any:

@@ -19,11 +19,8 @@ class Draft:
 
     instance: PlannedStep  # The step's place in the plan
     frame: Frame  # The item
-    kind: str  # What it makes
     endpoint: str = ""  # Path below `/openapi/v2/`; empty for edits
-    # The parameters, files by content and unknown values by what makes them
-    params: dict[str, Any] = field(default_factory=dict)
-    is_settled: bool = True  # Whether everything in `params` is known
+    is_settled: bool = True  # Whether everything in the request is known
     base: str = ""  # The hash of the request, or of the recipe
     scope: str = ""  # The round that its works belong to; empty if all runs share them
     price: PriceRange = FREE  # What one take costs

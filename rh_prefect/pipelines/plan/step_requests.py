@@ -74,12 +74,12 @@ def _of_graph(step: GraphStep, instance: PlannedStep, frame: Frame, failed: Coll
     instance.model = f"{step.action} {name}"
     kind = step.assume.kind if step.assume is not None else None
     endpoint = _ENDPOINTS[step.action].format(name)
-    draft = Draft(instance, frame, kind_of(kind or "file"), endpoint)
+    instance.kind, draft = kind_of(kind or "file"), Draft(instance, frame, endpoint)
     values = {key: plain(without_failed(evaluate(value, frame), step, failed)) for key, value in step.with_.items()}
     values = {key: value for key, value in values.items() if value is not ABSENT}
     several = (key for key, value in values.items() if isinstance(value, list | dict))
     draft.problems.extend((("with", key), f"{key} takes one value, but several are given") for key in several)
-    draft.params = {key: mark(value) for key, value in values.items()}
+    instance.request = {key: mark(value) for key, value in values.items()}
     draft.is_settled = is_settled(values)
     instance.values = dict(values)
     files = [one for value in values.values() for one in files_in(value)]
@@ -90,7 +90,7 @@ def _of_graph(step: GraphStep, instance: PlannedStep, frame: Frame, failed: Coll
 def _add_graph(draft: Draft, step: GraphStep, checked: Checked, saved: SavedGraphs) -> None:
     """Adds the fingerprint of the graph without the fields that the step sets."""
     instance = draft.instance
-    fields = list(draft.params)
+    fields = list(instance.request)
     if step.graph is not None:
         instance.graph = checked.graphs.get(step.graph, {})
         draft.problems.extend(wrong_fields(instance.graph, step.graph, instance.values) if instance.graph else [])
@@ -109,18 +109,18 @@ def _add_graph(draft: Draft, step: GraphStep, checked: Checked, saved: SavedGrap
             f"pin is {step.pin}, and the graph of {instance.model} is {present} now. What to do: put the graph back, "
             "or write its present fingerprint as pin, which makes a new result."
         )
-    draft.params["graph"] = step.pin or present
+    instance.request["graph"] = step.pin or present
 
 
 def _add_unread(draft: Draft, pin: str | None, found: UnreadGraph | None) -> None:
     """Adds the pinned fingerprint, or that of the last run, since an existing result needs only the fingerprint."""
     instance = draft.instance
     instance.unread_graph = found.reason if found is not None else ""
-    used = found.used.get(frozenset(draft.params)) if found is not None else None
+    used = found.used.get(frozenset(instance.request)) if found is not None else None
     if pin:
-        draft.params["graph"] = pin
+        instance.request["graph"] = pin
     elif used is not None:
-        draft.params["graph"], instance.nodes = used.fingerprint, used.nodes
+        instance.request["graph"], instance.nodes = used.fingerprint, used.nodes
         draft.notes.append(f"the graph of {instance.model} cannot be read; a result of the last run's graph is used.")
     else:
         instance.is_unread = True
@@ -133,11 +133,11 @@ def _of_model(step: ModelStep, instance: PlannedStep, frame: Frame, failed: Coll
     try:
         model = catalog.get(instance.model)
     except UnknownModelError:
-        draft = Draft(instance, frame, "file")
+        instance.kind, draft = "file", Draft(instance, frame)
         draft.problems.append((("model",), no_such_model(instance.model)))
         return draft
     instance.endpoint = model.endpoint
-    draft = Draft(instance, frame, kind_of(model.output), model.endpoint)
+    instance.kind, draft = kind_of(model.output), Draft(instance, frame, model.endpoint)
 
     bound = bind(step, model, lambda _, written, __: plain(without_failed(evaluate(written, frame), step, failed)))
     found, wrong = check_values(step, model, bound)
@@ -145,7 +145,7 @@ def _of_model(step: ModelStep, instance: PlannedStep, frame: Frame, failed: Coll
     draft.notes.extend([*bound.notes, *found.notices])
     instance.values, given = dict(bound.values), flat(bound)
     draft.is_settled = is_settled(instance.values)
-    draft.params = as_given(
+    instance.request = as_given(
         model, {name: mark(value) for name, value in given.items()}, unchecked=unchecked_in(bound).keys()
     )
     unknown = {
@@ -189,8 +189,8 @@ def _finish(
         values.append(evaluate(step.assume.seconds, draft.frame))
     timed = [one for one in files if one.kind in ("video", "audio")]
     length = input_seconds(timed, assumed)
-    draft.price = price_of(model, payload, seconds=length, assume=step.assume, attempts=instance.attempts)
-    if draft.price.is_open and (step.assume is None or step.assume.price is None):
+    instance.price = price_of(model, payload, seconds=length, assume=step.assume, attempts=instance.attempts)
+    if instance.price.is_open and (step.assume is None or step.assume.price is None):
         draft.notes.append(_no_price(instance, model))
     draft.seconds = output_seconds(model, payload, files, assumed)
     link_needs(instance, values)
