@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,6 @@ from tests.support.servers.caller import Caller
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.s3 import S3Server
 from tests.support.world.pipeline_runs import PipelineRun, picture
-
-
-@pytest.fixture
-def rh() -> Iterator[Emulator]:
-    with Emulator(long_side=96, fps=6) as emulator:
-        yield emulator
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from rh_prefect.emulator import Emulator
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.known_works import ResultCache, StoredWorks, cache_of
 from rh_prefect.pipelines.plan.planned_steps import WorkQuery
@@ -18,17 +14,6 @@ from rh_prefect.settings import Settings
 from rh_prefect.works.journal.record_types import ResultRecord
 from rh_prefect.works.journal.works_journal import FOLDER
 from tests.support.world.pipeline_runs import PipelineRun, picture
-
-
-@pytest.fixture
-def rh() -> Iterator[Emulator]:
-    with Emulator(long_side=96) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def run(rh: Emulator, tmp_path: Path) -> PipelineRun:
-    return PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
 
 
 async def state_of(run: PipelineRun, work: str, *, state_dir: Path) -> str | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import JournalError, OutputsExpired
+from rh_prefect.emulator import Emulator
+from rh_prefect.errors import JournalError
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.plan import Plan
 from tests.support.samples import media as samples
@@ -23,17 +22,6 @@ steps:
 outputs: {clip: $(clip)}
 """
 PICTURE_ONLY = PIPELINE.replace(PIPELINE.splitlines()[4] + "\n", "").replace("clip: $(clip)", "picture: $(picture)")
-
-
-@pytest.fixture
-def rh() -> Iterator[Emulator]:
-    with Emulator(long_side=96, fps=6) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def run(rh: Emulator, tmp_path: Path) -> PipelineRun:
-    return PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
 
 
 def states(plan: Plan) -> dict[str, str]:
@@ -100,15 +88,6 @@ def record_other_file(run: PipelineRun, path: Path) -> Media:
     stored.unlink()
     record.write_text(json.dumps(was | {"outputs": [media.model_dump(mode="json")], "states": []}))
     return media.model_copy(update={"uri": run.store.uri(media.uri)})
-
-
-async def test_a_file_that_cannot_be_downloaded_is_an_error_that_names_retake(rh: Emulator, run: PipelineRun) -> None:
-    first = file_of(await run.run(PICTURE_ONLY), "picture")
-    Path(first.uri).unlink()
-    rh.faults.add(Fault("download", kind="expired"))
-    with pytest.raises(OutputsExpired, match=r"No new task was submitted.*--retake"):
-        await run.run(PICTURE_ONLY)
-    assert len(rh.recorder.paid) == 1
 
 
 async def test_a_result_without_the_record_of_its_submission_is_not_paid_for_again(

@@ -15,7 +15,6 @@ from rh_prefect.errors import InputError, PlanChanged
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import PipelineError
-from rh_prefect.pipelines.file_model import FanOutStep, uses
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, KnownWorks, Plan, ReviewedPlan, WorkQuery
 from rh_prefect.pipelines.plan.changes import compare
@@ -608,27 +607,6 @@ async def test_a_number_that_is_not_finite_or_too_long_is_a_problem(kind: str, v
     assert re.match(
         r"n takes a (whole )?number, but ('9{37}...' is a text|this one is not finite or has)", problem.message
     )
-
-
-@pytest.mark.parametrize(
-    "step",
-    [
-        {"save_as": "$(previous.p.label or id).png"},
-        {"model": "$(previous.p.label or params.m)"},
-        {"takes": "$(previous.p.n or item.n)"},
-        {"parse": {"list": {"a": "string"}, "at_most": "$(previous.p.n or item.n)"}},
-        {"assume": {"seconds": "$(previous.p.n or item.n)"}},
-        {"foreach": ["x"], "id": "$(previous.p.a or item)", "steps": {}},
-        {"foreach": ["x"], "where": {"exists": "$(previous.p)"}, "steps": {}},
-        {"foreach": ["x"], "limit": "$(previous.p.n or params.n)", "steps": {}},
-        {"matrix": {"x": ["$(previous.p.a or id)"]}, "steps": {}},
-    ],
-    ids=lambda step: next(name for name in reversed(step) if name != "steps"),
-)
-def test_previous_is_found_in_each_key_of_a_step(step: dict[str, Any]) -> None:
-    action = {} if {"model", "steps"} & step.keys() else {"model": "m"}
-    group = FanOutStep.model_validate({"foreach": ["a"], "steps": {"q": {**action, **step}}})
-    assert uses(group, "previous")
 
 
 async def test_a_name_with_the_label_of_the_item_before_is_the_label() -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from rh_prefect import models
-from rh_prefect.emulator import Emulator
 from rh_prefect.pipelines.file_model import Parse
 from rh_prefect.pipelines.known_works import StoredWorks
 from rh_prefect.pipelines.parsed_answers import read_answer, shape_of
@@ -35,14 +31,7 @@ steps:
 """
 
 
-@pytest.fixture
-def rh() -> Iterator[Emulator]:
-    with Emulator(long_side=96, fps=6) as emulator:
-        yield emulator
-
-
-async def test_the_plan_finds_what_was_made(rh: Emulator, tmp_path: Path) -> None:
-    run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
+async def test_the_plan_finds_what_was_made(run: PipelineRun, tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png", size=(320, 320))
     parse = Parse.model_validate({"text": {"max": 9000}})
 

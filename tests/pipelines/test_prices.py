@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,6 @@ from rh_prefect.pipelines.plan.request_price import input_seconds
 from rh_prefect.pipelines.planning_values import File, exactly
 from tests.support.samples.example_prices import GIVEN
 from tests.support.samples.pipeline_assets import photo, sound, video
-
-
-@pytest.fixture
-def rh() -> Iterator[Emulator]:
-    with Emulator() as emulator:
-        yield emulator
-
 
 TEXT = "rhart-text-g-3-flash-preview/text-to-text"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -46,12 +46,6 @@ outputs: {{large: $(large)}}
 NEVER, AN_HOUR = CHAIN.format(reuse="never"), CHAIN.format(reuse="1h")
 STEPS = 3
 SCHEDULED = {"is_scheduled": True}
-
-
-@pytest.fixture
-def rh() -> Iterator[Emulator]:
-    with Emulator(long_side=96, fps=6) as emulator:
-        yield emulator
 
 
 @dataclass
