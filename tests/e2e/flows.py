@@ -39,6 +39,12 @@ async def many(prompts: list[str]) -> list[Result]:
 
 
 @flow
+async def many_on_another_account(prompts: list[str]) -> list[Result]:
+    calls = (generate(picture(prompt), credentials="paying-account") for prompt in prompts)
+    return list(await asyncio.gather(*calls))
+
+
+@flow
 async def many_in_order(prompts: list[str]) -> list[Result]:
     return [await generate(picture(prompt), take=prompts[:n].count(prompt) + 1) for n, prompt in enumerate(prompts)]
 
