@@ -113,8 +113,8 @@ async def ask_repeatedly(
                 raise
             if number == 2:  # a single failure is normal: servers are restarted, and SQLite's lock is short
                 _log.warning(
-                    "%s; the request is repeated for up to %.0f s: the Prefect API at %s: %s",
-                    *(what, patience, api_address(), failure_of(error)[0]),
+                    "%s: the Prefect API at %s: %s; the request is repeated for up to %.0f s",
+                    *(what, api_address(), failure_of(error)[0], patience),
                 )
             await asyncio.sleep(pause)
 

@@ -36,7 +36,7 @@
   function opened(model) {
     const body = element("div", undefined, "body");
     body.append(element("p", model.about), block("As a pipeline:", model.yaml), block("In a flow:", model.python));
-    body.append(model.params.length ? parameters(model) : element("p", "RunningHub publishes no parameters of it."));
+    body.append(model.params.length ? parameters(model) : element("p", "RunningHub publishes no parameters of this model."));
     return body;
   }
 

@@ -14,8 +14,8 @@ from rh_prefect.catalog.tags import inputs_of, tags_of
 PAGE = """\
 # All models
 
-Search for a name, or for what a model does; a click shows its parameters and an example. Prices are those of the
-catalogue; the details have the date of the list that they come from. RunningHub charges its own price.
+Search for the name of a model, or for what it does. Click a model to see its parameters, an example, and the date of
+its price. RunningHub can charge a different price.
 
 <form class="models-form">
 <input type="search" placeholder="lip sync, upscale, kling …" aria-label="Words">

@@ -55,13 +55,13 @@ def _with_links(text: str, folder: Path, up: str) -> str:
 def with_picture(text: str, name: str, shows: str) -> str:
     """Puts a pipeline's picture below the first heading of its page."""
     title, _, rest = text.partition("\n\n")
-    said = f"The example's outputs ({shows}), made by the emulator, which draws the prompt in place of a model."
+    said = f"The outputs of the example ({shows}). The emulator made them: it draws the prompt in place of a model."
     return f"{title}\n\n![{said}](../images/pipelines/{name}.jpg)\n\n*{said}*\n\n{rest}"
 
 
 def commands() -> str:
     """Every command with its options, as `--help` shows them."""
-    head = "# Commands\n\nMade from the command itself; `rh-prefect COMMAND --help` shows the same."
+    head = "# Commands\n\n`rh-prefect COMMAND --help` shows the same texts."
     return "\n\n".join([head, *(_command(name, one) for name, one in _leaves(app, "rh-prefect"))])
 
 

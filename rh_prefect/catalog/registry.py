@@ -88,7 +88,7 @@ def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
         tell(f"This user's models in {file} cannot be read ({error!r})")
         return own
     if is_older(version, str(own["version"])):
-        tell(f"This user's models in {file} date from {version}, and the package has newer ones from {own['version']}")
+        tell(f"This user's models in {file} date from {version}, but the package has newer models of {own['version']}")
         mine = {model["endpoint"] for model in own["models"]}
         added = [model for model in content["models"] if model["endpoint"] not in mine]
         kept = keep_models(content["models"], [*own["models"], *added], flaws=[])
@@ -98,7 +98,7 @@ def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
 
 def _warn(what: str) -> None:
     warnings.warn(
-        f"{what}; the package's are used. What to do: `rh-prefect models refresh FILE` with a "
+        f"{what}; the package's models are used. What to do: `rh-prefect models refresh FILE` with a "
         "newer file, or `rh-prefect models refresh --reset`.",
         stacklevel=6,
     )

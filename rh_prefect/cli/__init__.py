@@ -73,17 +73,19 @@ _jobs = App(name="jobs", help="Show paid jobs and resolve open ones.")
 
 app.command("rh_prefect.cli.demo:demo", help="Make a film on this machine: no key, no network, no cost.")
 app.command(
-    "rh_prefect.cli.run_pipeline:run", name="run", help="Run a pipeline: a file, a shipped one, or that of a model."
+    "rh_prefect.cli.run_pipeline:run",
+    name="run",
+    help="Run a pipeline: a file, a shipped pipeline, or the pipeline of a model.",
 )
 app.command("rh_prefect.cli.batch:batch", help="Run a model on every row of a table or every file of a folder.")
 for _name, _help in {
     "check": "Check pipelines' files without data and without a network.",
-    "plan": "Show what a run of a pipeline would do and cost.",
+    "plan": "Show what a run of a pipeline would make, and its price.",
 }.items():
     app.command(f"rh_prefect.cli.pipelines:{_name}", name=_name, help=_help)
 app.command(
     "rh_prefect.cli.explain:explain",
-    help="Show a pipeline's parameters, steps, models, outputs and price, or list the shipped ones.",
+    help="Show a pipeline's parameters, steps, models, outputs and price, or list the shipped pipelines.",
 )
 app.command("rh_prefect.cli.init:init", help="Write a shipped pipeline with example inputs.")
 app.command("rh_prefect.cli.run_pipeline:choose", name="choose", help="Record choices at a pipeline's reviews.")
@@ -96,21 +98,23 @@ app.command(_jobs)
 for _name, _help in {
     "list": "List the jobs of a run, or the latest runs that have jobs.",
     "show": "Show everything that is recorded about one job.",
-    "recover": "Restore the records of what a run has paid for, after Prefect's database was restored from a backup.",
+    "recover": "Restore the records of a run's paid jobs, after Prefect's database was restored from a backup.",
     "adopt": "Record the task of an unknown submission; the next run waits for it.",
     "mark-refused": "Record that an unknown submission was not accepted; the next run submits it again.",
-    "mark-lost": "Record that a task or its files no longer exist at RunningHub; the next run pays for a new one.",
-    "collect": "Download what a run has paid for, without submitting anything.",
+    "mark-lost": "Record that a task or its files no longer exist at RunningHub; the next run pays for a new task.",
+    "collect": "Download the paid results of a run, without submitting anything.",
     "cancel": "Cancel the tasks that a run has submitted to RunningHub.",
 }.items():
     _jobs.command(f"rh_prefect.cli.jobs:{_name.replace('-', '_')}_", name=_name, help=_help)
-app.command("rh_prefect.cli.gallery:gallery", help="Write a page of what jobs and edits have made.")
-app.command("rh_prefect.cli.gallery:open_", name="open", help="Open the page of what a run made in your browser.")
-app.command("rh_prefect.cli.spend:spend", help="Add up what tasks have cost.")
-app.command("rh_prefect.cli.emulator_and_webhook:emulator", help="Serve RunningHub's API on this machine.")
+app.command("rh_prefect.cli.gallery:gallery", help="Write a page with all results of jobs and edits.")
+app.command(
+    "rh_prefect.cli.gallery:open_", name="open", help="Open the film, the results or the report of a run in a browser."
+)
+app.command("rh_prefect.cli.spend:spend", help="Add up the cost of tasks.")
+app.command("rh_prefect.cli.emulator_and_webhook:emulator", help="Run an emulator of RunningHub on this machine.")
 app.command(_webhook)
 _webhook.command(
-    "rh_prefect.cli.emulator_and_webhook:serve_", name="serve", help="Serve the receiver in the foreground."
+    "rh_prefect.cli.emulator_and_webhook:serve_", name="serve", help="Run the webhook receiver in the foreground."
 )
 app.command("rh_prefect.cli.doctor:doctor", help="Check key, site, account, storage and Prefect, and say what to do.")
 

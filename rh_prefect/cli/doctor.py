@@ -185,16 +185,16 @@ async def _records(storage: str | None) -> str:
     try:
         rules = await asyncio.to_thread(expiry_rules, url, store.options_for(url))
     except StoreError as error:
-        return f"those of paid results are in {where}. Whether the bucket deletes them is not known: {error.message}"
+        return f"records of paid results are in {where}. The bucket's rules could not be read: {error.message}"
     if rules:
         listed = "; ".join(f"rule {one.name or '(no id)'}, prefix {one.prefix or '(all)'}: {one.when}" for one in rules)
         raise ConfigError(
-            f"the bucket deletes records and results of pipelines in {where} ({listed}), which are then paid for "
-            "again. What to do: remove the rule, give it a prefix that leaves works/, scopes/, rounds/, edits/, names/ "
-            "and pipelines/ out, or set RH_RECORDS to another place."
+            f"the bucket has a rule that deletes records and results of pipelines in {where} ({listed}). Deleted "
+            "results are paid for again. What to do: remove the rule; or restrict it to a prefix without works/, "
+            "scopes/, rounds/, edits/, names/ and pipelines/; or set RH_RECORDS to another place."
         )
     note = "; no rule of the bucket deletes them" if protocol_of(url) == "s3" else ""
-    return f"those of paid results are in {where}{note}"
+    return f"records of paid results are in {where}{note}"
 
 
 async def _webhook() -> str:

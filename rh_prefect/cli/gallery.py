@@ -60,9 +60,9 @@ def open_(
     *,
     what: Annotated[
         What | None,
-        Parameter(name="--as", help="What to open: by default the film of a run that has one, else the gallery."),
+        Parameter(name="--as", help="What to open: by default the film of the run, or the gallery if it has no film."),
     ] = None,
-    out: Annotated[str | None, Parameter(help="Where the files are, instead of RH_STORAGE_URL.")] = None,
+    out: Annotated[str | None, Parameter(help="The folder or URL of the files, instead of RH_STORAGE_URL.")] = None,
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")] = None,
 ) -> None:
     """Open the film of a run, a page of all results, or its report."""
@@ -91,7 +91,7 @@ def _choice(store: MediaStore, found: Sequence[Entry], run: str, what: What | No
     used = {source for one in videos for source in one.sources}
     films = [one for one in videos if one.file and one.file.sha256 not in used]
     if what == "film" and not films:
-        raise InputError(f"open: the run {run} has made no video. What to do: leave out --as, for its gallery.")
+        raise InputError(f"open: the run {run} has made no video. What to do: use --as gallery.")
     if what != "gallery" and films and (what == "film" or len(films) == 1) and films[0].file:
         return "film", films[0].saved_as or films[0].file.uri
     return "gallery", write_gallery(store, found, name=_page_name(run))[0]

@@ -152,8 +152,8 @@ async def adopt_(
     others = await _other_unknown(intent.flow_run or journal.scope, key)
     await manual_repair.adopt(journal, key, task_id)
     print(
-        f"RunningHub does not report which request a task is of. In the call log task {task_id} must be one of "
-        f"{intent.request_words} that was submitted at {intent.at}; otherwise this job gets the result of another task."
+        f"RunningHub does not report the request of a task. Check in the call log that task {task_id} is one of "
+        f"{intent.request_words} and was submitted at {intent.at}; otherwise this job gets the result of another task."
     )
     if others:
         print("Other submissions of the run without a known outcome, whose task it could be:")
@@ -177,10 +177,10 @@ async def _other_unknown(run: str, key: str) -> list[tuple[str, str]]:
 def _continuation(journal: Journal) -> str:
     """Returns a clause about how to continue a job whose task exists."""
     if isinstance(journal, WorksJournal):  # which `jobs collect` and `jobs cancel` do not take
-        return "run the pipeline, or make the call, again, which waits for it"
+        return "run the pipeline again, or repeat the call, which waits for the task"
     return (
-        f"run the flow run again to wait for it, or: rh-prefect jobs collect {journal.scope}, or, if you no longer "
-        f"need it: rh-prefect jobs cancel {journal.scope}"
+        f"run the flow run again, which waits for the task; or rh-prefect jobs collect {journal.scope}; or, if you no "
+        f"longer need the task, rh-prefect jobs cancel {journal.scope}"
     )
 
 
@@ -224,7 +224,7 @@ async def mark_lost_(
         Parameter(help="The account that is set now is the one that paid: only its key or its name has changed."),
     ] = False,
 ) -> None:
-    """Record that a job's task or its files no longer exist at RunningHub; the next run pays for a new one."""
+    """Record that a job's task or its files no longer exist at RunningHub; the next run pays for a new task."""
     journal, key = await _find(job)
     view = await read_job(journal, key)
     if view.last is not None and manual_repair.may_be_lost(view.last):
@@ -247,9 +247,8 @@ async def recover_(
     recovered = await manual_repair.recover(scope.journal, store)
     print(f"Restored from results: {len(recovered)} job(s). If you run {run} again, you do not pay for them again.")
     print(
-        "A task that was submitted and not collected before the restore has no stored result: look for such "
-        "tasks in RunningHub's call log before you run the flow again, because it would pay for them "
-        "again."
+        "A task without a downloaded result has no stored result: look for such tasks in RunningHub's call log before "
+        "you run the flow again, because the flow would pay for them again."
     )
 
 
@@ -432,8 +431,8 @@ def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
     kinds = {str(mimetypes.guess_type(f"x.{one.type}")[0]).partition("/")[0] for one in task.outputs if one.url}
     if kinds and output in _KINDS and kinds <= _KINDS - {output}:
         raise InputError(
-            f"{job}: task {task.task_id} made {' and '.join(sorted(kinds))}, and {intent.endpoint} makes {output}, so "
-            "it is not the task of this job. Nothing was recorded. What to do: look for a task of "
+            f"{job}: task {task.task_id} made {' and '.join(sorted(kinds))}, but {intent.endpoint} makes {output}, so "
+            "this is not the task of the job. Nothing was recorded. What to do: look for a task of "
             f"{intent.endpoint} in RunningHub's call log, near {intent.at}; if there is none, "
             f"`rh-prefect jobs mark-refused {job}`."
         )
@@ -474,10 +473,10 @@ async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_accoun
     asked = await LOOP.call(RECORDED.account_of(submit.intent))
     if asked.name != submit.intent.account and not same_account:
         raise InputError(
-            f"{job}: task {task_id} was paid for on account {submit.intent.account_words}. The key that is set now "
-            f"is of {asked}, which does not have the task; only the account that paid can tell whether it is lost. "
-            "Nothing was recorded. What to do: set the key of that account, and run again. If it is the same account "
-            f"with a renewed key or another name: rh-prefect jobs mark-lost {job} --same-account."
+            f"{job}: task {task_id} was paid for on account {submit.intent.account_words}, but the present key belongs "
+            f"to account {asked}. Only the account that paid can tell whether the task is lost. Nothing was recorded. "
+            "What to do: set the key of the account that paid, and run again. If both are one account with a renewed "
+            f"key or another name: rh-prefect jobs mark-lost {job} --same-account."
         )
 
 
@@ -488,9 +487,8 @@ async def _check_files_lost(job: str, view: JobView, journal: Journal) -> None:
     submit = view.submits[-1]
     if isinstance(journal, WorksJournal):
         raise InputError(
-            f"{job}: task {submit.task_id} has succeeded, so it is not recorded as lost. What to do: for a new "
-            "result, run the pipeline again with --retake of this step, or repeat the call with another number as "
-            "`take`, which pays for it."
+            f"{job}: task {submit.task_id} has succeeded, so it is not recorded as lost. What to do: to pay for a new "
+            "result, run the pipeline again with --retake of this step, or repeat the call with another `take`."
         )
     seconds = get_settings().grace_seconds
     print(f"task {submit.task_id} has succeeded; its files are tried again for up to {seconds:.0f} s", flush=True)

@@ -38,8 +38,8 @@ Budget = Annotated[
 More = Annotated[
     list[str],
     Parameter(
-        help='A parameter of the pipeline, as in --prompt "a lighthouse"; repeat it for a list. One with the name of '
-        "another option is given with --set."
+        help='A parameter of the pipeline, as in --prompt "a lighthouse"; repeat it for a list. For a parameter with '
+        "the name of another option, use --set."
     ),
 ]
 
@@ -78,10 +78,10 @@ class Given:
 class Selected:
     """The selected steps of a run, and the steps that it makes again."""
 
-    new: Annotated[bool, Parameter(help="Make new results of all paid steps; a run pays for them.")] = False
+    new: Annotated[bool, Parameter(help="Make and pay for new results of all paid steps.")] = False
     retake: Annotated[
         list[str] | None,
-        Parameter(help="Make a new result of a step, or of one item's step, as in 'each[A-17].picture'."),
+        Parameter(help="Make and pay for a new result of a step, or of one item's step, as in 'each[A-17].picture'."),
     ] = None
     only: Annotated[list[str] | None, Parameter(help="Only this step; repeatable.")] = None
     items: Annotated[list[str] | None, Parameter(help="Only this item; repeatable.")] = None

@@ -42,21 +42,21 @@ Out = Annotated[Path | None, Parameter(help="Write the plan as JSON to this file
 Compare = Annotated[
     str | None,
     Parameter(
-        help="Show the difference in price and steps from another plan: the JSON of an earlier one, or a git revision "
-        "such as main, whose version of the file is planned with the same options; by default from the last run."
+        help="Compare price and steps with another plan: the JSON of an earlier plan, or a git revision such as main, "
+        "whose version of the file is planned with the same options. The default is the last run."
     ),
 ]
 Markdown = Annotated[bool, Parameter(help="Print Markdown, for a comment at a pull request.")]
 Deployment = Annotated[
     str,
-    Parameter(help="Plan a run of this deployment, compared with its last one; by default of the command line."),
+    Parameter(help="Plan a run of this deployment, and compare it with the last run of the deployment."),
 ]
 Svg = Annotated[bool, Parameter(help="Print a picture of the steps, as SVG.")]
 Quote = Annotated[
     bool,
     Parameter(
-        help="Ask RunningHub for the prices of new requests whose inputs exist, which also checks their parameters. "
-        "Files are uploaded for it; nothing is paid.",
+        help="Ask RunningHub for the prices of new requests whose inputs exist; RunningHub also checks their "
+        "parameters. The files of these requests are uploaded. Nothing is paid.",
     ),
 ]
 ExitCode = Annotated[bool, Parameter(help="Exit with 2 if the run would cost something.")]

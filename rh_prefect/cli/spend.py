@@ -53,7 +53,7 @@ def spend(
     csv_: Annotated[bool, Parameter(name="--csv", help="Print the sums as CSV.")] = False,
     plot: Annotated[bool, Parameter(help="Draw the sums as bars.")] = False,
 ) -> None:
-    """Add up the cost of all tasks of a storage's jobs, including failed, cancelled and lost ones."""
+    """Add up the cost of all tasks of a storage's jobs, including failed, cancelled and lost tasks."""
     from rh_prefect.flow_runs.spend_report import charges_of
 
     store, found = asyncio.run(charges_of(storage, with_prefect=is_configured()))

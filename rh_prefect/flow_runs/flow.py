@@ -297,12 +297,17 @@ async def _collect_orphans(scope: FlowScope, log: logging.LoggerAdapter[logging.
             result = await collect_result(view, scope)
         except RunningHubError as error:
             log.warning(
-                "%s: paid for in an earlier attempt and not requested in this attempt; not collected: %s", job, error
+                "%s was paid for in an earlier attempt, but this attempt did not request it. Its result could not be "
+                "downloaded: %s",
+                job,
+                error,
             )
         else:
             if result is not None:
                 log.warning(
-                    "%s: paid for in an earlier attempt and not requested in this attempt: %s", job, result.record
+                    "%s was paid for in an earlier attempt, but this attempt did not request it. Its result: %s",
+                    job,
+                    result.record,
                 )
 
 

@@ -233,7 +233,7 @@ async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> Ru
             group = await _new_group(flow_run.id, deadline)
             place.group = place.group or group
     except _StaysError as why:
-        run_logger().warning('wait="suspend": the run waits in its process, since %s', why)
+        run_logger().warning('wait="suspend": the run waits in its process, because %s', why)
         return None
     # Prefect has refused it once, and would refuse it again.
     return None if place.group.is_suspended else place.group
@@ -249,14 +249,14 @@ def _suspendable() -> FlowRun:
     if flow is None or flow.flow_run is None:
         raise _StaysError("the call is outside of a flow.")
     if TaskRunContext.get() is not None:
-        raise _StaysError("a task cannot suspend its flow. What to do: call it in the flow itself.")
+        raise _StaysError("a task cannot suspend its flow. What to do: make the call in the flow itself.")
     if flow.flow_run.parent_task_run_id is not None:
         raise _StaysError("Prefect cannot suspend a child flow. What to do: make the call in the outermost flow.")
     if flow.flow_run.deployment_id is None:
         raise _StaysError("only a run of a deployment can be resumed by a worker.")
     if not get_settings().webhook_url:
         raise _StaysError(
-            "RH_WEBHOOK_URL is not set, so no receiver would resume it. What to do: see the page on webhooks."
+            "RH_WEBHOOK_URL is not set, so no receiver would resume the run. What to do: see the page on webhooks."
         )
     return flow.flow_run
 
@@ -266,7 +266,7 @@ async def _new_group(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
     flow_run = await LOOP.call(read_flow_run(flow_run_id, patience=PATIENCE))
     if is_retried_in_process(flow_run):
         # Prefect 3.9 hands such a run to no worker, even when it is resumed: it would stay `Resuming`.
-        raise _StaysError("it is being retried by the flow's own `retries`, and no worker would resume it.")
+        raise _StaysError("the flow's own `retries` have started this attempt, and no worker would resume it.")
     records = await LOOP.call(FlowRunJournal(flow_run_id).job(SUSPEND))
     # Prefect has no key of a suspension that was recorded but did not happen.
     keys = pause_keys(flow_run)

@@ -97,7 +97,7 @@ async def _tag(pipeline: str) -> None:
     try:
         await ask(lambda api: api.update_flow_run(flow_run.id, tags=flow_run.tags))
     except httpx.HTTPError as error:
-        _log.warning("The flow run has not the tag %s: %s", name, error)
+        _log.warning("The tag %s could not be added to the flow run: %s", name, error)
 
 
 MOST_SHOWN = 60

@@ -162,10 +162,9 @@ def fetch(
         found = _Reading(source, options or {}, check_size, seconds).settled(part, clock)
         if isinstance(source, Media) and found.sha256 != source.sha256:
             raise MediaError(
-                f"The file {shown(source)} was changed after it was read or made, so it is not used. What to do: if it "
-                "is a result, put the original file back, or delete the changed one and run again, or pass the path "
-                "of the changed one in place of the result. If it was given by its path, run again: the run uses the "
-                "file as it is now."
+                f"The file {shown(source)} was changed after it was read or made, so it is not used. What to do: for a "
+                "result, put the original file back, or delete the changed file and run again, or pass the path of the "
+                "changed file in place of the result; for any other file, run again, which uses the changed file."
             )
         return found
 

@@ -203,7 +203,7 @@ class _Source:
         if is_file:
             raise InputError(
                 f"batch: {rows} is not a table that a batch can read. What to do: save it as .csv, .tsv, .jsonl "
-                "or .parquet; if it is an input of the model itself, pass its folder or a glob."
+                "or .parquet; if this file is an input of the model, pass its folder or a glob."
             )
         return cls(name, identity, rows, _kind(stages[0]))
 

@@ -121,7 +121,9 @@ Count = Annotated[int | str, _read(lambda value: _whole(value, 1), "takes a whol
 Whole = Annotated[int, _read(lambda v: _whole(v, 1) and isinstance(v, int), "takes a whole number from 1 on")]
 Id = Annotated[int | str, _read(lambda v: isinstance(v, int | str) and not isinstance(v, bool), "takes an id")]
 Names = Annotated[dict[str, Any], _read(lambda value: isinstance(value, dict), "takes a mapping of names to values")]
-Refs = Annotated[str | list[str], _read(lambda v: isinstance(v, str | list), "takes a reference or a list of them")]
+Refs = Annotated[
+    str | list[str], _read(lambda v: isinstance(v, str | list), "takes a reference or a list of references")
+]
 Items = Annotated[str | list[Any], _read(lambda v: isinstance(v, str | list), "takes a reference or a list")]
 
 
@@ -238,9 +240,9 @@ class AssumedPrice(_Strict):
         if self.expected < 0:
             raise _wrong(f"takes amounts of 0 or more, but {self.expected:g} is less")
         if self.expected > self.most:
-            raise _wrong(f"takes expected up to most, but {self.expected:g} is more than {self.most:g}")
+            raise _wrong(f"needs an expected amount up to most, but {self.expected:g} is more than {self.most:g}")
         if self.most == 0:  # as in a price list, where 0 stands for a price that is not known
-            raise _wrong("takes most above 0, but 0 counts as an unknown price")
+            raise _wrong("needs most above 0, because 0 counts as an unknown price")
         return self
 
 

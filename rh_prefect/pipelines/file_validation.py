@@ -141,13 +141,13 @@ def _report_actions(document: Document, problems: Problems, path: Path, step: Ma
     actions = actions_in(step)
     unknown = [name for name in step if name not in STEP_KEYS]
     if actions:
-        problem = f"the step has {' and '.join(actions)}; it does exactly one thing"
+        problem = f"the step has {' and '.join(actions)}; a step has exactly one of these keys"
         problems.add(document, (*path, actions[1]), problem, key=True)
     for name in unknown:
         problems.add(document, (*path, name), _unknown_key(document, (*path, name), name, Step), key=True)
     if not actions and not unknown:
         known = f"{', '.join(ACTIONS[:-1])} or {ACTIONS[-1]}"
-        problems.add(document, path, f"the step does nothing; it has one of {known}", key=True)
+        problems.add(document, path, f"the step has no action; write one of {known}", key=True)
 
 
 def _options(error: Any) -> list[str]:

@@ -191,7 +191,7 @@ def _feed(bound: Bound, at: Path, written: str, model: Model, evaluate: Evaluate
         return
     if wrong:
         what = f"{named(wrong[0], written)} is {type_of(wrong[0]).words}"
-        bound.say(at, f"from takes files, but {what}; a text is never used as a link")
+        bound.say(at, f"from takes files, but {what}; a text is not read as a link to a file")
     elif found.kind == "any":
         bound.is_fed = False
     elif not is_reference(written):

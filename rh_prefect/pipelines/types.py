@@ -262,7 +262,7 @@ def _of_members(type_: Type, shown: str, fault_of: Callable[[Type], str]) -> str
 def _wrong_file(type_: Type, kinds: tuple[str, ...], takes: str, shown: str) -> str:
     if type_.kind in ("file", *kinds):
         return ""
-    never = "; a text is never used as a link" if type_.kind in ("string", "enum", "handle") else ""
+    never = "; a text is not read as a link to a file" if type_.kind in ("string", "enum", "handle") else ""
     return f"{takes}, but {shown} is {type_.one.words}{never}"
 
 

@@ -124,9 +124,10 @@ def _unknown(name: str, scope: NameScope, quoted: str) -> str:
         return f"{name} is this step itself; in a fan-out $(previous.{name}) is that of the item before"
     line = next((one.below[name] for one in scope if name in one.below), None)
     if line is not None:
-        return f"{name} is defined further down (line {line}); a reference may only point up: move this step below it"
+        where = f"{name} is defined further down (line {line})"
+        return f"{where}; a step may use only steps above it: move this step below that one"
     if name in ("item", "number", "id", "previous"):
-        return f"there is no {name} here; it is there in the steps of a group with foreach"
+        return f"there is no {name} here; only the steps of a group with foreach have it"
     known = scope.known()
     params = scope.find("params")
     if params is not None and name in params.fields:
@@ -134,7 +135,7 @@ def _unknown(name: str, scope: NameScope, quoted: str) -> str:
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     inside = [f"{group}.{name}" for group in known if _has_step(scope.find(group), name)]
     if inside:
-        return f"there is no {name} here; did you mean $({inside[0]}), the list of all items?"
+        return f"there is no {name} here; did you mean $({inside[0]}), the list of its results for all items?"
     if quoted and not near:
         return f"there is no {name} here; a text after 'or' needs quotes: {quoted}"
     return f"there is no {name} here; {(f'did you mean {near[0]}?' if near else 'the names are ' + ', '.join(known))}"

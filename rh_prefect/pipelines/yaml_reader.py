@@ -107,7 +107,8 @@ class _Reader:
 
     def _aliased(self, event: Any) -> Node:
         if event.anchor not in self._anchors:
-            raise _WrongAt(_place(event.start_mark), f"*{event.anchor} names no &{event.anchor} that ends above it")
+            message = f"*{event.anchor} needs an anchor &{event.anchor} that ends before it"
+            raise _WrongAt(_place(event.start_mark), message)
         return self._anchors[event.anchor]
 
     def _begin(self, event: Any) -> None:
@@ -144,7 +145,7 @@ class _Reader:
             owner.node.value[owner.key] = node
             owner.key = None
         if sum(one.node.size for one in self._open) > MOST_NODES:
-            raise _WrongAt(node.place, f"the file has more than {MOST_NODES} values once its aliases are written out")
+            raise _WrongAt(node.place, f"the file has more than {MOST_NODES} values after its aliases are expanded")
 
     @staticmethod
     def _new_key(owner: Node, node: Node, text: str | None) -> str:
@@ -162,7 +163,7 @@ def _merge(node: Node) -> None:
     below, place = node.value.pop("<<"), node.keys.pop("<<")
     for one in below.value if isinstance(below.value, list) else [below]:
         if not isinstance(one.value, dict):
-            raise _WrongAt(place, "<< takes a mapping, or a list of them, as in <<: *name")
+            raise _WrongAt(place, "<< takes a mapping, or a list of mappings, as in <<: *name")
         for key in one.value:
             if key not in node.value:
                 node.value[key], node.keys[key] = one.value[key], one.keys[key]
@@ -174,7 +175,7 @@ def _place(mark: Any) -> Place:
 
 def _check_tag(tag: str | None, place: Place) -> None:
     if tag is not None:
-        raise _WrongAt(place, f"{tag.replace(_STANDARD, '!!')} is a tag, and a pipeline has none; leave it out")
+        raise _WrongAt(place, f"{tag.replace(_STANDARD, '!!')} is a tag, which a pipeline cannot have; leave it out")
 
 
 def _value(text: str) -> Any:

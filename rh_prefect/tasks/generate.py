@@ -316,10 +316,9 @@ async def scope_for(name: str | None, *, is_found_again: bool = False, is_in_tas
         name = _name_of_process()
         if not is_found_again:
             warnings.warn(
-                "A paid call was made outside of a flow and without `scope`: if this process stops, "
-                "what it paid for cannot be found again. Pass a scope, or make the call in a flow. If it was "
-                "made for a flow, but in another process or thread, it is not recorded in that flow: see the "
-                "page on never paying twice.",
+                "A paid call was made outside of a flow and without `scope`: if this process stops, another process "
+                "does not find the result and pays again. Pass a scope, or make the call in a flow. A call in another "
+                "process or thread than its flow is also not recorded in the flow: see docs/never-pay-twice.md.",
                 stacklevel=3,
             )
     return await LOOP.call(_scope_named(name))

@@ -100,7 +100,8 @@ class StoreChecks:
             return
         if self._clock() - refused.at < _HOLD:
             raise StoreError(
-                f"Not submitted, and nothing was paid: the storage refused the outputs of other jobs. {refused.reason}",
+                "The storage refused the outputs of other jobs, so this job was not submitted, and nothing was paid. "
+                f"{refused.reason}",
                 is_permanent=refused.is_permanent,
             )
         refused.at, refused.trying = self._clock(), job

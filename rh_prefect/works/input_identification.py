@@ -203,8 +203,8 @@ class Inputs:
             return known
         if first is not None and read.sha256 != first.sha256:
             _log.warning(
-                "%s is not the file any more that this run has used, and the copy of that file is gone, so that a new "
-                "job with it will fail, unpaid.",
+                "%s was changed after this run had used it, and the copy of the earlier file was deleted. A new job "
+                "with this file will fail, at no cost.",
                 first.uri,
             )
             return first
@@ -233,7 +233,11 @@ class Inputs:
         earlier = [state.current] if state.current else state.records
         if earlier and record.sha256 not in {one.sha256 for one in earlier}:
             since = "earlier in this run" if state.current else "in an earlier attempt of this run"
-            _log.warning("%s is not the same file as %s: a job that uses it now is a new job.", record.uri, since)
+            _log.warning(
+                "%s is not the same file as %s: a job with this file is a new job, which is paid for.",
+                record.uri,
+                since,
+            )
 
     async def _record(self, name: str, state: _Source, record: MediaRecord) -> MediaRecord:
         """Creates a record for a content of a source, unless one exists."""
@@ -299,11 +303,10 @@ def check_unchanged(file: Input, sha256: str) -> None:
     """Raises an error if a file to upload has changed since the request was prepared."""
     if sha256 != file.record.sha256:
         raise InputError(
-            f"{file.record.uri} was changed after this job had read it, so RunningHub would receive a "
-            "different file from the one in the job's record. Nothing was sent for it. "
-            "What to do: if it is a result of an "
-            "earlier job, put the original file back, or pass the path of the changed one instead of the result; "
-            "if it was given by its path, run it again, which makes a new job with the current file."
+            f"{file.record.uri} was changed after this job had read it, so RunningHub would not receive the file "
+            "in the job's record. Nothing was sent. What to do: for a result of an earlier job, put the original file "
+            "back, or pass the path of the changed file in place of the result; for any other file, run again, which "
+            "makes a new job with the changed file."
         )
 
 

@@ -332,9 +332,9 @@ def _failure(policy: Policy, end: End) -> JobFailed | JobCancelled:
 
 def _invalid(policy: Policy, submit: Submit, invalid: Invalid) -> JobFailed:
     return JobFailed(
-        f"{policy.title}: the answer of task {submit.task_id} does not match parse: {invalid.reason}. What to "
-        "do: run it again, which pays for a new answer, increase the number of attempts of the step, or "
-        "change the prompt or parse.",
+        f"{policy.title}: the answer of task {submit.task_id} does not match `parse`: {invalid.reason}. The "
+        "answer was paid for. What to do: run again, which pays for a new answer; or increase `attempts` of the "
+        "step; or change the prompt or `parse`.",
         job=policy.job,
         task_id=submit.task_id,
         new_task=True,
@@ -344,12 +344,12 @@ def _invalid(policy: Policy, submit: Submit, invalid: Invalid) -> JobFailed:
 def _used_up(policy: Policy, failure: JobFailed) -> JobFailed:
     """Returns the error after the last task that `attempts` allows; no retry of the run submits another."""
     limit = f"`attempts` allows {policy.attempts}"
-    message = f"{failure.message} Retries of this run submit no further task: {limit}."
+    message = f"{failure.message} This run submits no further task of the job: {limit}."
     return JobFailed(message, job=failure.job, task_id=failure.task_id, code=failure.code, new_task=False)
 
 
 def _advice(policy: Policy, end: End) -> str:
     if end.next_task != "never":
         return end.advice or "run it again, which pays for a new task"
-    advice = end.advice or "the same request would fail again; change it"
+    advice = end.advice or "change the request; the same request would fail again"
     return f"{advice}; {policy.another_task}" if policy.another_task else advice

@@ -125,9 +125,9 @@ class Steps:
         found, recorded = self._view.find(n), self.work.delivery.recorded
         if found is None and recorded is not None and n <= recorded.n:
             raise JournalError(
-                f"{self.policy.title}: its result was paid for (task {recorded.task_id}), but its files are "
-                "not in the storage, and the record of its submission was deleted. Nothing was paid. What to do: "
-                f"put the files back, or {self.policy.another_task or 'pass another take for a new result'}."
+                f"{self.policy.title}: the result was paid for (task {recorded.task_id}), but its files are "
+                "not in the storage, and the record of the submission was deleted. No new task was submitted. What to "
+                f"do: put the files back, or {self.policy.another_task or 'pass another take for a new result'}."
             )
         return found
 
@@ -346,7 +346,7 @@ class Steps:
             raise JournalError(
                 f"{job}: task {answer.task_id} is paid for and running, but it could not be recorded in the journal: "
                 f"{error} The task id is stored in {self.work.services.spool.folder}. What to do: run again on this "
-                f"machine, which takes it over; on another machine: rh-prefect jobs adopt {job} {answer.task_id}."
+                f"machine, which records the task; on another machine: rh-prefect jobs adopt {job} {answer.task_id}."
             ) from error
         self._unspool(submit.n, submit.intent)
         return settled
@@ -419,10 +419,10 @@ class Steps:
             await work.services.sleep(gap)
             gap = min(_LONGEST_PAUSE, gap * 1.5)
         raise JobTimeout(
-            f"{self.policy.title}: task {submit.task_id} was submitted by run {submit.intent.flow_run} on "
-            f"account {account}, whose key this run does not have, and its end was not recorded within "
-            f"{LONGEST_WAIT:.0f} s. Nothing was paid. What to do: configure the credentials of that account "
-            "for this run, and run again.",
+            f"{self.policy.title}: run {submit.intent.flow_run} has submitted task {submit.task_id} on account "
+            f"{account}, and has not recorded the end of the task within {LONGEST_WAIT:.0f} s. This run does not have "
+            "the key of that account, and paid nothing. What to do: configure the credentials of that account for this "
+            "run, and run again.",
             job=work.job,
             task_id=submit.task_id,
         )

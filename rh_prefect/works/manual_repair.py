@@ -94,7 +94,7 @@ async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Subm
         owner = submit.intent.owner
         raise InputError(
             f"{journal.scope}/{view.key}: its submission may still be in progress, in process {owner.pid} "
-            f"on {owner.host}. What to do: end that process, and run the job again; the error message "
+            f"on {owner.host}. What to do: end that process, and run the job again; the error "
             "then says what to do."
         )
     answer = Answer(outcome="unknown", reason="the process that posted it has ended unexpectedly", retry="unknown")

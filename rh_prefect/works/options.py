@@ -69,7 +69,7 @@ class Options:
             raise InputError(f'on_unknown must be "raise" or "resubmit", not {self.on_unknown!r}. Nothing was sent.')
         if self.on_unknown == "resubmit" and self.reuse == "always":
             raise InputError(
-                'on_unknown="resubmit" cannot be combined with reuse="always", because other runs may wait for it. '
+                'on_unknown="resubmit" cannot be combined with reuse="always", because other runs may share the job. '
                 "Nothing was sent. What to do: leave one of them out; `rh-prefect jobs mark-refused` allows another "
                 "submission."
             )

@@ -118,8 +118,8 @@ class Result(BaseModel):
         except ValidationError as error:
             wrong = "; ".join(f"{_path(one['loc'])}{one['msg']}" for one in error.errors(include_url=False)[:_SHOWN])
             raise InputError(
-                f"{self.job}: the answer of {self.model} does not have the expected form: {wrong}. It is paid for and "
-                "remains in `.text`. What to do: describe the form in the prompt, and make another result with take=2."
+                f"{self.job}: the answer of {self.model} does not have the expected form: {wrong}. The answer was paid "
+                "for, and is in `.text`. What to do: describe the form in the prompt, and pass take=2 for a new result."
             ) from None
 
     def _repr_html_(self) -> str:

@@ -122,8 +122,8 @@ def _read_valid(store: MediaStore, names: Iterable[str]) -> Iterator[StoredResul
             yield stored
         elif store.exists(name):
             _log.warning(
-                "The stored result %s is damaged and was left out: its task was paid for. What to do: restore the file "
-                "from a backup, then run the command again.",
+                "The stored result %s is damaged and was left out, although its task was paid for. What to do: restore "
+                "the file from a backup, then run the command again.",
                 store.uri(name),
             )
 

@@ -58,7 +58,7 @@ def callback_of(settings: Settings) -> Callback | None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
         raise ConfigError(
-            "RH_WEBHOOK_URL is not the address of a receiver. What to do: set it to the address at which "
+            "RH_WEBHOOK_URL is not a valid address of a webhook receiver. What to do: set it to the address at which "
             "RunningHub can reach `rh-prefect webhook serve`, as in https://hooks.example.net; or unset "
             "it to use polling."
         )

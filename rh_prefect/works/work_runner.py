@@ -166,8 +166,8 @@ class RunningWork:
     def _timeout(self, running: Submit | None, deadline: float | None) -> JobTimeout:
         work, task_id = self.work, running and running.task_id
         error = JobTimeout(
-            f"{work.job}: task {task_id} has not ended within {deadline} s. It continues to run and is paid for. What "
-            "to do: run again to wait for it, or cancel the run.",
+            f"{work.job}: task {task_id} has not ended within {deadline} s. The task continues and is paid for. What "
+            "to do: run again to wait for the task, or cancel the run.",
             job=work.job,
             task_id=task_id,
         )
@@ -262,8 +262,8 @@ class WorkRunner:
                     await running.leave()
                 if isinstance(error, JournalError | StoreError) and running.work.may_have_paid:
                     raise error.of_step(running.work.policy.title).with_note(
-                        "A task was paid for, or may have been. What to do: run again: the run uses the result of "
-                        "this task and submits no other one."
+                        "A task was paid for, or may have been. What to do: run again; the run uses the result of "
+                        "this task and submits no other task."
                     ) from error
                 raise
             finally:
@@ -390,8 +390,8 @@ class WorkRunner:
             attempts=asked.attempts,
             unpriced_advice="give the step a price in the file, as in assume: {price: 0.50}, and run again",
             forbidden=asked.forbidden,
-            another_task="for a new task of the same request, run the pipeline with --retake; `batch --print` prints "
-            "that of a batch",
+            another_task="for a new task of the same request, run the pipeline with --retake (`batch --print` prints "
+            "the pipeline of a batch)",
         )
 
     def _delivery(self, asked: WorkCall) -> Delivery:
@@ -418,8 +418,8 @@ def result_of_step(asked: WorkCall, done: Delivered) -> WorkResult:
         file = done.result.damaged[0]
         raise MediaError(
             f"{asked.step}: task {done.record.task_id} was paid for, but each download of {file.uri} was damaged "
-            f"({file.defect}). The file is kept and is not used. What to do: run again within a day, which downloads "
-            "it again at no cost; or pay for a new result with --retake."
+            f"({file.defect}). The file is stored, but not used. What to do: run again within a day, which downloads "
+            "the file again at no cost; or pay for a new result with --retake."
         )
     return WorkResult(split_job(done.result.job)[1], done.record, done.result.outputs, not done.result.reused)
 
@@ -444,8 +444,8 @@ def _refuse_unequal(first: Policy, other: Policy) -> None:
     for name in ("attempts", "on_unknown"):
         if (given := getattr(first, name)) != (now := getattr(other, name)):
             raise InputError(
-                f"{first.job}: another call is making this job with {name}={given!r}, and this one has {name}={now!r}. "
-                "Nothing was paid for this call. What to do: give both the same value."
+                f"{first.job}: another call is making this job with {name}={given!r}, but this call has "
+                f"{name}={now!r}. Nothing was paid for this call. What to do: give both calls the same value."
             )
 
 

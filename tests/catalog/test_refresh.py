@@ -233,7 +233,7 @@ def test_a_file_that_cannot_be_used_leaves_all_as_it_was(file: Path, tmp_path: P
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("{", "cannot be read"), ('{"version": "2020-01-01", "models": []}', "newer ones")],
+    [("{", "cannot be read"), ('{"version": "2020-01-01", "models": []}', "has newer models")],
 )
 def test_a_users_file_that_cannot_be_used_is_left_aside_with_a_warning(file: Path, content: str, said: str) -> None:
     file.parent.mkdir()

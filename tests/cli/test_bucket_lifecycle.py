@@ -38,7 +38,8 @@ def test_a_rule_that_covers_the_place_is_found_by_the_doctor(
     set_rule(s3, f"{root}/works/")
     with pytest.raises(SystemExit):
         doctor()
-    assert f"✗ records: the bucket deletes records and results of pipelines in {place}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"✗ records: the bucket has a rule that deletes records and results of pipelines in {place}" in told
     (rule,) = expiry_rules(place, s3.options)
     assert (rule.prefix, rule.when) == (f"{root}/works/", "after 30 days")
     set_rule(s3, "another-prefix/")

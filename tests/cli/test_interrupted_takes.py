@@ -114,7 +114,7 @@ def test_a_submission_that_a_killed_run_left_open_is_not_paid_for_again(cup: Fol
     request = r'image-to-video \(clip, prompt "a turn", input files [0-9a-f]+….*\.png\)'
     for shown in (said, adopted):
         assert re.search(request, shown), "which of two tasks of the model it is"
-    assert "run the pipeline, or make the call, again" in adopted
+    assert "run the pipeline again, or repeat the call" in adopted
     assert "jobs collect" not in adopted, "it does not take works"
     cup.call("run cup.yaml")
     assert cup.paid == 4

@@ -51,7 +51,7 @@ def test_from_an_example_to_its_price(call: Call, film: None) -> None:
 def test_check_says_what_is_worth_knowing_of_a_right_file(call: Call) -> None:
     step = "mug: {model: z-image/turbo, reuse: never, with: {prompt: a mug}}"
     Path("mug.yaml").write_text(f"budget: {{amount: 1, all_runs: true}}\nsteps:\n  {step}\n")
-    assert "note: mug.yaml:1: all_runs does not limit what all rounds cost together" in call("check mug.yaml")
+    assert "note: mug.yaml:1: all_runs does not limit the total cost of all rounds" in call("check mug.yaml")
 
 
 def test_a_file_is_not_overwritten_and_a_wrong_example_is_named(call: Call, film: None) -> None:

@@ -469,7 +469,7 @@ def test_the_command_after_a_failure_continues_a_run_that_reuses_nothing(here: H
     assert "least 0.08" in here.call("plan never.yaml")
     here.call("run never.yaml")
     assert len(here.rh.recorder.paid) == 5
-    assert "mug: its result was made since the plan" in here.call(again, fails=True)
+    assert "mug: its result was made after the plan" in here.call(again, fails=True)
 
 
 def test_unknown_submissions_of_a_run_are_told_apart_and_settled(here: Here) -> None:

@@ -120,7 +120,7 @@ async def test_a_text_for_the_file_of_a_node_is_a_name_at_runninghub(
     values: list[Any] = [one.payload["nodeInfoList"] for one in rh.recorder.paid if "nodeInfoList" in one.payload]
     assert [one["fieldValue"] for nodes in values for one in nodes] == ([] if is_link else ["secret.png"] * 2)
     if is_link:
-        assert "a text is never used as a link" in (state.message or "")
+        assert "a text is not read as a link to a file" in (state.message or "")
         assert rh.recorder.submissions == []
 
 

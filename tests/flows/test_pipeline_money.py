@@ -152,7 +152,7 @@ outputs: {words: $(words)}
 """
     state, result = await run(text, budget=1)
     assert state.is_failed()
-    assert "does not match parse" in (state.message or "")
+    assert "does not match `parse`" in (state.message or "")
     assert len(rh.recorder.paid) == 2
     assert result.costs.amounts["CNY"] == rh.recorder.charged
     (work,) = (path.parent for path in (tmp_path / "out" / "works").glob("*/intent-1.json"))
@@ -176,7 +176,7 @@ steps:
     state, result = await run(text, budget=5)
     assert state.is_failed()
     assert {one.step: one.state for one in result.steps} == {"first": "failed", "other": "made", "later": "not run"}
-    assert result.steps[2].reason == "first failed, and its on_error is fail"
+    assert result.steps[2].reason == "first failed, which has on_error: fail"
     assert len(rh.recorder.paid) == 1
 
 
@@ -309,7 +309,7 @@ async def test_on_error_holds_in_a_used_file(rh: Emulator, tmp_path: Path, *, in
     for name, text, is_strict in (("used", USED, inside), ("using", USING, outside)):
         (tmp_path / f"{name}.yaml").write_text(text.replace("STRICT", ", on_error: fail" if is_strict else ""))
     later = (await run_locally(Pipeline.from_file(tmp_path / "using.yaml"), {"budget": 5})).result.steps[-1]
-    stopped = ("not run", "one.first failed, and its on_error is fail")
+    stopped = ("not run", "one.first failed, which has on_error: fail")
     assert (later.state, later.reason) == (stopped if inside or outside else ("made", ""))
 
 
@@ -325,7 +325,7 @@ async def test_nothing_more_is_paid_for_while_the_storage_refuses_outputs(
         state, result = await run(pictures(), rows=rows(*"abcdefgh"))
         assert state.is_failed()
         assert 3 <= len(rh.recorder.paid) < 8, "three refused outputs, and those of which a task ran then"
-        unpaid = sum("Not submitted, and nothing was paid" in one.reason for one in result.steps)
+        unpaid = sum("this job was not submitted, and nothing was paid" in one.reason for one in result.steps)
         assert unpaid + len(rh.recorder.paid) == 16
         blocked.unlink()
         state, result = await run(pictures(), rows=rows(*"abcdefgh"))
@@ -617,7 +617,7 @@ outputs: {words: $(words)}
         plan = await plan_of(short)
         assert (plan.instances[0].state, plan.price) == ("+", price)
         state, _ = await run(short)
-        assert "does not match parse" in (state.message or "")
+        assert "does not match `parse`" in (state.message or "")
         assert rh.recorder.charged == price.most * number
     plan = await plan_of(long)  # its shape takes the first answer, and costs nothing
     assert (plan.instances[0].state, plan.price.most) == ("…", Decimal(0))

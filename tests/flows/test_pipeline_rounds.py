@@ -104,7 +104,7 @@ async def test_a_reviewed_plan_is_continued_and_pays_for_one_round_only(rh: Emul
         state = await pipeline_flow(Pipeline.from_text(PAIR), reviewed=reviewed)(return_state=True)
         assert state.is_completed() == is_complete, state.message
     assert len(rh.recorder.paid) == 3
-    with pytest.raises(PlanChanged, match="its result was made since the plan, and has reuse: never"):
+    with pytest.raises(PlanChanged, match="its result was made after the plan, and reuse: never"):
         await pipeline_flow(Pipeline.from_text(PAIR), reviewed=reviewed)()
 
 

@@ -349,8 +349,8 @@ async def test_equal_rows_are_separate_jobs_of_a_scope_of_their_own() -> None:
     works = [work for one in steps_of(await plan_of(rows)) for work in one.works]
     assert [work.take for work in works] == [1, 1, 2]
     assert len({work.key for work in works}) == 3
-    (note,) = [note for note in (await plan_of(rows)).notes if "same as an earlier" in note]
-    assert note == "rows.picture: row 3 asks for the same as an earlier item; each is paid for separately."
+    (note,) = [note for note in (await plan_of(rows)).notes if "same request as an earlier" in note]
+    assert note == "rows.picture: row 3 has the same request as an earlier item; each is paid for separately."
     assert {work.scope for work in works} == {(await written(rows)).file.name}
     turned = [work.key for one in steps_of(await plan_of(rows[::-1])) for work in one.works]
     assert len(set(turned)) == 3

@@ -138,8 +138,8 @@ async def test_the_plan_knows_how_long_a_film_with_transitions_is(clips: list[Pa
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ("text: a, file: $(params.words)", "captions takes either text or file"),
-        ("place: top", "captions takes either text or file"),
+        ("text: a, file: $(params.words)", "captions takes either `text`, or `file`"),
+        ("place: top", "captions takes either `text`, or `file`"),
         ("text: $(params.none)", "text is empty: captions needs a text to draw"),
         ("text: [a, b], at: [1]", "at takes one time for each of text: text has 2, but at has 1"),
     ],

@@ -443,7 +443,7 @@ ATTACKS = {
     "the name of a saved file": f"steps:\n  s: {{{SHEET}: {{of: [$(params.logo)]}}, save_as: $(params.logo)}}",
 }
 NO_FILE = (
-    "a text is never used as a link",
+    "a text is not read as a link to a file",
     "takes files of one kind, but $(item) can be an image or a text",
     "can be a list or a text; 'or' takes one kind",
     "can be a text or an image; 'or' takes one kind",

@@ -120,8 +120,8 @@ async def test_a_task_of_another_kind_is_not_taken_for_a_work(rh: Emulator, tmp_
     refused, adopted, shown = await asyncio.to_thread(run_each, commands, env=env, cwd=tmp_path)
     said = " ".join(refused.stderr.split())
     assert refused.returncode == 1
-    assert "made audio, and rhart-image" in said
+    assert "made audio, but rhart-image" in said
     assert "Nothing was recorded" in said
-    assert "does not report which request a task is of" in adopted.stdout
+    assert "does not report the request of a task" in adopted.stdout
     assert 'prompt "a pier"' in adopted.stdout
     assert f'"task_id": "{task_id}"' in shown.stdout

@@ -97,6 +97,6 @@ async def test_a_result_without_the_record_of_its_submission_is_not_paid_for_aga
     Path(done.files[0].uri).unlink()
     for record in Path(run.store_url).glob("works/*/intent-1.json"):
         record.unlink()
-    with pytest.raises(JournalError, match=r"its result was paid for.*Nothing was paid.*--retake"):
+    with pytest.raises(JournalError, match=r"the result was paid for.*No new task was submitted.*--retake"):
         await run.one(picture())
     assert len(rh.recorder.paid) == 1

@@ -357,9 +357,9 @@ async def test_a_budget_of_all_runs_notes_steps_that_each_round_pays_for(
     budget = f"budget: {{amount: 1, all_runs: {str(all_runs).lower()}}}\n"
     (tmp_path / "user.yaml").write_text(f"{budget}steps:\n  shop: {{use: ./used.yaml}}\n")
     for pipeline in (Pipeline.from_text(budget + step), Pipeline.from_file(tmp_path / "user.yaml")):
-        notes = [one for one in (await pipeline.plan()).notes if "each round of mug is paid for again" in one]
+        notes = [one for one in (await pipeline.plan()).notes if "each round pays for mug again" in one]
         assert bool(notes) == is_noted
-        notes = [one for one in (await pipeline.with_reuse("never").plan()).notes if "is paid for again" in one]
+        notes = [one for one in (await pipeline.with_reuse("never").plan()).notes if "each round pays for" in one]
         assert bool(notes) == all_runs, "also with the run's option"
 
 

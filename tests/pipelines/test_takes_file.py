@@ -122,7 +122,7 @@ async def test_a_number_in_the_takes_file_without_its_item_is_a_problem(tmp_path
     (tmp_path / "each.takes.yaml").write_text("takes: {'each[2].pic': 2}\n")
     rows = [{"title": "a"}, {"title": "b"}]
     [problem] = (await pipeline.plan(rows=rows)).problems
-    assert "each[2].pic: 2 is for an item that has only a number" in problem.message
+    assert "each[2].pic: 2 names an item by its number" in problem.message
     line = re.search(r"write each\[2\]\.pic: (\{.*?\})", problem.message)
     assert line is not None
     (tmp_path / "each.takes.yaml").write_text(f"takes: {{'each[2].pic': {line.group(1)}}}\n")

@@ -52,7 +52,7 @@ WRONG = {
     "prompt: Close-up: a cat": "film.yaml:1:17: a colon and a space begin a new key here; put the text in quotes",
     "a: {ask: Is this right?}": "film.yaml:1:23: a text with ? needs quotes inside of braces",
     "a: 1\nb: 2\na: 3": "film.yaml:3:1: a is given twice, also in line 1; leave one of them out",
-    "a: !!python/name:os x": "film.yaml:1:4: !!python/name:os is a tag, and a pipeline has none; leave it out",
+    "a: !!python/name:os x": "film.yaml:1:4: !!python/name:os is a tag, which a pipeline cannot have; leave it out",
     "a:\n\tb: 1": "film.yaml:2:1: YAML does not allow tabs as indentation; use spaces",
     "a: \x07": "film.yaml:1:4: the file contains a control character, which YAML does not allow",
     "a: @x": "film.yaml:1:4: a text cannot begin with @; put it in quotes",
@@ -60,8 +60,8 @@ WRONG = {
     'a: "x\nb: 1': "film.yaml:1:4: the value that begins here is not closed before the end of the file",
     "": "film.yaml:1:1: the file is empty; `rh-prefect init` writes one to begin with",
     "? [a]\n: b": "film.yaml:1:3: a key must be a name; put a text with braces or brackets in quotes",
-    "a: *b": "film.yaml:1:4: *b names no &b that ends above it",
-    "a: &a [*a]": "film.yaml:1:8: *a names no &a that ends above it",
+    "a: *b": "film.yaml:1:4: *b needs an anchor &b that ends before it",
+    "a: &a [*a]": "film.yaml:1:8: *a needs an anchor &a that ends before it",
     "a: 1\n---\nb: 2": "film.yaml:2:1: a second document begins here; one file is one pipeline",
     "a: \ud800": "film.yaml:1:1: the file is not UTF-8; save it as UTF-8 text",
 }
@@ -87,7 +87,7 @@ def test_expanded_aliases_are_counted() -> None:
     names = "abcdefghi"
     lines = [f"{names[0]}: &{names[0]} [x, x, x, x, x, x, x, x, x]"]
     lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in pairwise(names)]
-    assert message("\n".join(lines)).endswith("more than 20000 values once its aliases are written out")
+    assert message("\n".join(lines)).endswith("more than 20000 values after its aliases are expanded")
 
 
 def test_a_file_and_a_text_have_a_size() -> None:

@@ -174,7 +174,7 @@ STAYS = [
     pytest.param(with_a_task, {}, "a task cannot suspend", marks=pytest.mark.long),
     pytest.param(retried, {}, "no worker would resume it", marks=pytest.mark.long),
     (pictures, {"is_deployed": False}, "only a run of a deployment"),
-    pytest.param(pictures, {"has_receiver": False}, "no receiver would resume it", marks=pytest.mark.long),
+    pytest.param(pictures, {"has_receiver": False}, "no receiver would resume the run", marks=pytest.mark.long),
 ]
 
 

@@ -98,7 +98,7 @@ async def test_a_call_after_a_deadline_may_have_other_options(stopped: Emulator)
 
 async def test_calls_that_share_a_job_agree_on_what_may_be_paid(stopped: Emulator) -> None:
     calls = await begin(stopped, is_later=True, first={"attempts": 1}, second={"attempts": 2})
-    with pytest.raises(InputError, match=r"another call is making this job.*attempts=.*give both the same value"):
+    with pytest.raises(InputError, match=r"another call is making this job.*attempts=.*give both calls the same value"):
         await calls[1]
     stopped.clock.mode = "instant"
     await calls[0]

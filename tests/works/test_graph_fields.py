@@ -222,11 +222,11 @@ async def test_a_text_is_no_file_where_texts_are_not_opened() -> None:
     asked = {"id": "1", "opens_texts": False}
     request = await made(WorkflowInput(**asked, nodes={"10.image": __file__}))  # a name at RunningHub
     assert request.payload["nodeInfoList"] == [node("10", "image", __file__)]
-    with pytest.raises(InputError, match=r"10\.image takes a file; a text is never used as a link\. Nothing was sent"):
+    with pytest.raises(InputError, match=r"10\.image takes a file, but its value is the text of a link"):
         await made(WorkflowInput(**asked, nodes={"10.image": "https://h/a.png"}))
     assert (await made(WorkflowInput(**asked, nodes={"3.steps": "https://h/a.png"}))).payload["nodeInfoList"]
 
 
 async def test_an_app_without_fields_is_refused() -> None:
-    with pytest.raises(InputError, match=r"app 2: RunningHub lists no fields for it.*nothing was sent"):
+    with pytest.raises(InputError, match=r"app 2: RunningHub lists no fields for this app.*Nothing was sent"):
         await made(AppInput(id="2"), listed=App(webapp_id="2"))

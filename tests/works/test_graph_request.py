@@ -79,7 +79,9 @@ async def test_a_text_that_is_a_local_file_is_refused_and_its_path_is_not(
     monkeypatch.chdir(tmp_path)
     for text in ("photo.png", str(photo)):
         for asked in (restyle(rh, text), module(rh, text)):
-            with pytest.raises(InputError, match=r"is a local file.*Nothing was sent.*pass Path\(") as caught:
+            with pytest.raises(
+                InputError, match=r"is the path of a local file.*Nothing was sent.*pass Path\("
+            ) as caught:
                 await pay(asked)
             assert photo.as_uri() in str(caught.value)
     assert not rh.recorder.submissions

@@ -366,7 +366,7 @@ async def test_all_processes_and_attempts_of_a_run_use_the_first_reading_of_a_li
     assert media_mark(hashlib.sha256(copy.read_bytes()).hexdigest()) == identified[0].mark
     copy.unlink()
     assert (await process().identify(link)).mark == identified[0].mark, "even if its copy is gone"
-    assert "the copy of that file is gone" in caplog.text
+    assert "the copy of the earlier file was deleted" in caplog.text
 
 
 async def test_the_copy_of_an_unchanged_link_is_written_again_if_it_is_gone(

@@ -519,7 +519,7 @@ PAY_AGAIN = "run it again, which pays for a new task"
         ("805", "", CODES["805"].advice),
         ("1501", "", CODES["1501"].advice),
         ("1501", "run it with --retake", f"{CODES['1501'].advice}; run it with --retake"),
-        (BROKEN, "", "the same request would fail again; change it"),
+        (BROKEN, "", "change the request; the same request would fail again"),
         ("1000", "", PAY_AGAIN),
         ("421", "", PAY_AGAIN),
         ("unknown", "", PAY_AGAIN),

@@ -254,7 +254,7 @@ async def test_a_run_without_the_key_of_a_task_waits_for_twelve_hours(tmp_path: 
     work.main.query_error = TaskNotFound("there is no such task")
     await work.paid_before(account=account, flow_run="first")
     work.pauses.append(1000)
-    with pytest.raises(JobTimeout, match=f"submitted by run first on account .*{account}"):
+    with pytest.raises(JobTimeout, match=f"run first has submitted task .* on account .*{account}"):
         await work.finish()
     assert 12 * 3600 <= work.seconds - 1000 < 12 * 3600 + 16
     assert work.pauses[1:4] == [0.05, 0.05 * 1.5, 0.05 * 1.5 * 1.5]

@@ -131,7 +131,7 @@ async def test_after_the_outputs_of_three_jobs_were_refused_a_run_pays_for_no_ot
             await checks.storing(run, store, job, refuse())
     await checks.storing(run, store, "of text", take())
     now[0] += 59
-    with pytest.raises(StoreError, match=r"Not submitted, and nothing was paid: .*the disk is full") as caught:
+    with pytest.raises(StoreError, match=r"not submitted, and nothing was paid\. .*the disk is full") as caught:
         checks.refuse_payment(run, store, "d")
     assert caught.value.is_permanent
     checks.refuse_payment(("another", 1), store, "d")

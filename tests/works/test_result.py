@@ -83,7 +83,7 @@ def test_an_answer_is_read_as_a_type() -> None:
 
 def test_an_answer_of_another_form_says_where_and_that_it_is_paid_for() -> None:
     with pytest.raises(
-        InputError, match=r"run/key: .* does not have the expected form: 1\.picture: Field required.*It is paid for"
+        InputError, match=r"run/key: .* does not have the expected form: 1\.picture: Field required.*answer was paid"
     ):
         result('[{"picture": "a gull"}, {}]').parse(list[Shot])
 

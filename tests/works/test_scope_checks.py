@@ -89,7 +89,7 @@ async def test_a_scope_of_another_format_is_refused(journal: Counting, store: Me
 
 async def test_a_scope_with_jobs_and_without_a_format_is_refused(journal: Counting, store: MediaStore) -> None:
     await journal.create("a1-intent-1", {"token": "x"})
-    with pytest.raises(JournalError, match=r"no record of their format.*jobs recover night"):
+    with pytest.raises(JournalError, match=r"no record .* of their format.*jobs recover night"):
         await OpenScopes().open(scope_of(journal), store)
     assert await recover(journal, store) == []
     assert not await OpenScopes().open(scope_of(journal), store), "its jobs are found again"

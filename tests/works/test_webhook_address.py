@@ -72,9 +72,9 @@ async def test_a_refusal_that_repeats_the_address_is_recorded_without_the_secret
 @pytest.mark.parametrize(
     ("url", "token", "wrong"),
     [
-        ("hooks.example.net", TOKEN, "not the address of a receiver"),
-        ("https://user:word@hooks.example.net", TOKEN, "not the address of a receiver"),
-        ("https://hooks.example.net/?a=b", TOKEN, "not the address of a receiver"),
+        ("hooks.example.net", TOKEN, "not a valid address of a webhook receiver"),
+        ("https://user:word@hooks.example.net", TOKEN, "not a valid address of a webhook receiver"),
+        ("https://hooks.example.net/?a=b", TOKEN, "not a valid address of a webhook receiver"),
         ("https://hooks.example.net", None, "RH_WEBHOOK_TOKEN is not"),
         ("https://hooks.example.net", "short", "must have 16"),
     ],

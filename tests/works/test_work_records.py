@@ -267,7 +267,7 @@ async def test_a_graph_that_is_reported_as_broken_is_cancelled_and_not_waited_fo
     rh.clock.polls = 10**6
     rh.faults.add(Fault("submit", number=1, kind="node-errors"))
     graph = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
-    with pytest.raises(JobFailed, match=r"failed: node \d+: .+; change it"):
+    with pytest.raises(JobFailed, match=r"failed: node \d+: .+ What to do: change the request"):
         await PipelineRun(**given).one(WorkCall(graph, "ink"))
     assert rh.recorder.cancelled == [rh.recorder.paid[0].task_id]
 
@@ -292,7 +292,7 @@ async def test_an_assumed_price_counts_where_no_other_is_known(rh: Emulator, giv
     assert rh.recorder.submissions == []
     await run.one(asked, budget=0.6)
     await PipelineRun(**given, name="two").one(picture(price=Decimal(5)), budget=0.05)
-    with pytest.raises(BudgetExceeded, match="neither in the catalogue nor in the price response"):
+    with pytest.raises(BudgetExceeded, match="neither the catalogue nor RunningHub's price preview"):
         await PipelineRun(**given, name="three").one(replace(asked, price=None, take=2), budget=9)
     assert len(rh.recorder.paid) == 2
 
@@ -422,7 +422,7 @@ async def test_an_error_of_the_records_says_whether_a_task_may_have_been_paid_fo
     with pytest.raises(JournalError, match=r"the records are away\.") as caught:
         await run.one(picture(), budget=budget)
     assert len(rh.recorder.paid) == paid
-    assert caught.value.message.endswith("uses the result of this task and submits no other one.") == (paid == 1)
+    assert caught.value.message.endswith("uses the result of this task and submits no other task.") == (paid == 1)
     assert await reserved(run) == amount, "what may have been paid for counts"
     await PipelineRun(**given, name="two").one(picture())
     assert len(rh.recorder.paid) == 1

@@ -49,8 +49,8 @@ def crossfaded(
     check_size(width, height)
     if not clips or not 0 < seconds <= LONGEST:
         raise InputError(
-            f"A film of {len(clips)} clips with transitions of {seconds:g} s cannot be made. What to do: pass clips, "
-            f"and at most {LONGEST:g} s."
+            f"A film of {len(clips)} clips with transitions of {seconds:g} s cannot be made. What to do: pass at least "
+            f"one clip, and transitions of at most {LONGEST:g} s."
         )
     shapes = [shape_of(clip) for clip in clips]
     canvas = replace(Shape.around(shapes, width, height), has_audio=any(shape.has_audio for shape in shapes))
@@ -83,7 +83,8 @@ def crossfaded(
 
 def _too_short(clip: Path, seconds: float) -> MediaError:
     return MediaError(
-        f"The clip {clip} is too short for transitions of {seconds:g} s at its ends. What to do: use shorter ones."
+        f"The clip {clip} is too short for transitions of {seconds:g} s at its ends. What to do: use shorter "
+        "transitions."
     )
 
 

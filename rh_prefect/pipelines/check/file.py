@@ -62,9 +62,8 @@ def notes_of(checked: Checked) -> list[str]:
     budget, notes = checked.file.budget, list(checked.notes)
     if budget is not None and budget.all_runs and (again := next(_made_again(checked), None)):
         notes.append(
-            f"{checked.document.name}:{checked.document.place(('budget',)).line}: all_runs does not limit what all "
-            f"rounds cost together: each round of {again} is paid for again, and the costs of closed rounds do not "
-            "count."
+            f"{checked.document.name}:{checked.document.place(('budget',)).line}: all_runs does not limit the total "
+            f"cost of all rounds: each round pays for {again} again, and the costs of closed rounds do not count."
         )
     return notes
 
@@ -319,7 +318,7 @@ class FileCheck(OtherCheck):
     def _previous(self, path: Path, step: FanOutStep, inner: NameScope) -> Type:
         """Returns the type of the previous item: that of an item, which is checked once without reports."""
         guard = f"exists:previous@{path}"
-        self._why[guard] = "the first item has no item before it"
+        self._why[guard] = "the first item has no previous item"
         unknown = Type("any", guards=frozenset([guard]))
         if self._is_ahead or not uses(step, "previous"):
             return unknown

@@ -216,7 +216,7 @@ def wrong_fields(graph: Mapping[str, Any], name: str, values: Mapping[str, Any])
             continue
         if fields.takes_file(node, field) and is_link_text(value):
             found.append(
-                (("with", one), f"{one} takes a file, but {shown_value(value)}; a text is never used as a link")
+                (("with", one), f"{one} takes a file, but {shown_value(value)}; a text is not read as a link to a file")
             )
     return found
 

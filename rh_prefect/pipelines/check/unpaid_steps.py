@@ -165,7 +165,7 @@ class OtherCheck(PaidCheck):
             expected, given = types.of_param(column), known.get(name, Type("any"))
             if expected.kind in types.FILES and not _is_file_of(given, expected):
                 wrong = f"its column {name} takes {expected.words}, but that of {written} is {given.one.words}"
-                never = "; a text is never used as a link" if given.one.is_plain else ""
+                never = "; a text is not read as a link to a file" if given.one.is_plain else ""
                 self._say(path, f"{path[-1]}: {wrong}{never}")
 
     def _used(self, path: Path, name: str) -> Checked | None:
@@ -206,7 +206,7 @@ class OtherCheck(PaidCheck):
     def _review(self, path: Path, step: ReviewStep, scope: NameScope) -> Type:
         found, before = [], self._problem_count
         if not step.sources:
-            self._say((*path, "review"), "review takes a reference or a list of them, but this list is empty")
+            self._say((*path, "review"), "review takes a reference or a list of references, but this list is empty")
         for n, text in enumerate(step.sources):
             at = (*path, "review", n) if isinstance(step.review, list) else (*path, "review")
             if not is_reference(text):

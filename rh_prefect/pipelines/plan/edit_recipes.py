@@ -60,7 +60,7 @@ def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collec
     if not draft.problems and (wrong := _unequal_lists(edit, lists, values)):
         draft.problems.append((("with", "at"), wrong))
     if edit.name == "captions" and ("text" in values) == ("file" in values):
-        draft.problems.append((("with",), "captions takes either text or file, an SRT or WebVTT"))
+        draft.problems.append((("with",), "captions takes either `text`, or `file` with an SRT or WebVTT file"))
     elif wrong := no_caption(edit.name, values.get("text")):
         draft.problems.append((("with", "text"), wrong))
     instance.request = {name: mark(value) for name, value in values.items()}

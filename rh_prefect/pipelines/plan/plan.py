@@ -274,9 +274,8 @@ def _refuse_equal(instances: Sequence[PlannedStep], checked: Checked, problems: 
         which = "" if count == len(items) else f" ({', '.join(visible(one.item) for one in largest[:3])}"
         which += "" if not which else ", …)" if count > 3 else ")"
         message = (
-            f"{count} items of {path}{which} have the same request, so they would share one result; for {count} "
-            f"different results, write takes: {count}, or use $(item…) in the request; if one result is meant, write "
-            "same: true"
+            f"{count} items of {path}{which} have the same request and would share one result; for one result, write "
+            f"same: true; for {count} results, write same: separate, or use $(item…) in the request"
         )
         at = items[0].used_at or items[0].at
         problems.add(checked.document, (*at, "use" if items[0].used_at else items[0].step.action), message)
@@ -301,9 +300,9 @@ def _allows_same_works(one: PlannedStep, checked: Checked) -> bool:
 def _note_repeated(repeated: Mapping[str, Collection[str]], notes: dict[str, None]) -> None:
     """Adds a note about items of `same: separate` with equal requests: each is paid for separately."""
     for path, items in repeated.items():
-        ask, more = ("asks", "") if len(items) == 1 else ("ask", f" and {len(items) - 1} more")
+        has, more = ("has", "") if len(items) == 1 else ("have", f" and {len(items) - 1} more")
         first = visible(next(iter(items)))
-        notes[f"{path}: {first}{more} {ask} for the same as an earlier item; each is paid for separately."] = None
+        notes[f"{path}: {first}{more} {has} the same request as an earlier item; each is paid for separately."] = None
 
 
 def _note_unused_takes(instances: Sequence[PlannedStep], notes: dict[str, None], text: str) -> None:
@@ -330,9 +329,8 @@ def _refuse_bare_numbers(
         if one.item_meaning and one.address in bare:
             take, name = choices.takes[one.address], visible(one.address)
             message = (
-                f"the takes file: {name}: {take} is for an item that has only a number, which changes with the list; "
-                f"write {name}: {{take: {take}, of: '{one.item_meaning}'}} for the item that has it now, or give the "
-                "group an id"
+                f"the takes file: {name}: {take} names an item by its number, which changes with the list; for the "
+                f"present item, write {name}: {{take: {take}, of: '{one.item_meaning}'}}; or give the group an id"
             )
             problems.add(checked.document, one.used_at or one.at, message)
 

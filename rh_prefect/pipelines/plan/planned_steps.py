@@ -28,9 +28,9 @@ STATES: dict[State, str] = {
     "+": "new",
     "~": "the request differs from that of the last run",
     ">": "depends on a step whose result does not exist yet",
-    "?": "a submission whose response is unknown: `rh-prefect jobs adopt` or `jobs mark-refused` first",
-    "!": "files are missing and are downloaded again, or none is of its kind; --retake makes a new result",
-    "r": "waits for a review, or depends on one",
+    "?": "the response to a submission was lost: first run `rh-prefect jobs adopt` or `jobs mark-refused`",
+    "!": "files are missing and are downloaded again, or no file has the step's kind; --retake makes a new result",
+    "r": "waits for a review, or depends on a review",
     "x": "absent: its condition is false, or it needs a step whose expect is false",
 }
 

@@ -207,8 +207,8 @@ def _other_work(step: Mapping[str, Any], work: Work) -> str:
     if step.get("take", 1) != work.take:
         return f"take: {step.get('take', 1)} -> {work.take}"
     if step.get("round", "") != work.scope:
-        return "its result was made since the plan, and has reuse: never, so that this run would make another one"
-    return "its request is another one: the plan was made for another site, or by another version"
+        return "its result was made after the plan, and reuse: never would make another one in this run"
+    return "its request differs: the plan was made for another site, or by another version"
 
 
 def _no_number(constant: str) -> float:

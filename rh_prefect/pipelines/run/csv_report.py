@@ -110,8 +110,8 @@ def _without_report(end: RunEnd, error: RunningHubError) -> RunEnd:
     """Returns the end of a run whose report could not be written: its results, its cost and the reason."""
     head = end.message if end.is_failed else summary(end.result)
     message = (
-        f"{head} The report could not be written: {error} What to do: run again, which pays for no result twice and "
-        "writes it."
+        f"{head} The report could not be written: {error} What to do: run again, which writes the report and pays for "
+        "no result twice."
     )
     return replace(end, name=end.name if end.is_failed else FAILED, message=message, is_failed=True)
 
@@ -131,8 +131,8 @@ def _end(run: StepScheduler, options: RunOptions, result: PipelineResult, waitin
         return RunEnd(WAITING, f"Choose a candidate for {detail}: {shown_in}. {summary(result)}", result)
     if result.new == 0 and not result.costs:
         message = (
-            f"Nothing was made and nothing was paid: the results exist already{run.dated()}. What to do: change a "
-            f'parameter; or for other results run with new: ["*"], on the command line with --new. {summary(result)}'
+            f"Nothing was made and nothing was paid: the results exist already{run.dated()}. For other results, change "
+            f'a parameter, or run with new: ["*"] (--new on the command line). {summary(result)}'
         )
         return RunEnd(NOTHING_NEW, message, result, is_failed=options.require_new)
     return RunEnd(COMPLETED, summary(result), result)
@@ -190,7 +190,7 @@ def _state_of(one: PlannedStep, run: StepScheduler, blocked: Mapping[str, str]) 
     if one.address in blocked:
         return "not run", f"needs {blocked[one.address]}, which failed"
     if one.state == "x":
-        return "absent", one.note or "its condition does not hold"
+        return "absent", one.note or "its condition is false"
     if one.model == "review" and one.state == "r":
         is_shown = all(need.state == "=" for need in (*one.needs, *one.waits_for))
         return ("waits for review", one.note) if is_shown else ("not run", "")
@@ -205,7 +205,7 @@ def _state_of(one: PlannedStep, run: StepScheduler, blocked: Mapping[str, str]) 
     if not one.is_needed:
         return "not needed", ""
     stopped_by = run.stopped_by()
-    reason = f"{stopped_by} failed, and its on_error is fail" if stopped_by else ""
+    reason = f"{stopped_by} failed, which has on_error: fail" if stopped_by else ""
     return "not run", reason or "was not selected, or needs a result that was not made"
 
 

@@ -43,8 +43,8 @@ def run_limit(
     foreign = f"the account pays in {currency}, and the prices of the plan are in {plan.currency}, so"
     if is_foreign and plan.budget is not None and (whole_items or plan.budget.item is not None):
         raise BudgetExceeded(
-            f"{plan.pipeline}: {foreign} the run cannot apply the file's budget of items. Nothing was paid. What to "
-            f"do: write `budget` as an amount in {currency}, without whole_items and item."
+            f"{plan.pipeline}: {foreign} the run cannot apply `whole_items` or `item` of the budget. Nothing was paid. "
+            f"What to do: write `budget` as an amount in {currency}, without whole_items and item."
         )
     is_open = price.is_open or is_foreign
     written = budget if budget is not None else plan.budget.amount if plan.budget is not None else None
@@ -61,9 +61,9 @@ def run_limit(
         if not is_foreign:
             cause = "the price of a step is not known, or assumed, so the run needs a budget"
         raise BudgetExceeded(
-            f"{plan.pipeline}: {cause}. Nothing was paid. What to do: write `budget` into the file, or give one. A "
-            "step whose price neither the catalogue nor RunningHub has also needs a price in the file, as in "
-            "`assume: {price: 0.50}`."
+            f"{plan.pipeline}: {cause}. Nothing was paid. What to do: write `budget` into the file, or pass it to the "
+            "run. If neither the catalogue nor RunningHub has the price of a step, also write its price into the file, "
+            "as in `assume: {price: 0.50}`."
         )
     own = counted + price.most if written is None and not is_quoted else None
     limits = [own if written is None else Decimal(f"{written:.12g}"), get_settings().max_budget]
@@ -200,8 +200,9 @@ class RunBudget:
             return None
         price = sum(rest.values(), Decimal(0))
         return BudgetExceeded(
-            f"{instance.address}: the rest of item {item} costs up to {price}, and {self.limit} is the budget of the "
-            "run. It was not started. What to do: raise the budget and run again; existing results cost nothing."
+            f"{instance.address}: the rest of item {item} costs up to {price}, and the budget of the run is "
+            f"{self.limit}. The item was not started. What to do: raise the budget and run again; existing results "
+            "cost nothing."
         )
 
     def _item_refusal(self, instance: PlannedStep, budget: Budget) -> BudgetExceeded | None:
@@ -216,9 +217,9 @@ class RunBudget:
         if spent + price <= Decimal(str(budget.item)):
             return None
         return BudgetExceeded(
-            f"{instance.address}: it costs up to {price}, item {item} has cost {spent}, and {budget.item:g} is the "
-            "budget of an item. It was not submitted. What to do: raise budget.item and run again; existing results "
-            "cost nothing."
+            f"{instance.address}: the step costs up to {price}, item {item} has cost {spent}, and the budget of an "
+            f"item is {budget.item:g}. The step was not submitted. What to do: raise budget.item and run again; "
+            "existing results cost nothing."
         )
 
     def _prices(self, instances: Iterable[PlannedStep]) -> dict[str, Decimal]:

@@ -131,7 +131,7 @@ async def _keep_plan(run: StepScheduler, around: Surroundings) -> None:
     try:
         await asyncio.to_thread(run.services.last_runs.write, run.plan, run=scope, deployment=around.deployment)
     except StoreError as error:
-        _log.warning("The plan of this run is not kept for a comparison with the next one: %s", error)
+        _log.warning("The plan of this run could not be saved, so no later plan can be compared with it: %s", error)
 
 
 async def _prepare(

@@ -68,9 +68,7 @@ class StepMaker:
         services, engine = self._services, self._services.engine
         call = replace(work_call(instance, work), position=self._slot_position(instance))
         if services.reviewed is not None and (refusal := services.reviewed.refusal(instance, work)):
-            call = replace(
-                call, forbidden=f"{refusal}, and {services.reviewed.name} is what was reviewed. {_PLAN_AGAIN}"
-            )
+            call = replace(call, forbidden=f"{refusal} (reviewed plan: {services.reviewed.name}). {_PLAN_AGAIN}")
         try:
             async with member(engine):
                 result = await while_store_is_away(lambda: engine.make(services.runner, call))

@@ -214,7 +214,7 @@ class StepScheduler:
         try:
             await LOOP.call(self.services.rounds.suspend())
         except RunningHubError as error:
-            _log.warning("Other runs can continue the round of this run while it is suspended: %s", error)
+            _log.warning("The suspension is not recorded, so another run may continue the round of this run: %s", error)
         await self.services.engine.suspend()
         self.outcome.begun -= self.outcome.left
         self.outcome.left.clear()
@@ -342,8 +342,8 @@ class StepScheduler:
         problem = f"{visible(instance.address)}: {visible(problem)}"
         if instance.state == "!":
             return InputError(
-                f"{problem}. It is paid for, and its files are kept. What to do: if the step has `assume`, correct its "
-                "`kind`, which costs nothing; or pay for another result with --retake."
+                f"{problem}. The result was paid for, and its files are stored. What to do: if the step has `assume`, "
+                "correct its `kind`, which costs nothing; or pay for another result with --retake."
             )
         what = "correct its row or its file" if instance.is_invalid_item else "change the step, or make another take"
         return InputError(f"{problem}. Nothing was paid for it. What to do: {what}.")

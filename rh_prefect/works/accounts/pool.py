@@ -286,8 +286,8 @@ class Lease:
         others = ", ".join(map(str, self._usable()))
         model = "" if scope == "account" else f" for {self._model}"
         message = (
-            f"account {refused} is not used any more in this run{model}: {describe(refusal)}. Nothing was paid; the "
-            f"other accounts are still used: {others}"
+            f"account {refused} is not used any more in this run{model}: {describe(refusal)}. Nothing was paid. These "
+            f"accounts are still used: {others}"
         )
         return message if is_new else ""
 
@@ -302,8 +302,8 @@ class Lease:
             condition = "" if is_same else " and it is the same account with a renewed key or another name"
             option = "" if is_same else " --same-account"
             advice += (
-                f" If it stays lost{condition}: rh-prefect jobs mark-lost {self._job}{option}; the next run pays for a "
-                "new task."
+                f" If RunningHub does not find the task again{condition}: rh-prefect jobs mark-lost {self._job}"
+                f"{option}; the next run pays for a new task."
             )
         return type(error)(
             f"{self._job}: task {task_id} was paid for on account {account}, which currently cannot "

@@ -332,15 +332,15 @@ def exceeded(
     so_far = f"of the budget of {amount_text(budget)}{unit}, {amount_text(short.spent)} is spent"
     so_far += f" and {amount_text(short.reserved)} reserved by other jobs of this run"
     cost, advice = (
-        "its price is neither in the catalogue nor in the price response of RunningHub",
+        "neither the catalogue nor RunningHub's price preview has its price",
         unpriced,
     )
     if price is not None:
         cost, advice = f"it would cost {amount_text(price.amount)}{unit}", "set a larger budget and run again"
     return BudgetExceeded(
         (
-            f"{job}: not started: {cost}; {so_far}. Nothing was paid for it. What to do: {advice}; finished "
-            "results are kept."
+            f"{job}: the job was not started: {cost}; {so_far}. Nothing was paid for it. What to do: {advice}; "
+            "existing results cost nothing."
         ),
         job=job,
         price=price.amount if price else None,

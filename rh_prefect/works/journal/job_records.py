@@ -274,8 +274,8 @@ async def read_job(journal: Journal, key: str) -> JobView:
     view = await JobRecords(journal, key).view()
     if view.last is None:
         raise InputError(
-            f"{journal.scope}/{key}: this job is not recorded here. What to do: see `rh-prefect jobs list`. If it is "
-            "of a pipeline or a named scope, set RH_RECORDS and RH_STORAGE_URL to the values of its run."
+            f"{journal.scope}/{key}: this job is not recorded here. What to do: see `rh-prefect jobs list`. If it "
+            "belongs to a pipeline or a named scope, set RH_RECORDS and RH_STORAGE_URL to the values of its run."
         )
     return view
 

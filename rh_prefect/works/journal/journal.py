@@ -333,8 +333,8 @@ def _decode(data: bytes, where: str) -> JSON:
         record = None
     if not isinstance(record, dict):
         raise UnreadableRecord(
-            f"The record {where} is not a JSON object. What to do: check the file; this package "
-            "did not write its present content. No new task is submitted for its job before it is repaired."
+            f"The record {where} is not a JSON object: another program has changed the file. No new task is submitted "
+            "for its job until the file is repaired. What to do: restore the file from a backup."
         )
     return record
 
@@ -380,10 +380,10 @@ class _LocalFiles:
             return False
         except NoHardLinks as error:
             raise NotExclusive(
-                f"No record can be created in {self._root}: its file system has no hard links ({error.strerror}), as "
-                "exFAT and some network and FUSE file systems, so two processes could both pay for a job. This job "
-                "was not submitted. What to do: set RH_STATE_DIR and RH_RECORDS to folders on another disk, or "
-                "RH_RECORDS to an S3 bucket; outputs can stay on this one."
+                f"No record can be created in {self._root}: its file system has no hard links ({error.strerror}). "
+                "Without them, two processes could both pay for a job. This job was not submitted. What to do: set "
+                "RH_STATE_DIR and RH_RECORDS to folders on another disk, or RH_RECORDS to an S3 bucket; outputs can "
+                "stay on this disk."
             ) from None
         return True
 

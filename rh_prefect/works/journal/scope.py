@@ -333,9 +333,9 @@ async def _open(scope: Scope, store: MediaStore) -> bool:
         await _begin(scope, store)
     elif record is None:
         raise JournalError(
-            f"{journal.scope} has jobs, but no record of their format ({FORMAT_KEY}): it was deleted, or another "
-            "program wrote these records. Nothing was paid. What to do: if it was deleted, write it again with "
-            f"rh-prefect jobs recover {journal.scope}; otherwise start a new run."
+            f"{journal.scope} has jobs, but no record {FORMAT_KEY} of their format: this record was deleted, or "
+            "another program wrote the jobs. Nothing was paid. What to do: if the record was deleted, write it again "
+            f"with rh-prefect jobs recover {journal.scope}; otherwise start a new run."
         )
     elif Format.model_validate(record).format != FORMAT:
         raise JournalError(
@@ -384,8 +384,8 @@ async def is_empty(journal: Journal) -> bool:
 def _is_restored(journal: Journal, store: MediaStore, marker: str) -> JournalError:
     return JournalError(
         f"The flow run {journal.scope} may have paid for jobs in an earlier attempt, as {store.uri(marker)} shows, but "
-        "its journal is empty: its records were deleted, or Prefect's database was restored from a backup that is "
-        "older than they are. Nothing was paid in this attempt. What to do: for a pipeline, start a "
-        f"new run, in which existing results cost nothing; else rh-prefect jobs recover {journal.scope}, which "
-        "restores the records from the results in the storage, and run it again."
+        "its journal is empty: its records were deleted, or Prefect's database was restored from an older backup. "
+        "Nothing was paid in this attempt. What to do: for a pipeline, start a new run, in which existing results cost "
+        f"nothing; for a flow, restore the records from the results in the storage with rh-prefect jobs recover "
+        f"{journal.scope}, and run the flow run again."
     )

@@ -60,8 +60,8 @@ class GraphFields:
             source = inputs[field][0]
             raise InputError(
                 f"{self._name}: {node_id}.{field} is connected to the output of node {source} ("
-                f"{self._class(source)}) and cannot be set. Set a field of node {source} instead; nothing "
-                "was sent."
+                f"{self._class(source)}) and cannot be set. Nothing was sent. What to do: set a field of node {source} "
+                "instead."
             )
         return value
 
@@ -255,11 +255,11 @@ async def _of_app(graph_input: AppInput, client: Client, inputs: Inputs, files: 
     app = await client.apps.demo(graph_input.id)
     if not app.nodes:
         raise InputError(
-            f"app {graph_input.id}: RunningHub lists no fields for it. What to do: run it once on the "
-            "site; nothing was sent."
+            f"app {graph_input.id}: RunningHub lists no fields for this app. Nothing was sent. What to do: run the app "
+            "once on the site."
         )
     if app.encrypted and graph_input.access_password is None:
-        raise InputError(f"app {graph_input.id} is encrypted. What to do: set its `access_password`; nothing was sent.")
+        raise InputError(f"app {graph_input.id} is encrypted. Nothing was sent. What to do: set its `access_password`.")
     fields = AppFields(app)
     nodes = await _node_list(graph_input, fields, inputs, files)
     payload: dict[str, Any] = {"nodeInfoList": nodes, **_machine_options(graph_input)}
@@ -305,7 +305,8 @@ async def _node_list(
             kind = "value"
             if is_link_text(checked):
                 raise InputError(
-                    f"{name} takes a file; a text is never used as a link. Nothing was sent. What to do: pass a file."
+                    f"{name} takes a file, but its value is the text of a link. Nothing was sent. What to do: pass a "
+                    "parameter, a cell or a result with a file type."
                 )
         values[node_id, field] = await _wire_value(name, checked, kind, inputs, files)
     if graph_input.seed is not None:
@@ -345,8 +346,8 @@ async def _refuse_local_file(name: str, value: object, kind: FieldKind) -> None:
     uri = await asyncio.to_thread(_local_uri, value)
     if uri:
         raise InputError(
-            f"{name}: {value!r} is a local file, and a text is sent as it is, as the name of a file at RunningHub. "
-            f"Nothing was sent. What to do: pass Path({value!r}), or {uri}."
+            f"{name}: {value!r} is the path of a local file, but a text here is the name of a file that RunningHub "
+            f"has. Nothing was sent. What to do: pass Path({value!r}), or {uri}."
         )
 
 

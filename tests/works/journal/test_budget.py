@@ -425,8 +425,8 @@ async def test_a_failed_price_request_is_an_error_and_a_missing_price_is_not() -
         async def price(self, endpoint: str, payload: object) -> PricePreview | None:
             raise self.error
 
-    # A gateway's 502, and a code of RunningHub about itself, were "its price is neither in the catalogue nor in the
-    # price response of RunningHub", which no retry repeats.
+    # A gateway's 502, and a code of RunningHub about itself, were "neither the catalogue nor RunningHub's price
+    # preview has its price", which no retry repeats.
     for error in (ConnectFailed("refused"), ResponseLost("HTTP 502"), api_error("1000", doing="price")):
         with pytest.raises(type(error)):
             await prices_of(Away(error)).of("some/model", {}, None)
@@ -532,7 +532,7 @@ async def test_a_model_without_a_price_is_priced_by_runninghub(rh: Emulator) -> 
 @pytest.mark.parametrize(("code", "words"), [("1007", ""), ("1501", "PRICE_CONFIG_NOT_FOUND"), ("301", "")])
 async def test_a_job_with_an_unknown_price_is_refused_with_a_budget(rh: Emulator, code: str, words: str) -> None:
     rh.faults.add(Fault("price", every=1, kind="code", code=code, message=words))
-    with pytest.raises(BudgetExceeded, match="its price is neither in the catalogue nor in the price response"):
+    with pytest.raises(BudgetExceeded, match="neither the catalogue nor RunningHub's price preview has its price"):
         await run(models.input_for(UNPRICED)(prompt="a lighthouse"), budget=1000)
     assert not rh.recorder.submissions
     await run(models.input_for(UNPRICED)(prompt="a lighthouse"))
