@@ -264,7 +264,9 @@ class RunObserver:
                     cost = None if event.cost is None else str(event.cost)
                     facts = {"model": event.model, "cost": cost, "currency": event.currency, "job": event.job}
                     run = self._status.page.flow_run_id if self._status.page is not None else None
-                    emit_asset(file, sources=event.sources, flow_run=run, **facts, task_id=event.task_id)
+                    emit_asset(
+                        file, sources=event.sources, flow_run=run, step=event.label, task_id=event.task_id, **facts
+                    )
 
 
 _failed: set[Callable[[JobEvent], None]] = set()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
 from prefect.states import Failed
 
 from rh_prefect.errors import RunningHubError
@@ -25,7 +28,8 @@ class PrefectEngine(StepEngine):
 
     def __init__(self) -> None:
         self._group: RunSuspender | None = None
-        self._ended: dict[str, State[Any]] = {}
+        self._tasks: dict[tuple[str, str], Any] = {}  # By path and model; for all items
+        self._ended: dict[str, UUID] = {}  # The task runs of steps, by address
 
     async def open(self, wait: Wait) -> None:
         """From now on, suspends the flow run when it only waits for tasks, if `wait` says so and it is possible."""
@@ -38,19 +42,24 @@ class PrefectEngine(StepEngine):
 
     async def run(self, instance: PlannedStep, make: Callable[[], Awaitable[None]]) -> None:
         """Runs a step as a task run with the step's address as its name."""
-        self._ended[instance.address] = await _task_run(instance, make, after=self._upstream_states(instance))
+        key = (instance.path, instance.model)
+        if key not in self._tasks:
+            tags = [f"model:{instance.model}"] if instance.is_paid else None
+            self._tasks[key] = _StepTask(_make, name=instance.path, tags=tags, **_OPTIONS)
+        _current.set(_StepRun(instance.address, make, self._upstream(instance)))
+        state = await self._tasks[key](return_state=True)
+        await state.aresult()  # raises what the step raised
+        if state.state_details.task_run_id is not None:
+            self._ended[instance.address] = state.state_details.task_run_id
 
-    def _upstream_states(self, instance: PlannedStep) -> list[State[Any]]:
+    def _upstream(self, instance: PlannedStep) -> list[TaskRunResult]:
         """Returns the task runs on which a step depends, for the dashboard's arrows.
 
         For a review, those of its candidates.
         """
-        found: dict[str, State[Any]] = {}
-        for need in instance.needs:
-            for one in (need, *(need.needs if need.model == "review" else ())):
-                if one.address in self._ended:
-                    found[one.address] = self._ended[one.address]
-        return list(found.values())
+        needs = (one for need in instance.needs for one in (need, *(need.needs if need.model == "review" else ())))
+        found = dict.fromkeys(self._ended.get(one.address) for one in needs)
+        return [TaskRunResult(id=one) for one in found if one is not None]
 
     async def make(self, runner: WorkRunner, asked: WorkCall) -> WorkResult | None:
         """Makes a work; returns None if the flow run will be suspended for its task."""
@@ -81,28 +90,41 @@ class PrefectEngine(StepEngine):
         self._group = None
 
 
-async def _task_run(
-    instance: PlannedStep, make: Callable[[], Awaitable[None]], *, after: list[State[Any]]
-) -> State[Any]:
-    async def step() -> State[Any] | None:
-        try:
-            await make()
-        except RunningHubError as error:
-            # Returned and not raised: the log of the task run has the cause, and no traceback of this package.
-            return Failed(message=str(error), data=error)
-        return None
+@dataclass(frozen=True, slots=True)
+class _StepRun:
+    """One run of a step."""
 
-    name = instance.address.replace("{", "{{").replace("}", "}}")
-    # `retries=0` overrides Prefect's settings, because only the records decide what is paid for again.
-    task: Any = Task(
-        step,
-        name=instance.path,
-        task_run_name=name,
-        tags=[f"model:{instance.model}"] if instance.is_paid else None,
-        retries=0,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-    )
-    state: State[Any] = await task(wait_for=after, return_state=True)
-    await state.aresult()  # raises what the step raised
-    return state
+    address: str
+    make: Callable[[], Awaitable[None]]
+    upstream: list[TaskRunResult]
+
+
+_current: ContextVar[_StepRun] = ContextVar("rh_prefect_step")
+"""The step of a task run. In a parameter, Prefect would look for states and futures."""
+
+
+async def _make() -> State[Any] | None:
+    try:
+        await _current.get().make()
+    except RunningHubError as error:
+        # Returned and not raised: the log of the task run has the cause, and no traceback of this package.
+        return Failed(message=str(error), data=error)
+    return None
+
+
+_OPTIONS: Any = {
+    "task_run_name": lambda: _current.get().address,
+    "retries": 0,  # overrides Prefect's settings, because only the records decide what is paid for again
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
+
+
+class _StepTask(Task[[], Any]):
+    """The task of a step."""
+
+    async def create_local_run(self, *args: Any, **options: Any) -> TaskRun:
+        """Creates the task run with its upstream runs; `wait_for` would read the results of these again."""
+        run = await super().create_local_run(*args, **options)
+        run.task_inputs["wait_for"] = [*_current.get().upstream]
+        return run

@@ -81,8 +81,9 @@ class PrefectPages(Pages):
         choices = await choices_of(reviews, store) if reviews else []
         await Report(end.message, rows, store, outputs, table, choices).show()
         made = {file: one for one in rows if one.state == "made" for file in one.files}
+        # The job that has made a file has emitted its asset under the name made of the content.
         for _, file in values_in(end.result.outputs):
-            if isinstance(file, Media) and (step := made.get(file.uri)) is not None:
+            if isinstance(file, Media) and (step := made.get(file.uri)) and not (step.jobs and file.sha256 in file.uri):
                 emit_asset(file, model=step.model, cost=step.cost or None, step=step.step, pipeline=end.result.pipeline)
         mark_reported()
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterTags
+from prefect.client.schemas.objects import TaskRun, TaskRunResult
 
 from rh_prefect.cli import spend
 from rh_prefect.emulator import Assumptions, Emulator, Fault
@@ -155,13 +156,29 @@ async def test_a_run_over_its_budget_emits_why(rh: Emulator) -> None:
     assert rh.recorder.charged == Decimal("0.04")
 
 
+TAGGED = """
+name: tagged
+steps:
+  picture: {model: z-image/turbo, with: {prompt: a cup}}
+  small: {edit: resize, with: {file: $(picture), width: 32, height: 32}}
+"""
+
+
 @in_flow_run
-async def test_a_run_has_a_tag_and_emits_events(rh: Emulator) -> None:
-    await run("tagged", attempts=1)
+async def test_a_run_has_tags_connected_task_runs_and_events(rh: Emulator) -> None:
+    await pipeline_flow(Pipeline.from_text(TAGGED))(budget=1)
+    tasks: list[TaskRun] = []
     async with get_client() as client:
         (flow_run,) = await client.read_flow_runs(
             flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=["pipeline:tagged"]))
         )
+        of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+        while sum(one.state is not None and one.state.is_completed() for one in tasks) < 2:
+            await asyncio.sleep(0.05)
+            tasks = await client.read_task_runs(flow_run_filter=of_run)
+    picture, small = sorted(tasks, key=lambda one: one.name)
+    assert (picture.name, picture.tags, picture.task_inputs) == ("picture", ["model:z-image/turbo"], {"wait_for": []})
+    assert (small.name, small.tags, small.task_inputs) == ("small", [], {"wait_for": [TaskRunResult(id=picture.id)]})
     found = await events_of("tagged", until="done")
     events = Counter(one["event"].removeprefix("runninghub.pipeline.") for one in found)
     assert events == {"planned": 1, "step": 2, "done": 1}
