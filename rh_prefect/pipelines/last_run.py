@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.render import head_as_json, step_as_json
 from rh_prefect.pipelines.production_rounds import COMMAND_LINE
 from rh_prefect.settings import Settings
 from rh_prefect.works.journal.works_journal import records_url
@@ -68,9 +70,14 @@ class LastRuns:
 
     def write(self, plan: Plan, *, run: str, deployment: str) -> None:
         """Replaces the last run by one with this plan; slow for many rows."""
-        data = LastRun(run=run, deployment=deployment, plan=plan.as_json()).model_dump_json().encode()
+        head = LastRun(run=run, deployment=deployment, plan=head_as_json(plan)).model_dump_json()
+        # Step by step, since the data of all steps takes several times the memory of their text.
+        data = bytearray(head.removesuffix("}}").encode() + b',"steps":[')
+        for number, one in enumerate(plan.instances):
+            data += b"," * bool(number) + json.dumps(step_as_json(one)).encode()
+        data += b"]}}"
         for name in _files(plan.pipeline, deployment):
-            self._place.write_bytes(name, data)
+            self._place.write_bytes(name, bytes(data))
 
     def _read(self, name: str) -> LastRun | None:
         if not self._place.exists(name):

@@ -280,6 +280,11 @@ def _box(plan: Plan, path: str, items: Sequence[PlannedStep]) -> tuple[str, ...]
 
 def as_json(plan: Plan) -> dict[str, Any]:
     """Converts a plan to plain JSON data."""
+    return {**head_as_json(plan), "steps": [step_as_json(one) for one in plan.instances]}
+
+
+def head_as_json(plan: Plan) -> dict[str, Any]:
+    """Converts a plan without its steps to plain JSON data."""
     money = plan.price_of(plan.instances, plan.selection)
     budget = plan.budget.model_dump(exclude_none=True) if plan.budget is not None else None
     return {
@@ -294,7 +299,6 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "price": _money(money),
         "selection": plan.selection.as_json(),
         "budget": budget,
-        "steps": [_step(one) for one in plan.instances],
         "since": dict(plan.since) or None,
         "changes": list(plan.changes),
         "added": list(plan.added),
@@ -309,7 +313,8 @@ def _money(money: PriceRange) -> dict[str, Any]:
     return {name: float(round(value, 5)) for name, value in amounts.items()} | {"open": money.is_open}
 
 
-def _step(one: PlannedStep) -> dict[str, Any]:
+def step_as_json(one: PlannedStep) -> dict[str, Any]:
+    """Converts a step to plain JSON data."""
     work = one.works[0] if one.works else None
     known = work.known if work is not None else None
     paid = [work for work in one.works if work.is_paid]
