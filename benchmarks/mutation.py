@@ -156,7 +156,8 @@ class Selection:
         )
         for item in items:
             limit = max(SECONDS_OF_A_TEST, SLOWER * self.seconds[item.nodeid])
-            item.add_marker(pytest.mark.timeout(limit), append=False)
+            # An event loop may keep what is raised by a signal in one of its tasks, and go on.
+            item.add_marker(pytest.mark.timeout(limit, method="thread"), append=False)
 
 
 class Bench:
@@ -218,7 +219,7 @@ class Bench:
         lines = self._output.read_text(errors="replace").splitlines()
         failed = next((line for line in lines if line.startswith(("FAILED", "ERROR"))), "")
         verdict = {0: "passed", None: "timeout"}.get(code, "failed")
-        is_late = verdict == "failed" and any("Failed: Timeout" in line for line in lines)
+        is_late = verdict == "failed" and any("+ Timeout +" in line for line in lines)
         return "timeout" if is_late else verdict, failed or "\n".join(lines[-1:])
 
     def _become_tests(self, tests: Sequence[str], plugin: Recorder | Selection) -> None:

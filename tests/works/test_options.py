@@ -39,6 +39,8 @@ def test_an_invalid_option_is_refused_with_its_name(given: dict[str, Any]) -> No
         {"deadline": 3600},
         {"attempts": 1},
         {"take": 3, "same": True},
+        {"on_unknown": "resubmit"},
+        {"reuse": "always"},
         {"budget": 0},
         {"budget": 0.1},
         {"budget": Decimal("25.50")},

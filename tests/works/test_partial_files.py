@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import signal
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -154,3 +155,16 @@ def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"file/parts cannot be written to: .*Nothing was paid.*RH_STATE_DIR"):
         check_folder(tmp_path / "file" / "parts")
+
+
+def _has_room(folder: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    check_folder(folder)
+
+
+def test_a_folder_on_a_full_disk_is_an_error(tmp_path: Path) -> None:
+    check_folder(tmp_path)
+    without_room = FORKS.Process(target=_has_room, args=(tmp_path,))
+    without_room.start()
+    without_room.join()
+    assert without_room.exitcode == 1

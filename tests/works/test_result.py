@@ -33,6 +33,7 @@ def result(*texts: str, **more: Any) -> Result:
         'Here you are:\n```json\n{"a": [1, 2]}\n```\nEnjoy.',
         '```\n{"a": [1, 2]}\n```',
         'The answer is {"a": [1, 2]}, as asked.',
+        '{"a": [1, 2]} is the answer.',
     ],
 )
 def test_json_is_found_within_text_and_code_fences(text: str) -> None:

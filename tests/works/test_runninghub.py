@@ -84,6 +84,7 @@ async def test_accounts_with_one_key_share_slots_and_differ_by_their_names(tmp_p
     assert day.limiter is night.limiter
     assert day.at("/proxy").limiter is night.at("/proxy").limiter
     assert (await LOOP.call(both()))[0] == day
+    assert LOOP._closers.count(day.provider.client.aclose) == 1, "its connections are closed with the process"
 
 
 def test_a_forked_process_opens_its_own_connections(tmp_path: Path) -> None:
