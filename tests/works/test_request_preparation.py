@@ -50,6 +50,11 @@ async def test_a_default_of_the_catalogue_does_not_change_the_request(inputs: In
     after = await order(with_default(model, param.name, other), {"prompt": "a lighthouse"}, inputs)
     assert (before.payload[param.key], after.payload[param.key]) == (param.default, other)
     assert before.base == after.base
+    price = catalog.estimate(model, before.payload)
+    assert price is not None
+    assert (before.estimate, before.currency, before.model, before.site) == (price.amount, "CNY", "z-image/turbo", SITE)
+    unpriced = await order(catalog.get("skyreels-v4/text-to-video-fast"), {"prompt": "a lighthouse"}, inputs)
+    assert (unpriced.estimate, unpriced.currency) == (None, None)
 
 
 async def test_a_parameter_of_the_caller_changes_the_request(inputs: Inputs) -> None:
