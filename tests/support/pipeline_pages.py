@@ -74,7 +74,6 @@ def page(name: str) -> str:
             _parameters(name),
             "## Steps and prices",
             f"![The steps of {name}]({PICTURES}/{name}.svg)",
-            "A box shows a step, its model or edit, the number of its requests, and their expected price in CNY.",
             (
                 f"| A run of | Least / expected / most, in CNY by the catalogue of {plan.catalogue.partition('+')[0]} |"
                 f"\n| --- | --- |\n| the example | {' / '.join(prices(plan.price))} |\n| {of} | {price} |"
