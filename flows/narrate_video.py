@@ -7,18 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rh_prefect import Media, Pipeline, Result, flow, generate, models
+from rh_prefect import Media, Result, flow, generate, models
 from rh_prefect.flow_runs.flow import run_name
-
-SOUNDTRACK = Pipeline.from_text("""
-name: soundtrack
-params: {video: video, speech: audio, music: audio}
-steps:
-  sound: {edit: mix, with: {speech: $(params.speech), music: $(params.music), seconds: $(params.video.seconds)}}
-  film: {edit: mux, with: {video: $(params.video), audio: $(sound)}}
-outputs: {film: $(film)}
-""")
-"""Local edits, which cost nothing: the music is lower while the voice speaks."""
+from rh_prefect.flows import assemble
+from rh_prefect.pipelines.run.result import PipelineResult
 
 
 @flow(name="narrate-video", flow_run_name=run_name)
@@ -50,5 +42,5 @@ async def narrate_video(
     speech, track = await asyncio.gather(
         narrate(), generate(piece, label="music", credentials=credentials, storage=storage)
     )
-    files = {"video": video, "speech": speech.first_output, "music": track.first_output}
-    return (await SOUNDTRACK.run(files, storage=storage)).output("film", Media)
+    made: PipelineResult = await assemble(clips=[video], speech=speech, music=track, storage=storage)
+    return made.output("film", Media)

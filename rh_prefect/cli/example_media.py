@@ -152,6 +152,7 @@ MEDIA: Mapping[str, Mapping[str, Draw]] = {
     "upscale": _HARBOUR,
     "add-soundtrack": _HARBOUR,
     "captions": _HARBOUR,
+    "assemble": {**_HARBOUR, "harbour.mp4": partial(_pan, 5), "speech.mp3": partial(_talk, 8)},
     "image-to-video": {"mug.jpg": _mug},
 }
 """The generated files of each example, by their names in its folder."""

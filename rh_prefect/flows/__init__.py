@@ -9,13 +9,13 @@ from __future__ import annotations
 from functools import cache
 
 from rh_prefect.flows.batch import batch
-from rh_prefect.flows.models import for_model
+from rh_prefect.flows.models import any_model, for_model
 from rh_prefect.flows.pipeline import Pipeline, PipelineFlow, pipeline_flow
 from rh_prefect.flows.reconcile import reconcile
 from rh_prefect.flows.spend import spend
 from rh_prefect.pipelines.pipeline import shipped_names
 
-__all__ = ["batch", "for_model", "reconcile", "spend"]
+__all__ = ["any_model", "batch", "for_model", "reconcile", "spend"]
 
 
 def __getattr__(name: str) -> PipelineFlow:

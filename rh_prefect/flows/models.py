@@ -1,4 +1,4 @@
-"""The flow of each model, built on first use.
+"""The flow of each model, built on first use, and `any_model`.
 
 A deployment of a model's flow needs no separate file:
 `prefect deploy rh_prefect.flows.models.z_image_turbo --name desk --pool media`
@@ -7,9 +7,15 @@ A deployment of a model's flow needs no separate file:
 from __future__ import annotations
 
 from functools import cache
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from rh_prefect.catalog import get, models, nearest
-from rh_prefect.flows.pipeline import Pipeline, PipelineFlow, pipeline_flow
+from rh_prefect.flows.pipeline import Pipeline, PipelineFlow, local_flow, local_result, pipeline_flow, run_in_flow
+from rh_prefect.pipelines.run.options import RunOptions
+from rh_prefect.pipelines.run.result import PipelineResult
+from rh_prefect.works.options import Reuse
 
 MODULE = "rh_prefect.flows.models"
 """The module from which the flow of each model can be imported."""
@@ -47,3 +53,32 @@ def __getattr__(name: str) -> PipelineFlow:
 
 def __dir__() -> list[str]:
     return sorted(model.snake_name for model in models())
+
+
+async def _any_model(
+    model: Annotated[str, Field(min_length=1)],
+    params: dict[str, Any],
+    budget: Annotated[float, Field(ge=0)] | None = None,
+    reuse: Reuse = "never",
+    credentials: str | None = None,
+    storage: str | None = None,
+) -> Any:
+    """Run any model of the catalogue.
+
+    Args:
+        model: Any name of a model.
+        params: Its parameters, by name; a file is a path, a URI or a link.
+        budget: Maximum cost of the run, in the account's currency. Empty: the price of the model.
+        reuse: `never` makes a new result, and continues a run that stopped early; `always` uses the result of any run.
+        credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
+        storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
+    """
+    options = RunOptions(budget=budget, reuse=reuse, credentials=credentials, storage=storage)
+    return await run_in_flow(Pipeline.of_model(model), params, options)
+
+
+async def _any_model_locally(model: str, params: dict[str, Any], **options: Any) -> PipelineResult:
+    return await local_result(Pipeline.of_model(model), {**params, "reuse": "never", **options})
+
+
+any_model = local_flow(_any_model, _any_model_locally, name="any-model", entrypoint=f"{MODULE}:any_model")

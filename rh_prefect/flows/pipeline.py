@@ -142,16 +142,23 @@ def pipeline_flow(
             return Failed(message=str(error), data=error)
 
     async def here(**arguments: Any) -> PipelineResult:
-        end = await run_locally(pipeline, {"reuse": reuse, **arguments}, reviewed=reviewed)
-        if end.is_failed:
-            raise end.error
-        return end.result
+        return await local_result(pipeline, {"reuse": reuse, **arguments}, reviewed)
 
     run.__doc__ = docstring_of(pipeline)
     run.__signature__ = signature_of(pipeline, reuse)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
     mark_pipeline(run)
     entrypoint = f"{module or __name__}:{name or re.sub(r'[^a-zA-Z0-9_]', '_', pipeline.name)}"
     return local_flow(run, here, name=pipeline.name, entrypoint=entrypoint)
+
+
+async def local_result(
+    pipeline: files.Pipeline, values: Mapping[str, Any], reviewed: ReviewedPlan | None = None
+) -> PipelineResult:
+    """Runs a pipeline in this process; see `run_locally`. Raises `PipelineIncomplete` if it is not complete."""
+    end = await run_locally(pipeline, values, reviewed=reviewed)
+    if end.is_failed:
+        raise end.error
+    return end.result
 
 
 def local_flow(

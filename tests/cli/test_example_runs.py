@@ -42,6 +42,7 @@ OUTPUTS = {
         "clips": Files(2, "video", (5, 5)),
         "sheet": Files(1, "image"),
     },
+    "assemble": {"film": Files(1, "video", (11,), sound=True), "contact_sheet": Files(1, "image")},
     "captions": {"video": Files(1, "video", (6,), sound=True)},
     "dub": {"video": Files(1, "video", sound=True), "words": Files(1, "text")},
     "add-soundtrack": {"film": Files(1, "video", (6,), sound=True)},

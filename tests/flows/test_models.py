@@ -79,3 +79,10 @@ async def test_it_sends_what_was_given_and_takes_the_result_of_another(rh: Emula
     with pytest.raises(PipelineError, match="duration"):
         await for_model("kling-v2.6-pro-image-to-video")(image_url=photo["result"], prompt="waves", duration="7")
     assert len(rh.recorder.paid) == 2
+
+
+async def test_any_model_makes_a_new_result_in_each_run(rh: Emulator) -> None:
+    for paid in (1, 2):
+        done = await module.any_model("z-image/turbo", {"prompt": "a kite"})
+        assert done["result"].kind == "image"
+        assert len(rh.recorder.paid) == paid

@@ -82,6 +82,20 @@ async def test_a_video_gets_a_voice_and_music(sound: dict[str, str], tasks: int,
     assert (bool(film.has_audio), len(rh.recorder.paid)) == (tasks > 0, tasks)
 
 
+@pytest.mark.parametrize("names", [(), ("speech",), ("music",), ("speech", "music")])
+@pytest.mark.parametrize("has_sound", [True, False])
+async def test_clips_are_joined_with_speech_and_music_at_no_cost(
+    names: tuple[str, ...], has_sound: bool, rh: Emulator, tmp_path: Path
+) -> None:
+    clips = [str(samples.mp4(tmp_path / f"{n}.mp4", seconds=n, audio=has_sound)) for n in (1, 2)]
+    sound = {name: str(samples.wav(tmp_path / f"{name}.wav", seconds=1)) for name in names}
+    made = await flows.assemble(clips=clips, **sound)
+    assert made["film"].seconds == pytest.approx(3, abs=0.2)
+    assert made["film"].has_audio is (bool(names) or has_sound)
+    assert made["contact_sheet"].kind == "image"
+    assert not rh.recorder.submissions
+
+
 async def test_a_video_that_is_given_twice_is_upscaled_once(rh: Emulator, tmp_path: Path) -> None:
     video = str(samples.mp4(tmp_path / "video.mp4"))
     first, second = (await flows.upscale(videos=[video, video]))["videos"]

@@ -15,7 +15,9 @@ from rh_prefect.pipelines.plan.render import prices
 from tests.support.samples.example_prices import GIVEN
 
 SHIPPED = tuple(
-    name for name in shipped_names() if name not in ("score", "image-to-video", "upscale", "add-soundtrack", "captions")
+    name
+    for name in shipped_names()
+    if name not in ("score", "image-to-video", "upscale", "add-soundtrack", "assemble", "captions")
 )
 """Those that have a page."""
 

@@ -1,4 +1,4 @@
-"""Flows composed in Python with `generate` and a pipeline of edits, which are killed and resumed."""
+"""Flows composed in Python with `generate` and `assemble`, which are killed and resumed."""
 
 from __future__ import annotations
 
@@ -6,20 +6,10 @@ import asyncio
 
 from pydantic import BaseModel
 
-from rh_prefect import Media, Pipeline, Result, flow, generate, models
+from rh_prefect import Media, Result, flow, generate, models
+from rh_prefect.flows import assemble
 
 MOVES = ("the camera pushes in slowly", "the camera glides to the right")
-
-CUT = Pipeline.from_text("""
-name: cut
-params: {clips: {type: files, of: video}, speech: audio, music: audio}
-steps:
-  cut: {edit: concat, with: {videos: $(params.clips)}}
-  sound: {edit: mix, with: {speech: $(params.speech), music: $(params.music), seconds: $(cut.seconds)}}
-  film: {edit: mux, with: {video: $(cut), audio: $(sound)}}
-  sheet: {edit: contact_sheet, with: {of: $(params.clips)}}
-outputs: {film: $(film), sheet: $(sheet)}
-""")
 
 
 class Made(BaseModel):
@@ -57,10 +47,9 @@ async def film(prompt: str, shots: int, narration: str) -> Made:
         if isinstance(one, BaseException):
             raise one
     (speech, track), *parts = [one for one in done if not isinstance(one, BaseException)]
-    files = [one.first_output for one in (speech, track, *(steps[-1] for steps in parts))]
-    cut = await CUT.run(speech=files[0], music=files[1], clips=files[2:])
+    cut = await assemble(clips=[steps[-1] for steps in parts], speech=speech, music=track)
     steps = [*(step for each in parts for step in each), speech, track]
-    return Made(film=cut["film"], contact_sheet=cut["sheet"], steps=steps)
+    return Made(film=cut["film"], contact_sheet=cut["contact_sheet"], steps=steps)
 
 
 @flow
