@@ -56,11 +56,11 @@ class Type:
     kind: str
     many: bool = False  # Whether it is a list of such values
     options: tuple[Any, ...] = ()  # The values that are possible, if these are known
-    fields: Mapping[str, Type] = field(default_factory=dict)  # What can be referred to of an object or a group
+    # What can be referred to of an object or a group, and further facts of a file, such as `starts`
+    fields: Mapping[str, Type] = field(default_factory=dict)
     max: int | None = None  # The most characters of a text
     guards: frozenset[str] = frozenset()  # Conditions that must hold for the value to exist
     is_result: bool = False  # Whether it is what a step makes, which has `takes`, `label` and `cost`
-    extra: Mapping[str, Type] = field(default_factory=dict)  # Further facts, such as `starts`
     # For a list that is written in the file, the type of each item, in order; for `mixed`, the possible types
     members: tuple[Type, ...] = ()
 
@@ -114,7 +114,7 @@ class Type:
         facts = {name: Type(kind) for name, kind in FACTS.get(self.kind, {}).items()}
         if self.kind == "mixed":
             facts = _common_fields([one.known_fields() for one in self.possible if one.kind != "any"])
-        found = {**self.fields, **facts, **self.extra}
+        found = {**self.fields, **facts}
         if self.is_result:
             found |= {"takes": replace(self, many=True, guards=frozenset()), "label": Type("string")}
             found |= {"cost": Type("number")}

@@ -69,7 +69,6 @@ def resolve(reference: Reference, scope: NameScope) -> Type:
         max(longest) if len(longest) == len(found) else None,
         _missing(found, scope.holding, f"or:{reference.options}"),
         first.is_result and len(found) == 1,
-        first.extra,
         tuple(inner for one in found for inner in one.possible) if first.kind == "mixed" else (),
     )
 

@@ -62,12 +62,9 @@ class OtherCheck(PaidCheck):
                 f"seconds: $({film[1]}.seconds)."
             )
         kind = first.kind if edit.output == "same" else edit.output
-        extra = {"starts": Type("number", many=True)} if "starts" in edit.facts else {}
-        timed = (
-            {name: Type(kind_) for name, kind_ in types.FACTS["audio"].items()} if kind in ("video", "audio") else {}
-        )
+        fields = {"starts": Type("number", many=True)} if "starts" in edit.facts else {}
         members = first.possible if kind == "mixed" else ()
-        return Type(kind, is_result=True, extra={**extra, **timed}, members=members)
+        return Type(kind, is_result=True, fields=fields, members=members)
 
     def _fit_edit(self, path: Path, value: Any, found: Type, param: Any) -> bool:
         """Returns whether a value fits a parameter of an edit; reports a problem otherwise."""

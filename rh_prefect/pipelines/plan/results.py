@@ -67,12 +67,11 @@ def _unknown(draft: Draft, work: Work, kind: Type) -> Any:
     def one(name: str, type_: Type, number: int) -> Any:
         if type_.kind == "handle":
             return _handle(draft, name, number)
-        span = text_span(type_) if type_.kind == "string" else None
-        return Unknown(type_.kind, f"{work.key}.{number}.{name}", span, draft.instance)
+        return placeholder(type_, draft.instance, f"{work.key}.{number}.{name}")
 
     if kind.kind == "string":
         # Not the key of the text without parse, which has the blanks and fences that parse removes.
-        return Unknown("string", f"{work.key}.answer", text_span(kind), draft.instance)
+        return placeholder(kind, draft.instance, f"{work.key}.answer")
     if not kind.many:
         return {name: one(name, type_, 0) for name, type_ in kind.fields.items()}
     size = draft.instance.at_most or 1
@@ -81,7 +80,7 @@ def _unknown(draft: Draft, work: Work, kind: Type) -> Any:
     return Items(values, (None,) * size, tuple(number == 0 for number in range(size)), bounds)
 
 
-def text_span(kind: Type) -> Span:
+def _text_span(kind: Type) -> Span:
     """Returns the possible length of a text; half of the maximum is the expected length."""
     return Span(0, kind.max / 2, kind.max) if kind.max else Span(0, 300, 2000)
 
@@ -106,9 +105,7 @@ def placeholder(kind: Type, instance: PlannedStep, key: str) -> Any:
     if kind.many:
         count = Unknown("integer", f"{key}.count", None, instance)
         return Items((placeholder(kind.one, instance, f"{key}[]"),), (None,), (False,), count)
-    facts = {name: placeholder(one, instance, f"{key}.{name}") for name, one in kind.extra.items()}
+    fields = {name: placeholder(one, instance, f"{key}.{name}") for name, one in kind.fields.items()}
     if kind.kind in FILES:
-        return File(kind.kind, key, maker=instance, label=instance.model, facts=facts)
-    if kind.fields:
-        return {name: placeholder(one, instance, f"{key}.{name}") for name, one in kind.fields.items()}
-    return Unknown(kind.kind, key, None, instance)
+        return File(kind.kind, key, maker=instance, label=instance.model, facts=fields)
+    return fields or Unknown(kind.kind, key, _text_span(kind) if kind.kind == "string" else None, instance)
