@@ -152,14 +152,13 @@ class EditResults:
 
     async def _find(self, recipe: str, first: EditResult) -> EditOutput | None:
         """Returns the result of a recipe if one of its files still exists; None if it must be rendered again."""
-        found: EditResult | None = first
-        for n in count(1):
-            if found is None:
+        found, numbers = first, count(1)
+        while not await asyncio.to_thread(self._is_there, found):
+            further = await self._read(f"{recipe}-further-{next(numbers)}")
+            if further is None:
                 return None
-            if await asyncio.to_thread(self._is_there, found):
-                return EditOutput(first, self.located(found), is_new=False)
-            found = await self._read(f"{recipe}-further-{n}")
-        raise AssertionError("a count does not end")
+            found = further
+        return EditOutput(first, self.located(found), is_new=False)
 
     def _is_there(self, result: EditResult) -> bool:
         file = result.file
