@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -299,35 +299,26 @@ steps:
 """
 
 
-@in_flow_run
-async def test_a_late_run_and_its_resumed_attempt_keep_the_scheduled_date(rh: Emulator, tmp_path: Path) -> None:
-    flow = pipeline_flow(Pipeline.from_text(DATED))
-    rh.faults.add(Fault("submit", prompt="a second pier", kind="code", code="301", times=1))
-    late = datetime(2026, 3, 31, 23, 30, tzinfo=timezone(timedelta(hours=-3)))  # in UTC on the first of April
-    async with get_client() as client:
-        scheduled: State[Any] = Scheduled(scheduled_time=late)
-        run_id = (await client.create_flow_run(flow, parameters={"budget": 5}, state=scheduled)).id
-    with pytest.raises(PipelineIncomplete):
-        await rerun(flow, run_id)
-    out = tmp_path / "out"
-    assert [file.relative_to(out).as_posix() for file in out.glob("2*/*.png")] == ["2026-04-01/picture.png"]
-    await rerun(flow, run_id)
-    assert (out / "2026-04-01" / "other.png").is_file()
-    assert len(rh.recorder.paid) == 2
-
-
 @prefect.flow
 async def of_a_parent() -> None:
     await pipeline_flow(Pipeline.from_text(DATED))(budget=5)
 
 
 @in_flow_run
-async def test_a_pipeline_in_another_flow_has_the_scheduled_date_of_that_one(rh: Emulator, tmp_path: Path) -> None:
+async def test_a_late_run_and_its_resumed_attempt_keep_the_scheduled_date_of_the_outer_flow(
+    rh: Emulator, tmp_path: Path
+) -> None:
+    rh.faults.add(Fault("submit", prompt="a second pier", kind="code", code="301", times=1))
+    late = datetime(2026, 3, 31, 23, 30, tzinfo=timezone(timedelta(hours=-3)))  # in UTC on the first of April
     async with get_client() as client:
-        scheduled: State[Any] = Scheduled(scheduled_time=datetime(2026, 3, 31, tzinfo=UTC))
+        scheduled: State[Any] = Scheduled(scheduled_time=late)
         run_id = (await client.create_flow_run(of_a_parent, state=scheduled)).id
+    with pytest.raises(PipelineIncomplete):
+        await rerun(of_a_parent, run_id)
+    out = tmp_path / "out"
+    assert [file.relative_to(out).as_posix() for file in out.glob("2*/*.png")] == ["2026-04-01/picture.png"]
     await rerun(of_a_parent, run_id)
-    assert (tmp_path / "out" / "2026-03-31" / "picture.png").is_file()
+    assert (out / "2026-04-01" / "other.png").is_file()
     assert len(rh.recorder.paid) == 2
 
 
