@@ -11,6 +11,7 @@ from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.queries import has_ended
+from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.file_model import RUN_OPTIONS
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
@@ -22,6 +23,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.scope import end_run, new_run
 from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.pool_context import PoolContext
 
 
 async def run_locally(
@@ -47,9 +49,7 @@ async def run_locally(
     """
     params = dict(values)
     options = _options({name: params.pop(name) for name in RUN_OPTIONS if name in params})
-    credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
-    storage = pipeline.file.storage if options.storage is None else options.storage or None
-    accounts, store = await load_pool_context(credentials), await load_storage(storage)
+    accounts, store, credentials, _ = await open_places(pipeline, options)
     works = await LOOP.call(open_works(store, get_settings()))
     scope = new_run(works, pipeline.name)
     around = Surroundings(
@@ -66,6 +66,15 @@ async def run_locally(
     end = await run_pipeline(pipeline, params, options, around, reviewed=reviewed)
     await LOOP.call(end_run(scope, end.name))
     return end
+
+
+async def open_places(
+    pipeline: Pipeline, options: RunOptions
+) -> tuple[PoolContext, MediaStore, str | None, str | None]:
+    """Opens the accounts and the storage of a run, and returns them with the names of their blocks."""
+    credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
+    storage = pipeline.file.storage if options.storage is None else options.storage or None
+    return await load_pool_context(credentials), await load_storage(storage), credentials, storage
 
 
 def _options(given: Mapping[str, Any]) -> RunOptions:

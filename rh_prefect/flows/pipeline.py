@@ -22,12 +22,11 @@ from rh_prefect.flow_runs.flow import add_hooks, run_name
 from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
 from rh_prefect.flow_runs.queries import FlowScope, has_ended
-from rh_prefect.flows.local_pipeline import run_locally
+from rh_prefect.flows.local_pipeline import open_places, run_locally
 from rh_prefect.flows.pipeline_engine import PrefectEngine
 from rh_prefect.flows.pipeline_pages import PrefectPages
 from rh_prefect.flows.pipeline_parameters import docstring_of, signature_of
 from rh_prefect.json_snapshot import flaw_of
-from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.file_model import RUN_OPTIONS
 from rh_prefect.pipelines.known_works import open_records
@@ -43,7 +42,6 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Reuse
-from rh_prefect.works.pool_context import PoolContext
 from rh_prefect.works.run_ledger import RecordsLocation, note_location
 
 PipelineFlow = Flow[..., Coroutine[Any, Any, Any]]
@@ -239,15 +237,15 @@ async def run_in_flow(
 
 async def _surroundings(pipeline: files.Pipeline, options: RunOptions, scope: FlowScope) -> Surroundings:
     """Returns the surroundings of a run in a flow run."""
-    accounts, store, blocks = await _places(pipeline, options)
+    accounts, store, credentials, storage = await open_places(pipeline, options)
     # Without the notes of earlier attempts, their costs would not count in the budget.
     await LOOP.call(accounts.open(scope, store))
     works = await LOOP.call(open_works(store, get_settings()))
-    location = RecordsLocation(url=works.url, storage=blocks[1])
+    location = RecordsLocation(url=works.url, storage=storage)
     await LOOP.call(note_location(scope.journal, location))
     return Surroundings(
         accounts=accounts,
-        credentials=blocks[0],
+        credentials=credentials,
         store=store,
         works=works,
         scope=scope,
@@ -259,15 +257,6 @@ async def _surroundings(pipeline: files.Pipeline, options: RunOptions, scope: Fl
         is_scheduled=_is_scheduled(),
         date=_scheduled_date(),
     )
-
-
-async def _places(
-    pipeline: files.Pipeline, options: RunOptions
-) -> tuple[PoolContext, MediaStore, tuple[str | None, str | None]]:
-    """Opens the accounts and the storage of a run, and returns them with the names of their blocks."""
-    credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
-    storage = pipeline.file.storage if options.storage is None else options.storage or None
-    return await load_pool_context(credentials), await load_storage(storage), (credentials, storage)
 
 
 def _scheduled_date() -> str | None:
