@@ -94,7 +94,7 @@ class MaskedUrl:
 
 
 def mask_url(url: httpx.URL, *, key: SecretStr) -> MaskedUrl:
-    """Pairs a URL that contains the mask with the actual one, which contains the key."""
+    """Returns a URL with the mask for logs, together with the same URL with the key, which is sent."""
     shown = str(url)
     return MaskedUrl(shown, SecretStr(shown.replace(MASK, quote(key.get_secret_value(), safe=""), 1)))
 

@@ -163,7 +163,7 @@ class Problems:
         self._found: dict[tuple[str, int, int, str], Problem] = {}
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Returns the number of problems."""
         return len(self._found)
 
     def __iter__(self) -> Iterator[Problem]:

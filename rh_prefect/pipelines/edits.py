@@ -46,7 +46,7 @@ class Edit:
 
     name: str
     params: tuple[EditParam, ...]  # Its parameters, the one that it is about first
-    output: EditKind  # What it makes
+    output: EditKind  # The kind of its result
     length: Length = ""  # How long the result is
     facts: tuple[str, ...] = ()  # Further fields of the result for references, such as `starts`, a list of seconds
     extension: str = ""  # The extension of the result, unless the parameter `format` gives another one

@@ -47,7 +47,7 @@ _WHAT: Mapping[type[BaseModel], str] = {
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:
-    """Returns the keys of a model."""
+    """Returns the keys that a pydantic model accepts in a pipeline file."""
     return [info.alias or name for name, info in model.model_fields.items()]
 
 

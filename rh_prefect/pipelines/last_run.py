@@ -33,7 +33,7 @@ _OWN_NAMES = ("cli", "latest")
 
 
 class LastRun(BaseModel):
-    """The stored data of a run."""
+    """What is stored about a pipeline's last run; later plans are compared with it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

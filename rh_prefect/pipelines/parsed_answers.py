@@ -38,7 +38,7 @@ def shape_of(parse: Parse | None, *, at_most: int | None = None) -> str:
 
 
 def fits_shape(text: str, shape: str) -> bool:
-    """Returns whether a model's answer has a structure."""
+    """Returns whether a model's answer has the given structure; an empty `shape` allows any answer."""
     if not shape:
         return True
     parse = Parse.model_validate_json(shape)

@@ -444,7 +444,7 @@ class Steps:
 
 
 def answer_of(error: Exception) -> Answer:
-    """Returns the record of an answer for an error of a POST; `unknown` if the request may have arrived."""
+    """Returns the record for a POST that failed; its outcome is `unknown` if the request may have arrived."""
     match error:
         case ConnectFailed():
             return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.what or error.message, retry="throttled")

@@ -159,7 +159,7 @@ def naming_steps(step: Step, frame: Frame) -> list[PlannedStep]:
 
 
 def is_unmade(instances: Sequence[PlannedStep]) -> bool:
-    """Returns whether one of some steps has no result."""
+    """Returns whether at least one of the steps has yet to make its result."""
     return any(one.found not in "=x" for one in instances)
 
 

@@ -22,7 +22,7 @@ class NameClashes:
         self._users: dict[str, list[PlannedStep]] = defaultdict(list)
 
     def replace(self, old: Iterable[PlannedStep], new: Iterable[PlannedStep]) -> None:
-        """Replaces steps."""
+        """Replaces the steps whose file names are compared."""
         for one in old:
             for name in one.saved_names:
                 self._users[folded(name)].remove(one)

@@ -249,12 +249,12 @@ class PlannedStep:
     values: dict[str, Any] = field(default_factory=dict)
     # The parameters that are given, under their names in the request; files by content
     request: dict[str, Any] = field(default_factory=dict)
-    kind: str = ""  # What it makes
-    endpoint: str = ""  # Where the catalogue has its model
+    kind: str = ""  # The kind of its result
+    endpoint: str = ""  # The endpoint of its model
     at_most: int | None = None  # The most items of a list that `parse` reads
     is_pending: bool = False  # Whether a condition on it, or the list that it is an item of, is not known yet
     seconds: float | None = None  # How long the result is, if that is known or estimated
-    needs: Sequence[PlannedStep] = ()  # The steps that it takes something from
+    needs: Sequence[PlannedStep] = ()  # The steps whose results it uses
     # The steps that its conditions refer to, and those of its groups
     waits_for: Sequence[PlannedStep] = ()
     why: Sequence[dict[str, Any]] = ()  # What differs from the last run: `{param, was, is, from}`

@@ -154,7 +154,7 @@ class Calls:
 
     @staticmethod
     def _replace(calls: list[_Call], old: _Call | None, new: _Call | None) -> None:
-        """Replaces one call by another; adds it if `None` is replaced, and removes one if it is replaced by None."""
+        """Replaces a call by another; without `old`, adds the new call; without `new`, removes the old one."""
         at = len(calls) if old is None else calls.index(old)
         calls[at : at + 1] = [] if new is None else [new]
 

@@ -79,7 +79,7 @@ async def no_evidence(_flow_run: str) -> bool | None:
 
 
 class Waiting(Record):
-    """The record that a flow run waits for a work, or may pay for it."""
+    """The record of a flow run that waits for a work or may pay for it."""
 
     flow_run: str
     owner: Owner | None = None  # Its process; None for a suspended run, which has none

@@ -77,7 +77,7 @@ class GraphFields:
                     yield node_id, name
 
     def node_names(self) -> dict[str, str]:
-        """The classes of all nodes."""
+        """The class names of all nodes, by node id."""
         return {node_id: self._class(node_id) for node_id in self._graph}
 
     def _inputs(self, node_id: str) -> Mapping[str, Any]:
@@ -134,7 +134,7 @@ class AppFields:
         return (key for key in self._nodes if key[1] in SEEDS)
 
     def node_names(self) -> dict[str, str]:
-        """The classes of the app's nodes."""
+        """The class names of the app's nodes, by node id."""
         return {node.node_id: node.node_name for node in self._app.nodes if node.node_name}
 
 
