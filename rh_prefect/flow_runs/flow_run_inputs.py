@@ -29,7 +29,7 @@ class EntryRefused(JournalError):
 
 
 class FlowRunInputs:
-    """The entries of one flow run's log; they are repeated for `patience` seconds if the API does not respond."""
+    """The entries of one flow run's log; requests are repeated for `patience` seconds if the API does not respond."""
 
     def __init__(self, flow_run_id: UUID, patience: float) -> None:
         self._flow_run_id = flow_run_id
@@ -46,7 +46,10 @@ class FlowRunInputs:
         return True
 
     async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
-        """Reads the entries from a number to the end of its block; all entries if they are fewer than a page."""
+        """Reads the entries from a number to the end of its block, or all if they are fewer than a page.
+
+        Returns also whether later blocks may have more.
+        """
         page: Mapping[int, str] = {}
         if number == 1:
             # The API sorts by the time of creation, and clocks differ: a page's entries may have gaps.
@@ -59,7 +62,7 @@ class FlowRunInputs:
         return found or page, first + _BLOCK - 1 in found
 
     async def entry(self, number: int) -> str | None:
-        """Reads one entry."""
+        """Reads one entry; None if it does not exist."""
         name = _entry_name(number)
         try:
             return await self._ask(f"read {name}", lambda api: api.read_flow_run_input(self._flow_run_id, name))
@@ -108,8 +111,8 @@ def _entry_name(number: int) -> str:
 
 
 class _Exists(JournalError):
-    """The error for a key that already has a record."""
+    """The error for a number that already has an entry."""
 
 
 class _NotFound(JournalError):
-    """The error for a missing record or flow run; a reader of one record cannot distinguish the two."""
+    """The error for a missing entry or flow run; the API's answer is the same for both."""

@@ -140,7 +140,7 @@ async def _look_after(flow_run: FlowRun) -> list[Finding]:
 
 
 async def _of_jobs(flow_run: FlowRun, scope: FlowScope, report: CancelReport | None) -> list[Finding]:
-    """Handles the jobs of a run; `report` is of its cancellation, if it was cancelled."""
+    """Handles the jobs of a run; `report` is the report of its cancellation, if it was cancelled."""
     gate = asyncio.Semaphore(_AT_A_TIME)
 
     async def check(view: JobView, submit: Submit) -> Finding | None:
@@ -191,7 +191,7 @@ def _by_report(report: CancelReport, job: str, submit: Submit) -> _Judged:
 
 
 async def _collected(view: JobView, submit: Submit, scope: Scope, job: str, *, is_kept: bool) -> _Judged:
-    """Downloads the results of an ended task before its links expire; `is_kept` says that running tasks continue."""
+    """Downloads the results of an ended task before its links expire; `is_kept` also reports open tasks."""
     if submit.state == "ended":
         return await _bring(view, submit, scope)
     if not is_kept or submit.state not in ("open", "unknown", "ticket"):
