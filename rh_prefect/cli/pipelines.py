@@ -188,7 +188,7 @@ def selected_price(plan: Plan, selection: Selection) -> PriceRange:
         notes = [f"The selected steps cost least {least}, expected {expected}, most {most} {plan.currency}."]
         if missing := plan.out_of_reach(selection):
             (one, need), *more = missing
-            others = f" So do {len(more)} more." if more else ""
+            others = f" For the same reason, {len(more)} more fail." if more else ""
             notes += [f"{one.address} fails: it needs {need.address}, which has no result and is not selected.{others}"]
         plan.notes = [*plan.notes, *notes]
     return price

@@ -59,13 +59,13 @@ Reviewed = Annotated[
     Path | None,
     Parameter(
         name="--plan",
-        help="A reviewed plan, written by `rh-prefect plan FILE --out p.json`: pay for nothing beyond it.",
+        help="A reviewed plan, written by `rh-prefect plan FILE --out p.json`: the run pays only for its steps.",
     ),
 ]
 RequireNew = Annotated[bool, Parameter(help="Fail if no new result needs to be made.")]
 Dashboard = Annotated[
     bool,
-    Parameter(help="Run it as a flow; without PREFECT_API_URL on a Prefect server that stays until Ctrl-C."),
+    Parameter(help="Run the pipeline as a flow; without PREFECT_API_URL on a Prefect server that stays until Ctrl-C."),
 ]
 
 

@@ -58,7 +58,7 @@ def spend(
 
     store, found = asyncio.run(charges_of(storage, with_prefect=is_configured()))
     if not is_configured():
-        _note("jobs of flow runs are included by their results only, because PREFECT_API_URL is not set")
+        _note("of flow runs, only jobs with a stored result are included, because PREFECT_API_URL is not set")
     first, end = since.isoformat() if since else "", until.isoformat() if until else "a"  # after all digits
     here = [one for one in found.tasks if one.store == store.url and first <= one.at < end]
     when = (f" since {since}" if since else "") + (f" until {until}" if until else "")
@@ -75,7 +75,7 @@ def spend(
     others = sum(1 for one in found.tasks if one.store != store.url)
     if others:
         _note(
-            f"{others} task(s) of other storages are recorded too; select a storage with --storage, or set "
+            f"{others} task(s) of other storages are also recorded; select a storage with --storage, or set "
             "RH_STORAGE_URL"
         )
     if found.unread:

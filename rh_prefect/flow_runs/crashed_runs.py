@@ -96,7 +96,7 @@ async def _mark_crashed(rule: Rule, now: datetime) -> AsyncIterator[StoppedRun]:
         if state.is_running() and not await _is_silent(flow_run.id, since=now - silence, until=now):
             continue
         minutes = int((now - state.timestamp).total_seconds() // 60)
-        message = f"No sign of life; it was {state.name} for {minutes} minutes."
+        message = f"No sign of life: the run was {state.name} for {minutes} minutes."
         if await _set_state(flow_run, state, Crashed(message=message)):
             yield StoppedRun(flow_run.id, flow_run.name, f"was {state.name} without a sign of life: marked as crashed")
 
@@ -123,7 +123,7 @@ async def _run_again(rule: Rule, now: datetime, since: datetime) -> AsyncIterato
         if rule.attempts and attempts > rule.attempts:
             continue
         again = awaiting_retry()
-        again.message = "It crashed; the next attempt waits for what it has paid for."
+        again.message = "The run crashed; the next attempt waits for the tasks that are paid for."
         if await _set_state(flow_run, state, again):
             yield StoppedRun(flow_run.id, flow_run.name, f"had crashed in attempt {attempts}: scheduled again")
 

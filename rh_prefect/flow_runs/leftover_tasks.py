@@ -150,7 +150,7 @@ async def _of_jobs(flow_run: FlowRun, scope: FlowScope, report: CancelReport | N
                 judged = _by_report(report, job, submit) if report else None
                 judged = judged or await _collected(view, submit, scope, job, is_kept=report is None)
             except TransportError as error:
-                judged = "no answer", f"{error.message} It is tried again at the next reconciliation."
+                judged = "no answer", f"{error.message} The next run of `reconcile` tries again."
             except RunningHubError as error:
                 judged = "NOT collected", error.message
         return None if judged is None else _finding(flow_run, job, submit, judged)

@@ -131,7 +131,7 @@ class Resumer:
         tasks = len(watched.suspension.tasks)
         # First of all: it must not depend on whether this process can ask RunningHub.
         if datetime.now(UTC) >= watched.suspension.wake_by:
-            return f"the time is reached, and {len(watched.running)} of its {tasks} tasks may still be running"
+            return f"its longest suspension has ended, and {len(watched.running)} of its {tasks} tasks may still run"
         while watched.running and await _has_ended(run, watched, watched.running[-1], asks=asks):
             watched.running.pop()
         return None if watched.running else f"all of its {tasks} tasks have ended"
