@@ -176,7 +176,7 @@ def test_between_a_published_file_and_its_result(open_stage: Open, s3: S3Server)
 def test_while_the_film_is_cut(stage: FilmRun) -> None:
     child = stage.begin()
     scratch = Path(stage.env["TMPDIR"])
-    wait_until(lambda: list(scratch.glob("rh-film-*/*")))
+    wait_until(lambda: list(scratch.glob("rh-edit-*/*")))
     assert not stage.kill(child)
     assert len(stage.rh.recorder.paid) == sum(JOBS.values())
     stage.check(stage.finish(set()))
