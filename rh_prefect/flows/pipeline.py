@@ -250,7 +250,7 @@ async def _surroundings(pipeline: files.Pipeline, options: RunOptions, scope: Fl
         works=works,
         scope=scope,
         engine=PrefectEngine(),
-        pages=PrefectPages(),
+        pages=PrefectPages(tags=pipeline.file.tags),
         observer=run_observer(store),
         has_ended=has_ended,
         deployment=(deployment.name if deployment.id else None) or COMMAND_LINE,

@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -37,8 +38,11 @@ from rh_prefect.works.journal.costs_and_budget import Costs
 _log = logging.getLogger("rh_prefect")
 
 
+@dataclass(frozen=True, kw_only=True)
 class PrefectPages(Pages):
     """Shows a run in Prefect; see `rh_prefect.pipelines.run.surroundings.Pages`."""
+
+    tags: Sequence[str] = ()  # Those of the pipeline's file
 
     async def show_plan(self, plan: Plan) -> None:
         """Shows the plan with its prices and its graph as artifacts, and tags the flow run."""
@@ -49,7 +53,7 @@ class PrefectPages(Pages):
         picture = base64.b64encode(plan.svg().encode()).decode()
         graph = f"![graph](data:image/svg+xml;base64,{picture})"
         await artifacts.markdown(graph, what="graph", description="Steps and their prices")
-        await _tag(plan.pipeline)
+        await _tag(f"pipeline:{plan.pipeline}", *self.tags)
 
     def tell(self, what: What, *, pipeline: str, run: str, **payload: Any) -> None:
         """Emits `runninghub.pipeline.<what>`, related to the flow run; does nothing if no Prefect API is set."""
@@ -88,17 +92,17 @@ class PrefectPages(Pages):
         mark_reported()
 
 
-async def _tag(pipeline: str) -> None:
-    """Adds the tag `pipeline:<name>` to the current flow run; a failure does not stop the run."""
+async def _tag(*tags: str) -> None:
+    """Adds tags to the current flow run; a failure does not stop the run."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
-    flow_run, name = context.flow_run, f"pipeline:{pipeline}"
-    flow_run.tags = sorted({*flow_run.tags, name})
+    flow_run = context.flow_run
+    flow_run.tags = sorted({*flow_run.tags, *tags})
     try:
         await ask(lambda api: api.update_flow_run(flow_run.id, tags=flow_run.tags))
     except httpx.HTTPError as error:
-        _log.warning("The tag %s could not be added to the flow run: %s", name, error)
+        _log.warning("The tags %s could not be added to the flow run: %s", ", ".join(tags), error)
 
 
 MOST_SHOWN = 60

@@ -522,6 +522,7 @@ class PipelineFile(_Strict):
     version: Literal[1] = 1
     name: Text = ""
     description: Text = ""
+    tags: list[Text] = Field(default_factory=list)
     params: dict[str, Param] = Field(default_factory=dict)
     budget: Budget | None = None
     attempts: Whole | None = None

@@ -158,6 +158,7 @@ async def test_a_run_over_its_budget_emits_why(rh: Emulator) -> None:
 
 TAGGED = """
 name: tagged
+tags: [spring]
 steps:
   picture: {model: z-image/turbo, with: {prompt: a cup}}
   small: {edit: resize, with: {file: $(picture), width: 32, height: 32}}
@@ -170,7 +171,7 @@ async def test_a_run_has_tags_connected_task_runs_and_events(rh: Emulator) -> No
     tasks: list[TaskRun] = []
     async with get_client() as client:
         (flow_run,) = await client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=["pipeline:tagged"]))
+            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=["pipeline:tagged", "spring"]))
         )
         of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
         while sum(one.state is not None and one.state.is_completed() for one in tasks) < 2:
