@@ -103,7 +103,7 @@ async def collect(
         key=KEY,
         store=store_in(folder),
         lease=FileLease(host.download, host.query),
-        services=services(sleep=host.pause, jitter=lambda: 1.0, clock=lambda: host.now),
+        services=services(sleep=host.pause, jitter=lambda: 1.0, clock=lambda: 1e6 + host.now),
     )
     delivery = Delivery(folder / "parts", 300.0, **facts)
     record = None if first_time else await work.records.read_result(delivery.shape)

@@ -99,6 +99,7 @@ async def test_claims_are_listed_once_and_in_order(given: dict[str, Any]) -> Non
         await (await notes_of(run, work)).note_claim(n)
     await (await notes_of(run, "ef")).note_wait(1)
     assert await WorksLedger(run.scope).claims() == [("ab", 2), ("ab", 10), ("cd", 2)]
+    assert await WorksLedger(run.scope).unsettled() == [("ab", 2), ("ab", 10), ("cd", 2), ("ef", 1)]
     assert [view.key for view in await WorksLedger(run.scope).jobs() if view.submits] == [], (
         "a claim without an intent cost nothing"
     )

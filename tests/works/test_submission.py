@@ -353,7 +353,7 @@ async def test_an_intent_is_watched_for_its_limits_and_ten_seconds(
         nonlocal now
         now += seconds
 
-    steps = open_steps(sleep=sleep, clock=lambda: now)
+    steps = open_steps(sleep=sleep, clock=lambda: 1e6 + now)
     assert (await watched(steps)).state == "unknown"
     assert 100.0 < now <= 102.0
 

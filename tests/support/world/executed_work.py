@@ -247,7 +247,7 @@ class ExecutedWork:
         self.pauses.append(seconds)
 
     def _clock(self) -> float:
-        return self.seconds
+        return 1e6 + self.seconds
 
 
 class Lease:

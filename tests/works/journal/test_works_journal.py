@@ -221,7 +221,9 @@ async def test_a_run_writes_one_sign_of_life_for_all_its_works_while_one_of_them
             with signs_of_life(on_disk, "0190-b", every=0.01):
                 await until(file.exists)
             file.unlink()
-            await until(file.exists)
+            with signs_of_life(on_disk, "0190-c", every=3600):
+                await until(file.exists)
+            assert not file.with_name("c-alive.json").exists(), "the record of its waiter is the first sign"
 
     def is_written_no_more() -> bool:
         file.unlink(missing_ok=True)
