@@ -146,6 +146,7 @@ def mine(**facts: Any) -> Intent:
 
 
 async def submitted(steps: Steps, n: int = 1) -> Any:
+    await steps.note_claim(n)
     claimed = await steps.claim(n)
     assert claimed is not None
     return await steps.record_answer(claimed, n, await steps.post(claimed, n))
