@@ -143,6 +143,8 @@ def _say_report(report: BatchReport, watch: Watch, words: str, asked: Batch, *, 
             watch.say(f"{len(some) - _ROWS_PER_REASON} more rows: {reason}")
     watch.say(f"{report.batch}: {report}", style="bold")
     watch.say(f"each row: {report.csv_uri}")
+    if report.gallery:
+        watch.say(f"gallery: {report.gallery}")
     if report.not_started:
         selection = Selection(frozenset(asked.only), frozenset(asked.items), asked.sample)
         words = with_enough_budget(words, asyncio.run(_planned(asked)), selection)

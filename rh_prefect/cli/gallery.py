@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import webbrowser
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -43,7 +42,7 @@ def gallery(
             f"gallery: {place} and --storage {storage} are two places. Nothing was written. What to do: name one."
         )
     store, found, name = _found("gallery", place, storage, run)
-    pages = write_gallery(store, found, name=_page_name(name) if run else "index")
+    pages = write_gallery(store, found, name=name or "index")
     if serve:
         from rh_prefect.gallery.server import app_of
         from rh_prefect.gallery.server import serve as serve_pages
@@ -94,11 +93,7 @@ def _choice(store: MediaStore, found: Sequence[Entry], run: str, what: What | No
         raise InputError(f"open: the run {run} has made no video. What to do: use --as gallery.")
     if what != "gallery" and films and (what == "film" or len(films) == 1) and films[0].file:
         return "film", films[0].saved_as or films[0].file.uri
-    return "gallery", write_gallery(store, found, name=_page_name(run))[0]
-
-
-def _page_name(run: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", run)[:80]  # the name of a flow or a run may hold what a file's name cannot
+    return "gallery", write_gallery(store, found, name=run)[0]
 
 
 def _found(
@@ -106,8 +101,8 @@ def _found(
 ) -> tuple[MediaStore, Sequence[Entry], str]:
     """Returns the outputs of a storage, or of one run there, and the name of the run's report."""
     from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.gallery.entries import entries_of, saved_contents
-    from rh_prefect.gallery.reports import files_of, last_run, of_run, report_of, with_reports
+    from rh_prefect.cli.run_reports import files_of, last_run, of_run, report_of, with_reports
+    from rh_prefect.cli.stored_outputs import entries_of, saved_contents
     from rh_prefect.media.store import MediaStore
     from rh_prefect.works.journal.works_journal import records_url
 

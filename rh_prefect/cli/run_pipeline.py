@@ -258,6 +258,8 @@ def _say_result(result: PipelineResult, watch: Watch, again: _Again, *, is_faile
             if one is not None:
                 watch.say_output(f"{name}[{number + 1}]" if isinstance(value, list) else name, one)
     print(f"report: {result.report}")
+    if result.gallery:
+        print(f"gallery: {result.gallery}")
     command = again.run
     if is_failed and any(one.error == "BudgetExceeded" for one in result.steps):
         command = again.with_budget(command)

@@ -49,6 +49,7 @@ class Report:
     store: MediaStore | None  # Where the files are; None if it cannot be used
     outputs: Mapping[str, Any] = field(default_factory=dict)  # Files, texts and lists of them, by name
     table: str = ""  # The URI of the file with all steps
+    gallery: str = ""  # The URI of the page of the outputs
     choices: Sequence[str] = ()  # Paragraphs about the reviews that wait for a choice
 
     async def show(self, *, page: artifacts.Page | None = None) -> None:
@@ -85,8 +86,9 @@ class Report:
 
     def _place(self, store: MediaStore, links: Links) -> str:
         file = f" All steps: {links.to(self.table, 'report.csv')}." if self.table else ""
+        page = f" All outputs: {links.to(self.gallery, 'gallery')}." if self.gallery else ""
         days = "" if store.protocol == "file" else f" Links are valid for {LONGEST_LINK // 86400} days."
-        return f"Files: {links.to(store.url, store.url)}.{file}{days}"
+        return f"Files: {links.to(store.url, store.url)}.{file}{page}{days}"
 
     def _failures(self) -> Iterator[str]:
         """Yields each reason once, with the steps that failed for this reason."""

@@ -83,7 +83,7 @@ class PrefectPages(Pages):
         # A run has no table if the storage does not respond; then its outputs cannot be read either.
         outputs = end.result.outputs if table else {}
         choices = await choices_of(reviews, store) if reviews else []
-        await Report(end.message, rows, store, outputs, table, choices).show()
+        await Report(end.message, rows, store, outputs, table, end.result.gallery, choices).show()
         made = {file: one for one in rows if one.state == "made" for file in one.files}
         # The job that has made a file has emitted its asset under the name made of the content.
         for _, file in values_in(end.result.outputs):

@@ -1,1 +1,1 @@
-"""Writes a page of the pictures, videos, sounds and texts of a storage's jobs and edits."""
+"""Writes pages of pictures, videos, sounds and texts, with links to the files."""

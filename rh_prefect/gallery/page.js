@@ -17,7 +17,11 @@ function card(entry) {
   const made = make("button", undefined, { className: "card", type: "button" });
   const poster = make("div", undefined, { className: "poster" });
   if (entry.poster) poster.append(make("img", undefined, { src: entry.poster, alt: "", loading: "lazy", decoding: "async" }));
-  else if (entry.reason || entry.text) poster.append(make("pre", (entry.reason || entry.text).slice(0, 400)));
+  else if (entry.kind === "image" && entry.state === "whole") {
+    const whole = make("img", undefined, { src: entry.src, alt: "", loading: "lazy", decoding: "async" });
+    whole.onerror = () => whole.replaceWith(make("span", SIGNS.image));
+    poster.append(whole);
+  } else if (entry.reason || entry.text) poster.append(make("pre", (entry.reason || entry.text).slice(0, 400)));
   else poster.append(make("span", SIGNS[entry.kind] || SIGNS.other));
   const length = entry.length ? `${entry.length.toFixed(1)} s` : "";
   if (entry.reason) poster.append(make("em", "✗ failed"));

@@ -6,7 +6,10 @@ import base64
 import hashlib
 import json
 import logging
+import math
+import re
 import shutil
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,6 +23,7 @@ from rh_prefect.display_names import size_text
 from rh_prefect.errors import RunningHubError
 from rh_prefect.gallery.entries import Entry
 from rh_prefect.gallery.glb_picture import glb_picture
+from rh_prefect.local_files import atomic_path
 from rh_prefect.media.edit.frames_and_thumbnails import thumbnail
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import LONGEST_LINK, MediaStore
@@ -38,19 +42,28 @@ _AT_ONCE = 4
 _log = logging.getLogger("rh_prefect")
 
 
-def write_gallery(store: MediaStore, entries: Sequence[Entry], *, name: str = "index") -> list[str]:
-    """Writes the pages of a gallery into a storage, and returns their names."""
+def write_gallery(
+    store: MediaStore, entries: Sequence[Entry], *, name: str = "index", seconds: float = math.inf
+) -> list[str]:
+    """Writes the pages of a gallery into a storage, with small pictures that are made in at most `seconds`.
+
+    Returns their names.
+    """
+    until = time.monotonic() + seconds
+    name = re.sub(r"[^\w.-]+", "-", name)[:80]  # the name of a flow or a run may hold what a file's name cannot
     parts = [entries[start : start + ON_A_PAGE] for start in range(0, len(entries), ON_A_PAGE)] or [[]]
     names = [f"{name}.html", *(f"{name}-{number}.html" for number in range(2, len(parts) + 1))]
     for number, part in enumerate(parts):
-        page = _page(store, part, names, number, total=len(entries))
+        page = _page(store, part, names, number, total=len(entries), until=until)
         store.write_bytes(f"{FOLDER}/{names[number]}", page.encode())
     return [f"{FOLDER}/{one}" for one in names]
 
 
-def _page(store: MediaStore, entries: Sequence[Entry], names: Sequence[str], number: int, *, total: int) -> str:
+def _page(
+    store: MediaStore, entries: Sequence[Entry], names: Sequence[str], number: int, *, total: int, until: float
+) -> str:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        shown = list(pool.map(partial(_shown, store), entries))
+        shown = list(pool.map(partial(_shown, store, until), entries))
     about = f"{total} output{'' if total == 1 else 's'} of {store.url}."
     if store.protocol != "file":
         about += f" The links to files are valid for {LONGEST_LINK // 86400} days."
@@ -84,7 +97,7 @@ _AS_IT_IS = (
 """Fields of an entry with the same name on the page."""
 
 
-def _shown(store: MediaStore, entry: Entry) -> dict[str, Any]:
+def _shown(store: MediaStore, until: float, entry: Entry) -> dict[str, Any]:
     file = entry.file
     shown = {name: getattr(entry, name) for name in _AS_IT_IS} | {
         "run_name": entry.run_name or entry.flow,
@@ -104,7 +117,7 @@ def _shown(store: MediaStore, entry: Entry) -> dict[str, Any]:
             "sha": file.sha256,
             "length": file.seconds,
             "size": f"{shape}{size_text(file.size)}",
-            "poster": _poster(store, file),
+            "poster": _poster(store, file, until),
         }
     return shown
 
@@ -114,9 +127,9 @@ def _link(store: MediaStore, name: str) -> str:
     return f"../{quote(name)}" if store.protocol == "file" else store.link(name, seconds=LONGEST_LINK) or ""
 
 
-def _poster(store: MediaStore, file: Media) -> str:
-    """Returns a small picture of a file as a data URL, and stores it; empty if there is none."""
-    if file.kind not in ("image", "video", "3d") or file.defect is not None:
+def _poster(store: MediaStore, file: Media, until: float) -> str:
+    """Returns a small picture of a file as a data URL, and stores it; empty if there is none, or no time for it."""
+    if file.kind not in ("image", "video", "3d") or file.defect is not None or time.monotonic() > until:
         return ""
     name = f"{FOLDER}/posters/{file.sha256}.jpg"
     try:
@@ -124,11 +137,22 @@ def _poster(store: MediaStore, file: Media) -> str:
             picture = store.read_bytes(name)
         else:
             picture = _shape(store, file) if file.kind == "3d" else _small(store, file.uri)
-            store.write_bytes(name, picture)
+            _keep(store, name, picture)
     except (RunningHubError, OSError, ValueError) as error:
         _log.info("No small picture of %s is shown: %s", file.uri, error)
         return ""
     return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+
+
+def _keep(store: MediaStore, name: str, picture: bytes) -> None:
+    """Stores a small picture; in a folder without a sync to the disk, which takes longer than making it."""
+    if store.protocol != "file":
+        store.write_bytes(name, picture)
+        return
+    path = Path(store.uri(name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path, durable=False) as part:
+        part.write_bytes(picture)
 
 
 def _shape(store: MediaStore, file: Media) -> bytes:

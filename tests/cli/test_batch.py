@@ -60,6 +60,7 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
     assert len(rh.recorder.paid) == 3
     assert {one.payload["aspectRatio"] for one in rh.recorder.paid} == {"1:1"}
     report = Path(re.findall(r"each row: (.*)", second.stdout)[0])
+    assert Path(re.findall(r"gallery: (.*)", second.stdout)[0]).is_file()
     assert report.is_relative_to(tmp_path / "batch")
     assert re.findall(r",(made|reused),", report.read_text()) == ["reused", "reused", "made"]
     assert sorted(path.name for path in (tmp_path / "batch" / "batches").glob("*/*")) == [

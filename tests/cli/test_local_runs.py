@@ -90,6 +90,7 @@ def test_a_run_with_one_invalid_row_prints_the_outputs_of_the_others(terminal: T
     assert re.search(r"^cups\[1\]: /.*[0-9a-f]{64}\.png$", said, re.MULTILINE), said
     assert "nothing is paid for twice" not in said
     assert "After a correction, pay only for what is missing: rh-prefect run cups.yaml --set cups=cups.csv" in said
+    assert re.search(r"^gallery: /.*/gallery/run-.*\.html$", said, re.MULTILINE), said
     assert "\nopen it: rh-prefect open " in said
 
 

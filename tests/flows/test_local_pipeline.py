@@ -120,6 +120,8 @@ async def test_the_report_of_an_interrupted_run_has_all_steps(rh: Emulator) -> N
     (report,) = Path(get_settings().storage_url).glob("runs/*/report.csv")
     states = [(row["step"], row["state"]) for row in csv.DictReader(report.open())]
     assert states == [("sign", "made"), ("clip", "unfinished")]
+    (page,) = report.parents[2].glob("gallery/*.html")
+    assert (page.stem, '"label": "sign"' in page.read_text()) == (report.parent.name, True)
 
 
 async def test_a_run_says_at_its_start_that_its_budget_is_below_the_expected_price(

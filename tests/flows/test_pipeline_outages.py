@@ -83,4 +83,5 @@ async def test_a_run_whose_report_cannot_be_written_says_what_it_made_and_paid(
         state, result = await again
         assert state.is_completed(), state.message
         assert Path(result.report).is_file()
+        assert Path(result.gallery).is_file()
         assert len(rh.recorder.paid) == 2

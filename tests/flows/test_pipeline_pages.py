@@ -173,11 +173,13 @@ async def test_a_report_names_each_reason_once_and_shows_the_failed_steps_first(
     long = "the content check refused it | What to do: change the <prompt> " + "Füße " * 2_000
     failed = [StepReport(step=f"each[{n}].clip", model="kling", state="failed", reason=long) for n in range(299)]
     made = StepReport(step="first", model="kling", state="made", cost="1 task of unknown cost", files=("/a/first.mp4",))
-    text = await page_of(Report("All.", [made, *failed], store, table="/a/report.csv").show, "report")
+    text = await page_of(
+        Report("All.", [made, *failed], store, table="/a/report.csv", gallery="/a/b.html").show, "report"
+    )
     assert "Not shown: 100 of 300 steps." in text
     assert text.count("Füße " * 1_000) == 1
     assert "**each\\[0\\].clip, each\\[1\\].clip, each\\[2\\].clip and 296 more**: the content" in text
-    assert "[report.csv](<file:///a/report.csv>)" in text
+    assert "All steps: [report.csv](<file:///a/report.csv>). All outputs: [gallery](<file:///a/b.html>)." in text
     rows = [line for line in text.splitlines() if line.startswith("| each")]
     assert len(rows) == 200
     assert max(len(part) for row in rows for part in row.replace("|", "<br>").split("<br>")) < 60

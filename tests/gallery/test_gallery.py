@@ -14,11 +14,12 @@ from PIL import Image
 
 from rh_prefect import models
 from rh_prefect.cli.gallery import gallery, open_
+from rh_prefect.cli.stored_outputs import entries_of
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError
 from rh_prefect.flows.batch.run import WrittenBatch
 from rh_prefect.flows.local_pipeline import run_locally
-from rh_prefect.gallery.entries import Entry, entries_of
+from rh_prefect.gallery.entries import Entry
 from rh_prefect.gallery.pages import ON_A_PAGE, write_gallery
 from rh_prefect.gallery.server import app_of
 from rh_prefect.media.media import Media
@@ -178,6 +179,45 @@ async def test_the_film_of_a_run_is_opened_and_its_report_and_gallery_where_they
     assert len({one["run"] for one in entries}) == 1
     assert store_name(film.uri) in [one["saved_as"] for one in entries]
     assert len(rh.recorder.paid) == 2
+
+
+async def test_a_run_ends_with_a_page_of_its_outputs(rh: Emulator, tmp_path: Path) -> None:
+    """The second run pays for nothing, takes the small pictures of the first one, and has a page of its own."""
+    rh.faults.add(Fault("submit", kind="code", code="1007", message="no such sign", prompt="a sign"))
+    text = f"{FILM.partition('outputs:')[0]}  bad: {{model: z-image/turbo, with: {{prompt: a sign}}}}\n"
+    kept: dict[str, int] = {}
+    for _ in range(2):
+        result = (await run_locally(Pipeline.from_text(text), {"budget": 5})).result
+        assert Path(result.gallery) == tmp_path / "out" / "gallery" / f"{Path(result.report).parent.name}.html"
+        entries = {one["label"]: one for one in data_of(Path(result.gallery).read_text())["entries"]}
+        assert {one["label"] for one in entries.values() if one["poster"]} == {"photo", "clip", "film", "sheet"}
+        assert (entries["photo"]["cost"], entries["photo"]["prompt"]) == ("0.04 CNY", "a lighthouse")
+        assert entries["clip"]["sources"] == [entries["photo"]["sha"]]
+        assert entries["film"]["saved_as"].startswith("films/")
+        assert (entries["bad"]["state"], "no such sign" in entries["bad"]["reason"]) == ("failed", True)
+        pictures = {one.name: one.stat().st_mtime_ns for one in (tmp_path / "out" / "gallery" / "posters").iterdir()}
+        assert kept in ({}, pictures)
+        kept = pictures
+    assert len(rh.recorder.paid) == 2
+
+
+async def test_a_run_ends_well_if_its_page_cannot_be_written(
+    rh: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "gallery").write_text("a file in place of the folder")
+    end = await run_locally(Pipeline.from_text(PIPELINE), {})
+    assert (end.is_failed, end.result.gallery) == (False, "")
+    assert "The page of this run's outputs was not written" in caplog.text
+    assert len(rh.recorder.paid) == 1
+
+
+def test_pictures_are_made_for_a_limited_time(tmp_path: Path) -> None:
+    store = MediaStore(tmp_path)
+    media = store.publish(samples.png(tmp_path / "a.png"), "b.png").model_copy(update={"uri": "b.png"})
+    (page,) = write_gallery(store, [Entry("m", "1", file=media)], seconds=0)
+    (entry,) = data_of(store.read_bytes(page).decode())["entries"]
+    assert (entry["poster"], entry["src"]) == ("", "../b.png")
 
 
 def store_name(uri: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,10 +11,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from rh_prefect.emulator import Emulator
+from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.gallery.entries import Entry
 from rh_prefect.gallery.pages import ON_A_PAGE, write_gallery
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.settings import get_settings
 from tests.support.samples import media as samples
 from tests.support.servers.browser import PROGRAM, Page, browser
 
@@ -168,6 +173,23 @@ def test_what_a_film_was_made_from_is_one_click_away(page: Page, store: MediaSto
     page.ask("document.querySelector('#facts .card').click()")
     page.until("document.querySelector('#stage img').naturalWidth")
     assert page.ask("document.querySelector('#facts h3').textContent") == "Used in"
+
+
+def test_the_page_of_a_run_shows_a_file_itself_where_there_was_no_time_for_a_small_picture(
+    page: Page, rh: Emulator
+) -> None:
+    text = "steps: {sign: {model: z-image/turbo, with: {prompt: <b>a sign</b>}}}"
+    result = asyncio.run(run_locally(Pipeline.from_text(text), {})).result
+    page.open(Path(result.gallery).as_uri())
+    page.until("document.querySelector('.card img').naturalWidth")
+    assert page.ask("document.querySelector('.card span').textContent") == "<b>a sign</b>"
+    store = MediaStore(get_settings().storage_url)
+    (file,) = result.steps[0].files
+    name = str(store.name_of(file))
+    media = store.describe(Path(file), name).model_copy(update={"uri": name})
+    for one, seen in ((media, "img"), (media.model_copy(update={"uri": "gone.png"}), "span")):
+        page.open(Path(store.uri(write_gallery(store, [Entry("m", "1", file=one)], seconds=0)[0])).as_uri())
+        page.until(f"document.querySelector('.poster {seen}')")
 
 
 @pytest.mark.parametrize("width", [400, 1000, 1440])

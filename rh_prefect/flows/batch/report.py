@@ -63,6 +63,7 @@ class BatchReport(BaseModel):
         rows: Every row.
         costs: The total cost of this run.
         csv_uri: The address of the report of all steps, a table.
+        gallery: The address of the page of its outputs; empty if there are none, or more than 1,000.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -71,6 +72,7 @@ class BatchReport(BaseModel):
     rows: tuple[RowResult, ...]
     costs: Costs
     csv_uri: str = ""
+    gallery: str = ""
 
     @classmethod
     def of(cls, result: PipelineResult, made: BatchFile) -> BatchReport:
@@ -83,7 +85,7 @@ class BatchReport(BaseModel):
             _row(number, steps[number], made.steps, results[number - 1] if number <= len(results) else None)
             for number in sorted(steps)
         )
-        return cls(batch=made.name, rows=rows, costs=result.costs, csv_uri=result.report)
+        return cls(batch=made.name, rows=rows, costs=result.costs, csv_uri=result.report, gallery=result.gallery)
 
     def _repr_html_(self) -> str:
         """Shows the results of the rows in a notebook."""

@@ -31,6 +31,7 @@ from rh_prefect.pipelines.run.result import (
     summary,
 )
 from rh_prefect.pipelines.run.reviews import waiting_reviews
+from rh_prefect.pipelines.run.run_gallery import write_run_gallery
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.pipelines.run.surroundings import Pages
@@ -60,6 +61,7 @@ async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name:
     uri = report_name(name)
     away = away or await _store_error(lambda: LOOP.call(write_table(run.services.store, uri, rows)))
     uri = "" if away is not None else run.services.store.uri(uri)
+    gallery = await asyncio.to_thread(write_run_gallery, run, steps, name=name) if uri else ""
     saved = outcome.named
     result = PipelineResult(
         pipeline=run.plan.pipeline,
@@ -71,6 +73,7 @@ async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name:
         open_costs=outcome.open_costs,
         new=sum(one.state == "made" for one in steps),
         report=uri,
+        gallery=gallery,
         takes=dict(run.plan.new_takes),
     )
     reviews = waiting_reviews(run.plan.instances) if uri else []
@@ -93,8 +96,9 @@ async def report_of_interrupted(run: StepScheduler, name: str) -> None:
     run.is_interrupted = True
     await run.look_again()
     by_step, other_costs = run.costs_by_step()
-    rows = (*_steps(run, by_step), *_others(other_costs))
-    await LOOP.call(write_table(run.services.store, report_name(name), rows))
+    steps = _steps(run, by_step)
+    await LOOP.call(write_table(run.services.store, report_name(name), (*steps, *_others(other_costs))))
+    await asyncio.to_thread(write_run_gallery, run, steps, name=name)
 
 
 async def _store_error(make: Callable[[], Awaitable[Any]]) -> RunningHubError | None:

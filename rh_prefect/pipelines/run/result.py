@@ -84,6 +84,7 @@ class PipelineResult(BaseModel):
         open_costs: The sum of their prices.
         new: The number of steps whose result this run made.
         report: The address of the report, a CSV file.
+        gallery: The address of the page of its outputs; empty if there are none, or more than 1,000.
         takes: The chosen take of each step that was made again, by address.
     """
 
@@ -98,6 +99,7 @@ class PipelineResult(BaseModel):
     open_costs: Costs = Costs()
     new: int
     report: str = ""
+    gallery: str = ""
     takes: dict[str, int] = {}
 
     def __getitem__(self, name: str) -> Any:

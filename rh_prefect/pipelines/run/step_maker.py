@@ -87,6 +87,7 @@ class StepMaker:
             record.texts,
             record.value,
             record.cost,
+            record.currency or "",
             task_id=record.task_id,
             counts_as=counts_as(record, result.files),
         )

@@ -1,0 +1,89 @@
+"""Writes the page of a run's outputs at its end, from the run's plan: reads nothing but pictures and videos."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from rh_prefect.display_names import beginning_of_prompt
+from rh_prefect.gallery.entries import Entry, contents_in, shortened_params
+from rh_prefect.gallery.pages import ON_A_PAGE, write_gallery
+from rh_prefect.pipelines.plan.planned_steps import KnownWork, PlannedStep
+from rh_prefect.pipelines.run.result import StepReport
+from rh_prefect.pipelines.run.step_scheduler import StepScheduler
+
+_SECONDS = 3.0
+"""Maximum seconds for small pictures; the page shows later images by their files, and later videos by a sign."""
+
+_SECONDS_OF_NOTHING_NEW = 0.5
+"""The same for a run that has made nothing new, whose small pictures mostly exist."""
+
+_PROMPT_SHOWN = 200
+_log = logging.getLogger("rh_prefect")
+
+
+def write_run_gallery(run: StepScheduler, steps: Sequence[StepReport], *, name: str) -> str:
+    """Writes the page `gallery/<name>.html` of the outputs and the failed steps of a run.
+
+    Returns its address; empty if there are no outputs, more than a page shows, or if it cannot be written.
+    """
+    store = run.services.store
+    entries = list(_entries(run, steps, name))
+    if not 0 < len(entries) <= ON_A_PAGE:
+        return ""
+    try:
+        seconds = _SECONDS if run.outcome.new_steps else _SECONDS_OF_NOTHING_NEW
+        (page,) = write_gallery(store, entries, name=name, seconds=seconds)
+        return store.uri(page)
+    except Exception as error:  # the run is complete and paid, whatever is wrong with a page
+        _log.warning(
+            "The page of this run's outputs was not written, all else was: %s What to do: rh-prefect gallery --run %s",
+            error,
+            name,
+        )
+        return ""
+
+
+def _entries(run: StepScheduler, steps: Sequence[StepReport], name: str) -> Iterator[Entry]:
+    details = run.services.runner.scope.details
+    for one, row in zip(run.plan.instances, steps, strict=True):
+        entry = Entry(
+            model=one.model,
+            request=one.address,  # of which all takes are shown side by side
+            prompt=beginning_of_prompt(one.request, _PROMPT_SHOWN),
+            label=one.address,
+            run_name=details.get("flow_run_name", ""),
+            flow=run.plan.pipeline,
+            run=details.get("flow_run", name),
+        )
+        if row.state == "failed":
+            yield replace(entry, task=" ".join(row.tasks[:1]), cost=row.cost, reason=row.reason)
+        for work in one.works:
+            if work.known is not None and work.known.state == "=":
+                yield from _of_work(run, replace(entry, take=work.take), one, work.known)
+
+
+def _of_work(run: StepScheduler, entry: Entry, one: PlannedStep, known: KnownWork) -> Iterator[Entry]:
+    store, seed = run.services.store, one.request.get("seed")
+    age = 0.0 if one.address in run.outcome.new_steps else known.age
+    entry = replace(
+        entry,
+        task=known.task_id,
+        params=shortened_params(one.request),
+        sources=contents_in(one.request),
+        seed=seed if isinstance(seed, int) else None,
+        cost="" if known.cost is None else f"{known.cost} {known.currency}".strip(),
+        at="" if age is None else (datetime.now(UTC) - timedelta(seconds=age)).isoformat(),
+    )
+    for file in known.outputs:
+        saved = run.outcome.named.get(file.sha256)
+        if (place := store.name_of(file.uri)) is not None:
+            yield replace(
+                entry,
+                file=file.model_copy(update={"uri": place}),
+                saved_as="" if saved is None else store.name_of(saved.uri) or "",
+            )
+    for text in () if known.outputs else known.texts:
+        yield replace(entry, text=text)
