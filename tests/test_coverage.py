@@ -111,7 +111,7 @@ def test_client_methods_are_named_and_none_is_left_out() -> None:
     assert hasattr(progress, "watch_progress")
     # The larger machine has the same methods as the smaller one.
     there = {method for method in methods() if not method.startswith("client.comfy_plus.")}
-    assert there | {"client.progress.watch_progress", "client.comfy_plus.prompt"} == here
+    assert there | {"client.progress.watch_progress", "client.comfy_plus.submit"} == here
 
 
 def test_tasks_are_named_and_none_is_left_out() -> None:

@@ -21,7 +21,7 @@ from rh_prefect.client.wire.account_and_files import (
     ResourceVersion,
     Upload,
 )
-from rh_prefect.client.wire.apps_and_comfyui import (
+from rh_prefect.client.wire.apps import (
     App,
     AppListing,
     AppNode,
@@ -57,10 +57,6 @@ __all__ = [
     "AssetGroup",
     "AssetKind",
     "Client",
-    "ComfyFile",
-    "ComfyPrompt",
-    "ComfyQueue",
-    "ComfyRun",
     "Download",
     "Failure",
     "NativeSubmit",

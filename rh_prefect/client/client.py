@@ -17,7 +17,7 @@ from rh_prefect.client import responses
 from rh_prefect.client.assets import Assets
 from rh_prefect.client.download import Progress, download, is_data_url, write_data
 from rh_prefect.client.endpoint_groups import Apps, Platform, QuickCreate, Webhooks, Workflows, upload_lora
-from rh_prefect.client.native_comfyui import NativeProxy, NativeTasks
+from rh_prefect.client.native_comfyui import NativeProxy
 from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.session import PACE_SECONDS, V1_KEY, Session
 from rh_prefect.client.upload_body import FileBody
@@ -103,7 +103,6 @@ class Client:
         self.assets = Assets(self._session)
         self.comfy = NativeProxy(self._session, "proxy")
         self.comfy_plus = NativeProxy(self._session, "proxy-plus")
-        self._machines = (NativeTasks(self.comfy), NativeTasks(self.comfy_plus))
 
     def __repr__(self) -> str:
         return f"<Client site={self.site!r} account={self.account_id!r}>"
@@ -270,15 +269,15 @@ class Client:
             StoreError: The bytes cannot be written.
         """
         if (machine := self._machine_of(url)) is not None:
-            return await machine.comfy.fetch(url, to)
+            return await machine.fetch(url, to)
         if is_data_url(url):
             return await asyncio.to_thread(write_data, url, to)
         async with self._session.downloads:
             return await download(self._session.pools.files, url, to, progress=progress)
 
-    def _machine_of(self, name: str) -> NativeTasks | None:
+    def _machine_of(self, name: str) -> NativeProxy | None:
         """Returns the native proxy's machine of an endpoint, task or URL; None if there is none."""
-        return next((machine for machine in self._machines if machine.owns(name)), None)
+        return next((machine for machine in (self.comfy, self.comfy_plus) if machine.owns(name)), None)
 
     async def aclose(self) -> None:
         """Closes every connection."""

@@ -1,4 +1,4 @@
-"""ComfyUI's own API, with the key in the path: sent once where it costs, seen nowhere."""
+"""Graphs on ComfyUI's own API, under the names that all tasks have: sent once where it costs, the key seen nowhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.client import Client, ComfyFile
+from rh_prefect.client import Client, TaskView, Upload, is_task_id
 from rh_prefect.errors import (
     Busy,
     InputError,
@@ -20,10 +20,29 @@ from rh_prefect.errors import (
     RequestRejected,
     ResponseLost,
     RunningHubError,
+    TaskNotFound,
 )
 from tests.client.conftest import KEY
-from tests.support.samples.comfyui_answers import ENTRY, FILE, GRAPH, PROMPT
-from tests.support.servers.scripted_server import Step, WireServer, cut, reply, stall
+from tests.support.servers.scripted_server import Body, Step, WireServer, cut, reply, stall
+
+GRAPH = {"3": {"class_type": "KSampler", "inputs": {"seed": 7, "model": ["4", 0]}}}
+PROMPT = "8f1c-44"
+ENTRY: dict[str, Any] = {
+    "prompt": [1, PROMPT, GRAPH, {}, ["9"]],
+    "outputs": {
+        "9": {
+            "images": [{"filename": "Comfy UI_00001_.png", "subfolder": "a/b", "type": "output"}],
+            "animated": [False],
+        },
+        "12": {"gifs": [{"filename": "v.mp4"}], "text": ["words"]},
+    },
+    "status": {"status_str": "success", "completed": True, "messages": [["execution_start", {}]]},
+}
+"""What the history says of the graph."""
+
+TASK = f"proxy.{PROMPT}"
+QUEUE = {"queue_running": [[3, PROMPT, GRAPH, {}, ["9"]]], "queue_pending": [[4, "other"]]}
+FILE = "view?filename=Comfy+UI_00001_.png&subfolder=a%2Fb&type=output"
 
 
 @pytest.fixture(autouse=True)
@@ -35,23 +54,17 @@ async def no_key_is_told(client: Client, caplog: pytest.LogCaptureFixture) -> As
 
 
 @pytest.mark.parametrize("family", ["proxy", "proxy-plus"])
-async def test_a_prompt(family: str, client: Client, wire: WireServer, caplog: pytest.LogCaptureFixture) -> None:
-    wire.plays(reply({"prompt_id": PROMPT, "number": 1, "node_errors": {}}))
-    comfy = client.comfy if family == "proxy" else client.comfy_plus
-    taken = await comfy.prompt(GRAPH, client_id="me")
-    [asked] = wire.asked
-    assert (asked.method, asked.path) == ("POST", f"/{family}/{KEY}/prompt")
-    assert asked.json == {"prompt": GRAPH, "client_id": "me"}
-    assert "authorization" not in asked.headers
-    assert (taken.prompt_id, taken.node_errors) == (PROMPT, {})
-    assert f"/{family}/***/prompt" in caplog.text
-
-
-async def test_a_prompt_that_runs_in_part_names_its_nodes(client: Client, wire: WireServer) -> None:
+async def test_a_submit(family: str, client: Client, wire: WireServer, caplog: pytest.LogCaptureFixture) -> None:
     errors = {"3": {"errors": [{"message": "Required input is missing", "details": "model"}], "class_type": "KSampler"}}
-    wire.plays(reply({"prompt_id": PROMPT, "node_errors": errors}))
-    taken = await client.comfy.prompt(GRAPH)
-    assert taken.node_errors == {"3": "KSampler: Required input is missing: model"}
+    wire.plays(reply({"prompt_id": PROMPT, "number": 1, "node_errors": errors}))
+    view = await client.submit(f"/{family}", {"prompt": GRAPH}, webhook_url="https://hooks.example.net")
+    assert (view.task_id, view.status) == (f"{family}.{PROMPT}", "QUEUED")
+    assert view.node_errors == {"3": "KSampler: Required input is missing: model"}
+    [asked] = wire.asked
+    assert (asked.method, asked.path, asked.json) == ("POST", f"/{family}/{KEY}/prompt", {"prompt": GRAPH})
+    assert "authorization" not in asked.headers
+    assert f"/{family}/***/prompt" in caplog.text
+    assert is_task_id(view.task_id)
 
 
 INVALID = {
@@ -69,12 +82,12 @@ REFUSED: list[tuple[Step, type[RunningHubError], str]] = [
 
 
 @pytest.mark.parametrize(("step", "error", "words"), REFUSED)
-async def test_a_refused_prompt(
+async def test_a_refused_graph(
     step: Step, error: type[RunningHubError], words: str, client: Client, wire: WireServer
 ) -> None:
     wire.plays(step)
     with pytest.raises(error, match=words) as caught:
-        await client.comfy.prompt(GRAPH)
+        await client.submit("/proxy", {"prompt": GRAPH})
     assert KEY not in repr(caught.value)
     assert len(wire.asked) == 1
 
@@ -87,80 +100,106 @@ async def test_a_lost_answer_is_unknown_and_nothing_is_sent_again(
 ) -> None:
     wire.plays(step)
     with pytest.raises(ResponseLost, match=r"prompt to ComfyUI at /proxy: .*may exist and be paid for"):
-        await limited.comfy.prompt(GRAPH)
+        await limited.submit("/proxy", {"prompt": GRAPH})
     assert len(wire.asked) == 1
 
 
-async def test_a_graph_that_cannot_be_written_is_not_sent(client: Client, wire: WireServer) -> None:
+@pytest.mark.parametrize("payload", [{}, {"prompt": "{}"}, {"prompt": {"3": object()}}])
+async def test_what_is_no_graph_is_not_sent(payload: dict[str, object], client: Client, wire: WireServer) -> None:
     with pytest.raises(InputError, match="Nothing was sent"):
-        await client.comfy.prompt({"3": object()})
+        await client.submit("/proxy", payload)
     assert wire.asked == []
 
 
-async def test_the_history_of_a_run(client: Client, wire: WireServer) -> None:
-    wire.plays(cut(), reply({PROMPT: ENTRY}))
-    run = await client.comfy.history(PROMPT)
-    assert wire.paths == [f"/proxy/{KEY}/history/{PROMPT}"] * 2
+async def looked_at(client: Client, wire: WireServer, *answers: Body) -> TaskView:
+    wire.plays(*(reply(answer) for answer in answers))
+    return await client.query(TASK)
+
+
+async def test_a_query_while_it_waits_and_runs(client: Client, wire: WireServer) -> None:
+    wire.plays(cut())
+    assert (await looked_at(client, wire, {}, QUEUE)).status == "RUNNING"
+    assert wire.paths == [f"/proxy/{KEY}/history/{PROMPT}"] * 2 + [f"/proxy/{KEY}/queue"]
     assert "authorization" not in wire.asked[0].headers
-    assert (run.prompt_id, run.state, run.failure) == (PROMPT, "succeeded", None)
-    assert run.files == (FILE, ComfyFile(name="v.mp4", node_id="12"))
+    waiting = {"queue_running": [[1, "running"]], "queue_pending": [[5, "later"], [4, PROMPT], [2, "next"]]}
+    view = await looked_at(client, wire, {PROMPT: {"status": {}}}, waiting)
+    assert (view.status, view.ahead) == ("QUEUED", 2)
 
 
-async def test_a_run_that_is_not_done_or_failed(client: Client, wire: WireServer) -> None:
-    failed = {
-        "status_str": "error",
-        "completed": False,
-        "messages": [
-            ["execution_start", {}],
-            ["execution_error", {"node_id": "3", "node_type": "KSampler", "exception_message": "boom"}],
-        ],
-    }
-    wire.plays(reply({}), reply({PROMPT: {"status": {}}}), reply({PROMPT: {"status": failed, "outputs": {}}}))
-    runs = [await client.comfy.history(PROMPT) for _ in range(3)]
-    assert [run.state for run in runs] == ["pending", "pending", "failed"]
-    assert str(runs[2].failure) == "node 3: boom"
+async def test_a_proxy_that_tells_no_queue_still_says_when_it_is_over(client: Client, wire: WireServer) -> None:
+    wire.plays(reply({}), *[reply("<html>")] * 9)
+    assert (await client.query(TASK)).status == "RUNNING"
+
+
+async def test_a_graph_that_is_nowhere_is_not_known(client: Client, wire: WireServer) -> None:
+    empty: dict[str, list[Any]] = {"queue_running": [], "queue_pending": []}
+    wire.plays(reply({}), reply(empty), reply({}))
+    with pytest.raises(TaskNotFound, match=f"query of task {TASK}"):
+        await client.query(TASK)
+    assert (await looked_at(client, wire, {}, empty, {PROMPT: ENTRY})).status == "SUCCESS"
 
 
 async def test_no_history(client: Client, wire: WireServer) -> None:
     wire.plays(reply({"code": 412, "msg": "TOKEN_INVALID"}), reply("<html>"))
     for error in (KeyRejected, ResponseLost):
         with pytest.raises(error, match=f"history of prompt {PROMPT}"):
-            await client.comfy.history(PROMPT)
+            await client.query(TASK)
     with pytest.raises(InputError):
-        await client.comfy.history("../prompt")
+        await client.query("proxy.../prompt")
 
 
-async def test_a_file_is_fetched_whole(client: Client, wire: WireServer, tmp_path: Path) -> None:
-    to = tmp_path / "a.png"
+async def test_the_end_of_a_graph(client: Client, wire: WireServer) -> None:
+    preview = {"filename": "p.png", "type": "temp"}
+    entry = {**ENTRY, "outputs": {**ENTRY["outputs"], "13": {"images": [preview]}}}
+    view = await looked_at(client, wire, {PROMPT: entry})
+    links = [f"{wire.url}/proxy/***/{FILE}", f"{wire.url}/proxy/***/view?filename=v.mp4&subfolder=&type=output"]
+    assert [(one.url, one.type, one.node_id) for one in view.outputs] == [
+        (links[0], "png", "9"), (links[1], "mp4", "12")
+    ]  # fmt: skip
+    only = {**ENTRY, "outputs": {"13": {"images": [preview]}}}
+    assert len((await looked_at(client, wire, {PROMPT: only})).outputs) == 1
+
+
+async def test_failure_and_cancellation(client: Client, wire: WireServer) -> None:
+    def ended(word: str, **more: object) -> dict[str, object]:
+        messages = [["execution_start", {}], [word, {"node_id": "3", **more}]]
+        status = {"status_str": "error", "completed": False, "messages": messages}
+        return {PROMPT: {"status": status, "outputs": ENTRY["outputs"]}}
+
+    failed = await looked_at(client, wire, ended("execution_error", exception_message="boom"))
+    assert (failed.status, failed.reason, failed.outputs) == ("FAILED", "node 3: boom", ())
+    assert (await looked_at(client, wire, ended("execution_interrupted"))).status == "CANCELLED"
+
+
+async def test_a_cancel_stops_what_runs_and_takes_out_what_waits(client: Client, wire: WireServer) -> None:
+    wire.plays(reply(QUEUE), reply(""), reply(QUEUE), reply(""), reply(QUEUE))
+    await client.cancel(TASK)
+    await client.cancel("proxy.other")
+    await client.cancel("proxy.ended")
+    changes = [(asked.path.rpartition("/")[2], asked.json) for asked in wire.asked if asked.method == "POST"]
+    assert changes == [("interrupt", {"prompt_id": PROMPT}), ("queue", {"delete": ["other"]})]
+    wire.plays(reply(QUEUE), reply("<html>", status=502))
+    with pytest.raises(ResponseLost, match="cancel of prompt"):
+        await client.cancel(TASK)
+
+
+async def test_a_file_is_fetched_whole_by_its_masked_link(client: Client, wire: WireServer, tmp_path: Path) -> None:
+    to, link = tmp_path / "a.png", f"{wire.url}/proxy-plus/***/{FILE}"
     to.write_bytes(b"an older file")
-    wire.plays(cut(), reply(b"pixels", headers={"ETag": '"1"'}), reply(b"other", headers={"ETag": '"1"'}))
-    got = await client.comfy.view(FILE, to)
-    assert wire.paths[1] == f"/proxy/{KEY}/view?filename=Comfy+UI_00001_.png&subfolder=a%2Fb&type=output"
+    wire.plays(cut(), reply(b"pixels", headers={"ETag": '"1"'}), reply(b"half", length=99, headers={"ETag": '"1"'}))
+    assert (await client.download(link, to)).size == 6
+    assert (wire.paths[1], to.read_bytes()) == (f"/proxy-plus/{KEY}/{FILE}", b"pixels")
     assert "authorization" not in wire.asked[1].headers
-    assert (got.size, to.read_bytes()) == (6, b"pixels")
-    await client.comfy.view(FILE.model_copy(update={"name": "b.png"}), to)
-    assert to.read_bytes() == b"other"
-    assert "range" not in wire.asked[2].headers
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-
-
-async def test_half_a_file_is_no_part_of_another_one(client: Client, wire: WireServer, tmp_path: Path) -> None:
-    to = tmp_path / "a.png"
-    wire.plays(reply(b"half of a", length=99, headers={"ETag": '"1"'}), reply(b"b"))
     with pytest.raises(ResponseLost):
-        await client.comfy.view(FILE, to)
-    await client.comfy.view(FILE.model_copy(update={"name": "b.png"}), to)
-    assert "range" not in wire.asked[1].headers
-    assert to.read_bytes() == b"b"
-
-
-async def test_no_file(client: Client, wire: WireServer, tmp_path: Path) -> None:
-    wire.plays(reply("", status=404), reply(b"half", length=9))
-    with pytest.raises(LinkExpired, match=r"/proxy/\*\*\*/view: the link no longer works") as caught:
-        await client.comfy.view(FILE, tmp_path / "a.png")
-    assert KEY not in str(caught.value)
-    with pytest.raises(ResponseLost):
-        await client.comfy.view(FILE, tmp_path / "a.png")
+        await client.download(link.replace("00001", "00002"), to)
+    wire.plays(reply(b"other"), reply("", status=404))
+    await client.download(link.replace("00001", "00003"), to)
+    assert ("range" in wire.asked[3].headers, to.read_bytes()) == (False, b"other")
+    with pytest.raises(LinkExpired, match=r"/proxy-plus/\*\*\*/view: the link no longer works"):
+        await client.download(link, to)
+    with pytest.raises(LinkExpired, match="not a URL of a file of ComfyUI at /proxy"):
+        await client.comfy.fetch(link, tmp_path / "b.png")
 
 
 async def test_an_upload(client: Client, wire: WireServer, tmp_path: Path) -> None:
@@ -168,17 +207,23 @@ async def test_an_upload(client: Client, wire: WireServer, tmp_path: Path) -> No
     photo.write_bytes(b"pixels")
     done = {"name": "photo.png", "subfolder": "in", "type": "input"}
     wire.plays(reply("", status=502), reply(done), reply({}), reply({"code": 412, "msg": "TOKEN_INVALID"}))
-    file = await client.comfy.upload(photo, name="photo.png", mime="image/png", subfolder="in")
+    file = await client.comfy.upload(photo, name="photo.png", mime="image/png")
     asked = wire.asked[1]
     assert (asked.method, asked.path) == ("POST", f"/proxy/{KEY}/upload/image")
     assert "authorization" not in asked.headers
     head = f"Content-Type: {asked.headers['content-type']}\r\n\r\n".encode()
     parts: Any = BytesParser().parsebytes(head + asked.body).get_payload()
     sent = {part.get_param("name", header="content-disposition"): part.get_payload(decode=True) for part in parts}
-    assert sent == {"type": b"input", "overwrite": b"true", "subfolder": b"in", "image": b"pixels"}
-    assert file == ComfyFile(name="photo.png", subfolder="in", kind="input")
+    assert sent == {"type": b"input", "overwrite": b"true", "image": b"pixels"}
+    assert file == Upload(file_name="in/photo.png", size=6, kind="input")
     for error in (ResponseLost, KeyRejected):
         with pytest.raises(error, match=r"upload of .*photo\.png to ComfyUI"):
             await client.comfy.upload(photo, name="photo.png", mime="image/png")
     with pytest.raises(MediaError):
         await client.comfy.upload(tmp_path / "missing", name="x", mime="image/png")
+
+
+@pytest.mark.parametrize("text", ["", "proxy.", "proxy-max.1", "proxy.../1", "١", "12a", "proxy.a b"])
+def test_what_is_no_task_id(text: str) -> None:
+    assert not is_task_id(text)
+    assert is_task_id("2030000000000000001")

@@ -95,7 +95,7 @@ async def test_a_redirect_leads_where_it_says_and_takes_no_key_along() -> None:
 async def test_an_error_of_the_network_tells_no_key(call: str) -> None:
     async with Client(KEY, base_url="http://127.0.0.1:9") as client:
         with pytest.raises(ConnectFailed) as caught:
-            await (client.apps.demo("1") if call == "demo" else client.comfy.history("1"))
+            await (client.apps.demo("1") if call == "demo" else client.comfy.query("1"))
     cause = caught.value.__cause__
     assert isinstance(cause, httpx.ConnectError)
     assert "***" in str(cause.request.url)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from rh_prefect.client import Client, ComfyFile
+from rh_prefect.client import Client
 from rh_prefect.errors import ConfigError, ConnectFailed, RunningHubError
 from tests.support.servers.scripted_server import Step, WireServer, cut, raw, reply, stall
 
@@ -41,23 +41,19 @@ CALLS: dict[str, Call] = {
     "assets.wait": lambda c, f: c.assets.wait("1", timeout=0, pause=0),
     "cancel": lambda c, f: c.cancel("5"),
     "comfy.cancel": lambda c, f: c.comfy.cancel("a"),
-    "comfy.fetch": lambda c, f: c.comfy.fetch(c.comfy.link(ComfyFile(name="a.png")), f.with_name("fetched")),
-    "comfy.history": lambda c, f: c.comfy.history("a"),
-    "comfy.prompt": lambda c, f: c.comfy.prompt(GRAPH),
-    "comfy.queue": lambda c, f: c.comfy.queue(),
+    "comfy.fetch": lambda c, f: c.comfy.fetch(f"{c.comfy.files}?filename=a.png", f.with_name("fetched")),
+    "comfy.query": lambda c, f: c.comfy.query("a"),
+    "comfy.submit": lambda c, f: c.comfy.submit({"prompt": GRAPH}),
     "comfy.upload": lambda c, f: c.comfy.upload(f, name="a.png", mime="image/png"),
-    "comfy.view": lambda c, f: c.comfy.view(ComfyFile(name="a.png"), f.with_name("viewed")),
-    "download": lambda c, f: c.download(c.comfy_plus.link(ComfyFile(name="a.png")), f.with_name("downloaded")),
+    "download": lambda c, f: c.download(f"{c.comfy_plus.files}?filename=a.png", f.with_name("downloaded")),
     "platform.api_keys": lambda c, f: c.platform.api_keys(),
     "platform.resources": lambda c, f: c.platform.resources("LORA"),
     "price_preview": lambda c, f: c.price_preview("a/b", {}),
     "query": lambda c, f: c.query("5"),
-    "query of a prompt": lambda c, f: c.query("proxy.a"),
     "queue_status": lambda c, f: c.queue_status(),
     "quick_create.params": lambda c, f: c.quick_create.params("1"),
     "submit": lambda c, f: c.submit("a/b", {}),
     "submit of v1": lambda c, f: c.submit("/task/openapi/create", {"workflowId": "1"}),
-    "submit to the proxy": lambda c, f: c.submit("/proxy", {"prompt": GRAPH}),
     "upload": lambda c, f: c.upload(f, name="a.png", mime="image/png"),
     "upload_legacy": lambda c, f: c.upload_legacy(f, name="a.png", mime="image/png"),
     "upload_legacy of no file": lambda c, f: c.upload_legacy(f.with_name("none"), name="a.png", mime="image/png"),
@@ -167,7 +163,7 @@ async def test_no_frame_of_a_call_that_never_left_holds_the_key(tmp_path: Path) 
 async def test_no_frame_of_a_submit_without_an_answer_holds_the_key() -> None:
     """The same where the deadline passes."""
     async with WireServer(always=stall()) as wire, Client(KEY, base_url=wire.url, submit_timeout=0.3) as client:
-        for name in ("submit", "submit of v1", "submit to the proxy"):
+        for name in ("submit", "submit of v1", "comfy.submit"):
             assert leaks(await _failure(CALLS[name], client, Path("none"))) == [], name
 
 

@@ -106,5 +106,4 @@ class Machine(RunningHub):
 
     async def upload(self, path: Path, *, name: str, mime: str) -> Upload:
         """Uploads a file to the machine."""
-        file = await self._comfy.upload(path, name=name, mime=mime)
-        return Upload(url="", file_name="/".join(filter(None, (file.subfolder, file.name))), size=0, kind=file.kind)
+        return await self._comfy.upload(path, name=name, mime=mime)

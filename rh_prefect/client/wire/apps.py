@@ -1,12 +1,10 @@
-"""Values of responses about AI apps, quick create's styles and ComfyUI."""
+"""Values of responses about AI apps and quick create's styles."""
 
 from __future__ import annotations
 
 import re
 from decimal import Decimal
 from typing import Final, Literal
-
-from pydantic import Field
 
 from rh_prefect.client.json_values import (
     Amount,
@@ -20,7 +18,6 @@ from rh_prefect.client.json_values import (
     compact,
     count,
     first_text,
-    flag,
     rows,
     shown,
     table,
@@ -28,7 +25,6 @@ from rh_prefect.client.json_values import (
     unfold,
     wire,
 )
-from rh_prefect.client.wire.task import Failure, read_failure, read_node_errors
 
 _APP_IN_CURL: Final = re.compile(r"""run\\?/ai-app\\?/(\d+)|webapp_?id\\?["']?\s*[:=]\s*\\?["']?(\d+)""", re.IGNORECASE)
 
@@ -195,85 +191,3 @@ def read_style(row: dict[str, object]) -> Style:
         (first_text(row, f"modelLoar{n}FileName"), amount(row.get(f"modelLoar{n}Weight"))) for n in range(1, 10)
     )
     return Style.read(row, loras=[StyleLora(file_name=name, weight=weight) for name, weight in pairs if name])
-
-
-class ComfyFile(Value):
-    """A file on the machine that ran the graph."""
-
-    name: Text = wire("filename", "name")
-    subfolder: Text = wire("subfolder")
-    kind: Text = wire("type", default="output")
-    node_id: str = ""
-
-
-class ComfyPrompt(Value):
-    """An accepted graph. If it has `node_errors`, only a part of it runs."""
-
-    prompt_id: str
-    node_errors: dict[str, str] = Field(default_factory=dict)
-
-
-class ComfyQueue(Value):
-    """The ids of the graphs that a machine runs, and of those that wait."""
-
-    running: tuple[str, ...] = ()
-    waiting: tuple[str, ...] = ()
-
-
-class ComfyRun(Value):
-    """The state of a graph; an `interrupted` one was cancelled.
-
-    ComfyUI records a graph only when it ends, so a queued graph is also `pending`.
-    """
-
-    prompt_id: str
-    state: Literal["pending", "succeeded", "failed", "interrupted"] = "pending"
-    files: tuple[ComfyFile, ...] = ()
-    failure: Failure | None = None
-
-
-def read_comfy_prompt(source: dict[str, object]) -> ComfyPrompt | None:
-    """Reads the response to a prompt; returns None if it has no id."""
-    prompt_id = first_text(source, "prompt_id")
-    return ComfyPrompt(prompt_id=prompt_id, node_errors=read_node_errors(source)) if prompt_id else None
-
-
-def read_comfy_run(entry: dict[str, object], *, prompt_id: str) -> ComfyRun:
-    """Reads one entry of the history."""
-    status = table(entry.get("status"))
-    files = tuple(file for node, saved in table(entry.get("outputs")).items() for file in _files_of(node, table(saved)))
-    status_str = first_text(status, "status_str").lower()
-    failure = _read_failure(status.get("messages"))
-    if status_str == "error" or failure:
-        state: Literal["failed", "interrupted"] = "interrupted" if _was_interrupted(status) else "failed"
-        return ComfyRun(prompt_id=prompt_id, state=state, files=files, failure=failure)
-    done = flag(status.get("completed")) or status_str == "success" or bool(files)
-    return ComfyRun(prompt_id=prompt_id, state="succeeded" if done else "pending", files=files)
-
-
-def read_comfy_queue(source: dict[str, object]) -> ComfyQueue:
-    """Reads the queue: each entry begins with its position and the graph's id, in any order."""
-    return ComfyQueue(running=_ids(source.get("queue_running")), waiting=_ids(source.get("queue_pending")))
-
-
-def _ids(listed: object) -> tuple[str, ...]:
-    entries = [entry for entry in map(rows, rows(listed)) if len(entry) > 1 and text(entry[1])]
-    entries.sort(key=lambda entry: float(entry[0]) if isinstance(entry[0], int | float) else 0.0)
-    return tuple(text(entry[1]) for entry in entries)
-
-
-def _was_interrupted(status: dict[str, object]) -> bool:
-    return any(rows(message)[:1] == ["execution_interrupted"] for message in rows(status.get("messages")))
-
-
-def _files_of(node: str, saved: dict[str, object]) -> list[ComfyFile]:
-    found = [ComfyFile.read(table(row), node_id=node) for listed in saved.values() for row in rows(listed)]
-    return [file for file in found if file.name]
-
-
-def _read_failure(messages: object) -> Failure | None:
-    for message in rows(messages):
-        event = rows(message)
-        if len(event) > 1 and event[0] in {"execution_error", "execution_interrupted"}:
-            return read_failure(event[1]) or Failure(exception_message=str(event[0]))
-    return None
