@@ -8,33 +8,25 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Hashable, Iterator, MutableMapping
 from contextlib import suppress
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
-D = TypeVar("D")
 
 
 class LruCache(MutableMapping[K, V]):
     """A mapping that drops the least recently used entry when it is full.
 
-    Use it as `LruCache[str, asyncio.Lock](1000, make=asyncio.Lock)`. Several threads may use it, with keys that are
-    texts, numbers, or tuples of these. It has no lock, because a forked child could inherit a locked one.
+    Several threads may use it, with keys that are texts, numbers, or tuples of these. It has no lock, because a forked
+    child could inherit a locked one.
     """
 
-    def __init__(self, most: int, *, make: Callable[[], V] | None = None) -> None:
-        """`make` creates the value of a missing key, as in `collections.defaultdict`."""
+    def __init__(self, most: int) -> None:
         self._most = most
-        self._make = make
         self._entries: OrderedDict[K, V] = OrderedDict()
 
-    def __repr__(self) -> str:
-        return f"LruCache({self._most}, {dict(self._entries)!r})"
-
     def __getitem__(self, key: K) -> V:
-        if self._make is not None and key not in self._entries:
-            self.setdefault(key, self._make())
         value = self._entries[key]
         with suppress(KeyError):  # another thread has dropped it
             self._entries.move_to_end(key)
@@ -47,29 +39,13 @@ class LruCache(MutableMapping[K, V]):
     def __delitem__(self, key: K) -> None:
         del self._entries[key]
 
-    def __contains__(self, key: object) -> bool:
-        # The mixin's methods, here and below, would read the key first, and so create a missing value.
-        return key in self._entries
-
     def __iter__(self) -> Iterator[K]:
         return iter(tuple(self._entries))
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    @overload
-    def get(self, key: K, /) -> V | None: ...
-    @overload
-    def get(self, key: K, /, default: V) -> V: ...
-    @overload
-    def get(self, key: K, /, default: D) -> V | D: ...
-    def get(self, key: K, /, default: Any = None) -> Any:
-        """Returns the value of a key, or the default."""
-        value = self._entries.get(key, default)
-        with suppress(KeyError):
-            self._entries.move_to_end(key)
-        return value
-
+    # The mixins' own methods, here and below, ask and then act; another thread may come between.
     def pop(self, key: K, default: Any = None) -> Any:
         """Removes a key and returns its value, or the default."""
         return self._entries.pop(key, default)

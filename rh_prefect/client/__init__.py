@@ -26,10 +26,6 @@ from rh_prefect.client.wire.apps import (
     AppListing,
     AppNode,
     AppOption,
-    ComfyFile,
-    ComfyPrompt,
-    ComfyQueue,
-    ComfyRun,
     Style,
     StyleLora,
 )

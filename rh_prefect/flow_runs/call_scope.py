@@ -64,7 +64,7 @@ _serial_of: PerObject[int] = PerObject(count(1).__next__)
 _calls_of: PerObject[Calls] = PerObject(Calls)
 """The paid calls of each attempt, by the root's context object: Prefect's run count does not change on a resume."""
 
-_detached: LruCache[tuple[str, int], Calls] = LruCache(_CACHE_SIZE, make=Calls)
+_detached: LruCache[tuple[str, int], Calls] = LruCache(_CACHE_SIZE)
 """The same by flow run and attempt, for worker processes, where each task has a separate context object."""
 
 _parents: LruCache[UUID, tuple[FlowRun, str]] = LruCache(_CACHE_SIZE)
@@ -92,7 +92,9 @@ def current_scope() -> FlowScope | None:
         # Prefect's own retries only follow the first attempt, and count together with it.
         first_attempt=1 if is_retried_in_process(flow_run) else max(flow_run.run_count, 1),
         details={"flow_run": str(flow_run.id), "flow_run_name": flow_run.name},
-        calls=_detached[str(flow_run.id), flow_run.run_count] if is_detached(root) else _calls_of[root],
+        calls=_detached.setdefault((str(flow_run.id), flow_run.run_count), Calls())
+        if is_detached(root)
+        else _calls_of[root],
     )
 
 

@@ -291,7 +291,8 @@ async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[loggin
 
 
 async def _collect_orphans(scope: FlowScope, log: logging.LoggerAdapter[logging.Logger]) -> None:
-    for view in await orphans(scope.journal, REQUESTED_KEYS[scope.journal.scope], attempt=scope.attempt):
+    requested = REQUESTED_KEYS.get(scope.journal.scope, set())
+    for view in await orphans(scope.journal, requested, attempt=scope.attempt):
         job = f"{scope.journal.scope}/{view.key}"
         try:
             result = await collect_result(view, scope)

@@ -340,7 +340,7 @@ class WorkRunner:
     def _context(self, asked: WorkCall, work: str, request: JobRequest, *, is_new: bool = False) -> Work:
         shared, scope = self.shared, self.scope
         pool, records = shared.pool, self._records(work)
-        requested = REQUESTED_KEYS[scope.journal.scope]
+        requested = REQUESTED_KEYS.setdefault(scope.journal.scope, set())
         is_new = is_new and work not in requested
         requested.add(work)
         return Work(

@@ -61,7 +61,7 @@ class Pool:
         self.accounts = tuple(accounts)
         self.find = find
         self.name = name
-        self._exclusions: LruCache[tuple[str, int], Exclusions] = LruCache(_CACHE_SIZE, make=dict)
+        self._exclusions: LruCache[tuple[str, int], Exclusions] = LruCache(_CACHE_SIZE)
         self._currency: SingleFlight[None, str | None] = SingleFlight(seconds=_CURRENCY_SECONDS)
 
     @property
@@ -83,7 +83,7 @@ class Pool:
 
         A later attempt starts without exclusions: the accounts may have been repaired.
         """
-        return self._exclusions[repr(scope.journal), scope.attempt]
+        return self._exclusions.setdefault((repr(scope.journal), scope.attempt), {})
 
     async def account_of(self, intent: Intent) -> Account:
         """Returns the account that paid for a job."""

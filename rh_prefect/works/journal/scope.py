@@ -42,7 +42,7 @@ Chain: TypeAlias = tuple[tuple[str, int], ...]
 
 _NUMBERS = count(1)
 
-REQUESTED_KEYS: LruCache[str, set[str]] = LruCache(500, make=set)
+REQUESTED_KEYS: LruCache[str, set[str]] = LruCache(500)
 """Scope -> keys of the jobs that this process has requested; other jobs of the journal are orphans. The keys of a flow
 run are deleted when it ends. A scope that is deleted to limit the memory is read again from the journal.
 """
