@@ -6,6 +6,7 @@ import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.request import getproxies, proxy_bypass
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
@@ -101,3 +102,15 @@ def _unusable(error: ValidationError | SettingsError) -> str:
         return f"A setting cannot be read: {error}. What to do: correct it; RH_STORAGE_OPTIONS takes a JSON object."
     wrong = "; ".join(f"RH_{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
     return f"A setting cannot be used: {wrong}. What to do: correct it."
+
+
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})  # where the emulator is
+
+
+def proxy_for(scheme: str, host: str) -> str | None:
+    """Returns the proxy for a host, from `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`."""
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if not proxy or host in _LOOPBACK or proxy_bypass(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, TypeAlias
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from pydantic import SecretStr
@@ -20,6 +19,7 @@ from rh_prefect.client.h11_transport import CallTransport
 from rh_prefect.client.responses import RequestInfo, no_answer
 from rh_prefect.errors import ConnectFailed, ResponseLost
 from rh_prefect.redaction import HiddenAddressTransport, mask
+from rh_prefect.settings import proxy_for
 
 _log = logging.getLogger("httpx")
 
@@ -40,7 +40,6 @@ _LONGEST_PAUSE: Final = 5.0
 """Maximum pause in seconds, even if `Retry-After` is longer."""
 
 _AGAIN: Final = frozenset({429, 500, 502, 503, 504})
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})  # where the emulator is
 
 
 class ResendTransport(httpx.AsyncBaseTransport):
@@ -106,7 +105,7 @@ class EnvironmentTransport(HiddenAddressTransport):
 
     def transport_for(self, url: httpx.URL) -> httpx.AsyncBaseTransport:
         """Returns the transport for the proxy of a host, or for direct connections."""
-        proxy = proxy_for(url)
+        proxy = proxy_for(url.scheme, url.host)
         if proxy not in self._by_proxy:
             self._by_proxy[proxy] = self._open(proxy)
         return self._by_proxy[proxy]
@@ -120,15 +119,6 @@ class EnvironmentTransport(HiddenAddressTransport):
         """Closes every connection."""
         for transport in self._by_proxy.values():
             await transport.aclose()
-
-
-def proxy_for(url: httpx.URL) -> str | None:
-    """Returns the proxy for an address, from `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`."""
-    proxies = getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy or url.host in _LOOPBACK or proxy_bypass(url.host):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 @lru_cache(maxsize=1)  # reading the certificates takes some 20 ms, and one client has several pools

@@ -14,10 +14,10 @@ import httpx
 from pydantic import SecretStr
 from websockets.asyncio.client import connect
 
-from rh_prefect.client.connections import proxy_for
 from rh_prefect.client.json_values import Value, count, loads, rows, table, text
 from rh_prefect.errors import InputError
 from rh_prefect.redaction import mask
+from rh_prefect.settings import proxy_for
 
 _log = logging.getLogger("rh_prefect.client")
 
@@ -66,7 +66,7 @@ def _proxy(address: str) -> str | None:
         url = httpx.URL()
     if url.scheme not in {"ws", "wss"} or not url.host:
         raise InputError("This is not a WebSocket URL. What to do: pass the progress_url of a running task.")
-    return proxy_for(url.copy_with(scheme="https" if url.scheme == "wss" else "http"))
+    return proxy_for("https" if url.scheme == "wss" else "http", url.host)
 
 
 def read_frame(frame: str | bytes) -> ProgressEvent | None:

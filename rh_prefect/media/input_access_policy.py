@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from rh_prefect.errors import MediaError
 from rh_prefect.media.urls import is_local, is_web_link, local_path, protocol_of, protocols_of, shown_url
 from rh_prefect.redaction import actual_request, hide_redirect
-from rh_prefect.settings import get_settings
+from rh_prefect.settings import get_settings, proxy_for
 
 _EMBEDDED: Final = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
 """IPv6 networks in which the last four bytes are the IPv4 address of the connection."""
@@ -225,7 +224,7 @@ class CheckedTransport(httpx.BaseTransport):
     def _send(self, request: httpx.Request) -> httpx.Response:
         url = str(request.url)
         self._access.check(url)
-        proxy = _proxy_for(request.url)
+        proxy = proxy_for(request.url.scheme, request.url.host)
         is_open = self._access.reads_any_address(url)
         if proxy is None:
             return self._open.handle_request(request) if is_open else self._send_checked(request)
@@ -273,11 +272,3 @@ def _sent_to(address: str, request: httpx.Request, host: str) -> httpx.Request:
 def _addresses(host: str, port: int) -> list[str]:
     found = socket.getaddrinfo(host, port or None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
-def _proxy_for(url: httpx.URL) -> str | None:
-    proxies = getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy or url.host in ("localhost", "127.0.0.1", "::1") or proxy_bypass(url.host):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"

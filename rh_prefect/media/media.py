@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
 from collections.abc import Iterator, Mapping
@@ -31,9 +30,8 @@ from rh_prefect.media.urls import (
     shown_url,
     signing_options,
 )
+from rh_prefect.media.writers import Tally
 from rh_prefect.settings import get_settings
-
-_BLOCK = 2 * 2**20
 
 
 class Media(BaseModel):
@@ -137,13 +135,11 @@ class Media(BaseModel):
         """
         to = Path(path)
         to = to / self.name if to.is_dir() else to
-        content = hashlib.sha256()
+        tally = Tally()
         with self.open(options=options) as reader, atomic_path(to, durable=False) as part:
             with part.open("wb") as writer:
-                while block := reader.read(_BLOCK):
-                    content.update(block)
-                    writer.write(block)
-            if content.hexdigest() != self.sha256:
+                writer.writelines(tally.chunks(reader))
+            if tally.digest.hexdigest() != self.sha256:
                 raise MediaError(
                     f"{self.uri} was changed after it was made. It was not copied. What to do: put the original file "
                     "back."

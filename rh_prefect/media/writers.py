@@ -62,8 +62,7 @@ def to_folder(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) ->
     tally, final = Tally(), Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(final) as part, part.open("xb") as file:
-        for chunk in tally.chunks(reader):
-            file.write(chunk)
+        file.writelines(tally.chunks(reader))
     return tally
 
 
