@@ -103,11 +103,6 @@ def test_as_a_part_of_something_larger_the_error_is_pydantics() -> None:
     assert either.validate_python(5) == 5
 
 
-def test_a_misspelt_parameter_is_refused_and_names_the_nearest() -> None:
-    with pytest.raises(InputError, match="promt is not a parameter; the nearest is prompt"):
-        anything(KLING, image_url="a.png", promt="x")
-
-
 def test_an_omitted_parameter_may_be_given_unchecked() -> None:
     """A model's task passes the parameters that its caller omits as None."""
     for omitted in ({"negative_prompt": None}, {"negativePrompt": None}):

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from rh_prefect.client import Asset, AssetGroup, Client
-from rh_prefect.errors import Busy, InputError, RequestRejected, ResponseLost, RunningHubError
+from rh_prefect.errors import Busy, InputError, RequestRejected, ResponseLost
 from tests.client.conftest import KEY
 from tests.support.servers.scripted_server import Step, WireServer, cut, reply
 
@@ -189,20 +189,3 @@ async def test_what_makes_no_sense_is_not_sent(client: Client, wire: WireServer)
         with pytest.raises(InputError):
             await call
     assert wire.asked == []
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        ({"code": 1007, "msg": "bad", "data": None}, RequestRejected),
-        ({"errorCode": "1003", "errorMessage": "rate"}, Busy),
-        ({"code": 0, "msg": "success", "data": []}, ResponseLost),
-    ],
-)
-async def test_errors(
-    answer: dict[str, object], error: type[RunningHubError], client: Client, wire: WireServer
-) -> None:
-    wire.always = reply(answer)
-    for call in (create(client), client.assets.list(), client.assets.groups.create("cast")):
-        with pytest.raises(error):
-            await call

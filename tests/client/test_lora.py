@@ -16,7 +16,6 @@ from rh_prefect.errors import (
     Busy,
     ConnectFailed,
     InputError,
-    KeyRejected,
     LinkExpired,
     MediaError,
     RequestRejected,
@@ -94,8 +93,6 @@ async def test_a_refused_put(
     ("answer", "error"),
     [
         ({"code": 301, "msg": "md5Hex must not be blank", "data": None}, RequestRejected),
-        ({"code": 802, "msg": "APIKEY_UNAUTHORIZED", "data": None}, KeyRejected),
-        ({"code": 0, "msg": "success", "data": None}, ResponseLost),
         ({"code": 0, "msg": "success", "data": {"url": "https://x"}}, ResponseLost),
         ({"code": 0, "msg": "success", "data": {"fileName": NAME, "url": "ftp://x/y"}}, ResponseLost),
         ({"code": 0, "msg": "success", "data": {"fileName": NAME, "url": "http://[::1"}}, ResponseLost),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 
 import httpx
@@ -22,6 +23,7 @@ from rh_prefect.errors import (
     ResponseLost,
     RunningHubError,
     TaskNotFound,
+    TransportError,
 )
 from tests.client.conftest import KEY
 from tests.support.servers.scripted_server import (
@@ -352,12 +354,40 @@ async def test_cancel_sends_the_key_in_both_places(client: Client, wire: WireSer
         await client.cancel(ID)
 
 
-@pytest.mark.parametrize("data", [None, [], "x", 7])
-async def test_success_without_data_is_no_answer(data: object, client: Client, wire: WireServer) -> None:
-    wire.always = reply({"code": 0, "msg": "", "data": data})
-    for call in (client.queue_status, client.account):
-        with pytest.raises(ResponseLost):
-            await call()
+READS: dict[str, Callable[[Client], Awaitable[object]]] = {
+    "queue status": lambda client: client.queue_status(),
+    "account status": lambda client: client.account(),
+    "price preview of a/b": lambda client: client.price_preview("a/b", {}),
+    f"query of task {ID}": lambda client: client.query(ID),
+    f"graph of workflow {ID}": lambda client: client.workflows.json(ID),
+    f"call example of app {ID}": lambda client: client.apps.demo(ID),
+    "page 1 of the app list": lambda client: client.apps.list(),
+    f"quick-create styles of {ID}": lambda client: client.quick_create.params(ID),
+    "list of API keys": lambda client: client.platform.api_keys(),
+    "page 1 of the UNET resources": lambda client: client.platform.resources("UNET"),
+    f"webhook of task {ID}": lambda client: client.webhooks.detail(ID),
+    "page 1 of the assets": lambda client: client.assets.list(),
+    "page 1 of the asset groups": lambda client: client.assets.groups.list(),
+}
+"""Calls that only read, by the words that begin their errors."""
+
+
+@pytest.mark.parametrize("doing", READS)
+async def test_a_read_without_data_is_no_answer_and_a_code_is_an_error(
+    doing: str, client: Client, wire: WireServer
+) -> None:
+    answers: list[tuple[Body, type[RunningHubError]]] = [
+        ({"code": 301, "msg": "no such thing"}, RequestRejected),
+        ({"code": 412, "msg": "TOKEN_INVALID"}, KeyRejected),
+        ({"errorCode": "1003", "errorMessage": "rate"}, Busy),
+        ("<html>", ResponseLost),
+    ]
+    wrong: tuple[object, ...] = (None, 7, "x", {})
+    answers += [({"code": 0, "msg": "", "data": data}, TransportError) for data in wrong]
+    for answer, error in answers:
+        wire.plays(reply(answer))
+        with pytest.raises(error, match=doing):
+            await READS[doing](client)
 
 
 async def test_at_most_sixteen_calls_are_in_flight_and_submits_do_not_wait_for_them(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,102 +11,195 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from rh_prefect.client import TaskView, responses
-from rh_prefect.client.json_values import Value
+from rh_prefect.client import TaskView, native_comfyui, read_delivery, responses
+from rh_prefect.client.json_values import Value, loads, plain, table
+from rh_prefect.client.progress import ProgressEvent, read_frame
 from rh_prefect.client.responses import RequestInfo
-from rh_prefect.client.wire.account_and_files import Account, QueueStatus, Upload, read_price
-from rh_prefect.client.wire.task import read_failure
-from rh_prefect.errors import ApiError, ResponseLost, RunningHubError
+from rh_prefect.client.wire.account_and_files import (
+    Account,
+    ApiKey,
+    Asset,
+    AssetGroup,
+    AssetPage,
+    GroupPage,
+    QueueStatus,
+    Upload,
+    read_price,
+    read_resource_page,
+)
+from rh_prefect.client.wire.apps import read_app, read_app_page, read_style
+from rh_prefect.client.wire.task import WebhookEvent, read_failure
+from rh_prefect.errors import ResponseLost, RunningHubError
 from rh_prefect.redaction import mask, mask_key
 from tests.support.hypothesis_settings import search
 from tests.support.samples.odd_answers import DEEP, json_values, statuses
 from tests.support.servers.scripted_server import task
 
 quick = search(200)
+ASK = RequestInfo("reading of x")
+PAID = RequestInfo("submit to x", paid=True)
+ID = "2031112223334445057"
 
-FIELDS = [*task(), "task_id", "code", "msg", "message", "data", "taskStatus", "errorMessages", "estimatedPrice", "size"]
-answers_like = st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=8)
+FIELD_NAMES = """
+code msg message data errorMessages prompt netWssUrl task_id taskStatus fileUrl fileType taskCostTime nodeId
+consumeMoney url curl accessEncrypted webappName statisticsInfo nodeInfoList fieldName fieldValue fieldData
+covers fieldType tags nameEn name index default records current total hasNext invokeExample modelLoar1FileName
+size nodes modelLoar1Weight type id event eventData callbackStatus callbackResponse retryCount createTime key
+quotaLimit owner versions items totalCount assetId groupId assetCount prompt_id node_errors error result outputs
+images filename subfolder messages completed status_str node value max estimatedPrice
+"""
+FIELDS = [*task(), *FIELD_NAMES.split()]
+
+words = st.sampled_from(
+    ["TASK_END", "executing", "progress", "execution_cached", "wss://x/?a=b", "RUNNING", "0", "804", 804, 805, 0, 813]
+)
+inner = st.dictionaries(st.sampled_from(FIELDS), json_values | words, max_size=6)
+nested = st.recursive(
+    inner,
+    lambda deeper: (
+        st.dictionaries(st.sampled_from(FIELDS), deeper | st.lists(deeper, max_size=2) | words, max_size=5)
+        | deeper.map(lambda value: {"data": json.dumps(value), "eventData": json.dumps(value)})
+    ),
+    max_leaves=5,
+)
+
+OF_DATA: list[Callable[[dict[str, object]], object]] = [
+    lambda data: Upload.read(data, size=1),
+    QueueStatus.read,
+    Account.read,
+    read_price,
+    lambda data: read_app(data, webapp_id=ID),
+    lambda data: read_app_page(data, number=1),
+    read_style,
+    ApiKey.read,
+    lambda data: read_resource_page(data, number=1),
+    Asset.read,
+    AssetGroup.read,
+    AssetPage.read,
+    GroupPage.read,
+    lambda data: WebhookEvent.read(data, task_id=ID),
+    lambda data: native_comfyui.read_run(data, task_id=ID, view="https://x/view"),
+    lambda data: json.dumps(plain(data), allow_nan=False),
+]
+
+OF_ANSWER: list[Callable[[responses.ApiResponse], object]] = [
+    lambda answer: responses.read_v1(answer, ASK, responses.by_outputs, task_id=ID),
+    lambda answer: responses.read_v1(answer, ASK, responses.by_word, task_id=ID),
+    lambda answer: responses.submitted(answer, PAID),
+    lambda answer: responses.parse_query(answer, ASK, task_id="1"),
+    lambda answer: tuple(map(read_style, responses.with_rows(answer, ASK))),
+    lambda answer: tuple(map(ApiKey.read, responses.with_rows(answer, ASK))),
+]
 
 
-def everything_that_is_read(status: int, body: bytes) -> list[Any]:
-    paid, free = RequestInfo("submit to x", paid=True), RequestInfo("query of task 1")
-    made: list[Any] = []
-    for ask in (paid, free):
+def check(made: object) -> None:
+    """Every value can be stored and read again."""
+    for value in made if isinstance(made, tuple) else (made,):
+        if isinstance(value, Value):
+            bare = value.model_copy(update={"progress_url": None}) if isinstance(value, TaskView) else value
+            assert type(bare).model_validate_json(bare.model_dump_json()) == bare
+
+
+def read_everything(status: int, body: bytes) -> None:
+    check(read_delivery(body))
+    check(read_frame(body))
+    try:
+        check(native_comfyui.judged(status, body, PAID, prefix="proxy."))
+    except RunningHubError as error:
+        str(error).encode()
+    for ask in (ASK, PAID):
         try:
             answer = responses.read(status, body, ask)
         except RunningHubError:
             continue
-        made += [Upload.read(answer.data, size=1), QueueStatus.read(answer.data)]
-        made += [Account.read(answer.data), read_price(answer.source)]
-        for reading in (
-            lambda answer=answer: responses.submitted(answer, paid),
-            lambda answer=answer: responses.parse_query(answer, free, task_id="1"),
-            lambda answer=answer: responses.with_data(answer, free),
-        ):
+        for of_data in OF_DATA:
+            for data in (answer.data, answer.source):
+                check(of_data(data))
+        check(responses.read_webhook_payload(answer.source, task_id=ID))
+        for of_answer in OF_ANSWER:
             try:
-                made.append(reading())
-            except (ApiError, ResponseLost) as error:
+                check(of_answer(answer))
+            except RunningHubError as error:
                 str(error).encode()
-    return made
 
 
 @quick
 @given(statuses, st.binary(max_size=60))
 def test_bytes_raise_nothing_foreign(status: int, body: bytes) -> None:
-    everything_that_is_read(status, body)
+    read_everything(status, body)
 
 
 @quick
-@given(statuses, answers_like)
+@given(statuses, nested)
 def test_mangled_answers_raise_nothing_foreign_and_make_storable_values(status: int, source: dict[str, Any]) -> None:
-    for made in everything_that_is_read(status, json.dumps(source).encode()):
-        if isinstance(made, Value):
-            assert type(made).model_validate_json(made.model_dump_json()) == made
+    read_everything(status, json.dumps(source).encode())
 
 
 @quick
-@given(st.sampled_from(FIELDS), json_values)
+@given(st.sampled_from([name for name in FIELDS if name not in {"taskId", "task_id"}]), json_values)
 def test_one_mangled_field_never_loses_a_paid_id(field: str, value: Any) -> None:
-    source = {**task(), field: value}
-    if field in {"taskId", "task_id"}:
-        return
-    view = responses.submitted(
-        responses.read(200, json.dumps(source).encode(), RequestInfo("s", paid=True)), RequestInfo("s", paid=True)
-    )
-    assert view.task_id == "2031112223334445057"
+    answer = responses.read(200, json.dumps({**task(), field: value}).encode(), PAID)
+    assert responses.submitted(answer, PAID).task_id == ID
 
 
 @quick
-@given(st.binary(max_size=40), st.integers(min_value=0))
-def test_a_cut_answer_to_a_submit_is_no_answer_or_whole(noise: bytes, at: int) -> None:
+@given(st.integers(min_value=0))
+def test_a_cut_answer_to_a_submit_is_no_answer(at: int) -> None:
     whole = json.dumps(task()).encode()
-    cut = whole[: at % len(whole)]
     with pytest.raises(ResponseLost):
-        responses.read(200, cut, RequestInfo("s", paid=True))
-
-
-@quick
-@given(st.integers(min_value=1, max_value=10**39), st.sampled_from(["{}", '"{}"', "{}.0", "{}e0"]))
-def test_ids_keep_all_their_digits(number: int, form: str) -> None:
-    body = b'{"status": "RUNNING", "taskId": ' + form.format(number).encode() + b"}"
-    ask = RequestInfo("s", paid=True)
-    assert responses.submitted(responses.read(200, body, ask), ask).task_id == str(number)
+        responses.read(200, whole[: at % len(whole)], PAID)
 
 
 @pytest.mark.parametrize(
     "body",
     [
         b'{"taskId": ' * DEEP,
+        b'{"data": ' * DEEP,
         b'{"results": ' + b"[" * DEEP + b"]" * DEEP + b"}",
+        b'{"data": {"prompt": ' + b"[" * DEEP + b"]" * DEEP + b"}}",
+        b'{"data": {"prompt": ' + b"[" * 900 + b"]" * 900 + b"}}",
+        json.dumps({"eventData": "[" * DEEP, "taskId": ID}).encode(),
+        json.dumps({"data": {"nodeInfoList": [{"nodeId": 1, "fieldName": "x", "fieldData": "[" * DEEP}]}}).encode(),
         b'{"taskId": ' + b"1" * 5000 + b"}",
+        b'{"prompt_id": ' + b"1" * 5000 + b"}",
         b'{"usage": {"consumeMoney": 1e99999999999999999999}, "taskId": "5", "status": "SUCCESS"}',
+        b'{"data": {"total": 1e99999999999999999999, "retryCount": 1e39, "id": 1}}',
         b'{"taskId": 1e99999999}',
         '{"taskId": "5"}'.encode("utf-16"),
     ],
-    ids=["deep", "deep results", "long number", "no number", "huge number", "utf-16"],
+    ids=lambda body: body[:12].decode("ascii", "replace"),
 )
 def test_the_worst_bodies(body: bytes) -> None:
-    everything_that_is_read(200, body)
+    read_everything(200, body)
+
+
+@quick
+@given(st.text(max_size=80) | nested.map(json.dumps) | st.binary(max_size=40))
+def test_a_frame_is_an_event_or_nothing(frame: str | bytes) -> None:
+    event = read_frame(frame)
+    check(event)
+    assert not (isinstance(frame, bytes) and isinstance(event, ProgressEvent))
+
+
+@quick
+@given(st.integers(min_value=1, max_value=10**39), st.sampled_from(["{}", '"{}"', "{}.0", "{}e0"]))
+def test_ids_keep_all_their_digits(number: int, form: str) -> None:
+    told, said = form.format(number), str(number)
+
+    def source(text: str) -> dict[str, object]:
+        return table(loads(text))
+
+    answer = responses.read(200, f'{{"status": "RUNNING", "taskId": {told}}}'.encode(), PAID)
+    asset = Asset.read(source(f'{{"assetId": {told}}}'))
+    group = AssetGroup.read(source(f'{{"groupId": {told}}}'))
+    event = WebhookEvent.read(source(f'{{"id": {told}, "taskId": {told}}}'), task_id="1")
+    [listing] = read_app_page(source(f'{{"records": [{{"webappId": {told}}}]}}'), number=1).items
+    style = read_style(source(f'{{"id": 1, "webappId": {told}}}'))
+    [node] = read_app(source(f'{{"nodeInfoList": [{{"nodeId": {told}, "fieldName": "x"}}]}}'), webapp_id="1").nodes
+    delivery = read_delivery(f'{{"taskId": {told}}}')
+    assert delivery is not None
+    assert {responses.submitted(answer, PAID).task_id, asset.asset_id, group.group_id, event.event_id} == {said}
+    assert {event.task_id, listing.webapp_id, style.webapp_id, node.node_id, delivery.task_id} == {said}
 
 
 def test_json_in_strings_of_any_depth_is_unfolded() -> None:

@@ -70,6 +70,7 @@ LOST: dict[str, Callable[[], Step]] = {
     "half a gzip": lambda: reply(gzip.compress(b'{"taskId": "1"}' * 9)[:20], headers={"Content-Encoding": "gzip"}),
     "neither id nor code": lambda: reply({"code": 0, "msg": "success", "data": None}),
     "an empty id": lambda: reply(task("")),
+    "the id 0": lambda: reply({"code": 0, "msg": "success", "data": {"taskId": 0, "taskStatus": "RUNNING"}}),
     "a state without an id": lambda: reply({"code": 804, "msg": "APIKEY_TASK_IS_RUNNING", "data": None}),
     "a redirect": lambda: reply("", status=307, headers={"Location": "/openapi/v2/elsewhere"}),
     "request timeout": lambda: reply("", status=408),
@@ -198,16 +199,6 @@ async def test_a_submit_may_answer_with_the_results(client: Client, wire: WireSe
     view = await client.submit(MODEL, {})
     assert view.is_terminal
     assert view.outputs[0].text == "Once upon a time"
-
-
-async def test_refused_nodes_are_told(client: Client, wire: WireServer) -> None:
-    tips = (
-        '{"result": false, "error": null, "outputs_to_execute": ["9"], "node_errors": {"4": {"class_type": "KSampler",'
-        ' "errors": [{"message": "Value not in list", "details": "ckpt_name: x"}]}}}'
-    )
-    wire.plays(reply(task(promptTips=tips)))
-    view = await client.submit(MODEL, {})
-    assert view.node_errors == {"4": "KSampler: Value not in list: ckpt_name: x"}
 
 
 async def test_a_refused_connection_was_not_delivered() -> None:

@@ -9,12 +9,10 @@ import pickle
 import pytest
 
 from rh_prefect.client import Client, TaskView
-from rh_prefect.errors import (
-    InputError,
-    ResponseLost,
-)
+from rh_prefect.client.wire.task import read_node_errors
+from rh_prefect.errors import InputError
 from tests.client.conftest import KEY
-from tests.support.servers.scripted_server import Step, WireServer, cut, raw, reply, stall
+from tests.support.servers.scripted_server import WireServer, reply
 
 ID = "2031112223334445057"
 CREATE = "/task/openapi/create"
@@ -92,7 +90,12 @@ TIPS: list[tuple[object, dict[str, str]]] = [
     (FINE, {}),
     (json.dumps(json.dumps(FINE)), {}),
     ("not JSON, though it says node_errors", {}),
-    (json.dumps({**FINE, "node_errors": {"3": {"errors": [{"message": "bad", "details": "x"}]}}}), {"3": "bad: x"}),
+    (
+        json.dumps(
+            {**FINE, "node_errors": {"3": {"errors": [{"message": "bad", "details": "x"}], "class_type": "KSampler"}}}
+        ),
+        {"3": "KSampler: bad: x"},
+    ),
     (json.dumps({**FINE, "node_errors": json.dumps({"3": "bad"})}), {"3": "bad"}),
     (json.dumps({**FINE, "result": False}), {"": "the graph is not valid"}),
     (json.dumps({**FINE, "result": False, "error": {"type": "no_prompt"}}), {"": '{"type": "no_prompt"}'}),
@@ -101,34 +104,8 @@ TIPS: list[tuple[object, dict[str, str]]] = [
 
 
 @pytest.mark.parametrize(("tips", "errors"), TIPS)
-async def test_what_comfyui_says_of_the_graph(
-    tips: object, errors: dict[str, str], client: Client, wire: WireServer
-) -> None:
-    wire.plays(reply(created(promptTips=tips)))
-    assert (await client.submit(CREATE, {})).node_errors == errors
-
-
-LOST: dict[str, Step] = {
-    "cut": cut(),
-    "stalled": stall(),
-    "cut in the body": reply('{"code": 0, "data": {"taskId": "2031', length=400),
-    "no HTTP": raw(b"nonsense\r\n\r\n"),
-    "502": reply("<html>", status=502),
-    "503": reply({"code": 421, "msg": "TASK_QUEUE_MAXED"}, status=503),
-    "empty": reply(""),
-    "no data": reply({"code": 0, "msg": "success", "data": None}),
-    "no id": reply(created(taskId=None)),
-    "the id 0": reply(created(taskId=0)),
-    "a state": reply({"code": 813, "msg": "APIKEY_TASK_IS_QUEUED", "data": None}),
-}
-
-
-@pytest.mark.parametrize("kind", LOST)
-async def test_a_lost_answer_is_unknown_and_nothing_is_sent_again(kind: str, limited: Client, wire: WireServer) -> None:
-    wire.plays(LOST[kind])
-    with pytest.raises(ResponseLost, match=r"submit to /task/openapi/create: .*may exist and be paid for"):
-        await limited.submit(CREATE, {})
-    assert len(wire.asked) == 1
+def test_what_comfyui_says_of_the_graph(tips: object, errors: dict[str, str]) -> None:
+    assert read_node_errors(tips) == errors
 
 
 @pytest.mark.parametrize(
