@@ -37,7 +37,7 @@ def write_run_gallery(run: StepScheduler, steps: Sequence[StepReport], *, name: 
         seconds = _SECONDS if run.outcome.new_steps else _SECONDS_OF_NOTHING_NEW
         (page,) = write_gallery(store, entries, name=name, seconds=seconds)
         return store.uri(page)
-    except Exception as error:  # the run is complete and paid, whatever is wrong with a page
+    except Exception as error:  # the run is complete and paid, even if its page is not
         _log.warning(
             "The page of this run's outputs was not written, all else was: %s What to do: rh-prefect gallery --run %s",
             error,
