@@ -76,7 +76,7 @@ JOINED = ("{task}{index}", "{index}{task}", "{run}{index}-{key}", "{key}-{run}{i
         *[(template, r"between \{index\} and") for template in JOINED],
     ],
 )
-def test_any_other_is_refused(template: str, why: str) -> None:
+def test_any_other_template_is_refused(template: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why) as caught:
         MediaStore("out", template=template)
     assert "{flow}/{run}/" in str(caught.value)
