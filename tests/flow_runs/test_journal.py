@@ -151,7 +151,7 @@ async def test_a_server_that_stays_away_is_named_in_one_line(serve: Serve, caplo
     with temporary_settings({PREFECT_API_URL: url}):
         assert await FlowRunJournal(uuid.uuid4()).job("abc") == {}
     (line,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
-    assert re.search(f"repeated for up to 60 s.*{url}.*database is locked", line), line
+    assert re.search(f"{url}.*database is locked.*repeated for up to 60 s", line), line
 
 
 async def test_patience_ends(serve: Serve) -> None:
