@@ -127,7 +127,7 @@ async def test_settle_waits_for_critical_sections_until_its_limit() -> None:
 
     LOOP.submit(critical(pay()))
     await LOOP.call(LOOP.settle(0.01))
-    assert paid == []
+    assert (paid, LOOP.is_submitting) == ([], True)
     settled = asyncio.ensure_future(LOOP.call(LOOP.settle(60)))
     answered.set()
     await settled
@@ -184,6 +184,11 @@ began.wait()
     assert runs(script, tmp_path=tmp_path) == "recorded\nresolved\n"
 
 
+def test_process_exit_ends_before_prefect_kills_the_process() -> None:
+    """Thirty seconds after its SIGTERM."""
+    assert 15 < JOIN_SECONDS < 30
+
+
 def test_no_critical_section_starts_during_process_exit(tmp_path: Path) -> None:
     script = """
 began = threading.Event()
@@ -207,8 +212,13 @@ def test_connections_are_closed_at_process_exit(tmp_path: Path) -> None:
     script = """
 async def fail(): raise OSError
 async def close(): print("closed")
+async def gone(): print("gone")
 LOOP.on_close(fail)
-LOOP.on_close(close)
+for closer in (close, gone):
+    for _ in range(2):
+        LOOP.on_close(closer)
+for _ in range(2):
+    LOOP.forget_closer(gone)
 LOOP.call_sync(asyncio.sleep(0))
 """
     assert runs(script, tmp_path=tmp_path) == "closed\n"
