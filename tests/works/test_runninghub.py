@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from rh_prefect.client import Client, Upload
+from rh_prefect.client import Client
 from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import Account, _accounts, account_of
 from rh_prefect.works.loop_thread import LOOP
@@ -60,15 +60,15 @@ async def test_what_an_account_and_its_machine_tell_of_slots_and_files() -> None
         return SimpleNamespace(limit=5, running=2, queued=1)
 
     async def upload(path: Path, *, name: str, mime: str) -> Any:
-        return SimpleNamespace(subfolder="in" if path.name == "a.png" else "", name=name, kind=mime)
+        return path, name, mime
 
     calls = dict.fromkeys(("submit", "query", "cancel", "download", "price_preview", "comfy_plus"))
     comfy = SimpleNamespace(upload=upload)
     client: Any = SimpleNamespace(site="s", account_id="a", queue_status=queue_status, comfy=comfy, **calls)
     account = RunningHub(client)
     assert await account.slots() == (5, 3)
-    uploads = [await account.at("/proxy").upload(Path(name), name=name, mime="input") for name in ("a.png", "b.png")]
-    assert uploads == [Upload(url="", file_name=name, size=0, kind="input") for name in ("in/a.png", "b.png")]
+    sent: Any = await account.at("/proxy").upload(Path("a.png"), name="b.png", mime="image/png")
+    assert sent == (Path("a.png"), "b.png", "image/png"), "it goes to the machine"
 
 
 async def test_accounts_with_one_key_share_slots_and_differ_by_their_names(tmp_path: Path) -> None:
