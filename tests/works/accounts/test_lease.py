@@ -175,6 +175,7 @@ async def test_a_job_moves_to_the_account_that_has_its_task() -> None:
     ("account", "block", "found", "paid"),
     [
         ("studio", "y", None, "second"),
+        ("studio", "y", "another", "second"),
         ("studio", "z", None, "first"),
         ("studio", "z", "studio", "found"),
         ("studio", "z", "another", "first"),
