@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -203,6 +205,8 @@ _ISO = (MP4, MOV, M4A, AVIF, HEIC)
 _RIFF_TYPES = (AVI, WAV, WEBP)
 _EBML = (WEBM, MKV)
 _SEGMENT = b"\x18\x53\x80\x67"
+_FLV_TAGS = (8, 9, 18)
+"""Sound, picture, data."""
 _PART_HEAD = 27 + 255
 """Maximum number of bytes that contain a part's length in any of these formats."""
 
@@ -228,6 +232,9 @@ def _end(file: BinaryIO, size: int, found: FileType) -> int:
         return _last_end(file, size, 8, _chunk) + 12
     if found is OGG:
         return _last_end(file, size, 0, _page)
+    if found is FLV:  # the length after each tag, in four bytes, may be missing at the end
+        head = file.read(1024)
+        return max(_last_end(file, size, int.from_bytes(head[5:9]) + 4, _tag), _announced_by_flv(head)) - 4
     if found in _RIFF_TYPES:
         length = int.from_bytes(file.read(8)[4:], "little")
         # A stream's writer could not go back to fill in the length.
@@ -267,6 +274,17 @@ def _page(head: bytes) -> int | None:
     if not head.startswith(b"OggS"[: len(head)]):
         return None  # something else, such as a tag, follows
     return 27 + head[26] + sum(head[27 : 27 + head[26]]) if len(head) >= 27 else 27
+
+
+def _tag(head: bytes) -> int | None:
+    return 11 + int.from_bytes(head[1:4]) + 4 if head[0] & 0x1F in _FLV_TAGS else None
+
+
+def _announced_by_flv(head: bytes) -> int:
+    """Returns the size in an FLV's first tag, since a cut between two tags is not visible otherwise; 0 if unknown."""
+    found = re.search(rb"\x08filesize\x00(.{8})", head, re.DOTALL)
+    size: float = struct.unpack(">d", found[1])[0] if found else 0
+    return int(size) if math.isfinite(size) else 0
 
 
 def _end_of_segment(head: bytes) -> int:

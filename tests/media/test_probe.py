@@ -73,13 +73,27 @@ def test_tells_what_it_is_whatever_its_name(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.9, 0.999])
-@pytest.mark.parametrize("name", sorted(SAMPLES.keys() - {"flv"}))  # whose length is not read
+@pytest.mark.parametrize("name", sorted(SAMPLES))
 def test_a_file_that_was_cut_is_refused(name: str, part: float, tmp_path: Path) -> None:
     whole = SAMPLES[name][0](tmp_path / "whole").read_bytes()
     cut = tmp_path / "cut.bin"
     cut.write_bytes(whole[: int(len(whole) * part)])
     with pytest.raises(MediaError, match=r"cut\.bin is a damaged .*What to do: create or download it again"):
         probe(cut)
+
+
+def test_a_flv_that_was_cut_between_two_of_its_tags_is_refused(tmp_path: Path) -> None:
+    whole = SAMPLES["flv"][0](tmp_path / "whole").read_bytes()
+    ends, at = [], 13
+    while at < len(whole):
+        at += 11 + int.from_bytes(whole[at + 1 : at + 4]) + 4
+        ends.append(at)
+    assert ends.pop() == len(whole)
+    for end in ends:
+        cut = tmp_path / "cut.bin"
+        cut.write_bytes(whole[:end])
+        with pytest.raises(MediaError, match="its end is missing"):
+            probe(cut)
 
 
 def without_xing(song: bytes) -> bytes:
@@ -114,6 +128,9 @@ WHOLE: dict[str, Callable[[], bytes]] = {
     "ogg without a last page": lambda: samples.sound("ogg", "libopus").replace(b"OggS\0\4", b"OggS\0\0"),
     "ogg with a tag": lambda: samples.sound("ogg", "libopus") + TAG,
     "two ogg in one": lambda: samples.sound("ogg", "libopus") * 2,
+    "flv with a wrong length": lambda: samples.film("flv").replace(b"duration\0?", b"duration\0@"),
+    "flv without its last length": lambda: samples.film("flv")[:-4],
+    "flv with a tag": lambda: samples.film("flv") + TAG,
 }
 
 
