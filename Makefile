@@ -61,9 +61,9 @@ docs: $(SITE_TOOLS)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.structure
 	$(BIN)/python -m benchmarks.imports
-	$(BIN)/python -m benchmarks.memory
-	$(BIN)/python -m benchmarks.listing
-	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.file_transfer_memory
+	$(BIN)/python -m benchmarks.large_run
+	$(BIN)/python -m benchmarks.memory_growth
 	$(BIN)/python -m benchmarks.slot_policy
 	$(BIN)/python -m benchmarks.speed $(SCENES)
 

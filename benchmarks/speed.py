@@ -19,13 +19,13 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.contenders import SLOTS
 from benchmarks.degraded import broken, shared
+from benchmarks.file_transfer import throughput
 from benchmarks.harness import Bench, Run, finish
 from benchmarks.overhead import overhead
-from benchmarks.pipelines import pipelines
+from benchmarks.pipeline_overhead import pipelines
 from benchmarks.processes import processes
+from benchmarks.recovery import failures, inputs, kills
 from benchmarks.report import Figure, show
-from benchmarks.rerun import failures, inputs, kills
-from benchmarks.throughput import throughput
 from benchmarks.waiting_jobs import waiting
 from benchmarks.webhook_process import receiver
 from tests.support.servers.prefect_server import PrefectServer

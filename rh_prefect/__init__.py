@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from rh_prefect.media.media import Media
     from rh_prefect.media.store import MediaStore
     from rh_prefect.models import estimate
-    from rh_prefect.tasks.concurrent import generate_many
     from rh_prefect.tasks.generate import generate
+    from rh_prefect.tasks.generate_many import generate_many
     from rh_prefect.works.result import Face, Result
 
 _HOMES = {
@@ -47,7 +47,7 @@ _HOMES = {
     "estimate": "rh_prefect.models",
     "flow": "rh_prefect.flow_runs.flow",
     "generate": "rh_prefect.tasks.generate",
-    "generate_many": "rh_prefect.tasks.concurrent",
+    "generate_many": "rh_prefect.tasks.generate_many",
     "resume": "rh_prefect.flow_runs.rerun",
 }
 

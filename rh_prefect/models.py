@@ -13,7 +13,7 @@ from rh_prefect import catalog
 from rh_prefect.catalog import Model, Price, get, models
 from rh_prefect.catalog.input_class_builder import InputBase, build_input
 from rh_prefect.catalog.registry import nearest, of_class
-from rh_prefect.custom import CustomInput, FileValue, custom
+from rh_prefect.custom_endpoint import CustomInput, FileValue, custom
 from rh_prefect.media.media import Media, MediaInput, as_media_input, without_mark
 from rh_prefect.media.probe import probe
 from rh_prefect.media.urls import is_local, local_path

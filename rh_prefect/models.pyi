@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeAlias, T
 from pydantic.fields import FieldInfo
 
 from rh_prefect.catalog import Model, Price
-from rh_prefect.custom import CustomInput as CustomInput
-from rh_prefect.custom import FileValue as FileValue
-from rh_prefect.custom import custom as custom
+from rh_prefect.custom_endpoint import CustomInput as CustomInput
+from rh_prefect.custom_endpoint import FileValue as FileValue
+from rh_prefect.custom_endpoint import custom as custom
 from rh_prefect.media.media import Media
 
 Takes = TypeVar("Takes", contravariant=True)

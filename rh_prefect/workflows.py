@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from rh_prefect.custom import CheckedInput
+from rh_prefect.custom_endpoint import CheckedInput
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.media.media import Media, as_media_input
 

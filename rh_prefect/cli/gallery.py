@@ -104,7 +104,7 @@ def _found(
     from rh_prefect.cli.run_reports import files_of, last_run, of_run, report_of, with_reports
     from rh_prefect.cli.stored_outputs import entries_of, saved_contents
     from rh_prefect.media.store import MediaStore
-    from rh_prefect.works.journal.works_journal import records_url
+    from rh_prefect.works.journal.shared_journal import records_url
 
     store = asyncio.run(load_storage(storage)) if place is None else MediaStore(place)
     where = records_url(store, get_settings()) if place is None else store.url

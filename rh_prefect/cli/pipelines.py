@@ -146,7 +146,7 @@ def plan(
 
 async def _ask_for_prices(pipeline: Pipeline, plan: Plan, storage: str | None, credentials: str | None) -> None:
     from rh_prefect.blocks.lookup import load_pool_context, load_storage
-    from rh_prefect.pipelines.plan.price_previews import quote
+    from rh_prefect.pipelines.plan.price_quotes import quote
     from rh_prefect.works.loop_thread import LOOP
 
     shared, store = await load_pool_context(credentials), await load_storage(storage)

@@ -25,12 +25,12 @@ from rh_prefect.flow_runs.job_progress import ENDED, RunProgress, known_run_prog
 from rh_prefect.media.input_files import shown
 from rh_prefect.media.store import LONGEST_LINK, MediaStore
 from rh_prefect.pipelines.document import visible
-from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
+from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.planning_values import File
+from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.pipelines.run.reviews import candidates
-from rh_prefect.pipelines.run.surroundings import Pages, What
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.loop_thread import JOIN_SECONDS, LOOP

@@ -27,7 +27,7 @@ from rh_prefect.works.journal.costs_and_budget import Costs, charge_of
 from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, jobs_of, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope, Scope
-from rh_prefect.works.journal.works_journal import WorksJournal, default_works
+from rh_prefect.works.journal.shared_journal import WorksJournal, default_works
 from rh_prefect.works.pool_context import pool_context
 from rh_prefect.works.result import Result, end_of
 from rh_prefect.works.run_cancellation import CancelReport

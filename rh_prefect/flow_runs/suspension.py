@@ -34,11 +34,11 @@ from rh_prefect.flow_runs.queries import read_flow_run
 from rh_prefect.flow_runs.recorded_job_collection import collect_result, records_of
 from rh_prefect.prefect_api import PATIENCE
 from rh_prefect.settings import get_settings
-from rh_prefect.works.delivery import Delivered
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Wait
+from rh_prefect.works.output_collection import Delivered
 from rh_prefect.works.result import Result
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 

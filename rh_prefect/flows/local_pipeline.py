@@ -15,13 +15,13 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.file_model import RUN_OPTIONS
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.run.interfaces import Pages, Surroundings
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd
 from rh_prefect.pipelines.run.run_pipeline import run_pipeline
-from rh_prefect.pipelines.run.surroundings import Pages, Surroundings
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.scope import end_run, new_run
-from rh_prefect.works.journal.works_journal import open_works
+from rh_prefect.works.journal.shared_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_context import PoolContext
 

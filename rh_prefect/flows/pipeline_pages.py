@@ -24,14 +24,14 @@ from rh_prefect.flow_runs.report_artifact import Links, Report, sheets, values_i
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import visible
-from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, paid_steps
 from rh_prefect.pipelines.plan.render import prices
+from rh_prefect.pipelines.plan.work_identity import is_settled, mark
 from rh_prefect.pipelines.planning_values import File
+from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.pipelines.run.reviews import candidates
-from rh_prefect.pipelines.run.surroundings import Pages, What
 from rh_prefect.prefect_api import ask
 from rh_prefect.works.journal.costs_and_budget import Costs
 
@@ -40,7 +40,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, kw_only=True)
 class PrefectPages(Pages):
-    """Shows a run in Prefect; see `rh_prefect.pipelines.run.surroundings.Pages`."""
+    """Shows a run in Prefect; see `rh_prefect.pipelines.run.interfaces.Pages`."""
 
     tags: Sequence[str] = ()  # Those of the pipeline's file
 

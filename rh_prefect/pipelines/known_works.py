@@ -28,7 +28,7 @@ from rh_prefect.works import stored_result
 from rh_prefect.works.journal.job_records import JobView, Submit, result_key
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import ResultRecord, is_surely_dead
-from rh_prefect.works.journal.works_journal import (
+from rh_prefect.works.journal.shared_journal import (
     FILES,
     FOLDER,
     WorksJournal,

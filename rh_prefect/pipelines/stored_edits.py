@@ -22,12 +22,12 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
 from rh_prefect.pipelines.edit_rendering import Params, Rendered, render
-from rh_prefect.pipelines.plan.identity import recipe_id
+from rh_prefect.pipelines.plan.work_identity import recipe_id
 from rh_prefect.settings import Settings
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.works.journal.record_types import Record
-from rh_prefect.works.journal.works_journal import FILES, records_url
+from rh_prefect.works.journal.shared_journal import FILES, records_url
 
 Rendering: TypeAlias = Callable[[str, Params, Path], Rendered]
 """Renders an edit from local files; see `edit_rendering.render`."""

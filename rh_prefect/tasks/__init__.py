@@ -18,8 +18,8 @@ from rh_prefect.tasks.account_and_apps import (
     webhook_detail,
     workflow_json,
 )
-from rh_prefect.tasks.concurrent import generate_many
 from rh_prefect.tasks.generate import generate
+from rh_prefect.tasks.generate_many import generate_many
 from rh_prefect.tasks.uploads_and_assets import (
     create_asset_group,
     delete_asset,

@@ -18,7 +18,7 @@ from prefect.tasks import Task
 
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.bounded_caches import SingleFlight
-from rh_prefect.custom import CustomInput
+from rh_prefect.custom_endpoint import CustomInput
 from rh_prefect.display_names import beginning_of_prompt, with_prompt
 from rh_prefect.errors import (
     ConfigError,
@@ -38,7 +38,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.paid_task_type import PaidTask
 from rh_prefect.works.journal.journal import check_scope
 from rh_prefect.works.journal.scope import FolderScope, Scope, delivered_at_end, open_scope
-from rh_prefect.works.journal.works_journal import WorksJournal, open_default_works
+from rh_prefect.works.journal.shared_journal import WorksJournal, open_default_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request, Reuse
 from rh_prefect.works.pool_context import PoolContext

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 
 from typing_extensions import TypedDict
 
-from rh_prefect.custom import CustomInput
+from rh_prefect.custom_endpoint import CustomInput
 from rh_prefect.errors import InputError
 from rh_prefect.json_snapshot import is_text
 from rh_prefect.models import ModelInput

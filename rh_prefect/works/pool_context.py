@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rh_prefect.bounded_caches import LruCache
-from rh_prefect.client.connections import chance
-from rh_prefect.custom import CustomInput
+from rh_prefect.client.transports import chance
+from rh_prefect.custom_endpoint import CustomInput
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Pool, unknown_account
-from rh_prefect.works.delivery import Delivery
 from rh_prefect.works.download_folder import StoreChecks
 from rh_prefect.works.input_identification import Inputs
 from rh_prefect.works.journal.costs_and_budget import Money
@@ -24,6 +23,7 @@ from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import OpenScopes, Scope
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.options import Request
+from rh_prefect.works.output_collection import Delivery
 from rh_prefect.works.request_preparation import JobRequest, custom_request, prepare_request
 from rh_prefect.works.work import Callback, Services, callback_of
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from rh_prefect import catalog
-from rh_prefect.custom import CustomInput, FileValue
+from rh_prefect.custom_endpoint import CustomInput, FileValue
 from rh_prefect.display_names import beginning_of_prompt
 from rh_prefect.errors import InputError
 from rh_prefect.media.input_files import CheckSize, shown

@@ -29,7 +29,7 @@ from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.request_preparation import JobRequest
 
 if TYPE_CHECKING:
-    from rh_prefect.works.delivery import Delivery
+    from rh_prefect.works.output_collection import Delivery
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
 

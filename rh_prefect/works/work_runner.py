@@ -31,18 +31,18 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput, unread_graph
 from rh_prefect.works.accounts.limiter import Turn
 from rh_prefect.works.accounts.pool import Lease
-from rh_prefect.works.delivery import Delivered, Delivery
 from rh_prefect.works.events import JobEventState, Observer, Silent
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.identity import base_hash, work_id
 from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import REQUESTED_KEYS, Chain, Scope
-from rh_prefect.works.journal.works_journal import FILES, HasEnded, WorksJournal, no_evidence
+from rh_prefect.works.journal.shared_journal import FILES, HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.lifecycle import Policy, run_work
 from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
+from rh_prefect.works.output_collection import Delivered, Delivery
 from rh_prefect.works.pool_context import PoolContext, WorkName
 from rh_prefect.works.request_preparation import JobRequest, replace_marks
 from rh_prefect.works.run_ledger import Notes, SharedRecords, spending_of

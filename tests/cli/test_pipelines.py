@@ -19,7 +19,7 @@ from rh_prefect.cli import app
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.works.journal.job_records import JobRecords
 from rh_prefect.works.journal.record_types import ResultRecord
-from rh_prefect.works.journal.works_journal import WorksJournal
+from rh_prefect.works.journal.shared_journal import WorksJournal
 from tests.support.processes.typed_commands import Terminal
 from tests.support.samples.documented_pipelines import BLOCK
 from tests.support.samples.media import png

@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from rh_prefect.client import Client, Download, discard_partial
-from rh_prefect.client.connections import EnvironmentTransport
 from rh_prefect.client.download import CHUNK, download, resume_note
+from rh_prefect.client.transports import EnvironmentTransport
 from rh_prefect.errors import LinkExpired, ResponseLost, StoreError
 from tests.support.servers.file_host import BODY, TAG, serve
 from tests.support.servers.scripted_server import Asked, Step, WireServer, cut, raw, reply

@@ -17,9 +17,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.errors import JournalError, PipelineIncomplete
+from rh_prefect.flow_runs.append_only_log import encode
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import FlowScope, recorded_scope
-from rh_prefect.flow_runs.record_log import encode
 from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.media.store import MediaStore

@@ -12,9 +12,9 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.errors import JournalError
+from rh_prefect.flow_runs.append_only_log import encode
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import has_records
-from rh_prefect.flow_runs.record_log import encode
 from rh_prefect.prefect_api import ask, disconnect
 from rh_prefect.works.journal.job_records import jobs_of
 from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, submitted

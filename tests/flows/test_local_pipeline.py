@@ -15,12 +15,12 @@ from rh_prefect.errors import InputError
 from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.media.media import Media
+from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET
-from rh_prefect.pipelines.run.surroundings import Pages, What
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.scope import read_run
-from rh_prefect.works.journal.works_journal import default_works
+from rh_prefect.works.journal.shared_journal import default_works
 from tests.support.world.pipeline_flows import PRODUCTS, run, table
 
 

@@ -17,13 +17,13 @@ from prefect.client.schemas.objects import TaskRun, TaskRunResult
 from rh_prefect.cli import spend
 from rh_prefect.emulator import Assumptions, Emulator, Fault
 from rh_prefect.errors import PipelineIncomplete
-from rh_prefect.flow_runs.spend_report import charges
+from rh_prefect.flow_runs.charges import charges
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.run.result import OVER_BUDGET, WAITING, PipelineResult
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.works_journal import default_works
+from rh_prefect.works.journal.shared_journal import default_works
 from tests.support.servers.emulator_env import environment
 from tests.support.world.pipeline_flows import in_flow_run
 

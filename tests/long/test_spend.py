@@ -22,7 +22,7 @@ from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, jobs_of
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.journal.works_journal import FOLDER
+from rh_prefect.works.journal.shared_journal import FOLDER
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Request
 from rh_prefect.works.run_cancellation import cancel_scope

@@ -20,9 +20,9 @@ from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.input_reader import identify
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWorks
-from rh_prefect.pipelines.plan.identity import recipe_id
+from rh_prefect.pipelines.plan.work_identity import recipe_id
 from rh_prefect.pipelines.run.known_results import KnownResults
-from rh_prefect.pipelines.run.services import Outcome
+from rh_prefect.pipelines.run.run_context import Outcome
 from rh_prefect.pipelines.run.step_maker import StepMaker
 from rh_prefect.pipelines.stored_edits import EditResults, Rendering, as_recorded, open_edits
 from rh_prefect.settings import Settings, get_settings

@@ -12,11 +12,11 @@ import pytest
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import RunningHubError
 from rh_prefect.pipelines.known_works import StoredWorks
-from rh_prefect.pipelines.plan.identity import recipe_id
 from rh_prefect.pipelines.plan.planned_steps import WorkQuery
+from rh_prefect.pipelines.plan.work_identity import recipe_id
 from rh_prefect.pipelines.stored_edits import as_recorded, open_edits
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.works_journal import WorksJournal
+from rh_prefect.works.journal.shared_journal import WorksJournal
 from tests.support.processes.cli_process import run_each
 from tests.support.samples import media as samples
 from tests.support.servers.caller import Caller

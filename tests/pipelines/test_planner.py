@@ -21,9 +21,9 @@ from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan, WorkQuery
-from rh_prefect.pipelines.plan.identity import mark
 from rh_prefect.pipelines.plan.plan import finish
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Selection, Work
+from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.types import Type
 from tests.support.hypothesis_settings import search
 from tests.support.samples.documented_pipelines import TEXTS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rh_prefect import catalog
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.plan.identity import request_base
 from rh_prefect.pipelines.plan.take_choice import EqualRequests
+from rh_prefect.pipelines.plan.work_identity import request_base
 from rh_prefect.works.journal.identity import work_id
 from tests.support.world.planned_works import Records, run
 

@@ -19,7 +19,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.journal.works_journal import WorksJournal
+from rh_prefect.works.journal.shared_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.result import Result

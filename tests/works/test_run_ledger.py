@@ -21,7 +21,7 @@ from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.journal import FolderJournal, check_key
 from rh_prefect.works.journal.record_types import Answer, End, Lost, Record, Resolution
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.journal.works_journal import no_evidence, run_name
+from rh_prefect.works.journal.shared_journal import no_evidence, run_name
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import UNCLEAR, CancelReport, cancel_scope
 from rh_prefect.works.run_ledger import (

@@ -30,7 +30,7 @@ from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, End, Format, Link, Record
 from rh_prefect.works.journal.scope import Scope, cancel_key
-from rh_prefect.works.journal.works_journal import FOLDER, WorksJournal, no_evidence
+from rh_prefect.works.journal.shared_journal import FOLDER, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_context import PoolContext
 from rh_prefect.works.run_ledger import SharedRecords, spending_of

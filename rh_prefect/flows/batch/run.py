@@ -22,9 +22,9 @@ from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
+from rh_prefect.pipelines.run.interfaces import Pages
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
-from rh_prefect.pipelines.run.surroundings import Pages
 from rh_prefect.table_files import table_format
 from rh_prefect.works.journal.costs_and_budget import CURRENCY
 from rh_prefect.works.loop_thread import LOOP

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.file_model import Param
-from rh_prefect.pipelines.plan.identity import equal_numbers
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
+from rh_prefect.pipelines.plan.work_identity import equal_numbers
 
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.plan import Plan

@@ -11,7 +11,6 @@ from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.evaluation import evaluate, named, type_of
 from rh_prefect.pipelines.file_model import EditStep
-from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.step_drafts import (
     Draft,
@@ -21,6 +20,7 @@ from rh_prefect.pipelines.plan.step_drafts import (
     plain,
     without_places,
 )
+from rh_prefect.pipelines.plan.work_identity import is_settled, mark
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,

@@ -27,18 +27,8 @@ from rh_prefect.pipelines.file_model import (
     UseStep,
     uses,
 )
-from rh_prefect.pipelines.plan.conditional_steps import (
-    FindingsOf,
-    Missing,
-    PartFindings,
-    condition_steps,
-    is_open,
-    report_not_numbers,
-    undecided_parts,
-)
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts
-from rh_prefect.pipelines.plan.identity import UNSETTLED, candidates_id, mark, recipe_id, request_base
 from rh_prefect.pipelines.plan.options import PlanOptions
 from rh_prefect.pipelines.plan.planned_steps import (
     Candidate,
@@ -53,6 +43,16 @@ from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, MOST_WORKS, PlanTo
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.step_requests import draft_paid
 from rh_prefect.pipelines.plan.take_choice import TakeChooser, query_of
+from rh_prefect.pipelines.plan.undecided_steps import (
+    FindingsOf,
+    Missing,
+    PartFindings,
+    condition_steps,
+    is_open,
+    report_not_numbers,
+    undecided_parts,
+)
+from rh_prefect.pipelines.plan.work_identity import UNSETTLED, candidates_id, mark, recipe_id, request_base
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     Frame,

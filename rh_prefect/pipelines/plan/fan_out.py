@@ -14,7 +14,9 @@ from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.document import Path, visible
 from rh_prefect.pipelines.evaluation import evaluate, part, results
 from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, uses
-from rh_prefect.pipelines.plan.conditional_steps import (
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work, id_part
+from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, PlanTooLarge, Size, count_of
+from rh_prefect.pipelines.plan.undecided_steps import (
     FindingsOf,
     Missing,
     condition_steps,
@@ -23,9 +25,7 @@ from rh_prefect.pipelines.plan.conditional_steps import (
     report_not_numbers,
     undecided_parts,
 )
-from rh_prefect.pipelines.plan.identity import mark, without_places
-from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work, id_part
-from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, PlanTooLarge, Size, count_of
+from rh_prefect.pipelines.plan.work_identity import mark, without_places
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,

@@ -20,12 +20,12 @@ from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.document import Problems
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import FanOutStep, Step, names_in, uses
-from rh_prefect.pipelines.plan.conditional_steps import PartFindings
 from rh_prefect.pipelines.plan.expander import AT_ONCE, Expander, Planning, state_of
 from rh_prefect.pipelines.plan.name_clashes import NameClashes
-from rh_prefect.pipelines.plan.needs import Needs
+from rh_prefect.pipelines.plan.needed_steps import Needs
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Work
 from rh_prefect.pipelines.plan.size_limits import PlanTooLarge, Size
+from rh_prefect.pipelines.plan.undecided_steps import PartFindings
 from rh_prefect.pipelines.planning_values import Frame, Group, makers, maybe
 from rh_prefect.pipelines.references import references_in
 

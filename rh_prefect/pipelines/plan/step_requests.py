@@ -16,7 +16,6 @@ from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep
 from rh_prefect.pipelines.model_arguments import bind, check_values, flat, unchecked_in
-from rh_prefect.pipelines.plan.identity import is_settled, mark
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
 from rh_prefect.pipelines.plan.size_limits import count_of
@@ -27,6 +26,7 @@ from rh_prefect.pipelines.plan.step_drafts import (
     plain,
     without_failed,
 )
+from rh_prefect.pipelines.plan.work_identity import is_settled, mark
 from rh_prefect.pipelines.planning_values import ABSENT, File, Frame, Unknown, certain, digest, leaves, number_of
 from rh_prefect.pipelines.site_graphs import SavedGraph, SavedGraphs, UnreadGraph, node_digests
 from rh_prefect.pipelines.types import kind_of

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from rh_prefect.pipelines.plan.conditional_steps import FindingsOf
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, KnownWorks, Round, Selection, WorkQuery
 from rh_prefect.pipelines.plan.size_limits import count_of
 from rh_prefect.pipelines.plan.step_drafts import Draft
+from rh_prefect.pipelines.plan.undecided_steps import FindingsOf
 from rh_prefect.pipelines.takes_file import Choices
 from rh_prefect.works.journal.identity import work_id
 from rh_prefect.works.journal.scope import last_number

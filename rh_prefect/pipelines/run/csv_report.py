@@ -17,6 +17,7 @@ from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.step_drafts import files_in
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown
+from rh_prefect.pipelines.run.interfaces import Pages
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import (
     COMPLETED,
@@ -34,7 +35,6 @@ from rh_prefect.pipelines.run.reviews import waiting_reviews
 from rh_prefect.pipelines.run.run_gallery import write_run_gallery
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
-from rh_prefect.pipelines.run.surroundings import Pages
 from rh_prefect.table_files import csv_text
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.loop_thread import LOOP

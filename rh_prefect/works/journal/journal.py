@@ -24,7 +24,7 @@ import fsspec
 from pydantic import BaseModel
 
 from rh_prefect.bounded_caches import LruSet
-from rh_prefect.client.connections import chance
+from rh_prefect.client.transports import chance
 from rh_prefect.errors import InputError, JournalError, RunningHubError
 from rh_prefect.local_files import NoHardLinks, write_atomic
 from rh_prefect.media.storage_errors import describe, fault_of

@@ -35,7 +35,7 @@ from rh_prefect.works.journal.record_types import (
 from rh_prefect.works.loop_thread import LOOP
 
 if TYPE_CHECKING:
-    from rh_prefect.works.journal.works_journal import WorksJournal
+    from rh_prefect.works.journal.shared_journal import WorksJournal
 
 Chain: TypeAlias = tuple[tuple[str, int], ...]
 """The runs around a call, outermost first: the id of each, and the serial number of its execution."""

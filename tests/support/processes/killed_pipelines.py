@@ -31,8 +31,8 @@ from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.production_rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.shared_journal import WorksJournal
 from rh_prefect.works.journal.spool import Spool
-from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from tests.support.processes.film_run import wait_until
 from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, flow_processes

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rh_prefect.catalog import user_catalogue
+from rh_prefect.catalog import catalogue_refresh
 from rh_prefect.catalog.registry import SLIM_FILE
 
 
@@ -29,6 +29,6 @@ def registry(
     return path
 
 
-def refresh(path: str, *, date: str | None = None) -> user_catalogue.Refreshed:
+def refresh(path: str, *, date: str | None = None) -> catalogue_refresh.Refreshed:
     """Merges a local list into this user's models, as `rh-prefect models refresh` does."""
-    return user_catalogue.refresh(Path(path).read_bytes(), path, date=date)
+    return catalogue_refresh.refresh(Path(path).read_bytes(), path, date=date)

@@ -28,7 +28,7 @@ from rh_prefect.works.accounts.account import account_of
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.journal.works_journal import ROUNDS, WorksJournal, open_works
+from rh_prefect.works.journal.shared_journal import ROUNDS, WorksJournal, open_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options
 from rh_prefect.works.pool_context import PoolContext, pool_context

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from rh_prefect.flow_runs.record_log import encode
+from rh_prefect.flow_runs.append_only_log import encode
 from rh_prefect.works.journal.record_types import Record
 from tests.support.world.job_records import intent, ticket
 

@@ -1,7 +1,7 @@
 """How much one process grows over many flow runs with paid jobs, beside the same number of plain Prefect tasks.
 
-    python -m benchmarks.growth
-    python -m benchmarks.growth --runs 100 ours s3
+    python -m benchmarks.memory_growth
+    python -m benchmarks.memory_growth --runs 100 ours s3
 
 Each contender runs in a separate process. The first flow runs of a contender are not measured: they import
 modules and fill caches that have a fixed size.
@@ -138,7 +138,9 @@ def _store(contender: str, folder: Path, stack: ExitStack) -> dict[str, str]:
 def _measured(bench: Bench, contender: str, runs: int, emulator: EmulatorProcess, env: dict[str, str]) -> float:
     given = json.dumps({"contender": contender, "runs": runs})
     measured = finish(
-        bench.python("benchmarks.growth", "contender", given, emulator=emulator, out=bench.new_folder("out"), env=env)
+        bench.python(
+            "benchmarks.memory_growth", "contender", given, emulator=emulator, out=bench.new_folder("out"), env=env
+        )
     )
     note = ", ".join(f"{count} {kind}" for kind, count in measured["kinds"].items())
     held = f"{measured['holds']:.0f} MB in {measured['threads']} threads at the end"

@@ -16,15 +16,15 @@ from prefect.states import Failed
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.suspension import RunSuspender, open_suspend_group
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
-from rh_prefect.pipelines.run.surroundings import StepEngine
-from rh_prefect.works.delivery import Delivered
+from rh_prefect.pipelines.run.interfaces import StepEngine
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Wait
+from rh_prefect.works.output_collection import Delivered
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner, result_of_step
 
 
 class PrefectEngine(StepEngine):
-    """The engine of a run in a flow run; see `rh_prefect.pipelines.run.surroundings.StepEngine`."""
+    """The engine of a run in a flow run; see `rh_prefect.pipelines.run.interfaces.StepEngine`."""
 
     def __init__(self) -> None:
         self._group: RunSuspender | None = None

@@ -58,7 +58,9 @@ def _measured(bench: Bench, way: str, size: int, count: int) -> dict[str, Any]:
     with bench.emulator(least_bytes=size if way == "down" else 0) as emulator:
         given = {"way": way, "size": size, "count": count, "link": _link(emulator) if way == "down" else ""}
         return finish(
-            bench.python("benchmarks.throughput", json.dumps(given), emulator=emulator, out=bench.new_folder("files"))
+            bench.python(
+                "benchmarks.file_transfer", json.dumps(given), emulator=emulator, out=bench.new_folder("files")
+            )
         )
 
 

@@ -45,7 +45,7 @@ def pipelines(bench: Bench) -> None:
     with bench.emulator() as emulator:
         given = json.dumps({"factor": bench.factor})
         measured = finish(
-            bench.python("benchmarks.pipelines", given, emulator=emulator, out=bench.folder / "pipelines")
+            bench.python("benchmarks.pipeline_overhead", given, emulator=emulator, out=bench.folder / "pipelines")
         )
     figures = [
         _compared("makespan", measured, "seconds", 1.03, "s"),

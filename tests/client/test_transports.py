@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from rh_prefect.client.connections import RESEND, EnvironmentTransport, ResendTransport
+from rh_prefect.client.transports import RESEND, EnvironmentTransport, ResendTransport
 from rh_prefect.settings import proxy_for
 from tests.support.servers.scripted_server import WireServer, reply
 

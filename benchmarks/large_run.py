@@ -3,8 +3,8 @@
 The second table is of a pipeline's run, whose works are recorded in a storage that takes 30 ms for a request: with the
 notes of settled submissions, and without them, as after a crash before each note.
 
-python -m benchmarks.listing
-python -m benchmarks.listing --jobs 800
+python -m benchmarks.large_run
+python -m benchmarks.large_run --jobs 800
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rh_prefect.works.journal.costs_and_budget import SpendTracker, entry_of
 from rh_prefect.works.journal.job_records import Submit, jobs_of
 from rh_prefect.works.journal.record_types import End, Intent, Record
 from rh_prefect.works.journal.scope import Scope
-from rh_prefect.works.journal.works_journal import WorksJournal
+from rh_prefect.works.journal.shared_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import cancel_scope
 from rh_prefect.works.run_ledger import WorksLedger, settled_name

@@ -24,7 +24,7 @@ from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.works.events import Observer, Silent
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.scope import Scope
-from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal, no_evidence
+from rh_prefect.works.journal.shared_journal import HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Reuse, Wait
 from rh_prefect.works.pool_context import PoolContext
