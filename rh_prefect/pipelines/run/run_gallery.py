@@ -15,7 +15,7 @@ from rh_prefect.pipelines.run.result import StepReport
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 
 _SECONDS = 3.0
-"""Maximum seconds for small pictures; the page shows later images by their files, and later videos by a sign."""
+"""Maximum seconds for small pictures. Without one, the page shows the whole image, or a symbol for a video."""
 
 _SECONDS_OF_NOTHING_NEW = 0.5
 """The same for a run that has made nothing new, whose small pictures mostly exist."""

@@ -16,7 +16,7 @@ from tests.support.world.reading_comparison import NOWHERE, Payload, client_read
 
 _REASONS = (
     (r"is required, can not be empty", "a required parameter is left out"),
-    (r"one of .* must be set", "none of several parameters is given"),
+    (r"one of .* must be set", "none of several parameters is given, and at least one is needed"),
     (r"(exactly|only) one of .* (must|can) be set", "parameters that exclude each other are given together"),
     (r"is not supported here", "a parameter is given where it is not taken"),
     (r"is not a supported combination", "values that are not offered together are given"),
@@ -76,7 +76,7 @@ STYLES: dict[str, Callable[[Model], Payload]] = {
     "ComfyUI nodes (`models_registry.json`), required inputs": nodes_required,
     "ComfyUI nodes (`models_registry.json`), all inputs": nodes_all,
     "command-line tool (`capabilities.json`), required without default": tool_required,
-    "command-line tool (`capabilities.json`), and all defaults": tool_defaults,
+    "command-line tool (`capabilities.json`), required without default, plus all defaults": tool_defaults,
 }
 
 
