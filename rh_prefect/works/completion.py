@@ -17,16 +17,16 @@ from rh_prefect.works.run_cancellation import cancel_task
 from rh_prefect.works.work import Work
 
 CANCEL_CHECK_SECONDS = 3.0
-"""Seconds between two checks for a cancellation, for which RunningHub sends no webhook; a run's jobs share a read."""
+"""Seconds between two checks whether the run was cancelled, which no webhook reports; a run's jobs share a read."""
 
 _log = logging.getLogger("rh_prefect")
 
 
 async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, age: float = 0.0) -> End:
-    """Waits until a task has ended, and records its end; the lease belongs to the account that paid.
+    """Waits until a task has ended, and records its end; the work's lease must be on the account that paid.
 
-    The answer to the submission contains the first status. `age` is in seconds since RunningHub accepted the task, 0 if
-    unknown.
+    `first_view` is the status in the answer to the submission. `age` is the number of seconds since RunningHub accepted
+    the task, 0 if unknown.
     """
     task_id, clock, lease = submit.task_id or "", work.services.clock, work.lease
     began = clock()
@@ -105,10 +105,10 @@ async def _poll_once_cancelled(work: Work, task_id: str) -> None:
 
 
 def _check_outputs(work: Work, view: TaskView) -> None:
-    """Raises if a successful task has no usable output yet, since the record of an end is never changed.
+    """Raises `OutputsPending` if a successful task has no usable output yet, since the record of its end never changes.
 
-    One usable output is enough, since its link expires while the others are waited for; the collector asks for the
-    links of the others.
+    One usable output is enough: its link would expire during a wait for the others. The collector requests the links of
+    the others.
     """
     if view.status != "SUCCESS" or any(output.is_usable for output in view.outputs):
         return

@@ -24,7 +24,7 @@ from rh_prefect.works.journal.record_types import ResultRecord
 
 
 def check_folder(folder: Path) -> None:
-    """Raises an error if a folder cannot store downloads."""
+    """Creates a folder if it is missing; raises `ConfigError` if no file can be written there."""
     try:
         make_folder(folder)
         with TemporaryFile(dir=folder) as file:
@@ -37,10 +37,10 @@ def check_folder(folder: Path) -> None:
 
 
 RunAttempt: TypeAlias = tuple[str, int]
-"""A flow run, or a named scope, and its attempt."""
+"""The id of a flow run or the name of a scope, and the number of its attempt."""
 
 _HOLD = 60.0
-"""Seconds without a payment after a store has refused outputs; then one job may test the store."""
+"""Seconds for which no job is paid for after a store has refused outputs; then one job may test the store."""
 
 _TOLERATED = 2
 """Number of jobs with refused outputs before payments stop: the cause may be one file or a short fault."""
@@ -57,7 +57,7 @@ class _Refusals:
     reason: str  # Why the last one was refused
     is_permanent: bool  # Whether only a person can repair that
     at: float  # When it was refused, or when a job was allowed to try
-    trying: str = ""  # That job
+    trying: str = ""  # The job that was allowed to try; empty if there is none
 
 
 class StoreChecks:
@@ -94,7 +94,7 @@ class StoreChecks:
         return result
 
     def refuse_payment(self, run: RunAttempt, store: MediaStore, job: str) -> None:
-        """Raises a `StoreError` if the store refused a run's last outputs, except for one job that tries it again."""
+        """Raises `StoreError` if a store has refused a run's last outputs; now and then, one job may try it."""
         refused = self._refusals.get((run, store.identity))
         if refused is None or len(refused.jobs) <= _TOLERATED or refused.trying == job:
             return
@@ -126,7 +126,7 @@ def local_errors(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def part_file(folder: Path, name: str) -> Iterator[Path]:
-    """Locks a file for a download, if possible the unfinished one of an earlier run of the job."""
+    """Yields a path for a download, locked; if possible, that of an earlier run's unfinished download of the file."""
     name = safe(name)  # it contains an id from RunningHub
     with local_errors(folder):
         make_folder(folder)

@@ -45,7 +45,7 @@ class JobEvent:
     run_seconds: float | None = None  # At the end
     output: str | None = None  # URI of the first file, at the end
     estimate: Costs = field(default_factory=Costs)  # The expected price of its task
-    is_edit: bool = False  # It is a local edit, which costs nothing and is no job
+    is_edit: bool = False  # Whether it is a local edit, which costs nothing and is no job
     files: tuple[Media, ...] = ()  # All its files, at the end
     sources: tuple[str, ...] = ()  # The addresses of the files that it was made from, at the end
     is_step: bool = False  # The state is the same: the message reports the progress of the task
@@ -58,7 +58,7 @@ class JobEvent:
 
     @property
     def line(self) -> str:
-        """The name and the message, without repeating a name at the start of the message."""
+        """The name and the message; only the message if it begins with the name."""
         return self.message if self.message.startswith(f"{self.name}: ") else f"{self.name}: {self.message}"
 
 
@@ -78,7 +78,7 @@ class Silent:
 
 
 def event_of(result: Result, *, message: str, prompt: str, costs: Costs, sources: tuple[str, ...] = ()) -> JobEvent:
-    """Returns the event for a completed job: `failed` if a file is damaged."""
+    """Returns the event for a completed job; its state is `failed` if a file is damaged."""
     good: JobEventState = "reused" if result.reused else "succeeded"
     return JobEvent(
         state="failed" if result.damaged else good,
@@ -99,7 +99,7 @@ def event_of(result: Result, *, message: str, prompt: str, costs: Costs, sources
 
 
 def summary_of(result: Result) -> str:
-    """Returns a clause about the outputs of a job: their number, damage and cost."""
+    """Returns a clause for messages: the outputs of a job, the damage of each, and the job's cost."""
     outputs = ", ".join(map(_file, result.outputs)) or f"{len(result.text)} characters of text"
     cost = (
         f"; {amount_text(result.cost)} {result.currency or CURRENCY}"

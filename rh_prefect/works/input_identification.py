@@ -59,7 +59,7 @@ class Input:
 
 
 Check: TypeAlias = Callable[[MediaRecord], None]
-"""Raises an error if a content is not accepted."""
+"""A function that raises an error if the content of a file is not accepted."""
 
 
 class Copies:
@@ -73,7 +73,7 @@ class Copies:
         return f"{FOLDER}/{record.sha256}.{record.extension or 'bin'}"
 
     def uri(self, name: str) -> str:
-        """Returns the URI of a copy."""
+        """Returns the URI of the copy with this name."""
         return self._store.uri(name)
 
     def has(self, record: MediaRecord) -> bool:
@@ -84,7 +84,7 @@ class Copies:
             return False  # the write reports it
 
     def put(self, local: Path, record: MediaRecord) -> str:
-        """Writes the copy of a content, unless it exists, and returns its name; the file must not change meanwhile."""
+        """Writes the copy of a file, unless it exists; returns the copy's name. The file must not change meanwhile."""
         if not self.has(record):
             with local.open("rb") as reader:
                 self._store.write_stream(self.name(record), reader, mime=record.mime)
@@ -93,7 +93,7 @@ class Copies:
 
 @dataclass(slots=True)
 class _Source:
-    """The recorded contents of one path or URI in this process."""
+    """The contents that this process knows to be recorded for one path or URI."""
 
     records: list[MediaRecord] = field(default_factory=list)  # The records of the journal that were read
     stamps: dict[str, MediaRecord] = field(default_factory=dict)  # The content that each stamp proves
@@ -118,15 +118,15 @@ READS: Final = 16
 class Inputs:
     """The input files of one scope, each identified by its current content.
 
-    An unchanged file is not read again. If the content of a path or URI has changed, it is another file, and a warning
-    is logged. A link without a strong ETag does not show a change, so the run uses the content that it has read first,
-    of which the store has a copy.
+    An unchanged file is not read again. If the content of a path or URI has changed, it counts as another file, and a
+    warning is logged. A link without a strong ETag does not show a change, so the run uses the content that it has read
+    first, of which the store has a copy.
     """
 
     def __init__(
         self, journal: Journal, folder: Path, store: MediaStore, *, clock: Callable[[], float] = time.time
     ) -> None:
-        """Starts without files; the store gets the copies, and has the options with which files are read."""
+        """Starts without files. `store` receives the copies of inputs, and has the options for reading inputs."""
         self._journal = journal
         self._folder = folder
         self._options_for = store.options_for
@@ -141,7 +141,7 @@ class Inputs:
     ) -> Input:
         """Returns a file's content hash and properties.
 
-        The size is checked before the file is read, if it is known; the content is checked before it is recorded.
+        `check_size` is called before the file is read, if its size is known; `check` before its content is recorded.
         """
         if isinstance(source, Media):
             of_media = Input(source.uri, _record_of(source))
@@ -193,7 +193,7 @@ class Inputs:
         check: Check,
         check_size: CheckSize,
     ) -> MediaRecord:
-        """Reads a file, and records its content; if that fails, the recorded content counts."""
+        """Reads a file, and records its content; if it cannot be read, returns the content that is recorded for it."""
         try:
             read, stamp = await self._in_thread(self._content_of, source, state.records, check, check_size)
         except MediaError as error:
@@ -204,7 +204,7 @@ class Inputs:
         if first is not None and read.sha256 != first.sha256:
             _log.warning(
                 "%s was changed after this run had used it, and the copy of the earlier file was deleted. A new job "
-                "with this file will fail, at no cost.",
+                "with this file will fail, at no cost. What to do: start a new run.",
                 first.uri,
             )
             return first
@@ -240,7 +240,7 @@ class Inputs:
             )
 
     async def _record(self, name: str, state: _Source, record: MediaRecord) -> MediaRecord:
-        """Creates a record for a content of a source, unless one exists."""
+        """Records a content of a source, unless it is recorded already; returns the valid record."""
         known = len(state.records)
         while (same := next((one for one in state.records if one.sha256 == record.sha256), None)) is None:
             if await self._journal.create(_key(name, len(state.records) + 1), record.model_dump(mode="json")):
@@ -259,7 +259,7 @@ class Inputs:
 
 
 class LocalFile(NamedTuple):
-    """A source and its local file."""
+    """A local file with the content of a source."""
 
     path: Path  # The local file
     sha256: str  # Hash of its content
@@ -279,7 +279,7 @@ def open_local(
 ) -> Iterator[LocalFile]:
     """Opens a source as a local file for a `with` block.
 
-    With `copied`, even a local file is copied, so that it does not change meanwhile.
+    With `copied`, even a local file is copied: the copy does not change meanwhile.
     """
     if is_local(source) and not copied:
         content = digest(source, check_size=check_size, clock=clock)
@@ -304,9 +304,9 @@ def check_unchanged(file: Input, sha256: str) -> None:
     if sha256 != file.record.sha256:
         raise InputError(
             f"{file.record.uri} was changed after this job had read it, so RunningHub would not receive the file "
-            "in the job's record. Nothing was sent. What to do: for a result of an earlier job, put the original file "
-            "back, or pass the path of the changed file in place of the result; for any other file, run again, which "
-            "makes a new job with the changed file."
+            "in the job's record. The job was not submitted. What to do: for a result of an earlier job, put the "
+            "original file back, or pass the path of the changed file in place of the result; for any other file, run "
+            "again, which makes a new job with the changed file."
         )
 
 

@@ -73,7 +73,7 @@ class Policy(Options):
     budget: Decimal | None = None  # What all works of the run may cost together; None for no limit
     unpriced_advice: str = "run it without a budget"  # What to do if the budget needs a price that is not known
     may_switch_account: bool = False  # Whether another account may pay after an account-specific refusal
-    # Why the run must not pay for it, and what to do; empty if it may. A result that exists, or comes, is still used
+    # Why the run must not pay for the work, and what to do; empty if it may pay. An existing or coming result is used
     forbidden: str = ""
     # How a person asks for a new task of a request that failed permanently; empty if there is no way
     another_task: str = ""
@@ -105,7 +105,7 @@ class _Progress:
 
 
 async def run_work(steps: Steps) -> Any:
-    """Returns the result of one work, and pays for it if that was not done."""
+    """Returns the result of one work, and pays for it if necessary; None if it is unpaid and `may_submit` is False."""
     policy = steps.policy
     result = await steps.read_result()
     if result is not None:
@@ -148,7 +148,7 @@ async def may_cancel(records: JobRecords) -> bool:
 
 
 async def _may_claim(steps: Steps, n: int) -> bool:
-    """Prepares the inputs, slot and budget of submission n; returns False if another run has made it meanwhile."""
+    """Prepares the inputs, slot and budget of submission n; returns False if another run has made submission n."""
     policy = steps.policy
     if policy.forbidden:
         raise NotPlanned(f"{policy.title}: {policy.forbidden} Nothing was paid for it.", job=policy.job)
@@ -278,7 +278,7 @@ async def _cancel_own(steps: Steps, submit: Submit) -> End:
     if not await may_cancel(steps.records):
         raise JobCancelled(
             f"{policy.title}: the run was cancelled; task {submit.task_id} continues, because another run waits "
-            "for it.",
+            "for it. The task is charged once. What to do: run again to use its result.",
             job=policy.job,
             task_id=submit.task_id,
         )

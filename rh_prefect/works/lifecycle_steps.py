@@ -40,10 +40,10 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.work import Work, WorkSpending
 
 LIMITER_PAUSES = 2
-"""Number of refusals of a job for lack of a slot before it pauses: the limiter pauses all jobs of the account."""
+"""Number of refusals for lack of a slot before the job itself pauses; each of them pauses the account's limiter."""
 
 BEFORE_CLAIM = 10.0
-"""Seconds for which a reading of a cached journal counts before a claim, which detects a cancellation by itself.
+"""Maximum age in seconds of a cached journal's reading before a claim; the claim itself also detects a cancellation.
 
 Less than `run_cancellation.PATIENCE`, for which a cancellation waits for the answers of noted claims.
 """
@@ -52,7 +52,7 @@ LONGEST_WAIT: Final = 12 * 3600.0
 """Seconds for which a run waits for the task of an account whose key it does not have."""
 
 WATCH_MARGIN = 10.0
-"""Seconds beyond another process's limits after which this process records its submission as unknown."""
+"""Seconds beyond another process's time limits before this process records the other's submission as unknown."""
 
 UNPOSTED: LruSet[str] = LruSet(10_000)
 """Tokens of this process's intents whose POST will never start; these cost nothing."""
@@ -94,7 +94,7 @@ class Steps:
         self._lease.release()
 
     def uninterrupted(self, steps: Coroutine[Any, Any, T]) -> Any:
-        """Runs a block to its end, even if the caller is cancelled or the process exits; see `critical`."""
+        """Runs a coroutine to its end, even if the caller is cancelled or the process exits; see `critical`."""
         return LOOP.critical(steps)
 
     # -- what is recorded ----------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ class Steps:
         self._lease.release(full=full)
 
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
-        """Reserves the price of submission n in the budget; raises an error if it does not fit."""
+        """Reserves the price of submission n in the budget; returns the `Shortfall` if the budget is too small."""
         while True:
             try:
                 return await self._spending.reserve(n, budget)
@@ -228,7 +228,7 @@ class Steps:
                 await self.prepare()
 
     async def _leave_account(self, error: ApiError) -> None:
-        """Excludes the account that refused an upload or a price request; raises if no other may accept it."""
+        """Excludes the account that refused an upload or a price request; raises if no other may take the job."""
         has_slot = self._lease.has_slot
         self._lease.release()
         if not await self.switch_account(Answer.of(error)):
@@ -237,7 +237,7 @@ class Steps:
             await self.await_slot()
 
     async def switch_account(self, refused: Answer) -> bool:
-        """Returns whether another account may accept the job after this refusal, and selects it."""
+        """Excludes the account after its refusal if another account may accept the job; returns whether that is so."""
         message = self._lease.after_refusal(refused)
         if message:
             self.work.notify("moved", message)
@@ -269,7 +269,7 @@ class Steps:
 
     @property
     def _since_note(self) -> float:
-        """Seconds since the last note of a claim; 0 without one, which asks for a new reading."""
+        """Seconds since the last note of a claim; 0 without a note, so that the journal is read again."""
         return 0.0 if self._noted_at is None else self._clock() - self._noted_at
 
     async def claim(self, n: int) -> Intent | None:
@@ -285,7 +285,7 @@ class Steps:
         return intent if is_ours else None
 
     async def post(self, intent: Intent, n: int) -> Answer:
-        """Sends POST n on the account of the lease, and returns the answer for each outcome."""
+        """Sends POST n for the leased account; returns an `Answer` for each outcome, even for an error."""
         if hindrance := await self._hindrance(intent):
             UNPOSTED.add(intent.token)
             return Answer(outcome="refused", code=GAVE_UP, reason=hindrance, retry="throttled")
@@ -328,7 +328,7 @@ class Steps:
             _log.error("%s: task %s cannot be recorded on this machine: %s", self.work.job, answer.task_id, error)
 
     async def record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
-        """Creates answer n, and returns the valid submission: another process may have recorded it as unknown."""
+        """Records answer n, and returns the valid submission: another process may have recorded it as unknown."""
         submit = await self._record(Submit(n, intent), answer)
         self.records.note_settled(submit)
         before = self._spending.answered(submit)
@@ -439,7 +439,7 @@ class Steps:
         return await work.delivery.publish(work, replace(submit, end=end), first_time=self._first_time)
 
     async def record_result(self, result: Any) -> Any:
-        """Creates the result record; returns the one of another process if that was first."""
+        """Records the result, and returns it; returns the result of another process if that was first."""
         return await self.work.delivery.record(self.work, result)
 
 

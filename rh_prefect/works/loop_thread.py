@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 JOIN_SECONDS = 20.0
-"""Maximum wait for submissions in flight at process exit; Prefect kills 30 s after its SIGTERM."""
+"""Maximum seconds to wait for submissions in flight at process exit; Prefect kills the process 30 s after SIGTERM."""
 
 WORKERS = 32
 """Maximum number of threads for blocking calls: files, records on disk, DNS."""
@@ -112,9 +112,9 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
-        """Starts a coroutine on the loop, to be awaited.
+        """Starts a coroutine on the loop, and returns a future that the caller awaits on its own loop.
 
-        A cancellation of the caller cancels it outside of critical sections.
+        If the caller is cancelled, the coroutine is cancelled outside of its critical sections.
         """
         return asyncio.wrap_future(self.submit(coroutine))
 
@@ -185,7 +185,7 @@ class LoopThread:
 async def end_task(task: asyncio.Task[None]) -> None:
     """Cancels a task, repeatedly, until it has ended.
 
-    A library may lose a cancellation, such as one during a connection that fails.
+    A library may lose a cancellation, for example while a connection fails.
     """
     while not task.done():
         task.cancel()

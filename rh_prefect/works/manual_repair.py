@@ -34,7 +34,7 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
     if not is_task_id(task_id):
         raise InputError(
             f"{task_id!r} is not a task id: RunningHub's ids have only digits, and an id of ComfyUI has "
-            "its machine as a prefix, as in proxy.PROMPT_ID. Nothing was recorded."
+            "its machine as a prefix, as in proxy.PROMPT_ID. Nothing was recorded. What to do: copy the whole id."
         )
     async for view in jobs_of(journal):
         # `_resolve` checks the last submission of the job itself, with a more exact message.
@@ -103,7 +103,7 @@ async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Subm
 
 
 async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
-    """Records the task ids of a scope that only this machine has in the scope's journal, and returns them.
+    """Writes the task ids that only this machine's spool has into the journal of their scope, and returns them.
 
     If the journal does not have the submission of a task id, the id belongs to a scope of the same name elsewhere, and
     stays on this machine.
@@ -138,7 +138,7 @@ async def orphans(journal: Journal, requested: Collection[str], *, attempt: int)
 
 
 async def recover(journal: Journal, store: MediaStore) -> list[str]:
-    """Writes the records of a scope's jobs again, from the stored results in its store; returns the jobs."""
+    """Writes the records of a scope's jobs again, from the stored results in its store; returns the jobs' keys."""
     stored, begin = await asyncio.to_thread(lambda: list(read_all(store))), f"{journal.scope}/"
     results = {one.job.removeprefix(begin): one for one in stored if one.job.startswith(begin)}
     lacks_format = await journal.read(FORMAT_KEY) is None and not await is_empty(journal)

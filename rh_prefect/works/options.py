@@ -16,14 +16,14 @@ from rh_prefect.models import ModelInput
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
 
 LONGEST_LABEL = 1000
-"""Maximum number of characters; names of files contain the first ones."""
+"""Maximum number of characters of a label; file names contain only the first ones."""
 
 Reuse = Literal["never", "always"]
 Wait: TypeAlias = Literal["poll", "suspend"]
 """How a run waits for its jobs: in its process, or suspended."""
 
 Request: TypeAlias = ModelInput | CustomInput | WorkflowInput | AppInput | QuickCreateInput | GraphInput
-"""The kinds of requests."""
+"""A request for a job: for a model, a custom endpoint, a workflow, an app, a quick-create module or a whole graph."""
 
 
 class JobOptions(TypedDict, total=False):
@@ -64,13 +64,13 @@ class Options:
         """Raises an error if a value is not valid."""
         self._check_label()
         if self.reuse not in get_args(Reuse):
-            raise InputError(f'reuse must be "never" or "always", not {self.reuse!r}. Nothing was sent.')
+            raise InputError(f'`reuse` must be "never" or "always", not {self.reuse!r}. Nothing was sent.')
         if self.on_unknown not in ("raise", "resubmit"):
-            raise InputError(f'on_unknown must be "raise" or "resubmit", not {self.on_unknown!r}. Nothing was sent.')
+            raise InputError(f'`on_unknown` must be "raise" or "resubmit", not {self.on_unknown!r}. Nothing was sent.')
         if self.on_unknown == "resubmit" and self.reuse == "always":
             raise InputError(
-                'on_unknown="resubmit" cannot be combined with reuse="always", because other runs may share the job. '
-                "Nothing was sent. What to do: leave one of them out; `rh-prefect jobs mark-refused` allows another "
+                '`on_unknown="resubmit"` cannot be combined with `reuse="always"`, because other runs may share the '
+                "job. Nothing was sent. What to do: leave one of them out; `rh-prefect jobs mark-refused` allows a new "
                 "submission."
             )
         self._check_numbers()
@@ -83,32 +83,33 @@ class Options:
         if len(self.label) > LONGEST_LABEL:
             raise InputError(
                 f"The label has {len(self.label)} characters; at most {LONGEST_LABEL} are allowed. "
-                "Nothing was sent; use a shorter one."
+                "Nothing was sent. What to do: use a shorter label."
             )
         if not is_text(self.label):
             raise InputError(
-                f"The label {self.label!a} cannot be written as UTF-8. Nothing was sent; use another label."
+                f"The label {self.label!a} cannot be written as UTF-8. Nothing was sent. What to do: use another."
             )
 
     def _check_numbers(self) -> None:
         if isinstance(self.take, bool) or not isinstance(self.take, int) or self.take < 1:
             raise InputError(
-                f"take must be a whole number from 1 on, not {self.take!r}: it numbers the results of one request. "
+                f"`take` must be a whole number from 1 on, not {self.take!r}: it numbers the results of one request. "
                 "Nothing was sent."
             )
         if not isinstance(self.attempts, int) or self.attempts < 1:
             raise InputError(
-                "attempts is the maximum number of tasks paid for one job and must be at least 1, "
+                "`attempts` is the maximum number of tasks paid for one job and must be at least 1, "
                 f"not {self.attempts!r}. Nothing was sent."
             )
         if self.deadline is not None and not (_is_number(self.deadline) and self.deadline > 0):
             raise InputError(
-                f"deadline is a number of seconds to wait, more than 0, not {self.deadline!r}. Nothing was sent; "
+                f"`deadline` is a number of seconds to wait, more than 0, not {self.deadline!r}. Nothing was sent; "
                 "omit it to wait without a limit."
             )
         if self.budget is not None and not (_is_number(self.budget) and self.budget >= 0):
             raise InputError(
-                f"budget is an amount of money, 0 or more, not {self.budget!r}. Nothing was sent; omit it for no limit."
+                f"`budget` is an amount of money, 0 or more, not {self.budget!r}. Nothing was sent; "
+                "omit it for no limit."
             )
 
 

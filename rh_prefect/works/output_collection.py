@@ -113,7 +113,7 @@ class Delivery:
         return Delivered(record, self._result(work, record, work.store.url), submit if is_new else None)
 
     async def record(self, work: Work, done: Delivered) -> Delivered:
-        """Writes the stored result beside its files, and records it; returns the record, which may be an earlier one.
+        """Writes the stored result beside its files, then the record `result`; returns an earlier record if one exists.
 
         A result with a damaged file is not recorded, so that a later run downloads the file again.
         """
@@ -130,7 +130,7 @@ class Delivery:
     async def _collect(
         self, work: Work, submit: Submit, end: End, record: ResultRecord, *, first_time: bool
     ) -> ResultRecord:
-        """Publishes the outputs that are not in the store."""
+        """Publishes the outputs that are not in the store; returns the record with all outputs."""
         store, earlier = work.store, None
         if not first_time:
             earlier = await asyncio.to_thread(stored_result.read, store, stored_result.name_of(record))
@@ -152,7 +152,7 @@ class Delivery:
         return await asyncio.to_thread(stored_result.stamped, store, record)
 
     async def _find(self, work: Work, record: ResultRecord) -> Delivered | None:
-        """Returns the recorded result if all of its files exist; None otherwise."""
+        """Returns the recorded result if it belongs to another store or all of its files exist; None otherwise."""
         if not self.is_here(record, work.store):
             return Delivered(record, self._result(work, record, record.store))
         there = await asyncio.to_thread(stored_result.whole, work.store, record)
@@ -171,7 +171,7 @@ class Delivery:
         return done.record
 
     async def _record(self, work: Work, record: ResultRecord) -> ResultRecord | None:
-        """Creates the result record; returns the one of another process if that was first."""
+        """Creates the record `result`; returns the record of another process if that was first, else None."""
         try:
             is_first = await work.records.create_result(record, self.shape)
             return None if is_first else await work.records.read_result(self.shape)
@@ -181,7 +181,7 @@ class Delivery:
             return None
 
     def _notify(self, work: Work, done: Delivered, *, is_found: bool = False) -> None:
-        """Tells the observer of the result, and whether this call, an earlier one or another run has paid for it."""
+        """Tells the observer the result, and who has paid for it: this call, an earlier call or another run."""
         result, record = done.result, done.record
         costs = Costs() if result.reused else work.spending.spent_on(work.key) or Costs.of(record.cost, record.currency)
         message = summary_of(result.model_copy(update={"reused": True}) if is_found else result)

@@ -1,4 +1,4 @@
-"""Collects a finished job's outputs: downloads and checks them."""
+"""Collects a finished job's outputs: downloads, checks and publishes them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from rh_prefect.works.work import Work
 _log = logging.getLogger("rh_prefect")
 
 TRIES = 5
-"""Maximum number of downloads of one file that fail or give an invalid file."""
+"""Maximum number of failed downloads of one file; a download of an invalid file has failed too."""
 
 LONGEST_PAUSE = 30.0
 """Maximum time in seconds between two requests for a file that its host refuses."""
 
 
 Publish: TypeAlias = Callable[[Work, End, Path, int, str], Media]
-"""Moves a downloaded output of a task into the store, by its index, from 0, and its extension; `uri` is its name."""
+"""Moves a downloaded output into the store, with its index, from 0, and extension; the result's `uri` is its name."""
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class Collector:
         return tuple(one for one in outputs if isinstance(one, Media))
 
     async def _all_links(self, count: int) -> list[Link]:
-        """Returns links for `count` files: the record of a recovered job has no links."""
+        """Returns links for at least `count` files; queries the task if its record has fewer (of a recovered job)."""
         links = _file_links(self.end.links)
         if not self.end.links:  # its stored result may also be gone, and each task that succeeded has an output
             count = max(count, 1)
@@ -116,9 +116,9 @@ class Collector:
                 await self.work.services.sleep(2.0**failures.downloads / 4)
 
     async def _check(self, part: Path, link: Link, failures: _Failures) -> DownloadDefect | None:
-        """Checks a file, since HTTP 200 can bring a web page or half a file; deletes an invalid one and raises.
+        """Checks a file, as HTTP 200 can bring a web page or half a file; deletes an invalid one and raises an error.
 
-        Returns the defect of a file that RunningHub itself has only damaged.
+        If RunningHub itself has only a damaged file, the file is kept, and its defect is returned.
         """
         extension = _extension(link) or link.type or ""
         defect = await asyncio.to_thread(defect_of, part, extension=extension)
@@ -152,7 +152,7 @@ class Collector:
         await services.sleep(longest * (0.5 + services.jitter() / 2))
 
     async def _newer_links(self) -> list[Link]:
-        """Queries the task again: RunningHub may return links with a new signature."""
+        """Queries the task again, for links with new signatures; returns no links if the query fails."""
         try:
             # Only this needs the account: links take no key, and published outputs need no link.
             account = await self.work.lease.switch_to(self.intent)
@@ -188,7 +188,7 @@ def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
 
 
 def _pairs(recorded: list[Link], newer: list[Link]) -> dict[int, Link]:
-    """Returns the new links with the address of a recorded one, by the identity of the recorded one."""
+    """Pairs each recorded link with a new link of the same address; returns the new by the `id` of the recorded."""
     pairs: dict[int, Link] = {}
     for address in dict.fromkeys(map(_address, recorded)):
         old, new = ([one for one in links if _address(one) == address] for links in (recorded, newer))
@@ -203,7 +203,7 @@ def _pairs(recorded: list[Link], newer: list[Link]) -> dict[int, Link]:
 
 
 def _closest(link: Link, others: list[Link]) -> Link | None:
-    """Returns the link that shares most parameters with a link; None if several share the same number."""
+    """Returns the one of `others` that shares the most URL parameters with a link; None if several share as many."""
     common = [len(_parameters(link) & _parameters(one)) for one in others]
     return others[common.index(max(common))] if common and common.count(max(common)) == 1 else None
 
@@ -222,7 +222,7 @@ def _parameters(link: Link) -> set[str]:
 
 
 def _is_of_kind(one: Link, other: Link) -> bool:
-    """Whether two links can be of one node and type; an invalid link may name none."""
+    """Whether two links can be of one node and type; a link that names no node or no type fits any."""
     pairs = ((one.node_id, other.node_id), (one.type, other.type))
     return all(first == second or first is None or second is None for first, second in pairs)
 

@@ -133,7 +133,8 @@ def _without_line_breaks(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_line_breaks(item) for item in value]
     raise InputError(
-        f"A parameter has a value of the type {type(value).__name__}, which cannot be sent as JSON. Nothing was sent."
+        f"A parameter has a value of the type {type(value).__name__}, which cannot be sent as JSON. Nothing was sent. "
+        "What to do: pass texts, numbers, lists or mappings."
     )
 
 

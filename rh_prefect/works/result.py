@@ -99,8 +99,8 @@ class Result(BaseModel):
             except ValueError:
                 continue
         raise InputError(
-            f"{self.job}: {self.model} did not return JSON but {self.text[:200]!r}. What to do: ask for "
-            "JSON, or read `.text`."
+            f"{self.job}: {self.model} did not return JSON but {self.text[:200]!r}. The answer was paid "
+            "for. What to do: ask for JSON in the prompt, or read `.text`."
         )
 
     def parse(self, kind: type[_T]) -> _T:
@@ -110,7 +110,7 @@ class Result(BaseModel):
             kind: Any type that pydantic validates.
 
         Raises:
-            InputError: The texts contain no JSON, or another one; they are paid for and remain in `texts`.
+            InputError: The texts contain no JSON, or JSON of another form; they are paid for and remain in `texts`.
         """
         value = self.json()
         try:
@@ -174,8 +174,8 @@ def end_of(
 ) -> End:
     """Returns the record of a task's end from its terminal status.
 
-    The times are measured, but RunningHub's run time takes precedence. The currency is the account's; by default it is
-    the one that was known at the submission.
+    `queued` and `ran` are measured seconds; RunningHub's own run time takes precedence. `currency` is the account's; by
+    default, the currency that was known at the submission.
     """
     row = explain(view.code, view.reason)
     status, reason = _status(view), str(view.failure) if view.failure else view.reason
@@ -209,7 +209,7 @@ def end_of(
 
 
 def with_times(end: End, *, queued: float, ran: float) -> End:
-    """Adds measured times to the end record of a process that did not poll the task."""
+    """Adds measured times to an end without times: the process that recorded the end did not poll the task."""
     measured = {"queued_seconds": round(queued, 3), "run_seconds": round(ran, 3)}
     return end.model_copy(update={name: value for name, value in measured.items() if getattr(end, name) is None})
 

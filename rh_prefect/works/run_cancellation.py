@@ -21,7 +21,7 @@ from rh_prefect.works.result import end_of
 from rh_prefect.works.run_ledger import SharedRecords, WorksLedger
 
 PATIENCE = 20.0
-"""Maximum seconds to wait for submissions in flight during a cancellation; Prefect kills after 30 s."""
+"""Maximum seconds to wait for submissions in flight during a cancellation; Prefect kills the process after 30 s."""
 
 AT_ONCE = 16
 """Number of tasks that are cancelled at a time."""
@@ -48,7 +48,7 @@ class Cancels(Protocol):
 async def cancel_task(
     client: Cancels, task_id: str, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> TaskView:
-    """Cancels a task and returns its final status."""
+    """Cancels a task, and returns its state after that; `CANCELLED` if RunningHub no longer has the task."""
     refused: ApiError | None = None
     try:
         await client.cancel(task_id)
@@ -69,7 +69,7 @@ async def cancel_task(
 async def _after_cancelling(
     client: Cancels, task_id: str, sleep: Callable[[float], Awaitable[None]]
 ) -> TaskView | None:
-    """Returns the current status of the task, a success with its outputs; None if the task is not found."""
+    """Returns the state of the task, of a success with the outputs if they come soon; None if the task is not found."""
     try:
         view = await client.query(task_id)
         for _ in range(POLLS_FOR_OUTPUTS):
@@ -83,7 +83,7 @@ async def _after_cancelling(
 
 
 async def cancel_submission(client: Cancels, submit: Submit, *, records: JobRecords, attempt: int) -> str:
-    """Cancels the task of a submission, and records its end.
+    """Cancels the task of a submission, and records its end; returns the status of the task.
 
     The record of an end never changes. So neither a success without its files nor a cancellation that has not taken
     effect is recorded. Callers that wait for the task, or a later run, query it again before anything is paid.
@@ -137,7 +137,7 @@ _Task: TypeAlias = tuple[JobRecords, int, Submit | None]
 
 
 async def _tasks_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
-    """Returns the newest submissions of a run's own jobs, except those of later attempts, and of shared works."""
+    """Yields the newest submission of each job of the run, unless a later attempt made it, and of shared works."""
     async for view in jobs_of(scope.journal):
         if view.last is not None and view.last.intent.attempt <= scope.attempt:
             yield JobRecords(scope.journal, view.key), view.last.n, view.last

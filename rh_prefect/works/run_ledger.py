@@ -58,7 +58,7 @@ Claim = tuple[str, int]
 
 
 class RecordsLocation(Record):
-    """The record of the location of the records of works, with which another process cancels the run."""
+    """Records where the records of a run's works are; another process that cancels the run needs this."""
 
     url: str  # The URL of the location
     storage: str | None = None  # Name of the storage block whose options open it; None for RH_STORAGE_OPTIONS
@@ -127,7 +127,7 @@ def is_settled(submit: Submit) -> bool:
 
 
 def settled_name(work: str, n: int, entry: Entry | None) -> str | None:
-    """Returns the name of a note; None if the amounts do not fit into a name."""
+    """Returns the name of a `settled` note; None if the amounts do not fit into a name."""
     noted: list[Any] | None = None
     if entry is not None:
         amounts = {unit: str(amount) for unit, amount in entry.costs.amounts.items()}
@@ -217,7 +217,7 @@ class SharedRecords(JobRecords):
         await self._note(f"{self.key}-wait{self._run.attempt}-{n}")
 
     async def has_waited(self, n: int) -> bool:
-        """Returns whether this attempt, or one that shares its `attempts`, has waited for the task."""
+        """Returns whether this attempt, or one that counts toward the same `attempts`, has waited for the task."""
         attempts = range(self._run.first_attempt, self._run.attempt + 1)
         notes = [await self._run.journal.read(f"{self.key}-wait{attempt}-{n}") for attempt in attempts]
         return any(note is not None for note in notes)

@@ -41,12 +41,12 @@ class StoredResult(ResultRecord, Requested):
     run: Mapping[str, str] = Field(default_factory=dict)  # Details of the run, such as the flow run's id and name
 
     def result(self, store: MediaStore) -> Result:
-        """Returns the `Result` for a caller."""
+        """Returns the `Result` for a caller, with the addresses of its files in a store."""
         return as_result(self, self, job=self.job, url=store.url, reused=False)
 
 
 def as_result(record: ResultRecord, request: StoredResult | JobRequest, *, job: str, url: str, reused: bool) -> Result:
-    """Returns the `Result` for a caller, with addresses of its files in a storage; the cost of a reused one is 0."""
+    """Returns the `Result` for a caller, with addresses of its files in a storage; the cost of a reused result is 0."""
     return Result(
         model=request.model,
         endpoint=request.endpoint,
@@ -183,7 +183,7 @@ def has_all_files(store: MediaStore, result: ResultRecord) -> bool:
 
 
 def whole_files(store: MediaStore, results: Sequence[ResultRecord]) -> dict[int, Media]:
-    """Returns the undamaged files of a task that are in the store, by index; the first description of each counts."""
+    """Returns the undamaged files of a task in the store, by index; the first result that has a file describes it."""
     found: dict[int, Media] = {}
     for result in results:
         for index, file in enumerate(result.outputs):

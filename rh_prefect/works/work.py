@@ -58,14 +58,14 @@ def callback_of(settings: Settings) -> Callback | None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
         raise ConfigError(
-            "RH_WEBHOOK_URL is not a valid address of a webhook receiver. What to do: set it to the address at which "
-            "RunningHub can reach `rh-prefect webhook serve`, as in https://hooks.example.net; or unset "
-            "it to use polling."
+            "RH_WEBHOOK_URL is not a valid address of a webhook receiver. Nothing was sent. What to do: set it to the "
+            "address at which RunningHub can reach `rh-prefect webhook serve`, as in https://hooks.example.net; or "
+            "unset it to use polling."
         )
     if settings.webhook_token is None:
         raise ConfigError(
-            "RH_WEBHOOK_URL is set, but RH_WEBHOOK_TOKEN is not. What to do: set RH_WEBHOOK_TOKEN to the "
-            "token that `rh-prefect webhook serve` shows; or unset RH_WEBHOOK_URL to use polling."
+            "RH_WEBHOOK_URL is set, but RH_WEBHOOK_TOKEN is not. Nothing was sent. What to do: set RH_WEBHOOK_TOKEN to "
+            "the token that `rh-prefect webhook serve` shows; or unset RH_WEBHOOK_URL to use polling."
         )
     return Callback(url, usable_token(settings.webhook_token))
 
@@ -180,7 +180,7 @@ class Work:
         is_step: bool = False,
         costs: Costs | None = None,
     ) -> None:
-        """Notifies the observer of a change."""
+        """Notifies the observer of a change of the work's state."""
         price = self.request.estimate
         event = JobEvent(
             state=state,
@@ -234,7 +234,7 @@ class WorkSpending:
         return await prices.of(request.endpoint, request.sent(self._links), self._listed)
 
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
-        """Reserves the price of submission n, and releases that of an earlier number."""
+        """Reserves the price of submission n, in place of an earlier one; returns a `Shortfall` if it does not fit."""
         self.release()
         self._price = await self._request_price()
         short = await self._spending.reserve(self._key, n, self._price, budget=budget)

@@ -54,7 +54,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class WorkCall:
-    """A request for a work."""
+    """A request for a work, with the options that differ between the steps of a pipeline."""
 
     request: Request  # A model, a workflow or an app, with its parameters
     step: str | None = None  # The step's address in a pipeline, as in `each[A-17].clip`; None outside of pipelines
@@ -74,7 +74,7 @@ class WorkCall:
 
 
 _COLLECTION: Final = WorkCall(cast(Request, None))
-"""The call that collects a recorded work; the record contains its request."""
+"""The call for collecting a recorded work, whose request is in its record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +128,16 @@ class RunningWork:
         return self._steps.running_task
 
     async def end_of(self, task: Submit, deadline: float | None) -> bool:
-        """Waits until a task has ended; see `complete`."""
+        """Waits until a task has ended, and returns True; raises `JobTimeout` after `deadline` seconds."""
         await self._until(lambda: self._steps.running_task is not task, deadline)
         return True
 
     def complete(self, deadline: float | None = None) -> Coroutine[Any, Any, Delivered]:
-        """Waits for the result, and at most the given seconds for the end of each task."""
+        """Waits for the result; raises `JobTimeout` if a task has not ended within `deadline` seconds."""
         return self._until(lambda: False, deadline)
 
     async def _until(self, is_reached: Callable[[], bool], deadline: float | None = None) -> Any:
-        """Waits for a state, or for the result, which it then returns."""
+        """Waits until `is_reached` or the work is over; returns the result, or None if there is none yet."""
         life = self._begin()
         while not (life.done() or is_reached()):
             running = self._steps.running_task
@@ -175,7 +175,7 @@ class RunningWork:
         return error
 
     def interrupt(self) -> None:
-        """Stops the work at this process, outside of critical sections; its task continues at RunningHub."""
+        """Stops the work in this process, outside of its critical sections; its task continues at RunningHub."""
         if self._life is not None:
             self._life.cancel()
 
@@ -185,7 +185,7 @@ class RunningWork:
         self._life = None
 
     async def leave(self) -> None:
-        """Stops the work, and records that this process no longer waits for it; other processes of the run may."""
+        """Stops the work, and records that this process no longer waits; other processes of the run may still wait."""
         self.interrupt()
         try:
             await LOOP.critical(self.work.records.release_own_waiter())
@@ -211,7 +211,7 @@ class WorkRunner:
     has_ended: HasEnded = no_evidence  # Returns whether a flow run has certainly ended; it may wait for a work no more
 
     async def prepare(self, asked: WorkCall) -> tuple[str, JobRequest]:
-        """Checks a work as far as possible without paying."""
+        """Checks a work as far as possible without paying; returns its id and its request."""
         try:
             label = asked.step or self.options.label
             prepared = await self.shared.prepare(asked.request, self.scope, self.store, label)
@@ -233,7 +233,7 @@ class WorkRunner:
         return result_of_step(asked, await self.complete(asked))
 
     async def complete(self, asked: WorkCall) -> Delivered:
-        """Returns the result of a work, and pays for it if that was not done."""
+        """Returns the result of a work, and pays for it if no run has done so; see `lifecycle.run_work`."""
         async with self.running(asked) as running:
             done = await running.complete(self.options.deadline)
         return done  # noqa: RET504 - for mypy, the block may swallow an error
@@ -314,7 +314,7 @@ class WorkRunner:
         return await RunningWork(collecting._context(_COLLECTION, key, JobRequest.of(intent))).complete()
 
     async def costs(self) -> dict[str, Costs]:
-        """Returns a flow run's payments for each shared work, by its id, including failed tasks and refused answers."""
+        """Returns a flow run's payments for each shared work, by its id: also for failed tasks and invalid answers."""
         claimed = {work for work, _ in (await Notes.of(self.scope.journal)).claims}
         costs = await spending_of(self.scope).costs()
         return {work: costs[work] for work in claimed & costs.keys()}
@@ -324,7 +324,7 @@ class WorkRunner:
         return work_id(base, asked.take, asked.scope or own)
 
     def _base(self, request: JobRequest, asked: WorkCall) -> str:
-        """Returns the hash of a request in which some texts are replaced."""
+        """Returns the hash of a request, after the replacements in `stands_for`."""
         if asked.stands_for:
             payload = replace_marks(request.request, asked.stands_for)
             base = base_hash(site=request.site, endpoint=request.endpoint, payload=payload)
@@ -413,7 +413,7 @@ class WorkRunner:
 
 
 def result_of_step(asked: WorkCall, done: Delivered) -> WorkResult:
-    """Returns the result of a work in the form of a step."""
+    """Returns a work's result as a step needs it; raises `MediaError` if a file is damaged."""
     if done.result.damaged:
         file = done.result.damaged[0]
         raise MediaError(

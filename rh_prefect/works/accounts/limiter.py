@@ -19,19 +19,19 @@ MAX_COUNT_AGE = 5.0
 """Maximum age in seconds of a count of `queue/status` that is used."""
 
 MAX_COUNT_AGE_IF_FULL = 1.0
-"""The same while jobs wait for slots of other programs' tasks: only a count shows that these have ended."""
+"""The same maximum while jobs wait for slots of other programs: only a count shows that their tasks have ended."""
 
 MAX_SUBMITS = 20
-"""Maximum number of concurrent submissions: after a refusal, no more are sent."""
+"""Maximum number of concurrent submissions: if RunningHub refuses one, no more than these were sent."""
 
 MAX_SUBMITS_ALONE = 50
-"""The same if no other program uses the account, so that its count shows the exact number of free slots."""
+"""The same maximum if no other program uses the account: its count then shows the exact number of free slots."""
 
 LONGEST_PAUSE_WITH_ROOM = 5.0
 """Maximum pause in seconds after refusals while the account's count shows free slots."""
 
 OTHERS_GRACE_SECONDS = 0.5
-"""Seconds before this process uses a slot that another program has freed: it usually starts its next task there."""
+"""Seconds before this process uses a slot that another program has freed: that program often starts a task there."""
 
 COUNT_TIMEOUT = 2.0
 """Maximum seconds to wait for an account's count before jobs use the other accounts."""
@@ -166,8 +166,8 @@ class Limiter:
     def add(self, waiter: Waiter) -> None:
         """Adds a job to the queue.
 
-        The positions of a run in the queue do not change. If the job precedes others of its run, it gets the position
-        of the next one, and these move back by one position of the run.
+        The positions of a run in the queue do not change. If the job precedes others of its run, it gets the first of
+        their positions, and each of them moves to the run's next position.
         """
         if waiter.assigned.done():
             return
@@ -243,7 +243,7 @@ class Limiter:
         return Count(missing - ended, self._others)
 
     def _ended_of_others(self, missing: int) -> int:
-        """The number of other programs' tasks that have ended: tasks missing for a while without a known end."""
+        """The number of other programs' ended tasks: the count lacks them for a while, and no task here has ended."""
         if not self._missing or not missing:
             self._missing, self._missing_since = missing, self._clock()
         self._missing = min(self._missing, missing)

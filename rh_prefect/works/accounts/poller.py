@@ -38,7 +38,7 @@ OVERDUE_POLLS_PER_GAP = 4
 """Maximum number of polls per shortest gap for a task that runs longer than recent ones: it can end at any moment."""
 
 OVERDUE_FRACTION = 0.25
-"""Gap between polls of such a task, as a fraction of the time for which it is overdue."""
+"""Gap between polls of an overdue task, as a fraction of the time for which it is overdue."""
 
 MIN_DURATIONS = 5
 """Minimum number of durations for an estimate of an end."""
@@ -50,7 +50,7 @@ MARGIN = 1.008
 """Factor by which a poll is later than the estimated end."""
 
 POLLS_PER_END = 2
-"""Number of tasks that are polled at each count for an ended task that is not found."""
+"""Number of tasks that are polled after a count, for each ended task that is not found yet."""
 
 COUNTS_PER_JOB = 4.0
 """Approximate number of counts per job if many tasks run, independent of their durations."""
@@ -73,14 +73,14 @@ the task has succeeded without a file. A new task may be unknown at first, and a
 """
 
 MIN_REPEATS = 3
-"""Minimum number of consecutive equal answers of this kind."""
+"""Minimum number of consecutive answers that are needed to end a job after `GRACE`."""
 
 FIRST_WITH_WEBHOOK = 30
 """Time until the first poll of a task with a webhook, in shortest gaps; at most `LONGEST_FIRST`."""
 
 LONGEST_FIRST = 60.0
 LATER_WITH_WEBHOOK = 120
-"""Time between later polls of such a task, in shortest gaps; at most `LONGEST_LATER`."""
+"""Time between later polls of a task with a webhook, in shortest gaps; at most `LONGEST_LATER`."""
 
 LONGEST_LATER = 240.0
 MISSED_NOTIFICATIONS = 3
@@ -190,7 +190,7 @@ class DurationHistory:
 
 
 class Poller:
-    """The waiting tasks of one account in this process, queried in one loop."""
+    """The tasks of one account that this process waits for; one loop queries them."""
 
     def __init__(
         self,
@@ -262,7 +262,7 @@ class Poller:
             self._poll_now(task)
 
     def poll_often(self, task_id: str) -> None:
-        """Polls a task now, and from now on as often as a task without a webhook."""
+        """Polls a task now, and from now on as often as if it had no webhook."""
         task = self._tasks.get(task_id)
         if task is not None:
             task.has_webhook = False
@@ -276,7 +276,7 @@ class Poller:
             self._schedule(task, self._clock())
 
     def set_receiving(self, *, is_on: bool) -> None:
-        """Sets whether notifications are received. The next poll finds an end that was missed until then."""
+        """Sets whether notifications are received. The next poll finds an end whose notification was missed."""
         was_on, self._is_receiving, self._missed_notifications = self._is_receiving, is_on, 0
         if was_on and not is_on:
             self._poll_all_often()
@@ -378,7 +378,7 @@ class Poller:
             return None
 
     def _search(self, missing: int) -> None:
-        """Polls the tasks that were not polled the longest, each once until more have ended: a count may be wrong."""
+        """Polls the tasks last known to run the longest ago, each once until more have ended: a count may be wrong."""
         now = self._clock()
         if missing > self._missing:
             self._searched_since = now
@@ -395,7 +395,7 @@ class Poller:
         """Returns the time until the next count.
 
         A few counts between two ends cost each job the same few requests, and the more slots there are, the shorter a
-        slot is idle. If few tasks run, the gap is limited by the age of the youngest task.
+        freed slot stays idle. If few tasks run, the gap is limited by the age of the youngest task.
         """
         # The mean age of n running tasks is half of their duration, so a task ends every 2 * age / n seconds.
         between_ends = 2 * sum(ages) / len(ages) ** 2

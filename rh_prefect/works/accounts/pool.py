@@ -273,7 +273,10 @@ class Lease:
             self._limiter.occupy()
 
     def after_refusal(self, refusal: Answer) -> str | None:
-        """Excludes the account after an account-specific refusal; call it after `release`."""
+        """After `release`: excludes the account and returns a message; None if the refusal is not account-specific.
+
+        The message is empty if the account was excluded already.
+        """
         scope = None if self._pool.is_single else refusal.account_scope
         if scope is None:
             return None

@@ -27,11 +27,11 @@ _RETRY_SECONDS = 5.0
 """Seconds between a failed request for an account's currency and the next one, if it is only for display."""
 
 _LABEL_SECONDS = 2.0
-"""Seconds for which such a request is repeated while RunningHub is busy."""
+"""Seconds for which a request for a displayed currency is repeated while RunningHub is busy."""
 
 
 class Prices:
-    """Prices of jobs on one account."""
+    """The prices of jobs on one account, and the account's currency."""
 
     def __init__(self, provider: RunningHub, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._provider = provider
@@ -90,7 +90,7 @@ class Prices:
             return None
 
     async def certain_currency(self) -> str | None:
-        """Returns the currency in which the account pays; None if RunningHub does not report it."""
+        """Returns the account's currency; None if RunningHub reports none. A temporary failure raises its error."""
         if self._reported:
             return self._reported[0]
         try:

@@ -77,7 +77,7 @@ class Charge:
     """The cost, or possible cost, of one submission."""
 
     costs: Costs  # By unit
-    # Whether it is the price from before the submit: the task has not ended, or its end is not known
+    # Whether it is the price from before the submission: the task has not ended, or its end is not known
     is_estimate: bool = False
 
 
@@ -129,7 +129,7 @@ Ask: TypeAlias = Callable[[], Awaitable[Money | None]]
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """The amounts of a job that the budget does not allow."""
+    """Why the budget does not allow a job: the job's price, and the amounts that are spent and reserved."""
 
     price: Money | None  # What it would cost; None if it is unknown
     spent: Decimal  # What the run's ended jobs have cost, in the currency of the price
@@ -276,7 +276,7 @@ class SpendTracker:
             self._asks[key, n] = ask
 
     async def reserve(self, key: str, n: int, price: Money | None, *, budget: Decimal) -> Shortfall | None:
-        """Reserves a job's price, if the budget allows it."""
+        """Reserves the price of a submission; returns the `Shortfall` if the budget does not allow the price."""
         await self.complete()
         async with self._lock:
             await self._ask_for_prices()

@@ -34,12 +34,12 @@ def _plain(value: object) -> object:
 
 
 def graph_base(base: str, graph: str) -> str:
-    """Hashes a call together with the graph that the site has for it; 40 hex digits."""
+    """Returns a hash of a call's `base` and of the graph that the site has for it; `base` itself without a graph."""
     return _hash(f"{base}/{graph}")[:40] if graph else base
 
 
 def uri_hash(uri: str) -> str:
-    """Returns the key part of an input's record, a hash of 24 hex digits."""
+    """Returns the part of an input record's key that stands for its address: a hash of 24 hex digits."""
     return _hash(uri)[:24]
 
 

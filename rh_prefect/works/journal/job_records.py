@@ -64,7 +64,7 @@ class Submit:
 
     @property
     def may_be_paid(self) -> bool:
-        """Whether its outcome is unknown, or was resolved without a check."""
+        """Whether it may be paid for: its outcome is unknown or was resolved without a check, or its task was lost."""
         if self.state == "forgotten":
             return self.lost is not None or (self.resolution is not None and self.resolution.by == RESUBMITTED)
         return self.state == "unknown"
@@ -108,7 +108,7 @@ class JobView:
         return sum(1 for submit in self.submits if submit.task_id)
 
     def find(self, n: int) -> Submit | None:
-        """Returns the submission of a number; None if the job has none."""
+        """Returns the submission with a number; None if the job has none."""
         return next((submit for submit in self.submits if submit.n == n), None)
 
     def adding(self, submit: Submit) -> JobView:
@@ -156,7 +156,7 @@ class JobRecords:
         return JobView.parse(self.key, await self.journal.numbered(self.key, n)).find(n)
 
     async def note_waiter(self, *, suspended: float | None = None) -> None:
-        """Records that the run waits for the work; a suspended run gives the number of seconds."""
+        """Records that the run waits for the work; `suspended` is the seconds for which a suspended run waits."""
 
     async def release_waiter(self) -> None:
         """Records that the run no longer waits for the work."""
@@ -179,7 +179,7 @@ class JobRecords:
         """Records that the run waits for the task of submission n."""
 
     async def has_waited(self, n: int) -> bool:  # noqa: ARG002 - of shared works
-        """Returns whether this attempt, or one that shares its `attempts`, has waited for the task."""
+        """Returns whether this attempt, or one that counts toward the same `attempts`, has waited for the task."""
         return False
 
     def note_settled(self, submit: Submit) -> None:
@@ -229,7 +229,7 @@ class JobRecords:
         return await self._create("lost", n, record)
 
     async def end(self, n: int, record: End) -> End:
-        """Creates end n."""
+        """Creates end n; returns the recorded end, which another process may have created."""
         if await self._create("end", n, record):
             return record
         return await self.read_end(n) or record
@@ -255,7 +255,7 @@ class JobRecords:
 
 
 def result_key(key: str, shape: str = "") -> str:
-    """Returns the key of a work's result record."""
+    """Returns the key of a work's result; each `shape` of an answer has a result of its own."""
     return f"{key}-result-{hashlib.sha256(shape.encode()).hexdigest()[:16]}" if shape else f"{key}-result"
 
 
@@ -305,7 +305,7 @@ def _submit(key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submi
 
 
 def parse_record(name: str, kind: type[_R], record: Mapping[str, Any]) -> _R:
-    """Reads a record."""
+    """Reads the fields of a record; raises `UnreadableRecord` if this version does not know its format."""
     try:
         return kind.model_validate(record)
     except ValidationError as error:

@@ -112,7 +112,7 @@ class Journal(ABC):
                 yield key
 
     def is_absent(self, key: str, *, max_age: float) -> bool:  # noqa: ARG002 - of a cached journal
-        """Returns whether a record was absent at the last read, if that is at most the given seconds old.
+        """Returns whether a record was absent at the last read, if that read is at most `max_age` seconds old.
 
         Sends no request.
         """
@@ -216,7 +216,7 @@ class FolderJournal(Journal):
     ) -> None:
         """Opens the journal; accesses no storage before the first call.
 
-        `first` has records that are created before any other one, so that a scope without one leaves no file.
+        `first` has records that are created just before the first other one: a scope without that leaves no file.
         """
         self.scope = self._folder = check_scope(scope)
         self.url = shown_url(url)
@@ -433,7 +433,7 @@ _PROVED: LruSet[str] = LruSet(1000)
 
 
 class _StoreFiles:
-    """Any other fsspec storage with an exclusive `pipe_file(mode="create")`."""
+    """A folder on any other fsspec storage; its `pipe_file(mode="create")` must be exclusive."""
 
     _exclusive_in_process = threading.Lock()
 
@@ -552,6 +552,6 @@ class _StoreFiles:
     def _unfit(self) -> NotExclusive:
         return NotExclusive(
             f"The journal cannot be stored at {self._fs.unstrip_protocol(self._root)}: two processes "
-            "could create the same record there, so both could pay for the same job. What to do: set "
-            "RH_RECORDS to a local folder or an S3 bucket."
+            "could create the same record there, so both could pay for the same job. This job was not submitted. What "
+            "to do: set RH_RECORDS to a local folder or an S3 bucket."
         )

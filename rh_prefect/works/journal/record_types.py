@@ -35,7 +35,7 @@ _PROMPT_SHOWN = 80
 """Number of characters of a prompt in messages about an unknown submission; prompts of a run often begin alike."""
 
 _FILE_SHOWN = 32
-"""Number of characters of a file name there: a name made of the content is longer, and its ends distinguish it."""
+"""Number of characters of a file name there; of a longer name, its beginning and end are shown."""
 
 
 class Owner(BaseModel):
@@ -163,7 +163,7 @@ class Intent(Record, Requested):
 
     @property
     def request_words(self) -> str:
-        """Returns the endpoint, with what tells the request from another one that was sent at the same time."""
+        """Returns the endpoint, with the label, prompt and files by which a person recognises the request."""
         prompt = beginning_of_prompt(self.payload, _PROMPT_SHOWN)
         files = ", ".join(cut_middle(name, _FILE_SHOWN) for name in self.files)
         shown = (self.label, prompt and f'prompt "{prompt}"', files and f"input files {files}")

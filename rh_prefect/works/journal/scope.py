@@ -119,7 +119,7 @@ class Calls:
         may_repeat: bool = False,
         task: asyncio.Task[Any] | None = None,
     ) -> Iterator[None]:
-        """Registers a call for a `with` block, or raises `EqualRequest`; it stays registered after a success."""
+        """Registers a call for a `with` block, and after it if it succeeds; raises `EqualRequest` for a second call."""
         calls = self._calls.setdefault(work, [])
         before = next((call for call in calls if is_repeat(chain, call.chain)), None)
         if before is None and not (may_repeat or all(call.is_cancelled for call in calls)):
@@ -161,7 +161,7 @@ class Calls:
 
 @dataclass
 class Scope:
-    """The run that a job belongs to."""
+    """The run that a job belongs to, or its named scope: the journal, the attempt and the calls."""
 
     journal: Journal  # Holds the scope's records
     run: str  # A short name of the run, for file names
@@ -209,7 +209,7 @@ class Opened(Record):
 class Ended(Record):
     """The record that a run has ended without a crash."""
 
-    state: str  # How
+    state: str  # How it has ended
 
 
 def new_run(works: WorksJournal, pipeline: str) -> FolderScope:

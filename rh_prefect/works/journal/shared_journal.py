@@ -50,7 +50,7 @@ FOLDER = "works"
 """The folder of all works, in the storage of the records."""
 
 ROUNDS = "rounds"
-"""The folder of all rounds beside it."""
+"""The folder of all rounds, beside `works`."""
 
 FILES = "pipelines"
 """The folder of files that are named by their content, in a storage."""
@@ -59,13 +59,13 @@ HasEnded: TypeAlias = Callable[[str], Awaitable[bool | None]]
 """Returns whether a flow run has ended; None if that is not known."""
 
 SCOPES = "scopes"
-"""The folder of the notes of scopes outside of flows, beside it."""
+"""The folder of the notes of scopes outside of flows, beside `works`."""
 
 SIGNS = "runs"
 """The folder of the files by which runs show that they are alive."""
 
 SILENT_AFTER = timedelta(minutes=15)
-"""Seconds after its last sign of life at which a run is regarded as ended, if Prefect cannot be asked about it."""
+"""Time after its last sign of life at which a run is regarded as ended, if Prefect cannot be asked about it."""
 
 _known: LruSet[str] = LruSet(1000)
 """The locations whose records have this format, as far as this process has checked."""
@@ -107,7 +107,7 @@ class WorksJournal(FolderJournal):
         return f"WorksJournal({super().__repr__()})"
 
     async def check(self) -> None:
-        """Raises an error if records cannot be created exclusively here."""
+        """Raises an error if records cannot be created exclusively here, or have another format."""
         try:
             await super().check()
         except NotExclusive as error:
@@ -169,7 +169,7 @@ class WorksJournal(FolderJournal):
     def is_in(self, result: ResultRecord, store: MediaStore) -> bool:
         """Returns whether the files of a result are in a store.
 
-        The storage that contains the records counts as the same store, even under an earlier name.
+        If the store has the records, it also has the files, even if the result names the store by an earlier URL.
         """
         return result.store == store.url or self.url == shown_url(store.url)
 
@@ -283,7 +283,7 @@ async def open_default_works() -> WorksJournal:
 
 
 def find_works(scope: str, settings: Settings) -> WorksJournal | None:
-    """Opens the records of works by their name in messages; returns None if that is another location."""
+    """Opens the records of works whose `scope` is a name from messages; None if they are at another location."""
     beside_storage = settings.model_copy(update={"records": None})
     places = (default_works(one) for one in (settings, beside_storage))
     return next((works for works in places if works.scope == scope), None)
@@ -341,4 +341,4 @@ async def _write(works: WorksJournal, flow_run: str, every: float) -> None:
         try:
             await works.sign_of_life(flow_run)
         except RunningHubError as error:
-            _log.info("flow run %s: its heartbeat was not written: %s", flow_run, error)
+            _log.info("flow run %s: its sign of life was not written: %s", flow_run, error)

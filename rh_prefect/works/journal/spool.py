@@ -31,7 +31,7 @@ class Spooled:
     scope: str  # The journal's scope
     key: str  # The job's key
     n: int  # The number of the submit
-    token: str  # That of its intent
+    token: str  # The token of its intent
     answer: Answer  # What RunningHub answered
 
     @property
@@ -100,7 +100,7 @@ def _read(path: Path) -> Spooled | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         # Without the ticket the job is still safe: its intent stays open in the journal, then unknown.
-        _log.error("%s may contain the id of a paid task but cannot be read: %s. Check the file.", path, error)
+        _log.error("%s may contain the id of a paid task but cannot be read: %s. What to do: check it.", path, error)
         return None
 
 

@@ -38,7 +38,7 @@ _NUMBERS = ("INT", "FLOAT")
 
 
 class GraphFields:
-    """The fields of a workflow's graph."""
+    """The fields of a workflow's graph, for checking the values that a run sets."""
 
     def __init__(self, graph: Graph, name: str) -> None:
         self._graph = {node_id: node for node_id, node in graph.items() if isinstance(node, Mapping)}
@@ -96,7 +96,7 @@ class GraphFields:
 
 
 class AppFields:
-    """The fields of an AI app."""
+    """The fields of an AI app, for checking the values that a run sets."""
 
     def __init__(self, app: App) -> None:
         self._app = app

@@ -36,7 +36,7 @@ class NodeProgress:
 
     @contextmanager
     def during(self, first_view: TaskView | None) -> Iterator[None]:
-        """Reports progress during a `with` block; the answer to the submission may contain the address."""
+        """Reports progress during a `with` block. The answer to the submission may contain the websocket's address."""
         url = first_view.progress_url if first_view is not None and first_view.task_id == self._task_id else None
         if url is not None:
             self._begin(url)
@@ -47,7 +47,7 @@ class NodeProgress:
                 self._task.cancel()
 
     def runs(self) -> None:
-        """Records that the task runs; without an address, it is then queried."""
+        """Records that the task runs; requests the websocket's address of a v1 task if it is not known."""
         if self._task is None and self._request.endpoint in get_args(V1Submit):
             self._begin(None)
 
@@ -73,7 +73,7 @@ class NodeProgress:
 
 
 class Lines:
-    """A rate limit for progress lines: the first at once, then at most one every few seconds, the newest."""
+    """Limits progress lines: reports the first line at once, then at most one, the newest, every few seconds."""
 
     def __init__(self, report: Callable[[str], None], names: Mapping[str, str], *, every: float = EVERY) -> None:
         self._report = report
@@ -83,7 +83,7 @@ class Lines:
         self._timer: asyncio.TimerHandle | None = None
 
     def update(self, event: ProgressEvent) -> None:
-        """Accepts an event; its progress line may be logged later."""
+        """Accepts an event; its progress line may be reported later."""
         if event.node is None or event.done:
             return
         self._next = self._line(event.node, event)
