@@ -1,8 +1,8 @@
 """Creates the Prefect artifacts of a run: texts in Markdown and a progress bar.
 
 A failure is logged and never raised, because an artifact must not fail a paid job. Each function returns the artifact's
-id, or None outside of flows and after a failure. `page` is the caller's flow run by default; a hook that a worker calls
-passes it. `what` names the artifact, in lower-case letters and dashes.
+id, or None outside of flows and after a failure. `page` is by default that of the caller's flow run; a hook that a
+worker calls must pass the page. `what` names the artifact, in lower-case letters and dashes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PATIENCE = 15.0
 
 
 PIPELINE_PREFIX = "pipeline--"
-"""Begins the artifact keys of pipelines; the keys of other flows contain no double dash."""
+"""The beginning of the artifact keys of pipelines; the keys of other flows contain no double dash."""
 
 _OF_PIPELINE = "rh_prefect_pipeline"
 
@@ -109,7 +109,7 @@ def size_of(text: str) -> int:
 
 
 def fitting(parts: Sequence[str], room: int, *, what: str) -> list[str]:
-    """Returns the first parts that fit into `room` bytes, and a line with the number of those omitted (`what`)."""
+    """Returns the first parts that fit into `room` bytes, and a line that counts the omitted ones, named by `what`."""
     sizes = accumulate(size_of(part) + 2 for part in parts)
     first = [part for part, size in zip(parts, sizes, strict=True) if size <= room]
     rest = len(parts) - len(first)
@@ -117,7 +117,7 @@ def fitting(parts: Sequence[str], room: int, *, what: str) -> list[str]:
 
 
 def not_shown(count: int, all_: int, what: str) -> str:
-    """Returns a line with the number of entries that a page omits."""
+    """Returns a line with the number of entries that a page omits, as in `Not shown: 3 of 9 steps`."""
     return f"Not shown: {count} of {all_} {what}."
 
 
@@ -166,7 +166,7 @@ class Progress:
 
 
 async def end_progress(percent: float, description: str, *, page: Page) -> None:
-    """Sets the newest progress bar of a run whose own process has ended."""
+    """Sets the newest progress bar of a run, whose own process has ended, to its final value."""
     bars = ArtifactFilter(
         flow_run_id=ArtifactFilterFlowRunId(any_=[page.flow_run_id]),
         key=ArtifactFilterKey(any_=[page.key("progress")]),
@@ -194,7 +194,7 @@ async def _create(page: Page | None, what: str, kind: str, data: str | float, de
 
 
 async def _of_earlier_attempt(page: Page, what: str) -> UUID | None:
-    """Returns the artifact of an earlier attempt with the same key, which is updated instead of a second one."""
+    """Returns the artifact of an earlier attempt with the same key; it is updated, and no second one is created."""
     before = page.replaces_before
     if before is None:
         return None

@@ -67,7 +67,7 @@ class LruSet(LruCache[K, None]):
     """A set that drops the oldest element when it is full; several threads may use it."""
 
     def add(self, element: K) -> None:
-        """Adds an element."""
+        """Adds an element as the most recently used one."""
         self[element] = None
 
 
@@ -80,7 +80,7 @@ class SingleFlight(Generic[K, V]):
     def __init__(
         self, most: int = 1, *, seconds: float = math.inf, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """A result is valid for the given number of seconds after its request."""
+        """Stores at most `most` results; each is valid for `seconds` after the start of its computation."""
         self._seconds = seconds
         self._clock = clock
         self._answers: LruCache[K, tuple[float, V]] = LruCache(most)
@@ -90,7 +90,7 @@ class SingleFlight(Generic[K, V]):
         return len(self._answers)
 
     def clear(self) -> None:
-        """Removes all results and pending calls, since a forked child does not have the parent's event loop."""
+        """Removes all results and pending calls; for a forked child, which lacks the parent's event loop."""
         self._answers.clear()
         self._asking = {}
 
@@ -150,7 +150,7 @@ class NamedLocks:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def of(self, name: str) -> asyncio.Lock:
-        """Returns the lock of a name."""
+        """Returns the lock of a name; all callers that use it at the same time get the same lock."""
         lock = self._locks.get(name)
         if lock is None:
             lock = self._locks[name] = asyncio.Lock()

@@ -31,7 +31,7 @@ class CheckedInput(BaseModel):
         name = values.get("endpoint") or type(self).__name__
         flaw = next((f"{where} {flaw}" for where, one in _by_name(values) if (flaw := flaw_of(one))), "")
         if flaw:
-            raise InputError(f"{name}: {flaw}. Nothing was sent.")
+            raise InputError(f"{name}: {flaw}. Nothing was sent. What to do: correct this value.")
         try:
             super().__init__(**snapshot(values))
         except ValidationError as error:
@@ -80,7 +80,7 @@ def _endpoint(value: object) -> object:
 
 
 def _value(value: object) -> object:
-    """Finds the files in a parameter. A string is never a file: it could be plain text."""
+    """Returns a parameter with each file as a `FileValue`. A string is never a file, because it may be a text."""
     if value is None or isinstance(value, str | bool | int | float | FileValue):
         return value
     if isinstance(value, Mapping) and value.keys() == {"file"}:
@@ -111,7 +111,7 @@ class CustomInput(CheckedInput):
 
     Attributes:
         endpoint: The path below `/openapi/v2/`.
-        params: The parameters as the API names them, files as `FileValue`.
+        params: The parameters, by the names of the API; a file is a `FileValue`.
         price: The price of a call in the account's currency, for budgets. If it is None and a budget needs it,
             RunningHub is asked.
     """
@@ -142,7 +142,7 @@ def custom(
         endpoint: The path below `/openapi/v2/`, as RunningHub's page of the model shows it.
         price: The price of a call in the account's currency, for budgets; by default RunningHub is asked if a budget
             needs it.
-        params: Parameters whose names are not Python names or clash with this function's.
+        params: Parameters whose names are not valid in Python, or are also arguments of this function.
         more: The other parameters, by the names of the API. A `Path`, `Media`, `models.FileValue` or the result of
             another job is a file, and is uploaded; a text is sent unchanged.
 

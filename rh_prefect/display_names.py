@@ -12,7 +12,7 @@ _PROMPTS = ("prompt", "text", "description")
 
 
 def shortened(text: str, width: int) -> str:
-    """Returns a text on one line, cut after a word; a long word, as of a language without spaces, is cut itself."""
+    """Returns a text on one line, cut after a word, or within a word that is long, as in a text without spaces."""
     line = " ".join(text.split())
     if len(line) <= width:
         return line
@@ -26,12 +26,12 @@ def counted(count: int, noun: str) -> str:
 
 
 def size_text(size: int) -> str:
-    """Returns a size in bytes as text with a unit."""
+    """Returns a size in bytes as text with a unit, as in `12.5 kB` or `2.50 MB`."""
     return f"{size / 1e6:.2f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
 
 
 def cut_middle(text: str, width: int) -> str:
-    """Returns a name cut in its middle, because both ends distinguish it from others."""
+    """Returns a name of at most `width` characters: a longer name is cut in its middle, since both ends identify it."""
     end = (width - 1) // 2
     return text if len(text) <= width else f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
 

@@ -39,7 +39,7 @@ NextTask = Literal["at_once", "later", "never"]
 
 
 HTTP_401: Final = "HTTP 401"
-"""The code for a rejected key if RunningHub's response has none."""
+"""The code of a rejected key, if RunningHub's response with the HTTP status 401 has no code of its own."""
 
 
 class Transient:
@@ -113,7 +113,7 @@ def jobs_failed(errors: Sequence[Exception], *, total: int, what: str) -> JobsFa
 
 
 def causes(errors: Iterable[BaseException]) -> list[str]:
-    """Returns each cause once, with the names of all steps that failed because of it."""
+    """Returns the text of each cause once, after the names of all steps that failed because of it."""
     steps: dict[str, list[str]] = {}
     for error in _single(errors):
         text, step = f"{type(error).__name__}: {error}", None
@@ -170,7 +170,7 @@ class StoreError(RunningHubError):
     """The file storage cannot be read or written.
 
     Attributes:
-        is_permanent: Whether it fails again until its address, a key or a right is changed.
+        is_permanent: Whether every further try fails until the storage's address, a key or a permission is changed.
     """
 
     is_permanent: bool = False
@@ -180,7 +180,7 @@ class JournalError(RunningHubError):
     """The record of a paid job cannot be read or written.
 
     Attributes:
-        is_permanent: Whether it fails again until a person has changed something.
+        is_permanent: Whether every further try fails until a person has changed something.
     """
 
     is_permanent: bool = False
@@ -236,7 +236,7 @@ class ApiError(RunningHubError):
     """RunningHub answered with an error code.
 
     Attributes:
-        code: RunningHub's code as a string of digits, or its message if it has no number.
+        code: RunningHub's code as a string of digits, or its message if the error has no number.
         reason: RunningHub's own words.
         retry: How to continue; see `Retry`.
         advice: What to do.
@@ -253,7 +253,7 @@ class ApiError(RunningHubError):
 
 
 class RequestRejected(ApiError):
-    """This request will not be accepted as it is."""
+    """RunningHub rejects the request, and would reject the same request again."""
 
 
 class ModerationError(ApiError):
@@ -261,7 +261,7 @@ class ModerationError(ApiError):
 
 
 class KeyRejected(ApiError):
-    """The API key is missing, wrong, disabled, expired or of the other site."""
+    """The API key is missing, wrong, disabled or expired, or it belongs to the other site (.cn or .ai)."""
 
     retry: Retry = "action_required"
     account_scope: RefusalScope | None = "account"
@@ -386,7 +386,7 @@ class Code:
 
     @property
     def next_task(self) -> NextTask:
-        """When another task is paid for after one that failed with this code."""
+        """When another task is paid for after a task that failed with this code; see `NextTask`."""
         if self.new_task:
             return "at_once"
         is_clear = self.retry == "final" and self is not _NO_ROW and not issubclass(self.error, GenerationFailed)
@@ -507,7 +507,7 @@ _NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "a code that the reference does not lis
 
 
 def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
-    """Returns the row of `CODES` for an answer; the row for an unlisted code lets nothing be paid for twice.
+    """Returns the row of `CODES` for an answer. With the row for an unlisted code, nothing is paid for twice.
 
     Args:
         code: RunningHub's code; v1 errors without a known number are found by their message.

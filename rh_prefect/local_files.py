@@ -27,7 +27,7 @@ class NoHardLinks(OSError):
 
 
 def make_folder(folder: Path, *, mode: int = FOLDER_MODE) -> list[Path]:
-    """Creates a folder and its missing parents; returns the changed folders: itself, and the parents of new ones."""
+    """Creates a folder and its missing parents; returns it and each new folder's parent, whose entries have changed."""
     changed = [folder]
     while not changed[-1].exists():
         changed.append(changed[-1].parent)
@@ -62,13 +62,13 @@ def flush_file(path: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flushes a folder's entries to disk, so that they survive a power failure; under a millisecond."""
+    """Flushes a folder's entries to disk, so that they survive a power failure; this takes under a millisecond."""
     with suppress(OSError):  # Windows opens no folders, and some network file systems cannot flush them
         flush_file(folder)
 
 
 def lock_file(path: Path, operation: int = fcntl.LOCK_EX) -> int:
-    """Creates and locks a file, which its holder may remove; the lock ends when the returned descriptor is closed."""
+    """Creates and locks a file, which the lock's holder may remove; closing the returned descriptor ends the lock."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
         try:
@@ -132,7 +132,7 @@ def write_atomic(
     exclusive: bool = False,
     flush: Callable[[Path], None] = flush_folder,
 ) -> None:
-    """Writes a file and its missing folders, durably; see `atomic_path`."""
+    """Writes a file and its missing folders, so that they survive a power failure; see `atomic_path`."""
     changed = make_folder(target.parent, mode=folder_mode)
     with atomic_path(target, exclusive=exclusive, flush=flush) as part, create(part, mode=file_mode) as file:
         file.write(data)
@@ -141,7 +141,7 @@ def write_atomic(
 
 
 def make_public(path: Path) -> None:
-    """Gives a file the mode of new files in its folder; devices are not changed."""
+    """Gives a file the permissions that new files in its folder get; devices are not changed."""
     if not path.is_file():
         return
     # Reading the umask would change it for a moment in all threads.

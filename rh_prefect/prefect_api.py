@@ -24,7 +24,7 @@ PATIENCE: Final = 60.0
 """Seconds for which a request is repeated while the API does not answer or its server fails."""
 
 _FIRST_PAUSE: Final = 0.2
-"""Seconds before a request is repeated; the pauses double up to the fifth."""
+"""Seconds before a request is repeated for the first time; each pause up to the fifth is twice the one before."""
 
 _IN_FLIGHT = 8
 """Maximum concurrent requests; httpx's pool slows down quadratically with waiting requests."""
@@ -38,7 +38,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A started client of the Prefect API, bound to its event loop; hold the gate around each request."""
+    """A started client of the Prefect API for one event loop; hold `gate`, which limits requests, around each."""
 
     client: PrefectClient
     gate: asyncio.Semaphore
@@ -74,7 +74,7 @@ _is_patient: ContextVar[bool] = ContextVar("is_patient", default=False)
 
 @contextmanager
 def patient() -> Iterator[None]:
-    """Repeats failed requests of a `with` block as long as in a run; hooks, which have no run context, use it."""
+    """In a `with` block, repeats failed reads as long as a run does; hooks, which have no run context, use it."""
     before = _is_patient.set(True)
     try:
         yield
@@ -83,7 +83,7 @@ def patient() -> Iterator[None]:
 
 
 def patience() -> float:
-    """Returns the seconds for which a failed read is repeated: in a run and in its hooks; 0 in a command."""
+    """Returns the seconds for which a failed read is repeated: `PATIENCE` in a run and in its hooks, 0 in a command."""
     in_run = FlowRunContext.get() is not None or TaskRunContext.get() is not None
     return PATIENCE if in_run or _is_patient.get() else 0.0
 
@@ -95,7 +95,7 @@ FAILURES: Final = (httpx.HTTPError, ValueError)
 async def ask_repeatedly(
     request: Callable[[PrefectClient], Awaitable[_T]], *, what: str, patience: float = PATIENCE
 ) -> _T:
-    """Sends a repeatable request of a paid job, and repeats it while that may help.
+    """Sends a request that is safe to repeat, and repeats it after failures that may pass.
 
     Prefect's client repeats some requests, for up to a minute, but none that was answered with 500. `what` is the
     beginning of the warning, as in "the block 'media' cannot be read". After `patience` seconds, the last error is

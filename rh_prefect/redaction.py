@@ -58,27 +58,27 @@ def secret_in(name: str) -> str:
 
 
 def bare(url: str) -> str:
-    """Returns a URL without its query, which may contain a signature; a `data:` URL without its content."""
+    """Returns a URL without its query, which may contain a signature, or a `data:` URL without its content."""
     return url.split("," if url.startswith("data:") else "?", 1)[0]
 
 
 HIDDEN: Final = "rh_hidden"
-"""The request extension with the `MaskedUrl` of its URL."""
+"""The name of the request extension that has the `MaskedUrl` of the request's URL."""
 
 KEY_FIELD: Final = "rh_key_field"
-"""The request extension with the `KeyField` of its JSON body."""
+"""The name of the request extension that has the `KeyField` of the request's JSON body."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyField:
-    """A field of a JSON body with the account's key; `json` is the object without it."""
+    """The field of a JSON body that has the account's key; `json` is the JSON object without this field."""
 
     name: str
     json: bytes
     key: SecretStr
 
     def whole(self) -> bytes:
-        """Returns the JSON object with the key field added."""
+        """Returns the JSON object with the field that has the account's key."""
         rest = self.json.lstrip()[1:].lstrip()
         comma = b"" if rest.startswith(b"}") else b", "
         # A key is printable ASCII, so JSON's own escapes are enough.
@@ -87,14 +87,14 @@ class KeyField:
 
 @dataclass(frozen=True, slots=True)
 class MaskedUrl:
-    """A URL for display, and the actual one."""
+    """A URL for display, without secrets, and the actual URL."""
 
     shown: str
     actual: SecretStr
 
 
 def mask_url(url: httpx.URL, *, key: SecretStr) -> MaskedUrl:
-    """Returns a URL with the mask for logs, together with the same URL with the key, which is sent."""
+    """Returns a URL that has the mask in place of the key, for logs, and the same URL with the key, for sending."""
     shown = str(url)
     return MaskedUrl(shown, SecretStr(shown.replace(MASK, quote(key.get_secret_value(), safe=""), 1)))
 
@@ -144,7 +144,7 @@ def actual_request(request: httpx.Request) -> httpx.Request:
 
 
 def _with_user(request: httpx.Request) -> httpx.Request:
-    """Adds the header for the user in the URL; httpx would read it from the shown URL, which has none."""
+    """Adds the `Authorization` header for the URL's user; httpx would look in the shown URL, which has no user."""
     url = request.url
     if not url.userinfo or "Authorization" in request.headers:
         return request
@@ -158,11 +158,11 @@ class HiddenAddressTransport(httpx.AsyncBaseTransport):
         self._inner = inner
 
     def transport_for(self, url: httpx.URL) -> httpx.AsyncBaseTransport:  # noqa: ARG002 - for subclasses
-        """Returns the transport for an address."""
+        """Returns the transport that sends requests to an address; a subclass may choose one."""
         return self._inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends the actual request."""
+        """Sends the request with its hidden URL and key; removes the tracebacks of errors, which may contain them."""
         handled, actual = sys.exception(), request
         try:
             actual = actual_request(request)

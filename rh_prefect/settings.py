@@ -72,13 +72,13 @@ class Settings(BaseSettings):
 
 
 _READ: Final = ("RH_", "XDG_STATE_HOME", "HOME", "USERPROFILE")
-"""Prefixes of the variables for settings."""
+"""Prefixes of the names of the environment variables on which the settings depend."""
 
 _latest: tuple[tuple[tuple[str, str], ...], Settings] | None = None
 
 
 def get_settings() -> Settings:
-    """Reads the environment; a worker or a test may change it between calls.
+    """Returns the settings from the environment, which a worker or a test may change between calls.
 
     Reading takes 2 ms, so the settings are cached until the environment changes.
 

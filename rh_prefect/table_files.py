@@ -48,7 +48,7 @@ _TROUBLES: tuple[tuple[type[Exception], str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row, numbered from 1 after the header; or one `file`, for the parameter that accepts it."""
+    """One row of a table, numbered from 1 after the header, or one `file` of a folder; `problem` says what is wrong."""
 
     number: int
     values: Mapping[str, object]
@@ -76,7 +76,7 @@ def table_format(place: str) -> TableFormat | None:
 def open_table(
     address: str, format_: TableFormat, *, options: Mapping[str, object] | None = None, most_bytes: int | None = None
 ) -> Source:
-    """Opens a table; its rows are read later."""
+    """Returns a table as a `Source`, which reads the rows when they are iterated."""
     head = without_user(address)
     base = str(Path(local_path(address)).parent) if is_local(address) else head.partition("?")[0].rpartition("/")[0]
     name = shown(address)
@@ -96,7 +96,7 @@ def open_table(
 
 
 def trouble(error: Exception) -> str:
-    """Returns a clause about the error in a row."""
+    """Returns a clause about an error that a row has caused, with advice."""
     known = next((words for kind, words in _TROUBLES if isinstance(error, kind)), None)
     return f"{known or f'it cannot be read: {type(error).__name__}: {error}'}. What to do: correct the row."
 
@@ -256,7 +256,7 @@ def _parquet(address: str, options: Mapping[str, object], most_bytes: int | None
 
 
 def _cell(value: object) -> object:
-    """Converts a number for parameters: databases return decimals, and data frames `nan` for a missing value."""
+    """Converts a decimal to a number, and `nan`, a data frame's missing value, to None; keeps all other values."""
     if isinstance(value, Decimal):
         value = float(value) if value % 1 else int(value)
     return None if isinstance(value, float) and isnan(value) else value

@@ -49,7 +49,7 @@ class NodeValues(CheckedInput):
 
     Attributes:
         nodes: `<node id>.<field name>` -> value; other values stay unchanged.
-        seed: Sets every seed that `nodes` does not set; otherwise RunningHub generates new seeds for each run.
+        seed: Sets every seed that `nodes` does not set; if it is None, RunningHub generates new seeds for each run.
         opens_texts: Whether a text in a file's field may be a path or link; otherwise it is the name of a file at
             RunningHub.
     """
@@ -73,7 +73,7 @@ class NodesInput(NodeValues):
         id: RunningHub's id: 19 digits, as a string.
         instance_type: The machine.
         retain_seconds: Seconds, 10 to 180, for which the machine is kept for another run; this costs money.
-        use_personal_queue: Queue when the account's own machines are busy; exclusive keys only.
+        use_personal_queue: Whether a run waits while the account's own machines are busy; for exclusive keys only.
     """
 
     id: str = Field(pattern=r"^[0-9]{1,20}$")
@@ -178,7 +178,7 @@ def _checked_node(node_id: object, node: object) -> dict[str, Any]:
 
 
 def _without_files(node_id: object, node: dict[str, Any]) -> tuple[dict[str, Any], dict[str, object]]:
-    """Returns a node without its files, and the files by their names."""
+    """Returns a node without its files, and these files by `<node id>.<field name>`."""
     files = {name: value for name, value in node["inputs"].items() if _is_file(value)}
     inputs = {name: "" if name in files else value for name, value in node["inputs"].items()}
     return {**node, "inputs": inputs}, {f"{node_id}.{name}": value for name, value in files.items()}
