@@ -11,7 +11,7 @@ from string import Formatter
 from rh_prefect.errors import ConfigError, InputError
 
 DEFAULT_TEMPLATE = "{flow}/{run}/{label}-{key}-{index}.{ext}"
-"""One folder per run; the job's key distinguishes equal labels, the index a job's files."""
+"""One folder for each run; the key distinguishes jobs with equal labels, and the index the files of one job."""
 
 FIELDS = ("run", "flow", "label", "model", "key", "task", "index", "ext")
 """The fields of a template."""
@@ -27,8 +27,8 @@ def check_template(template: str) -> str:
     """Raises a `ConfigError` if a template could give two files the same name, or has an unknown field."""
     if flaw := _flaw_of(template):
         raise ConfigError(
-            f"The naming template {template!r} {flaw} Fields are {', '.join(FIELDS)}; "
-            f"the default is {DEFAULT_TEMPLATE!r}."
+            f"The naming template {template!r} {flaw} What to do: correct it. Its fields are {', '.join(FIELDS)}; the "
+            f"default is {DEFAULT_TEMPLATE!r}."
         )
     return template
 

@@ -23,8 +23,8 @@ _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified")
 class Stamp:
     """The state of a file as its storage reports it.
 
-    Equal texts mean the same state. `changed_at` is the time in the state, in seconds since 1970; None if an equal text
-    is sufficient proof.
+    Stamps with equal texts are of the same state. `changed_at` is the time of the last change, in seconds since 1970;
+    None if an equal text alone proves equal content.
     """
 
     text: str

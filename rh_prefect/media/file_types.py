@@ -126,7 +126,7 @@ _POINT = re.compile(rb"^v\s+-?\d+\.?\d*(?:e[-+]?\d+)?\s+-?\d", re.MULTILINE)
 
 
 def sniff(head: bytes, *, size: int) -> FileType:
-    """Detects the type of a file by its first `HEAD` bytes, or all bytes; `UNKNOWN` if no type matches."""
+    """Detects the type of a file by its first `HEAD` bytes, or by all if it has fewer; `UNKNOWN` if none matches."""
     if head[:4] == b"RIFF" and head[8:12] in _RIFF:
         return _RIFF[head[8:12]]
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
@@ -208,7 +208,7 @@ _SEGMENT = b"\x18\x53\x80\x67"
 _FLV_TAGS = (8, 9, 18)
 """Sound, picture, data."""
 _PART_HEAD = 27 + 255
-"""Maximum number of bytes that contain a part's length in any of these formats."""
+"""Number of bytes at the start of a part that contain its length, in each of these formats."""
 
 _Step: TypeAlias = "Callable[[bytes], int | None]"
 """Returns the length of a part of a file from its head; None at the last part or at other content."""
@@ -288,7 +288,7 @@ def _announced_by_flv(head: bytes) -> int:
 
 
 def _end_of_segment(head: bytes) -> int:
-    """Returns the end of a Matroska file's segment; unknown for a live stream."""
+    """Returns the end of a Matroska file's segment; 0 if the file does not contain it, as for a live stream."""
     at = head.find(_SEGMENT)
     if at < 0 or at + 5 > len(head):
         return 0

@@ -57,7 +57,7 @@ class InputAccess:
             raise MediaError(
                 f"The file {_shown(source)} may not be read here: a deployment reads files below the "
                 "folder of its table, below the output location and below RH_INPUT_ROOTS, and https "
-                "links to public addresses. What to do: put it there, or add its folder to "
+                "links to public addresses. What to do: put it into one of these folders, or add its folder to "
                 "RH_INPUT_ROOTS on the worker."
             )
         self._check_unchecked(source)
@@ -85,7 +85,7 @@ class InputAccess:
             )
 
     def reads_any_address(self, url: str) -> bool:
-        """Whether links may lead to any address."""
+        """Returns whether a link may lead to any address, private ones included."""
         return self.private_links or self._is_below_root(url)
 
     def _check_link(self, url: str) -> None:
@@ -186,7 +186,7 @@ def allowed_below(*roots: str) -> Iterator[None]:
 
 
 def current_access(*roots: str) -> InputAccess:
-    """Returns the caller's input access, from the settings and the current run."""
+    """Returns which inputs the caller may read, by the settings and the current run; `roots` are further roots."""
     settings = get_settings()
     return InputAccess(
         roots=(*roots, *_roots.get(), settings.storage_url, *settings.input_roots),
@@ -236,7 +236,7 @@ class CheckedTransport(httpx.BaseTransport):
         return self._by_proxy[proxy].handle_request(request)
 
     def _send_checked(self, request: httpx.Request) -> httpx.Response:
-        """Resolves a name, checks the address, and sends the request to this address: the name may change."""
+        """Resolves a name, checks its addresses, and sends the request to one of them: the name may change."""
         host = request.url.raw_host.decode("ascii")
         try:
             addresses = self._check_name(host, request.url.port or 0)

@@ -105,7 +105,7 @@ def shown(source: Source) -> str:
 
 @contextmanager
 def naming(copies: Mapping[Path, Source]) -> Iterator[None]:
-    """In a `with` block, replaces the names of copies in errors by the names of the given files."""
+    """In a `with` block, replaces the names of copies in errors by the names of the files that were copied."""
     try:
         yield
     except RunningHubError as error:
@@ -139,7 +139,7 @@ def digest(
     seconds: float = READ_SECONDS,
     clock: Callable[[], float] = time.time,
 ) -> Fetched:
-    """Reads a file for its hash; see `fetch`."""
+    """Reads a file, and returns its hash, size and stamp; see `fetch`."""
     return _Reading(source, options or {}, check_size, seconds).settled(None, clock)
 
 
@@ -162,9 +162,9 @@ def fetch(
         found = _Reading(source, options or {}, check_size, seconds).settled(part, clock)
         if isinstance(source, Media) and found.sha256 != source.sha256:
             raise MediaError(
-                f"The file {shown(source)} was changed after it was read or made, so it is not used. What to do: for a "
-                "result, put the original file back, or delete the changed file and run again, or pass the path of the "
-                "changed file in place of the result; for any other file, run again, which uses the changed file."
+                f"The file {shown(source)} was changed after it was read or made. No job was submitted with the "
+                "changed file. What to do: for a result, put the original file back, or delete the file and run again, "
+                "or pass the path of the changed file; for another file, run again, which uses the changed file."
             )
         return found
 

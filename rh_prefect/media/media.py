@@ -167,7 +167,7 @@ class Media(BaseModel):
                 return str(fs.sign(path, expiration=seconds))
             except NotImplementedError:
                 raise StoreError(
-                    f"{self.uri} has no link: its storage cannot sign links. What to do: save() or read() it."
+                    f"{self.uri} has no link: its storage cannot sign links. What to do: use its `save` or `read`."
                 ) from None
 
     def _repr_html_(self) -> str:
@@ -212,7 +212,7 @@ def as_media_input(value: object) -> Media | str:
 
 
 def without_mark(value: object) -> object:
-    """Returns the file in `{"file": …}`, and other values unchanged: the catalogue knows the parameters for files."""
+    """Returns the file in `{"file": …}`, and other values unchanged; for parameters that are files in the catalogue."""
     if isinstance(value, list):
         return [without_mark(one) for one in value]
     return value["file"] if isinstance(value, Mapping) and value.keys() == {"file"} else value
@@ -230,7 +230,7 @@ def _whole(media: Media) -> Media:
 
 
 def _refuse_unfinished(value: object) -> None:
-    """Raises an error for a coroutine or a future; it explains how to get the result."""
+    """Raises an error for a coroutine or a future; the error explains how to get the result."""
     name = type(value).__name__
     if inspect.isawaitable(value) and not hasattr(value, "result"):
         raise InputError(f"Expected a file, not a {name} that was never awaited. What to do: put `await` before it.")

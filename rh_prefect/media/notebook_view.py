@@ -37,7 +37,7 @@ def as_html(media: Media) -> str:
 
 
 def listing(head: str, values: Iterable[tuple[str, Any]]) -> str:
-    """Returns HTML of named results below a line; if there are many, the others are only named."""
+    """Returns HTML with a heading and named results; of those after the first `_SHOWN`, it has only the names."""
     named = list(_single(values))
     parts = [f"<p>{escape(head)}</p>"]
     for name, value in named[:_SHOWN]:

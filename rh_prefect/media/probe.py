@@ -26,7 +26,7 @@ _FULL_DECODE = 16_000_000
 """Maximum pixels of a picture that is decoded completely; more would need too much memory."""
 
 _PROGRESSIVE_DECODE = 100_000_000
-"""The same for a progressive JPEG at any scale: the decoder needs up to 6 bytes for each pixel."""
+"""Maximum pixels of a progressive JPEG that is decoded at any scale, with up to 6 bytes of memory for each pixel."""
 
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)

@@ -124,7 +124,7 @@ def as_store_error(doing: str, place: str, *, options: Mapping[str, object] | No
 
 @contextmanager
 def as_media_error(source: str, *, options: Mapping[str, object] | None = None) -> Iterator[None]:
-    """Converts errors of a `with` block to a `MediaError` about an input; storage options are also masked."""
+    """Converts errors of a `with` block to a `MediaError` about an input; the values of storage options are masked."""
     try:
         yield
     except RunningHubError:
@@ -238,7 +238,7 @@ def guarded(pieces: Iterator[bytes], error_guard: ErrorGuard) -> BinaryIO:
 
 
 def pieces_of(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    """Reads to the end, piece by piece."""
+    """Returns an iterator that reads to the end, in pieces of at most 1 MiB."""
     return iter(partial(read, _PIECE), b"")
 
 

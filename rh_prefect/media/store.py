@@ -139,7 +139,7 @@ class MediaStore:
 
     def __reduce__(self) -> tuple[object, ...]:
         if self._options or self.url != self._where:
-            raise TypeError("A MediaStore with credentials cannot be pickled; pass the name of its block instead.")
+            raise TypeError("A MediaStore with credentials cannot be pickled. What to do: pass the name of its block.")
         return partial(MediaStore, signed_inputs=self.signed_inputs, template=self.template), (self.url,)
 
     def name_for(
@@ -170,7 +170,7 @@ class MediaStore:
         return dict(self._options) if protocol_of(uri) == self.protocol else {}
 
     def publish(self, local: Path, name: str, *, known: Media | None = None) -> Media:
-        """Copies a local file into the store and returns it as `Media`, with `known` facts or those of its content.
+        """Copies a local file into the store and returns it as `Media`, with the facts of `known` or of its content.
 
         Memory use does not depend on the file's size. An existing file is replaced. A damaged file is also published,
         without facts, because it may have been paid for.
@@ -237,7 +237,7 @@ class MediaStore:
             return int(info["size"]) if info["type"] == "file" else None
 
     def stamp(self, name: str) -> Stamp | None:
-        """Returns the state of a file, which shows later changes; None if it is missing or has none."""
+        """Returns the state of a file, which shows later changes; None if the file is missing or its state unknown."""
         with self._at(name, "look at") as (fs, path):
             try:
                 return _stamp_of(Path(path)) if self.protocol == "file" else of_object(fs, path, fs.info(path))
@@ -369,7 +369,7 @@ def link_to(uri: str, store: MediaStore | None) -> str:
 
 
 def _facts(local: Path, known: Media | None) -> Facts:
-    """Returns the given properties of a file, or those of its content."""
+    """Returns the facts of `known`, or, if it is None, those read from the file's content."""
     if known is None:
         return facts_or_type(local)
     of = {name: getattr(known, name) for name in ("width", "height", "seconds", "fps", "has_audio")}

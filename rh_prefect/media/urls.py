@@ -22,7 +22,7 @@ _USER = re.compile(r"(?<=://)[^/?#\s]*@")
 """A user name and password in a URL."""
 
 _BROKEN_USER = re.compile(r"(?<=://)(?![^/\s@]*:\d{1,5}(?:[/?#]|$))[^/\s:@]*:[^\s@]*/[^\s]*@")
-"""The same with a slash in the password; then the port is not a number and nothing can be opened."""
+"""A user name and a password with a slash; such a URL cannot be opened, because its port is not a number."""
 
 _HOST = r"(?:localhost|[^/\s:@]*\.[^/\s:@]*|\[[^\]\s]*\])"
 _CREDENTIALS = re.compile(rf"(?<=://)(?:(?!{_HOST}:\d{{1,5}}(?:[/?#]|$))[^/\s:@]*:\S*@|[^/?#\s]*@)")

@@ -41,7 +41,7 @@ class Tally:
             yield chunk
 
     def drain(self, reader: BinaryIO) -> Tally:
-        """Reads to the end and counts the bytes."""
+        """Counts and hashes all bytes of a reader, and returns this tally."""
         for _ in self.chunks(reader):
             pass
         return self

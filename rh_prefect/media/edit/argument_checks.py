@@ -1,4 +1,4 @@
-"""Checks of the arguments of edits: each raises an `InputError`."""
+"""Checks of the arguments of edits: each raises an `InputError` for an argument that is not valid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_size(width: int | None, height: int | None) -> None:
 
 
 def check_word(name: str, word: str, words: object) -> None:
-    """Raises an `InputError` if a word is not one of a `Literal`."""
+    """Raises an `InputError` if a word is not one of the words of a `Literal`."""
     if word not in get_args(words):
         raise InputError(f"`{name}` must be {' or '.join(get_args(words))}, not {word}. What to do: use one of these.")
 

@@ -65,7 +65,7 @@ class Sound:
         return joined[:, :samples]
 
     def close(self) -> None:
-        """Closes the files that it reads."""
+        """Closes the files from which the stream is read."""
         self._pieces.close()
 
 
@@ -87,7 +87,7 @@ def recording(path: Path, start: float = 0.0) -> Pieces:
 
 
 def sound_with_picture(path: Path, start: float = 0.0) -> Pieces:
-    """Yields a video's sound from `start` seconds after its first frame on; the sound may start earlier or later."""
+    """Yields a video's sound from `start` seconds after the first frame on; before a late sound, it yields silence."""
     with opened(path) as file:
         stream, picture = _sound_of(file, path), picture_of(file, path)
         late = round((_begin(stream) - _begin(picture)) * RATE)
@@ -124,7 +124,7 @@ def exactly(samples: int, sound: Sound) -> Pieces:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A piece of speech: its first and last sample, and its gain."""
+    """A piece of speech, with its start and its end on the time axis in samples, and its gain as a factor."""
 
     path: Path
     start: int
@@ -214,7 +214,7 @@ def _decoded(file: InputContainer, stream: AudioStream, path: Path) -> Pieces:
 
 @dataclass(slots=True)
 class _Clock:
-    """Finds gaps between the frames of a sound by their times; a gap longer than the file is an error in the times."""
+    """Finds gaps between a sound's frames by their times; a gap longer than the file is an error and is ignored."""
 
     longest: float
     _due: float | None = None

@@ -126,7 +126,7 @@ def _time_at(file: InputContainer, stream: VideoStream, at: At) -> int:
 
 
 def _end_of(frame: av.VideoFrame, stream: VideoStream) -> Fraction:
-    """Returns the end of a video's last frame, which is as long as the others."""
+    """Returns the end of a video's last frame, in units of the time base; the frame is as long as the others."""
     length = 1 / (Fraction(stream.time_base or 1) * (stream.average_rate or _USUAL_RATE))
     return (frame.pts or 0) + length
 
@@ -140,7 +140,7 @@ def _jumped(file: InputContainer, stream: VideoStream, target: int) -> bool:
 
 
 def frame_image(frame: av.VideoFrame, stream: VideoStream) -> Image.Image:
-    """Returns a frame as a player shows it."""
+    """Returns a frame as a player shows it: upright, with square pixels."""
     image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
     turn = _TURNS.get(frame.rotation % 360)
     if stream.sample_aspect_ratio not in (None, 0, 1):
@@ -153,7 +153,7 @@ _WHITES = {"I": (0xFF, 0xFFFF), "F": (1, 0xFF, 0xFFFF)}
 
 
 def in_eight_bits(image: Image.Image) -> Image.Image:
-    """Returns a picture whose values have 8 bits; Pillow would convert all greater ones, as of a depth map, to white.
+    """Returns a picture whose values have 8 bits; Pillow itself makes all greater values, as in a depth map, white.
 
     Integers and floats outside of the usual ranges, such as distances in millimetres, are scaled to all greys.
     """
@@ -177,7 +177,7 @@ def in_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def flat(image: Image.Image) -> Image.Image:
-    """Returns a picture in RGB, its transparent parts filled."""
+    """Returns a picture in RGB; its transparent parts get the background colour."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     over = image.convert("RGBA")
@@ -211,7 +211,7 @@ Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """The layout in pixels; the caption is a strip under a cell, of height 0 without captions."""
+    """The layout of a contact sheet in pixels; `caption` is the height of the strip under a cell, which may be 0."""
 
     columns: int
     rows: int
@@ -225,7 +225,7 @@ class _Grid:
         return self.gap + self.rows * (self.cell[1] + self.caption + self.gap)
 
     def corner(self, number: int) -> tuple[int, int]:
-        """The upper left corner of a cell."""
+        """Returns the upper left corner of a cell, by the cell's number."""
         row, column = divmod(number, self.columns)
         across, down = self.cell[0] + self.gap, self.cell[1] + self.caption + self.gap
         return self.gap + column * across, self.gap + row * down
@@ -288,7 +288,7 @@ def _write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], caption: str, gri
 
 
 def font_for(text: str, size: int, file: Path | None = None) -> Font:
-    """Returns a file's font, or without a file Pillow's own or one of this machine that has all letters."""
+    """Returns the font of a file; without a file, Pillow's own, or a font of this machine if Pillow's lacks letters."""
     if file is not None:
         with reading(file):
             return ImageFont.truetype(str(file), size)

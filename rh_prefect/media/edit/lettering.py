@@ -90,9 +90,9 @@ def title_clip(
 
 
 def lettered(text: str, size: tuple[int, int], share: float, font_of: Callable[[int], Font]) -> Image.Image:
-    """Draws a text on a transparent picture of its own size, in lines of at most 90 % of a picture's width.
+    """Draws a text on a transparent picture of the text's size, in lines of at most 90 % of the width in `size`.
 
-    The height of letters is `share` of the picture's height, or less if the lines would not fit.
+    The height of letters is `share` of the height in `size`, or less if the lines would not fit.
     """
     for letters in (share, share * 0.7, share * 0.5, share * 0.35):
         pixels = max(8, round(size[1] * letters))
@@ -111,7 +111,7 @@ def lettered(text: str, size: tuple[int, int], share: float, font_of: Callable[[
 
 
 def _font_of(text: str, file: Path | None) -> Callable[[int], Font]:
-    """Returns the font of a text by its size in pixels; one font for all captions of a video."""
+    """Returns a function from a size in pixels to a font that has all letters of a text."""
     if letter := missing_letter(text, font_for(text, 16, file)):
         raise InputError(
             f"No font for the letter {letter!r} was found. Nothing was made and nothing was paid for it. What to do: "

@@ -80,7 +80,7 @@ _CODERS: dict[str, dict[str, str]] = {"aac": {"aac_coder": "fast"}, "pcm_s16le":
 
 
 class Picture:
-    """An H.264 stream; add it to a file before the first write."""
+    """The H.264 stream of a file; create it before the first write to the file."""
 
     def __init__(self, file: OutputContainer, canvas: Shape) -> None:
         self._file, self._rate = file, canvas.rate
@@ -94,7 +94,7 @@ class Picture:
 
     @property
     def seconds(self) -> float:
-        """The length so far."""
+        """The length of the frames that were written so far, in seconds."""
         return float(self._frames / self._rate)
 
     def write(self, frame: av.VideoFrame) -> None:
@@ -109,7 +109,7 @@ class Picture:
 
 
 class Track:
-    """A stereo stream; add it to a file before the first write, and after the picture."""
+    """The stereo sound of a file; create it after the file's `Picture`, and before the first write to the file."""
 
     def __init__(self, file: OutputContainer, codec: Literal["aac", "pcm_s16le"] = "aac") -> None:
         self._file = file
@@ -123,7 +123,7 @@ class Track:
         self._samples += piece.shape[1]
 
     def reach(self, seconds: float, sound: Sound) -> None:
-        """Appends sound, and then silence, up to a time."""
+        """Appends sound up to a time in seconds, and silence if the sound ends earlier."""
         for piece in exactly(max(0, round(seconds * RATE) - self._samples), sound):
             self.write(piece)
 
@@ -158,7 +158,7 @@ def write_pictures(to: Path, canvas: Shape, pictures: Iterable[Image.Image]) -> 
 
 @contextmanager
 def create_film(to: Path, canvas: Shape) -> Iterator[Film]:
-    """Opens an MP4 with a picture stream for writing; see `create_file`."""
+    """Opens an MP4 for writing, with a sound track if the canvas has one; see `create_file`."""
     with create_file(to) as file:
         film = Film(Picture(file, canvas), Track(file) if canvas.has_audio else None)
         yield film

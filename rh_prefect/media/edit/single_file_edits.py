@@ -36,7 +36,7 @@ _MARGIN = 0.03
 
 
 def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover") -> float | None:
-    """Resizes a picture or a video; a video keeps its sound, and its sizes are even.
+    """Resizes a picture or a video; a video keeps its sound, and gets an even width and height.
 
     `fit` fills the size and crops (`cover`), adds bars (`contain`) or distorts (`stretch`). Returns a video's seconds.
     """
@@ -50,7 +50,7 @@ def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover
 
 
 def trim(source: Path, to: Path, *, seconds: float, start: float = 0.0) -> float:
-    """Cuts a section out of a video or a sound, and returns its seconds; less if the file ends earlier."""
+    """Saves a section of a video or a sound, and returns the section's seconds: fewer if the file ends earlier."""
     check_time("start", start)
     check_time("seconds", seconds)
     if _kind_of(source) == "image":
@@ -153,13 +153,13 @@ def _kind_of(path: Path) -> Kind:
 
 
 def _canvas_to_cut(video: Path) -> Shape:
-    """Returns a video's canvas; frames of a slow video are repeated, since a cut has only whole frames."""
+    """Returns a video's canvas for an exact cut: a frame rate below `_LEAST_RATE` is multiplied."""
     canvas = Shape.around([shape_of(video)])
     return replace(canvas, rate=canvas.rate * max(1, math.ceil(_LEAST_RATE / canvas.rate)))
 
 
 def write_film(to: Path, canvas: Shape, frames: Iterable[av.VideoFrame], source: Path, *, start: float = 0.0) -> float:
-    """Writes frames with the source's sound from `start` seconds on."""
+    """Writes frames with the source's sound from `start` seconds on, and returns the film's seconds."""
     pieces = sound_with_picture(source, start) if canvas.has_audio else endless_silence()
     with Sound(pieces) as sound, create_film(to, canvas) as film:
         film.write(frames, sound)
@@ -250,7 +250,7 @@ def _size_of(picture: Image.Image, width: int | None, height: int | None) -> tup
 
 
 def _zoomed(picture: Image.Image, zoom: Zoom, share: float) -> Image.Image:
-    """Returns the part of a picture that the camera shows at a share of its movement."""
+    """Returns the part of a picture that the camera shows after a share (0 to 1) of its movement."""
     if zoom == "none":
         return picture
     scale = 1 + _ZOOM * (share if zoom == "in" else 1 - share)

@@ -94,7 +94,7 @@ def _cues_at(texts: Sequence[str], at: Sequence[float], seconds: float | None) -
     if len(texts) != len(at):
         raise InputError(
             f"There are {len(texts)} texts and {len(at)} times. What to do: pass one time for each text; "
-            "both lists must come from the same group."
+            "in a pipeline, take both lists from the same group of steps."
         )
     together: dict[float, list[str]] = {}
     for start, text in sorted(zip(at, map(_one_cue, texts)), key=lambda one: one[0]):
@@ -143,7 +143,7 @@ def _shared(parts: Sequence[str], start: float, end: float) -> list[Cue]:
 
 
 def sentences(text: str) -> list[str]:
-    """Splits a text into sentences."""
+    """Splits a text into its sentences, each with its punctuation."""
     found = (_one_cue(part) for part in _SENTENCE.findall(text))
     return [part for part in found if part]
 

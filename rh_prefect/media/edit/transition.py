@@ -99,7 +99,7 @@ def _crossed(old: Sound, new: Sound, samples: int) -> Pieces:
 
 
 def _blend(old: av.VideoFrame, new: av.VideoFrame, share: float, look: Look) -> av.VideoFrame:
-    """Returns a mixture of two frames, at a share of the transition."""
+    """Returns the frame that is shown after a share (0 to 1) of the transition between two frames."""
     first, second = (_planes(frame) for frame in (old, new))
     if look == "black":
         shown, visible = (first, 1 - 2 * share) if share < 0.5 else (second, 2 * share - 1)

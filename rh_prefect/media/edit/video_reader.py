@@ -53,7 +53,7 @@ def reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[InputContainer]:
-    """Opens a media file."""
+    """Opens a media file for a `with` block; raises `MediaError` if it cannot be read or its end is missing."""
     with reading(path):
         if missing_bytes(path, file_type(path)):
             raise ValueError("its end is missing")
@@ -94,7 +94,7 @@ class Shape:
 
     @classmethod
     def around(cls, shapes: Sequence[Shape], width: int | None = None, height: int | None = None) -> Shape:
-        """Returns the shape of a film of clips: the highest frame rate, and the given or the largest size."""
+        """Returns the shape of a film of clips: their highest frame rate, and the given size or the largest clip's."""
         largest = max(shapes, key=lambda shape: shape.width * shape.height)
         rate = min(FASTEST, max(shape.rate for shape in shapes))
         tagged, has_audio = any(shape.tagged for shape in shapes), any(shape.has_audio for shape in shapes)
