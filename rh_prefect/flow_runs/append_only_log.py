@@ -127,7 +127,7 @@ class Records:
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    """A record to create."""
+    """A record that waits to be appended, and the future that tells its caller whether it was created."""
 
     key: str
     text: str
@@ -227,7 +227,8 @@ class RecordLog:
             raise UnreadableRecord(
                 f"Entry {self.records.next} of the journal is missing, but entry {number} exists: the "
                 "entry was deleted, or the store does not list everything that was written. What to do: "
-                "check the flow run's inputs; no new task is submitted until this is corrected."
+                f"look for the input rh-log-{self.records.next:08} of the flow run; if it cannot be restored, start a "
+                "new run, in which existing results of a pipeline cost nothing. In this run, no new task is submitted."
             )
         try:
             by, records = decode(text)

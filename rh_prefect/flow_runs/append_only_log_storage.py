@@ -25,7 +25,7 @@ _NO_ACCESS: Final = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 
 
 class EntryRefused(JournalError):
-    """The store rejects an entry; some of its records may be accepted in smaller entries."""
+    """The Prefect API rejects an entry; in smaller entries, some of its records may be accepted."""
 
 
 class FlowRunInputs:
@@ -48,7 +48,7 @@ class FlowRunInputs:
     async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
         """Reads the entries from a number to the end of its block, or all if they are fewer than a page.
 
-        Returns also whether later blocks may have more.
+        Also returns whether later blocks may have further entries.
         """
         page: Mapping[int, str] = {}
         if number == 1:
@@ -70,7 +70,7 @@ class FlowRunInputs:
             return None
 
     async def _filter(self, prefix: str, *, leaving_out: Iterable[str] = ()) -> dict[int, str]:
-        """Reads up to a page of entries below a prefix, by number."""
+        """Returns at most `PAGE` of the entries whose names begin with a prefix, keyed by their numbers."""
         known = set(leaving_out)
         found = await self._ask(
             f"list {prefix}", lambda api: api.filter_flow_run_input(self._flow_run_id, prefix, PAGE, known)

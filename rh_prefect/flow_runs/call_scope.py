@@ -65,7 +65,7 @@ _calls_of: PerObject[Calls] = PerObject(Calls)
 """The paid calls of each attempt, by the root's context object: Prefect's run count does not change on a resume."""
 
 _detached: LruCache[tuple[str, int], Calls] = LruCache(_CACHE_SIZE)
-"""The same by flow run and attempt, for worker processes, where each task has a separate context object."""
+"""The paid calls by flow run and attempt, for worker processes, where each task has a separate context object."""
 
 _parents: LruCache[UUID, tuple[FlowRun, str]] = LruCache(_CACHE_SIZE)
 """The parent flow run and flow name of each child flow run that a worker process knows without its parent."""
@@ -81,7 +81,7 @@ def current_scope() -> FlowScope | None:
         return None
     root = flows[-1]
     if root.flow_run is None or root.flow is None:
-        raise ConfigError("The call is in a flow that is not running. What to do: await the call inside the flow.")
+        raise ConfigError("The call's flow is not running. Nothing was sent. What to do: await the call in the flow.")
     _check_alive(root)
     flow_run, name = _root_of(root.flow_run, root.flow.name)
     return FlowScope(

@@ -67,8 +67,8 @@ async def charges(
     """Returns every task that was or may have been paid for, in any storage.
 
     Locations are read concurrently, with a limit on journals. If a location cannot be read, the others are still read.
-    `default` are the records of works of the default storage, if it may be another one. `records` is the location of
-    shared works, by default the storage.
+    `default` has the records of the default storage, if this may be another storage than `store`. `records` is the
+    location of shared works, by default the storage.
     """
     works = (records or store.url).rstrip("/")
     reader = _Reader(works)
@@ -81,14 +81,14 @@ async def charges(
 
 
 async def charges_of(storage: str | None, *, with_prefect: bool) -> tuple[MediaStore, Charges]:
-    """Returns the tasks of a storage, by the name of its block, and of all other recorded locations."""
+    """Returns the storage of a block name, and the charges of its tasks and of those in other recorded locations."""
     store, settings = await load_storage(storage), get_settings()
     default = None if settings.records else default_works(settings)
     return store, await charges(store, with_prefect=with_prefect, default=default, records=settings.records)
 
 
 class _Reader:
-    """Reads the charges of all locations."""
+    """Reads and collects the charges of all locations, and the reasons why locations cannot be read."""
 
     def __init__(self, works: str) -> None:
         self.recorded: list[TaskCharge] = []  # In the journals
@@ -133,7 +133,7 @@ class _Reader:
             await self.read_journal(journal)
 
     async def read_other_works(self) -> None:
-        """Reads the shared works with other storages or another RH_RECORDS that flow runs have recorded."""
+        """Reads the shared works in other locations (another storage or RH_RECORDS) that flow runs' journals name."""
         await asyncio.gather(*map(self._read_location, self._locations.values()))
 
     async def _read_location(self, location: RecordsLocation) -> None:
@@ -154,7 +154,7 @@ class _Reader:
             self.unread[f"results in {store.url}"] = error.message
 
     async def read_journal(self, journal: Journal) -> None:
-        """Reads one journal, limited in concurrency."""
+        """Reads one journal, as soon as fewer than `_AT_ONCE` others are being read."""
         async with self._gate:
             await self._read(journal)
 
@@ -177,7 +177,7 @@ def _works_in(url: str) -> str:
 
 
 def once_each(recorded: Sequence[TaskCharge], from_results: Iterable[TaskCharge]) -> list[TaskCharge]:
-    """Merges the charges from journals and stored results by task id."""
+    """Merges the charges from journals and stored results, so that each task id is there once."""
     unnamed = [one for one in recorded if one.task_id is None]
     found: dict[tuple[str, str], TaskCharge] = {}
     for one in (*recorded, *from_results):

@@ -37,7 +37,7 @@ MARK_CRASHED: Final = "Mark runs without heartbeats as crashed"
 """The names of the automations in deployments/automations.yaml."""
 
 MARGIN: Final = timedelta(minutes=1)
-"""Additional seconds before a reconciliation acts in place of an automation, so that they do not both act."""
+"""Additional time before a reconciliation acts in place of an automation, so that they do not both act."""
 
 _TAG: Final = "prefect.tag."
 _HEARTBEAT: Final = "prefect.flow-run.heartbeat"
@@ -50,13 +50,13 @@ class Rule:
     """The state, the limit and the tags of the runs that an automation handles."""
 
     tags: list[str]  # The tags, all of which a run must have
-    within: timedelta  # How long it waits
-    attempts: int = 0  # After how many attempts it still acts; 0 for any number
+    within: timedelta  # How long the automation waits
+    attempts: int = 0  # After how many attempts the automation still acts; 0 for any number
 
 
 @dataclass(frozen=True, slots=True)
 class StoppedRun:
-    """A run that was scheduled again or marked as crashed, and the action."""
+    """A run that was scheduled again or marked as crashed; `done` says which of these, and why."""
 
     flow_run_id: UUID
     name: str
@@ -64,7 +64,7 @@ class StoppedRun:
 
 
 async def revive_stopped(*, hours: float = 24.0, now: datetime | None = None) -> list[StoppedRun]:
-    """Marks runs without heartbeats as crashed, and reschedules runs that crashed in the last `hours`; returns both."""
+    """Marks runs without heartbeats as crashed, and reschedules runs that crashed in the last `hours`; returns all."""
     now = now or datetime.now(UTC)
     lost, crashed = await _rule(MARK_CRASHED), await _rule(RUN_AGAIN)
     done = [] if lost is None else [one async for one in _mark_crashed(lost, now)]
@@ -137,7 +137,7 @@ async def _crashes(flow_run_id: UUID) -> int:
 async def _deployed(
     rule: Rule, types: list[StateType], *, since: datetime | None = None
 ) -> AsyncIterator[tuple[FlowRun, State]]:
-    """Returns the runs of deployments to which a rule applies; only these can be scheduled."""
+    """Yields the runs of deployments to which a rule applies, with their states; no other runs can be scheduled."""
     ended = FlowRunFilterEndTime(after_=since) if since else None
     flow_run_filter = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)),
@@ -152,7 +152,7 @@ async def _deployed(
 
 
 async def _set_state(flow_run: FlowRun, expected: State, state: State) -> bool:
-    """Sets a state, unless the run's state has changed meanwhile."""
+    """Sets a run's state, unless it is no longer the expected one; returns whether Prefect has set the state."""
     current = await ask(lambda api: api.read_flow_run(flow_run.id))
     if current.state is None or current.state.id != expected.id:
         return False

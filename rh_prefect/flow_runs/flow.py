@@ -184,7 +184,7 @@ def _generated_words() -> frozenset[str]:
 
 
 def _named(value: object) -> str:
-    """Returns a parameter as part of a name: the first value of a row, the last part of a path or a link."""
+    """Returns a parameter's value as a part of a run's name: a row's first value, the last part of a path or link."""
     if isinstance(value, BaseModel):  # a file, or the parameters of a model
         value = next((getattr(value, name) for name in ("uri", "prompt", "model") if hasattr(value, name)), value)
     if isinstance(value, Mapping):

@@ -66,7 +66,7 @@ class RunProgress:
         self.progress = Progress(page=self.page)
 
     def update(self, event: JobEvent) -> None:
-        """Records a change of a job."""
+        """Records an event of a job: its new state, and its task, costs and files if the event has them."""
         with self._lock:
             known = self.rows.get(event.job)
             if known is not None:
@@ -145,12 +145,12 @@ class RunProgress:
 
     @property
     def outputs(self) -> dict[str, Media]:
-        """The files of the first jobs, by name."""
+        """The files of the first jobs that have ended, by a number and the job's name."""
         found = ((self.rows[job].name, file) for job, files in self.files.items() for file in files)
         return {f"{number}. {name}": file for number, (name, file) in enumerate(found, 1)}
 
     def steps(self) -> list[StepReport]:
-        """The rows of the run's table."""
+        """Returns the rows of the run's table, one for each job."""
         return list(map(_step, self.rows.values()))
 
 
@@ -228,7 +228,7 @@ them."""
 
 
 class RunObserver:
-    """The observer of the jobs of one call."""
+    """Passes each event of the jobs of one call to the log, the run's progress and the listeners."""
 
     def __init__(self, log: logging.Logger | logging.LoggerAdapter[logging.Logger], status: RunProgress | None) -> None:
         self._log = log
@@ -296,7 +296,7 @@ def _guarded(listener: Callable[[JobEvent], None], event: JobEvent) -> None:
 
 
 def run_observer(store: MediaStore | None = None) -> Observer:
-    """Returns an observer for the caller's run; the files of its jobs go to a storage."""
+    """Returns an observer for the caller's run; `store` is the storage for the files of the run's jobs."""
     scope = current_scope()
     status = _progress_in(scope) if scope is not None else None
     if status is not None:
@@ -313,7 +313,7 @@ def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
 
 
 def expect_jobs(number: int, *, estimate: Costs | None = None) -> None:
-    """Sets the number of paid jobs expected in the current run, and their price by the catalogue."""
+    """Sets the number of paid jobs expected in the current run, and their total price in the catalogue."""
     scope = current_scope()
     if scope is not None:
         _progress_in(scope).expect(number, estimate=estimate)

@@ -111,7 +111,7 @@ class FlowRunJournal(Journal):
         task_end_events.subscribe(listener)
 
     def _log(self) -> RecordLog:
-        """This loop's log of the flow run."""
+        """Returns this event loop's log of the flow run; all journals of the run on the loop share it."""
         logs = _logs.setdefault(asyncio.get_running_loop(), LruCache(_CACHE_SIZE))
         key = (*connection_key(), self.scope, self._inputs.patience)
         log = logs.get(key)

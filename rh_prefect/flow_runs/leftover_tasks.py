@@ -116,7 +116,7 @@ async def _runs(flow_run_id: UUID | None, hours: float) -> AsyncIterator[FlowRun
 
 
 def _mark(flow_run: FlowRun) -> str:
-    """Returns the key of the record that an attempt needs no further action; it shortens the next check."""
+    """Returns the key of the record which says that an attempt needs no further action; later checks then skip it."""
     return f"reconciled-{max(flow_run.run_count, 1)}"
 
 
@@ -191,7 +191,7 @@ def _by_report(report: CancelReport, job: str, submit: Submit) -> _Judged:
 
 
 async def _collected(view: JobView, submit: Submit, scope: Scope, job: str, *, is_kept: bool) -> _Judged:
-    """Downloads the results of an ended task before its links expire; `is_kept` also reports open tasks."""
+    """Downloads an ended task's results before its links expire; with `is_kept`, reports a task that may still run."""
     if submit.state == "ended":
         return await _bring(view, submit, scope)
     if not is_kept or submit.state not in ("open", "unknown", "ticket"):

@@ -21,10 +21,10 @@ _FILES_KNOWN = 10_000
 """Number of files whose task run one process stores."""
 
 _made: LruCache[tuple[UUID | None, str], UUID] = LruCache(_FILES_KNOWN)
-"""The task run that made a content, by flow run and content."""
+"""The id of the task run that made a file, by the id of the flow run and the hash of the file's content."""
 
 _makers: LruCache[str, bool] = LruCache(_FILES_KNOWN)
-"""The ids of this package's task runs."""
+"""The ids of this package's task runs that have made files."""
 
 
 def note_made(files: Iterable[Media]) -> None:
@@ -62,7 +62,7 @@ def _files_in(value: object) -> Iterator[Media]:
 def emit_asset(file: Media, *, sources: Iterable[str] = (), flow_run: UUID | None = None, **facts: Any) -> None:
     """Emits the event with which Prefect records a file as an asset, and its sources; sends no request.
 
-    `sources` are addresses; `flow_run` is for a caller outside of its context; `facts` are of plain JSON.
+    `sources` are addresses of files; a caller outside of the flow run's context passes `flow_run`; `facts` are JSON.
     """
     asset = _asset(file.uri, file.name) if PREFECT_API_URL.value() else None
     if asset is None:

@@ -68,7 +68,7 @@ ask_whether_deployed(is_deployed)
 
 
 def flow_running_elsewhere() -> str | None:
-    """Finds a flow run that is active in this process, for a caller without a run context.
+    """Returns the name of a flow run that is active in this process, or None; for a caller without a run context.
 
     Other threads do not see context variables. So this searches all objects in memory, in about 15 ms, only for calls
     without a scope. Prefect enters a context while its flow run lasts.
@@ -135,7 +135,7 @@ def awaiting_retry() -> State[Any]:
 
 
 def is_detached(context: FlowRunContext) -> bool:
-    """Returns whether this process has only a part of the flow run's context, as a worker process."""
+    """Returns whether this process has only a part of the flow run's context, as a task's worker process has."""
     return context.detached
 
 

@@ -38,12 +38,12 @@ class FlowScope(Scope):
     """The scope of a flow run."""
 
     async def works(self) -> WorksJournal | None:
-        """Opens the records of the works that it shares with other runs."""
+        """Opens the records of the works that the run shares with other runs; None if it has none."""
         return await works_of(self.journal)
 
 
 async def works_of(run: Journal) -> WorksJournal | None:
-    """Opens the records of the works that a flow run shares with other runs."""
+    """Opens the records of the works that a flow run shares with other runs; None if it has none."""
     location = await read_location(run)
     if location is None:
         return None
@@ -78,7 +78,7 @@ async def recorded_scope(flow_run_id: str) -> FlowScope:
 
 
 def is_flow_run(scope: str) -> bool:
-    """Returns whether a scope is a flow run."""
+    """Returns whether the name of a scope is a flow run's id, which is a UUID."""
     try:
         UUID(scope)
     except ValueError:
@@ -194,7 +194,7 @@ async def find_flow_runs(flow_run_filter: FlowRunFilter | None = None, *, sort: 
 
 
 async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
-    """Returns flow runs that are being cancelled or did not complete, latest end first."""
+    """Yields flow runs that are being cancelled, then those that ended incomplete in the last `hours`, latest first."""
     since = datetime.now(UTC) - timedelta(hours=hours)
     cancelling = FlowRunFilter(state=_in(StateType.CANCELLING))
     ended = FlowRunFilter(state=_in(*_ENDED), end_time=FlowRunFilterEndTime(after_=since))

@@ -56,7 +56,7 @@ async def records_of(job: str, n: int, *, flow_run: str | None = None) -> JobRec
 
 
 async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) -> End | None:
-    """Queries RunningHub for the end of a task, and records it; call it on the loop thread."""
+    """Queries a task, and records and returns its end; None if it still runs. Call it on the loop thread."""
     return await record_end(submit, await queried(submit, task_id), records=records)
 
 
@@ -132,9 +132,9 @@ async def collected_result(view: JobView) -> Result | None:
 
 
 async def recorded_progress(scope: FlowScope, report: CancelReport | None = None) -> RunProgress:
-    """Returns the jobs of a cancelled run from its records, because its process has ended.
+    """Returns the progress of a cancelled run from its records, because its process has ended.
 
-    With the report of the cancellation, it also has the reasons and the files.
+    With the cancellation's report, it also has the files, and says why a job continues or may be charged.
     """
     status, intent = RunProgress(), None
     for view in [*[one async for one in jobs_of(scope.journal)], *await WorksLedger(scope).jobs()]:

@@ -42,7 +42,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The contents of a report."""
+    """The contents of a run's report, which is one artifact in Prefect."""
 
     head: str  # The outcome and the cost in one sentence, as in the state's message
     steps: Sequence[StepReport]
@@ -175,7 +175,7 @@ def _shown(name: str, value: Any, links: Links) -> tuple[str, str]:
 
 
 async def sheets(pictures: Sequence[tuple[str, Media]], store: MediaStore, *, most: int) -> list[str]:
-    """Returns contact sheets of images and videos with captions, as paragraphs of Markdown."""
+    """Returns contact sheets of at most `most` images and videos with captions, as paragraphs of Markdown."""
     pictures = [(name, file) for name, file in pictures if file.kind in ("image", "video") and file.defect is None]
     parts = [pictures[start : min(start + PER_SHEET, most)] for start in range(0, min(len(pictures), most), PER_SHEET)]
     found = [(part, await _sheet(part, store)) for part in parts]

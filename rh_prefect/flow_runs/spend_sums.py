@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Sum:
-    """One row: the tasks with one name whose cost is in one unit, or unknown."""
+    """One row of a table: the sum of the tasks that have one name, and whose cost is in one unit or unknown."""
 
     tasks: int = 0
     amount: Decimal = Decimal(0)
@@ -26,7 +26,7 @@ class Sum:
 
 
 def bars(found: Iterable[TaskCharge], by: str) -> dict[str, list[tuple[str, Decimal]]]:
-    """Returns the sums as bars: dates in order, including days without a task; other names by amount."""
+    """Returns the sums of each unit as bars: dates in order, with days without a task; other names by amount."""
     bars: dict[str, list[tuple[str, Decimal]]] = defaultdict(list)
     for (name, unit), row in sorted(sums_of(found, by).items()):
         if unit:
@@ -42,7 +42,7 @@ def bars(found: Iterable[TaskCharge], by: str) -> dict[str, list[tuple[str, Deci
 
 
 def sums_of(found: Iterable[TaskCharge], by: str, *, total: str = "") -> defaultdict[tuple[str, str], Sum]:
-    """Returns the sum of each name and unit; an empty unit counts the tasks of unknown cost."""
+    """Returns the sum of each name and unit, and of all as `total`; an empty unit counts tasks of unknown cost."""
     sums: defaultdict[tuple[str, str], Sum] = defaultdict(Sum)
     for one in found:
         for name in (_name(one, by), *([total] if total else [])):

@@ -64,7 +64,7 @@ class SuspendedRun:
 
     @property
     def record(self) -> str:
-        """Returns the key of its record."""
+        """The key of the run's record of this suspension."""
         return f"{SUSPEND}-{self.n}"
 
 
@@ -191,7 +191,7 @@ async def _wake(run: SuspendedRun, why: str) -> bool:
 
 
 class SuspendedRunResumer:
-    """The receiver's single monitor of suspended runs; idle if no Prefect API is configured."""
+    """The webhook receiver's only monitor of suspended runs; idle if no Prefect API is configured."""
 
     def __init__(
         self,

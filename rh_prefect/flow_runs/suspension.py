@@ -1,9 +1,9 @@
 """Suspends a flow run when all its jobs are submitted.
 
-Its process ends, and it is resumed after the jobs have ended. While a job has no task yet, the run waits for the other
-jobs as usual, since their ends free slots. When all jobs are submitted, it records the tasks that still run, and then
-reads the ends once more. So if a task ends meanwhile, either the run notices it, or the receiver finds the record of
-the suspension.
+The run's process ends, and the run is resumed after the jobs have ended. While a job has no task yet, the run waits
+for the other jobs as usual, since their ends free slots. When all jobs are submitted, the run records the tasks that
+still run, and then reads the ends once more. So if a task ends meanwhile, either the run notices its end, or the
+receiver finds the record of the suspension.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ class Suspension(Record):
 
 
 Verdict: TypeAlias = Literal["leave", "stay", "ended"]
-"""Whether the run may be suspended; `ended` means that all tasks have ended meanwhile."""
+"""Whether the run is suspended (`leave`) or waits in its process (`stay`); `ended`: all tasks ended meanwhile."""
 
 
 class SuspendGroup:
-    """A group of sequences of jobs in one run; the run is suspended only when each sequence waits."""
+    """Members that each run jobs in one flow run; the run is suspended only when every member waits for a task."""
 
     def __init__(self, decide: Callable[[Sequence[PendingTask]], Awaitable[Verdict]], *, timeout: int = 0) -> None:
         self._decide = decide
@@ -164,7 +164,7 @@ class SuspendGroup:
 
 
 class RunSuspender(SuspendGroup):
-    """The active jobs of one attempt of a flow run, while the run may be suspended."""
+    """The suspend group of one attempt of a flow run, which lets Prefect suspend the run."""
 
     def __init__(self, flow_run_id: UUID, *, had: Sequence[Suspension], count: int, wake_after: float) -> None:
         super().__init__(self._decide_for_run, timeout=int(wake_after) + UNTIL_IT_FAILS)
@@ -221,9 +221,9 @@ _places: PerObject[_Place] = PerObject(_Place)
 
 
 async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> RunSuspender | None:
-    """Returns a new suspend group of the caller's flow run."""
+    """Returns the suspend group of the caller's flow run; None if the run is to wait in its process."""
     if wait not in ("poll", "suspend"):
-        raise InputError(f'wait must be "poll" or "suspend", not {wait!r}. Nothing was sent.')
+        raise InputError(f'`wait` is {wait!r}. Nothing was sent. What to do: pass "poll" or "suspend".')
     if wait == "poll":
         return None
     try:
@@ -297,7 +297,7 @@ def current_suspend_group() -> SuspendGroup | None:
 
 @asynccontextmanager
 async def group_member(group: SuspendGroup | None) -> AsyncIterator[None]:
-    """Runs one member of a suspend group."""
+    """Runs one member of a suspend group in a `with` block, and tells the group when the member has ended."""
     try:
         yield
     finally:
@@ -309,7 +309,7 @@ async def wait_for(task: PendingTask) -> Result:
     """Waits for a job whose run was to be suspended and could not be."""
     scope = current_scope()
     if scope is None:
-        raise InputError(f"{task.job}: only the flow run that has submitted its task can wait for it.")
+        raise InputError(f"{task.job}: this call is not in its flow run. Nothing was sent. What to do: call it there.")
     return await LOOP.call(_collect(task, scope))
 
 
@@ -317,5 +317,8 @@ async def _collect(task: PendingTask, scope: Scope) -> Result:
     records = await records_of(task.job, task.n, flow_run=scope.journal.scope)
     result = await collect_result(await records.view(), scope)
     if result is None:
-        raise JournalError(f"{task.job}: its task {task.task_id} is no longer recorded. Nothing was paid.")
+        raise JournalError(
+            f"{task.job}: its task {task.task_id} is no longer recorded. No further task was submitted. What to do: "
+            "look for the task in RunningHub's call log before you run the flow again, which may pay for a new task."
+        )
     return result

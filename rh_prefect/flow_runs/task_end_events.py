@@ -47,7 +47,7 @@ def announce(task_id: str, *, job: str, model: str, status: str, flow_run: str |
 def subscribe(listener: EndListener) -> None:
     """Registers a listener for ends of tasks on this process's subscription; call it on the loop thread.
 
-    It uses the Prefect API in the caller's settings. If the subscription fails, it sets the listener to not receiving.
+    It uses the Prefect API in the caller's settings. If the subscription fails, the listener is set to not receiving.
     """
     url = PREFECT_API_URL.value()
     if not url:
