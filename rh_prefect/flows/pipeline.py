@@ -225,8 +225,8 @@ async def run_in_flow(
     scope = current_scope()
     if scope is None:
         raise InputError(
-            "This function works only inside of a flow, and none is running. What to do: use Pipeline.run(...) or "
-            "Pipeline.flow()."
+            "This function works only inside of a flow, and none is running. Nothing was sent. What to do: use "
+            "`Pipeline.run` or `Pipeline.flow`."
         )
     around = replace(await _surroundings(pipeline, options, scope), **more)
     end = await run_pipeline(pipeline, params, options, around, reviewed=reviewed)

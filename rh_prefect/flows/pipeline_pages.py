@@ -72,7 +72,7 @@ class PrefectPages(Pages):
 
     @property
     def choosing(self) -> str:  # type: ignore[override]
-        """Returns a sentence that says where the candidates of reviews are shown."""
+        """A clause that says where the candidates of reviews are shown."""
         return f"the artifact {Page.current_key('report')} shows the candidates and says how"
 
     async def show_end(
@@ -144,7 +144,7 @@ def _as_text(value: Any) -> str:
 
 
 def _how(reviews: Sequence[PlannedStep]) -> str:
-    """Returns the form's value for `choices`, with the first candidate of each review, and the equal command."""
+    """Returns how to choose: the value of `choices` in the deployment's form, and the command with the same effect."""
     choices = {review.address: {"of": review.request["of"], "take": 1} for review in reviews}
     written = [f"  {json.dumps(name)}: {json.dumps(one)}" for name, one in choices.items()]
     first = [one for one, size in zip(written, accumulate(map(size_of, written))) if size <= _ROOM_FOR_CHOICES]

@@ -55,7 +55,7 @@ class PrefectEngine(StepEngine):
     def _upstream(self, instance: PlannedStep) -> list[TaskRunResult]:
         """Returns the task runs on which a step depends, for the dashboard's arrows.
 
-        For a review, those of its candidates.
+        If it depends on a review, these are also the task runs of the review's candidates.
         """
         needs = (one for need in instance.needs for one in (need, *(need.needs if need.model == "review" else ())))
         found = dict.fromkeys(self._ended.get(one.address) for one in needs)
@@ -92,7 +92,7 @@ class PrefectEngine(StepEngine):
 
 @dataclass(frozen=True, slots=True)
 class _StepRun:
-    """One run of a step."""
+    """One run of a step: its address, the function that makes it, and the task runs on which it depends."""
 
     address: str
     make: Callable[[], Awaitable[None]]
@@ -121,7 +121,7 @@ _OPTIONS: Any = {
 
 
 class _StepTask(Task[[], Any]):
-    """The task of a step."""
+    """The Prefect task of a step; it has no parameters, and finds the step in `_current`."""
 
     async def create_local_run(self, *args: Any, **options: Any) -> TaskRun:
         """Creates the task run with its upstream runs; `wait_for` would read the results of these again."""

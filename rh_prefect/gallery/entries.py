@@ -20,7 +20,7 @@ class Entry:
     model: str  # The model's name, or the edit's
     request: str  # Hash of the request, equal for all its takes; of an edit, its recipe; on a run's page, its step
     task: str = ""  # RunningHub's task id; empty for an edit
-    file: Media | None = None  # The file, `uri` as its name in the storage; None for a text
+    file: Media | None = None  # The file, whose `uri` is its name in the storage; None for a text
     text: str = ""  # The text, of an output without a file
     prompt: str = ""  # The beginning of the text that the request is about
     params: Mapping[str, Any] = field(default_factory=dict)  # The parameters, files by content
@@ -57,7 +57,7 @@ def texts_in(value: object) -> Iterator[str]:
 
 
 def shortened_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns parameters with long texts cut."""
+    """Returns parameters in which each text is cut after `_PARAMETER_SHOWN` characters."""
     return {name: _shortened(value) for name, value in params.items()}
 
 

@@ -84,7 +84,7 @@ def _triangles(gltf: Mapping[str, Any], data: bytes) -> Iterator[Floats]:
 
 
 def _placed(node: Mapping[str, Any]) -> Floats:
-    """Returns the matrix of a node."""
+    """Returns the matrix that places the points of a node in the coordinates of its parent."""
     if "matrix" in node:
         return np.array(node["matrix"], float).reshape(4, 4).T
     x, y, z, w = node.get("rotation", (0, 0, 0, 1))

@@ -145,7 +145,7 @@ def _poster(store: MediaStore, file: Media, until: float) -> str:
 
 
 def _keep(store: MediaStore, name: str, picture: bytes) -> None:
-    """Stores a small picture; in a folder without a sync to the disk, which takes longer than making it."""
+    """Stores a small picture; in a folder, without a sync to the disk, which takes longer than drawing it again."""
     if store.protocol != "file":
         store.write_bytes(name, picture)
         return

@@ -50,7 +50,7 @@ class RowResult(BaseModel):
 
     @property
     def title(self) -> str:
-        """Its number, and its label or else its subject."""
+        """The number of the row, with its label or else its subject, if it has one."""
         name = self.subject if self.label in ("", str(self.row)) else self.label
         return f"row {self.row}: {name}" if name else f"row {self.row}"
 

@@ -37,7 +37,7 @@ T = TypeVar("T")
 def batch_function(
     declared: Callable[P, Batch], run: Callable[[Batch], Awaitable[T]], summary: str
 ) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Returns a function with the parameters and the docstring of `Batch`."""
+    """Returns an async function that runs a batch; it has the parameters of `Batch` and their descriptions."""
 
     async def batch(*args: P.args, **kwargs: P.kwargs) -> T:
         return await run(declared(*args, **kwargs))
@@ -143,6 +143,6 @@ same batch again, in the same flow run or in a new one, makes only what is missi
     report = await batch("s3://bucket/photos", model="kling-v2.6-pro-image-to-video",
                           values={"prompt": "waves"}, chain=["rhart-video/video-upscaler"], budget=25)
 
-An `InputError` says that the rows cannot be read or, where it is strict, that one of them is invalid; another
-`RunningHubError` that the batch as a whole cannot be run.""",
+It raises an `InputError` if the rows cannot be read, or with `strict` if one of them is invalid, and another
+`RunningHubError` if the batch as a whole cannot be run.""",
 )
