@@ -90,13 +90,16 @@ def _task(
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raises an error if a value is not one of the allowed words."""
     if value not in allowed:
-        raise InputError(f"{name} cannot be {value!r}; allowed values: {', '.join(allowed)}. Nothing was sent.")
+        raise InputError(
+            f"{name} cannot be {value!r}; allowed values: {', '.join(allowed)}. Nothing was sent. What to do: pass one "
+            "of these."
+        )
 
 
 def require_text(name: str, value: object) -> str:
     """Returns a text; raises `InputError` if it is empty."""
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{name} must be a non-empty text, not {value!r}. Nothing was sent.")
+        raise InputError(f"{name} must be a non-empty text, not {value!r}. Nothing was sent. What to do: pass a text.")
     return value
 
 
@@ -228,7 +231,7 @@ async def webhook_detail(task_id: str, *, credentials: str | None = None) -> Web
 async def resend_webhook(event_id: str, *, url: str | None = None, credentials: str | None = None) -> None:
     """Requests a new delivery of an event of `webhook_detail`, to `url` or to the earlier address."""
     if url is not None and not url.startswith(("http://", "https://")):
-        raise InputError("url must be the http(s) address of a receiver, or be omitted. Nothing was sent.")
+        raise InputError("`url` is not an http(s) address. Nothing was sent. What to do: pass a receiver's or none.")
     await ask(lambda client: client.webhooks.resend(event_id, url=url), credentials)
 
 

@@ -156,7 +156,7 @@ async def generate(
         InputError: A parameter or file is wrong; nothing was sent.
         EqualRequest: An earlier call of the run has the same request and take; nothing was paid for this call.
         SubmissionUnknown: The response to the submission was lost; the message shows the two possible actions.
-        BudgetExceeded: It was not started, since it would exceed the budget.
+        BudgetExceeded: The job was not started, since it would exceed the budget.
         JobFailed: The task failed; the message says why, and whether another run can succeed.
         RunningHubError: Any other failure; see `rh_prefect.errors`.
     """
@@ -228,7 +228,7 @@ def _named(step: str) -> Iterator[None]:
 async def prepare_call(
     request: Request, options: Options, *, scope: str | None, is_in_task: bool = True
 ) -> tuple[WorkRunner, WorkCall]:
-    """Returns the accounts, the run and the records of a call."""
+    """Returns the runner for a call, with its accounts, its scope and its records, and the call itself."""
     if scope is not None:
         _check_name(scope)
     shared = await load_pool_context(options.credentials)

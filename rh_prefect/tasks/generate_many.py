@@ -91,7 +91,7 @@ def generate_many(
     for one in all_requests:
         check_request(one)
     if isinstance(takes, bool) or not isinstance(takes, int) or takes < 1:
-        raise InputError(f"takes is the number of results of each request, from 1, not {takes!r}. Nothing was sent.")
+        raise InputError(f"`takes` is {takes!r}. Nothing was sent. What to do: pass how many results, 1 or more.")
     refuse_unknown("generate_many", options, JobOptions.__annotations__)
     if labels is not None and len(labels) != len(all_requests):
         raise InputError(

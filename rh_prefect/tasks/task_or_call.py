@@ -28,7 +28,7 @@ def refuse_unknown(name: str, given: Iterable[str], known: Iterable[str]) -> Non
     for one in given:
         if one not in known:
             near = ", ".join(f"`{option}`" for option in get_close_matches(one, known)) or ", ".join(known)
-            raise InputError(f"{name} has no option `{one}`. Nothing was sent. Did you mean {near}?")
+            raise InputError(f"{name} has no option `{one}`. Nothing was sent. What to do: use {near}, or omit it.")
 
 
 class PlainTask(Task[P, Coroutine[Any, Any, R]]):

@@ -89,7 +89,7 @@ async def upload_file_legacy(
     """Uploads a file up to 30 MB by the deprecated v1 endpoint.
 
     The result has a `file_name` for loader nodes, and no `url`. `upload_file` has no such limit. Older documentation of
-    the API requires the type.
+    the API requires a `file_type`.
     """
     one_of("file_type", file_type, get_args(LegacyType))
     store = await load_storage(storage)
@@ -201,20 +201,20 @@ async def list_assets(
 
 @repeatable("renaming of asset {asset_id}")
 async def update_asset(asset_id: str, *, name: str, credentials: str | None = None) -> Asset:
-    """Renames an asset."""
+    """Renames a registered asset, and returns it."""
     require_text("name", name)
     return await ask(lambda client: client.assets.update(asset_id, name=name), credentials)
 
 
 @once("deletion of asset {asset_id}")
 async def delete_asset(asset_id: str, *, credentials: str | None = None) -> None:
-    """Deletes an asset."""
+    """Deletes a registered asset at RunningHub."""
     await ask(lambda client: client.assets.delete(asset_id), credentials)
 
 
 @once("asset group {name}")
 async def create_asset_group(name: str, *, description: str = "", credentials: str | None = None) -> AssetGroup:
-    """Creates a group for assets."""
+    """Creates a group for registered assets; pass its `group_id` to `register_asset`."""
     require_text("name", name)
     return await ask(lambda client: client.assets.groups.create(name, description=description), credentials)
 
@@ -237,9 +237,11 @@ async def list_asset_groups(
 async def update_asset_group(
     group_id: str, *, name: str | None = None, description: str | None = None, credentials: str | None = None
 ) -> AssetGroup:
-    """Renames a group of assets, or changes its description."""
+    """Renames a group of assets, or changes its description, and returns the group."""
     if name is None and description is None:
-        raise InputError(f"asset group {group_id}: give a name or a description to update. Nothing was sent.")
+        raise InputError(
+            f"asset group {group_id}: no change was given. Nothing was sent. What to do: give a name or a description."
+        )
     if name is not None:
         require_text("name", name)
     return await ask(
@@ -249,7 +251,7 @@ async def update_asset_group(
 
 @once("deletion of asset group {group_id}")
 async def delete_asset_group(group_id: str, *, credentials: str | None = None) -> None:
-    """Deletes a group of assets."""
+    """Deletes a group of registered assets at RunningHub."""
     await ask(lambda client: client.assets.groups.delete(group_id), credentials)
 
 
@@ -276,7 +278,10 @@ async def price_preview(
         InputError: A parameter or a file is not valid for the model; nothing was sent.
     """
     if not isinstance(request, ModelInput):
-        raise InputError(f"Only a model has a price preview, not {type(request).__name__}. Nothing was sent.")
+        raise InputError(
+            f"Only a model has a price preview, not {type(request).__name__}. Nothing was sent. What to do: pass a "
+            "model's input, as in models.ZImageTurbo(prompt=...)."
+        )
     # All but the files is checked before one of them is uploaded.
     catalog.validate(request.entry, await _with_files(request, _stand_in))
     store = await load_storage(storage)

@@ -38,13 +38,13 @@ async def test_equal_calls_of_a_process_are_refused_as_in_a_run(rh: Emulator) ->
 
 
 async def test_an_argument_that_the_task_does_not_have_is_refused() -> None:
-    with pytest.raises(InputError, match=r"z_image_turbo has no option `promt`\. Nothing was sent.* mean `prompt`"):
+    with pytest.raises(InputError, match=r"z_image_turbo has no option `promt`\. Nothing was sent.* use `prompt`"):
         await z_image_turbo(promt="a lamp")  # type: ignore[call-arg]
     starts: list[Callable[..., object]] = [z_image_turbo.submit, z_image_turbo.map, z_image_turbo.delay]
     for start in starts:
-        with pytest.raises(InputError, match=r"z_image_turbo has no option `promt`\. Nothing was sent.* mean `prompt`"):
+        with pytest.raises(InputError, match=r"z_image_turbo has no option `promt`\. Nothing was sent.* use `prompt`"):
             start(promt=["a lamp"])
-    with pytest.raises(InputError, match=r"generate_many has no option `lable`\. Nothing was sent.* mean `label`"):
+    with pytest.raises(InputError, match=r"generate_many has no option `lable`\. Nothing was sent.* use `label`"):
         await generate_many([LAMP], lable="a")  # type: ignore[call-arg]
 
 
