@@ -24,7 +24,7 @@ _PIPELINE_COMMANDS = ("run", "plan", "choose")
 
 
 class _RootApp(App):
-    """The command; if its arguments contain a pipeline, `--help` also explains the pipeline."""
+    """The command `rh-prefect`; if its arguments contain a pipeline, `--help` also explains the pipeline."""
 
     def help_print(self, tokens: Any = None, **more: Any) -> None:
         """Prints a help page; see `cyclopts.App.help_print`."""

@@ -107,7 +107,10 @@ def _refuse_invalid_rows(plan: Plan) -> None:
     rows = {one.item: one.problems for one in plan.instances if one.item}
     reasons = [problems[0] for problems in rows.values() if problems]
     if reasons and len(reasons) == len(rows):
-        raise InputError(f"batch: {len(rows)} of {len(rows)} rows are invalid: {reasons[0]}. Nothing was paid.")
+        raise InputError(
+            f"batch: {len(rows)} of {len(rows)} rows are invalid: {reasons[0]}. Nothing was paid. What to do: correct "
+            "them, or the options of the batch."
+        )
 
 
 async def _planned(batch: Batch) -> Plan:

@@ -39,7 +39,10 @@ def earlier_plan(other: str, file: Path, plan: Callable[[Pipeline], Plan]) -> tu
         done = plan(Pipeline.from_file(old))
     if done.problems:
         listed = "\n".join(str(one).replace(f"{folder}/", f"{other}:") for one in done.problems)
-        raise InputError(f"plan --compare {other}: its version of {file.name} has problems:\n{listed}")
+        raise InputError(
+            f"plan --compare {other}: its version of {file.name} has problems. Nothing was paid. What to do: compare "
+            f"with another revision. The problems are:\n{listed}"
+        )
     return done.as_json(), f"{other} ({commit})"
 
 

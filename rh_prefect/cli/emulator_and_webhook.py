@@ -83,7 +83,7 @@ def serve_(
 
 
 def _log_to_terminal() -> None:
-    """Logs only this package's lines to the terminal, because other lines would show addresses."""
+    """Logs only this package's lines to the terminal, because other lines would show addresses with secrets."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log = logging.getLogger("rh_prefect")
@@ -93,7 +93,7 @@ def _log_to_terminal() -> None:
 
 
 def _kept_key() -> str:
-    """Returns the key of this user's emulators, which is stored so that saved blocks are valid after a restart."""
+    """Returns the key of this user's emulators; it is stored, so that saved blocks are still valid after a restart."""
     from rh_prefect import local_files
 
     path = get_settings().state_dir / "emulator-key"

@@ -20,7 +20,7 @@ from rh_prefect.emulator.render.video_models import pan
 _SIDE = 1024
 _FPS = Fraction(12)
 _HAIR_COLOURS = ((58, 44, 40), (112, 60, 34), (196, 150, 90))
-"""Colours of hair."""
+"""RGB colours of the hair in the drawn portraits."""
 
 _TALK = (
     "The harbour was built in three summers. First came the wall, then the crane, and last the light. When fog comes "

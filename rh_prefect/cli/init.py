@@ -25,7 +25,10 @@ def init(
 ) -> None:
     """Write a shipped pipeline with example inputs, ready to plan and to run."""
     if example not in shipped_names():
-        raise InputError(f"There is no example {example}; {nearest(example, shipped_names())}")
+        raise InputError(
+            f"There is no example {example}. Nothing was written. What to do: name another one; "
+            f"{nearest(example, shipped_names())}"
+        )
     target = to or Path(f"{example}.yaml")
     if target.suffix not in (".yaml", ".yml"):
         raise InputError(

@@ -154,7 +154,7 @@ def refresh(
     from rh_prefect.media.input_files import open_input, shown
 
     if (file is None) is not reset:
-        raise InputError("models refresh: pass either a file or URL, or `--reset`.")
+        raise InputError("models refresh needs one source. Nothing was changed. What to do: pass a file or `--reset`.")
     if file is None:
         there = reset_catalogue()
         print("the package's own models are used again" if there else "the package's own models are in use already")
@@ -162,7 +162,10 @@ def refresh(
     with open_input(file) as reader:
         data = reader.read(_LARGEST_LIST + 1)
     if len(data) > _LARGEST_LIST:
-        raise InputError(f"{shown(file)} has more than {_LARGEST_LIST // 2**20} MiB. Nothing was changed.")
+        raise InputError(
+            f"{shown(file)} has more than {_LARGEST_LIST // 2**20} MiB. Nothing was changed. What to do: pass a "
+            "smaller list of models or prices."
+        )
     done = refresh_catalogue(data, shown(file), date=date)
     print("\n".join(_report(done)))
     print(done.changes)

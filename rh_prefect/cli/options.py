@@ -60,12 +60,15 @@ class Given:
         if self.params is not None:
             data = read(text_in("--params", self.params), str(self.params)).data
             if not isinstance(data, dict):
-                raise InputError(f"{self.params} is not a mapping of parameters to values.")
+                raise InputError(
+                    f"{self.params} is not a mapping of parameters to values. Nothing was sent. What to do: write each "
+                    "parameter as `name: value`."
+                )
             arguments |= data
         for text in self.set or ():
             name, sign, value = text.partition("=")
             if not sign:
-                raise InputError(f"--set takes name=value, but {text!r} has no =.")
+                raise InputError(f"--set: {text!r} has no =. Nothing was sent. What to do: write --set NAME=VALUE.")
             arguments[name] = value
         for option, texts in (more or {}).items():
             name = option if option in pipeline.file.params else option.replace("-", "_")
@@ -109,9 +112,9 @@ class Place:
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")] = None
 
     def blocks(self, command: str, file: PipelineFile | None = None) -> tuple[str | None, str | None]:
-        """Returns the names of the account's and the storage's blocks, or those in the file; None for the environment.
+        """Returns the names of the account's and the storage's blocks, or those in the file; without one, None.
 
-        `--out` changes the environment. Two storages, or one in the command's memory, raise an `InputError`.
+        `--out` changes the environment. Raises an `InputError` for two storages, or one in this process's memory.
         """
         storage = self.storage or (file.storage if file is not None and self.out is None else None)
         self._check(command, storage)

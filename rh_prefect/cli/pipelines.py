@@ -69,7 +69,7 @@ Allow = Annotated[
 def check(*files: Annotated[Path, Parameter(help="The pipelines' files or names.")], as_json: Json = False) -> None:
     """Check pipelines without data and without a network: for CI and pre-commit."""
     if not files:
-        raise InputError("Pass at least one file: `rh-prefect check film.yaml`.")
+        raise InputError("check: no file was given. What to do: pass one or more, as in `rh-prefect check film.yaml`.")
     notes: list[str] = []
     found = [problem for file in files for problem in _problems(file, notes)]
     if as_json:
@@ -295,7 +295,9 @@ def check_retake(plan: Plan, retake: Sequence[str], selection: Selection | None 
                 continue  # of an item that a model has yet to name
             paid = {name for one in plan.instances if one.is_paid for name in (one.path, one.address)}
             near = nearest_sentence(address, paid, none="the plan has none")
-            raise InputError(f"--retake: there is no paid step {address}; {near} Nothing was sent.")
+            raise InputError(
+                f"--retake: there is no paid step {address}; {near} Nothing was sent. What to do: name a paid step."
+            )
         other = next((one for one in steps if not selection.has(one)), None)
         if other is not None:
             raise InputError(

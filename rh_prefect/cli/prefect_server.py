@@ -116,8 +116,8 @@ def _start(address: str, log: Path) -> subprocess.Popen[bytes]:
             )
     except OSError as error:
         raise ConfigError(
-            f"Prefect's server cannot write its files, or cannot be started: {error}. What to do: choose another "
-            "folder, or install the package again."
+            f"Prefect's server cannot be started: {error}. Nothing was paid. What to do: set PREFECT_HOME to a folder "
+            "that you may write to; if the error is about a program, install the package again."
         ) from error
 
 

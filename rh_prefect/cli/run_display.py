@@ -49,7 +49,7 @@ _MANY = 50
 """Number of jobs from which on a run prints a line of counts in place of each event."""
 
 _EVERY = 10.0
-"""Seconds between two of these lines if the output is not a terminal."""
+"""Seconds between two lines of counts if the output is not a terminal."""
 
 
 class Terminal(Console):
@@ -124,7 +124,7 @@ class Watch(Pages):
                 self._console.print(f"{run}: {self._estimate()}")
 
     def started(self, flow_run_id: str) -> None:
-        """Prints the flow run's name or id."""
+        """Prints the flow run's id, and the address of its page in the dashboard if Prefect knows it."""
         self._flow_run_id = flow_run_id
         ui = PREFECT_UI_URL.value()
         self._console.print(f"flow run {flow_run_id}" + (f"  {ui}/runs/flow-run/{flow_run_id}" if ui else ""))

@@ -344,7 +344,10 @@ def _decisions(
     takes, decided = dict[str, int](), dict[str, dict[str, Any]]()
     reviews = {one.address: one for one in plan.instances if one.model == "review"}
     if not choices and not texts:
-        raise InputError(f"choose: no choice was given. The reviews of {file} are: {', '.join(reviews) or 'none'}.")
+        raise InputError(
+            f"choose: no choice was given. The reviews of {file} are: {', '.join(reviews) or 'none'}. Nothing was "
+            "recorded. What to do: write REVIEW=NUMBER, with the number of a candidate."
+        )
     seen = set[str]()
     for number, words in enumerate((*choices, *texts)):
         # The id of an item may also have a sign of equality.
@@ -352,7 +355,8 @@ def _decisions(
         if not address:
             there = ", ".join(reviews) or "none"
             raise InputError(
-                f"choose: {words!r} is not a review in {file}. No choice was recorded. Its reviews are: {there}."
+                f"choose: {words!r} is not a choice at a review of {file}. No choice was recorded. What to do: write "
+                f"REVIEW=NUMBER. The reviews are: {there}."
             )
         if address in seen:
             raise InputError(f"choose: {address} is given twice. No choice was recorded. What to do: give one of them.")

@@ -81,7 +81,8 @@ def spend(
     if found.unread:
         listed = "".join(f"\n  {place}: {why}" for place, why in sorted(found.unread.items()))
         raise JournalError(
-            f"spend: the sums are incomplete, because the records of these places cannot be read:{listed}"
+            "spend: the sums are incomplete. What to do: repair the places whose records cannot be read, and run "
+            f"again:{listed}"
         )
 
 
