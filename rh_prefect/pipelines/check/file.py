@@ -48,7 +48,7 @@ _RUN = Type("object", fields={"date": Type("string"), "id": Type("string")})
 def check_document(
     document: Document, problems: Problems, *, folder: FilePath | None = None, depth: int = 0
 ) -> Checked | None:
-    """Checks one file and the files that it uses."""
+    """Checks a file and the files that it uses; returns None if the file does not have the form of a pipeline."""
     file = build(document, problems)
     if file is None:
         return None
@@ -58,7 +58,7 @@ def check_document(
 
 
 def notes_of(checked: Checked) -> list[str]:
-    """Returns notes about a file, possibly with another default of `reuse`; see `Pipeline.with_reuse`."""
+    """Returns the notes about a file; one depends on its `reuse`, which `Pipeline.with_reuse` may have changed."""
     budget, notes = checked.file.budget, list(checked.notes)
     if budget is not None and budget.all_runs and (again := next(_made_again(checked), None)):
         notes.append(
@@ -86,7 +86,7 @@ def _is_uuid(text: str) -> bool:
 
 
 class FileCheck(OtherCheck):
-    """The check of one file."""
+    """The check of one file: its blocks, name, parameters, steps and outputs."""
 
     def whole(self) -> None:
         """Checks everything, in the order of the file."""
@@ -211,7 +211,7 @@ class FileCheck(OtherCheck):
         return found
 
     def _check_saved_kind(self, path: Path, step: Step, save_as: str, found: Type) -> None:
-        """Reports a step whose file is not of the kind, or not of the format, in the name for saving."""
+        """Reports a step whose file has another kind or format than the extension in `save_as` says."""
         said, kinds = format_named(re.sub(r"\$\([^)]*\)", "x", save_as)), {one.kind for one in found.possible}
         if kinds <= {*types.PLAIN, "object"}:
             self._say((*path, "save_as"), f"save_as saves a file, and this step makes {found.words}", key=True)
@@ -316,7 +316,7 @@ class FileCheck(OtherCheck):
         return Type("object", fields=fields)
 
     def _previous(self, path: Path, step: FanOutStep, inner: NameScope) -> Type:
-        """Returns the type of the previous item: that of an item, which is checked once without reports."""
+        """Returns the type of `previous`; to find it, the steps of an item are checked once without reports."""
         guard = f"exists:previous@{path}"
         self._why[guard] = "the first item has no previous item"
         unknown = Type("any", guards=frozenset([guard]))

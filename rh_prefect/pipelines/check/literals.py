@@ -20,7 +20,7 @@ _WORDS = {"true": True, "false": False}
 
 
 def read_value(param: Param, value: Any) -> Any:
-    """Converts a value to its parameter's type, since tables and command lines contain only texts."""
+    """Converts a value, often a text from a table or command line, to its parameter's type, if that is possible."""
     if param.kind == "string" and isinstance(value, int | float) and not isinstance(value, bool):
         return text_of(value)
     if param.kind == "integer" and isinstance(value, float):
@@ -151,7 +151,7 @@ def texts_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def edit_value(param: EditParam, value: Any) -> tuple[Any, str]:
-    """Converts a value to the type of an edit's parameter."""
+    """Converts a value to the type of an edit's parameter; also returns what is wrong with it, or an empty text."""
     if {"integer", "number"} & {*param.kinds}:
         return _edit_number(param, value)
     if param.kinds == ("boolean",) and not isinstance(value, bool):

@@ -158,7 +158,7 @@ class PaidCheck(ValueCheck):
                 )
 
     def _connect(self, path: Path, step: ModelStep, scope: NameScope, *models: Model, is_complete: bool = True) -> None:
-        """Checks the arguments of a step for each model that it can call, with the parameters of that model."""
+        """Checks the arguments of a step against the parameters of each model that the step can call."""
         before, values = self._problem_count, dict[Path, Type]()
 
         def evaluate(at: Path, written: Any, is_optional: bool) -> Type:
@@ -177,7 +177,7 @@ class PaidCheck(ValueCheck):
                 self._say_faults(path, step, model, check_values(step, model, bound)[1])
 
     def _is_left_out(self, value: Any, scope: NameScope) -> bool:
-        """Returns whether a value is one optional parameter or cell, so that an empty one is omitted."""
+        """Returns whether a value only refers to an optional parameter or column; if that is empty, nothing is sent."""
         try:
             guards = resolve(parse(value).references[0], scope).guards if is_reference(value) else ()
         except WrongReferenceError:
@@ -205,7 +205,7 @@ class PaidCheck(ValueCheck):
 
 
 def wrong_fields(graph: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> list[tuple[Path, str]]:
-    """Returns fields that a step's graph lacks, that are connected to another node, or that get a link."""
+    """Returns a clause for each field that the graph lacks, that another node sets, or that gets a link for a file."""
     fields, found = GraphFields(graph, name), list[tuple[Path, str]]()
     for one, value in values.items():
         node, _, field = one.partition(".")
@@ -222,7 +222,7 @@ def wrong_fields(graph: Mapping[str, Any], name: str, values: Mapping[str, Any])
 
 
 DECLARED = "exists:params"
-"""The prefix of the condition of a parameter or column that is declared as optional."""
+"""The beginning of each guard (see `Type.guards`) of an optional parameter or column."""
 
 _MOST_SUGGESTED = 5
 

@@ -224,7 +224,7 @@ class OtherCheck(PaidCheck):
 
 
 def _has_items(value: Any) -> bool:
-    """Returns whether a value is a list with references, whose items are known only by type."""
+    """Returns whether a value is a list that contains references, so that only its items' types are known."""
     return isinstance(value, list) and has_reference(value)
 
 

@@ -56,7 +56,7 @@ class ValueCheck:
         self._problems.add(self._document, path, message, needle, key=key)
 
     def _check_name(self, path: Path, name: str, scope: NameScope, *, key: bool = True) -> bool:
-        """Reports a name that a step or an item may not have."""
+        """Returns whether a step or an item may have a name; otherwise reports why it may not."""
         if not NAME.fullmatch(name):
             self._say(
                 path, f"{name} is not a name; a name has letters, digits, _ and - and begins with a letter", key=key
@@ -146,7 +146,7 @@ class ValueCheck:
                 self._say(path, f"{path[-1]} takes a whole number, but {value} is {found.words}")
 
     def _condition(self, path: Path, value: Any, scope: NameScope) -> frozenset[str]:
-        """Checks a condition; returns what is known to exist if the condition is true."""
+        """Checks a condition; returns the guards that hold where it is true, and `UNKNOWN_GUARD` if it is wrong."""
         before = self._problem_count
         held = self._holding(path, value, scope)
         return held if self._problem_count == before else held | {UNKNOWN_GUARD}
