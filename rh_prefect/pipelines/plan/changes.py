@@ -23,7 +23,7 @@ _LEAD = 20
 
 
 def compare(plan: Plan, earlier: Mapping[str, Any], params: Mapping[str, Param]) -> None:
-    """Marks the differences from an earlier plan, with their causes, in a plan."""
+    """Marks in a plan what differs from an earlier plan, and why."""
     before = {step["address"]: step for step in earlier.get("steps", ()) if step.get("state") != "x"}
     for one in plan.instances:
         step = before.get(one.address)
@@ -41,7 +41,7 @@ def compare(plan: Plan, earlier: Mapping[str, Any], params: Mapping[str, Param])
 
 
 def step_changes(step: Mapping[str, Any], one: PlannedStep) -> list[dict[str, Any]]:
-    """Returns the differences of a step from an earlier plan: its model, its parameters and nodes, or its take."""
+    """Returns how a step differs from an earlier plan: in its model, else in parameters and nodes, else in its take."""
     model = {"model": one.model, "endpoint": one.endpoint}
     found = _differences({name: step.get(name, model[name]) for name in model}, model)[:1]
     if not found:
@@ -122,7 +122,7 @@ def _as_texts(value: Any) -> Any:
 
 
 def _typed_like(other: Any, value: Any) -> Any:
-    """Returns a command line's text in the type of another value."""
+    """Reads a text, as from a command line, as JSON if the other value is not a text."""
     if isinstance(value, str) and not isinstance(other, str):
         with suppress(ValueError):
             return json.loads(value)
@@ -161,7 +161,7 @@ def _cut(text: str, start: int) -> str:
 
 
 def by_items(addresses: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Shortens a list of addresses: one name replaces all steps of an item, as in `each[A-4]`."""
+    """Returns addresses with one name, as in `each[A-4]`, for the steps of an item that has no step in `others`."""
     other_items = {_item(address) for address in others}
     return list(dict.fromkeys(item if (item := _item(one)) and item not in other_items else one for one in addresses))
 

@@ -37,7 +37,7 @@ from rh_prefect.pipelines.types import edit_misfit
 
 
 def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collection[str] = ()) -> Draft:
-    """Returns the recipe of an edit of one item; `failed` are steps that this run cannot make, see `Choices`."""
+    """Returns the recipe of an edit of one item; `failed` are the addresses of steps that this run cannot make."""
     edit = EDITS[step.edit]
     instance = PlannedStep(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure)
     lists = _without_failed(
@@ -79,7 +79,7 @@ def _as_list(value: Any, param: EditParam) -> Any:
 
 
 def _aligned(values: dict[str, Any]) -> dict[str, Any]:
-    """Keeps only the items of a group that all its lists contain."""
+    """Keeps, in the lists of results of a group, only the items that all these lists contain."""
     lists = {name: value for name, value in values.items() if isinstance(value, Items) and any(value.owners)}
     if len(lists) < 2:
         return values

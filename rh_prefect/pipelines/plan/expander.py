@@ -177,7 +177,7 @@ class Expander:
             frame.names[name] = maybe(value, frame.undecided.get(at))
 
     def _count_paid(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str) -> None:
-        """Counts the paid jobs of a step before they are created; reports equal requests unless they are allowed."""
+        """Counts the paid jobs of items before their steps are created; raises an error if there are too many."""
         number = self._planning.size.works
         for name, step in steps.items() if frames and not self._used_at else ():
             if isinstance(step, PaidStep) and step.same is not True and step.when is None:
@@ -467,7 +467,7 @@ class Expander:
         return None
 
     def _explain(self, instance: PlannedStep, note: str) -> None:
-        """Sets the reason for a step's state."""
+        """Sets the reason for a step's state, and adds it to the notes."""
         instance.note = note
         self._note(instance, f"{instance.address}: {note}.")
 
@@ -575,7 +575,7 @@ def _refuse_many(number: int, at: Path, path: str) -> None:
     """Refuses a plan with more paid jobs than a run can have."""
     if number > MOST_WORKS:
         more = f"with {path}, the run has over {MOST_WORKS} paid jobs, the most of a run"
-        raise PlanTooLarge(at, f"{more}; select fewer items with `limit` or `where`, or lower takes")
+        raise PlanTooLarge(at, f"{more}; select fewer items with `limit` or `where`, or reduce `takes`")
 
 
 def state_of(known: KnownWork | None, users: Iterable[PlannedStep], *, is_settled: bool) -> State:
@@ -588,7 +588,7 @@ def state_of(known: KnownWork | None, users: Iterable[PlannedStep], *, is_settle
 
 
 def _wrong_parts(save_as: str | None, frame: Frame) -> list[str]:
-    """Returns the faults of values in a name for saving; each value must be one part of a path."""
+    """Returns a clause for each value in `save_as` that cannot be one part of a path."""
     values = ((one.text, evaluate(one.text, frame)) for _, one in references_in(save_as))
     texts = ((text, value) for text, value in values if isinstance(value, str))
     return [f"{text} is '{value}', and in save_as {wrong}" for text, value in texts if (wrong := wrong_part(value))]

@@ -58,13 +58,13 @@ class _Taken:
 
 
 class FanOuts:
-    """The fan-outs of one plan."""
+    """Counts and makes the items of the fan-outs of one plan."""
 
     def __init__(self, missing: Missing, size: Size, findings_of: FindingsOf) -> None:
         self._missing, self._size, self._findings_of = missing, size, findings_of
 
     def count(self, step: FanOutStep, at: Path, frame: Frame, path: str) -> int:
-        """Returns the number of items of a fan-out in one frame, before `where` and before they are created."""
+        """Returns the most items that a fan-out can have in one frame, by its lists and `limit`; creates no items."""
         if step.matrix is not None:
             number, key = prod(len(one.values) for one in _matrix_lists(step, frame).values()), "matrix"
         else:
@@ -168,7 +168,7 @@ class FanOuts:
         return True
 
     def _hold_back(self, step: FanOutStep, frames: Sequence[Frame]) -> None:
-        """Makes items wait for earlier items that may be absent, if their numbers matter."""
+        """Makes items wait for earlier items that may be absent, if ids or steps contain the numbers of items."""
         failed = self._missing  # what waits for a failed step stays undecided, and keeps its number
         after = dropwhile(lambda one: one.by is None or not failed.isdisjoint(_deciders(one)), frames)
         behind = list(after)[1:]
@@ -214,7 +214,7 @@ def _deciders(frame: Frame) -> set[str]:
 
 
 def _size_of(lists: Mapping[str, Items], size: int) -> Unknown | None:
-    """Returns the number of items, if one of their lists is not known yet."""
+    """Returns the unknown number of items if one of their lists is not known yet; None otherwise."""
     count = next((one.count for one in lists.values() if one.count is not None), None)
     if count is None:
         return None
@@ -264,7 +264,7 @@ def _matrix_of(lists: Mapping[str, Items], frame: Frame) -> list[Frame]:
 
 
 def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
-    """Sets an item's id: the value of `id`, else the matrix values, the file's stem, or the item's number."""
+    """Sets an item's id (`id`, else the matrix values, the file's stem or the number); returns whether it is known."""
     source: list[Any] = []
     if step.id is not None:
         name = evaluate(step.id, one)

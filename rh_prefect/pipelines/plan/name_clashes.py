@@ -22,7 +22,7 @@ class NameClashes:
         self._users: dict[str, list[PlannedStep]] = defaultdict(list)
 
     def replace(self, old: Iterable[PlannedStep], new: Iterable[PlannedStep]) -> None:
-        """Replaces the steps whose file names are compared."""
+        """Removes the file names of old steps, and adds those of new steps."""
         for one in old:
             for name in one.saved_names:
                 self._users[folded(name)].remove(one)
@@ -31,7 +31,7 @@ class NameClashes:
                 self._users[folded(name)].append(one)
 
     def problems_of(self, one: PlannedStep) -> Iterator[tuple[str, str]]:
-        """Yields the problems of a step's file names, and how to correct them."""
+        """Yields each problem of a step's file names, with its remedy."""
         for name in one.saved_names:
             first = self._first(name)
             if first is not one:

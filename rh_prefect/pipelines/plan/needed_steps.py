@@ -1,6 +1,6 @@
 """`Needs`: the needed steps of a plan, updated while parts of the plan are replaced.
 
-A step with an existing result needs no earlier step, unless that step decides whether it is made. Steps are counted by
+A step with an existing result needs no earlier step, unless one decides whether the step is made. Steps are counted by
 address, since a replanned part has new objects for the same steps.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 
 _NONE, _MAKES, _EXISTS = range(3)
-"""A step needs nothing; the steps that make its inputs; or only the steps that decide whether it is made."""
+"""What a step needs: nothing, the steps that make its inputs, or only those that decide whether it is made."""
 
 _UNNEEDED = "nothing needs it"
 
@@ -29,7 +29,7 @@ class Needs:
     def replace(
         self, old: Iterable[PlannedStep], new: Sequence[PlannedStep], *, outputs: Iterable[PlannedStep] = ()
     ) -> list[PlannedStep]:
-        """Replaces steps by newly planned ones."""
+        """Replaces steps by newly planned ones; returns other steps whose `is_needed` or `state` changed."""
         found = {one.address: None for one in outputs}
         for one in old:
             self._weigh(one, None, found)
@@ -68,7 +68,7 @@ class Needs:
         return was != (one.is_needed, one.state)
 
     def _weigh(self, one: PlannedStep, weight: int | None, found: dict[str, None]) -> None:
-        """Counts a step as a user of the steps before it."""
+        """Counts what a step needs of the steps before it; with None, the step no longer counts."""
         if one.weight == weight:
             return
         for kind, sign in ((one.weight, -1), (weight, 1)):

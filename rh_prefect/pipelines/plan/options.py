@@ -19,7 +19,7 @@ from rh_prefect.settings import get_settings
 
 
 def site_of(base_url: str) -> str:
-    """Returns RunningHub's host for a request's identity."""
+    """Returns the host in RunningHub's base URL, a part of the identity of requests."""
     return urlsplit(base_url).hostname or base_url
 
 
@@ -30,18 +30,18 @@ class PlanOptions:
     Attributes:
         known: The source of existing works; without it, all works are new.
         site: RunningHub's host; by default that of the settings.
-        takes: The first take of a step (`each.picture`) or of one item's (`each[A-17].picture`). Those of the file
+        takes: The first take of a step (`each.picture`) or of an item's step (`each[A-17].picture`). Those of the file
             `<pipeline>.takes.yaml` are added.
-        choices: A person's choices at reviews; those of the file are added.
+        choices: A person's choices at reviews; those of the takes file are added.
         new: Steps that make their next take, by step or address; `*` for all paid steps.
         selection: The part of the pipeline to make; only its steps get a next take.
         date: The value of `$(run.date)`; by default today, UTC.
         inputs: Reads the inputs, each once: `Inputs(allow=[…])` allows further folders for the files of rows.
         saved_graphs: The graphs of workflows and apps, from `read_saved_graphs`; without them their earlier results
             are not found.
-        run_id: The value of `$(run.id)`, of a flow run that plans.
+        run_id: The value of `$(run.id)`, the id of the run that plans; empty without a run.
         failed: Addresses of steps that this run cannot make; a step with `require: any` is made without them.
-        decided: All takes and choices, from `decided`, if a run plans again; the takes file is not read.
+        decided: All takes and choices, from `Pipeline.decided`, for the plans of a run; the takes file is not read.
         equal: The takes of equal requests, if a run plans again.
     """
 

@@ -84,7 +84,7 @@ class Plan:
     planner: Planner | None = None
 
     def __repr__(self) -> str:
-        """Returns a short text, because all steps refer to each other."""
+        """Returns a short text without the steps, which refer to each other."""
         return f"<Plan of {self.pipeline}: {len(self.instances)} steps, {len(self.problems)} problems>"
 
     def _repr_html_(self) -> str:
@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def steps(self) -> dict[str, list[PlannedStep]]:
-        """The steps of all items, by the step's name with its groups."""
+        """The steps of all items by path, as in `each.clip`."""
         return grouped(self.instances)
 
     def price_of(self, instances: Sequence[PlannedStep], selection: Selection | None = None) -> PriceRange:
@@ -114,7 +114,7 @@ class Plan:
 
     @property
     def items_by_number(self) -> dict[str, str]:
-        """The meaning of the number in a step's address, for items without an id; see `Frame.meaning`."""
+        """The hash of each item that has a number in place of an id, by its steps' addresses; see `Frame.meaning`."""
         return {one.address: one.item_meaning for one in self.instances if one.item_meaning}
 
     def may_have(self, address: str) -> bool:
@@ -170,7 +170,7 @@ class Plan:
         return found
 
     def keep_problems_of(self, without_results: Plan) -> None:
-        """Converts problems that results cause to notes: a run fails only those steps.
+        """Converts problems caused by existing results to notes: a run fails only the steps with these problems.
 
         Args:
             without_results: The same plan without any existing result.
@@ -227,11 +227,13 @@ def _price(works: Iterable[Work], *, with_spare: bool = False) -> PriceRange:
 
 def _refuse(what: str, name: str, known: Iterable[str]) -> None:
     near = nearest_sentence(name, known, none="the plan has none")
-    raise InputError(f"The selected {what} {visible(name)} does not exist; {near} Nothing was sent.")
+    raise InputError(
+        f"The selected {what} {visible(name)} does not exist; {near} Nothing was sent. What to do: correct the name."
+    )
 
 
 async def finished(planning: Planning, params: Mapping[str, Any], plan: Plan) -> Plan:
-    """Plans all parts; `plan` is the plan without them."""
+    """Plans all parts and adds them to `plan`, which has no steps yet."""
     planner = Planner(planning, params)
     await planner.plan()
     # In a thread, like all that takes long for many rows: the event loop is not blocked.
@@ -323,7 +325,7 @@ def _note_unknown_addresses(instances: Sequence[PlannedStep], notes: dict[str, N
 def _refuse_bare_numbers(
     instances: Sequence[PlannedStep], choices: Choices, checked: Checked, problems: Problems
 ) -> None:
-    """Reports takes of the takes file that have only an item's number: another row would change its meaning."""
+    """Reports takes in the takes file that name an item only by its number, which changes with the list."""
     bare = choices.bare
     for one in instances if bare else ():
         if one.item_meaning and one.address in bare:
@@ -364,6 +366,6 @@ def _refuse_item_budget(plan: Plan, selection: Selection, checked: Checked, prob
         others = f" ({len(dear)} items are above it)" if len(dear) > 1 else ""
         message = (
             f"item {visible(item)} costs at least {price.normalize():f} {plan.currency} and would not be finished: the "
-            f"budget of an item is {plan.budget.item:g}{others}; raise budget.item, or select other items"
+            f"budget of an item is {plan.budget.item:g}{others}; raise `budget.item`, or select other items"
         )
         problems.add(checked.document, ("budget", "item"), message)

@@ -48,7 +48,7 @@ SIGNS: dict[State, str] = {
 """Short descriptions of `STATES`, for the line below a table and for the boxes of a graph."""
 
 PAYING: frozenset[State] = frozenset({"+", "~", ">", "r"})
-"""States of steps that the run, or the one after a review, pays for."""
+"""States of steps that the run pays for; after a review, the next run pays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +177,11 @@ class KnownWorks:
         return [None] * len(queries)
 
     async def new_take(self, base: str, scope: str = "") -> int:  # noqa: ARG002
-        """Returns a take number of a request that was never submitted."""
+        """Returns the number of a take that was never submitted for a request."""
         return 1
 
     async def round(self, pipeline: str) -> Round:
-        """Returns the round of the run, which the first call starts, or the expected round for a plan."""
+        """Returns the round of a run, which the first call begins; for a plan, the round that a run would have."""
         return Round(f"{pipeline}-1", datetime.now(UTC))
 
     async def takes_of(self, choice: str) -> Sequence[int] | None:  # noqa: ARG002
@@ -189,7 +189,7 @@ class KnownWorks:
         return None
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:  # noqa: ARG002
-        """Records the takes that a round uses for a step, for all runs of the round."""
+        """Records the takes that all runs of a round use for a step; returns those of another run if it was first."""
         return takes
 
 
@@ -295,13 +295,13 @@ class PlannedStep:
     address: str = field(init=False)  # Its name in reports: `each[A-17].clip`
 
     def __post_init__(self) -> None:
-        """Takes the given state as the one from the records, and sets the address."""
+        """Copies the given state to `found`, the state by the records alone, and sets the address."""
         self.found = self.state
         group, _, name = self.path.rpartition(".")
         self.address = f"{group}[{self.item}].{name}" if self.item else self.path
 
     def settle(self, state: State) -> None:
-        """Sets the state from the records."""
+        """Sets the state by the records, as `state` and as `found`."""
         self.state = self.found = state
 
     @property
@@ -313,19 +313,19 @@ class PlannedStep:
         return [self.save_as, *(str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in further)]
 
     def no_candidate(self, chosen: object) -> str:
-        """Returns a clause that a review has no candidate of this number."""
+        """Returns a clause: a review has no candidate with the chosen number, and which numbers there are."""
         count = len(self.candidates)
         there = {0: "none", 1: "1", 2: "1 and 2"}.get(count, f"1 to {count}")
         return f"there is no candidate {json.dumps(chosen, default=str)[:80]}; it has {there}"
 
     @property
     def file_kind(self) -> str:
-        """The kind of its result file; `file` for an edit, which makes only one file."""
+        """The kind of its result file; `file` for an edit, whose only file is its result."""
         return self.kind if self.is_paid else "file"
 
     @property
     def shows_files(self) -> bool:
-        """Whether it is a review of files, which a text cannot replace."""
+        """Whether it is a review of files; `choose --text`, which replaces a reviewed text, is then refused."""
         return any(isinstance(one.value, File) for one in self.candidates)
 
     @property
@@ -370,7 +370,7 @@ def own_works(instances: Iterable[PlannedStep]) -> dict[str, list[str]]:
 
 
 def grouped(instances: Sequence[PlannedStep]) -> dict[str, list[PlannedStep]]:
-    """Returns the instances by step, in the order of the file."""
+    """Returns the steps of all items by path, as in `each.clip`, in the order of the file."""
     found: dict[str, list[PlannedStep]] = defaultdict(list)
     for instance in instances:
         found[instance.path].append(instance)

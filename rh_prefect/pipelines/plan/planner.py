@@ -34,28 +34,28 @@ SHARE = 20
 
 
 class Pace:
-    """Limits a slow action to a share of the time."""
+    """Limits a repeated action to one `share`-th of the time: a pause follows each execution."""
 
     def __init__(self, share: int) -> None:
         self._share, self._began, self.due = share, 0.0, 0.0
 
     def is_due(self) -> bool:
-        """Returns whether the action may start again."""
+        """Returns whether the pause is over, so that the action may start again."""
         return time.monotonic() >= self.due
 
     def __enter__(self) -> None:
-        """Records the start of the action."""
+        """Records when the action starts."""
         self._began = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
-        """Records its end."""
+        """Sets when the pause after the action ends."""
         now = time.monotonic()
         self.due = now + self._share * (now - self._began)
 
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Pauses Python's garbage collector: the objects of a plan stay, and each pass over them would be in vain."""
+    """Pauses Python's garbage collector: the objects of a plan stay, so a pass over them would free nothing."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -66,7 +66,7 @@ def uncollected() -> Iterator[None]:
 
 
 PartKey: TypeAlias = tuple[str, int]
-"""The step outside of fan-outs, or the outermost fan-out, and the number of its item; 0 for the step itself."""
+"""The name of a step outside of fan-outs or of an outermost fan-out, and an item's number; 0 for the step itself."""
 
 
 @dataclass(slots=True, repr=False)
@@ -135,7 +135,7 @@ class Planner:
     async def update(
         self, works: Iterable[str], failed: Iterable[PlannedStep] = (), *, is_all: bool = True
     ) -> dict[PartKey, Sequence[PlannedStep]]:
-        """Plans again the parts and steps that depend on new results."""
+        """Plans again the parts that depend on new results or failed steps; returns the steps of changed parts."""
         failed = list(failed)
         self.planning.missing.failed.update(one.address for one in failed)
         keys = set(works)
@@ -159,7 +159,7 @@ class Planner:
         return {key: parts[key[1]].instances if key[1] < len(parts) else () for key, parts in changed.items()}
 
     def free(self) -> None:
-        """Frees the plan's memory at once: its items refer to the names around them, which have all items."""
+        """Frees the plan's memory at once: its items, and the names around them, refer to each other."""
         self._top.names.clear()
 
     def due_in(self) -> float:
@@ -235,7 +235,7 @@ class Planner:
         return self._needs.steps.get(one.address) is one
 
     def step(self, address: str) -> PlannedStep | None:
-        """Returns the present step of an address."""
+        """Returns the step that has an address now; None if there is none."""
         return self._needs.steps.get(address)
 
     # -- what parts have in common -----------------------------------------------------------------------------------
@@ -352,7 +352,7 @@ class Planner:
         return [one for part in self._findings() for one in part.chosen]
 
     def report(self, problems: Problems) -> None:
-        """Adds the problems to a report."""
+        """Adds the problems of all parts to a report."""
         items = ItemProblems(problems)
         for wrong in (wrong for part in self._findings() for wrong in part.problems):
             items.add(*wrong)

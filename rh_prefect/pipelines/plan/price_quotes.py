@@ -53,9 +53,9 @@ class _Answers:
 
 
 async def quote(plan: Plan, checked: Checked, pool: Pool, store: MediaStore) -> None:
-    """Sets the prices of new requests that the catalogue does not know, and reports refused requests as problems.
+    """Sets RunningHub's prices of new requests if the catalogue has none or lower ones; reports refused requests.
 
-    Call it on the loop thread. Each distinct request whose inputs exist is sent once, `MOST` of a plan.
+    Call it on the loop thread. Each distinct request whose inputs exist is sent once, at most `MOST` of a plan.
     """
     users = _requests(plan)
     asked, at_once, problems, answers = list(users.values())[:MOST], asyncio.Semaphore(_AT_ONCE), Problems(), _Answers()
@@ -122,7 +122,7 @@ async def _link(media: Media, account: Account, store: MediaStore) -> str:
 
 
 def _set_price(plan: Plan, steps: Iterable[PlannedStep], preview: PricePreview, answers: _Answers) -> None:
-    """Sets the price of a request if the catalogue has none or a higher one."""
+    """Sets RunningHub's price of a request if the catalogue has no price or a lower one."""
     if preview.free or preview.currency not in (None, plan.currency):
         return
     for one in steps:

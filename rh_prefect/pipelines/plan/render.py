@@ -27,7 +27,7 @@ _LEAST_MODEL, _LEAST_STEP = 10, 12
 
 
 def amount(value: Decimal, *, is_open: bool = False) -> str:
-    """Formats an amount of money with two digits, with `>=` if it can be more."""
+    """Formats an amount of money with two decimals, after `>=` if the price can be higher."""
     text = f"{value.quantize(Decimal('0.01'), ROUND_HALF_UP):.2f}"
     return f">= {text}" if is_open else text
 
@@ -273,7 +273,7 @@ def svg(plan: Plan) -> str:
 
 
 def _box(plan: Plan, path: str, items: Sequence[PlannedStep]) -> tuple[str, ...]:
-    """Returns the lines of a box."""
+    """Returns the lines in a step's box: its path, models, states and expected price."""
     price = prices(plan.price_of(items))[1] if any(one.is_paid for one in items) else "free"
     return tuple(line for line in (path, _models(items), _states(items), price) if line)
 

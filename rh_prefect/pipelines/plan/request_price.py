@@ -16,7 +16,7 @@ from rh_prefect.pipelines.planning_values import FRAME_SECONDS, File, Span, Unkn
 
 _DURATIONS = ("duration", "seconds", "videoDuration", "durationSeconds", "video_duration")
 _UNKNOWN = "unknown"
-"""A value without a price; None would have the price of the parameter's default."""
+"""A value that has no price in any model; None would get the price of the parameter's default."""
 
 _CHARACTERS_PER_SECOND = Span(30, 15, 3)
 """Characters of speech per second, from fast to slow; Chinese and Japanese have about four."""
@@ -25,7 +25,7 @@ _CHARACTERS_PER_SECOND = Span(30, 15, 3)
 def price_of(
     model: Model | None, payload: Mapping[str, Any], *, seconds: Span | None, assume: Assume | None, attempts: int
 ) -> PriceRange:
-    """Returns the price of one take."""
+    """Returns the price of one take; the maximum counts all attempts."""
     if assume is not None and assume.price is not None:
         expected, most = Decimal(str(assume.price.expected)), Decimal(str(assume.price.most))
         return PriceRange(Decimal(0), expected, most * attempts, is_open=True)
@@ -44,7 +44,7 @@ def price_of(
 
 
 def _by_table(model: Model, attempts: int) -> PriceRange:
-    """Returns an open price if a length or option is unknown: at least one unit at the lowest price."""
+    """Returns an open price, for an unknown length or option: the lowest of a call or image, or 0 for other units."""
     table = model.price
     assert table is not None  # noqa: S101 - the caller has looked
     least = table.least if table.unit in ("call", "image") else Decimal(0)
@@ -52,7 +52,7 @@ def _by_table(model: Model, attempts: int) -> PriceRange:
 
 
 def _estimate(model: Model, payload: Mapping[str, Any], seconds: Span | None, level: int) -> catalog.Price | None:
-    """Returns the price at one of the three levels, for the cheapest or most expensive values."""
+    """Returns the price at a level: 0 minimum, 1 expected, 2 maximum; None if a possible value has no price."""
     length = None if seconds is None else (seconds[0], seconds[1], math.ceil(seconds[2] - 1e-9))[level]
     if length == 0 and level == 0:
         length = FRAME_SECONDS
@@ -65,7 +65,7 @@ def _estimate(model: Model, payload: Mapping[str, Any], seconds: Span | None, le
 
 
 def _at(model: Model, name: str, value: Any, level: int) -> Sequence[Any]:
-    """Returns the values of a parameter at one of the three levels; an unknown text has its estimated length."""
+    """Returns the possible values of a parameter at a level; an unknown text has the length of this level."""
     param, table = model.find_param(name), model.price
     if not isinstance(value, Unknown) or param is None or table is None:
         return [value]

@@ -14,7 +14,7 @@ from rh_prefect.pipelines.types import FILES, Type
 
 
 def value_of(draft: Draft, work: Work) -> Any:
-    """Returns the result of one take."""
+    """Returns the file or the content of one take, or a placeholder if the take does not exist yet."""
     instance, known = draft.instance, work.known
     if (parse := instance.step.get("parse")) is not None:
         return _answer(draft, work, parse)
@@ -58,7 +58,7 @@ def _with_handles(draft: Draft, value: dict[str, Any], kind: Type, number: int) 
 
 
 def _handle(draft: Draft, name: str, number: int, sent: str | None = None) -> Unknown:
-    """Returns a placeholder for an id that expires at RunningHub; requests are hashed with the request that gave it."""
+    """Returns a placeholder for an expiring id of RunningHub; in hashes, the request that gave the id stands for it."""
     key = f"handle:{draft.base}.{number}.{name}"
     return Unknown("handle", key, Span(1, 20, 100), draft.instance, draft.is_settled, sent)
 

@@ -65,7 +65,7 @@ class ReviewedPlan:
             data = None
         flaw = next(_schema().iter_errors(data), None)
         if flaw is not None:
-            where = f": its {flaw.json_path.removeprefix('$.')} does not have the form of one" if flaw.path else ""
+            where = f": its {flaw.json_path.removeprefix('$.')} has another form than in a plan" if flaw.path else ""
             raise InputError(
                 f"{file} is not a plan{where}. Nothing was paid. What to do: write one with `rh-prefect plan … --out`."
             )
@@ -88,7 +88,7 @@ class ReviewedPlan:
 
     @property
     def budget(self) -> Decimal | None:
-        """The budget of the file when it was reviewed."""
+        """The file's budget when the plan was reviewed; None if there was none."""
         budget = self.data.get("budget")
         return None if budget is None else Decimal(str(budget["amount"]))
 
@@ -154,7 +154,7 @@ class ReviewedPlan:
         """Returns the reason why this plan does not allow a step's work; empty if it allows the work.
 
         The plan allows the works in it. For a step whose inputs did not exist yet, it allows works with the same
-        address, model and takes. None may cost more than in the plan.
+        address, model and takes. No work may cost more than in the plan.
 
         Args:
             instance: The step, as it is planned now.

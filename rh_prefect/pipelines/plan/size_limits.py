@@ -44,7 +44,7 @@ class PlanTooLarge(Exception):
 
 
 def count_of(key: str, written: int | str | None, frame: Frame) -> tuple[int | None, str]:
-    """Evaluates a count."""
+    """Evaluates `takes`, `limit` or `at_most`: returns the number, or None and a clause if the value is wrong."""
     if written is None:
         return None, ""
     value = certain(evaluate(written, frame))

@@ -52,7 +52,7 @@ def without_places(items: Items, places: Collection[int]) -> Items:
 
 
 def plain(value: Any) -> Any:
-    """Replaces the steps in a list by their results."""
+    """Returns a value in plain lists and mappings, with the results of steps in place of `StepOutput`."""
     if isinstance(value, Maybe):
         return plain(value.value)
     if isinstance(value, Items):

@@ -57,7 +57,7 @@ def draft_paid(
 
 
 def _count(draft: Draft, step: PaidStep) -> None:
-    """Evaluates `takes` and `at_most`; a wrong value is a problem, since it multiplies the price."""
+    """Evaluates `takes` and `at_most`, which multiply the price; a wrong value is a problem."""
     instance = draft.instance
     _, wrong = count_of("takes", step.takes, draft.frame)
     if wrong:
@@ -88,7 +88,7 @@ def _of_graph(step: GraphStep, instance: PlannedStep, frame: Frame, failed: Coll
 
 
 def _add_graph(draft: Draft, step: GraphStep, checked: Checked, saved: SavedGraphs) -> None:
-    """Adds the fingerprint of the graph without the fields that the step sets."""
+    """Adds the graph's fingerprint, without the fields that the step sets, to the request."""
     instance = draft.instance
     fields = list(instance.request)
     if step.graph is not None:
@@ -113,7 +113,7 @@ def _add_graph(draft: Draft, step: GraphStep, checked: Checked, saved: SavedGrap
 
 
 def _add_unread(draft: Draft, pin: str | None, found: UnreadGraph | None) -> None:
-    """Adds the pinned fingerprint, or that of the last run, since an existing result needs only the fingerprint."""
+    """Adds the fingerprint of `pin` or of the last run, by which an existing result is found without the graph."""
     instance = draft.instance
     instance.unread_graph = found.reason if found is not None else ""
     used = found.used.get(frozenset(instance.request)) if found is not None else None

@@ -40,7 +40,7 @@ class EqualRequests:
         self.repeated: dict[str, dict[str, None]] = {}  # by step: items whose request equals that of an earlier item
 
     def first_take(self, draft: Draft, first: int, size: int) -> int:
-        """Returns the first take of a step that no other item has."""
+        """Returns the first of `size` takes, from `first` on, that no other item with an equal request has."""
         path, address = draft.instance.path, draft.instance.address
         name, begin = (path, draft.base, address, first), (path, draft.base, first)
         if name not in self._takes:
@@ -75,7 +75,7 @@ class TakeChooser:
         return [self._apart(one, found.get(id(one)) or self._configured_takes(one)) for one in drafts]
 
     def _apart(self, draft: Draft, takes: list[int]) -> list[int]:
-        """Returns takes that no other item has, for `same: separate`."""
+        """Returns takes that no other item with an equal request has, if the step has `same: separate`."""
         if draft.instance.step.get("same") != "separate" or not draft.endpoint:
             return takes
         first = self.equal.first_take(draft, takes[0], len(takes))
@@ -122,7 +122,7 @@ class TakeChooser:
         return draft.is_settled and not names.isdisjoint(self.choices.new) and selection.has(one)
 
     async def _fresh(self, draft: Draft, takes: list[int], reuse: str, current: Round) -> list[int]:
-        """Returns the given number of takes that are new enough for an age. A round chooses them once."""
+        """Returns as many takes as given that are not older than `reuse` allows. A round chooses them once."""
         if not draft.is_settled or self._wants_new(draft):
             return takes
         choice = f"{current.scope}-{draft.base}-{reuse}-{takes[0]}x{len(takes)}"
@@ -132,7 +132,7 @@ class TakeChooser:
         return list(chosen)
 
     async def _allowed(self, draft: Draft, takes: list[int], reuse: str, current: Round) -> list[int]:
-        """Returns takes from the given one on no older than `reuse` allows, and new numbers for the others."""
+        """Returns the newest takes from the given one on that `reuse` allows; new numbers replace the others."""
         first, size = takes[0], len(takes)
 
         async def is_begun(number: int) -> bool:

@@ -43,7 +43,7 @@ class Missing(AbstractSet[str]):
         return address in self.failed or address in self.lost or address in self.blocked
 
     def __iter__(self) -> Iterator[str]:
-        """The addresses."""
+        """Yields the addresses, each once."""
         return iter({*self.failed, *self.lost, *self.blocked})
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class Missing(AbstractSet[str]):
     def waits_for(self, step: Step, frame: Frame) -> tuple[PlannedStep, ...]:
         """Returns the steps that decide whether a step is made, and under which name its file is saved.
 
-        They are those of its conditions, those of its item, and those whose results are in `save_as`.
+        They decide its conditions, or whether its item exists, or make results that `save_as` contains.
         """
         if not (step.conditions or step.named_by):
             return tuple(frame.waits_for)
@@ -70,7 +70,7 @@ class Missing(AbstractSet[str]):
     def mark(self, instance: PlannedStep, *, is_open: bool = False) -> PlannedStep | None:
         """Marks a step that may cost nothing in this run, or that a failed step prevents.
 
-        Returns the step without whose result it cannot be made; None if it can be made.
+        Returns the step of `lost` that it needs; None if there is none.
         """
         if is_open or any(need in self.unsure for need in instance.needs):
             instance.is_sure = False
@@ -117,7 +117,7 @@ def undecided_parts(references: Iterable[Reference], frame: Frame, failed: Colle
 def report_not_numbers(
     findings_of: FindingsOf, checked: Checked, step: Step, at: Path, frame: Frame, keys: Sequence[str]
 ) -> list[str]:
-    """Reports values that `lt` and `gt` of some conditions cannot compare; returns what is wrong with them."""
+    """Reports values that conditions compare as numbers but that are none; returns a clause for each."""
     found: list[str] = []
     for key in keys:
         condition = step.get(key)
@@ -142,7 +142,7 @@ def _without(value: Any, failed: Collection[str]) -> Any:
 
 
 def condition_steps(conditions: Any, frame: Frame) -> list[PlannedStep]:
-    """Returns the steps on which the values in conditions depend; a run waits for them before it evaluates these."""
+    """Returns the steps on which the values in conditions depend; a run evaluates the conditions after these steps."""
     return deciding_steps((one for _, one in references_in(conditions)), frame)
 
 
@@ -153,7 +153,7 @@ def deciding_steps(references: Iterable[Reference], frame: Frame) -> list[Planne
 
 
 def naming_steps(step: Step, frame: Frame) -> list[PlannedStep]:
-    """Returns the steps in `save_as` without a result: a file is named only when it is made."""
+    """Returns the steps without a result to which `save_as` refers; the file cannot be named before they are made."""
     values = (lookup(one, frame) for one in step.named_by)
     return [maker for one in values if isinstance(certain(one), Unknown) for maker in makers(one)]
 

@@ -41,7 +41,7 @@ def is_settled(value: Any) -> bool:
 
 
 def request_base(*, site: str, endpoint: str, params: Mapping[str, Any]) -> str:
-    """Returns the hash of a request; `generate` computes the same one for the same call."""
+    """Returns the hash of a request; `generate` computes the same hash for the same call."""
     return base_hash(site=site, endpoint=endpoint, payload=as_request(params))
 
 
@@ -57,7 +57,7 @@ def pipeline_id(pipeline: str, params: Mapping[str, Any]) -> str:
 
 
 def without_places(value: Any) -> Any:
-    """Returns a value without this package's own fields, such as the place of a row, which changes with other rows."""
+    """Returns a value without this package's own fields, such as a row's number, which depends on the other rows."""
     if isinstance(value, dict):
         return {name: without_places(one) for name, one in value.items() if not name.startswith("\0")}
     return [without_places(one) for one in value] if isinstance(value, list) else value
