@@ -484,8 +484,8 @@ async def test_a_budget_counts_in_the_currency_of_the_account(dollars: Emulator)
     of_three: Any = {"rows": rows("a mug", "a cup", "a jug")}
     for text, advice in (
         (pictures(), "needs a budget in USD"),
-        (pictures(budget="{amount: 1, whole_items: true}"), "without whole_items and item"),
-        (pictures(budget="{amount: 1, item: 1}"), "without whole_items and item"),
+        (pictures(budget="{amount: 1, whole_items: true}"), "without `whole_items` and `item`"),
+        (pictures(budget="{amount: 1, item: 1}"), "without `whole_items` and `item`"),
     ):
         with pytest.raises(BudgetExceeded, match=advice):
             await run(text, **of_three)

@@ -1,6 +1,6 @@
 """The interfaces of a pipeline run to its surroundings; `flows` has subclasses for runs in Prefect's engine.
 
-| class        | with Prefect, in `flows`                      | itself                             |
+| class        | with Prefect, in `flows`                      | the class itself                   |
 |--------------|-----------------------------------------------|------------------------------------|
 | `StepEngine` | a task run for each step, suspension          | a call                             |
 | `Pages`      | artifacts, events, a progress bar             | nothing                            |
@@ -113,7 +113,7 @@ class Surroundings:
 
 @asynccontextmanager
 async def member(engine: StepEngine) -> AsyncIterator[None]:
-    """Runs one member of a run to its end."""
+    """Runs a block as one member of a run, and records the end of the member."""
     try:
         yield
     finally:

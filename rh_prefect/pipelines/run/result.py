@@ -118,13 +118,16 @@ class PipelineResult(BaseModel):
         """
         if name not in self.outputs:
             there = ", ".join(self.outputs) or "none"
-            raise InputError(f"{self.pipeline} has no output {name!r}. Its outputs are: {there}.")
+            raise InputError(f"{self.pipeline} has no output {name!r}. What to do: use one of its outputs: {there}.")
         try:
             return TypeAdapter(kind).validate_python(self.outputs[name])
         except ValidationError as error:
             (wrong, *_) = error.errors(include_url=False)
             place = "".join(f"[{one}]" for one in wrong["loc"])
-            raise InputError(f"{self.pipeline}: the output {name}{place} is another type: {wrong['msg']}.") from None
+            raise InputError(
+                f"{self.pipeline}: the output {name}{place} has another type: {wrong['msg']}. "
+                "What to do: pass the type of the output."
+            ) from None
 
     def __repr__(self) -> str:
         """Returns a text with the states, the cost and the outputs."""
@@ -145,7 +148,7 @@ class RunEnd:
         name: The name of the final state, such as `Over budget`.
         message: The outcome in a sentence, and what to do.
         result: The result of the run.
-        is_failed: Whether something is missing.
+        is_failed: Whether the run counts as failed, as when a result or the report is missing.
     """
 
     name: str

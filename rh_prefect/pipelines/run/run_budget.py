@@ -44,7 +44,7 @@ def run_limit(
     if is_foreign and plan.budget is not None and (whole_items or plan.budget.item is not None):
         raise BudgetExceeded(
             f"{plan.pipeline}: {foreign} the run cannot apply `whole_items` or `item` of the budget. Nothing was paid. "
-            f"What to do: write `budget` as an amount in {currency}, without whole_items and item."
+            f"What to do: write `budget` as an amount in {currency}, without `whole_items` and `item`."
         )
     is_open = price.is_open or is_foreign
     written = budget if budget is not None else plan.budget.amount if plan.budget is not None else None
@@ -111,7 +111,7 @@ class RunBudget:
     _parts: dict[PartKey, dict[str, _Share]] = field(default_factory=dict)
     """The data of each part of the plan about its items."""
     _shares: dict[str, dict[PartKey, _Share]] = field(default_factory=lambda: defaultdict(dict))
-    """The same by item."""
+    """The same data, by item and part."""
     _owners: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """The items that need a work, by its key."""
     _running: dict[str, list[PlannedStep]] = field(default_factory=lambda: defaultdict(list))
@@ -129,7 +129,7 @@ class RunBudget:
         *,
         is_lost: Callable[[PlannedStep], bool] = lambda _: False,
     ) -> None:
-        """Updates the prices for new or changed parts of the plan."""
+        """Updates the unpaid works of each item from new or changed parts of the plan."""
         if budget is None or not (budget.whole_items or budget.item is not None):
             return  # nothing counts by items
         self._budget = budget
@@ -151,7 +151,7 @@ class RunBudget:
             self._parts[key] = dict(now)
 
     def refusal(self, instance: PlannedStep) -> BudgetExceeded | None:
-        """Returns the reason why a step cannot start now; if it can, records that it and its item started."""
+        """Returns why a step cannot start now; None if it can, and then records that the step and its item started."""
         budget, item = self._budget, instance.top_item
         if budget is None or not item or not instance.is_paid:
             return None
@@ -190,7 +190,7 @@ class RunBudget:
         return [key for key in works if all(one == item or not users for one, users in self._owners[key].items())]
 
     def _run_refusal(self, instance: PlannedStep, budget: Budget) -> BudgetExceeded | None:
-        """Checks `whole_items`: the rest of this and of all started items must fit into the budget."""
+        """Checks `whole_items`: the unpaid works of this item and of all started items must fit into the budget."""
         item = instance.top_item
         if not budget.whole_items or self.limit is None or item in self._items:
             return None
@@ -218,7 +218,7 @@ class RunBudget:
             return None
         return BudgetExceeded(
             f"{instance.address}: the step costs up to {price}, item {item} has cost {spent}, and the budget of an "
-            f"item is {budget.item:g}. The step was not submitted. What to do: raise budget.item and run again; "
+            f"item is {budget.item:g}. The step was not submitted. What to do: raise `budget.item` and run again; "
             "existing results cost nothing."
         )
 

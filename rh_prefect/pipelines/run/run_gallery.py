@@ -18,7 +18,7 @@ _SECONDS = 3.0
 """Maximum seconds for small pictures. Without one, the page shows the whole image, or a symbol for a video."""
 
 _SECONDS_OF_NOTHING_NEW = 0.5
-"""The same for a run that has made nothing new, whose small pictures mostly exist."""
+"""The same limit for a run that has made nothing new, whose small pictures mostly exist."""
 
 _PROMPT_SHOWN = 200
 _log = logging.getLogger("rh_prefect")
@@ -39,7 +39,7 @@ def write_run_gallery(run: StepScheduler, steps: Sequence[StepReport], *, name: 
         return store.uri(page)
     except Exception as error:  # the run is complete and paid, even if its page is not
         _log.warning(
-            "The page of this run's outputs was not written, all else was: %s What to do: rh-prefect gallery --run %s",
+            "The page of this run was not written; all else was: %s What to do: run `rh-prefect gallery --run %s`.",
             error,
             name,
         )

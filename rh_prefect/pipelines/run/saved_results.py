@@ -27,7 +27,7 @@ class SavedResults:
         return bool(instance.save_as) and instance.address not in self._outcome.saved
 
     async def find(self, instance: PlannedStep) -> None:
-        """Finds the results of a step under the names from an earlier run."""
+        """Finds the results of a step that an earlier run saved under the names of `save_as`."""
         named = self.named(instance)
         found = await asyncio.gather(*(LOOP.call(self._names.find(file, name)) for file, name in named))
         files = [file for file in found if file is not None]
@@ -35,7 +35,7 @@ class SavedResults:
             self._note(instance, named, files)
 
     async def save(self, instance: PlannedStep) -> None:
-        """Copies the results of a step to their names."""
+        """Copies the results of a step to the names of `save_as`."""
         named = self.named(instance)
         self._note(instance, named, [await self._save_as(file, name) for file, name in named])
 

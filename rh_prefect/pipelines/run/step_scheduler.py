@@ -96,7 +96,7 @@ class StepScheduler:
         return self.plan
 
     async def _plan_again(self) -> None:
-        """Plans again the parts that depend on new results, or all if nothing runs or has changed."""
+        """Plans again the parts that depend on new results, or the whole file if nothing runs or has changed."""
         works, failed = self._known.new_works(), self._failed
         if self.plan.planner is None or not (works or failed or self._running):
             if not self._is_whole:
@@ -121,7 +121,7 @@ class StepScheduler:
         self._ready.clear()
 
     def _consider(self, parts: Mapping[PartKey, Sequence[PlannedStep]]) -> None:
-        """Updates failed, ready and unpaid steps from changed parts of the plan."""
+        """Fails the steps with wrong inputs in changed parts, queues all others, and updates jobs and budget."""
         for key, steps in parts.items():
             for one in steps:
                 if one.state in "x!" and one.problems and self._is_selected(one):
@@ -261,7 +261,7 @@ class StepScheduler:
                 self.outcome.errors[one.address] = JobError(
                     f"{one.address}: it was not made, because a value that it depends on is not known at the end of "
                     "the run. Nothing was paid for it. What to do: run again; if this repeats, change its conditions, "
-                    "sort or limit."
+                    "`sort` or `limit`."
                 )
 
     def _tell_step(self, instance: PlannedStep) -> None:
@@ -382,7 +382,7 @@ class StepScheduler:
     async def earlier_costs(self) -> Decimal:
         """Returns the cost of the plan's works in other runs, and the price of their tasks in progress.
 
-        For a result, it is the cost of its task; the record does not contain failed tasks before it.
+        A result counts with the cost of its task; its record does not contain earlier tasks that failed.
         """
         own, budget = await LOOP.call(self.services.runner.costs()), self.services.budget
         works = {
@@ -422,7 +422,7 @@ class StepScheduler:
         return found, Costs.total(remaining.values())
 
     async def find_saved(self) -> None:
-        """Finds the results of unselected steps under their names from earlier runs."""
+        """Finds the results of unselected steps that earlier runs saved under the names of `save_as`."""
         saved = self._maker.saved
         if self.selection != Selection():  # else the run saves all results itself
             await asyncio.gather(*(saved.find(one) for one in self.plan.instances if saved.are_missing(one)))
