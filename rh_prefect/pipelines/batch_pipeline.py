@@ -44,7 +44,7 @@ class BatchOptions:
         strict: Stop before anything is paid if one row, or one file, is invalid.
         attempts: Maximum number of tasks paid for one job in one run, failed ones included; the next run of the
             batch makes failed rows again.
-        reuse: `always` shares results with all runs, and takes those of identical earlier requests from the storage.
+        reuse: `always` shares results with all runs, and uses the stored results of identical earlier requests.
         only: Steps to make, as in `rows.clip`; empty for all.
         items: Rows to make, by their labels or numbers; empty for all.
         sample: Make only the first rows; 0 for all.
@@ -68,7 +68,7 @@ class Batch(BatchOptions):
 
     Attributes:
         rows: A table (.csv, .tsv, .jsonl, .parquet), a folder or S3 prefix, a glob, or a list of parameters or files. A
-            table's columns are parameters of the models, its relative paths start from its own folder.
+            table's columns are parameters of the models. Relative paths in a table start from the table's folder.
         chain: Further models, each a name or an object with `model` and parameters; each gets the output of the
             previous one.
         values: Parameters for every row. A name belongs to the first model that has it, `2.name` to the second model.
@@ -91,7 +91,7 @@ class Batch(BatchOptions):
 class BatchFile:
     """The generated pipeline of a batch."""
 
-    name: str  # Its name, `batch-` and a hash of what the batch is
+    name: str  # `batch-` and a hash of the rows, the models, the values and the place of the results
     text: str  # The file, as YAML
     arguments: dict[str, Any]  # The values of its parameters
     steps: tuple[str, ...]  # The names of the steps of a row, in order
@@ -106,7 +106,7 @@ class _Columns:
 
 
 async def write_batch(batch: Batch, *, place_of_results: str, inputs: Inputs, whole_items: bool = True) -> BatchFile:
-    """Returns the pipeline of a batch."""
+    """Reads the rows and returns the batch's pipeline; `place_of_results` is hashed into the pipeline's name."""
     stages = stages_of(batch.model, batch.chain, batch.values or {})
     source = _Source.of(batch.rows, stages)
     name = f"batch-{_hash([source.identity, _identity(stages, batch.label_column), place_of_results])[:16]}"
@@ -151,7 +151,7 @@ def _identity(stages: Sequence[Stage], label_column: str | None) -> list[Any]:
 
 
 def _plain(value: object) -> object:
-    """Returns a value for an identity: files by content, if it is known, other values unchanged."""
+    """Returns a value as JSON for a batch's identity: a `Media` as its hash, a link without its signature."""
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in sorted(value.items(), key=lambda pair: str(pair[0]))}
     if isinstance(value, list | tuple):
@@ -186,7 +186,7 @@ class _Source:
 
     @property
     def is_table(self) -> bool:
-        """Whether it is a table, and not a list of files."""
+        """Whether the rows are a table or a list of parameters, and not files."""
         return not self.kind
 
     @classmethod
@@ -260,7 +260,7 @@ def _kind(first: Stage) -> str:
 
 
 async def _columns(source: _Source, stages: Sequence[Stage], batch: Batch, inputs: Inputs) -> _Columns:
-    """Returns the declarations of the columns of the rows."""
+    """Declares the columns that set a parameter, and notes which parameter of which stage each column sets."""
     found = _Columns(used=[{} for _ in stages])
     if not source.is_table:
         param = file_param(stages[0].model)

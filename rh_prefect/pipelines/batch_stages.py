@@ -25,7 +25,7 @@ _KINDS = {"bool": "boolean", "int": "integer", "float": "number"}
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step of each row's chain."""
+    """One step of each row's chain: a model, and its parameters that are the same for every row."""
 
     model: Model
     name: str  # The name of the step in the file
@@ -68,7 +68,7 @@ def _named(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def place(stages: Sequence[Stage], name: str) -> tuple[int, Param | None]:
-    """Returns the stage and the parameter of a name.
+    """Returns the index of the stage, and the parameter, that a name belongs to.
 
     `name` is a Python or wire name of the first step that has it; `2.name` belongs to the second step. `unchecked`
     belongs to the first step, and is not a parameter.
@@ -108,7 +108,7 @@ def refuse_same(stages: Sequence[Stage], names: Iterable[str], where: str) -> No
 
 
 def file_param(model: Model, *, kind: str = "") -> Param | None:
-    """Returns the parameter that takes a file of a kind, or of any: the first required one, else the first one."""
+    """Returns the parameter for a file of a kind (empty: any kind), a required one if possible; None if none fits."""
     for files in model.feeds:
         fitting = [(param, is_required) for param, is_required in files if kind in ("", param.form.type)]
         if fitting:
@@ -138,7 +138,7 @@ def _fed(before: Model, model: Model) -> Param:
 
 
 def _read(param: Param | None, value: object) -> object:
-    """Converts a cell of a table for its parameter; the catalogue rejects invalid values later."""
+    """Converts a value of `chain` or `values` for its parameter; the catalogue rejects invalid values later."""
     if param is None:
         return value
     if not param.is_media:

@@ -21,7 +21,7 @@ from rh_prefect.works.work_runner import WorkCall
 
 
 def work_call(instance: PlannedStep, work: Work) -> WorkCall:
-    """Returns the call of one take of a paid step."""
+    """Returns the call that makes one take of a paid step."""
     parse, assume = instance.step.get("parse"), instance.step.get("assume")
     name = instance.address if len(instance.works) == 1 else f"{instance.address}, take {work.take}"
     return WorkCall(
@@ -41,7 +41,7 @@ def work_call(instance: PlannedStep, work: Work) -> WorkCall:
 
 
 def request_of(instance: PlannedStep) -> Request:
-    """Returns the request of a paid step."""
+    """Returns the request of a paid step; raises an error if a text is given in place of a file."""
     step, values = instance.step, known_values(instance)
     if not isinstance(step, GraphStep):
         _check_files(instance, values)
@@ -55,7 +55,7 @@ def request_of(instance: PlannedStep) -> Request:
 
 
 def _check_files(instance: PlannedStep, values: dict[str, Any]) -> None:
-    """Raises an error if a text is given in place of a file: it would be opened as a path."""
+    """Raises an error if a parameter for files has a text, because the text would be opened as a path."""
     model = catalog.get(instance.model)
     files = {param.name for param in model.file_params}
     given = [*values.items(), *values.get("unchecked", {}).items()]
@@ -64,7 +64,10 @@ def _check_files(instance: PlannedStep, values: dict[str, Any]) -> None:
             continue
         for one in value if isinstance(value, list) else [value]:
             if one is not None and not isinstance(one, Media):
-                raise InputError(f"{instance.address}: {param.name} takes a file, not a text. Nothing was paid for it.")
+                raise InputError(
+                    f"{instance.address}: {param.name} takes a file, not a text. Nothing was paid for it. What to do: "
+                    "name a file in `params`, or use the result of a step."
+                )
 
 
 def known_values(instance: PlannedStep) -> dict[str, Any]:
@@ -73,7 +76,7 @@ def known_values(instance: PlannedStep) -> dict[str, Any]:
 
 
 def has_all_ids(instance: PlannedStep) -> bool:
-    """Returns whether a step has all ids that RunningHub gives at run time; its request is hashed without them."""
+    """Returns whether all ids that RunningHub gives at run time are known; the request's hash does not contain them."""
     return all(not isinstance(one, Unknown) or one.sent is not None for one in leaves(instance.values))
 
 
@@ -83,7 +86,7 @@ def has_all_files(instance: PlannedStep) -> bool:
 
 
 def files_that_stand_in(instance: PlannedStep) -> dict[str, str]:
-    """Returns the hash of each file that was rendered again, with that of its first version, which requests contain."""
+    """Maps the hash of each file that was rendered again to the hash of its first version, which requests contain."""
     return {own.removeprefix("sha256:"): first.removeprefix("sha256:") for own, first in _stand_ins(instance.values)}
 
 
@@ -103,7 +106,7 @@ def _sent(value: Any) -> Any:
 
 
 def _stand_ins(value: Any) -> Iterator[tuple[str, str]]:
-    """Yields expiring ids and files that were rendered again, each with the text that replaces it in the hash."""
+    """Yields expiring ids and files that were rendered again, each with what replaces it in the request's hash."""
     for one in leaves(value):
         if isinstance(one, Unknown) and one.sent is not None:
             yield one.sent, one.key

@@ -23,7 +23,7 @@ class Place:
 
 @dataclass(slots=True)
 class Node:
-    """One value of a file."""
+    """One value of a file, with its position."""
 
     place: Place  # Where it begins
     end: Place  # Where it ends, exclusively
@@ -60,7 +60,7 @@ class Problem:
 
     @property
     def head(self) -> str:
-        """Returns only the first line."""
+        """Returns the problem on one line, without the excerpt."""
         return f"{self.file}:{self.line}:{self.column}: {self.message}"
 
     def as_json(self) -> dict[str, object]:
@@ -102,7 +102,7 @@ class Document:
         return node
 
     def child(self, node: Node, part: str | int) -> Node | None:
-        """Returns the value of a key or at a position; for a step also one from the file's `defaults`."""
+        """Returns the value of a key or at an index, for a step also from the file's `defaults`; None without one."""
         for one in (node, *self._defaults_of(node)):
             try:
                 found: Node = one.value[part]
@@ -118,7 +118,7 @@ class Document:
         return [one for name, one in defaults.items() if name in node.keys] if isinstance(defaults, dict) else []
 
     def place(self, path: Path, needle: str = "", *, key: bool = False) -> Place:
-        """Returns the position of a value."""
+        """Returns the position of a value, of the text `needle` in the value, or of its key if `key` is set."""
         if key and path:
             parent = self.node(path[:-1])
             if isinstance(path[-1], str) and path[-1] in parent.keys:
@@ -127,7 +127,7 @@ class Document:
         return self._find(node, needle) if needle else node.place
 
     def hide(self, secret: str) -> None:
-        """Masks a text in all lines that are shown later, without a change of columns."""
+        """Replaces a text by as many stars in all lines that are shown later."""
         self.lines = [line.replace(secret, "*" * len(secret)) for line in self.lines]
 
     def _find(self, node: Node, needle: str) -> Place:
@@ -152,7 +152,7 @@ def excerpt(lines: Sequence[str], place: Place) -> str:
 
 
 def visible(text: str) -> str:
-    r"""The text with control characters as `\x1b`, as it can be shown on a terminal."""
+    r"""Returns a text for a terminal: control characters become escapes such as `\x1b`."""
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
@@ -171,7 +171,7 @@ class Problems:
         return iter(sorted(self._found.values()))
 
     def add(self, document: Document, path: Path, message: str, needle: str = "", *, key: bool = False) -> None:
-        """Adds a problem."""
+        """Adds a problem at a position in a file; see `Document.place`."""
         self.add_problem(problem_at(document.name, document.lines, document.place(path, needle, key=key), message))
 
     def add_problem(self, problem: Problem) -> None:
@@ -179,13 +179,13 @@ class Problems:
         self._found.setdefault((problem.file, problem.line, problem.column, problem.message), problem)
 
     def refuse(self) -> None:
-        """Raises all problems as one error; does nothing without problems."""
+        """Raises one `PipelineError` with all problems; does nothing if there are none."""
         if self._found:
             raise PipelineError(self)
 
 
 def not_replaced(missing: Iterable[str], unknown: Iterable[str], *, cutoff: float = 0.0) -> list[str]:
-    """Returns the missing names, without those that a misspelt name was probably meant to be."""
+    """Returns the missing names, without those for which an unknown name is probably a misspelling."""
     remaining = list(missing)
     for name in unknown:
         for closest in get_close_matches(name, remaining, n=1, cutoff=cutoff):
@@ -197,7 +197,7 @@ _MOST_NAMES = 30
 
 
 def nearest(name: str, names: Iterable[str], *, none: str = "") -> str:
-    """Returns a clause with the name that is most similar to a wrong one."""
+    """Returns a clause with the most similar name, or with the known names if none is similar."""
     known = [str(one) for one in names]
     near = get_close_matches(str(name).lower(), known, n=1, cutoff=0.6)
     if near:
@@ -213,5 +213,5 @@ def nearest_sentence(name: str, names: Iterable[str], *, none: str = "") -> str:
 
 
 def problem_at(name: str, lines: Sequence[str], place: Place, message: str) -> Problem:
-    """Returns a problem with the text of its line."""
+    """Returns a problem that shows its line, with a caret below the column."""
     return Problem(name, place.line, place.column, message, excerpt(lines, place))

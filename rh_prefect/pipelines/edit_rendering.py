@@ -22,36 +22,39 @@ class Rendered:
 
     path: Path | None = None  # The file; None if it is a text
     text: str | None = None  # The text; None if it is a file
-    seconds: float | None = None  # The length, of what has one
+    seconds: float | None = None  # The length in seconds; None if it has none
 
 
 def render(name: str, params: Params, folder: Path) -> Rendered:
-    """Renders an edit."""
+    """Renders an edit; a new file is written into `folder`."""
     _check_files(name, params)
     return _EDITS[name](params, folder)
 
 
 def _simple(make: Callable[..., Any], file: str, source: str) -> Callable[[Params, Path], Rendered]:
-    """Returns an edit that takes one parameter and options, and makes a file of a fixed name."""
+    """Returns the function of an edit that takes the parameter `source` and options, and makes the file `file`."""
     return lambda params, folder: _made(make, folder / file, params, source)
 
 
 def _made(make: Callable[..., Any], to: Path, params: Params, *sources: str) -> Rendered:
-    """Makes a file of what an edit is about; the other parameters keep their names."""
+    """Makes a file: passes the parameters `sources` by position, and the others by name."""
     options = {name: value for name, value in params.items() if name not in (*sources, "format")}
     made = make(*(params[name] for name in sources), to, **options)
     return Rendered(to, seconds=getattr(made, "seconds", made))
 
 
 def _check_files(name: str, params: Params) -> None:
-    """Raises an error if a text is given in place of a file: it would be opened as a path."""
+    """Raises an error for a text in place of a file, which would be opened as a path, and for the reverse."""
     for param in EDITS[name].params:
         value = params.get(param.name)
         values = value if param.many and isinstance(value, list) else [value]
         wrong = value is not None and any(isinstance(one, Path) is not param.takes_files for one in values)
         if wrong:
             takes = param.takes if param.takes_files else "no file"
-            raise InputError(f"{param.name} of {name} takes {takes}. Nothing was read and nothing was paid for it.")
+            raise InputError(
+                f"{param.name} of {name} takes {takes}. Nothing was read and nothing was paid for it. What to do: "
+                f"change {param.name}."
+            )
 
 
 def _concat(params: Params, folder: Path) -> Rendered:

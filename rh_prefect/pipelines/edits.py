@@ -1,4 +1,4 @@
-"""The local edits: their parameters, their output, and its duration. Rendering is in another module."""
+"""The local edits: their parameters, and the kind and length of their results; see also `edit_rendering`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ EditKind = Literal["image", "video", "audio", "file", "string", "same"]
 """The kind of an edit's output; `same`: the kind of its first parameter."""
 
 Length = Literal["sum", "overlapped", "input", "seconds", ""]
-"""The length of the result: `sum` of all inputs, the sum less `seconds` between each two, that of the first input, or
-the parameter `seconds`; empty without a length.
+"""How to find a result's length. `sum`: of all inputs; `overlapped`: their sum, less `seconds` for each transition;
+`input`: that of the first input; `seconds`: this parameter; empty: the result has no length.
 """
 
 
@@ -42,7 +42,7 @@ class EditParam:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One local edit."""
+    """The name, the parameters and the kind of result of a local edit."""
 
     name: str
     params: tuple[EditParam, ...]  # Its parameters, the one that it is about first

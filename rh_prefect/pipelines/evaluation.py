@@ -42,8 +42,8 @@ _LONGEST_SLUG = 80
 def lookup(reference: Reference, frame: Frame) -> Any:
     """Returns the value of a reference: the first of its options that exists.
 
-    If it is not known which option that is, the returned length is the range over all possible ones. For lists, the
-    result is the longest possible list.
+    If it is not known which option exists, the value has the range of the lengths of all possible options. Of lists,
+    the longest is returned.
     """
     if len(reference.options) == 1 and reference.fallback is None:  # as most are
         return _result(follow(reference.options[0], frame))
@@ -64,7 +64,7 @@ def lookup(reference: Reference, frame: Frame) -> Any:
 
 
 def maker_of(reference: Reference, frame: Frame) -> PlannedStep | None:
-    """Returns the step that makes a reference's value, even if that is a known text; None if no step does."""
+    """Returns the step that makes a reference's value, even if the value is a known text; None if no step does."""
     names = next((one for one in reference.options if _result(follow(one, frame)) is not ABSENT), ())
     values = [certain(follow(names[:end], frame)) for end in range(len(names), 0, -1)]
     return next((one.maker for one in values if isinstance(one, StepOutput) and one.maker is not None), None)
@@ -93,7 +93,7 @@ def _hull(spans: Sequence[Span]) -> Span:
 
 
 def follow(names: Names, frame: Frame) -> Any:
-    """Returns the value of a name with its fields."""
+    """Returns the value of a dotted name: the first part names a value, each further part a field."""
     value = frame.find(names[0])
     for name in names[1:]:
         value = part(value, name)
@@ -295,6 +295,6 @@ def type_of(value: Any) -> Type:
 
 
 def named(value: Any, written: Any) -> str:
-    """Returns the name of a value for messages: a known value itself, otherwise its text in the file."""
+    """Returns how messages name a value: a known text or number itself, otherwise what the file has."""
     text = written if isinstance(value, File | Unknown | StepOutput | Maybe | list | dict) else value
     return "this" if isinstance(text, list | dict) else shown_text(text)

@@ -35,7 +35,7 @@ RUN_OPTIONS = tuple(RunOptions.__dataclass_fields__)
 FILE_TYPES = ("image", "video", "audio", "model3d", "file")
 TYPES = ("string", "integer", "number", "boolean", "enum", "any", "list", *FILE_TYPES, "files", "table")
 ACTIONS = ("model", "workflow", "app", "graph", "edit", "use", "review", "steps")
-"""The keys of a step's action; a step has exactly one of them."""
+"""The keys that say what a step does; a step has exactly one of them."""
 
 
 def _wrong(message: str) -> PydanticCustomError:
@@ -78,7 +78,7 @@ def _kind_of(value: Any) -> str:
 
 
 def holds_reference(value: Any) -> bool:
-    """Returns whether a value contains a reference."""
+    """Returns whether a value is a text that contains `$(`."""
     return isinstance(value, str) and "$(" in value
 
 
@@ -173,7 +173,7 @@ class Param(_Strict):
 
     @property
     def headers(self) -> tuple[str, ...]:
-        """The possible names of a column in the table; empty if it has its own name."""
+        """The names that the column may have in a table; empty if the table uses its key in the pipeline."""
         return (self.header,) if isinstance(self.header, str) else tuple(self.header or ())
 
     @property
@@ -195,7 +195,7 @@ class Sort(_Strict):
 
 
 class TextAnswer(_Strict):
-    """An answer that is one text."""
+    """An answer that is one text, of at most `max` characters."""
 
     max: Whole | None = None
 
@@ -240,9 +240,9 @@ class AssumedPrice(_Strict):
         if self.expected < 0:
             raise _wrong(f"takes amounts of 0 or more, but {self.expected:g} is less")
         if self.expected > self.most:
-            raise _wrong(f"needs an expected amount up to most, but {self.expected:g} is more than {self.most:g}")
+            raise _wrong(f"needs an `expected` of at most `most`, but {self.expected:g} is more than {self.most:g}")
         if self.most == 0:  # as in a price list, where 0 stands for a price that is not known
-            raise _wrong("needs most above 0, because 0 counts as an unknown price")
+            raise _wrong("needs a `most` above 0, because a price of 0 counts as unknown")
         return self
 
 
@@ -307,43 +307,43 @@ class Step(_Strict):
     description: Text = ""
 
     is_paid: ClassVar[bool] = False
-    """Whether it may send a request to RunningHub."""
+    """Whether steps of this kind may send paid requests to RunningHub."""
 
     is_fan_out: ClassVar[bool] = False
-    """Whether it is a group with several items."""
+    """Whether the steps of such a group are made for each of several items."""
 
     @property
     def action(self) -> str:
-        """The one of `ACTIONS` that it has."""
+        """The key of `ACTIONS` that the step has, such as `model`."""
         return next(name for name in ACTIONS if self.get(name) is not None)
 
     @cached_property
     def conditions(self) -> tuple[Reference, ...]:
-        """The references in its conditions, which are evaluated for each item."""
+        """The references in `when` and `expect`, which are evaluated for each item."""
         return tuple(one for _, one in references_in([self.when, self.get("expect")]))
 
     @cached_property
     def named_by(self) -> tuple[Reference, ...]:
-        """The references in the name under which its file is saved."""
+        """The references in `save_as`, the name under which the file is saved."""
         return tuple(one for _, one in references_in(self.get("save_as")))
 
     @cached_property
     def taken(self) -> tuple[Reference, ...]:
-        """The references in its values and in the name under which its file is saved."""
+        """The references in `with`, `from` and `save_as`."""
         values = tuple(one for _, one in references_in([self.get("with_"), self.get("from_")]))
         return (*values, *self.named_by)
 
     def get(self, field: str) -> Any:
-        """Returns the value of a field that not all steps have; None for the others."""
+        """Returns the value of a field that only some kinds of steps have; None if this step does not have it."""
         return getattr(self, field, None)
 
     def walk(self, path: Path) -> Iterator[tuple[Path, Step]]:
-        """Yields itself and all steps in it, in order, with their paths in the file."""
+        """Yields this step and all its inner steps, in order, with their paths in the file."""
         yield path, self
 
 
 class PaidStep(Step):
-    """A request to RunningHub."""
+    """A step that sends paid requests to RunningHub."""
 
     with_: Names = Field(default_factory=dict, alias="with")
     expect: Condition = None
@@ -359,7 +359,7 @@ class PaidStep(Step):
 
 
 class ModelStep(PaidStep):
-    """A request to a model of the catalogue."""
+    """A step that calls a model of the catalogue."""
 
     model: Text
     from_: Refs | None = Field(None, alias="from")
@@ -373,7 +373,7 @@ class ModelStep(PaidStep):
 
 
 class GraphStep(PaidStep):
-    """A request to a saved workflow, an app, or a graph of nodes; the catalogue does not have their fields."""
+    """A step that runs a saved workflow, an app or a graph of nodes, whose fields the catalogue does not have."""
 
     workflow: Id | None = None
     app: Id | None = None
@@ -391,7 +391,7 @@ class EditStep(Step):
 
 
 class UseStep(Step):
-    """Another pipeline."""
+    """A step that makes the steps of another pipeline file."""
 
     use: Text
     with_: Names = Field(default_factory=dict, alias="with")
@@ -400,7 +400,7 @@ class UseStep(Step):
 
 
 class ReviewStep(Step):
-    """A choice by a person."""
+    """A choice among results, which a person makes."""
 
     review: Refs
     ask: Text = ""
@@ -414,7 +414,7 @@ class ReviewStep(Step):
 
 
 class GroupStep(Step):
-    """A group of steps."""
+    """Steps with a common name and common conditions."""
 
     steps: Steps
 
@@ -450,7 +450,7 @@ _TAGS = {
 
 
 def actions_in(data: Mapping[str, Any]) -> list[str]:
-    """Returns the keys of `ACTIONS` in a step; empty ones only if there is no other."""
+    """Returns the keys of `ACTIONS` in a step; a key without a value counts only if there is no other."""
     found = [name for name in ACTIONS if name in data]
     return [name for name in found if data[name] is not None] or found
 
@@ -502,7 +502,7 @@ Steps = dict[str, AnyStep]
 
 
 def uses(step: Step, name: str) -> bool:
-    """Returns whether a group refers to a name, such as `previous`, which makes its items run in order."""
+    """Returns whether a step refers to a name. If a fan-out refers to `previous`, its items are made in order."""
     return name in names_in(step)
 
 
@@ -517,7 +517,7 @@ def names_in(step: Step) -> set[str]:
 
 
 class PipelineFile(_Strict):
-    """A whole file."""
+    """The content of a pipeline file."""
 
     version: Literal[1] = 1
     name: Text = ""

@@ -31,7 +31,7 @@ from rh_prefect.pipelines.file_model import (
 )
 
 _SIMILAR = 0.6
-"""Minimum similarity of a misspelt key; less similar ones may be the author's additions."""
+"""Minimum similarity of an unknown key to a missing one, so that only the unknown key is reported, as misspelt."""
 
 _WHAT: Mapping[type[BaseModel], str] = {
     PipelineFile: "a pipeline",
@@ -56,7 +56,7 @@ STEP_KEYS = list(dict.fromkeys([*ACTIONS, *(key for kind in KINDS.values() for k
 
 
 def build(document: Document, problems: Problems) -> PipelineFile | None:
-    """Returns the model of a file; reports invalid parts as problems."""
+    """Returns the model of a file; if parts are invalid, reports them as problems and returns None."""
     data = document.data
     if not isinstance(data, dict):
         problems.add(document, (), "a pipeline is a mapping with steps; `rh-prefect init` writes one to begin with")
@@ -76,7 +76,7 @@ def build(document: Document, problems: Problems) -> PipelineFile | None:
 def _independent(errors: list[Any]) -> Iterator[Any]:
     """Yields the errors that do not follow from other errors.
 
-    Following errors are missing keys that were misspelt, and lists with wrong items that "are not a text".
+    Errors that follow say that a misspelt key is missing, or that a list with a wrong item "is not a text".
     """
     for one in errors:
         if _is_other_form(one, errors):

@@ -115,13 +115,13 @@ class InputReader:
 
     @property
     def inputs(self) -> list[dict[str, str]]:
-        """The locations of the files that were read, with the hash of their content, or of a table's values."""
+        """The location and hash of each file and table that was read; a table's hash is that of its declared values."""
         files = [{"uri": shown(media), "sha256": media.sha256} for media in self._files.values() if media is not None]
         further = (one for reader in self._used.values() for one in reader.inputs)
         return [*({"uri": uri, "sha256": sha256} for uri, sha256 in self._tables.items()), *files, *further]
 
     async def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the value of each parameter."""
+        """Reads and checks the value of each parameter; unknown, missing and wrong ones become problems."""
         params = self._checked.file.params
         for name in arguments:
             if name not in params:
@@ -132,7 +132,7 @@ class InputReader:
         return dict(zip(params, values, strict=True))
 
     async def bind_used(self, used: Checked, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-        """Returns the value of each parameter of a used file."""
+        """Returns the value of each parameter of a used file, and a clause for each wrong value."""
         reader = self._used.setdefault(id(used), InputReader(used, self._problems, self._inputs))
         values: dict[str, Any] = {}
         wrong: dict[str, str] = {}
@@ -306,7 +306,7 @@ class InputReader:
         return await self._file(column, source, name)
 
     def _check_access(self, source: str, root: str) -> None:
-        """Raises an error for a file that a row may not name: it must be below the table's folder, or an https link.
+        """Raises an error unless a file is below the folder of the row's table or an allowed one, or is an https link.
 
         Rows that the caller gives as a list are trusted like parameters.
         """
@@ -324,7 +324,7 @@ class InputReader:
 
 
 def is_default(param: Param, value: Any) -> bool:
-    """Returns whether a value equals the parameter's default."""
+    """Returns whether a value is empty or equals the parameter's default."""
     default = param.default
     if value in (None, "") or value == default:
         return True
@@ -394,7 +394,7 @@ def list_files(place: str, kind: str, options: Mapping[str, object], *, most: in
 
 
 def without_results(files: Sequence[str], place: str, storage: str) -> Sequence[str]:
-    """Removes files of a storage from a list: all of them if it is below the listed folder, else the results."""
+    """Removes a storage's files from a list: all if the storage lies below the listed folder, else only its results."""
     head = re.split(r"[*?\[]", place)[0]
     top, base = _real(place if head == place else head.rpartition("/")[0]), _real(storage)
     if base.startswith(f"{top}/"):
@@ -428,7 +428,7 @@ def _is_kind(name: str, kind: str) -> bool:
 
 
 def read_rows(value: Any, options: Mapping[str, object]) -> Table:
-    """Reads a table."""
+    """Reads the rows of a table from its location, or from a list."""
     if isinstance(value, str):
         return _table_rows(value, options)
     if not isinstance(value, list | tuple):
@@ -452,7 +452,7 @@ def _table_rows(place: str, options: Mapping[str, object]) -> Table:
 
 
 def _few(rows: Iterator[Row], name: str) -> list[Row]:
-    """Reads rows, up to the maximum number."""
+    """Returns the rows; raises an error if there are more than `MOST_ROWS`."""
     found: list[Row] = []
     for row in rows:
         if len(found) == MOST_ROWS:

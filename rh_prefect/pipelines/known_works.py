@@ -155,7 +155,7 @@ class StoredWorks(KnownWorks):
         return copies | read
 
     async def _downloaded_again(self, results: Mapping[str, ResultRecord]) -> dict[str, ResultRecord]:
-        """Returns the present files of results whose recorded files are missing or incomplete, by key."""
+        """Returns by key, for results without their files, the stored results with files that were downloaded again."""
         missing = await self._without_files(results)
         if missing:
             self._sizes = None  # another run may have made them since the last listing
@@ -180,7 +180,7 @@ class StoredWorks(KnownWorks):
         return self._works.is_in(result, self._store)
 
     async def new_take(self, base: str, scope: str = "") -> int:
-        """Returns a take number of a request that was never submitted."""
+        """Returns the number of a take that was never submitted for a request."""
         if self._run is None:
             return await next_take(self._works, base, scope)
         return await choose_new_take(self._works, self._run, base, scope)
@@ -249,12 +249,12 @@ def open_records(store: MediaStore, settings: Settings, *, deployment: str = COM
 
 
 def cache_of(works: WorksJournal, settings: Settings) -> ResultCache:
-    """Returns this machine's cache of the results of some records."""
+    """Returns this machine's cache for the results in a journal of works."""
     return ResultCache(settings.state_dir / "pipelines" / "results.sqlite", works.scope)
 
 
 def counts_as(record: ResultRecord, files: Sequence[Media]) -> dict[str, str]:
-    """Returns the recorded hash for the hash of each file that RunningHub has returned again with other bytes."""
+    """Maps the hash of each file that RunningHub returned again with other bytes to the hash in the record."""
     pairs = zip(files, record.outputs)
     return {file.sha256: first.sha256 for file, first in pairs if file.sha256 != first.sha256}
 
@@ -265,7 +265,7 @@ def _has_files(result: ResultRecord, sizes: Mapping[str, int]) -> bool:
 
 
 def _cost_of(submit: Submit) -> Decimal:
-    """Returns the cost, or possible cost, of a submission as its run's budget counts it, else its price."""
+    """Returns what a submission cost; if that is unknown, its estimate, or 0 if it was refused or forgotten."""
     if submit.end is not None and submit.end.cost is not None:
         return submit.end.cost
     return (

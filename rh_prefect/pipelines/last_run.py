@@ -108,7 +108,7 @@ def _files(pipeline: str, deployment: str) -> tuple[str, str]:
 
 
 def _part(name: str, *, other_than: Sequence[str] = ()) -> str:
-    """Returns a name as one part of a path; two names never share one."""
+    """Returns a name as one part of a path; two names never become the same part."""
     if re.fullmatch(r"[A-Za-z0-9][\w.-]{0,80}", name) and name.lower() not in other_than:
         return name
     return f"{re.sub(r'[^A-Za-z0-9-]+', '-', name)[:40].strip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -43,7 +43,7 @@ class Fault(NamedTuple):
 
 @dataclass(slots=True)
 class Bound:
-    """The bound arguments of a step."""
+    """The arguments of a step, assigned to the parameters of its model."""
 
     # Values and types by the Python names of the parameters; those below `unchecked` by that key
     values: dict[str, Any] = field(default_factory=dict)
@@ -160,7 +160,7 @@ def misspelt(model: Model, name: str, given: Iterable[str]) -> str:
 def items_in(
     say: Callable[[Path, str], object], at: Path, written: list[Any], found: Type
 ) -> Iterator[tuple[Path, Any, Type]]:
-    """Yields the valid items of a written list: their paths, texts and types."""
+    """Yields the items of a list in the file: path, text and type; reports empty items and inner lists."""
     for n, (one, type_) in enumerate(zip(written, found.members, strict=True)):
         if isinstance(one, list):
             say((*at, n), "this is a list in a list; write its items in the outer list")
@@ -208,7 +208,7 @@ def _feed(bound: Bound, at: Path, written: str, model: Model, evaluate: Evaluate
 
 
 def feed(model: Model, kind: str, present_names: Collection[str]) -> tuple[Param | None, str]:
-    """Returns the parameter of a model for a file of `from`."""
+    """Returns the parameter of a model for a file of `from`; if none fits or several do, None and a message."""
     fitting, free = list[Param](), list[Param]()
     for files in model.feeds:
         fitting = [param for param, _ in files if kind in (param.form.type, "file")]

@@ -37,7 +37,7 @@ def write_model(model: Model) -> str:
 def _declared(param: Param) -> dict[str, Any]:
     """Returns the declaration of a parameter, with limits for numbers and texts for the form of a deployment.
 
-    If the model has a default, the parameter is optional: a request with the default would be another work.
+    If the model has a default, the parameter is optional and gets none: a request with the default is another work.
     """
     declared = column_of(param)
     if declared.get("type") in ("integer", "number"):

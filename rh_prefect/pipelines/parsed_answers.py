@@ -50,7 +50,7 @@ def fits_shape(text: str, shape: str) -> bool:
 
 
 def read_answer(text: str, parse: Parse, *, at_most: int | None = None) -> Any:
-    """Reads a model's answer."""
+    """Returns the content of a model's answer; raises `InvalidAnswerError` if it has another structure."""
     try:
         return _read(text, parse, at_most)
     except InvalidAnswerError as wrong:
@@ -100,8 +100,10 @@ def _one(what: str, value: Any, kind: Type) -> Any:
 
 
 def _text(what: str, value: Any, longest: int | None) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidAnswerError(f"{what} is not a text, or it is empty")
+    if not isinstance(value, str):
+        raise InvalidAnswerError(f"{what} is not a text")
+    if not value.strip():
+        raise InvalidAnswerError(f"{what} is empty")
     if longest is not None and len(value) > longest:
         raise InvalidAnswerError(f"{what} has {len(value)} characters; at most {longest} are allowed")
     return value

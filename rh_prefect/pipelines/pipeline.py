@@ -18,7 +18,7 @@ from rh_prefect.errors import InputError, UnknownModelError
 from rh_prefect.media.input_access_policy import allowed_below
 from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.check import SHIPPED, Checked, check_document, read_text
-from rh_prefect.pipelines.document import Problems, nearest
+from rh_prefect.pipelines.document import Problems, nearest_sentence
 from rh_prefect.pipelines.file_model import PipelineFile
 from rh_prefect.pipelines.input_reader import InputReader, input_roots, is_default
 from rh_prefect.pipelines.model_pipeline import pipeline_name, write_model
@@ -116,7 +116,8 @@ class Pipeline:
             InputError: There is no such pipeline.
         """
         if name not in shipped_names():
-            raise InputError(f"There is no shipped pipeline {name}; {nearest(name, shipped_names())}")
+            hint = nearest_sentence(name, shipped_names())
+            raise InputError(f"There is no shipped pipeline {name}; {hint} What to do: correct the name.")
         text = read_text(SHIPPED / f"{name}.yaml")
         return cls._of(text, f"rh:{name}", SHIPPED, Path(f"{name}.takes.yaml"))
 
@@ -142,7 +143,7 @@ class Pipeline:
 
         Raises:
             PipelineError: Something is wrong with the file.
-            InputError: There is none.
+            InputError: Nothing has this name.
         """
         path, text = Path(name), str(name)
         if path.suffix in FILE_SUFFIXES or path.is_file():
@@ -155,8 +156,8 @@ class Pipeline:
             near = ", ".join(dict.fromkeys([*get_close_matches(text, shipped_names(), n=2), *error.nearest]))
             raise InputError(
                 f"There is no pipeline {text}: neither a file, nor a shipped pipeline, nor a model has this name. "
-                f"The nearest names are {near}. What to do: correct it; name a file that ends in .yaml; or, if the "
-                "catalogue lacks it, add the model with `rh-prefect models refresh FILE`."
+                f"The nearest names are {near}. What to do: correct the name, or pass the path of a .yaml "
+                "file. If the catalogue lacks a model, add the model with `rh-prefect models refresh FILE`."
             ) from None
 
     @classmethod
@@ -182,7 +183,7 @@ class Pipeline:
 
     @property
     def name(self) -> str:
-        """The pipeline's name, or its file's."""
+        """The `name` in the file, or the name of the file without its extension."""
         return self.file.name or Path(self.checked.document.name).stem
 
     async def plan(self, params: Mapping[str, Any] | None = None, /, **more: Any) -> Plan:
@@ -282,7 +283,7 @@ def _with_reuse(checked: Checked, reuse: str) -> Checked:
 
 
 def _is_hidden(value: Any, shown_value: Any) -> bool:
-    """Returns whether a plan shows only a part of a parameter, so that a run needs its whole value."""
+    """Returns whether a plan hides a part of a parameter, such as a link's signature; a run must be given it again."""
     if isinstance(value, Mapping):
         return any(_is_hidden(one, shown_value[name]) for name, one in value.items())
     if isinstance(value, list | tuple):

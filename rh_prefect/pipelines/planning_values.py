@@ -21,7 +21,7 @@ FRAME_SECONDS = 1 / 24
 
 
 class Span(NamedTuple):
-    """A number with a known minimum and maximum."""
+    """The minimum, the expected and the maximum value of a number."""
 
     least: float
     expected: float
@@ -32,16 +32,16 @@ class Span(NamedTuple):
         return Span(self.least + other.least, self.expected + other.expected, self.most + other.most)
 
     def less(self, other: Span) -> Span:
-        """Returns the difference."""
+        """Returns the difference: its minimum is this minimum less the other's maximum, its maximum the reverse."""
         return Span(self.least - other.most, self.expected - other.expected, self.most - other.least)
 
     def times(self, factor: float) -> Span:
-        """Returns a multiple."""
+        """Returns the span with all three values multiplied."""
         return Span(self.least * factor, self.expected * factor, self.most * factor)
 
 
 def exactly(number: float) -> Span:
-    """Returns the span of a known number."""
+    """Returns the span of a known number: its three values are equal."""
     return Span(number, number, number)
 
 
@@ -106,7 +106,7 @@ class Items:
     count: Unknown | None = None  # How many there are, if the list itself is not known yet
 
     def pairs(self) -> Iterator[tuple[Any, Frame | None, bool]]:
-        """Yields the values with their items."""
+        """Yields each value, with its item if it has one, and whether the value certainly exists."""
         size = len(self.values)
         yield from zip(self.values, self.owners or (None,) * size, self.sure or (True,) * size, strict=True)
 
@@ -129,12 +129,12 @@ def maybe(value: Any, by: Iterable[PlannedStep] | None) -> Any:
 
 
 def certain(value: Any) -> Any:
-    """Returns a value without its uncertainty."""
+    """Returns a value as it is if it exists: the value of a `Maybe`, or the value itself."""
     return value.value if isinstance(value, Maybe) else value
 
 
 def parts(value: Any) -> Iterable[Any]:
-    """Returns the values that a value is made of; none of a single one."""
+    """Returns the values directly inside of a value; empty for a text, a number or a file."""
     match value:
         case StepOutput() | Maybe():
             return (value.value,)
@@ -196,7 +196,7 @@ class Frame:
     meaning: str = ""
 
     def find(self, name: str) -> Any:
-        """Returns the value of a name; `Absent` if there is none."""
+        """Returns the value of a name, here or around; `ABSENT` if there is none."""
         frame: Frame | None = self
         while frame is not None:
             if name in frame.names:
@@ -205,7 +205,7 @@ class Frame:
         return ABSENT
 
     def around(self) -> Iterator[Frame]:
-        """Yields itself and the frames around it."""
+        """Yields this frame and the frames around it, the inner ones first."""
         frame: Frame | None = self
         while frame is not None:
             yield frame
@@ -229,13 +229,13 @@ class Frame:
 
     @property
     def problems_around(self) -> list[str]:
-        """Problems of files in the items around it, which are known only during the run."""
+        """Problems of the item and of the items around it."""
         return [problem for frame in self.around() for problem in frame.problems]
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Group:
-    """An expanded group."""
+    """A group of steps with its items."""
 
     frames: list[Frame]  # Its items; of a group without fan-out its one frame
     is_fan_out: bool  # Whether it is a fan-out

@@ -39,7 +39,7 @@ COMMAND_LINE = ""
 """Replaces the deployment's name, outside of deployments."""
 
 ABANDONED_AFTER = timedelta(hours=24)
-"""Time after its last sign of life for which an open round can be continued."""
+"""How long after its last sign of life an open round can be continued."""
 
 _NOTE = "-round-1"
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -109,7 +109,7 @@ class RoundState:
         return self.left is not None and self.left.waits_for_review
 
     def verdict(self, *, now: datetime, is_running: bool) -> Verdict:
-        """Returns the decision for a run that is neither a retry nor scheduled: continue, begin, or refuse."""
+        """Returns what a run that is neither a retry nor scheduled does; `abandon` also begins a round."""
         if not self.n or self.is_closed:
             return "begin"
         if now - self.seen > ABANDONED_AFTER and not self.waits_for_review:
@@ -157,13 +157,13 @@ class Rounds:
         return None if noted is None else Decided.model_validate(noted).takes
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
-        """Records the takes that a round uses for a step; for a plan, it records nothing."""
+        """Records the takes that a round uses for a step, and returns those recorded first; a plan records nothing."""
         if self._run is None or await self._create(f"{choice}-takes", Decided(takes=tuple(takes))):
             return takes
         return await self.takes_of(choice) or takes
 
     async def leave(self, *, is_complete: bool, waits_for_review: bool = False) -> None:
-        """Records that this run no longer works on its round."""
+        """Records that this run no longer works on its round; closes the round if `is_complete`."""
         if self._run is None or self._round is None:
             return
         if is_complete:
@@ -239,7 +239,7 @@ class Rounds:
         return await self.read(key, n) if n else RoundState()
 
     async def read(self, key: str, n: int) -> RoundState:
-        """Reads one round."""
+        """Reads the records of round `n`."""
         scope = f"{key}-{n}"
         holders, alive = await asyncio.gather(self._count(scope, "holder"), self._count(scope, "alive"))
         last = [f"{scope}-{what}-{holders}" for what in ("holder", "suspended", "left")]

@@ -20,7 +20,7 @@ _OR = re.compile(r"""\s+or\s+(?=(?:[^"']|"[^"]*"|'[^']*')*$)""")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One reference."""
+    """A parsed reference, such as `$(clip or params.clip)`."""
 
     text: str  # As it is written, with `$(` and `)`
     options: tuple[Names, ...]  # The ways to the value; the first that exists counts
@@ -47,7 +47,7 @@ class WrongReferenceError(ValueError):
 
 @lru_cache(maxsize=8192)
 def parse(text: str) -> Template:
-    """Returns the references in a text."""
+    """Splits a text into its references and the texts between them."""
     parts: list[str | Reference] = []
     at = 0
     for mark in _OPEN.finditer(text):
@@ -103,7 +103,7 @@ def _value_of(literal: re.Match[str]) -> str | float:
 
 
 def in_quotes(text: str, option: str) -> str:
-    """Returns a reference with its last option, which has no quotes or wrong ones, as a literal text."""
+    """Returns a reference as a message suggests it: its last option is a literal in straight quotes."""
     literal = option.strip("\"'“”„‘’«» ")
     quote = '"' if "'" in literal else "'"
     return f"{text[:-1].rstrip().removesuffix(option).rstrip()} {quote}{literal}{quote})"
@@ -137,7 +137,7 @@ def _why(text: str, inner: str, option: str) -> str:
 
 
 def references_in(value: Any) -> Iterator[tuple[tuple[str | int, ...], Reference]]:
-    """Finds all references in a value of a file, with their paths in it; invalid ones are skipped."""
+    """Yields all references in a value of a file, with their paths in the value; skips texts with an invalid one."""
     if isinstance(value, str):
         try:
             found = parse(value).references if "$(" in value else ()

@@ -31,7 +31,7 @@ FOLDER = "names"
 
 
 def _converts(file: Media, name: str) -> bool:
-    """Returns whether a file must be converted for a name."""
+    """Returns whether a file must be converted for a name; raises an error if that is not possible."""
     said, own = format_named(name), FORMATS.get(EXTENSIONS.get(file.mime, ""), (file.kind, ""))
     if said is None or file.kind == "other" or (said[0] == own[0] and own[1] in ("", said[1])):
         return False
@@ -39,7 +39,7 @@ def _converts(file: Media, name: str) -> bool:
         return True
     raise StoreError(
         f"{name} was not saved: the ending of the name does not fit the result, {file.mime}. The result is "
-        f"{file.uri}. What to do: change the name in save_as, and run again at no cost."
+        f"{file.uri}. What to do: change the name in `save_as`, and run again at no cost."
     )
 
 
@@ -134,7 +134,7 @@ class SavedNames:
     async def _content(self, there: _NameState, file: Media) -> str:
         """Returns the hash of the file at a name; reads the file unless its state is recorded.
 
-        Empty for unknown content.
+        Empty for a file of a user that differs in size, which is not read.
         """
         if not there.saved and there.size != file.size:  # a user's file, which is not replaced, so it is not read
             return ""
@@ -161,7 +161,7 @@ class SavedNames:
             what = f"was saved by another pipeline, {there.saved[content].pipeline}"
         return StoreError(
             f"{self._store.uri(there.name)} {what}. It was not replaced; the "
-            f"result is {file.uri}. What to do: move that file, or change the name in save_as, and "
+            f"result is {file.uri}. What to do: move that file, or change the name in `save_as`, and "
             "run again at no cost.",
             is_permanent=True,
         )

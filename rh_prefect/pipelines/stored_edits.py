@@ -45,7 +45,7 @@ class EditResult(Record):
     store: str = ""  # The storage of its file
     file: Media | None = None  # Its file; `uri` is the name in the store, made of the content
     text: str | None = None
-    seconds: float | None = None  # Its length, of what has one
+    seconds: float | None = None  # Its length; None if it has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ def open_edits(store: MediaStore, settings: Settings) -> EditResults:
 
 
 def publish_content(store: MediaStore, path: Path) -> tuple[Media, bool]:
-    """Moves a file into a store under a name that is made of its content."""
+    """Moves a file into a store under a name made of its content; also returns whether the store lacked it."""
     described = store.describe(path, "described")
     name = f"{FILES}/{described.sha256}{path.suffix.lower()}"
     is_new = store.size(name) != described.size

@@ -99,14 +99,14 @@ def read_choices(file: Path | None) -> Choices:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(
-            f"{file}: {where}: {first['msg']}. The file must contain takes as in {{'each[A-17].picture': 2}}."
+            f"{file}: {where}: {first['msg']}. What to do: write takes as in {{'each[A-17].picture': 2}}."
         ) from None
     items = {address: one.of for address, one in found.takes.items() if isinstance(one, ItemTake)}
     takes = {address: one.take if isinstance(one, ItemTake) else one for address, one in found.takes.items()}
     for address, take in takes.items():
         if not _ADDRESS.fullmatch(address) or take < 1:
             raise InputError(
-                f"{file}: {address}: {take} is not a valid take; write a number of 1 or more, as in "
+                f"{file}: {address}: {take} is not a valid take. What to do: write a step and a number above 0, as in "
                 "'each[A-17].picture': 2."
             )
     choices = {address: choice.model_dump(exclude_none=True) for address, choice in found.choices.items()}

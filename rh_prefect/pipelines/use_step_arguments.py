@@ -15,7 +15,7 @@ from rh_prefect.pipelines.types import PLAIN, Type, kind_of
 
 
 def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
-    """Converts a value to the type of a used file's parameter."""
+    """Converts a value to the type of a used file's parameter; also returns what is wrong with it, or an empty text."""
     value = certain(value)
     value = value.value if isinstance(value, StepOutput) else value
     if isinstance(value, Unknown):

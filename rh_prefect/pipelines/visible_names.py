@@ -10,7 +10,7 @@ from rh_prefect.pipelines.references import Names, Reference, WrongReferenceErro
 from rh_prefect.pipelines.types import Type, negated, of_literal
 
 UNKNOWN_GUARD = "?"
-"""Marks a wrong condition, for which it is not known what exists if it is true."""
+"""Stands for a condition with a problem: it is not known which values exist if the condition is true."""
 
 
 @dataclass(slots=True)
@@ -24,14 +24,14 @@ class NameScope:
     own: str = ""  # The name of the step that is looked at
 
     def __iter__(self) -> Iterator[NameScope]:
-        """Itself and all scopes around it."""
+        """Yields this scope and all scopes around it."""
         scope: NameScope | None = self
         while scope is not None:
             yield scope
             scope = scope.outer
 
     def find(self, name: str) -> Type | None:
-        """Returns the value of a name."""
+        """Returns the type of a name; None if the name is not visible here."""
         return next((scope.names[name] for scope in self if name in scope.names), None)
 
     @property

@@ -29,7 +29,7 @@ _STANDARD = "tag:yaml.org,2002:"
 
 
 def read(text: str, name: str) -> Document:
-    """Reads one file."""
+    """Parses the text of a file; raises `PipelineError` with the position of the first mistake."""
     lines = text.split("\n")
     if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
         raise PipelineError([Problem(name, 1, 1, "the file has more than 1 MiB, which is the limit")])
@@ -52,7 +52,7 @@ class _WrongAt(Exception):  # carries a message from the reading of an event to 
 
 @dataclass(slots=True)
 class _Open:
-    """A list or mapping before its end."""
+    """A list or mapping whose end was not read yet."""
 
     node: Node
     is_mapping: bool
