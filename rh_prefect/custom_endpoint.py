@@ -39,7 +39,7 @@ class CheckedInput(BaseModel):
 
 
 def _by_name(values: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Yields each value with its name for messages; the values in `nodes` have a name each."""
+    """Yields each value with its name for messages; a value in `nodes` is named as in `nodes.6.text`."""
     for name, one in values.items():
         if name == "nodes" and isinstance(one, dict):
             yield from ((f"nodes.{node!a}", value) for node, value in one.items())
@@ -91,12 +91,12 @@ def _value(value: object) -> object:
         return [_value(one) for one in value]
     if isinstance(value, Media | os.PathLike) or hasattr(value, "first_output"):
         return FileValue(file=as_media_input(value))
-    raise ValueError(f"a value of the type {type(value).__name__} cannot be sent as JSON")
+    raise ValueError(f"a value of the type {type(value).__name__} cannot be sent as JSON; convert it")
 
 
 def _params(params: object) -> object:
     if not isinstance(params, Mapping):
-        raise ValueError("expected an object of parameters")
+        raise ValueError("it is not an object; give parameters as names with values")
     try:
         return {str(name): _value(value) for name, value in params.items()}
     except InputError as error:

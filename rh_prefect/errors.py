@@ -73,7 +73,7 @@ class RunningHubError(Exception):
         return type(self)(self.message, **{**self._facts, "step": self.step or step})
 
     def with_note(self, note: str) -> Self:
-        """Returns a copy with its attributes and an additional sentence in the message."""
+        """Returns a copy of the error with an additional sentence in the message."""
         return type(self)(f"{self.message} {note}", **self._facts)
 
     def with_others(self, others: Iterable[BaseException]) -> Self:

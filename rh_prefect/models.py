@@ -27,7 +27,7 @@ __all__ = ["CustomInput", "FileValue", "ModelInput", "any_input", "custom", "est
 class ModelInput(InputBase):
     """The input of one model; the base of all input classes.
 
-    As the type of a flow's parameter, it accepts the input of any model, which may also be an object with the model's
+    As the type of a flow's parameter, it accepts the input of any model, also in the form of an object with the model's
     name: `{"model": "z-image/turbo", "prompt": "a lighthouse"}`.
     """
 
