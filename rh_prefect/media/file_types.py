@@ -211,11 +211,11 @@ _PART_HEAD = 27 + 255
 """Number of bytes at the start of a part that contain its length, in each of these formats."""
 
 _Step: TypeAlias = "Callable[[bytes], int | None]"
-"""Returns the length of a part of a file from its head; None at the last part or at other content."""
+"""A function that reads the length of a file's part from the part's head; None at the last part or other content."""
 
 
 def missing_bytes(path: Path, found: FileType) -> int:
-    """Returns the number of bytes missing at the end, from the lengths in the file; 0 if it contains none."""
+    """Returns the number of bytes missing at the end, by the lengths in the file; 0 if the file has no lengths."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if found is MP3:
@@ -309,9 +309,9 @@ _COUNTED = 3
 
 
 def _missing_of_mp3(file: BinaryIO, size: int) -> int:
-    """Returns the missing bytes of an MP3 from its Xing header, if its numbers of bytes and frames agree.
+    """Returns the missing bytes of an MP3 by its Xing header, if the header's numbers of bytes and frames agree.
 
-    Editors of tags often leave one of them wrong. Without this header, an MP3 does not contain its length.
+    Editors of tags often leave one number wrong. Without this header, an MP3 does not contain its length.
     """
     start = _last_end(file, size, 0, _id3)
     file.seek(start)

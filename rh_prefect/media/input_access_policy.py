@@ -63,7 +63,7 @@ class InputAccess:
         self._check_unchecked(source)
 
     def check_listing(self, place: str) -> None:
-        """Raises `MediaError` for a folder or pattern on a web host: its listing follows links to any address."""
+        """Raises `MediaError` for a folder or pattern on a web host, because a listing follows links to any address."""
         if not self._is_below_root(place):
             self._check_unchecked(place)
 

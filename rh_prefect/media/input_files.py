@@ -51,7 +51,7 @@ _PLAIN = {"Accept-Encoding": "identity"}
 
 
 class Fetched(NamedTuple):
-    """The content that was read, and its stamp; `is_proof` if an equal stamp means the same content."""
+    """The hash, size and stamp of content that was read; `is_proof` if an equal stamp proves equal content."""
 
     sha256: str
     size: int
@@ -61,7 +61,7 @@ class Fetched(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """The state of a file before it is read; values are None if its storage does not report them."""
+    """The stamp and size of a file before it is read; each is None if the file's storage does not report it."""
 
     stamp: Stamp | None = None
     size: int | None = None

@@ -268,7 +268,7 @@ def _from_json(value: Mapping[str, object]) -> Media:
 
 
 def _validate(value: object) -> Media | str:
-    """Lets pydantic report a wrong file with the name of its field, as it does only for a ValueError."""
+    """Converts an `InputError` to a `ValueError`, so that pydantic reports it with the name of the field."""
     try:
         return as_media_input(value)
     except InputError as error:

@@ -109,7 +109,7 @@ _BY_CONTENT: Final = {
 
 
 def extension_for(mime: str, name: str) -> str:
-    """Returns the extension for a file's content, or that of its name if that is more exact, as for texts."""
+    """Returns the extension for a MIME type; for texts and unknown types, the extension of the file's name."""
     return _BY_CONTENT.get(mime) or Path(name).suffix.lower().removeprefix(".")
 
 
@@ -173,7 +173,7 @@ def _check_end_of_flac(file: InputContainer) -> None:
 
 
 def _end_of_sound(file: InputContainer, stream: AudioStream, start: int) -> int:
-    """Decodes a sound from a sample near its end, and returns the number of its samples."""
+    """Decodes a sound from the sample `start` on, and returns the number of the sound's samples up to its end."""
     end = 0
     with suppress(av.FFmpegError):
         file.seek(max(0, start), stream=stream)

@@ -16,7 +16,7 @@ from rh_prefect.media.urls import masked_url
 
 
 class Fault(NamedTuple):
-    """A kind of error: its cause, the advice, and whether it repeats until a person acts."""
+    """A kind of error: a clause about the cause, the advice, and whether each further try fails until a person acts."""
 
     what: str
     advice: str
@@ -177,7 +177,7 @@ def fault_of(error: Exception) -> Fault:
 
 
 def _names(error: BaseException) -> Iterator[str]:
-    """Yields the names of an error for a lookup: its classes, its S3 code, and those of its causes."""
+    """Yields the names by which an error is looked up: the classes and S3 codes of the error and of its causes."""
     for one in _chain(error):
         yield from (kind.__name__ for kind in type(one).__mro__)
         response = getattr(one, "response", None)

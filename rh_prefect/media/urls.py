@@ -57,7 +57,7 @@ _PROCESS_KEY = os.urandom(32)
 def protocol_of(url: str) -> str:
     """Returns fsspec's canonical protocol name of a URL; "file" for a path.
 
-    For a chain, as in `simplecache::ftp://host/file`, it is that of the first part.
+    For a chain, as in `simplecache::ftp://host/file`, it is the protocol of the first part.
     """
     found = _SCHEME.match(url) or _CHAIN.match(url)
     protocol = found[1].lower() if found else "file"
@@ -262,7 +262,7 @@ _SCHEMES: tuple[tuple[frozenset[str], frozenset[str]], ...] = tuple(
         ("Signature Key-Pair-Id", "Expires Policy Hash-Algorithm"),
     )
 )
-"""For each way of signing: its required parameters, and the other ones."""
+"""For each way of signing a link: the parameters that it always has, and those that it may have."""
 
 
 def unsigned(link: str) -> str | None:

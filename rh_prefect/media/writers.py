@@ -48,7 +48,7 @@ class Tally:
 
 
 Writer: TypeAlias = "Callable[[AbstractFileSystem, str, BinaryIO, str], Tally]"
-"""Writes a stream with its MIME type to a path, atomically: the path has the new content or the old one."""
+"""A function that writes a stream with a MIME type to a path: after a failure, the path has its old content."""
 
 
 def writer_for(protocol: str) -> Writer:
@@ -57,7 +57,7 @@ def writer_for(protocol: str) -> Writer:
 
 
 def to_folder(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) -> Tally:
-    """Writes a hidden file in the same folder, syncs it to the disk, then renames it."""
+    """Writes a hidden file in the folder of the path, syncs it to the disk, then gives it its final name."""
     del fs, mime
     tally, final = Tally(), Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ _OVERLAP = RATE // 4
 
 
 class Sound:
-    """A stream of audio pieces of any size, read in the requested sizes; it can be read only once."""
+    """A stream of audio, which gets pieces of any size and returns the requested sizes; it can be read only once."""
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces

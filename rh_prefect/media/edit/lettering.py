@@ -143,7 +143,7 @@ def _captioned(
     place: str,
     look: tuple[float, Callable[[int], Font]],
 ) -> Iterator[av.VideoFrame]:
-    """Lays each text over the frames of its period."""
+    """Yields the frames of a video, with each text drawn over those between its start and its end."""
     rest, at = iter(frames), 0
     margin = round(_MARGIN * canvas.height)
     for cue in periods(cues):

@@ -34,7 +34,7 @@ LOUDNESS = -16.0
 """Target loudness in LUFS of a finished track, which video sites and podcasts require."""
 
 _STEP_BACK = 2.0
-"""LU by which the music between lines is quieter than the speech; under speech it is lowered by about 13 dB more."""
+"""LU by which the music between lines is quieter than speech; under speech, the music is about 13 dB lower still."""
 
 _MOST_GAIN = 20.0
 _TAIL = 1.5
@@ -48,7 +48,7 @@ _LIMIT = "limit=0.79:attack=5:release=50:level=0:latency=1"
 
 @dataclass(frozen=True, slots=True)
 class _Score:
-    """The values of a mix that are needed before its first sample."""
+    """The lines, the music, its gain and the length of a mix, which are known before the first sample is mixed."""
 
     lines: tuple[Line, ...]
     music: Path | None

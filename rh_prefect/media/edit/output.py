@@ -51,9 +51,9 @@ def product(to: Path) -> Iterator[Path]:
 
 @contextmanager
 def create_file(to: Path, kind: Literal["video", "sound track"] = "video") -> Iterator[OutputContainer]:
-    """Opens a file for writing; it appears under its name only when complete.
+    """Opens a file for writing; the file appears under its name only when it is complete.
 
-    The index of an MP4 is written at the front, so that it plays while it loads.
+    The index of an MP4 is written at the front, so that players can begin before the whole file is loaded.
     """
     form = format_for(to, kind)
     options = {"movflags": "+faststart"} if form == "mp4" else {}

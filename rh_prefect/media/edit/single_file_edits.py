@@ -99,7 +99,7 @@ def still_clip(
 ) -> float:
     """Makes a silent video of a picture, in which the camera may move slowly; returns its seconds.
 
-    A width or a height that is not given follows from the other one, or is the picture's.
+    A missing width or height follows from the other one and the picture's proportions; without both, the size is kept.
     """
     check_time("seconds", seconds)
     check_size(width, height)
@@ -121,7 +121,7 @@ def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> f
 
 
 def add_sounds(video: Path, audio: Path, to: Path) -> float:
-    """Mixes the sound of a video, if any, with another one, to the length of the longer one; returns its seconds."""
+    """Mixes the sound of a video, if it has one, with that of a file, up to the later end; returns its seconds."""
     if not shape_of(video).has_audio:
         return extract_audio(audio, to)
     written = 0

@@ -23,7 +23,7 @@ _CLOCK = r"(?:\d+:)?\d+:\d+[,.]\d+"
 _TIMES = re.compile(rf"(?P<start>{_CLOCK})\s*-->\s*(?P<end>{_CLOCK})")
 _STYLE = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 _ARROW = re.compile(r"-{2,}>")
-"""Separates the times of a cue; in SRT, a text cannot contain it."""
+"""The arrow that separates the times of a cue; in SRT, a text cannot contain an arrow."""
 
 
 @dataclass(frozen=True, slots=True)

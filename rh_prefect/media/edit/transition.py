@@ -23,7 +23,7 @@ Look = Literal["fade", "black"]
 """The next picture is faded in over the old one, or the old one first becomes black."""
 
 LONGEST = 5.0
-"""Maximum seconds of a transition: its frames are in memory."""
+"""Maximum seconds of a transition, because all frames of a transition are in memory."""
 
 _BLACK = (16, 128)
 """Luma and chroma of black."""

@@ -101,7 +101,7 @@ class Shape:
         return cls(even(width or largest.width), even(height or largest.height), rate, tagged, has_audio)
 
     def size_for(self, width: int, height: int, fit: Fit) -> tuple[int, int]:
-        """Returns the size of a picture before bars are added or it is cropped."""
+        """Returns the size to which a picture is scaled, before it gets bars or is cropped."""
         if fit == "stretch":
             return self.width, self.height
         scales = Fraction(self.width, width), Fraction(self.height, height)
