@@ -20,7 +20,7 @@ _DIGITS: Final = 8
 _BLOCK: Final = 100
 """Number of entries that one request reads: those whose numbers differ in the last two digits."""
 PAGE: Final = 200
-"""Prefect's default limit of a page; it may refuse a longer one."""
+"""Prefect's default limit for the entries of a page; a server may refuse a larger limit."""
 _NO_ACCESS: Final = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 
 

@@ -1,4 +1,4 @@
-"""Restarts deployed runs that have crashed, if the automations have missed them.
+"""Restarts deployed runs that have crashed, if Prefect's automations have missed these runs.
 
 If Prefect's server restarts, its automations forget the runs that they monitor, and an automation for heartbeats needs
 a first heartbeat. So a scheduled flow checks the runs, with the limits in the automations. Runs of absent or paused

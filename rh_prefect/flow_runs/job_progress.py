@@ -1,4 +1,4 @@
-"""The jobs of a run, for its table and progress bar, and the observer that logs each change of a job."""
+"""The jobs of a run, for the run's table and progress bar, and the observer that logs each change of a job."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ _failed: set[Callable[[JobEvent], None]] = set()
 
 
 def _guarded(listener: Callable[[JobEvent], None], event: JobEvent) -> None:
-    """Calls a listener; logs only its first error."""
+    """Calls a listener with an event; of all errors of this listener, only the first one is logged."""
     try:
         listener(event)
     except Exception as error:

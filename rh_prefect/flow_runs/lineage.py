@@ -38,7 +38,7 @@ def note_made(files: Iterable[Media]) -> None:
 def add_inputs(run: TaskRun, parameters: Mapping[str, Any]) -> None:
     """Connects a task run with those that made the files in its parameters.
 
-    Prefect itself compares whole results by the identity of their parts. But a request contains only their files, and
+    Prefect itself compares whole results by the identity of their parts. But a request contains only files of them, and
     unrelated results share parts such as an empty tuple.
     """
     for name, value in parameters.items():

@@ -105,7 +105,7 @@ def _first_each(contexts: Iterator[_C], key: Callable[[_C], UUID | None]) -> lis
 
 
 async def drain() -> None:
-    """Waits until Prefect has sent all events and logs; without a server, it would retry for a minute at process exit.
+    """Waits until Prefect has sent all events and logs: without a server, Prefect would try for a minute at exit.
 
     After half a minute, the rest is dropped: the jobs are done by then.
     """

@@ -120,8 +120,8 @@ async def scope_named(scope: str) -> Scope:
     journal = journal_of(scope)
     if isinstance(journal, WorksJournal):
         raise InputError(
-            f"{scope}: this is the folder of the jobs that runs share, not a run. What to do: give the run or the "
-            "scope that uses them, as `rh-prefect jobs list` shows it."
+            f"{scope}: this is the folder of the jobs that runs share, not a run. Nothing was sent. What to do: give "
+            "the run or the scope that uses them, as `rh-prefect jobs list` shows it."
         )
     if not isinstance(journal, FolderJournal):
         return await recorded_scope(scope)
@@ -135,7 +135,7 @@ async def scope_named(scope: str) -> Scope:
 
 
 async def latest_runs() -> AsyncIterator[tuple[FlowRun, str, int]]:
-    """Returns those of the latest 30 flow runs that have paid jobs, each with its flow's name and number of jobs."""
+    """Yields those of the latest 30 flow runs that have paid jobs, each with its flow's name and its number of jobs."""
     names: dict[UUID, str] = {}
     for flow_run in await ask(lambda api: api.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=30)):
         try:

@@ -75,7 +75,7 @@ async def record_end(submit: Submit, view: TaskView, *, records: JobRecords) -> 
 
 
 async def _currency(submit: Submit) -> str | None:
-    """Returns the currency of the account that paid; None if it is not known now."""
+    """Returns the currency of the account that paid; None if the account cannot be asked now."""
     try:
         return await (await RECORDED.account_of(submit.intent)).prices.currency()
     except RunningHubError:

@@ -97,7 +97,7 @@ def resume(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
     if FlowRunContext.get() is not None:
         raise ConfigError(
             f"A run of {flow.name!r} cannot be resumed inside another flow: its jobs would be looked up "
-            "in the other flow's run. What to do: call `resume` outside of flows."
+            "in the other flow's run. Nothing was sent. What to do: call `resume` outside of flows."
         )
     if inspect.iscoroutinefunction(flow.fn):
         return rerun(flow, flow_run_id)

@@ -106,7 +106,7 @@ class SuspendGroup:
         self._look()
 
     async def run(self, runner: WorkRunner, asked: WorkCall) -> Delivered | PendingTask:
-        """Submits one work and waits for its result; returns its task if the run is suspended first."""
+        """Submits one work and waits for its result; returns the work's task if the run is suspended before that."""
         async with runner.running(asked) as running:
             work = running.work
             while (submit := await running.next_running_task()) is not None:
@@ -253,7 +253,7 @@ def _suspendable() -> FlowRun:
     if flow.flow_run.parent_task_run_id is not None:
         raise _StaysError("Prefect cannot suspend a child flow. What to do: make the call in the outermost flow.")
     if flow.flow_run.deployment_id is None:
-        raise _StaysError("only a run of a deployment can be resumed by a worker.")
+        raise _StaysError("only a run of a deployment can be resumed by a worker. What to do: deploy the flow.")
     if not get_settings().webhook_url:
         raise _StaysError(
             "RH_WEBHOOK_URL is not set, so no receiver would resume the run. What to do: see the page on webhooks."

@@ -178,7 +178,7 @@ def local_flow(
 class _LocalFlow(Flow[..., Coroutine[Any, Any, Any]]):
     """A flow that runs without Prefect's engine if a call would start a server; see `rh_prefect.flows.local_pipeline`.
 
-    If Prefect's API does not accept the parameters, it raises an error before a flow run is created.
+    A parameter that Prefect's API would not accept raises an error before a flow run is created.
     """
 
     local: Callable[..., Coroutine[Any, Any, Any]]

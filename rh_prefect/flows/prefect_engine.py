@@ -32,7 +32,7 @@ class PrefectEngine(StepEngine):
         self._ended: dict[str, UUID] = {}  # The task runs of steps, by address
 
     async def open(self, wait: Wait) -> None:
-        """From now on, suspends the flow run when it only waits for tasks, if `wait` says so and it is possible."""
+        """With `wait="suspend"`, the flow run is suspended once it only waits for tasks, if that is possible."""
         self._group = await open_suspend_group(wait)
 
     @property

@@ -76,7 +76,7 @@ class BatchReport(BaseModel):
 
     @classmethod
     def of(cls, result: PipelineResult, made: BatchFile) -> BatchReport:
-        """Returns the report of a batch, from the result of its pipeline."""
+        """Returns the report of a batch, from the result of its pipeline's run and the file of the pipeline."""
         steps = defaultdict[int, list[StepReport]](list)
         for step in result.steps:
             steps[step.number].append(step)

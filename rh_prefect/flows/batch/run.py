@@ -53,7 +53,7 @@ def batch_function(
 
 @dataclass(frozen=True)
 class _BatchPages(PrefectPages):
-    """The pages of a batch; its report is about rows."""
+    """The pages of a batch in Prefect; in the report, the results are named by their rows."""
 
     file: BatchFile
 
@@ -66,7 +66,7 @@ class _BatchPages(PrefectPages):
 
 @dataclass(frozen=True)
 class WrittenBatch:
-    """A batch with its generated pipeline."""
+    """A batch, the pipeline that was generated for it, and how the pipeline reads its inputs."""
 
     batch: Batch
     file: BatchFile
