@@ -136,6 +136,6 @@ def batch_values(assignments: Iterable[str]) -> dict[str, Any]:
     for one in assignments:
         name, sign, text = one.partition("=")
         if not sign or not name:
-            raise InputError(f"batch: --set {one!r} is not an assignment. What to do: write it as NAME=VALUE.")
+            raise InputError(f"batch: --set {one!r} is no assignment. Nothing was sent. What to do: write NAME=VALUE.")
         found.setdefault(name, []).append({"file": text[1:]} if text.startswith("@") else text)
     return {name: values if len(values) > 1 else values[0] for name, values in found.items()}

@@ -112,7 +112,8 @@ async def _find(job: str) -> tuple[Journal, str]:
     found = sorted({name.partition("-")[0] async for name in journal.names() if name.startswith(key)})
     if len(found) > 1:
         raise InputError(
-            f"{job}: several jobs have these first digits: {', '.join(found)}. What to do: give more digits of one."
+            f"{job}: several jobs have these first digits: {', '.join(found)}. Nothing was changed. What to do: "
+            "give more digits of one."
         )
     return journal, found[0] if found else key
 
@@ -134,7 +135,8 @@ async def adopt_(
         return
     if job is None or task_id is None:
         raise InputError(
-            "jobs adopt: a job and a task id are needed. What to do: `rh-prefect jobs adopt RUN/KEY TASK_ID`."
+            "jobs adopt: a job and a task id are needed. Nothing was recorded. What to do: `rh-prefect jobs adopt "
+            "RUN/KEY TASK_ID`."
         )
     journal, key = await _find(job)
     intent = (await read_job(journal, key)).submits[-1].intent
@@ -468,7 +470,8 @@ async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_accoun
         if submit.state == "ended":
             return
         raise InputError(
-            f"task {task_id} exists at RunningHub ({status}), so it is not lost. What to do: {_continuation(journal)}."
+            f"task {task_id} exists at RunningHub ({status}), so it is not lost. Nothing was recorded. What to do: "
+            f"{_continuation(journal)}."
         )
     asked = await LOOP.call(RECORDED.account_of(submit.intent))
     if asked.name != submit.intent.account and not same_account:

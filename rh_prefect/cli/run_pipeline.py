@@ -323,7 +323,7 @@ def choose(
         arguments = _with_reviewed("choose", arguments, ReviewedPlan.read(plan))
     known, unread = asyncio.run(Source(storage, account).known(pipeline))
     if unread:
-        raise InputError(f"choose: {unread}")
+        raise InputError(f"choose: {unread} No choice was recorded.")
     current = asyncio.run(pipeline.plan(arguments, **known))
     end_with_problems(current.problems)
     takes, decided = _decisions(file, current, choices, text or ())
@@ -380,7 +380,10 @@ def _decisions(
             takes |= {one.address: one.works[-1].take + 1 for one in paid.values() if one.works}
         elif chosen.isdecimal() and int(chosen) >= 1:
             if int(chosen) > len(review.candidates):
-                raise InputError(f"choose: {address}: {review.no_candidate(int(chosen))}. No choice was recorded.")
+                raise InputError(
+                    f"choose: {address}: {review.no_candidate(int(chosen))}. No choice was recorded. What to do: give "
+                    "the number of a candidate."
+                )
             decided[address] = {"of": review.request["of"], "take": int(chosen)}
         else:
             raise InputError(
