@@ -321,7 +321,7 @@ class Expander:
         self._save_as(instance, draft.frame)
 
     def _skipped(self, draft: Draft) -> list[str]:
-        """Returns the problem of an item, in a file that skips invalid items."""
+        """Returns why an item is skipped; empty if it is valid or the file does not skip invalid items."""
         if self._planning.checked.file.invalid_items != "skip" or not draft.instance.item:
             return []
         clauses = (clause for _, clause in draft.problems)

@@ -292,7 +292,7 @@ def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
 
 
 def _rename(one: Frame, name: str, outer: Frame) -> None:
-    """Sets the id of an item, and its part of addresses."""
+    """Sets the id of an item, as a name for references and as a part of addresses."""
     one.names["id"] = name
     one.id = f"{outer.id}/{id_part(name)}" if outer.id else id_part(name)
 

@@ -350,7 +350,7 @@ def _note_budget(plan: Plan, notes: dict[str, None]) -> None:
 
 
 def _refuse_item_budget(plan: Plan, selection: Selection, checked: Checked, problems: Problems) -> None:
-    """Reports a budget of items that is too small to finish a selected item."""
+    """Reports a `budget.item` that is too small to finish a selected item."""
     if plan.budget is None or plan.budget.item is None:
         return
     budget, own = Decimal(str(plan.budget.item)), {key for keys in own_works(plan.instances).values() for key in keys}

@@ -143,7 +143,7 @@ class Selection:
 
     @property
     def words(self) -> str:
-        """Returns the selection as options of a command."""
+        """Returns the selection as options of a command, as in `--only each.clip`."""
         options = [("--only", one) for one in sorted(self.steps)] + [("--items", one) for one in sorted(self.items)]
         options += [("--sample", str(self.sample))] if self.sample else []
         return shlex.join(word for option in options for word in option)

@@ -93,7 +93,7 @@ class Pages:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The surroundings of one run."""
+    """What a run gets from its caller: accounts, storage, records, and how its steps run and are shown."""
 
     accounts: PoolContext  # The accounts that pay
     credentials: str | None  # Name of their block

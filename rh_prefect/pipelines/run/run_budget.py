@@ -185,7 +185,7 @@ class RunBudget:
         return {key: most for share in self._shares[item].values() for key, most in share.unpaid.items()}
 
     def _own(self, item: str) -> list[str]:
-        """Returns the works that belong to only one item."""
+        """Returns the works of an item that no other item needs."""
         works = dict.fromkeys(key for share in self._shares[item].values() for key in share.works)
         return [key for key in works if all(one == item or not users for one, users in self._owners[key].items())]
 

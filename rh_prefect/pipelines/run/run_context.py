@@ -23,7 +23,7 @@ from rh_prefect.works.work_runner import WorkRunner
 
 
 class Services:
-    """The services of a pipeline run, created from its surroundings."""
+    """The records, names, budget and runner of a pipeline run, opened for its surroundings."""
 
     def __init__(self, around: Surroundings, pipeline: str, reviewed: ReviewedPlan | None) -> None:
         """Opens the services; `reviewed` is the reviewed plan, if the run has one."""

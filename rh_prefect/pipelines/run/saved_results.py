@@ -17,7 +17,7 @@ from rh_prefect.works.loop_thread import LOOP
 
 
 class SavedResults:
-    """Copies the results of steps to their names, and records the copies in the run's outcome."""
+    """Copies the results of steps to the names of `save_as`, and records the copies in the run's outcome."""
 
     def __init__(self, names: SavedNames, known: KnownResults, outcome: Outcome) -> None:
         self._names, self._known, self._outcome = names, known, outcome
