@@ -91,7 +91,7 @@ def place(stages: Sequence[Stage], name: str) -> tuple[int, Param | None]:
 
 
 def refuse_same(stages: Sequence[Stage], names: Iterable[str], where: str) -> None:
-    """Raises an error if one parameter is given by two names."""
+    """Raises an error if one parameter is given under two of its names."""
     known: dict[tuple[int, str], str] = {}
     for name in names:
         try:

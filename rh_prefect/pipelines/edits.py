@@ -31,12 +31,12 @@ class EditParam:
 
     @property
     def takes_files(self) -> bool:
-        """Whether it accepts files."""
+        """Whether the parameter takes files."""
         return not {"string", "number", "integer", "boolean", "enum"} & {*self.kinds}
 
     @property
     def takes(self) -> str:
-        """Returns the words for the files that it accepts, for messages."""
+        """Returns, for messages, what files the parameter takes, as in `a file of kind image`."""
         return "a file" if self.kinds == ("any",) else f"a file of kind {' or '.join(self.kinds)}"
 
 
@@ -52,7 +52,7 @@ class Edit:
     extension: str = ""  # The extension of the result, unless the parameter `format` gives another one
 
     def param(self, name: str) -> EditParam | None:
-        """Returns a parameter by name."""
+        """Returns a parameter by name; None if the edit does not have it."""
         return next((param for param in self.params if param.name == name), None)
 
 

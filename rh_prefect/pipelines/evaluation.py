@@ -238,7 +238,7 @@ def _length(file: File, name: str) -> Any:
 
 
 def evaluate(value: Any, frame: Frame) -> Any:
-    """Returns a value of the file with its references replaced."""
+    """Returns a value of the file with values in place of its references."""
     if isinstance(value, str):
         return evaluate_text(parse(value), frame)
     if isinstance(value, dict):

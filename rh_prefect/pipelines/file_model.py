@@ -473,7 +473,7 @@ Defaults = dict[Literal["model", "workflow", "app", "graph", "edit", "use", "rev
 
 
 def with_defaults(steps: Any, defaults: Mapping[str, Any]) -> Any:
-    """Returns steps with the defaults of the file."""
+    """Returns the data of steps with the keys that `defaults` in the file adds to each kind of step."""
     return {name: _with_defaults(step, defaults) for name, step in steps.items()} if isinstance(steps, dict) else steps
 
 

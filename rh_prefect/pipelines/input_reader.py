@@ -146,7 +146,7 @@ class InputReader:
         return values, wrong
 
     async def _default(self, name: str, param: Param) -> Any:
-        """Reads the default of a used file's parameter once; its path is relative to that file."""
+        """Reads the default of a used file's parameter once; a path in it is relative to the used file."""
         if name not in self._defaults:
             value, folder = param.default, self._checked.folder
             if isinstance(value, str) and param.kind in ("table", "files", *FILE_TYPES) and folder is not None:
@@ -206,7 +206,9 @@ class InputReader:
         if isinstance(value, str):
             found: Sequence[Any] = await self._inputs.files(value, kind)
             if not found:
-                raise InputError(f"there is no file of kind {kind} in {shown(value)}")
+                raise InputError(
+                    f"there is no file of kind {kind} in {shown(value)}; correct the folder or the pattern"
+                )
         else:
             found = value if isinstance(value, list | tuple) else [value]
         return Items(tuple(await asyncio.gather(*(self._listed_file(param, one) for one in found))))
@@ -456,7 +458,7 @@ def _few(rows: Iterator[Row], name: str) -> list[Row]:
     found: list[Row] = []
     for row in rows:
         if len(found) == MOST_ROWS:
-            raise InputError(f"{name} has more than {MOST_ROWS} rows, which is the limit")
+            raise InputError(f"{name} has more than {MOST_ROWS} rows, which is the limit; split the table")
         found.append(row)
     return found
 

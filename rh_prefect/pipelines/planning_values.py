@@ -98,7 +98,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Items:
-    """A list whose values belong to items of a fan-out."""
+    """A list of values, which may belong to items of a fan-out."""
 
     values: tuple[Any, ...]  # The values; none of them is absent
     owners: tuple[Frame | None, ...] = ()  # The items
@@ -174,7 +174,7 @@ class StepOutput:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Frame:
-    """The names for references in one item."""
+    """The names for references in one item, or outside of fan-outs."""
 
     outer: Frame | None = None  # The frame around it
     names: dict[str, Any] = field(default_factory=dict)  # Values by name

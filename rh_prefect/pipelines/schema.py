@@ -16,7 +16,7 @@ _NUMBER = {"type": "number"}
 
 
 def schema(models: Iterable[str] = ()) -> dict[str, Any]:
-    """Returns the schema: all keys, models and edits, the parameters of edits and of some models."""
+    """Returns the schema, with all keys, models and edits, and the parameters of all edits and of `models`."""
     found = PipelineFile.model_json_schema()
     found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     found["title"] = "rh-prefect pipeline"
@@ -58,7 +58,7 @@ def _known(names: Iterable[str]) -> Iterator[Model]:
 
 
 def _allow(parts: dict[str, Any], name: str, short: Mapping[str, Any]) -> None:
-    """Adds the short form as an alternative to the mapping."""
+    """Allows a short form in place of a mapping, as in `budget: 5`."""
     parts[name] = {"anyOf": [short, parts[name]]}
 
 

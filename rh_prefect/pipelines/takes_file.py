@@ -50,7 +50,7 @@ class Choices:
 
 
 class Choice(BaseModel):
-    """The answer to one review."""
+    """The answer to one review: the id of its candidates, and the chosen number or a corrected text."""
 
     model_config = ConfigDict(extra="forbid")
 

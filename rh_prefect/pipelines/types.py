@@ -145,7 +145,7 @@ def kind_of(name: str) -> str:
 
 
 def negated(guard: str) -> str:
-    """Returns the opposite of a condition."""
+    """Returns the guard that holds if the given one does not; see `Type.guards`."""
     return guard[1:] if guard.startswith("!") else f"!{guard}"
 
 

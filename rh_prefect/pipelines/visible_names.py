@@ -44,7 +44,7 @@ class NameScope:
         return list(dict.fromkeys(name for scope in self for name in scope.names))
 
     def within(self, guards: Iterable[str]) -> NameScope:
-        """Returns the same scope with further true conditions."""
+        """Returns a scope with the same names in which further guards hold."""
         return NameScope(outer=self, guards=frozenset(guards), own=self.own)
 
 

@@ -66,7 +66,7 @@ class PaidCheck(ValueCheck):
         return kind_of(kind) if kind else "any"
 
     def _file_below(self, path: Path, name: str) -> FilePath | None:
-        """Returns the path of a file below this file's folder; reports a name outside of it."""
+        """Returns the path of an existing file below this file's folder; reports any other name and returns None."""
         folder = self._checked.folder
         if folder is None:
             self._say(

@@ -37,7 +37,7 @@ _OTHER_SPELLING = re.compile(r"(?:\$\{\{|\$\{|\{\{)\s*(?P<names>[A-Za-z][\w-]*(?
 
 
 class ValueCheck:
-    """The base class of the checks of all kinds of steps."""
+    """Checks what all kinds of steps have: names, references, values and conditions."""
 
     def __init__(
         self, checked: Checked, problems: Problems, depth: int, check_file: Callable[..., Checked | None]
