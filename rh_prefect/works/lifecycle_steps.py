@@ -43,9 +43,9 @@ LIMITER_PAUSES = 2
 """Number of refusals for lack of a slot before the job itself pauses; each of them pauses the account's limiter."""
 
 BEFORE_CLAIM = 10.0
-"""Maximum age in seconds of a cached journal's reading before a claim; the claim itself also detects a cancellation.
+"""Maximum age in seconds of a cached journal's reading before a claim, and of the claim's note before the POST.
 
-Less than `run_cancellation.PATIENCE`, for which a cancellation waits for the answers of noted claims.
+Less than `run_cancellation.PATIENCE`, for which a cancellation waits for the intents and answers of noted claims.
 """
 
 LONGEST_WAIT: Final = 12 * 3600.0
@@ -315,8 +315,8 @@ class Steps:
         if since_note > intent.give_up:
             # Another process may have recorded this intent as unknown; a POST could then be paid for twice.
             return "this process was stopped before the POST"
-        # Whether the journal had a cancellation before the note: the append of the note has read it.
-        if self.work.scope.journal.is_cached and await self.work.is_cancelled(max_age=since_note):
+        # The append of a note to a log reads the cancellations before it. A later one waits for this intent.
+        if await self.is_cancelled(fresh=True):
             return "the run was cancelled before the POST"
         return ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
@@ -589,6 +589,27 @@ async def test_a_reading_of_a_cached_journal_counts_for_ten_seconds_before_a_cla
         await work.finish()
     assert "submit to main" not in work.did
     assert (await work.records.submission(1) is not None) == is_claimed
+
+
+@pytest.mark.parametrize(("is_log", "seconds", "is_posted"), [(True, 9, True), (True, 21, False), (False, 0, False)])
+async def test_a_run_that_is_cancelled_while_its_claim_is_written_posts_nothing_that_the_cancellation_no_longer_awaits(
+    tmp_path: Path, is_log: bool, seconds: int, is_posted: bool
+) -> None:
+    work = ExecutedWork(tmp_path)
+    work.journal.is_cached, create = is_log, work.journal.create
+    if is_log:  # the append of the note was its last reading
+        work.journal.is_absent = lambda key, *, max_age: work.seconds <= max_age  # type: ignore[method-assign]
+
+    async def slow(key: str, record: Mapping[str, Any]) -> bool:
+        if "-intent-" in key:
+            work.pauses.append(seconds)
+            await create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+        return await create(key, record)
+
+    work.journal.create = slow  # type: ignore[method-assign]
+    work.main.view = SUCCESS if is_posted else CANCELLED
+    await asyncio.gather(work.finish(), return_exceptions=True)
+    assert ("submit to main" in work.did) == is_posted
 
 
 async def test_an_earlier_submission_of_the_run_counts_in_its_budget(tmp_path: Path) -> None:
