@@ -53,7 +53,7 @@ class Assets(Requests):
         pause: float = 2.0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> Asset:
-        """Waits until an asset can be used, at most `timeout` seconds or as long as official code does for its kind."""
+        """Waits until an asset can be used, for `timeout` seconds at most, by default as long as RunningHub's code."""
         ask, waited, blips = RequestInfo(f"waiting for asset {asset_id}"), 0.0, 0
         limit = SECONDS["Video"] if timeout is None else timeout
         while True:
@@ -77,7 +77,7 @@ class Assets(Requests):
     async def list(
         self, *, page: int = 1, size: int = 20, group_id: str = "", status: str = "", name: str = ""
     ) -> Page[Asset]:
-        """Lists assets, at most 100 on a page; `group_id`, `status` and `name` select."""
+        """Lists assets, at most 100 on a page; `group_id`, `status` and `name` are filters."""
         usable_page(page, size, largest=100)
         ask = RequestInfo(f"page {page} of the assets")
         filters = {"groupId": group_id and usable_id(group_id, of="an asset group"), "status": status, "name": name}

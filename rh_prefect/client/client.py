@@ -109,7 +109,7 @@ class Client:
 
     @property
     def site(self) -> str:
-        """The host."""
+        """The site's host name."""
         return self._base_url.host
 
     @property
@@ -119,7 +119,7 @@ class Client:
 
     @property
     def account_id(self) -> str:
-        """Identifies the account without its key."""
+        """A fingerprint of the key: 12 hex digits, which identify the account."""
         return hashlib.sha256(self._session.key.get_secret_value().encode()).hexdigest()[:12]
 
     async def submit(self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None = None) -> TaskView:
@@ -136,9 +136,9 @@ class Client:
 
         Raises:
             InputError: The request cannot be written; nothing was sent.
-            ConnectFailed: It was not sent.
-            ResponseLost: It may have been accepted.
-            ApiError: By the table of codes; `OutcomeUnknown` if it may have been accepted.
+            ConnectFailed: The request was not sent.
+            ResponseLost: The task may have been accepted.
+            ApiError: RunningHub answered with a code; `OutcomeUnknown` if the task may have been accepted.
         """
         if (machine := self._machine_of(endpoint)) is not None:
             return await machine.submit(payload)
@@ -205,7 +205,7 @@ class Client:
         Args:
             path: A local file.
             name: Its name on the wire; the extension counts.
-            mime: Its type.
+            mime: Its MIME type.
 
         Raises:
             MediaError: The file cannot be read, or changed during the upload.
@@ -264,7 +264,7 @@ class Client:
             progress: Called with the number of bytes on disk and the total.
 
         Raises:
-            LinkExpired: The link is dead.
+            LinkExpired: The link no longer works.
             ResponseLost: The body was cut or has the wrong length. The next call continues from there.
             StoreError: The bytes cannot be written.
         """
@@ -296,12 +296,12 @@ def _path(endpoint: str) -> str:
     path = endpoint.strip("/")
     if path.startswith("task/openapi/"):  # below /openapi/v2/ it does not exist, and would look lost
         raise InputError(
-            f"{endpoint!r} is not a valid endpoint for a submission. The v1 endpoints are "
-            f"{', '.join(get_args(V1Submit))}."
+            f"{endpoint!r} is not a valid endpoint for a submission. Nothing was sent. What to do: use one of the v1 "
+            f"endpoints {', '.join(get_args(V1Submit))}."
         )
     if not _ENDPOINT.fullmatch(path):
         raise InputError(
-            f"{endpoint!r} is not a valid endpoint. What to do: pass a model's path, as in "
+            f"{endpoint!r} is not a valid endpoint. Nothing was sent. What to do: pass a model's path, as in "
             "alibaba/wan-2.6/text-to-video."
         )
     return path

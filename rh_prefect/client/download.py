@@ -46,7 +46,7 @@ def _writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "Free some space there, or choose another folder"
+        advice = "What to do: free some space there, or choose another folder"
         raise StoreError(f"{path}: a download cannot be saved here ({error.strerror or error}). {advice}.") from error
 
 
@@ -71,9 +71,9 @@ def discard_note(to: Path) -> None:
 class Partial:
     """The local part of a download; its methods block and are called in threads.
 
-    It can be resumed only if the resume file contains the link and the server's strong validator (ETag). A link with
-    another query, such as a new signature, may lead to another file, so the ETag must be the same. Only the user can
-    read an incomplete file.
+    A download can be resumed only if the resume file contains the link and the server's strong validator (ETag). A link
+    with another query, such as a new signature, may lead to another file, so the ETag must be the same. Only the user
+    can read an incomplete file.
     """
 
     def __init__(self, to: Path, url: str) -> None:
@@ -108,7 +108,7 @@ class Partial:
         return found if isinstance(found, dict) else {}
 
     def restart(self, *, total: int | None = None, validator: str = "") -> None:
-        """Starts again; empties the file first, so that old bytes never exist beside a new resume file."""
+        """Starts the download again; empties the file first, so that old bytes never exist beside a new resume file."""
         self.close()
         self.size, self.total, self.validator, self.is_complete = 0, total, validator, False
         with _writable(self._to):
@@ -266,13 +266,13 @@ async def _check_length(partial: Partial, ask: RequestInfo) -> None:
 
 
 async def _prepare(response: httpx.Response, partial: Partial, ask: RequestInfo) -> bool:
-    """Prepares the file for a body.
+    """Prepares the local file for the body of a response.
 
     Returns False if the body is the rest of another file, so that a new request is needed.
     """
     status = response.status_code
     if status in DEAD:
-        advice = "Query the task again; the response may contain a new link"
+        advice = "What to do: query the task again; the response may contain a new link"
         raise LinkExpired(f"{ask.doing}: the link no longer works (HTTP {status}). {advice}.")
     validator, is_encoded = _validator(response.headers), bool(response.headers.get("content-encoding"))
     if status == 200:

@@ -57,7 +57,7 @@ class Webhooks(Requests):
     """Queries webhook deliveries. `read_delivery` reads their bodies."""
 
     async def detail(self, task_id: str) -> WebhookEvent:
-        """Returns the delivery state of a task's webhook; code 1 if there is none yet."""
+        """Returns the delivery state of a task's webhook; raises the error of code 1 if there is none yet."""
         ask = RequestInfo(f"webhook of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         data = responses.with_data(await self._session.call_v1("task/openapi/getWebhookDetail", body, ask), ask)
@@ -102,7 +102,7 @@ def _md5(path: Path) -> str:
 
 def _check(status: int, ask: RequestInfo) -> None:
     if status in DEAD:
-        advice = "Upload it again to get a new address"
+        advice = "What to do: upload it again to get a new address"
         raise LinkExpired(f"{ask.doing}: the signed URL was rejected (HTTP {status}). {advice}.")
     if not 200 <= status < 300:
         raise responses.no_answer(ask, f"the file host returned HTTP {status}")
@@ -150,7 +150,7 @@ class Apps(Requests):
     """Finds AI apps; `Client.submit` starts them."""
 
     async def demo(self, webapp_id: str) -> App:
-        """Returns the inputs that an app accepts; code 901 if the site has no such app."""
+        """Returns the inputs that an app accepts; raises the error of code 901 if the site has no such app."""
         ask = RequestInfo(f"call example of app {webapp_id}")
         query = f"apiKey={MASK}&webappId={usable_id(webapp_id, of='an AI app')}"
         client = self._session.pools.calls
@@ -172,7 +172,7 @@ class Apps(Requests):
 
 
 class QuickCreate(Requests):
-    """The library of quick create; `Client.submit` starts it."""
+    """The style library of quick create; `Client.submit` starts a quick-create module."""
 
     async def params(self, webapp_id: str, *, kind: int = 2) -> tuple[Style, ...]:
         """Lists the styles of a quick-create module; `kind` is its `type`, 2 in all samples."""

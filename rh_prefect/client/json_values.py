@@ -118,7 +118,7 @@ def rows(value: object) -> list[object]:
 
 
 def first_text(source: dict[str, object], *names: str) -> str:
-    """Returns the first non-empty of these fields."""
+    """Returns the text of the first of these fields that is not empty; empty if there is none."""
     return next((found for name in names if (found := text(source.get(name)).strip())), "")
 
 
@@ -153,7 +153,7 @@ class Value(BaseModel):
 
     @classmethod
     def read(cls, source: dict[str, object], **known: object) -> Self:
-        """Reads the `wire` fields: the first name with a value counts, otherwise the default."""
+        """Reads the `wire` fields, each by its first name that has a value; otherwise `known` or the default counts."""
         for field, info in cls.model_fields.items():
             names = info.validation_alias.choices if isinstance(info.validation_alias, AliasChoices) else ()
             values = (source.get(str(name)) for name in names)

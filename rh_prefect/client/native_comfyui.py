@@ -37,7 +37,7 @@ _CHANGE_SECONDS: Final = 90.0
 
 
 class NativeProxy:
-    """ComfyUI's own API; errors as in `Client`. The family `proxy` has 24 GB, `proxy-plus` 48 GB.
+    """ComfyUI's own API on a machine of the family `proxy` (24 GB) or `proxy-plus` (48 GB); errors as in `Client`.
 
     The id of a task is `proxy.` or `proxy-plus.` and the id of ComfyUI's prompt. Run one graph at a time; more is not
     documented. The machine does not always refuse a wrong key: check it with `Client.queue_status`.
@@ -60,7 +60,8 @@ class NativeProxy:
         """
         ask, graph = RequestInfo(f"prompt to ComfyUI at /{self.family}", paid=True), payload.get("prompt")
         if not isinstance(graph, Mapping):
-            raise InputError("A submit to ComfyUI needs a graph in API format as its `prompt`. Nothing was sent.")
+            what = "A submit to ComfyUI has no graph as its `prompt`. Nothing was sent."
+            raise InputError(f"{what} What to do: pass a graph in API format.")
         client, limit = self._session.pools.submits, self._session.submit_timeout
         request = self._request(client, "POST", "prompt", content=json_bytes({"prompt": graph}, ask), headers=JSON)
         status, answer = await self._session.exchange(client, request, ask, deadline=limit, auth=False)
@@ -75,7 +76,7 @@ class NativeProxy:
         return found
 
     async def _ended(self, task_id: str) -> TaskView | None:
-        """Returns the end of a graph; None if the history does not have it, in which graphs are recorded at the end."""
+        """Returns the end of a graph; None if it is not in the history, which lists only graphs that have ended."""
         prompt_id = self._prompt_id(task_id)
         answer = await self._get(f"history/{prompt_id}", RequestInfo(f"history of prompt {prompt_id}"))
         return read_run(table(answer.source.get(prompt_id)), task_id=task_id, view=self.files)
@@ -174,7 +175,7 @@ class NativeProxy:
 
 
 def judged(status: int, body: bytes, ask: RequestInfo, *, prefix: str) -> TaskView:
-    """Parses the response to a prompt, from ComfyUI or a gateway."""
+    """Parses the response to a submitted graph, from ComfyUI or from a gateway before it."""
     source = table(loads(body))
     prompt_id, errors = first_text(source, "prompt_id"), read_node_errors(source)
     if prompt_id and not is_task_id(f"{prefix}{prompt_id}"):
@@ -224,7 +225,7 @@ def _failure(messages: list[list[object]]) -> Failure | None:
 
 
 def _ids(listed: object) -> list[str]:
-    """Reads a part of the queue: each entry begins with its position and the graph's id, in any order."""
+    """Returns graph ids in the order of their positions; entries are in any order, and begin with position and id."""
     entries = [entry for entry in map(rows, rows(listed)) if len(entry) > 1 and text(entry[1])]
     entries.sort(key=lambda entry: float(entry[0]) if isinstance(entry[0], int | float) else 0.0)
     return [text(entry[1]) for entry in entries]

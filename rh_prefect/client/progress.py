@@ -35,7 +35,7 @@ class ProgressEvent(Value):
     value: int | None = None  # The steps that are done
     max: int | None = None  # All the steps
     cached: tuple[str, ...] = ()  # Nodes that need not run, since their results are known
-    done: bool = False  # No more node will run: the files come next, or the task has failed; ask which
+    done: bool = False  # No more node will run: the files come next, or the task has failed; a query shows which
 
 
 def watch_progress(url: SecretStr | str, *, open_timeout: float = 10.0) -> AsyncIterator[ProgressEvent]:

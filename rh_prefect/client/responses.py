@@ -48,12 +48,12 @@ class ApiResponse:
 
     @property
     def data(self) -> dict[str, object]:
-        """The `data` of an envelope."""
+        """The object in the response's `data`; empty if there is none."""
         return table(self.source.get("data"))
 
     @property
     def task(self) -> dict[str, object]:
-        """The task object, which may be inside an envelope."""
+        """The task object: the response itself, or its `data`."""
         return self.data if read_task_id(self.data) and not read_task_id(self.source) else self.source
 
     @property
@@ -134,11 +134,13 @@ def _describe(status: int, body: bytes) -> str:
 
 def no_answer(ask: RequestInfo, what: str) -> ResponseLost:
     """Returns the error for a lost or unreadable response."""
-    next_step = "Nothing is lost: repeat the call"
+    next_step = "Nothing is lost. What to do: repeat the call"
     if ask.paid:
-        next_step = "The task may exist and be paid for: check RunningHub's call log before sending it again"
+        next_step = (
+            "The task may exist and be paid for. What to do: check RunningHub's call log before you send it again"
+        )
     elif ask.makes:
-        next_step = "It may have been created: check the list before you repeat the call"
+        next_step = "It may have been created. What to do: check the list before you repeat the call"
     return ResponseLost(f"{ask.doing}: {what}. {next_step}.", what=what)
 
 
@@ -186,7 +188,7 @@ def submitted(answer: ApiResponse, ask: RequestInfo) -> TaskView:
 
 
 def parse_query(answer: ApiResponse, ask: RequestInfo, *, task_id: str) -> TaskView:
-    """Reads the response to a query."""
+    """Reads the response to a query; raises an error if it has no state of this task."""
     task = answer.task
     named = read_task_id(task)
     if named and named != task_id:

@@ -121,7 +121,7 @@ class Session:
     async def resent(
         self, client: httpx.AsyncClient, request: httpx.Request, ask: RequestInfo, *, auth: bool = True
     ) -> ApiResponse:
-        """Sends a request that may be repeated, with a limit on concurrent requests; one with a file may take long."""
+        """Sends a request that may be repeated, with a limit on concurrent requests; an upload has no time limit."""
         request.extensions[RESEND] = True
         is_file = client is self.pools.uploads
 
@@ -201,7 +201,8 @@ def json_bytes(body: Mapping[str, object], ask: RequestInfo) -> bytes:
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{ask.doing}: a parameter cannot be written as JSON ({error}). Nothing was sent.") from error
+        message = f"{ask.doing}: a parameter cannot be written as JSON ({error}). Nothing was sent."
+        raise InputError(f"{message} What to do: pass text, numbers, lists or mappings.") from error
 
 
 def usable_id(value: str, *, of: str) -> str:
@@ -222,7 +223,8 @@ def usable_page(number: int, size: int, *, largest: int) -> None:
     """Raises `InputError` for a page number or size that is not valid."""
     if number < 1 or not 1 <= size <= largest:
         raise InputError(
-            f"Page {number} of {size} items is not valid: page numbers start at 1, and a page has 1 to {largest} items."
+            f"Page {number} of {size} items is not valid: page numbers start at 1, and a page has "
+            f"1 to {largest} items. Nothing was sent."
         )
 
 

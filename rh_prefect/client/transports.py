@@ -96,7 +96,7 @@ async def _let_go(response: httpx.Response) -> float:
 
 
 class EnvironmentTransport(HiddenAddressTransport):
-    """Sends through the proxy in the environment; httpx does this only without an explicit transport."""
+    """Sends through the proxy that the environment names; httpx does this only without an explicit transport."""
 
     def __init__(self, limits: httpx.Limits, *, direct: DirectTransport = httpx.AsyncHTTPTransport) -> None:
         self._limits = limits
@@ -166,7 +166,7 @@ class SendTrace:
         """Converts an exception of `FOREIGN`; without evidence, it assumes that the request may have arrived."""
         what = f"{_NAMES.get(type(error), 'the connection failed')}{_words(error)}"
         if not self._sent and (self._connecting or isinstance(error, _UNSENT_ERRORS)):
-            advice = "Check the network, the proxy and the base URL; it is safe to send it again"
+            advice = "What to do: check the network, the proxy and the base URL; it is safe to send the request again"
             return ConnectFailed(f"{ask.doing}: the request never left this machine: {what}. {advice}.", what=what)
         return no_answer(ask, what)
 
@@ -209,11 +209,11 @@ class Bearer(httpx.Auth):
         self._key = key
 
     def sign(self, request: httpx.Request) -> None:
-        """Adds the header."""
+        """Adds the `Authorization` header."""
         request.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Adds the header; see `httpx.Auth`."""
+        """Adds the `Authorization` header; see `httpx.Auth`."""
         self.sign(request)
         yield request
 

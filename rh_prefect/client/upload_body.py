@@ -21,7 +21,7 @@ CHUNK: Final = 1024 * 1024
 class RawBody(httpx.AsyncByteStream):
     """The unchanged content of a file, of known length, that can be sent more than once.
 
-    httpx reads 64 KiB at a time on the event loop; this class reads MiB in a thread.
+    httpx reads 64 KiB at a time on the event loop; this class reads 1 MiB at a time in a thread.
     """
 
     def __init__(self, path: Path, *, mime: str = "application/octet-stream") -> None:
@@ -68,8 +68,8 @@ class RawBody(httpx.AsyncByteStream):
 class FileBody(RawBody):
     """A multipart form with one file.
 
-    `name` is converted to plain ASCII, since not every server accepts other characters. `field` is the file's field and
-    `fields` are the others; `secrets` are further fields whose values are inserted when the body is sent.
+    `name` is converted to plain ASCII, since not every server accepts other characters. `field` is the form field of
+    the file, `fields` are the other form fields, and `secrets` those whose values are inserted when the body is sent.
     """
 
     def __init__(
@@ -111,5 +111,5 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "Check the path and its permissions"
+        advice = "What to do: check the path and its permissions"
         raise MediaError(f"{path}: cannot be read ({error.strerror or error}). {advice}.") from error

@@ -49,7 +49,7 @@ class QueueStatus(Value):
 
 
 class PricePreview(Value):
-    """The price of a request."""
+    """The price of a request; `free` if this call costs nothing."""
 
     amount: Decimal
     currency: OptionalText
@@ -128,11 +128,11 @@ class Resource(Value):
 
 
 class ResourcePage(Page[Resource]):
-    """A page of the library."""
+    """A page of the model library."""
 
 
 def read_resource_page(data: dict[str, object], *, number: int) -> Page[Resource]:
-    """Reads a page of the library."""
+    """Reads a page of the model library (`/openapi/v2/resource/list`)."""
     items = [_read_resource(row) for row in rows(data.get("records")) if isinstance(row, dict)]
     return ResourcePage.read(data, number=count(data.get("current")) or number, items=items)
 

@@ -104,7 +104,7 @@ class StyleLora(Value):
 class Style(Value):
     """One style of quick create's library.
 
-    `key` is the input that it is for; the words of `trigger` in a prompt activate it.
+    `key` is the input that the style is for; the words of `trigger` in a prompt activate it.
     """
 
     style_id: Text = wire("id")

@@ -98,7 +98,7 @@ class Usage(Value):
 
     @property
     def total(self) -> Decimal | None:
-        """The total amount of money, or None if no money was used; a workflow with paid nodes uses both kinds."""
+        """The sum of `money` and `third_party_money`, None if neither was used; a graph with paid nodes uses both."""
         parts = [part for part in (self.money, self.third_party_money) if part is not None]
         return sum(parts, Decimal(0)) if parts else None
 
@@ -125,12 +125,12 @@ class TaskView(Value):
     """The state of a task as RunningHub reported it at one moment.
 
     Attributes:
-        task_id: All digits of the id.
+        task_id: RunningHub's id, with all its digits.
         status: One of a closed set; an undocumented status is read as RUNNING.
         code: RunningHub's code, empty without an error.
         reason: RunningHub's message for the code.
         outputs: All results; empty until the end, and sometimes for some seconds longer.
-        usage: What it cost so far.
+        usage: What the task has cost so far.
         failure: The failing node, if RunningHub names one.
         node_errors: The fault of each refused node of a workflow; such a task fails, or only a part of it runs.
         progress_url: The address of a running workflow's progress. It contains a secret of the account, and is in no
