@@ -9,7 +9,7 @@ from rh_prefect.catalog.model import Model, Rule, text_of
 
 
 def problems(model: Model, values: Mapping[str, object], *, unchecked: Collection[str] = ()) -> list[str]:
-    """Returns a clause for each rule that an input (by wire keys) breaks; rules ignore `unchecked` names."""
+    """Returns a clause for each rule that an input (by wire keys) breaks; no rule about an `unchecked` name applies."""
     applied = (rule for rule in model.rules if not {_name(model, key) for key in _keys(rule)} & {*unchecked})
     found = (_problem(model, rule, values) for rule in applied)
     return [problem for problem in found if problem]
@@ -26,7 +26,7 @@ def notices(model: Model, values: Mapping[str, object]) -> list[str]:
 
 
 def complete(model: Model, values: dict[str, object]) -> None:
-    """Adds defaults that become necessary, and removes parameters whose required companion is missing.
+    """Adds the defaults that a rule requires, and removes the parameters that a rule does not allow in this input.
 
     Changes `values` in place; they must have passed `problems`.
     """

@@ -53,8 +53,10 @@ def checked(raw: Mapping[str, Any]) -> Model:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    if not model.name or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", model.endpoint):
-        raise InputError(f"{model.endpoint!r} is not a valid endpoint, or the model has no name")
+    if not model.name:
+        raise InputError(f"the model of {model.endpoint!r} has no name")
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", model.endpoint):
+        raise InputError(f"{model.endpoint!r} is not a valid endpoint")
     if is_api_path(model.endpoint):
         raise InputError(f"{model.endpoint!r} is an API call of RunningHub, not a model")
     if model.price is not None and model.price.least < LEAST_PRICE:

@@ -176,8 +176,8 @@ def _files(params: Iterable[Raw]) -> list[list[Any]]:
 def _keep_param(before: Raw, now: Raw, shown: str, flaws: list[str]) -> Raw:
     if _nature(before) != _nature(now):
         flaws.append(
-            f"{shown}: its type was {before['type']} and is not changed to {now['type']}, which would make another "
-            "request of it"
+            f"{shown}: its type was {before['type']} and is not changed to {now['type']}, because calls "
+            "with another type would be new requests and be paid for again"
         )
         now = {key: value for key, value in before.items() if key != "required"} | (
             {"required": True} if now.get("required") else {}

@@ -64,7 +64,7 @@ class InputBase(BaseModel):
         if not hasattr(type(self), "entry"):
             raise InvalidInput(
                 f"{type(self).__name__} is the base of all inputs. "
-                "Use a model's own class, as in models.ZImageTurbo(prompt=...)."
+                "What to do: use a model's own class, as in models.ZImageTurbo(prompt=...)."
             )
         try:
             super().__init__(**params)
@@ -254,7 +254,7 @@ def _by_name(entry: Model, unchecked: Any, values: dict[str, Any]) -> _Unchecked
 
 
 def _own(entry: Model, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Removes the model's name from the data; three models also have a parameter named `model`."""
+    """Removes `model` if it names this model. Another value is a `ValueError`, unless `model` is also a parameter."""
     named = data.get("model")
     if not isinstance(named, str):
         return {name: value for name, value in data.items() if name != "model" or value is not None}

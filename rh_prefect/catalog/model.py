@@ -31,7 +31,7 @@ _PYDANTIC = {
 
 _OF_MODULE = {"Any", "CustomInput", "Decimal", "FileValue", "InputBase", "InputError", "Mapping", "MediaInput", "Model"}
 _OF_MODULE |= {"ModelInput", "RLock"}
-"""What `rh_prefect.models` holds besides the classes of the models."""
+"""Names in `rh_prefect.models` other than those of the models' classes; no class may have one of them."""
 
 RUN_OPTIONS = (
     "take",
@@ -104,7 +104,7 @@ def is_api_path(path: str) -> bool:
 
 
 LEAST_PRICE = Decimal("0.0001")
-"""Listed amounts below it are errors of the list."""
+"""Amounts below this one in a list of prices are errors of the list."""
 
 PLACEHOLDER = Decimal(9999)
 """Amounts from here on are placeholders: RunningHub's price files show 0 or 9999 for a missing price."""
@@ -368,7 +368,7 @@ class Model(_ParamIndex):
         return found
 
     def hint(self, name: str) -> str:
-        """Returns a clause that lists the known parameters with names similar to an unknown one."""
+        """Returns a clause with the parameters whose names are similar to an unknown one; or with all of them."""
         from difflib import get_close_matches  # only a wrong name needs it
 
         names = [param.name for param in self.params]
@@ -410,7 +410,7 @@ def _param_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def form_of(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a parameter's `Form` for the slim file: only those that differ from the parameter."""
+    """Returns all fields of a parameter's `Form`, from the data of the parameter in the slim file."""
     return {"key": raw["key"], "type": raw["type"], "multiple": raw.get("multiple", False), **raw.get("frozen", {})}
 
 

@@ -9,7 +9,7 @@ from rh_prefect.catalog.model import Model, Price, PriceTable, text_of
 
 
 def estimate(model: Model, payload: Mapping[str, object], *, seconds: float | None = None) -> Price | None:
-    """Estimates the cost of a call.
+    """Estimates the cost of a call; returns None if the catalogue cannot say it.
 
     `payload` is the request as it will be sent, by wire keys; omitted parameters have their defaults. `seconds` is
     the length of the input, for models that are priced by it (upscalers, motion control, lip sync).
@@ -33,7 +33,7 @@ def _unit_price(table: PriceTable, model: Model, payload: Mapping[str, object]) 
 
 
 def _units(table: PriceTable, model: Model, payload: Mapping[str, object], seconds: float | None) -> Decimal | None:
-    """Returns the number of units of a call."""
+    """Returns the number of units of a call; None if the parameters do not determine it."""
     value = _value(model, payload, table.per) if table.per else seconds
     match table.unit:
         case "call":

@@ -57,7 +57,7 @@ TELLS: dict[ListFormat, frozenset[str]] = {
     "registry": frozenset((*_BOTH, "step", "accept")),
     "capabilities": frozenset(_BOTH),
 }
-"""The facts about a parameter that a list of each format can state: an omitted one is false, others are unknown."""
+"""The facts about a parameter that a list of each format states: if one is omitted, it is false; others are unknown."""
 
 _NAMES = {
     "fieldKey": "key",
@@ -85,10 +85,10 @@ class PublicList:
     prices: dict[str, Raw | None] = field(default_factory=dict)
     flaws: list[str] = field(default_factory=list)
     marked: set[str] = field(default_factory=set)
-    """Endpoints that only marked entries name; an unmarked entry has priority."""
+    """Endpoints that so far only entries marked as deprecated name; an unmarked entry has priority."""
 
     def takes(self, endpoint: str, literal: str, known: Collection[str]) -> bool:
-        """Returns whether an entry is used: the first one for an endpoint, or the first unmarked one."""
+        """Returns whether an entry is used: the first one for an endpoint, or the first without a mark."""
         is_marked = endpoint != literal
         if endpoint in known and (is_marked or endpoint not in self.marked):
             return False

@@ -24,7 +24,7 @@ _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(?:\+\d+)?")
 def models() -> tuple[Model, ...]:
     """Returns every model, in the order of their names; the file is read once, at the first call.
 
-    It is the package's own file, or the one that `rh-prefect models refresh` has created for this user.
+    The file is the package's own, or the one that `rh-prefect models refresh` has created for this user.
     """
     return tuple(_model(position) for position in range(len(_raws())))
 
@@ -138,7 +138,7 @@ def is_known(endpoint: str) -> bool:
 
 
 def get(name: str) -> Model:
-    """Finds one model."""
+    """Returns the model with a name, in any spelling; raises `UnknownModelError` if there is none."""
     plain = name.strip().strip("/")
     position = _index().get(plain, _index().get(plain.lower()))
     if position is not None:
@@ -146,7 +146,7 @@ def get(name: str) -> Model:
     near = nearest(name)
     raise UnknownModelError(
         f"Model {name!r} does not exist. The nearest are {', '.join(near)}. "
-        "`rh-prefect models search WORDS` finds one by what it does.",
+        "What to do: use one of these names, or find a model by what it does: `rh-prefect models search WORDS`.",
         nearest=near,
     )
 

@@ -33,7 +33,7 @@ class Tag:
     near: tuple[str, ...] = ()  # tags of the models that are the next best matches
 
     def is_of(self, model: Model, text: str) -> bool:
-        """Returns whether a model has the tag; `text` is its name and endpoint as `spelled`."""
+        """Returns whether a model has the tag; `text` is what `spelled` returns for its name and endpoint."""
         if (self.makes and model.output not in self.makes) or _any_in(self.but, text):
             return False
         return _any_in(self.named, text) or (self._is_hinted(model) and self._fits_files(model))

@@ -55,7 +55,7 @@ def complaint(model: Model, problems: list[str]) -> str:
 
 
 def validate(model: Model, params: Mapping[str, object]) -> dict[str, object]:
-    """Checks an input and returns the request's parameters."""
+    """Checks an input, and returns the request's parameters; raises `InputError` if the input is not valid."""
     return _filled(model, _valid(model, params))
 
 
@@ -68,7 +68,7 @@ class Parameters:
 
 
 def read_parameters(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> Parameters:
-    """Checks an input as `validate` does; returns the given and the sent parameters. `unchecked` are sent as is."""
+    """Checks an input as `validate` does; returns the given and the sent parameters. `unchecked` ones are unchanged."""
     checked = _valid(model, params, unchecked)
     return Parameters(as_given(model, params, unchecked=unchecked), _filled(model, checked, unchecked))
 

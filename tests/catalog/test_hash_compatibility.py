@@ -224,7 +224,7 @@ def test_a_text_does_not_become_a_file_and_a_file_no_text() -> None:
     }
     image, prompt = keep_model(MODEL, later, flaws=flaws)["params"]
     assert (image["type"], prompt) == ("image", {"key": "prompt", "type": "string", "required": True})
-    assert [flaw.partition(", which")[0] for flaw in flaws] == [
+    assert [flaw.partition(", because")[0] for flaw in flaws] == [
         "acme/film: imageUrl: its type was image and is not changed to string",
         "acme/film: prompt: its type was string and is not changed to image",
     ]
