@@ -89,7 +89,7 @@ class MediaStorage(Block):
 
         Args:
             bucket: A saved or a new block.
-            signed_inputs: See the field.
+            signed_inputs: Whether RunningHub gets signed links to inputs in this storage, instead of uploads.
 
         Returns:
             A block with a copy of the bucket's credentials; save it under a separate name.

@@ -138,7 +138,7 @@ class RunningHubGraphJob(RunningHubJob, ABC):
         self._request({})
 
     def _values(self, overrides: Mapping[str, Any], **values: str) -> dict[str, Any]:
-        """Adds the fields of an input that the block has under the same names, overridden."""
+        """Returns the fields of the input: `values`, the block's fields of the same names, and the overrides."""
         shared = set(WorkflowInput.model_fields) & set(type(self).model_fields)
         saved = {name: getattr(self, name) for name in shared}
         return {**values, **saved, **overrides, "nodes": {**self.nodes, **overrides.get("nodes", {})}}

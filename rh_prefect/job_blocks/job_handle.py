@@ -42,7 +42,7 @@ _going: set[asyncio.Task[Any]] = set()
 
 
 def background(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Starts a task without a waiting caller; its observer reports a failure."""
+    """Starts a task that no caller waits for. The observer of its job reports a failure."""
     task = asyncio.ensure_future(coroutine)
     _going.add(task)
     task.add_done_callback(_over)
@@ -121,7 +121,7 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
     if not is_task_id(task_id):
         raise InputError(
             f"{task_id!r} is not a task id: RunningHub's ids have only digits, and an id of ComfyUI has "
-            "its machine as a prefix, as in proxy.PROMPT_ID. Nothing was sent."
+            "its machine as a prefix, as in proxy.PROMPT_ID. Nothing was sent. What to do: copy the whole id."
         )
     shared = await load_pool_context(credentials)
     store = await load_storage(storage)
@@ -172,7 +172,7 @@ def _intent(
     storage: str | None,
     label: str | None,
 ) -> Intent:
-    """Returns the record for an attached task; its id replaces the unknown request."""
+    """Returns the record for an attached task; the task's id stands for the unknown request."""
     site, payload = paid_on.provider.site, {"taskId": task_id}
     return Intent(
         owner=current_owner(),
@@ -206,7 +206,7 @@ class RunningHubJobRun(JobRun[Result]):
     def __init__(
         self, task_id: str, job: str, records: JobRecords, runner: WorkRunner, work: Callable[[], asyncio.Task[Result]]
     ) -> None:
-        """Use a block's `trigger`, or `attach`; `work` returns the task that waits and downloads."""
+        """Use a block's `trigger`, or `attach`, instead; `work` returns the asyncio task that waits and downloads."""
         self.task_id, self.job, self._records, self._runner, self._work = task_id, job, records, runner, work
 
     def __repr__(self) -> str:
@@ -216,7 +216,7 @@ class RunningHubJobRun(JobRun[Result]):
     def attach(
         task_id: str, *, credentials: str | None = None, storage: str | None = None, label: str | None = None
     ) -> RunningHubJobRun:
-        """Attaches to a task by its id, even if another client has started it; it pays for nothing.
+        """Attaches to a task by its id, even if another client has started it; this pays for nothing.
 
         `fetch_result` downloads its outputs into the storage, except for files that the storage already has.
 
@@ -243,8 +243,8 @@ class RunningHubJobRun(JobRun[Result]):
         """Waits until the task has ended and its outputs are in the storage.
 
         Raises:
-            JobFailed: The task failed; names the node and its exception.
-            JobCancelled: It was cancelled.
+            JobFailed: The task failed; the message names the node and its exception.
+            JobCancelled: The task was cancelled.
             RunningHubError: Everything else; see `rh_prefect.errors`.
         """
         LOOP.call_sync(self._result())
@@ -274,7 +274,7 @@ class RunningHubJobRun(JobRun[Result]):
         A task that has ended is not changed: the outputs of a successful one are still downloaded.
 
         Raises:
-            RunningHubError: It could not be cancelled; it may continue and cost money.
+            RunningHubError: The task could not be cancelled; it may continue and cost money.
         """
         LOOP.call_sync(self._cancel())
 

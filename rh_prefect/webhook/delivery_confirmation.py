@@ -1,4 +1,4 @@
-"""Verifies webhook deliveries: queries RunningHub, records the end, and publishes it.
+"""Verifies webhook deliveries: queries RunningHub, records the end of the task, and announces the end.
 
 A delivery only causes a query; an end is recorded only if RunningHub confirms it. So a lost, late, doubled or forged
 delivery changes only the time at which an end is detected, since a waiting job also polls.

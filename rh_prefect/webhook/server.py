@@ -71,7 +71,7 @@ async def _health(_: Request) -> Response:
 
 
 class _Unlogged:
-    """Hides the address from the server's access log."""
+    """Masks the path of each HTTP request, which contains the token, in the server's access log."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -92,7 +92,7 @@ class _Refused(Exception):
 
 
 class _Receiver:
-    """The handler of deliveries."""
+    """Checks the token and the body of each request, and passes the delivery to the `Confirmer`."""
 
     def __init__(self, token: SecretStr, confirmer: Confirmer, resumer: SuspendedRunResumer) -> None:
         self._token = token.get_secret_value().encode()
@@ -156,7 +156,7 @@ async def _body(request: Request) -> bytes:
 
 
 HEAD_SECONDS: Final = 10.0
-"""Maximum seconds for receiving the head of a request, from the connection or the previous answer on."""
+"""Maximum seconds for receiving the head of a request, since the connection or the previous answer."""
 
 MOST_WAITING: Final = 500
 """Maximum number of connections without a request; a further one closes the oldest of them."""
@@ -165,8 +165,8 @@ MOST_WAITING: Final = 500
 class BoundedProtocol(H11Protocol):
     """HTTP/1.1 with a limit on the time and the number of connections without a request.
 
-    uvicorn limits only the time between two requests. If there are many connections, even idle ones, it refuses
-    requests. So a few hundred idle connections would block the receiver.
+    uvicorn limits only the time between two requests. If there are many connections, even idle ones, uvicorn
+    refuses requests. So a few hundred idle connections would block the receiver.
     """
 
     head_seconds = HEAD_SECONDS
