@@ -127,5 +127,6 @@ async def _record(work: Work, submit: Submit, end: End) -> End:
         return await work.records.end(submit.n, end)
     except JournalError as error:
         # A later run can query the ticket again; the files are downloaded first, since their links expire.
-        _log.warning("%s: the end of task %s could not be recorded: %s", work.job, end.task_id, error)
+        message = "%s: the end of task %s could not be recorded, so a later run queries the task again: %s"
+        _log.warning(message, work.job, end.task_id, error)
         return end

@@ -159,7 +159,7 @@ class Steps:
             spool.drop(*self._name, n, intent.token)
         except OSError as error:
             _log.warning(
-                "%s: the journal already contains the task id that is still in %s: %s",
+                "%s: the task id in %s could not be deleted, although the journal contains it: %s",
                 self.work.job,
                 spool.folder,
                 error,
@@ -228,7 +228,7 @@ class Steps:
                 await self.prepare()
 
     async def _leave_account(self, error: ApiError) -> None:
-        """Excludes the account that refused an upload or a price request; raises if no other may take the job."""
+        """Excludes the account that refused an upload or a price request; raises `error` if no other is left."""
         has_slot = self._lease.has_slot
         self._lease.release()
         if not await self.switch_account(Answer.of(error)):
@@ -325,7 +325,8 @@ class Steps:
             await self.work.services.spool.save(Spooled(*self._name, n, intent.token, answer))
         except OSError as error:
             # The ticket is recorded in the journal even if the local disk is full.
-            _log.error("%s: task %s cannot be recorded on this machine: %s", self.work.job, answer.task_id, error)
+            message = "%s: task %s cannot be recorded on this machine, only in the journal: %s"
+            _log.error(message, self.work.job, answer.task_id, error)
 
     async def record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
         """Records answer n, and returns the valid submission: another process may have recorded it as unknown."""

@@ -87,7 +87,7 @@ class Options:
             )
         if not is_text(self.label):
             raise InputError(
-                f"The label {self.label!a} cannot be written as UTF-8. Nothing was sent. What to do: use another."
+                f"The label {self.label!a} cannot be written as UTF-8. Nothing was sent. What to do: use another label."
             )
 
     def _check_numbers(self) -> None:
@@ -103,13 +103,13 @@ class Options:
             )
         if self.deadline is not None and not (_is_number(self.deadline) and self.deadline > 0):
             raise InputError(
-                f"`deadline` is a number of seconds to wait, more than 0, not {self.deadline!r}. Nothing was sent; "
-                "omit it to wait without a limit."
+                f"`deadline` is a number of seconds to wait, more than 0, not {self.deadline!r}. Nothing was sent. "
+                "What to do: omit it to wait without a limit."
             )
         if self.budget is not None and not (_is_number(self.budget) and self.budget >= 0):
             raise InputError(
-                f"`budget` is an amount of money, 0 or more, not {self.budget!r}. Nothing was sent; "
-                "omit it for no limit."
+                f"`budget` is an amount of money, 0 or more, not {self.budget!r}. Nothing was sent. "
+                "What to do: omit it for no limit."
             )
 
 

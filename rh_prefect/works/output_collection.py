@@ -81,7 +81,7 @@ class Delivery:
         return done
 
     async def adopt(self, work: Work) -> ResultRecord | None:
-        """Records the newest stored result of an equal request as the result of this work; None if there is none."""
+        """Records the newest stored result of an equal request as this work's; returns the record, or None."""
         found = await asyncio.to_thread(stored_result.find_equal, work.store, work.request, take=work.policy.take)
         if found is None:
             return None
@@ -177,7 +177,7 @@ class Delivery:
             return None if is_first else await work.records.read_result(self.shape)
         except JournalError as error:
             # A later call finds the stored result and its files, and records the result then.
-            _log.warning("%s: the result of task %s could not be recorded: %s", work.job, record.task_id, error)
+            _log.warning("%s: the result of task %s is not recorded yet: %s", work.job, record.task_id, error)
             return None
 
     def _notify(self, work: Work, done: Delivered, *, is_found: bool = False) -> None:

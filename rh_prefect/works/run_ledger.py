@@ -1,4 +1,4 @@
-"""A flow run's notes about the works that it has paid for or waited for; its budget is computed from them.
+"""A flow run's notes about the works that it has paid for or waited for, from which its budget is computed.
 
 | note                             | written                                                                    |
 |----------------------------------|----------------------------------------------------------------------------|
@@ -58,14 +58,14 @@ Claim = tuple[str, int]
 
 
 class RecordsLocation(Record):
-    """Records where the records of a run's works are; another process that cancels the run needs this."""
+    """The record of where a run's works have their records; another process needs it to cancel the run."""
 
     url: str  # The URL of the location
     storage: str | None = None  # Name of the storage block whose options open it; None for RH_STORAGE_OPTIONS
 
 
 async def note_location(run: Journal, location: RecordsLocation) -> None:
-    """Records the location of the works that a flow run shares with other runs; it is the same for all attempts."""
+    """Records the location of the works that a flow run shares with other runs; all its attempts use the same."""
     if await run.create(_PLACE, location.model_dump(mode="json")):
         return
     first = await read_location(run)

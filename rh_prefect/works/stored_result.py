@@ -140,7 +140,7 @@ def whole(store: MediaStore, record: ResultRecord) -> ResultRecord | None:
 
 
 def copy_from_its_place(store: MediaStore, record: ResultRecord) -> ResultRecord | None:
-    """Copies a result and its stored result into a store, from the storage that it names.
+    """Copies a result and its stored result into a store, from the storage that the result names.
 
     Returns the descriptions of its files; None if a file is not complete there, or cannot be read with the options of
     the store.

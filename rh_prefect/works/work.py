@@ -42,7 +42,7 @@ class Callback:
     token: SecretStr  # The secret part
 
     def address(self, scope: str, key: str, n: int) -> str:
-        """Returns the webhook address of one submission; it contains the job's journal and name."""
+        """Returns the webhook address of one submission, which contains the secret and the submission's name."""
         return f"{self.url}/hook/{self.token.get_secret_value()}/{scope}/{key}/{n}"
 
     def hide(self, text: str) -> str:
@@ -168,7 +168,7 @@ class Work:
             return not journal.is_absent(key, max_age=max_age) and await journal.read(key) is not None
         except JournalError as error:
             # Before a claim the journal is read again; after a ticket, the task can be cancelled later.
-            _log.warning("%s: could not check whether the run was cancelled: %s", self.job, error)
+            _log.warning("%s: could not check whether the run was cancelled, so the job continues: %s", self.job, error)
             return False
 
     def notify(

@@ -19,13 +19,13 @@ MAX_COUNT_AGE = 5.0
 """Maximum age in seconds of a count of `queue/status` that is used."""
 
 MAX_COUNT_AGE_IF_FULL = 1.0
-"""The same maximum while jobs wait for slots of other programs: only a count shows that their tasks have ended."""
+"""Maximum age while jobs wait for slots of other programs: only a count shows that the programs' tasks have ended."""
 
 MAX_SUBMITS = 20
-"""Maximum number of concurrent submissions: if RunningHub refuses one, no more than these were sent."""
+"""Maximum number of concurrent submissions: after a refusal, no further one is sent, so at most these are refused."""
 
 MAX_SUBMITS_ALONE = 50
-"""The same maximum if no other program uses the account: its count then shows the exact number of free slots."""
+"""Maximum number if no other program uses the account: its count then shows the exact number of free slots."""
 
 LONGEST_PAUSE_WITH_ROOM = 5.0
 """Maximum pause in seconds after refusals while the account's count shows free slots."""

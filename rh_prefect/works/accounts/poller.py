@@ -35,7 +35,7 @@ GOLDEN_RATIO = 0.618
 """Multiples of this number modulo 1 are evenly spread, for any count of them."""
 
 OVERDUE_POLLS_PER_GAP = 4
-"""Maximum number of polls per shortest gap for a task that runs longer than recent ones: it can end at any moment."""
+"""Maximum number of polls per shortest gap for a task that runs longer than recent tasks: it can end any moment."""
 
 OVERDUE_FRACTION = 0.25
 """Gap between polls of an overdue task, as a fraction of the time for which it is overdue."""
@@ -175,7 +175,7 @@ class DurationHistory:
     def estimate(self, age: float) -> float | None:
         """Estimates the age at which a running task of this age ends.
 
-        It is the median of the longer durations, times `MARGIN`; None if there are fewer than `MIN_DURATIONS`.
+        The estimate is the median of the longer durations times `MARGIN`; None if fewer than `MIN_DURATIONS` exist.
         """
         first = bisect_right(self._sorted, age)
         longer = len(self._sorted) - first

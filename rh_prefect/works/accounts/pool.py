@@ -41,7 +41,7 @@ _CURRENCY_SECONDS = 60.0
 
 
 async def unknown_account(intent: Intent) -> Account:
-    """Raises an error, because the account in a record is not among the configured ones."""
+    """Raises `ConfigError`: the account that a record names is not configured here."""
     raise ConfigError(
         f"the task was paid for on account {intent.account_words}, which is not configured here. What to "
         "do: run again with its key."
@@ -66,7 +66,7 @@ class Pool:
 
     @property
     def site(self) -> str:
-        """RunningHub's host."""
+        """The host name of RunningHub's site, which is the same for all accounts of the pool."""
         return self.accounts[0].provider.site
 
     @property
@@ -75,7 +75,7 @@ class Pool:
         return len(self.accounts) == 1
 
     def provider(self, endpoint: str) -> RunningHub:
-        """Returns the provider of an endpoint, which starts and lists its tasks; it is the same for all accounts."""
+        """Returns the first account's provider for an endpoint; all accounts start and list its tasks alike."""
         return self.accounts[0].provider.at(endpoint)
 
     def exclusions(self, scope: Scope) -> Exclusions:
@@ -113,7 +113,7 @@ class Pool:
         return next(iter(both or named or with_block), None) or await self.find(intent)
 
     async def find_owner(self, task_id: str) -> Account:
-        """Queries the accounts, and returns the one that has a task."""
+        """Queries the accounts, and returns the account that has a task; raises an error if none has it."""
         errors: list[RunningHubError] = []
         for account in self.accounts:
             try:

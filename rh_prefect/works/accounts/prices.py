@@ -50,7 +50,7 @@ class Prices:
         return Money(price.amount, price.currency or currency) if is_comparable else None
 
     async def listed(self, price: Money | None) -> Money | None:
-        """Returns the catalogue's price; None if there is none, or the account's currency is another one or unknown."""
+        """Returns the catalogue's price; None without a price, or if the account's currency differs or is not known."""
         await self.currency()
         return self.guess(price) if self._reported else None
 

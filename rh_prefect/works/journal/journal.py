@@ -197,7 +197,7 @@ async def run_together(waiting: deque[partial[Coroutine[Any, Any, T]]], *, at_on
 
 
 class FolderJournal(Journal):
-    """A journal on fsspec: one folder a job, one small JSON file a record.
+    """A journal on fsspec: one folder for each job, one small JSON file for each record.
 
     On a local disk a record has the mode of any new file, as the outputs beside it. It appears completely or not at
     all, and survives a power failure: it is written to a temporary file, flushed to the disk, and then linked to its

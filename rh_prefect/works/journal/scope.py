@@ -67,7 +67,7 @@ class _Call:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the call is being cancelled; its caller may continue before it has ended."""
+        """Whether the call is being cancelled; its caller may continue before the call has ended."""
         return self.task is not None and self.task.cancelling() > 0
 
 
@@ -119,7 +119,7 @@ class Calls:
         may_repeat: bool = False,
         task: asyncio.Task[Any] | None = None,
     ) -> Iterator[None]:
-        """Registers a call for a `with` block, and after it if it succeeds; raises `EqualRequest` for a second call."""
+        """Registers a call for a `with` block, or for good if it succeeds; raises `EqualRequest` for a second call."""
         calls = self._calls.setdefault(work, [])
         before = next((call for call in calls if is_repeat(chain, call.chain)), None)
         if before is None and not (may_repeat or all(call.is_cancelled for call in calls)):

@@ -36,7 +36,7 @@ class Spooled:
 
     @property
     def submission(self) -> tuple[str, str, int, str]:
-        """Identifies the submission."""
+        """The scope, key, number and token, which identify the submission."""
         return self.scope, self.key, self.n, self.token
 
 
@@ -100,7 +100,8 @@ def _read(path: Path) -> Spooled | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         # Without the ticket the job is still safe: its intent stays open in the journal, then unknown.
-        _log.error("%s may contain the id of a paid task but cannot be read: %s. What to do: check it.", path, error)
+        message = "%s may contain the id of a paid task, but cannot be read: %s. What to do: check the file."
+        _log.error(message, path, error)
         return None
 
 

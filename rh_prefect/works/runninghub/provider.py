@@ -78,7 +78,7 @@ class RunningHub:
         return status.limit, status.running + status.queued
 
     async def currency(self, *, pace_seconds: float | None = None) -> str | None:
-        """Returns the wallet's currency."""
+        """Returns the currency of the account's wallet; None if RunningHub does not report it."""
         return (await self.client.account(pace_seconds=pace_seconds)).currency
 
     async def upload(self, path: Path, *, name: str, mime: str) -> Upload:
