@@ -62,7 +62,7 @@ class Page:
 
     @classmethod
     def of(cls, flow: Flow[..., Any], flow_run_id: UUID, *, replaces_before: datetime | None = None) -> Page:
-        """Returns the page of a flow's run."""
+        """Returns the page of a flow run, whose artifact keys begin with the flow's name."""
         is_pipeline = hasattr(flow.fn, _OF_PIPELINE)
         return cls(flow.name, flow_run_id, is_pipeline=is_pipeline, replaces_before=replaces_before)
 

@@ -144,7 +144,7 @@ class SharedTasks(Generic[K, V]):
 
 
 class NamedLocks:
-    """Locks by name; an unused lock takes no memory."""
+    """Locks for asyncio tasks, by name; a lock that no caller uses takes no memory."""
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

@@ -257,7 +257,7 @@ class RequestRejected(ApiError):
 
 
 class ModerationError(ApiError):
-    """The content check refused the prompt or a file."""
+    """RunningHub's content check refused the prompt or a file."""
 
 
 class KeyRejected(ApiError):
@@ -368,7 +368,7 @@ class OutputsExpired(JobError):
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One row of RunningHub's error reference."""
+    """One row of RunningHub's error reference: how this package treats one of RunningHub's codes."""
 
     error: type[ApiError]  # The class that is raised
     meaning: str  # What the code says, in one clause

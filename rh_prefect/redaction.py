@@ -178,7 +178,7 @@ class HiddenAddressTransport(httpx.AsyncBaseTransport):
         return response
 
     async def aclose(self) -> None:
-        """Closes the inner transport."""
+        """Closes the transport that sends the requests."""
         await self._inner.aclose()
 
 

@@ -58,7 +58,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Rows of a table, a folder or a list."""
+    """Where rows come from (a table, a folder or a list), and the function that reads them."""
 
     name: str  # Where they are from, for people
     identity: str  # Identifies a location, even after its content has changed; identifies a list by its content
