@@ -15,7 +15,7 @@ _PARAMETER_SHOWN = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One output of a job or an edit."""
+    """One output of a job or an edit, or one failed step, with everything that a page shows about it."""
 
     model: str  # The model's name, or the edit's
     request: str  # Hash of the request, equal for all its takes; of an edit, its recipe; on a run's page, its step

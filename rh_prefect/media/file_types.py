@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, TypeAlias
 
 Kind = Literal["image", "video", "audio", "3d", "text", "other"]
-"""The kind of a file, from its content."""
+"""The kind of a file, by its content; `other` for archives, PDFs and unknown types."""
 
 HEAD = 4096
 """Number of bytes that are sufficient to identify a file type."""
@@ -341,7 +341,7 @@ def _id3(head: bytes) -> int | None:
 
 
 def _frame_length(head: bytes) -> int | None:
-    """Returns the length of an MP3 frame in bytes, from its header."""
+    """Returns the length of an MP3 frame in bytes, by the frame's header; None if there is no such header."""
     if _sniff_frames(head) is not MP3:
         return None
     version, rate = head[1] >> 3 & 0x03, head[2] >> 2 & 0x03

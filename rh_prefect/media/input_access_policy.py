@@ -257,7 +257,7 @@ class CheckedTransport(httpx.BaseTransport):
         return addresses
 
     def close(self) -> None:
-        """Closes every connection."""
+        """Closes the connections of the transport, direct ones and those by proxies."""
         for transport in (self._open, self._checked, *self._by_proxy.values()):
             transport.close()
 

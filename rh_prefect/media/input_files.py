@@ -31,7 +31,7 @@ Source = Media | str | os.PathLike[str]
 """The types of an input: a `Media`, a path, an fsspec URI or an http(s) URL."""
 
 CheckSize: TypeAlias = Callable[[int], None]
-"""Raises an error if a size in bytes is not allowed."""
+"""A function that raises an error if a size in bytes is not allowed."""
 
 READ_SECONDS = 1800.0
 """Maximum seconds for reading one input."""
@@ -171,7 +171,7 @@ def fetch(
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """Reads one file within a time limit."""
+    """One input to be read: where it is, how it is opened, and the limits for its size and its reading time."""
 
     source: Source
     options: Mapping[str, object]

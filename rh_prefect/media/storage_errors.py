@@ -161,7 +161,7 @@ def masked(text: str, options: Mapping[str, object] | None = None) -> str:
 
 
 def fault_of(error: Exception) -> Fault:
-    """Returns the kind of a third-party error."""
+    """Returns the cause of a third-party error and the advice for it; a general one for unknown errors."""
     for name in _names(error):
         if name in _BY_CLASS:
             return _BY_CLASS[name]
@@ -204,7 +204,7 @@ def _secrets(value: object, name: str = "") -> Iterator[str]:
 
 
 ErrorGuard = Callable[[], AbstractContextManager[None]]
-"""Creates a context that converts third-party errors."""
+"""A function that returns a context manager, which converts third-party errors of its `with` block."""
 
 _PIECE = 2**20
 

@@ -245,13 +245,13 @@ class MediaStore:
                 return None
 
     def modified(self, name: str) -> datetime:
-        """Returns the time of the last change of a file."""
+        """Returns when a file was last changed; raises `StoreError` if the file does not exist."""
         with self._at(name, "look at") as (fs, path):
             found: datetime = fs.modified(path)
             return found
 
     def digest(self, name: str) -> str:
-        """Reads a file, and returns its SHA-256."""
+        """Reads a whole file, and returns the SHA-256 of its content as hex digits."""
         with self.open(name) as reader:
             return Tally().drain(reader).digest.hexdigest()
 

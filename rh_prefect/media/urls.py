@@ -110,7 +110,7 @@ def without_user(url: str) -> str:
 
 
 def has_password(url: str) -> bool:
-    """Returns whether a URL contains a password."""
+    """Returns whether a URL contains a password before the `@` of its host."""
     return any(":" in found[0] for pattern in (_USER, _BROKEN_USER) for found in pattern.finditer(url))
 
 

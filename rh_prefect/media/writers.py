@@ -52,7 +52,7 @@ Writer: TypeAlias = "Callable[[AbstractFileSystem, str, BinaryIO, str], Tally]"
 
 
 def writer_for(protocol: str) -> Writer:
-    """Returns the writer for a kind of storage."""
+    """Returns the writer for a kind of storage, by fsspec's protocol name."""
     return {"file": to_folder, "s3": to_s3}.get(protocol, to_other)
 
 

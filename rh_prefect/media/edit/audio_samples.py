@@ -28,7 +28,7 @@ PIECE = 4096
 """Number of samples that are processed at a time."""
 
 Samples = NDArray[np.float32]
-"""Shape (2, n): left and right, full scale at 1."""
+"""Samples as an array of shape (2, n): row 0 is left, row 1 is right; the largest amplitude is 1."""
 
 Pieces = Generator[Samples, None, None]
 
@@ -75,7 +75,7 @@ def silence(samples: int) -> Samples:
 
 
 def endless_silence() -> Pieces:
-    """Returns silence without an end."""
+    """Yields silent pieces without an end."""
     while True:
         yield silence(PIECE)
 

@@ -24,7 +24,7 @@ from rh_prefect.media.edit.output import format_for, write_image
 from rh_prefect.media.edit.video_reader import frames_of, opened, picture_of, reading
 
 _BACKGROUND = (24, 24, 27)
-"""The colour behind transparent parts and between pictures."""
+"""The colour (RGB) behind transparent parts and between the pictures of a contact sheet."""
 
 _SIDES = (512, 384, 256, 192, 128, 96, 64)
 _SHARES = {"first": Fraction(0), "middle": Fraction(1, 2), "last": Fraction(1)}

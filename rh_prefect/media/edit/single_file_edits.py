@@ -30,7 +30,7 @@ Zoom: TypeAlias = Literal["none", "in", "out"]
 
 _STILL_RATE = Fraction(25)
 _LEAST_RATE = 10
-"""Minimum frames per second for a cut of exact length."""
+"""Minimum frames per second of a cut, so that its length is exact to a tenth of a second."""
 _ZOOM = 0.12
 _MARGIN = 0.03
 
@@ -142,7 +142,7 @@ def has_sound(video: Path) -> bool:
 
 
 def has_picture(path: Path) -> bool:
-    """Returns whether a video or sound has a picture track."""
+    """Returns whether a video or sound has a picture track; a cover picture does not count."""
     with opened(path) as file:
         return bool(pictures_of(file))
 

@@ -61,7 +61,7 @@ def subtitles(
 
 
 def cues_of(texts: Sequence[str], *, at: Sequence[float] | None, seconds: float | None) -> list[Cue]:
-    """Returns texts with their times; see `subtitles`."""
+    """Returns the subtitles of texts: each text with its start and its end; see `subtitles`."""
     for start in at or ():
         check_time("at", start)
     check_time("seconds", seconds)

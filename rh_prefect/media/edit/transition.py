@@ -26,7 +26,7 @@ LONGEST = 5.0
 """Maximum seconds of a transition, because all frames of a transition are in memory."""
 
 _BLACK = (16, 128)
-"""Luma and chroma of black."""
+"""The values of luma and chroma of a black pixel in yuv420p."""
 
 
 def crossfaded(

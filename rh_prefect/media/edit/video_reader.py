@@ -64,7 +64,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def picture_of(file: InputContainer, path: Path) -> VideoStream:
-    """Returns the first video stream of a file."""
+    """Returns the first video stream of a file; raises `MediaError` if it has none, or is a still picture."""
     if file.format.name == "image2" or file.format.name.endswith("_pipe"):
         raise MediaError(f"The file {path} is a still picture. What to do: give a video.")
     for stream in pictures_of(file):
@@ -74,7 +74,7 @@ def picture_of(file: InputContainer, path: Path) -> VideoStream:
 
 
 def frames_of(file: InputContainer, stream: VideoStream, path: Path) -> Iterator[av.VideoFrame]:
-    """Decodes a stream from the file's current position."""
+    """Yields the frames of a stream from the file's current position on."""
     with reading(path):
         yield from file.decode(stream)
 
