@@ -84,11 +84,11 @@ class Records:
         return key in self._all
 
     def get(self, key: str) -> str | None:
-        """Returns one record, or None."""
+        """Returns the text of one record; None if the entries read so far do not contain it."""
         return self._all.get(key)
 
     def add(self, records: Mapping[str, str]) -> None:
-        """Adds the records of the next entry."""
+        """Adds the records of the next entry, except those whose keys exist already."""
         for key, text in records.items():
             if key not in self._all:
                 self._all[key] = text
@@ -109,7 +109,7 @@ class Records:
         return {key: self._all[key] for key in self._jobs.get(name, ())}
 
     def jobs(self) -> list[str]:
-        """Returns the keys of all jobs."""
+        """Returns the keys of all jobs that have a record, sorted."""
         return self._job_keys.copy()
 
     def names(self) -> list[str]:

@@ -37,7 +37,7 @@ class FlowRunInputs:
         self.patience = patience
 
     async def append(self, number: int, text: str) -> bool:
-        """Creates an entry; returns False if it exists."""
+        """Creates an entry with a number; returns False if an entry with this number exists."""
         name = _entry_name(number)
         try:
             await self._ask(f"write {name}", lambda api: api.create_flow_run_input(self._flow_run_id, name, text))
@@ -62,7 +62,7 @@ class FlowRunInputs:
         return found or page, first + _BLOCK - 1 in found
 
     async def entry(self, number: int) -> str | None:
-        """Reads one entry; None if it does not exist."""
+        """Reads one entry by its number, and returns its text; None if it does not exist."""
         name = _entry_name(number)
         try:
             return await self._ask(f"read {name}", lambda api: api.read_flow_run_input(self._flow_run_id, name))

@@ -37,7 +37,7 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class TaskCharge:
-    """The cost, or possible cost, of one task."""
+    """The cost, or the possible cost, of one task at RunningHub, with the names to which reports assign it."""
 
     run: str  # The scope of its job: a flow run's id, or a name
     model: str  # The model's name

@@ -34,7 +34,7 @@ from rh_prefect.prefect_api import ask
 
 RUN_AGAIN: Final = "Run a crashed run again"
 MARK_CRASHED: Final = "Mark runs without heartbeats as crashed"
-"""The names of the automations in deployments/automations.yaml."""
+"""The names of the two automations in deployments/automations.yaml whose work this module completes."""
 
 MARGIN: Final = timedelta(minutes=1)
 """Additional time before a reconciliation acts in place of an automation, so that they do not both act."""

@@ -64,7 +64,7 @@ class Finding:
         return self.done in _OPEN
 
     def row(self) -> dict[str, str]:
-        """The finding as one row of the dashboard's table."""
+        """Returns the finding as one row of the report's table: the cells by the names of the columns."""
         return {
             "flow run": f"{self.flow_run} ({self.state})",
             "job": self.model,

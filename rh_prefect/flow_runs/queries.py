@@ -35,7 +35,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 class FlowScope(Scope):
-    """The scope of a flow run."""
+    """The scope whose jobs belong to one flow run, with the journal of this run."""
 
     async def works(self) -> WorksJournal | None:
         """Opens the records of the works that the run shares with other runs; None if it has none."""
@@ -180,7 +180,7 @@ async def flow_name_of(flow_run: FlowRun) -> str:
 
 
 async def find_flow_runs(flow_run_filter: FlowRunFilter | None = None, *, sort: FlowRunSort) -> AsyncIterator[FlowRun]:
-    """Reads flow runs, page by page."""
+    """Yields the flow runs that a filter selects, and reads them page by page."""
     connection = await connect()
     offset, full = 0, True
     while full:

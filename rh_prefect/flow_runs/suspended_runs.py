@@ -218,7 +218,7 @@ class SuspendedRunResumer:
         LOOP.submit(self._begin())
 
     def notify(self) -> None:
-        """Records that a task has ended; call it on the loop thread."""
+        """Tells the monitor that a task has ended, so that it checks soon; call it on the loop thread."""
         self._end_event.set()
 
     async def close(self) -> None:

@@ -97,7 +97,7 @@ class SuspendGroup:
         return self._over.is_set()
 
     async def expect(self, members: int) -> None:
-        """Registers members of the group before they start."""
+        """Registers a number of members of the group, before they start."""
         self._busy += members
 
     async def end(self) -> None:

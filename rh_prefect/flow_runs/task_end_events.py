@@ -80,7 +80,7 @@ class Subscription:
             self._task = asyncio.ensure_future(self._listen())
 
     async def close(self) -> None:
-        """Ends the connection."""
+        """Ends the connection to Prefect; the listeners are not told of further ends."""
         if self._task is not None:
             await end_task(self._task)
 

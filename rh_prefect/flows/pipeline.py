@@ -236,7 +236,7 @@ async def run_in_flow(
 
 
 async def _surroundings(pipeline: files.Pipeline, options: RunOptions, scope: FlowScope) -> Surroundings:
-    """Returns the surroundings of a run in a flow run."""
+    """Returns the surroundings of a pipeline's run inside the flow run of a scope, and notes where its works are."""
     accounts, store, credentials, storage = await open_places(pipeline, options)
     # Without the notes of earlier attempts, their costs would not count in the budget.
     await LOOP.call(accounts.open(scope, store))

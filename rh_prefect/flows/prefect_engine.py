@@ -74,7 +74,7 @@ class PrefectEngine(StepEngine):
         return await LOOP.call(follow())
 
     async def expect(self, members: int) -> None:
-        """Registers members of the suspend group."""
+        """Registers a number of members of the suspend group, if there is a group."""
         if self._group is not None:
             await LOOP.call(self._group.expect(members))
 

@@ -81,7 +81,7 @@ def _text(tasks: Sequence[TaskCharge], title: str) -> str:
 
 
 def picture(found: Mapping[str, Sequence[tuple[str, Decimal]]], *, by: str, title: str) -> Image.Image:
-    """Draws sums as bars; see `spend_sums.bars`."""
+    """Draws the sums of each unit as a bar chart; see `spend_sums.bars`."""
     rows = sum(len(one) + 2 for one in found.values())
     page = Image.new("RGB", (_WIDTH, _ROW * (rows + 2)), "white")
     draw, font, y = ImageDraw.Draw(page), ImageFont.load_default(15), _ROW // 2

@@ -105,7 +105,7 @@ def require_text(name: str, value: object) -> str:
 
 @repeatable("account status")
 async def account_status(*, credentials: str | None = None) -> AccountFacts:
-    """Returns the account's balance; costs nothing."""
+    """Returns the account's money and coins, its currency and the type of its key; costs nothing."""
     return await ask(lambda client: client.account(), credentials)
 
 

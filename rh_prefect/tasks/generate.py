@@ -101,7 +101,7 @@ def run_name(parameters: Mapping[str, Any]) -> str:
 
 
 def titled(model: str, params: Mapping[str, Any], *, label: str | None) -> str:
-    """Returns the name of a task run; see `run_name`."""
+    """Returns the name of a task run: the label, if there is one, the model, and the beginning of the prompt."""
     return with_prompt(f"{label}: {model}" if label else model, beginning_of_prompt(params))
 
 

@@ -34,7 +34,7 @@ _RETURNS = "The outputs, already in the storage, with what they cost."
 
 
 def build(model: Model) -> PaidTask[...]:
-    """Builds the task of a model."""
+    """Builds the Prefect task of a model, with the model's parameters and the options of `generate`."""
     # Only the name: if the function itself is pickled, the catalogue must not be pickled with it.
     name = model.name
 

@@ -42,7 +42,7 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
     if not TYPE_CHECKING:
 
         def __call__(self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any) -> Any:
-            """Runs the task; see `prefect.Task`."""
+            """Runs the task as a task run, or as a plain call if no Prefect API is available; see `prefect.Task`."""
             self._check(kwargs)
             if return_state or wait_for is not None or is_available():
                 return super().__call__(*args, return_state=return_state, wait_for=wait_for, **kwargs)

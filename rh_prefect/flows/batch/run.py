@@ -94,7 +94,7 @@ class WrittenBatch:
         return Pipeline.from_text(self.file.text, name=f"{self.file.name}.yaml")
 
     async def plan(self, known: KnownWorks) -> Plan:
-        """Returns the plan of the batch."""
+        """Returns the plan of the batch's pipeline, in which known works cost nothing."""
         batch = self.batch
         selection = Selection(frozenset(batch.only), frozenset(batch.items), batch.sample)
         more: dict[str, Any] = {"known": known, "selection": selection, "inputs": self.inputs}
