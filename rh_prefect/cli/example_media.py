@@ -101,7 +101,7 @@ def _logo(to: Path) -> None:
 
 
 def _speech(seconds: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Synthesizes a hummed voice with one channel."""
+    """Synthesizes a hummed voice, in one channel with `SPEECH_RATE` samples per second."""
     model = get("minimax/speech-2.8-hd")
     payload = {"text": _TALK * (1 + round(seconds / 15)), "voice_id": "Wise_Woman"}
     return speak(Request(model, payload, {}, Limits()))[:, : round(seconds * SPEECH_RATE)]

@@ -29,7 +29,7 @@ _WORDS = {
     "moved": "moves to another account",
 }
 _WIDE = 100
-"""Minimum columns of a terminal for showing the model."""
+"""Minimum number of columns of a terminal in which the model's column is shown."""
 
 _STATE_WIDTH = 16
 _BAR_WIDTH = 20
@@ -101,7 +101,7 @@ class LiveView:
 
     @property
     def line(self) -> str:
-        """Returns the counts of the whole run."""
+        """The numbers of jobs and edits of the whole run, the time since its start, and, if known, the time left."""
         board, edits = self._board, self._edits
         counts = board.counts if board.total else ("starts" if not edits else "")
         made = f"{edits} edit{'' if edits == 1 else 's'} made" if edits else ""
@@ -110,7 +110,7 @@ class LiveView:
 
     @property
     def money(self) -> str:
-        """Returns the cost so far, and the estimated cost of the run."""
+        """The cost so far, and the estimated cost of the run, each if there is one."""
         board = self._board
         estimate = f"estimate {board.estimate}" if board.estimate else ""
         return " · ".join(filter(None, (f"paid {board.cost}" if board.cost else "", estimate)))

@@ -142,7 +142,7 @@ class Place:
 
 
 GIVEN, SELECTED, PLACE = Given(), Selected(), Place()
-"""Default groups, without these options."""
+"""The values of the groups for a command line without these options."""
 
 
 def words_of(**options: Any) -> list[str]:

@@ -43,7 +43,7 @@ _SHOWN = {"submitted", "adopted", "waiting", "moved", *ENDED}
 """Events of a job that are printed; a terminal's live view shows the first two itself."""
 
 _OF_MANY = {"moved", "failed", "unknown", "cancelled"}
-"""Events that are printed in a run with many jobs."""
+"""The events of a job that are printed in a run with at least `_MANY` jobs."""
 
 _MANY = 50
 """Number of jobs from which on a run prints a line of counts in place of each event."""
@@ -214,7 +214,7 @@ class Watch(Pages):
 
 
 def _with_short_names(line: str) -> str:
-    """Shortens the names of files that are hashes of their content."""
+    """Shortens file names that are hashes of the files' content to eight digits."""
     return re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1…", line)
 
 

@@ -23,7 +23,7 @@ from rh_prefect.works.stored_result import StoredResult
 _PROMPT_SHOWN = 200
 
 _HASH = 64
-"""The length of a file's name that is made of its content."""
+"""The length of a file name that is the SHA-256 of the file's content, as hex digits."""
 
 _R = TypeVar("_R", bound=Record)
 _log = logging.getLogger("rh_prefect")
@@ -87,7 +87,7 @@ def _edits(records: MediaStore) -> Iterator[tuple[str, EditResult]]:
 
 
 def saved_contents(records: MediaStore) -> dict[str, str]:
-    """Returns the content that was saved under each name."""
+    """Returns the hash of the result that was saved under each name; of a converted picture, the hash before that."""
     found = (_read(records, name, SavedName) for name in records.list(saved_copies.FOLDER) if "content-" in name)
     return {one.name: one.source or one.sha256 for one in found if one is not None}
 
