@@ -187,7 +187,7 @@ def _literal(value: object) -> str:
 
 ROOT = SLIM_FILE.parents[2]
 _MARK = "<!-- Written by `python -m rh_prefect.catalog.generated_files`. -->"
-"""Precedes the line in the docs with the number of models."""
+"""The comment before the line with the number of models in the docs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -359,7 +359,7 @@ class Model(_ParamIndex):
             return self._found.get(name_or_key)
 
     def param(self, name_or_key: str) -> Param:
-        """Returns a parameter by its Python name or wire key; an `InputError` lists all if there is none."""
+        """Returns a parameter by its Python name or wire key; if there is none, an `InputError` has a `hint`."""
         found = self.find_param(name_or_key)
         if found is None:
             raise InputError(
@@ -368,7 +368,7 @@ class Model(_ParamIndex):
         return found
 
     def hint(self, name: str) -> str:
-        """Returns a clause with the parameters whose names are similar to an unknown one; or with all of them."""
+        """Returns a clause with the parameters whose names are similar to an unknown one, or with all if none is."""
         from difflib import get_close_matches  # only a wrong name needs it
 
         names = [param.name for param in self.params]

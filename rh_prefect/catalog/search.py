@@ -174,7 +174,7 @@ class _Term:
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """The match of a model with a query: the weight of the matching terms, its points, and whether it is only near."""
+    """The match of a model with a query: the weight of the matching terms, the points, and whether it is partial."""
 
     card: _Card
     hits: int

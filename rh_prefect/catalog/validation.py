@@ -225,7 +225,7 @@ def _holds_file(value: object) -> bool:
 
 
 def _converted(param: Param, value: object) -> object:
-    """Returns a value in the parameter's present form, if it is valid for the form before a refresh."""
+    """Converts a value that has the parameter's form before a refresh to its present form; returns others unchanged."""
     form = param.form
     if form.multiple and not param.multiple and isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]

@@ -51,7 +51,7 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 def resume_note(to: Path) -> Path:
-    """Returns the path of the resume file beside an unfinished download; the file identifies the remote file."""
+    """Returns the path of the resume file beside an unfinished download; this file identifies the remote file."""
     return to.with_name(f"{to.name}.resume")
 
 

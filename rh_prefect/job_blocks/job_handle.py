@@ -311,7 +311,7 @@ class RunningHubJobRun(JobRun[Result]):
                 await asyncio.wait([work])
 
     async def _newest(self) -> Submit | None:
-        """Returns the job's newest submission; None if the result is an earlier job's."""
+        """Returns the job's newest submission; None if the result belongs to an earlier job."""
         view = await self._records.view()
         return view.last if any(one.task_id == self.task_id for one in view.submits) else None
 
