@@ -59,7 +59,7 @@ class JobRequest:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """Returns the fields of an intent, by name."""
+        """Returns the fields that the record `intent` takes from the request, by name."""
         return {name: getattr(self, name) for name in _RECORDED}
 
     @property

@@ -137,7 +137,7 @@ _Task: TypeAlias = tuple[JobRecords, int, Submit | None]
 
 
 async def _tasks_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
-    """Yields the newest submission of each job of the run, unless a later attempt made it, and of shared works."""
+    """Yields the newest submission of each job of the run, except by later attempts, then those of shared works."""
     async for view in jobs_of(scope.journal):
         if view.last is not None and view.last.intent.attempt <= scope.attempt:
             yield JobRecords(scope.journal, view.key), view.last.n, view.last

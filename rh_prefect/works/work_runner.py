@@ -280,7 +280,7 @@ class WorkRunner:
         return calls.asking(work.key, self.chain, job=work.job, may_repeat=self.options.same, task=task)
 
     async def _begin(self, asked: WorkCall) -> tuple[Work, WorkName]:
-        """Checks a work without paying; returns it with its name among the works in progress."""
+        """Checks a work without paying; returns the work, and its name among the works in progress."""
         shared = self.shared
         await shared.listen_for_ends(self.scope)
         if self.options.budget is not None:

@@ -101,7 +101,7 @@ def is_settled(view: TaskView) -> bool:
 
 
 async def query_repeatedly(query: Callable[[str], Awaitable[TaskView]], task_id: str) -> TaskView:
-    """Queries a task. If RunningHub does not know it, the query is repeated a second apart: one answer may be wrong."""
+    """Queries a task; if RunningHub does not know it, up to three times, a second apart: one answer may be wrong."""
     for _ in range(MIN_REPEATS - 1):
         with suppress(TaskNotFound):
             return await query(task_id)
@@ -175,7 +175,7 @@ class DurationHistory:
     def estimate(self, age: float) -> float | None:
         """Estimates the age at which a running task of this age ends.
 
-        The estimate is the median of the longer durations times `MARGIN`; None if fewer than `MIN_DURATIONS` exist.
+        The estimate is the median of the longer durations times `MARGIN`; None for fewer than `MIN_DURATIONS` of them.
         """
         first = bisect_right(self._sorted, age)
         longer = len(self._sorted) - first
@@ -233,7 +233,7 @@ class Poller:
         has_webhook: bool = False,
         age: float = 0.0,
     ) -> TaskView | None:
-        """Waits until a task is terminal; `age` is in seconds since RunningHub accepted it, if they are known.
+        """Waits until a task is terminal; `age` is in seconds since RunningHub accepted it, 0 if unknown.
 
         `on_change` is called with each new status, including the last one. If `is_recorded` says that the end is
         recorded, RunningHub is not queried, and None is returned.

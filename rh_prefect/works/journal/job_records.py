@@ -86,7 +86,7 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """All journal records of one job, in order."""
+    """All journal records of one job, in the order of its submissions."""
 
     key: str
     submits: tuple[Submit, ...] = ()

@@ -205,7 +205,7 @@ NOT_SENT = "not-sent"
 """This package's code for a request that could not be serialised."""
 
 BROKEN = "node-errors"
-"""This package's code for a workflow in which RunningHub found broken nodes at the submit."""
+"""This package's code for a workflow in which RunningHub found broken nodes at the submission."""
 
 GAVE_UP = "gave-up"
 """This package's code for a claim without a POST, because the process was stopped."""

@@ -88,7 +88,7 @@ class GraphFields:
         return str(self._graph.get(str(node_id), {}).get("class_type", "?"))
 
     def _suggestions(self, node_id: str, field: str) -> str:
-        """Up to three nodes: those with that field, then those with similar ids."""
+        """Returns a sentence with up to three nodes: nodes with this field, then nodes with similar ids."""
         similar = difflib.get_close_matches(node_id, list(self._graph), cutoff=0.4)
         with_field = [node_id for node_id in self._graph if field in self._inputs(node_id)]
         node_ids = list(dict.fromkeys([*with_field, *similar]))[:3] or list(self._graph)[:3]
@@ -280,7 +280,7 @@ async def _of_graph(graph_input: GraphInput, inputs: Inputs, files: dict[str, In
 
 
 async def _of_quick_create(graph_input: QuickCreateInput, inputs: Inputs, files: dict[str, Input]) -> _Built:
-    """Builds the request for a quick-create module, unchecked because its fields are not documented."""
+    """Builds the request for a quick-create module, without a check, because its fields are not documented."""
     nodes = [
         {
             key: await _wire_value(key, value, "any" if key == "fieldValue" else "value", inputs, files)
