@@ -25,6 +25,7 @@ from rh_prefect.pipelines.production_rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResult, EditResults, open_edits
 from rh_prefect.settings import Settings
 from rh_prefect.works import stored_result
+from rh_prefect.works.journal.costs_and_budget import may_cost
 from rh_prefect.works.journal.job_records import JobView, Submit, result_key
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import ResultRecord, is_surely_dead
@@ -237,7 +238,8 @@ class StoredWorks(KnownWorks):
             state = _state_of(submit, query.shape)
             if state is not None:
                 return replace(state, cost=cost)
-        return KnownWork(state="+", cost=cost) if any(submit.end is not None for submit in view.submits) else None
+        has_ended = any(submit.end is not None or submit.lost is not None for submit in view.submits)
+        return KnownWork(state="+", cost=cost) if has_ended else None
 
 
 def open_records(store: MediaStore, settings: Settings, *, deployment: str = COMMAND_LINE) -> StoredWorks:
@@ -265,12 +267,10 @@ def _has_files(result: ResultRecord, sizes: Mapping[str, int]) -> bool:
 
 
 def _cost_of(submit: Submit) -> Decimal:
-    """Returns what a submission cost; if that is unknown, its estimate, or 0 if it was refused or forgotten."""
+    """Returns what a submission cost; if that is unknown, its estimate; 0 if it was certainly not accepted."""
     if submit.end is not None and submit.end.cost is not None:
         return submit.end.cost
-    return (
-        submit.intent.estimate or Decimal(0) if submit.state in ("ended", "ticket", "open", "unknown") else Decimal(0)
-    )
+    return (submit.intent.estimate or Decimal(0)) if may_cost(submit) else Decimal(0)
 
 
 def _state_of(submit: Submit, shape: str) -> KnownWork | None:

@@ -285,7 +285,7 @@ async def test_a_workflow_without_a_result_of_the_assumed_kind_fails_and_its_fil
 async def test_a_step_without_a_known_price_is_told_to_have_one(rh: Emulator) -> None:
     name = rh.workflows.add(changed())
     text = STEP.format(what="workflow", name=name, more="").replace(", price: 0.30", "")
-    with pytest.raises(BudgetExceeded, match=r"price in the file, as in `assume: {price: 0\.50}`"):
+    with pytest.raises(BudgetExceeded, match=r"write its price into the file, as in `assume: {price: 0\.50}`"):
         await run(Pipeline.from_text(text.replace("budget: 5\n", "")), text="a pier")
     result = await run(Pipeline.from_text(text), text="a pier")
     assert "What to do: give the step a price in the file, as in assume: {price: 0.50}" in result.steps[0].reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,21 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import RunningHubError
+from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import StoredWorks
 from rh_prefect.pipelines.plan.planned_steps import WorkQuery
 from rh_prefect.pipelines.plan.work_identity import recipe_id
+from rh_prefect.pipelines.production_rounds import Rounds
 from rh_prefect.pipelines.stored_edits import as_recorded, open_edits
 from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.record_types import End, Lost
 from rh_prefect.works.journal.shared_journal import WorksJournal
 from tests.support.processes.cli_process import run_each
 from tests.support.samples import media as samples
 from tests.support.servers.caller import Caller
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.s3 import S3Server
+from tests.support.world.job_records import KEY, intent, ticket, write
 from tests.support.world.pipeline_runs import PipelineRun, picture
 
 
@@ -55,6 +60,26 @@ async def test_each_state_of_a_work_is_known(rh: Emulator, run: PipelineRun) -> 
     assert first.age is not None and 0 <= first.age < 60
     assert first.record.endswith(f"/works/{done.work}/result.json")
     assert await (await stored(run)).find([]) == []
+
+
+async def test_a_lost_task_counts_at_its_estimate(tmp_path: Path) -> None:
+    """It was accepted, so the costs of earlier runs in a budget contain it."""
+    store, works = MediaStore(str(tmp_path / "store")), WorksJournal(str(tmp_path / "records"))
+    await write(works, {"intent-1": intent(estimate="0.50"), "answer-1": ticket(), "lost-1": Lost(by="a run")})
+    stored = StoredWorks(works, open_edits(store, get_settings()), store, rounds=Rounds(works.rounds, deployment="cli"))
+    query = WorkQuery(KEY)
+    (known,) = await stored.find([query])
+    assert known is not None and (known.state, known.cost) == ("+", Decimal("0.50"))
+    await write(
+        works,
+        {
+            "intent-2": intent(estimate="0.50"),
+            "answer-2": ticket("2"),
+            "end-2": End(status="FAILED", task_id="2", cost="0.20"),
+        },
+    )
+    (known,) = await stored.find([query])
+    assert known is not None and (known.state, known.cost) == ("+", Decimal("0.70"))
 
 
 async def test_a_task_that_goes_on_is_waited_for(tmp_path: Path) -> None:
