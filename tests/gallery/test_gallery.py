@@ -208,7 +208,7 @@ async def test_a_run_ends_well_if_its_page_cannot_be_written(
     (tmp_path / "out" / "gallery").write_text("a file in place of the folder")
     end = await run_locally(Pipeline.from_text(PIPELINE), {})
     assert (end.is_failed, end.result.gallery) == (False, "")
-    assert "The page of this run's outputs was not written" in caplog.text
+    assert "The page of this run was not written" in caplog.text
     assert len(rh.recorder.paid) == 1
 
 
