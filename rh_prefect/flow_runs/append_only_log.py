@@ -44,7 +44,7 @@ append.
 """
 _LONGEST_PAUSE: Final = 0.2
 _RIVAL_SECONDS: Final = 3.0
-"""Seconds for which a process that has appended is expected to append again."""
+"""Seconds after another process's entry for which further entries of that process are expected."""
 _PROMPT: Final = 0
 _LATER: Final = {"answer": 1, "end": 2, "settled": 2, "result": 2}
 

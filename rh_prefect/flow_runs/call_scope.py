@@ -35,7 +35,7 @@ from rh_prefect.works.loop_thread import LOOP
 _V = TypeVar("_V")
 
 _CACHE_SIZE = 1000
-"""Number of child flow runs whose parents a process stores; a dropped one is read again."""
+"""Number of child flow runs whose parents a process stores; if more are used, the oldest are read again."""
 
 
 class PerObject(Generic[_V]):

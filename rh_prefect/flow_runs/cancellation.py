@@ -91,7 +91,7 @@ async def _cancel(flow_run: FlowRun, log: logging.Logger | logging.LoggerAdapter
         report = await cancel_run(scope_of(flow_run, flow), by="the run's own process")
     except RunningHubError as error:
         # The hook, or `reconcile`, tries again and reports it.
-        log.warning("some tasks could not be cancelled at RunningHub yet: %s", error.message)
+        log.warning("some tasks could not be cancelled at RunningHub yet, and may be charged: %s", error.message)
     else:
         log.info("the run is cancelled: cancelled %d task(s) at RunningHub", len(report.cancelled))
 

@@ -47,7 +47,7 @@ _NEWEST_EVENTS: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The state, the limit and the tags of the runs that an automation handles."""
+    """Which runs an automation handles, and when: their tags, how long it waits, and for how many attempts."""
 
     tags: list[str]  # The tags, all of which a run must have
     within: timedelta  # How long the automation waits

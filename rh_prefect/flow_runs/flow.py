@@ -123,7 +123,7 @@ def _is_list(value: object) -> TypeGuard[Iterable[object]]:
 
 
 def _completed(function: FunctionType, result: Any) -> Any:
-    """Wraps the result of a root flow run with jobs in a completed state whose message sums up the run."""
+    """Returns a completed state with the result and a summary of the run; without jobs, returns the result itself."""
     context = _run_of(function)
     run = context.flow_run if context is not None else None
     status = known_run_progress(str(run.id)) if run is not None else None
@@ -283,7 +283,7 @@ async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[loggin
     if runs:
         log.warning(
             "this run was resumed, and its attempts have started %d run(s) of deployments, which pay for "
-            "their own jobs: %s. What to do: pass an idempotency_key to run_deployment, so that a resume "
+            "their own jobs: %s. What to do: pass `idempotency_key` to `run_deployment`, so that a resume "
             "does not start them again",
             len(runs),
             ", ".join(f"{one.name} ({one.id})" for one in runs),

@@ -237,7 +237,7 @@ class RunObserver:
     def notify(self, event: JobEvent) -> None:
         """Forwards an event to the run's progress, log and listeners; see `rh_prefect.works.events.Observer`.
 
-        If one of these fails, that is logged once and stops nothing: the job may be paid for.
+        If one of these raises an error, the first error is logged, and the job continues, because it may be paid for.
         """
         _guarded(self._write, event)
         if self._status is not None and not event.is_edit and not is_exiting():

@@ -205,7 +205,7 @@ async def _collected(view: JobView, submit: Submit, scope: Scope, job: str, *, i
 
 
 async def _bring(view: JobView, submit: Submit, scope: Scope) -> _Judged:
-    """Collects one job's outputs, unless they were collected before."""
+    """Collects one job's outputs; returns None if they were collected before, or the recorded end is no success."""
     if submit.end is not None and submit.end.status != "SUCCESS":
         return None
     try:

@@ -1,4 +1,4 @@
-"""Connects task runs that make and use a file in Prefect, and emits files as Prefect assets."""
+"""Connects, in Prefect, the task run that made a file with those that use it; emits files as Prefect assets."""
 
 from __future__ import annotations
 

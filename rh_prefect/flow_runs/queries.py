@@ -61,7 +61,7 @@ def run_folder(flow_run: FlowRun) -> str:
 
 
 def scope_of(flow_run: FlowRun, flow_name: str) -> FlowScope:
-    """Returns the scope of a flow run, for a caller outside of the run."""
+    """Returns the scope of a flow run, for a caller outside of the run, such as a hook or a command."""
     return FlowScope(
         journal=FlowRunJournal(flow_run.id),
         run=run_folder(flow_run),

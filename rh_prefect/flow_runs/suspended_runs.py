@@ -78,7 +78,7 @@ async def wake_suspended() -> list[UUID]:
 
 
 async def suspended_runs_with_tasks() -> AsyncIterator[SuspendedRun]:
-    """Returns the flow runs that are suspended until their tasks have ended."""
+    """Yields the flow runs that this package has suspended until their tasks have ended."""
     flow_run_filter = FlowRunFilter(
         state=FlowRunFilterState(
             type=FlowRunFilterStateType(any_=[StateType.PAUSED]), name=FlowRunFilterStateName(any_=["Suspended"])
@@ -118,9 +118,9 @@ class Resumer:
             why = await self._reason(run, asks=asks)
             return why is not None and await _wake(run, why)
         except RunningHubError as error:
-            _log.warning("the suspended run %s cannot be watched: %s", run.name, error)
+            _log.warning("the suspended run %s cannot be watched; the next check tries again: %s", run.name, error)
         except Exception:  # the other runs are resumed in any case
-            _log.exception("the suspended run %s cannot be watched", run.name)
+            _log.exception("the suspended run %s cannot be watched; the next check tries again", run.name)
         return False
 
     async def _reason(self, run: SuspendedRun, *, asks: bool) -> str | None:
@@ -161,7 +161,7 @@ async def _has_ended(run: SuspendedRun, watched: _Watched, task: PendingTask, *,
     except TaskNotFound as error:
         if not await _is_unknown(watched, submit):
             return False
-        _log.warning("%s: cannot wait for its end: %s", task.job, error)
+        _log.warning("%s: RunningHub does not know its task, so its run is resumed: %s", task.job, error)
         return True  # the run itself will report it
 
 
@@ -259,4 +259,4 @@ class SuspendedRunResumer:
         try:
             await self._waker.check(asks=asks)
         except Exception as error:  # the Prefect API may be unavailable for a while; the request is repeated
-            _log.warning("suspended runs cannot be watched now: %s", error)
+            _log.warning("suspended runs cannot be watched now; the next check tries again: %s", error)

@@ -306,7 +306,7 @@ async def group_member(group: SuspendGroup | None) -> AsyncIterator[None]:
 
 
 async def wait_for(task: PendingTask) -> Result:
-    """Waits for a job whose run was to be suspended and could not be."""
+    """Waits for the result of a job, after Prefect has refused to suspend the job's run."""
     scope = current_scope()
     if scope is None:
         raise InputError(f"{task.job}: this call is not in its flow run. Nothing was sent. What to do: call it there.")

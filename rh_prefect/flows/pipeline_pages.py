@@ -102,7 +102,7 @@ async def _tag(*tags: str) -> None:
     try:
         await ask(lambda api: api.update_flow_run(flow_run.id, tags=flow_run.tags))
     except httpx.HTTPError as error:
-        _log.warning("The tags %s could not be added to the flow run: %s", ", ".join(tags), error)
+        _log.warning("The tags %s could not be added to the flow run, which continues: %s", ", ".join(tags), error)
 
 
 MOST_SHOWN = 60

@@ -100,7 +100,7 @@ class _StepRun:
 
 
 _current: ContextVar[_StepRun] = ContextVar("rh_prefect_step")
-"""The step of a task run. In a parameter, Prefect would look for states and futures."""
+"""The step of the current task run; it is not a parameter, because Prefect searches parameters for futures."""
 
 
 async def _make() -> State[Any] | None:
