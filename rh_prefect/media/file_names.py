@@ -105,5 +105,5 @@ def wrong_part(text: str) -> str:
 
 
 def folded(name: str) -> str:
-    """Returns the form of a name that is equal if a store ignores case or Unicode forms, as on macOS or Windows."""
+    """Returns a form that is equal for names which are one name if case or Unicode form is ignored, as on macOS."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

@@ -260,7 +260,7 @@ def _last_end(file: BinaryIO, size: int, at: int, step: _Step) -> int:
 
 
 def _box(head: bytes) -> int | None:
-    """Returns the length of a box of MP4 or MOV. The last box may have none, and some writers add padding."""
+    """Returns the length of a box of MP4 or MOV; None for a last box without a length, and for padding."""
     length = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4])
     return length if len(head) >= 8 and length >= 8 else None
 

@@ -42,7 +42,7 @@ _TRIES = 3
 """Number of times that a file is read if it changes meanwhile."""
 
 _TELLING = frozenset({401, 403, 404, 410, 429, 500, 502, 503, 504})
-"""HTTP statuses that concern the file, not the form of the request."""
+"""HTTP statuses of a refusal that also applies to a request for the whole file, not only for its first byte."""
 
 _DIGITS = 19
 

@@ -185,7 +185,7 @@ class MediaStore:
         return self._media(name, facts, tally)
 
     def move(self, local: Path, name: str, *, known: Media | None = None) -> Media:
-        """Like `publish`, but moves the file if the store is a folder on the same disk."""
+        """Publishes a local file like `publish`, but moves it if the store is a folder on the same disk."""
         if self.protocol != "file":
             return self.publish(local, name, known=known)
         facts = _facts(local, known)
@@ -281,7 +281,7 @@ class MediaStore:
                     raise
 
     def signed_url(self, name: str, *, seconds: int = 86400) -> str | None:
-        """Returns a link for RunningHub that expires; None without `signed_inputs` or signing support."""
+        """Returns an expiring link for RunningHub; None without `signed_inputs`, or if the storage signs no links."""
         return self.link(name, seconds=seconds) if self.signed_inputs and self.protocol != "file" else None
 
     def link(self, name: str, *, seconds: int = 86400) -> str | None:
@@ -344,7 +344,7 @@ class MediaStore:
             yield fs, f"{root}/{name}"
 
     def _filesystem(self) -> _Opened:
-        """Returns the storage's file system and root, opened again after a fork."""
+        """Returns the storage's file system and root; a forked process opens its own."""
         opened = self._opened
         if opened is None or opened[0] != os.getpid():
             opened = self._opened = (os.getpid(), _open(self._where, self.protocol, self._options))

@@ -121,7 +121,7 @@ def has_signature(url: str) -> bool:
 
 
 def shown_url(url: str) -> str:
-    """Returns the URL for messages: without user and password, or masked if these cannot be identified.
+    """Returns the URL for messages: without user and password, or with a mask where they cannot be identified.
 
     Values of parameters that give access are masked; http(s) links in a chain are shown without parameters.
     """

@@ -103,7 +103,7 @@ async def upload_file_legacy(
 
 @repeatable("upload of LoRA {name}")
 async def upload_lora(path: str | os.PathLike[str], *, name: str, credentials: str | None = None) -> str:
-    """Uploads a LoRA, once, and returns the `file_name` for a RHLoraLoader node."""
+    """Uploads a LoRA, unless RunningHub has it already, and returns the `file_name` for a RHLoraLoader node."""
     require_text("name", name)
     return await ask(lambda client: client.upload_lora(Path(path), name=name), credentials)
 
@@ -192,7 +192,7 @@ async def list_assets(
     size: int = 20,
     credentials: str | None = None,
 ) -> Page[Asset]:
-    """Lists assets, at most 100 on a page; all, or those of a group, a status or a name."""
+    """Lists all assets, or those of a group, with a status or with a name, at most 100 on a page."""
     return await ask(
         lambda client: client.assets.list(page=page, size=size, group_id=group_id, status=status, name=name),
         credentials,
@@ -229,7 +229,7 @@ async def query_asset_group(group_id: str, *, credentials: str | None = None) ->
 async def list_asset_groups(
     *, name: str = "", page: int = 1, size: int = 20, credentials: str | None = None
 ) -> Page[AssetGroup]:
-    """Lists groups of assets, all or those of a name, at most 100 on a page; costs nothing."""
+    """Lists all groups of assets, or those with a name, at most 100 on a page; costs nothing."""
     return await ask(lambda client: client.assets.groups.list(page=page, size=size, name=name), credentials)
 
 

@@ -102,7 +102,7 @@ def _copyable(source: InputContainer, stream: VideoStream) -> bool:
 def _copied(
     stream: VideoStream, packets: Iterator[av.Packet[VideoStream]], file: OutputContainer, copy: VideoStream
 ) -> Iterator[float]:
-    """Copies a picture stream; yields the time up to which sound may be written, after each packet and at the end."""
+    """Copies a picture stream; yields, after each packet and at the end, the time up to which sound may be written."""
     start, clock, end = stream.start_time or 0, Fraction(stream.time_base or 1), 0
     one_frame = round(1 / (clock * (stream.average_rate or _USUAL_RATE)))
     for packet in packets:
@@ -122,7 +122,7 @@ def _packets(source: InputContainer, stream: VideoStream, video: Path) -> Iterat
 
 
 def _encoded(frames: Iterator[av.VideoFrame], picture: Picture) -> Iterator[float]:
-    """Encodes a picture stream that cannot be copied; yields the same as `_copied`."""
+    """Encodes a picture stream that cannot be copied; yields the same times as `_copied`."""
     for frame in frames:
         picture.write(frame)
         yield picture.seconds

@@ -55,7 +55,7 @@ class Sound:
         self.close()
 
     def read(self, samples: int) -> Samples:
-        """Returns the next samples: fewer than requested at the end, then none."""
+        """Returns the next samples: at the end of the stream fewer than requested, and after it none."""
         parts, held = [self._held], self._held.shape[1]
         while held < samples and (piece := next(self._pieces, None)) is not None:
             parts.append(piece)
@@ -168,7 +168,7 @@ def add_entrance(graph: Graph) -> FilterContext:
 
 
 def pulled(graph: Graph) -> Iterator[Samples]:
-    """Yields the available output of an audio filter graph, which must end in planar float stereo."""
+    """Yields the samples that an audio filter graph has ready; the graph must end in planar float stereo."""
     return map(_samples_of, _frames(graph))
 
 

@@ -149,7 +149,7 @@ def frame_image(frame: av.VideoFrame, stream: VideoStream) -> Image.Image:
 
 
 _WHITES = {"I": (0xFF, 0xFFFF), "F": (1, 0xFF, 0xFFFF)}
-"""The possible values of white, by Pillow's mode; in other modes white is 0xFFFF."""
+"""The values that may stand for white, by Pillow's mode of a picture; in modes not listed, white is 0xFFFF."""
 
 
 def in_eight_bits(image: Image.Image) -> Image.Image:

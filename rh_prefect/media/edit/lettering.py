@@ -160,7 +160,7 @@ def _captioned(
 
 
 def periods(cues: Sequence[Cue]) -> list[Cue]:
-    """Returns the periods in which the same texts are shown; overlapping texts are shown together."""
+    """Divides the time into periods in each of which the same texts are shown; overlapping texts become one text."""
     times = sorted({time for cue in cues for time in (cue.start, cue.end)})
     found = []
     for start, end in pairwise(times):

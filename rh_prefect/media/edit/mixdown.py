@@ -126,12 +126,12 @@ def _line(start: float, path: Path, loudness: float) -> Line:
 
 
 def _gain(lufs: float, target: float) -> float:
-    """Returns the factor from a loudness to a target; the gain is limited so that noise is not amplified."""
+    """Returns the factor that changes a loudness to a target; it is limited, so that noise is not amplified."""
     return float(10 ** (min(_MOST_GAIN, target - lufs) / 20))
 
 
 def _mixed(score: _Score) -> Iterator[Samples]:
-    """Yields the samples of a mix; the filters delay some of them until the end."""
+    """Yields the samples of a mix; some samples come only at the end, because the filters delay them."""
     graph = Graph()
     entrances = add_entrance(graph), add_entrance(graph)
     _connect(graph, *entrances, score)

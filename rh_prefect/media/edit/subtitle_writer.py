@@ -136,7 +136,7 @@ def _cues_over(texts: Sequence[str], seconds: float | None) -> list[Cue]:
 
 
 def _shared(parts: Sequence[str], start: float, end: float) -> list[Cue]:
-    """Divides a period among texts, in their order and in proportion to their lengths."""
+    """Divides a period among texts, in the order of the texts and in proportion to their lengths."""
     read = list(accumulate(map(len, parts), initial=0))
     bounds = [start + (end - start) * one / (read[-1] or 1) for one in read]
     return [Cue(since, until, part) for part, (since, until) in zip(parts, pairwise(bounds), strict=True)]

@@ -20,7 +20,7 @@ from rh_prefect.media.edit.output import create_film
 from rh_prefect.media.edit.video_reader import Fit, Shape, fitted, shape_of
 
 Look = Literal["fade", "black"]
-"""The next picture is faded in over the old one, or the old one first becomes black."""
+"""How one clip becomes the next: `fade` fades the next picture in over the old one, `black` passes through black."""
 
 LONGEST = 5.0
 """Maximum seconds of a transition, because all frames of a transition are in memory."""
