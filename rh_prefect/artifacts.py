@@ -82,7 +82,7 @@ class Page:
         return page.key(what) if page is not None else what
 
     def key(self, what: str) -> str:
-        """Returns an artifact's key, which is the same for all runs of a flow, so that the artifact has a history."""
+        """Returns an artifact's key, which is equal in all runs of a flow, so that the artifact has a history."""
         flow = re.sub(r"[^a-z0-9]+", "-", self.flow.lower()).strip("-") or "flow"
         if not self.flow.isascii():  # Prefect allows no other letters: names that differ in these would have one key
             flow = f"{flow}-{hashlib.sha256(self.flow.encode()).hexdigest()[:8]}"

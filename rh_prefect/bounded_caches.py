@@ -1,4 +1,4 @@
-"""Caches, memos, shared tasks and locks of a long-lived process; each keeps a limited number of entries."""
+"""Caches, shared tasks and locks of a long-lived process, whose memory use stays limited."""
 
 from __future__ import annotations
 

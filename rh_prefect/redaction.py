@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 MASK: Final = "***"
 _SHORTEST_KEY: Final = 8
-"""A shorter key exists only in tests, and could occur inside ordinary words."""
+"""Minimum characters of a key that is masked: shorter keys exist only in tests, and may be parts of words."""
 
 _SECRETS: Final = re.compile(
     r"""(?ix)

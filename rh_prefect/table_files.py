@@ -169,7 +169,7 @@ def is_empty(cell: object) -> bool:
 
 
 def _is_blank(cells: Iterable[object]) -> bool:
-    """Returns whether all cells are empty: spreadsheets write such lines below the rows."""
+    """Returns whether all cells of a line are empty: spreadsheets write such lines below the rows."""
     return all(map(is_empty, cells))
 
 

@@ -185,7 +185,7 @@ def _without_files(node_id: object, node: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def _is_file(value: object) -> bool:
-    """Returns whether a value is a file, or a mistake that the check of files reports."""
+    """Returns whether a value is a file, or of a type that is not allowed, which the check of files reports."""
     return value is not None and not isinstance(value, bool | int | float | str | list | tuple | dict)
 
 

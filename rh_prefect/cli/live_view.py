@@ -34,7 +34,7 @@ _WIDE = 100
 _STATE_WIDTH = 16
 _BAR_WIDTH = 20
 _TYPICAL_SHARE = Decimal("0.1")
-"""Share of the estimated cost from which on the remaining time is shown."""
+"""Share of the estimated cost that must be spent before the remaining time is shown."""
 
 _LINES_AROUND = 6
 """Number of lines of the terminal that the rows leave free."""

@@ -144,7 +144,7 @@ class Watch(Pages):
         console.print(Text(f"{name}: ").append(short, style=f"link {url}" if url else ""))
 
     def say_how_to_open(self, report: str) -> None:
-        """Prints the command that opens the results; the report is below the run's name."""
+        """Prints the command that opens the results of a run, by the address of the run's report."""
         self.say(f"open it: {shlex.join(['rh-prefect', 'open', report.split('/')[-2], *self._place])}")
 
     async def show_end(

@@ -103,7 +103,7 @@ def _files(store: MediaStore, row: Mapping[str, str]) -> list[str]:
 
 
 def last_run(store: MediaStore, entries: Sequence[Entry]) -> str:
-    """Returns the newest run: that of the newest output, or a later run that made nothing new."""
+    """Returns the newest run: the run of the newest output, or a later run that made nothing new."""
     times = {one.run: one.at for one in reversed(entries) if one.run}
     runs = runs_of(store)
     for run in runs:
