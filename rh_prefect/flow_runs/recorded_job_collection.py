@@ -16,7 +16,7 @@ from rh_prefect.display_names import beginning_of_prompt
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.job_progress import RunObserver, RunProgress
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import FlowScope, has_ended, is_flow_run, journal_of, scope_named, works_of
+from rh_prefect.flow_runs.queries import has_ended, is_flow_run, journal_of, scope_named, works_of
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
@@ -131,16 +131,19 @@ async def collected_result(view: JobView) -> Result | None:
     return stored.result(store)
 
 
-async def recorded_progress(scope: FlowScope, report: CancelReport | None = None) -> RunProgress:
+async def recorded_progress(scope: Scope, report: CancelReport | None = None) -> RunProgress:
     """Returns the progress of a cancelled run from its records, because its process has ended.
 
     With the cancellation's report, it also has the files, and says why a job continues or may be charged.
     """
     status, intent = RunProgress(), None
-    for view in [*[one async for one in jobs_of(scope.journal)], *await WorksLedger(scope).jobs()]:
+    found = [(scope.journal.scope, one) async for one in jobs_of(scope.journal)]
+    if (works := await scope.works()) is not None:
+        found += [(works.scope, one) for one in await WorksLedger(scope).jobs()]
+    for place, view in found:
         if view.last is not None:
             intent = view.last.intent
-            status.update(await _recorded_event(view, view.last, scope, report))
+            status.update(await _recorded_event(view, view.last, f"{place}/{view.key}", report))
     with suppress(RunningHubError):  # without its storage, the report of the run has neither links nor pictures
         status.store = await store_of(intent) if intent is not None and report is not None else None
     return status
@@ -149,8 +152,8 @@ async def recorded_progress(scope: FlowScope, report: CancelReport | None = None
 _ENDS: Final[dict[str, JobEventState]] = {"SUCCESS": "succeeded", "FAILED": "failed", "CANCELLED": "cancelled"}
 
 
-async def _recorded_event(view: JobView, submit: Submit, scope: FlowScope, report: CancelReport | None) -> JobEvent:
-    intent, end, job = submit.intent, submit.end, f"{scope.journal.scope}/{view.key}"
+async def _recorded_event(view: JobView, submit: Submit, job: str, report: CancelReport | None) -> JobEvent:
+    intent, end = submit.intent, submit.end
     state: JobEventState = _ENDS.get(end.status if end else "", "unknown" if submit.state == "unknown" else "running")
     reason, files = end.reason if end else "", tuple[Media, ...]()
     if state == "cancelled":

@@ -3,13 +3,20 @@ from __future__ import annotations
 import uuid
 from _collections_abc import dict_values
 from decimal import Decimal
+from pathlib import Path
 from typing import cast
 
 from rh_prefect.artifacts import Page
 from rh_prefect.flow_runs import job_progress as boards
 from rh_prefect.flow_runs.job_progress import ENDED, RunProgress, run_progress_of
+from rh_prefect.flow_runs.recorded_job_collection import recorded_progress
 from rh_prefect.works.events import JobEvent, JobEventState
 from rh_prefect.works.journal.costs_and_budget import Costs
+from rh_prefect.works.journal.record_types import Record
+from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.journal.shared_journal import WorksJournal
+from rh_prefect.works.run_cancellation import CancelReport
+from tests.support.world.job_records import KEY, intent, ticket, write
 
 STATES: tuple[JobEventState, ...] = ("waiting", "submitted", "running", "failed", "submitted", "succeeded")
 
@@ -69,3 +76,15 @@ def test_a_failed_run_is_not_shown_as_done() -> None:
     assert status.line == "2 of 5 jobs done, 1 failed, 1 cancelled, estimate 9.30 CNY"
     assert status.summary == "2 of 5 jobs done, 1 failed, 1 cancelled, 1 not finished, cost 0"
     assert (status.percent, status.percent_done) == (80.0, 40.0)
+
+
+async def test_a_shared_work_that_could_not_be_cancelled_is_named_as_its_records_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    works = WorksJournal(str(tmp_path))
+    scope = FolderScope(works.notes_of("night"), works)
+    await write(scope.journal, {"claim-1": Record()})
+    await write(works, {"intent-1": intent(flow_run="night"), "answer-1": ticket()})
+    job = f"{works.scope}/{KEY}"
+    status = await recorded_progress(scope, CancelReport(failed={job: "the key was refused"}))
+    assert status.rows[job].message == "could not be cancelled and may continue and be charged: the key was refused"
