@@ -75,12 +75,15 @@ def runs_of(store: MediaStore) -> list[str]:
 
 
 def report_of(store: MediaStore, run: str) -> str:
-    """Returns the name of a run's report; the run may be given by the id or the name of a flow run."""
+    """Returns the name of a run's report; the run may be given by the id or the name of a flow run.
+
+    Of a flow that ran several pipelines, it is the first one's.
+    """
     runs = runs_of(store)
     if run in runs:
         return run
     found = _FLOW_RUN_ID.fullmatch(run) or _FLOW_RUN_ID.fullmatch(_named(store, run))
-    return next((one for one in runs if found and one.endswith(f"-{found[1]}")), run)
+    return next((one for one in runs if found and f"-{found[1]}" in one), run)
 
 
 def _named(store: MediaStore, name: str) -> str:

@@ -256,6 +256,7 @@ async def _surroundings(pipeline: files.Pipeline, options: RunOptions, scope: Fl
         deployment=(deployment.name if deployment.id else None) or COMMAND_LINE,
         is_scheduled=_is_scheduled(),
         date=_scheduled_date(),
+        is_part=not isinstance(flow_contexts()[-1].flow, _LocalFlow),
     )
 
 

@@ -31,6 +31,9 @@ from rh_prefect.media.store import LONGEST_LINK, MediaStore
 FOLDER = "gallery"
 """The folder of the pages and their small pictures, in the storage."""
 
+WHOLE = "index"
+"""The name of the pages with all outputs of a storage."""
+
 ON_A_PAGE = 1000
 """Maximum number of outputs on one page."""
 
@@ -43,7 +46,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 def write_gallery(
-    store: MediaStore, entries: Sequence[Entry], *, name: str = "index", seconds: float = math.inf
+    store: MediaStore, entries: Sequence[Entry], *, name: str = WHOLE, seconds: float = math.inf
 ) -> list[str]:
     """Writes the pages of a gallery into a storage, with small pictures that are made in at most `seconds`.
 
@@ -64,7 +67,8 @@ def _page(
 ) -> str:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         shown = list(pool.map(partial(_shown, store, until), entries))
-    about = f"{total} output{'' if total == 1 else 's'} of {store.url}."
+    run = names[0].removesuffix(".html")
+    about = f"{total} output{'' if total == 1 else 's'} of {'' if run == WHOLE else f'{run}, in '}{store.url}."
     if store.protocol != "file":
         about += f" The links to files are valid for {LONGEST_LINK // 86400} days."
     links = [{"name": str(n + 1), "href": "" if n == number else quote(one)} for n, one in enumerate(names)]

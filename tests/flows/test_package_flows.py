@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from rh_prefect import flows
+from rh_prefect import flow, flows
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import PipelineIncomplete
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import shipped_names
+from rh_prefect.pipelines.run.result import PipelineResult
 from tests.support.samples import media as samples
 
 PICTURE, MOTION, LARGE = "rhart-image/z-image/turbo", "kling-v2.6-pro/image-to-video", "rhart-video/video-upscaler"
@@ -94,6 +95,21 @@ async def test_clips_are_joined_with_speech_and_music_at_no_cost(
     assert made["film"].has_audio is (bool(names) or has_sound)
     assert made["contact_sheet"].kind == "image"
     assert not rh.recorder.submissions
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+async def test_each_pipeline_of_a_flow_has_its_own_report_and_page(rh: Emulator, tmp_path: Path) -> None:
+    clips = [str(samples.mp4(tmp_path / f"{n}.mp4", seconds=n)) for n in (1, 2)]
+
+    @flow
+    async def both() -> list[PipelineResult]:
+        return [await flows.assemble(clips=clips[:1]), await flows.assemble(clips=clips)]
+
+    first, second = await both()
+    assert len({first.report, second.report, first.gallery, second.gallery}) == 4
+    assert all(first["film"].name in Path(one).read_text() for one in (first.report, first.gallery))
+    assert all(second["film"].name in Path(one).read_text() for one in (second.report, second.gallery))
 
 
 async def test_a_video_that_is_given_twice_is_upscaled_once(rh: Emulator, tmp_path: Path) -> None:

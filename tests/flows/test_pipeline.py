@@ -216,6 +216,36 @@ async def test_whole_items_never_leaves_a_begun_item_for_money(rh: Emulator, tmp
     assert rh.recorder.charged <= 4.2
 
 
+async def test_a_budget_refuses_no_existing_result(rh: Emulator, tmp_path: Path) -> None:
+    """Its row said `failed`, beside the file: only the copy under another name was missing, which is free."""
+    pictures = """
+name: posters
+params: {rows: {type: table, columns: {name: string}}}
+steps:
+  each:
+    foreach: $(params.rows)
+    id: $(item.name)
+    steps:
+      picture: {model: z-image/turbo, with: {prompt: "A poster of $(item.name)"}}
+"""
+    rows = str(tmp_path / "rows.csv")
+    Path(rows).write_text("name\nRome\n")
+    state, _ = await run(pictures, rows=rows)
+    assert state.is_completed(), state.message
+    clips = (
+        pictures.replace("name: posters", "name: clips\nbudget: {amount: 1, whole_items: true}").replace(
+            '$(item.name)"}}', '$(item.name)"}, save_as: $(item.name).jpg}'
+        )
+        + """
+      clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: waves, duration: 5, sound: false}}
+"""
+    )
+    state, done = await run(clips, rows=rows)
+    assert state.name == OVER_BUDGET, state.message
+    assert {one.step: one.state for one in done.steps} == {"each[Rome].picture": "reused", "each[Rome].clip": "failed"}
+    assert (tmp_path / "out" / "Rome.jpg").is_file()
+
+
 @in_flow_run
 async def test_a_review_shows_its_candidates_and_the_next_run_follows_the_choice(rh: Emulator, tmp_path: Path) -> None:
     text = """

@@ -153,7 +153,9 @@ class RunBudget:
     def refusal(self, instance: PlannedStep) -> BudgetExceeded | None:
         """Returns why a step cannot start now; None if it can, and then records that the step and its item started."""
         budget, item = self._budget, instance.top_item
-        if budget is None or not item or not instance.is_paid:
+        # A result that exists is only copied to its names.
+        is_free = not instance.is_paid or all(work.state == "=" for work in instance.works)
+        if budget is None or not item or is_free:
             return None
         short = self._item_refusal(instance, budget) or self._run_refusal(instance, budget)
         if short is None:

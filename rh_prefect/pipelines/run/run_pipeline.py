@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from rh_prefect.errors import RunningHubError, StoreError
+from rh_prefect.media.file_names import safe
 from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
@@ -50,10 +53,11 @@ async def run_pipeline(
     arguments = {name: value for name, value in params.items() if value is not None}
     await around.engine.open(options.wait)
     run = await _prepare(pipeline, arguments, options, selection, around, reviewed)
+    name = _report_name(pipeline, arguments, around)
     is_complete = False
     async with _alive(around):
         try:
-            end = await _make(run, pipeline, options, around, reviewed)
+            end = await _make(run, pipeline, options, around, reviewed, name)
             is_complete = run.is_complete
             return end
         except RunningHubError:
@@ -61,7 +65,7 @@ async def run_pipeline(
         except BaseException:  # as by Ctrl-C or a suspension; what was made is useful to the user
             # The task of a submission in flight is not known yet, and it may be paid for.
             await asyncio.shield(LOOP.call(LOOP.settle(_SETTLE)))
-            await asyncio.shield(report_of_interrupted(run, around.scope.run))
+            await asyncio.shield(report_of_interrupted(run, name))
             raise
         finally:
             await run.leave(is_complete=is_complete)
@@ -82,8 +86,21 @@ async def _alive(around: Surroundings) -> AsyncIterator[None]:
         signing.cancel()
 
 
+def _report_name(pipeline: Pipeline, arguments: Mapping[str, Any], around: Surroundings) -> str:
+    """Returns the name of the run in the files of its report; each pipeline of a flow has its own."""
+    if not around.is_part:
+        return around.scope.run
+    given = json.dumps([pipeline.name, arguments], sort_keys=True, default=str)
+    return f"{around.scope.run}-{hashlib.sha256(given.encode()).hexdigest()[:8]}-{safe(pipeline.name)}"
+
+
 async def _make(
-    run: StepScheduler, pipeline: Pipeline, options: RunOptions, around: Surroundings, reviewed: ReviewedPlan | None
+    run: StepScheduler,
+    pipeline: Pipeline,
+    options: RunOptions,
+    around: Surroundings,
+    reviewed: ReviewedPlan | None,
+    name: str,
 ) -> RunEnd:
     plan = await run.make_plan()
     if plan.problems:
@@ -114,7 +131,7 @@ async def _make(
     run.tell("planned", states=dict(plan.counts), price=prices, currency=plan.currency)
     await run.make_all()
     await _keep_plan(run, around)
-    return await report(run, options, around.pages, name=around.scope.run)
+    return await report(run, options, around.pages, name=name)
 
 
 async def _compared(run: StepScheduler, pipeline: Pipeline, around: Surroundings) -> Plan:
