@@ -137,9 +137,9 @@ _Task: TypeAlias = tuple[JobRecords, int, Submit | None]
 
 
 async def _tasks_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
-    """Yields the newest submission of each job of the run, except by later attempts, then those of shared works."""
+    """Yields the newest submission of each job of the run, then those of shared works."""
     async for view in jobs_of(scope.journal):
-        if view.last is not None and view.last.intent.attempt <= scope.attempt:
+        if view.last is not None:
             yield JobRecords(scope.journal, view.key), view.last.n, view.last
     if (works := await scope.works()) is not None:
         for work, n in await WorksLedger(scope).unsettled():
@@ -166,7 +166,7 @@ class _Cancellation:
             while self._is_in_flight(submit) and self.clock() < self.deadline:
                 await self.sleep(_PAUSE)
                 submit = await records.submission(n)
-            if submit is not None:
+            if submit is not None and not self._is_later(submit):
                 async with self.gate:
                     await self._cancel(records, submit)
         except RunningHubError as error:
@@ -178,10 +178,15 @@ class _Cancellation:
     def _is_own(self, submit: Submit) -> bool:
         return submit.intent.flow_run in ("", self.scope.journal.scope)
 
+    def _is_later(self, submit: Submit) -> bool:
+        """Returns whether a later attempt of the run has submitted it: that is a new decision to pay."""
+        return self._is_own(submit) and submit.intent.attempt > self.scope.attempt
+
     def _is_in_flight(self, submit: Submit | None) -> bool:
         if submit is None:
             return True  # its claim is noted, and its intent is on its way
-        return submit.state == "open" and self._is_own(submit) and not is_surely_dead(submit.intent.owner)
+        is_open = submit.state == "open" and not is_surely_dead(submit.intent.owner)
+        return is_open and self._is_own(submit) and not self._is_later(submit)
 
     async def _cancel(self, records: JobRecords, submit: Submit) -> None:
         task_id, report = submit.task_id or "", self.report

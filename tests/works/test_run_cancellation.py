@@ -147,20 +147,23 @@ async def test_all_running_tasks_are_cancelled_and_their_ends_recorded(journal: 
         assert view.last.end.status == "CANCELLED"
 
 
-async def test_the_intent_of_a_noted_claim_is_waited_for(tmp_path: Path, time: Time) -> None:
+@pytest.mark.parametrize(("attempt", "cancelled"), [(1, [TASK]), (2, [])])
+async def test_the_intent_of_a_noted_claim_is_waited_for_and_left_to_a_later_attempt_that_claims_it(
+    tmp_path: Path, time: Time, attempt: int, cancelled: list[str]
+) -> None:
     works = WorksJournal(str(tmp_path))
     scope = FolderScope(works.notes_of("night"), works)
     await write(scope.journal, {"claim-1": Record()})
 
     async def submit() -> None:
-        await write(works, {"intent-1": intent(flow_run="night"), "answer-1": ticket()})
+        await write(works, {"intent-1": intent(flow_run="night", attempt=attempt), "answer-1": ticket()})
 
     async def client_for(_: Intent) -> RunningHub:
         return RunningHub(CANCELLED)
 
     time.then = [submit]
     report = await cancel_scope(scope, client_for, by="a test", clock=time.clock, sleep=time.sleep)
-    assert report.cancelled == [TASK]
+    assert report.cancelled == cancelled
 
 
 async def test_a_task_that_had_succeeded_keeps_its_links(journal: FolderJournal, time: Time) -> None:
