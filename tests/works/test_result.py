@@ -56,7 +56,7 @@ def test_a_text_without_json_is_an_error_with_the_text(texts: tuple[str, ...]) -
         ({"sessionId": "7", "faceId": "9", "startTime": 10, "endTime": 900}, ("7", "9", 10, 900)),
         ({"sessionId": 7, "faceId": 9}, ("7", "9", 0, None)),
         (
-            {"session_id": "7", "face_data": [{"face_id": "9", "start_time": 5, "end_time": 6}, {"face_id": "8"}]},
+            {"session_id": "7", "face_data": [{"face_id": "9", "start_time": 5, "end_time": 6}, {"face_id": "8"}, 1]},
             ("7", "9", 5, 6),
         ),
     ],

@@ -124,6 +124,12 @@ async def test_a_process_of_this_host_that_has_ended_waits_no_more(works: WorksJ
         assert await works.has_other_waiter(WORK, "0190-a") == waits
 
 
+async def test_the_scopes_outside_of_flows_are_listed(works: WorksJournal) -> None:
+    for name in ("order-18", "order-17"):
+        await works.notes_of(name).create("run-1", {})
+    assert await asyncio.to_thread(works.scopes) == ["order-17", "order-18"]
+
+
 @pytest.fixture
 def on_disk(tmp_path: Path) -> WorksJournal:
     return WorksJournal(str(tmp_path / "store"))
