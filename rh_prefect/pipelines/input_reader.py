@@ -470,7 +470,8 @@ def _undeclared(row: Row, table: Param) -> Iterator[str]:
         if not (name in known or name in (table.other_columns or ()) or is_empty(value)):
             yield (
                 f"it has a value in the column {name!r}, which is not a parameter; {nearest(name, known)}: "
-                "correct its name, or list it in other_columns (a batch has --ignore-columns and --label-column)"
+                "correct its name; or name it in --ignore-columns or --label-column of a batch, or in "
+                "`other_columns` of a pipeline"
             )
 
 
