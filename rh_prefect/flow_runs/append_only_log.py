@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import uuid
 from bisect import insort
 from collections.abc import Collection, Iterable, Mapping
@@ -21,7 +20,7 @@ from rh_prefect.client.transports import chance
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.append_only_log_storage import EntryRefused, FlowRunInputs
 from rh_prefect.works.journal.journal import UnreadableRecord, is_job_key
-from rh_prefect.works.journal.record_types import FORMAT
+from rh_prefect.works.journal.record_types import FORMAT, uptime
 
 LARGEST_ENTRY: Final = 128 * 1024
 """Maximum bytes of one entry, unless one record alone is longer. Prefect Cloud refuses requests above 5 MiB. A short
@@ -168,7 +167,7 @@ class RecordLog:
         """Creates a record exclusively; see `Journal.create`."""
         if key in self.records:
             return self._is_same(key, token)
-        item = _Item(key, text, token, _urgency(key), time.monotonic(), asyncio.get_running_loop().create_future())
+        item = _Item(key, text, token, _urgency(key), uptime(), asyncio.get_running_loop().create_future())
         self._queue.append(item)
         self._note_job(key)
         if item.urgency == _PROMPT or len(self._under_way) < 2:
@@ -188,11 +187,11 @@ class RecordLog:
 
     def is_current(self, max_age: float) -> bool:
         """Returns whether the last read is at most the given number of seconds ago."""
-        return self._read_at >= time.monotonic() - max_age
+        return self._read_at >= uptime() - max_age
 
     async def read(self) -> Records:
         """Returns the records that existed at the time of the call, and possibly later ones."""
-        began = time.monotonic()
+        began = uptime()
         async with self._turn:
             # A read that started after this call began serves all waiting callers.
             if self._read_at < began:
@@ -214,7 +213,7 @@ class RecordLog:
     async def _read_newer(self) -> None:
         is_more = True
         while is_more:
-            sent = time.monotonic()
+            sent = uptime()
             entries, is_more = await self._inputs.newer(self.records.next)
             for number in sorted(entries):
                 self._take(number, entries[number])
@@ -240,7 +239,7 @@ class RecordLog:
         if by.startswith(self._me):
             self._own_tokens.add(by)
         else:
-            self._rival_until = time.monotonic() + _RIVAL_SECONDS
+            self._rival_until = uptime() + _RIVAL_SECONDS
         self.records.add(records)
         self._last = by
 
@@ -273,10 +272,10 @@ class RecordLog:
         """Waits for records that may share an entry."""
         while True:
             self._is_urgent.clear()
-            remaining = self._send_at() - time.monotonic()
+            remaining = self._send_at() - uptime()
             if remaining <= 0:
                 return
-            spacing = self._sent_at + SPACING - time.monotonic()
+            spacing = self._sent_at + SPACING - uptime()
             if spacing > 0:
                 await asyncio.sleep(spacing)
             else:
@@ -312,7 +311,7 @@ class RecordLog:
         return taken
 
     async def _append_or_fail(self, batch: list[_Item]) -> None:
-        began = time.monotonic()
+        began = uptime()
         try:
             await self._append(batch)
         except EntryRefused as error:
@@ -344,11 +343,11 @@ class RecordLog:
         by = f"{self._me}-{next(self._entries)}"
         tries = 0
         while batch:
-            number, sent = self.records.next, time.monotonic()
+            number, sent = self.records.next, uptime()
             self._sent_at = sent
             texts = {item.key: item.text for item in batch}
             if await self._inputs.append(number, encode(by, texts)):
-                self._took = 0.7 * self._took + 0.3 * (time.monotonic() - sent)
+                self._took = 0.7 * self._took + 0.3 * (uptime() - sent)
                 if number == self.records.next:
                     self.records.add(texts)
                     self._last = by
@@ -378,7 +377,7 @@ class RecordLog:
         if not self._queue:
             return
         pause = min(_LONGEST_PAUSE, self._took * (1.5 + chance()))
-        if time.monotonic() < self._rival_until or in_a_row % _PAUSE_EVERY == 0:
+        if uptime() < self._rival_until or in_a_row % _PAUSE_EVERY == 0:
             await asyncio.sleep(pause)
 
 

@@ -8,7 +8,6 @@ import json
 import logging
 import math
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +41,7 @@ _POSTER_BYTES = 20_000
 """Maximum bytes of one small picture, so that a full page has less than 40 MB."""
 _LARGEST_SHAPE = 64_000_000
 _AT_ONCE = 4
+_BLOCK = 2**20
 _log = logging.getLogger("rh_prefect")
 
 
@@ -140,7 +140,7 @@ def _poster(store: MediaStore, file: Media, until: float) -> str:
         if store.exists(name):
             picture = store.read_bytes(name)
         else:
-            picture = _shape(store, file) if file.kind == "3d" else _small(store, file.uri)
+            picture = _shape(store, file) if file.kind == "3d" else _small(store, file.uri, until)
             _keep(store, name, picture)
     except (RunningHubError, OSError, ValueError) as error:
         _log.info("No small picture of %s is shown: %s", file.uri, error)
@@ -165,12 +165,15 @@ def _shape(store: MediaStore, file: Media) -> bytes:
     return glb_picture(store.read_bytes(file.uri), side=_SIDE)
 
 
-def _small(store: MediaStore, name: str) -> bytes:
+def _small(store: MediaStore, name: str, until: float) -> bytes:
     small = partial(thumbnail, max_bytes=_POSTER_BYTES, side=_SIDE)
     if store.protocol == "file":
         return small(Path(store.uri(name)))
     with TemporaryDirectory(prefix="rh-gallery-") as folder:
         copy = Path(folder) / "file"
         with store.open(name) as reader, copy.open("wb") as writer:
-            shutil.copyfileobj(reader, writer)
+            while block := reader.read(_BLOCK):
+                if time.monotonic() > until:
+                    raise TimeoutError("there was no time to read it")
+                writer.write(block)
         return small(copy)

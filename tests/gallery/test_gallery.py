@@ -8,8 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import httpx
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from rh_prefect import models
@@ -218,6 +220,28 @@ def test_pictures_are_made_for_a_limited_time(tmp_path: Path) -> None:
     (page,) = write_gallery(store, [Entry("m", "1", file=media)], seconds=0)
     (entry,) = data_of(store.read_bytes(page).decode())["entries"]
     assert (entry["poster"], entry["src"]) == ("", "../b.png")
+
+
+class Endless(MemoryFileSystem):
+    """A store whose videos never end."""
+
+    protocol = "endless"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.replace("endless://", "memory://")))
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        return Path("/dev/zero").open("rb") if path.endswith(".mp4") else super()._open(path, mode, **options)
+
+
+def test_a_download_for_a_picture_ends_with_the_time() -> None:
+    fsspec.register_implementation("endless", Endless, clobber=True)
+    store = MediaStore("endless://media")
+    media = Media(uri="a.mp4", kind="video", mime="video/mp4", size=1, sha256="1" * 64)
+    (page,) = write_gallery(store, [Entry("m", "1", file=media)], seconds=0.05)
+    (entry,) = data_of(store.read_bytes(page).decode())["entries"]
+    assert (entry["poster"], entry["kind"]) == ("", "video")
 
 
 def store_name(uri: str) -> str | None:

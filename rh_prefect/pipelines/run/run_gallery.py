@@ -30,10 +30,10 @@ def write_run_gallery(run: StepScheduler, steps: Sequence[StepReport], *, name: 
     Returns its address; empty if there are no outputs, more than a page shows, or if it cannot be written.
     """
     store = run.services.store
-    entries = list(_entries(run, steps, name))
-    if not 0 < len(entries) <= ON_A_PAGE:
-        return ""
     try:
+        entries = list(_entries(run, steps, name))
+        if not 0 < len(entries) <= ON_A_PAGE:
+            return ""
         seconds = _SECONDS if run.outcome.new_steps else _SECONDS_OF_NOTHING_NEW
         (page,) = write_gallery(store, entries, name=name, seconds=seconds)
         return store.uri(page)
