@@ -219,7 +219,7 @@ async def _find_pool(name: str) -> Blocks | None:
     if await find_block(RunningHubCredentials, name) is not None:
         raise ConfigError(
             f"{name!r} is the name of two blocks, a pool of accounts and one account. It is not clear which of them "
-            "pays. Nothing was sent. What to do: save one of the two blocks under another name and delete this one."
+            "pays. Nothing was sent. What to do: copy one of them to another name, and delete its original."
         )
     found = await asyncio.gather(*(_of_pool(name, account) for account in pool.credentials))
     blocks = dict(zip(pool.credentials, found, strict=True))

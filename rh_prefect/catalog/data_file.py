@@ -39,7 +39,8 @@ def read(content: Mapping[str, Any]) -> list[Model]:
         other = by_class.setdefault(class_name(model.name), model.name)
         if other is not model.name:
             raise InputError(
-                f"The models {other!r} and {model.name!r} would both be called {model.class_name} in Python."
+                f"The models {other!r} and {model.name!r} would both be called {model.class_name} in Python. "
+                "Nothing was written. What to do: rename or remove one of them in the file."
             )
     return models
 

@@ -62,7 +62,7 @@ class Terminal(Console):
 
 
 class Watch(Pages):
-    """Prints a line for each important event of a run; it is also the `Pages` of a run without a server.
+    """Prints a line for each important event of a run; it is also the view (`Pages`) of a run without a server.
 
     On Ctrl-C, it prints the running tasks and the command that continues the run. With `quiet`, it prints nothing.
     """

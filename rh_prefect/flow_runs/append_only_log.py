@@ -336,7 +336,7 @@ class RecordLog:
                 item.done.cancel()
 
     async def _append(self, batch: list[_Item]) -> None:
-        """Appends one entry; completes the records that another process has created before."""
+        """Appends new records as one entry; tells the callers of records that exist already who has created them."""
         if self._read_at == float("-inf"):
             await self.read()  # another version may have written here
             batch = [item for item in batch if not self._settle(item)]

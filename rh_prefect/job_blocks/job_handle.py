@@ -149,7 +149,7 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
 
 
 def _result_of(store: MediaStore, task_id: str) -> StoredResult | None:
-    """Returns the stored result of a task, of any job: a second download would count twice in `spend`."""
+    """Returns the stored result of a task, whichever job it belongs to: `spend` would count a second one."""
     names = [name for name in store.list(stored_result.FOLDER) if name.endswith(f"/{task_id}.json")]
     found = (stored_result.read(store, name) for name in names)
     return next((one for one in found if one is not None), None)

@@ -64,7 +64,7 @@ def lookup(reference: Reference, frame: Frame) -> Any:
 
 
 def maker_of(reference: Reference, frame: Frame) -> PlannedStep | None:
-    """Returns the step that makes a reference's value, even if the value is a known text; None if no step does."""
+    """Returns the step that makes a reference's value; None if no step does."""
     names = next((one for one in reference.options if _result(follow(one, frame)) is not ABSENT), ())
     values = [certain(follow(names[:end], frame)) for end in range(len(names), 0, -1)]
     return next((one.maker for one in values if isinstance(one, StepOutput) and one.maker is not None), None)

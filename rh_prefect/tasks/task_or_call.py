@@ -32,10 +32,10 @@ def refuse_unknown(name: str, given: Iterable[str], known: Iterable[str]) -> Non
 
 
 class PlainTask(Task[P, Coroutine[Any, Any, R]]):
-    """A task of this package. Outside of runs, Prefect's engine would start a server only to show this task run.
+    """A task of this package; outside of runs, and without `PREFECT_API_URL`, a call runs the function directly.
 
-    An ordinary call has the retries of the task. With other options, or with `.submit` and `.map`, it is always a task
-    run.
+    Prefect's engine would start a server only to show the task run. A direct call has the retries of the task. With
+    `return_state` or `wait_for`, and with `.submit`, `.map` and `.delay`, a call is always a task run.
     """
 
     # A type checker sees Prefect's own overloads.

@@ -93,7 +93,7 @@ class Copies:
 
 @dataclass(slots=True)
 class _Source:
-    """The contents that this process knows to be recorded for one path or URI."""
+    """What this process knows of one path or URI: its recorded contents, and the one that was used last."""
 
     records: list[MediaRecord] = field(default_factory=list)  # The records of the journal that were read
     stamps: dict[str, MediaRecord] = field(default_factory=dict)  # The content that each stamp proves

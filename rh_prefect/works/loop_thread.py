@@ -122,7 +122,10 @@ class LoopThread:
         """Runs a coroutine on the loop, and blocks until it has ended."""
         if threading.current_thread() is self._thread:
             coroutine.close()
-            raise RuntimeError("a blocking call on the package's own loop thread would wait for itself")
+            raise RuntimeError(
+                "A blocking call on the package's own loop thread would wait for itself. Nothing was sent. What to do: "
+                "await the asynchronous form, such as fetch_result_async, or call in another thread."
+            )
         return self.submit(coroutine).result()
 
     def critical(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:

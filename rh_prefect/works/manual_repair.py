@@ -80,7 +80,7 @@ async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
         task = f" (its last task is {view.last.task_id})" if view.last and view.last.task_id else ""
         raise InputError(
             f"{journal.scope}/{key}: this job has no submission with an unknown outcome{task}. Nothing was recorded. "
-            "What to do: run the job again."
+            "What to do: run the job again, which waits for a running task at no cost."
         )
     if not await JobRecords(journal, key).resolve(submit.n, resolution):
         raise InputError(

@@ -27,7 +27,7 @@ Request: TypeAlias = ModelInput | CustomInput | WorkflowInput | AppInput | Quick
 
 
 class JobOptions(TypedDict, total=False):
-    """The options of every paid task; see `Options`."""
+    """The keyword arguments of every paid task; `Options` explains them."""
 
     label: str | None
     reuse: Reuse

@@ -102,7 +102,7 @@ class Notes:
         return notes
 
     def add(self, name: str) -> None:
-        """Adds a note by its name; ignores other records."""
+        """Adds the note that a record's name contains; ignores the names of other records."""
         if note := _CLAIM.fullmatch(name):
             self.claims.add((note[1], int(note[2])))
         elif note := _WAIT.fullmatch(name):
@@ -190,7 +190,7 @@ class SharedRecords(JobRecords):
             self._waiters.append(name)
 
     def signs_of_life(self) -> AbstractContextManager[None]:
-        """Writes signs of life of the run at intervals, while a caller of the run waits for the work."""
+        """Writes signs of life of the run at intervals during a `with` statement."""
         return signs_of_life(self._works, self._flow_run)
 
     async def release_waiter(self) -> None:

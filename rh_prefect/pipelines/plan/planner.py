@@ -366,7 +366,7 @@ class Planner:
 
 
 def _share(works: Sequence[Work], users: Sequence[PlannedStep]) -> bool:
-    """Combines the prices of all steps with one request, any of which may send it; returns whether they changed."""
+    """Combines the data of all steps that need a work, as any of them may submit it; returns whether it changed."""
     price, attempts = (users[0].price, users[0].attempts) if users else (PriceRange(), 1)
     if len(users) > 1:
         attempts = max(one.attempts for one in users)

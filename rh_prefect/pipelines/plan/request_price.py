@@ -65,7 +65,7 @@ def _estimate(model: Model, payload: Mapping[str, Any], seconds: Span | None, le
 
 
 def _at(model: Model, name: str, value: Any, level: int) -> Sequence[Any]:
-    """Returns the possible values of a parameter at a level; an unknown text has the length of this level."""
+    """Returns the possible values of a parameter for the least (0), expected (1) or highest (2) price."""
     param, table = model.find_param(name), model.price
     if not isinstance(value, Unknown) or param is None or table is None:
         return [value]

@@ -67,7 +67,7 @@ class TakeChooser:
     scope: str
 
     async def choose(self, drafts: Sequence[Draft]) -> list[list[int]]:
-        """Returns the numbers of the takes of some steps, and sets the scopes of their works."""
+        """Returns the numbers of the takes of each draft, and sets the scopes of their works."""
         for draft in drafts:
             draft.scope = self.scope if draft.endpoint else ""
         asking = [one for one in drafts if one.endpoint and (one.instance.reuse != "always" or self._wants_new(one))]

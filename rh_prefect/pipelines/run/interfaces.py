@@ -64,7 +64,7 @@ class StepEngine:
         """Registers members before they start."""
 
     async def end(self) -> None:
-        """Records that a member has ended."""
+        """Is told that a member has ended."""
 
     async def suspend(self) -> None:
         """Suspends the run, whose process ends; returns only if that is refused."""
@@ -114,7 +114,7 @@ class Surroundings:
 
 @asynccontextmanager
 async def member(engine: StepEngine) -> AsyncIterator[None]:
-    """Runs a block as one member of a run, and records the end of the member."""
+    """Runs the body of a `with` statement as one member of a run, and tells the engine when the member has ended."""
     try:
         yield
     finally:
@@ -123,7 +123,7 @@ async def member(engine: StepEngine) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def idle(engine: StepEngine) -> AsyncIterator[None]:
-    """Runs a block in which a member only waits for other members."""
+    """Runs the body of a `with` statement, in which a member only waits for other members."""
     await engine.end()
     try:
         yield

@@ -192,7 +192,7 @@ class RunBudget:
         return [key for key in works if all(one == item or not users for one, users in self._owners[key].items())]
 
     def _run_refusal(self, instance: PlannedStep, budget: Budget) -> BudgetExceeded | None:
-        """Checks `whole_items`: the unpaid works of this item and of all started items must fit into the budget."""
+        """Returns the error if, with `whole_items`, the rest of this and of all started items exceeds the budget."""
         item = instance.top_item
         if not budget.whole_items or self.limit is None or item in self._items:
             return None
@@ -208,7 +208,7 @@ class RunBudget:
         )
 
     def _item_refusal(self, instance: PlannedStep, budget: Budget) -> BudgetExceeded | None:
-        """Checks `item`: the works of this item alone must fit into the item's budget."""
+        """Returns the error if a step does not fit into `budget.item`, the budget of each item; None if it fits."""
         item = instance.top_item
         if budget.item is None:
             return None

@@ -96,7 +96,7 @@ class StepScheduler:
         return self.plan
 
     async def _plan_again(self) -> None:
-        """Plans again the parts that depend on new results, or the whole file if nothing runs or has changed."""
+        """Plans the parts with new results or failures again; if there are none and no step runs, the whole file."""
         works, failed = self._known.new_works(), self._failed
         if self.plan.planner is None or not (works or failed or self._running):
             if not self._is_whole:

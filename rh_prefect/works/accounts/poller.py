@@ -378,7 +378,7 @@ class Poller:
             return None
 
     def _search(self, missing: int) -> None:
-        """Polls the tasks last known to run the longest ago, each once until more have ended: a count may be wrong."""
+        """Polls the tasks that were seen running longest ago; each only once, since a count may be wrong."""
         now = self._clock()
         if missing > self._missing:
             self._searched_since = now

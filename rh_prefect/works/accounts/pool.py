@@ -90,9 +90,9 @@ class Pool:
         account = await self._account_of(intent)
         if account.provider.site != intent.site:
             raise ConfigError(
-                f"the job was submitted to {intent.site}, but the credentials here are for "
-                f"{account.provider.site}. What to do: start this process with the same RH_BASE_URL, or use "
-                "credentials blocks in your flows."
+                f"A job was submitted to {intent.site}, but the credentials here are for "
+                f"{account.provider.site}. Nothing was sent now. What to do: start this process with the same "
+                "RH_BASE_URL, or use credentials blocks in your flows."
             )
         return account
 

@@ -133,7 +133,7 @@ class JobView:
 class JobRecords:
     """Reads and writes one work's records in the scope of one run. No other class makes their keys.
 
-    No other run can wait for this work, so the methods for waiters, claims and waits do nothing.
+    No other run shares this work, so the methods for waiters, signs of life and the run's notes do nothing.
     """
 
     is_shared = False  # Whether other runs share the work

@@ -122,7 +122,7 @@ class Journal(ABC):
         """Raises `JournalError` if records that this process has cached were deleted."""
 
     async def notify_of_ends(self, listener: EndListener) -> None:  # noqa: B027 - of a journal that notifies
-        """Registers a listener until the process ends; a second registration has no effect."""
+        """Registers a listener that is told when tasks end; a second registration has no effect."""
 
 
 class UnreadableRecord(JournalError):
