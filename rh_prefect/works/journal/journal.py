@@ -170,8 +170,8 @@ def by_job(records: Mapping[str, V]) -> dict[str, dict[str, V]]:
     """Groups records by job; other records are left out."""
     jobs: dict[str, dict[str, V]] = {}
     for key, record in records.items():
-        job_key, dash, _ = key.partition("-")
-        if dash and is_job_key(job_key):
+        job_key, _, _ = key.partition("-")
+        if is_job_key(job_key):
             jobs.setdefault(job_key, {})[key] = record
     return jobs
 

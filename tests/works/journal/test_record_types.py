@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit, parse_record
-from rh_prefect.works.journal.journal import UnreadableRecord
+from rh_prefect.works.journal.journal import UnreadableRecord, by_job
 from rh_prefect.works.journal.record_types import (
     FORMAT,
     FORMAT_KEY,
@@ -212,3 +212,13 @@ def test_a_newer_view_of_an_earlier_submission_does_not_become_the_last() -> Non
 )
 def test_an_account_without_a_name_is_named_by_its_key(account: str, block: str | None, words: str) -> None:
     assert account_words(account, block) == words
+
+
+def test_records_are_grouped_by_job_without_those_of_the_scope() -> None:
+    own = {f"{KEY}-intent-1": 1, f"{KEY}-answer-1": 2}
+    assert by_job({"cancel-1": 0, "format-1": 0, **own}) == {KEY: own}
+
+
+@pytest.mark.parametrize(("flow_run", "is_adopted"), [("", False), ("night", False), (f"night/{KEY}", True)])
+def test_a_result_that_names_another_work_is_adopted(flow_run: str, is_adopted: bool) -> None:
+    assert ResultRecord(task_id="1", flow_run=flow_run).is_adopted is is_adopted
