@@ -231,7 +231,9 @@ async def webhook_detail(task_id: str, *, credentials: str | None = None) -> Web
 async def resend_webhook(event_id: str, *, url: str | None = None, credentials: str | None = None) -> None:
     """Requests a new delivery of an event of `webhook_detail`, to `url` or to the earlier address."""
     if url is not None and not url.startswith(("http://", "https://")):
-        raise InputError("`url` is not an http(s) address. Nothing was sent. What to do: pass a receiver's or none.")
+        raise InputError(
+            "`url` is not an http(s) address. Nothing was sent. What to do: pass the address of a receiver, or none."
+        )
     await ask(lambda client: client.webhooks.resend(event_id, url=url), credentials)
 
 

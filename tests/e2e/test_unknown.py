@@ -102,10 +102,10 @@ async def test_a_key_of_another_account_marks_no_task_as_lost(rh: Emulator, monk
     (view,) = [one async for one in jobs_of(FlowRunJournal(run))]
     job, paid_on = f"{run}/{view.key}", re.escape(view.submits[-1].intent.account_words)
     monkeypatch.setenv("RH_API_KEY", rh.keys.add("another account").secret)
-    with pytest.raises(TaskNotFound, match=f"paid for on account {paid_on}, and the key that is set now is of") as lost:
+    with pytest.raises(TaskNotFound, match=f"on account {paid_on}, and the key that is set now belongs to") as lost:
         await rerun(flows.one, run)
     assert f"mark-lost {job} --same-account" in str(lost.value)
-    with pytest.raises(InputError, match=f"paid for on account {paid_on}.*set the key of that account"):
+    with pytest.raises(InputError, match=f"paid for on account {paid_on}.*set the key of the account that paid"):
         await runs.command("jobs", "mark-lost", job)
     monkeypatch.setenv("RH_API_KEY", rh.key)
     await rerun(flows.one, run)

@@ -101,6 +101,11 @@ async def test_an_accepted_cancellation_is_no_end_while_the_task_runs(journal: F
     assert (await read_job(journal, KEY)).submits[0].end is not None
 
 
+async def test_a_refusal_that_says_nothing_about_the_task_is_raised() -> None:
+    with pytest.raises(KeyRejected):
+        await cancel_task(RunningHub(SUCCESS, refuses=KeyRejected("no", retry="action_required")), TASK)
+
+
 async def test_outputs_that_come_seconds_after_the_success_are_waited_for(time: Time) -> None:
     assert await cancel_task(RunningHub(EMPTY, EMPTY, SUCCESS), TASK, sleep=time.sleep) == SUCCESS
     assert await cancel_task(RunningHub(EMPTY), TASK, sleep=time.sleep) == EMPTY

@@ -297,7 +297,7 @@ class Lease:
     def query_error(self, intent: Intent, task_id: str, error: ApiError) -> ApiError:
         """Builds the error for a task that the account of its record cannot query."""
         is_same = self.account.is_of(intent)
-        words = f"{intent.account_words}, and the key that is set now is of {self.account}"
+        words = f"{intent.account_words}, and the key that is set now belongs to account {self.account}"
         account = str(self.account) if is_same else words
         key = "" if is_same else " with the key of the account that paid"
         advice = f"Then run again{key}: the run waits for the task and does not pay for it again."
