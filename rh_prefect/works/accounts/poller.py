@@ -18,7 +18,7 @@ import logging
 import math
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -147,7 +147,6 @@ class _Task:
     due: float = field(init=False)
     polled_at: float = field(init=False)
     ran_at: float = field(init=False)
-    request: asyncio.Task[None] = field(init=False)
     is_polling: bool = False
     is_notified: bool = False
     poll_again: bool = False
@@ -219,7 +218,7 @@ class Poller:
         self._wake = asyncio.Event()
         self._semaphore = asyncio.Semaphore(MAX_POLLS)
         self._loop_task: asyncio.Task[None] | None = None
-        self._counting: asyncio.Task[None] | None = None
+        self._requests: set[asyncio.Task[None]] = set()
         self._is_receiving = False
         self._missed_notifications = 0
         self._early_notifications: LruSet[str] = LruSet(REMEMBERED)
@@ -330,7 +329,7 @@ class Poller:
             self._start_due_polls()
             if self._count_due <= self._clock():
                 self._count_due = math.inf
-                self._counting = asyncio.ensure_future(self._take_count())
+                self._begin(self._take_count())
             next_due = min(self._count_due, self._due[0][0] if self._due else math.inf)
             try:
                 await asyncio.wait_for(self._wake.wait(), None if next_due == math.inf else next_due - self._clock())
@@ -343,7 +342,13 @@ class Poller:
             is_stale = due != task.due or task.is_polling or task.done.done() or not self._is_current(task)
             if not is_stale:
                 task.is_polling = True
-                task.request = asyncio.ensure_future(self._poll(task))
+                self._begin(self._poll(task))
+
+    def _begin(self, request: Coroutine[None, None, None]) -> None:
+        """Starts a request, which is referred to until it ends: an ended one would keep the context of its run."""
+        task = asyncio.ensure_future(request)
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
 
     def _count_soon(self) -> None:
         if self._count is not None:
