@@ -39,7 +39,7 @@ NextTask = Literal["at_once", "later", "never"]
 
 
 HTTP_401: Final = "HTTP 401"
-"""The code of a rejected key, if RunningHub's response with the HTTP status 401 has no code of its own."""
+"""The code of a rejected key, if RunningHub's response with the HTTP status 401 has no code."""
 
 
 class Transient:

@@ -109,7 +109,7 @@ class Surroundings:
     date: str | None = None  # The day for which it was started, in UTC; None for today
     inputs: Inputs | None = None  # The inputs, of a caller that has read some of them
     reuse: Reuse = "never"  # `always` also takes the stored results of other scopes
-    is_part: bool = False  # Whether the flow run may also run other pipelines, with reports of their own
+    is_part: bool = False  # Whether the flow run may also run other pipelines, with other reports
 
 
 @asynccontextmanager

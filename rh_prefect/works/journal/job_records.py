@@ -255,7 +255,7 @@ class JobRecords:
 
 
 def result_key(key: str, shape: str = "") -> str:
-    """Returns the key of a work's result; each `shape` of an answer has a result of its own."""
+    """Returns the key of a work's result; each `shape` of an answer has a separate result."""
     return f"{key}-result-{hashlib.sha256(shape.encode()).hexdigest()[:16]}" if shape else f"{key}-result"
 
 

@@ -119,7 +119,7 @@ class Calls:
         may_repeat: bool = False,
         task: asyncio.Task[Any] | None = None,
     ) -> Iterator[None]:
-        """Registers a call for a `with` block, or for good if it succeeds; raises `EqualRequest` for a second call."""
+        """Registers a call for a `with` block, permanently if it succeeds; raises `EqualRequest` for a second call."""
         calls = self._calls.setdefault(work, [])
         before = next((call for call in calls if is_repeat(chain, call.chain)), None)
         if before is None and not (may_repeat or all(call.is_cancelled for call in calls)):
