@@ -126,6 +126,9 @@ def cycle() -> list[str]:
     return []
 
 
+BESIDE = {"_watch", "_write", "SharedTasks.run"}
+"""The tasks that run beside a job and do not wait for its POST: the watch for a cancellation, and the signs of life."""
+
 POSTED: list[list[str]] = []
 CALLER: list[asyncio.AbstractEventLoop] = []
 
@@ -140,7 +143,8 @@ def look(frame: FrameType, event: str, _: object) -> None:
     if request.method != b"POST" or not target.startswith("/openapi") or target.endswith(("query", "status")):
         return
     tasks = {*asyncio.all_tasks(), *(task for loop in CALLER for task in asyncio.all_tasks(loop))}
-    waiting = [name for task in tasks if task is not asyncio.current_task() for name in frames_of(task.get_coro())]
+    others: list[Any] = [task.get_coro() for task in tasks if task is not asyncio.current_task()]
+    waiting = [name for one in others if one.__qualname__ not in BESIDE for name in frames_of(one)]
     own = []
     at: FrameType | None = frame
     while at is not None:
