@@ -297,7 +297,7 @@ async def _final_error(
     if isinstance(failure, JobCancelled):
         # A cancelled run leaves the work to the others; the task of this run was cancelled by a person.
         return failure if policy.is_own(submit) and not is_earlier else None
-    if end.status == "FAILED" and end.next_task == "never":
+    if end.next_task == "never":
         return failure
     # In the scope of one run, the end names the attempt that recorded it; for a shared work, that may be another run's.
     has_met = submit.n in progress.waits or (not policy.run and end.attempt >= policy.first_attempt)

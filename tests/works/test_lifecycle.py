@@ -34,7 +34,7 @@ from rh_prefect.works.journal.record_types import (
     Resolution,
 )
 from rh_prefect.works.lifecycle import Policy
-from tests.support.world.asked_steps import life_of
+from tests.support.world.asked_steps import Step, life_of
 from tests.support.world.job_records import failed, refused
 from tests.support.world.life import lifecycle
 
@@ -121,8 +121,12 @@ def test_a_new_job_is_claimed_then_posted_then_recorded_then_waited_for() -> Non
     assert ended == Submit(1, INTENT, TICKET, end=SUCCESS)
 
 
-def test_a_ticket_is_waited_for_and_never_submitted_again() -> None:
-    submit = Submit(1, INTENT, TICKET)
+@pytest.mark.parametrize(
+    "submit",
+    [Submit(1, INTENT, TICKET), Submit(1, INTENT, UNKNOWN, Resolution(outcome="adopted", task_id="7"))],
+    ids=["a ticket", "adopted"],
+)
+def test_a_task_is_waited_for_and_never_submitted_again(submit: Submit) -> None:
     life = Life().answers((("read_submission", 1), submit), (("is_cancelled", True), False))
     assert life.ends(("await_end", submit, True), SUCCESS) == replace(submit, end=SUCCESS)
 
@@ -133,16 +137,14 @@ def test_collecting_waits_for_the_task_of_a_cancelled_run() -> None:
     assert life.ends(("await_end", submit, True), SUCCESS) == replace(submit, end=SUCCESS)
 
 
-def test_a_task_that_a_person_marked_lost_is_paid_for_again() -> None:
-    lost = Submit(1, INTENT, TICKET, lost=Lost())
-    life = Life().answers((("read_submission", 1), lost), *posts(2, TICKET))
+@pytest.mark.parametrize(
+    "submit",
+    [Submit(1, INTENT, TICKET, lost=Lost()), Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten"))],
+    ids=["lost", "forgotten"],
+)
+def test_what_a_person_has_given_up_is_paid_for_again_with_the_next_number(submit: Submit) -> None:
+    life = Life().answers((("read_submission", 1), submit), *posts(2, TICKET))
     assert life.step == ("is_cancelled", True)
-
-
-def test_an_adopted_task_is_waited_for() -> None:
-    submit = Submit(1, INTENT, UNKNOWN, Resolution(outcome="adopted", task_id="7"))
-    life = Life().answers((("read_submission", 1), submit), (("is_cancelled", True), False))
-    assert life.ends(("await_end", submit, True), SUCCESS) is not None
 
 
 def test_a_successful_end_needs_no_further_steps() -> None:
@@ -157,11 +159,13 @@ def test_a_process_that_loses_the_claim_reads_again_and_does_not_post() -> None:
     assert life.step == ("watch", theirs)
 
 
-def test_an_open_intent_is_watched_and_its_ticket_adopted() -> None:
+def test_an_open_intent_is_watched_until_it_has_a_ticket_or_is_unknown() -> None:
     theirs, answered = Submit(1, INTENT), Submit(1, INTENT, TICKET)
     life = Life().answers((("read_submission", 1), theirs), (("watch", theirs), None))
     life.answers((("read_submission", 1), answered), (("is_cancelled", True), False))
     assert life.step == ("await_end", answered, True)
+    dead = Life().answers((("read_submission", 1), theirs), (("watch", theirs), None))
+    dead.raises(SubmissionUnknown, ("read_submission", 1), Submit(1, INTENT, UNKNOWN))
 
 
 def test_an_unknown_answer_is_raised_with_both_actions_and_not_resubmitted() -> None:
@@ -170,13 +174,6 @@ def test_an_unknown_answer_is_raised_with_both_actions_and_not_resubmitted() -> 
     assert "jobs adopt run/key TASK_ID" in error.message
     assert "jobs mark-refused run/key" in error.message
     assert "read timeout" in error.message
-
-
-def test_a_dead_owner_s_intent_becomes_unknown() -> None:
-    theirs = Submit(1, INTENT)
-    life = Life().answers((("read_submission", 1), theirs))
-    life.answers((("watch", theirs), None))
-    life.raises(SubmissionUnknown, ("read_submission", 1), Submit(1, INTENT, UNKNOWN))
 
 
 def test_resubmit_marks_the_submission_forgotten_and_pays_again() -> None:
@@ -196,15 +193,12 @@ def test_resubmissions_are_limited_by_attempts() -> None:
     life.raises(SubmissionUnknown, ("record_answer", INTENT, 2, UNKNOWN), Submit(2, INTENT, UNKNOWN))
 
 
-def test_a_stopped_process_takes_the_result_that_another_one_has_recorded() -> None:
-    stands = Submit(1, INTENT, UNKNOWN, Resolution(outcome="adopted", task_id="1"), SUCCESS)
+def test_a_stopped_process_takes_what_another_one_has_recorded_of_its_submission() -> None:
+    adopted = Submit(1, INTENT, UNKNOWN, Resolution(outcome="adopted", task_id="1"), SUCCESS)
     life = Life().answers(*posts(1, TICKET)[:-1])
-    assert life.ends(("record_answer", INTENT, 1, TICKET), stands) == stands
-
-
-def test_a_stopped_process_reads_what_followed_its_forgotten_submission() -> None:
-    stands = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten"))
-    life = Life().answers(*posts(1, TICKET)[:-1], (("record_answer", INTENT, 1, TICKET), stands))
+    assert life.ends(("record_answer", INTENT, 1, TICKET), adopted) == adopted
+    forgotten = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten"))
+    life = Life().answers(*posts(1, TICKET)[:-1], (("record_answer", INTENT, 1, TICKET), forgotten))
     assert life.step == ("read_submission", 2)
 
 
@@ -214,29 +208,11 @@ def test_a_request_that_is_not_json_is_an_input_error() -> None:
     assert "run/key: a parameter" in life.raises(InputError, ("free_slot", False), None).message
 
 
-def test_a_forgotten_submit_is_paid_for_again_with_the_next_number() -> None:
-    forgotten = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten"))
-    life = Life().answers((("read_submission", 1), forgotten), *posts(2, TICKET))
-    assert life.step == ("is_cancelled", True)
-
-
-def test_a_full_queue_is_recorded_before_the_wait_and_the_next_post_has_the_next_number() -> None:
-    life = Life().answers(
-        *posts(1, BUSY),
-        (("free_slot", True), None),
-        (("pause", 1, BUSY), None),
-        *posts(2, BUSY),
-        (("free_slot", True), None),
-        (("pause", 2, BUSY), None),
-        *posts(3, TICKET),
-    )
-    assert life.step == ("is_cancelled", True)
-
-
-def test_a_full_queue_never_fails_the_job() -> None:
+def test_a_full_queue_is_recorded_before_each_wait_and_never_fails_the_job() -> None:
     life = Life()
     for n in range(1, 200):
         life.answers(*posts(n, BUSY), (("free_slot", True), None), (("pause", n, BUSY), None))
+    assert life.answers(*posts(200, TICKET)).step == ("is_cancelled", True)
 
 
 def test_a_rate_limit_is_not_a_full_queue() -> None:
@@ -315,12 +291,6 @@ def test_an_unknown_submission_is_looked_for_in_the_list_that_the_policy_names()
         assert shown in error.message
 
 
-def test_an_abandoned_claim_is_followed_by_a_new_one() -> None:
-    gave_up = Answer(outcome="refused", code=GAVE_UP, retry="throttled")
-    life = Life().answers(*posts(1, gave_up), (("free_slot", False), None))
-    assert life.step[0] == "pause"
-
-
 def test_nothing_is_submitted_after_a_cancellation() -> None:
     life = Life().answers(
         (("read_submission", 1), None), (("prepare",), None), (("await_slot",), None), (("prepare",), None)
@@ -338,22 +308,18 @@ def test_a_cancelled_run_cancels_the_task_that_another_run_has_left_to_it() -> N
     life.raises(JobCancelled, ("cancel_task", theirs), End(status="CANCELLED", task_id="1"))
 
 
-def test_a_cancellation_that_comes_with_the_ticket_cancels_the_task() -> None:
+@pytest.mark.parametrize("policy", [POLICY, SECOND], ids=["of this run", "of another run"])
+def test_a_cancelled_run_that_has_cancelled_a_task_pays_for_no_other_one(policy: Policy) -> None:
     submit = Submit(1, INTENT, TICKET)
-    life = Life().answers(*posts(1, TICKET), (("is_cancelled", True), True))
-    life.raises(JobCancelled, ("cancel_task", submit), End(status="CANCELLED", task_id="1"))
-
-
-def test_a_cancelled_run_that_has_cancelled_the_task_of_another_run_pays_for_no_other_one() -> None:
-    submit = Submit(1, INTENT.model_copy(update={"flow_run": "first"}), TICKET)
-    life = Life(SECOND).answers((("read_submission", 1), submit), (("is_cancelled", True), True))
+    life = Life(policy).answers((("read_submission", 1), submit), (("is_cancelled", True), True))
     error = life.raises(JobCancelled, ("cancel_task", submit), End(status="CANCELLED", task_id="1"))
     assert error.task_id == "1"
 
 
-def test_a_task_that_succeeded_before_its_cancellation_is_not_lost() -> None:
+@pytest.mark.parametrize("policy", [POLICY, SECOND], ids=["of this run", "of another run"])
+def test_a_task_that_succeeded_before_its_cancellation_is_not_lost(policy: Policy) -> None:
     submit = Submit(1, INTENT, TICKET)
-    life = Life().answers((("read_submission", 1), submit), (("is_cancelled", True), True))
+    life = Life(policy).answers((("read_submission", 1), submit), (("is_cancelled", True), True))
     assert life.ends(("cancel_task", submit), SUCCESS) == replace(submit, end=SUCCESS)
 
 
@@ -482,21 +448,24 @@ def test_a_graph_with_invalid_nodes_is_cancelled_and_not_paid_for_again() -> Non
     Life(replace(POLICY, attempt=2)).raises(JobFailed, ("read_submission", 1), replace(submit, end=end))
 
 
+def steps_until(last: str, policy: Policy = POLICY, **results: Any) -> list[Step]:
+    """The steps of a work up to one of this name, if each step has the result that its name has here."""
+    life = life_of(policy)
+    steps = [life.send(None)]
+    while steps[-1][0] != last:
+        steps.append(life.send(results.get(steps[-1][0])))
+    return steps
+
+
 def test_that_a_run_waits_for_the_task_of_another_one_is_noted_before_it_may_be_suspended() -> None:
-    submit, life = Submit(n=1, intent=INTENT.model_copy(update={"flow_run": "first"}), answer=TICKET), life_of(SECOND)
-    assert life.send(None) == ("read_result",)
-    assert life.send(None) == ("note_waiter",)
-    assert life.send(None) == ("read_submission", 1)
-    assert life.send(submit) == ("note_wait", 1)
-    assert life.send(None) == ("accepted", submit)
+    submit = Submit(n=1, intent=INTENT.model_copy(update={"flow_run": "first"}), answer=TICKET)
+    steps = steps_until("accepted", SECOND, read_submission=submit)
+    assert steps == [("read_result",), ("note_waiter",), ("read_submission", 1), ("note_wait", 1), ("accepted", submit)]
 
 
 def test_an_executor_may_stop_when_a_task_is_accepted_and_when_it_has_ended() -> None:
-    submit, life = Submit(1, INTENT, TICKET), life_of(POLICY)
-    steps, came = [life.send(None)], {"read_submission": submit, "await_end": SUCCESS, "publish": "files"}
-    while steps[-1][0] != "record_result":
-        steps.append(life.send(came.get(steps[-1][0])))
-    assert steps == [
+    submit = Submit(1, INTENT, TICKET)
+    assert steps_until("record_result", read_submission=submit, await_end=SUCCESS, publish="files") == [
         ("read_result",),
         ("note_waiter",),
         ("read_submission", 1),
@@ -549,18 +518,18 @@ def test_a_later_attempt_pays_after_a_failure_that_another_run_has_met() -> None
 @pytest.mark.parametrize(("reason", "reported"), [("the GPU is gone", "the GPU is gone"), ("", "1504")])
 def test_a_failure_is_reported_before_the_next_submission(reason: str, reported: str) -> None:
     submit = Submit(1, INTENT, TICKET, end=failed("1504").model_copy(update={"reason": reason}))
-    life = life_of(POLICY)
-    life.send(None)
-    life.send(None)
-    assert life.send(None) == ("read_submission", 1)
-    assert life.send(submit) == ("report_failure", submit, reported)
-    assert life.send(None) == ("read_submission", 2)
+    steps = steps_until("report_failure", read_submission=submit)
+    assert steps[-2:] == [("read_submission", 1), ("report_failure", submit, reported)]
 
 
 def test_a_cancelled_run_waits_no_more_before_it_looks_for_another_run_that_waits() -> None:
     """Of two runs that are cancelled at once, one must cancel the task."""
-    submit, life = Submit(1, INTENT, TICKET), life_of(POLICY)
-    steps, came = [life.send(None)], {"read_submission": submit, "is_cancelled": True}
-    while steps[-1][0] != "cancel_task":
-        steps.append(life.send(came.get(steps[-1][0])))
+    submit = Submit(1, INTENT, TICKET)
+    steps = steps_until("cancel_task", read_submission=submit, is_cancelled=True)
     assert steps[-4:] == [("is_cancelled", True), ("release_waiter",), ("has_other_waiters",), ("cancel_task", submit)]
+
+
+def test_a_run_that_is_cancelled_before_a_claim_frees_its_slot_and_waits_no_more() -> None:
+    """Otherwise a run that is cancelled later leaves its task to this one, which does not wait."""
+    steps = steps_until("release_waiter", is_cancelled=True)
+    assert steps[-3:] == [("is_cancelled", False), ("free_slot", False), ("release_waiter",)]
