@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Coroutine
 from dataclasses import replace
 from decimal import Decimal
@@ -84,7 +85,8 @@ class Steps:
         self._is_unread = work.is_new
         self._first_time = False
         self._view = JobView(work.key)
-        self._noted_at: float | None = None
+        # When the last claim was noted; without a note, the journal is read again for a `fresh` answer
+        self._noted_at = math.inf
         self._first_view: TaskView | None = None
         self._accepted_at: float | None = None
 
@@ -186,7 +188,8 @@ class Steps:
     async def is_cancelled(self, *, fresh: bool) -> bool:
         """Returns whether the run was cancelled; `fresh` reads the record again."""
         # A cancellation after the note of a claim waits for the answer, and cancels the task itself.
-        return await self.work.is_cancelled(max_age=min(self._since_note, BEFORE_CLAIM) if fresh else BEFORE_CLAIM)
+        age = min(self._clock() - self._noted_at, BEFORE_CLAIM) if fresh else BEFORE_CLAIM
+        return await self.work.is_cancelled(max_age=age)
 
     # -- before the claim ----------------------------------------------------------------------------------------------
 
@@ -267,11 +270,6 @@ class Steps:
         self._noted_at = self._clock()
         await self.records.note_claim(n)
 
-    @property
-    def _since_note(self) -> float:
-        """Seconds since the last note of a claim; 0 without a note, so that the journal is read again."""
-        return 0.0 if self._noted_at is None else self._clock() - self._noted_at
-
     async def claim(self, n: int) -> Intent | None:
         """Creates intent n; returns None if another process created it first."""
         intent = self.work.intent(self._lease.account).model_copy(update=self._spending.claim(n))
@@ -286,9 +284,13 @@ class Steps:
 
     async def post(self, intent: Intent, n: int) -> Answer:
         """Sends POST n for the leased account; returns an `Answer` for each outcome, even for an error."""
-        if hindrance := await self._hindrance(intent):
-            UNPOSTED.add(intent.token)
-            return Answer(outcome="refused", code=GAVE_UP, reason=hindrance, retry="throttled")
+        # From the note on, since another process may read the intent before this process knows that it is recorded.
+        if self._clock() - self._noted_at > intent.give_up:
+            # Another process may have recorded this intent as unknown; a POST could then be paid for twice.
+            return _given_up(intent, "this process was stopped before the POST")
+        # The append of a note to a log reads the cancellations before it. A later one waits for this intent.
+        if await self.is_cancelled(fresh=True):
+            return _given_up(intent, "the run was cancelled before the POST")
         callback, provider = self.work.callback, self._lease.account.provider
         # The address names the run, which knows the places of the works that it shares with other runs.
         address = callback.address(self.work.scope.journal.scope, self.records.key, n) if callback else None
@@ -308,17 +310,6 @@ class Steps:
         if answer.outcome == "ticket":
             await self._put_in_spool(n, intent, answer)
         return answer
-
-    async def _hindrance(self, intent: Intent) -> str:
-        """Returns the reason why a claimed submission must not be posted; empty if there is none."""
-        since_note = self._since_note  # before the intent, which another process may read first
-        if since_note > intent.give_up:
-            # Another process may have recorded this intent as unknown; a POST could then be paid for twice.
-            return "this process was stopped before the POST"
-        # The append of a note to a log reads the cancellations before it. A later one waits for this intent.
-        if await self.is_cancelled(fresh=True):
-            return "the run was cancelled before the POST"
-        return ""
 
     async def _put_in_spool(self, n: int, intent: Intent, answer: Answer) -> None:
         try:
@@ -457,6 +448,12 @@ def answer_of(error: Exception) -> Answer:
             return Answer.of(error)
         case _:
             return Answer(outcome="unknown", reason=f"{type(error).__name__}: {error}", retry="unknown")
+
+
+def _given_up(intent: Intent, reason: str) -> Answer:
+    """Returns the answer to record for a claim of this process that is not posted."""
+    UNPOSTED.add(intent.token)
+    return Answer(outcome="refused", code=GAVE_UP, reason=reason, retry="throttled")
 
 
 def _outcome(intent: Intent, *, watched: float) -> Answer | None:

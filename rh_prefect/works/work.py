@@ -112,9 +112,9 @@ class Work:
     services: Services  # The objects that it shares with other jobs
     spending: SpendTracker  # The costs of its scope
     delivery: Delivery  # Publishes its outputs, and records its result
-    callback: Callback | None = None  # Where RunningHub sends a webhook at the task's end
-    is_new: bool = False  # Whether it had no record when its scope was opened
-    flow: str = ""  # The flow or the pipeline, for the records; the scope's flow by default
+    callback: Callback | None  # Where RunningHub sends a webhook at the task's end
+    is_new: bool  # Whether it had no record when its scope was opened
+    flow: str  # The flow or the pipeline, for the records; if empty, the scope's flow
 
     @property
     def key(self) -> str:

@@ -53,14 +53,6 @@ def run(rh: Emulator, tmp_path: Path) -> PooledRun:
     return PooledRun(rh, tmp_path, members=("main",))
 
 
-async def test_a_finished_job_is_downloaded_once(run: PooledRun) -> None:
-    first = await run.all(pictures(1))
-    assert isinstance(first[0], Result)
-    assert len(run.rh.recorder.downloads) == 1
-    assert await run.all(pictures(1)) == first
-    assert (len(run.rh.recorder.downloads), len(run.rh.recorder.paid)) == (1, 1)
-
-
 @pytest.mark.parametrize("budget", [None, 1.0])
 async def test_the_price_of_the_catalogue_is_recorded_and_not_requested(run: PooledRun, budget: float | None) -> None:
     await run.all(pictures(1), budget=budget)
@@ -78,13 +70,6 @@ async def test_a_job_reports_each_change_of_its_state(run: PooledRun, tmp_path: 
     submitted = next(event for event in run.heard if event.state == "submitted")
     assert submitted.task_id == task.task_id
     assert run.said("uploading") == ["making 1 input(s) available to RunningHub"]
-
-
-async def test_a_job_reports_its_end(run: PooledRun) -> None:
-    (error,) = await run.all([models.ZImageTurbo(prompt="forbidden")])
-    assert isinstance(error, ModerationError)
-    assert [event.state for event in run.heard] == ["failed"]
-    assert run.said("failed") == [error.message]
 
 
 async def test_a_cancelled_call_leaves_the_slot_to_another_call_of_its_job(tmp_path: Path) -> None:
@@ -156,16 +141,26 @@ async def test_the_first_two_refusals_for_want_of_a_slot_cause_no_pause_of_the_j
 
 async def test_a_work_is_made_in_this_order(tmp_path: Path) -> None:
     work = ExecutedWork(tmp_path)
+    create = work.journal.create
+
+    async def noted(key: str, record: Mapping[str, Any]) -> bool:
+        work.did.append(f"create {key}")
+        return await create(key, record)
+
+    work.journal.create = noted  # type: ignore[method-assign]
     await work.finish()
     assert work.did == [
         "check the storage",
         "take a slot",
         "look for refused outputs",
         "check the storage",
+        "create job-intent-1",
         "submit to main",
         "submitted",
+        "create job-answer-1",
         "wait at main",
         "release the slot",
+        "create job-end-1",
         "publish without a search",
         "record the result",
     ]
@@ -226,6 +221,7 @@ async def test_a_refusal_for_want_of_a_slot_is_reported_once_and_the_work_waits_
     assert work.did[1:] == [*refused, *refused, *tried, *work.did[-5:]]
     assert work.pauses == [], "the limiter pauses for all works of the account"
     assert [state for state, _ in work.heard] == ["waiting", "submitted", "collecting"]
+    assert work.heard[0][1] == f"not accepted yet ({SLOT}); waiting to try again, at no cost"
 
 
 @pytest.mark.parametrize("budget", [None, Decimal(5)])
@@ -272,6 +268,7 @@ async def test_a_run_without_the_key_of_a_task_uses_its_recorded_end(tmp_path: P
     await work.finish()
     assert len(work.pauses) == 1
     assert work.did == ["publish with a search", "record the result"]
+    assert [state for state, _ in work.heard] == ["adopted", "collecting"]
 
 
 NO_MONEY = api_error("812", doing="ask")
@@ -303,6 +300,7 @@ async def test_after_a_refused_upload_another_account_gets_the_inputs_and_no_slo
 async def test_a_work_whose_upload_is_refused_when_it_has_a_slot_takes_one_of_the_other_account(tmp_path: Path) -> None:
     class Poorer(ExecutedWork):
         def refuse_payment(self, run: object, store: MediaStore, job: str) -> None:
+            assert run == ("run", 1), "another run, or another attempt, may pay"
             self.main.refusal = NO_MONEY
 
     work = Poorer(tmp_path, request=WITH_INPUT)
@@ -333,7 +331,7 @@ async def test_a_refused_upload_of_the_only_account_is_the_error_of_the_work(tmp
 async def test_after_a_refused_price_another_account_gets_the_work_and_its_budget(tmp_path: Path) -> None:
     policy, request = with_policy(budget=Decimal(5)), replace(WITH_INPUT, estimate=None)
     work = ExecutedWork(tmp_path, policy=policy, request=request)
-    work.main.refusal, work.accounts["two"].price = None, Money(Decimal(5), "CNY")
+    work.accounts["two"].price = Money(Decimal(5), "CNY")
 
     async def address(file: Input, mark: str, *, store: MediaStore) -> str:
         return ""
@@ -357,18 +355,13 @@ async def test_after_a_refused_price_another_account_gets_the_work_and_its_budge
     assert (intent["estimate"], intent["account"]) == ("5", "two")
 
 
-async def test_a_work_that_does_not_fit_into_the_budget_releases_its_slot_and_its_amount(tmp_path: Path) -> None:
-    work = ExecutedWork(tmp_path, policy=with_policy(budget=Decimal("0.5")))
-    with pytest.raises(BudgetExceeded):
-        await work.finish()
-    assert work.did[-1] == "release the slot"
-    assert work.spending.reserved() == 0
-
-
-async def test_a_work_whose_cancellation_is_seen_after_its_budget_was_reserved_reserves_nothing(tmp_path: Path) -> None:
-    work = ExecutedWork(tmp_path, policy=with_policy(budget=Decimal(5)))
+@pytest.mark.parametrize(("budget", "error"), [(Decimal("0.5"), BudgetExceeded), (Decimal(5), JobCancelled)])
+async def test_a_work_that_ends_after_its_budget_was_asked_for_releases_its_slot_and_its_amount(
+    tmp_path: Path, budget: Decimal, error: type[Exception]
+) -> None:
+    work = ExecutedWork(tmp_path, policy=with_policy(budget=budget))
     await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
-    with pytest.raises(JobCancelled):
+    with pytest.raises(error):
         await work.finish()
     assert work.did[-1] == "release the slot"
     assert work.spending.reserved() == 0
@@ -429,10 +422,13 @@ async def test_a_cancellation_during_a_submission_is_seen_although_it_was_looked
         await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
         return await submit(endpoint, payload, webhook_url=webhook_url)
 
-    work.main.submit, work.main.view = cancelled, CANCELLED  # type: ignore[method-assign]
-    with pytest.raises(JobCancelled):
-        await work.finish()
-    assert work.did[-4:] == ["submitted", "cancel at main", "query at main", "release the slot"]
+    work.main.submit = cancelled  # type: ignore[method-assign]
+    await work.finish()
+    seen, published = (
+        ["submitted", "cancel at main", "query at main"],
+        ["publish without a search", "record the result"],
+    )
+    assert work.did[-6:] == [*seen, "release the slot", *published], "it had succeeded before it was cancelled"
 
 
 async def test_before_a_wait_for_an_earlier_task_a_cancellation_is_looked_for(tmp_path: Path) -> None:
@@ -509,14 +505,15 @@ async def test_recorded_refusals_are_read_once(tmp_path: Path) -> None:
             await work.records.resolve(n, Resolution(outcome="forgotten", by="a person"))
         await work.finish()
         reads.append(work.journal.reads)
-    assert reads[0] == reads[1]
+    assert reads == [4, 4], "the records once, and three times whether the run was cancelled"
 
 
+@pytest.mark.parametrize("how", ["leave", "forget"])
 async def test_a_work_that_no_caller_waits_for_releases_its_slot_and_is_continued_by_the_next_one(
-    tmp_path: Path,
+    tmp_path: Path, how: str
 ) -> None:
-    work, place = ExecutedWork(tmp_path, place=MemoryPlace()), MemoryPlace()
-    work, waits = ExecutedWork(tmp_path, place=place), asyncio.Event()
+    place, waits = MemoryPlace(), asyncio.Event()
+    work = ExecutedWork(tmp_path, place=place)
 
     async def wait() -> None:
         if "wait at main" in work.did:
@@ -530,9 +527,15 @@ async def test_a_work_that_no_caller_waits_for_releases_its_slot_and_is_continue
     assert await work.running.next_running_task() is task
     await waits.wait()
     assert not work.running.is_over
-    work.running.interrupt()
-    assert work.running.is_over, "a call from now on is no caller that leaves"
-    await work.running.leave()
+    if how == "forget":
+        work.running.forget()
+    else:
+        leaving = asyncio.ensure_future(work.running.leave())
+        await asyncio.sleep(0)
+        assert work.running.is_over, "a call from now on is no caller that leaves"
+        await leaving
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
     assert work.did[-1] == "release the slot"
     later = ExecutedWork(tmp_path, place=place)
     await later.finish()
@@ -556,6 +559,21 @@ async def test_callers_learn_when_a_task_runs_and_when_it_has_ended(tmp_path: Pa
     assert await end
     assert await work.running.next_running_task() is None
     assert await work.running.complete() == await work.running.complete()
+
+
+async def test_a_call_ends_at_its_deadline_and_names_the_task_that_continues(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path)
+
+    async def wait() -> None:
+        if "wait at main" in work.did:
+            await asyncio.Event().wait()
+
+    work.main.during = wait
+    with pytest.raises(JobTimeout, match=f"task {TASK} has not ended within 0.001 s") as caught:
+        await work.running.complete(0.001)
+    assert caught.value.task_id == TASK
+    assert work.heard[-1] == ("failed", caught.value.message)
+    work.running.interrupt()
 
 
 async def test_a_submission_whose_caller_is_cancelled_is_recorded(tmp_path: Path) -> None:
@@ -611,6 +629,15 @@ async def test_a_run_that_is_cancelled_while_its_claim_is_written_posts_nothing_
     work.main.view = SUCCESS if is_posted else CANCELLED
     await asyncio.gather(work.finish(), return_exceptions=True)
     assert ("submit to main" in work.did) == is_posted
+
+
+async def test_a_reading_of_a_cached_journal_counts_for_two_seconds_while_a_task_is_waited_for(tmp_path: Path) -> None:
+    work, age = ExecutedWork(tmp_path), 2.0
+    work.journal.is_absent = lambda key, *, max_age: age <= max_age  # type: ignore[method-assign]
+    await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+    assert not await work.work.is_cancelled()
+    age = 2.5
+    assert await work.work.is_cancelled()
 
 
 async def test_an_earlier_submission_of_the_run_counts_in_its_budget(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from rh_prefect.works.journal.record_types import (
     GAVE_UP,
     NOT_DELIVERED,
     NOT_SENT,
-    Answer,
     End,
     Intent,
     current_owner,
@@ -138,6 +137,7 @@ def open_steps(journal: FlakyJournal, spool: Spool, rh: RunningHub) -> OpenSteps
 async def nothing() -> None: ...
 
 
+PROMPT = "sha256: what is that?"  # which looks like a mark
 MARKS = (media_mark("a" * 64), media_mark("b" * 64))
 
 
@@ -173,7 +173,7 @@ async def test_a_submit_is_claimed_posted_and_recorded(open_steps: OpenSteps, rh
 
 async def test_marks_are_replaced_by_the_links_of_the_inputs(open_steps: OpenSteps, rh: RunningHub) -> None:
     one, two = MARKS
-    steps = open_steps({"imageUrl": one, "images": [one, two], "deep": {"of": [two]}, "prompt": "x", "n": 5})
+    steps = open_steps({"imageUrl": one, "images": [one, two], "deep": {"of": [two]}, "prompt": PROMPT, "n": 5})
     await steps.prepare()
     await submitted(steps)
     assert rh.submitted == [
@@ -181,57 +181,45 @@ async def test_marks_are_replaced_by_the_links_of_the_inputs(open_steps: OpenSte
             "imageUrl": "https://rh/a",
             "images": ["https://rh/a", "https://rh/b"],
             "deep": {"of": ["https://rh/b"]},
-            "prompt": "x",
+            "prompt": PROMPT,
             "n": 5,
         }
     ]
 
 
-async def test_a_prompt_that_looks_like_a_mark_is_unchanged(open_steps: OpenSteps, rh: RunningHub) -> None:
-    submit = await submitted(open_steps({"prompt": "sha256: what is that?"}))
-    assert submit.state == "ticket"
-    assert rh.submitted == [{"prompt": "sha256: what is that?"}]
-
-
 @pytest.mark.parametrize(
-    ("error", "outcome", "code", "retry"),
+    ("error", "expected"),
     [
-        (ConnectFailed("refused"), "refused", NOT_DELIVERED, "throttled"),
-        (InputError("no JSON"), "refused", NOT_SENT, "final"),
-        (ResponseLost("read timeout"), "unknown", "", "unknown"),
-        (api_error("421", doing="x", submitting=True), "refused", "421", "throttled"),
-        (api_error("1501", doing="x", submitting=True), "refused", "1501", "final"),
-        (api_error("1014", doing="x", submitting=True), "refused", "1014", "action_required"),
-        (api_error("1000", doing="x", submitting=True), "unknown", "1000", "unknown"),
-        (api_error("9999", doing="x", submitting=True), "unknown", "9999", "unknown"),
-        (api_error("813", doing="x", submitting=True), "unknown", "813", "pending"),
-        (RuntimeError("a defect"), "unknown", "", "unknown"),
+        (ConnectFailed("no route"), ("refused", NOT_DELIVERED, "no route", "throttled")),
+        (InputError("no JSON"), ("refused", NOT_SENT, "no JSON", "final")),
+        (ResponseLost("read timeout"), ("unknown", "", "read timeout", "unknown")),
+        (api_error("421", doing="x", submitting=True), ("refused", "421", "", "throttled")),
+        (api_error("1501", "not that", doing="x", submitting=True), ("refused", "1501", "not that", "final")),
+        (api_error("1014", doing="x", submitting=True), ("refused", "1014", "", "action_required")),
+        (api_error("1000", doing="x", submitting=True), ("unknown", "1000", "", "unknown")),
+        (api_error("9999", doing="x", submitting=True), ("unknown", "9999", "", "unknown")),
+        (api_error("813", doing="x", submitting=True), ("unknown", "813", "", "pending")),
+        (RuntimeError("a defect"), ("unknown", "", "RuntimeError: a defect", "unknown")),
     ],
 )
 async def test_each_outcome_of_a_post_is_recorded_as_an_answer(
-    open_steps: OpenSteps, rh: RunningHub, error: Exception, outcome: str, code: str, retry: str
+    open_steps: OpenSteps, rh: RunningHub, spool: Spool, error: Exception, expected: tuple[str, ...]
 ) -> None:
     rh.answer = error
-    submit = await submitted(open_steps())
-    assert submit.answer is not None
-    assert (submit.answer.outcome, submit.answer.code, submit.answer.retry) == (outcome, code, retry)
+    answer = (await submitted(open_steps())).answer
+    assert (answer.outcome, answer.code, answer.reason, answer.retry) == expected
     assert len(rh.submitted) == 1
+    assert not spool.folder.exists(), "it is no ticket"
 
 
-async def test_a_process_that_was_stopped_between_claim_and_post_does_not_post(
-    open_steps: OpenSteps, rh: RunningHub
+@pytest.mark.parametrize(("give_up", "duration"), [(-1.0, 0.0), (0.04, 0.05)], ids=["after the claim", "in the claim"])
+async def test_a_process_that_was_stopped_between_note_and_post_does_not_post(
+    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub, give_up: float, duration: float
 ) -> None:
-    submit = await submitted(open_steps(claims=mine(give_up=-1.0)))
+    """Others may watch the intent from when the journal has it, which can be long before this process is told."""
+    journal.slow = duration
+    submit = await submitted(open_steps(claims=mine(give_up=give_up)))
     assert (submit.state, submit.answer.code) == ("refused", GAVE_UP)
-    assert rh.submitted == []
-
-
-async def test_the_duration_of_the_claim_counts(open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub) -> None:
-    # Others may watch the intent from when the journal has it, which can be long before this process is told.
-    journal.slow = 0.05
-    submit = await submitted(open_steps(claims=mine(give_up=0.04)))
-    assert submit.answer is not None
-    assert submit.answer.code == GAVE_UP
     assert rh.submitted == []
 
 
@@ -290,15 +278,24 @@ async def test_an_old_ticket_in_the_spool_does_not_hide_the_job_s_end(
     assert list(spool.entries()) == []
 
 
-async def test_a_claim_with_a_lost_response_is_known_to_be_unposted(
-    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub
+@pytest.mark.parametrize(
+    ("before", "after", "give_up"),
+    [((), ("intent-1",), 30.0), (("answer-1",), (), -1.0)],
+    ids=["its response was lost", "that it was given up could not be recorded"],
+)
+async def test_a_claim_that_is_not_posted_is_known_to_be_unposted(
+    open_steps: OpenSteps,
+    journal: FlakyJournal,
+    rh: RunningHub,
+    before: tuple[str, ...],
+    after: tuple[str, ...],
+    give_up: float,
 ) -> None:
-    journal.after = ("intent-1",)
+    journal.before, journal.after = before, after
     with pytest.raises(JournalError):
-        await open_steps().claim(1)
-    journal.after = ()
-    view = await open_steps().read()
-    assert view.state == "open"
+        await submitted(open_steps(claims=mine(give_up=give_up)))
+    journal.before = journal.after = ()
+    assert await state(open_steps) == "open"
     assert (await watched(open_steps())).state == "refused"
     assert rh.submitted == []
 
@@ -321,19 +318,6 @@ async def test_a_claim_before_its_post_does_not_count_as_abandoned(open_steps: O
     assert (view.state, len(rh.submitted)) == ("ticket", 1)
 
 
-async def test_the_answer_of_another_process_is_waited_for(open_steps: OpenSteps, journal: FlakyJournal) -> None:
-    await write(journal, {"intent-1": mine()})
-    answers = iter([None, None, ticket()])
-
-    async def sleep(_: float) -> None:
-        if (answer := next(answers)) is not None:
-            await write(journal, {"answer-1": answer})
-
-    steps = open_steps(sleep=sleep)
-    view = await watched(steps)
-    assert view.state == "ticket"
-
-
 async def test_a_dead_owner_s_intent_is_unknown_at_once(open_steps: OpenSteps, journal: FlakyJournal) -> None:
     await write(journal, {"intent-1": intent(owner=dead_owner())})
     steps = open_steps()
@@ -348,15 +332,15 @@ async def test_an_intent_is_watched_for_its_limits_and_ten_seconds(
 ) -> None:
     """After a shorter time, the process of the request may still wait for its response."""
     await write(journal, {"intent-1": intent(give_up=30.0, submit_timeout=60.0)})
-    now = 0.0
+    now, times = 0.0, iter([100.0, 100.5])
 
-    async def sleep(seconds: float) -> None:
+    async def sleep(_: float) -> None:
         nonlocal now
-        now += seconds
+        now = next(times)
 
     steps = open_steps(sleep=sleep, clock=lambda: 1e6 + now)
     assert (await watched(steps)).state == "unknown"
-    assert 100.0 < now <= 102.0
+    assert now == 100.5
 
 
 async def test_an_intent_within_its_limits_is_watched(open_steps: OpenSteps, journal: FlakyJournal) -> None:
@@ -374,36 +358,25 @@ async def test_an_intent_within_its_limits_is_watched(open_steps: OpenSteps, jou
     steps = open_steps(sleep=sleep)
     with pytest.raises(Enough):
         await watched(steps)
-    assert gaps == sorted(gaps)
-    assert gaps[-1] == 2.0
+    assert gaps[:3] == [0.05, 0.05 * 1.5, 0.05 * 1.5 * 1.5]
+    assert max(gaps) == gaps[-1] == 2.0
 
 
-async def test_a_late_ticket_resolves_a_submission_that_a_watcher_marked_unknown(
-    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub
+@pytest.mark.parametrize(
+    ("answer", "state", "task_id", "by"),
+    [
+        (QUEUED, "ticket", TASK, "the late owner"),
+        (api_error("421", doing="x", submitting=True), "forgotten", None, "the late owner"),
+        (ResponseLost("read timeout"), "unknown", None, None),
+    ],
+)
+async def test_a_late_answer_resolves_a_submission_that_a_watcher_marked_unknown_if_it_says_more(
+    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub, answer: Any, state: str, task_id: Any, by: Any
 ) -> None:
-    rh.meanwhile = lambda: write(journal, {"answer-1": unknown()})
+    rh.answer, rh.meanwhile = answer, lambda: write(journal, {"answer-1": unknown("no answer in 100 s")})
     submit = await submitted(open_steps())
-    assert (submit.state, submit.task_id) == ("ticket", TASK)
-    assert submit.resolution is not None
-    assert submit.resolution.by == "the late owner"
-
-
-async def test_a_late_refusal_resolves_an_unknown_submission(
-    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub
-) -> None:
-    rh.answer = api_error("421", doing="x", submitting=True)
-    rh.meanwhile = lambda: write(journal, {"answer-1": unknown()})
-    assert (await submitted(open_steps())).state == "forgotten"
-
-
-async def test_a_late_unknown_answer_changes_nothing(
-    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub
-) -> None:
-    rh.answer = ResponseLost("read timeout")
-    rh.meanwhile = lambda: write(journal, {"answer-1": unknown("no answer in 100 s")})
-    submit = await submitted(open_steps())
-    assert submit.state == "unknown"
-    assert submit.answer.reason == "no answer in 100 s"
+    assert (submit.state, submit.task_id, submit.answer.reason) == (state, task_id, "no answer in 100 s")
+    assert (submit.resolution and submit.resolution.by) == by
 
 
 async def test_a_ticket_after_a_person_marked_it_refused_is_recorded_and_logged(
@@ -431,20 +404,3 @@ async def test_a_late_ticket_that_a_person_has_adopted_is_the_same_ticket(
     rh.meanwhile = adopted_meanwhile
     assert (await submitted(open_steps())).state == "ticket"
     assert caplog.text == ""
-
-
-async def test_a_forgotten_submission_is_followed_by_the_next_number(
-    open_steps: OpenSteps, journal: FlakyJournal, rh: RunningHub
-) -> None:
-    await write(journal, {"intent-1": mine(), "answer-1": unknown()})
-    await open_steps().forget(1)
-    await submitted(open_steps(), n=2)
-    view = await open_steps().read()
-    assert [one.state for one in view.submits] == ["forgotten", "ticket"]
-
-
-async def test_a_refusal_is_not_spooled(open_steps: OpenSteps, rh: RunningHub, spool: Spool) -> None:
-    rh.answer = api_error("1501", doing="x", submitting=True)
-    await submitted(open_steps())
-    assert not spool.folder.exists()
-    assert isinstance((await open_steps().read()).submits[0].answer, Answer)

@@ -46,6 +46,9 @@ def work_of(request: JobRequest, *, scope: Any, key: str, kind: type[Work] = Wor
         "services": services(),
         "spending": SpendTracker(partial(entries_in, scope.journal)),
         "delivery": None,
+        "callback": None,
+        "is_new": False,
+        "flow": "",
     }
     return kind(request=request, records=records, scope=scope, **(made | facts))
 

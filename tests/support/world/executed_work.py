@@ -197,7 +197,9 @@ class ExecutedWork:
             services=services,
             spending=self.spending,
             delivery=self,  # type: ignore[arg-type]
+            callback=None,
             is_new=is_new,
+            flow="",
         )
         self.running = RunningWork(self.work)
 
