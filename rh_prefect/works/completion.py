@@ -22,15 +22,15 @@ CANCEL_CHECK_SECONDS = 3.0
 _log = logging.getLogger("rh_prefect")
 
 
-async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, age: float = 0.0) -> End:
+async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, age: float) -> End:
     """Waits until a task has ended, and records its end; the work's lease must be on the account that paid.
 
     `first_view` is the status in the answer to the submission. `age` is the number of seconds since RunningHub accepted
     the task, 0 if unknown.
     """
     task_id, clock, lease = submit.task_id or "", work.services.clock, work.lease
-    began = clock()
-    ran_from: list[float] = []
+    began = running_since = clock()
+    has_run = False
 
     def report(line: str) -> None:
         work.notify("running", line, task_id=task_id, is_step=True)
@@ -38,8 +38,9 @@ async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, 
     nodes = lease.account.provider.progress(work.request, task_id, report)
 
     def changed(view: TaskView) -> None:
-        if view.status == "RUNNING" and not ran_from:
-            ran_from.append(clock())
+        nonlocal running_since, has_run
+        if view.status == "RUNNING" and not has_run:
+            running_since, has_run = clock(), True
             work.notify("running", f"task {task_id} runs", task_id=task_id)
             nodes.runs()
         elif view.ahead is not None:
@@ -51,7 +52,6 @@ async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, 
             view = await _wait(work, submit, changed, accepted_at=began - age)
     # The task has ended, so the slot is free before the end is recorded.
     lease.release()
-    running_since = ran_from[0] if ran_from else began
     queued, ran = running_since - began, clock() - running_since
     if isinstance(view, End):
         return with_times(view, queued=queued, ran=ran)

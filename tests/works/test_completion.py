@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.client import RemoteOutput, TaskView
-from rh_prefect.errors import JournalError, OutputsPending, TaskNotFound
+from rh_prefect.errors import ConfigError, JournalError, OutputsPending, TaskNotFound
 from rh_prefect.works.accounts.poller import Poller
 from rh_prefect.works.completion import await_end, cancel_and_record
 from rh_prefect.works.journal.job_records import JobView, Submit
@@ -26,6 +27,7 @@ from tests.support.world.job_records import KEY, TASK, intent, ticket, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.world.virtual_time import clock, in_virtual_time, now
 
+QUEUED = TaskView(task_id=TASK, status="QUEUED")
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
 EMPTY = TaskView(task_id=TASK, status="SUCCESS")
 SUCCESS = TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(url="https://files/a.png", type="png"),))
@@ -58,7 +60,7 @@ class RunningHub:
         self.view: TaskView | None = view
         self.deletes = deletes
 
-    progress = staticmethod(no_progress)
+    progress: Any = staticmethod(no_progress)
 
     async def query(self, task_id: str) -> TaskView:
         if self.view is None:
@@ -82,7 +84,7 @@ class WaitingJob:
         lease = SimpleNamespace(
             account=SimpleNamespace(provider=rh, poller=self.poller),
             release=lambda: None,
-            query_error=lambda _, error: error,
+            query_error=lambda intent, _task_id, error: ConfigError(f"{intent.account}: {error}"),
         )
         shared = contexts.services(clock=clock)
         self.work = contexts.work_of(REQUEST, scope=self.scope, key=KEY, lease=lease, services=shared)
@@ -90,7 +92,10 @@ class WaitingJob:
     async def begin(self) -> asyncio.Task[End]:
         await write(self.journal, {"intent-1": self.submit.intent, "answer-1": ticket()})
         await self.journal.notify_of_ends(self.poller)
-        return asyncio.create_task(await_end(self.work, self.submit, first_view=None))
+        return asyncio.create_task(self.end())
+
+    async def end(self, first_view: TaskView | None = None) -> End:
+        return await await_end(self.work, self.submit, first_view=first_view, age=0.0)
 
     async def cancel_elsewhere(self) -> None:
         async def client_for(_: Intent) -> RunningHub:
@@ -112,17 +117,19 @@ async def test_a_success_without_files_is_not_an_end() -> None:
     assert 300 <= now() <= 330
     assert await job.ends() == []
     job.rh.view = SUCCESS
-    end = await await_end(job.work, job.submit, first_view=None)
-    assert end is not None
-    assert [link.url for link in end.links] == ["https://files/a.png"]
+    assert [link.url for link in (await job.end()).links] == ["https://files/a.png"]
 
 
 @in_virtual_time
 async def test_a_success_without_files_at_a_cancellation_is_not_an_end() -> None:
+    """Neither for the run nor for the process that cancels it."""
     job = WaitingJob(RunningHub(EMPTY))
+    waiting = await job.begin()
+    await job.cancel_elsewhere()
     with pytest.raises(OutputsPending):
         await cancel_and_record(job.work, job.submit)
     assert await job.ends() == []
+    waiting.cancel()
 
 
 @in_virtual_time
@@ -153,25 +160,13 @@ def test_a_success_with_one_usable_output_is_an_end(url: str) -> None:
 
 
 @in_virtual_time
-async def test_a_success_without_files_is_not_an_end_in_a_cancelled_run() -> None:
-    """The process that cancels a run records no success without files."""
-    job = WaitingJob(RunningHub(EMPTY))
-    waiting = await job.begin()
-    await job.cancel_elsewhere()
-    assert await job.ends() == []
-    waiting.cancel()
-
-
-@in_virtual_time
 async def test_a_graph_that_is_unknown_after_its_cancellation_is_cancelled() -> None:
     """The recorded end is read before the response "no such task" counts."""
     job = WaitingJob(RunningHub(deletes=True))
     waiting = await job.begin()
     await asyncio.sleep(20)
     await job.cancel_elsewhere()
-    end = await waiting
-    assert end is not None
-    assert end.status == "CANCELLED"
+    assert (await waiting).status == "CANCELLED"
     assert now() < 25
 
 
@@ -186,36 +181,42 @@ def test_a_cancellation_is_noticed_within_seconds_with_webhooks(deletes: bool) -
         await asyncio.sleep(100)
         began = now()
         await job.cancel_elsewhere()
-        end = await waiting
-        assert end is not None
-        assert end.status == "CANCELLED"
-        assert now() - began <= 4
+        assert (await waiting).status == "CANCELLED"
+        assert now() - began <= 3
         assert job.journal.reads <= 43
 
     check()
 
 
 @in_virtual_time
-async def test_a_waiting_task_says_how_many_are_before_it() -> None:
+async def test_a_task_says_how_many_are_before_it_that_it_runs_and_which_node_runs() -> None:
     """ComfyUI's own queue tells it."""
-    job, heard = WaitingJob(RunningHub(TaskView(task_id=TASK, status="QUEUED", ahead=3))), list[tuple[str, str]]()
-    observer = SimpleNamespace(notify=lambda event: heard.append((event.state, event.message)))
+    job, heard = WaitingJob(RunningHub(QUEUED.model_copy(update={"ahead": 3}))), list[tuple[object, ...]]()
+    observer = SimpleNamespace(notify=lambda event: heard.append((event.state, event.message, event.is_step)))
     job.work = replace(job.work, observer=observer)
+    job.rh.progress = lambda _request, _task_id, report: SimpleNamespace(
+        during=lambda _: nullcontext(), runs=lambda: report("KSampler 1/20")
+    )
     waiting = await job.begin()
     await asyncio.sleep(20)
-    job.rh.view = RUNNING
-    await asyncio.sleep(30)
+    for view in (RUNNING, QUEUED, RUNNING):
+        job.rh.view = view
+        await asyncio.sleep(30)
     job.rh.view = SUCCESS
     end = await waiting
-    assert heard == [("queued", "3 before it in the queue"), ("running", f"task {TASK} runs")]
+    assert heard == [
+        ("queued", "3 before it in the queue", True),
+        ("running", f"task {TASK} runs", False),
+        ("running", "KSampler 1/20", True),
+    ]
     assert end.queued_seconds is not None and 20 <= end.queued_seconds <= 50
-    assert end.run_seconds is not None and 30 <= end.queued_seconds + end.run_seconds - 20 <= 60
+    assert end.run_seconds is not None and 110 <= end.queued_seconds + end.run_seconds <= 140
 
 
 @in_virtual_time
 async def test_a_cancellation_that_is_only_accepted_is_no_recorded_end() -> None:
     """The task may still succeed, and a later run asks for it."""
-    job = WaitingJob(RunningHub(TaskView(task_id=TASK, status="QUEUED")))
+    job = WaitingJob(RunningHub(QUEUED))
     await write(job.journal, {"intent-1": job.submit.intent, "answer-1": ticket()})
     end = await cancel_and_record(job.work, job.submit)
     assert (end.status, await job.ends()) == ("CANCELLED", [])
@@ -228,4 +229,42 @@ async def test_an_end_that_cannot_be_recorded_is_the_end_for_this_run() -> None:
     waiting = await job.begin()
     job.journal.is_away = True
     assert (await waiting).status == "SUCCESS"
+    assert await job.ends() == []
+
+
+@in_virtual_time
+async def test_only_the_status_of_this_task_in_the_answer_to_a_submission_ends_the_wait() -> None:
+    """The submission may have been resolved with another task meanwhile."""
+    job, other = WaitingJob(RunningHub(RUNNING)), WaitingJob(RunningHub(RUNNING))
+    assert (await job.end(SUCCESS)).status == "SUCCESS"
+    waiting = asyncio.create_task(other.end(SUCCESS.model_copy(update={"task_id": "9"})))
+    await asyncio.sleep(100)
+    assert not waiting.done()
+    other.rh.view = SUCCESS
+    assert (await waiting).task_id == TASK
+
+
+@in_virtual_time
+async def test_a_job_polls_by_itself_once_the_end_of_its_task_is_recorded_for_another_job() -> None:
+    """The poller reports that end to both, and RunningHub sends no second webhook."""
+    job, waits = WaitingJob(RunningHub(), webhook=True), list[tuple[bool, bool]]()
+
+    async def wait(task_id: str, *, is_recorded: object, has_webhook: bool, **_: object) -> TaskView | None:
+        waits.append((is_recorded is not None, has_webhook))
+        return None if len(waits) == 1 else SUCCESS
+
+    job.poller.wait = wait  # type: ignore[method-assign,assignment]
+    await job.end()
+    assert waits == [(True, True), (False, False)]
+    reads = job.journal.reads
+    await asyncio.sleep(60)
+    assert job.journal.reads == reads, "nothing looks for a cancellation any more"
+
+
+@in_virtual_time
+async def test_a_task_that_its_account_does_not_know_is_an_error_and_no_end() -> None:
+    job = WaitingJob(RunningHub())
+    job.rh.view = None
+    with pytest.raises(ConfigError, match="acc: no such task"):
+        await (await job.begin())
     assert await job.ends() == []
