@@ -56,8 +56,8 @@ async def mark_refused(journal: Journal, key: str) -> None:
 
 async def mark_lost(journal: Journal, key: str) -> None:
     """Records that a job's task, or the files of its result, no longer exist; the next run pays for a new one."""
-    submit = (await read_job(journal, key)).last
-    if submit is None or not may_be_lost(submit):
+    *_, submit = (await read_job(journal, key)).submits
+    if not may_be_lost(submit):
         raise InputError(
             f"{journal.scope}/{key}: this job has neither a running task nor a result that could be lost. Nothing was "
             "recorded. What to do: see `rh-prefect jobs show`."
@@ -73,11 +73,11 @@ def may_be_lost(submit: Submit) -> bool:
 
 async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
     view = await read_job(journal, key)
-    submit = view.last
-    if submit is not None and submit.state == "open":
+    *_, submit = view.submits
+    if submit.state == "open":
         submit = await _call_unknown(journal, view, submit)
-    if submit is None or submit.state != "unknown":
-        task = f" (its last task is {view.last.task_id})" if view.last and view.last.task_id else ""
+    if submit.state != "unknown":
+        task = f" (its last task is {submit.task_id})" if submit.task_id else ""
         raise InputError(
             f"{journal.scope}/{key}: this job has no submission with an unknown outcome{task}. Nothing was recorded. "
             "What to do: run the job again, which waits for a running task at no cost."
@@ -89,7 +89,7 @@ async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
         )
 
 
-async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Submit | None:
+async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Submit:
     if not is_surely_dead(submit.intent.owner):
         owner = submit.intent.owner
         raise InputError(
@@ -99,7 +99,8 @@ async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Subm
         )
     answer = Answer(outcome="unknown", reason="the process that posted it has ended unexpectedly", retry="unknown")
     await JobRecords(journal, view.key).answer(submit.n, answer)
-    return (await read_job(journal, view.key)).last
+    *_, submit = (await read_job(journal, view.key)).submits
+    return submit
 
 
 async def replay_spool(spool: Spool, journal: Journal) -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,9 @@ async def test_a_task_that_is_adopted_twice_for_its_job_is_no_other_jobs(journal
     """The message said that the task belongs to another job, and advised `mark-refused`."""
     await write(journal, UNKNOWN)
     await adopt(journal, KEY, TASK)
-    with pytest.raises(InputError, match=rf"unknown outcome \(its last task is {TASK}\)\. .* What to do: run the job"):
-        await adopt(journal, KEY, TASK)
-    with pytest.raises(InputError, match=f"no submission with an unknown outcome.*{TASK}"):
-        await mark_refused(journal, KEY)
+    for again in (adopt(journal, KEY, TASK), mark_refused(journal, KEY)):
+        with pytest.raises(InputError, match=rf"unknown outcome \(its last task is {TASK}\)\. .* What to do: run the"):
+            await again
     view = await read_job(journal, KEY)
     assert view.last is not None
     assert (view.state, view.last.task_id) == ("ticket", TASK)
@@ -66,12 +66,17 @@ async def test_one_task_cannot_be_adopted_for_two_jobs(journal: FolderJournal) -
     with pytest.raises(InputError, match=rf"task {TASK} already belongs to run/b1.*jobs mark-refused run/{KEY}"):
         await adopt(journal, KEY, TASK)
     assert (await read_job(journal, KEY)).state == "unknown"
+    paid = {"intent-1": intent(), "answer-1": ticket("5"), "end-1": End(status="FAILED", task_id="5")}
+    await write(journal, {**paid, "intent-2": intent(), "answer-2": unknown()}, key="c1")
+    with pytest.raises(InputError, match="task 5 already belongs to run/c1"):
+        await adopt(journal, "c1", "5")
     await adopt(journal, KEY, f"{TASK}1")
     assert (await read_job(journal, KEY)).state == "ticket"
 
 
-async def test_a_refused_mark_lets_the_next_run_pay(journal: FolderJournal) -> None:
-    await write(journal, UNKNOWN)
+@pytest.mark.parametrize("is_answered", [True, False], ids=["unknown", "of a process that has ended"])
+async def test_a_refused_mark_lets_the_next_run_pay(journal: FolderJournal, is_answered: bool) -> None:
+    await write(journal, UNKNOWN if is_answered else {"intent-1": intent(owner=dead_owner())})
     await mark_refused(journal, KEY)
     view = await read_job(journal, KEY)
     assert (view.state, view.tickets) == ("forgotten", 0)
@@ -130,12 +135,6 @@ async def test_a_task_that_failed_is_not_marked_as_lost(journal: FolderJournal, 
     with pytest.raises(InputError, match="has neither a running task nor a result"):
         await mark_lost(journal, KEY)
     assert (await read_job(journal, KEY)).state == "ended"
-
-
-async def test_an_intent_of_a_dead_process_can_be_resolved_immediately(journal: FolderJournal) -> None:
-    await write(journal, {"intent-1": intent(owner=dead_owner())})
-    await mark_refused(journal, KEY)
-    assert (await read_job(journal, KEY)).state == "forgotten"
 
 
 @pytest.mark.parametrize("owner", [current_owner(), SOMEWHERE_ELSE], ids=["living", "elsewhere"])
@@ -213,14 +212,17 @@ async def test_orphans_are_paid_jobs_that_were_not_requested(journal: FolderJour
 
 def stored(store: MediaStore, **facts: Any) -> StoredResult:
     made = StoredResult(
-        **intent(take=2, label="a pier").requested,
+        **intent(take=2, label="a pier", graph="g").requested,
         **{
             "job": f"run/{KEY}",
             "base": BASE,
             "task_id": TASK,
-            "texts": ("words",),
+            "texts": ("one", "two"),
             "cost": Decimal("0.30"),
             "currency": "USD",
+            "coins": Decimal(7),
+            "queued_seconds": 1.0,
+            "run_seconds": 2.0,
             "submitted_at": "2026-01-01T10:00:00.000+00:00",
             "ended_at": "2026-01-01T10:01:00.000+00:00",
             **facts,
@@ -230,20 +232,27 @@ def stored(store: MediaStore, **facts: Any) -> StoredResult:
     return made
 
 
-async def test_records_are_restored_from_the_results_in_a_storage(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_records_are_restored_from_the_results_in_a_storage(tmp_path: Path) -> None:
+    class Noting(FolderJournal):
+        async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+            created.append(key.removeprefix(f"{KEY}-"))
+            return await super().create(key, record)
+
+    created, journal = list[str](), Noting(str(tmp_path / "journal"), scope="run")
     store = MediaStore(tmp_path / "out")
     result = stored(store)
     stored(store, job="other/key", base="c" * 40)
     assert await recover(journal, store) == [KEY]
+    assert created == [FORMAT_KEY, "intent-1", "answer-1", "end-1"], "as a process that is killed leaves them"
+    assert await recover(journal, store) == [KEY], "it may be said twice"
     (submit,) = (await read_job(journal, KEY)).submits
     found, answer, end = submit.intent, submit.answer, submit.end
     assert answer is not None and end is not None
     assert (found.requested, found.base, found.store) == (result.requested, BASE, store.url)
     assert (found.at, answer.at, end.at) == (result.submitted_at, result.submitted_at, result.ended_at)
     assert (found.owner, submit.n, answer.outcome, answer.task_id) == (current_owner(), 1, "ticket", TASK)
-    assert (end.status, end.task_id, end.cost, end.currency) == ("SUCCESS", TASK, Decimal("0.30"), "USD")
-    assert [link.text for link in end.links] == ["words"]
-    assert await journal.read(FORMAT_KEY) is not None
+    assert (end.status, end.task_id, end.charged) == ("SUCCESS", TASK, result.charged)
+    assert [link.text for link in end.links] == ["one", "two"]
 
 
 @pytest.mark.parametrize("lost", ["the format", "a work that runs share", "nothing", "nothing of an empty scope"])

@@ -2,17 +2,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rh_prefect.errors import InputError, JournalError
+from rh_prefect.errors import JournalError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works import stored_result
-from rh_prefect.works.journal.costs_and_budget import COINS, Costs, costs_of
-from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format, Record, current_owner
 from rh_prefect.works.journal.scope import (
@@ -28,7 +24,6 @@ from rh_prefect.works.journal.scope import (
 )
 from rh_prefect.works.journal.shared_journal import WorksJournal
 from rh_prefect.works.manual_repair import recover
-from rh_prefect.works.stored_result import StoredResult
 from tests.support.world.job_records import dead_owner
 
 RUN: Mapping[str, str] = {"flow_run": "night"}
@@ -105,49 +100,6 @@ async def test_a_run_whose_records_are_older_than_itself_pays_for_nothing(tmp_pa
     other = FolderJournal(str(tmp_path / "restored"), scope="another")
     assert await OpenScopes().open(scope_of(other), store)
     assert await OpenScopes().open(scope_of(restored, {}), store), "a named scope may begin again"
-
-
-async def test_recover_records_the_jobs_of_stored_results(tmp_path: Path, store: MediaStore) -> None:
-    """Each job with a stored result is found again under its key."""
-    before, restored = (FolderJournal(str(tmp_path / name), scope="night") for name in ("lost", "restored"))
-    await OpenScopes().open(scope_of(before), store)
-    with pytest.raises(InputError, match="no result"):
-        await recover(restored, store)
-    stored = StoredResult(
-        job=f"night/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
-        payload={"prompt": "x"}, take=2, label="dawn", graph="g", task_id="2030",
-        submitted_at="2026-01-01T00:00:00.000+00:00", ended_at="2026-01-01T00:01:00.000+00:00", queued_seconds=1.0,
-        run_seconds=2.0, cost=Decimal("3.85"), currency="USD", coins=Decimal(7), texts=("one", "two"),
-    )  # fmt: skip
-    stored_result.write(store, stored)
-    stored_result.write(store, stored.model_copy(update={"job": "another/1", "task_id": "2031"}))
-    assert await recover(restored, store) == ["ab" * 12]
-    assert await recover(restored, store) == ["ab" * 12], "it may be said twice"
-    view = JobView.parse("ab" * 12, await restored.job("ab" * 12))
-    assert (view.state, view.tickets) == ("ended", 1)
-    assert view.last is not None and view.last.intent.take == 2 and view.last.task_id == "2030"
-    assert view.last.answer is not None and view.last.answer.task_id == "2030"
-    end, intent = view.last.end, view.last.intent
-    assert end is not None
-    assert costs_of(end) == Costs({COINS: Decimal(7), "USD": Decimal("3.85")})
-    assert (end.queued_seconds, end.run_seconds, end.at) == (1.0, 2.0, stored.ended_at)
-    assert [link.text for link in end.links] == ["one", "two"]
-    assert (intent.label, intent.graph, intent.at) == ("dawn", "g", stored.submitted_at)
-    assert not await OpenScopes().open(scope_of(restored), store)
-
-
-async def test_a_run_that_has_only_works_that_runs_share_is_recovered(tmp_path: Path, store: MediaStore) -> None:
-    """Its resume was refused with the advice `jobs recover`, which found no result of the run."""
-    before, restored = (FolderJournal(str(tmp_path / name), scope="night") for name in ("lost", "restored"))
-    await OpenScopes().open(scope_of(before), store)
-    stored = StoredResult(
-        job=f"works-1/{'ab' * 12}", base="c" * 40, site="site", account="main", model="m", endpoint="e",
-        payload={"prompt": "x"}, task_id="2030", submitted_at="2026-01-01T00:00:00.000+00:00",
-        ended_at="2026-01-01T00:01:00.000+00:00", run={"flow_run": "night"},
-    )  # fmt: skip
-    stored_result.write(store, stored)
-    assert await recover(restored, store) == []
-    assert await OpenScopes().open(scope_of(restored), store)
 
 
 async def test_a_run_that_is_found_has_the_pipeline_and_the_attempt_that_it_was_opened_with(tmp_path: Path) -> None:
