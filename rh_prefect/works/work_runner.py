@@ -309,9 +309,9 @@ class WorkRunner:
 
     async def collect(self, intent: Intent, key: str) -> Delivered | None:
         """Completes a work that was paid for earlier; it never submits."""
-        options = Options(label=intent.label, take=intent.take, may_submit=False)
-        collecting = replace(self, options=options)
-        return await RunningWork(collecting._context(_COLLECTION, key, JobRequest.of(intent))).complete()
+        collecting = replace(self, options=Options(may_submit=False))
+        work = collecting._context(_COLLECTION, key, JobRequest.of(intent), is_new=False)
+        return await RunningWork(work).complete()
 
     async def costs(self) -> dict[str, Costs]:
         """Returns a flow run's payments for each shared work, by its id: also for failed tasks and invalid answers."""
@@ -337,7 +337,7 @@ class WorkRunner:
             return JobRecords(self.scope.journal, work)
         return SharedRecords(self.works, work, self.scope, has_ended=self.has_ended)
 
-    def _context(self, asked: WorkCall, work: str, request: JobRequest, *, is_new: bool = False) -> Work:
+    def _context(self, asked: WorkCall, work: str, request: JobRequest, *, is_new: bool) -> Work:
         shared, scope = self.shared, self.scope
         pool, records = shared.pool, self._records(work)
         requested = REQUESTED_KEYS.setdefault(scope.journal.scope, set())
@@ -414,8 +414,7 @@ class WorkRunner:
 
 def result_of_step(asked: WorkCall, done: Delivered) -> WorkResult:
     """Returns a work's result as a step needs it; raises `MediaError` if a file is damaged."""
-    if done.result.damaged:
-        file = done.result.damaged[0]
+    for file in done.result.damaged:
         raise MediaError(
             f"{asked.step}: task {done.record.task_id} was paid for, but each download of {file.uri} was damaged "
             f"({file.defect}). The file is stored, but not used. What to do: run again within a day, which downloads "

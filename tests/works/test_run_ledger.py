@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
-from rh_prefect.errors import ConfigError, SubmissionUnknown
+from rh_prefect.errors import ConfigError, RequestRejected, SubmissionUnknown
 from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.journal.costs_and_budget import Costs, Entry, SpendTracker, entries_of
 from rh_prefect.works.journal.job_records import Submit
@@ -33,6 +34,7 @@ from rh_prefect.works.run_ledger import (
     note_location,
     read_location,
     settled_name,
+    spending_of,
 )
 from rh_prefect.works.work_runner import WorkCall, WorkResult
 from tests.support.world.job_records import TASK, intent, ticket, unknown
@@ -67,6 +69,7 @@ async def cancel(run: PipelineRun) -> CancelReport:
 
 async def test_a_flow_run_has_one_place_for_its_works_in_all_of_its_attempts(journal: FolderJournal) -> None:
     assert await read_location(journal) is None
+    assert await WorksLedger(FolderScope(journal)).jobs() == []
     for _attempt in (1, 2):
         await note_location(journal, HERE)
     with pytest.raises(ConfigError, match=r"store its records in /there, but an earlier call of the flow run used"):
@@ -91,6 +94,40 @@ async def test_a_wait_counts_for_the_attempts_whose_payments_count_together(give
     assert not await notes(1).has_waited(3)
     assert not await notes(2).has_waited(2)
     assert not await notes(2, work="cd").has_waited(3)
+
+
+@pytest.mark.parametrize(
+    ("payer", "earlier", "is_noted"),
+    [
+        ("one", "", True),  # by an earlier process of the run
+        ("one", "claim", True),
+        ("two", "", False),
+        ("two", "claim", True),  # which came too late
+        ("two", "wait", True),
+    ],
+)
+async def test_the_outcome_of_a_submission_is_noted_once_by_a_run_that_has_paid_for_it_or_waited_for_it(
+    given: dict[str, Any], payer: str, earlier: str, is_noted: bool
+) -> None:
+    operations = list[str]()
+    run = PipelineRun(**given, operation=operations.append)
+    records = await notes_of(run, "ab")
+    if earlier:
+        await (records.note_claim if earlier == "claim" else records.note_wait)(1)
+    for _ in range(2):
+        records.note_settled(Submit(1, intent(flow_run=payer), answer=ticket(), end=ENDED))
+        await LOOP.settle(60)
+    assert list((await Notes.of(run.scope.journal)).settled) == [("ab", 1)] * is_noted
+    assert sum("-settled-" in one for one in operations) == is_noted
+
+
+def test_a_forked_process_counts_the_costs_of_a_run_again(journal: FolderJournal) -> None:
+    scope = FolderScope(journal)
+    tracker = spending_of(scope)
+    assert spending_of(scope) is tracker
+    if not (child := os.fork()):
+        os._exit(spending_of(scope) is tracker)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 async def test_claims_are_listed_once_and_in_order(given: dict[str, Any]) -> None:
@@ -147,10 +184,10 @@ async def test_the_task_of_another_run_is_not_cancelled(rh: Emulator, given: dic
     assert (await first).is_new
 
 
-WORKS = 40
+WORKS, OPEN = 40, 3
 
 
-async def seed(run: PipelineRun, *, open_ones: int) -> None:
+async def seed(run: PipelineRun) -> None:
     """Records works that a run has claimed and paid for; the last ones still run."""
     works = await run.works()
     for number in range(1, WORKS + 1):
@@ -158,7 +195,7 @@ async def seed(run: PipelineRun, *, open_ones: int) -> None:
         end = End(status="SUCCESS", task_id=str(number), cost=Decimal("0.04"), currency="CNY")
         paid = Submit(1, intent(flow_run="one", estimate="0.04"), answer=ticket(str(number)), end=end)
         records: dict[str, Record | None] = {"intent": paid.intent, "answer": paid.answer, "end": paid.end}
-        if number > WORKS - open_ones:
+        if number > WORKS - OPEN:
             records["end"] = None
         for what, record in records.items():
             if record is not None:
@@ -174,7 +211,7 @@ async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(g
     operations: list[str] = []
     run = PipelineRun(**given, operation=operations.append)
     ledger = WorksLedger(run.scope)
-    await seed(run, open_ones=3)
+    await seed(run)
 
     def read() -> int:
         works = {what.removeprefix("read ").partition("-")[0] for what in operations if what.startswith("read ")}
@@ -184,21 +221,15 @@ async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(g
     read()
     tracker = SpendTracker(ledger.entries)
     await tracker.complete()
-    assert (tracker.spent(), tracker.reserved()) == (Decimal("0.04") * (WORKS - 3), Decimal("0.04") * 3)
-    assert read() == 3
+    assert (tracker.spent(), tracker.reserved()) == (Decimal("0.04") * (WORKS - OPEN), Decimal("0.04") * OPEN)
+    assert read() == OPEN
     await cancel(run)
-    assert read() == 3
-
-
-async def test_a_crash_before_the_note_of_a_settled_submission_loses_nothing(given: dict[str, Any]) -> None:
-    run = PipelineRun(**given)
-    ledger = WorksLedger(run.scope)
-    await seed(run, open_ones=0)
+    assert read() == OPEN
     for note in (Path(given["folder"]) / "runs").rglob("settled-*"):
         note.unlink()
     tracker = SpendTracker(ledger.entries)
     await tracker.complete()
-    assert tracker.spent() == Decimal("0.04") * WORKS
+    assert tracker.spent() == Decimal("0.04") * (WORKS - OPEN), "a crash before a note loses nothing"
 
 
 async def _noted(run: PipelineRun) -> dict[str, dict[int, Entry | None]]:
@@ -218,13 +249,14 @@ async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emul
     run, other = PipelineRun(**given), PipelineRun(**given, name="two")
     ink = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
     await other.one(picture("of another run"))
-    words = ("refused once", "fails once", "of another run")
-    made = await run.make(*(picture(one, attempts=2) for one in words), WorkCall(ink, "ink"))
-    assert [type(one) for one in made] == [WorkResult] * 4
+    rh.faults.add(Fault("submit", prompt="wrong", kind="code", code="301"))
+    words = ("refused once", "fails once", "of another run", "wrong")
+    made = await run.make(WorkCall(ink, "ink"), *(picture(one, attempts=2) for one in words))
+    assert [type(one) for one in made] == [*[WorkResult] * 4, RequestRejected]
     recorded = {view.key: entries_of(view) for view in await WorksLedger(run.scope).jobs() if view.submits}
     noted = await _noted(run)
     assert noted == recorded
-    assert sorted(map(len, noted.values())) == [1, 2, 2]
+    assert sorted(map(len, noted.values())) == [1, 1, 2, 2]
     costs = [
         {(work, n): entry.costs for work, one in found.items() for n, entry in one.items() if entry is not None}
         for found in (noted, recorded)
@@ -277,13 +309,12 @@ def test_a_note_holds_an_amount_exactly_or_is_not_written(
         assert noted.costs == entry.costs
 
 
-@pytest.mark.parametrize("name", ["one", "a-1", "0b1c-2d"])
-def test_a_plain_name_of_a_run_stays(name: str) -> None:
-    assert run_name(name) == name
+def test_a_note_has_at_most_200_characters() -> None:
+    assert [len(settled_name("a" * length, 7, None) or "") for length in (181, 182)] == [200, 0]
 
 
-@pytest.mark.parametrize("name", ["One", "a--b", "-a", "a-", "é", "a/b", ""])
-def test_another_name_becomes_a_plain_one(name: str) -> None:
-    assert run_name(name) != name
+@pytest.mark.parametrize("name", ["one", "a-1", "0b1c-2d", "One", "a--b", "-a", "a-", "é", "a/b", ""])
+def test_only_a_plain_name_of_a_run_stays(name: str) -> None:
+    assert (run_name(name) == name) == (name in ("one", "a-1", "0b1c-2d"))
     assert run_name(run_name(name)) == run_name(name)
     assert len({run_name(one) for one in (name, f"{name}x")}) == 2

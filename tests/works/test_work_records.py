@@ -33,7 +33,7 @@ from rh_prefect.works.journal.scope import Scope, cancel_key
 from rh_prefect.works.journal.shared_journal import FOLDER, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_context import PoolContext
-from rh_prefect.works.run_ledger import SharedRecords, spending_of
+from rh_prefect.works.run_ledger import Notes, SharedRecords, spending_of
 from rh_prefect.works.work_runner import WorkCall, WorkResult
 from tests.support.world.job_records import TASK, intent, ticket, write
 from tests.support.world.pipeline_runs import PipelineRun, bury, picture
@@ -144,7 +144,7 @@ async def test_nothing_stays_reserved_when_a_work_has_ended(
 
 @pytest.mark.parametrize(
     ("code", "advice"),
-    [(HELPED, "run it again: a new task may succeed"), (HOPELESS, "run the pipeline with --retake")],
+    [(HELPED, "run it again: a new task may succeed.*allows 1"), (HOPELESS, "run the pipeline with --retake")],
 )
 async def test_a_failure_says_whether_the_same_request_is_worth_another_task(
     rh: Emulator, given: dict[str, Any], code: str, advice: str
@@ -298,8 +298,8 @@ async def test_an_assumed_price_counts_where_no_other_is_known(rh: Emulator, giv
 
 
 async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Emulator, given: dict[str, Any]) -> None:
-    run = PipelineRun(**given)
-    done = await run.one(picture())
+    run, asked = PipelineRun(**given), picture()
+    done = await run.one(asked)
     (file,) = done.record.outputs
     assert done.record.store == run.store.url
     assert not file.uri.startswith(run.store.url)
@@ -311,6 +311,7 @@ async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Em
     assert list((run.settings.state_dir / "parts").iterdir()) == [], "the download is published"
     end = next(event for event in run.heard if event.state == "succeeded")
     assert (end.task_id, end.cost, end.currency) == (done.record.task_id, PRICE, "CNY")
+    assert {(one.label, str(one.estimate)) for one in run.heard if one is not end} == {(asked.step, "0.04 CNY")}
     assert (end.output, end.job.rpartition("/")[2]) == (done.files[0].uri, done.work)
     assert end.message == f"done: {done.files[0].uri}; 0.04 CNY"
     assert [event.state for event in run.heard if not event.is_step][-2:] == ["collecting", "succeeded"]
@@ -339,10 +340,17 @@ async def test_the_costs_of_a_run_hold_its_failed_tasks_and_none_of_another_run(
     with Emulator(clock="polls", polls=2, long_side=48, assumptions=charged) as rh:
         given = {**given, "url": rh.url, "key": rh.key}
         rh.faults.add(Fault("submit", number=1, kind="fail", code=HELPED))
-        run, other = PipelineRun(**given), PipelineRun(**given, name="two")
+        rh.faults.add(Fault("submit", prompt="refused", kind="code", code="301"))
+        rh.faults.add(Fault("submit", prompt="fails", kind="fail", code=HOPELESS))
+        run, other, third = (PipelineRun(**given, name=name) for name in ("one", "two", "three"))
         first = await run.one(picture(attempts=2))
-        await other.one(picture())
+        await other.make(picture(), picture("refused"))
         second = await other.one(picture("its own"))
+        (error,) = await third.make(picture("fails"))
+        assert [str(event.costs) for event in run.heard if event.state == "submitted"] == ["0", "0.04 CNY"]
+        assert isinstance(error, JobFailed)
+        failed = [(event.message, str(event.costs)) for event in third.heard if event.state == "failed"]
+        assert failed == [(error.message, "0.04 CNY")]
 
         async def costs(of: PipelineRun) -> dict[str, str]:
             runner = await of.runner()
@@ -441,6 +449,18 @@ async def test_a_run_whose_result_cannot_be_recorded_uses_it_and_the_next_one_pa
     assert len(rh.recorder.paid) == 1
 
 
+async def test_a_result_without_its_files_and_its_submission_is_an_error_and_not_paid_for_again(
+    rh: Emulator, given: dict[str, Any]
+) -> None:
+    done = await PipelineRun(**given).one(picture())
+    Path(done.files[0].uri).unlink()
+    for record in Path(given["store_url"]).glob("works/*/*-1.json"):
+        record.unlink()
+    with pytest.raises(JournalError, match=r"the result was paid for.*put the files back, or for a new task"):
+        await PipelineRun(**given, name="two").one(picture())
+    assert len(rh.recorder.paid) == 1
+
+
 async def test_a_suspended_run_waits_without_a_process(given: dict[str, Any], tmp_path: Path) -> None:
     run = PipelineRun(**given)
     works = await run.works()
@@ -491,6 +511,8 @@ async def test_coins_that_a_task_has_cost_beside_money_are_recorded(rh: Emulator
     record = (await run.one(asked)).record
     assert (record.texts, record.cost, record.currency, record.coins) == (("done",), Decimal("3.85"), "CNY", Decimal(7))
     assert rh.recorder.submissions == []
+    await LOOP.settle(60)
+    assert list((await Notes.of(run.scope.journal)).settled) == [(work, 1)], "an earlier process has not noted it"
 
 
 async def test_a_place_with_records_of_another_format_is_refused(tmp_path: Path) -> None:

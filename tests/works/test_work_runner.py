@@ -32,7 +32,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.journal.job_records import JobRecords, JobView
 from rh_prefect.works.journal.journal import JSON, FolderJournal
-from rh_prefect.works.journal.record_types import End, Record, uptime
+from rh_prefect.works.journal.record_types import End, Link, Record, uptime
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.shared_journal import WorksJournal
 from rh_prefect.works.lifecycle_steps import Steps
@@ -56,6 +56,7 @@ from tests.support.world.job_records import (
     refused,
     ticket,
     unknown,
+    write,
 )
 from tests.support.world.pipeline_runs import PipelineRun, Stoppable, bury, picture, run_and_be_killed
 
@@ -114,7 +115,7 @@ async def test_another_run_on_another_machine_pays_nothing(rh: Emulator, on_s3: 
 
 async def test_equal_steps_of_a_run_are_one_work_and_takes_are_others(rh: Emulator, given: dict[str, Any]) -> None:
     run = PipelineRun(**given)
-    done = await run.make(picture(), picture(), picture(take=2), picture("a ship"))
+    done = await run.make(picture(), picture(take=1), picture(take=2), picture("a ship"))
     assert len(rh.recorder.paid) == 3
     works = [one.work for one in done if isinstance(one, WorkResult)]
     assert works[0] == works[1]
@@ -512,6 +513,15 @@ async def test_a_job_of_a_run_is_read_unless_it_is_new_and_collected_without_a_p
     with pytest.raises(JobFailed):
         await collected(str(failed.value.job).rpartition("/")[2])
     assert len(rh.recorder.paid) == 2
+
+
+async def test_what_an_earlier_process_has_paid_for_is_collected(given: dict[str, Any]) -> None:
+    run, journal = PipelineRun(**given), FolderJournal(str(given["folder"] / "runs"), scope=f"one-{uuid.uuid4().hex}")
+    end = End(status="SUCCESS", task_id=TASK, links=(Link(text="done"),))
+    await write(journal, {"intent-1": intent(), "answer-1": ticket(), "end-1": end})
+    collected = await LOOP.call(WorkRunner(run.engine, FolderScope(journal), run.store).collect(intent(), KEY))
+    assert collected is not None
+    assert collected.result.texts == ("done",)
 
 
 TICKET: Mapping[str, Record] = {"intent-1": intent(), "answer-1": ticket()}
