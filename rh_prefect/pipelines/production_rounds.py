@@ -189,10 +189,11 @@ class Rounds:
             state = await (self.newest(key) if own is None else self.read(key, own))
             now = self._now()
             verdict: Verdict = "continue"
-            if own is None:
-                # A schedule begins a round with each run, so that runs that overlap do not wait for each other.
-                is_running = not self._is_scheduled and await self._is_running(state)
-                verdict = "begin" if self._is_scheduled else state.verdict(now=now, is_running=is_running)
+            if own is None and self._is_scheduled:
+                # Each run of a schedule begins a round, so that runs that overlap do not wait for each other.
+                verdict = "begin"
+            elif own is None:
+                verdict = state.verdict(now=now, is_running=await self._is_running(state))
             if verdict == "refuse" and state.holder is not None:
                 raise _refused(state.holder.flow_run)
             if verdict == "continue":

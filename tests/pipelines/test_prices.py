@@ -15,8 +15,6 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PriceRange, Selection
 from rh_prefect.pipelines.plan.render import prices
-from rh_prefect.pipelines.plan.request_price import input_seconds
-from rh_prefect.pipelines.planning_values import File, exactly
 from tests.support.samples.example_prices import GIVEN
 from tests.support.samples.pipeline_assets import photo, sound, video
 
@@ -76,12 +74,6 @@ steps:
     plan = await Pipeline.from_text(text).plan(words="x" * 300)  # 10 to 100 s of speech
     price = plan.price_of(plan.steps["lips"])
     assert (price.least, price.expected, price.most) == (Decimal("0.70"), Decimal("1.05"), Decimal("1.05"))
-
-
-def test_beside_an_input_of_unknown_length_the_others_do_not_determine_the_price() -> None:
-    files = [File("video", "one", seconds=exactly(3)), File("video", "other")]
-    assert input_seconds(files, None) is None
-    assert input_seconds(files, exactly(2)) == (2, 3, 3)
 
 
 MOOD = "{model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}, parse: {object: {mood: string}}}"

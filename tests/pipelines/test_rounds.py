@@ -439,6 +439,30 @@ async def test_a_cancelled_run_ends_no_part_but_its_own_and_its_round_is_abandon
     assert await days.scope() != scope
 
 
+async def test_a_run_of_which_prefect_knows_nothing_is_waited_for_unless_it_is_silent_and_not_suspended() -> None:
+    days, asked = Days(), list[tuple[str, str]]()
+
+    async def is_silent(run: str, key: str) -> bool:
+        asked.append((run, key))
+        return True
+
+    scope = (await (await days.held("first")).round(RECORDS)).scope
+    second = days.rounds("second", is_silent=is_silent)
+    assert (await second.round(RECORDS)).scope == scope
+    assert asked == [("first", f"{scope}-holder-1")]
+    await second.suspend()
+    with pytest.raises(InputError, match="Run second"):
+        await days.scope("third", is_silent=is_silent)
+    assert len(asked) == 1, "a suspended run has no process that could give a sign of life"
+
+
+async def test_a_run_that_could_not_note_its_round_continues_it() -> None:
+    days = Days()
+    scope = await days.scope("first")
+    days.place._scopes["first"].clear()
+    assert await days.scope("first") == scope
+
+
 async def test_runs_that_begin_at_once_make_one_round() -> None:
     days = Days()
     found = await asyncio.gather(*(days.scope(f"run-{number}") for number in range(8)), return_exceptions=True)
@@ -453,22 +477,9 @@ async def test_the_reads_do_not_grow_with_the_rounds() -> None:
     for number in range(300):
         one = await days.held(f"run-{number}")
         await one.leave(is_complete=True)
-    reads = list[str]()
-
-    class Counted(MemoryJournal):
-        async def read(self, key: str) -> Any:
-            reads.append(key)
-            return await super().read(key)
-
-    await Rounds(Counted(days.place, ROUNDS), deployment="cli").round(RECORDS)
-    assert len(reads) < 30
-
-
-async def test_a_plan_begins_no_round(rh: Emulator, tmp_path: Path) -> None:
-    runs = Runs(rh, tmp_path)
-    for text in (NEVER, AN_HOUR):
-        await runs.process("plan").plan(text)
-    assert not list((tmp_path / "store").glob(f"{ROUNDS}/**/*.json"))
+    records = FiniteJournal(days.place, ROUNDS)
+    await Rounds(records, deployment="cli").round(RECORDS)
+    assert records.reads < 30
 
 
 def set_ages(folder: Path, hours: float) -> None:

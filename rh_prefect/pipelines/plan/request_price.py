@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from rh_prefect import catalog
-from rh_prefect.catalog.model import Model
+from rh_prefect.catalog.model import Model, PriceTable
 from rh_prefect.pipelines.file_model import Assume
 from rh_prefect.pipelines.plan.planned_steps import PriceRange
 from rh_prefect.pipelines.planning_values import FRAME_SECONDS, File, Span, Unknown, characters, number_of
@@ -27,26 +27,22 @@ def price_of(
 ) -> PriceRange:
     """Returns the price of one take; the maximum counts all attempts."""
     if assume is not None and assume.price is not None:
-        expected, most = Decimal(str(assume.price.expected)), Decimal(str(assume.price.most))
-        return PriceRange(Decimal(0), expected, most * attempts, is_open=True)
+        price = assume.price
+        return PriceRange(Decimal(0), Decimal(str(price.expected)), Decimal(str(price.most)) * attempts, is_open=True)
     if model is None or model.price is None:
         return PriceRange(is_open=True)
     if seconds is None and not any(isinstance(value, Unknown) for value in payload.values()):
-        found = [catalog.estimate(model, payload)] * 3
+        least = expected = most = catalog.estimate(model, payload)
     else:
-        found = [_estimate(model, payload, seconds, level) for level in range(3)]
-    prices = [one for one in found if one is not None]
-    if len(prices) < 3:
-        return _by_table(model, attempts)
-    amounts = [price.amount for price in prices]
-    is_open = any(price.lower_bound for price in prices)
-    return PriceRange(amounts[0], amounts[1], amounts[2] * attempts, is_open)
+        least, expected, most = (_estimate(model, payload, seconds, level) for level in range(3))
+    if least is None or expected is None or most is None:
+        return _by_table(model.price, attempts)
+    is_open = any(price.lower_bound for price in (least, expected, most))
+    return PriceRange(least.amount, expected.amount, most.amount * attempts, is_open)
 
 
-def _by_table(model: Model, attempts: int) -> PriceRange:
+def _by_table(table: PriceTable, attempts: int) -> PriceRange:
     """Returns an open price, for an unknown length or option: the lowest of a call or image, or 0 for other units."""
-    table = model.price
-    assert table is not None  # noqa: S101 - the caller has looked
     least = table.least if table.unit in ("call", "image") else Decimal(0)
     return PriceRange(least, least, least * attempts, is_open=True)
 
