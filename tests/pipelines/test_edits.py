@@ -18,7 +18,6 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.edit_rendering import _EDITS, Params, Rendered, render
 from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.input_reader import identify
-from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWorks
 from rh_prefect.pipelines.plan.work_identity import recipe_id
 from rh_prefect.pipelines.run.known_results import KnownResults
@@ -31,7 +30,9 @@ from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 from tests.support.samples.clip_samples import BLUE, GREEN, RED, near
 from tests.support.samples.pipeline_assets import photo
+from tests.support.samples.steps import RESIZE, steps
 from tests.support.servers.s3 import S3Server
+from tests.support.world.planned_works import plan_of, problems_of
 
 
 @pytest.fixture
@@ -113,26 +114,21 @@ def test_the_edits_that_write_and_fade(clips: list[Path], tmp_path: Path, out: P
     assert [one.seconds for one in made] == pytest.approx([1.75, 1, 1, 1], abs=0.02)
 
 
-FADED = """
-params: {files: {type: files, of: video}, shorter: {type: number, default: 0.5}}
-steps:
-  title: {edit: title, with: {text: A film, seconds: 2}}
-  film: {edit: transition, with: {videos: [$(title), $(params.files)], seconds: $(params.shorter)}}
-  sound: {edit: extract_audio, with: {video: $(film)}}
-  words: {edit: subtitles, with: {text: [one, two, three], at: $(film.starts), seconds: $(film.seconds)}}
-"""
+FADED = "params: {files: {type: files, of: video}, shorter: {type: number, default: 0.5}}\n" + steps(
+    title="edit: title, with: {text: A film, seconds: 2}",
+    film="edit: transition, with: {videos: [$(title), $(params.files)], seconds: $(params.shorter)}",
+    sound="edit: extract_audio, with: {video: $(film)}",
+    words="edit: subtitles, with: {text: [one, two, three], at: $(film.starts), seconds: $(film.seconds)}",
+)
 
 
 async def test_the_plan_knows_how_long_a_film_with_transitions_is(clips: list[Path]) -> None:
-    pipeline = Pipeline.from_text(FADED)
-    files = list(map(str, clips))
     for shorter, (starts, seconds) in {0.5: ([0, 1.5, 2.0], 3.0), 0.25: ([0, 1.75, 2.5], 3.5)}.items():
-        plan = await pipeline.plan({"files": files, "shorter": shorter}, known=KnownWorks())
-        assert not plan.problems
+        plan = await plan_of(FADED, files=list(map(str, clips)), shorter=shorter)
         (film,), (words,) = plan.steps["film"], plan.steps["words"]
         assert [(getattr(one, "span", None) and one.span.expected) or one for one in words.values["at"]] == starts
         assert words.values["seconds"].span.expected == seconds
-        assert film.state == "+" or film.state == ">"
+        assert film.state in "+>"
 
 
 @pytest.mark.parametrize(
@@ -146,14 +142,10 @@ async def test_the_plan_knows_how_long_a_film_with_transitions_is(clips: list[Pa
 )
 async def test_captions_take_a_text_or_a_file(given: str, problem: str, clips: list[Path], tmp_path: Path) -> None:
     (tmp_path / "w.srt").write_text("1\n00:00:00,000 --> 00:00:00,500\nHello\n")
-    text = f"""
-params: {{clip: {{type: video}}, words: {{type: file}}, none: {{type: string, default: " "}}}}
-steps:
-  film: {{edit: captions, with: {{video: $(params.clip), {given}}}}}
-"""
-    values = {"clip": str(clips[0]), "words": str(tmp_path / "w.srt")}
-    plan = await Pipeline.from_text(text).plan(values, known=KnownWorks())
-    assert [problem in str(one) for one in plan.problems] == [True]
+    text = 'params: {clip: {type: video}, words: {type: file}, none: {type: string, default: " "}}\n'
+    text += steps(film=f"edit: captions, with: {{video: $(params.clip), {given}}}")
+    (said,) = await problems_of(text, clip=str(clips[0]), words=str(tmp_path / "w.srt"))
+    assert problem in said
 
 
 async def test_the_error_of_an_edit_names_the_file_that_the_user_has(tmp_path: Path) -> None:
@@ -291,9 +283,7 @@ class BrokenEdits:
 
 
 async def test_an_unexpected_error_of_an_edit_is_the_failure_of_its_step(tmp_path: Path) -> None:
-    text = "params: {f: image}\nsteps: {a: {edit: resize, with: {file: $(params.f), width: 20, height: 20}}}\n"
-    pipeline = Pipeline.from_text(text)
-    plan = await pipeline.plan(f=str(photo(tmp_path / "mug.png")))
+    plan = await plan_of("params: {f: image}\n" + steps(a=RESIZE % "$(params.f)"), f=photo(tmp_path / "mug.png"))
     tools: Any = SimpleNamespace(names=None, edits=BrokenEdits(), runner=SimpleNamespace(observer=Silent()))
     with pytest.raises(MediaError, match="a: resize failed with ValueError: a defect"):
         await StepMaker(tools, KnownResults(KnownWorks()), Outcome()).edit(plan.steps["a"][0])

@@ -14,9 +14,11 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import StoredWorks
+from rh_prefect.pipelines.last_run import LastRuns
+from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import WorkQuery
 from rh_prefect.pipelines.plan.work_identity import recipe_id
-from rh_prefect.pipelines.production_rounds import Rounds
+from rh_prefect.pipelines.production_rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import as_recorded, open_edits
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.record_types import End, Lost
@@ -65,21 +67,15 @@ async def test_each_state_of_a_work_is_known(rh: Emulator, run: PipelineRun) -> 
 async def test_a_lost_task_counts_at_its_estimate(tmp_path: Path) -> None:
     """It was accepted, so the costs of earlier runs in a budget contain it."""
     store, works = MediaStore(str(tmp_path / "store")), WorksJournal(str(tmp_path / "records"))
-    await write(works, {"intent-1": intent(estimate="0.50"), "answer-1": ticket(), "lost-1": Lost(by="a run")})
     stored = StoredWorks(works, open_edits(store, get_settings()), store, rounds=Rounds(works.rounds, deployment="cli"))
-    query = WorkQuery(KEY)
-    (known,) = await stored.find([query])
-    assert known is not None and (known.state, known.cost) == ("+", Decimal("0.50"))
-    await write(
-        works,
-        {
-            "intent-2": intent(estimate="0.50"),
-            "answer-2": ticket("2"),
-            "end-2": End(status="FAILED", task_id="2", cost="0.20"),
-        },
-    )
-    (known,) = await stored.find([query])
-    assert known is not None and (known.state, known.cost) == ("+", Decimal("0.70"))
+    ended = End(status="FAILED", task_id="2", cost="0.20")
+    for cost, records in (
+        ("0.50", {"intent-1": intent(estimate="0.50"), "answer-1": ticket(), "lost-1": Lost(by="a run")}),
+        ("0.70", {"intent-2": intent(estimate="0.50"), "answer-2": ticket("2"), "end-2": ended}),
+    ):
+        await write(works, records)
+        (known,) = await stored.find([WorkQuery(KEY)])
+        assert known is not None and (known.state, known.cost) == ("+", Decimal(cost))
 
 
 async def test_a_task_that_goes_on_is_waited_for(tmp_path: Path) -> None:
@@ -89,20 +85,14 @@ async def test_a_task_that_goes_on_is_waited_for(tmp_path: Path) -> None:
         await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
         works = await run.works()
         (work,) = [key async for key, _ in works.jobs()]
-        await until_answered(works, work)
+        while f"{work}-answer-1" not in await works.job(work):
+            assert not running.done()
+            await asyncio.sleep(0.05)
         (known,) = await (await stored(run)).find([WorkQuery(work)])
         assert known is not None and known.state == "…"
         assert known.task_id == rh.recorder.paid[0].task_id
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-
-
-async def until_answered(works: WorksJournal, work: str) -> None:
-    for _ in range(6000):
-        if f"{work}-answer-1" in await works.job(work):
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("the submission was never answered")
 
 
 async def test_an_edit_is_known_by_its_recipe(run: PipelineRun, tmp_path: Path) -> None:
@@ -116,37 +106,44 @@ async def test_an_edit_is_known_by_its_recipe(run: PipelineRun, tmp_path: Path) 
 
 async def test_a_person_settles_a_work_by_its_name(rh: Emulator, tmp_path: Path) -> None:
     run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
-    rh.faults.add(Fault("submit", number=1))
-    (unknown,) = await run.make(picture())
-    assert isinstance(unknown, RunningHubError)
-    job, task_id = str(vars(unknown)["job"]), rh.recorder.paid[0].task_id
-    env = {**os.environ, "RH_STORAGE_URL": str(tmp_path / "store"), "RH_STATE_DIR": str(tmp_path / "here")}
-    scope = job.partition("/")[0]
-    commands = [["jobs", "show", job], ["jobs", "adopt", job, task_id], ["jobs", "collect", scope]]
-    shown, adopted, collected = await asyncio.to_thread(run_each, commands, env=env, cwd=tmp_path)
-    assert "submit 1: unknown" in shown.stdout
-    assert f"{job}: task {task_id} is recorded for this job" in adopted.stdout
-    assert collected.returncode == 1
-    assert "give the run or the scope" in collected.stderr
-    assert (await run.one(picture())).record.task_id == task_id
-    assert len(rh.recorder.paid) == 1
-
-
-async def test_a_task_of_another_kind_is_not_taken_for_a_work(rh: Emulator, tmp_path: Path) -> None:
-    run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
     rh.faults.add(Fault("submit", prompt="a pier"))
     (unknown,) = await run.make(picture("a pier"))
+    assert isinstance(unknown, RunningHubError)
     job, task_id = str(vars(unknown)["job"]), rh.recorder.paid[0].task_id
     rh.add_model("test/sound", output="audio")
     sound = Caller(rh).submit("test/sound", {})
     Caller(rh).query(sound["taskId"])
+    words = {
+        "shown before": f"show {job}",
+        "refused": f"adopt {job} {sound['taskId']}",
+        "adopted": f"adopt {job} {task_id}",
+        "collected": f"collect {job.partition('/')[0]}",
+        "shown": f"show {job}",
+    }
     env = {**os.environ, **environment(rh, tmp_path), "RH_STORAGE_URL": str(tmp_path / "store")}
-    commands = [["jobs", "adopt", job, str(sound["taskId"])], ["jobs", "adopt", job, task_id], ["jobs", "show", job]]
-    refused, adopted, shown = await asyncio.to_thread(run_each, commands, env=env, cwd=tmp_path)
-    said = " ".join(refused.stderr.split())
-    assert refused.returncode == 1
-    assert "made audio, but rhart-image" in said
-    assert "Nothing was recorded" in said
-    assert "does not report the request of a task" in adopted.stdout
-    assert 'prompt "a pier"' in adopted.stdout
-    assert f'"task_id": "{task_id}"' in shown.stdout
+    commands = [["jobs", *one.split()] for one in words.values()]
+    done = dict(zip(words, await asyncio.to_thread(run_each, commands, env=env, cwd=tmp_path)))
+    assert "submit 1: unknown" in done["shown before"].stdout
+    assert done["refused"].returncode == 1
+    for said in ("made audio, but rhart-image", "Nothing was recorded"):
+        assert said in " ".join(done["refused"].stderr.split())
+    for said in (
+        f"{job}: task {task_id} is recorded for this job",
+        "does not report the request of a task",
+        'prompt "a pier"',
+    ):
+        assert said in done["adopted"].stdout
+    assert done["collected"].returncode == 1
+    assert "give the run or the scope" in done["collected"].stderr
+    assert f'"task_id": "{task_id}"' in done["shown"].stdout
+    assert (await run.one(picture("a pier"))).record.task_id == task_id
+    assert len(rh.recorder.paid) == 2, "the picture, and the sound"
+
+
+@pytest.mark.parametrize("deployment", ["cli", "latest", "Latest", "nightly"])
+async def test_a_deployment_of_any_name_has_its_own_last_run(deployment: str, tmp_path: object) -> None:
+    runs = LastRuns(MediaStore(str(tmp_path)))
+    for run, name in (("own", deployment), ("terminal", COMMAND_LINE), ("other", "hourly")):
+        runs.write(Plan("film"), run=run, deployment=name)
+    found = [await runs.read("film", name) for name in (deployment, COMMAND_LINE, "hourly", "never run")]
+    assert [one.run for one in found if one is not None] == ["own", "terminal", "other", "other"]

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import pytest
 
+from rh_prefect import catalog
+from rh_prefect.errors import InputError
+from rh_prefect.models import ModelInput
+from rh_prefect.pipelines.call_builder import request_of
 from rh_prefect.pipelines.conditions import truth
+from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.evaluation import slug
 from rh_prefect.pipelines.file_model import FanOutStep
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan import KnownWork, Plan
+from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.planning_values import ABSENT, Frame
 from rh_prefect.pipelines.references import WrongReferenceError, parse
-from tests.support.world.planned_works import Records
-
-PICTURE = "model: z-image/turbo"
-
-
-def planned(text: str, /, **params: Any) -> Plan:
-    plan = Pipeline.from_text(text).plan_now(params)
-    assert [one.head for one in plan.problems] == []
-    return plan
+from rh_prefect.works.request_preparation import as_request
+from tests.support.samples.steps import ANSWER, CLIP, PICTURE, of_rows, rows, steps
+from tests.support.world.planned_works import Records, plan_of, problems_of, states
 
 
 def prompts(plan: Plan) -> list[str]:
@@ -51,66 +50,60 @@ def test_a_literal_stands_behind_a_reference_only(written: str) -> None:
         parse(written)
 
 
-def test_a_literal_takes_the_place_of_an_absent_value() -> None:
-    text = f"""
-params: {{look: {{type: string, optional: true}}, seconds: {{enum: [5, 10], optional: true}}}}
-steps:
-  a: {{{PICTURE}, with: {{prompt: '$(params.look or "grey") mug'}}}}
-  b: {{model: kling-v2.6-pro-image-to-video, from: $(a), with: {{prompt: x, duration: $(params.seconds or 10)}}}}
-"""
-    first, second = planned(text).instances
-    assert (first.request["prompt"], second.request["duration"]) == ("grey mug", "10")
-    first, second = planned(text, look="red", seconds="5").instances
-    assert (first.request["prompt"], second.request["duration"]) == ("red mug", "5")
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, ("grey mug", "10")), ({"look": "red", "seconds": "5"}, ("red mug", "5"))]
+)
+async def test_a_literal_takes_the_place_of_an_absent_value(given: dict[str, str], expected: tuple[str, str]) -> None:
+    text = "params: {look: {type: string, optional: true}, seconds: {enum: [5, 10], optional: true}}\n" + steps(
+        a=PICTURE % """'$(params.look or "grey") mug'""",
+        b="model: kling-v2.6-pro-image-to-video, from: $(a), with: {prompt: x, duration: $(params.seconds or 10)}",
+    )
+    first, second = (await plan_of(text, given)).instances
+    assert (first.request["prompt"], second.request["duration"]) == expected
 
 
 async def test_a_literal_is_taken_when_a_condition_is_decided() -> None:
-    model = "model: rhart-text-g-3-flash-preview/text-to-text"
-    text = f"""
-steps:
-  judge: {{{model}, with: {{prompt: x}}, parse: {{object: {{good: boolean}}}}}}
-  words: {{when: $(judge.good), {model}, with: {{prompt: y}}}}
-  a: {{{PICTURE}, with: {{prompt: $(words or "plain")}}}}
-"""
-    pipeline, records = Pipeline.from_text(text), Records()
-    first = await pipeline.plan(known=records)
-    assert [one.state for one in first.instances] == ["+", "+", ">"]
-    records.known[first.instances[0].works[0].key] = KnownWork("=", value={"good": False})
-    second = await pipeline.plan(known=records)
-    assert [one.state for one in second.instances] == ["=", "x", "+"]
-    assert second.instances[2].request == {"prompt": "plain"}
+    judge, words = ANSWER % "x" + ", parse: {object: {good: boolean}}", "when: $(judge.good), " + ANSWER % "y"
+    text, records = steps(judge=judge, words=words, a=PICTURE % '$(words or "plain")'), Records()
+    first = await plan_of(text)
+    assert states(first) == "++>"
+    records.answer(first.instances[0], {"good": False})
+    second = await plan_of(text, known=records)
+    assert (states(second), second.instances[2].request) == ("=x+", {"prompt": "plain"})
+
+
+COLOURS = "params: {colours: {type: list, max: 2}}\n" + steps(
+    each=f"foreach: $(params.colours), id: $(item), steps: {{a: {{{PICTURE % '$(item)'}}}}}",
+    all="edit: join_text, with: {texts: $(params.colours)}",
+)
 
 
 @pytest.mark.parametrize("given", [["red", "blue"], "red, blue", '["red", "blue"]'])
-def test_a_list_parameter_takes_texts(given: object) -> None:
-    text = f"""
-params: {{colours: {{type: list, max: 2}}}}
-steps:
-  each: {{foreach: $(params.colours), id: $(item), steps: {{a: {{{PICTURE}, with: {{prompt: $(item)}}}}}}}}
-  all: {{edit: join_text, with: {{texts: $(params.colours)}}}}
-"""
-    plan = planned(text, colours=given)
+async def test_a_list_parameter_takes_texts(given: object) -> None:
+    plan = await plan_of(COLOURS, colours=given)
     assert [one.address for one in plan.instances] == ["each[red].a", "each[blue].a", "all"]
     assert plan.instances[2].request == {"texts": ["red", "blue"]}
-    wrong = Pipeline.from_text(text).plan_now({"colours": "a,b,c"})
-    assert [one.message for one in wrong.problems] == ["colours has 3 texts; at most 2 are allowed"]
-    wrong = Pipeline.from_text(text).plan_now({"colours": [["a"]]})
-    assert [one.message for one in wrong.problems] == ["colours takes a list of texts, but in it this is a list"]
 
 
-def test_a_used_file_takes_a_list(tmp_path: Any) -> None:
-    (tmp_path / "inner.yaml").write_text(
-        f"params: {{names: list}}\n"
-        f"steps: {{e: {{foreach: $(params.names), steps: {{a: {{{PICTURE}, with: {{prompt: $(item)}}}}}}}}}}\n"
-    )
-    (tmp_path / "outer.yaml").write_text(
-        "params: {rows: {type: table, columns: {title: string}}, name: string}\n"
-        "steps:\n  a: {use: ./inner.yaml, with: {names: $(params.rows.title)}}\n"
-        "  b: {use: ./inner.yaml, with: {names: [$(params.name), c]}}\n"
-    )
-    pipeline = Pipeline.from_file(tmp_path / "outer.yaml")
-    plan = pipeline.plan_now({"rows": [{"title": "x"}, {"title": "y"}], "name": "z"})
-    assert [one.head for one in plan.problems] == []
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("a,b,c", "colours has 3 texts; at most 2 are allowed"),
+        ([["a"]], "colours takes a list of texts, but in it this is a list"),
+    ],
+)
+async def test_a_list_parameter_takes_nothing_else(given: object, said: str) -> None:
+    assert await problems_of(COLOURS, colours=given) == [said]
+
+
+async def test_a_used_file_takes_a_list(tmp_path: Path) -> None:
+    each = f"foreach: $(params.names), steps: {{a: {{{PICTURE % '$(item)'}}}}}"
+    (tmp_path / "inner.yaml").write_text("params: {names: list}\n" + steps(each=each))
+    lists = {"a": "$(params.rows.title)", "b": "[$(params.name), c]"}
+    uses = {step: f"use: ./inner.yaml, with: {{names: {names}}}" for step, names in lists.items()}
+    outer = "params: {rows: {type: table, columns: {title: string}}, name: string}\n" + steps(**uses)
+    (tmp_path / "outer.yaml").write_text(outer)
+    plan = await plan_of(Pipeline.from_file(tmp_path / "outer.yaml"), {"rows": rows("x", "y"), "name": "z"})
     assert prompts(plan) == ["x", "y", "z", "c"]
 
 
@@ -137,35 +130,22 @@ def test_a_value_is_compared_by_its_name(condition: object, sold: object, *, exp
     assert truth(step.where, Frame(names={"item": {"sold": sold}})) is expected
 
 
-def test_defaults_are_those_of_steps_of_a_kind() -> None:
-    plan = planned(f"""
-x-square: &square {{with: {{aspect_ratio: "1:1", prompt: y}}}}
-defaults:
-  model: {{attempts: 2, with: {{aspect_ratio: "9:16"}}}}
-  edit: {{require: any}}
-steps:
-  a: {{{PICTURE}, with: {{prompt: x}}}}
-  b: {{{PICTURE}, attempts: 3, <<: *square}}
-  group: {{steps: {{c: {{{PICTURE}, with: {{prompt: z}}}}}}}}
-  d: {{edit: contact_sheet, with: {{of: [$(a), $(b)]}}}}
-""")
+async def test_defaults_are_those_of_steps_of_a_kind() -> None:
+    defaults = 'x-square: &square {with: {aspect_ratio: "1:1", prompt: y}}\n'
+    defaults += 'defaults:\n  model: {attempts: 2, with: {aspect_ratio: "9:16"}}\n  edit: {require: any}\n'
+    b, group = "model: z-image/turbo, attempts: 3, <<: *square", f"steps: {{c: {{{PICTURE % 'z'}}}}}"
+    sheet = "edit: contact_sheet, with: {of: [$(a), $(b)]}"
+    plan = await plan_of(defaults + steps(a=PICTURE % "x", b=b, group=group, d=sheet))
     paid = [one for one in plan.instances if one.is_paid]
     assert [(one.attempts, one.request["aspectRatio"]) for one in paid] == [(2, "9:16"), (3, "1:1"), (2, "9:16")]
     assert plan.instances[-1].step.require == "any"
 
 
-def test_merged_keys_are_those_that_a_mapping_does_not_have() -> None:
-    plan = planned(f"""
-x-one: &one {{{PICTURE}, takes: 2, with: {{prompt: one}}}}
-x-two: &two {{takes: 3, attempts: 2}}
-steps:
-  a: {{<<: *one}}
-  b: {{<<: [*two, *one], with: {{prompt: two}}}}
-""")
-    assert [(one.request["prompt"], len(one.works), one.attempts) for one in plan.instances] == [
-        ("one", 2, 1),
-        ("two", 3, 2),
-    ]
+async def test_merged_keys_are_those_that_a_mapping_does_not_have() -> None:
+    merged = f"x-one: &one {{{PICTURE % 'one'}, takes: 2}}\nx-two: &two {{takes: 3, attempts: 2}}\n"
+    plan = await plan_of(merged + steps(a="<<: *one", b="<<: [*two, *one], with: {prompt: two}"))
+    found = [(one.request["prompt"], len(one.works), one.attempts) for one in plan.instances]
+    assert found == [("one", 2, 1), ("two", 3, 2)]
 
 
 @pytest.mark.parametrize(
@@ -180,17 +160,38 @@ def test_a_text_without_letters_has_a_slug_of_its_own() -> None:
     assert len({slug(text) for text in ("!", "?", "", "--")}) == 4
 
 
-def test_a_slug_can_be_saved_as_and_be_an_id() -> None:
-    rows = [{"title": "Big / Mug"}]
-    plan = planned(
-        f"""
-params: {{rows: {{type: table, columns: {{title: string}}}}}}
-steps:
-  each:
-    foreach: $(params.rows)
-    id: $(item.title.slug)
-    steps: {{a: {{{PICTURE}, with: {{prompt: $(item.title)}}, save_as: $(item.title.slug).png}}}}
-""",
-        rows=rows,
-    )
+async def test_a_slug_can_be_saved_as_and_be_an_id() -> None:
+    picture = PICTURE % "$(item.title)" + ", save_as: $(item.title.slug).png"
+    plan = await plan_of(of_rows("title: string", "id: $(item.title.slug)", a=picture), rows=rows("Big / Mug"))
     assert [(one.address, one.save_as) for one in plan.instances] == [("each[big-mug].a", "big-mug.png")]
+
+
+async def test_a_source_of_unknown_kind_can_be_what_a_model_needs() -> None:
+    text = "params: {model: string}\n" + steps(a="model: $(params.model), with: {prompt: x}", b=CLIP % "$(a)")
+    await plan_of(text, model="z-image/turbo")
+
+
+def test_a_used_file_may_have_a_parameter_with_the_name_of_an_option(tmp_path: Path) -> None:
+    used = "params: {budget: string}\n" + steps(p=PICTURE % "$(params.budget)")
+    (tmp_path / "a&b.yaml").write_text(used)
+    (tmp_path / "outer.yaml").write_text(steps(u="use: ./a&b.yaml, with: {budget: x}"))
+    assert Pipeline.from_file(tmp_path / "outer.yaml").name == "outer"
+    with pytest.raises(PipelineError, match="budget is an option of every run"):
+        Pipeline.from_text(used)
+
+
+async def test_a_parameter_that_the_catalogue_lacks_is_sent_unchecked() -> None:
+    unchecked = 'x, unchecked: {camera: $(params.photo), aspectRatio: "32:9"}'
+    text = "params: {photo: {type: string, default: night}}\n" + steps(a=PICTURE % unchecked)
+    (one,) = (await plan_of(text)).instances
+    assert (one.request, one.problems) == ({"prompt": "x", "camera": "night", "aspectRatio": "32:9"}, ())
+    asked = request_of(one)
+    assert isinstance(asked, ModelInput)
+    read = catalog.read_parameters(asked.entry, asked.params(), unchecked=asked.unchecked)
+    assert as_request(read.given) == one.request
+
+
+def test_a_misspelt_parameter_of_a_model_with_an_incomplete_list_is_a_problem_too() -> None:
+    model = next(model for model in catalog.models() if model.incomplete and not model.media_params)
+    with pytest.raises(InputError, match=r"has no parameter zoom; .*unchecked: \{…\} takes others"):
+        Pipeline.from_text(steps(a=f"model: {model.name}, with: {{zoom: 2}}"))

@@ -16,13 +16,15 @@ from rh_prefect.works.journal.shared_journal import FOLDER
 from tests.support.world.pipeline_runs import PipelineRun, picture
 
 
-async def state_of(run: PipelineRun, work: str, *, state_dir: Path) -> str | None:
-    """Looks a work up as a new process of a machine does."""
+async def works_on(run: PipelineRun, state_dir: Path) -> StoredWorks:
+    """The works as a new process of a machine looks them up."""
     works, settings = await run.works(), Settings(state_dir=state_dir)
-    stored = StoredWorks(
-        works, open_edits(run.store, settings), run.store, rounds=run.rounds(), cache=cache_of(works, settings)
-    )
-    (known,) = await stored.find([WorkQuery(work)])
+    edits, cache = open_edits(run.store, settings), cache_of(works, settings)
+    return StoredWorks(works, edits, run.store, rounds=run.rounds(), cache=cache)
+
+
+async def state_of(run: PipelineRun, work: str, *, state_dir: Path) -> str | None:
+    (known,) = await (await works_on(run, state_dir)).find([WorkQuery(work)])
     return None if known is None else known.state
 
 
@@ -68,11 +70,7 @@ def test_each_place_has_its_own_copies_and_the_oldest_are_deleted_first(tmp_path
 
 
 async def test_a_result_that_another_run_made_since_the_listing_is_whole(run: PipelineRun, tmp_path: Path) -> None:
-    first = await run.one(picture("first"))
-    works, settings = await run.works(), Settings(state_dir=tmp_path / "here")
-    stored = StoredWorks(
-        works, open_edits(run.store, settings), run.store, rounds=run.rounds(), cache=cache_of(works, settings)
-    )
+    first, stored = await run.one(picture("first")), await works_on(run, tmp_path / "here")
     await stored.find([WorkQuery(first.work)])
     second = await run.one(picture("second"))
     (known,) = await stored.find([WorkQuery(second.work)])

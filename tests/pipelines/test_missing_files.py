@@ -12,16 +12,11 @@ from rh_prefect.errors import JournalError
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.plan import Plan
 from tests.support.samples import media as samples
+from tests.support.samples.steps import CLIP, PICTURE, steps
 from tests.support.world.pipeline_runs import PipelineRun, picture
 
-PIPELINE = """
-name: chain
-steps:
-  picture: {model: z-image/turbo, with: {prompt: a mug}}
-  clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: a turn, duration: 5, sound: false}}
-outputs: {clip: $(clip)}
-"""
-PICTURE_ONLY = PIPELINE.replace(PIPELINE.splitlines()[4] + "\n", "").replace("clip: $(clip)", "picture: $(picture)")
+PIPELINE = steps(picture=PICTURE % "a mug", clip=CLIP % "$(picture)")
+PICTURE_ONLY = steps(picture=PICTURE % "a mug")
 
 
 def states(plan: Plan) -> dict[str, str]:

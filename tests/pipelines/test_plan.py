@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -20,123 +20,96 @@ from rh_prefect.pipelines.plan import KnownWork, KnownWorks, Plan, ReviewedPlan,
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
 from tests.support.samples.pipeline_assets import photo, sound, video
+from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, further, of_rows, rows, steps
 from tests.support.world.call_count import calls_of
-from tests.support.world.planned_works import ROWS, SHOTS, Records, result, run
+from tests.support.world.planned_works import ROWS, SHOTS, Records, plan_of, problems_of, result, run, states
+
+MUG = steps(a=PICTURE % "x")
 
 
-def states(plan: Plan, path: str) -> str:
-    return "".join(one.state for one in plan.steps[path])
+def by_path(plan: Plan) -> list[str]:
+    return [states(plan, path) for path in plan.steps]
 
 
-async def test_the_first_plan_is_new_at_the_top_and_follows_below() -> None:
-    plan = await Pipeline.from_text(SHOTS).plan(rows=ROWS, size="1080p")
-    assert [states(plan, path) for path in plan.steps] == ["+", "+++", ">>>", ">>>", ">>>"]
+async def test_a_first_plan_is_new_at_the_top_and_what_is_not_wanted_is_absent_and_costs_nothing() -> None:
+    assert by_path(await plan_of(SHOTS, rows=ROWS, size="1080p")) == ["+", "+++", ">>>", ">>>", ">>>"]
+    plan = await plan_of(SHOTS, rows=ROWS)
+    assert (states(plan, "each.large"), str(plan.price.expected)) == ("xxx", "6.09")
 
 
-async def test_what_is_not_wanted_is_absent_and_costs_nothing() -> None:
-    plan = await Pipeline.from_text(SHOTS).plan(rows=ROWS)
-    assert states(plan, "each.large") == "xxx"
-    assert str(plan.price.expected) == "6.09"
-
-
-async def test_the_second_run_pays_for_nothing() -> None:
-    records, pipeline = Records(), Pipeline.from_text(SHOTS)
-    assert await run(pipeline, records, rows=ROWS, size="1080p") == 10
-    plan = await pipeline.plan(known=records, rows=ROWS, size="1080p")
-    assert set(plan.counts) == {"="}
-    assert plan.price.most == 0
+async def test_a_second_run_pays_for_nothing_and_after_one_changed_cell_for_that_row_s_chain() -> None:
+    records, given = Records(), {"rows": ROWS, "size": "1080p"}
+    assert await run(SHOTS, records, **given) == 10
+    plan = await plan_of(SHOTS, known=records, **given)
+    assert (set(plan.counts), plan.price.most) == ({"="}, Decimal(0))
+    given["rows"] = [ROWS[0], {**ROWS[1], "mood": "wild"}, ROWS[2]]
+    assert by_path(await plan_of(SHOTS, known=records, **given)) == ["=", "=+=", "=>=", "=>=", "=>="]
+    assert await run(SHOTS, records, **given) == 3
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda text: text.replace("picture", "still"),
-        lambda text: text.replace("name: shots", "name: other\ndescription: another"),
-        lambda text: text.replace("{model: z-image/turbo,", "{attempts: 3, model: rhart-image/z-image/turbo,"),
-        lambda text: text.replace(
-            "with: {prompt: slow, duration: 5, sound: false}", 'with: {sound: false, duration: "5", prompt: "slow"}'
-        ),
-        lambda text: text.replace("save_as: $(id).mp4", "save_as: other/$(id).mp4"),
+        ("picture", "still"),
+        ("name: shots", "name: other\ndescription: another"),
+        ("{model: z-image/turbo,", "{attempts: 3, model: rhart-image/z-image/turbo,"),
+        ("with: {prompt: slow, duration: 5, sound: false}", 'with: {sound: false, duration: "5", prompt: "slow"}'),
+        ("save_as: $(id).mp4", "save_as: other/$(id).mp4"),
     ],
     ids=["rename", "describe", "another name of the model", "reorder and quote", "save elsewhere"],
 )
-async def test_what_does_not_change_a_request_costs_nothing(change: Any) -> None:
+async def test_what_does_not_change_a_request_costs_nothing(change: tuple[str, str]) -> None:
     records = Records()
-    await run(Pipeline.from_text(SHOTS), records, rows=ROWS)
-    assert await run(Pipeline.from_text(change(SHOTS)), records, rows=[*reversed(ROWS)]) == 0
-
-
-async def test_one_changed_cell_is_that_row_s_chain() -> None:
-    records, pipeline = Records(), Pipeline.from_text(SHOTS)
-    await run(pipeline, records, rows=ROWS, size="1080p")
-    rows = [ROWS[0], {**ROWS[1], "mood": "wild"}, ROWS[2]]
-    plan = await pipeline.plan(known=records, rows=rows, size="1080p")
-    assert [states(plan, path) for path in plan.steps] == ["=", "=+=", "=>=", "=>=", "=>="]
-    assert await run(pipeline, records, rows=rows, size="1080p") == 3
-
-
-async def test_a_line_below_the_table_explains_its_signs_and_no_others() -> None:
-    records, pipeline = Records(), Pipeline.from_text(SHOTS)
-    said = signs_of(await pipeline.plan(known=records, rows=ROWS))
-    assert said == "signs: = existing, + new, > waiting for a result, x absent"
-    await run(pipeline, records, rows=ROWS)
-    earlier = (await pipeline.plan(known=records, rows=ROWS)).as_json()
-    plan = await pipeline.plan(known=records, rows=[{**ROWS[0], "mood": "wild"}, *ROWS[1:]])
-    compare(plan, earlier, pipeline.file.params)
-    assert signs_of(plan) == "signs: = existing, + new, ~ changed, > waiting for a result, x absent"
-    assert set(SIGNS) == set(STATES)
-
-
-async def test_a_picture_has_a_box_for_each_step() -> None:
-    records, pipeline = Records(), Pipeline.from_text(SHOTS)
-    await run(pipeline, records, rows=ROWS[:1])
-    picture = (await pipeline.plan(known=records, rows=ROWS, size="720p")).svg()
-    lines = re.findall("<text [^>]*>([^<]*)</text>", picture)
-    found = lines.index("each.clip")
-    assert lines[found + 1 : found + 4] == [
-        "kling-v2.6-pro-image-to-video",
-        "1 existing, 2 waiting for a result",
-        "3.50",
-    ]
-
-
-async def test_a_picture_says_that_a_price_is_open() -> None:
-    text = (
-        "params: {model: {enum: [z-image/turbo]}}\nsteps:\n  a: {model: $(params.model), with: {prompt: x}}\n"
-        "  w: {workflow: 2030000000000000002, with: {10.image: $(a)}, assume: {kind: image}}\n"
-    )
-    assert "&gt;= 0.00" in (await Pipeline.from_text(text).plan(model="z-image/turbo")).svg()
+    await run(SHOTS, records, rows=ROWS)
+    assert await run(SHOTS.replace(*change), records, rows=[*reversed(ROWS)]) == 0
 
 
 def signs_of(plan: Plan) -> str:
-    head, *rows = plan.table().splitlines()[1:]
-    (line,) = (row.strip() for row in rows if row.strip().startswith("signs: "))
+    head, *lines = plan.table().splitlines()[1:]
+    (line,) = (row.strip() for row in lines if row.strip().startswith("signs: "))
     columns = head.split()[head.split().index("=") : -2]
     assert [words.split()[0] for words in line.removeprefix("signs: ").split(", ")] == columns
     return line
 
 
 async def test_a_changed_request_says_what_was_and_a_removed_row_is_named() -> None:
-    records, pipeline = Records(), Pipeline.from_text(SHOTS)
-    await run(pipeline, records, rows=ROWS)
-    earlier = (await pipeline.plan(known=records, rows=ROWS)).as_json()
-    plan = await pipeline.plan(known=records, rows=[ROWS[0], {**ROWS[1], "mood": "wild"}])
-    compare(plan, earlier, pipeline.file.params)
-    changed = [one for one in plan.instances if one.state == "~"]
-    assert [(one.address, one.why) for one in changed] == [
+    records = Records()
+    first = await plan_of(SHOTS, known=records, rows=ROWS)
+    assert signs_of(first) == "signs: = existing, + new, > waiting for a result, x absent"
+    await run(SHOTS, records, rows=ROWS)
+    earlier = (await plan_of(SHOTS, known=records, rows=ROWS)).as_json()
+    plan = await plan_of(SHOTS, known=records, rows=[ROWS[0], {**ROWS[1], "mood": "wild"}])
+    compare(plan, earlier, Pipeline.from_text(SHOTS).file.params)
+    assert [(one.address, one.why) for one in plan.instances if one.state == "~"] == [
         ("each[bowl].picture", [{"param": "prompt", "was": "bowl, calm", "is": "bowl, wild", "from": "row 2"}])
     ]
     assert plan.removed == ["each[jug].picture", "each[jug].clip", "each[jug].video"]
     assert '~ each[bowl].picture  prompt: "bowl, calm" -> "bowl, wild"' in plan.table()
+    assert signs_of(plan) == "signs: = existing, + new, ~ changed, > waiting for a result, x absent"
+    assert set(SIGNS) == set(STATES)
+
+
+async def test_a_picture_has_a_box_for_each_step_and_says_that_a_price_is_open() -> None:
+    records = Records()
+    await run(SHOTS, records, rows=ROWS[:1])
+    picture = (await plan_of(SHOTS, known=records, rows=ROWS, size="720p")).svg()
+    lines = re.findall("<text [^>]*>([^<]*)</text>", picture)
+    found = lines.index("each.clip") + 1
+    assert lines[found : found + 3] == ["kling-v2.6-pro-image-to-video", "1 existing, 2 waiting for a result", "3.50"]
+    text = "params: {model: {enum: [z-image/turbo]}}\n" + steps(
+        a="model: $(params.model), with: {prompt: x}",
+        w="workflow: 2030000000000000002, with: {10.image: $(a)}, assume: {kind: image}",
+    )
+    assert "&gt;= 0.00" in (await plan_of(text, model="z-image/turbo")).svg()
 
 
 async def test_a_change_line_shows_values_as_json_and_none_where_only_the_form_differs() -> None:
-    text = "params: {p: any, of: {type: table, columns: {n: any}}}\nsteps: {a: {model: z-image/turbo, with: WITH}}"
-    pipeline = Pipeline.from_text(text.replace("WITH", "{prompt: x, unchecked: {seen: $(params.p)}}"))
+    text = "params: {p: any, of: {type: table, columns: {n: any}}}\n"
+    pipeline = Pipeline.from_text(text + steps(a=PICTURE % "x, unchecked: {seen: $(params.p)}"))
 
-    async def lines(was: Any, now: Any, rows: Any = (), *, to: Any = ()) -> list[str]:
-        earlier = json.loads((await pipeline.plan(p=was, of=list(rows))).to_json())
-        plan = await pipeline.plan(p=now, of=list(to or rows))
+    async def lines(was: Any, now: Any, before: Any = (), *, to: Any = ()) -> list[str]:
+        earlier = json.loads((await pipeline.plan(p=was, of=list(before))).to_json())
+        plan = await pipeline.plan(p=now, of=list(to or before))
         compare(plan, earlier, pipeline.file.params)
         return [line for line in plan.table().splitlines() if " -> " in line]
 
@@ -151,22 +124,20 @@ async def test_a_change_line_shows_values_as_json_and_none_where_only_the_form_d
 
 
 async def test_a_retake_is_another_work_and_going_back_is_free() -> None:
-    records, pipeline = Records(), Pipeline.from_text(SHOTS)
-    await run(pipeline, records, rows=ROWS)
+    records = Records()
+    await run(SHOTS, records, rows=ROWS)
     takes = {"each[mug].picture": 2}
-    assert await run(pipeline, records, rows=ROWS, takes=takes) == 2, "the picture, and the clip that follows"
-    assert await run(pipeline, records, rows=ROWS) == 0
-    assert await run(pipeline, records, rows=ROWS, takes=takes) == 0
-    assert await run(pipeline, records, rows=ROWS, takes={**takes, "each.picture": 2, "each[mug].picture": 1}) == 4
+    assert await run(SHOTS, records, rows=ROWS, takes=takes) == 2, "the picture, and the clip that follows"
+    assert await run(SHOTS, records, rows=ROWS) == 0
+    assert await run(SHOTS, records, rows=ROWS, takes=takes) == 0
+    assert await run(SHOTS, records, rows=ROWS, takes={**takes, "each.picture": 2, "each[mug].picture": 1}) == 4
 
 
 async def test_in_flight_unknown_and_missing_results_are_shown() -> None:
-    records, pipeline = Records(), Pipeline.from_text(SHOTS)
-    first = await pipeline.plan(known=records, rows=ROWS)
-    states_: tuple[Literal["…", "?", "!"], ...] = ("…", "?", "!")
-    for one, state in zip(first.steps["each.picture"], states_):
-        records.known[one.works[0].key] = KnownWork(state)
-    plan = await pipeline.plan(known=records, rows=ROWS)
+    records = Records()
+    for one, state in zip((await plan_of(SHOTS, rows=ROWS)).steps["each.picture"], ("…", "?", "!")):
+        records.known[one.works[0].key] = KnownWork(state)  # type: ignore[arg-type]  # it is one of the states
+    plan = await plan_of(SHOTS, known=records, rows=ROWS)
     assert states(plan, "each.picture") == "…?!"
     assert plan.price_of(plan.steps["each.picture"]).most == 0
 
@@ -175,11 +146,10 @@ async def test_in_flight_unknown_and_missing_results_are_shown() -> None:
 async def test_takes_that_are_too_old_are_replaced_by_as_many_others(
     ages: tuple[int, int], expected: list[int]
 ) -> None:
-    text = "steps: {a: {model: z-image/turbo, with: {prompt: hi}, takes: 2, reuse: 1h}}\noutputs: {a: $(a.takes)}"
-    records, pipeline = Records(), Pipeline.from_text(text)
-    for work, age in zip((await pipeline.plan()).works, ages):
+    text, records = steps(a=PICTURE % "hi" + ", takes: 2, reuse: 1h") + "outputs: {a: $(a.takes)}", Records()
+    for work, age in zip((await plan_of(text)).works, ages):
         records.known[work.key] = result(work.key, "z-image/turbo", age=float(age))
-    plan = await pipeline.plan(known=records)
+    plan = await plan_of(text, known=records)
     assert [work.take for work in plan.instances[0].works] == expected
     assert [work.take for work in plan.works if work.is_paid] == [take for take in expected if take > 2]
 
@@ -206,93 +176,70 @@ steps:
 """
 
 
-def film(sha256: str = "a" * 64) -> Media:
-    return Media(uri="film.mp4", kind="video", mime="video/mp4", size=1, sha256=sha256, seconds=5)
-
-
-async def made_lips(records: Records) -> tuple[Pipeline, dict[str, Any]]:
-    pipeline, given = Pipeline.from_text(FACE), {"video": film(), "words": "hello"}
-    for _ in range(3):
-        plan = await pipeline.plan(given, known=records)
-        for path, items in plan.steps.items():
-            work = items[0].works[0]
-            if work.is_settled and work.known is None:
-                value = {"sessionId": "s", "faceId": "f"} if path == "face" else None
-                records.known[work.key] = (
-                    KnownWork("=", texts=("{}",), value=value, age=60)
-                    if value
-                    else result(work.key, "suno" if path == "voice" else "clip")
-                )
-    return pipeline, given
-
-
 async def test_an_expired_id_is_not_asked_for_where_nothing_needs_it() -> None:
-    records = Records()
-    pipeline, given = await made_lips(records)
-    assert set((await pipeline.plan(given, known=records)).counts) == {"="}
-    face = next(key for key, one in records.known.items() if one.value is not None)
-    records.known[face] = KnownWork("=", texts=("{}",), value={"sessionId": "s", "faceId": "f"}, age=13 * 3600)
-    plan = await pipeline.plan(given, known=records)
-    assert (dict(plan.counts), plan.price.most) == ({"=": 3}, Decimal(0))
-    changed = await pipeline.plan({**given, "words": "hello again"}, known=records)
-    assert [one[0].state for one in changed.steps.values()] == ["+", "+", ">"]
+    film = Media(uri="film.mp4", kind="video", mime="video/mp4", size=1, sha256="a" * 64, seconds=5)
+    records, given = Records(), {"video": film, "words": "hello"}
+
+    def identify(plan: Plan, age: float) -> None:
+        records.answer(plan.steps["face"][0], {"sessionId": "s", "faceId": "f"}, texts=("{}",), age=age)
+
+    first = await plan_of(FACE, given)
+    identify(first, 60)
+    (voice,) = first.steps["voice"][0].works
+    records.known[voice.key] = result(voice.key, "suno")
+    (lips,) = (await plan_of(FACE, given, known=records)).steps["lips"][0].works
+    records.known[lips.key] = result(lips.key, "clip")
+    assert states(await plan_of(FACE, given, known=records)) == "==="
+    identify(first, 13 * 3600)
+    plan = await plan_of(FACE, given, known=records)
+    assert (states(plan), plan.price.most) == ("===", Decimal(0))
+    changed = await plan_of(FACE, {**given, "words": "hello again"}, known=records)
+    assert states(changed) == "++>"
     assert changed.steps["face"][0].works[0].take == 2
 
 
-REVIEWED = """\
-params: {look: string}
-steps:
-  picture: {model: z-image/turbo, takes: 3, with: {prompt: $(params.look)}}
-  chosen: {review: $(picture), ask: Which one}
-  clip: {model: kling-v2.6-pro-image-to-video, from: $(chosen), with: {prompt: slow}}
-outputs: {clip: $(clip)}
-"""
+REVIEWED = "params: {look: string}\n" + steps(
+    picture=PICTURE % "$(params.look)" + ", takes: 3",
+    chosen="review: $(picture), ask: Which one",
+    clip="model: kling-v2.6-pro-image-to-video, from: $(chosen), with: {prompt: slow}",
+)
+SPOKEN = steps(
+    line=ANSWER % "x", checked="review: $(line)", voice="model: minimax/speech-2.8-hd, with: {text: $(checked)}"
+)
+
+
+async def reviewed(text: str, step: str, params: dict[str, str], choice: dict[str, Any]) -> Plan:
+    """A plan with a choice among the candidates that exist, unless the choice says among which."""
+    records = Records()
+    records.make(await plan_of(text, params))
+    of = (await plan_of(text, params, known=records)).steps[step][0].request["of"]
+    return await plan_of(text, params, known=records, choices={step: {"of": of} | choice})
 
 
 async def test_a_review_holds_back_what_follows_until_a_choice_among_what_was_shown() -> None:
-    records, pipeline = Records(), Pipeline.from_text(REVIEWED)
-    records.make(await pipeline.plan(known=records, look="red"))
-    waiting = await pipeline.plan(known=records, look="red")
-    assert [one[0].state for one in waiting.steps.values()] == ["=", "r", "r"]
-    stale = await pipeline.plan(known=records, look="red", choices={"chosen": {"of": "00000000", "take": 2}})
-    assert [one[0].state for one in stale.steps.values()] == ["=", "r", "r"]
+    look = {"look": "red"}
+    stale = await reviewed(REVIEWED, "chosen", look, {"of": "00000000", "take": 2})
+    assert states(stale) == "=rr"
     assert any("different candidates" in note for note in stale.notes)
-    of = stale.steps["chosen"][0].request["of"]
-    chosen = await pipeline.plan(known=records, look="red", choices={"chosen": {"of": of, "take": 2}})
-    assert [one[0].state for one in chosen.steps.values()] == ["=", "=", "+"]
-    second = await pipeline.plan(known=records, look="red", choices={"chosen": {"of": of, "take": 3}})
+    chosen, second = [await reviewed(REVIEWED, "chosen", look, {"take": take}) for take in (2, 3)]
+    assert states(chosen) == "==+"
     assert chosen.steps["clip"][0].works[0].key != second.steps["clip"][0].works[0].key
 
 
 async def test_a_correction_replaces_a_text_and_never_a_file() -> None:
-    records, pipeline = Records(), Pipeline.from_text(REVIEWED)
-    records.make(await pipeline.plan(known=records, look="red"))
-    first = await pipeline.plan(known=records, look="red", choices={"chosen": {"of": "0"}})
-    of = first.steps["chosen"][0].request["of"]
-    plan = await pipeline.plan(known=records, look="red", choices={"chosen": {"of": of, "text": "/etc/passwd"}})
-    assert [one[0].state for one in plan.steps.values()] == ["=", "r", "r"]
-    text = """\
-steps:
-  line: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}}
-  checked: {review: $(line)}
-  voice: {model: minimax/speech-2.8-hd, with: {text: $(checked)}}
-"""
-    records, spoken = Records(), Pipeline.from_text(text)
-    records.make(await spoken.plan(known=records))
-    of = (await spoken.plan(known=records, choices={"checked": {"of": "0"}})).steps["checked"][0].request["of"]
-    plan = await spoken.plan(known=records, choices={"checked": {"of": of, "text": "better"}})
-    assert [one[0].state for one in plan.steps.values()] == ["=", "=", "+"]
+    assert states(await reviewed(REVIEWED, "chosen", {"look": "red"}, {"text": "/etc/passwd"})) == "=rr"
+    plan = await reviewed(SPOKEN, "checked", {}, {"text": "better"})
+    assert states(plan) == "==+"
     assert plan.steps["voice"][0].request["text"] == "better"
 
 
 async def test_an_answer_that_is_there_has_its_own_number_of_items() -> None:
-    pipeline, records = Pipeline.shipped("film"), Records()
-    first = await pipeline.plan(known=records, prompt="x")
+    film, records = Pipeline.shipped("film"), Records()
+    first = await plan_of(film, prompt="x")
     assert len(first.steps["shots.picture"]) == 6
     answer = '```json\n[{"picture": "p", "move": "m", "line": "l"}, {"picture": "q", "move": "n", "line": "k"}]\n```'
-    key = first.steps["script"][0].works[0].key
-    records.known[key] = KnownWork("=", texts=(answer,))
-    plan = await pipeline.plan(known=records, prompt="x")
+    records.answer(first.steps["script"][0], texts=(answer,))
+    plan = await plan_of(film, known=records, prompt="x")
     assert [one.request["prompt"] for one in plan.steps["shots.picture"]] == ["p", "q"]
 
 
@@ -308,36 +255,30 @@ steps:
 
 
 async def test_a_chain_takes_the_item_before_and_follows_it(tmp_path: Path) -> None:
-    pipeline, records = Pipeline.from_text(CHAIN), Records()
+    records = Records()
     given: dict[str, Any] = {"hero": photo(tmp_path / "h.png"), "scenes": [{"move": str(n)} for n in range(3)]}
-    plan = await pipeline.plan(given, known=records)
+    plan = await plan_of(CHAIN, given)
     assert states(plan, "shots.clip") == "+>>"
     assert [one.needs[0].address for one in plan.steps["shots.clip"][1:]] == ["shots[1].end", "shots[2].end"]
-    assert await run(pipeline, records, **given) == 3
+    assert await run(CHAIN, records, **given) == 3
     given["scenes"][1] = {"move": "other"}
-    assert states(await pipeline.plan(given, known=records), "shots.clip") == "=+>"
+    assert states(await plan_of(CHAIN, given, known=records), "shots.clip") == "=+>"
 
 
 async def test_a_step_that_may_be_absent_does_not_count_for_the_least() -> None:
-    text = """\
-params: {words: {type: string, max: 400}}
-steps:
-  line: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: $(params.words)}, parse: {text: {max: 300}}}
-  voice: {model: minimax/speech-2.8-hd, with: {text: $(line)}}
-  picture: {when: {lt: [$(voice.seconds), 12]}, model: z-image/turbo, with: {prompt: $(params.words)}}
-"""
-    price = (await Pipeline.from_text(text).plan(words="x")).price
+    text = "params: {words: {type: string, max: 400}}\n" + steps(
+        line=ANSWER % "$(params.words)" + ", parse: {text: {max: 300}}",
+        voice="model: minimax/speech-2.8-hd, with: {text: $(line)}",
+        picture="when: {lt: [$(voice.seconds), 12]}, " + PICTURE % "$(params.words)",
+    )
+    price = (await plan_of(text, words="x")).price
     assert [str(one) for one in (price.least, price.expected, price.most)] == ["0.02", "0.1530", "0.246"]
 
 
 async def test_a_model_without_a_price_is_named_with_what_helps() -> None:
-    text = """\
-params: {photo: image}
-steps:
-  a: {model: kling-v3-turbo-pro-image-to-video, from: $(params.photo), with: {prompt: x}}
-"""
+    a = "model: kling-v3-turbo-pro-image-to-video, from: $(params.photo), with: {prompt: x}"
     media = Media(uri="p.png", kind="image", mime="", size=1, sha256="a" * 64)
-    plan = await Pipeline.from_text(text).plan(photo=media)
+    plan = await plan_of("params: {photo: image}\n" + steps(a=a), photo=media)
     assert "expected >= 0.00, most >= 0.00" in plan.table()
     assert plan.notes == [
         "a: the catalogue has no price of kling-v3-turbo-pro-image-to-video; assume: {price: …} gives one."
@@ -352,10 +293,10 @@ async def test_a_budget_of_all_runs_notes_steps_that_each_round_pays_for(
     reuse: str, all_runs: bool, is_noted: bool, tmp_path: Path
 ) -> None:
     """Even if only a used file has such a step."""
-    step = f"steps:\n  mug: {{model: z-image/turbo, with: {{prompt: a mug}}, {reuse}}}\n"
+    step = steps(mug=PICTURE % "a mug" + f", {reuse}")
     (tmp_path / "used.yaml").write_text(step)
     budget = f"budget: {{amount: 1, all_runs: {str(all_runs).lower()}}}\n"
-    (tmp_path / "user.yaml").write_text(f"{budget}steps:\n  shop: {{use: ./used.yaml}}\n")
+    (tmp_path / "user.yaml").write_text(budget + steps(shop="use: ./used.yaml"))
     for pipeline in (Pipeline.from_text(budget + step), Pipeline.from_file(tmp_path / "user.yaml")):
         notes = [one for one in (await pipeline.plan()).notes if "each round pays for mug again" in one]
         assert bool(notes) == is_noted
@@ -363,17 +304,15 @@ async def test_a_budget_of_all_runs_notes_steps_that_each_round_pays_for(
         assert bool(notes) == all_runs, "also with the run's option"
 
 
-async def test_subtitles_without_the_film_s_length_are_noted() -> None:
-    text = """
-params: {clips: {type: files, of: video}}
-steps:
-  cut: {edit: concat, with: {videos: $(params.clips)}}
-  words: {edit: subtitles, with: {text: [One., Two.], at: $(cut.starts)MORE}}
-"""
-    found = {more: Pipeline.from_text(text.replace("MORE", more)).checked.notes for more in ("", ", seconds: 4")}
-    assert found[", seconds: 4"] == []
-    (note,) = found[""]
-    assert "pipeline.yaml:5: the last text can be shown after the end of cut; add seconds: $(cut.seconds)." in note
+def test_subtitles_without_the_film_s_length_are_noted() -> None:
+    def notes(more: str) -> Sequence[str]:
+        words = f"edit: subtitles, with: {{text: [One., Two.], at: $(cut.starts){more}}}"
+        text = steps(cut="edit: concat, with: {videos: $(params.clips)}", words=words)
+        return Pipeline.from_text("params: {clips: {type: files, of: video}}\n" + text).checked.notes
+
+    assert notes(", seconds: 4") == []
+    (note,) = notes("")
+    assert "pipeline.yaml:4: the last text can be shown after the end of cut; add seconds: $(cut.seconds)." in note
 
 
 class OneUnderWay(KnownWorks):
@@ -384,88 +323,66 @@ class OneUnderWay(KnownWorks):
 
 
 async def test_a_reviewed_plan_does_not_pay_again_for_the_task_of_another_run_that_fails() -> None:
-    pipeline = Pipeline.from_text("steps:\n  a: {model: z-image/turbo, with: {prompt: x}}\n")
-    new, waiting = await pipeline.plan(), await pipeline.plan(known=OneUnderWay())
-    (one,) = waiting.instances
-    assert one.state == "…"
-    assert not waiting.price.most
-    assert "its task was in progress" in ReviewedPlan(waiting.as_json()).refusal(one, one.works[0])
-    assert not ReviewedPlan(new.as_json()).refusal(one, one.works[0])
+    text = steps(a=PICTURE % "x" + ", takes: 2")
+    plan = await plan_of(text, known=OneUnderWay())
+    (one,) = plan.instances
+    assert [work.state for work in one.works] == ["+", "…"]
+    assert plan.price.most == one.works[0].price.most
+    new, waiting = (ReviewedPlan(plan.as_json()).refusal(one, work) for work in one.works)
+    assert not new
+    assert "its task was in progress" in waiting
+    assert not ReviewedPlan((await plan_of(text)).as_json()).refusal(one, one.works[1])
 
 
 async def test_a_reviewed_plan_does_not_pay_for_a_model_that_the_catalogue_has_elsewhere_or_dearer() -> None:
-    text = """
-steps:
-  a: {model: z-image/turbo, with: {prompt: x}}
-  b: {model: kling-v2.6-pro-image-to-video, from: $(a), with: {prompt: x, duration: 5, sound: false}}
-"""
-    plan = await Pipeline.from_text(text).plan()
+    plan = await plan_of(steps(a=PICTURE % "x", b=CLIP % "$(a)"))
     first, second = plan.instances
     assert not second.works[0].is_settled
-    steps = plan.as_json()["steps"]
-    moved = ReviewedPlan({"steps": [{**step, "endpoint": "acme/x", "work": "0" * 40} for step in steps]})
-    assert [moved.refusal(one, one.works[0]) for one in (first, second)] == [
+
+    def refusals(**changed: object) -> list[str]:
+        earlier = ReviewedPlan({"steps": [{**step, **changed} for step in plan.as_json()["steps"]]})
+        return [earlier.refusal(one, one.works[0]) for one in (first, second)]
+
+    assert refusals(endpoint="acme/x", work="0" * 40) == [
         'endpoint: "acme/x" -> "rhart-image/z-image/turbo"',
         'endpoint: "acme/x" -> "kling-v2.6-pro/image-to-video"',
     ]
-    cheap = ReviewedPlan({"steps": [{**step, "price": {"most": 0.01, "open": False}} for step in steps]})
-    assert [cheap.refusal(one, one.works[0]).partition(" -> ")[0] for one in (first, second)] == [
-        "price: up to 0.01"
-    ] * 2
+    dearer = refusals(price={"most": 0.01, "open": False})
+    assert [said.partition(" -> ")[0] for said in dearer] == ["price: up to 0.01"] * 2
 
 
 async def test_a_plan_says_that_the_catalogue_changed_and_a_reviewed_one_holds_where_nothing_else_did() -> None:
-    pipeline = Pipeline.from_text("steps:\n  a: {model: z-image/turbo, with: {prompt: x}}\n")
-    plan = await pipeline.plan()
-    reviewed = {**plan.as_json(), "catalogue": "2020-01-01"}
-    again = await pipeline.plan()
-    compare(again, reviewed, pipeline.file.params)
+    plan, again = [await plan_of(MUG) for _ in range(2)]
+    earlier = {**plan.as_json(), "catalogue": "2020-01-01"}
+    compare(again, earlier, {})
     assert [(change["what"], change["was"]) for change in again.changes] == [("catalogue", "2020-01-01")]
-    ReviewedPlan(reviewed).refuse_changes(again, pipeline.file.params)
-    dearer = {**reviewed, "steps": [{**reviewed["steps"][0], "price": {"most": 0.01, "open": False}}]}
+    ReviewedPlan(earlier).refuse_changes(again, {})
+    dearer = {**earlier, "steps": [{**earlier["steps"][0], "price": {"most": 0.01, "open": False}}]}
     with pytest.raises(PlanChanged, match=r"catalogue: \"2020-01-01\" -> (?s:.*)price: up to 0.01 -> up to 0.04"):
-        ReviewedPlan(dearer).refuse_changes(again, pipeline.file.params)
-
-
-async def test_of_two_takes_a_reviewed_plan_pays_only_for_the_one_that_is_not_in_progress() -> None:
-    pipeline = Pipeline.from_text("steps:\n  a: {model: z-image/turbo, takes: 2, with: {prompt: x}}\n")
-    plan = await pipeline.plan(known=OneUnderWay())
-    (one,) = plan.instances
-    refusals = [ReviewedPlan(plan.as_json()).refusal(one, work) for work in one.works]
-    assert [work.state for work in one.works] == ["+", "…"]
-    assert [bool(refusal) for refusal in refusals] == [False, True]
+        ReviewedPlan(dearer).refuse_changes(again, {})
 
 
 def test_a_plan_with_a_price_that_is_no_number_is_not_read(tmp_path: Path) -> None:
-    text = Pipeline.from_text("steps:\n  a: {model: z-image/turbo, with: {prompt: x}}\n").plan_now().to_json()
+    text = Pipeline.from_text(MUG).plan_now().to_json()
     for number in ("NaN", "Infinity"):
         (tmp_path / "p.json").write_text(text.replace('"most": 0.04', f'"most": {number}'))
         with pytest.raises(InputError, match="is not a plan"):
             ReviewedPlan.read(tmp_path / "p.json")
 
 
-COUNTED = """\
-params: {rows: {type: table, columns: {title: string, count: integer}}}
-steps:
-  each:
-    foreach: $(params.rows)
-    as: row
-    id: $(item.title)
-    steps:
-      picture: {model: z-image/turbo, with: {prompt: "$(item.title)"}, takes: $(item.count)}
-      some: {foreach: [x, y, z], limit: $(row.count), steps: {one: {model: z-image/turbo, with: {prompt: "$(item)"}}}}
-      shots:
-        model: rhart-text-g-3-flash-preview/text-to-text
-        with: {prompt: "$(item.title)"}
-        parse: {list: {line: string}, at_most: $(item.count)}
-      drawn: {foreach: $(shots), steps: {one: {model: z-image/turbo, with: {prompt: "$(item.line)"}}}}
-"""
+COUNTED = of_rows(
+    "title: string, count: integer",
+    "as: row",
+    picture=PICTURE % "$(item.title)" + ", takes: $(item.count)",
+    some=f"foreach: [x, y, z], limit: $(row.count), steps: {{one: {{{PICTURE % '$(item)'}}}}}",
+    shots=ANSWER % "$(item.title)" + ", parse: {list: {line: string}, at_most: $(item.count)}",
+    drawn=f"foreach: $(shots), steps: {{one: {{{PICTURE % '$(item.line)'}}}}}",
+)
 
 
 @pytest.mark.parametrize("count", [2, 2.0, "2", "2.0", "2e0", " 2.0 "])
 async def test_a_whole_number_counts_in_each_of_its_forms(count: object) -> None:
-    plan = await Pipeline.from_text(COUNTED).plan(rows=[{"title": "mug", "count": count}])
-    assert plan.problems == []
+    plan = await plan_of(COUNTED, rows=[{"title": "mug", "count": count}])
     assert len(plan.steps["each.picture"][0].works) == 2
     assert [len(plan.steps[path]) for path in ("each.some.one", "each.drawn.one")] == [2, 2]
     assert plan.steps["each.shots"][0].at_most == 2
@@ -477,39 +394,38 @@ params:
   flag: {type: boolean, default: false}
   look: {enum: [studio, outdoors], default: studio}
   photo: {type: image, max_mb: 1, default: ./photo.png}
-  rows: {type: table, columns: COLUMNS, default: ./rows.csv}
+  rows:
+    type: table
+    columns: {title: string, sold: {type: integer, min: 0, optional: true}, logo: {type: image, optional: true}}
+    default: ./rows.csv
 steps:
   picture: {model: z-image/turbo, with: {prompt: "$(params.look) $(params.flag)"}, takes: $(params.count)}
   each: {foreach: $(params.rows), steps: {one: {model: z-image/turbo, with: {prompt: "$(item.title)"}}}}
   small: {edit: resize, with: {file: $(params.photo), width: 20, height: 20}}
 outputs: {picture: $(picture)}
-""".replace(
-    "COLUMNS",
-    "{title: string, sold: {type: integer, min: 0, optional: true}, logo: {type: image, optional: true}}",
-)
+"""
 
 
-def using(folder: Path, params: str, given: str, *before: str) -> Pipeline:
+def using(folder: Path, kind: str = "", given: str = "", **before: str) -> Pipeline:
+    """A file with a parameter `k` that uses another file."""
     (folder / "used.yaml").write_text(USED)
     (folder / "rows.csv").write_text("title\nmug\njug\n")
     photo(folder / "photo.png")
-    steps = "".join(f"  {step}\n" for step in before)
-    (folder / "outer.yaml").write_text(f"params: {params}\nsteps:\n{steps}  u: {{use: ./used.yaml, with: {given}}}\n")
+    params = f"params: {{k: {kind}}}\n" if kind else ""
+    (folder / "outer.yaml").write_text(params + steps(**before, u=f"use: ./used.yaml, with: {{{given}}}"))
     return Pipeline.from_file(folder / "outer.yaml")
 
 
 async def test_the_defaults_of_a_used_file_are_read_relative_to_that_file(tmp_path: Path) -> None:
-    plan = await using(tmp_path, "{}", "{}").plan()
-    assert plan.problems == []
+    plan = await plan_of(using(tmp_path))
     assert [one.request["prompt"] for one in plan.steps["u.each.one"]] == ["mug", "jug"]
     assert {Path(one["uri"]).name for one in plan.inputs} == {"rows.csv", "photo.png"}
 
 
 async def test_a_cut_picture_is_found_before_anything_is_paid(tmp_path: Path) -> None:
-    pipeline = using(tmp_path, "{}", "{}")
-    picture = tmp_path / "photo.png"
+    pipeline, picture = using(tmp_path), tmp_path / "photo.png"
     picture.write_bytes(picture.read_bytes()[:-20])
-    (problem,) = {one.message for one in (await pipeline.plan()).problems}
+    (problem,) = set(await problems_of(pipeline))
     assert "photo.png is a damaged png file: its end is missing. What to do: create or download it" in problem
 
 
@@ -522,7 +438,7 @@ async def test_a_cut_picture_is_found_before_anything_is_paid(tmp_path: Path) ->
         (
             "rows",
             "{type: table, columns: {title: string, sold: integer}}",
-            [{"title": "mug", "sold": -1}],
+            [{"title": "m", "sold": -1}],
             "row 1 of rows",
         ),
     ],
@@ -530,52 +446,47 @@ async def test_a_cut_picture_is_found_before_anything_is_paid(tmp_path: Path) ->
 async def test_a_used_file_takes_no_value_that_it_does_not_take_alone(
     name: str, kind: str, value: object, said: str, tmp_path: Path
 ) -> None:
-    pipeline = using(tmp_path, f"{{k: {kind}}}", f"{{{name}: $(params.k)}}")
-    (problem,) = (await pipeline.plan(k=value)).problems
+    (problem,) = (await using(tmp_path, kind, f"{name}: $(params.k)").plan(k=value)).problems
     assert said in problem.message
     assert problem.line == 3
 
 
 async def test_a_used_file_reads_a_text_as_its_parameter_s_type(tmp_path: Path) -> None:
-    plan = await using(tmp_path, "{k: string}", "{flag: $(params.k)}").plan(k="True")
-    assert plan.problems == []
+    plan = await plan_of(using(tmp_path, "string", "flag: $(params.k)"), k="True")
     assert plan.steps["u.picture"][0].request["prompt"] == "studio true"
 
 
 async def test_an_answer_that_a_used_file_does_not_take_fails_its_steps_before_they_are_paid(tmp_path: Path) -> None:
-    text = "look: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}}"
-    pipeline, records = using(tmp_path, "{}", "{look: $(look)}", text), Records()
-    records.make(await pipeline.plan(known=records))
-    plan = await pipeline.plan(known=records)
+    pipeline, records = using(tmp_path, given="look: $(look)", look=ANSWER % "x"), Records()
+    records.make(await plan_of(pipeline))
+    plan = await plan_of(pipeline, known=records)
     assert plan.steps["u.picture"][0].problems == ("look takes studio or outdoors, but 'a text' is a text",)
 
 
 @pytest.mark.parametrize(
-    ("params", "value", "said"),
+    ("kind", "value", "said"),
     [
-        ("{k: {type: table, columns: {name: string}}}", "$(params.k)", "rows needs the column title, and $(params.k)"),
-        ("{}", "[{name: a}]", "rows needs the column title, and this list has none; there are name"),
-        ("{}", "[a, b]", "rows takes rows of columns, but this list has no columns"),
-        ("{}", "[{title: a, logo: b.png}]", "its column logo takes an image, but that of this list is a text"),
+        ("{type: table, columns: {name: string}}", "$(params.k)", "rows needs the column title, and $(params.k)"),
+        ("", "[{name: a}]", "rows needs the column title, and this list has none; there are name"),
+        ("", "[a, b]", "rows takes rows of columns, but this list has no columns"),
+        ("", "[{title: a, logo: b.png}]", "its column logo takes an image, but that of this list is a text"),
     ],
 )
 def test_a_table_without_the_columns_that_a_used_file_needs_is_refused_by_check(
-    params: str, value: str, said: str, tmp_path: Path
+    kind: str, value: str, said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(PipelineError, match=re.escape(said)):
-        using(tmp_path, params, f"{{rows: {value}}}")
+        using(tmp_path, kind, f"rows: {value}")
 
 
-RESIZED = (
-    "params: {f: image, w: WIDTH}\nsteps: {a: {edit: resize, with: {file: $(params.f), width: VALUE, height: 20}}}\n"
-)
+def resized(width: str) -> Pipeline:
+    a = f"edit: resize, with: {{file: $(params.f), width: {width}, height: 20}}"
+    return Pipeline.from_text("params: {f: image, w: {type: number, default: 20}}\n" + steps(a=a))
 
 
 @pytest.mark.parametrize("written", ['"20"', '"2e1"', "20.0", "20"])
 async def test_an_edit_takes_a_number_in_each_of_its_forms(written: str, tmp_path: Path) -> None:
-    pipeline = Pipeline.from_text(RESIZED.replace(", w: WIDTH", "").replace("VALUE", written))
-    plan = await pipeline.plan(f=str(photo(tmp_path / "mug.png")))
-    assert plan.problems == []
+    plan = await plan_of(resized(written), f=photo(tmp_path / "mug.png"))
     assert repr(plan.steps["a"][0].values["width"]) == "20"
 
 
@@ -591,44 +502,28 @@ async def test_a_number_that_an_edit_does_not_take_is_refused_by_check_and_plan(
     written: str, said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(PipelineError, match=re.escape(said)):
-        Pipeline.from_text(RESIZED.replace(", w: WIDTH", "").replace("VALUE", written))
-    pipeline = Pipeline.from_text(RESIZED.replace("WIDTH", "number").replace("VALUE", "$(params.w)"))
-    plan = await pipeline.plan(f=str(photo(tmp_path / "mug.png")), w=written.strip('"'))
-    assert [problem.message for problem in plan.problems] == [said]
+        resized(written)
+    given = {"f": photo(tmp_path / "mug.png"), "w": written.strip('"')}
+    assert await problems_of(resized("$(params.w)"), given) == [said]
 
 
 @pytest.mark.parametrize("kind", ["integer", "number", "{type: number, min: 0, max: 3}"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-1e999", "9" * 5000, 10**400, float("nan"), float("inf")])
 async def test_a_number_that_is_not_finite_or_too_long_is_a_problem(kind: str, value: object) -> None:
-    pipeline = Pipeline.from_text(
-        f"params: {{n: {kind}}}\nsteps: {{p: {{model: z-image/turbo, with: {{prompt: k $(params.n)}}}}}}"
-    )
-    (problem,) = (await pipeline.plan(n=value)).problems
-    assert re.match(
-        r"n takes a (whole )?number, but ('9{37}...' is a text|this one is not finite or has)", problem.message
-    )
+    (problem,) = await problems_of(f"params: {{n: {kind}}}\n" + steps(p=PICTURE % "k $(params.n)"), n=value)
+    assert re.match(r"n takes a (whole )?number, but ('9{37}...' is a text|this one is not finite or has)", problem)
 
 
 async def test_a_name_with_the_label_of_the_item_before_is_the_label() -> None:
-    pipeline = Pipeline.from_text(
-        "params: {t: {type: table, columns: {a: string}}}\nsteps:\n  g:\n    foreach: $(params.t)\n    steps:\n"
-        "      p: {model: z-image/turbo, with: {prompt: $(item.a)}}\n"
-        '      q: {edit: resize, with: {file: $(p), width: 20, height: 20}, save_as: "$(previous.q.label or id).png"}\n'
-    )
-    plan = await pipeline.plan(t=[{"a": "x"}, {"a": "y"}])
-    assert [one.save_as for one in plan.steps["g.q"]] == ["1.png", "resize.png"]
+    q = RESIZE % "$(p)" + ', save_as: "$(previous.q.label or id).png"'
+    plan = await plan_of(of_rows("title: string", p=PICTURE % "$(item.title)", q=q), rows=rows("x", "y"))
+    assert [one.save_as for one in plan.steps["each.q"]] == ["1.png", "resize.png"]
 
 
 async def test_an_answer_that_is_no_number_fails_the_step_with_the_condition() -> None:
-    pipeline, records = (
-        Pipeline.from_text(
-            "steps:\n  s: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: x}}\n"
-            "  p: {when: {gt: [$(s), 3]}, model: z-image/turbo, with: {prompt: x}}\n"
-        ),
-        Records(),
-    )
-    records.make(await pipeline.plan(known=records))
-    (step,) = (await pipeline.plan(known=records)).steps["p"]
+    text, records = steps(s=ANSWER % "x", p="when: {gt: [$(s), 3]}, " + PICTURE % "x"), Records()
+    records.make(await plan_of(text))
+    (step,) = (await plan_of(text, known=records)).steps["p"]
     assert (step.state, step.problems) == ("x", ("gt compares numbers, and $(s) is 'a text'",))
 
 
@@ -650,25 +545,21 @@ async def test_an_answer_that_is_no_number_fails_the_step_with_the_condition() -
 async def test_a_flow_leaves_the_check_of_a_parameter_to_the_plan(
     param: str, value: Any, is_taken: bool, tmp_path: Path
 ) -> None:
-    text = f"params: {{x: {param}}}\nsteps: {{p: {{model: z-image/turbo, with: {{prompt: x}}}}}}\n"
-    value = [str(photo(tmp_path / "mug.png"))] if value == ["PHOTO"] else value
-    given = pipeline_flow(Pipeline.from_text(text)).validate_parameters({"x": value})
+    pipeline = Pipeline.from_text(f"params: {{x: {param}}}\n{MUG}")
+    value = [photo(tmp_path / "mug.png")] if value == ["PHOTO"] else value
+    given = pipeline_flow(pipeline).validate_parameters({"x": value})
     assert given["x"] is value
-    assert (not (await Pipeline.from_text(text).plan({"x": given["x"]})).problems) is is_taken
+    assert (not await problems_of(pipeline, x=given["x"])) is is_taken
 
 
-def test_the_form_of_a_flow_shows_the_types_of_its_parameters() -> None:
-    text = "params: {x: {type: integer, min: 1, max: 3}}\nsteps: {p: {model: z-image/turbo, with: {prompt: x}}}\n"
-    schema = pipeline_flow(Pipeline.from_text(text)).parameters.properties["x"]
-    assert (schema["type"], schema["minimum"], schema["maximum"]) == ("integer", 1, 3)
+TITLE = "params: {x: string}\n" + steps(p=PICTURE % "$(params.x)")
 
 
 @pytest.mark.parametrize("value", ["a\ud800b", "\udcff"])
 async def test_half_of_a_surrogate_pair_is_refused_by_plan_and_before_a_flow_run_is_created(value: str) -> None:
-    text = "params: {x: string}\nsteps: {p: {model: z-image/turbo, with: {prompt: $(params.x)}}}\n"
-    (problem,) = (await Pipeline.from_text(text).plan(x=value)).problems
-    assert problem.message.startswith("x contains an incomplete character (a lone surrogate)")
-    flow: Any = pipeline_flow(Pipeline.from_text(text))
+    (problem,) = await problems_of(TITLE, x=value)
+    assert problem.startswith("x contains an incomplete character (a lone surrogate)")
+    flow: Any = pipeline_flow(Pipeline.from_text(TITLE))
     for given in ({"x": value}, {"x": [{"title": value}]}):
         with pytest.raises(InputError, match="The parameter x contains an incomplete character"):
             flow(**given)
@@ -679,65 +570,33 @@ async def test_items_with_equal_names_have_addresses_and_ids_of_their_own(tmp_pa
     for name in names:
         (tmp_path / name).parent.mkdir()
     files = [photo(tmp_path / name, n) for n, name in enumerate(names)]
-    text = """
-params: {files: {type: files, of: image}}
-steps:
-  each:
-    foreach: $(params.files)
-    steps: {clip: {model: kling-v2.6-pro-image-to-video, from: $(item), with: {prompt: slow}, save_as: $(id).mp4}}
-"""
-    plan = await Pipeline.from_text(text).plan(files=files)
-    assert [problem.head for problem in plan.problems] == []
-    assert [one.address for one in plan.instances] == [f"each[{name}].clip" for name in ("photo", "photo-3", "photo-2")]
-    assert [one.save_as for one in plan.instances] == ["photo.mp4", "photo-3.mp4", "photo-2.mp4"]
-
-
-SLASHES = """
-params: {rows: {type: table, columns: {name: string}}}
-steps:
-  each:
-    foreach: $(params.rows)
-    as: outer
-    id: $(item.name)
-    steps:
-      inner:
-        foreach: [c, b/c]
-        id: $(item)
-        steps: {picture: {model: z-image/turbo, with: {prompt: "$(outer.name), $(item)"}}}
-"""
+    each = f"foreach: $(params.files), steps: {{clip: {{{CLIP % '$(item)'}, save_as: $(id).mp4}}}}"
+    plan = await plan_of("params: {files: {type: files, of: image}}\n" + steps(each=each), files=files)
+    found = [(one.address, one.save_as) for one in plan.instances]
+    assert found == [(f"each[{name}].clip", f"{name}.mp4") for name in ("photo", "photo-3", "photo-2")]
 
 
 async def test_a_slash_in_an_id_is_no_border_between_ids() -> None:
-    plan = await Pipeline.from_text(SLASHES).plan(rows=[{"name": "a"}, {"name": "a/b"}, {"name": "a%2Fb"}])
-    assert [problem.head for problem in plan.problems] == []
+    picture = PICTURE % '"$(outer.title), $(item)"'
+    inner = f"foreach: [c, b/c], id: $(item), steps: {{picture: {{{picture}}}}}"
+    text = of_rows("title: string", "as: outer\n    id: $(item.title)", inner=inner)
+    plan = await plan_of(text, rows=rows("a", "a/b", "a%2Fb"))
     items = {"a": ["a/c", "a/b%2Fc"], "a/b": ["a%2Fb/c", "a%2Fb/b%2Fc"], "a%2Fb": ["a%252Fb/c", "a%252Fb/b%2Fc"]}
-    assert [one.item for one in plan.instances] == [item for inner in items.values() for item in inner]
+    assert [one.item for one in plan.instances] == [item for each in items.values() for item in each]
     for item, expected in items.items():
         selection = Selection(items=frozenset([item]))
         plan.refuse_unknown(selection)
         assert [one.item for one in plan.instances if selection.has(one)] == expected
 
 
-CHOICES = """
-params: {size: {enum: ["5", "10"], default: "10"}}
-steps: {made: {workflow: 2030000000000000001, with: {5.width: $(params.size)}, assume: {kind: image, price: 0.3}}}
-"""
-
-
 @pytest.mark.parametrize("given", ["5", " 5 ", 5, 5.0])
 async def test_each_form_of_an_option_is_the_option_that_the_file_declares(given: object) -> None:
-    plan = await Pipeline.from_text(CHOICES).plan(size=given)
-    assert plan.problems == []
+    made = "workflow: 2030000000000000001, with: {5.width: $(params.size)}, assume: {kind: image, price: 0.3}"
+    plan = await plan_of('params: {size: {enum: ["5", "10"], default: "10"}}\n' + steps(made=made), size=given)
     assert plan.instances[0].request["5.width"] == "5"
 
 
-TABLE = """
-params: {rows: {type: table, columns: {title: string, size: {type: string, default: small}}}}
-steps:
-  each:
-    foreach: $(params.rows)
-    steps: {made: {model: z-image/turbo, with: {prompt: "$(item.title), $(item.size)"}}}
-"""
+SIZED = of_rows("title: string, size: {type: string, default: small}", made=PICTURE % '"$(item.title), $(item.size)"')
 
 
 @pytest.mark.parametrize(
@@ -751,74 +610,66 @@ async def test_a_column_with_a_default_may_be_absent(
     name: str, content: str, prompts: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / name).write_text(content)
-    plan = await Pipeline.from_text(TABLE).plan(rows=str(tmp_path / name))
-    assert [problem.head for problem in plan.problems] == []
+    plan = await plan_of(SIZED, rows=str(tmp_path / name))
     assert [one.request["prompt"] for one in plan.instances] == prompts
 
 
-async def test_a_column_that_only_the_first_row_lacks_is_empty_and_not_missing(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"size": "s"}\n{"title": "mug"}\n')
-    plan = await Pipeline.from_text(TABLE).plan(rows=str(tmp_path / "rows.jsonl"))
-    (problem,) = plan.problems
-    assert "rows.jsonl row 1: title is empty; the column is required" in problem.head
-    (tmp_path / "rows.csv").write_text("titel\ncup\n")
-    (problem,) = (await Pipeline.from_text(TABLE).plan(rows=str(tmp_path / "rows.csv"))).problems
-    assert "rows.csv has no column title; did you mean titel" in problem.head
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("rows.jsonl", '{"size": "s"}\n{"title": "mug"}\n', "rows.jsonl row 1: title is empty; the column is required"),
+        ("rows.csv", "titel\ncup\n", "rows.csv has no column title; did you mean titel"),
+    ],
+)
+async def test_a_column_that_only_the_first_row_lacks_is_empty_and_not_missing(
+    name: str, content: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    (problem,) = await problems_of(SIZED, rows=str(tmp_path / name))
+    assert said in problem
 
 
 async def test_an_existing_folder_with_brackets_in_its_name_is_no_pattern(tmp_path: Path) -> None:
     (tmp_path / "d[1]").mkdir()
     photo(tmp_path / "d[1]" / "a.png")
-    text = "params: {photos: {type: files, of: image}}\nsteps: {s: {edit: contact_sheet, with: {of: $(params.photos)}}}"
+    text = "params: {photos: {type: files, of: image}}\n" + steps(s="edit: contact_sheet, with: {of: $(params.photos)}")
     for place in ("d[1]", "d[[]1]/*"):
-        plan = await Pipeline.from_text(text).plan(photos=str(tmp_path / place))
-        assert (plan.problems, len(plan.instances[0].request["of"])) == ([], 1)
+        assert len((await plan_of(text, photos=str(tmp_path / place))).instances[0].request["of"]) == 1
 
 
 @pytest.mark.parametrize("start", ["text:", "review:", "handle:", "made-by:", "review: the cup: "])
 async def test_a_prompt_is_never_a_value_that_is_not_known_yet(start: str) -> None:
-    def plan(prompt: str) -> Any:
-        return Pipeline.from_text(
-            "params: {p: string}\nsteps: {a: {model: z-image/turbo, with: {prompt: $(params.p)}}}"
-        ).plan(p=prompt)
-
-    before, after = await plan(f"{start} a cup"), await plan(f"{start} a mug")
+    before, after = [await plan_of(TITLE, x=f"{start} a {what}") for what in ("cup", "mug")]
     compare(after, json.loads(before.to_json()), {})
     assert [one.state for one in after.instances] == ["~"]
 
 
-async def test_what_a_step_has_yet_to_make_is_not_compared() -> None:
+@pytest.mark.parametrize(
+    ("pipeline", "param", "expected"),
+    [
+        (Pipeline.shipped("film"), "prompt", {"script", "music"}),
+        (Pipeline.from_text(REVIEWED), "look", {"picture", "chosen"}),
+    ],
+)
+async def test_what_a_step_has_yet_to_make_is_not_compared(pipeline: Pipeline, param: str, expected: set[str]) -> None:
     """Its placeholder changes with the request that makes it."""
-    shipped = {
-        "film": ({"prompt": "a"}, {"prompt": "b"}),
-        "shots": ({"look": "red"}, {"look": "blue"}),
-    }
-    for name, (first, second) in shipped.items():
-        pipeline = Pipeline.shipped(name) if name == "film" else Pipeline.from_text(REVIEWED)
-        before, after = await pipeline.plan(first), await pipeline.plan(second)
-        compare(after, json.loads(before.to_json()), {})
-        changed = {one.path for one in after.instances if one.why}
-        assert changed == ({"script", "music"} if name == "film" else {"picture", "chosen"})
+    before, after = [await pipeline.plan({param: value}) for value in ("red", "blue")]
+    compare(after, json.loads(before.to_json()), {})
+    assert {one.path for one in after.instances if one.why} == expected
 
 
 # Lists that are written in the file.
 
-PARTS = """
+PARTS = f"""
 params:
-  intro: {type: video}
-  outro: {type: video}
-  photos: {type: files, of: image}
+  intro: {{type: video}}
+  outro: {{type: video}}
+  photos: {{type: files, of: image}}
 steps:
-  each:
-    foreach: $(params.photos)
-    steps:
-      clip:
-        model: kling-v2.6-pro-image-to-video
-        from: $(item)
-        with: {prompt: slow, duration: 5, sound: false}
-  film: {edit: concat, with: {videos: [$(params.intro), $(each.clip), $(params.outro)]}, require: any}
-  sheet: {edit: contact_sheet, with: {of: [$(params.intro), $(each.clip)], captions: [Intro, $(each.id)]}}
+  each: {{foreach: $(params.photos), steps: {{clip: {{{CLIP % "$(item)"}}}}}}}
+  film: {{edit: concat, with: {{videos: [$(params.intro), $(each.clip), $(params.outro)]}}, require: any}}
 """
+SHEET = "  sheet: {edit: contact_sheet, with: {of: [$(params.intro), $(each.clip)], captions: [Intro, $(each.id)]}}\n"
 
 
 def parts(folder: Path) -> dict[str, Any]:
@@ -832,37 +683,21 @@ def names_in(plan: Plan, step: str, param: str) -> list[str]:
 
 
 async def test_lists_in_a_list_are_flattened(tmp_path: Path) -> None:
-    records, given = Records(), parts(tmp_path)
-    pipeline = Pipeline.from_text(PARTS)
-    plan = await pipeline.plan(known=records, **given)
-    assert [problem.head for problem in plan.problems] == []
-    clip = "kling-v2.6-pro-image-to-video"
+    records, given, clip = Records(), parts(tmp_path), "kling-v2.6-pro-image-to-video"
+    plan = await plan_of(PARTS + SHEET, given)
     assert names_in(plan, "film", "videos") == ["in.mp4", clip, clip, "out.mp4"]
     assert names_in(plan, "sheet", "captions") == ["Intro", "a", "b"]
     assert plan.steps["film"][0].seconds == pytest.approx(2 + 5.042 * 2 + 3, abs=0.01)
     records.make(plan)
-    plan = await pipeline.plan(known=records, **given)
-    assert states(plan, "film") == states(plan, "sheet") == "+"
+    assert states(await plan_of(PARTS + SHEET, given, known=records), "film", "sheet") == "++"
 
 
-async def test_a_failed_item_of_a_list_in_a_list_is_left_out(tmp_path: Path) -> None:
-    pipeline = Pipeline.from_text(PARTS[: PARTS.index("  sheet:")])
-    plan = await pipeline.plan(failed=["each[a].clip"], **parts(tmp_path))
+async def test_what_an_item_does_not_make_is_left_out_of_a_list_in_a_list(tmp_path: Path) -> None:
+    given = parts(tmp_path)
+    plan = await plan_of(PARTS, given, failed=["each[a].clip"])
     assert names_in(plan, "film", "videos") == ["in.mp4", "kling-v2.6-pro-image-to-video", "out.mp4"]
-
-
-SINGLE = """
-params: {rows: {type: table, columns: {t: string}}}
-steps:
-  intro: {model: z-image/turbo, with: {prompt: intro}}
-  outro: {model: z-image/turbo, with: {prompt: outro}}
-  each:
-    foreach: $(params.rows)
-    id: $(item.t)
-    steps:
-      pic: {model: z-image/turbo, with: {prompt: $(item.t)}}
-  sheet: {edit: contact_sheet, require: any, with: {of: OF, captions: CAPTIONS}}
-"""
+    absent = (PARTS + SHEET).replace("{clip: {", "{clip: {when: {equals: [$(id), b]}, ")
+    assert names_in(await plan_of(absent, given), "sheet", "captions") == ["Intro", "b"]
 
 
 @pytest.mark.parametrize(
@@ -878,27 +713,21 @@ steps:
 async def test_what_stands_beside_a_failed_value_of_a_list_is_left_out_with_it(
     of: str, captions: str, failed: str, left: list[str]
 ) -> None:
-    text = SINGLE.replace("OF", of).replace("CAPTIONS", captions)
-    plan = await Pipeline.from_text(text).plan(rows=[{"t": "a"}, {"t": "b"}], failed=[failed])
-    assert plan.problems == []
+    text = of_rows("title: string", "id: $(item.title)", pic=PICTURE % "$(item.title)") + further(
+        intro=PICTURE % "intro",
+        outro=PICTURE % "outro",
+        sheet=f"edit: contact_sheet, require: any, with: {{of: {of}, captions: {captions}}}",
+    )
+    plan = await plan_of(text, rows=rows("a", "b"), failed=[failed])
     assert names_in(plan, "sheet", "captions") == left
     assert len(plan.steps["sheet"][0].values["of"]) == len(left)
 
 
-async def test_an_item_without_a_clip_has_no_caption_and_single_values_stay(tmp_path: Path) -> None:
-    absent = PARTS.replace("clip:\n", "clip:\n        when: {equals: [$(id), b]}\n")
-    plan = await Pipeline.from_text(absent).plan(**parts(tmp_path))
-    assert names_in(plan, "sheet", "captions") == ["Intro", "b"]
-
-
 @pytest.mark.parametrize("value", ["a", "b"])
 async def test_a_condition_looks_into_lists_in_its_list(value: str) -> None:
-    text = (
-        "params: {look: string, rows: {type: table, columns: {name: string}}}\nsteps:\n"
-        "  s: {when: {in: [$(params.look), [x, $(params.rows.name)]]}, model: z-image/turbo, with: {prompt: x}}\n"
-    )
-    plan = await Pipeline.from_text(text).plan(look=value, rows=[{"name": "a"}])
-    assert states(plan, "s") == ("+" if value == "a" else "x")
+    text = "params: {look: string, rows: {type: table, columns: {title: string}}}\n"
+    text += steps(s="when: {in: [$(params.look), [x, $(params.rows.title)]]}, " + PICTURE % "x")
+    assert states(await plan_of(text, look=value, rows=rows("a"))) == ("+" if value == "a" else "x")
 
 
 @pytest.mark.parametrize(
@@ -913,37 +742,22 @@ async def test_a_condition_looks_into_lists_in_its_list(value: str) -> None:
 async def test_times_that_are_not_one_for_each_item_are_refused_before_payment(
     edit: str, times: str, said: str, tmp_path: Path
 ) -> None:
-    text = f"params: {{a: audio}}\nsteps: {{s: {{edit: {edit % times}}}}}"
-    plan = await Pipeline.from_text(text).plan(a=sound(tmp_path / "a.wav", 1))
-    assert [one.message.partition(": ")[2] for one in plan.problems] == ([said] if said else [])
+    text = "params: {a: audio}\n" + steps(s=f"edit: {edit % times}")
+    problems = await problems_of(text, a=sound(tmp_path / "a.wav", 1))
+    assert [one.partition(": ")[2] for one in problems] == ([said] if said else [])
 
 
 async def test_a_misspelt_parameter_of_a_model_that_a_parameter_names_is_refused(tmp_path: Path) -> None:
-    text = (
-        "params: {model: string, photo: image}\nsteps:\n"
-        "  s: {model: $(params.model), from: $(params.photo), with: {prompt: x, duration: 5, sound: false, scale: 2}}\n"
-    )
+    s = "model: $(params.model), from: $(params.photo), with: {prompt: x, duration: 5, sound: false, scale: 2}"
+    text = "params: {model: string, photo: image}\n" + steps(s=s)
     given = {"model": "kling-v2.6-pro-image-to-video", "photo": photo(tmp_path / "a.png")}
-    plan = await Pipeline.from_text(text).plan(given)
-    assert plan.problems == []
+    plan = await plan_of(text, given)
     assert "s: kling-v2.6-pro-image-to-video has no scale; the parameter is not sent to this model." in plan.notes
     with pytest.raises(PipelineError, match=r"no model that \$\(params.model\) can be has a parameter sounds; did you"):
         Pipeline.from_text(text.replace("sound", "sounds"))
     listed = text.replace("from: $(params.photo), with: {", "with: {image_urls: [$(params.photo)], ")
-    plan = await Pipeline.from_text(listed).plan(given)
     said = "kling-v2.6-pro-image-to-video has no parameter image_urls; the nearest is image_url"
-    assert said in [one.message for one in plan.problems]
-
-
-EITHER = """
-params: {a: {type: image, optional: true}, b: {type: image, optional: true}}
-steps:
-  clip:
-    when: %s
-    model: kling-v2.6-pro-image-to-video
-    from: $(params.a or params.b)
-    with: {prompt: slow, duration: 5, sound: false}
-"""
+    assert said in await problems_of(listed, given)
 
 
 @pytest.mark.parametrize(
@@ -955,53 +769,41 @@ steps:
     ],
 )
 async def test_a_step_that_runs_if_either_exists_may_use_either(condition: str, tmp_path: Path) -> None:
-    pipeline = Pipeline.from_text(EITHER % condition)
-    assert states(await pipeline.plan(), "clip") == "x"
-    assert states(await pipeline.plan(b=photo(tmp_path / "b.png")), "clip") == "+"
+    text = "params: {a: {type: image, optional: true}, b: {type: image, optional: true}}\n"
+    text += steps(clip=f"when: {condition}, " + CLIP % "$(params.a or params.b)")
+    assert states(await plan_of(text)) == "x"
+    assert states(await plan_of(text, b=photo(tmp_path / "b.png"))) == "+"
 
 
 async def test_a_text_with_a_reference_is_a_list_s_item() -> None:
-    text = (
-        "params: {w: string}\nsteps:\n  voice:\n    model: minimax/speech-2.8-hd\n"
-        '    with: {text: hello, pronunciation_dict: ["$(params.w)/(x)"]}\n'
-    )
-    plan = await Pipeline.from_text(text).plan(w="word")
+    voice = 'model: minimax/speech-2.8-hd, with: {text: hello, pronunciation_dict: ["$(params.w)/(x)"]}'
+    plan = await plan_of("params: {w: string}\n" + steps(voice=voice), w="word")
     assert plan.steps["voice"][0].request["pronunciation_dict"] == ["word/(x)"]
 
 
 async def test_the_number_of_an_item_of_a_matrix_is_a_value() -> None:
-    text = (
-        "steps:\n  each:\n    matrix: {look: [calm, wild]}\n    steps:\n"
-        '      a: {model: z-image/turbo, with: {prompt: "$(number) $(matrix.look)"}}\n'
-    )
-    plan = await Pipeline.from_text(text).plan()
+    a = PICTURE % '"$(number) $(matrix.look)"'
+    plan = await plan_of(steps(each=f"matrix: {{look: [calm, wild]}}, steps: {{a: {{{a}}}}}"))
     assert [one.request["prompt"] for one in plan.steps["each.a"]] == ["1 calm", "2 wild"]
 
 
 async def test_a_parameter_that_is_called_as_an_option_of_plan_is_given_in_a_mapping() -> None:
-    pipeline = Pipeline.from_text(
-        "params: {date: string}\nsteps: {a: {model: z-image/turbo, with: {prompt: $(params.date)}}}\n"
-    )
+    pipeline = Pipeline.from_text(TITLE.replace("x", "date"))
     with pytest.raises(InputError, match="date is an option of `plan` and a parameter of pipeline"):
         await pipeline.plan(date="monday")
     plan = await pipeline.plan({"date": "monday"}, date="2026-11-24")
-    assert plan.steps["a"][0].request["prompt"] == "monday"
+    assert plan.instances[0].request["prompt"] == "monday"
 
 
 async def test_the_question_of_a_review_names_the_item() -> None:
-    text = (
-        "steps:\n  each:\n    foreach: [{name: Ann}, {name: Bo}]\n    steps:\n"
-        "      pic: {model: z-image/turbo, with: {prompt: $(item.name)}}\n"
-        "      best:\n        review: $(pic)\n        ask: Is this $(item.name)?\n"
-    )
-    plan = await Pipeline.from_text(text).plan()
-    assert [one.ask for one in plan.steps["each.best"]] == ["Is this Ann?", "Is this Bo?"]
+    best = "review: $(pic), ask: Is this $(item.title) right"
+    plan = await plan_of(of_rows("title: string", pic=PICTURE % "$(item.title)", best=best), rows=rows("Ann", "Bo"))
+    assert [one.ask for one in plan.steps["each.best"]] == ["Is this Ann right", "Is this Bo right"]
 
 
 def test_the_work_of_a_plan_grows_with_its_steps_and_not_with_their_square() -> None:
     def calls(number: int) -> int:
-        steps = "".join(f'  s{n}: {{model: z-image/turbo, with: {{prompt: "a {n}"}}}}\n' for n in range(number))
-        pipeline = Pipeline.from_text("steps:\n" + steps)
+        pipeline = Pipeline.from_text(steps(**{f"s{n}": PICTURE % f"a {n}" for n in range(number)}))
         return calls_of(pipeline.plan_now)
 
     calls(1)  # what is read once

@@ -12,35 +12,28 @@ from rh_prefect.errors import InputError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.takes_file import add_choices, read_choices
-from tests.support.world.planned_works import ROWS, SHOTS, Records, run
+from tests.support.samples.steps import PICTURE, of_rows, rows
+from tests.support.world.planned_works import ROWS, SHOTS, plan_of, problems_of
 
 
-def pipeline_in(folder: Path, takes: str) -> Pipeline:
-    (folder / "shots.yaml").write_text(SHOTS)
-    (folder / "shots.takes.yaml").write_text(takes)
-    return Pipeline.from_file(folder / "shots.yaml")
+def pipeline_in(folder: Path, takes: str = "", text: str = SHOTS) -> Pipeline:
+    (folder / "x.yaml").write_text(text)
+    if takes:
+        (folder / "x.takes.yaml").write_text(f"takes: {{{takes}}}\n")
+    return Pipeline.from_file(folder / "x.yaml")
 
 
 async def test_a_take_of_the_file_counts_and_one_that_is_given_goes_before_it(tmp_path: Path) -> None:
-    records, pipeline = Records(), pipeline_in(tmp_path, "takes: {'each[mug].picture': 3, each.clip: 2}\n")
-    plan = await pipeline.plan(rows=ROWS, known=records)
+    pipeline = pipeline_in(tmp_path, "'each[mug].picture': 3, each.clip: 2")
+    plan = await plan_of(pipeline, rows=ROWS)
     assert [one.works[0].take for one in plan.steps["each.picture"]] == [3, 1, 1]
     assert [one.works[0].take for one in plan.steps["each.clip"]] == [2, 2, 2]
-    given = await pipeline.plan(rows=ROWS, takes={"each[mug].picture": 2})
+    given = await plan_of(pipeline, rows=ROWS, takes={"each[mug].picture": 2})
     assert [one.works[0].take for one in given.steps["each.picture"]] == [2, 1, 1]
 
 
-async def test_without_its_line_the_earlier_take_counts_again(tmp_path: Path) -> None:
-    records, pipeline = Records(), pipeline_in(tmp_path, "takes: {'each[mug].picture': 2}\n")
-    await run(pipeline, records, rows=ROWS)
-    (tmp_path / "shots.takes.yaml").unlink()
-    assert await run(pipeline, records, rows=ROWS) == 2
-    (tmp_path / "shots.takes.yaml").write_text("takes: {'each[mug].picture': 2}\n")
-    assert await run(pipeline, records, rows=ROWS) == 0
-
-
 async def test_an_address_that_is_not_there_is_noted(tmp_path: Path) -> None:
-    plan = await pipeline_in(tmp_path, "takes: {'each[cup].picture': 2}\n").plan(rows=ROWS)
+    plan = await plan_of(pipeline_in(tmp_path, "'each[cup].picture': 2"), rows=ROWS)
     assert plan.notes == ["each[cup].picture has a take or a choice, but there is no such step or item."]
 
 
@@ -84,19 +77,7 @@ def test_a_take_that_is_used_without_an_entry_changes_nothing(tmp_path: Path) ->
     assert "a comment" in file.read_text()
 
 
-NUMBERED = """
-params: {rows: {type: table, columns: {title: string}}}
-steps:
-  each:
-    foreach: $(params.rows)
-    steps:
-      pic: {model: z-image/turbo, with: {prompt: $(item.title)}}
-"""
-
-
-def numbered_in(folder: Path) -> Pipeline:
-    (folder / "each.yaml").write_text(NUMBERED)
-    return Pipeline.from_file(folder / "each.yaml")
+NUMBERED = of_rows("title: string", pic=PICTURE % "$(item.title)")
 
 
 def takes_of(plan: Plan) -> dict[str, int]:
@@ -104,27 +85,23 @@ def takes_of(plan: Plan) -> dict[str, int]:
 
 
 async def test_the_take_of_an_item_without_an_id_moves_with_the_item(tmp_path: Path) -> None:
-    pipeline, file = numbered_in(tmp_path), tmp_path / "each.takes.yaml"
-    plan = await pipeline.plan(rows=[{"title": "a"}, {"title": "b"}])
+    pipeline, file = pipeline_in(tmp_path, text=NUMBERED), tmp_path / "x.takes.yaml"
+    plan = await plan_of(pipeline, rows=rows("a", "b"))
     add_choices(file, {"each[2].pic": 2}, items=plan.items_by_number)
-    assert takes_of(await pipeline.plan(rows=[{"title": "a"}, {"title": "b"}])) == {"a": 1, "b": 2}
-    longer = await pipeline.plan(rows=[{"title": "new"}, {"title": "a"}, {"title": "b"}])
+    assert takes_of(await plan_of(pipeline, rows=rows("a", "b"))) == {"a": 1, "b": 2}
+    longer = await plan_of(pipeline, rows=rows("new", "a", "b"))
     assert takes_of(longer) == {"new": 1, "a": 1, "b": 2}
     # A take of the item that has the number now: both lines stay.
     add_choices(file, {"each[2].pic": 5}, items=longer.items_by_number)
-    swapped = [{"title": "b"}, {"title": "a"}]
-    assert takes_of(await pipeline.plan(rows=swapped)) == {"a": 5, "b": 2}
-    assert takes_of(await pipeline.plan(rows=swapped, takes={"each[2].pic": 7})) == {"a": 7, "b": 2}
+    assert takes_of(await plan_of(pipeline, rows=rows("b", "a"))) == {"a": 5, "b": 2}
+    assert takes_of(await plan_of(pipeline, rows=rows("b", "a"), takes={"each[2].pic": 7})) == {"a": 7, "b": 2}
 
 
 async def test_a_number_in_the_takes_file_without_its_item_is_a_problem(tmp_path: Path) -> None:
-    pipeline = numbered_in(tmp_path)
-    (tmp_path / "each.takes.yaml").write_text("takes: {'each[2].pic': 2}\n")
-    rows = [{"title": "a"}, {"title": "b"}]
-    [problem] = (await pipeline.plan(rows=rows)).problems
-    assert "each[2].pic: 2 names an item by its number" in problem.message
-    line = re.search(r"write each\[2\]\.pic: (\{.*?\})", problem.message)
+    [problem] = await problems_of(pipeline_in(tmp_path, "'each[2].pic': 2", NUMBERED), rows=rows("a", "b"))
+    assert "each[2].pic: 2 names an item by its number" in problem
+    line = re.search(r"write each\[2\]\.pic: (\{.*?\})", problem)
     assert line is not None
-    (tmp_path / "each.takes.yaml").write_text(f"takes: {{'each[2].pic': {line.group(1)}}}\n")
-    assert takes_of(await pipeline.plan(rows=rows)) == {"a": 1, "b": 2}
-    assert takes_of(await pipeline.plan(rows=rows, takes={"each[2].pic": 3})) == {"a": 1, "b": 3}
+    pipeline = pipeline_in(tmp_path, f"'each[2].pic': {line.group(1)}", NUMBERED)
+    assert takes_of(await plan_of(pipeline, rows=rows("a", "b"))) == {"a": 1, "b": 2}
+    assert takes_of(await plan_of(pipeline, rows=rows("a", "b"), takes={"each[2].pic": 3})) == {"a": 1, "b": 3}

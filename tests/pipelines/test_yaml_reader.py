@@ -25,10 +25,7 @@ def test_scalars_are_those_of_yaml_1_2() -> None:
 
 def test_references_need_no_quotes() -> None:
     text = "a: {b: $(params.seconds), c: [$(x or y), $(z)]}\nd: $(p or q)\n"
-    assert read(text, "f").data == {
-        "a": {"b": "$(params.seconds)", "c": ["$(x or y)", "$(z)"]},
-        "d": "$(p or q)",
-    }
+    assert read(text, "f").data == {"a": {"b": "$(params.seconds)", "c": ["$(x or y)", "$(z)"]}, "d": "$(p or q)"}
 
 
 def test_every_value_has_its_place() -> None:

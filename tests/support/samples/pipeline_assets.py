@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -39,6 +41,14 @@ def sound(to: Path, seconds: int) -> str:
         file.setsampwidth(1)
         file.setframerate(8000)
         file.writeframes(b"\x80" * 8000 * seconds)
+    return str(to)
+
+
+def csv_file(to: Path, rows: Sequence[Mapping[str, object]]) -> str:
+    with to.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))
+        writer.writeheader()
+        writer.writerows(rows)
     return str(to)
 
 

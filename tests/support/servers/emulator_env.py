@@ -40,6 +40,12 @@ def rh(start_rh: StartEmulator) -> Emulator:
 
 
 @pytest.fixture
+def charging_rh(start_rh: StartEmulator) -> Emulator:
+    """One that charges for failed tasks, too."""
+    return start_rh(assumptions=replace(DEFAULT, refund_failed_models=False))
+
+
+@pytest.fixture
 def slow_rh(start_rh: StartEmulator) -> Emulator:
     """One whose tasks run until they are cancelled, or `slow_rh.clock` is moved on."""
     return start_rh(clock="real", factor=0)

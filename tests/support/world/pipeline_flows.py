@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import csv
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
 
 import pytest
-from prefect.client.schemas.objects import State
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import Artifact, State
 
+from rh_prefect.emulator import Emulator
 from rh_prefect.errors import PipelineIncomplete
 from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan import Plan, ReviewedPlan
 from rh_prefect.pipelines.run.result import PipelineResult, RunEnd
 from rh_prefect.settings import get_settings
+from tests.support.samples.pipeline_assets import csv_file
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,29 +72,62 @@ class Ended:
         return not self.end.is_failed
 
 
-async def run(text: str, **params: Any) -> tuple[Ended, PipelineResult]:
+async def run(pipeline: str | Pipeline, /, **params: Any) -> tuple[Ended, PipelineResult]:
     """Runs a pipeline without a server."""
-    end = await run_locally(Pipeline.from_text(text), params)
+    end = await run_locally(_read(pipeline), params)
     return Ended(end), end.result
 
 
-async def run_in_flow(text: str, **params: Any) -> tuple[State[Any], PipelineResult]:
+async def run_in_flow(
+    pipeline: str | Pipeline, /, reviewed: ReviewedPlan | None = None, **params: Any
+) -> tuple[State[Any], PipelineResult]:
     """Runs a pipeline in a separate flow run."""
-    state = await pipeline_flow(Pipeline.from_text(text))(**params, return_state=True)
+    state = await pipeline_flow(_read(pipeline), reviewed=reviewed)(**params, return_state=True)
     data = await state.aresult(raise_on_failure=False)
     result = data.result if isinstance(data, PipelineIncomplete) else data
     assert isinstance(result, PipelineResult), data
     return state, result
 
 
+def _read(pipeline: str | Pipeline) -> Pipeline:
+    return Pipeline.from_text(pipeline) if isinstance(pipeline, str) else pipeline
+
+
+def states(result: PipelineResult) -> dict[str, str]:
+    """The state of each step of a run."""
+    return {one.step: one.state for one in result.steps}
+
+
+def reasons(result: PipelineResult, state: str = "failed") -> dict[str, str]:
+    """Why steps are in a state."""
+    return {one.step: one.reason for one in result.steps if one.state == state}
+
+
+def prompts(rh: Emulator) -> list[str]:
+    """The prompts of what was paid for, sorted."""
+    return sorted(str(one.payload["prompt"]) for one in rh.recorder.paid)
+
+
+async def until_paid(rh: Emulator, number: int) -> None:
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == number)
+
+
+async def artifacts_of(run: State[Any] | UUID) -> dict[str | None, Artifact]:
+    """The artifacts of a flow run, by their keys."""
+    run_id = run if isinstance(run, UUID) else run.state_details.flow_run_id
+    assert run_id is not None
+    async with get_client() as client:
+        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
+        return {one.key: one for one in await client.read_artifacts(artifact_filter=of_run)}
+
+
 def table(folder: Path, **titles: str) -> str:
-    path = folder / "products.csv"
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([("sku", "title"), *titles.items()])
-    return str(path)
+    return csv_file(folder / "products.csv", [{"sku": sku, "title": title} for sku, title in titles.items()])
 
 
-async def planned(text: str, **params: Any) -> Plan:
+async def planned(pipeline: str | Pipeline, /, **params: Any) -> Plan:
     """Plans a pipeline with the results that exist."""
     settings = get_settings()
-    return await Pipeline.from_text(text).plan(params, known=open_records(MediaStore(settings.storage_url), settings))
+    choices = params.pop("choices", {})
+    known = open_records(MediaStore(settings.storage_url), settings)
+    return await _read(pipeline).plan(params, known=known, choices=choices)

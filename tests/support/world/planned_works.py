@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, KnownWorks, Plan, WorkQuery
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 
 SHOTS = """\
 name: shots
@@ -47,6 +48,10 @@ class Records(KnownWorks):
         self.asked += [query.work for query in queries]
         return [self.known.get(query.work) for query in queries]
 
+    def answer(self, step: PlannedStep, value: Any = None, **more: Any) -> None:
+        """Records the result of a step: the value of its answer, or what `more` says."""
+        self.known[step.works[0].key] = KnownWork("=", value=value, **more)
+
     def make(self, plan: Plan) -> int:
         """Records all works whose inputs are there, as a run would; tells how many were paid for."""
         paid = 0
@@ -67,12 +72,30 @@ def result(key: str, model: str, **more: Any) -> KnownWork:
     return KnownWork("=", outputs=(media,), **more)
 
 
-async def run(pipeline: Pipeline, records: Records, **given: Any) -> int:
+def states(plan: Plan, *paths: str) -> str:
+    """The states of the steps of a plan, or of some paths, as one text."""
+    return "".join(one.state for one in plan.instances if not paths or one.path in paths)
+
+
+async def plan_of(file: str | Pipeline, params: Mapping[str, Any] | None = None, /, **options: Any) -> Plan:
+    """Plans a file in which nothing is wrong."""
+    pipeline = Pipeline.from_text(file) if isinstance(file, str) else file
+    plan = await pipeline.plan(params, **options)
+    assert [problem.head for problem in plan.problems] == []
+    return plan
+
+
+async def problems_of(file: str | Pipeline, params: Mapping[str, Any] | None = None, /, **options: Any) -> list[str]:
+    """What a plan says that is wrong."""
+    pipeline = Pipeline.from_text(file) if isinstance(file, str) else file
+    return [problem.message for problem in (await pipeline.plan(params, **options)).problems]
+
+
+async def run(file: str | Pipeline, records: Records, /, **given: Any) -> int:
     """Plans and makes until nothing is left; tells how many works were paid for."""
     paid = 0
     for _ in range(10):
-        plan = await pipeline.plan(known=records, **given)
-        assert [problem.head for problem in plan.problems] == []
+        plan = await plan_of(file, known=records, **given)
         made = len(records.known)
         paid += records.make(plan)
         if len(records.known) == made:
