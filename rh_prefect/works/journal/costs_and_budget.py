@@ -151,8 +151,7 @@ def entry_of(submit: Submit) -> Entry | None:
     charge, intent, end = charge_of(submit), submit.intent, submit.end
     if charge is None:
         return None
-    units = [unit for unit in charge.costs.amounts if unit != COINS]
-    currency = units[0] if units else intent.currency or CURRENCY
+    currency = next((unit for unit in charge.costs.amounts if unit != COINS), intent.currency or CURRENCY)
     # Coins are not money, and an end without a price may have cost its estimate.
     amount = charge.costs.amounts.get(currency, intent.estimate)
     return Entry(amount, end is not None, currency, charge.costs if end is not None else Costs())
@@ -227,8 +226,7 @@ class SpendTracker:
     def spent_on(self, key: str) -> Costs | None:
         """The cost of one job's ended tasks; None if no task has ended."""
         ended = [entry.costs for entry in tuple(self._entries.get(key, {}).values()) if entry.is_spent]
-        # Most of thousands of jobs have one task, whose object is returned without a copy.
-        return Costs.total(ended) if len(ended) > 1 else next(iter(ended), None)
+        return Costs.total(ended) if ended else None
 
     def open_costs(self) -> tuple[int, Costs]:
         """Returns the number of submissions without a known end, and the sum of their prices."""
@@ -247,8 +245,7 @@ class SpendTracker:
 
     def replace_job(self, view: JobView) -> None:
         """Replaces the amounts of a job by newly read ones; a reserved amount without a record is kept."""
-        self._changed.add(view.key)
-        for n in tuple(self._entries.setdefault(view.key, {})):
+        for n in tuple(self._entries.get(view.key, {})):
             if (view.key, n) not in self._holders:
                 self.release(view.key, n)
         for submit in view.submits:
@@ -259,20 +256,17 @@ class SpendTracker:
         self._note(key, submit.n, entry_of(submit))
 
     def _note(self, key: str, n: int, entry: Entry | None) -> None:
-        self._changed.add(key)
         self.release(key, n)
         if entry is not None:
-            self._put(key, n, entry)
+            self._entries.setdefault(key, {})[n] = entry
+            self._sums[entry.currency, entry.is_spent] += entry.amount or 0
+        self._changed.add(key)
 
     def claim(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
         """Reserves the price of a submission that is being claimed, with or without a budget."""
-        self._changed.add(key)
-        self.release(key, n)
-        if price is not None:
-            self._put(key, n, Entry(price.amount, is_spent=False, currency=price.currency or CURRENCY))
-            return
-        self._put(key, n, Entry(None, is_spent=False))
-        if ask is not None:
+        amount, currency = (price.amount, price.currency) if price is not None else (None, None)
+        self._note(key, n, Entry(amount, is_spent=False, currency=currency or CURRENCY))
+        if price is None and ask is not None:
             self._asks[key, n] = ask
 
     async def reserve(self, key: str, n: int, price: Money | None, *, budget: Decimal) -> Shortfall | None:
@@ -303,14 +297,10 @@ class SpendTracker:
     def release(self, key: str, n: int) -> None:
         """Releases the amount of a submission, if there is one."""
         self._asks.pop((key, n), None)
-        self._holders.pop((key, n), None)
         entry = self._entries.get(key, {}).pop(n, None)
+        self._holders.pop((key, n), None)
         if entry is not None:
             self._sums[entry.currency, entry.is_spent] -= entry.amount or 0
-
-    def _put(self, key: str, n: int, entry: Entry) -> None:
-        self._entries.setdefault(key, {})[n] = entry
-        self._sums[entry.currency, entry.is_spent] += entry.amount or 0
 
     async def _ask_for_prices(self) -> None:
         """Requests the unknown prices of submissions without a budget, each once."""

@@ -51,21 +51,15 @@ def test_units_are_never_added() -> None:
         ),
         (Submit(1, INTENT, ticket(), end=end(cost=Decimal("0.30"))), Charge(Costs({"USD": Decimal("0.30")}))),
         (Submit(1, INTENT, ticket(), end=end(status="FAILED")), Charge(Costs(unknown=1))),
+        (
+            Submit(1, INTENT, ticket(), end=end(cost=Decimal("0.30")), late=LATE),
+            Charge(Costs({"USD": Decimal("0.70")}), is_estimate=True),
+        ),
     ],
     ids=[
-        "open",
-        "ticket",
-        "unknown",
-        "without a price",
-        "refused",
-        "forgotten",
-        "resubmitted",
-        "lost",
-        "late after forgotten",
-        "late after resubmitted",
-        "late beside another task",
-        "ended",
-        "unreported",
+        *("open", "ticket", "unknown", "without a price", "refused", "forgotten", "resubmitted", "lost"),
+        *("late after forgotten", "late after resubmitted", "late beside another task", "ended", "unreported"),
+        "late beside an ended task",
     ],
 )
 def test_the_costs_of_a_submission(submit: Submit, charge: Charge | None) -> None:
@@ -75,15 +69,6 @@ def test_the_costs_of_a_submission(submit: Submit, charge: Charge | None) -> Non
 
 def test_a_graph_with_paid_nodes_costs_coins_and_money() -> None:
     """Both are recorded, each in its unit."""
-    usage = Usage(third_party_money=Decimal("3.85"), coins=Decimal(7))
-    view = TaskView(task_id=TASK, status="SUCCESS", usage=usage)
-    ended = end_of(Submit(1, INTENT, ticket()), view, attempt=1, queued=None, ran=None)
-    assert costs_of(ended) == Costs({COINS: Decimal(7), "USD": Decimal("3.85")})
-    alone = end_of(
-        Submit(1, INTENT, ticket()),
-        view.model_copy(update={"usage": Usage(coins=Decimal(7))}),
-        attempt=1,
-        queued=None,
-        ran=None,
-    )
-    assert costs_of(alone) == Costs({COINS: Decimal(7)})
+    for money, costs in ((Decimal("3.85"), {COINS: Decimal(7), "USD": Decimal("3.85")}), (None, {COINS: Decimal(7)})):
+        view = TaskView(task_id=TASK, status="SUCCESS", usage=Usage(third_party_money=money, coins=Decimal(7)))
+        assert costs_of(end_of(Submit(1, INTENT, ticket()), view, attempt=1)) == Costs(costs)
