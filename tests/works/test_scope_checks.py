@@ -18,6 +18,7 @@ from rh_prefect.works.journal.scope import (
     end_run,
     find_scope,
     last_attempt,
+    last_number,
     new_run,
     open_scope,
     read_run,
@@ -108,7 +109,10 @@ async def test_a_run_that_is_found_has_the_pipeline_and_the_attempt_that_it_was_
         opened = Opened(owner=current_owner(), pipeline=f"film {attempt}").model_dump(mode="json")
         await works.notes_of("run-1").create(f"attempt-{attempt}", opened)
     found = [await find_scope(works, name) for name in ("run-1", "nothing-yet")]
-    assert [(one.pipeline, one.attempt) for one in found] == [("film 2", 2), ("", 1)]
+    assert [(one.pipeline, one.flow, one.attempt, one.first_attempt) for one in found] == [
+        ("film 2", "film 2", 2, 2),
+        ("", "call", 1, 1),
+    ]
 
 
 async def test_attempts_are_numbered_without_gaps_however_many_open_a_scope_at_once(tmp_path: Path) -> None:
@@ -121,12 +125,27 @@ async def test_attempts_are_numbered_without_gaps_however_many_open_a_scope_at_o
     assert [name async for name in place.names()] == []
 
 
+@pytest.mark.parametrize(
+    ("last", "reads"), [(0, [1]), (1, [1, 2]), (2, [1, 2, 4, 3]), (21, [1, 2, 4, 8, 16, 32, 24, 20, 22, 21])]
+)
+async def test_the_last_of_many_numbers_is_found_with_few_reads(last: int, reads: list[int]) -> None:
+    asked: list[int] = []
+
+    async def exists(number: int) -> bool:
+        asked.append(number)
+        assert len(asked) < 99, "it asks for ever"
+        return 0 < number <= last
+
+    assert (await last_number(exists), asked) == (last, reads)
+
+
 async def test_the_records_of_a_run_say_how_it_stands(tmp_path: Path) -> None:
     works = WorksJournal(str(tmp_path))
     running = new_run(works, "film")
-    assert await read_run(works, running.journal.scope) is None, "it has claimed no work"
+    assert (running.attempt, running.pipeline, running.flow) == (1, "film", "film")
     stopped = works.notes_of("run-1")
     await stopped.create("attempt-1", Opened(owner=dead_owner(), pipeline="film").model_dump(mode="json"))
+    assert await read_run(works, "run-1") is None, "it has claimed no work"
     states = list[tuple[str, str, int]]()
     for journal in (running.journal, stopped):
         await journal.create("abc-claim-1", Record().model_dump(mode="json"))

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 Chain: TypeAlias = tuple[tuple[str, int], ...]
 """The runs around a call, outermost first: the id of each, and the serial number of its execution."""
 
-_NUMBERS = count(1)
+_NUMBERS = count()
 
 REQUESTED_KEYS: LruCache[str, set[str]] = LruCache(500)
 """Scope -> keys of the jobs that this process has requested; other jobs of the journal are orphans. The keys of a flow
@@ -146,11 +146,9 @@ class Calls:
         own.has_failed, before = True, own.before
         while before is not None and before.has_failed:
             before = before.before
-        calls = self._calls.get(work, [])
+        calls = self._calls[work]
         if own in calls:
             self._replace(calls, own, before)
-        if not calls:
-            self._calls.pop(work, None)
 
     @staticmethod
     def _replace(calls: list[_Call], old: _Call | None, new: _Call | None) -> None:
@@ -171,7 +169,7 @@ class Scope:
     # earlier one if Prefect retries the flow by itself
     first_attempt: int = 0
     details: Mapping[str, str] = field(default_factory=dict)  # What a stored result says of the run, as plain JSON
-    calls: Calls = field(default_factory=Calls, compare=False, repr=False)  # The calls of this attempt of the run
+    calls: Calls = field(default_factory=Calls)  # The calls of this attempt of the run
 
     def __post_init__(self) -> None:
         self.first_attempt = self.first_attempt or self.attempt
@@ -327,8 +325,8 @@ class OpenScopes:
 async def _open(scope: Scope, store: MediaStore) -> bool:
     journal = scope.journal
     await journal.check_cache()
-    was_empty = await is_empty(journal)
-    record = await journal.read(FORMAT_KEY)
+    # In this order: another process may begin the scope meanwhile, and it records the format before its jobs.
+    was_empty, record = await is_empty(journal), await journal.read(FORMAT_KEY)
     if record is None and was_empty:
         await _begin(scope, store)
     elif record is None:
