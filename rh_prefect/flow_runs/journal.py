@@ -42,7 +42,6 @@ class FlowRunJournal(Journal):
     share one log.
     """
 
-    is_cached = True
     notifies = True
 
     def __init__(self, flow_run_id: UUID | str, *, patience: float = PATIENCE) -> None:

@@ -600,7 +600,6 @@ async def test_a_reading_of_a_cached_journal_counts_for_ten_seconds_before_a_cla
     tmp_path: Path, seconds: int, is_claimed: bool
 ) -> None:
     work = ExecutedWork(tmp_path)
-    work.journal.is_cached = True
     work.journal.is_absent = lambda key, *, max_age: work.seconds <= max_age  # type: ignore[method-assign]
     work.pauses.append(seconds)
     await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
@@ -615,7 +614,7 @@ async def test_a_run_that_is_cancelled_while_its_claim_is_written_posts_nothing_
     tmp_path: Path, is_log: bool, seconds: int, is_posted: bool
 ) -> None:
     work = ExecutedWork(tmp_path)
-    work.journal.is_cached, create = is_log, work.journal.create
+    create = work.journal.create
     if is_log:  # the append of the note was its last reading
         work.journal.is_absent = lambda key, *, max_age: work.seconds <= max_age  # type: ignore[method-assign]
 

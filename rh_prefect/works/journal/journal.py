@@ -75,7 +75,6 @@ class Journal(ABC):
     """
 
     scope: str  # What the journal covers: a flow-run id, or a folder's name
-    is_cached = False  # Whether it keeps the records that it has read, and creates records in the order of the calls
     notifies = False  # Whether it notifies listeners of ends that other processes have recorded in it
 
     @abstractmethod
@@ -186,10 +185,10 @@ async def run_together(waiting: deque[partial[Coroutine[Any, Any, T]]], *, at_on
         while waiting or running:
             while waiting and len(running) < at_once:
                 running.add(asyncio.ensure_future(waiting.popleft()()))
-            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in [task for task in running if task.done()]:
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
                 yield task.result()
-                running.discard(task)
+            running -= done
     finally:
         for task in running:
             task.cancel()
@@ -306,10 +305,10 @@ def _key_of(path: str) -> str:
     return f"{job}-{file.removesuffix('.json')}"
 
 
-def folder_scopes(url: str, *, options: Mapping[str, Any] | None = None) -> list[str]:
+def folder_scopes(url: str, *, options: Mapping[str, Any]) -> list[str]:
     """Returns the names of the scopes that have a folder at a journal's URL."""
-    with _as_journal_error(shown_url(url), options or {}):
-        return _open_files(url, options or {}).folders("")
+    with _as_journal_error(shown_url(url), options):
+        return _open_files(url, options).folders("")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -83,7 +82,7 @@ class Waiting(Record):
 
     flow_run: str
     owner: Owner | None = None  # Its process; None for a suspended run, which has none
-    seconds: float = 0  # Seconds after this record for which a suspended run counts as waiting
+    seconds: float  # Seconds after this record for which a suspended run counts as waiting
 
 
 class Chosen(Record):
@@ -147,11 +146,10 @@ class WorksJournal(FolderJournal):
         """Reads the submissions of a work by number, without a listing."""
         found: dict[str, JSON] = {}
         for n in count(1):
-            records = await self.numbered(job_key, n)
-            if not records:
-                return found
+            if not (records := await self.numbered(job_key, n)):
+                break
             found |= records
-        raise AssertionError("a count does not end")
+        return found
 
     async def numbered(self, job_key: str, n: int) -> dict[str, JSON]:
         """Reads the records of submission n, by full key; empty if it has no intent."""
@@ -184,8 +182,8 @@ class WorksJournal(FolderJournal):
         for number in count(1):
             name = f"{run_name(flow_run)}-{number}"
             if await self.create(f"{work}-waiter-{name}", waiting):
-                return name
-        raise AssertionError("a count does not end")
+                break
+        return name
 
     async def release_waiters(self, work: str, flow_run: str, *, only: Collection[str] | None = None) -> None:
         """Records that a flow run no longer waits for a work.
@@ -229,9 +227,9 @@ class WorksJournal(FolderJournal):
         The storage's clock is used, since the clocks of two machines may differ: the reader writes a file to get the
         present time. If a storage has no modification times, the result is False.
         """
-        await self._signs.sign(f"{run_name(reader)}-reads", reader)
-        now = await self._signs.time_of(f"{run_name(reader)}-reads")
-        alive = await self._signs.time_of(f"{run_name(run)}-alive")
+        own = f"{run_name(reader)}-reads"
+        await self._signs.sign(own, reader)
+        now, alive = [await self._signs.time_of(name) for name in (own, f"{run_name(run)}-alive")]
         known = [when for when in begun if when is not None]
         if now is None or len(known) < len(begun):
             return False
@@ -295,8 +293,7 @@ async def choose_new_take(works: WorksJournal, run: Journal, base: str, scope: s
     noted = await run.read(key)
     if noted is None:
         chosen = Chosen(take=await next_take(works, base, scope))
-        if await run.create(key, chosen.model_dump(mode="json")):
-            return chosen.take
+        await run.create(key, chosen.model_dump(mode="json"))
         noted = await run.read(key)
     return Chosen.model_validate(noted).take
 
@@ -316,18 +313,18 @@ EVERY = 60.0
 _log = logging.getLogger("rh_prefect")
 
 
-_writers: SharedTasks[tuple[str, str], None] = SharedTasks()
-# The tasks are the parent's, which a forked child does not have.
-os.register_at_fork(after_in_child=_writers.__init__)  # type: ignore[misc]
+_writers: SharedTasks[tuple[asyncio.AbstractEventLoop, str, str], None] = SharedTasks()
 
 
 @contextmanager
-def signs_of_life(works: WorksJournal, flow_run: str, *, every: float = EVERY) -> Iterator[None]:
+def signs_of_life(works: WorksJournal, flow_run: str) -> Iterator[None]:
     """Writes signs of life during a `with` block: one file for all works of a run.
 
     The task runs on the package's loop thread, so that a flow that computes for long still writes.
     """
-    writing = _writers.run((flow_run, repr(works)), lambda: _write(works, flow_run, every))
+    # By loop, since a forked child has another one, in which the tasks of its parent do not run.
+    key = (asyncio.get_running_loop(), flow_run, repr(works))
+    writing = _writers.run(key, lambda: _write(works, flow_run))
     needs_it = asyncio.ensure_future(writing)
     try:
         yield
@@ -335,9 +332,9 @@ def signs_of_life(works: WorksJournal, flow_run: str, *, every: float = EVERY) -
         needs_it.cancel()
 
 
-async def _write(works: WorksJournal, flow_run: str, every: float) -> None:
+async def _write(works: WorksJournal, flow_run: str) -> None:
     while True:
-        await asyncio.sleep(every)
+        await asyncio.sleep(EVERY)
         try:
             await works.sign_of_life(flow_run)
         except RunningHubError as error:

@@ -1,9 +1,9 @@
-"""An in-memory fsspec filesystem that has a clock: `clocked://…`, after `register()`."""
+"""An in-memory fsspec filesystem that has a clock and caches what it has listed: `clocked://…`, after `register()`."""
 
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import fsspec
@@ -11,34 +11,48 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 
 class ClockedFiles(MemoryFileSystem):
-    """Files in memory; creation is exclusive.
+    """Files in memory; creation is exclusive. Each client caches listings and times until it is told to forget them.
 
     Attributes:
-        offset: What its clock is ahead of this machine's; None where it tells no times.
+        now: The time by its clock; None where it tells no times.
+        times: When each file was written, by path.
     """
 
     protocol = "clocked"
+    cachable = False
     store: ClassVar[dict[str, Any]] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
-    offset: ClassVar[timedelta | None] = timedelta(0)
-    _times: ClassVar[dict[str, datetime]] = {}
+    now: ClassVar[datetime | None] = datetime.now(UTC)
+    times: ClassVar[dict[str, datetime | None]] = {}
     _lock = threading.Lock()
+
+    def __init__(self, *, use_listings_cache: bool, **options: object) -> None:
+        assert not use_listings_cache, "a library that knows the option caches no listing"
+        super().__init__(**options)
+        self._seen: dict[object, Any] = {}
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
         return str(MemoryFileSystem._strip_protocol(path.removeprefix("clocked://")))
 
+    def invalidate_cache(self, path: str | None = None) -> None:
+        self._seen.clear()
+
+    def ls(self, path: str, detail: bool = True, **options: object) -> Any:
+        return self._seen.setdefault((path, detail), super().ls(path, detail, **options))
+
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: object) -> None:
         with self._lock:
             super().pipe_file(path, value, mode=mode, **options)
-            self._times[self._strip_protocol(path)] = datetime.now(UTC) + (self.offset or timedelta(0))
+            self.times[self._strip_protocol(path)] = self.now
 
-    def modified(self, path: str) -> datetime:
-        if self.offset is None:
-            raise NotImplementedError
+    def modified(self, path: str) -> Any:
         if not self.exists(path):
             raise FileNotFoundError(path)
-        return self._times[self._strip_protocol(path)]
+        when = self.times[self._strip_protocol(path)]
+        if when is None:
+            raise NotImplementedError
+        return self._seen.setdefault(path, when)
 
 
 def register() -> type[ClockedFiles]:

@@ -4,7 +4,10 @@ import asyncio
 import errno
 import os
 import threading
+import time
 import uuid
+from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,12 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from rh_prefect.errors import InputError, JournalError
-from rh_prefect.works.journal.journal import FolderJournal, NotExclusive, folder_scopes
+from rh_prefect.errors import ConfigError, InputError, JournalError
+from rh_prefect.works.journal.journal import FolderJournal, NotExclusive, folder_scopes, run_together
 from tests.support.processes.forkserver import FORKS
 from tests.support.servers.racing_s3 import racing_s3
 from tests.support.servers.s3 import S3Server
+from tests.support.world import clock_filesystem
 from tests.works.journal.journal_contract import JournalContract, OpenJournal, record
 from tests.works.journal.racer import LONG, create_at_once
 
@@ -77,10 +81,15 @@ async def test_a_reader_never_reads_an_incomplete_record(journal: FolderJournal)
     assert seen
 
 
-async def test_creating_a_record_leaves_no_other_file(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_a_record_is_one_file_with_the_permissions_of_any_new_one(journal: FolderJournal, tmp_path: Path) -> None:
     await journal.create("abc-intent-1", record())
     await journal.create("abc-intent-1", record())
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["intent-1.json"]
+    (file,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert file == tmp_path / "journal/run/abc/intent-1.json"
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    assert file.stat().st_mode == (tmp_path / "file").stat().st_mode
+    assert {one.stat().st_mode for one in list(file.parents)[:3]} == {(tmp_path / "folder").stat().st_mode}
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to see which file is flushed")
@@ -144,15 +153,46 @@ class _LooksFirst(MemoryFileSystem):
     pipe_file = fsspec.AbstractFileSystem.pipe_file
 
 
-@pytest.mark.parametrize("kind", [_Careless, _LooksFirst])
+class _OfOneClient(MemoryFileSystem):
+    """Creates exclusively among the calls of one client only."""
+
+    protocol = "ofoneclient"
+    store: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._lock, self._created = threading.Lock(), set[str]()
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        with self._lock:
+            if path in self._created:
+                raise FileExistsError(path)
+            self._created.add(path)
+            super().pipe_file(path, value, mode="overwrite", **kwargs)
+
+
+@pytest.mark.parametrize("kind", [_Careless, _LooksFirst, _OfOneClient])
 async def test_a_store_without_exclusive_creation_is_refused(kind: type[MemoryFileSystem]) -> None:
     fsspec.register_implementation(kind.protocol, kind, clobber=True)
     journal = FolderJournal(f"{kind.protocol}://here/journal", scope="run")
     for _ in range(2):
-        with pytest.raises(JournalError, match=r"two processes.*RH_RECORDS"):
+        with pytest.raises(JournalError, match=r"two processes.*RH_RECORDS") as caught:
             await journal.create("abc-intent-1", record())
+        assert caught.value.is_permanent
     assert await journal.read("abc-intent-1") is None
     assert kind.store == {}
+
+
+async def test_creations_in_memory_are_exclusive_however_slow_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    exists = MemoryFileSystem.exists
+
+    def slow(self: MemoryFileSystem, path: str, **options: Any) -> bool:
+        found: bool = exists(self, path, **options)
+        time.sleep(0.001)
+        return found
+
+    monkeypatch.setattr(MemoryFileSystem, "exists", slow)
+    await FolderJournal(f"memory://{uuid.uuid4().hex}", scope="run").check()
 
 
 async def test_a_server_where_two_of_sixteen_creations_at_once_win_is_refused() -> None:
@@ -165,17 +205,14 @@ async def test_a_server_where_two_of_sixteen_creations_at_once_win_is_refused() 
 
 async def test_a_place_is_proved_once_in_a_process_by_races_of_two_clients() -> None:
     with racing_s3() as s3:
-        for scope in ("run", "other"):
-            journal = FolderJournal("s3://bucket/journal", scope=scope, options=s3.options)
+        for folder in ("one", "two"):
+            journal = FolderJournal(f"s3://bucket/{folder}", scope="run", options=s3.options)
             await journal.check()
             assert await journal.create("abc-intent-1", record())
             assert not await journal.create("abc-intent-1", record())
         probes = [number for path, number in s3.writes.items() if "probe" in path]
         assert probes == [17] * 3
-        assert sorted(s3.objects) == [
-            "/bucket/journal/other/abc/intent-1.json",
-            "/bucket/journal/run/abc/intent-1.json",
-        ]
+        assert sorted(s3.objects) == [f"/bucket/{folder}/run/abc/intent-1.json" for folder in ("one", "two")]
 
 
 async def test_a_conflict_with_another_creation_is_tried_again() -> None:
@@ -187,6 +224,80 @@ async def test_a_conflict_with_another_creation_is_tried_again() -> None:
         assert s3.writes["/bucket/conflicts/run/abc/intent-1.json"] == 3
 
 
+class _Conflict(OSError):
+    """What s3fs raises if the server answers 409."""
+
+    response = {"ResponseMetadata": {"HTTPStatusCode": 409}}  # noqa: RUF012
+
+
+async def test_a_conflict_that_does_not_end_is_an_error_after_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, slept, begun = FolderJournal(f"memory://{uuid.uuid4().hex}", scope="run"), list[float](), time.monotonic()
+    await journal.check()
+    tries = iter(range(10_000))
+
+    def conflict(*_: object, **__: object) -> None:
+        next(tries)
+        raise _Conflict("try again")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", conflict)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(time, "monotonic", lambda: begun + sum(slept))
+    with pytest.raises(JournalError, match="try again"):
+        await journal.create("abc-intent-1", record())
+    assert 30 <= sum(slept) < 31
+
+
+async def test_a_record_that_may_exist_or_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that counts as absent, or as written, would be paid for twice or never found again."""
+    journal = FolderJournal(f"memory://{uuid.uuid4().hex}", scope="run")
+    await journal.create("abc-intent-1", record())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "no right")
+
+    for name in ("cat_file", "pipe_file"):
+        monkeypatch.setattr(MemoryFileSystem, name, refuse)
+    for work in (journal.read("abc-intent-1"), journal.job("abc"), journal.create("abc-intent-2", record())):
+        with pytest.raises(JournalError, match="no right"):
+            await work
+
+
+async def test_a_reader_sees_new_records_although_the_library_caches_listings() -> None:
+    clock_filesystem.register()
+    here, there = (FolderJournal("clocked://seen", scope="run") for _ in range(2))
+    for n in (1, 2):
+        assert await there.create(f"abc-intent-{n}", record())
+        assert len(await here.job("abc")) == n
+        assert len([name async for name in here.names()]) == n
+
+
+async def test_calls_run_together_up_to_a_number_and_an_error_cancels_the_others() -> None:
+    running, most, cancelled = set[str](), 0, list[str]()
+
+    async def call(name: str) -> str:
+        nonlocal most
+        running.add(name)
+        most = max(most, len(running))
+        try:
+            await asyncio.sleep(1 if name == "slow" else 0)
+        except asyncio.CancelledError:
+            cancelled.append(name)
+            raise
+        running.discard(name)
+        if name == "bad":
+            raise KeyError(name)
+        return name
+
+    def calls(*names: str) -> deque[Any]:
+        return deque(partial(call, name) for name in names)
+
+    assert sorted([name async for name in run_together(calls(*"abcde"), at_once=2)]) == [*"abcde"]
+    assert most == 2
+    with pytest.raises(KeyError):
+        assert [name async for name in run_together(calls("slow", "bad"), at_once=2)] == []
+    assert cancelled == ["slow"]
+
+
 async def test_a_folder_below_a_file_is_an_error_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     journal = FolderJournal(str(tmp_path / "file/journal"), scope="run")
@@ -195,22 +306,17 @@ async def test_a_folder_below_a_file_is_an_error_with_its_name(tmp_path: Path) -
             await work
         assert caught.value.is_permanent
     with pytest.raises(JournalError):
-        folder_scopes(str(tmp_path / "file/journal"))
+        folder_scopes(str(tmp_path / "file/journal"), options={})
 
 
 @pytest.mark.s3
-async def test_a_read_only_key_is_an_error_that_does_not_contain_the_key(s3: S3Server) -> None:
+async def test_a_read_only_key_or_a_missing_bucket_is_an_error_without_secrets(s3: S3Server) -> None:
     journal = FolderJournal(s3.url("journal"), scope="run", options=s3.reader_options)
-    with pytest.raises(JournalError, match="What to do") as caught:
-        await journal.create("abc-intent-1", record())
-    assert not any(secret in f"{caught.value!r} {journal!r}" for secret in s3.secrets)
-
-
-@pytest.mark.s3
-async def test_a_missing_bucket_is_an_error(s3: S3Server) -> None:
-    journal = FolderJournal("s3://no-such-bucket/journal", scope="run", options=s3.options)
-    with pytest.raises(JournalError, match="no-such-bucket"):
-        await journal.create("abc-intent-1", record())
+    nowhere = FolderJournal("s3://no-such-bucket/journal", scope="run", options=s3.options)
+    for one, words in ((journal, "What to do"), (nowhere, "no-such-bucket")):
+        with pytest.raises(JournalError, match=words) as caught:
+            await one.create("abc-intent-1", record())
+        assert not any(secret in f"{caught.value!r} {one!r}" for secret in s3.secrets)
 
 
 async def test_missing_credentials_are_an_error(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,12 +328,11 @@ async def test_missing_credentials_are_an_error(s3: S3Server, monkeypatch: pytes
         await journal.create("abc-intent-1", record())
 
 
-def test_an_unknown_url_scheme_is_an_error() -> None:
+def test_a_url_of_an_unknown_scheme_or_with_a_signature_is_an_error_and_a_user_is_not_shown() -> None:
     with pytest.raises(JournalError, match="nowhere://"):
         FolderJournal("nowhere://bucket/journal", scope="run")
-
-
-async def test_a_user_in_the_url_is_not_shown() -> None:
+    with pytest.raises(ConfigError, match="has a signature or a token"):
+        FolderJournal("memory://bucket/journal?sig=canary", scope="run")
     journal = FolderJournal("memory://someone:canary@place/journal", scope="run")
     assert "canary" not in f"{journal!r} {journal.url}"
 
@@ -237,28 +342,21 @@ async def test_an_invalid_record_is_named_and_stops_its_job(journal: FolderJourn
     folder = tmp_path / "journal/run/abc"
     folder.mkdir(parents=True)
     (folder / "intent-1.json").write_text(text)
-    with pytest.raises(JournalError, match=r"abc/intent-1\.json"):
-        await journal.job("abc")
-    with pytest.raises(JournalError, match=r"abc/intent-1\.json"):
-        await journal.create("abc-intent-1", record())
+    for work in (journal.job("abc"), journal.create("abc-intent-1", record())):
+        with pytest.raises(JournalError, match=r"abc/intent-1\.json") as caught:
+            await work
+        assert caught.value.is_permanent
 
 
-async def test_a_relative_folder_is_unchanged_when_the_working_folder_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_all_spellings_of_a_local_folder_are_one_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative one is unchanged when the working folder changes."""
     monkeypatch.chdir(tmp_path)
-    journal, mine = FolderJournal("journal", scope="run"), record()
-    await journal.create("abc-intent-1", mine)
+    here, mine = tmp_path / "journal", record()
+    journals = [FolderJournal(url, scope="run") for url in ("journal", str(here), f"file://{here}", f"local://{here}")]
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert await journal.read("abc-intent-1") == mine
-
-
-@pytest.mark.parametrize("url", ["file://{}", "{}", "local://{}"])
-async def test_all_spellings_of_a_local_folder_are_one_journal(tmp_path: Path, url: str) -> None:
-    mine = record()
-    await FolderJournal(str(tmp_path), scope="run").create("abc-intent-1", mine)
-    assert await FolderJournal(url.format(tmp_path), scope="run").read("abc-intent-1") == mine
+    await journals[0].create("abc-intent-1", mine)
+    assert [await one.read("abc-intent-1") for one in journals] == [mine] * len(journals)
 
 
 @pytest.mark.parametrize("scope", ["", "a/b", "..", ".hidden", "a b", "-x", "x" * 201])
@@ -267,9 +365,11 @@ def test_a_scope_with_an_invalid_name_is_refused(tmp_path: Path, scope: str) -> 
         FolderJournal(str(tmp_path), scope=scope)
 
 
-async def test_scopes_are_listed(tmp_path: Path) -> None:
-    assert folder_scopes(str(tmp_path / "none")) == []
+@pytest.mark.parametrize("kind", ["folder", "memory"])
+async def test_scopes_are_listed(tmp_path: Path, kind: str) -> None:
+    place = str(tmp_path) if kind == "folder" else f"memory://{uuid.uuid4().hex}"
+    assert folder_scopes(f"{place}/none", options={}) == []
     longest = "x" * 200
     for scope in (longest, "b", "a"):
-        await FolderJournal(str(tmp_path), scope=scope).create("abc-intent-1", record())
-    assert folder_scopes(str(tmp_path)) == ["a", "b", longest]
+        await FolderJournal(place, scope=scope).create("abc-intent-1", record())
+    assert folder_scopes(place, options={}) == ["a", "b", longest]

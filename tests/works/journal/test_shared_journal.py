@@ -3,39 +3,39 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-import time
-from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from rh_prefect.errors import ConfigError
+from rh_prefect.errors import ConfigError, JournalError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings, get_settings
 from rh_prefect.works.journal.identity import work_id
 from rh_prefect.works.journal.job_records import JobRecords, result_key
 from rh_prefect.works.journal.journal import FolderJournal, NotExclusive
-from rh_prefect.works.journal.record_types import Answer, End, Intent, ResultRecord, current_owner
+from rh_prefect.works.journal.record_types import FORMAT_KEY, Answer, End, Format, Intent, ResultRecord, current_owner
 from rh_prefect.works.journal.shared_journal import (
+    FOLDER,
     HasEnded,
     Waiting,
     WorksJournal,
     choose_new_take,
+    find_works,
     no_evidence,
     open_default_works,
     open_works,
     records_url,
     signs_of_life,
 )
-from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.s3 import S3Server
 from tests.support.world import clock_filesystem
 from tests.support.world.job_records import SOMEWHERE_ELSE, dead_owner
 from tests.support.world.two_writers import TwoWriters
+from tests.support.world.virtual_time import in_virtual_time, now
 
 WORK = work_id("ab" * 20, 1)
 
@@ -52,6 +52,10 @@ def answer(task_id: str = "1") -> dict[str, Any]:
 def result(task_id: str = "1") -> ResultRecord:
     file = Media(uri="pipelines/ab.mp4", kind="video", mime="video/mp4", size=2, sha256="ab")
     return ResultRecord(task_id=task_id, store="s3://old/films", outputs=(file,))
+
+
+def waiting(owner: Any = SOMEWHERE_ELSE) -> dict[str, Any]:
+    return Waiting(flow_run="0190-b", owner=owner, seconds=0).model_dump(mode="json")
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -105,7 +109,7 @@ async def test_another_run_waits_until_it_is_released_or_has_ended(works: WorksJ
         await works.add_waiter(WORK, "0190-b")
     assert await works.has_other_waiter(WORK, "0190-a")
     await works.release_waiters(WORK, "0190-b")
-    assert not await works.has_other_waiter(WORK, "0190-a")
+    assert [await works.has_other_waiter(WORK, reader) for reader in ("0190-a", "0190-c")] == [False, True]
     await works.add_waiter(WORK, "0190-b")  # its next attempt
     assert await works.has_other_waiter(WORK, "0190-a")
 
@@ -119,8 +123,7 @@ async def test_another_run_waits_until_it_is_released_or_has_ended(works: WorksJ
 
 async def test_a_process_of_this_host_that_has_ended_waits_no_more(works: WorksJournal) -> None:
     for owner, waits in ((dead_owner(), False), (SOMEWHERE_ELSE, True)):
-        waiting = Waiting(flow_run="0190-b", owner=owner).model_dump(mode="json")
-        await works.create(f"{WORK}-waiter-0190-b-{1 + waits}", waiting)
+        await works.create(f"{WORK}-waiter-0190-b-{1 + waits}", waiting(owner))
         assert await works.has_other_waiter(WORK, "0190-a") == waits
 
 
@@ -146,15 +149,10 @@ async def goes_on_in_prefect(_: str) -> bool:
 async def wait_elsewhere(works: WorksJournal, *, minutes: float, suspended: float | None = None) -> None:
     """Records that a run on another machine waits for the work, so many minutes ago by the storage's clock."""
     if suspended is None:
-        waiting = Waiting(flow_run="0190-b", owner=SOMEWHERE_ELSE).model_dump(mode="json")
-        await works.create(f"{WORK}-waiter-0190-b-1", waiting)
+        await works.create(f"{WORK}-waiter-0190-b-1", waiting())
     else:
         await works.add_waiter(WORK, "0190-b", suspended=suspended)
-    age(works, f"works/{WORK}/waiter-0190-b-1.json", minutes)
-
-
-def age(works: WorksJournal, name: str, minutes: float) -> None:
-    file = Path(works.url) / name
+    file = Path(works.url) / f"works/{WORK}/waiter-0190-b-1.json"
     when = file.stat().st_mtime - 60 * minutes
     os.utime(file, (when, when))
 
@@ -182,71 +180,62 @@ async def test_a_run_that_prefect_cannot_be_asked_about_waits_until_it_was_silen
     assert await on_disk.has_other_waiter(WORK, "0190-a", has_ended=has_ended) is waits
 
 
-async def test_a_sign_of_life_counts_for_all_works_of_a_run(on_disk: WorksJournal) -> None:
-    await wait_elsewhere(on_disk, minutes=100)
-    await on_disk.sign_of_life("0190-b")
-    assert await on_disk.has_other_waiter(WORK, "0190-a")
-    age(on_disk, "runs/0190/b-alive.json", 16)
-    assert not await on_disk.has_other_waiter(WORK, "0190-a")
-    await on_disk.sign_of_life("0190-b")
-    assert await on_disk.has_other_waiter(WORK, "0190-a")
+async def test_a_waiter_of_another_process_is_released_only_with_the_whole_run(on_disk: WorksJournal) -> None:
+    await wait_elsewhere(on_disk, minutes=1)
     await on_disk.release_waiters(WORK, "0190-b", only=())
     assert await on_disk.has_other_waiter(WORK, "0190-a"), "its process is on another host and may live"
 
 
 async def test_a_run_that_wrote_a_moment_ago_waits_in_each_storage(works: WorksJournal) -> None:
-    waiting = Waiting(flow_run="0190-b", owner=SOMEWHERE_ELSE).model_dump(mode="json")
     await works.check()
-    await works.create(f"{WORK}-waiter-0190-b-1", waiting)
+    await works.create(f"{WORK}-waiter-0190-b-1", waiting())
     assert await works.has_other_waiter(WORK, "0190-a")
     await works.sign_of_life("0190-b")
     assert await works.has_other_waiter(WORK, "0190-a")
 
 
-@pytest.mark.parametrize("clock", ["ahead", "behind", "missing"])
-async def test_only_the_clock_of_the_storage_counts(clock: str) -> None:
-    """A storage that tells no times never lets a run be silent."""
-    files = clock_filesystem.register()
-    works = WorksJournal(f"clocked://{uuid4().hex}")
-    await works.check()
-    files.offset = {"ahead": timedelta(days=900), "behind": timedelta(days=-900), "missing": None}[clock]
-    waiting = Waiting(flow_run="0190-b", owner=SOMEWHERE_ELSE).model_dump(mode="json")
-    await works.create(f"{WORK}-waiter-0190-b-1", waiting)
-    await works.sign_of_life("0190-b")
-    assert await works.has_other_waiter(WORK, "0190-a")
-    if files.offset is not None:
-        files.offset += timedelta(minutes=16)
+@pytest.mark.parametrize("year", [2000, 2100])
+async def test_a_run_is_silent_after_15_minutes_by_the_clock_of_the_storage(year: int) -> None:
+    files, works = clock_filesystem.register(), WorksJournal(f"clocked://{uuid4().hex}")
+    files.now = datetime(year, 1, 1, tzinfo=UTC)
+    await works.add_waiter(WORK, "0190-b")
+    for _ in range(2):
+        files.now += timedelta(minutes=15)
+        assert await works.has_other_waiter(WORK, "0190-a")
+        files.now += timedelta(microseconds=1)
         assert not await works.has_other_waiter(WORK, "0190-a")
+        await works.sign_of_life("0190-b")
 
 
-async def test_a_run_writes_one_sign_of_life_for_all_its_works_while_one_of_them_waits(on_disk: WorksJournal) -> None:
-    file = Path(on_disk.url) / "runs" / "0190" / "b-alive.json"
-
-    async def wait() -> None:
-        with signs_of_life(on_disk, "0190-b", every=0.01):
-            with signs_of_life(on_disk, "0190-b", every=0.01):
-                await until(file.exists)
-            file.unlink()
-            with signs_of_life(on_disk, "0190-c", every=3600):
-                await until(file.exists)
-            assert not file.with_name("c-alive.json").exists(), "the record of its waiter is the first sign"
-
-    def is_written_no_more() -> bool:
-        file.unlink(missing_ok=True)
-        time.sleep(0.5)
-        return not file.exists()
-
-    await LOOP.call(wait())
-    await until(is_written_no_more)  # a write may have been under way
-    assert [one.name for one in file.parent.iterdir()] == []
+async def test_a_run_is_never_silent_if_the_storage_does_not_tell_when_it_began_to_wait() -> None:
+    files, works = clock_filesystem.register(), WorksJournal(f"clocked://{uuid4().hex}")
+    files.now = None
+    await works.add_waiter(WORK, "0190-b")
+    assert await works.has_other_waiter(WORK, "0190-a")
+    files.now = datetime(2026, 1, 1, tzinfo=UTC)
+    await works.sign_of_life("0190-b")
+    files.now += timedelta(minutes=16)
+    assert await works.has_other_waiter(WORK, "0190-a")
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it did not come true within 300 s")
+@in_virtual_time
+async def test_a_run_writes_one_sign_of_life_a_minute_for_all_its_works_while_one_of_them_waits() -> None:
+    """The record of its waiter is the first sign."""
+    signs: list[tuple[str, int]] = []
+
+    class Noted(WorksJournal):
+        async def sign_of_life(self, flow_run: str) -> None:
+            signs.append((flow_run, round(now())))
+            if len(signs) == 1:
+                raise JournalError("the place is away for a moment")
+
+    works = Noted("/records")
+    with signs_of_life(works, "a"):
+        with signs_of_life(works, "a"), signs_of_life(works, "b"):
+            await asyncio.sleep(90)
+        await asyncio.sleep(60)
+    await asyncio.sleep(600)
+    assert signs == [("a", 60), ("b", 60), ("a", 120)]
 
 
 async def test_a_new_take_is_the_least_that_was_never_submitted(works: WorksJournal, tmp_path: Path) -> None:
@@ -273,16 +262,44 @@ async def test_a_place_without_exclusive_creation_is_refused_before_payment(
     assert works.url == str(tmp_path / "records")
 
 
+async def test_a_process_looks_for_the_format_of_a_place_and_writes_it_once(tmp_path: Path) -> None:
+    """After a failure it tries again."""
+    new, known = tmp_path / "new", tmp_path / "known"
+    new.touch()
+    with pytest.raises(JournalError):
+        await WorksJournal(str(new)).create(f"{WORK}-intent-1", intent())
+    new.unlink()
+    await WorksJournal(str(new)).create(f"{WORK}-intent-1", intent())
+    await FolderJournal(str(known), scope=FOLDER).create(FORMAT_KEY, Format().model_dump(mode="json"))
+    await WorksJournal(str(known)).check()
+    for place in (new, known):
+        (place / "works/format/1.json").unlink()
+        await WorksJournal(str(place)).create(f"{WORK}-intent-2", intent())
+        assert not (place / "works/format/1.json").exists()
+
+
+def test_records_are_found_by_the_name_in_messages(tmp_path: Path) -> None:
+    settings = Settings(storage_url=f"{tmp_path}/out", records=f"{tmp_path}/records")
+    for url in (f"{tmp_path}/records", f"{tmp_path}/out"):
+        found = find_works(WorksJournal(url).scope, settings)
+        assert found is not None and found.url == url
+    assert find_works("works-0", settings) is None
+
+
+def test_the_files_of_a_result_are_in_the_storage_that_it_names_and_beside_its_records(tmp_path: Path) -> None:
+    """A store under another name than at the time of the payment has the files under its own."""
+    store = MediaStore(tmp_path / "out")
+    beside, elsewhere = WorksJournal(store.url), WorksJournal("/records")
+    assert beside.is_in(result(), store)
+    assert not elsewhere.is_in(result(), store)
+    assert elsewhere.is_in(result().model_copy(update={"store": store.url}), store)
+
+
 async def test_records_lie_beside_the_files(s3: S3Server) -> None:
     store = MediaStore(s3.url("films"), options=s3.options)
     works = await open_works(store, get_settings())
     await works.create(f"{WORK}-intent-1", intent())
     assert f"works/{WORK}/intent-1.json" in await asyncio.to_thread(store.list, "works")
-    # A store under another name than at the time of the payment has the files under its own.
-    assert works.is_in(result(), store)
-    elsewhere = WorksJournal("/records")
-    assert not elsewhere.is_in(result(), store)
-    assert elsewhere.is_in(result().model_copy(update={"store": store.url}), store)
 
 
 def test_each_place_has_a_name_of_its_own() -> None:
