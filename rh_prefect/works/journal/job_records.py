@@ -316,5 +316,5 @@ def parse_record(name: str, kind: type[_R], record: Mapping[str, Any]) -> _R:
 
 
 def _first_flaw(error: ValidationError) -> str:
-    flaw = error.errors(include_url=False, include_input=False)[0]
+    flaw = error.errors()[0]
     return f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}"

@@ -81,7 +81,6 @@ def uptime() -> float:
     return time.clock_gettime(clock) if clock is not None else time.monotonic()
 
 
-@cache
 def _boot_id() -> str:
     """Returns the boot's id and the pid namespace: in two containers of a host, one pid is two processes."""
     try:
@@ -102,14 +101,14 @@ def _exists(pid: int) -> bool:
 
 
 def _start_time(pid: int) -> str | None:
-    """Returns field 22 of /proc/<pid>/stat; "dead" for a zombie, None if no such process is visible."""
+    """Returns field 22 of /proc/<pid>/stat; the state Z of a zombie, None if no such process is visible."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     # The command's name stands in brackets and may itself hold brackets and blanks.
-    fields = text.rpartition(")")[2].split()
-    return "dead" if fields[0] in ("Z", "X") else fields[19]
+    state, *fields = text.rpartition(")")[2].split()
+    return state if state == "Z" else fields[18]
 
 
 class Record(BaseModel):

@@ -69,10 +69,9 @@ class Spool:
 
     def drop(self, scope: str, key: str, n: int, token: str) -> None:
         """Deletes an answer that is in the journal."""
-        self._path(scope, key, n, token).unlink(missing_ok=True)
-        for part, one in self._parts():
-            if one.submission == (scope, key, n, token):
-                part.unlink(missing_ok=True)
+        parts = [part for part, one in self._parts() if one.submission == (scope, key, n, token)]
+        for path in (self._path(scope, key, n, token), *parts):
+            path.unlink(missing_ok=True)
 
     def entries(self) -> Iterator[Spooled]:
         """Returns the answers that are not in their journal yet."""

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,34 +23,21 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
         sleeper.kill()
 
 
-def test_the_current_process_is_not_dead() -> None:
+def test_a_process_that_runs_or_is_stopped_is_not_dead(process: subprocess.Popen[bytes]) -> None:
     assert not is_surely_dead(current_owner())
-
-
-def test_another_running_process_is_not_dead(process: subprocess.Popen[bytes]) -> None:
     assert not is_surely_dead(owner_of(process.pid))
-
-
-def test_a_killed_process_is_dead() -> None:
-    assert is_surely_dead(dead_owner())
-
-
-def test_a_zombie_is_dead(process: subprocess.Popen[bytes]) -> None:
-    owner = owner_of(process.pid)
-    process.kill()
-    wait_until_dead(process.pid)
-    assert Path(f"/proc/{process.pid}/stat").read_text().split()[2] == "Z"
-    assert is_surely_dead(owner)
-
-
-def test_a_stopped_process_is_not_dead(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGSTOP)
     assert not is_surely_dead(owner_of(process.pid))
 
 
-def test_a_process_whose_pid_was_reused_is_dead(process: subprocess.Popen[bytes]) -> None:
-    older = owner_of(process.pid).model_copy(update={"started": "1"})
-    assert is_surely_dead(older)
+def test_a_process_that_has_ended_is_dead(process: subprocess.Popen[bytes]) -> None:
+    assert is_surely_dead(dead_owner())
+    owner = owner_of(process.pid)
+    assert is_surely_dead(owner.model_copy(update={"started": "1"})), "a later process has its pid"
+    process.kill()
+    wait_until_dead(process.pid)
+    assert Path(f"/proc/{process.pid}/stat").read_text().split()[2] == "Z"
+    assert is_surely_dead(owner)
 
 
 def test_a_command_name_with_brackets_and_blanks_is_parsed(tmp_path: Path) -> None:
@@ -72,33 +60,58 @@ def test_an_owner_is_equal_after_json() -> None:
     assert owner.started
 
 
-def test_a_forked_child_is_another_owner() -> None:
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns where other tests left threads
+def test_a_forked_child_is_another_owner_and_reads_its_own_start() -> None:
+    current_owner()
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        os.write(writer, current_owner().model_dump_json().encode())
+        known = process_identity._owner_of.cache_info().currsize
+        os.write(writer, json.dumps([known, current_owner().model_dump()]).encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
-        owner = Owner(**json.load(pipe))
+        known, facts = json.load(pipe)
     os.waitpid(child, 0)
-    assert owner.pid == child
-    assert is_surely_dead(owner)
+    assert (known, facts["pid"]) == (0, child)
+    assert is_surely_dead(Owner(**facts))
 
 
-def test_the_clock_is_monotonic() -> None:
-    readings = [uptime() for _ in range(100)]
-    assert readings == sorted(readings)
+def test_the_clock_includes_the_sleep_of_a_system_that_measures_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "CLOCK_BOOTTIME", 77, raising=False)
+    monkeypatch.setattr(time, "clock_gettime", {77: 5.0}.__getitem__)
+    assert uptime() == 5.0
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME")
+    before = time.monotonic()
+    assert before <= uptime() <= time.monotonic()
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns where other tests left threads
-def test_a_forked_process_reads_its_own_start() -> None:
-    current_owner()
-    reader, writer = os.pipe()
-    if (pid := os.fork()) == 0:
-        os.write(writer, str(process_identity._owner_of.cache_info().currsize).encode())
-        os._exit(0)
-    os.waitpid(pid, 0)
-    assert os.read(reader, 10) == b"0"
-    os.close(reader)
-    os.close(writer)
+@pytest.mark.parametrize("is_another_user_s", [False, True])
+def test_a_process_that_the_system_hides_is_not_dead_and_gets_no_signal(
+    process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, is_another_user_s: bool
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError
+
+    owner = owner_of(process.pid)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    if is_another_user_s:
+        monkeypatch.setattr(os, "kill", refuse)
+    assert not is_surely_dead(owner)
+    monkeypatch.undo()
+    process.terminate()
+    assert process.wait() == -signal.SIGTERM
+
+
+def test_on_a_system_that_tells_no_boot_no_process_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    process_identity._owner_of.cache_clear()
+    try:
+        owner = current_owner()
+        assert (owner.boot, owner.started) == ("", "")
+        assert not is_surely_dead(owner)
+    finally:
+        process_identity._owner_of.cache_clear()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from dataclasses import replace
@@ -24,11 +25,6 @@ def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path / "not" / "yet" / "there")
 
 
-def test_an_answer_is_found_by_another_process(spool: Spool) -> None:
-    spool.put(ENTRY)
-    assert Spool(spool.folder).get("run", KEY, 1, TOKEN) == ENTRY.answer
-
-
 @pytest.mark.parametrize(
     "other",
     [
@@ -40,10 +36,12 @@ def test_an_answer_is_found_by_another_process(spool: Spool) -> None:
         ("run", KEY, 1, TOKEN[:-1]),
     ],
 )
-def test_an_answer_is_found_only_for_its_own_submission(spool: Spool, other: tuple[str, str, int, str]) -> None:
+def test_an_answer_is_found_by_another_process_for_its_own_submission_only(
+    spool: Spool, other: tuple[str, str, int, str]
+) -> None:
     assert spool.get(*other) is None
     spool.put(ENTRY)
-    assert spool.get(*other) is None
+    assert (Spool(spool.folder).get(*ENTRY.submission), spool.get(*other)) == (ENTRY.answer, None)
 
 
 def test_the_longest_scope_and_job_key_have_a_file_name(spool: Spool) -> None:
@@ -132,11 +130,19 @@ def test_a_ticket_is_flushed_with_its_folder_and_every_new_folder_above_it(tmp_p
     assert flushed == [(folder, True)]
 
 
-async def test_a_ticket_is_flushed_off_the_loops_thread(tmp_path: Path) -> None:
+async def test_a_ticket_is_flushed_off_the_loops_thread_while_there_are_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A slow disk does not stop the loop."""
+
+    async def ends(*_: object) -> None:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
     threads: list[int] = []
     spool = Spool(tmp_path, flush=lambda _: threads.append(threading.get_ident()))
     await spool.save(ENTRY)
     assert threads
     assert threading.get_ident() not in threads
-    assert spool.get("run", KEY, 1, TOKEN) == ENTRY.answer
+    monkeypatch.setattr(asyncio, "to_thread", ends)
+    await spool.save(replace(ENTRY, n=2))
+    assert [entry.n for entry in spool.entries()] == [1, 2]
