@@ -149,6 +149,5 @@ def part_file(folder: Path, name: str) -> Iterator[Path]:
 
 def remove(part: Path) -> None:
     """Removes a download, its metadata and its lock file."""
-    for path in part.parent.glob(f"{glob.escape(part.name)}*"):
+    for path in (*part.parent.glob(f"{glob.escape(part.name)}*"), part.with_suffix(".lock")):
         path.unlink(missing_ok=True)
-    part.with_suffix(".lock").unlink(missing_ok=True)

@@ -428,7 +428,7 @@ class Steps:
         """Downloads and publishes missing outputs; returns the work's result, or `Invalid`."""
         work = self.work
         work.notify("collecting", "downloads its outputs", task_id=submit.task_id)
-        return await work.delivery.publish(work, replace(submit, end=end), first_time=self._first_time)
+        return await work.delivery.publish(work, submit, end, first_time=self._first_time)
 
     async def record_result(self, result: Any) -> Any:
         """Records the result, and returns it; returns the result of another process if that was first."""

@@ -16,7 +16,7 @@ from rh_prefect.works import stored_result
 from rh_prefect.works.events import event_of, summary_of
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.job_records import Submit
-from rh_prefect.works.journal.record_types import End, ResultRecord
+from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.lifecycle import Invalid
 from rh_prefect.works.output_download import Collector, Publish
 from rh_prefect.works.result import Result
@@ -32,8 +32,8 @@ class Delivered:
 
     record: ResultRecord  # What is recorded
     result: Result  # The result for the caller, with the addresses of its files
-    # The submission whose outputs were downloaded now; None if the files were in the storage already
-    submit: Submit | None = None
+    # The records of the submission whose outputs were downloaded now; None if the files were in the storage already
+    downloaded: tuple[Intent, End] | None = None
 
 
 def named_by_template(work: Work, end: End, part: Path, index: int, extension: str) -> Media:
@@ -89,11 +89,8 @@ class Delivery:
         record = ResultRecord.model_validate({**dict(found), "flow_run": found.job})
         return record if await work.records.create_result(record) else await work.records.read_result()
 
-    async def publish(self, work: Work, submit: Submit, *, first_time: bool) -> Delivered | Invalid:
+    async def publish(self, work: Work, submit: Submit, end: End, *, first_time: bool) -> Delivered | Invalid:
         """Downloads and publishes the outputs of a submission that has ended."""
-        end = submit.end
-        if end is None:
-            raise ValueError(f"{work.job}: its task has not ended")
         record = ResultRecord(
             task_id=end.task_id,
             n=submit.n,
@@ -102,15 +99,15 @@ class Delivery:
             texts=tuple(link.text for link in end.links if link.text),
             **end.charged,
         )
-        collecting = self._collect(work, submit, end, record, first_time=first_time)
+        collecting = self._collect(work, submit.intent, end, record, first_time=first_time)
         found = await work.services.stores.storing(work.run_attempt, work.store, work.job, collecting)
         try:
             value = self.parse("\n\n".join(found.texts)) if self.parse is not None else None
         except ValueError as error:
             return Invalid(str(error))
         record = ResultRecord.model_validate({**dict(found), "value": value})
-        is_new = not isinstance(found, StoredResult)
-        return Delivered(record, self._result(work, record, work.store.url), submit if is_new else None)
+        downloaded = None if isinstance(found, StoredResult) else (submit.intent, end)
+        return Delivered(record, self._result(work, record, work.store.url), downloaded)
 
     async def record(self, work: Work, done: Delivered) -> Delivered:
         """Writes the stored result beside its files, then the record `result`; returns an earlier record if one exists.
@@ -128,7 +125,7 @@ class Delivery:
         return done
 
     async def _collect(
-        self, work: Work, submit: Submit, end: End, record: ResultRecord, *, first_time: bool
+        self, work: Work, intent: Intent, end: End, record: ResultRecord, *, first_time: bool
     ) -> ResultRecord:
         """Publishes the outputs that are not in the store; returns the record with all outputs."""
         store, earlier = work.store, None
@@ -140,10 +137,10 @@ class Delivery:
         is_complete = earlier is not None and await asyncio.to_thread(stored_result.has_all_files, store, earlier)
         if earlier is not None and is_complete and not earlier.is_damaged:
             return earlier
-        grace = 0.0 if is_complete else self.grace
-        collector = Collector(work, submit.intent, end, self.publish_file, self.folder, grace, self.advice)
+        grace = self.grace * (not is_complete)
+        collector = Collector(work, intent, end, self.publish_file, self.folder, grace, self.advice)
         try:
-            outputs = await collector.collect(there=there, count=max((len(one.outputs) for one in known), default=0))
+            outputs = await collector.collect(there=there, count=max(len(one.outputs) for one in (record, *known)))
         except (OutputsExpired, TransportError):
             if earlier is None or not is_complete:
                 raise
@@ -156,7 +153,7 @@ class Delivery:
         if not self.is_here(record, work.store):
             return Delivered(record, self._result(work, record, record.store))
         there = await asyncio.to_thread(stored_result.whole, work.store, record)
-        if there is None and record.store not in ("", work.store.url):
+        if there is None and record.store != work.store.url:
             there = await asyncio.to_thread(stored_result.copy_from_its_place, work.store, record)
         return None if there is None else Delivered(record, self._result(work, there, work.store.url))
 
@@ -165,8 +162,8 @@ class Delivery:
         return stored_result.as_result(files, work.request, job=work.job, url=url, reused=reused)
 
     async def _store(self, work: Work, done: Delivered) -> ResultRecord:
-        if done.submit is not None:
-            stored = _stored(work, done.submit, done.record)
+        if done.downloaded is not None:
+            stored = _stored(work, *done.downloaded, done.record)
             await asyncio.to_thread(stored_result.write, work.store, stored)
         return done.record
 
@@ -193,14 +190,14 @@ class Delivery:
         work.observer.notify(event)
 
 
-def _stored(work: Work, submit: Submit, record: ResultRecord) -> StoredResult:
-    intent, seed = submit.intent, work.request.payload.get("seed")
+def _stored(work: Work, intent: Intent, end: End, record: ResultRecord) -> StoredResult:
+    seed = work.request.payload.get("seed")
     return StoredResult(
         **dict(record),
         **{**intent.requested, "label": work.request.label},
         job=work.job,
         seed=seed if isinstance(seed, int) else None,
         submitted_at=intent.at,
-        ended_at=submit.end.at if submit.end is not None else intent.at,
+        ended_at=end.at,
         run=dict(work.scope.details),
     )

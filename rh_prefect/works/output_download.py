@@ -40,7 +40,7 @@ class _Failures:
 
     downloads: int = 0  # Downloads that were interrupted, or gave an invalid file
     refusals: int = 0  # Consecutive responses that the link does not work
-    refused_since: float = 0.0  # The time of the first of these
+    refused_since: float = field(init=False)  # The time of the first of these
     hashes: set[str] = field(default_factory=set)  # Hashes of the invalid files
 
 
@@ -70,9 +70,9 @@ class Collector:
         outputs = await asyncio.gather(
             *(self._output(links, index, there.get(index)) for index, _ in enumerate(links)), return_exceptions=True
         )
-        errors = [one for one in outputs if isinstance(one, BaseException)]
-        if errors:
-            raise errors[0]
+        for one in outputs:
+            if isinstance(one, BaseException):
+                raise one
         return tuple(one for one in outputs if isinstance(one, Media))
 
     async def _all_links(self, count: int) -> list[Link]:
@@ -126,7 +126,7 @@ class Collector:
         # Equal damaged bytes twice mean that the file is damaged at RunningHub. It was paid for, so it is kept.
         if defect is None or (is_last and defect.sha256 in failures.hashes):
             return defect
-        failures.hashes.update({defect.sha256} - {""})
+        failures.hashes |= {defect.sha256} - {""}
         await asyncio.to_thread(discard_partial, part)
         raise ResponseLost(
             f"{self.work.job}: task {self.end.task_id} was paid for, but the file host returned {defect.what} instead "
@@ -197,7 +197,7 @@ def _pairs(recorded: list[Link], newer: list[Link]) -> dict[int, Link]:
         taken = {id(one) for one in found.values()}
         rest = [one for one in old if id(one) not in found], [one for one in new if id(one) not in taken]
         if len(rest[0]) == len(rest[1]):
-            found |= {id(one): other for one, other in zip(*rest, strict=True)}
+            found |= {id(one): other for one, other in zip(*rest)}
         pairs |= found
     return pairs
 

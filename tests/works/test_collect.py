@@ -38,6 +38,9 @@ HALF = PICTURE[: len(PICTURE) // 2]
 
 LINK = "https://files/a.png?sign=1"
 COST = Decimal("0.30")
+PAUSES = (0.75, 1.5, 3.0, 6.0, 12.0, *[22.5] * 9)
+"""Between the requests for a file that its host refuses, after the first request with a new link."""
+GRACE = sum(PAUSES)
 
 
 class FileHost:
@@ -45,10 +48,10 @@ class FileHost:
 
     Args:
         given: Bytes, or the error that a request for them ends with.
-        links: The link in each response of RunningHub.
+        links: The link in each response of RunningHub, or its error.
     """
 
-    def __init__(self, *responses: bytes | Exception, links: Sequence[str] = (LINK,)) -> None:
+    def __init__(self, *responses: bytes | Exception, links: Sequence[str | Exception] = (LINK,)) -> None:
         self.responses = responses
         self.links = links
         self.urls: list[str] = []
@@ -62,6 +65,7 @@ class FileHost:
     async def download(self, url: str, to: Path) -> Download:
         data = self.responses[min(self.times, len(self.responses) - 1)]
         self.urls.append(url)
+        assert not to.exists(), "an invalid file is not continued"
         if isinstance(data, Exception):
             raise data
         to.write_bytes(data)
@@ -70,6 +74,8 @@ class FileHost:
     async def query(self, task_id: str) -> TaskView:
         link = self.links[min(self.queries, len(self.links) - 1)]
         self.queries += 1
+        if isinstance(link, Exception):
+            raise link
         return TaskView(task_id=task_id, status="SUCCESS", outputs=(RemoteOutput(url=link, type="png"),))
 
     async def pause(self, seconds: float) -> None:
@@ -96,20 +102,21 @@ async def collect(
 ) -> Result:
     """Delivers the outputs of a task, as a run does: by the recorded result, or by a download."""
     end = End(status="SUCCESS", task_id=TASK, links=links, cost=COST)
-    submit = Submit(1, intent(take=take), answer=ticket(), end=end)
+    payload = {"prompt": "a lighthouse", "seed": 7}
+    submit = Submit(1, intent(take=take, label="pier", payload=payload), answer=ticket())
     work = work_of(
         JobRequest.of(submit.intent),
         scope=FolderScope(journal),
         key=KEY,
         store=store_in(folder),
         lease=FileLease(host.download, host.query),
-        services=services(sleep=host.pause, jitter=lambda: 1.0, clock=lambda: 1e6 + host.now),
+        services=services(sleep=host.pause, jitter=lambda: 0.5, clock=lambda: 1e6 + host.now),
     )
-    delivery = Delivery(folder / "parts", 300.0, **facts)
+    delivery = Delivery(folder / "parts", GRACE, **facts)
     record = None if first_time else await work.records.read_result(delivery.shape)
     done = None if record is None else await delivery.restore(work, record)
     if done is None:
-        published = await delivery.publish(work, submit, first_time=first_time)
+        published = await delivery.publish(work, submit, end, first_time=first_time)
         assert isinstance(published, Delivered)
         done = await delivery.record(work, published)
     return done.result
@@ -126,13 +133,20 @@ async def test_an_invalid_download_is_discarded_and_repeated(
     assert host.now == sum(2.0**n / 4 for n in range(1, len(first) + 1)), "the pauses double"
 
 
-@pytest.mark.parametrize(("given", "what"), [(PAGE, "a web page or a message"), (b"", "an empty file")])
-async def test_a_web_page_is_never_published(journal: FolderJournal, tmp_path: Path, given: bytes, what: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "link", "what"),
+    [
+        (PAGE, Link(url=LINK), "a web page or a message instead of a complete png file"),
+        (b"", Link(url=LINK), "an empty file instead of a complete png file"),
+        (PAGE, Link(url="https://files/a", type="video"), "a web page or a message instead of a complete video file"),
+    ],
+)
+async def test_a_web_page_is_never_published(
+    journal: FolderJournal, tmp_path: Path, given: bytes, link: Link, what: str
+) -> None:
     host = FileHost(given)
-    with pytest.raises(
-        ResponseLost, match=f"task {TASK} was paid for.*{what} instead of a complete png file(?s:.*)at no cost"
-    ):
-        await collect(host, journal, tmp_path)
+    with pytest.raises(ResponseLost, match=f"task {TASK} was paid for.*{what}(?s:.*)at no cost"):
+        await collect(host, journal, tmp_path, links=(link,))
     assert host.times == 5
     assert not MediaStore(str(tmp_path / "out")).list()
 
@@ -240,26 +254,21 @@ def damage(store: MediaStore, name: str, how: str) -> None:
 async def test_a_file_that_is_not_whole_is_downloaded_again_and_then_found(
     journal: FolderJournal, tmp_path: Path, how: str, given: bytes
 ) -> None:
-    """The record is never changed; the stored result has the state of the newer file."""
+    """The record is never changed; the stored result has the state of the newer file.
+
+    If it cannot be downloaded, the error says what to do.
+    """
     first, store = await collect(FileHost(PICTURE), journal, tmp_path), store_in(tmp_path)
     record = await recorded(journal)
     damage(store, str(store.name_of(first.first_output.uri)), how)
+    with pytest.raises(OutputsExpired, match=r"No new task was submitted.*a new run or another `take` pays for a new"):
+        await collect(FileHost(dead()), journal, tmp_path, first_time=False)
     again = await collect(host := FileHost(given), journal, tmp_path, first_time=False)
     assert (host.times, again.first_output.uri) == (1, first.first_output.uri)
     assert Path(again.first_output.uri).read_bytes() == given
     assert again.cost == first.cost == COST
     assert await collect(host := FileHost(dead()), journal, tmp_path, first_time=False) == again
     assert (host.times, await recorded(journal)) == (0, record)
-
-
-@pytest.mark.parametrize("how", ["deleted", "cut", "replaced"])
-async def test_a_file_that_is_not_whole_and_cannot_be_downloaded_is_an_error_that_says_what_to_do(
-    journal: FolderJournal, tmp_path: Path, how: str
-) -> None:
-    first, store = await collect(FileHost(PICTURE), journal, tmp_path), store_in(tmp_path)
-    damage(store, str(store.name_of(first.first_output.uri)), how)
-    with pytest.raises(OutputsExpired, match=r"No new task was submitted.*a new run or another `take` pays for a new"):
-        await collect(FileHost(dead()), journal, tmp_path, first_time=False)
 
 
 async def test_only_the_missing_one_of_several_files_is_downloaded_again(
@@ -277,6 +286,10 @@ async def test_a_whole_result_is_returned_without_its_stored_result(journal: Fol
     shutil.rmtree(tmp_path / "out" / stored_result.FOLDER)
     again = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
     assert (again, host.times) == (first, 0)
+    (tmp_path / "moved").mkdir()
+    shutil.move(tmp_path / "out", tmp_path / "moved/out")
+    moved = await collect(host := FileHost(dead()), journal, tmp_path / "moved", first_time=False)
+    assert (moved.first_output.sha256, host.times) == (first.first_output.sha256, 0)
 
 
 async def test_a_second_process_returns_the_result_that_the_first_one_has_recorded(
@@ -293,16 +306,16 @@ async def test_a_second_process_returns_the_result_that_the_first_one_has_record
 
 async def test_a_single_refusal_of_a_link_only_causes_a_delay(journal: FolderJournal, tmp_path: Path) -> None:
     """One 404 or 403 of a link only causes a delay."""
-    host = FileHost(dead(), dead(), PICTURE)
+    host = FileHost(dead(), dead(), PICTURE, links=[ResponseLost("HTTP 502")])
     result = await collect(host, journal, tmp_path)
     assert Path(result.first_output.uri).read_bytes() == PICTURE
-    assert (host.times, host.now) == (3, 1.0)
+    assert (host.times, host.now) == (3, PAUSES[0])
 
 
 async def test_the_pauses_begin_again_after_another_failure(journal: FolderJournal, tmp_path: Path) -> None:
     host = FileHost(dead(), dead(), PAGE, dead(), dead(), PICTURE)
     await collect(host, journal, tmp_path)
-    assert host.now == 0.0 + 1.0 + 0.5 + 0.0 + 1.0
+    assert host.now == PAUSES[0] + 0.5 + PAUSES[0]
 
 
 async def test_a_link_that_does_not_work_is_requested_for_minutes(journal: FolderJournal, tmp_path: Path) -> None:
@@ -310,7 +323,7 @@ async def test_a_link_that_does_not_work_is_requested_for_minutes(journal: Folde
     host = FileHost(dead())
     with pytest.raises(OutputsExpired, match=r"run it again, or `rh-prefect jobs collect`.*at no cost") as caught:
         await collect(host, journal, tmp_path)
-    assert host.now == 1 + 2 + 4 + 8 + 16 + 9 * 30, "until 300 seconds"
+    assert host.now == GRACE
     assert "pay for" not in caught.value.message
     result = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False)
     assert Path(result.first_output.uri).read_bytes() == PICTURE
@@ -382,14 +395,6 @@ async def test_the_content_gives_the_extension_that_a_link_does_not_name(
     assert Path(result.first_output.uri).suffix == f".{extension}"
 
 
-@pytest.mark.parametrize("kind", ["image", "video", "audio"])
-async def test_a_web_page_of_a_link_with_only_a_kind_is_never_published(
-    journal: FolderJournal, tmp_path: Path, kind: str
-) -> None:
-    with pytest.raises(ResponseLost, match=f"a web page or a message instead of a complete {kind} file"):
-        await collect(FileHost(PAGE), journal, tmp_path, links=(Link(url="https://files/a", type=kind),))
-
-
 async def test_a_file_with_different_damage_in_each_download_is_not_published(
     journal: FolderJournal, tmp_path: Path
 ) -> None:
@@ -399,11 +404,14 @@ async def test_a_file_with_different_damage_in_each_download_is_not_published(
     assert not MediaStore(str(tmp_path / "out")).list()
 
 
-async def test_a_stored_result_has_the_take_of_its_work(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_a_stored_result_has_the_take_the_label_and_the_seed_of_its_work_and_the_names_of_its_files(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
     """`recover` rebuilds the record of the work from it."""
     await collect(FileHost(PICTURE), journal, tmp_path, take=3)
     (stored,) = stored_result.read_all(store_in(tmp_path))
-    assert stored.take == 3
+    assert (stored.take, stored.label, stored.seed) == (3, "pier", 7)
+    assert [file.uri for file in stored.outputs] == [f"call/run/pier-{KEY[:16]}-1.png"]
 
 
 def numbered(*names: str, sign: int, node: str | None = None) -> tuple[Link, ...]:
@@ -554,3 +562,11 @@ def test_the_kind_of_the_content_decides_the_extension(
 ) -> None:
     part = content(tmp_path / f"sample.{name if name in ('mp4', 'png') else 'png'}")
     assert extension_of_output(Link(url=link), part) == name
+
+
+@pytest.mark.parametrize(("name", "content"), [("glb", b"some words"), ("fbx", b"\0\1"), ("mp3", b"glTF")])
+def test_a_content_of_no_certain_kind_leaves_the_extension_of_its_link(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / "part").write_bytes(content)
+    assert extension_of_output(Link(url=f"https://files/a.{name}"), tmp_path / "part") == name

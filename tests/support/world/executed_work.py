@@ -16,7 +16,7 @@ from rh_prefect.works.events import JobEvent
 from rh_prefect.works.input_identification import Input
 from rh_prefect.works.journal.costs_and_budget import Money, SpendTracker, entries_in
 from rh_prefect.works.journal.job_records import JobRecords, Submit
-from rh_prefect.works.journal.record_types import Answer, Intent, ResultRecord
+from rh_prefect.works.journal.record_types import Answer, End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.lifecycle import Policy
@@ -237,7 +237,7 @@ class ExecutedWork:
 
     async def restore(self, work: Work, record: ResultRecord) -> None: ...
 
-    async def publish(self, work: Work, submit: Submit, *, first_time: bool) -> Submit:
+    async def publish(self, work: Work, submit: Submit, end: End, *, first_time: bool) -> Submit:
         self.did.append(f"publish {'without' if first_time else 'with'} a search")
         return submit
 
