@@ -116,7 +116,7 @@ class Result(BaseModel):
         try:
             return TypeAdapter(kind).validate_python(value)
         except ValidationError as error:
-            wrong = "; ".join(f"{_path(one['loc'])}{one['msg']}" for one in error.errors(include_url=False)[:_SHOWN])
+            wrong = "; ".join(f"{_path(one['loc'])}{one['msg']}" for one in error.errors()[:_SHOWN])
             raise InputError(
                 f"{self.job}: the answer of {self.model} does not have the expected form: {wrong}. The answer was paid "
                 "for, and is in `.text`. What to do: describe the form in the prompt, and pass take=2 for a new result."
@@ -160,7 +160,7 @@ def _parse(text: str) -> Any:
 def _bracketed(text: str) -> list[str]:
     """Returns the parts of a text from the first to the last bracket of each kind, ordered by their start."""
     spans = [(text.find(left), text.rfind(right) + 1) for left, right in ("{}", "[]")]
-    return [text[start:end] for start, end in sorted(spans) if 0 <= start < end]
+    return [text[start:end] for start, end in sorted(spans)]
 
 
 def end_of(

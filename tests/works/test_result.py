@@ -34,6 +34,7 @@ def result(*texts: str, **more: Any) -> Result:
         '```\n{"a": [1, 2]}\n```',
         'The answer is {"a": [1, 2]}, as asked.',
         '{"a": [1, 2]} is the answer.',
+        'For {x}:\n```json\n{"a": [1, 2]}\n```',
     ],
 )
 def test_json_is_found_within_text_and_code_fences(text: str) -> None:
@@ -66,7 +67,13 @@ def test_a_face_is_read_with_all_known_names(answer: dict[str, Any], face: tuple
     assert (found.session_id, found.face_id, found.start_ms, found.end_ms) == face
 
 
-@pytest.mark.parametrize("answer", [{}, {"sessionId": "7"}, {"sessionId": "7", "faces": []}, [1], {"faces": [1]}])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *({}, {"sessionId": "7"}, {"sessionId": "7", "faces": []}, [1], {"faces": [1]}),
+        *({"sessionId": "", "faceId": "9"}, {"sessionId": "7", "faceId": ""}),
+    ],
+)
 def test_an_answer_without_a_face_is_an_error(answer: object) -> None:
     with pytest.raises(InputError, match="does not have the expected form"):
         result(json.dumps(answer)).parse(Face)
@@ -83,10 +90,9 @@ def test_an_answer_is_read_as_a_type() -> None:
 
 
 def test_an_answer_of_another_form_says_where_and_that_it_is_paid_for() -> None:
-    with pytest.raises(
-        InputError, match=r"run/key: .* does not have the expected form: 1\.picture: Field required.*answer was paid"
-    ):
-        result('[{"picture": "a gull"}, {}]').parse(list[Shot])
+    for answer, fault in (('[{"picture": "a gull"}, {}]', r"1\.picture: Field required"), ("5", "Input should be a")):
+        with pytest.raises(InputError, match=f"run/key: .* does not have the expected form: {fault}.*answer was paid"):
+            result(answer).parse(list[Shot])
 
 
 def test_a_notebook_shows_an_answer_as_text() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
@@ -57,7 +56,8 @@ def test_a_stored_result_is_read_as_it_was_written(store: MediaStore, tmp_path: 
     stored_result.write(store, written)
     assert stored_result.read(store, stored_result.name_of(written)) == written
     said = json.loads(store.read_bytes(f"results/{BASE}/{TASK}.json"))
-    assert (said["payload"], said["cost"]) == ({"prompt": "灯塔", "seed": 7}, "0.30")
+    assert (said["payload"], said["cost"], "coins" in said) == ({"prompt": "灯塔", "seed": 7}, "0.30", False)
+    assert b'\n "cost": "0.30",\n' in store.read_bytes(f"results/{BASE}/{TASK}.json"), "people read it"
 
 
 def test_a_missing_or_invalid_stored_result_is_none(store: MediaStore) -> None:
@@ -121,7 +121,7 @@ def test_a_stored_result_never_names_another_file_of_another_store(store: MediaS
     other.write_bytes(NAME, b"x" * media.size)
     assert stored_result.find(other, BASE) is None
     outside = media.model_copy(update={"uri": "../secret.png"})
-    stored_result.write(other, result(store, outputs=(outside,), states=()))
+    stored_result.write(other, result(store, outputs=(outside,), states=("any",)))
     assert stored_result.find(other, BASE) is None
 
 
@@ -136,8 +136,8 @@ class Counting(MediaStore):
 def test_a_file_is_read_only_if_the_storage_reports_another_state(tmp_path: Path) -> None:
     """And then once."""
     store = Counting(tmp_path / "out")
-    media = published(store, tmp_path, NAME)
-    stored_result.write(store, result(store, outputs=(media,)))
+    media, other = published(store, tmp_path, NAME), published(store, tmp_path, "2.png")
+    stored_result.write(store, result(store, outputs=(media, other)))
     for reads in (0, 1, 1):
         assert stored_result.find(store, BASE) is not None
         assert store.reads == reads
@@ -175,12 +175,7 @@ def test_a_result_has_the_cost_of_the_job(store: MediaStore, tmp_path: Path) -> 
     assert (made.cost, made.currency, made.reused) == (Decimal("0.30"), "CNY", False)
     assert (made.first_output.uri, made.text) == (store.uri("1.png"), "one\n\ntwo")
     assert made.record == store.uri(f"results/{BASE}/{TASK}.json")
-    assert made.job == f"run/{KEY}"
-
-
-def test_the_first_output_of_a_result_without_files_is_an_error(store: MediaStore) -> None:
-    with pytest.raises(InputError, match=f"run/{KEY}.*made no file"):
-        _ = result(store, texts=("words",)).result(store).first_output
+    assert (made.job, made.key) == (f"run/{KEY}", KEY)
 
 
 def recorded(store: MediaStore, *outputs: Media, **facts: Any) -> ResultRecord:
@@ -195,6 +190,8 @@ def test_the_record_describes_its_files_while_they_are_whole(tmp_path: Path) -> 
     os.utime(store.uri(NAME), (1, 1))
     assert stored_result.whole(store, record) is record
     assert store.reads == 1
+    assert stored_result.whole_files(store, [record]) == {0: record.outputs[0]}
+    assert not store.exists(stored_result.name_of(record)), "only a stored result is written again"
     assert stored_result.whole(store, recorded(store, texts=("words",))) is not None
 
 
