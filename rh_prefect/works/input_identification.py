@@ -108,7 +108,10 @@ class _Source:
     @property
     def only(self) -> MediaRecord | None:
         """The recorded content; None unless exactly one is recorded."""
-        return self.records[0] if len({record.sha256 for record in self.records}) == 1 else None
+        match self.records:
+            case [record]:
+                return record
+        return None
 
 
 READS: Final = 16
@@ -166,7 +169,7 @@ class Inputs:
         if state.current is None:
             await self._add_records(name, state)
         # Without a strong ETag, the first content of a link counts for the whole run.
-        first = state.records[0] if is_link(source) and state.records and not state.stamps else None
+        first = state.only if is_link(source) and not state.stamps else None
         if first is not None and (state.current is not None or await self._in_thread(self._copies.has, first)):
             same: MediaRecord | None = first
         else:

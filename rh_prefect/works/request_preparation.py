@@ -41,7 +41,7 @@ class JobRequest:
     # The parameters that the caller gave, as the identity compares them; see `rh_prefect.catalog.hash_compatibility`.
     # Defaults of the catalogue and of this package are in `payload` only, so that changed defaults do not create new
     # jobs. Empty for a request that was rebuilt from the journal
-    request: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    request: Mapping[str, Any] = field(default_factory=dict)
     # For a saved workflow or an app, a fingerprint of what the site has under its id now. It is not in `base`: an edit
     # of the graph does not create a new job
     graph: str = ""
@@ -50,7 +50,7 @@ class JobRequest:
     # Parameters that are sent and never recorded, such as a password
     private: Mapping[str, str] = field(default_factory=dict, repr=False)
     # For a graph, node id -> class of the node, if it is known; used in messages
-    node_names: Mapping[str, str] = field(default_factory=dict, repr=False)
+    node_names: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, intent: Intent) -> JobRequest:

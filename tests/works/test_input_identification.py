@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 import time
 import uuid
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from rh_prefect.errors import InputError, MediaError
+from rh_prefect.errors import InputError, MediaError, StoreError
 from rh_prefect.media.file_types import Kind
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
@@ -36,14 +38,19 @@ def settled() -> float:
 
 
 @pytest.fixture
-def inputs(journal: FolderJournal, tmp_path: Path, store: MediaStore) -> Inputs:
-    return Inputs(journal, tmp_path / "scratch", store, clock=settled)
+def process(journal: FolderJournal, tmp_path: Path, store: MediaStore) -> Callable[[], Inputs]:
+    """Begins an attempt of the scope, in a new process."""
+    return lambda: Inputs(journal, tmp_path / "scratch", store, clock=settled)
 
 
 @pytest.fixture
-def later_run(journal: FolderJournal, tmp_path: Path, store: MediaStore) -> Inputs:
-    """The next attempt of the scope, in a new process."""
-    return Inputs(journal, tmp_path / "scratch", store, clock=settled)
+def inputs(process: Callable[[], Inputs]) -> Inputs:
+    return process()
+
+
+@pytest.fixture
+def later_run(process: Callable[[], Inputs]) -> Inputs:
+    return process()
 
 
 @pytest.fixture
@@ -125,6 +132,19 @@ async def test_a_cancelled_caller_does_not_cancel_the_others(inputs: Inputs, pho
     assert (await second).mark == mark_of(photo)
 
 
+async def test_the_error_of_a_file_that_no_caller_waits_for_is_not_logged(
+    inputs: Inputs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = (asyncio.create_task(inputs.identify(str(tmp_path / "missing"))) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(MediaError):  # it has waited for the first reading
+        await second
+    del first, second
+    gc.collect()
+    assert not caplog.records
+
+
 async def test_a_missing_file_has_its_recorded_content(
     inputs: Inputs, later_run: Inputs, photo: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -202,10 +222,13 @@ async def test_a_damaged_file_is_refused_and_not_recorded(
     assert not Path(journal.url).exists()
 
 
-async def test_a_rewritten_file_with_equal_content_is_the_same(inputs: Inputs, photo: Path) -> None:
+async def test_a_rewritten_file_with_equal_content_is_the_same(
+    inputs: Inputs, photo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = await inputs.identify(str(photo))
     photo.write_bytes(photo.read_bytes())
     assert await inputs.identify(str(photo)) == first
+    assert not caplog.records
 
 
 async def test_a_remote_file_is_fetched_and_its_copy_removed(inputs: Inputs, tmp_path: Path) -> None:
@@ -233,25 +256,17 @@ async def test_a_file_that_has_changed_must_not_be_uploaded(inputs: Inputs, phot
         check_unchanged(file, "b" * 64)
 
 
-async def test_a_file_that_changes_within_a_run_is_another_file(
-    inputs: Inputs, photo: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("is_later", "since"), [(False, "earlier in this run"), (True, "in an earlier attempt of this run")]
+)
+async def test_a_local_file_that_is_overwritten_is_another_file_and_the_log_says_so(
+    inputs: Inputs, later_run: Inputs, photo: Path, caplog: pytest.LogCaptureFixture, is_later: bool, since: str
 ) -> None:
-    """A local file that is overwritten under its name within a run is another file, and the log says so."""
     first = await inputs.identify(str(photo))
     samples.png(photo, text="another")
-    second = await inputs.identify(str(photo))
+    second = await (later_run if is_later else inputs).identify(str(photo))
     assert second.mark == mark_of(photo) != first.mark
-    assert "photo.png is not the same file as earlier in this run" in caplog.text
-
-
-async def test_a_file_that_changed_since_an_earlier_attempt_is_another_file(
-    inputs: Inputs, later_run: Inputs, photo: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A local file that changed since an earlier attempt is another file, and the log says so."""
-    first = await inputs.identify(str(photo))
-    samples.png(photo, text="another")
-    assert (await later_run.identify(str(photo))).mark == mark_of(photo) != first.mark
-    assert "not the same file as in an earlier attempt of this run" in caplog.text
+    assert f"photo.png is not the same file as {since}: " in caplog.text
 
 
 async def test_files_of_equal_size_and_time_are_distinguished(inputs: Inputs, photo: Path) -> None:
@@ -274,7 +289,7 @@ async def test_a_recently_changed_file_is_hashed_each_time(
     times = photo.stat()
     now = max(times.st_mtime, times.st_ctime) + 1
     inputs = Inputs(journal, tmp_path / "scratch", store, clock=lambda: now)
-    await inputs.identify(str(photo))
+    assert (await inputs.identify(str(photo))).source == str(photo), "only links are copied"
     [record] = records(journal)
     assert '"stamp": ""' in record.read_text()
 
@@ -348,14 +363,10 @@ async def test_a_valid_presigned_link_is_read_again(
 
 
 async def test_all_processes_and_attempts_of_a_run_use_the_first_reading_of_a_link(
-    journal: FolderJournal, tmp_path: Path, store: MediaStore, links: LinkHost, caplog: pytest.LogCaptureFixture
+    process: Callable[[], Inputs], tmp_path: Path, links: LinkHost, caplog: pytest.LogCaptureFixture
 ) -> None:
     numbers = iter(range(100))
     link = links.make("photo.png", lambda: _with_comment(PICTURE, str(next(numbers)).encode()))
-
-    def process() -> Inputs:
-        return Inputs(journal, tmp_path / "scratch", store)
-
     identified = list(await asyncio.gather(*(process().identify(link) for _ in range(3))))
     begun = len(links.reads)
     identified += [await process().identify(link) for _ in range(3)]
@@ -370,17 +381,13 @@ async def test_all_processes_and_attempts_of_a_run_use_the_first_reading_of_a_li
 
 
 async def test_the_copy_of_an_unchanged_link_is_written_again_if_it_is_gone(
-    journal: FolderJournal, tmp_path: Path, store: MediaStore, links: LinkHost
+    inputs: Inputs, later_run: Inputs, links: LinkHost
 ) -> None:
     """A new job with the link failed, because a file was missing that the user had not named."""
     link = links.put("photo.png", PICTURE)
-
-    def process() -> Inputs:
-        return Inputs(journal, tmp_path / "scratch", store)
-
-    first = await process().identify(link)
+    first = await inputs.identify(link)
     Path(first.source).unlink()
-    again = await process().identify(link)
+    again = await later_run.identify(link)
     assert (again.mark, Path(again.source).read_bytes()) == (first.mark, PICTURE)
 
 
@@ -399,15 +406,37 @@ async def test_a_link_whose_host_fails_once_is_looked_at_again(
         links.put("photo.png", PICTURE, etag='"1"')
 
 
-async def test_a_size_is_checked_before_a_link_is_read(inputs: Inputs, links: LinkHost, journal: FolderJournal) -> None:
+async def test_a_file_is_checked_before_it_is_recorded_and_for_each_call(
+    inputs: Inputs, links: LinkHost, journal: FolderJournal
+) -> None:
     link = links.put("photo.png", PICTURE, etag='"1"')
 
-    def refuse(size: int) -> None:
-        raise MediaError(f"{size} bytes is too large")
+    def refuse(_: object) -> None:
+        raise MediaError("it is too large")
 
-    with pytest.raises(MediaError, match="is too large"):
-        await inputs.identify(link, check_size=refuse)
-    assert not records(journal)
+    for checks in ({"check_size": refuse}, {"check": refuse}):
+        with pytest.raises(MediaError, match="is too large"):
+            await inputs.identify(link, **checks)
+        assert not records(journal)
+    media = Media(uri="s3://b/film.mp4", kind="video", mime="video/mp4", size=9, sha256="a" * 64)
+    await inputs.identify(link)
+    for source in (link, media):
+        with pytest.raises(MediaError, match="is too large"):
+            await inputs.identify(source, check=refuse)
+
+
+async def test_a_link_is_copied_where_the_storage_does_not_tell_whether_the_copy_exists(
+    journal: FolderJournal, tmp_path: Path, links: LinkHost
+) -> None:
+    """Without the right to list a bucket, S3 refuses to say that an object is missing."""
+
+    class Hidden(MediaStore):
+        def size(self, name: str) -> int | None:
+            raise StoreError("no right")
+
+    link = links.put("photo.png", PICTURE)
+    file = await Inputs(journal, tmp_path / "scratch", Hidden(tmp_path / "out")).identify(link)
+    assert Path(file.source).read_bytes() == PICTURE
 
 
 def _with_comment(png: bytes, text: bytes) -> bytes:

@@ -90,35 +90,25 @@ async def test_links_that_differ_in_a_parameter_get_their_own_pictures(
     assert [one.files for one in intents] == [("photo",)] * 2, "messages show no parameter of a link"
 
 
-async def test_an_object_that_is_overwritten_within_a_run_is_another_job_s_picture(rh: Emulator, run: Run) -> None:
+@pytest.mark.parametrize("kind", ["object", "link with a strong ETag", "file"])
+async def test_what_is_overwritten_within_a_run_is_another_job_s_picture(
+    rh: Emulator, run: Run, links: LinkHost, tmp_path: Path, kind: str
+) -> None:
     """A later job gets the current file, and its stored result has the hash."""
-    place = fsspec.filesystem("memory")
     for number in "12":
-        place.pipe_file("/overwritten/photo.png", picture(number))
-        await run.pay(enlarge("memory://overwritten/photo.png"))
+        match kind:
+            case "object":
+                fsspec.filesystem("memory").pipe_file("/overwritten/photo.png", picture(number))
+                source = "memory://overwritten/photo.png"
+            case "file":
+                (tmp_path / "photo.png").write_bytes(picture(number))
+                source = str(tmp_path / "photo.png")
+            case _:
+                source = links.put("photo.png", picture(number), etag=f'"{number}"')
+        await run.pay(enlarge(source))
     assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
     recorded = {str(one.payload["imageUrl"]) for one in stored_result.read_all(run.store)}
     assert recorded == {f"sha256:{sha(picture(number))}" for number in "12"}
-
-
-async def test_a_link_that_is_overwritten_within_a_run_is_another_job_s_picture(
-    rh: Emulator, run: Run, links: LinkHost
-) -> None:
-    """The state of a link with a strong ETag is requested before each job."""
-    for number in "12":
-        await run.pay(enlarge(links.put("photo.png", picture(number), etag=f'"{number}"')))
-    assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
-
-
-async def test_a_file_that_is_overwritten_within_a_run_is_another_job_s_picture(
-    rh: Emulator, run: Run, tmp_path: Path
-) -> None:
-    """A local file that is overwritten under its name is another file, and no error."""
-    photo = tmp_path / "photo.png"
-    for number in "12":
-        photo.write_bytes(picture(number))
-        await run.pay(enlarge(str(photo)))
-    assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
 
 
 async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time(

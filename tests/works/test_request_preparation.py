@@ -96,6 +96,7 @@ def test_what_is_sent_has_links_in_place_of_files_a_graph_as_text_and_the_secret
         "more": ["https://h/a.png", 5, {"x": "no sha256:1"}],
         "accessPassword": "word",
     }
+    assert "word" not in repr(request)
     text = replace(request, payload={"workflow": "a text"}, private={})
     assert text.sent(links) == {"workflow": "a text"}
 
