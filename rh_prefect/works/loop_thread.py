@@ -61,26 +61,22 @@ class _Workers(concurrent.futures.ThreadPoolExecutor):
     def _run(self) -> None:
         while True:
             future, call = self._work.get()
+            # A call that is cancelled before its start still counts: all threads were busy, so no more are started.
             if future.set_running_or_notify_cancel():
                 self._settle(future, call)
-            else:
-                self._end_call()
             del future, call
 
     def _settle(self, future: concurrent.futures.Future[Any], call: Callable[[], Any]) -> None:
-        # Counted as ended before the result is set: the caller's next call takes this thread.
+        settle: Callable[[Any], None]
         try:
-            result = call()
+            outcome, settle = call(), future.set_result
         except BaseException as error:
-            self._end_call()
-            future.set_exception(error)
-        else:
-            self._end_call()
-            future.set_result(result)
-
-    def _end_call(self) -> None:
+            outcome, settle = error, future.set_exception
+        # Counted as ended before the result is set: the caller's next call takes this thread.
         with self._counts:
             self._pending -= 1
+        settle(outcome)
+        del outcome, settle, future  # the traceback of an error refers to this frame
 
 
 class LoopThread:
@@ -138,8 +134,7 @@ class LoopThread:
             refused: asyncio.Future[T] = asyncio.get_running_loop().create_future()
             refused.cancel("the process is ending")
             return refused
-        task = asyncio.ensure_future(coroutine)
-        self._critical.add(task)
+        self._critical.add(task := asyncio.ensure_future(coroutine))
         task.add_done_callback(self._critical.discard)
         return asyncio.shield(task)
 
@@ -159,27 +154,24 @@ class LoopThread:
             self._closers.remove(closer)
 
     def _start(self) -> asyncio.AbstractEventLoop:
+        atexit.register(self._join)
         loop = asyncio.new_event_loop()
         loop.set_default_executor(_Workers())
         self._thread = threading.Thread(target=loop.run_forever, name="rh_prefect", daemon=True)
         self._thread.start()
-        atexit.register(self._join)
         return loop
 
     def _join(self) -> None:
         # A forked child inherits its parent's atexit registration and adds its own, so this can run twice.
         if self._loop is None or self._thread is None or self._is_ending:
             return
-        with contextlib.suppress(concurrent.futures.TimeoutError):
-            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(JOIN_SECONDS)
-        self._is_ending = True
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(1.0)
+        loop, closing = self._loop, asyncio.run_coroutine_threadsafe(self._close(), self._loop)
+        closing.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
+        self._thread.join(JOIN_SECONDS)
 
     async def _close(self) -> None:
         self._is_ending = True
-        if self._critical:
-            await asyncio.gather(*self._critical, return_exceptions=True)
+        await asyncio.gather(*self._critical, return_exceptions=True)
         for closer in self._closers:
             with contextlib.suppress(Exception):  # at process exit, no handler is left
                 await closer()

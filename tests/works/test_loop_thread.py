@@ -62,10 +62,20 @@ def test_one_thread_more_than_blocking_calls_at_a_time_is_started() -> None:
         barrier = threading.Barrier(WORKERS)
         await asyncio.gather(*(asyncio.to_thread(barrier.wait, 60) for _ in range(WORKERS)))
 
+    async def fail() -> None:
+        for _ in range(100):
+            with suppress(ZeroDivisionError):
+                await asyncio.to_thread(divmod, 1, 0)
+
+    loop.call_sync(asyncio.sleep(0))
+    assert worker_threads() - before == 1, "at process exit, none can be started"
     loop.call_sync(one_after_the_other())
+    loop.call_sync(fail())
     assert worker_threads() - before == 2
     loop.call_sync(all_together())
     assert worker_threads() - before == WORKERS
+    loop._join()
+    loop.loop.close()
 
 
 async def test_cancelling_the_wait_cancels_the_coroutine_on_the_loop() -> None:
@@ -131,7 +141,7 @@ async def test_settle_waits_for_critical_sections_until_its_limit() -> None:
     settled = asyncio.ensure_future(LOOP.call(LOOP.settle(60)))
     answered.set()
     await settled
-    assert paid == ["yes"]
+    assert (paid, LOOP.is_submitting) == (["yes"], False)
 
 
 async def test_a_blocking_call_on_the_loop_s_own_thread_is_refused() -> None:
@@ -167,19 +177,25 @@ def runs(script: str, *, tmp_path: Path) -> str:
 
 def test_process_exit_waits_for_a_critical_section_that_uses_threads(tmp_path: Path) -> None:
     script = """
-began = threading.Event()
-async def pay():
-    began.set()
+began = threading.Semaphore(0)
+async def exit():
+    began.release()
     while threading.main_thread().is_alive():
         await asyncio.sleep(0.001)
+async def fail():
+    await exit()
+    raise OSError
+async def pay():
+    await exit()
     await asyncio.to_thread(print, "recorded")
     await asyncio.get_running_loop().getaddrinfo("localhost", 80)
     print("resolved")
-async def critical():
-    await LOOP.critical(pay())
+async def critical(section):
+    await LOOP.critical(section)
 
-LOOP.submit(critical())
-began.wait()
+for section in (fail(), pay()):
+    LOOP.submit(critical(section))
+    began.acquire()
 """
     assert runs(script, tmp_path=tmp_path) == "recorded\nresolved\n"
 
@@ -201,11 +217,14 @@ async def second():
     print("second")
 async def job():
     await LOOP.critical(first())
-    await LOOP.critical(second())
+    try:
+        await LOOP.critical(second())
+    except asyncio.CancelledError:
+        print("cancelled")
 LOOP.submit(job())
 began.wait()
 """
-    assert runs(script, tmp_path=tmp_path) == "first\n"
+    assert runs(script, tmp_path=tmp_path) == "first\ncancelled\n"
 
 
 def test_connections_are_closed_at_process_exit(tmp_path: Path) -> None:
