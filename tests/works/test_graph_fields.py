@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,9 @@ from pydantic import SecretStr
 
 from rh_prefect.client import App, AppNode, AppOption
 from rh_prefect.errors import InputError
+from rh_prefect.media.media import Media
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
-from rh_prefect.works.journal.identity import base_hash
+from rh_prefect.works.journal.identity import base_hash, file_mark
 from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.runninghub.graph_request import AppFields, GraphFields, GraphRequest, fingerprint, graph_request
 
@@ -125,6 +127,13 @@ def test_the_fields_that_take_a_file_are_those_of_loaders() -> None:
 
 
 async def made(asked: GraphRequest, *, listed: App = APP) -> JobRequest:
+    """A request; the content of each of its files is "a" and the number of the file before it."""
+    sources: list[object] = []
+
+    async def identify(source: object) -> Any:
+        sources.append(source)
+        return SimpleNamespace(source=source, record=SimpleNamespace(sha256=f"a{len(sources)}"))
+
     async def graph(_: str) -> Any:
         return GRAPH
 
@@ -134,8 +143,8 @@ async def made(asked: GraphRequest, *, listed: App = APP) -> JobRequest:
     site: Any = SimpleNamespace(
         site="www.runninghub.ai", workflows=SimpleNamespace(json=graph), apps=SimpleNamespace(demo=app)
     )
-    files: Any = None
-    return await graph_request(asked, client=site, inputs=files, label="a label")
+    inputs: Any = SimpleNamespace(identify=identify)
+    return await graph_request(asked, client=site, inputs=inputs, label="a label")
 
 
 def node(node_id: str, field: str, value: object) -> dict[str, object]:
@@ -227,9 +236,73 @@ async def test_a_text_is_no_file_where_texts_are_not_opened() -> None:
     assert (await made(WorkflowInput(**asked, nodes={"3.steps": "https://h/a.png"}))).payload["nodeInfoList"]
 
 
-async def test_an_app_without_fields_is_refused() -> None:
-    with pytest.raises(InputError, match=r"app 2: RunningHub lists no fields for this app.*Nothing was sent"):
-        await made(AppInput(id="2"), listed=App(webapp_id="2"))
+FILE = Media(uri="file:///b.png", kind="image", mime="image/png", size=1, sha256="b" * 64)
+TEXTS = (
+    "a lighthouse " * 40,
+    "a/" + "b" * 300 + ".png",
+    "~nobody/at dawn",
+    "~nobody.",
+    "as on https://h/a.png",
+    "a\0b.png",
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "meant"),
+    [
+        *((field, "file:///a.png", "file") for field in ("10.image", "text")),
+        *((field, FILE, "file") for field in ("10.image", "text", "3.steps")),
+        ("10.image", "https://h/a.png", "file"),
+        ("10.image", "a.png", "value"),
+        ("10.image", "photo", "refused"),
+        ("10.image", "photo.png", "refused"),
+        ("text", "./photo", "refused"),
+        ("text", "photo.png", "refused"),
+        ("text", "photo", "value"),
+        ("text", "https://h/a.png", "value"),
+        ("3.steps", "photo.png", "value"),
+        ("3.steps", "https://h/a.png", "value"),
+        ("3.steps", "file:///a.png", "value"),
+        *((field, text, "value") for field in ("10.image", "text") for text in TEXTS),
+    ],
+)
+async def test_a_value_is_a_file_or_is_sent_as_it_is(
+    field: str, value: Any, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text of a quick-create module is any text; the local path of a file is refused if it looks like one."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo", "photo.png"):
+        Path(name).touch()
+    module = QuickCreateInput(id="2", code="002", nodes=(node("20", "text", value),))
+    asked: GraphRequest = module if field == "text" else WorkflowInput(id="1", nodes={field: value})
+    if meant == "refused":
+        uri = (tmp_path / value).as_uri()
+        with pytest.raises(InputError, match=rf"is the path of a local file.*Nothing was sent.*pass Path\(.*{uri}\."):
+            await made(asked)
+        return
+    request = await made(asked)
+    (sent,) = request.payload["nodeInfoList"]
+    sources = {mark: file.source for mark, file in request.inputs.items()}
+    assert (sent["fieldValue"], sources) == (
+        (file_mark("a1"), {file_mark("a1"): value}) if meant == "file" else (value, {})
+    )
+
+
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [
+        (App(webapp_id="2"), "app 2: RunningHub lists no fields for this app.*Nothing was sent"),
+        (APP.model_copy(update={"encrypted": True}), "app 2 is encrypted. Nothing was sent.*`access_password`"),
+    ],
+)
+async def test_an_app_that_cannot_run_is_refused(listed: App, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        await made(AppInput(id="2"), listed=listed)
+
+
+async def test_an_encrypted_app_runs_with_its_password() -> None:
+    listed = APP.model_copy(update={"encrypted": True})
+    assert (await made(AppInput(id="2", access_password=SecretStr("word")), listed=listed)).private
 
 
 def test_the_fingerprint_of_a_graph_is_stable() -> None:

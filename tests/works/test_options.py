@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import InputError
-from rh_prefect.works.options import LONGEST_LABEL, Options
+from rh_prefect.works.options import Options
 
 NAN, INFINITE = float("nan"), float("inf")
 
@@ -22,7 +22,8 @@ NAN, INFINITE = float("nan"), float("inf")
         {"on_unknown": "hope"},
         {"on_unknown": "resubmit", "reuse": "always"},
         {"label": "\ud800"},
-        {"label": "x" * (LONGEST_LABEL + 1)},
+        {"label": "x" * 1001},
+        {"label": 5},
     ],
     ids=repr,
 )
@@ -34,7 +35,6 @@ def test_an_invalid_option_is_refused_with_its_name(given: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     "given",
     [
-        {},
         {"deadline": 0.5},
         {"deadline": 3600},
         {"attempts": 1},
@@ -45,9 +45,14 @@ def test_an_invalid_option_is_refused_with_its_name(given: dict[str, Any]) -> No
         {"budget": 0.1},
         {"budget": Decimal("25.50")},
         {"label": "a harbour"},
-        {"label": "x" * LONGEST_LABEL},
+        {"label": "x" * 1000},
     ],
     ids=repr,
 )
 def test_valid_options_are_accepted(given: dict[str, Any]) -> None:
     assert all(getattr(Options(**given), name) == value for name, value in given.items())
+
+
+def test_without_options_a_job_is_paid_for_up_to_three_times_and_has_a_result_of_its_own() -> None:
+    options = Options()
+    assert (options.take, options.same, options.attempts, options.may_submit) == (1, False, 3, True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -12,6 +14,9 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, RequestRejected
 from rh_prefect.settings import Settings
 from rh_prefect.tasks import generate
+from rh_prefect.works.accounts.pool import Pool
+from rh_prefect.works.pool_context import PoolContext
+from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.result import Result
 from rh_prefect.works.work import callback_of
 
@@ -94,3 +99,42 @@ async def test_a_wrong_setting_is_refused_before_anything_is_paid(
 def test_without_an_address_no_webhook_is_sent() -> None:
     assert callback_of(Settings(webhook_url=None, webhook_token=SecretStr("short"))) is None
     assert callback_of(Settings(webhook_url="")) is None
+
+
+def context_of(folder: Path, url: str | None = "https://hooks.example.net") -> PoolContext:
+    """A pool of one account, whose native proxy has no webhooks."""
+    provider = SimpleNamespace(at=lambda endpoint: SimpleNamespace(is_bare=endpoint == "/proxy"))
+    accounts: Any = [SimpleNamespace(provider=provider, poller="the poller")]
+    settings = Settings(state_dir=folder, webhook_url=url, webhook_token=SecretStr("x" * 16))
+    return PoolContext(Pool(accounts), settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_sent"),
+    [
+        ({}, True),
+        ({"payload": {"webhookUrl": "https://h"}}, False),
+        ({"private": {"webhookUrl": "https://h"}}, False),
+        ({"endpoint": "/proxy"}, False),
+    ],
+    ids=str,
+)
+def test_an_address_in_a_request_has_priority_and_the_native_proxy_gets_none(
+    tmp_path: Path, facts: dict[str, Any], is_sent: bool
+) -> None:
+    request = JobRequest(**({"model": "m", "endpoint": "m", "site": "s", "payload": {}, "base": "b"} | facts))
+    assert (context_of(tmp_path).callback(request) is not None) == is_sent
+
+
+@pytest.mark.parametrize(("url", "notified"), [("https://hooks.example.net", ["the poller"]), (None, [])])
+async def test_with_webhooks_the_journal_notifies_the_pollers(
+    tmp_path: Path, url: str | None, notified: list[str]
+) -> None:
+    listeners: list[object] = []
+
+    async def notify_of_ends(listener: object) -> None:
+        listeners.append(listener)
+
+    scope: Any = SimpleNamespace(journal=SimpleNamespace(notify_of_ends=notify_of_ends))
+    await context_of(tmp_path, url).listen_for_ends(scope)
+    assert listeners == notified

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -116,7 +117,7 @@ class AppFields:
                 f"app {self._app.webapp_id}: {node_id}.{field} cannot be {value!r}; allowed values: "
                 f"{', '.join(allowed)}. Nothing was sent."
             )
-        requirement = "" if allowed else _unmet_requirement(node, value)
+        requirement = "" if allowed or node.field_type not in _NUMBERS else _unmet_requirement(node, value)
         if requirement:
             raise InputError(
                 f"app {self._app.webapp_id}: {node_id}.{field} cannot be {value!r}; it must be {requirement}. "
@@ -145,8 +146,6 @@ def is_link_text(value: object) -> bool:
 
 def _unmet_requirement(node: AppNode, value: object) -> str:
     """Returns the requirement of a number field that a value does not meet; empty if there is none."""
-    if node.field_type not in _NUMBERS:
-        return ""
     number = _number(value)
     if number is None:
         return "a number"
@@ -351,12 +350,12 @@ async def _refuse_local_file(name: str, value: object, kind: FieldKind) -> None:
         )
 
 
-def _local_uri(text: str) -> str:
-    try:
+def _local_uri(text: str) -> str | None:
+    with suppress(OSError, RuntimeError, ValueError):  # too long, an unknown user's home, or a NUL: not a file name
         path = Path(text).expanduser()
-        return path.absolute().as_uri() if path.is_file() else ""
-    except (OSError, RuntimeError, ValueError):  # too long, an unknown user's home, or a NUL: not a file name
-        return ""
+        if path.is_file():
+            return path.absolute().as_uri()
+    return None
 
 
 def _graph_with(graph: Mapping[str, Any] | None, nodes: list[dict[str, object]]) -> dict[str, Any]:

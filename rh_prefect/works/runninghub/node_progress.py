@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import get_args
 
 from pydantic import SecretStr
@@ -54,31 +54,28 @@ class NodeProgress:
     def _begin(self, url: SecretStr | None) -> None:
         if len(_watching) >= AT_ONCE:
             return
-        self._task = asyncio.ensure_future(self._watch(url))
-        _watching.add(self._task)
-        self._task.add_done_callback(_watching.discard)
+        _watching.add(task := asyncio.ensure_future(self._watch(url)))
+        task.add_done_callback(_watching.discard)
+        self._task = task
 
     async def _watch(self, url: SecretStr | None) -> None:
         """Reads the progress at an address; asks RunningHub for the address if none is given."""
-        lines = Lines(self._report, self._request.node_names)
-        try:
-            url = url or (await self._client.workflows.outputs_v1(self._task_id)).progress_url
-            if url is not None:
-                async for event in watch_progress(url):
-                    lines.update(event)
-        except Exception as error:  # the task is polled elsewhere
-            _log.debug("task %s: the progress of its nodes is not reported: %s", self._task_id, error)
-        finally:
-            lines.close()
+        with closing(Lines(self._report, self._request.node_names)) as lines:
+            try:
+                url = url or (await self._client.workflows.outputs_v1(self._task_id)).progress_url
+                if url is not None:
+                    async for event in watch_progress(url):
+                        lines.update(event)
+            except Exception as error:  # the task is polled elsewhere
+                _log.debug("task %s: the progress of its nodes is not reported: %s", self._task_id, error)
 
 
 class Lines:
     """Limits progress lines: reports the first line at once, then at most one, the newest, every few seconds."""
 
-    def __init__(self, report: Callable[[str], None], names: Mapping[str, str], *, every: float = EVERY) -> None:
+    def __init__(self, report: Callable[[str], None], names: Mapping[str, str]) -> None:
         self._report = report
         self._names = names
-        self._every = every
         self._next = self._reported = ""
         self._timer: asyncio.TimerHandle | None = None
 
@@ -100,7 +97,7 @@ class Lines:
         if self._next != self._reported:
             self._reported = self._next
             self._report(self._reported)
-            self._timer = asyncio.get_running_loop().call_later(self._every, self._report_next)
+            self._timer = asyncio.get_running_loop().call_later(EVERY, self._report_next)
 
     def _line(self, node: str, event: ProgressEvent) -> str:
         name = self._names.get(node) or f"node {node[:40]}"
