@@ -105,7 +105,7 @@ def _check_again(file: Input, local: LocalFile) -> None:
     """Raises an error if a local file changed during its upload: RunningHub may have either content."""
     if not is_local(file.source):
         return  # a copy of this process was uploaded, which does not change
-    if local.stamp is None or local.stamp != file_state(file.source).stamp:
+    if local.stamp != file_state(file.source).stamp:
         check_unchanged(file, digest(file.source).sha256)
 
 

@@ -67,7 +67,7 @@ class Pool:
     @property
     def site(self) -> str:
         """The host name of RunningHub's site, which is the same for all accounts of the pool."""
-        return self.accounts[0].provider.site
+        return next(account.provider.site for account in self.accounts)
 
     @property
     def is_single(self) -> bool:
@@ -76,7 +76,7 @@ class Pool:
 
     def provider(self, endpoint: str) -> RunningHub:
         """Returns the first account's provider for an endpoint; all accounts start and list its tasks alike."""
-        return self.accounts[0].provider.at(endpoint)
+        return next(account.provider.at(endpoint) for account in self.accounts)
 
     def exclusions(self, scope: Scope) -> Exclusions:
         """Returns the exclusions in the current attempt of a run.
@@ -136,7 +136,7 @@ class Pool:
 
     async def _common_currency(self) -> str | None:
         currencies = await asyncio.gather(*(account.prices.certain_currency() for account in self.accounts))
-        known = {account: unit for account, unit in zip(self.accounts, currencies, strict=True) if unit}
+        known = {account: unit for account, unit in zip(self.accounts, currencies) if unit}
         if len(set(known.values())) > 1:
             raise ConfigError(
                 f"The accounts of pool {self.name!r} do not all have the same currency ("
@@ -168,7 +168,7 @@ class Pool:
         """Builds the error for a job that no account accepts, with the refusal of each account."""
         reasons = "; ".join(f"{account}: {describe(refusal)}" for account, refusal in refusals.items())
         last = list(refusals.values())[-1]
-        row = explain(last.code, last.reason, submitting=True)
+        row = explain(last.code, last.reason)
         return row.error(
             f"{job}: no account of pool {self.name!r} accepts {model}. {reasons}. Nothing was paid for it. What to do: "
             "repair one of these accounts, or add another to the pool, and run again.",
@@ -186,7 +186,7 @@ def refusal_in(exclusions: Exclusions, account: Account, model: str) -> Answer |
 
 def describe(refusal: Answer) -> str:
     """Returns a clause with the meaning of a refusal and advice for the user."""
-    row = explain(refusal.code, refusal.reason, submitting=True)
+    row = explain(refusal.code, refusal.reason)
     reason = f', "{refusal.reason}"' if refusal.reason else ""
     return f"{row.meaning} (code {refusal.code}{reason}; {row.advice})"
 
@@ -205,8 +205,8 @@ class Lease:
         self._job = job
         self._limiter: Limiter | None = None
         self._announced_to: Limiter | None = None
+        self._submitting_to: Limiter | None = None
         self._refusals: dict[Account, Answer] = {}
-        self._is_submitting = False
         self._accounts = [account.at(endpoint) for account in pool.accounts]
         self.account = self._accounts[0]
         """The account that pays; it may change until a slot is taken."""
@@ -232,7 +232,7 @@ class Lease:
         while self._limiter is None:
             accounts = {account.limiter: account for account in self._usable()}
             limiter = await first_free(list(accounts), preferred=self._announced_to, turn=self._turn, on_wait=on_wait)
-            self._limiter, self._is_submitting = limiter, True
+            self._limiter = self._submitting_to = limiter
             self._withdraw()
             self.account = accounts[limiter]
             if self._refusal(self.account) is not None:
@@ -241,21 +241,18 @@ class Lease:
 
     def submit_finished(self) -> None:
         """Records that the submission has an answer, or will not be sent."""
-        if self._limiter is not None and self._is_submitting:
-            self._is_submitting = False
-            self._limiter.submit_finished()
+        limiter, self._submitting_to = self._submitting_to, None
+        if limiter is not None:
+            limiter.submit_finished()
 
     def release(self, *, full: bool = False) -> None:
         """Releases the slot, if there is one; `full` if RunningHub refused the task because no slot was free."""
         self._withdraw()
         limiter, self._limiter = self._limiter, None
-        if limiter is None:
-            return
-        limiter.release(full=full)
+        if limiter is not None:
+            limiter.release(full=full)
         # The order matters: a refusal pauses the limiter before the end of this submission admits the next job.
-        if self._is_submitting:
-            self._is_submitting = False
-            limiter.submit_finished()
+        self.submit_finished()
 
     async def switch_to(self, intent: Intent) -> Account:
         """Selects the account that already has the job's task; raises `ConfigError` if the account is unknown."""

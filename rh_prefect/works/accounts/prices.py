@@ -37,22 +37,22 @@ class Prices:
         self._provider = provider
         self._clock = clock
         self._requests: SingleFlight[bool, str | None] = SingleFlight()
-        self._reported: tuple[str | None] | None = None
+        self._currency: str | None = None
+        self._is_known = False
         self._failed_at = -math.inf
 
     def guess(self, price: Money | None) -> Money | None:
         """Returns the catalogue's price; None if the account is known to have another currency."""
         if price is None or is_placeholder(price.amount):
             return None
-        currency = self._reported[0] if self._reported else None
         # An account that reports no currency has the catalogue's.
-        is_comparable = currency is None or price.currency is None or currency == price.currency
-        return Money(price.amount, price.currency or currency) if is_comparable else None
+        is_comparable = self._currency is None or price.currency is None or self._currency == price.currency
+        return Money(price.amount, price.currency or self._currency) if is_comparable else None
 
     async def listed(self, price: Money | None) -> Money | None:
         """Returns the catalogue's price; None without a price, or if the account's currency differs or is not known."""
         await self.currency()
-        return self.guess(price) if self._reported else None
+        return self.guess(price) if self._is_known else None
 
     async def of(self, endpoint: str, payload: Mapping[str, Any], catalogue_price: Money | None) -> Money | None:
         """Returns the price of a payload, from the catalogue or from RunningHub; None if neither has one."""
@@ -81,8 +81,8 @@ class Prices:
     async def currency(self) -> str | None:
         """Returns the account's currency for display; None if RunningHub does not report it now."""
         # The next callers do not repeat a request that has just failed.
-        if self._reported or self._clock() - self._failed_at < _RETRY_SECONDS:
-            return self._reported[0] if self._reported else None
+        if self._is_known or self._clock() - self._failed_at < _RETRY_SECONDS:
+            return self._currency
         try:
             return await self._requests.get(False, partial(self._request, pace_seconds=_LABEL_SECONDS))
         except RunningHubError:
@@ -91,8 +91,8 @@ class Prices:
 
     async def certain_currency(self) -> str | None:
         """Returns the account's currency; None if RunningHub reports none. A temporary failure raises its error."""
-        if self._reported:
-            return self._reported[0]
+        if self._is_known:
+            return self._currency
         try:
             return await self._requests.get(True, self._request)
         except ApiError as error:
@@ -101,5 +101,6 @@ class Prices:
             return None  # the key may not read its account
 
     async def _request(self, *, pace_seconds: float | None = None) -> str | None:
-        self._reported = (await self._provider.currency(pace_seconds=pace_seconds),)
-        return self._reported[0]
+        self._currency = await self._provider.currency(pace_seconds=pace_seconds)
+        self._is_known = True
+        return self._currency

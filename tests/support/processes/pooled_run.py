@@ -39,7 +39,6 @@ class PooledRun:
         folder: Where everything is.
         members: Names of the emulator's keys that pay, in the pool's order; each has a block of that name.
         gone: Names whose blocks are gone.
-        names: Names of accounts, by the key's name, in place of `account of <key>`.
         secrets: Keys that stand in the blocks in place of the right ones, by name.
         attempt: Of the run.
         scope: The name of its journal.
@@ -50,7 +49,6 @@ class PooledRun:
     folder: Path
     members: Sequence[str] = ("main", "two")
     gone: frozenset[str] = frozenset()
-    names: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 1
     scope: str = "night"
@@ -67,7 +65,7 @@ class PooledRun:
 
     def account(self, name: str) -> Account:
         secret = SecretStr(self.secrets.get(name) or self.rh.keys[name].secret)
-        known = self.names.get(name, f"account of {name}")
+        known = f"account of {name}"
         return account_of(secret, base_url=self.rh.url, name=known, block=name, settings=self.settings)
 
     @property

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from rh_prefect.errors import AccountError, ConfigError, KeyRejected, RequestRejected, api_error
+from rh_prefect.errors import (
+    AccountError,
+    ApiError,
+    ConfigError,
+    KeyRejected,
+    RequestRejected,
+    TaskNotFound,
+    api_error,
+)
 from rh_prefect.works.accounts.limiter import Limiter
 from rh_prefect.works.accounts.pool import Exclusions, Lease, Pool
 from rh_prefect.works.journal.record_types import Answer, Intent
@@ -32,6 +41,9 @@ class Account:
 
     def at(self, _: str) -> Account:
         return self
+
+    def is_of(self, paid: Intent) -> bool:
+        return self.name == paid.account
 
     def __str__(self) -> str:
         return self.name
@@ -65,25 +77,22 @@ async def account_for(lease: Lease) -> str:
         (MACHINE, "", "b", "a", "a"),
     ],
 )
-def test_an_account_that_refuses_a_job_is_left_as_far_as_the_refusal_says(
+@in_virtual_time
+async def test_an_account_that_refuses_a_job_is_left_as_far_as_the_refusal_says(
     code: str, said: str, same_job: str, same_model: str, other_model: str
 ) -> None:
-    @in_virtual_time
-    async def check() -> None:
-        pool, exclusions = pool_of(Account("a"), Account("b")), Exclusions()
-        lease, later = lease_of(pool, exclusions), lease_of(pool, exclusions)
-        message = lease.after_refusal(refusal(code))
-        assert message is not None and message.startswith(said)
-        assert bool(message) == bool(said)
-        if said:
-            assert f"(code {code}; {refusal_advice(code)}). Nothing was paid" in message
-            assert message.endswith("used: b")
-        found = [await account_for(one) for one in (lease, lease_of(pool, exclusions))]
-        found.append(await account_for(lease_of(pool, exclusions, model="n")))
-        assert found == [same_job, same_model, other_model]
-        assert later.after_refusal(refusal(code)) == "", "it is said once"
-
-    check()
+    pool, exclusions = pool_of(Account("a"), Account("b")), Exclusions()
+    lease, later = lease_of(pool, exclusions), lease_of(pool, exclusions)
+    message = lease.after_refusal(refusal(code))
+    assert message is not None and message.startswith(said)
+    assert bool(message) == bool(said)
+    if said:
+        assert f"(code {code}; {refusal_advice(code)}). Nothing was paid" in message
+        assert message.endswith("used: b")
+    found = [await account_for(one) for one in (lease, lease_of(pool, exclusions))]
+    found.append(await account_for(lease_of(pool, exclusions, model="n")))
+    assert found == [same_job, same_model, other_model]
+    assert later.after_refusal(refusal(code)) == "", "it is said once"
 
 
 def refusal_advice(code: str) -> str:
@@ -159,6 +168,33 @@ async def test_a_job_is_announced_once_until_it_has_a_slot_or_leaves() -> None:
 
 
 @in_virtual_time
+async def test_a_submission_counts_until_it_is_finished_or_its_slot_is_released() -> None:
+    pool = pool_of(Account("a", 80))
+    leases = [lease_of(pool, {}) for _ in range(61)]
+    acquiring = [asyncio.create_task(lease.acquire()) for lease in leases]
+
+    async def submitting() -> list[Lease]:
+        await asyncio.sleep(0.1)
+        return [lease for lease in leases if lease.has_slot]
+
+    assert len(await submitting()) == 50
+    for lease in leases[:4]:
+        for _ in range(2):
+            lease.submit_finished()
+    assert len(await submitting()) == 54
+    for lease in leases[:5]:  # the first four are not submitting any more
+        lease.release()
+    assert len(await submitting()) == 54 - 5 + 1
+    adopted = lease_of(pool, {})
+    adopted.occupy()
+    adopted.release()
+    leases[10].release(full=True)
+    assert len(await submitting()) == 50 - 1, "no slot is assigned directly after a refusal"
+    for task in acquiring:
+        task.cancel()
+
+
+@in_virtual_time
 async def test_a_job_moves_to_the_account_that_has_its_task() -> None:
     a, b = Account("a", block="x"), Account("b", block="y")
     lease = lease_of(pool_of(a, b), {})
@@ -179,32 +215,57 @@ async def test_a_job_moves_to_the_account_that_has_its_task() -> None:
         ("studio", "z", None, "first"),
         ("studio", "z", "studio", "found"),
         ("studio", "z", "another", "first"),
-        ("renamed", "y", None, "second"),
+        ("renamed", "y", "renamed", "second"),
         ("renamed", "z", "renamed", "found"),
         ("renamed", "z", None, None),
     ],
 )
-def test_a_record_names_its_account_by_name_and_block(
+@in_virtual_time
+async def test_a_record_names_its_account_by_name_and_block(
     account: str, block: str, found: str | None, paid: str | None
 ) -> None:
-    @in_virtual_time
-    async def check() -> None:
-        accounts = {"first": Account("studio", block="x"), "second": Account("studio", block="y")}
+    accounts = {"first": Account("studio", block="x"), "second": Account("studio", block="y")}
 
-        async def find(_: Intent) -> Any:
-            if found is None:
-                raise ConfigError("there is no such block")
-            return accounts.setdefault("found", Account(found, block=block))
+    async def find(_: Intent) -> Any:
+        if found is None:
+            raise ConfigError("there is no such block")
+        return accounts.setdefault("found", Account(found, block=block))
 
-        pool = pool_of(*accounts.values(), find=find)
-        if paid is None:
-            with pytest.raises(ConfigError, match="no such block"):
-                await pool.account_of(intent(account=account, credentials=block))
-        else:
-            payer: Any = await pool.account_of(intent(account=account, credentials=block))
-            assert payer is accounts[paid]
+    pool = pool_of(*accounts.values(), find=find)
+    if paid is None:
+        with pytest.raises(ConfigError, match="no such block"):
+            await pool.account_of(intent(account=account, credentials=block))
+    else:
+        payer: Any = await pool.account_of(intent(account=account, credentials=block))
+        assert payer is accounts[paid]
 
-    check()
+
+@pytest.mark.parametrize(
+    ("account", "error", "said"),
+    [
+        ("a", KeyRejected("disabled.", code="802"), r"paid for on account a, .* Then run again: .* for it again\.$"),
+        ("a", TaskNotFound("unknown."), "Then run again: .* find the task again: .* mark-lost run/job; the next"),
+        (
+            "c",
+            KeyRejected("disabled."),
+            r"on account c \(block 'x'\), and the key that is set now belongs to account a, .* again with the .*\.$",
+        ),
+        (
+            "c",
+            TaskNotFound("unknown."),
+            "again and it is the same account .* mark-lost run/job --same-account; the next",
+        ),
+    ],
+    ids=str,
+)
+@in_virtual_time
+async def test_the_error_of_a_task_that_cannot_be_queried_says_whose_task_it_is(
+    account: str, error: ApiError, said: str
+) -> None:
+    lease = lease_of(pool_of(Account("a", block="x")), {})
+    found = lease.query_error(intent(account=account, credentials="x"), "1", error)
+    assert (type(found), found.code, found.advice) == (type(error), error.code, error.advice)
+    assert re.search(said, found.message), found.message
 
 
 @in_virtual_time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -73,6 +74,11 @@ def errors(done: list[Result | RunningHubError]) -> list[RunningHubError]:
     return [one for one in done if isinstance(one, RunningHubError)]
 
 
+def with_a_photo(folder: Path, number: int, *, prompt: str = "x") -> models.ZImageTurboImageToImage:
+    photo = str(samples.png(folder / f"{number}.png", text=str(number)))
+    return models.ZImageTurboImageToImage(image_url=photo, prompt=prompt, aspect_ratio="1:1", output_format="png")
+
+
 async def test_the_limits_of_both_accounts_are_used_and_kept(run: PooledRun) -> None:
     done = results(await run.all(pictures(24)))
     assert len({one.task_id for one in done}) == 24
@@ -93,66 +99,47 @@ async def test_each_job_records_its_account_and_never_the_key(run: PooledRun, rh
 
 
 async def test_inputs_are_uploaded_once_to_each_account_that_uses_them(run: PooledRun, rh: Emulator) -> None:
-    photo = str(samples.png(run.folder / "photo.png"))
-    requests = [
-        models.ZImageTurboImageToImage(image_url=photo, prompt=f"{n}", aspect_ratio="1:1", output_format="png")
-        for n in range(12)
-    ]
-    results(await run.all(requests))
+    results(await run.all([with_a_photo(run.folder, 0, prompt=f"{n}") for n in range(12)]))
     assert run.paid["main"] and run.paid["two"]
     assert Counter(one.key_name for one in rh.recorder.uploads) == {"main": 1, "two": 1}
 
 
 async def test_an_input_of_one_job_is_sent_to_the_account_that_pays_for_it(run: PooledRun, rh: Emulator) -> None:
-    requests = [
-        models.ZImageTurboImageToImage(
-            image_url=str(samples.png(run.folder / f"{n}.png", text=str(n))),
-            prompt="x",
-            aspect_ratio="1:1",
-            output_format="png",
-        )
-        for n in range(12)
-    ]
-    results(await run.all(requests))
+    results(await run.all([with_a_photo(run.folder, n) for n in range(12)]))
     sent = Counter(one.sha256 for one in rh.recorder.uploads)
     assert len(sent) == 12
     # Some may have moved to a slot that was free elsewhere; most went where they were expected.
     assert sum(sent.values()) <= 14
 
 
-async def test_an_account_with_a_rejected_key_is_excluded_with_one_warning(run: PooledRun, rh: Emulator) -> None:
-    wrong = "f" * 32
-    run.secrets = {"two": wrong}
-    results(await run.all(pictures(9)))
-    assert run.paid == {"main": 9}
-    (said,) = run.said("moved")
-    for word in ("account of two", "block 'two'", "key is missing or unknown", KEY_IS_WRONG, "account of main"):
-        assert word in said
-    assert wrong not in said
-
-
-@pytest.mark.parametrize("wrong", ["main", "two"])
-async def test_an_account_that_refuses_an_upload_is_excluded(run: PooledRun, rh: Emulator, wrong: str) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "kind", "said"),
+    [
+        (
+            "two",
+            "submission",
+            rf"account of two.*block 'two'.*key is missing or unknown.*{KEY_IS_WRONG}.*account of main",
+        ),
+        ("main", "upload", r"account of main.*the key is unknown \(code 401"),
+        ("two", "upload", r"account of two.*the key is unknown \(code 401"),
+        ("main", "price", "account of main"),
+    ],
+)
+async def test_an_account_with_a_rejected_key_is_excluded_with_one_warning(
+    run: PooledRun, wrong: str, kind: str, said: str
+) -> None:
     run.secrets = {wrong: "f" * 32}
-    photos = [str(samples.png(run.folder / f"{n}.png", text=str(n))) for n in range(8)]
-    requests = [
-        models.ZImageTurboImageToImage(image_url=photo, prompt="x", aspect_ratio="1:1", output_format="png")
-        for photo in photos
-    ]
-    results(await run.all(requests))
+    requests: Any = {
+        "submission": pictures(8),
+        "upload": [with_a_photo(run.folder, n) for n in range(8)],
+        "price": [models.SkyreelsV4TextToVideoFast(prompt=f"{n}") for n in range(8)],
+    }
+    results(await run.all(requests[kind], budget=Decimal(100) if kind == "price" else None))
     (right,) = {"main", "two"} - {wrong}
     assert run.paid == {right: 8}
-    (said,) = run.said("moved")
-    assert f"account of {wrong}" in said and "the key is unknown (code 401" in said
-
-
-async def test_an_account_that_refuses_to_state_a_price_is_excluded(run: PooledRun, rh: Emulator) -> None:
-    run.secrets = {"main": "f" * 32}
-    requests = [models.SkyreelsV4TextToVideoFast(prompt=f"{n}") for n in range(4)]
-    results(await run.all(requests, budget=Decimal(100)))
-    assert run.paid == {"two": 4}
-    (said,) = run.said("moved")
-    assert "account of main" in said
+    (warning,) = run.said("moved")
+    assert re.search(said, warning)
+    assert "f" * 32 not in warning
 
 
 async def test_a_refused_price_of_the_only_account_is_not_a_missing_price(again: Again) -> None:
@@ -226,13 +213,6 @@ async def test_a_job_that_no_account_accepts_does_not_affect_the_others(run: Poo
     assert "433" in wrong.message
     assert sum(run.paid.values()) == 5
     assert not run.said("moved")
-
-
-async def test_an_invalid_request_is_tried_on_one_account_only(run: PooledRun, rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", kind="code", code="1501"))
-    (wrong,) = errors(await run.all(pictures(1)))
-    assert type(wrong).__name__ == "ModerationError"
-    assert len(rh.recorder.submissions) == 1
 
 
 async def test_a_budget_is_one_for_all_accounts(run: PooledRun, rh: Emulator) -> None:
@@ -337,17 +317,6 @@ class TestPaidOn:
         assert {one.task_id for one in done} == {one.task_id for one in rh.recorder.paid}
         assert len(later.said("adopted")) == 4
 
-    async def test_a_job_keeps_its_account_beside_another_of_that_name(
-        self, run: PooledRun, again: Again, rh: Emulator
-    ) -> None:
-        run.names = dict.fromkeys(("main", "two"), "studio")
-        await self.begin(run)
-        before = run.paid
-        assert before["main"] and before["two"]
-        later = again(members=("main",), names=run.names)
-        results(await later.all(pictures(4)))
-        assert later.paid == before
-
     async def test_a_new_task_after_a_failure_may_use_any_account(
         self, run: PooledRun, again: Again, rh: Emulator
     ) -> None:
@@ -380,13 +349,6 @@ class TestPaidOn:
         assert later.paid == run.paid
         done = results(await again(members=("main", "two")).all(pictures(2)))
         assert len(done) == 2
-
-    async def test_a_renewed_key_is_the_same_account(self, run: PooledRun, again: Again, rh: Emulator) -> None:
-        await self.begin(run, 2)
-        for name in ("main", "two"):
-            rh.keys.add(name, limit=3, account=name, secret=name.ljust(32, "0"))
-        results(await again().all(pictures(2)))
-        assert sum(run.paid.values()) == 2
 
     async def test_a_key_that_is_rejected_while_its_tasks_run(self, run: PooledRun, again: Again, rh: Emulator) -> None:
         rh.clock.factor = 0

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from rh_prefect.client import Client, Upload
 from rh_prefect.emulator import Emulator
@@ -15,6 +18,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import UPLOADS_AT_ONCE, Account, Uploads
 from rh_prefect.works.input_identification import Input, Inputs
+from rh_prefect.works.journal.identity import file_mark
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.runninghub.provider import LINK_SECONDS
 from rh_prefect.works.runninghub.provider import RunningHub as Provider
@@ -153,7 +157,7 @@ async def test_a_link_that_expired_while_the_machine_slept_is_replaced(
     client = Client(rh_site.key, base_url=rh_site.url)
     account = Account.open(Provider(client), settings=Settings(state_dir=tmp_path / "state"), clock=clock)
     uploads = []
-    for slept in (0, 60, 21 * 3600, -60):
+    for slept in (0, 60, 21 * 3600, -0.5):
         clock.now += slept
         await link(account.uploads, photo)
         uploads.append(len(rh_site.recorder.uploads))
@@ -173,11 +177,65 @@ async def test_a_failed_upload_is_repeated_by_the_next_call(uploads: Uploads, rh
     assert await link(uploads, photo)
 
 
-async def test_a_changed_file_is_not_uploaded(uploads: Uploads, rh: RunningHub, photo: Input) -> None:
+@pytest.mark.parametrize("begun", [0, 1])
+async def test_a_file_that_changes_before_or_during_its_upload_is_refused(
+    uploads: Uploads, rh: RunningHub, photo: Input, begun: int
+) -> None:
+    rh.may_go_on.clear()
+    sending = asyncio.create_task(link(uploads, photo)) if begun else None
+    await rh.sends(begun)
+    samples.png(Path(photo.source), text="another")
+    rh.may_go_on.set()
+    with pytest.raises(InputError, match="was changed after this job had read it"):
+        await (sending or link(uploads, photo))
+    assert len(rh.uploads) == begun
+
+
+class SigningFiles(MemoryFileSystem):
+    """A storage that signs links, except to the bucket `private`; calls a function before each write."""
+
+    protocol = "signing"
+    cachable = False
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    before_write: ClassVar[Callable[[], object]] = bool
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(MemoryFileSystem._strip_protocol(path.removeprefix("signing://")))
+
+    def open(self, path: str, mode: str = "rb", **options: object) -> Any:
+        if "w" in mode:
+            SigningFiles.before_write()
+        return super().open(path, mode, **options)
+
+    def sign(self, path: str, expiration: int = 100, **options: object) -> str:
+        if "private" in path:
+            raise NotImplementedError
+        return f"https:/{path}"
+
+
+async def test_with_signed_inputs_a_link_leads_to_a_copy_that_does_not_change(
+    uploads: Uploads, rh: RunningHub, photo: Input
+) -> None:
+    fsspec.register_implementation("signing", SigningFiles, clobber=True)
+    public, private = (MediaStore(f"signing://{name}", signed_inputs=True) for name in ("public", "private"))
+    original, copy = Path(photo.source).read_bytes(), f"inputs/{photo.record.sha256}.png"
     samples.png(Path(photo.source), text="another")
     with pytest.raises(InputError, match="was changed after this job had read it"):
-        await link(uploads, photo)
-    assert rh.uploads == []
+        await uploads.address(photo, photo.mark, store=public)
+    assert not public.exists(copy)
+    Path(photo.source).write_bytes(original)
+    SigningFiles.before_write = partial(Path(photo.source).unlink, missing_ok=True)
+    for _ in range(2):
+        assert await uploads.address(photo, photo.mark, store=public) == f"https://public/{copy}"
+    assert (public.read_bytes(copy), rh.uploads) == (original, [])
+    SigningFiles.before_write = bool
+    Path(photo.source).write_bytes(original)
+    name = await uploads.address(photo, file_mark(photo.record.sha256), store=public)
+    assert [name] == [sent for _, sent, _, _ in rh.uploads], "a loader takes a name, not a link"
+    assert (await uploads.address(photo, photo.mark, store=private)).startswith("https://rh/1/")
+    assert not private.exists(copy)
 
 
 async def test_a_missing_file_is_an_error(uploads: Uploads, rh: RunningHub, photo: Input) -> None:

@@ -323,7 +323,8 @@ async def test_a_price_in_another_currency_than_the_account_s_is_none(
 ) -> None:
     account = Account(reported)
     prices = prices_of(account)
-    assert await prices.certain_currency() == reported
+    for currency in (prices.certain_currency, prices.certain_currency, prices.currency):
+        assert await currency() == reported
     assert prices.guess(Money(Decimal(1), priced_in)) == (None if found == "none" else Money(Decimal(1), found))
     assert account.paces == [None], "what decides about a budget is waited for"
 
@@ -337,6 +338,7 @@ async def test_a_price_that_names_its_currency_needs_no_other_answer_of_the_acco
         await unnamed.of("some/model", {}, PRICE)
     hidden = prices_of(Account(api_error("412", doing="account")))
     assert await hidden.certain_currency() is None, "the key may not read its account"
+    assert await prices_of(Account("CNY")).of("some/model", {}, PRICE) == PRICE
 
 
 async def test_a_currency_is_requested_again_after_a_cancelled_request() -> None:
@@ -351,7 +353,8 @@ async def test_a_currency_is_requested_again_after_a_cancelled_request() -> None
     with pytest.raises(asyncio.CancelledError):
         await waiting
     account.is_silent = False
-    assert await prices.currency() == "USD"
+    assert set(await asyncio.gather(prices.currency(), prices.certain_currency())) == {"USD"}
+    assert account.paces == [2.0, None], "what must be known does not depend on a request for a label"
 
 
 async def test_an_account_without_a_response_is_queried_again_later() -> None:
