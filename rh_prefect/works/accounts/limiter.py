@@ -136,15 +136,10 @@ class Limiter:
         self._clock = clock
         self._jitter = jitter
         self._waiters: list[Waiter] = []
-        self._announced = 0
-        self._held = 0
         self._limit: int | None = None
-        self._others = 0
-        self._submitting = 0
+        self._held = self._others = self._announced = self._submitting = self._surplus = self._released = 0
         self._missing = 0
         self._missing_since = -math.inf
-        self._surplus = 0
-        self._released = 0
         self._counted_at: float | None = None
         self._paused_until = -math.inf
         self._was_full = False
@@ -238,7 +233,8 @@ class Limiter:
             ended = self._ended_of_others(missing)
             self._others = max(self._others - ended, running - self._held - (self._released - released))
             # Without tasks of other programs the count is exact: it shows free slots before polls find the ended tasks.
-            self._surplus += (self._limit or 0) - running
+            if self._limit is not None:
+                self._surplus += self._limit - running
         self._admit()
         return Count(missing - ended, self._others)
 
@@ -262,8 +258,7 @@ class Limiter:
     async def refresh(self) -> None:
         """Requests the account's task count, if the last count is old."""
         async with self._count_lock:
-            max_age = MAX_COUNT_AGE_IF_FULL if self._is_full_of_others() else MAX_COUNT_AGE
-            if self._counted_at is None or self._clock() - self._counted_at >= max_age:
+            if self._counted_at is None or self._clock() - self._counted_at >= self._max_count_age():
                 released = self._released
                 running = await self._request_count()
                 if running is not None:
@@ -289,8 +284,9 @@ class Limiter:
             self._paused_until = min(self._paused_until, until)
         self._was_full = is_full
 
-    def _is_full_of_others(self) -> bool:
-        return bool(self._waiters) and (self._others > 0 or self._clock() < self._paused_until)
+    def _max_count_age(self) -> float:
+        is_full_of_others = self._waiters and (self._others > 0 or self._clock() < self._paused_until)
+        return MAX_COUNT_AGE_IF_FULL if is_full_of_others else MAX_COUNT_AGE
 
     def _admit(self) -> None:
         while self._has_free_slot() and (waiter := self._next_waiter()) is not None:
@@ -329,8 +325,8 @@ class Limiter:
     def _refresh_later(self) -> None:
         if self._timer is not None:
             return
-        delay = max(self._paused_until - self._clock(), 0.0) or MAX_COUNT_AGE
-        delay = min(delay, MAX_COUNT_AGE_IF_FULL) if self._is_full_of_others() else delay
+        longest = self._max_count_age()
+        delay = min(longest, max(self._paused_until - self._clock(), 0.0) or longest)
         self._timer = asyncio.get_running_loop().call_later(delay, self._refresh_now)
 
     def _refresh_now(self) -> None:

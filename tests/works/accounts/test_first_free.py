@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import pytest
 
-from rh_prefect.errors import ResponseLost
 from rh_prefect.works.accounts.limiter import MAX_COUNT_AGE, Limiter, Turn, first_free
 from rh_prefect.works.accounts.pool import Lease, Pool
 from tests.support.world.virtual_time import clock, in_virtual_time, now, settle
@@ -25,14 +24,11 @@ class Account:
         self.limit = limit
         self.others = others
         self.most = 0
-        self.is_silent = False
         self.answers_in = 0.001
         self.slots = Limiter(self.ask, clock=clock, jitter=lambda: 1.0)
 
     async def ask(self) -> tuple[int | None, int]:
         await asyncio.sleep(self.answers_in)
-        if self.is_silent:
-            raise ResponseLost("no answer")
         return self.limit, self.others + self.slots.held
 
     @property
@@ -125,23 +121,6 @@ async def test_a_cancelled_waiter_leaves_all_queues() -> None:
 
 
 @in_virtual_time
-async def test_a_slot_that_is_assigned_at_the_cancellation_is_not_lost() -> None:
-    accounts = [Account("a", 1), Account("b", 1)]
-    running = [asyncio.create_task(job(accounts, 5)) for _ in range(2)]
-    await asyncio.sleep(1)
-    waits = asyncio.create_task(job(accounts, 1))
-    await asyncio.sleep(1)
-    accounts[0].slots.release()  # its slot is given to the one that waits, which is cancelled before it knows
-    waits.cancel()
-    await settle()
-    assert accounts[0].slots.held == 0
-    accounts[0].slots.occupy()
-    await asyncio.gather(*running)
-    await asyncio.gather(*(job(accounts, 1) for _ in range(6)))
-    assert [one.slots.held for one in accounts] == [0, 0]
-
-
-@in_virtual_time
 async def test_a_job_precedes_others_on_the_account_with_its_inputs() -> None:
     accounts = a, b = [Account("a", 1), Account("b", 1)]
     order: list[str] = []
@@ -175,7 +154,7 @@ async def test_a_job_uploads_its_inputs_to_the_account_with_the_lowest_load() ->
 
 @in_virtual_time
 async def test_a_slot_is_kept_for_a_job_that_uploads_its_inputs() -> None:
-    a, b = Account("a", 1), Account("b", 1)
+    a, b = Account("a", 1), Account("b", 2, others=1)
     busy = asyncio.create_task(job([a], 100))
     await b.slots.refresh()
     b.slots.announce()
@@ -184,7 +163,7 @@ async def test_a_slot_is_kept_for_a_job_that_uploads_its_inputs() -> None:
     assert not other_job.done() and b.slots.held == 0
     # It has brought them, and comes; it is no longer expected once it has its slot.
     comes = asyncio.create_task(job([a, b], preferred=b))
-    await settle()
+    await asyncio.sleep(0.1)
     assert b.slots.held == 1
     b.slots.withdraw()
     assert (await comes) is b
@@ -202,7 +181,7 @@ async def test_the_slot_of_a_withdrawn_job_is_assigned_to_the_next() -> None:
     await asyncio.sleep(1)
     b.slots.withdraw()
     assert (await other_job) is b
-    assert now() < 2 * SECONDS
+    assert now() == pytest.approx(1 + SECONDS, abs=0.1)
     busy.cancel()
 
 
@@ -232,18 +211,12 @@ async def test_an_account_without_a_response_does_not_block_the_other() -> None:
     assert silent.slots.held == 0
 
 
+@pytest.mark.parametrize(("answers_in", "is_used"), [(1.9, True), (2.5, False)])
 @in_virtual_time
-async def test_a_preferred_account_that_responds_later_is_preferred() -> None:
-    accounts = _, preferred = [Account("at once", 2), Account("preferred", 2)]
-    preferred.answers_in = 1.0
-    assert (await job(accounts, preferred=preferred)) is preferred
-
-
-@in_virtual_time
-async def test_a_preferred_account_without_a_response_is_not_waited_for() -> None:
+async def test_a_preferred_account_is_waited_for_for_two_seconds(answers_in: float, is_used: bool) -> None:
     accounts = other, preferred = [Account("at once", 2), Account("preferred", 2)]
-    preferred.answers_in = 2.5
-    assert (await job(accounts, preferred=preferred)) is other
+    preferred.answers_in = answers_in
+    assert (await job(accounts, preferred=preferred)) is (preferred if is_used else other)
 
 
 @in_virtual_time
@@ -254,14 +227,6 @@ async def test_an_account_that_responds_late_is_used_afterwards() -> None:
     assert Counter(one.name for one in ran) == {"late": 2, "busy": 1}
     assert (late.most, busy.most) == (2, 1)
     assert now() == pytest.approx(120, abs=1)
-
-
-@in_virtual_time
-async def test_an_account_with_a_failed_count_is_used() -> None:
-    only = Account("fails", 2)
-    only.is_silent = True
-    assert [one.name for one in await asyncio.gather(job([only]), job([only]))] == ["fails"] * 2
-    assert now() < 2 * SECONDS
 
 
 @in_virtual_time
