@@ -101,7 +101,7 @@ class _Process:
     def __init__(self, account: _Account, randomness: random.Random) -> None:
         self._account, self._random = account, randomness
         self._limiter = Limiter(account.count, clock=now, jitter=randomness.random)
-        self._poller = Poller(account.query, clock=now, count=self._limiter.count)
+        self._poller = Poller(account.query, clock=now, shortest=2.0, grace=300.0, count=self._limiter.count)
 
     async def run(self, seconds: Sequence[float]) -> None:
         await asyncio.sleep(START * self._random.random())

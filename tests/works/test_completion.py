@@ -80,7 +80,7 @@ class WaitingJob:
         self.journal = NotifyingMemoryJournal(MemoryPlace(), "run")
         self.scope = FolderScope(self.journal)
         self.submit = Submit(1, intent(base=KEY, webhook=webhook), answer=ticket())
-        self.poller = Poller(rh.query, clock=clock)
+        self.poller = Poller(rh.query, clock=clock, shortest=2.0, grace=300.0)
         lease = SimpleNamespace(
             account=SimpleNamespace(provider=rh, poller=self.poller),
             release=lambda: None,
@@ -144,19 +144,15 @@ async def test_an_invalid_link_is_named() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "/files/b.png", "http://[::1"])
-def test_a_success_with_one_usable_output_is_an_end(url: str) -> None:
+@in_virtual_time
+async def test_a_success_with_one_usable_output_is_an_end(url: str) -> None:
     """One invalid link beside it does not keep an output that can be fetched until its own link has expired."""
-
-    @in_virtual_time
-    async def check() -> None:
-        outputs = (RemoteOutput(url="https://files/a.png"), RemoteOutput(url=url))
-        job = WaitingJob(RunningHub(TaskView(task_id=TASK, status="SUCCESS", outputs=outputs)))
-        end = await (await job.begin())
-        assert 300 <= now() <= 330
-        assert [link.url for link in end.links] == ["https://files/a.png", url]
-        assert await job.ends() == [end]
-
-    check()
+    outputs = (RemoteOutput(url="https://files/a.png"), RemoteOutput(url=url))
+    job = WaitingJob(RunningHub(TaskView(task_id=TASK, status="SUCCESS", outputs=outputs)))
+    end = await (await job.begin())
+    assert 300 <= now() <= 330
+    assert [link.url for link in end.links] == ["https://files/a.png", url]
+    assert await job.ends() == [end]
 
 
 @in_virtual_time
@@ -171,21 +167,17 @@ async def test_a_graph_that_is_unknown_after_its_cancellation_is_cancelled() -> 
 
 
 @pytest.mark.parametrize("deletes", [False, True])
-def test_a_cancellation_is_noticed_within_seconds_with_webhooks(deletes: bool) -> None:
+@in_virtual_time
+async def test_a_cancellation_is_noticed_within_seconds_with_webhooks(deletes: bool) -> None:
     """RunningHub sends no webhook for a cancelled task, so the cancel record of the run is read."""
-
-    @in_virtual_time
-    async def check() -> None:
-        job = WaitingJob(RunningHub(deletes=deletes), webhook=True)
-        waiting = await job.begin()
-        await asyncio.sleep(100)
-        began = now()
-        await job.cancel_elsewhere()
-        assert (await waiting).status == "CANCELLED"
-        assert now() - began <= 3
-        assert job.journal.reads <= 43
-
-    check()
+    job = WaitingJob(RunningHub(deletes=deletes), webhook=True)
+    waiting = await job.begin()
+    await asyncio.sleep(100)
+    began = now()
+    await job.cancel_elsewhere()
+    assert (await waiting).status == "CANCELLED"
+    assert now() - began <= 3
+    assert job.journal.reads <= 43
 
 
 @in_virtual_time

@@ -16,7 +16,7 @@ import heapq
 import itertools
 import logging
 import math
-from bisect import bisect_right, insort
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -31,8 +31,8 @@ from rh_prefect.works.accounts.limiter import Count
 AGE_FRACTION = 0.05
 LONGEST_GAP = 30.0
 LONGEST_GAP_IF_COUNTED = 120.0
-GOLDEN_RATIO = 0.618
-"""Multiples of this number modulo 1 are evenly spread, for any count of them."""
+GOLDEN_ANGLE = 137.5
+"""Multiples of this angle modulo 360 degrees are evenly spread, for any count of them."""
 
 OVERDUE_POLLS_PER_GAP = 4
 """Maximum number of polls per shortest gap for a task that runs longer than recent tasks: it can end any moment."""
@@ -67,13 +67,8 @@ COUNTS_IN_SEARCH = 4
 MAX_POLLS = 16
 """Maximum number of concurrent polls of one account."""
 
-GRACE = 300.0
-"""Seconds for which RunningHub must repeat an answer that would end a job: the task is unknown, the key is rejected, or
-the task has succeeded without a file. A new task may be unknown at first, and a file can come later.
-"""
-
 MIN_REPEATS = 3
-"""Minimum number of consecutive answers that are needed to end a job after `GRACE`."""
+"""Minimum number of consecutive answers that are needed to end a job after the grace time."""
 
 FIRST_WITH_WEBHOOK = 30
 """Time until the first poll of a task with a webhook, in shortest gaps; at most `LONGEST_FIRST`."""
@@ -156,15 +151,13 @@ class DurationHistory:
     """The durations of an account's recent tasks."""
 
     def __init__(self) -> None:
-        self._latest: deque[float] = deque()
+        self._latest: deque[float] = deque(maxlen=DURATIONS)
         self._sorted: list[float] = []
 
     def note(self, seconds: float) -> None:
         """Records one duration."""
         self._latest.append(seconds)
-        insort(self._sorted, seconds)
-        if len(self._latest) > DURATIONS:
-            self._sorted.remove(self._latest.popleft())
+        self._sorted = sorted(self._latest)
 
     @property
     def is_known(self) -> bool:
@@ -196,8 +189,8 @@ class Poller:
         query: Callable[[str], Awaitable[TaskView]],
         *,
         clock: Callable[[], float],
-        shortest: float = 2.0,
-        grace: float = GRACE,
+        shortest: float,
+        grace: float,
         count: Callable[[int], Awaitable[Count | None]] | None = None,
     ) -> None:
         self._query = query
@@ -209,9 +202,8 @@ class Poller:
         self._is_counted = False
         self._durations = DurationHistory()
         self._all_ran_at = -math.inf
-        self._missing = 0
+        self._missing = self._missed_notifications = 0
         self._searched_since = -math.inf
-        self._is_searching = False
         self._tasks: dict[str, _Task] = {}
         self._due: list[tuple[float, int, _Task]] = []
         self._order = itertools.count()
@@ -220,7 +212,6 @@ class Poller:
         self._loop_task: asyncio.Task[None] | None = None
         self._requests: set[asyncio.Task[None]] = set()
         self._is_receiving = False
-        self._missed_notifications = 0
         self._early_notifications: LruSet[str] = LruSet(REMEMBERED)
 
     async def wait(
@@ -297,7 +288,7 @@ class Poller:
         if task is None:
             done: asyncio.Future[TaskView | None] = asyncio.get_running_loop().create_future()
             # If all waiters were cancelled, no caller retrieves the error.
-            done.add_done_callback(lambda future: future.cancelled() or future.exception())
+            done.add_done_callback(asyncio.Future.exception)
             task = self._tasks[task_id] = _Task(task_id, self._clock() - age, done, is_recorded, has_webhook)
             task.polled_at = task.ran_at = task.since
             if task_id in self._early_notifications:
@@ -314,22 +305,22 @@ class Poller:
         if self._is_counted or self._durations.is_known:
             return self._gap(task)
         # Equal tasks are polled at different ages, so that one of them soon shows that tasks of its age have ended.
-        return min(self._shortest, 1.0) + self._shortest * (GOLDEN_RATIO * (len(self._tasks) - 1) % 1)
+        return min(self._shortest, 1.0) + self._shortest * (GOLDEN_ANGLE * (len(self._tasks) - 1) % 360) / 360
 
     def _schedule(self, task: _Task, due: float) -> None:
         task.due = due
         heapq.heappush(self._due, (due, next(self._order), task))
-        self._wake.set()
         if self._loop_task is None or self._loop_task.done():
             self._loop_task = asyncio.ensure_future(self._run())
+        self._wake.set()
 
     async def _run(self) -> None:
         while self._tasks:
-            self._wake.clear()
             self._start_due_polls()
             if self._count_due <= self._clock():
                 self._count_due = math.inf
                 self._begin(self._take_count())
+            self._wake.clear()
             next_due = min(self._count_due, self._due[0][0] if self._due else math.inf)
             try:
                 await asyncio.wait_for(self._wake.wait(), None if next_due == math.inf else next_due - self._clock())
@@ -346,8 +337,7 @@ class Poller:
 
     def _begin(self, request: Coroutine[None, None, None]) -> None:
         """Starts a request, which is referred to until it ends: an ended one would keep the context of its run."""
-        task = asyncio.ensure_future(request)
-        self._requests.add(task)
+        self._requests.add(task := asyncio.ensure_future(request))
         task.add_done_callback(self._requests.discard)
 
     def _count_soon(self) -> None:
@@ -359,13 +349,13 @@ class Poller:
         # For a single task, a poll gives more information than a count.
         is_worth_it = len(tasks) > 1
         count = await self._request_count() if is_worth_it else None
-        if count is not None:
-            if not (count.missing or count.others):
-                self._all_ran_at = requested_at
-            self._search(count.missing)
+        if count is not None and not (count.missing or count.others):
+            self._all_ran_at = requested_at
+        is_searching = count is not None and self._search(count.missing)
         if is_worth_it:
             now = self._clock()
-            self._count_due = now + self._counting_gap([now - task.since for task in tasks])
+            gap = self._counting_gap([now - task.since for task in tasks])
+            self._count_due = now + (gap / COUNTS_IN_SEARCH if is_searching else gap)
             self._wake.set()
         was_counted = self._is_counted
         # With tasks of others the count is unreliable: it stays equal if a task ends and another starts.
@@ -382,8 +372,11 @@ class Poller:
             _log.info("the account's tasks could not be counted, which only causes a delay: %s", error)
             return None
 
-    def _search(self, missing: int) -> None:
-        """Polls the tasks that were seen running longest ago; each only once, since a count may be wrong."""
+    def _search(self, missing: int) -> bool:
+        """Polls the tasks that were seen running longest ago; each only once, since a count may be wrong.
+
+        Returns whether the search continues.
+        """
         now = self._clock()
         if missing > self._missing:
             self._searched_since = now
@@ -391,10 +384,10 @@ class Poller:
         tasks = self._without_webhook()
         idle = [task for task in tasks if not task.is_polling and task.polled_at < self._searched_since]
         is_polling = any(task.is_polling for task in tasks)  # one may find an ended task
-        self._is_searching = bool(missing and (idle or is_polling))
         idle.sort(key=self._ran_at)
         for task in idle[: POLLS_PER_END * missing]:
             self._schedule(task, now)
+        return bool(missing and (idle or is_polling))
 
     def _counting_gap(self, ages: list[float]) -> float:
         """Returns the time until the next count.
@@ -405,8 +398,7 @@ class Poller:
         # The mean age of n running tasks is half of their duration, so a task ends every 2 * age / n seconds.
         between_ends = 2 * sum(ages) / len(ages) ** 2
         longest = max(self._shortest, MAX_COUNT_GAP_PER_AGE * min(ages))
-        gap = min(longest, max(self._shortest / COUNTS_PER_GAP, between_ends / COUNTS_PER_JOB))
-        return gap / COUNTS_IN_SEARCH if self._is_searching else gap
+        return min(longest, max(self._shortest / COUNTS_PER_GAP, between_ends / COUNTS_PER_JOB))
 
     def _ran_at(self, task: _Task) -> float:
         """The time at which a poll or a count last showed that the task runs."""
@@ -420,10 +412,10 @@ class Poller:
             was_notified, task.is_notified = task.is_notified, False
             if not (was_notified and await self._ended_elsewhere(task)):
                 await self._query_task(task, was_notified=was_notified)
-        gap = 0.0 if task.poll_again else self._gap(task)
+        due = self._clock() if task.poll_again else self._clock() + self._gap(task)
         task.is_polling = task.poll_again = False
         if not task.done.done() and self._is_current(task):
-            self._schedule(task, self._clock() + gap)
+            self._schedule(task, due)
 
     async def _ended_elsewhere(self, task: _Task) -> bool:
         try:
@@ -447,6 +439,8 @@ class Poller:
             self._take_view(task, view)
             if is_settled(view) and not was_notified and self._expects_notification(task):
                 self._note_missed_notification()
+                if not self._expects_notification(task):
+                    self._poll_all_often()
 
     def _note_missed_notification(self) -> None:
         self._missed_notifications += 1
@@ -457,7 +451,6 @@ class Poller:
                 "RunningHub can reach it at RH_WEBHOOK_URL.",
                 self._missed_notifications,
             )
-            self._poll_all_often()
 
     def _take_view(self, task: _Task, view: TaskView) -> None:
         task.failures = 0
@@ -506,8 +499,8 @@ class Poller:
             _log.info("task %s could not be queried, which only causes a delay: %s", task.task_id, error)
 
     def _gap(self, task: _Task) -> float:
-        if repeats := task.empty.times or task.denials.times:
-            return min(LONGEST_GAP, self._shortest * repeats)
+        if task.empty.times:
+            return min(LONGEST_GAP, self._shortest * task.empty.times)
         if self._expects_notification(task) and not task.failures:
             return min(LONGEST_LATER, LATER_WITH_WEBHOOK * self._shortest)
         age = self._clock() - task.since

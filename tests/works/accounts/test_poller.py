@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
+from weakref import WeakSet, ref
 
 import pytest
 
@@ -72,13 +75,16 @@ class RunningHub:
             raise answer
         return answer.model_copy(update={"task_id": task_id})
 
+    def polls_of(self, task_id: str) -> list[float]:
+        return [poll for poll, polled in zip(self.polls, self.polled) if polled == task_id]
+
     @property
     def gaps(self) -> list[float]:
         return [round(later - earlier, 2) for earlier, later in pairwise(self.polls)]
 
 
 def poller_of(rh: RunningHub, **options: Any) -> Poller:
-    return Poller(rh.query, clock=clock, **options)
+    return Poller(rh.query, clock=clock, **({"shortest": 2.0, "grace": GRACE} | options))
 
 
 def not_found() -> TaskNotFound:
@@ -100,36 +106,33 @@ async def test_each_change_of_a_task_is_reported_once() -> None:
 
 
 @pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
-def test_failed_and_cancelled_tasks_end_the_wait(status: str) -> None:
-    @in_virtual_time
-    async def check() -> None:
-        ended = await poller_of(RunningHub(RUNNING, view(status))).wait("1")
-        assert ended is not None
-        assert ended.status == status
-
-    check()
+@in_virtual_time
+async def test_failed_and_cancelled_tasks_end_the_wait(status: str) -> None:
+    ended = await poller_of(RunningHub(RUNNING, view(status))).wait("1")
+    assert ended is not None
+    assert ended.status == status
+    assert now() == pytest.approx(3.0, abs=0.1)
 
 
 @in_virtual_time
-async def test_the_gap_grows_with_the_age_up_to_a_limit() -> None:
+async def test_a_task_is_polled_without_a_deadline_and_the_gap_grows_with_its_age_up_to_a_limit() -> None:
     rh = RunningHub(RUNNING)
-    end = asyncio.create_task(ends_after(rh, HOUR))
-    await poller_of(rh, shortest=2.0).wait("1")
+    end = asyncio.create_task(ends_after(rh, 24 * HOUR))
+    assert await poller_of(rh).wait("1") == SUCCESS
     await end
-    assert rh.gaps[0] == 2.0
+    assert rh.gaps[19:22] == [2.0, 2.05, 2.15], "it is 41 s old at the 21st poll"
     assert rh.gaps == sorted(rh.gaps)
     assert rh.gaps[-1] == LONGEST_GAP
-    assert len(rh.polls) < HOUR / LONGEST_GAP + 60
-    assert now() - HOUR <= LONGEST_GAP
+    assert now() - 24 * HOUR <= LONGEST_GAP
 
 
 @in_virtual_time
 async def test_the_first_polls_of_several_tasks_are_spread() -> None:
     rh = RunningHub(RUNNING)
-    poller = poller_of(rh, shortest=2.0)
-    waits = [asyncio.create_task(poller.wait(str(n))) for n in range(3)]
-    await asyncio.sleep(2.5)
-    assert [round(poll, 2) for poll in rh.polls] == [1.0, 1.47, 2.24]
+    poller = poller_of(rh)
+    waits = [asyncio.create_task(poller.wait(str(n))) for n in range(4)]
+    await asyncio.sleep(2.6)
+    assert [round(poll, 2) for poll in rh.polls] == [1.0, 1.29, 1.76, 2.53]
     for wait in waits:
         wait.cancel()
 
@@ -141,29 +144,29 @@ async def test_a_task_that_takes_longer_than_the_last_ones_is_polled_often_at_fi
     for n in range(5):  # each is found at 5.5 s and ran at 4 s, so that it counts as one of 4.75 s
         await poller.wait(str(n))
     rh.answer_with("longer", RUNNING)
-    rh.polls.clear()
+    rh.answer_with("other", RUNNING)
     began, wait = now(), asyncio.create_task(poller.wait("longer"))
-    await asyncio.sleep(8.0)
-    ages = [round(poll - began, 2) for poll in rh.polls]
-    assert ages == [1.5, 3.0, 4.5, 4.79, 5.16, 5.54, 5.91, 6.29, 6.67, 7.15, 7.75]
+    other = asyncio.create_task(ends_after(rh, 4.6, "other"))
+    asyncio.get_running_loop().call_later(4.7, poller.wake, "other")
+    await poller.wait("other")
+    await other
+    await asyncio.sleep(3.3)
+    ages = [round(poll - began, 2) for poll in rh.polls_of("longer")]
+    assert ages == [1.5, 3.0, 4.5, 4.79, 5.16, 5.54, 5.91, 6.29, 6.67, 7.15, 7.75], "the end of another changes nothing"
     wait.cancel()
 
 
 @in_virtual_time
-async def test_a_short_task_is_noticed_soon() -> None:
+async def test_once_five_durations_are_known_a_longer_task_is_polled_often() -> None:
     rh = RunningHub(RUNNING)
-    end = asyncio.create_task(ends_after(rh, 20.0))
-    await poller_of(rh, shortest=2.0).wait("1")
-    await end
-    assert now() <= 22.5
-
-
-@in_virtual_time
-async def test_a_paid_task_is_polled_without_a_deadline() -> None:
-    rh = RunningHub(RUNNING)
-    end = asyncio.create_task(ends_after(rh, 24 * HOUR))
-    assert await poller_of(rh).wait("1") == SUCCESS
-    await end
+    poller = poller_of(rh)
+    ends = [asyncio.create_task(ends_after(rh, 6.9, str(n))) for n in range(5)]
+    waits = [asyncio.create_task(poller.wait(str(n))) for n in range(6)]
+    await asyncio.gather(*ends, *waits[:5])
+    assert now() == pytest.approx(8.53, abs=0.01)
+    await asyncio.sleep(1.0)
+    assert [round(poll, 2) for poll in rh.polls_of("5")] == [2.82, 4.82, 6.82, 8.53, 9.16]
+    waits[5].cancel()
 
 
 @in_virtual_time
@@ -190,20 +193,17 @@ BLIPS: list[Callable[[], Exception]] = [
 
 
 @pytest.mark.parametrize("blip", BLIPS)
-def test_failed_polls_only_cause_a_delay(blip: Callable[[], Exception]) -> None:
-    @in_virtual_time
-    async def check() -> None:
-        rh = RunningHub(RUNNING, *(blip() for _ in range(200)), SUCCESS)
-        assert await poller_of(rh).wait("1") == SUCCESS
-        assert max(rh.gaps) == LONGEST_GAP
-
-    check()
+@in_virtual_time
+async def test_failed_polls_only_cause_a_delay(blip: Callable[[], Exception]) -> None:
+    rh = RunningHub(RUNNING, *(blip() for _ in range(200)), SUCCESS)
+    assert await poller_of(rh).wait("1") == SUCCESS
+    assert max(rh.gaps) == LONGEST_GAP
 
 
 @in_virtual_time
 async def test_failed_polls_are_followed_by_longer_gaps() -> None:
     rh = RunningHub(ResponseLost("cut"), ResponseLost("cut"), ResponseLost("cut"), SUCCESS)
-    await poller_of(rh, shortest=2.0).wait("1")
+    await poller_of(rh).wait("1")
     assert rh.gaps == [4.0, 6.0, 8.0]
 
 
@@ -217,33 +217,25 @@ DENIALS: list[Callable[[], Exception]] = [
 
 
 @pytest.mark.parametrize("denial", DENIALS)
-def test_a_repeated_denial_ends_the_wait_after_the_grace_time(denial: Callable[[], Exception]) -> None:
+@in_virtual_time
+async def test_a_repeated_denial_ends_the_wait_after_the_grace_time(denial: Callable[[], Exception]) -> None:
     """A task that is unknown, or a key that is rejected, ends the wait after minutes, not after two seconds."""
-
-    @in_virtual_time
-    async def check() -> None:
-        rh = RunningHub(denial(), SUCCESS)
-        rh.answer_with("1", denial())
-        with pytest.raises(type(denial())):
-            await poller_of(rh).wait("1")
-        assert GRACE <= now() <= GRACE + LONGEST_GAP
-        assert len(rh.polls) < 40
-        rh.answer_with("1", SUCCESS)
-        assert await poller_of(rh).wait("1") == SUCCESS
-
-    check()
+    rh = RunningHub(denial(), SUCCESS)
+    rh.answer_with("1", denial())
+    with pytest.raises(type(denial())):
+        await poller_of(rh).wait("1")
+    assert GRACE <= now() <= GRACE + LONGEST_GAP
+    assert len(rh.polls) < 40
+    rh.answer_with("1", SUCCESS)
+    assert await poller_of(rh).wait("1") == SUCCESS
 
 
 @pytest.mark.parametrize("denial", DENIALS)
-def test_a_denial_that_is_not_repeated_only_causes_a_delay(denial: Callable[[], Exception]) -> None:
+@in_virtual_time
+async def test_a_denial_that_is_not_repeated_only_causes_a_delay(denial: Callable[[], Exception]) -> None:
     """One 1004, 807, 412, 401 or 802 in a poll fails no job, even if there was another one an hour before."""
-
-    @in_virtual_time
-    async def check() -> None:
-        rh = RunningHub(denial(), *[RUNNING] * 200, denial(), denial(), denial(), RUNNING, SUCCESS)
-        assert await poller_of(rh).wait("1") == SUCCESS
-
-    check()
+    rh = RunningHub(denial(), *[RUNNING] * 200, denial(), denial(), denial(), RUNNING, SUCCESS)
+    assert await poller_of(rh).wait("1") == SUCCESS
 
 
 @in_virtual_time
@@ -307,7 +299,8 @@ async def test_a_notification_during_a_poll_causes_another_poll() -> None:
     poller.wake("1")
     rh.answer_with("1", RUNNING, SUCCESS)
     assert await wait == SUCCESS
-    assert now() - began < 2.0
+    assert now() - began < 1.5
+    assert rh.most_in_flight == 1
 
 
 @in_virtual_time
@@ -322,48 +315,61 @@ async def test_two_waiters_for_one_task_share_its_polls() -> None:
 
 @pytest.mark.parametrize("leaver_listens", [True, False])
 @pytest.mark.parametrize("stayer_listens", [True, False])
-def test_a_cancelled_waiter_does_not_affect_another(leaver_listens: bool, stayer_listens: bool) -> None:
-    @in_virtual_time
-    async def check() -> None:
-        seen: list[TaskView] = []
-        rh = RunningHub(RUNNING)
-        poller = poller_of(rh)
-        leaver = asyncio.create_task(poller.wait("1", on_change=(lambda _: None) if leaver_listens else None))
-        stayer = asyncio.create_task(poller.wait("1", on_change=seen.append if stayer_listens else None))
-        await asyncio.sleep(60)
-        leaver.cancel()
-        await asyncio.sleep(60)
-        rh.answer_with("1", SUCCESS)
-        assert await stayer == SUCCESS
-        assert bool(seen) == stayer_listens
-
-    check()
-
-
 @in_virtual_time
-async def test_a_cancelled_waiter_leaves_no_asyncio_task() -> None:
+async def test_a_cancelled_waiter_does_not_affect_another(leaver_listens: bool, stayer_listens: bool) -> None:
+    seen, seen_by_leaver = list[TaskView](), list[TaskView]()
     rh = RunningHub(RUNNING)
     poller = poller_of(rh)
-    waits = [asyncio.create_task(poller.wait(task_id)) for task_id in ("1", "1", "2")]
+    leaver = asyncio.create_task(poller.wait("1", on_change=seen_by_leaver.append if leaver_listens else None))
+    stayer = asyncio.create_task(poller.wait("1", on_change=seen.append if stayer_listens else None))
     await asyncio.sleep(60)
-    for wait in waits:
-        wait.cancel()
-    await settle()
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-    polls = len(rh.polls)
-    await asyncio.sleep(HOUR)
-    assert len(rh.polls) == polls
+    leaver.cancel()
+    await asyncio.sleep(60)
+    rh.answer_with("1", SUCCESS)
+    assert await stayer == SUCCESS
+    assert seen == [RUNNING, SUCCESS] * stayer_listens
+    assert seen_by_leaver == [RUNNING] * leaver_listens
 
 
 @in_virtual_time
-async def test_a_waiter_cancelled_during_a_poll_leaves_no_asyncio_task() -> None:
-    rh = RunningHub(RUNNING, takes=0.5)
-    wait = asyncio.create_task(poller_of(rh).wait("1"))
-    await rh.polled_after(now())
+async def test_a_waiter_cancelled_during_the_last_poll_leaves_no_asyncio_task_and_no_error() -> None:
+    unseen: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+    rh = RunningHub(not_found(), takes=0.5)
+    wait = asyncio.create_task(poller_of(rh, grace=0).wait("1"))
+    while len(rh.polls) < 3:
+        await rh.polled_after(now())
     wait.cancel()
     await asyncio.sleep(1.0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert len(rh.polls) == 1
+    assert len(rh.polls) == 3
+    gc.collect()
+    assert unseen == []
+
+
+@in_virtual_time
+async def test_a_poll_is_referred_to_until_its_task_has_ended() -> None:
+    answers: WeakSet[asyncio.Future[TaskView]] = WeakSet()
+
+    async def query(_: str) -> TaskView:
+        answer: asyncio.Future[TaskView] = asyncio.get_running_loop().create_future()
+        answers.add(answer)
+        return await answer
+
+    async def is_recorded() -> bool:
+        return False
+
+    released, poller = ref(is_recorded), Poller(query, clock=clock, shortest=2.0, grace=GRACE)
+    wait = asyncio.create_task(poller.wait("1", is_recorded=is_recorded))
+    del is_recorded
+    await asyncio.sleep(2.0)
+    gc.collect()
+    answers.pop().set_result(SUCCESS)
+    assert await wait == SUCCESS
+    del wait
+    await settle()
+    gc.collect()
+    assert released() is None
 
 
 @in_virtual_time
@@ -398,18 +404,14 @@ ODD = TaskView(task_id="1", status="SUCCESS", outputs=(OUTPUT, RemoteOutput(url=
 
 
 @pytest.mark.parametrize("view", [EMPTY, ODD])
-def test_a_success_without_usable_outputs_is_polled_for_minutes(view: TaskView) -> None:
+@in_virtual_time
+async def test_a_success_without_usable_outputs_is_polled_for_minutes(view: TaskView) -> None:
     """Its view is returned unchanged, and is not settled."""
-
-    @in_virtual_time
-    async def check() -> None:
-        rh = RunningHub(view)
-        assert await poller_of(rh, shortest=2.0).wait("1") == view
-        assert not is_settled(view)
-        assert GRACE <= now() <= GRACE + LONGEST_GAP
-        assert len(rh.polls) < 40
-
-    check()
+    rh = RunningHub(view)
+    assert await poller_of(rh).wait("1") == view
+    assert not is_settled(view)
+    assert GRACE <= now() <= GRACE + LONGEST_GAP
+    assert len(rh.polls) < 40
 
 
 @in_virtual_time
@@ -423,19 +425,21 @@ async def test_a_listener_that_fails_does_not_end_the_wait() -> None:
 class Account:
     """RunningHub with an account that counts its tasks, which end at given times."""
 
-    def __init__(self, *, others: int = 0, never_counts_ends: bool = False) -> None:
+    def __init__(
+        self, *, others: int = 0, never_counts_ends: bool = False, false_ends: int = 0, fails_from: float = math.inf
+    ) -> None:
         self.rh = RunningHub(RUNNING)
         self.others = others
         self.never_counts_ends = never_counts_ends
-        self.error: Exception | None = None
+        self.fails_from = fails_from
         self.counts: list[float] = []
-        self.ended: set[str] = set()
+        self.ended = {f"another-{n}" for n in range(false_ends)}
         self._noticed: set[str] = set()
 
     async def count(self, watched: int) -> Count | None:
         self.counts.append(now())
-        if self.error is not None:
-            raise self.error
+        if now() >= self.fails_from:
+            raise RuntimeError("a defect of our own")
         missing = 0 if self.never_counts_ends else len(self.ended - self._noticed)
         return Count(missing=missing, others=self.others)
 
@@ -484,30 +488,54 @@ async def test_ends_of_equal_tasks_are_noticed_soon_with_few_polls() -> None:
     assert len(account.rh.polls) < 8 * 50
 
 
+@pytest.mark.parametrize(
+    ("facts", "lengths"),
+    [
+        ({}, [6.0] * 30 + [40.0 + n for n in range(15)] + [180.0 + n for n in range(5)]),
+        ({"others": 5, "never_counts_ends": True}, [60.0 + n for n in range(20)]),
+        ({"false_ends": 20}, [60.0 + n for n in range(20)]),
+        ({"fails_from": 0.0}, [60.0 + n for n in range(20)]),
+        ({"fails_from": 100.0}, [140.0 + n for n in range(20)]),
+    ],
+    ids=["usual", "shared account", "false counts", "no counts", "no counts later"],
+)
 @in_virtual_time
-async def test_every_end_is_noticed_within_a_tenth_of_the_duration_or_two_seconds() -> None:
-    lengths = [6.0] * 30 + [40.0 + n for n in range(15)] + [180.0 + n for n in range(5)]
-    late = await Account().lateness(lengths)
+async def test_every_end_is_noticed_within_a_tenth_of_the_duration_or_two_seconds(
+    facts: dict[str, Any], lengths: list[float]
+) -> None:
+    account = Account(**facts)
+    late = await account.lateness(lengths)
     assert all(one <= max(2.5, 0.1 * length) for one, length in zip(late, lengths))
+    assert len(account.rh.polls) < 40 * len(lengths)
 
 
 @pytest.mark.parametrize(
-    ("tasks", "age", "gap"), [(20, 598.0, 15.0), (2, 98.0, 3.0), (2, 8.0, 2.0), (60, 4.0, 1 / 6)], ids=str
+    ("tasks", "age", "others", "ended", "gap"),
+    [
+        (20, 598.0, 0, 0, 15.0),
+        (20, 598.0, 5, 0, 15.0),
+        (2, 98.0, 0, 0, 3.0),
+        (2, 98.0, 0, 1, 0.75),
+        (2, 8.0, 0, 0, 2.0),
+        (60, 4.0, 0, 0, 1 / 6),
+    ],
+    ids=str,
 )
-def test_the_time_between_counts_is_that_of_the_ends_within_limits(tasks: int, age: float, gap: float) -> None:
-    """Four counts an end, at least one in 3 % of the youngest task's age, and at most twelve in two seconds."""
+@in_virtual_time
+async def test_the_time_between_counts_is_that_of_the_ends_within_limits(
+    tasks: int, age: float, others: int, ended: int, gap: float
+) -> None:
+    """Four counts an end, at least one in 3 % of the youngest task's age, and at most twelve in two seconds.
 
-    @in_virtual_time
-    async def check() -> None:
-        account = Account()
-        poller = account.poller()
-        waits = [asyncio.create_task(poller.wait(str(n), age=age)) for n in range(tasks)]
-        await asyncio.sleep(2.0 + 1.5 * gap)
-        assert account.counts == pytest.approx([2.0, 2.0 + gap], abs=0.01)
-        for wait in waits:
-            wait.cancel()
-
-    check()
+    While an ended task is searched, counts are four times as frequent.
+    """
+    account = Account(others=others, false_ends=ended)
+    poller = account.poller()
+    waits = [asyncio.create_task(poller.wait(str(n), age=age)) for n in range(tasks)]
+    await asyncio.sleep(2.0 + 1.5 * gap)
+    assert account.counts == pytest.approx([2.0, 2.0 + gap], abs=0.01)
+    for wait in waits:
+        wait.cancel()
 
 
 @in_virtual_time
@@ -517,14 +545,16 @@ async def test_a_search_for_an_ended_task_polls_each_task_once_and_counts_more_o
     waits = [asyncio.create_task(poller.wait(str(n), age=600.0)) for n in range(20)]
     await asyncio.sleep(60)
     usual = account.counts[-1] - account.counts[-2]
+    poller.wake("0")
+    await settle()
     account.counts.clear()
     account.rh.polled.clear()
     account.ended.add("never found")
     while len(account.rh.polled) < 20:  # noqa: ASYNC110 - nothing else tells it
         await asyncio.sleep(0.05)
     assert account.counts[1] - account.counts[0] == pytest.approx(usual / 4, rel=0.1)
-    assert account.counts[-1] - account.counts[0] < 3 * usual
-    assert sorted(account.rh.polled) == sorted(map(str, range(20)))
+    assert len(account.counts) == 10, "two are polled after each count"
+    assert account.rh.polled == [*map(str, range(1, 20)), "0"], "the one that was polled last comes last"
     account.counts.clear()
     while len(account.counts) < 3:  # noqa: ASYNC110 - as above
         await asyncio.sleep(0.05)
@@ -532,13 +562,6 @@ async def test_a_search_for_an_ended_task_polls_each_task_once_and_counts_more_o
     assert len(account.rh.polled) == 20
     for wait in waits:
         wait.cancel()
-
-
-@in_virtual_time
-async def test_a_count_is_not_used_on_an_account_with_tasks_of_others() -> None:
-    lengths = [60.0 + n for n in range(20)]
-    late = await Account(others=5, never_counts_ends=True).lateness(lengths)
-    assert all(one <= 0.1 * length for one, length in zip(late, lengths))
 
 
 @in_virtual_time
@@ -572,36 +595,45 @@ async def test_a_task_that_takes_much_longer_than_the_others_is_polled_rarely() 
 
 
 @in_virtual_time
+async def test_after_the_end_of_a_search_the_next_ended_task_is_searched() -> None:
+    account = Account()
+    poller = account.poller()
+    waits = {task_id: asyncio.create_task(poller.wait(task_id, age=600.0)) for task_id in ("next", "first", "last")}
+    await asyncio.sleep(40)
+    for task_id in ("first", "next"):  # the search for the first one has polled the next one while it ran
+        account.ended = {task_id}
+        account.rh.answer_with(task_id, SUCCESS)
+        began = now()
+        await waits[task_id]
+    assert now() - began < 6
+    waits["last"].cancel()
+
+
+@in_virtual_time
 async def test_a_count_that_never_shows_an_end_only_causes_a_delay() -> None:
-    late = await Account(never_counts_ends=True).lateness([60.0 + n for n in range(20)])
-    assert all(one <= 140 for one in late)
+    account = Account(never_counts_ends=True)
+    poller = account.poller()
+    waits = [asyncio.create_task(poller.wait(task_id, age=600.0)) for task_id in ("0", "1")]
+    await asyncio.sleep(200)
+    account.rh.answer_with("0", SUCCESS)
+    await waits[0]
+    assert account.rh.polls_of("0") == pytest.approx([1.0, 31.0, 151.0, 271.0], abs=0.1)
+    waits[1].cancel()
 
 
 @in_virtual_time
-async def test_a_count_with_false_ends_causes_few_polls() -> None:
+async def test_an_end_is_estimated_between_the_last_count_that_shows_the_task_and_the_poll() -> None:
     account = Account()
-    account.ended = {f"another-{n}" for n in range(20)}
-    lengths = [60.0 + n for n in range(20)]
-    late = await account.lateness(lengths)
-    assert all(one <= 0.1 * length for one, length in zip(late, lengths))
-    assert len(account.rh.polls) < 40 * len(lengths)
-
-
-@in_virtual_time
-async def test_an_account_without_counts_only_causes_a_delay() -> None:
-    account = Account()
-    account.error = RuntimeError("a defect of our own")
-    lengths = [60.0 + n for n in range(20)]
-    late = await account.lateness(lengths)
-    assert all(one <= 0.1 * length for one, length in zip(late, lengths))
-
-
-@in_virtual_time
-async def test_ends_are_noticed_when_the_account_can_be_counted_no_more() -> None:
-    account, lengths = Account(), [140.0 + n for n in range(20)]
-    asyncio.get_running_loop().call_later(100.0, setattr, account, "error", RuntimeError("a defect of our own"))
-    late = await account.lateness(lengths)
-    assert all(one <= 0.1 * length for one, length in zip(late, lengths))
+    poller = account.poller()
+    ends = [asyncio.create_task(account.ends(str(n), 100.0)) for n in range(5)]
+    await asyncio.gather(*ends, *(poller.wait(str(n)) for n in range(5)))
+    duration = (max(count for count in account.counts if count < 100.0) + now()) / 2
+    account.ended.clear()
+    began, waits = now(), [asyncio.create_task(poller.wait(task_id)) for task_id in ("a", "b")]
+    await account.rh.polled_after(began)
+    assert now() - began == pytest.approx(1.008 * duration, abs=0.05)
+    for wait in waits:
+        wait.cancel()
 
 
 @in_virtual_time
@@ -614,18 +646,18 @@ async def test_a_single_task_is_polled_and_not_counted() -> None:
 
 
 @in_virtual_time
-async def test_no_counts_are_requested_without_waiters() -> None:
+async def test_after_the_last_waiter_is_cancelled_nothing_is_polled_or_counted() -> None:
     account = Account()
     poller = account.poller()
-    waits = [asyncio.create_task(poller.wait(str(n))) for n in range(5)]
+    waits = [asyncio.create_task(poller.wait(task_id)) for task_id in ("1", "1", "2")]
     await asyncio.sleep(60)
     for wait in waits:
         wait.cancel()
     await settle()
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    counts = len(account.counts)
+    requests = len(account.counts), len(account.rh.polls)
     await asyncio.sleep(HOUR)
-    assert len(account.counts) == counts
+    assert (len(account.counts), len(account.rh.polls)) == requests
 
 
 def test_the_estimate_is_the_median_of_the_longer_durations_of_the_last_200() -> None:
