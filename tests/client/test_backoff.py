@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,7 @@ from rh_prefect.errors import Busy
 from tests.client.conftest import KEY
 from tests.support.servers.scripted_server import Step, WireServer, reply, task
 
-UPLOADED = {"code": 0, "message": "success", "data": {"download_url": "https://h/a.png", "fileName": "a.png"}}
-GRAPH = {"code": 0, "msg": "SUCCESS", "data": {"prompt": '{"3": {"class_type": "KSampler", "inputs": {}}}'}}
-GROUP = {"code": 0, "msg": "success", "data": {"groupId": "2", "name": "cast"}}
+TASK = "2031112223334445057"
 BUSY = [
     reply({"code": 1003, "msg": "rate"}),
     reply({"code": 808, "msg": "APIKEY_UPLOAD_FAILED", "data": None}),
@@ -37,49 +36,33 @@ async def patient(wire: WireServer) -> AsyncIterator[Client]:
         yield made
 
 
-async def upload(client: Client, folder: Path) -> object:
-    (folder / "a.png").write_bytes(b"x")
-    return await client.upload(folder / "a.png", name="a.png", mime="image/png")
-
-
-async def graph(client: Client, _: Path) -> object:
-    return await client.workflows.json("2030000000000000001")
-
-
-async def cancel(client: Client, _: Path) -> None:
-    await client.cancel("2031112223334445057")
-
-
-async def query(client: Client, _: Path) -> object:
-    return await client.query("2031112223334445057")
-
-
-async def make(client: Client, _: Path) -> object:
-    return await client.assets.groups.create("cast")
-
-
-CALLS: list[tuple[Callable[[Client, Path], Awaitable[object]], object]] = [
-    (upload, UPLOADED),
-    (graph, GRAPH),
-    (cancel, {"code": 0, "msg": "success", "data": None}),
-    (query, task()),
-    (make, GROUP),
-]
+CALLS: dict[str, tuple[Callable[[Client], Awaitable[object]], dict[str, object]]] = {
+    "upload": (
+        lambda client: client.upload(Path(__file__), name="a.png", mime="image/png"),
+        {"code": 0, "message": "success", "data": {"download_url": "https://h/a.png", "fileName": "a.png"}},
+    ),
+    "graph": (
+        lambda client: client.workflows.json("2030000000000000001"),
+        {"code": 0, "msg": "SUCCESS", "data": {"prompt": '{"3": {"class_type": "KSampler", "inputs": {}}}'}},
+    ),
+    "cancel": (lambda client: client.cancel(TASK), {"code": 0, "msg": "success", "data": None}),
+    "query": (lambda client: client.query(TASK), task()),
+    "creation": (
+        lambda client: client.assets.groups.create("cast"),
+        {"code": 0, "msg": "success", "data": {"groupId": "2", "name": "cast"}},
+    ),
+}
 
 
 @pytest.mark.parametrize("busy", BUSY)
-@pytest.mark.parametrize(("call", "good"), CALLS)
+@pytest.mark.parametrize("name", CALLS)
 async def test_every_call_but_a_submit_waits_out_a_limit(
-    call: Callable[[Client, Path], Awaitable[object]],
-    good: dict[str, object],
-    busy: Step,
-    patient: Client,
-    wire: WireServer,
-    tmp_path: Path,
+    name: str, busy: Step, patient: Client, wire: WireServer
 ) -> None:
     """A code that means "wait" is waited out also where it comes with HTTP 200."""
+    call, good = CALLS[name]
     wire.plays(busy, reply(good))
-    await call(patient, tmp_path)
+    await call(patient)
     assert len(wire.asked) == 2
 
 
@@ -94,19 +77,18 @@ async def test_a_submit_is_sent_once(busy: Step, patient: Client, wire: WireServ
 async def test_what_may_have_been_made_is_not_made_again(patient: Client, wire: WireServer) -> None:
     wire.plays(reply({"code": 1011, "msg": "busy"}, status=502))
     with pytest.raises(Busy):
-        await make(patient, Path())
+        await patient.assets.groups.create("cast")
     assert len(wire.asked) == 1
 
 
 async def test_a_task_that_failed_with_such_a_code_is_not_a_limit(patient: Client, wire: WireServer) -> None:
     wire.plays(reply(task(status="FAILED", errorCode="1011", errorMessage="busy")))
-    view = await patient.query("2031112223334445057")
+    view = await patient.query(TASK)
     assert (view.status, view.code) == ("FAILED", "1011")
 
 
 @pytest.mark.parametrize("kind", ["answer", "error"])
 async def test_the_time_is_bounded_and_the_pauses_grow(kind: str) -> None:
-    """After a minute the caller is told."""
     now, slept = 0.0, list[float]()
 
     async def sleep(seconds: float) -> None:
@@ -120,10 +102,7 @@ async def test_the_time_is_bounded_and_the_pauses_grow(kind: str) -> None:
         return ApiResponse({}, "1003", "rate")
 
     pace = Backoff(60.0, sleep=sleep, clock=lambda: now, draw=lambda: 1.0)
-    if kind == "error":
-        with pytest.raises(Busy):
-            await pace.send(once)
-    else:
+    with pytest.raises(Busy) if kind == "error" else nullcontext():
         assert (await pace.send(once)).code == "1003"
     assert slept[:5] == [0.5, 1.0, 2.0, 4.0, 8.0]
     assert 50 < now <= 60
@@ -135,7 +114,7 @@ async def test_a_pause_does_not_change_the_random_numbers_of_the_process(patient
     async def changes_them() -> bool:
         wire.plays(BUSY[0], reply(task()))
         before = random.getstate()
-        await patient.query("2031112223334445057")
+        await patient.query(TASK)
         return random.getstate() != before
 
     # Threads of other libraries draw numbers now and then; a pause that drew one would do so every time.

@@ -53,11 +53,7 @@ FRAMES = [
     "not JSON",
     {"type": "executed", "data": {"node": "9"}},
 ]
-EVENTS = [
-    ProgressEvent(cached=("4", "5")),
-    ProgressEvent(node="3"),
-    ProgressEvent(node="3", value=10, max=20),
-]
+EVENTS = [ProgressEvent(cached=("4", "5")), ProgressEvent(node="3"), ProgressEvent(node="3", value=10, max=20)]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from rh_prefect.client import Account, Client, PricePreview, QueueStatus, RemoteOutput, TaskView
+from rh_prefect.client import Client, RemoteOutput, TaskView
 from rh_prefect.client.wire.task import read_failure, read_outputs
 from rh_prefect.errors import (
     Busy,
@@ -34,6 +34,7 @@ from tests.support.servers.scripted_server import (
     raw,
     reply,
     reply_then_close,
+    said,
     slow,
     stall,
     task,
@@ -48,48 +49,35 @@ async def query(client: Client, wire: WireServer, answer: Body | Step) -> TaskVi
 
 
 async def test_a_finished_task_is_read_completely(client: Client, wire: WireServer) -> None:
-    view = await query(
-        client,
-        wire,
-        task(
-            status="SUCCESS",
-            results=[
-                {"url": "https://img.example.net/a_1.PNG?x=1", "nodeId": "117", "outputType": "png", "text": None}
-            ],
-            usage={
-                "consumeMoney": "0.5",
-                "consumeCoins": None,
-                "taskCostTime": "121",
-                "thirdPartyConsumeMoney": "0.14",
-            },
-            taskUsageList=[{"taskId": 2031112223334445057, "usage": {}}],
-        ),
+    url = "https://img.example.net/a_1.PNG?x=1"
+    usage = {"consumeMoney": "0.5", "consumeCoins": None, "taskCostTime": "121", "thirdPartyConsumeMoney": "0.14"}
+    answer = task(
+        status="SUCCESS",
+        results=[{"url": url, "nodeId": "117", "outputType": "png", "text": None}],
+        usage=usage,
+        taskUsageList=[{"taskId": 2031112223334445057, "usage": {}}],
     )
-    assert view.outputs == (RemoteOutput(url="https://img.example.net/a_1.PNG?x=1", type="png", node_id="117"),)
-    assert (view.usage.total, view.usage.seconds, view.cost, view.unit) == (
-        Decimal("0.64"),
-        121.0,
-        Decimal("0.64"),
-        "money",
-    )
+    view = await query(client, wire, answer)
+    assert view.outputs == (RemoteOutput(url=url, type="png", node_id="117"),)
+    assert (view.usage.total, view.usage.seconds) == (Decimal("0.64"), 121.0)
+    assert (view.cost, view.unit) == (Decimal("0.64"), "money")
     assert TaskView.model_validate_json(view.model_dump_json()) == view
 
 
-STATUSES = {
-    "CREATE": "QUEUED",
-    "queued": "QUEUED",
-    "Running": "RUNNING",
-    "SUCCESS": "SUCCESS",
-    "FAILED": "FAILED",
-    "CANCEL": "CANCELLED",
-    "CANCELED": "CANCELLED",
-    "CANCELLED": "CANCELLED",
-}
-
-
-@pytest.mark.parametrize("name", STATUSES)
-async def test_every_status_reads_as_one_of_the_closed_set(name: str, client: Client, wire: WireServer) -> None:
-    assert (await query(client, wire, task(status=name))).status == STATUSES[name]
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        *[(word, "QUEUED") for word in ("CREATE", "queued")],
+        *[(word, word.upper()) for word in ("Running", "SUCCESS", "FAILED")],
+        *[(word, "CANCELLED") for word in ("CANCEL", "CANCELED", "CANCELLED")],
+    ],
+)
+async def test_every_status_reads_as_one_of_the_closed_set(
+    word: str, status: str, client: Client, wire: WireServer
+) -> None:
+    assert (await query(client, wire, task(status=word))).status == status
+    wire.plays(said(word))
+    assert (await client.workflows.status_v1(ID)).status == status
 
 
 async def test_an_unknown_status_is_running_and_said_once(
@@ -133,7 +121,7 @@ REASONS: list[tuple[object, str | None]] = [
 @pytest.mark.parametrize(("reason", "line"), REASONS)
 def test_a_failed_reason_in_every_form(reason: object, line: str | None) -> None:
     failure = read_failure(reason)
-    assert (None if failure is None else str(failure)) == line
+    assert (failure and str(failure)) == line
 
 
 OUTPUTS: list[tuple[object, list[tuple[str | None, str | None, str | None]]]] = [
@@ -282,76 +270,33 @@ async def test_after_three_blips_a_read_gives_up(client: Client, wire: WireServe
     assert len(wire.asked) == 3
 
 
-async def test_queue_status(client: Client, wire: WireServer) -> None:
-    data = {"apiKeyType": "SHARED", "concurrentLimit": 50, "runningCount": "7", "queuedCount": None}
-    wire.plays(reply({"code": 0, "msg": "success", "errorMessages": None, "data": data}))
-    status = await client.queue_status()
-    assert (wire.asked[0].method, wire.asked[0].path) == ("GET", "/openapi/v2/queue/status")
-    assert status == QueueStatus(key_type="SHARED", limit=50, running=7, queued=0)
-
-
-async def test_account_spells_its_key_in_lower_case(client: Client, wire: WireServer) -> None:
-    data = {
-        "remainCoins": "76600",
-        "currentTaskCounts": "2",
-        "remainMoney": None,
-        "currency": None,
-        "apiType": "NORMAL",
-    }
-    wire.plays(
-        reply({"code": 0, "msg": "success", "data": data}), reply({"code": 1601, "msg": "param apiKey is required"})
-    )
-    assert await client.account() == Account(
-        coins=Decimal(76600), money=None, currency=None, running=2, key_type="NORMAL"
-    )
-    with pytest.raises(KeyRejected):
-        await client.account()
-    assert (wire.asked[0].path, wire.asked[0].json) == ("/uc/openapi/accountStatus", {"apikey": KEY})
-    assert wire.asked[0].headers["authorization"] == f"Bearer {KEY}"
-
-
-async def test_price_preview(client: Client, wire: WireServer) -> None:
-    whole = {"errorCode": "", "errorMessage": "", "estimatedPrice": 0.28, "currency": "CNY", "isFreeThisCall": False}
-    wire.plays(reply(whole), reply({"errorCode": "", "isFreeThisCall": True}), reply({"errorCode": ""}))
-    assert await client.price_preview("a/b", {"x": 1}) == PricePreview(
-        amount=Decimal("0.28"), currency="CNY", free=False
-    )
-    assert (await client.price_preview("a/b", {})).free
-    with pytest.raises(PriceUnknown, match="no price"):
-        await client.price_preview("a/b", {})
-    assert (wire.asked[0].path, wire.asked[0].json) == ("/openapi/v2/price-preview/a/b", {"x": 1})
-
-
-async def test_a_bare_refusal_of_a_price_preview_names_its_code(client: Client, wire: WireServer) -> None:
-    wire.plays(reply({"code": 301, "msg": "PARAMS_INVALID"}))
-    with pytest.raises(RequestRejected, match="301"):
-        await client.price_preview("a/b", {})
-
-
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "error", "words"),
     [
-        {"errorCode": "1501", "errorMessage": "PRICE_CONFIG_NOT_FOUND"},
-        {"code": 1501, "msg": "PRICE_CONFIG_NOT_FOUND", "data": None},
-        {"errorCode": "", "estimatedPrice": 0, "currency": "CNY", "isFreeThisCall": False},
+        ({"code": 301, "msg": "PARAMS_INVALID"}, RequestRejected, "301"),
+        ({"errorCode": ""}, PriceUnknown, "no price"),
+        ({"errorCode": "1501", "errorMessage": "PRICE_CONFIG_NOT_FOUND"}, PriceUnknown, "no price"),
+        ({"code": 1501, "msg": "PRICE_CONFIG_NOT_FOUND", "data": None}, PriceUnknown, "no price"),
+        ({"errorCode": "", "estimatedPrice": 0, "currency": "CNY", "isFreeThisCall": False}, PriceUnknown, "no price"),
     ],
 )
-async def test_a_preview_that_has_no_price_is_neither_moderation_nor_free(
-    client: Client, wire: WireServer, answer: dict[str, object]
+async def test_a_preview_without_a_price_is_neither_moderation_nor_free(
+    answer: Body, error: type[RunningHubError], words: str, client: Client, wire: WireServer
 ) -> None:
-    wire.plays(reply(answer))
-    with pytest.raises(PriceUnknown, match="no price"):
+    wire.plays(reply(answer), reply({"errorCode": "", "isFreeThisCall": True}))
+    with pytest.raises(error, match=words):
         await client.price_preview("a/b", {})
+    assert (await client.price_preview("a/b", {})).free
 
 
-async def test_cancel_sends_the_key_in_both_places(client: Client, wire: WireServer) -> None:
-    wire.plays(reply("", status=502), reply({"code": 0, "msg": "success", "data": None}))
-    await client.cancel(ID)
-    assert (wire.asked[1].path, wire.asked[1].json) == ("/task/openapi/cancel", {"apiKey": KEY, "taskId": ID})
-    assert wire.asked[1].headers["authorization"] == f"Bearer {KEY}"
-    wire.plays(reply({"code": 423, "msg": "TASK_NOT_FOUNED", "data": None}))
+async def test_a_code_of_v1_is_an_error_of_the_account_or_the_task(client: Client, wire: WireServer) -> None:
+    wire.plays(reply({"code": 1601, "msg": "param apiKey is required"}))
+    with pytest.raises(KeyRejected):
+        await client.account()
+    wire.plays(reply("", status=502), reply({"code": 423, "msg": "TASK_NOT_FOUNED", "data": None}))
     with pytest.raises(TaskNotFound):
         await client.cancel(ID)
+    assert len(wire.asked) == 3
 
 
 READS: dict[str, Callable[[Client], Awaitable[object]]] = {

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
+import logging
+import pickle
 import socket
-from collections.abc import Callable
 
 import httpx
 import pytest
 
-from rh_prefect.client import Client
+from rh_prefect.client import Client, TaskView
+from rh_prefect.client.wire.task import read_node_errors
 from rh_prefect.errors import (
     CODES,
     AccountError,
@@ -26,7 +29,7 @@ from rh_prefect.errors import (
     ResponseLost,
 )
 from tests.client.conftest import KEY
-from tests.support.servers.scripted_server import Step, WireServer, cut, raw, reply, reply_then_close, stall, task
+from tests.support.servers.scripted_server import Step, WireServer, cut, raw, reply, reply_then_close, said, stall, task
 
 MODEL = "alibaba/wan-2.6/text-to-video"
 HTML = "<html><body><h1>502 Bad Gateway</h1></body></html>"
@@ -48,38 +51,38 @@ async def test_a_submit_is_one_post_with_the_key_in_the_header_only(client: Clie
     assert (view.task_id, view.status, view.node_errors) == ("2031112223334445057", "RUNNING", {})
 
 
-LOST: dict[str, Callable[[], Step]] = {
-    "cut before a byte": cut,
-    "cut in the head": lambda: raw(b"HTTP/1.1 200 OK\r\nContent-Le"),
-    "cut in the body": lambda: reply('{"taskId": "2031', length=400),
-    "stalled": stall,
-    "no HTTP": lambda: raw(b"SSH-2.0-OpenSSH_9.6\r\n"),
-    "500": lambda: reply("", status=500),
-    "502 with HTML": lambda: reply(HTML, status=502),
-    "503": lambda: reply("busy", status=503),
-    "504": lambda: reply(HTML, status=504),
-    "502 with a code that would allow a resend": lambda: reply({"errorCode": "1011", "errorMessage": "x"}, status=502),
-    "500 of a framework": lambda: reply({"status": 500, "error": "Internal Server Error"}, status=500),
-    "HTML under 200": lambda: reply(HTML),
-    "empty": lambda: reply(""),
-    "a list": lambda: reply([task()]),
-    "a string": lambda: reply('"2031112223334445057"'),
-    "null": lambda: reply("null"),
-    "not UTF-8": lambda: reply(b'{"taskId": "\xff\xfe'),
-    "no gzip": lambda: reply(b"no gzip", headers={"Content-Encoding": "gzip"}),
-    "half a gzip": lambda: reply(gzip.compress(b'{"taskId": "1"}' * 9)[:20], headers={"Content-Encoding": "gzip"}),
-    "neither id nor code": lambda: reply({"code": 0, "msg": "success", "data": None}),
-    "an empty id": lambda: reply(task("")),
-    "the id 0": lambda: reply({"code": 0, "msg": "success", "data": {"taskId": 0, "taskStatus": "RUNNING"}}),
-    "a state without an id": lambda: reply({"code": 804, "msg": "APIKEY_TASK_IS_RUNNING", "data": None}),
-    "a redirect": lambda: reply("", status=307, headers={"Location": "/openapi/v2/elsewhere"}),
-    "request timeout": lambda: reply("", status=408),
+LOST: dict[str, Step] = {
+    "cut before a byte": cut(),
+    "cut in the head": raw(b"HTTP/1.1 200 OK\r\nContent-Le"),
+    "cut in the body": reply('{"taskId": "2031', length=400),
+    "stalled": stall(),
+    "no HTTP": raw(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "500": reply("", status=500),
+    "502 with HTML": reply(HTML, status=502),
+    "503": reply("busy", status=503),
+    "504": reply(HTML, status=504),
+    "502 with a code that would allow a resend": reply({"errorCode": "1011", "errorMessage": "x"}, status=502),
+    "500 of a framework": reply({"status": 500, "error": "Internal Server Error"}, status=500),
+    "HTML under 200": reply(HTML),
+    "empty": reply(""),
+    "a list": reply([task()]),
+    "a string": reply('"2031112223334445057"'),
+    "null": reply("null"),
+    "not UTF-8": reply(b'{"taskId": "\xff\xfe'),
+    "no gzip": reply(b"no gzip", headers={"Content-Encoding": "gzip"}),
+    "half a gzip": reply(gzip.compress(b'{"taskId": "1"}' * 9)[:20], headers={"Content-Encoding": "gzip"}),
+    "neither id nor code": said(None),
+    "an empty id": reply(task("")),
+    "the id 0": said({"taskId": 0, "taskStatus": "RUNNING"}),
+    "a state without an id": reply({"code": 804, "msg": "APIKEY_TASK_IS_RUNNING", "data": None}),
+    "a redirect": reply("", status=307, headers={"Location": "/openapi/v2/elsewhere"}),
+    "request timeout": reply("", status=408),
 }
 
 
 @pytest.mark.parametrize("kind", LOST)
 async def test_a_lost_answer_is_unknown_and_nothing_is_sent_again(kind: str, limited: Client, wire: WireServer) -> None:
-    wire.plays(LOST[kind]())
+    wire.plays(LOST[kind])
     with pytest.raises(ResponseLost, match=rf"submit to {MODEL}: .*may exist and be paid for"):
         await limited.submit(MODEL, {})
     assert len(wire.asked) == 1
@@ -103,12 +106,7 @@ REFUSED: list[tuple[Step, type[ApiError], str, str]] = [
     (reply({**task("", None), "errorCode": 1014, "errorMessage": None}), AccountError, "1014", "action_required"),
     (reply({**task("", ""), "errorCode": "1501"}), ModerationError, "1501", "final"),
     (reply({"code": 412, "msg": "TOKEN_INVALID"}), KeyRejected, "412", "action_required"),
-    (
-        reply({"code": 401, "message": "verification failed", "data": None}),
-        KeyRejected,
-        "401",
-        "action_required",
-    ),
+    (reply({"code": 401, "message": "verification failed", "data": None}), KeyRejected, "401", "action_required"),
     (reply({"code": 421, "msg": "TASK_QUEUE_MAXED", "data": None}), Busy, "421", "throttled"),
     (reply({"code": "1520", "msg": ""}), Busy, "1520", "throttled"),
     (
@@ -127,13 +125,8 @@ REFUSED: list[tuple[Step, type[ApiError], str, str]] = [
     (reply({"code": 500, "msg": "UNKNOWN_ERROR", "data": None}), OutcomeUnknown, "500", "unknown"),
     *[
         (reply({**task("", ""), "errorCode": code}), OutcomeUnknown, code, "unknown")
-        for code in ("1000", "1005", "1012")
+        for code in ("1000", "1005", "1012", "1516", "1517", "1518", "1519", "1999")
     ],
-    *[
-        (reply({**task("", ""), "errorCode": code}), OutcomeUnknown, code, "unknown")
-        for code in ("1516", "1517", "1518", "1519")
-    ],
-    (reply({**task("", ""), "errorCode": "1999"}), OutcomeUnknown, "1999", "unknown"),
     (reply({"code": -1, "msg": "?"}), OutcomeUnknown, "-1", "unknown"),
     (reply({"errorCode": "1000", "errorMessage": "429"}), OutcomeUnknown, "1000", "unknown"),
     (reply(HTML, status=404), RequestRejected, "HTTP 404", "final"),
@@ -178,27 +171,24 @@ async def test_every_listed_code_raises_its_class(client: Client, wire: WireServ
             await client.submit(MODEL, {})
 
 
-async def test_an_id_inside_an_envelope_is_found(client: Client, wire: WireServer) -> None:
-    wire.plays(reply({"code": 0, "msg": "success", "data": {"taskId": 2031112223334445057, "taskStatus": "QUEUED"}}))
-    view = await client.submit("run/workflow/2030000000000000001", {"nodeInfoList": []})
-    assert (view.task_id, view.status) == ("2031112223334445057", "QUEUED")
-
-
-async def test_a_task_id_wins_over_an_error_beside_it(client: Client, wire: WireServer) -> None:
-    wire.plays(
-        reply({**task(status=""), "errorCode": "1005", "errorMessage": "internal"}),
-        reply({**task(status="FAILED"), "errorCode": "1015", "errorMessage": "generation failed"}),
-        reply(task(), status=502),
-    )
-    views = [await client.submit(MODEL, {}) for _ in range(3)]
-    assert [(view.status, view.code) for view in views] == [("QUEUED", "1005"), ("FAILED", "1015"), ("RUNNING", "")]
-
-
-async def test_a_submit_may_answer_with_the_results(client: Client, wire: WireServer) -> None:
-    wire.plays(reply(task(status="SUCCESS", results=[{"url": None, "text": "Once upon a time", "outputType": "txt"}])))
+@pytest.mark.parametrize(
+    ("step", "status", "code"),
+    [
+        (reply({**task(status=""), "errorCode": "1005", "errorMessage": "internal"}), "QUEUED", "1005"),
+        (reply({**task(status="FAILED"), "errorCode": "1015", "errorMessage": "generation failed"}), "FAILED", "1015"),
+        (reply(task(), status=502), "RUNNING", ""),
+        (said({"taskId": 2031112223334445057, "taskStatus": "QUEUED"}), "QUEUED", ""),
+        (reply(task(status="SUCCESS", results=[{"text": "Once upon a time", "outputType": "txt"}])), "SUCCESS", ""),
+    ],
+    ids=["an error", "a failure", "a status", "in an envelope", "the results"],
+)
+async def test_a_task_id_wins_over_what_is_beside_it(
+    step: Step, status: str, code: str, client: Client, wire: WireServer
+) -> None:
+    wire.plays(step)
     view = await client.submit(MODEL, {})
-    assert view.is_terminal
-    assert view.outputs[0].text == "Once upon a time"
+    assert (view.task_id, view.status, view.code) == ("2031112223334445057", status, code)
+    assert [output.text for output in view.outputs] == (["Once upon a time"] if view.is_terminal and not code else [])
 
 
 async def test_a_refused_connection_was_not_delivered() -> None:
@@ -209,107 +199,89 @@ async def test_a_refused_connection_was_not_delivered() -> None:
                 await client.submit(MODEL, {})
 
 
-async def test_a_failed_tls_handshake_was_not_delivered() -> None:
-    async def no_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        writer.close()
-
-    server = await asyncio.start_server(no_tls, "127.0.0.1", 0)
-    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with Client(KEY, base_url=url) as client:
-        with pytest.raises(ConnectFailed, match="no connection"):
-            await client.submit(MODEL, {})
-    server.close()
-
-
-async def test_a_tls_handshake_that_stalls_was_not_delivered() -> None:
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", None], ids=["no TLS", "silence"])
+async def test_a_tls_handshake_that_fails_or_stalls_was_not_delivered(answer: bytes | None) -> None:
     gone = asyncio.Event()
 
-    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()  # takes the hello, says nothing
-        writer.transport.abort()
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if answer:
+            writer.write(answer)
+            writer.close()
+        else:
+            await reader.read()  # takes the hello, says nothing
+            writer.transport.abort()
         gone.set()
 
-    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with Client(KEY, base_url=url, submit_timeout=0.4) as client:
-        with pytest.raises(ConnectFailed, match="no connection in time"):
+    async with Client(KEY, base_url=url, submit_timeout=60 if answer else 0.4) as client:
+        with pytest.raises(ConnectFailed, match="no connection" if answer else "no connection in time"):
             await client.submit(MODEL, {})
     await gone.wait()
     server.close()
 
 
-async def test_a_deadline_that_passes_while_connecting_was_not_delivered() -> None:
-    class Connecting(httpx.AsyncBaseTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            await request.extensions["trace"]("connection.connect_tcp.started", {"request": request})
+class Failing(httpx.AsyncBaseTransport):
+    """Reports an event of the connection, and then fails; without an error, it takes for ever."""
+
+    def __init__(self, error: Exception | None, *events: tuple[str, bytes | None]) -> None:
+        self.error, self.events, self.calls = error, events, 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.calls += 1
+        for event, method in self.events:
+            about = httpx.Request("POST", request.url)
+            about.method = method or about.method  # type: ignore[assignment]  # bytes, as httpcore's requests have it
+            await request.extensions["trace"](event, {"request": request if method is None else about})
+        if self.error is None:
             await asyncio.sleep(60)
-            raise AssertionError
+        raise self.error or AssertionError
 
-    async with Client(KEY, base_url="http://rh.example", transport=Connecting(), submit_timeout=0.1) as client:
-        with pytest.raises(ConnectFailed, match="no answer in time"):
+
+SENDING = "http11.send_request_headers.started"
+
+
+@pytest.mark.parametrize(
+    ("transport", "expected", "words"),
+    [
+        (Failing(None, ("connection.connect_tcp.started", None)), ConnectFailed, "no answer in time"),
+        (Failing(httpx.ProxyError("403 Forbidden"), (SENDING, b"CONNECT")), ConnectFailed, "the proxy refused"),
+        (Failing(httpx.ConnectError("after all"), (SENDING, None)), ResponseLost, "may exist and be paid for"),
+    ],
+    ids=["a deadline while connecting", "a tunnel to a proxy is not the request", "an error after bytes were sent"],
+)
+async def test_what_was_sent_decides_whether_it_was_delivered(
+    transport: Failing, expected: type[Exception], words: str
+) -> None:
+    limit = 60 if transport.error else 0.1
+    async with Client(KEY, base_url="http://rh.example", transport=transport, submit_timeout=limit) as client:
+        with pytest.raises(expected, match=words):
             await client.submit(MODEL, {})
 
 
-async def test_a_tunnel_to_a_proxy_is_not_the_request_itself() -> None:
-    class Tunnel(httpx.AsyncBaseTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            tunnel = httpx.Request("CONNECT", "http://rh.example")
-            tunnel.method = b"CONNECT"  # type: ignore[assignment]  # as httpcore's requests have it
-            await request.extensions["trace"]("http11.send_request_headers.started", {"request": tunnel})
-            raise httpx.ProxyError("403 Forbidden")
-
-    async with Client(KEY, base_url="http://rh.example", transport=Tunnel()) as client:
-        with pytest.raises(ConnectFailed, match="the proxy refused"):
-            await client.submit(MODEL, {})
-
-
+NOT_DELIVERED = (
+    *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError),
+    *(httpx.UnsupportedProtocol, httpx.InvalidURL),
+)
+UNKNOWN = (
+    *(httpx.WriteError, httpx.WriteTimeout, httpx.ReadError, httpx.ReadTimeout, httpx.CloseError),
+    *(httpx.RemoteProtocolError, httpx.LocalProtocolError, httpx.TooManyRedirects, httpx.DecodingError, OSError),
+)
 RAISED: list[tuple[Exception, type[Exception]]] = [
-    (httpx.ConnectError("x"), ConnectFailed),
-    (httpx.ConnectTimeout("x"), ConnectFailed),
-    (httpx.PoolTimeout("x"), ConnectFailed),
-    (httpx.ProxyError("x"), ConnectFailed),
-    (httpx.UnsupportedProtocol("x"), ConnectFailed),
-    (httpx.InvalidURL("x"), ConnectFailed),
-    (httpx.WriteError("x"), ResponseLost),
-    (httpx.WriteTimeout("x"), ResponseLost),
-    (httpx.ReadError("x"), ResponseLost),
-    (httpx.ReadTimeout("x"), ResponseLost),
-    (httpx.CloseError("x"), ResponseLost),
-    (httpx.RemoteProtocolError("x"), ResponseLost),
-    (httpx.LocalProtocolError("x"), ResponseLost),
-    (httpx.TooManyRedirects("x"), ResponseLost),
-    (httpx.DecodingError("x"), ResponseLost),
+    *((kind("x"), ConnectFailed) for kind in NOT_DELIVERED),
+    *((kind("x"), ResponseLost) for kind in UNKNOWN),
     (httpx.StreamClosed(), ResponseLost),
-    (OSError("a cut TLS stream"), ResponseLost),
 ]
 
 
 @pytest.mark.parametrize(("raised", "expected"), RAISED, ids=lambda each: getattr(each, "__name__", repr(each)))
 async def test_every_exception_of_a_transport_has_its_meaning(raised: Exception, expected: type[Exception]) -> None:
-    calls = []
-
-    class Broken(httpx.AsyncBaseTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            calls.append(request)
-            raise raised
-
-    async with Client(KEY, base_url="http://rh.example", transport=Broken()) as client:
+    broken = Failing(raised)
+    async with Client(KEY, base_url="http://rh.example", transport=broken) as client:
         with pytest.raises(expected) as caught:
             await client.submit(MODEL, {})
-    assert len(calls) == 1
+    assert broken.calls == 1
     assert caught.value.__cause__ is raised
-
-
-async def test_no_exception_counts_as_undelivered_once_bytes_were_sent() -> None:
-    class Sent(httpx.AsyncBaseTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            await request.extensions["trace"]("http11.send_request_headers.started", {"request": request})
-            raise httpx.ConnectError("after all")
-
-    async with Client(KEY, base_url="http://rh.example", transport=Sent()) as client:
-        with pytest.raises(ResponseLost):
-            await client.submit(MODEL, {})
 
 
 async def test_each_submit_has_a_connection_of_its_own(client: Client, wire: WireServer) -> None:
@@ -358,3 +330,87 @@ def test_a_key_that_is_none_is_refused_without_telling_it(key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Client(key)
     assert not key.strip() or key not in str(caught.value)
+
+
+ID = "2031112223334445057"
+V1 = ["/task/openapi/create", "/task/openapi/ai-app/run", "/task/openapi/quick-ai-app/run"]
+V2 = ["run/workflow/2030000000000000001", "run/ai-app/2030000000000000002"]
+TICKET = "dGlja2V0LW9mLXRoZS1hY2NvdW50"
+PROGRESS = f"wss://www.runninghub.cn:443/ws/c_instance?c_host=10.0.0.7&clientId=5f0c&Rh-Comfy-Auth={TICKET}%3D"
+FINE: dict[str, object] = {"result": True, "error": None, "outputs_to_execute": ["9"], "node_errors": {}}
+
+
+def created(**more: object) -> Step:
+    data = {
+        "netWssUrl": PROGRESS,
+        "taskId": ID,
+        "clientId": "5f0c2ab19e7d4c06a1b2c3d4e5f60718",
+        "taskStatus": "RUNNING",
+        "promptTips": json.dumps(FINE),
+        **more,
+    }
+    return said(data, errorMessages=None)
+
+
+@pytest.mark.parametrize("path", [*V1, *V2])
+async def test_the_key_is_in_the_header_and_in_the_body_of_v1(path: str, client: Client, wire: WireServer) -> None:
+    """The account pays whatever key a payload names."""
+    wire.plays(created())
+    body = {"workflowId": "2030000000000000001", **({"apiKey": "another"} if path in V1 else {})}
+    view = await client.submit(path, body, webhook_url="https://h.example/t")
+    [asked] = wire.asked
+    assert (asked.method, asked.path) == ("POST", path if path in V1 else f"/openapi/v2/{path}")
+    assert asked.json == {**body, "webhookUrl": "https://h.example/t", **({"apiKey": KEY} if path in V1 else {})}
+    assert asked.headers["authorization"] == f"Bearer {KEY}"
+    assert (view.task_id, view.status, view.node_errors) == (ID, "RUNNING", {})
+
+
+async def test_the_progress_address_is_kept_as_a_secret(
+    client: Client, wire: WireServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    wire.plays(created())
+    view = await client.submit(V1[0], {})
+    assert view.progress_url is not None
+    assert view.progress_url.get_secret_value() == PROGRESS
+    told = repr(view) + str(view) + view.model_dump_json() + repr(view.model_dump()) + caplog.text
+    assert TICKET not in told
+    assert TaskView.model_validate_json(view.model_dump_json()).progress_url is None
+    assert pickle.loads(pickle.dumps(view)) == view
+
+
+@pytest.mark.parametrize("url", [None, "", "https://x.example/ws", 7, {"a": 1}, "null"])
+async def test_what_is_no_progress_address_is_none(url: object, client: Client, wire: WireServer) -> None:
+    wire.plays(created(netWssUrl=url, taskStatus="QUEUED"))
+    view = await client.submit(V1[0], {})
+    assert (view.progress_url, view.status) == (None, "QUEUED")
+
+
+BAD_NODE = {"errors": [{"message": "bad", "details": "x"}], "class_type": "KSampler"}
+TIPS: list[tuple[object, dict[str, str]]] = [
+    (None, {}),
+    ("", {}),
+    (json.dumps(FINE), {}),
+    (FINE, {}),
+    (json.dumps(json.dumps(FINE)), {}),
+    ("not JSON, though it says node_errors", {}),
+    (json.dumps({**FINE, "node_errors": {"3": BAD_NODE}}), {"3": "KSampler: bad: x"}),
+    (json.dumps({**FINE, "node_errors": json.dumps({"3": "bad"})}), {"3": "bad"}),
+    (json.dumps({**FINE, "result": False}), {"": "the graph is not valid"}),
+    (json.dumps({**FINE, "result": False, "error": {"type": "no_prompt"}}), {"": '{"type": "no_prompt"}'}),
+    (json.dumps({**FINE, "result": False, "error": "no outputs"}), {"": "no outputs"}),
+]
+
+
+@pytest.mark.parametrize(("tips", "errors"), TIPS)
+def test_what_comfyui_says_of_the_graph(tips: object, errors: dict[str, str]) -> None:
+    assert read_node_errors(tips) == errors
+
+
+@pytest.mark.parametrize(
+    "path", ["/task/openapi/cancel", "/task/openapi/creates", "task/openapi/create", "/task/openapi/create/"]
+)
+async def test_no_other_v1_path_is_posted_to_as_a_submit(path: str, client: Client, wire: WireServer) -> None:
+    with pytest.raises(InputError, match="/task/openapi/quick-ai-app/run"):
+        await client.submit(path, {})
+    assert wire.asked == []

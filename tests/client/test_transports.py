@@ -1,15 +1,24 @@
-"""The transports: what is resent, how long it waits, and which proxy it takes."""
+"""The transports: what is resent and when, which proxy is used, what a connection is kept for, and TLS."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable
+import gzip
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 
+from rh_prefect.client.download import download
+from rh_prefect.client.h11_transport import CallTransport
 from rh_prefect.client.transports import RESEND, EnvironmentTransport, ResendTransport
 from rh_prefect.settings import proxy_for
+from tests.support.servers.file_host import BODY, serve
 from tests.support.servers.scripted_server import WireServer, reply
 
 Outcome = int | Exception | httpx.Response
@@ -112,3 +121,150 @@ async def test_a_request_goes_through_the_proxy(environment: pytest.MonkeyPatch,
     async with httpx.AsyncClient(transport=EnvironmentTransport(httpx.Limits())) as client:
         assert (await client.get("http://rh.invalid/x")).text == "from the proxy"
     assert wire.paths == ["http://rh.invalid/x"]
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@asynccontextmanager
+async def serving(
+    *answers: bytes | asyncio.Event | list[bytes] | None,
+) -> AsyncIterator[tuple[httpx.AsyncClient, list[int]]]:
+    """Plays answers, one for each request: bytes, parts, None for a closed connection, or an event to wait for."""
+    script, connections = list(answers), []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(0)
+        number = len(connections) - 1
+        try:
+            while script and await reader.readuntil(b"\r\n\r\n"):
+                connections[number] += 1
+                answer = script.pop(0)
+                if answer is None:
+                    break
+                if isinstance(answer, asyncio.Event):
+                    await answer.wait()
+                    continue
+                for part in answer if isinstance(answer, list) else [answer]:
+                    writer.write(part)
+                    await asyncio.sleep(0.02)
+        except asyncio.IncompleteReadError:
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    limits = httpx.Limits(max_keepalive_connections=4, keepalive_expiry=5.0)
+    transport = CallTransport(verify=httpx.create_ssl_context(), limits=limits)
+    async with httpx.AsyncClient(transport=transport, base_url=url, timeout=300) as client:
+        yield client, connections
+    server.close()
+
+
+async def test_a_connection_is_kept() -> None:
+    async with serving(OK, OK, OK) as (client, connections):
+        assert [(await client.get("/")).text for _ in range(3)] == ["ok"] * 3
+    assert connections == [3]
+
+
+LATE = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("answer", [OK + LATE, [OK, LATE]], ids=["with the answer", "after it"])
+async def test_what_comes_unasked_is_not_the_next_answer(answer: bytes | list[bytes]) -> None:
+    async with serving(answer, OK) as (client, connections):
+        assert (await client.get("/")).text == "ok"
+        for _ in range(30):
+            await asyncio.sleep(0.01)
+        assert (await client.get("/")).text == "ok"
+    assert len(connections) == 2
+
+
+async def test_an_answer_may_come_in_any_form() -> None:
+    packed = gzip.compress(b"packed")
+    zipped = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    early = b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK
+    async with serving(zipped, chunked, early) as (client, _):
+        assert [(await client.get("/")).text for _ in range(3)] == ["packed", "abc", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (None, httpx.RemoteProtocolError),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", httpx.ReadTimeout),
+        (b"not HTTP at all\r\n\r\n", httpx.RemoteProtocolError),
+        (asyncio.Event(), httpx.ReadTimeout),
+    ],
+)
+async def test_a_broken_answer_is_an_error_and_its_connection_is_closed(
+    answer: bytes | asyncio.Event | None, error: type[Exception]
+) -> None:
+    async with serving(answer, OK) as (client, connections):
+        with pytest.raises(error):
+            await client.get("/", timeout=httpx.Timeout(300, read=0.3 if error is httpx.ReadTimeout else 300))
+        assert (await client.get("/")).text == "ok"
+    assert len(connections) == 2
+
+
+AUTHORITY = trustme.CA()
+LIMITS = httpx.Limits(max_keepalive_connections=4, keepalive_expiry=60)
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[WireServer]:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
+    async with WireServer(tls=context) as server:
+        yield server
+
+
+@pytest.fixture
+def trusting() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    return context
+
+
+async def test_a_cancelled_download_keeps_no_encrypted_bytes(
+    host: WireServer, trusting: ssl.SSLContext, tmp_path: Path
+) -> None:
+    """Python's `SSLSocket.shutdown` ends the decryption: what was read after it was appended to the paid file."""
+    host.always = serve()
+    for number in range(5):
+        seen, part = asyncio.Event(), tmp_path / f"{number}.part"
+        url = f"{host.url}/{number}.mp4"
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(verify=trusting, limits=LIMITS)) as client:
+            run = asyncio.create_task(download(client, url, part, progress=lambda *_, seen=seen: seen.set()))
+            await seen.wait()
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+            kept = part.read_bytes()
+            assert kept
+            assert BODY.startswith(kept), number
+            await download(client, url, part)
+        assert part.read_bytes() == BODY
+    assert any("range" in asked.headers for asked in host.asked), "a later call continues where the first one stopped"
+
+
+async def test_calls_share_a_connection(host: WireServer, trusting: ssl.SSLContext) -> None:
+    host.always = reply({"code": 0})
+    async with httpx.AsyncClient(transport=CallTransport(verify=trusting, limits=LIMITS)) as client:
+        for _ in range(3):
+            response = await client.post(f"{host.url}/query", json={"taskId": "1"})
+            assert response.json() == {"code": 0}
+    assert host.connections == 1
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused(host: WireServer) -> None:
+    host.always = reply({"code": 0})
+    transports: tuple[httpx.AsyncBaseTransport, ...] = (
+        CallTransport(verify=ssl.create_default_context(), limits=LIMITS),
+        httpx.AsyncHTTPTransport(verify=ssl.create_default_context(), limits=LIMITS),
+    )
+    for transport in transports:
+        async with httpx.AsyncClient(transport=transport) as client:
+            with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+                await client.get(host.url)
+    assert not host.asked

@@ -8,6 +8,7 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from email.parser import BytesParser
 from typing import Any, Self
 
 
@@ -23,6 +24,13 @@ class Asked:
     def json(self) -> Any:
         return json.loads(self.body)
 
+    @property
+    def form(self) -> dict[str, Any]:
+        """The parts of a form, as messages with a payload, by the names of their fields."""
+        head = f"Content-Type: {self.headers['content-type']}\r\n\r\n".encode()
+        parts: Any = BytesParser().parsebytes(head + self.body).get_payload()
+        return {str(part.get_param("name", header="content-disposition")): part for part in parts}
+
 
 Body = bytes | str | dict[str, Any] | list[Any] | None
 """What an answer holds; anything but bytes and a text is written as JSON."""
@@ -32,11 +40,7 @@ Step = Callable[[asyncio.StreamReader, asyncio.StreamWriter, Asked], Awaitable[b
 
 
 def reply(
-    body: Body = b"",
-    *,
-    status: int = 200,
-    headers: dict[str, str] | None = None,
-    length: int | None = None,
+    body: Body = b"", *, status: int = 200, headers: dict[str, str] | None = None, length: int | None = None
 ) -> Step:
     """A complete answer; `length` announces another length than that of the body, and then closes."""
     data = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
@@ -49,6 +53,11 @@ def reply(
         return length is None
 
     return play
+
+
+def said(data: object = None, **more: object) -> Step:
+    """A success in the envelope of RunningHub's v1."""
+    return reply({"code": 0, "msg": "success", "data": data, **more})
 
 
 def raw(data: bytes) -> Step:
