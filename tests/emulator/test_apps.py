@@ -11,7 +11,6 @@ import pytest
 from rh_prefect.emulator import AppField
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError
-from tests.emulator.conftest import Emulate
 from tests.support.servers.caller import Caller, Json, node
 
 RESTYLE = "Portrait restyle"
@@ -44,17 +43,13 @@ def test_the_call_example_lists_typed_fields(rh: Caller) -> None:
     assert rh.rh.recorder.requests[-1].path == "/api/webapp/apiCallDemo"
 
 
-def test_the_whole_list_can_be_sent_back(rh: Caller) -> None:
+def test_the_whole_list_can_be_sent_back_and_results_carry_no_graph(rh: Caller) -> None:
     for app in rh.rh.apps:
         items = demo(rh, app.id)["data"]["nodeInfoList"]
         started = run(rh, int(app.id), items)
         assert json.loads(started["data"]["promptTips"])["node_errors"] == {}
-        assert rh.outputs(started["data"]["taskId"])["code"] == 0
-
-
-def test_results_of_apps_carry_no_graph(rh: Caller) -> None:
-    task_id = run(rh, rh.rh.apps.id_of(RESTYLE), [])["data"]["taskId"]
-    assert b"tEXtprompt" not in httpx.get(rh.outputs(task_id)["data"][0]["fileUrl"]).content
+        (first, *_) = rh.outputs(started["data"]["taskId"])["data"]
+        assert b"tEXtprompt" not in httpx.get(first["fileUrl"]).content
 
 
 def test_v2_starts(rh: Caller) -> None:
@@ -97,26 +92,20 @@ def test_apps_of_a_test(rh: Caller) -> None:
         apps.add(TEXT_TO_IMAGE, [AppField("6", "words", "STRING")])
 
 
-def browse(rh: Caller, **body: object) -> Json:
-    data: Json = rh.post("/openapi/v2/aiapp/list", body).json()["data"]
-    return data
+def test_the_list_names_ids_only_inside_its_example_calls(rh: Caller) -> None:
+    def browse(**body: object) -> Json:
+        answer: Json = rh.post("/openapi/v2/aiapp/list", body).json()
+        return answer
 
-
-def test_the_list_names_ids_only_inside_its_example_calls(emulate: Emulate) -> None:
-    rh = emulate()
-    page = browse(rh, current=1, size=2, sort="HOTTEST", days=7)
+    page = browse(current=1, size=2, sort="HOTTEST", days=7)["data"]
     assert (page["current"], page["size"], page["total"], page["pages"], page["hasNext"]) == ("1", "2", "3", "2", True)
     first = page["records"][0]
     assert "webappId" not in first
-    found = re.search(r"/run/ai-app/(\d+)", first["invokeExample"])
-    assert found is not None
-    assert found[1] == rh.rh.apps.id_of(RESTYLE)
+    assert re.findall(r"/run/ai-app/(\d+)", first["invokeExample"]) == [rh.rh.apps.id_of(RESTYLE)]
     assert rh.key not in json.dumps(page)
-    assert browse(rh, current=2, size=2)["hasNext"] is False
-    assert browse(rh, size=500)["size"] == "50"
-    assert rh.post("/openapi/v2/aiapp/list", {"sort": "BEST"}).json()["code"] == 301
-    assert rh.post("/openapi/v2/aiapp/list", {"current": 0}).json()["code"] == 0
-    assert rh.post("/openapi/v2/aiapp/list", {"current": -1}).json()["code"] == 301
+    assert browse(current=2, size=2)["data"]["hasNext"] is False
+    assert browse(size=500)["data"]["size"] == "50"
+    assert [browse(**wrong)["code"] for wrong in ({"sort": "BEST"}, {"current": 0}, {"current": -1})] == [301, 0, 301]
 
 
 def test_quick_create(rh: Caller) -> None:

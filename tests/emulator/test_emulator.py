@@ -39,23 +39,12 @@ def test_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_end_does_not_wait_for_clients(caplog: pytest.LogCaptureFixture) -> None:
     rh = Emulator(faults=[Fault("submit", kind="stall"), Fault("queue", kind="hold", seconds=60)]).start()
     caller = Caller(rh)
-    lost: list[type[Exception]] = []
-
-    def wait(send: str) -> None:
-        try:
-            caller.submit() if send == "submit" else caller.queue()
-        except httpx.TransportError as error:
-            lost.append(type(error))
-
-    clients = [threading.Thread(target=wait, args=(send,)) for send in ("submit", "queue")]
-    for client in clients:
-        client.start()
-    assert rh.recorder.wait(lambda recorder: len(recorder.paid) == 1)
-    assert rh.held.wait()
-    rh.stop()  # waits for no held answer
-    for client in clients:
-        client.join()
-    assert httpx.RemoteProtocolError in lost or httpx.ReadError in lost
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(caller.submit), pool.submit(caller.queue)]
+        assert rh.recorder.wait(lambda recorder: len(recorder.paid) == 1)
+        assert rh.held.wait()
+        rh.stop()  # waits for no held answer
+    assert isinstance(answers[0].exception(), httpx.RemoteProtocolError | httpx.ReadError)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
@@ -66,18 +55,14 @@ def test_two_emulators_know_nothing_of_each_other(emulate: Emulate) -> None:
     assert other.query(task_id)["errorCode"] == "1004"
 
 
-def test_a_taken_port_is_said(rh: Caller) -> None:
-    port = int(rh.rh.url.rpartition(":")[2])
-    with pytest.raises(ConfigError, match="Choose another port"):
-        Emulator(port=port).start()
-
-
-def test_a_chosen_port() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def test_a_chosen_port_and_one_that_is_taken() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     with Emulator(port=port) as rh:
         assert rh.url == f"http://127.0.0.1:{port}"
+        with pytest.raises(ConfigError, match="Choose another port"):
+            Emulator(port=port).start()
 
 
 def test_the_books_add_up_under_load(emulate: Emulate) -> None:

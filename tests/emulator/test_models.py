@@ -41,9 +41,9 @@ def test_a_price_by_the_second_and_none(rh: Caller) -> None:
     length = Param("duration", "duration", "int")
     table = PriceTable("second", per="duration", fixed=Decimal("0.5"))
     rh.rh.add_model(NEW, output="video", params=[length], price=table)
-    assert rh.post(f"/openapi/v2/price-preview/{NEW}", {"duration": 3}).json()["estimatedPrice"] == 1.5
+    assert rh.preview(NEW, {"duration": 3})["estimatedPrice"] == 1.5
     rh.rh.add_model(NEW, output="video", params=[length])
-    answer = rh.post(f"/openapi/v2/price-preview/{NEW}", {"duration": 3}).json()
+    answer = rh.preview(NEW, {"duration": 3})
     assert (answer["errorCode"], answer["errorMessage"]) == ("1501", "PRICE_CONFIG_NOT_FOUND")
     assert answer["estimatedPrice"] is None
 
@@ -83,11 +83,8 @@ def test_a_deprecated_model_runs_by_each_of_its_published_endpoints(rh: Caller, 
 def test_an_endpoint_that_was_taken_down_answers_unknown_error_and_costs_nothing(rh: Caller) -> None:
     model = catalog.get("rhart-video-s/text-to-video-pro")
     body = catalog.validate(model, catalog.example(model))
-    for path in ("", "price-preview/"):
-        answer = rh.post(f"/openapi/v2/{path}{model.endpoint}-deprecated", body).json()
-        assert (answer["errorCode"], answer["errorMessage"]) == (
-            "1000",
-            "Unknown error, please retry or contact support",
-        )
+    gone, words = f"{model.endpoint}-deprecated", "Unknown error, please retry or contact support"
+    for answer in (rh.submit(gone, body), rh.preview(gone, body)):
+        assert (answer["errorCode"], answer["errorMessage"]) == ("1000", words)
     assert rh.rh.recorder.paid == []
     assert rh.submit(model.endpoint, body)["errorCode"] == ""

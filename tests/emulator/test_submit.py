@@ -13,31 +13,21 @@ import pytest
 from rh_prefect import catalog
 from tests.emulator.conftest import Emulate
 from tests.support.samples import media as samples
-from tests.support.servers.caller import CLIP, IMAGE, IMAGE_PRICE, WORDS, Caller
+from tests.support.servers.caller import CLIP, IMAGE, IMAGE_PRICE, WORDS, Caller, Json
 
-QUEUE_FULL = "api queue limit reached, please retry later | API 并发数已达上线，请降低并发或稍后重试"
 CLIP_BODY = {"prompt": "waves", "sound": "false", "duration": "5"}
 
 
 def test_the_answer_is_a_bare_task_object(rh: Caller) -> None:
     response = rh.post(f"/openapi/v2/{IMAGE}", WORDS)
     answer = response.json()
+    task_id = answer["taskId"]
     assert response.status_code == 200
-    assert list(answer) == [
-        "taskId",
-        "status",
-        "errorCode",
-        "errorMessage",
-        "results",
-        "clientId",
-        "promptTips",
-    ]
-    assert isinstance(answer["taskId"], str)
-    assert len(answer["taskId"]) == 19
-    assert int(answer["taskId"]) > 2**53
+    assert list(answer) == ["taskId", "status", "errorCode", "errorMessage", "results", "clientId", "promptTips"]
+    assert (isinstance(task_id, str), len(task_id), int(task_id) > 2**53) == (True, 19, True)
     assert (answer["status"], answer["errorCode"], answer["results"]) == ("RUNNING", "", None)
     assert json.loads(answer["promptTips"])["node_errors"] == {}
-    assert rh.submit()["taskId"] != answer["taskId"]
+    assert rh.submit()["taskId"] != task_id
 
 
 @pytest.mark.parametrize(
@@ -54,17 +44,12 @@ def test_the_answer_is_a_bare_task_object(rh: Caller) -> None:
 def test_a_bad_parameter_is_1007_and_costs_nothing(rh: Caller, change: dict[str, Any], words: str) -> None:
     body = {key: value for key, value in (WORDS | change).items() if value is not None}
     answer = rh.submit(body=body)
-    assert (answer["errorCode"], answer["taskId"], answer["status"]) == ("1007", "", "")
-    assert {name: answer[name] for name in ("failedReason", "usage", "parentTaskId", "taskUsageList")} == {
-        "failedReason": {},
-        "usage": None,
-        "parentTaskId": None,
-        "taskUsageList": None,
-    }
     assert words in answer["errorMessage"]
     assert "Nothing was sent" not in answer["errorMessage"]
-    assert rh.rh.recorder.paid == []
-    assert rh.rh.recorder.submissions[0].code == "1007"
+    refused = {"errorCode": "1007", "taskId": "", "status": "", "failedReason": {}}
+    assert answer == {**answer, **refused, "usage": None, "parentTaskId": None, "taskUsageList": None}
+    (entry,) = rh.rh.recorder.submissions
+    assert (entry.code, entry.accepted) == ("1007", False)
 
 
 @pytest.mark.parametrize("body", [b"", b"not json", b"[1]", b'{"prompt": NaN}'])
@@ -90,11 +75,16 @@ def test_an_empty_wallet(emulate: Emulate) -> None:
     rh = emulate(money="0.09")
     assert rh.submit()["errorCode"] == ""
     answer = rh.submit()
-    assert (answer["errorCode"], answer["errorMessage"]) == (
-        "812",
-        "Insufficient corporate funds, please top up | 企业版余额不足，请充值",
-    )
-    assert rh.http.post("/uc/openapi/accountStatus", json={"apikey": rh.key}).json()["data"]["remainMoney"] == "0.02"
+    words = "Insufficient corporate funds, please top up | 企业版余额不足，请充值"
+    assert (answer["errorCode"], answer["errorMessage"]) == ("812", words)
+    assert rh.wallet()["data"]["remainMoney"] == "0.02"
+
+
+def test_a_key_that_may_not_run_models(rh: Caller) -> None:
+    consumer = rh.other(tier="NORMAL")
+    words = "Access Denied: Standard Model API is restricted to Enterprise-Shared API Keys only."
+    for answer in (consumer.submit(), consumer.preview()):
+        assert (answer["errorCode"], answer["errorMessage"]) == ("1014", words)
 
 
 def test_over_the_concurrency_is_421_until_a_task_ends(emulate: Emulate) -> None:
@@ -102,21 +92,23 @@ def test_over_the_concurrency_is_421_until_a_task_ends(emulate: Emulate) -> None
     first = rh.submit()["taskId"]
     rh.submit()
     refused = rh.submit()
-    assert (refused["errorCode"], refused["errorMessage"], refused["taskId"]) == ("421", QUEUE_FULL, "")
-    other = Caller(rh.rh, rh.rh.keys.add("other", limit=1).secret)
-    assert other.submit()["errorCode"] == ""
+    words = "api queue limit reached, please retry later | API 并发数已达上线，请降低并发或稍后重试"
+    assert (refused["errorCode"], refused["errorMessage"], refused["taskId"]) == ("421", words, "")
+    assert rh.other(limit=1).submit()["errorCode"] == ""
     assert rh.query(first)["status"] == "SUCCESS"
     assert rh.submit()["errorCode"] == ""
 
 
 def test_an_upload_link_lives_for_a_day(rh: Caller, tmp_path: Path) -> None:
-    body = {**CLIP_BODY, "imageUrl": rh.link(samples.png(tmp_path / "a.png"))}
+    link = rh.link(samples.png(tmp_path / "a.png"))
+    inside = {"prompt": "x", "sound": False, "refImages": [{"type": "image", "tag": "a", "url": link}]}
+    requests = ((CLIP, {**CLIP_BODY, "imageUrl": link}), ("skyreels-v4/omni-reference", inside))
     rh.rh.clock.advance(86_000)
-    assert rh.submit(CLIP, body)["errorCode"] == ""
+    assert [rh.submit(*request)["errorCode"] for request in requests] == ["", ""]
     rh.rh.clock.advance(500)
-    answer = rh.submit(CLIP, body)
-    assert answer["errorCode"] == "1013"
-    assert "expired" in answer["errorMessage"]
+    answers = [rh.submit(*request) for request in requests]
+    assert [answer["errorCode"] for answer in answers] == ["1013", "1013"]
+    assert "expired" in answers[0]["errorMessage"]
 
 
 def test_other_links(rh: Caller, tmp_path: Path) -> None:
@@ -136,13 +128,12 @@ def test_other_links(rh: Caller, tmp_path: Path) -> None:
 
 
 def test_a_bad_file_and_a_large_file(rh: Caller, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(samples.picture("PNG")[:60])
     large = samples.png(tmp_path / "large.png")
     with large.open("ab") as file:
         file.truncate(21 * 1024 * 1024)
+    (tmp_path / "broken.png").write_bytes(samples.picture("PNG")[:60])
     codes = {
-        broken: "1013",
+        tmp_path / "broken.png": "1013",
         large: "1008",
         samples.wav(tmp_path / "sound.wav"): "1013",
         samples.webp(tmp_path / "other.webp"): "1013",
@@ -153,50 +144,40 @@ def test_a_bad_file_and_a_large_file(rh: Caller, tmp_path: Path) -> None:
 
 def test_the_price_is_the_catalogues(rh: Caller, tmp_path: Path) -> None:
     image = rh.link(samples.png(tmp_path / "a.png"))
-    done = rh.query(rh.submit(CLIP, {**CLIP_BODY, "imageUrl": image})["taskId"])
-    assert done["usage"] == {
-        "consumeMoney": None,
-        "consumeCoins": None,
-        "taskCostTime": "0",
-        "thirdPartyConsumeMoney": "1.75",
-    }
+    usage = rh.query(rh.submit(CLIP, {**CLIP_BODY, "imageUrl": image})["taskId"])["usage"]
+    unused = {"consumeMoney": None, "consumeCoins": None, "taskCostTime": "0"}
+    assert usage == {**unused, "thirdPartyConsumeMoney": "1.75"}
     rh.query(rh.submit()["taskId"])
     assert [entry.charged for entry in rh.rh.recorder.paid] == [Decimal("1.75"), Decimal(IMAGE_PRICE)]
     assert rh.rh.recorder.charged == Decimal("1.75") + Decimal(IMAGE_PRICE)
-    balance = rh.http.post("/uc/openapi/accountStatus", json={"apikey": rh.key}).json()["data"]["remainMoney"]
-    assert Decimal(balance) == 10_000 - rh.rh.recorder.charged
+    assert Decimal(rh.wallet()["data"]["remainMoney"]) == 10_000 - rh.rh.recorder.charged
 
 
 def test_the_price_preview_makes_no_task(rh: Caller) -> None:
-    answer = rh.post(f"/openapi/v2/price-preview/{IMAGE}", WORDS).json()
-    assert answer["estimatedPrice"] == float(IMAGE_PRICE)
-    assert (answer["errorCode"], answer["currency"], answer["isFreeThisCall"]) == ("", "CNY", False)
-    assert answer["priceText"]
-    assert (answer["freeLimitCount"], answer["remainingFreeLimitCount"]) == ("0", "0")
-    refused = rh.post(f"/openapi/v2/price-preview/{IMAGE}", {}).json()
+    answer = rh.preview()
+    assert (answer["estimatedPrice"], answer["currency"]) == (float(IMAGE_PRICE), "CNY")
+    assert (answer["errorCode"], answer["isFreeThisCall"], bool(answer["priceText"])) == ("", False, True)
+    refused = rh.preview(body={})
     assert (refused["errorCode"], refused["estimatedPrice"]) == ("1007", None)
     assert rh.rh.recorder.submissions == []
 
 
-def test_a_model_that_is_charged_by_the_second_is_quoted_for_one_second(rh: Caller) -> None:
-    endpoint, body = "rhart-video/minimax-h3-oss/fl2va", {"prompt": "waves", "duration": 5}
-    assert rh.post(f"/openapi/v2/price-preview/{endpoint}", body).json()["estimatedPrice"] == 0.15
+BY_TOKENS = catalog.get("bytedance/seedance-2.5-token/text-to-video")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "quoted", "charged"),
+    [
+        ("rhart-video/minimax-h3-oss/fl2va", {"prompt": "waves", "duration": 5}, 0.15, "0.75"),
+        (BY_TOKENS.endpoint, catalog.validate(BY_TOKENS, catalog.example(BY_TOKENS)), 0.0, None),
+    ],
+    ids=["one second", "nothing, though it is not free"],
+)
+def test_what_is_quoted_is_not_what_is_charged(
+    rh: Caller, endpoint: str, body: Json, quoted: float, charged: str | None
+) -> None:
+    preview = rh.preview(endpoint, body)
+    assert (preview["estimatedPrice"], preview["isFreeThisCall"]) == (quoted, False)
     assert rh.submit(endpoint, body)["errorCode"] == ""
-    assert rh.rh.recorder.charged == Decimal("0.75")
-
-
-def test_a_model_that_is_charged_by_tokens_is_quoted_for_nothing_and_is_not_free(rh: Caller) -> None:
-    model = catalog.get("bytedance/seedance-2.5-token/text-to-video")
-    body = catalog.validate(model, catalog.example(model))
-    preview = rh.post(f"/openapi/v2/price-preview/{model.endpoint}", body).json()
-    assert (preview["estimatedPrice"], preview["isFreeThisCall"]) == (0.0, False)
-    assert rh.submit(model.endpoint, body)["errorCode"] == ""
     assert rh.rh.recorder.charged > 0
-
-
-def test_files_inside_a_json_parameter_are_checked(rh: Caller, tmp_path: Path) -> None:
-    link = rh.link(samples.png(tmp_path / "a.png"))
-    body = {"prompt": "x", "sound": False, "refImages": [{"type": "image", "tag": "a", "url": link}]}
-    assert rh.submit("skyreels-v4/omni-reference", body)["errorCode"] == ""
-    rh.rh.clock.advance(90_000)
-    assert rh.submit("skyreels-v4/omni-reference", body)["errorCode"] == "1013"
+    assert charged is None or rh.rh.recorder.charged == Decimal(charged)

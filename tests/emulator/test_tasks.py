@@ -1,14 +1,15 @@
-"""The life of a task: query, clock, cancel, queue status, account."""
+"""The life of a task: query, clock, cancel, queue status, account, and the personal queue of exclusive keys."""
 
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from rh_prefect.emulator import Fault
 from tests.emulator.conftest import Emulate
-from tests.support.servers.caller import IMAGE_PRICE, Caller
+from tests.support.servers.caller import IMAGE_PRICE, Caller, Json
 
 
 def steady(model: object, payload: object) -> tuple[float, float]:
@@ -40,46 +41,32 @@ def test_the_query_of_a_finished_task(rh: Caller) -> None:
 def test_a_task_that_nobody_knows(rh: Caller) -> None:
     answer = rh.query("2031112223334445057")
     assert (answer["errorCode"], answer["results"]) == ("1004", None)
-    assert rh.query("")["errorCode"] == "1007"
     task_id = rh.submit()["taskId"]
     assert rh.post("/openapi/v2/query", {"taskId": int(task_id)}).json()["status"] == "SUCCESS"
-
-
-NOT_POSITIVE, MALFORMED = "must be greater than 0", "failed to parse request body"
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        *[(number, NOT_POSITIVE) for number in ("0", "-1", 0)],
-        *[(other, MALFORMED) for other in ("abc", 1.5, True, ["1"])],
+        *[(number, "must be greater than 0") for number in ("0", "-1", 0)],
+        *[(other, "failed to parse request body") for other in ("abc", 1.5, True, ["1"])],
         ("", "taskId must not be null"),
     ],
 )
 def test_an_id_that_is_not_a_positive_number(rh: Caller, wrong: object, words: str) -> None:
     answer = rh.post("/openapi/v2/query", {"taskId": wrong}).json()
-    assert answer == {
-        "taskId": "",
-        "status": "",
-        "errorCode": "1007",
-        "errorMessage": words,
-        "results": None,
-        "clientId": "",
-        "promptTips": "",
-        "failedReason": {},
-        "usage": None,
-        "parentTaskId": None,
-        "taskUsageList": None,
+    assert (answer["errorCode"], answer["errorMessage"]) == ("1007", words)
+    assert {name for name, value in answer.items() if value in ("", None, {})} == {
+        *("taskId", "status", "results", "clientId", "promptTips", "failedReason"),
+        *("usage", "parentTaskId", "taskUsageList"),
     }
 
 
 def test_a_task_belongs_to_its_account(rh: Caller) -> None:
-    task_id = rh.submit()["taskId"]
-    other = Caller(rh.rh, rh.rh.keys.add("other").secret)
-    sibling = Caller(rh.rh, rh.rh.keys.add("sibling", account="main").secret)
+    task_id, other = rh.submit()["taskId"], rh.other()
     assert other.query(task_id)["errorCode"] == "1004"
     assert other.cancel(task_id)["code"] == 807
-    assert sibling.query(task_id)["status"] == "SUCCESS"
+    assert rh.other("sibling", account="main").query(task_id)["status"] == "SUCCESS"
 
 
 @pytest.mark.parametrize(
@@ -92,10 +79,9 @@ def test_a_clock_that_counts_looks(emulate: Emulate, polls: int, seen: list[str]
     assert submitted["status"] == "QUEUED"
     answers = [rh.query(submitted["taskId"]) for _ in seen]
     assert [answer["status"] for answer in answers] == seen
-    assert all((answer["results"] is None) == (answer["status"] != "SUCCESS") for answer in answers)
-    assert all(
-        (answer["usage"]["thirdPartyConsumeMoney"] is None) == (answer["status"] != "SUCCESS") for answer in answers
-    )
+    for answer in answers:
+        unpaid = answer["usage"]["thirdPartyConsumeMoney"] is None
+        assert (answer["results"] is None, unpaid) == (answer["status"] != "SUCCESS",) * 2
 
 
 def test_a_clock_that_stands_still_until_it_is_moved(emulate: Emulate) -> None:
@@ -116,26 +102,11 @@ def test_the_queue_and_the_account_count_tasks(emulate: Emulate) -> None:
     rh.submit()
     rh.rh.clock.advance(15)
     rh.submit()
-    assert rh.queue()["data"] == {
-        "apiKeyType": "SHARED",
-        "concurrentLimit": 3,
-        "runningCount": "1",
-        "queuedCount": "1",
-        "totalCurrentTasks": "2",
-    }
-    account = rh.http.post("/uc/openapi/accountStatus", json={"apikey": rh.key}).json()
-    assert account == {
-        "code": 0,
-        "msg": "success",
-        "errorMessages": None,
-        "data": {
-            "remainCoins": "0",
-            "currentTaskCounts": "2",
-            "remainMoney": "4.86",
-            "currency": "CNY",
-            "apiType": "SHARED",
-        },
-    }
+    counts = {"runningCount": "1", "queuedCount": "1", "totalCurrentTasks": "2"}
+    assert rh.queue()["data"] == {"apiKeyType": "SHARED", "concurrentLimit": 3, **counts}
+    money = {"remainCoins": "0", "remainMoney": "4.86", "currency": "CNY"}
+    data = {**money, "currentTaskCounts": "2", "apiType": "SHARED"}
+    assert rh.wallet() == {"code": 0, "msg": "success", "errorMessages": None, "data": data}
 
 
 def test_cancel_ends_a_task_and_frees_its_slot(emulate: Emulate) -> None:
@@ -185,3 +156,63 @@ def test_a_failed_graph_names_its_node_and_is_billed(emulate: Emulate) -> None:
     assert reason["exception_message"] == "missing argument 'vae'"
     assert isinstance(reason["traceback"], str)
     assert Decimal(answer["usage"]["consumeMoney"]) == rh.rh.recorder.charged > 0
+
+
+def status(rh: Caller, task_id: object) -> Json:
+    return rh.v1("/task/openapi/status", taskId=task_id)
+
+
+def test_status_says_one_word(emulate: Emulate) -> None:
+    rh = emulate(clock="polls", polls=3)
+    task_id = rh.started()
+    seen = [status(rh, task_id) for _ in range(4)]
+    assert [answer["data"] for answer in seen] == ["QUEUED", "RUNNING", "SUCCESS", "SUCCESS"]
+    assert (seen[0]["code"], seen[0]["msg"]) == (0, "")
+
+
+def test_outputs_say_the_state_by_their_code(emulate: Emulate) -> None:
+    rh = emulate(clock="polls", polls=3)
+    task_id = rh.started()
+    queued, running, done = (rh.outputs(task_id) for _ in range(3))
+    assert (queued["code"], queued["msg"], queued["data"]) == (813, "APIKEY_TASK_IS_QUEUED", None)
+    assert (running["code"], running["msg"]) == (804, "APIKEY_TASK_IS_RUNNING")
+    assert running["data"]["netWssUrl"].startswith("ws://")
+    assert (done["code"], isinstance(done["data"][0]["taskCostTime"], str)) == (0, True)
+    model = rh.submit()["taskId"]
+    *_, of_a_model = (rh.outputs(model)["data"] for _ in range(3))
+    assert of_a_model[0]["thirdPartyConsumeMoney"] == IMAGE_PRICE
+
+
+def exclusive(rh: Caller, **options: Any) -> Caller:
+    return rh.other(tier="EXCLUSIVE", limit=1, **options)
+
+
+def test_busy_machines_refuse_unless_the_task_may_queue(emulate: Emulate) -> None:
+    rh = exclusive(emulate(clock="polls", polls=2))
+    first = rh.started()
+    assert (rh.create()["code"], rh.create(usePersonalQueue="false")["code"]) == (415, 415)
+    waiting = rh.started(usePersonalQueue="true")
+    last = rh.started(usePersonalQueue=True)
+    assert [rh.query(waiting)["status"] for _ in range(4)] == ["QUEUED"] * 4  # looks do not count while it waits
+    queue = rh.queue()["data"]
+    assert (queue["runningCount"], queue["queuedCount"], queue["totalCurrentTasks"]) == ("0", "3", "3")
+    looks = (first, first, last, waiting, waiting, last, last)
+    seen = [rh.query(task_id)["status"] for task_id in looks]
+    assert seen == ["RUNNING", "SUCCESS", "QUEUED", "RUNNING", "SUCCESS", "RUNNING", "SUCCESS"]
+
+
+def test_a_personal_queue_can_be_full_and_its_tasks_cancelled(emulate: Emulate) -> None:
+    rh = exclusive(emulate(clock="polls", polls=9), queue=2)
+    tasks = [rh.started(usePersonalQueue=True) for _ in range(3)]
+    refused = rh.create(usePersonalQueue=True)
+    assert (refused["code"], refused["msg"]) == (814, "PERSONAL_QUEUE_COUNT_LIMIT")
+    rh.cancel(tasks[1])
+    assert rh.create(usePersonalQueue=True)["code"] == 0
+    rh.cancel(tasks[0])
+    assert [rh.query(tasks[2])["status"] for _ in range(2)] == ["QUEUED", "RUNNING"]  # let in, by the clock
+
+
+def test_other_keys_have_no_personal_queue(emulate: Emulate) -> None:
+    rh = emulate(clock="polls", limit=1)
+    rh.started()
+    assert rh.create(usePersonalQueue=True)["code"] == 421

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -15,6 +13,7 @@ import pytest
 
 from rh_prefect.media.store import MediaStore
 from tests.support.samples import media as samples
+from tests.support.servers.http_server import Handler, serving
 
 
 @pytest.fixture(params=["file", "memory", pytest.param("s3", marks=pytest.mark.s3)])
@@ -28,25 +27,25 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> MediaStore:
     return MediaStore(server.url("out"), options=server.options)
 
 
-class _Web(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
+class _Web(Handler):
+    def get(self) -> None:
         path, _, query = self.path.partition("?")
-        self.etag = unquote(query.removeprefix("etag=")) if query.startswith("etag=") else ""
+        etag = unquote(query.removeprefix("etag=")) if query.startswith("etag=") else ""
+        picture = samples.picture("PNG")
         if path == "/turn":
-            self._answer(302, b"", location="/photo.png")
+            self.answer(302, Location="/photo.png")
         elif path.startswith("/status/"):
-            self._answer(int(path.rpartition("/")[2]), b"no")
+            self.answer(int(path.rpartition("/")[2]), b"no")
         elif path == "/empty":
-            self._answer(200, b"")
+            self.answer(200)
         elif path == "/cut":
-            self._answer(200, b"half", length=1000)
+            self.answer(200, b"half", Content_Length=1000)
         elif path == "/drip":
             self._drip()
-        elif self.etag and self.headers["Range"] == "bytes=0-0":
-            picture = samples.picture("PNG")
-            self._answer(206, picture[:1], content_range=f"bytes 0-0/{len(picture)}")
+        elif etag and self.headers["Range"] == "bytes=0-0":
+            self.answer(206, picture[:1], ETag=etag, Content_Range=f"bytes 0-0/{len(picture)}")
         else:
-            self._answer(200, samples.picture("PNG"))
+            self.answer(200, picture, ETag=etag)
 
     def _drip(self) -> None:
         self.send_response(200)
@@ -56,31 +55,9 @@ class _Web(BaseHTTPRequestHandler):
                 self.wfile.write(b"x")
                 time.sleep(0.05)
 
-    def _answer(
-        self, status: int, body: bytes, *, location: str = "", length: int | None = None, content_range: str = ""
-    ) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
-        if self.etag:
-            self.send_header("ETag", self.etag)
-        if content_range:
-            self.send_header("Content-Range", content_range)
-        if location:
-            self.send_header("Location", location)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture(scope="session")
 def web() -> Iterator[str]:
     """The address of a web server: a picture under any name, and the paths of `_Web` that go wrong."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Web)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(_Web) as url:
+        yield url

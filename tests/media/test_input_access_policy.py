@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import socket
 import ssl
-import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,31 +22,17 @@ from rh_prefect.media.input_access_policy import CheckedTransport, InputAccess, 
 from rh_prefect.media.input_files import fetch, file_state, open_input
 from rh_prefect.pipelines.input_reader import identify, list_files
 from rh_prefect.table_files import open_table
+from tests.support.servers.http_server import Handler, serving
 
 OPEN = InputAccess()
 TIMEOUT = httpx.Timeout(10)
 
 PRIVATE = [
-    "127.0.0.1",
-    "127.9.9.9",
-    "0.0.0.0",
-    "10.0.0.1",
-    "172.16.0.1",
-    "192.168.1.1",
-    "169.254.169.254",
-    "100.100.100.200",
-    "224.0.0.1",
-    "255.255.255.255",
-    "::1",
-    "::",
-    "fe80::1%eth0",
-    "fd00:ec2::254",
-    "ff02::1",
-    "::ffff:127.0.0.1",
-    "::ffff:169.254.169.254",
-    "::7f00:1",
-    "64:ff9b::7f00:1",
-    "2002:7f00:1::",
+    *("127.0.0.1", "127.9.9.9", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1", "::7f00:1"),  # this machine
+    *("64:ff9b::7f00:1", "2002:7f00:1::"),  # this machine, by NAT64 and 6to4
+    *("10.0.0.1", "172.16.0.1", "192.168.1.1", "fe80::1%eth0"),  # its networks
+    *("169.254.169.254", "100.100.100.200", "fd00:ec2::254", "::ffff:169.254.169.254"),  # metadata of clouds
+    *("224.0.0.1", "255.255.255.255", "ff02::1"),  # several machines
 ]
 
 
@@ -60,9 +45,6 @@ def test_what_is_not_an_address_of_the_internet(address: str) -> None:
 @pytest.mark.parametrize("address", ["1.1.1.1", "8.8.8.8", "2606:4700::1111", "::ffff:1.1.1.1"])
 def test_what_is_an_address_of_the_internet(address: str) -> None:
     assert is_public(address)
-
-
-OneAddress = http.server.ThreadingHTTPServer
 
 
 class BothFamilies(http.server.ThreadingHTTPServer):
@@ -78,39 +60,24 @@ class BothFamilies(http.server.ThreadingHTTPServer):
 
 @contextmanager
 def web(handler: type[http.server.BaseHTTPRequestHandler], context: ssl.SSLContext | None = None) -> Iterator[int]:
-    server = BothFamilies(("", 0), handler) if context is None else OneAddress(("127.0.0.1", 0), handler)
-    if context is not None:
+    if context is None:
+        server: http.server.HTTPServer = BothFamilies(("", 0), handler)
+    else:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with serving(handler, server):
         yield int(server.server_address[1])
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-class Files(http.server.BaseHTTPRequestHandler):
+class Files(Handler):
     asked: list[str]
     hosts: ClassVar[list[str | None]] = []
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
+    def get(self) -> None:
         type(self).asked.append(self.path)
         type(self).hosts.append(self.headers["Host"])
         target = self.path.partition("to=")[2]
-        self.send_response(302 if target else 200)
-        self.send_header("Location", target) if target else None
-        self.send_header("Content-Length", "0" if target else "6")
-        self.end_headers()
-        if not target and self.command == "GET":
-            self.wfile.write(b"secret")
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.answer(302, Location=target) if target else self.answer(200, b"secret")
 
 
 @pytest.fixture
@@ -138,66 +105,34 @@ def test_a_link_to_this_machine_is_not_read(files: int, host: str) -> None:
 
 
 def test_private_links_are_read_where_the_setting_allows_them(files: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RH_ALLOW_PRIVATE_LINKS says so."""
+    """RH_ALLOW_PRIVATE_LINKS says so; it allows what a library opens by itself, too."""
     monkeypatch.setenv("RH_ALLOW_PRIVATE_LINKS", "0")
     with pytest.raises(MediaError, match="RH_ALLOW_PRIVATE_LINKS"), open_input(f"http://127.0.0.1:{files}/x"):
         pass
     monkeypatch.setenv("RH_ALLOW_PRIVATE_LINKS", "1")
-    with open_input(f"http://127.0.0.1:{files}/x") as reader:
-        assert reader.read() == b"secret"
+    for link in (f"http://127.0.0.1:{files}/x", f"simplecache::http://127.0.0.1:{files}/a.csv"):
+        with open_input(link) as reader:
+            assert reader.read() == b"secret"
 
 
 HOSTS = [
-    "127.0.0.1",
-    "127.1",
-    "2130706433",
-    "0x7f000001",
-    "0177.0.0.1",
-    "0.0.0.0",
-    "0",
-    "localhost",
-    "LOCALHOST.",
-    "127.0.0.1.",
-    "user:word@127.0.0.1",
-    "files.example@127.0.0.1",
-    "[::1]",
-    "[::]",
-    "[::ffff:127.0.0.1]",
-    "[::ffff:7f00:1]",
-    "[0:0:0:0:0:0:0:1]",
-    "[::127.0.0.1]",
+    *("127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "0.0.0.0", "0", "localhost", "LOCALHOST."),
+    *("127.0.0.1.", "user:word@127.0.0.1", "files.example@127.0.0.1"),
+    *("[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[0:0:0:0:0:0:0:1]", "[::127.0.0.1]"),
 ]
 """Ways to write the address of this machine."""
 
 LINKS = [
-    "http://{}/a.csv",
-    "HTTP://{}/a.csv",
-    "http://{}/a.csv?x=::y",
-    "simplecache::http://{}/a.csv",
-    "filecache::http://{}/a.csv",
-    "blockcache::http://{}/a.csv",
-    "cached::http://{}/a.csv",
-    "asyncwrapper::http://{}/a.csv",
-    "SimpleCache::http://{}/a.csv",
-    "simplecache::HTTP://{}/a.csv",
-    "simplecache::filecache::http://{}/a.csv",
-    "zip://a.csv::http://{}/a.csv",
-    "zip::http://{}/a.csv",
-    "tar://a.csv::http://{}/a.csv",
-    "zip://a.csv::simplecache::http://{}/a.csv",
-    "dir::http://{}/a.csv",
-    "dir://a.csv::http://{}/a.csv",
-    "reference::http://{}/a.csv",
-    "reference://a.csv::http://{}/a.csv",
-    "generic://http://{}/a.csv",
-    "generic::http://{}/a.csv",
-    "webhdfs://{}/a.csv",
+    *("http://{}/a.csv", "HTTP://{}/a.csv", "http://{}/a.csv?x=::y", "webhdfs://{}/a.csv"),
+    *("simplecache::http://{}/a.csv", "filecache::http://{}/a.csv", "blockcache::http://{}/a.csv"),
+    *("cached::http://{}/a.csv", "asyncwrapper::http://{}/a.csv", "SimpleCache::http://{}/a.csv"),
+    *("simplecache::HTTP://{}/a.csv", "simplecache::filecache::http://{}/a.csv"),
+    *("zip://a.csv::http://{}/a.csv", "zip::http://{}/a.csv", "tar://a.csv::http://{}/a.csv"),
+    *("zip://a.csv::simplecache::http://{}/a.csv", "dir::http://{}/a.csv", "dir://a.csv::http://{}/a.csv"),
+    *("reference::http://{}/a.csv", "reference://a.csv::http://{}/a.csv"),
+    *("generic://http://{}/a.csv", "generic::http://{}/a.csv"),
 ]
 """Ways to have it asked for a file."""
-
-
-def by_state(place: str) -> None:
-    file_state(place)
 
 
 def by_opening(place: str) -> None:
@@ -205,30 +140,21 @@ def by_opening(place: str) -> None:
         pass
 
 
-def by_table(place: str) -> None:
-    list(open_table(place, "csv").rows())
-
-
-def by_folder(place: str) -> None:
-    list_files(place.removesuffix("a.csv"), "image", {})
-
-
-def by_files_parameter(place: str) -> None:
-    list_files(place.replace("a.csv", "*.png"), "image", {})
-
-
-def by_file_parameter(place: str) -> None:
-    identify(place, {})
-
-
-DOORS = [by_state, by_opening, by_table, by_folder, by_files_parameter, by_file_parameter]
+DOORS: dict[str, Callable[[str], object]] = {
+    "state": file_state,
+    "opening": by_opening,
+    "table": lambda place: list(open_table(place, "csv").rows()),
+    "folder": lambda place: list_files(place.removesuffix("a.csv"), "image", {}),
+    "files parameter": lambda place: list_files(place.replace("a.csv", "*.png"), "image", {}),
+    "file parameter": lambda place: identify(place, {}),
+}
 
 
 @pytest.mark.usefixtures("no_private_links")
 @pytest.mark.parametrize("is_restricted", ["0", "1"])
 @pytest.mark.parametrize("door", DOORS)
 def test_no_spelling_of_a_private_address_is_asked_through_any_door(
-    files: int, door: Callable[[str], None], is_restricted: str, monkeypatch: pytest.MonkeyPatch
+    files: int, door: str, is_restricted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each link of a chain is checked before any request, wherever an input is named."""
     monkeypatch.setenv("RH_RESTRICT_INPUTS", is_restricted)
@@ -236,14 +162,8 @@ def test_no_spelling_of_a_private_address_is_asked_through_any_door(
     places += [f"{link}://{host}:{files}/a.csv" for link in ("http", "simplecache::http") for host in HOSTS]
     for place in places:
         with pytest.raises(RunningHubError):
-            door(place)
+            DOORS[door](place)
         assert Files.asked == [], place
-
-
-def test_links_of_chains_are_read_where_the_setting_allows_private_ones(files: int) -> None:
-    """RH_ALLOW_PRIVATE_LINKS allows what a library opens by itself, too."""
-    with open_input(f"simplecache::http://127.0.0.1:{files}/a.csv") as reader:
-        assert reader.read() == b"secret"
 
 
 def test_chains_without_links_are_read_without_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,12 +192,11 @@ class Names:
     """A name server of a test, whose answers change as they do in a rebinding."""
 
     def __init__(self, *answers: list[str]) -> None:
-        self.answers = list(answers)
-        self.asked = 0
+        self.answers, self.asked = answers, 0
 
     def __call__(self, host: str, port: int) -> Iterable[str]:
         self.asked += 1
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return self.answers[min(self.asked, len(self.answers)) - 1]
 
 
 def read(transport: CheckedTransport, url: str) -> bytes:
@@ -325,16 +244,12 @@ def test_a_checked_link_is_asked_under_its_name(tmp_path: Path, monkeypatch: pyt
 
 def test_a_redirect_to_a_private_address_is_not_followed(files: int) -> None:
     """Each redirect is checked as the first link is."""
-    below = InputAccess(roots=(f"http://127.0.0.1:{files}/open",))
-    with open_client(below, timeout=TIMEOUT) as client:
-        assert client.get(f"http://127.0.0.1:{files}/open/a").content == b"secret"
-        for target in (
-            f"http://127.0.0.1:{files}/closed",
-            "http://169.254.169.254/latest",
-            f"http://localhost:{files}/",
-        ):
+    here = f"http://127.0.0.1:{files}"
+    with open_client(InputAccess(roots=(f"{here}/open",)), timeout=TIMEOUT) as client:
+        assert client.get(f"{here}/open/a").content == b"secret"
+        for target in (f"{here}/closed", "http://169.254.169.254/latest", f"http://localhost:{files}/"):
             with pytest.raises(MediaError, match="not a public address"):
-                client.get(f"http://127.0.0.1:{files}/open/a?to={target}")
+                client.get(f"{here}/open/a?to={target}")
     assert not [path for path in Files.asked if not path.startswith("/open/")]
 
 
@@ -351,29 +266,20 @@ def folder(tmp_path: Path) -> Path:
 def test_a_deployment_reads_files_below_its_roots_only(folder: Path) -> None:
     """Neither another folder, nor file://, nor a symbolic link, nor dots lead out of the roots."""
     deployed = InputAccess(roots=(str(folder), "s3://bucket/inputs"), is_restricted=True)
-    for allowed in (f"{folder}/a.png", f"file://{folder}/a.png", "s3://bucket/inputs/x/a.png", "s3a://bucket/inputs/b"):
+    for allowed in (
+        *(f"{folder}/a.png", f"file://{folder}/a.png", "https://files.example/a.png"),
+        *("s3://bucket/inputs/x/a.png", "s3a://bucket/inputs/b"),
+    ):
         deployed.check(allowed)
     for refused in (
-        "/etc/passwd",
-        "file:///etc/passwd",
-        f"{folder}/../secret.txt",
-        f"{folder}/link.png",
-        f"{folder}2/a.png",
-        "s3://bucket/inputs2/a.png",
-        "s3://bucket/inputs/../other/a.png",
-        "s3://bucket/inputs/%2e%2e/other/a.png",
-        "s3://other/a.png",
-        "simplecache::file:///etc/passwd",
-        "ftp://10.0.0.1/a.png",
-        "memory://a.png",
-        "http://files.example/a.png",
-        "https://127.0.0.1/a.png",
-        "https://169.254.169.254/latest/meta-data",
-        "https://files.example:port/a.png",
+        *("/etc/passwd", "file:///etc/passwd", "simplecache::file:///etc/passwd", "memory://a.png"),
+        *(f"{folder}/../secret.txt", f"{folder}/link.png", f"{folder}2/a.png"),
+        *("s3://bucket/inputs2/a.png", "s3://bucket/inputs/../other/a.png", "s3://other/a.png"),
+        *("s3://bucket/inputs/%2e%2e/other/a.png", "ftp://10.0.0.1/a.png", "http://files.example/a.png"),
+        *("https://127.0.0.1/a.png", "https://169.254.169.254/latest/meta-data", "https://files.example:port/a.png"),
     ):
         with pytest.raises(MediaError, match=r"may not be read|not a valid link"):
             deployed.check(refused)
-    deployed.check("https://files.example/a.png")
 
 
 def test_on_the_command_line_local_files_and_other_places_are_read(folder: Path) -> None:

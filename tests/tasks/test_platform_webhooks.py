@@ -21,8 +21,7 @@ SECRET = "canary-token-of-the-receiver"
 def receiver() -> Iterator[Receiver]:
     made = Receiver()
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.close()
 
 
 async def test_a_webhook_is_looked_into_and_sent_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,41 @@ class Caller:
 
     def link(self, path: Path) -> str:
         return str(self.upload(path)["data"]["download_url"])
+
+    def other(self, name: str = "other", **options: Any) -> Caller:
+        """A caller with a new key, by default of another account."""
+        return Caller(self.rh, self.rh.keys.add(name, **options).secret)
+
+    def preview(self, endpoint: str = IMAGE, body: Json | None = None) -> Json:
+        answer: Json = self.post(f"/openapi/v2/price-preview/{endpoint}", WORDS if body is None else body).json()
+        return answer
+
+    def asset(self, path: str, **body: object) -> Json:
+        answer: Json = self.post(f"/openapi/v2/assets/{path}", body).json()
+        return answer
+
+    def legacy(self, name: str, content: bytes, *, part: str = "file", **fields: str) -> Json:
+        """The legacy upload: the key in the form."""
+        form = {"apiKey": self.key, "fileType": "input", **fields}
+        answer: Json = self.http.post("/task/openapi/upload", data=form, files={part: (name, content)}).json()
+        return answer
+
+    def wallet(self) -> Json:
+        answer: Json = self.http.post("/uc/openapi/accountStatus", json={"apikey": self.key}).json()
+        return answer
+
+    def event(self, task_id: str) -> Json:
+        """What became of a task's webhook."""
+        return self.v1("/task/openapi/getWebhookDetail", taskId=task_id)
+
+    def ended_event(self, task_id: str, *statuses: str) -> Json:
+        """The event of a task once its delivery has one of these statuses."""
+        end = time.monotonic() + 300
+        while (found := self.event(task_id))["data"] is None or found["data"]["callbackStatus"] not in statuses:
+            assert time.monotonic() < end, found
+            time.sleep(0.01)
+        data: Json = found["data"]
+        return data
 
     def queue(self) -> Json:
         answer: Json = self.http.get("/openapi/v2/queue/status", headers=self.bearer()).json()

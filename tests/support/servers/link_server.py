@@ -6,12 +6,11 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 
 from tests.support.samples import media as samples
+from tests.support.servers.http_server import Handler, serving
 
 
 @dataclass
@@ -56,17 +55,17 @@ def links() -> Iterator[LinkHost]:
     under_way: dict[str, int] = {}
     lock = threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self._answer(403, b"")
+    class Links(Handler):
+        def head(self) -> None:
+            self.answer(403)
 
-        def do_GET(self) -> None:
+        def get(self) -> None:
             if self.path not in host.files and self.path not in host.makers:
-                self._answer(404, b"no")
+                self.answer(404, b"no")
             elif self.headers["Range"] == "bytes=0-0":
                 host.looks.append(self.path)
                 content, etag = host.files.get(self.path) or (host.makers[self.path](), "")
-                self._answer(206, content[:1], etag, content_range=f"bytes 0-0/{len(content)}")
+                self.answer(206, content[:1], ETag=etag, Content_Range=f"bytes 0-0/{len(content)}")
             else:
                 self._whole()
 
@@ -76,31 +75,12 @@ def links() -> Iterator[LinkHost]:
                 under_way[self.path] = under_way.get(self.path, 0) + 1
                 host.most_at_once = max(host.most_at_once, under_way[self.path])
             content, etag = host.files.get(self.path) or (host.makers[self.path](), "")
-            self._answer(200, content, etag)
+            self.answer(200, content, ETag=etag)
             with lock:
                 under_way[self.path] -= 1
 
-        def _answer(self, status: int, body: bytes, etag: str = "", *, content_range: str = "") -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            if etag:
-                self.send_header("ETag", etag)
-            if content_range:
-                self.send_header("Content-Range", content_range)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    host.url = f"http://127.0.0.1:{server.server_address[1]}"
-    yield host
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Links) as host.url:
+        yield host
 
 
 _SIZE = (64, 48)

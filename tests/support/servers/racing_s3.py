@@ -7,8 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.support.servers.http_server import Handler, serving
 
 _ERROR = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>"
 
@@ -65,46 +66,25 @@ def racing_s3(**behaviour: int) -> Iterator[RacingS3]:
     """Runs a server; see `RacingS3`."""
     s3 = RacingS3(**behaviour)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Objects(Handler):
         protocol_version = "HTTP/1.1"
 
-        def do_PUT(self) -> None:
+        def put(self) -> None:
             data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, code = s3.put(self.path, data, is_conditional="If-None-Match" in self.headers)
-            self._answer(status, code)
+            self._told(status, code=code)
 
-        def do_GET(self) -> None:
+        def get(self) -> None:
             data = s3.objects.get(self.path)
-            self._answer(200 if data is not None else 404, "" if data is not None else "NoSuchKey", data or b"")
+            self._told(404, code="NoSuchKey") if data is None else self._told(200, data)
 
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def do_DELETE(self) -> None:
+        def delete(self) -> None:
             s3.objects.pop(self.path, None)
-            self._answer(204, "")
+            self._told(204)
 
-        def _answer(self, status: int, code: str, data: bytes = b"") -> None:
+        def _told(self, status: int, data: bytes = b"", *, code: str = "") -> None:
             body = _ERROR.format(code=code).encode() if code else data
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", '"0"')
-            self.send_header("Last-Modified", "Sun, 29 Nov 2026 12:00:00 GMT")
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+            self.answer(status, body, ETag='"0"', Last_Modified="Sun, 29 Nov 2026 12:00:00 GMT")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    s3.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(Objects) as s3.url:
         yield s3
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

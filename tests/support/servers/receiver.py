@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack, suppress
 
 from tests.support.servers.caller import Json
+from tests.support.servers.http_server import Handler, serving
 
 
 class Receiver:
@@ -18,25 +18,19 @@ class Receiver:
         self.answers: list[int] = []
         self.delay = 0.0
         self._closed = threading.Event()
+        self._stack = ExitStack()
         receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
+        class Hook(Handler):
+            def post(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.got.append(json.loads(body))
                 receiver._closed.wait(receiver.delay)
-                with contextlib.suppress(OSError):  # the sender may have given up
-                    self.send_response(receiver.answers.pop(0) if receiver.answers else 200)
-                    self.end_headers()
-                    self.wfile.write(b"noted")
+                with suppress(OSError):  # the sender may have given up
+                    self.answer(receiver.answers.pop(0) if receiver.answers else 200, b"noted")
 
-            def log_message(self, *args: object) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        self.url = self._stack.enter_context(serving(Hook)) + "/hook"
 
     def close(self) -> None:
         self._closed.set()
-        self.server.shutdown()
-        self.server.server_close()
+        self._stack.close()
