@@ -1,4 +1,4 @@
-"""Waits for the end of a submitted task by polling or by webhook, or cancels it; records the end."""
+"""Waits for the end of a submitted task by polling or by webhook, or cancels the task; records the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rh_prefect.works.run_cancellation import cancel_task
 from rh_prefect.works.work import Work
 
 CANCEL_CHECK_SECONDS = 3.0
-"""Seconds between two checks whether the run was cancelled, which no webhook reports; a run's jobs share a read."""
+"""Seconds between two checks for a cancellation of the run, which no webhook reports; a run's jobs share a check."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -62,7 +62,7 @@ async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, 
 
 
 async def cancel_and_record(work: Work, submit: Submit) -> End:
-    """Cancels a task, and records its end when RunningHub confirms it."""
+    """Cancels a task; returns its end, which is recorded only if RunningHub confirms it."""
     view = await cancel_task(work.lease.account.provider, submit.task_id or "")
     if not view.is_terminal:
         accepted = view.model_copy(update={"status": "CANCELLED"})
@@ -107,8 +107,7 @@ async def _poll_once_cancelled(work: Work, task_id: str) -> None:
 def _check_outputs(work: Work, view: TaskView) -> None:
     """Raises `OutputsPending` if a successful task has no usable output yet, since the record of its end never changes.
 
-    One usable output is enough: its link would expire during a wait for the others. The collector requests the links of
-    the others.
+    One usable output is enough: its link would expire while the others are awaited. The collector requests their links.
     """
     if view.status != "SUCCESS" or any(output.is_usable for output in view.outputs):
         return

@@ -37,7 +37,7 @@ def check_folder(folder: Path) -> None:
 
 
 RunAttempt: TypeAlias = tuple[str, int]
-"""The id of a flow run or the name of a scope, and the number of its attempt."""
+"""The id of a flow run or the name of a scope, and the number of an attempt."""
 
 _HOLD = 60.0
 """Seconds for which no job is paid for after a store has refused outputs; then one job may test the store."""
@@ -78,7 +78,7 @@ class StoreChecks:
         await self._checks.get(store.identity, lambda: asyncio.to_thread(self._check, store))
 
     async def storing(self, run: RunAttempt, store: MediaStore, job: str, collecting: Awaitable[_T]) -> _T:
-        """Awaits `collecting`, which stores outputs; records whether the store accepts or refuses them."""
+        """Awaits `collecting`, which stores outputs; records whether the store accepts or refuses the outputs."""
         try:
             result = await collecting
         except StoreError as error:
@@ -94,7 +94,7 @@ class StoreChecks:
         return result
 
     def refuse_payment(self, run: RunAttempt, store: MediaStore, job: str) -> None:
-        """Raises `StoreError` if a store has refused a run's last outputs; now and then, one job may try it."""
+        """Raises `StoreError` if a store has refused a run's last outputs; every `_HOLD` s, one job may test it."""
         refused = self._refusals.get((run, store.identity))
         if refused is None or len(refused.jobs) <= _TOLERATED or refused.trying == job:
             return
@@ -126,7 +126,7 @@ def local_errors(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def part_file(folder: Path, name: str) -> Iterator[Path]:
-    """Yields a path for a download, locked; if possible, that of an earlier run's unfinished download of the file."""
+    """Yields the path of an unfinished or new download, with a lock; a unique path if another process has the lock."""
     name = safe(name)  # it contains an id from RunningHub
     with local_errors(folder):
         make_folder(folder)

@@ -63,10 +63,10 @@ class JobEvent:
 
 
 class Observer(Protocol):
-    """Receives each event, on the package's loop thread; it must return quickly and not raise."""
+    """Receives each event on the package's loop thread; `notify` must return quickly and not raise."""
 
     def notify(self, event: JobEvent) -> None:
-        """Receives an event."""
+        """Handles an event, without blocking or raising."""
         ...
 
 

@@ -93,14 +93,14 @@ class Copies:
 
 @dataclass(slots=True)
 class _Source:
-    """What this process knows of one path or URI: its recorded contents, and the one that was used last."""
+    """The recorded contents of one path or URI, and the content that was used last."""
 
     records: list[MediaRecord] = field(default_factory=list)  # The records of the journal that were read
     stamps: dict[str, MediaRecord] = field(default_factory=dict)  # The content that each stamp proves
     current: MediaRecord | None = None  # The content that was used last
 
     def add(self, record: MediaRecord) -> None:
-        """Adds a record of the journal."""
+        """Adds a record that was read from the journal or written to it."""
         self.records.append(record)
         if record.stamp:
             self.stamps[record.stamp] = record
@@ -115,7 +115,7 @@ class _Source:
 
 
 READS: Final = 16
-"""Number of inputs that are read at once: other calls also need threads of the loop."""
+"""Maximum number of inputs that are read at once: other calls also need threads of the loop."""
 
 
 class Inputs:
@@ -165,7 +165,7 @@ class Inputs:
     async def _current(
         self, source: str, state: _Source, name: str, check: Check, check_size: CheckSize
     ) -> MediaRecord:
-        """Returns the content to use: the recorded one if the file's stamp is the same, else the present one."""
+        """Returns the recorded content if the file's stamp is unchanged, else the present content."""
         if state.current is None:
             await self._add_records(name, state)
         # Without a strong ETag, the first content of a link counts for the whole run.
@@ -178,7 +178,7 @@ class Inputs:
         return state.current
 
     async def _unchanged(self, source: str, state: _Source) -> MediaRecord | None:
-        """Returns the content that a file's present stamp proves; None if it has to be read."""
+        """Returns the content that a file's present stamp proves; None if the file must be read."""
         if not state.stamps:
             return None
         try:
@@ -196,7 +196,7 @@ class Inputs:
         check: Check,
         check_size: CheckSize,
     ) -> MediaRecord:
-        """Reads a file, and records its content; if it cannot be read, returns the content that is recorded for it."""
+        """Reads a file, and records its content; if the file cannot be read, returns its recorded content."""
         try:
             read, stamp = await self._in_thread(self._content_of, source, state.records, check, check_size)
         except MediaError as error:
@@ -282,7 +282,7 @@ def open_local(
 ) -> Iterator[LocalFile]:
     """Opens a source as a local file for a `with` block.
 
-    With `copied`, even a local file is copied: the copy does not change meanwhile.
+    With `copied`, even a local file is copied, so that it cannot change during the block.
     """
     if is_local(source) and not copied:
         content = digest(source, check_size=check_size, clock=clock)

@@ -1,14 +1,14 @@
 """All decisions about the payment of a work, without I/O.
 
 A *work* is one request that is paid for once in its scope. `run_work` decides what to do next, and awaits the methods
-of `lifecycle_steps.Steps`, which do all I/O. So a test can replace the steps and check each rule about money:
+of `lifecycle_steps.Steps`, which do all I/O and which a test can replace. The steps in their order:
 
     result? -> waiter -> submission n? -> upload -> slot -> budget -> claim (intent) -> POST -> answer    accepted
     wait -> end                                                                                           ended
     publish -> result
 
-`journal/record_types.py` has the records. In the scope of one flow run, no other run waits for its works, so the steps
-about waiters and claims do nothing. The rules, in the order in which they apply:
+`journal/record_types.py` defines the records. No other run waits for works in the scope of one flow run, so there the
+notes of waiters and claims are not written. The rules, in the order in which they apply:
 
 - The records have precedence. A ticket is queried, never submitted again; a recorded end is final.
 - An `end` with a success says that the work is paid for, and a `result` that it is done. Missing files of a result are
@@ -173,7 +173,7 @@ async def _may_claim(steps: Steps, n: int) -> bool:
 
 
 async def _submit(steps: Steps, n: int) -> Submit | None:
-    """Claims, posts and records submission n, without interruption; None if another process has claimed it."""
+    """Claims, posts and records submission n, without interruption; returns None if another process has claimed it."""
     # Noted first: a claim without an intent counts nothing, and an intent without a claim would escape the budget.
     await steps.note_claim(n)
     intent = await steps.claim(n)

@@ -46,7 +46,7 @@ LIMITER_PAUSES = 2
 BEFORE_CLAIM = 10.0
 """Maximum age in seconds of a cached journal's reading before a claim, and of the claim's note before the POST.
 
-Less than `run_cancellation.PATIENCE`, for which a cancellation waits for the intents and answers of noted claims.
+This is less than `run_cancellation.PATIENCE`, for which a cancellation waits for the answers to noted claims.
 """
 
 LONGEST_WAIT: Final = 12 * 3600.0
@@ -186,7 +186,7 @@ class Steps:
         await self.records.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
 
     async def is_cancelled(self, *, fresh: bool) -> bool:
-        """Returns whether the run was cancelled; `fresh` reads the record again."""
+        """Returns whether the run was cancelled; with `fresh`, only a reading after the last claim's note counts."""
         # A cancellation after the note of a claim waits for the answer, and cancels the task itself.
         age = min(self._clock() - self._noted_at, BEFORE_CLAIM) if fresh else BEFORE_CLAIM
         return await self.work.is_cancelled(max_age=age)
@@ -212,13 +212,13 @@ class Steps:
                 await self._leave_account(error)
 
     async def await_slot(self) -> None:
-        """Waits until the account may run one more task."""
+        """Waits until an account has a free slot, and takes it; raises `StoreError` if the store refuses outputs."""
         work = self.work
         await self._lease.acquire(on_wait=lambda: work.notify("queued", "waits for a free slot of the account"))
         work.services.stores.refuse_payment(work.run_attempt, work.store, work.job)
 
     async def free_slot(self, *, full: bool) -> None:
-        """Releases the slot of a submission without a task; `full` if RunningHub has no slot for it."""
+        """Releases the slot of a submission without a task; `full` if RunningHub had no free slot."""
         self._lease.release(full=full)
 
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
@@ -231,7 +231,7 @@ class Steps:
                 await self.prepare()
 
     async def _leave_account(self, error: ApiError) -> None:
-        """Excludes the account that refused an upload or a price request; raises `error` if no other is left."""
+        """Excludes the account that refused an upload or a price request; raises `error` if no account is left."""
         has_slot = self._lease.has_slot
         self._lease.release()
         if not await self.switch_account(Answer.of(error)):
@@ -240,7 +240,7 @@ class Steps:
             await self.await_slot()
 
     async def switch_account(self, refused: Answer) -> bool:
-        """Excludes the account after its refusal if another account may accept the job; returns whether that is so."""
+        """Excludes the account after its refusal; returns False if the refusal is not account-specific."""
         message = self._lease.after_refusal(refused)
         if message:
             self.work.notify("moved", message)

@@ -100,7 +100,7 @@ class LoopThread:
 
     @property
     def is_submitting(self) -> bool:
-        """Whether critical sections, which are submissions, are running."""
+        """Whether critical sections, such as submissions, are running."""
         return bool(self._critical)
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:

@@ -50,12 +50,12 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
 
 
 async def mark_refused(journal: Journal, key: str) -> None:
-    """Records that an unknown submission was not accepted; the next run submits it again."""
+    """Records that an unknown submission was not accepted; the next run submits the request again."""
     await _resolve(journal, key, Resolution(outcome="forgotten", by=BY_A_PERSON))
 
 
 async def mark_lost(journal: Journal, key: str) -> None:
-    """Records that a job's task, or the files of its result, no longer exist; the next run pays for a new one."""
+    """Records that a job's task, or the files of its result, no longer exist; the next run pays for a new task."""
     *_, submit = (await read_job(journal, key)).submits
     if not may_be_lost(submit):
         raise InputError(
@@ -66,7 +66,7 @@ async def mark_lost(journal: Journal, key: str) -> None:
 
 
 def may_be_lost(submit: Submit) -> bool:
-    """Returns whether a submission has a task that runs or a result that can be lost."""
+    """Returns whether a submission has a running task, or a result whose files can be lost."""
     has_result = submit.state == "ended" and submit.end is not None and submit.end.status == "SUCCESS"
     return submit.state == "ticket" or has_result
 

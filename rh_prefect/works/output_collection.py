@@ -81,7 +81,7 @@ class Delivery:
         return done
 
     async def adopt(self, work: Work) -> ResultRecord | None:
-        """Records the newest stored result of an equal request as this work's; returns the record, or None."""
+        """Records the newest stored result of an equal request as this work's; None if there is no such result."""
         found = await asyncio.to_thread(stored_result.find_equal, work.store, work.request, take=work.policy.take)
         if found is None:
             return None
@@ -90,7 +90,7 @@ class Delivery:
         return record if await work.records.create_result(record) else await work.records.read_result()
 
     async def publish(self, work: Work, submit: Submit, end: End, *, first_time: bool) -> Delivered | Invalid:
-        """Downloads and publishes the outputs of a submission that has ended."""
+        """Downloads and publishes the outputs of an ended submission; `Invalid` if `parse` refuses the answer."""
         record = ResultRecord(
             task_id=end.task_id,
             n=submit.n,

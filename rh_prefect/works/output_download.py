@@ -31,7 +31,9 @@ LONGEST_PAUSE = 30.0
 
 
 Publish: TypeAlias = Callable[[Work, End, Path, int, str], Media]
-"""Moves a downloaded output into the store, with its index, from 0, and extension; the result's `uri` is its name."""
+"""Moves a downloaded output into the store. The last arguments are its index, from 0, and its extension; the `uri` of
+the returned `Media` is its name in the store.
+"""
 
 
 @dataclass(slots=True)
@@ -76,7 +78,7 @@ class Collector:
         return tuple(one for one in outputs if isinstance(one, Media))
 
     async def _all_links(self, count: int) -> list[Link]:
-        """Returns links for at least `count` files; queries the task if its record has fewer (of a recovered job)."""
+        """Returns links for at least `count` files; queries the task if its record has fewer, as after a recovery."""
         links = _file_links(self.end.links)
         if not self.end.links:  # its stored result may also be gone, and each task that succeeded has an output
             count = max(count, 1)
@@ -116,7 +118,7 @@ class Collector:
                 await self.work.services.sleep(2.0**failures.downloads / 4)
 
     async def _check(self, part: Path, link: Link, failures: _Failures) -> DownloadDefect | None:
-        """Checks a file, as HTTP 200 can bring a web page or half a file; deletes an invalid one and raises an error.
+        """Checks a file, as HTTP 200 may bring a web page or half a file; deletes an invalid file and raises an error.
 
         If RunningHub itself has only a damaged file, the file is kept, and its defect is returned.
         """
@@ -188,7 +190,7 @@ def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
 
 
 def _pairs(recorded: list[Link], newer: list[Link]) -> dict[int, Link]:
-    """Pairs each recorded link with a new link of the same address; returns the new by the `id` of the recorded."""
+    """Pairs recorded links with new links of the same address; returns new links by the `id` of the recorded link."""
     pairs: dict[int, Link] = {}
     for address in dict.fromkeys(map(_address, recorded)):
         old, new = ([one for one in links if _address(one) == address] for links in (recorded, newer))
@@ -203,7 +205,7 @@ def _pairs(recorded: list[Link], newer: list[Link]) -> dict[int, Link]:
 
 
 def _closest(link: Link, others: list[Link]) -> Link | None:
-    """Returns the one of `others` that shares the most URL parameters with a link; None if several share as many."""
+    """Returns the other link that shares the most URL parameters with a link; None if several links share as many."""
     common = [len(_parameters(link) & _parameters(one)) for one in others]
     return others[common.index(max(common))] if common and common.count(max(common)) == 1 else None
 
@@ -238,7 +240,7 @@ def _extension(link: Link) -> str:
 
 
 def extension_of_output(link: Link, part: Path) -> str:
-    """Returns the extension of a downloaded output: that of its link if it names a format, else one for its content."""
+    """Returns an output's extension: that of its link if the file's content fits it, else one for the content."""
     named = _extension(link)
     said = format_named(f"file.{named}")
     if named and (said is None or file_type(part).kind in (said[0], "3d", "text", "other")):

@@ -57,7 +57,7 @@ class PoolContext:
         return await self._scopes.open(scope, store)
 
     def delivery(self, **more: Any) -> Delivery:
-        """Creates the `Delivery` of a work; `more` has its further fields."""
+        """Creates the `Delivery` of a work; `more` contains the other fields."""
         return Delivery(self._scratch / "parts", self._settings.grace_seconds, **more)
 
     async def listen_for_ends(self, scope: Scope) -> None:
@@ -121,7 +121,7 @@ def pool_context(
 ) -> PoolContext:
     """Returns this process's only `PoolContext` for some accounts of one site; call it on the loop thread.
 
-    `find` returns the account that a record names if it is not among these; by default that is an error.
+    `find` returns the account that a record names if it is not one of `accounts`; by default, it raises an error.
     """
     name = (settings.state_dir, pool, tuple(accounts))
     if name not in _contexts:

@@ -82,7 +82,7 @@ class JobRequest:
 async def prepare_request(
     model_input: ModelInput, *, site: str, inputs: Inputs, label: str | None = None
 ) -> JobRequest:
-    """Checks the parameters and files of a model, and returns the request; raises `InputError` if one is not valid."""
+    """Checks a model's parameters and files, and returns the request; raises `InputError` if a value is not valid."""
     model, unchecked = model_input.entry, model_input.unchecked
     params = model_input.params()
     files: dict[str, Input] = {}
@@ -186,7 +186,7 @@ def _longest(files: Mapping[str, Input]) -> float | None:
 
 
 async def custom_request(custom: CustomInput, *, site: str, inputs: Inputs, label: str | None = None) -> JobRequest:
-    """Checks the files of a custom call, and returns its request; raises `InputError` if one cannot be read."""
+    """Checks the files of a custom call, and returns its request; raises `InputError` if a file cannot be read."""
     files: dict[str, Input] = {}
 
     async def with_marks(value: Any) -> Any:

@@ -41,7 +41,7 @@ class Result(BaseModel):
         texts: The task's texts; text models return nothing else.
         cost: What this task cost; 0 if another run has paid for it, None if RunningHub does not report it. The job's
             failed tasks are not included; `rh-prefect jobs list` shows the cost of all.
-        currency: Of the cost.
+        currency: The currency of `cost`.
         queued_seconds: Measured time in RunningHub's queue.
         run_seconds: Time that the task ran.
         reused: Whether another run has paid for it. Outside of flows a named scope is one run, in all its processes.

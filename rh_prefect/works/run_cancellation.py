@@ -39,7 +39,7 @@ class Cancels(Protocol):
     """The calls of a client that a cancellation needs."""
 
     async def cancel(self, task_id: str) -> None:
-        """Cancels a task."""
+        """Requests the cancellation of a task."""
 
     async def query(self, task_id: str) -> TaskView:
         """Returns a task's state."""
@@ -69,7 +69,7 @@ async def cancel_task(
 async def _after_cancelling(
     client: Cancels, task_id: str, sleep: Callable[[float], Awaitable[None]]
 ) -> TaskView | None:
-    """Returns the state of the task, of a success with the outputs if they come soon; None if the task is not found."""
+    """Returns a task's state; after a success, waits some seconds for the outputs. None if the task is not found."""
     try:
         view = await client.query(task_id)
         for _ in range(POLLS_FOR_OUTPUTS):
@@ -179,7 +179,7 @@ class _Cancellation:
         return submit.intent.flow_run in ("", self.scope.journal.scope)
 
     def _is_later(self, submit: Submit) -> bool:
-        """Returns whether a later attempt of the run has submitted it: that is a new decision to pay."""
+        """Returns whether a later attempt of the run has made a submission: that is a new decision to pay."""
         return self._is_own(submit) and submit.intent.attempt > self.scope.attempt
 
     def _is_in_flight(self, submit: Submit | None) -> bool:

@@ -58,14 +58,14 @@ Claim = tuple[str, int]
 
 
 class RecordsLocation(Record):
-    """The record of where a run's works have their records; another process needs it to cancel the run."""
+    """The record of the location where a run's works have their records; another process reads it to cancel the run."""
 
     url: str  # The URL of the location
     storage: str | None = None  # Name of the storage block whose options open it; None for RH_STORAGE_OPTIONS
 
 
 async def note_location(run: Journal, location: RecordsLocation) -> None:
-    """Records the location of the works that a flow run shares with other runs; all its attempts use the same."""
+    """Records the location of the works that a flow run shares with other runs; all its attempts use this location."""
     if await run.create(_PLACE, location.model_dump(mode="json")):
         return
     first = await read_location(run)
@@ -119,7 +119,7 @@ class Notes:
 def is_settled(submit: Submit) -> bool:
     """Returns whether the cost of a submission is final: it was refused, or its task has ended.
 
-    If a person has resolved a submission, its task id may still arrive from its late owner.
+    The cost is not final if a person has resolved the submission: its late owner may still report a task id.
     """
     if submit.answer is None or submit.resolution or submit.lost or submit.late:
         return False
@@ -194,7 +194,7 @@ class SharedRecords(JobRecords):
         return signs_of_life(self._works, self._flow_run)
 
     async def release_waiter(self) -> None:
-        """Records that the run no longer waits for the work, so that another one can cancel its task."""
+        """Records that the run no longer waits for the work, so that another run can cancel its task."""
         await self._works.release_waiters(self.key, self._flow_run)
 
     async def release_own_waiter(self) -> None:

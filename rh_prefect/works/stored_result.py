@@ -1,7 +1,8 @@
 """Stored results: the JSON file of each result, `results/<request>/<task id>.json`, beside its files.
 
-People, reports and `reuse="always"` use it. The journal's `result` decides whether a work is done, and is written once.
-If files are downloaded again, RunningHub may return other bytes; then only the stored result is written again.
+People, reports and `reuse="always"` use the stored result. The journal's record `result` decides whether a work is
+done, and is written once. If files are downloaded again, RunningHub may return other bytes; then only the stored result
+is written again.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def _read_valid(store: MediaStore, names: Iterable[str]) -> Iterator[StoredResul
 def whole(store: MediaStore, record: ResultRecord) -> ResultRecord | None:
     """Returns the descriptions of a result's files if all are in the store and complete; None otherwise.
 
-    If files were downloaded again with newer bytes, only the stored result describes these.
+    If files were downloaded again with other bytes, only the stored result describes the new files.
     """
     if all(_is_unchanged(store, record, index) for index, _ in enumerate(record.outputs)):
         return record

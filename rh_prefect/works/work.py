@@ -81,7 +81,7 @@ def usable_token(token: SecretStr) -> SecretStr:
 
 
 REMEMBER = 2.0
-"""Seconds for which a reading of a cached journal shows that a run was not cancelled."""
+"""Maximum age in seconds of a cached journal's reading that shows that a run was not cancelled."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -213,7 +213,7 @@ class WorkSpending:
         self._reserved: int | None = None
 
     async def find_price(self, links: Mapping[str, str]) -> None:
-        """Finds the price on the account with links to the inputs; a request is sent only if a budget needs it."""
+        """Finds the price on the account with links to the inputs; requests a preview only for a budget."""
         self._links = links
         if self._work.lease.account.provider.is_bare:
             return  # RunningHub reports neither price nor cost of these.
@@ -234,7 +234,7 @@ class WorkSpending:
         return await prices.of(request.endpoint, request.sent(self._links), self._listed)
 
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
-        """Reserves the price of submission n, in place of an earlier one; returns a `Shortfall` if it does not fit."""
+        """Reserves the price of submission n, in place of an earlier one; `Shortfall` if the budget is too small."""
         self.release()
         self._price = await self._request_price()
         short = await self._spending.reserve(self._key, n, self._price, budget=budget)

@@ -1,4 +1,4 @@
-"""An account of this process: its slots, polls and prices, and the inputs that it has uploaded."""
+"""RunningHub accounts in this process: their slots, polls and prices, and the inputs that they have uploaded."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class Uploads:
         self._semaphore = asyncio.Semaphore(UPLOADS_AT_ONCE)
 
     async def address(self, file: Input, mark: str, *, store: MediaStore) -> str:
-        """Returns a link or a file name under which RunningHub can read an input for some hours from now.
+        """Returns a link to an input, or its file name at RunningHub if `mark` stands for a name; valid for some hours.
 
-        If the job's store has `signed_inputs`, it is a link to a copy in the store, which is named by its content.
+        If the job's store has `signed_inputs`, a link refers to a copy of the input in the store.
         """
         is_name = mark == file_mark(file.record.sha256)
         if store.signed_inputs and not is_name:
@@ -63,7 +63,7 @@ class Uploads:
         return upload.file_name if is_name else upload.url
 
     def _link_to_copy(self, file: Input, store: MediaStore) -> str | None:
-        """Returns a link to a copy of the input. The copy's name has the content's hash, so it is never overwritten."""
+        """Copies the input to the store, and returns a signed link to the copy; None if the store signs no links."""
         copies = Copies(store)
         signed = store.signed_url(copies.name(file.record))
         if signed is None or copies.has(file.record):
@@ -102,7 +102,7 @@ class Uploads:
 
 
 def _check_again(file: Input, local: LocalFile) -> None:
-    """Raises an error if a local file changed during its upload: RunningHub may have either content."""
+    """Raises an error if a local file changed during its upload: RunningHub may have the old or the new content."""
     if not is_local(file.source):
         return  # a copy of this process was uploaded, which does not change
     if local.stamp != file_state(file.source).stamp:
@@ -113,7 +113,7 @@ def _check_again(file: Input, local: LocalFile) -> None:
 class Account:
     """One API key in this process, used on the package's loop thread.
 
-    Accounts with the same key share everything except their names.
+    Accounts with the same key share everything except their names and blocks.
     """
 
     name: str  # The account's name in records and reports
@@ -151,7 +151,7 @@ class Account:
         return cls("", None, provider, limiter, poller, Prices(provider), uploads, settings, {})
 
     def at(self, endpoint: str) -> Account:
-        """Returns the account for the tasks of an endpoint: this one, or one with the slots of a machine."""
+        """Returns this account or, for an endpoint of the native proxy, the account with the slots of its machine."""
         provider = self.provider.at(endpoint)
         if provider is self.provider:
             return self
@@ -178,7 +178,7 @@ def account_of(
 ) -> Account:
     """Returns this process's account for a key; call it on the loop thread.
 
-    Without a name, records contain a fingerprint of the key.
+    Without `name`, the account's name is a fingerprint of the key.
     """
     identity = (base_url, api_key, settings.state_dir)
     if identity not in _accounts:

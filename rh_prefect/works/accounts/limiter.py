@@ -16,22 +16,22 @@ from rh_prefect.client.transports import chance
 from rh_prefect.errors import RunningHubError
 
 MAX_COUNT_AGE = 5.0
-"""Maximum age in seconds of a count of `queue/status` that is used."""
+"""Maximum age in seconds at which a task count of `queue/status` is still used."""
 
 MAX_COUNT_AGE_IF_FULL = 1.0
-"""Maximum age while jobs wait for slots of other programs: only a count shows that the programs' tasks have ended."""
+"""Maximum age in seconds of a count while other programs use all slots: only a new count shows a free slot."""
 
 MAX_SUBMITS = 20
-"""Maximum number of concurrent submissions: after a refusal, no further one is sent, so at most these are refused."""
+"""Maximum number of concurrent submissions, and so of submissions that RunningHub refuses before the limiter pauses."""
 
 MAX_SUBMITS_ALONE = 50
-"""Maximum number if no other program uses the account: its count then shows the exact number of free slots."""
+"""Maximum number of concurrent submissions if no other program uses the account, whose count is then exact."""
 
 LONGEST_PAUSE_WITH_ROOM = 5.0
 """Maximum pause in seconds after refusals while the account's count shows free slots."""
 
 OTHERS_GRACE_SECONDS = 0.5
-"""Seconds before this process uses a slot that another program has freed: that program often starts a task there."""
+"""Seconds before use of a slot that another program has freed, because that program often starts a task there."""
 
 COUNT_TIMEOUT = 2.0
 """Maximum seconds to wait for an account's count before jobs use the other accounts."""
@@ -41,7 +41,7 @@ LONGEST_PAUSE = 30.0
 
 
 def pause_seconds(refusals: int, *, jitter: float) -> float:
-    """Returns the pause after consecutive refusals: doubling from about a second up to `LONGEST_PAUSE`, with jitter."""
+    """Returns the pause in seconds after consecutive refusals, with jitter: 1 to 2 s, doubled up to `LONGEST_PAUSE`."""
     longest: float = min(LONGEST_PAUSE, 2**refusals)
     return longest * (0.5 + jitter / 2)
 
@@ -84,8 +84,8 @@ async def first_free(
 ) -> Limiter:
     """Waits until one of several accounts has a free slot, takes the slot, and returns its limiter.
 
-    The preferred limiter, whose account has the job's inputs, comes first, then the others in their order. Call
-    `submit_finished` after the submission, and `release` after the task's end.
+    The preferred limiter, whose account has the job's inputs, comes first, then the other limiters in the given order.
+    Call `submit_finished` after the submission, and `release` after the task's end.
     """
     waiter = Waiter(preferred, turn or Turn())
     counts = await refresh_counts(sorted(limiters, key=lambda limiter: limiter is not preferred))
@@ -115,7 +115,7 @@ def _add_when_counted(limiter: Limiter, count: asyncio.Task[None], waiter: Waite
 async def refresh_counts(limiters: Iterable[Limiter]) -> dict[Limiter, asyncio.Task[None]]:
     """Requests new task counts of accounts whose counts are old.
 
-    Returns the request of each limiter, in the same order. Requests without a response after `COUNT_TIMEOUT` continue.
+    Returns the request of each limiter. A request without a response after `COUNT_TIMEOUT` continues.
     """
     counts = {limiter: asyncio.ensure_future(limiter.refresh()) for limiter in limiters}
     await asyncio.wait(counts.values(), timeout=COUNT_TIMEOUT)
@@ -155,14 +155,14 @@ class Limiter:
 
     @property
     def load(self) -> float:
-        """The account's number of tasks relative to its capacity."""
+        """The tasks of the account and the reserved slots, divided by the number of its slots."""
         return (self._held + self._others + self._announced) / (self._limit or 1)
 
     def add(self, waiter: Waiter) -> None:
         """Adds a job to the queue.
 
-        The positions of a run in the queue do not change. If the job precedes others of its run, it gets the first of
-        their positions, and each of them moves to the run's next position.
+        The positions of a run in the queue do not change. A job that precedes waiting jobs of its run takes the first
+        of their positions, and each of these jobs moves to the run's next position.
         """
         if waiter.assigned.done():
             return
@@ -175,12 +175,12 @@ class Limiter:
         self._admit()
 
     def remove(self, waiter: Waiter) -> None:
-        """Removes a job from the queue, if it is in it."""
+        """Removes a job from the queue; does nothing if the job is not in the queue."""
         with contextlib.suppress(ValueError):
             self._waiters.remove(waiter)
 
     def announce(self) -> None:
-        """Reserves a position for a job that uploads its inputs and will then wait for a slot of this account."""
+        """Reserves a slot for a job that is uploading its inputs to this account."""
         self._announced += 1
 
     def withdraw(self) -> None:
@@ -199,7 +199,7 @@ class Limiter:
         self._admit()
 
     def occupy(self) -> None:
-        """Counts a task that already runs, without waiting, even if this exceeds the limit."""
+        """Takes a slot for a task that already runs, even if no slot is free."""
         self._held += 1
 
     def release(self, *, full: bool = False) -> None:
@@ -239,7 +239,7 @@ class Limiter:
         return Count(missing - ended, self._others)
 
     def _ended_of_others(self, missing: int) -> int:
-        """The number of other programs' ended tasks: the count lacks them for a while, and no task here has ended."""
+        """Returns the number of tasks of other programs that no count has shown for `OTHERS_GRACE_SECONDS`."""
         if not self._missing or not missing:
             self._missing, self._missing_since = missing, self._clock()
         self._missing = min(self._missing, missing)
@@ -276,7 +276,7 @@ class Limiter:
         return running
 
     def _shorten_pause(self, running: int) -> None:
-        """Ends a pause after a refusal early if the account was full and its count now shows a free slot."""
+        """Ends or shortens the pause after a refusal if the account's count shows a free slot."""
         is_full = self._limit is not None and running >= self._limit
         if not is_full:
             # If the count showed a free slot at the refusal, the refusal had another cause.
@@ -298,10 +298,9 @@ class Limiter:
             self._refresh_later()
 
     def _next_waiter(self) -> Waiter | None:
-        """Removes and returns the next job: the first that does not prefer another account, else the first.
+        """Removes and returns the next job: the first that does not prefer another account, or the first one.
 
-        A slot stays reserved for a job that is uploading its inputs to this account, because another job would have to
-        upload its inputs first.
+        A slot that is reserved for an uploading job is not given to a job that prefers another account.
         """
         waiting = [waiter for waiter in self._waiters if not waiter.assigned.done()]
         waiter = next((waiter for waiter in waiting if waiter.preferred in (None, self)), None)

@@ -35,19 +35,19 @@ GOLDEN_ANGLE = 137.5
 """Multiples of this angle modulo 360 degrees are evenly spread, for any count of them."""
 
 OVERDUE_POLLS_PER_GAP = 4
-"""Maximum number of polls per shortest gap for a task that runs longer than recent tasks: it can end any moment."""
+"""Maximum number of polls per shortest gap for an overdue task: it runs longer than recent tasks and may end soon."""
 
 OVERDUE_FRACTION = 0.25
 """Gap between polls of an overdue task, as a fraction of the time for which it is overdue."""
 
 MIN_DURATIONS = 5
-"""Minimum number of durations for an estimate of an end."""
+"""Minimum number of recorded durations from which the end of a task is estimated."""
 
 DURATIONS = 200
 """Number of recent durations that are stored: the speed of models and of RunningHub changes."""
 
 MARGIN = 1.008
-"""Factor by which a poll is later than the estimated end."""
+"""Factor by which an estimated age is increased, so that the poll follows the end."""
 
 POLLS_PER_END = 2
 """Number of tasks that are polled after a count, for each ended task that is not found yet."""
@@ -62,7 +62,7 @@ COUNTS_PER_GAP = 12
 """Maximum number of counts in the shortest gap between two polls of one task: one count is for all tasks."""
 
 COUNTS_IN_SEARCH = 4
-"""Factor by which counts are more frequent while an ended task is searched."""
+"""Factor by which counts are more frequent while an ended task is searched for."""
 
 MAX_POLLS = 16
 """Maximum number of concurrent polls of one account."""
@@ -71,11 +71,11 @@ MIN_REPEATS = 3
 """Minimum number of consecutive answers that are needed to end a job after the grace time."""
 
 FIRST_WITH_WEBHOOK = 30
-"""Time until the first poll of a task with a webhook, in shortest gaps; at most `LONGEST_FIRST`."""
+"""Time until the first poll of a task with a webhook, as a multiple of the shortest gap; at most `LONGEST_FIRST`."""
 
 LONGEST_FIRST = 60.0
 LATER_WITH_WEBHOOK = 120
-"""Time between later polls of a task with a webhook, in shortest gaps; at most `LONGEST_LATER`."""
+"""Time between later polls of a task with a webhook, as a multiple of the shortest gap; at most `LONGEST_LATER`."""
 
 LONGEST_LATER = 240.0
 MISSED_NOTIFICATIONS = 3
@@ -96,7 +96,7 @@ def is_settled(view: TaskView) -> bool:
 
 
 async def query_repeatedly(query: Callable[[str], Awaitable[TaskView]], task_id: str) -> TaskView:
-    """Queries a task; if RunningHub does not know it, up to three times, a second apart: one answer may be wrong."""
+    """Queries a task, up to three times, a second apart, until RunningHub finds it: one answer may be wrong."""
     for _ in range(MIN_REPEATS - 1):
         with suppress(TaskNotFound):
             return await query(task_id)
@@ -155,7 +155,7 @@ class DurationHistory:
         self._sorted: list[float] = []
 
     def note(self, seconds: float) -> None:
-        """Records one duration."""
+        """Adds the duration of an ended task; drops the oldest one beyond `DURATIONS`."""
         self._latest.append(seconds)
         self._sorted = sorted(self._latest)
 
@@ -167,14 +167,15 @@ class DurationHistory:
     def estimate(self, age: float) -> float | None:
         """Estimates the age at which a running task of this age ends.
 
-        The estimate is the median of the longer durations times `MARGIN`; None for fewer than `MIN_DURATIONS` of them.
+        The estimate is the median of all longer durations times `MARGIN`; None if fewer than `MIN_DURATIONS` are
+        longer.
         """
         first = bisect_right(self._sorted, age)
         longer = len(self._sorted) - first
         return MARGIN * self._sorted[first + longer // 2] if longer >= MIN_DURATIONS else None
 
     def overdue(self, age: float) -> float | None:
-        """Returns for how long a task of this age has had no estimate; None if it has one, or if none is possible."""
+        """Returns for how many seconds this age has had no estimate; None if it has one, or if no age has one."""
         if not self.is_known:
             return None
         longest = self._sorted[-MIN_DURATIONS]
@@ -182,7 +183,7 @@ class DurationHistory:
 
 
 class Poller:
-    """The tasks of one account that this process waits for; one loop queries them."""
+    """Waits for the ends of one account's tasks; one loop queries all of them."""
 
     def __init__(
         self,
@@ -336,7 +337,7 @@ class Poller:
                 self._begin(self._poll(task))
 
     def _begin(self, request: Coroutine[None, None, None]) -> None:
-        """Starts a request, which is referred to until it ends: an ended one would keep the context of its run."""
+        """Starts a request; drops its reference when it ends: an ended request would keep the context of its run."""
         self._requests.add(task := asyncio.ensure_future(request))
         task.add_done_callback(self._requests.discard)
 
@@ -373,7 +374,7 @@ class Poller:
             return None
 
     def _search(self, missing: int) -> bool:
-        """Polls the tasks that were seen running longest ago; each only once, since a count may be wrong.
+        """Polls the tasks that were not seen running for the longest time, each only once: the count may be wrong.
 
         Returns whether the search continues.
         """
@@ -392,8 +393,8 @@ class Poller:
     def _counting_gap(self, ages: list[float]) -> float:
         """Returns the time until the next count.
 
-        A few counts between two ends cost each job the same few requests, and the more slots there are, the shorter a
-        freed slot stays idle. If few tasks run, the gap is limited by the age of the youngest task.
+        The gap is a fraction of the expected time between two ends, so that each job costs about the same number of
+        counts. If few tasks run, the age of the youngest task limits the gap.
         """
         # The mean age of n running tasks is half of their duration, so a task ends every 2 * age / n seconds.
         between_ends = 2 * sum(ages) / len(ages) ** 2

@@ -31,10 +31,10 @@ from rh_prefect.works.runninghub.provider import RunningHub
 T = TypeVar("T")
 
 Exclusions: TypeAlias = dict[tuple[Account, str | None], Answer]
-"""The refusals of excluded accounts, by account and model; without a model the account is excluded for all."""
+"""The refusals of excluded accounts, by account and model; None as the model excludes the account for all models."""
 
 _CACHE_SIZE = 200
-"""Maximum number of attempts of runs for which a process stores the excluded accounts."""
+"""Maximum number of attempts of runs whose excluded accounts a process stores."""
 
 _CURRENCY_SECONDS = 60.0
 """Seconds after which the accounts' currencies are requested again: a key may have been repaired."""
@@ -75,7 +75,7 @@ class Pool:
         return len(self.accounts) == 1
 
     def provider(self, endpoint: str) -> RunningHub:
-        """Returns the first account's provider for an endpoint; all accounts start and list its tasks alike."""
+        """Returns the first account's provider for an endpoint; all accounts start and list tasks in the same way."""
         return next(account.provider.at(endpoint) for account in self.accounts)
 
     def exclusions(self, scope: Scope) -> Exclusions:
@@ -86,7 +86,7 @@ class Pool:
         return self._exclusions.setdefault((repr(scope.journal), scope.attempt), {})
 
     async def account_of(self, intent: Intent) -> Account:
-        """Returns the account that paid for a job."""
+        """Returns the account that paid for a job; raises `ConfigError` if its site differs from the job's site."""
         account = await self._account_of(intent)
         if account.provider.site != intent.site:
             raise ConfigError(
@@ -113,7 +113,7 @@ class Pool:
         return next(iter(both or named or with_block), None) or await self.find(intent)
 
     async def find_owner(self, task_id: str) -> Account:
-        """Queries the accounts, and returns the account that has a task; raises an error if none has it."""
+        """Queries the accounts, and returns the account that has a task; raises the error of a query if none has it."""
         errors: list[RunningHubError] = []
         for account in self.accounts:
             try:
@@ -180,7 +180,7 @@ class Pool:
 
 
 def refusal_in(exclusions: Exclusions, account: Account, model: str) -> Answer | None:
-    """Returns the refusal for which an account is excluded for a model; None if it is not excluded."""
+    """Returns the refusal that excludes an account for a model; None if the account is not excluded."""
     return exclusions.get((account, None)) or exclusions.get((account, model))
 
 
@@ -213,7 +213,7 @@ class Lease:
 
     @property
     def has_slot(self) -> bool:
-        """Whether the job holds a slot."""
+        """Whether the job has a slot of the selected account."""
         return self._limiter is not None
 
     async def select_account(self) -> None:
@@ -227,7 +227,7 @@ class Lease:
         self._announced_to.announce()
 
     async def acquire(self, on_wait: Callable[[], None] = lambda: None) -> None:
-        """Waits until one of the accounts has a free slot, and takes it; calls `on_wait` if no slot is free."""
+        """Waits until one of the accounts has a free slot, and takes the slot; calls `on_wait` if no slot is free."""
         # A job that is resubmitted after an unknown outcome still has its slot.
         while self._limiter is None:
             accounts = {account.limiter: account for account in self._usable()}
@@ -263,16 +263,16 @@ class Lease:
         return account
 
     def occupy(self) -> None:
-        """Counts a task that already runs, without waiting, even if this exceeds the limit."""
+        """Takes a slot for a task that already runs, even if no slot is free."""
         if self._limiter is None:
             self._withdraw()
             self._limiter = self.account.limiter
             self._limiter.occupy()
 
     def after_refusal(self, refusal: Answer) -> str | None:
-        """After `release`: excludes the account and returns a message; None if the refusal is not account-specific.
+        """Excludes the account after its refusal; returns a message, or None if the refusal is not account-specific.
 
-        The message is empty if the account was excluded already.
+        Call `release` first. The message is empty if the account was excluded already.
         """
         scope = None if self._pool.is_single else refusal.account_scope
         if scope is None:
@@ -292,7 +292,7 @@ class Lease:
         return message if is_new else ""
 
     def query_error(self, intent: Intent, task_id: str, error: ApiError) -> ApiError:
-        """Builds the error for a task that the account of its record cannot query."""
+        """Builds the error for a task whose recorded account refuses the query, or is not configured."""
         is_same = self.account.is_of(intent)
         words = f"{intent.account_words}, and the key that is set now belongs to account {self.account}"
         account = str(self.account) if is_same else words
@@ -315,7 +315,7 @@ class Lease:
         )
 
     def _usable(self) -> list[Account]:
-        """The accounts that are not excluded; a single account always is usable."""
+        """The usable accounts; a single account always is usable. Raises an error with all refusals if none is left."""
         if self._pool.is_single:
             return self._accounts
         refusals = {account: self._refusal(account) for account in self._accounts}

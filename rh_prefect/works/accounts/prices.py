@@ -24,7 +24,7 @@ from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.runninghub.provider import RunningHub
 
 _RETRY_SECONDS = 5.0
-"""Seconds between a failed request for an account's currency and the next one, if it is only for display."""
+"""Minimum seconds between a failed request for a currency that is only displayed and the next request."""
 
 _LABEL_SECONDS = 2.0
 """Seconds for which a request for a displayed currency is repeated while RunningHub is busy."""
@@ -90,7 +90,7 @@ class Prices:
             return None
 
     async def certain_currency(self) -> str | None:
-        """Returns the account's currency; None if RunningHub reports none. A temporary failure raises its error."""
+        """Returns the account's currency; None if RunningHub reports none. Raises the error of a temporary failure."""
         if self._is_known:
             return self._currency
         try:

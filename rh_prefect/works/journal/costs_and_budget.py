@@ -23,11 +23,11 @@ COINS = "coins"
 """RunningHub's coins, a unit beside the currencies."""
 
 CURRENCY = "CNY"
-"""The currency of the catalogue, and of an account that reports none."""
+"""The currency of the catalogue, and of an account that reports no currency."""
 
 
 def amount_text(amount: Decimal, unit: str | None = None) -> str:
-    """Writes an amount of money with two decimals, or more if it has more; coins unchanged."""
+    """Formats an amount of money with at least two decimals; coins as they are."""
     text = f"{amount.normalize():f}"
     if unit == COINS:
         return text
@@ -158,16 +158,16 @@ def entry_of(submit: Submit) -> Entry | None:
 
 
 Entries: TypeAlias = "dict[int, Entry | None]"
-"""The amounts of a job's submissions, by number; None for one that certainly cost nothing."""
+"""The amounts of a job's submissions, by number; None for a submission that certainly cost nothing."""
 
 
 def entries_of(job: JobView) -> Entries:
-    """Returns the amount of each submission of a job."""
+    """Returns the amount of each submission of a job, by its number."""
     return {submit.n: entry_of(submit) for submit in job.submits}
 
 
 async def entries_in(journal: Journal) -> AsyncIterator[tuple[str, Entries]]:
-    """Returns the amounts of each job of a journal, by the job's key."""
+    """Yields the amounts of each job of a journal, with the job's key."""
     async for view in jobs_of(journal):
         yield view.key, entries_of(view)
 
@@ -198,12 +198,12 @@ class SpendTracker:
 
     @property
     def all_spent(self) -> Decimal:
-        """Returns the total cost of ended jobs in the currency of the budget."""
+        """Returns the total cost of ended jobs; with a budget, all accounts have one currency."""
         return sum((amount for (_, is_spent), amount in tuple(self._sums.items()) if is_spent), Decimal(0))
 
     @property
     def all_counted(self) -> Decimal:
-        """Returns the spent and the reserved amount of all jobs in the currency of the budget."""
+        """Returns the spent and the reserved amount of all jobs; with a budget, all accounts have one currency."""
         return sum(tuple(self._sums.values()), Decimal(0))
 
     def amount_of(self, key: str) -> Decimal:
@@ -244,7 +244,7 @@ class SpendTracker:
         return {key: costs for key in tuple(self._entries) if (costs := self.spent_on(key)) is not None}
 
     def replace_job(self, view: JobView) -> None:
-        """Replaces the amounts of a job by newly read ones; a reserved amount without a record is kept."""
+        """Replaces the amounts of a job by newly read ones; keeps an amount that a call has reserved."""
         for n in tuple(self._entries.get(view.key, {})):
             if (view.key, n) not in self._holders:
                 self.release(view.key, n)
@@ -295,7 +295,7 @@ class SpendTracker:
             self.release(key, n)
 
     def release(self, key: str, n: int) -> None:
-        """Releases the amount of a submission, if there is one."""
+        """Removes the amount of a submission from the sums, if the submission has an amount."""
         self._asks.pop((key, n), None)
         entry = self._entries.get(key, {}).pop(n, None)
         self._holders.pop((key, n), None)

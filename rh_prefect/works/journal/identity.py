@@ -25,7 +25,7 @@ def base_hash(*, site: str, endpoint: str, payload: Mapping[str, object]) -> str
 
 
 def _plain(value: object) -> object:
-    """Returns JSON data with 5 in place of 5.0, so that both have one hash."""
+    """Returns JSON data with integers in place of whole floats, so that 5 and 5.0 have the same hash."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -39,7 +39,7 @@ def graph_base(base: str, graph: str) -> str:
 
 
 def uri_hash(uri: str) -> str:
-    """Returns the part of an input record's key that stands for its address: a hash of 24 hex digits."""
+    """Returns the hash of an input's address for the keys of its records: 24 hex digits."""
     return _hash(uri)[:24]
 
 

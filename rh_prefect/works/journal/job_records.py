@@ -24,8 +24,10 @@ from rh_prefect.works.journal.record_types import (
 )
 
 RESUBMITTED = "on_unknown=resubmit"
+"""The source of a resolution by the caller's option, without a check: the submission may be charged."""
+
 BY_A_PERSON = "a person"
-"""The source of a resolution without a check: the submission may have been paid for."""
+"""The source of a resolution by a person, who has checked that the submission was not accepted."""
 
 JobState = Literal["new", "open", "ticket", "refused", "unknown", "forgotten", "ended"]
 
@@ -47,7 +49,7 @@ class Submit:
 
     @property
     def state(self) -> JobState:
-        """The state of this submission."""
+        """The state that the submission's records show."""
         # A task that was given up and has an end was found after all.
         if self.lost is not None and (self.end is None or self.lost.of_result):
             return "forgotten"
@@ -64,7 +66,7 @@ class Submit:
 
     @property
     def may_be_paid(self) -> bool:
-        """Whether it may be paid for: its outcome is unknown or was resolved without a check, or its task was lost."""
+        """Whether the submission may be charged: it is unknown, was resolved without a check, or its task was lost."""
         if self.state == "forgotten":
             return self.lost is not None or (self.resolution is not None and self.resolution.by == RESUBMITTED)
         return self.state == "unknown"
@@ -99,7 +101,7 @@ class JobView:
 
     @property
     def state(self) -> JobState:
-        """The state of the job."""
+        """The state of the newest submission; `new` without submissions."""
         return self.last.state if self.last else "new"
 
     @property
@@ -112,7 +114,7 @@ class JobView:
         return next((submit for submit in self.submits if submit.n == n), None)
 
     def adding(self, submit: Submit) -> JobView:
-        """Returns a copy with one more submission, or with newer data of one."""
+        """Returns a copy with one more submission, or with newer data of a known submission."""
         others = (old for old in self.submits if old.n != submit.n)
         return replace(self, submits=tuple(sorted((*others, submit), key=lambda other: other.n)))
 
@@ -152,7 +154,7 @@ class JobRecords:
         return JobView.parse(self.key, await self.journal.job(self.key))
 
     async def submission(self, n: int) -> Submit | None:
-        """Reads one submission; None if the job has none of this number."""
+        """Reads one submission; None if the job has no submission of this number."""
         return JobView.parse(self.key, await self.journal.numbered(self.key, n)).find(n)
 
     async def note_waiter(self, *, suspended: float | None = None) -> None:
@@ -190,13 +192,14 @@ class JobRecords:
         return await self._create("intent", n, record)
 
     async def answer(self, n: int, record: Answer) -> bool:
-        """Creates answer n; returns False if one is already recorded."""
+        """Creates answer n; returns False if answer n is already recorded."""
         return await self._create("answer", n, record)
 
     async def settle(self, submit: Submit, answer: Answer, *, by: str) -> Submit:
         """Records the answer to a submission, and returns the valid submission.
 
-        If another process has waited for the answer and recorded it as unknown, this one resolves it.
+        If another process has waited for the answer and recorded it as unknown, this process resolves the unknown
+        answer.
         """
         n = submit.n
         if await self.answer(n, answer):
@@ -217,7 +220,7 @@ class JobRecords:
         return valid
 
     async def resolve(self, n: int, record: Resolution) -> bool:
-        """Creates the resolution of unknown answer n; returns False if one is already recorded."""
+        """Creates the resolution of unknown answer n; returns False if a resolution is already recorded."""
         return await self._create("resolution", n, record)
 
     async def late(self, n: int, record: Answer) -> None:
@@ -235,7 +238,7 @@ class JobRecords:
         return await self.read_end(n) or record
 
     async def read_end(self, n: int) -> End | None:
-        """Reads how submission n ended; None if that is not recorded."""
+        """Reads how submission n ended; None if no end is recorded."""
         name = f"{self.key}-end-{n}"
         record = await self.journal.read(name)
         return None if record is None else parse_record(name, End, record)
@@ -247,7 +250,7 @@ class JobRecords:
         return None if record is None else parse_record(name, ResultRecord, record)
 
     async def create_result(self, record: ResultRecord, shape: str = "") -> bool:
-        """Creates the result; returns False if one exists."""
+        """Creates the result; returns False if a result exists."""
         return await self.journal.create(result_key(self.key, shape), record.model_dump(mode="json"))
 
     async def _create(self, kind: str, n: int, record: Record) -> bool:

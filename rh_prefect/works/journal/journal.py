@@ -34,8 +34,8 @@ JSON: TypeAlias = "dict[str, Any]"
 """A JSON object; the classes of `record_types` define its fields."""
 
 LONGEST_SCOPE: Final = 200
-"""Maximum length of a scope's name. A file name may have 255 characters, and that of a spooled task id also contains
-the job's key.
+"""Maximum length of a scope's name. The file name of a spooled task id also contains the job's key, and may have 255
+characters.
 """
 
 _SCOPE = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_SCOPE - 1}}}")
@@ -70,8 +70,8 @@ class EndListener(Protocol):
 class Journal(ABC):
     """Stores the records of a scope.
 
-    Keys are lower-case letters, digits and dashes: `<job key>-<what>-<n>` with a hexadecimal job key, and others that
-    begin with a word. Each method raises `JournalError` if the storage cannot be used.
+    Keys have lower-case letters, digits and dashes. The keys of a job's records are `<job key>-<kind>-<n>`, with a
+    hexadecimal job key; other keys begin with a word. Each method raises `JournalError` if the storage cannot be used.
     """
 
     scope: str  # What the journal covers: a flow-run id, or a folder's name
@@ -81,8 +81,8 @@ class Journal(ABC):
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
         """Creates a record exclusively; returns False if the key exists.
 
-        The record has a unique `token`. If a lost response is repeated, the token shows that this creation was
-        successful.
+        The record has a unique `token`. If a response was lost and the request is repeated, the token shows that the
+        first request has created the record.
         """
 
     @abstractmethod
@@ -137,7 +137,7 @@ class NotExclusive(JournalError):
 
 
 def check_key(key: str) -> str:
-    """Raises an error if a key is not valid in every journal."""
+    """Returns a key; raises an error if the key is not valid in every kind of journal."""
     if not _KEY.fullmatch(key):
         raise ValueError(
             f"{key!r} is not a journal key, which has only lower-case letters and digits, in parts joined by dashes"
@@ -151,7 +151,7 @@ def is_scope_name(name: object) -> bool:
 
 
 def check_scope(name: str) -> str:
-    """Raises an error if a name of a scope is not valid in every journal."""
+    """Returns a scope's name; raises an error if the name is not valid in every kind of journal."""
     if not is_scope_name(name):
         raise InputError(
             f"{str(name)[:80]!r} is not a valid scope name. What to do: use up to {LONGEST_SCOPE} letters, digits, "
@@ -215,7 +215,8 @@ class FolderJournal(Journal):
     ) -> None:
         """Opens the journal; accesses no storage before the first call.
 
-        `first` has records that are created just before the first other one: a scope without that leaves no file.
+        The records in `first` are created just before the first other record, so that a scope without records leaves no
+        file.
         """
         self.scope = self._folder = check_scope(scope)
         self.url = shown_url(url)
@@ -264,7 +265,7 @@ class FolderJournal(Journal):
         await self._call(self._files.replace, self._path(key), text.encode())
 
     async def time_of(self, key: str) -> datetime | None:
-        """Returns the modification time of a file by the storage's clock; None if there is no file or no time."""
+        """Returns the modification time of a file by the storage's clock; None if the file or its time is missing."""
         when: datetime | None = await self._call(self._files.time_of, self._path(key))
         return when
 
@@ -426,9 +427,9 @@ _PROOFS: Final = 3
 _RACERS: Final = 16
 _CONFLICT: Final = 409
 _LONGEST_CONFLICT: Final = 30.0
-"""Seconds for which a creation is repeated if the storage answers that another one is in progress."""
+"""Seconds for which a creation is repeated if the storage answers that another creation is in progress."""
 _PROVED: LruSet[str] = LruSet(1000)
-"""The locations that have passed these tests in this process."""
+"""The locations that have passed the tests of concurrent creation in this process."""
 
 
 class _StoreFiles:

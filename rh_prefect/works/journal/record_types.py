@@ -35,7 +35,7 @@ _PROMPT_SHOWN = 80
 """Number of characters of a prompt in messages about an unknown submission; prompts of a run often begin alike."""
 
 _FILE_SHOWN = 32
-"""Number of characters of a file name there; of a longer name, its beginning and end are shown."""
+"""Number of characters of a file name in such a message; of a longer name, the beginning and the end are shown."""
 
 
 class Owner(BaseModel):
@@ -82,7 +82,7 @@ def uptime() -> float:
 
 
 def _boot_id() -> str:
-    """Returns the boot's id and the pid namespace: in two containers of a host, one pid is two processes."""
+    """Returns the boot's id and the pid namespace: two containers of a host may have equal pids."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}:{Path('/proc/self/ns/pid').readlink()}"
@@ -137,7 +137,7 @@ class Requested(BaseModel):
 
     @property
     def requested(self) -> dict[str, Any]:
-        """Returns these fields by name, for another record."""
+        """Returns the fields of `Requested` by name, for another record."""
         return {name: getattr(self, name) for name in Requested.model_fields}
 
 
@@ -192,7 +192,7 @@ FORMAT_KEY = "format-1"
 
 
 class Format(Record):
-    """The first record of a scope: the format version of all others."""
+    """The first record of a scope: the format version of all its records."""
 
     format: int = FORMAT
 
@@ -275,7 +275,7 @@ class Charged(Record):
 
     @property
     def charged(self) -> dict[str, Any]:
-        """Returns these fields by name, for another record of the task."""
+        """Returns the fields of `Charged` by name, for another record of the task."""
         return {name: getattr(self, name) for name in Charged.model_fields.keys() - Record.model_fields.keys()}
 
 

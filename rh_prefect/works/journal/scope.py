@@ -43,8 +43,8 @@ Chain: TypeAlias = tuple[tuple[str, int], ...]
 _NUMBERS = count()
 
 REQUESTED_KEYS: LruCache[str, set[str]] = LruCache(500)
-"""Scope -> keys of the jobs that this process has requested; other jobs of the journal are orphans. The keys of a flow
-run are deleted when it ends. A scope that is deleted to limit the memory is read again from the journal.
+"""The keys of the jobs that this process has requested, by scope; other jobs of the journal are orphans. The keys of a
+flow run are deleted when the run ends. If a scope is dropped to limit the memory, its journal is read again.
 """
 
 
@@ -119,7 +119,7 @@ class Calls:
         may_repeat: bool = False,
         task: asyncio.Task[Any] | None = None,
     ) -> Iterator[None]:
-        """Registers a call for a `with` block, permanently if it succeeds; raises `EqualRequest` for a second call."""
+        """Registers a call during a `with` block, permanently on success; raises `EqualRequest` for a second call."""
         calls = self._calls.setdefault(work, [])
         before = next((call for call in calls if is_repeat(chain, call.chain)), None)
         if before is None and not (may_repeat or all(call.is_cancelled for call in calls)):
@@ -193,7 +193,7 @@ class FolderScope(Scope):
         self._works = works
 
     async def works(self) -> WorksJournal | None:
-        """Returns the records of its works."""
+        """Returns the records of the works, which the scope was created with."""
         return self._works
 
 
@@ -211,7 +211,7 @@ class Ended(Record):
 
 
 def new_run(works: WorksJournal, pipeline: str) -> FolderScope:
-    """Creates the scope of a pipeline run outside of flows; it writes nothing before its first note."""
+    """Creates the scope of a pipeline run outside of flows; the scope has no file before its first record."""
     # The names of runs sort by their start times.
     name = f"{RUN}{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
     opened = Opened(owner=current_owner(), pipeline=pipeline)
@@ -220,7 +220,7 @@ def new_run(works: WorksJournal, pipeline: str) -> FolderScope:
 
 
 async def end_run(run: FolderScope, state: str) -> None:
-    """Records how a run has ended, if it has any record."""
+    """Records how a run has ended, unless the run has no records."""
     if await run.journal.read(_attempt_key(1)) is not None:
         await run.journal.create(_END_KEY, Ended(state=state).model_dump(mode="json"))
 
@@ -302,7 +302,7 @@ async def last_number(exists: Callable[[int], Awaitable[bool]]) -> int:
 
 
 _CACHE_SIZE = 1000
-"""Number of scopes for which a process stores that they were checked; a dropped one is read again."""
+"""Maximum number of scopes whose check a process remembers; a dropped scope is checked again."""
 
 
 class OpenScopes:

@@ -67,7 +67,7 @@ SILENT_AFTER = timedelta(minutes=15)
 """Time after its last sign of life at which a run is regarded as ended, if Prefect cannot be asked about it."""
 
 _known: LruSet[str] = LruSet(1000)
-"""The locations whose records have this format, as far as this process has checked."""
+"""The locations whose format this process has checked or recorded."""
 
 _AFTER_INTENT = ("answer", "resolution", "end", "lost", "late")
 
@@ -136,7 +136,7 @@ class WorksJournal(FolderJournal):
         return folder_scopes(self._scopes_at, options=self._options)
 
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
-        """Creates a record exclusively, after the format record if this is the first one; see `Journal.create`."""
+        """Creates a record exclusively, and the format record before the first record of all; see `Journal.create`."""
         if repr(self) not in _known:
             await super().create(FORMAT_KEY, Format().model_dump(mode="json"))
             _known.add(repr(self))
@@ -152,7 +152,7 @@ class WorksJournal(FolderJournal):
         return found
 
     async def numbered(self, job_key: str, n: int) -> dict[str, JSON]:
-        """Reads the records of submission n, by full key; empty if it has no intent."""
+        """Reads the records of submission n, by full key; empty if intent n does not exist."""
         intent = await self.read(f"{job_key}-intent-{n}")
         if intent is None:
             return {}
@@ -236,7 +236,7 @@ class WorksJournal(FolderJournal):
         return now - max(known if alive is None else [*known, alive]) > SILENT_AFTER
 
     async def _waiters(self, work: str) -> dict[str, Waiting]:
-        """Returns the waiters that were not released, by the end of their keys."""
+        """Returns the waiters that were not released, by the last part of their keys."""
         records, begin = await super().job(work), f"{work}-waiter-"
         waiting = {key.removeprefix(begin): one for key, one in records.items() if key.startswith(begin)}
         return {
@@ -281,7 +281,7 @@ async def open_default_works() -> WorksJournal:
 
 
 def find_works(scope: str, settings: Settings) -> WorksJournal | None:
-    """Opens the records of works whose `scope` is a name from messages; None if they are at another location."""
+    """Opens the records of works with a `scope` from messages; None if no configured location has this name."""
     beside_storage = settings.model_copy(update={"records": None})
     places = (default_works(one) for one in (settings, beside_storage))
     return next((works for works in places if works.scope == scope), None)
@@ -299,7 +299,7 @@ async def choose_new_take(works: WorksJournal, run: Journal, base: str, scope: s
 
 
 async def next_take(works: WorksJournal, base: str, scope: str = "") -> int:
-    """Returns the first take after a submitted one that was never submitted; the number of reads is logarithmic."""
+    """Returns a take that was never submitted, where the take before it was; the number of reads is logarithmic."""
 
     async def is_submitted(take: int) -> bool:
         return await works.read(f"{work_id(base, take, scope)}-intent-1") is not None
@@ -320,7 +320,7 @@ _writers: SharedTasks[tuple[asyncio.AbstractEventLoop, str, str], None] = Shared
 def signs_of_life(works: WorksJournal, flow_run: str) -> Iterator[None]:
     """Writes signs of life during a `with` block: one file for all works of a run.
 
-    The task runs on the package's loop thread, so that a flow that computes for long still writes.
+    The writes are made on the package's loop thread, so that they continue while the flow's own thread computes.
     """
     # By loop, since a forked child has another one, in which the tasks of its parent do not run.
     key = (asyncio.get_running_loop(), flow_run, repr(works))

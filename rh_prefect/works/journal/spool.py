@@ -61,7 +61,7 @@ class Spool:
         write_atomic(self._path(*entry.submission), data, flush=self._flush)
 
     def get(self, scope: str, key: str, n: int, token: str) -> Answer | None:
-        """Returns the answer of a submission; None if there is none."""
+        """Returns the answer to a submission; None if the spool has no answer to it."""
         entry = _read(self._path(scope, key, n, token))
         if entry is None:
             entry = next((one for _, one in self._parts() if one.submission == (scope, key, n, token)), None)
@@ -74,7 +74,7 @@ class Spool:
             path.unlink(missing_ok=True)
 
     def entries(self) -> Iterator[Spooled]:
-        """Returns the answers that are not in their journal yet."""
+        """Yields the answers that are not in their journal yet."""
         for path in sorted(self.folder.glob("*.json")):
             entry = _read(path)
             if entry is not None:
@@ -83,7 +83,7 @@ class Spool:
             yield entry
 
     def _parts(self) -> Iterator[tuple[Path, Spooled]]:
-        """Returns answers whose writer was killed before it renamed their files."""
+        """Yields answers whose writer was killed before it renamed their files, with the paths of these files."""
         for part in sorted(self.folder.glob(f".*{PART}")):
             with suppress(OSError, ValueError, KeyError, TypeError):  # without its end it says nothing
                 yield part, _parsed(part)

@@ -187,7 +187,7 @@ _UNCHANGED = (("addMetadata", True), ("instanceType", "default"), ("usePersonalQ
 
 
 GraphRequest: TypeAlias = WorkflowInput | AppInput | QuickCreateInput | GraphInput
-"""A request that contains a graph, or is checked against one on the site."""
+"""A request for a saved workflow, an app, a quick-create module, or a whole graph of the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class _Built:
 
 
 async def graph_request(graph_input: GraphRequest, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
-    """Checks a request against its graph on the site, and identifies its files by content."""
+    """Checks a request against its graph, if the graph is known, and identifies its files by content."""
     files: dict[str, Input] = {}
     match graph_input:
         case WorkflowInput():
@@ -232,7 +232,7 @@ async def graph_request(graph_input: GraphRequest, *, client: Client, inputs: In
 
 
 async def _of_workflow(graph_input: WorkflowInput, client: Client, inputs: Inputs, files: dict[str, Input]) -> _Built:
-    """Checks a run of a workflow against the saved graph, or against the one that the caller provides."""
+    """Checks a run of a workflow against the saved graph, or against the caller's own graph."""
     own = graph_input.workflow
     graph: Any = own if own is not None else await client.workflows.json(graph_input.id)
     fields = GraphFields(graph, f"workflow {graph_input.id}")
@@ -250,7 +250,7 @@ async def _of_workflow(graph_input: WorkflowInput, client: Client, inputs: Input
 
 
 async def _of_app(graph_input: AppInput, client: Client, inputs: Inputs, files: dict[str, Input]) -> _Built:
-    """Checks a run of an AI app against its call example."""
+    """Checks a run of an AI app against the fields that RunningHub lists for the app."""
     app = await client.apps.demo(graph_input.id)
     if not app.nodes:
         raise InputError(

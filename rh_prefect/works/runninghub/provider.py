@@ -45,7 +45,7 @@ class RunningHub:
 
     @classmethod
     def open(cls, api_key: SecretStr, *, base_url: str, submit_timeout: float) -> RunningHub:
-        """Opens the account of a key, until the process ends."""
+        """Opens the account of a key; its client is closed at process exit."""
         client = Client(api_key, base_url=base_url, submit_timeout=submit_timeout)
         LOOP.on_close(client.aclose)
         return cls(client)
@@ -69,7 +69,7 @@ class RunningHub:
         )
 
     async def prepare(self, request: GraphRequest, inputs: Inputs, label: str | None) -> JobRequest:
-        """Checks a request against its graph on the site."""
+        """Checks a request against its graph, if the graph is known, and identifies its files by content."""
         return await graph_request(request, client=self.client, inputs=inputs, label=label)
 
     async def slots(self) -> tuple[int | None, int | None]:
@@ -101,7 +101,7 @@ class Machine(RunningHub):
         self._comfy = client.comfy if endpoint == "/proxy" else client.comfy_plus
 
     async def slots(self) -> tuple[int | None, int | None]:
-        """Returns the maximum number of concurrent graphs."""
+        """Returns the maximum number of concurrent graphs, and None, because the machine reports no count."""
         return GRAPHS_AT_ONCE, None
 
     async def upload(self, path: Path, *, name: str, mime: str) -> Upload:
