@@ -194,7 +194,7 @@ async def _create(page: Page | None, what: str, kind: str, data: str | float, de
 
 
 async def _of_earlier_attempt(page: Page, what: str) -> UUID | None:
-    """Returns the artifact of an earlier attempt with the same key; it is updated, and no second one is created."""
+    """Returns the id of an earlier attempt's artifact with the same key, which is updated in place of a new one."""
     before = page.replaces_before
     if before is None:
         return None

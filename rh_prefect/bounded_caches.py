@@ -19,7 +19,7 @@ class LruCache(MutableMapping[K, V]):
     """A mapping that drops the least recently used entry when it is full.
 
     Several threads may use it, with keys that are texts, numbers, or tuples of these. It has no lock, because a forked
-    child could inherit a locked one.
+    child could inherit the lock while another thread of the parent holds it.
     """
 
     def __init__(self, most: int) -> None:
@@ -72,7 +72,7 @@ class LruSet(LruCache[K, None]):
 
 
 class SingleFlight(Generic[K, V]):
-    """A cache of the results of coroutines: concurrent callers share one computation; after a failure it is repeated.
+    """A cache of the results of coroutines: concurrent callers share a computation, which is repeated after a failure.
 
     Only results are stored. A stored task would keep its context, which contains the flow run of the first caller.
     """

@@ -12,7 +12,7 @@ _PROMPTS = ("prompt", "text", "description")
 
 
 def shortened(text: str, width: int) -> str:
-    """Returns a text on one line, cut after a word, or within a word that is long, as in a text without spaces."""
+    """Returns a text on one line of at most `width` characters; a longer text is cut after a word if possible."""
     line = " ".join(text.split())
     if len(line) <= width:
         return line
@@ -21,7 +21,7 @@ def shortened(text: str, width: int) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Returns a number of things, as in `1 item` or `3 items`."""
+    """Returns a number with its noun, as in `1 item` or `3 items`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 

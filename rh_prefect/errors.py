@@ -106,7 +106,7 @@ class JobsFailed(ExceptionGroup[Exception]):
 
 
 def jobs_failed(errors: Sequence[Exception], *, total: int, what: str) -> JobsFailed:
-    """Returns one error for several; `what` is the word for the failed things, as in "jobs"."""
+    """Returns one error for several; `what` is the plural noun for what failed, as in "jobs"."""
     # The traceback of this package's own error adds nothing to its text.
     known = [one.with_traceback(None) if isinstance(one, RunningHubError) else one for one in errors]
     return JobsFailed(" ".join([f"{len(errors)} of {total} {what} failed.", *causes(errors)]), known)
@@ -139,11 +139,11 @@ def _single(errors: Iterable[BaseException]) -> Iterator[BaseException]:
 
 
 class InputError(RunningHubError):
-    """Something in the call is wrong; nothing was sent and nothing was paid."""
+    """The call or one of its arguments is not valid; this call has paid nothing."""
 
 
 class UnknownModelError(InputError):
-    """The catalogue has no such model."""
+    """The catalogue has no model of this name."""
 
     nearest: tuple[str, ...] = ()
 
@@ -187,7 +187,7 @@ class JournalError(RunningHubError):
 
 
 class BatchIncomplete(RunningHubError):
-    """A batch has ended and not all of its rows are done.
+    """A batch has ended, and some of its rows have no result.
 
     Attributes:
         report: The result of the batch; see `rh_prefect.flows.batch.BatchReport`.
@@ -268,7 +268,7 @@ class KeyRejected(ApiError):
 
 
 class AccountError(ApiError):
-    """The account has no permission for this, or cannot pay for it."""
+    """The account may not make this request, or cannot pay for it."""
 
     retry: Retry = "action_required"
     account_scope: RefusalScope | None = "account"
@@ -333,14 +333,14 @@ class JobTimeout(JobError):
 
 
 class BudgetExceeded(JobError):
-    """The job was not started: the run's budget has too little left.
+    """The job was not submitted: the rest of the run's budget is too small.
 
     Attributes:
         price: The price of the job; None if unknown.
         currency: The currency of all amounts, if known.
         budget: The budget of the run.
-        spent: The cost of its ended jobs.
-        reserved: The price of its running jobs.
+        spent: The cost of the run's ended jobs.
+        reserved: The price of the run's running jobs.
     """
 
     price: Decimal | None = None
@@ -351,7 +351,7 @@ class BudgetExceeded(JobError):
 
 
 class NotPlanned(JobError):
-    """The job was not started: the reviewed plan of its run does not contain it."""
+    """The job was not submitted: the reviewed plan of its run does not contain the job."""
 
 
 class SubmissionUnknown(JobError):

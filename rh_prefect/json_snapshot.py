@@ -26,7 +26,7 @@ def snapshot(value: Any, *, depth: int = 0) -> Any:
 
 
 def flaw_of(value: Any, *, depth: int = 0) -> str:
-    """Returns a clause about why a value cannot be sent or recorded; empty if it can.
+    """Returns a clause about why a value cannot be sent or recorded; empty if the value has no flaw.
 
     Files and other objects are not checked here; the code that uses them reports their problems.
     """

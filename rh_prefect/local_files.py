@@ -19,7 +19,7 @@ _NO_LINKS: Final = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno
 """Error numbers of file systems without hard links, such as exFAT and some FUSE file systems."""
 
 PART: Final = ".rh-part"
-"""The extension of a file that is still being written; it is never listed."""
+"""The extension of a file that is still being written; such files are never listed."""
 
 
 class NoHardLinks(OSError):
@@ -27,7 +27,7 @@ class NoHardLinks(OSError):
 
 
 def make_folder(folder: Path, *, mode: int = FOLDER_MODE) -> list[Path]:
-    """Creates a folder and its missing parents; returns it and each new folder's parent, whose entries have changed."""
+    """Creates a folder and its missing parents; returns the folder, and the parent of each folder that was created."""
     changed = [folder]
     while not changed[-1].exists():
         changed.append(changed[-1].parent)

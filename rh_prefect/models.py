@@ -91,7 +91,7 @@ def estimate(model: str, params: Mapping[str, object]) -> Price | None:
         The price; None if it is not known, see `ModelInput.estimate`.
 
     Raises:
-        InputError: A parameter is not what the model takes.
+        InputError: A parameter is unknown or not valid.
         UnknownModelError: The model does not exist.
     """
     return any_input(model, params).estimate()
@@ -116,7 +116,7 @@ def any_input(model: str, params: Mapping[str, object]) -> ModelInput:
         params: Its parameters; a file may be written as `{"file": "photo.jpg"}`.
 
     Raises:
-        InputError: A parameter is not what the model takes.
+        InputError: A parameter is unknown or not valid.
         UnknownModelError: The model does not exist.
     """
     known = input_for(model)

@@ -38,7 +38,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A started client of the Prefect API for one event loop; hold `gate`, which limits requests, around each."""
+    """A started client of the Prefect API for one event loop; acquire `gate`, which limits requests, for each one."""
 
     client: PrefectClient
     gate: asyncio.Semaphore
@@ -74,7 +74,7 @@ _is_patient: ContextVar[bool] = ContextVar("is_patient", default=False)
 
 @contextmanager
 def patient() -> Iterator[None]:
-    """In a `with` block, repeats failed reads as long as a run does; hooks, which have no run context, use it."""
+    """Repeats failed reads in a `with` block for as long as in a run; for hooks, which have no run context."""
     before = _is_patient.set(True)
     try:
         yield

@@ -26,7 +26,7 @@ _SECRETS: Final = re.compile(
 _NAME: Final = re.compile(r"[a-z0-9-]+")
 """The form of a block's name in Prefect."""
 _LONGEST_SHOWN: Final = 19
-"""Longer texts that cannot be a block's name may contain a key."""
+"""Maximum length of a text that is shown although it cannot be a block's name: a longer text may contain a key."""
 _KEY: Final = re.compile(r"(?:sk-|rh-?)?(?:[0-9a-f]-?){24,}|(?=(?:[a-z-]*[0-9]){6})(?:sk-|rh-)?[a-z0-9]{24,}")
 """Names that look like keys: hexadecimal digits, also in groups, or an unbroken text with many digits."""
 _USER: Final = re.compile(r"(?<=://)[^/?#\s]*@")

@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     NodeValue: TypeAlias = Any  # a checker does not see what the validator converts, such as a path
 else:
     NodeValue = Annotated[Media | bool | int | float | str, BeforeValidator(_value)]
-"""What a node's field can be set to; a file may be a Media, a path, a URI or the result of another job."""
+"""A value for a node's field; a file may be a Media, a path, a URI or the result of another job."""
 
 
 class NodeValues(CheckedInput):
     """The node values that are set in a graph.
 
     Attributes:
-        nodes: `<node id>.<field name>` -> value; other values stay unchanged.
+        nodes: `<node id>.<field name>` -> value; all other fields stay unchanged.
         seed: Sets every seed that `nodes` does not set; if it is None, RunningHub generates new seeds for each run.
         opens_texts: Whether a text in a file's field may be a path or link; otherwise it is the name of a file at
             RunningHub.
@@ -85,7 +85,7 @@ class NodesInput(NodeValues):
 class WorkflowInput(NodesInput):
     """A run of a saved ComfyUI workflow.
 
-    The site must have run it once (else RunningHub answers 810).
+    The site must have run the workflow once; otherwise, RunningHub answers with code 810.
 
     Attributes:
         workflow: A whole API-format graph to run in place of the saved one; `nodes` are set in it.

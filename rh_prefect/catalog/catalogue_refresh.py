@@ -31,14 +31,14 @@ class Changes:
     repriced: dict[str, str] = field(default_factory=dict)  # both prices
 
     def lines(self) -> Iterator[str]:
-        """Returns a line for each model: `+` new, `-` gone, `~` changed, `$` another price."""
+        """Yields a line for each difference: `+` a new model, `-` a gone one, `~` a changed one, `$` another price."""
         yield from (f"+ {name}" for name in self.new)
         yield from (f"- {name}" for name in self.gone)
         yield from (f"~ {name}: {what}" for name, what in self.changed.items())
         yield from (f"$ {name}: {prices}" for name, prices in self.repriced.items())
 
     def __str__(self) -> str:
-        """Formats the numbers, as in `3 new, 0 gone, 5 changed, 2 with another price`."""
+        """Formats the counts, as in `3 new, 0 gone, 5 changed, 2 with another price`."""
         counts = (len(self.new), len(self.gone), len(self.changed), len(self.repriced))
         words = ("new", "gone", "changed", "with another price")
         return ", ".join(f"{count} {word}" for count, word in zip(counts, words, strict=True))
@@ -103,9 +103,9 @@ def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[
 
     Models that cannot be used are added to `listed.flaws`.
 
-    A list without a date, or one that is older than the catalogue, adds the models and prices that the catalogue lacks,
-    and changes nothing else. A model that a newer list lacks is kept and counts as gone. No list changes which request
-    a call makes; see `hash_compatibility`.
+    A list without a date, or a list that is older than the catalogue, adds the models and prices that the catalogue
+    lacks, and changes nothing else. A model that a newer list lacks is kept and counts as gone. No list changes which
+    request a call makes; see `hash_compatibility`.
     """
     models = {model["endpoint"]: model for model in content["models"]}
     only_adds = is_addition(content, date)
@@ -172,7 +172,7 @@ def _joined(
 
 
 def _rules(rules: Iterable[Raw], params: Iterable[Raw]) -> Iterator[Raw]:
-    """Yields the parts of each rule about parameters that still exist, with their present keys."""
+    """Yields each rule, reduced to the parameters that still exist, with their present keys."""
     now = {param_name(param["key"]): param["key"] for param in params}
     for rule in rules:
         kept = dict(rule)
@@ -208,7 +208,7 @@ def _param(listed: PublicList, before: Mapping[str, Any], param: Raw) -> Raw:
 
 
 def _family(endpoint: str, content: Mapping[str, Any]) -> str:
-    """Returns a new model's family: that of all endpoints that begin like its own, else one that its endpoint names."""
+    """Returns a new model's family: that of the endpoints with the same beginning, else one that its endpoint names."""
     parts = endpoint.lower().split("/")
     for length in range(len(parts) - 1, 0, -1):
         start = "/".join([*parts[:length], ""])
@@ -243,7 +243,7 @@ def _reprice(
 
 
 def _quantity(unit: str, model: Mapping[str, Any]) -> Raw:
-    """Returns the parameter that determines the number of units of a call."""
+    """Returns the fields of a price that name the parameter for the number of units; empty if no parameter sets it."""
     keys = [param["key"] for param in model["params"]]
     if unit in ("second", "second, from", "5 seconds"):
         return {"per": "duration"} if "duration" in keys else {}
@@ -272,7 +272,7 @@ def _spelled(price: Raw, model: Mapping[str, Any]) -> Raw:
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """The result of a refresh; `is_addition` says that it only added missing models and prices."""
+    """The result of a refresh; `is_addition` says that the list only added missing models and prices."""
 
     format: ListFormat
     entries: int
@@ -311,7 +311,7 @@ def refresh(data: bytes, source: str, *, date: str | None = None) -> Refreshed:
 
 
 def reset() -> bool:
-    """Restores the package's own models; returns whether this user had other ones."""
+    """Restores the package's own models; returns whether this user had other models."""
     target = registry.user_file()
     there = target.exists()
     target.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from rh_prefect.catalog.model import Model, Rule, text_of
 
 
 def problems(model: Model, values: Mapping[str, object], *, unchecked: Collection[str] = ()) -> list[str]:
-    """Returns a clause for each rule that an input (by wire keys) breaks; no rule about an `unchecked` name applies."""
+    """Returns a clause for each rule that an input (by wire keys) breaks; rules about `unchecked` names are skipped."""
     applied = (rule for rule in model.rules if not {_name(model, key) for key in _keys(rule)} & {*unchecked})
     found = (_problem(model, rule, values) for rule in applied)
     return [problem for problem in found if problem]

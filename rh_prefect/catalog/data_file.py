@@ -19,7 +19,7 @@ _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]
 
 
 def dumps(content: Mapping[str, Any]) -> str:
-    """Writes the slim file with one model on each line, so that a change is one line in a diff."""
+    """Returns the text of the slim file, with one model on each line, so that a change is one line in a diff."""
     head = {key: value for key, value in content.items() if key != "models"}
     lines = ",\n".join(json.dumps(model, ensure_ascii=False, separators=(",", ":")) for model in content["models"])
     return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "models": [\n{lines}\n]}}\n'
@@ -28,7 +28,7 @@ def dumps(content: Mapping[str, Any]) -> str:
 def read(content: Mapping[str, Any]) -> list[Model]:
     """Reads the models of a slim file.
 
-    Raises `InputError` if it is not one, or if two models would share a Python name.
+    Raises `InputError` if the content is not a slim file, or if two models would share a Python name.
     """
     try:
         models = [checked(raw) for raw in content["models"]]

@@ -33,7 +33,7 @@ def summary(model: Model) -> str:
 
 
 def docstring(model: Model, *, options: Mapping[str, str], returns: str = "") -> str:
-    """Returns the docstring of a model's task or flow, in Google's style; `options` are further arguments."""
+    """Returns the docstring of a model's task or flow, in Google's style; `options` describes further arguments."""
     lines = [_what(model), "", *_facts(model), "", "Args:"]
     lines += [f"    {param.name}: {limits(param) or _KINDS[param.type]}." for param in model.params]
     lines += [f"    {name}: {text}" for name, text in options.items()]
@@ -75,7 +75,7 @@ def standing(model: Model) -> str:
 
 
 def describe(param: Param) -> str:
-    """Returns a description of a parameter's limits, without type, default and options; empty if it has none."""
+    """Returns a description of a parameter's limits, without type, default and options; empty without limits."""
     clauses = [param.note, *_file_limits(param)]
     if param.max_length is not None:
         clauses.append(f"up to {param.max_length} characters")
@@ -130,7 +130,7 @@ def _item(param: Param) -> object:
 
 
 def _object(param: Param) -> dict[str, str]:
-    """Returns an object with the members that the note names in braces, as in `list of {type, tag, url}`."""
+    """Returns an object with the members that a parameter's note names in braces, as in `list of {type, tag, url}`."""
     members = re.search(r"\{([\w, ]+)\}", param.note)
     names = re.findall(r"\w+", members[1]) if members else ["name"]
     return {name: "https://example.com/image.png" if name == "url" else name for name in names}

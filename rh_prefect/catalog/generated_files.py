@@ -140,7 +140,7 @@ def _render(model: Model) -> str:
 
 
 def render_tasks(models: Iterable[Model]) -> str:
-    """Renders the stub of the models' tasks: each takes what the model's input takes, and the options of a job."""
+    """Renders the stub of the models' tasks: each accepts the model's parameters and the options of a job."""
     ordered = sorted(models, key=lambda model: model.snake_name)
     return "\n".join([_TASKS_HEAD, *(_render_task(model) for model in ordered)])
 

@@ -24,10 +24,10 @@ _FILES = ("image", "video", "audio")
 def as_given(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> dict[str, object]:
     """Returns the parameters of a call in the form in which they are hashed, by the keys of the forms.
 
-    A list of one value equals the value for a parameter with one value, and a single value equals a list of it for a
-    parameter with several. `5` equals `"5"` for a choice. Empty values count as not given. Values of `unchecked` are
-    not converted, because each spelling of them is a different request. Files are given by content. Defaults of the
-    catalogue are not added.
+    For a parameter with one value, a list of one value equals the value; for a parameter with several values, a single
+    value equals a list of this value. `5` equals `"5"` for a choice. Empty values count as not given. Values of
+    `unchecked` are not converted, because each spelling of them is a different request. Files are given by content.
+    Defaults of the catalogue are not added.
     """
     found: dict[str, object] = {}
     for name, value in params.items():
@@ -57,7 +57,7 @@ def _item(form: Form, value: object) -> object:
 
 
 def converted(value: object, to: ParamType) -> object:
-    """Returns a plain value in another type if it can be converted back exactly, else the value itself."""
+    """Returns a plain value in another type if it can be converted back exactly; otherwise returns it unchanged."""
     if to == "string" and _is_plain(value):
         return text_of(value)
     if to == "bool" and value in ("true", "false"):
@@ -86,8 +86,9 @@ def _parsed(value: object) -> object:
 def keep_models(earlier: Iterable[Raw], later: Iterable[Raw], *, flaws: list[str]) -> list[dict[str, Any]]:
     """Returns the models of a later catalogue, changed so that each earlier call is still the same request.
 
-    A model in both keeps its name. A name, an endpoint or an alias of an earlier model stays with this model: a new
-    model gets another name, and is left out if its endpoint is taken. `flaws` lists what is not used, with the reasons.
+    A model in both catalogues keeps its name. A name, an endpoint or an alias of an earlier model stays with this
+    model: a new model gets another name, and is left out if its endpoint is taken. `flaws` receives a clause about each
+    unused part, with the reason.
     """
     known = {model["endpoint"]: model for model in earlier}
     owners = {name: str(model["endpoint"]) for model in known.values() for name in _names(model)}
@@ -161,7 +162,7 @@ def keep_model(earlier: Raw, later: Raw, *, flaws: list[str]) -> dict[str, Any]:
 
 
 def _fed(earlier: Raw, params: Mapping[str, Raw]) -> list[list[list[Any]]]:
-    """Returns the groups of `Model.feeds`; empty if the parameters themselves determine them."""
+    """Returns the groups of `Model.feeds`; empty if they follow from the parameters themselves."""
     first = earlier.get("fed") or [_files(earlier.get("params", ()))]
     known = {name for group in first for name, _ in group}
     new = [file for file in _files(params.values()) if file[0] not in known]
@@ -189,7 +190,7 @@ def _keep_param(before: Raw, now: Raw, shown: str, flaws: list[str]) -> Raw:
 
 
 def _nature(raw: Raw) -> str:
-    """Returns whether a parameter contains files, objects or plain values; calls depend on it."""
+    """Returns whether a parameter takes files, objects or plain values, which a later catalogue cannot change."""
     return "file" if raw["type"] in _FILES else "objects" if raw["type"] == "json" else "value"
 
 

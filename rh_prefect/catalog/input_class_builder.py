@@ -39,7 +39,7 @@ _JSON: dict[str, Any] = {"list": list[dict[str, Any]], "object": dict[str, Any] 
 
 
 class _Unchecked(dict[str, Any]):
-    """Unchecked values by Python names; the type shows a second validation that they are separated already."""
+    """Unchecked values by Python names; their type tells a second validation that they were separated before."""
 
 
 class InvalidInput(InputError, ValueError):
@@ -101,7 +101,7 @@ class InputBase(BaseModel):
         }
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
-        """Returns the given values, without the defaults."""
+        """Returns the given values for `repr`, without the defaults."""
         return list(self.params().items())
 
     @model_validator(mode="wrap")

@@ -31,7 +31,7 @@ _PYDANTIC = {
 
 _OF_MODULE = {"Any", "CustomInput", "Decimal", "FileValue", "InputBase", "InputError", "Mapping", "MediaInput", "Model"}
 _OF_MODULE |= {"ModelInput", "RLock"}
-"""Names in `rh_prefect.models` other than those of the models' classes; no class may have one of them."""
+"""Names in `rh_prefect.models` that are not input classes; no input class may have one of these names."""
 
 RUN_OPTIONS = (
     "take",
@@ -127,7 +127,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """The price of one unit of a model's work."""
+    """The price of one unit of a model's work, which may depend on parameters."""
 
     unit: Unit
     per: str | None = None  # The parameter (wire key) that gives the units; None: one unit, or the input's length
@@ -160,7 +160,7 @@ class PriceTable:
 
 
 def money(amount: Decimal) -> str:
-    """Formats an amount with two decimals, or more if it has more."""
+    """Formats an amount with at least two decimals."""
     exact = f"{amount.normalize():f}"
     return exact if len(exact.partition(".")[2]) > 2 else f"{amount:.2f}"
 
@@ -240,12 +240,12 @@ class Param:
 
     @property
     def form(self) -> Form:
-        """Its form in the hash of a request, even if the parameter was changed or removed later."""
+        """The parameter's form in the hash of a request; later changes of the parameter do not change it."""
         return self.frozen or Form(self.key, self.type, self.multiple)
 
     @property
     def is_media(self) -> bool:
-        """Whether it accepts a file."""
+        """Whether the parameter accepts a file."""
         return self.type in ("image", "video", "audio")
 
     @property
@@ -256,11 +256,11 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule of a model about several parameters together; it names them as the API does.
+    """A rule about several parameters of a model, which it names by their wire keys.
 
-    `one`: exactly one of `params`; `any`: at least one of them; `either`: at most one of them; `needed`: they are
-    required where the condition holds; `only`: they are refused where it does not; `used`: they have no effect where it
-    does not; `most`: their lists together hold at most `limit` items; `never`: the values in `when` exclude each other.
+    `one`: exactly one of `params` is given; `any`: at least one; `either`: at most one; `needed`: they are required if
+    the condition is true; `only`: they are refused if it is false; `used`: they have no effect if it is false; `most`:
+    their lists together have at most `limit` items; `never`: the values in `when` exclude each other.
     """
 
     kind: RuleKind
@@ -306,12 +306,12 @@ class Model(_ParamIndex):
 
     @property
     def class_name(self) -> str:
-        """The name of its input class in `rh_prefect.models`."""
+        """The name of the model's input class in `rh_prefect.models`."""
         return class_name(self.name)
 
     @property
     def snake_name(self) -> str:
-        """The name of its task."""
+        """The name of the model's task in `rh_prefect.tasks.model_tasks`."""
         return snake_name(self.name)
 
     @property
@@ -326,7 +326,7 @@ class Model(_ParamIndex):
 
     @property
     def file_params(self) -> tuple[Param, ...]:
-        """Those of `known_params` that take files."""
+        """The parameters of `known_params` that take files."""
         try:
             return self._files
         except AttributeError:
@@ -335,7 +335,7 @@ class Model(_ParamIndex):
 
     @property
     def feeds(self) -> Iterator[tuple[tuple[Param, bool], ...]]:
-        """Yields the groups of parameters that may receive a file without a name, each with whether it was required.
+        """Yields groups of parameters that may receive a file without a name; each with whether it was required.
 
         The first group has the file parameters of the first catalogue; each further group adds those of a later list.
         The first group with a suitable parameter is used, so that a refresh moves no file to another parameter.
@@ -349,7 +349,7 @@ class Model(_ParamIndex):
             yield tuple(found)
 
     def find_param(self, name_or_key: str) -> Param | None:
-        """Returns a parameter by its Python name or else its wire key; None if there is none."""
+        """Returns a parameter by its Python name or else its wire key; None if it does not exist."""
         try:  # a plan asks for it often
             return self._found.get(name_or_key)
         except AttributeError:
@@ -359,7 +359,7 @@ class Model(_ParamIndex):
             return self._found.get(name_or_key)
 
     def param(self, name_or_key: str) -> Param:
-        """Returns a parameter by its Python name or wire key; if there is none, an `InputError` has a `hint`."""
+        """Returns a parameter by its Python name or wire key; raises an `InputError` with a `hint` if none exists."""
         found = self.find_param(name_or_key)
         if found is None:
             raise InputError(
@@ -368,7 +368,7 @@ class Model(_ParamIndex):
         return found
 
     def hint(self, name: str) -> str:
-        """Returns a clause with the parameters whose names are similar to an unknown one, or with all if none is."""
+        """Returns a clause with the parameters whose names are similar to an unknown name, or with all parameters."""
         from difflib import get_close_matches  # only a wrong name needs it
 
         names = [param.name for param in self.params]

@@ -9,10 +9,10 @@ from rh_prefect.catalog.model import Model, Price, PriceTable, text_of
 
 
 def estimate(model: Model, payload: Mapping[str, object], *, seconds: float | None = None) -> Price | None:
-    """Estimates the cost of a call; returns None if the catalogue cannot say it.
+    """Estimates the cost of a call; None if the catalogue does not determine it.
 
-    `payload` is the request as it will be sent, by wire keys; omitted parameters have their defaults. `seconds` is
-    the length of the input, for models that are priced by it (upscalers, motion control, lip sync).
+    `payload` is the request as it will be sent, by wire keys; omitted parameters have their defaults. `seconds` is the
+    length of the input, for models that are priced by this length (upscalers, motion control, lip sync).
     """
     table = model.price
     if table is None:

@@ -57,7 +57,8 @@ TELLS: dict[ListFormat, frozenset[str]] = {
     "registry": frozenset((*_BOTH, "step", "accept")),
     "capabilities": frozenset(_BOTH),
 }
-"""The facts about a parameter that a list of each format states: if one is omitted, it is false; others are unknown."""
+"""The facts about a parameter that a list of each format states: an omitted fact is false; all other facts are unknown.
+"""
 
 _NAMES = {
     "fieldKey": "key",
@@ -76,7 +77,8 @@ _NAMES = {
 class PublicList:
     """The usable content of one public file, in the terms of the slim file; models and prices by endpoint.
 
-    A price is None if the file lists the model without a usable price. `seen` is the date of a price, if it has one.
+    A price is None if the file lists the model without a usable price; the field `seen` of a price is its date, if
+    known.
     """
 
     format: ListFormat
@@ -85,10 +87,10 @@ class PublicList:
     prices: dict[str, Raw | None] = field(default_factory=dict)
     flaws: list[str] = field(default_factory=list)
     marked: set[str] = field(default_factory=set)
-    """Endpoints that so far only entries marked as deprecated name; an unmarked entry has priority."""
+    """Endpoints with only entries that are marked as deprecated so far; an unmarked entry has priority."""
 
     def takes(self, endpoint: str, literal: str, known: Collection[str]) -> bool:
-        """Returns whether an entry is used: the first one for an endpoint, or the first without a mark."""
+        """Returns whether an entry is used: the first entry of an endpoint, or its first entry without a mark."""
         is_marked = endpoint != literal
         if endpoint in known and (is_marked or endpoint not in self.marked):
             return False
@@ -190,7 +192,7 @@ def _read_public(found: PublicList, literal: str, entry: Any) -> None:
 
 
 def _param(raw: object) -> tuple[Raw | None, list[str]]:
-    """Reads one parameter without its unusable parts, and reports these."""
+    """Reads one parameter without its unusable parts, and reports these parts."""
     named = {_NAMES.get(name, name): value for name, value in raw.items()} if isinstance(raw, Mapping) else {}
     given = {name: value for name, value in named.items() if value not in (None, "", [], {})}
     key, type_name = given.get("key"), given.get("type")

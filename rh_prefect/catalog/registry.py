@@ -1,4 +1,4 @@
-"""Loads the models of the data file in use, and finds one by any of its names; `search` finds them by purpose."""
+"""Loads the models of the data file in use, and finds a model by any of its names; `search` finds models by purpose."""
 
 from __future__ import annotations
 

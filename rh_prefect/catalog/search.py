@@ -55,7 +55,7 @@ def find(
         output: Only models with this kind of output.
         takes: Only models with this kind of input.
         family: Only models of this family.
-        in_docs: Only models that the documentation lists, or only the others.
+        in_docs: True for only the models that the documentation lists, False for only the other models.
         with_old: Also models that are deprecated, or gone from RunningHub's newest lists.
         max_price: Only models whose cheapest unit (a call, a second, ...) costs at most this; models without a
             known price are left out.
@@ -63,8 +63,8 @@ def find(
             that has the model, or by name.
 
     Returns:
-        The models that match the whole query; if there is none, those that match most of it, or the most similar
-        ones. `notes` says how the query was understood.
+        The models that match the whole query; without such a model, the models that match most of it, or the most
+        similar models. `notes` says how the query was understood.
 
     Raises:
         InputError: `sort` is not one of these orders.
@@ -199,7 +199,7 @@ class _Match:
                 return (model.name.lower(),)
 
     def costs(self, most: Decimal) -> bool:
-        """Returns whether one unit costs this or less."""
+        """Returns whether the cheapest unit costs at most this amount; False if the price is not known."""
         return self.card.model.price is not None and self.card.model.price.least <= most
 
 

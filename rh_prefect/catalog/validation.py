@@ -164,7 +164,7 @@ def check_file(
     kind: str | None = None,
     source: str = "the file",
 ) -> None:
-    """Raises a `MediaError` for a file of the wrong kind or format, or one that is too large for a parameter.
+    """Raises a `MediaError` for a file of the wrong kind or format, or a file that is too large for a parameter.
 
     `extension` and `kind` are those of its content, None if unknown; `source` names the file in the message.
     """
@@ -225,7 +225,7 @@ def _holds_file(value: object) -> bool:
 
 
 def _converted(param: Param, value: object) -> object:
-    """Converts a value that has the parameter's form before a refresh to its present form; returns others unchanged."""
+    """Converts a value that has the parameter's form before a refresh to its present form; keeps all other values."""
     form = param.form
     if form.multiple and not param.multiple and isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]

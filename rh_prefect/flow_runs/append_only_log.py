@@ -28,8 +28,8 @@ write locks SQLite for a short time, and a page of a hundred entries stays withi
 """
 
 LINGER: Final = 0.2
-"""Seconds for which an answer, an end or a result waits for other records of its entry, while other jobs are in
-progress. No payment waits for them.
+"""Seconds for which an answer, an end or a result waits for other records of its entry while other jobs are in
+progress. Claims do not wait.
 """
 
 SPACING: Final = 0.03
@@ -244,7 +244,7 @@ class RecordLog:
         self._last = by
 
     def _is_same(self, key: str, token: object) -> bool:
-        """Returns whether an existing record is the one to create: the response to its creation may be lost."""
+        """Returns whether this process created an existing record: the response to its creation may be lost."""
         text = self.records.get(key)
         with suppress(ValueError):
             there = json.loads(text or "{}")

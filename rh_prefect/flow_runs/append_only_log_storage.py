@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 _LOG: Final = "rh-log-"
 _DIGITS: Final = 8
 _BLOCK: Final = 100
-"""Number of entries that one request reads: those whose numbers differ in the last two digits."""
+"""Number of entries in a block, which one request reads; their numbers differ only in the last two digits."""
 PAGE: Final = 200
 """Prefect's default limit for the entries of a page; a server may refuse a larger limit."""
 _NO_ACCESS: Final = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)

@@ -97,7 +97,7 @@ async def _cancel(flow_run: FlowRun, log: logging.Logger | logging.LoggerAdapter
 
 
 async def _last_look() -> None:
-    """Checks all watched runs once more at the process's exit, which often follows a cancellation by a second."""
+    """Checks all watched runs once more at process exit, which often comes a second after a cancellation."""
     # Each watch looks itself, with the Prefect API of its run; the present settings may name another API.
     looking = list(_watches.values())
     for ends, _ in looking:

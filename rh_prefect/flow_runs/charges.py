@@ -81,7 +81,7 @@ async def charges(
 
 
 async def charges_of(storage: str | None, *, with_prefect: bool) -> tuple[MediaStore, Charges]:
-    """Returns the storage of a block name, and the charges of its tasks and of those in other recorded locations."""
+    """Returns the storage of a block name, and the charges of the tasks in it and in other recorded locations."""
     store, settings = await load_storage(storage), get_settings()
     default = None if settings.records else default_works(settings)
     return store, await charges(store, with_prefect=with_prefect, default=default, records=settings.records)
@@ -177,7 +177,7 @@ def _works_in(url: str) -> str:
 
 
 def once_each(recorded: Sequence[TaskCharge], from_results: Iterable[TaskCharge]) -> list[TaskCharge]:
-    """Merges the charges from journals and stored results, so that each task id is there once."""
+    """Merges the charges from journals and stored results, so that each task id occurs once."""
     unnamed = [one for one in recorded if one.task_id is None]
     found: dict[tuple[str, str], TaskCharge] = {}
     for one in (*recorded, *from_results):

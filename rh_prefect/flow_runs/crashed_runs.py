@@ -1,8 +1,8 @@
 """Restarts deployed runs that have crashed, if Prefect's automations have missed these runs.
 
 If Prefect's server restarts, its automations forget the runs that they monitor, and an automation for heartbeats needs
-a first heartbeat. So a scheduled flow checks the runs, with the limits in the automations. Runs of absent or paused
-automations are not changed.
+a first heartbeat. So a scheduled flow checks the runs, with the limits in the automations. If an automation is absent
+or paused, its runs are not changed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _NEWEST_EVENTS: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Which runs an automation handles, and when: their tags, how long it waits, and for how many attempts."""
+    """The rule of an automation: the tags of its runs, the time for which it waits, and up to which attempt it acts."""
 
     tags: list[str]  # The tags, all of which a run must have
     within: timedelta  # How long the automation waits
@@ -56,7 +56,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class StoppedRun:
-    """A run that was scheduled again or marked as crashed; `done` says which of these, and why."""
+    """A run that was scheduled again or marked as crashed; `done` names the action and its reason."""
 
     flow_run_id: UUID
     name: str
@@ -64,7 +64,7 @@ class StoppedRun:
 
 
 async def revive_stopped(*, hours: float = 24.0, now: datetime | None = None) -> list[StoppedRun]:
-    """Marks runs without heartbeats as crashed, and reschedules runs that crashed in the last `hours`; returns all."""
+    """Marks runs without heartbeats as crashed, and reschedules runs that crashed in the last `hours`; returns them."""
     now = now or datetime.now(UTC)
     lost, crashed = await _rule(MARK_CRASHED), await _rule(RUN_AGAIN)
     done = [] if lost is None else [one async for one in _mark_crashed(lost, now)]

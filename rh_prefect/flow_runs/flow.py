@@ -333,7 +333,8 @@ def add_hooks(to: F) -> F:
 flow = _HookedDecorator()
 """Used and typed like `prefect.flow`.
 
-If such a flow is cancelled, it cancels its jobs at RunningHub. It shows a report in the dashboard, and downloads
-results that an earlier attempt paid for and this attempt did not request. `some_flow.with_options(on_cancellation=[…])`
-replaces all hooks of that event, as in Prefect; also list this package's hook there.
+If a run of such a flow is cancelled, its jobs are cancelled at RunningHub. Each run shows a report in the dashboard,
+and downloads results that an earlier attempt paid for and this attempt did not request.
+`some_flow.with_options(on_cancellation=[…])` replaces all hooks of that event, as in Prefect; include this package's
+hook in the new list.
 """

@@ -198,7 +198,7 @@ def _progress_in(scope: FlowScope) -> RunProgress:
 
 
 def known_run_progress(flow_run_id: str) -> RunProgress | None:
-    """Returns the `RunProgress` of a root flow run in this process; None if it has none, or if the run has ended."""
+    """Returns the `RunProgress` of a root flow run in this process; None if it has no jobs here, or has ended."""
     return _progress_by_run.get(flow_run_id)
 
 

@@ -116,7 +116,7 @@ async def _runs(flow_run_id: UUID | None, hours: float) -> AsyncIterator[FlowRun
 
 
 def _mark(flow_run: FlowRun) -> str:
-    """Returns the key of the record which says that an attempt needs no further action; later checks then skip it."""
+    """Returns the key of the record that an attempt needs no further action; later checks skip such an attempt."""
     return f"reconciled-{max(flow_run.run_count, 1)}"
 
 

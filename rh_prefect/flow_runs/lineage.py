@@ -1,4 +1,4 @@
-"""Connects, in Prefect, the task run that made a file with those that use it; emits files as Prefect assets."""
+"""Connects, in Prefect, the task run that made a file with the task runs that use it; emits files as Prefect assets."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def note_made(files: Iterable[Media]) -> None:
 
 
 def add_inputs(run: TaskRun, parameters: Mapping[str, Any]) -> None:
-    """Connects a task run with those that made the files in its parameters.
+    """Connects a task run with the task runs that made the files in its parameters.
 
-    Prefect itself compares whole results by the identity of their parts. But a request contains only files of them, and
+    Prefect itself finds whole results by the identity of their parts. But a request contains only files of results, and
     unrelated results share parts such as an empty tuple.
     """
     for name, value in parameters.items():

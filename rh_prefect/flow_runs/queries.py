@@ -38,12 +38,12 @@ class FlowScope(Scope):
     """The scope whose jobs belong to one flow run, with the journal of this run."""
 
     async def works(self) -> WorksJournal | None:
-        """Opens the records of the works that the run shares with other runs; None if it has none."""
+        """Opens the records of the works that the run shares with other runs; None if it shares none."""
         return await works_of(self.journal)
 
 
 async def works_of(run: Journal) -> WorksJournal | None:
-    """Opens the records of the works that a flow run shares with other runs; None if it has none."""
+    """Opens the records of the works that a flow run shares with other runs; None if it shares none."""
     location = await read_location(run)
     if location is None:
         return None
@@ -89,8 +89,8 @@ def is_flow_run(scope: str) -> bool:
 async def has_ended(flow_run: str) -> bool | None:
     """Returns whether a flow run has ended, by its state in Prefect.
 
-    None if Prefect does not know it or does not respond. A run that is suspended, paused, scheduled or awaits a retry
-    has not ended.
+    None if Prefect does not have the run or does not respond. A run that is suspended, paused, scheduled or awaits a
+    retry has not ended.
     """
     if not is_flow_run(flow_run) or not is_available():
         return None
@@ -135,7 +135,7 @@ async def scope_named(scope: str) -> Scope:
 
 
 async def latest_runs() -> AsyncIterator[tuple[FlowRun, str, int]]:
-    """Yields those of the latest 30 flow runs that have paid jobs, each with its flow's name and its number of jobs."""
+    """Yields the flow runs with paid jobs among the latest 30, each with its flow's name and its number of jobs."""
     names: dict[UUID, str] = {}
     for flow_run in await ask(lambda api: api.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=30)):
         try:
@@ -169,7 +169,7 @@ async def read_flow_run(flow_run_id: UUID | str, *, patience: float = 0.0) -> Fl
 
 
 def is_suspended(state: State[Any]) -> bool:
-    """Returns whether a run is suspended. Its process has ended; a paused run's process still lives."""
+    """Returns whether a run is suspended, and so has no process; the process of a paused run still lives."""
     return state.is_paused() and state.state_details.pause_reschedule
 
 

@@ -134,7 +134,7 @@ async def collected_result(view: JobView) -> Result | None:
 async def recorded_progress(scope: Scope, report: CancelReport | None = None) -> RunProgress:
     """Returns the progress of a cancelled run from its records, because its process has ended.
 
-    With the cancellation's report, it also has the files, and says why a job continues or may be charged.
+    With `report`, the progress also has the files, and says why a job continues or may be charged.
     """
     status, intent = RunProgress(), None
     found = [(scope.journal.scope, one) async for one in jobs_of(scope.journal)]

@@ -25,10 +25,10 @@ from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.run.result import StepReport
 
 MOST_ROWS = 200
-"""Maximum number of steps and of outputs in a report; the table file has all."""
+"""Maximum number of steps and of outputs in a report; the table file has all of them."""
 
 PER_SHEET = 12
-"""Maximum number of pictures on one contact sheet; more would be too small."""
+"""Maximum number of pictures on one contact sheet; more pictures would be too small."""
 
 _SHEET_BYTES, _SHEET_SIDE, _WIDE = 60_000, 1024, 6
 _LONGEST_REASON, _LONGEST_TEXT, _MOST_REASONS = 240, 300, 20

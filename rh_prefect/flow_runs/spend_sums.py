@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Sum:
-    """One row of a table: the sum of the tasks that have one name, and whose cost is in one unit or unknown."""
+    """One row of a table: the sum of all tasks with the same name, and with costs in the same unit, or unknown ones."""
 
     tasks: int = 0
     amount: Decimal = Decimal(0)
@@ -26,7 +26,7 @@ class Sum:
 
 
 def bars(found: Iterable[TaskCharge], by: str) -> dict[str, list[tuple[str, Decimal]]]:
-    """Returns the sums of each unit as bars: dates in order, with days without a task; other names by amount."""
+    """Returns the sums of each unit as bars: dates in order, including days without a task; other names by amount."""
     bars: dict[str, list[tuple[str, Decimal]]] = defaultdict(list)
     for (name, unit), row in sorted(sums_of(found, by).items()):
         if unit:
@@ -42,7 +42,7 @@ def bars(found: Iterable[TaskCharge], by: str) -> dict[str, list[tuple[str, Deci
 
 
 def sums_of(found: Iterable[TaskCharge], by: str, *, total: str = "") -> defaultdict[tuple[str, str], Sum]:
-    """Returns the sum of each name and unit, and of all as `total`; an empty unit counts tasks of unknown cost."""
+    """Returns the sum of each name and unit, and of all tasks as `total`; the unit of unknown costs is empty."""
     sums: defaultdict[tuple[str, str], Sum] = defaultdict(Sum)
     for one in found:
         for name in (_name(one, by), *([total] if total else [])):
@@ -81,7 +81,7 @@ def _name(one: TaskCharge, by: str) -> str:
 
 
 def _part_of_pipeline(one: TaskCharge, by: str) -> str:
-    """Returns the pipeline, its step `each.clip`, or its item `each[A-17]`."""
+    """Returns the name of a task's pipeline, with its step, as in `each.clip`, or its item, as in `each[A-17]`."""
     if not one.pipeline:
         return "no pipeline"
     before, sign, _ = one.step.rpartition("]")  # an id may contain brackets, a step's name does not

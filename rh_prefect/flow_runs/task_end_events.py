@@ -72,7 +72,7 @@ class Subscription:
         self._is_on = True
 
     def add(self, listener: EndListener) -> None:
-        """Adds a listener; the first one opens the connection."""
+        """Adds a listener; the first listener opens the connection."""
         if listener not in self._listeners:
             self._listeners.add(listener)
             listener.set_receiving(is_on=self._is_on)

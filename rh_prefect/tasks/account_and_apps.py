@@ -44,7 +44,7 @@ async def ask(
 ) -> T:
     """Sends a request on the package's loop thread, over the connections of its jobs.
 
-    In a pool, it uses the account that has the task `of_task`, else the first account.
+    In a pool, the request uses the account that has the task `of_task`, else the first account.
     """
     payer = await load_pool_context(credentials)
 

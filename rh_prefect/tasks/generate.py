@@ -280,7 +280,7 @@ async def _default_works(here: Scope) -> WorksJournal:
 
 
 _noted: SingleFlight[tuple[str, int, str], bool] = SingleFlight(1000)
-"""Which attempts of runs have recorded the location of their shared works."""
+"""The attempts of runs that have recorded the location of their shared works."""
 
 
 _scopes: SingleFlight[tuple[str, str], FolderScope] = SingleFlight(100_000)

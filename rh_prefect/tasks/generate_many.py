@@ -67,13 +67,13 @@ def generate_many(
         takes: How many results of each request.
         labels: A label for each request, in place of `label`, which all of them share.
         wait: With `suspend`, the run suspends when all jobs are submitted, and is resumed when they have ended.
-            Meanwhile it occupies no worker. It needs a deployment and a receiver of webhooks. Otherwise, and with
-            `poll`, the run waits in its process.
+            Meanwhile it occupies no worker. This needs a deployment and a receiver of webhooks. Without these, and
+            with `poll`, the run waits in its process.
         scope: Your own idempotency key; see `generate`.
         **options: Passed on to each `generate`; with `take=4`, the takes of each request begin at 4.
 
     Returns:
-        The results, in the order of the requests; of each request its takes.
+        The results, in the order of the requests; those of one request in the order of their takes.
 
     Raises:
         InputError: This is not a list of inputs; nothing was sent.
@@ -111,7 +111,7 @@ def generate_many(
 
 
 def _refuse_equal(requests: Sequence[Request]) -> None:
-    """Raises `EqualRequest` if two requests are written alike; others are compared when files are read."""
+    """Raises `EqualRequest` if two requests are written alike; equal files of other names are found when read."""
     seen: dict[str, int] = {}
     for number, one in enumerate(requests, 1):
         first = seen.setdefault(repr(one), number)
@@ -154,8 +154,8 @@ async def _refuse_over_budget(jobs: Sequence[tuple[Request, dict[str, Any]]], sc
 async def _check_prices(runner: WorkRunner, calls: Sequence[WorkCall], budget: Decimal, *, what: str) -> None:
     """Raises `BudgetExceeded` if jobs together cost more than the rest of a budget; nothing is paid.
 
-    Jobs with a result cost nothing. If the task of a job is in progress, the list is not refused, because then that
-    result would not be downloaded; each of its jobs is checked before its submission.
+    Jobs with a result cost nothing. If the task of a job is in progress, the list is not refused, so that this task's
+    result is downloaded; then each job is checked before its submission.
     """
     await runner.shared.pool.check_currency()
     at_once, prices = asyncio.Semaphore(LOOKED_UP_AT_ONCE), dict[str, Money | None]()

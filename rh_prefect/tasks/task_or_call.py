@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 def refuse_unknown(name: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raises `InputError` for an option that does not exist, with the nearest ones."""
+    """Raises `InputError` for an option that does not exist, with the most similar options."""
     known = list(known)
     for one in given:
         if one not in known:

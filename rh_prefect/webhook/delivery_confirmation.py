@@ -57,7 +57,7 @@ class Delivery:
 
 
 class Confirmer:
-    """Verifies deliveries in the background on the package's loop thread; repeated ones are processed once.
+    """Verifies deliveries in the background on the package's loop thread; repeated deliveries are processed once.
 
     `on_end` is called on the loop thread when an end was confirmed.
     """

@@ -159,7 +159,7 @@ HEAD_SECONDS: Final = 10.0
 """Maximum seconds for receiving the head of a request, since the connection or the previous answer."""
 
 MOST_WAITING: Final = 500
-"""Maximum number of connections without a request; a further one closes the oldest of them."""
+"""Maximum number of connections without a request; a further connection closes the oldest one."""
 
 
 class BoundedProtocol(H11Protocol):
