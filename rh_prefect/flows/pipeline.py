@@ -104,7 +104,7 @@ class Pipeline(files.Pipeline):
             **more: Parameters and options by name; see `RunOptions`.
 
         Raises:
-            PipelineError: Something is wrong with the file or the parameters; nothing was paid.
+            PipelineError: The file or a parameter is not valid; nothing was paid.
             PlanChanged: The run would differ from the reviewed plan; nothing was paid.
             PipelineIncomplete: Some steps were not made; its result has the state of each step.
             RunningHubError: The account, the storage or the budget cannot be used.
@@ -152,7 +152,7 @@ def pipeline_flow(
 async def local_result(
     pipeline: files.Pipeline, values: Mapping[str, Any], reviewed: ReviewedPlan | None = None
 ) -> PipelineResult:
-    """Runs a pipeline in this process; see `run_locally`. Raises `PipelineIncomplete` if it is not complete."""
+    """Runs a pipeline in this process; see `run_locally`. Raises `PipelineIncomplete` if results are missing."""
     end = await run_locally(pipeline, values, reviewed=reviewed)
     if end.is_failed:
         raise end.error

@@ -55,7 +55,7 @@ class PrefectEngine(StepEngine):
     def _upstream(self, instance: PlannedStep) -> list[TaskRunResult]:
         """Returns the task runs on which a step depends, for the dashboard's arrows.
 
-        If it depends on a review, these are also the task runs of the review's candidates.
+        If the step depends on a review, the task runs of the review's candidates are included.
         """
         needs = (one for need in instance.needs for one in (need, *(need.needs if need.model == "review" else ())))
         found = dict.fromkeys(self._ended.get(one.address) for one in needs)

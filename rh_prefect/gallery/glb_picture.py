@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 def glb_picture(glb: bytes, *, side: int) -> bytes:
-    """Returns a JPEG of the triangles of a GLB file; raises `ValueError` if it has no readable ones."""
+    """Returns a JPEG of the triangles of a GLB file; raises `ValueError` if no triangle can be read."""
     try:
         return _drawn(np.concatenate(list(_triangles(*_parts(glb)))), side)
     except (LookupError, struct.error, TypeError, AttributeError, ArithmeticError, RecursionError) as error:

@@ -50,7 +50,7 @@ def write_gallery(
 ) -> list[str]:
     """Writes the pages of a gallery into a storage, with small pictures that are made in at most `seconds`.
 
-    Returns their names.
+    Returns the names of the pages in the storage.
     """
     until = time.monotonic() + seconds
     name = re.sub(r"[^\w.-]+", "-", name)[:80]  # the name of a flow or a run may hold what a file's name cannot

@@ -23,7 +23,7 @@ from rh_prefect.table_files import table_format
 from rh_prefect.works.options import Reuse, Wait
 
 RowInput: TypeAlias = str | Sequence[Any]
-"""The source of a batch's rows: a location, or rows that are mappings of parameters or files."""
+"""The source of a batch's rows: a location, or a list of files or of mappings with parameters."""
 
 FOLDER = "batches"
 """The folder in the storage for outputs with a label."""
@@ -242,7 +242,7 @@ def _unmarked(value: object) -> object:
 
 
 def _file_of(value: object) -> object:
-    """Returns a file as a `Media` or a text; any other value unchanged, which makes its row invalid."""
+    """Returns a file as a `Media` or a text; returns any other value unchanged, which makes its row invalid."""
     try:
         return as_media_input(value)
     except InputError:
@@ -353,6 +353,6 @@ def _literal(value: Any) -> Any:
 
 
 def subject_of(values: Iterable[object]) -> str:
-    """Returns the name of the first file among some values; empty if there is none."""
+    """Returns the name of the first file among some values; empty without a file."""
     files = (value for value in values if isinstance(value, Media | str))
     return next((PurePath(getattr(one, "uri", str(one))).name for one in files), "")

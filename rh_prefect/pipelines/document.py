@@ -92,7 +92,7 @@ class Document:
         return self.root.data
 
     def node(self, path: Path) -> Node:
-        """Returns the value at a path, or the nearest existing one above it."""
+        """Returns the value at a path, or the nearest existing value above the path."""
         node = self.root
         for part in path:
             inner = self.child(node, part)
@@ -102,7 +102,7 @@ class Document:
         return node
 
     def child(self, node: Node, part: str | int) -> Node | None:
-        """Returns the value of a key or at an index, for a step also from the file's `defaults`; None without one."""
+        """Returns the value of a key or at an index, for a step also from the file's `defaults`; None without value."""
         for one in (node, *self._defaults_of(node)):
             try:
                 found: Node = one.value[part]
@@ -142,7 +142,7 @@ class Document:
 
 
 def excerpt(lines: Sequence[str], place: Place) -> str:
-    """Returns a line with a caret below one of its columns; a long line is cut around it."""
+    """Returns a line with a caret below one of its columns; a long line is cut around this column."""
     if not 0 < place.line <= len(lines):
         return ""
     line, at = lines[place.line - 1].rstrip("\r"), place.column - 1

@@ -44,7 +44,7 @@ def _made(make: Callable[..., Any], to: Path, params: Params, *sources: str) -> 
 
 
 def _check_files(name: str, params: Params) -> None:
-    """Raises an error for a text in place of a file, which would be opened as a path, and for the reverse."""
+    """Raises an error for a text in place of a file, which would be opened as a path, or a file in place of a text."""
     for param in EDITS[name].params:
         value = params.get(param.name)
         values = value if param.many and isinstance(value, list) else [value]
@@ -135,7 +135,7 @@ def _select(params: Params, *names: str) -> dict[str, Any]:
 
 
 def _picture_format(source: Path, form: str | None = None) -> str:
-    """Returns the extension for a picture or video that is made from another one."""
+    """Returns the extension for a picture or video that is made from another file."""
     kind = file_type(source)
     if kind.kind == "video":
         return "mp4"

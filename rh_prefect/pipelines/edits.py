@@ -10,8 +10,8 @@ EditKind = Literal["image", "video", "audio", "file", "string", "same"]
 """The kind of an edit's output; `same`: the kind of its first parameter."""
 
 Length = Literal["sum", "overlapped", "input", "seconds", ""]
-"""How to find a result's length. `sum`: of all inputs; `overlapped`: their sum, less `seconds` for each transition;
-`input`: that of the first input; `seconds`: this parameter; empty: the result has no length.
+"""How the length of a result is found. `sum`: the sum of all inputs; `overlapped`: this sum, less `seconds` for each
+transition; `input`: the length of the first input; `seconds`: the parameter `seconds`; empty: the result has no length.
 """
 
 
@@ -36,7 +36,7 @@ class EditParam:
 
     @property
     def takes(self) -> str:
-        """Returns, for messages, what files the parameter takes, as in `a file of kind image`."""
+        """Returns, for messages, which files the parameter takes, as in `a file of kind image`."""
         return "a file" if self.kinds == ("any",) else f"a file of kind {' or '.join(self.kinds)}"
 
 

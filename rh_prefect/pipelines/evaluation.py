@@ -277,7 +277,7 @@ def _unknown_text(parts: Sequence[Any]) -> Any:
 
 
 def type_of(value: Any) -> Type:
-    """Returns the type of a value, known or not, so that both are checked alike."""
+    """Returns the type of a value, so that known and unknown values are checked in the same way."""
     match value:
         case Type():
             return value
@@ -295,6 +295,6 @@ def type_of(value: Any) -> Type:
 
 
 def named(value: Any, written: Any) -> str:
-    """Returns how messages name a value: a known text or number itself, otherwise what the file has."""
+    """Returns how messages name a value: a known text or number itself, otherwise the text in the file."""
     text = written if isinstance(value, File | Unknown | StepOutput | Maybe | list | dict) else value
     return "this" if isinstance(text, list | dict) else shown_text(text)

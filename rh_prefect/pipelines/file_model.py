@@ -299,7 +299,7 @@ Condition = Annotated[Any, BeforeValidator(_written_out)]
 
 
 class Step(_Strict):
-    """The keys of all steps. Each kind of step is a subclass; `tag_of` finds it from the step's keys."""
+    """The keys of all steps. Each kind of step is a subclass; `tag_of` determines it from the step's keys."""
 
     when: Condition = None
     require: Literal["all", "any"] = "all"
@@ -419,7 +419,7 @@ class GroupStep(Step):
     steps: Steps
 
     def walk(self, path: Path) -> Iterator[tuple[Path, Step]]:
-        """See `Step.walk`."""
+        """Yields the group and all its inner steps; see `Step.walk`."""
         yield path, self
         for name, step in self.steps.items():
             yield from step.walk((*path, "steps", name))

@@ -76,7 +76,7 @@ def build(document: Document, problems: Problems) -> PipelineFile | None:
 def _independent(errors: list[Any]) -> Iterator[Any]:
     """Yields the errors that do not follow from other errors.
 
-    Errors that follow say that a misspelt key is missing, or that a list with a wrong item "is not a text".
+    A dependent error says that a misspelt key is missing, or that a list with a wrong item "is not a text".
     """
     for one in errors:
         if _is_other_form(one, errors):
@@ -137,7 +137,7 @@ def _unknown_key(document: Document, path: Path, name: str, model: type[BaseMode
 
 
 def _report_actions(document: Document, problems: Problems, path: Path, step: Mapping[str, Any]) -> None:
-    """Reports a step with none or several of `ACTIONS`, or with a misspelt one."""
+    """Reports a step with none or several of `ACTIONS`, or with a misspelt action."""
     actions = actions_in(step)
     unknown = [name for name in step if name not in STEP_KEYS]
     if actions:

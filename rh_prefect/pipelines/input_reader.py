@@ -115,13 +115,13 @@ class InputReader:
 
     @property
     def inputs(self) -> list[dict[str, str]]:
-        """The location and hash of each file and table that was read; a table's hash is that of its declared values."""
+        """The location and hash of each file and table that was read; a table's hash covers its declared values."""
         files = [{"uri": shown(media), "sha256": media.sha256} for media in self._files.values() if media is not None]
         further = (one for reader in self._used.values() for one in reader.inputs)
         return [*({"uri": uri, "sha256": sha256} for uri, sha256 in self._tables.items()), *files, *further]
 
     async def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Reads and checks the value of each parameter; unknown, missing and wrong ones become problems."""
+        """Reads and checks the value of each parameter; unknown, missing and wrong parameters become problems."""
         params = self._checked.file.params
         for name in arguments:
             if name not in params:
@@ -146,7 +146,7 @@ class InputReader:
         return values, wrong
 
     async def _default(self, name: str, param: Param) -> Any:
-        """Reads the default of a used file's parameter once; a path in it is relative to the used file."""
+        """Reads the default of a used file's parameter once; a path in the default is relative to the used file."""
         if name not in self._defaults:
             value, folder = param.default, self._checked.folder
             if isinstance(value, str) and param.kind in ("table", "files", *FILE_TYPES) and folder is not None:
@@ -308,7 +308,7 @@ class InputReader:
         return await self._file(column, source, name)
 
     def _check_access(self, source: str, root: str) -> None:
-        """Raises an error unless a file is below the folder of the row's table or an allowed one, or is an https link.
+        """Raises an error unless a file is an https link, or is below the folder of its table or an allowed folder.
 
         Rows that the caller gives as a list are trusted like parameters.
         """

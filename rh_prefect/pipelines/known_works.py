@@ -104,9 +104,9 @@ _AT_ONCE = 32
 class StoredWorks(KnownWorks):
     """Reads recorded works in a store; see `planned_steps.KnownWorks`.
 
-    It reads each result once, many at a time, unless this machine has a copy of the record. For works without a result,
-    it reads the submissions. One listing shows which files of results exist; no payment depends on it. A copy counts
-    only if the listing contains its files, so deleted records and files are noticed.
+    Each result is read once, many at a time, unless this machine has a copy of the record. The submissions are read for
+    works without a result. One listing shows which files of results exist; no payment depends on it. A copy counts only
+    if the listing contains its files, so deleted records and files are noticed.
     """
 
     def __init__(
@@ -262,12 +262,12 @@ def counts_as(record: ResultRecord, files: Sequence[Media]) -> dict[str, str]:
 
 
 def _has_files(result: ResultRecord, sizes: Mapping[str, int]) -> bool:
-    """Returns whether a listing contains all files of a result; False for a result without files."""
+    """Returns whether a listing contains all files of a result; True for a result without files."""
     return all(sizes.get(file.uri) == file.size for file in result.outputs)
 
 
 def _cost_of(submit: Submit) -> Decimal:
-    """Returns what a submission cost; if that is unknown, its estimate; 0 if it was certainly not accepted."""
+    """Returns the cost of a submission, or its estimate if the cost is unknown; 0 if it was certainly refused."""
     if submit.end is not None and submit.end.cost is not None:
         return submit.end.cost
     return (submit.intent.estimate or Decimal(0)) if may_cost(submit) else Decimal(0)

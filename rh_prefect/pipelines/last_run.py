@@ -1,8 +1,8 @@
 """The last run of a pipeline: its final plan, kept with the records to show later changes.
 
 No payment depends on this record: a later run replaces it. The last run of a deployment is in
-`pipelines/<name>/<deployment>.json`, the last one outside of deployments in `pipelines/<name>/cli.json`, and the last
-one of all in `pipelines/<name>/latest.json`.
+`pipelines/<name>/<deployment>.json`, the last run outside of deployments in `pipelines/<name>/cli.json`, and the last
+run of the pipeline in `pipelines/<name>/latest.json`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from rh_prefect.works.journal.shared_journal import records_url
 
 FOLDER = "pipelines"
 _OWN_NAMES = ("cli", "latest")
-"""Names of files that are not those of deployments."""
+"""Names of files that a deployment's file must not have."""
 
 
 class LastRun(BaseModel):
-    """What is stored about a pipeline's last run; later plans are compared with it."""
+    """The stored data of a pipeline's last run, with which later plans are compared."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -61,7 +61,7 @@ class LastRuns:
         self._place = place
 
     async def read(self, pipeline: str, deployment: str = COMMAND_LINE) -> LastRun | None:
-        """Reads the last run of a deployment, else the last one of the pipeline; None if there is none."""
+        """Reads the last run of a deployment, else the last run of the pipeline; None if no run is stored."""
         for name in _files(pipeline, deployment):
             found = await asyncio.to_thread(self._read, name)
             if found is not None:
@@ -69,7 +69,7 @@ class LastRuns:
         return None
 
     def write(self, plan: Plan, *, run: str, deployment: str) -> None:
-        """Replaces the last run by one with this plan; slow for many rows."""
+        """Replaces the stored last run by a run with this plan; slow for many rows."""
         head = LastRun(run=run, deployment=deployment, plan=head_as_json(plan)).model_dump_json()
         # Step by step, since the data of all steps takes several times the memory of their text.
         data = bytearray(head.removesuffix("}}").encode() + b',"steps":[')
@@ -101,7 +101,7 @@ def since(plan: Plan, last: LastRun, params: Mapping[str, Param]) -> None:
 
 
 def _files(pipeline: str, deployment: str) -> tuple[str, str]:
-    """Returns the file names of a deployment's last run and of the last run of all."""
+    """Returns the names of the file of a deployment's last run, and of the file of the pipeline's last run."""
     folder = f"{FOLDER}/{_part(pipeline)}"
     own = _part(deployment, other_than=_OWN_NAMES) if deployment else "cli"
     return f"{folder}/{own}.json", f"{folder}/latest.json"

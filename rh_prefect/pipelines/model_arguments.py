@@ -22,13 +22,13 @@ from rh_prefect.pipelines.references import has_reference, is_reference, shown
 from rh_prefect.pipelines.types import FILES, PLAIN, Type
 
 Evaluate: TypeAlias = Callable[[Path, Any, bool], Any]
-"""Evaluates what the file has at a path below the step: returns a value, or a `Type` if only the type is known.
+"""Evaluates the value in the file at a path below the step: returns a value, or a `Type` if only the type is known.
 
 The last argument says whether an absent value omits the parameter.
 """
 
 LIKE = 0.8
-"""Minimum similarity of a misspelt parameter to one of the model."""
+"""Minimum similarity of a misspelt parameter to a parameter of the model."""
 
 _LINK = "https://stand-in.invalid/file"
 

@@ -67,7 +67,7 @@ class Pipeline:
             file: Its path.
 
         Raises:
-            PipelineError: Something is wrong with it; every problem has its line, column and remedy.
+            PipelineError: The file is not valid; the error has the line, the column and the remedy of every problem.
             InputError: There is no such file.
         """
         path = Path(file)
@@ -89,7 +89,7 @@ class Pipeline:
             name: Its name in messages.
 
         Raises:
-            PipelineError: Something is wrong with it.
+            PipelineError: The text is not a valid pipeline.
         """
         return cls._of(text, name, None)
 
@@ -101,7 +101,7 @@ class Pipeline:
             data: Plain JSON data.
 
         Raises:
-            PipelineError: Something is wrong with it.
+            PipelineError: The data is not a valid pipeline.
         """
         return cls.from_text(json.dumps(data, indent=2, ensure_ascii=False), name="pipeline.json")
 
@@ -142,8 +142,8 @@ class Pipeline:
             name: A path, or a name such as `film` or `z-image/turbo`. A file of that name has priority.
 
         Raises:
-            PipelineError: Something is wrong with the file.
-            InputError: Nothing has this name.
+            PipelineError: The file is not valid.
+            InputError: There is no file, shipped pipeline or model of this name.
         """
         path, text = Path(name), str(name)
         if path.suffix in FILE_SUFFIXES or path.is_file():
@@ -283,7 +283,7 @@ def _with_reuse(checked: Checked, reuse: str) -> Checked:
 
 
 def _is_hidden(value: Any, shown_value: Any) -> bool:
-    """Returns whether a plan hides a part of a parameter, such as a link's signature; a run must be given it again."""
+    """Returns whether a plan hides a part of a parameter, as a link's signature; a run needs the parameter again."""
     if isinstance(value, Mapping):
         return any(_is_hidden(one, shown_value[name]) for name, one in value.items())
     if isinstance(value, list | tuple):

@@ -28,11 +28,11 @@ class Span(NamedTuple):
     most: float
 
     def plus(self, other: Span) -> Span:
-        """Returns the sum."""
+        """Returns the sums of the minimum, the expected and the maximum values."""
         return Span(self.least + other.least, self.expected + other.expected, self.most + other.most)
 
     def less(self, other: Span) -> Span:
-        """Returns the difference: its minimum is this minimum less the other's maximum, its maximum the reverse."""
+        """Returns the difference, from this minimum less the other maximum to this maximum less the other minimum."""
         return Span(self.least - other.most, self.expected - other.expected, self.most - other.least)
 
     def times(self, factor: float) -> Span:
@@ -196,7 +196,7 @@ class Frame:
     meaning: str = ""
 
     def find(self, name: str) -> Any:
-        """Returns the value of a name, here or around; `ABSENT` if there is none."""
+        """Returns the value of a name in this frame or in a frame around it; `ABSENT` if no frame has the name."""
         frame: Frame | None = self
         while frame is not None:
             if name in frame.names:

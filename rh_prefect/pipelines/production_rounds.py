@@ -13,7 +13,7 @@ the round. `rounds/<key>/` beside the works contains:
 | `<n>-suspended-<m>` | when that run suspends itself               | nothing: it has no process meanwhile      |
 | `<n>-left-<m>`      | when that run ends, for any reason          | whether a review is left to be decided    |
 | `<n>-closed-1`      | when a run has made everything              | the flow run                              |
-| `<n>-<step>-takes`  | when an age has selected takes               | their numbers                             |
+| `<n>-<step>-takes`  | when an age in `reuse` has selected takes    | the numbers of these takes                |
 
 The journal of each flow run notes its round, so that a retry continues it.
 """

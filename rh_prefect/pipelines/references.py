@@ -110,7 +110,7 @@ def in_quotes(text: str, option: str) -> str:
 
 
 def _unquoted(text: str, option: str, options: Sequence[str]) -> str:
-    """Returns a message if a text after the last `or` has no quotes or wrong ones; empty otherwise."""
+    """Returns a message if a text after the last `or` has no quotes or wrong quotes; empty otherwise."""
     if (
         option is not options[-1]
         or len(options) < 2
@@ -137,7 +137,7 @@ def _why(text: str, inner: str, option: str) -> str:
 
 
 def references_in(value: Any) -> Iterator[tuple[tuple[str | int, ...], Reference]]:
-    """Yields all references in a value of a file, with their paths in the value; skips texts with an invalid one."""
+    """Yields all references in a value of a file, with their paths in it; skips texts with an invalid reference."""
     if isinstance(value, str):
         try:
             found = parse(value).references if "$(" in value else ()

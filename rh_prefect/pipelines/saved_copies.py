@@ -61,7 +61,7 @@ class SavedStamp(SavedName):
 
 @dataclass(frozen=True, slots=True)
 class _NameState:
-    """What the storage and the records contain for one name of `save_as`."""
+    """The data of the storage and of the records about one name of `save_as`."""
 
     name: str
     key: str  # The beginning of its records' keys

@@ -38,7 +38,7 @@ def schema(models: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def models_in(value: Any) -> Iterator[str]:
-    """Returns the names of the models that a file uses."""
+    """Yields the names of the models that a file uses."""
     if isinstance(value, dict):
         if isinstance(value.get("model"), str) and "$(" not in value["model"]:
             yield value["model"]

@@ -49,7 +49,7 @@ SavedGraphs: TypeAlias = Mapping[tuple[str, str], SavedGraph | UnreadGraph]
 
 
 def ids_in(checked: Checked) -> Iterator[tuple[str, str]]:
-    """Returns the workflows and apps in a file and in used files: `workflow` or `app`, and the id."""
+    """Yields the workflows and apps in a file and in used files: `workflow` or `app`, and the id."""
     for _, step in checked.walk():
         if step.action in ("workflow", "app"):
             yield step.action, str(step.get(step.action))

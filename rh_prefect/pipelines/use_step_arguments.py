@@ -15,7 +15,7 @@ from rh_prefect.pipelines.types import PLAIN, Type, kind_of
 
 
 def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
-    """Converts a value to the type of a used file's parameter; also returns what is wrong with it, or an empty text."""
+    """Converts a value to the type of a used file's parameter; also returns a clause about a wrong value, or ""."""
     value = certain(value)
     value = value.value if isinstance(value, StepOutput) else value
     if isinstance(value, Unknown):
@@ -39,7 +39,7 @@ def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
 
 
 def wrong_file(param: Param, media: Media, what: str) -> str:
-    """Returns a clause about why a parameter does not accept a file; empty if it does."""
+    """Returns a clause about why a parameter does not accept a file; empty if it accepts the file."""
     kind = kind_of((param.of or "file") if param.kind == "files" else param.kind)
     if kind not in ("file", media.kind):
         return f"{what} takes {Type(kind).words}, but {media.name} is {Type(media.kind).words}"

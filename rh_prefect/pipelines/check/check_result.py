@@ -54,7 +54,7 @@ def read_text(file: FilePath) -> str:
 
 
 def read_graph(file: FilePath) -> dict[str, Any] | None:
-    """Reads the graph in a file; returns None if it is not a graph."""
+    """Reads the graph in a file; returns None if the file does not contain a graph."""
     try:
         if file.stat().st_size > _MOST_GRAPH:
             return None

@@ -58,7 +58,7 @@ def check_document(
 
 
 def notes_of(checked: Checked) -> list[str]:
-    """Returns the notes about a file; one depends on its `reuse`, which `Pipeline.with_reuse` may have changed."""
+    """Returns the notes about a file with its present `reuse`, which `Pipeline.with_reuse` may have changed."""
     budget, notes = checked.file.budget, list(checked.notes)
     if budget is not None and budget.all_runs and (again := next(_made_again(checked), None)):
         notes.append(
@@ -69,7 +69,7 @@ def notes_of(checked: Checked) -> list[str]:
 
 
 def _made_again(checked: Checked) -> Iterator[str]:
-    """Returns the paid steps, including those of used files, that each round makes again."""
+    """Yields the paid steps, including those of used files, that each round makes again."""
     for path, step in checked.file.walk():
         if step.is_paid and (step.get("reuse") or checked.file.reuse or "always") != "always":
             yield str(path[-1])
@@ -316,7 +316,7 @@ class FileCheck(OtherCheck):
         return Type("object", fields=fields)
 
     def _previous(self, path: Path, step: FanOutStep, inner: NameScope) -> Type:
-        """Returns the type of `previous`; to find it, the steps of an item are checked once without reports."""
+        """Returns the type of `previous`; for this, the steps of an item are checked once without reports."""
         guard = f"exists:previous@{path}"
         self._why[guard] = "the first item has no previous item"
         unknown = Type("any", guards=frozenset([guard]))

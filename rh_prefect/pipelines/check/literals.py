@@ -15,7 +15,7 @@ from rh_prefect.pipelines.file_model import Param, shown_value
 
 LONGEST_NUMBER = 300
 LARGEST_NUMBER = 10**LONGEST_NUMBER
-"""Larger numbers are refused, because Python cannot convert all of them to a decimal or a text."""
+"""The limit of numbers, because Python cannot convert all larger numbers to a decimal or a text."""
 _WORDS = {"true": True, "false": False}
 
 
@@ -48,7 +48,7 @@ def read_value(param: Param, value: Any) -> Any:
 
 
 def _json(value: Any) -> Any:
-    """Reads a text that is a list or an object in JSON, as in a cell of a CSV file."""
+    """Reads a text that is a list or an object in JSON, as in a cell of a CSV file; keeps any other value."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
     try:
@@ -151,7 +151,7 @@ def texts_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def edit_value(param: EditParam, value: Any) -> tuple[Any, str]:
-    """Converts a value to the type of an edit's parameter; also returns what is wrong with it, or an empty text."""
+    """Converts a value to the type of an edit's parameter; also returns a clause if the value is wrong, else empty."""
     if {"integer", "number"} & {*param.kinds}:
         return _edit_number(param, value)
     if param.kinds == ("boolean",) and not isinstance(value, bool):

@@ -177,7 +177,7 @@ class PaidCheck(ValueCheck):
                 self._say_faults(path, step, model, check_values(step, model, bound)[1])
 
     def _is_left_out(self, value: Any, scope: NameScope) -> bool:
-        """Returns whether a value only refers to an optional parameter or column; if that is empty, nothing is sent."""
+        """Returns whether a value refers only to an optional parameter or column, without which no value is sent."""
         try:
             guards = resolve(parse(value).references[0], scope).guards if is_reference(value) else ()
         except WrongReferenceError:

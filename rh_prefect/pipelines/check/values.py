@@ -37,7 +37,7 @@ _OTHER_SPELLING = re.compile(r"(?:\$\{\{|\$\{|\{\{)\s*(?P<names>[A-Za-z][\w-]*(?
 
 
 class ValueCheck:
-    """Checks what all kinds of steps have: names, references, values and conditions."""
+    """Checks the parts that all kinds of steps have: names, references, values and conditions."""
 
     def __init__(
         self, checked: Checked, problems: Problems, depth: int, check_file: Callable[..., Checked | None]
@@ -146,7 +146,7 @@ class ValueCheck:
                 self._say(path, f"{path[-1]} takes a whole number, but {value} is {found.words}")
 
     def _condition(self, path: Path, value: Any, scope: NameScope) -> frozenset[str]:
-        """Checks a condition; returns the guards that hold where it is true, and `UNKNOWN_GUARD` if it is wrong."""
+        """Checks a condition; returns the guards that follow from it, and `UNKNOWN_GUARD` for an invalid one."""
         before = self._problem_count
         held = self._holding(path, value, scope)
         return held if self._problem_count == before else held | {UNKNOWN_GUARD}

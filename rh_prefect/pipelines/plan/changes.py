@@ -83,9 +83,7 @@ def _is_pending(value: Any) -> bool:
 _PENDING = re.compile(
     r"(?:made-by|review|undecided|text|handle|start|count):(?:.*:)?[0-9a-f]{32}|[0-9a-f]{40}(?:/|\.|$)", re.DOTALL
 )
-"""The prefix of a value in a request that a step still has to make; it contains a hash, which distinguishes it from a
-prompt.
-"""
+"""Matches a value in a request that a step still has to make; its hash distinguishes this value from a prompt."""
 
 
 def head_changes(earlier: Mapping[str, Any], plan: Plan, params: Mapping[str, Param]) -> Iterator[dict[str, Any]]:

@@ -107,7 +107,7 @@ class Expander:
     """Expands parts of a plan: a step outside of fan-outs, or some items of an outermost fan-out."""
 
     def __init__(self, planning: Planning, *, are_items: bool = False) -> None:
-        """`are_items` says that it expands items of an outermost fan-out."""
+        """`are_items` says that the expander expands items of an outermost fan-out."""
         self._planning = planning
         self.instances: list[PlannedStep] = []  # Its steps
         self.findings: dict[int, PartFindings] = defaultdict(PartFindings)  # By the item; 0 for none
@@ -259,7 +259,7 @@ class Expander:
     # -- steps that need one whose `expect` is false -----------------------------------------------------------------
 
     def _block(self, instance: PlannedStep, cause: PlannedStep) -> StepOutput:
-        """Removes a step, and the steps that need it, from the run."""
+        """Removes a step from the run, because it needs a step that was removed from the run."""
         first = self.missing.lost[cause.address]
         instance.settle("x")
         instance.works, instance.blocked_by = (), first.address
@@ -336,7 +336,7 @@ class Expander:
         return self._missing_output(instance)
 
     def _nearest(self, instance: PlannedStep, where: Path) -> Path:
-        """Returns the path of a value in the file, or of `from` if the value came from there."""
+        """Returns the path of a value in the file, or the path of `from` if the value comes from there."""
         document = self._checked.document
         at = (*instance.at, *where)
         if where[-1] in document.node(at[:-1]).keys:
@@ -467,7 +467,7 @@ class Expander:
         return None
 
     def _explain(self, instance: PlannedStep, note: str) -> None:
-        """Sets the reason for a step's state, and adds it to the notes."""
+        """Sets the reason for a step's state, and adds the reason to the notes."""
         instance.note = note
         self._note(instance, f"{instance.address}: {note}.")
 

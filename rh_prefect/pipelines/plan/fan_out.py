@@ -80,7 +80,7 @@ class FanOuts:
         return number if limit is None else min(number, limit)
 
     def group(self, step: GroupStep, at: Path, frame: Frame, path: str, checked: Checked) -> Group:
-        """Returns the items of a group for one item of the group around it; a group without fan-out has one."""
+        """Returns the items of a group for one item of the group around it; a group without fan-out has one item."""
         if not isinstance(step, FanOutStep):
             waits_for = self._missing.waits_for(step, frame)
             pending, by = is_open(step, frame, waits_for), frame.undecided.get(at)
@@ -226,7 +226,7 @@ def _list_of(step: FanOutStep, frame: Frame) -> Items:
 
 
 def _as_items(given: Any) -> Items:
-    """Returns the items of a list; if the list may be absent, each item may be."""
+    """Returns the items of a list; if the list may be absent, each item may be absent."""
     value, by = certain(given), given.by if isinstance(given, Maybe) else None
     value = value.value if isinstance(value, StepOutput) else value
     items = value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else ())

@@ -68,7 +68,7 @@ class Needs:
         return was != (one.is_needed, one.state)
 
     def _weigh(self, one: PlannedStep, weight: int | None, found: dict[str, None]) -> None:
-        """Counts what a step needs of the steps before it; with None, the step no longer counts."""
+        """Counts the needs of a step at the steps before it; with None as `weight`, the needs no longer count."""
         if one.weight == weight:
             return
         for kind, sign in ((one.weight, -1), (weight, 1)):

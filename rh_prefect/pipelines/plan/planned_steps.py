@@ -20,7 +20,7 @@ from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.planning_values import File
 
 State = Literal["=", "…", "+", "~", ">", "?", "!", "r", "x"]
-"""See `STATES`."""
+"""The state of a step or of a work; `STATES` explains each."""
 
 STATES: dict[State, str] = {
     "=": "the result exists",
@@ -53,7 +53,7 @@ PAYING: frozenset[State] = frozenset({"+", "~", ">", "r"})
 
 @dataclass(frozen=True, slots=True)
 class PriceRange:
-    """The minimum, expected and maximum price of one thing."""
+    """The minimum, expected and maximum price of a work, a step or a plan."""
 
     least: Decimal = Decimal(0)  # Everything at its minimum
     expected: Decimal = Decimal(0)  # What it will probably be
@@ -313,7 +313,7 @@ class PlannedStep:
         return [self.save_as, *(str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in further)]
 
     def no_candidate(self, chosen: object) -> str:
-        """Returns a clause: a review has no candidate with the chosen number, and which numbers there are."""
+        """Returns a clause that a review has no candidate with the chosen number, with the numbers that exist."""
         count = len(self.candidates)
         there = {0: "none", 1: "1", 2: "1 and 2"}.get(count, f"1 to {count}")
         return f"there is no candidate {json.dumps(chosen, default=str)[:80]}; it has {there}"

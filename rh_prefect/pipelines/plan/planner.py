@@ -275,7 +275,7 @@ class Planner:
             self._share(key)
 
     def _mark_outputs(self) -> set[PlannedStep]:
-        """Marks the steps that are outputs of the file; returns those that changed."""
+        """Marks the steps that are outputs of the file; returns the steps whose mark changed."""
         written = self.planning.checked.file.outputs
         made = {one for value in written.values() for one in makers(evaluate(value, self._top))}
         changed = made ^ self._outputs

@@ -134,7 +134,7 @@ def _budget(plan: Plan) -> str:
 
 
 def _difference(plan: Plan) -> Iterator[str]:
-    """Returns a line with the difference in price from the compared plan, and the number of changed steps."""
+    """Yields a line with the difference in price from the compared plan, and the number of changed steps."""
     if not plan.earlier:
         return
     was = _money_of(plan.earlier["price"])

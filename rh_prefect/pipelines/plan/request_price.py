@@ -19,7 +19,7 @@ _UNKNOWN = "unknown"
 """A value that has no price in any model; None would get the price of the parameter's default."""
 
 _CHARACTERS_PER_SECOND = Span(30, 15, 3)
-"""Characters of speech per second, from fast to slow; Chinese and Japanese have about four."""
+"""Characters of speech per second, from fast to slow; in Chinese and Japanese, about four are spoken."""
 
 
 def price_of(
@@ -79,8 +79,8 @@ def _at(model: Model, name: str, value: Any, level: int) -> Sequence[Any]:
 def input_seconds(files: Iterable[File], assume: Span | None) -> Span | None:
     """Returns the duration for a model's price, if its input determines the price.
 
-    RunningHub does not publish which of several files determines it (the emulator takes the first video, else the first
-    sound). So the minimum is the shortest file; expected and maximum are the longest file.
+    RunningHub does not publish which of several files determines the price (the emulator takes the first video, else
+    the first sound). So the minimum is the shortest file; expected and maximum are the longest file.
     """
     lengths = [one.length for one in files]
     known = [one for one in lengths if one is not None]

@@ -86,7 +86,7 @@ def _text_span(kind: Type) -> Span:
 
 
 def undecided_result(value: Any, by: PlannedStep | None, key: str) -> Any:
-    """Returns a placeholder for a result that may be replaced by another; steps that use it wait."""
+    """Returns a placeholder for a result that another result may replace; steps that use it wait."""
     if isinstance(value, File):
         return replace(value, key=key + value.key, media=None, seconds=value.length, maker=by)
     if isinstance(value, Unknown):

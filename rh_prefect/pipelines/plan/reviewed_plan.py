@@ -52,7 +52,7 @@ class ReviewedPlan:
             file: A file from `rh-prefect plan --json` or `--out`.
 
         Raises:
-            InputError: It cannot be read, or it is not a plan that a run can follow.
+            InputError: The file cannot be read, or does not contain a plan that a run can follow.
         """
         try:
             data = json.loads(Path(file).read_bytes(), parse_constant=_no_number)
@@ -88,7 +88,7 @@ class ReviewedPlan:
 
     @property
     def budget(self) -> Decimal | None:
-        """The file's budget when the plan was reviewed; None if there was none."""
+        """The file's budget when the plan was reviewed; None if the file had no budget."""
         budget = self.data.get("budget")
         return None if budget is None else Decimal(str(budget["amount"]))
 

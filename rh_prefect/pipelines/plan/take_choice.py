@@ -30,7 +30,8 @@ def query_of(draft: Draft, take: int) -> WorkQuery | None:
 class EqualRequests:
     """The takes of equal requests of several items, for `same: separate`.
 
-    A run keeps them in all its plans: if an item later gets another input, it must not use the result of another item.
+    A run keeps these takes in all its plans: if an item later gets another input, it must not use the result of another
+    item.
     """
 
     def __init__(self) -> None:
@@ -132,7 +133,7 @@ class TakeChooser:
         return list(chosen)
 
     async def _allowed(self, draft: Draft, takes: list[int], reuse: str, current: Round) -> list[int]:
-        """Returns the newest takes from the given one on that `reuse` allows; new numbers replace the others."""
+        """Returns the newest takes, from the first given one on, that `reuse` allows; new ones replace the others."""
         first, size = takes[0], len(takes)
 
         async def is_begun(number: int) -> bool:

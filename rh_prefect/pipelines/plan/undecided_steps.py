@@ -47,7 +47,7 @@ class Missing(AbstractSet[str]):
         return iter({*self.failed, *self.lost, *self.blocked})
 
     def __len__(self) -> int:
-        """Returns the maximum number of these steps; 0 if there is none."""
+        """Returns an upper limit of the number of these steps, which is 0 if there is none."""
         return len(self.failed) + len(self.lost) + len(self.blocked)
 
     def forget(self, instance: PlannedStep) -> None:
@@ -117,7 +117,7 @@ def undecided_parts(references: Iterable[Reference], frame: Frame, failed: Colle
 def report_not_numbers(
     findings_of: FindingsOf, checked: Checked, step: Step, at: Path, frame: Frame, keys: Sequence[str]
 ) -> list[str]:
-    """Reports values that conditions compare as numbers but that are none; returns a clause for each."""
+    """Reports values that conditions compare as numbers although they are none; returns a clause for each."""
     found: list[str] = []
     for key in keys:
         condition = step.get(key)

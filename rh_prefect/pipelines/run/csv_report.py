@@ -50,7 +50,7 @@ def report_name(run: str) -> str:
 
 
 async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name: str) -> RunEnd:
-    """Writes and shows the report of a run that has ended, and returns its end; `name` is the run in file names."""
+    """Writes and shows the report of a run that has ended, and returns its end; `name` names the run in file names."""
     away = await _store_error(run.count_costs) or await _store_error(run.find_saved)
     by_step, other_costs = run.costs_by_step()
     # In a thread, like all that takes long for many rows: the event loop is not blocked.

@@ -64,17 +64,17 @@ class StepEngine:
         """Registers members before they start."""
 
     async def end(self) -> None:
-        """Is told that a member has ended."""
+        """Records that a member has ended."""
 
     async def suspend(self) -> None:
-        """Suspends the run, whose process ends; returns only if that is refused."""
+        """Suspends the run, whose process ends; returns only if the suspension is refused."""
 
 
 class Pages:
     """The views of a run; this class shows nothing."""
 
     choosing: str = "the report has the files of the candidates; choose with `choices` or `rh-prefect choose`"
-    """A sentence about where the candidates of reviews are shown."""
+    """A clause that says where the candidates of reviews are shown."""
 
     async def show_plan(self, plan: Plan) -> None:
         """Shows the first plan."""

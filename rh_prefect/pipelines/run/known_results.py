@@ -1,4 +1,4 @@
-"""`KnownResults`: the recorded works and those of this run; each record is read once."""
+"""`KnownResults`: the recorded works and the works of this run; each record is read once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rh_prefect.works.loop_thread import LOOP
 
 
 class KnownResults(KnownWorks):
-    """The recorded works and those of this run; each record is read once."""
+    """The recorded works and the works of this run; each record is read once."""
 
     def __init__(self, records: KnownWorks) -> None:
         self._records = records
@@ -63,6 +63,6 @@ class KnownResults(KnownWorks):
         return found
 
     def of(self, instance: PlannedStep) -> list[KnownWork | None]:
-        """Returns the results of a step's works; None for each unknown one."""
+        """Returns the results of a step's works; None for each work without a known result."""
         queries = [WorkQuery(work.key, work.shape, is_edit=not instance.is_paid) for work in instance.works]
         return [self.result(query) for query in queries]

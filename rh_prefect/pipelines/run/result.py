@@ -81,7 +81,7 @@ class PipelineResult(BaseModel):
         costs: The total cost of this run.
         other_costs: The part of `costs` for steps that are not in the plan; see `StepScheduler.costs_by_step`.
         open_submissions: The number of submissions without a known end, as after a lost response; not in `costs`.
-        open_costs: The sum of their prices.
+        open_costs: The sum of the prices of these submissions.
         new: The number of steps whose result this run made.
         report: The address of the report, a CSV file.
         gallery: The address of the page of its outputs; empty if there are none, or more than 1,000.

@@ -111,7 +111,7 @@ class RunBudget:
     _parts: dict[PartKey, dict[str, _Share]] = field(default_factory=dict)
     """The data of each part of the plan about its items."""
     _shares: dict[str, dict[PartKey, _Share]] = field(default_factory=lambda: defaultdict(dict))
-    """The same data, by item and part."""
+    """The data of the parts of the plan, by item and part."""
     _owners: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """The items that need a work, by its key."""
     _running: dict[str, list[PlannedStep]] = field(default_factory=lambda: defaultdict(list))
@@ -120,7 +120,7 @@ class RunBudget:
     _users: Counter[str] = field(default_factory=Counter)
     """The number of started items that may still pay for a work, by the work's key."""
     _begun_most: Decimal = Decimal(0)
-    """The sum of the highest prices of these works, each once."""
+    """The sum of the highest prices of all works that started items may still pay for, each once."""
 
     def consider(
         self,
@@ -192,7 +192,7 @@ class RunBudget:
         return [key for key in works if all(one == item or not users for one, users in self._owners[key].items())]
 
     def _run_refusal(self, instance: PlannedStep, budget: Budget) -> BudgetExceeded | None:
-        """Returns the error if, with `whole_items`, the rest of this and of all started items exceeds the budget."""
+        """Returns the error if, with `whole_items`, the unpaid works of all started items and this one are too dear."""
         item = instance.top_item
         if not budget.whole_items or self.limit is None or item in self._items:
             return None

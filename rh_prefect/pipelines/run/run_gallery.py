@@ -15,10 +15,10 @@ from rh_prefect.pipelines.run.result import StepReport
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 
 _SECONDS = 3.0
-"""Maximum seconds for small pictures. Without one, the page shows the whole image, or a symbol for a video."""
+"""Maximum seconds for making small pictures. Without one, the page shows the whole image, or a symbol for a video."""
 
 _SECONDS_OF_NOTHING_NEW = 0.5
-"""The same limit for a run that has made nothing new, whose small pictures mostly exist."""
+"""Maximum seconds for making small pictures after a run without new results, when most of them exist."""
 
 _PROMPT_SHOWN = 200
 _log = logging.getLogger("rh_prefect")
@@ -27,7 +27,7 @@ _log = logging.getLogger("rh_prefect")
 def write_run_gallery(run: StepScheduler, steps: Sequence[StepReport], *, name: str) -> str:
     """Writes the page `gallery/<name>.html` of the outputs and the failed steps of a run.
 
-    Returns its address; empty if there are no outputs, more than a page shows, or if it cannot be written.
+    Returns its address; empty if there are no outputs, more than a page shows, or if the page cannot be written.
     """
     store = run.services.store
     try:

@@ -87,7 +87,7 @@ async def _alive(around: Surroundings) -> AsyncIterator[None]:
 
 
 def _report_name(pipeline: Pipeline, arguments: Mapping[str, Any], around: Surroundings) -> str:
-    """Returns the name of the run in the files of its report; each pipeline of a flow has its own."""
+    """Returns the name of the run in the files of its report; each pipeline of a flow has a name of its own."""
     if not around.is_part:
         return around.scope.run
     given = json.dumps([pipeline.name, arguments], sort_keys=True, default=str)
@@ -143,7 +143,7 @@ async def _compared(run: StepScheduler, pipeline: Pipeline, around: Surroundings
 
 
 async def _keep_plan(run: StepScheduler, around: Surroundings) -> None:
-    """Stores the plan for comparison with the next one; a failure is only logged."""
+    """Stores the plan for comparison with the next plan; a failure is only logged."""
     scope = around.scope.journal.scope
     try:
         await asyncio.to_thread(run.services.last_runs.write, run.plan, run=scope, deployment=around.deployment)

@@ -34,12 +34,13 @@ from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.loop_thread import LOOP
 
 MAX_IN_FLIGHT = 200
-"""How many steps of a run are begun at once; the account's slots decide how many of their tasks run.
+"""Maximum number of steps that a run starts at once; the account's slots decide how many of their tasks run.
 
-The steps of earlier items are begun even if so many of later ones wait for slots."""
+The steps of earlier items are started even if this many steps of later items wait for slots.
+"""
 
 _PARTS_AT_ONCE = 500
-"""How many parts of a whole plan are looked at before other tasks of the thread run."""
+"""Number of parts of a whole plan that are handled before other tasks of the thread run."""
 
 _SHARE = 50
 """Work on all steps takes at most one _SHARE-th of the run's time."""
@@ -47,7 +48,7 @@ _SHARE = 50
 _log = logging.getLogger("rh_prefect")
 
 listeners: list[Callable[[Plan], None]] = []
-"""Functions that are called with a plan before its steps begin; if one raises, nothing is paid."""
+"""Functions that are called with a plan before its steps begin; if a function raises an error, nothing is paid."""
 
 
 class StepScheduler:
@@ -158,7 +159,7 @@ class StepScheduler:
         return Costs.of(round(expected, 2), self.plan.currency) if not self.outcome.begun and expected else None
 
     def dated(self) -> str:
-        """Returns the time of the newest result, as in `, the newest since 24 Nov 03:00 UTC`; empty without one."""
+        """Returns the time of the newest result, as in `, the newest since 24 Nov 03:00 UTC`; empty without results."""
         known = [work.known for one in self.plan.instances for work in one.works if work.known is not None]
         ages = [one.age for one in known if one.age is not None]
         if not ages:
@@ -210,7 +211,7 @@ class StepScheduler:
             _log.warning("The end of this run could not be recorded. The next run continues its round: %s", error)
 
     async def _suspend(self) -> None:
-        """Suspends the run, whose process ends; if that is refused, continues in this process."""
+        """Suspends the run, whose process ends; if the suspension is refused, continues in this process."""
         try:
             await LOOP.call(self.services.rounds.suspend())
         except RunningHubError as error:
