@@ -31,7 +31,7 @@ class MediaStorage(Block):
         print(storage.get_store().list("film"))
         ```
 
-        Make one from a saved bucket of prefect-aws:
+        Create a block from a saved bucket of prefect-aws:
         ```python
         from prefect_aws import S3Bucket
 

@@ -17,7 +17,7 @@ _ASSIGNMENT = re.compile(r"((?:[\w.-]+=)*)(.*)", re.DOTALL)
 """A word of a command line: `name=value`, `--set=name=value`, or a value alone."""
 
 _PATIENCE = 10.0
-"""Seconds for the check of a key; if the site is slower, only the run waits for it."""
+"""Maximum seconds for the check of a key; if the site is slower, the run starts without the check."""
 
 
 def printable(word: str) -> str:

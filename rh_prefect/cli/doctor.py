@@ -42,7 +42,7 @@ def doctor(
 
 
 async def _examine(credentials: str | None, storage: str | None, *, say: bool) -> list[dict[str, Any]]:
-    """Runs all checks, and prints each as soon as it has ended."""
+    """Runs all checks, and prints the result of each as soon as it has ended."""
     checks: list[Check] = [
         ("Prefect", _prefect),
         *await _checks_of_accounts(credentials),
@@ -243,7 +243,7 @@ class ExpiryRule:
 def expiry_rules(url: str, options: Mapping[str, object]) -> list[ExpiryRule]:
     """Returns the rules that delete objects at a location: those of its S3 bucket with an overlapping prefix.
 
-    Raises a `StoreError` if they cannot be read; the key may lack the right `s3:GetLifecycleConfiguration`.
+    Raises a `StoreError` if the rules cannot be read; the key may lack the right `s3:GetLifecycleConfiguration`.
     """
     if protocol_of(url) != "s3":
         return []

@@ -1,4 +1,4 @@
-"""Finds the plan that `rh-prefect plan --compare` compares with: a saved one, or that of a git revision's file."""
+"""Finds the plan that `rh-prefect plan --compare` compares with: a saved plan, or one of a file in a git revision."""
 
 from __future__ import annotations
 

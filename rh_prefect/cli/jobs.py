@@ -441,7 +441,7 @@ def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
 
 
 async def _mark_all_refused(run: str) -> tuple[list[str], list[str]]:
-    """Marks the unknown submissions of a run; returns them, and those that could not be marked."""
+    """Marks the unknown submissions of a run; returns the marked jobs, and the problems of the other jobs."""
     own = await _scope(run)
     every: list[Journal] = [one for one in (own.journal, await own.works()) if one is not None]
     journals = {journal.scope: journal for journal in every}
@@ -461,7 +461,7 @@ async def _mark_all_refused(run: str) -> tuple[list[str], list[str]]:
 
 
 async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_account: bool) -> None:
-    """Raises an error unless the account that paid does not have the task, or the task has ended."""
+    """Raises an error if the task exists and its end is not recorded, or if the paying account was not queried."""
     from rh_prefect.blocks.lookup import RECORDED
 
     task_id = submit.task_id or ""

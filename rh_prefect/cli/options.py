@@ -112,9 +112,9 @@ class Place:
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")] = None
 
     def blocks(self, command: str, file: PipelineFile | None = None) -> tuple[str | None, str | None]:
-        """Returns the names of the account's and the storage's blocks, or those in the file; without one, None.
+        """Returns the block names of the account and the storage, from the options or the file; None without a block.
 
-        `--out` changes the environment. Raises an `InputError` for two storages, or one in this process's memory.
+        `--out` changes the environment. Raises an `InputError` for two storages, or a storage in this process's memory.
         """
         storage = self.storage or (file.storage if file is not None and self.out is None else None)
         self._check(command, storage)

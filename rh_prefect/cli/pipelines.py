@@ -168,7 +168,7 @@ def show_dry_run(
 def with_enough_budget(command: str, rest: Plan, selection: Selection) -> str:
     """Returns a command with a budget that covers the maximum price of the remaining plan.
 
-    If the file's budget is for all runs, the budget also includes what they have paid.
+    If the file's budget is for all runs, the budget also includes the payments of earlier runs.
     """
     before = rest.paid_before if rest.budget is not None and rest.budget.all_runs else Decimal(0)
     most = before + rest.price_of(rest.instances, selection).most
@@ -204,7 +204,7 @@ class Source:
     allow: Sequence[str] = ()
 
     async def known(self, pipeline: Pipeline) -> tuple[dict[str, Any], str]:
-        """Returns arguments of a plan (recorded works and graphs), and notes about those that could not be read."""
+        """Returns arguments of a plan (recorded works and graphs), and notes about graphs that could not be read."""
         from rh_prefect.blocks.lookup import load_pool_context, load_storage
         from rh_prefect.pipelines.known_works import open_records
         from rh_prefect.works.loop_thread import LOOP

@@ -20,8 +20,8 @@ from rh_prefect.errors import ConfigError
 def prefect_api(*, say: bool = True) -> Iterator[None]:
     """Provides a Prefect API: the configured one, or else Prefect's own server for the length of a `with` block.
 
-    Its runs stay in PREFECT_HOME, where `prefect server start` finds them. Raises a `ConfigError` with the reason if it
-    does not start.
+    The runs of this server stay in PREFECT_HOME, where `prefect server start` finds them. Raises a `ConfigError` with
+    the reason if the server does not start.
     """
     if is_configured():
         yield
@@ -91,7 +91,7 @@ WITHOUT_SERVER = (
 )
 
 PREFECT_STARTS_IN = 180.0
-"""Maximum seconds for the server's start; the first one creates the database, which may be slow."""
+"""Maximum seconds for the server's start; the first start creates the database, which may be slow."""
 
 
 def _free_port() -> int:

@@ -40,7 +40,7 @@ _REVIEWS_SHOWN = 30
 _CANDIDATE_LENGTH = 200
 
 _SHOWN = {"submitted", "adopted", "waiting", "moved", *ENDED}
-"""Events of a job that are printed; a terminal's live view shows the first two itself."""
+"""Events of a job that are printed; a terminal's live view shows the first two events itself."""
 
 _OF_MANY = {"moved", "failed", "unknown", "cancelled"}
 """The events of a job that are printed in a run with at least `_MANY` jobs."""

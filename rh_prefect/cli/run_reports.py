@@ -26,7 +26,7 @@ _FLOW_RUN_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-([0-9a-f]{12})")
 def with_reports(store: MediaStore, entries: Sequence[Entry]) -> list[Entry]:
     """Adds the failed steps of all reports, except steps that have a result now, and the step names of edits.
 
-    The newest come first.
+    The newest entries come first.
     """
     found: dict[str, Entry] = {}
     made = {entry.job.rpartition("/")[2] for entry in entries}
@@ -77,7 +77,7 @@ def runs_of(store: MediaStore) -> list[str]:
 def report_of(store: MediaStore, run: str) -> str:
     """Returns the name of a run's report; the run may be given by the id or the name of a flow run.
 
-    Of a flow that ran several pipelines, it is the first one's.
+    If a flow ran several pipelines, the result is the report of the first one.
     """
     runs = runs_of(store)
     if run in runs:

@@ -87,7 +87,7 @@ def _edits(records: MediaStore) -> Iterator[tuple[str, EditResult]]:
 
 
 def saved_contents(records: MediaStore) -> dict[str, str]:
-    """Returns the hash of the result that was saved under each name; of a converted picture, the hash before that."""
+    """Returns the hash of the result saved under each name; for a converted picture, the hash before conversion."""
     found = (_read(records, name, SavedName) for name in records.list(saved_copies.FOLDER) if "content-" in name)
     return {one.name: one.source or one.sha256 for one in found if one is not None}
 

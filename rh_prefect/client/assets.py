@@ -53,7 +53,7 @@ class Assets(Requests):
         pause: float = 2.0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> Asset:
-        """Waits until an asset can be used, for `timeout` seconds at most, by default as long as RunningHub's code."""
+        """Waits until an asset can be used, at most `timeout` seconds; by default, the `SECONDS` of its kind."""
         ask, waited, blips = RequestInfo(f"waiting for asset {asset_id}"), 0.0, 0
         limit = SECONDS["Video"] if timeout is None else timeout
         while True:

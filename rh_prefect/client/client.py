@@ -64,10 +64,10 @@ class Client:
         apps: AI apps.
         quick_create: The style library of quick create.
         webhooks: Records of webhook deliveries.
-        platform: The account's keys, the public models.
+        platform: The account's keys and the public models.
         assets: Registered media for Seedance and SparkVideo.
         comfy: ComfyUI's own API, on a machine of 24 GB.
-        comfy_plus: The same, on one of 48 GB.
+        comfy_plus: ComfyUI's own API, on a machine of 48 GB.
 
     Raises:
         ConfigError: The key or the address is unusable.
@@ -276,7 +276,7 @@ class Client:
             return await download(self._session.pools.files, url, to, progress=progress)
 
     def _machine_of(self, name: str) -> NativeProxy | None:
-        """Returns the native proxy's machine of an endpoint, task or URL; None if there is none."""
+        """Returns the native proxy's machine of an endpoint, task or URL; None if it belongs to no machine."""
         return next((machine for machine in (self.comfy, self.comfy_plus) if machine.owns(name)), None)
 
     async def aclose(self) -> None:

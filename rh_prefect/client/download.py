@@ -122,7 +122,7 @@ class Partial:
             file.write(json.dumps(note).encode())
 
     def add(self, chunk: bytes) -> None:
-        """Appends bytes."""
+        """Appends received bytes to the file."""
         with self._busy, _writable(self._to):
             self._file = self._file or self._to.open("ab", buffering=0)
             view = memoryview(chunk)

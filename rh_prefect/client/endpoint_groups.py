@@ -54,7 +54,7 @@ class Platform(Requests):
 
 
 class Webhooks(Requests):
-    """Queries webhook deliveries. `read_delivery` reads their bodies."""
+    """Queries webhook deliveries. `read_delivery` reads the bodies of deliveries."""
 
     async def detail(self, task_id: str) -> WebhookEvent:
         """Returns the delivery state of a task's webhook; raises the error of code 1 if there is none yet."""

@@ -104,7 +104,7 @@ def unfold(value: object) -> object:
 
 
 def table(value: object) -> dict[str, object]:
-    """Returns the value as a dictionary; any other value becomes an empty one."""
+    """Returns the value as a dictionary; any other value becomes an empty dictionary."""
     found = unfold(value)
     return found if isinstance(found, dict) else {}
 
@@ -174,7 +174,7 @@ class Page(Value, Generic[Item]):
     """One page of a list.
 
     Each kind of page is a separate class, because Prefect finds the class of a stored result by its name, and `Page[…]`
-    has none.
+    has no name.
     """
 
     items: tuple[Item, ...] = ()  # What is on it

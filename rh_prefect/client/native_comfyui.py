@@ -56,7 +56,7 @@ class NativeProxy:
     async def submit(self, payload: Mapping[str, object]) -> TaskView:
         """Runs the graph in the payload's `prompt`, which costs machine time; see `Client.submit`.
 
-        It is sent once; after a `ResponseLost` it may be running.
+        The graph is sent once; after a `ResponseLost`, it may be running.
         """
         ask, graph = RequestInfo(f"prompt to ComfyUI at /{self.family}", paid=True), payload.get("prompt")
         if not isinstance(graph, Mapping):
@@ -137,7 +137,7 @@ class NativeProxy:
         return Upload(url="", file_name=place, size=body.size, kind=first_text(answer, "type"))
 
     async def _queue(self) -> tuple[list[str], list[str]]:
-        """Returns the prompts that run and those that wait, including those of other clients."""
+        """Returns the ids of the running and of the waiting prompts, including prompts of other clients."""
         answer = await self._get("queue", RequestInfo(f"queue of ComfyUI at /{self.family}"))
         return _ids(answer.source.get("queue_running")), _ids(answer.source.get("queue_pending"))
 

@@ -70,7 +70,7 @@ def _proxy(address: str) -> str | None:
 
 
 def read_frame(frame: str | bytes) -> ProgressEvent | None:
-    """Parses one ComfyUI frame; returns None for a binary frame or one without progress."""
+    """Parses one ComfyUI frame; returns None for a binary frame or a frame without progress."""
     source = table(loads(frame)) if isinstance(frame, str) else {}
     kind, data = text(source.get("type")), table(source.get("data"))
     node = text(data.get("node")) or None

@@ -57,7 +57,7 @@ class Session:
     async def call(
         self, path: str, body: Mapping[str, object] | None, ask: RequestInfo, *, key_field: str | None = None
     ) -> ApiResponse:
-        """Sends a request that may be repeated; without a body it is a GET.
+        """Sends a request that may be repeated; without a body, the request is a GET.
 
         `key_field` is the field of the body in which the endpoint also requires the key.
         """
@@ -252,7 +252,7 @@ class Backoff:
     async def send(self, once: Callable[[], Awaitable[ApiResponse]], *, seconds: float | None = None) -> ApiResponse:
         """Repeats a request while RunningHub is busy, until it is accepted or rejected for another reason.
 
-        At the end it returns the last response or raises `Busy`.
+        After the time limit, returns the last response or raises `Busy`.
         """
         limit = self._seconds if seconds is None else min(seconds, self._seconds)
         began, tries = self._clock(), 0

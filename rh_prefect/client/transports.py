@@ -30,7 +30,7 @@ RESEND: Final = "rh_resend"
 """The key in a request's extensions that allows it to be sent again."""
 
 chance: Final = random.SystemRandom().random
-"""Random numbers from 0 to 1 for pauses, in a generator of this package.
+"""Random numbers from 0 to 1 for pauses, from a generator of this package.
 
 Pauses start in the loop's thread. `random.random` would change the random numbers of a program that has called
 `random.seed`, and processes with one seed would wait equally long.

@@ -149,7 +149,7 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
 
 
 def _result_of(store: MediaStore, task_id: str) -> StoredResult | None:
-    """Returns the stored result of a task, whichever job it belongs to: `spend` would count a second one."""
+    """Returns the stored result of a task, of any job: `spend` would count a second stored result as another task."""
     names = [name for name in store.list(stored_result.FOLDER) if name.endswith(f"/{task_id}.json")]
     found = (stored_result.read(store, name) for name in names)
     return next((one for one in found if one is not None), None)
@@ -194,7 +194,7 @@ def _intent(
 class RunningHubJobRun(JobRun[Result]):
     """A paid task at RunningHub, with the download of its outputs to the storage.
 
-    After `trigger`, this process waits for the task in the background. Each method blocks; the one with the suffix
+    After `trigger`, this process waits for the task in the background. Each method blocks; its variant with the suffix
     `_async` is a coroutine. To continue in another process, keep the `task_id` and `attach` to it there.
     """
 
@@ -228,7 +228,7 @@ class RunningHubJobRun(JobRun[Result]):
 
         Raises:
             InputError: This is not a task id.
-            TaskNotFound: RunningHub does not know the task, or no longer.
+            TaskNotFound: RunningHub does not have the task, or no longer has it.
         """
         return LOOP.call_sync(attach(task_id, credentials=credentials, storage=storage, label=label))
 

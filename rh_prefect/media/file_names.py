@@ -84,7 +84,7 @@ def extension_of(text: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """Raises an `InputError` for a name outside of the store, or one that some file system does not allow."""
+    """Raises an `InputError` for a name outside of the store, or a name that some file system does not allow."""
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or re.search(r"[\x00-\x1f\x7f\\]", name):
         raise InputError(
@@ -95,7 +95,7 @@ def check_name(name: str) -> str:
 
 
 def wrong_part(text: str) -> str:
-    """Returns a clause about why a text cannot be one part of a file name, with a valid one; empty if it can."""
+    """Returns a clause about why a text cannot be one part of a file name, with a valid one; empty for a valid text."""
     if "/" in text or "\\" in text or text in ("", ".", ".."):
         return "it must be one part of a name, without / and .."
     if not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
@@ -105,5 +105,5 @@ def wrong_part(text: str) -> str:
 
 
 def folded(name: str) -> str:
-    """Returns a form that is equal for names which are one name if case or Unicode form is ignored, as on macOS."""
+    """Returns a form that is equal for names that differ only in case or Unicode form, which macOS ignores."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

@@ -126,7 +126,7 @@ _POINT = re.compile(rb"^v\s+-?\d+\.?\d*(?:e[-+]?\d+)?\s+-?\d", re.MULTILINE)
 
 
 def sniff(head: bytes, *, size: int) -> FileType:
-    """Detects the type of a file by its first `HEAD` bytes, or by all if it has fewer; `UNKNOWN` if none matches."""
+    """Detects the type of a file by its first `HEAD` bytes, or all of a smaller file; `UNKNOWN` without a match."""
     if head[:4] == b"RIFF" and head[8:12] in _RIFF:
         return _RIFF[head[8:12]]
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
@@ -206,9 +206,9 @@ _RIFF_TYPES = (AVI, WAV, WEBP)
 _EBML = (WEBM, MKV)
 _SEGMENT = b"\x18\x53\x80\x67"
 _FLV_TAGS = (8, 9, 18)
-"""Sound, picture, data."""
+"""The types of FLV's tags: sound, picture, data."""
 _PART_HEAD = 27 + 255
-"""Number of bytes at the start of a part that contain its length, in each of these formats."""
+"""Number of bytes at the start of a part that contain its length, in all formats below."""
 
 _Step: TypeAlias = "Callable[[bytes], int | None]"
 """A function that reads the length of a file's part from the part's head; None at the last part or other content."""

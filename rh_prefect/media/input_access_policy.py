@@ -169,7 +169,7 @@ def is_deployed() -> bool:
 def allow_below(*roots: str) -> None:
     """Allows files below folders and prefixes that a caller names, for the rest of its context.
 
-    Links are not allowed by this: a form may name any address, and each link is checked when it is opened.
+    Links stay restricted: a form may name any address, and each link is checked when it is opened.
     """
     _roots.set(tuple(dict.fromkeys((*_roots.get(), *(root for root in roots if not is_web_link(root))))))
 
@@ -236,7 +236,7 @@ class CheckedTransport(httpx.BaseTransport):
         return self._by_proxy[proxy].handle_request(request)
 
     def _send_checked(self, request: httpx.Request) -> httpx.Response:
-        """Resolves a name, checks its addresses, and sends the request to one of them: the name may change."""
+        """Resolves a name, checks its addresses, and sends the request to one of them: a second lookup could differ."""
         host = request.url.raw_host.decode("ascii")
         try:
             addresses = self._check_name(host, request.url.port or 0)

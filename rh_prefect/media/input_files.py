@@ -155,8 +155,8 @@ def fetch(
     """Copies a file to this machine, with constant memory use; the local file is complete or does not exist.
 
     `check_size` raises an error if the size is not allowed. It is called before the reading if the length is known,
-    else during the reading. The content of a `Media` must have its hash. `MediaError` as in `open_input`, and if the
-    file keeps changing; `OSError` if the local one cannot be written.
+    else during the reading. The content of a `Media` must have its hash. Raises `MediaError` as `open_input` does, and
+    if the file keeps changing; raises `OSError` if the local file cannot be written.
     """
     with atomic_path(to, durable=False) as part:
         found = _Reading(source, options or {}, check_size, seconds).settled(part, clock)

@@ -53,7 +53,7 @@ class Media(BaseModel):
         seconds: Duration of a video or audio.
         fps: Frames a second of a video.
         has_audio: Whether a video has a sound track.
-        defect: The defect, as in "a broken png", if it was damaged in every download.
+        defect: The defect, as in "a broken png", if the file was damaged in every download.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -192,8 +192,8 @@ def _options_for(uri: str) -> Mapping[str, object]:
 def as_media_input(value: object) -> Media | str:
     """Returns a file as a `Media`, or the path or URI as it was given; reads nothing.
 
-    The value is one of these, the JSON form of a `Media`, or an object with a `Media` as `first_output`, such as the
-    result of a job. Raises `InputError` for any other value, and for a damaged `Media`.
+    The value is a `Media`, a path, a URI, the JSON form of a `Media`, or an object with a `Media` as `first_output`,
+    such as the result of a job. Raises `InputError` for any other value, and for a damaged `Media`.
     """
     if isinstance(value, Media):
         return _whole(value)

@@ -161,7 +161,7 @@ def masked(text: str, options: Mapping[str, object] | None = None) -> str:
 
 
 def fault_of(error: Exception) -> Fault:
-    """Returns the cause of a third-party error and the advice for it; a general one for unknown errors."""
+    """Returns the cause of a third-party error and the advice for it; for an unknown error, a general cause."""
     for name in _names(error):
         if name in _BY_CLASS:
             return _BY_CLASS[name]

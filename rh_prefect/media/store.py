@@ -51,8 +51,8 @@ _log = logging.getLogger("rh_prefect")
 _Opened: TypeAlias = "tuple[AbstractFileSystem, str]"
 
 _OPEN: LruCache[str, _Opened] = LruCache(16)
-"""This process's file systems and roots, by location and options. One for S3 takes 1.5 MB, and each flow run opens a
-store. fsspec's own cache has one for each thread, without a limit.
+"""This process's file systems and roots, by location and options. A file system for S3 takes 1.5 MB, and each flow run
+opens a store. fsspec's own cache keeps one file system for each thread, without a limit.
 """
 
 _INHERITED: list[object] = []
@@ -72,7 +72,7 @@ os.register_at_fork(after_in_child=_after_fork)
 def lasting_location(url: str) -> str:
     """Returns the URL of a location for outputs or records, a local folder as an absolute path.
 
-    Raises a `ConfigError` if it is relative to the temporary folder of a worker.
+    Raises a `ConfigError` if the location is relative to the temporary folder of a worker.
     """
     if not is_local(url):
         return url
@@ -194,7 +194,7 @@ class MediaStore:
         return self.publish(local, name, known=known) if tally is None else self._media(name, facts, tally)
 
     def describe(self, local: Path, name: str) -> Media:
-        """Returns the same as `publish` for a file that is already in the store; writes nothing."""
+        """Returns the `Media` that `publish` would return for a local file; writes nothing."""
         facts = facts_or_type(local)
         with local.open("rb") as reader:
             return self._media(name, facts, Tally().drain(reader))
@@ -369,7 +369,7 @@ def link_to(uri: str, store: MediaStore | None) -> str:
 
 
 def _facts(local: Path, known: Media | None) -> Facts:
-    """Returns the facts of `known`, or, if it is None, those read from the file's content."""
+    """Returns the facts of `known` or, if it is None, the facts that are read from the file's content."""
     if known is None:
         return facts_or_type(local)
     of = {name: getattr(known, name) for name in ("width", "height", "seconds", "fps", "has_audio")}

@@ -160,7 +160,7 @@ _FAILED: Final = frozenset({"FAILED", "ERROR", "CANCEL", "CANCELED", "CANCELLED"
 class Asset(Value):
     """A registered file; `kind` is Image, Video or Audio. Fields that a response does not contain are empty.
 
-    `status` is RunningHub's word for its progress; `state` is its meaning.
+    `status` is RunningHub's word for the progress of the asset; `state` is the meaning of this word.
     """
 
     asset_id: Text = wire("assetId", "id")

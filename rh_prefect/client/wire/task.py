@@ -192,7 +192,7 @@ def read_progress_url(value: object) -> SecretStr | None:
 
 
 def read_status(name: str) -> TaskStatus | None:
-    """Maps a status text to one of the defined states; None if it is missing."""
+    """Maps a status text to one of the defined states; None for an empty text."""
     if not name:
         return None
     status = _STATUSES.get(name.upper())
@@ -275,7 +275,7 @@ def _is_link(url: str) -> bool:
 
 
 def extension_of_link(url: str) -> str | None:
-    """Returns the file extension in a link or a `data:` URL; None if it has no valid one."""
+    """Returns the file extension in a link or a `data:` URL; None if it has no valid extension."""
     if url[:5].lower() == "data:":
         mime = url[5:].partition(",")[0].partition(";")[0].lower()
         return read_extension(mimetypes.guess_extension(mime) or "")
@@ -286,7 +286,7 @@ def extension_of_link(url: str) -> str | None:
 
 
 def read_extension(name: str) -> str | None:
-    """Reads a file extension, with or without its dot; returns None if it is not a valid one."""
+    """Reads a file extension, with or without its dot; returns None for an invalid extension."""
     extension = name.strip().lower().lstrip(".")
     return extension if _EXTENSION.fullmatch(extension) else None
 
@@ -387,8 +387,8 @@ class WebhookEvent(Value):
         event_id: The id for `resend`.
         task_id: The task.
         url: The receiver's address. It may contain the receiver's secret, and is in no repr.
-        event: Its kind.
-        view: The task, unverified.
+        event: The kind of the event.
+        view: The state of the task in the event, unverified.
         status: The outcome of the delivery: SUCCESS and FAILED are known.
         response: The receiver's answer, or the reason why it did not answer. In no repr, like `url`.
         retries: The number of repeated deliveries.

@@ -38,7 +38,7 @@ start.
 """
 
 _OVERLAP = RATE // 4
-"""Length of the cross-fade at the end of a loop."""
+"""Length in samples of the cross-fade at the end of a loop."""
 
 
 class Sound:

@@ -34,7 +34,7 @@ _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: I
 
 
 At: TypeAlias = "float | Literal['first', 'middle', 'last']"
-"""The position of a frame in a video: a second, or the first, middle or last frame."""
+"""The position of a frame in a video: a time in seconds, or the first, middle or last frame."""
 
 
 def frame(video: Path, to: Path, *, at: At = "first") -> None:
@@ -126,7 +126,7 @@ def _time_at(file: InputContainer, stream: VideoStream, at: At) -> int:
 
 
 def _end_of(frame: av.VideoFrame, stream: VideoStream) -> Fraction:
-    """Returns the end of a video's last frame, in units of the time base; the frame is as long as the others."""
+    """Returns the end of a video's last frame, in units of the time base; its length is that of the other frames."""
     length = 1 / (Fraction(stream.time_base or 1) * (stream.average_rate or _USUAL_RATE))
     return (frame.pts or 0) + length
 
@@ -241,8 +241,8 @@ def contact_sheet(
 ) -> None:
     """Shows pictures, and videos by their middle frame, row by row in a grid of `width` pixels, as `.jpg` or `.png`.
 
-    All cells have one size, with the median of the aspect ratios; other pictures are shown whole, with margins.
-    Without `columns`, there are about as many columns as rows, at most four. Long `captions` are cut.
+    All cells have one size, with the median of the aspect ratios; pictures of other aspect ratios are shown whole, with
+    margins. Without `columns`, there are about as many columns as rows, at most four. Long `captions` are cut.
     """
     format_for(to, "picture")
     if columns is None:

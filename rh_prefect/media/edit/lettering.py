@@ -50,7 +50,7 @@ def captions(
     size: float = 0.05,
     font: Path | None = None,
 ) -> float:
-    """Draws texts over a video at their times, and keeps its sound; returns its seconds.
+    """Draws texts over a video at their times, and keeps the video's sound; returns the video's seconds.
 
     `size` is the height of the letters as a fraction of the picture's height; `font` is a TrueType or OpenType file.
     """
@@ -143,7 +143,7 @@ def _captioned(
     place: str,
     look: tuple[float, Callable[[int], Font]],
 ) -> Iterator[av.VideoFrame]:
-    """Yields the frames of a video, with each text drawn over those between its start and its end."""
+    """Yields the frames of a video, with each text drawn over the frames between its start and its end."""
     rest, at = iter(frames), 0
     margin = round(_MARGIN * canvas.height)
     for cue in periods(cues):

@@ -28,7 +28,7 @@ _FORMATS = {
 
 
 def format_for(to: Path, kind: Literal["picture", "video", "sound track"]) -> str:
-    """Returns the format of a file name's extension; raises an `InputError` if it is of another type."""
+    """Returns the format of a file name's extension; raises an `InputError` for an extension of another type."""
     form = _FORMATS[kind].get(to.suffix.lower())
     if form is None:
         ends = " or ".join(_FORMATS[kind])

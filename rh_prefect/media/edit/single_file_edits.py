@@ -121,7 +121,7 @@ def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> f
 
 
 def add_sounds(video: Path, audio: Path, to: Path) -> float:
-    """Mixes the sound of a video, if it has one, with that of a file, up to the later end; returns its seconds."""
+    """Mixes the sound of a video, if it has one, with the sound of a file, up to the later end; returns its seconds."""
     if not shape_of(video).has_audio:
         return extract_audio(audio, to)
     written = 0
@@ -213,7 +213,7 @@ def _corner(corner: Corner, size: tuple[int, int], logo: tuple[int, int]) -> tup
 def overlaid(
     frames: Iterable[av.VideoFrame], canvas: Shape, logo: Image.Image, place: tuple[int, int]
 ) -> Iterator[av.VideoFrame]:
-    """Draws a picture over each frame; `place` is its upper left corner."""
+    """Draws a picture over each frame; `place` is the picture's upper left corner."""
     left, top = place
     matrix = ":out_color_matrix=bt709" if canvas.tagged else ""
     graph, clock = Graph(), 1 / canvas.rate

@@ -64,7 +64,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def picture_of(file: InputContainer, path: Path) -> VideoStream:
-    """Returns the first video stream of a file; raises `MediaError` if it has none, or is a still picture."""
+    """Returns the first video stream of a file; raises `MediaError` if the file has none, or is a still picture."""
     if file.format.name == "image2" or file.format.name.endswith("_pipe"):
         raise MediaError(f"The file {path} is a still picture. What to do: give a video.")
     for stream in pictures_of(file):
@@ -83,7 +83,8 @@ def frames_of(file: InputContainer, stream: VideoStream, path: Path) -> Iterator
 class Shape:
     """The upright size in square pixels and the frame rate of a video, or of a film to be written.
 
-    A `tagged` film declares its colours as BT.709. An untagged one keeps the colours of its clips, which declare none.
+    A `tagged` film declares its colours as BT.709. An untagged film keeps the colours of its clips, which declare no
+    colours.
     """
 
     width: int
