@@ -329,7 +329,7 @@ class RunningHubJobRun(JobRun[Result]):
 
     def _cancelled(self) -> JobCancelled:
         return JobCancelled(
-            f"{self.job}: task {self.task_id} was cancelled. What to do: run it again to pay for a new one.",
+            f"{self.job}: task {self.task_id} was cancelled. What to do: run again, which pays for a new task.",
             job=self.job,
             task_id=self.task_id,
         )

@@ -221,5 +221,5 @@ def _parse(key: str, record: Mapping[str, Any]) -> EditResult:
     except ValidationError as error:
         raise UnreadableRecord(
             f"The record {FOLDER}/{key} has a format that this version cannot read ({error.error_count()} "
-            "field(s)). What to do: use the version of rh-prefect that wrote it."
+            "field(s)). What to do: use the version of rh-prefect that wrote the record."
         ) from error

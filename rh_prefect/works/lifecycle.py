@@ -167,7 +167,7 @@ async def _may_claim(steps: Steps, n: int) -> bool:
         return False
     raise JobCancelled(
         f"{policy.title}: the run was cancelled before this job was submitted. Nothing was paid for it. What "
-        "to do: run it again.",
+        "to do: run again.",
         job=policy.job,
     )
 
@@ -225,9 +225,9 @@ async def _settle_unknown(steps: Steps, submit: Submit, progress: _Progress) -> 
     raise SubmissionUnknown(
         f"{policy.title}: submission {submit.n} to {submit.intent.request_words} was started at {submit.intent.at} and "
         f"it is not known whether RunningHub accepted it{reason}. It is not sent again, because you could pay twice. "
-        f"What to do: look for the task of account {submit.intent.account_words} in {place}. If it is there, with this "
-        f"request: rh-prefect jobs adopt {policy.job} {form}. "
-        f"If it is not: rh-prefect jobs mark-refused {policy.job}. Then run again.",
+        f"What to do: look for the task of account {submit.intent.account_words} in {place}. If the task exists, with "
+        f"this request: rh-prefect jobs adopt {policy.job} {form}. "
+        f"If no such task exists: rh-prefect jobs mark-refused {policy.job}. Then run again.",
         job=policy.job,
     )
 
@@ -316,7 +316,7 @@ async def _final_error(
 def _failure(policy: Policy, end: End) -> JobFailed | JobCancelled:
     if end.status == "CANCELLED":
         return JobCancelled(
-            f"{policy.title}: task {end.task_id} was cancelled. What to do: run it again to pay for a new one.",
+            f"{policy.title}: task {end.task_id} was cancelled. What to do: run again, which pays for a new task.",
             job=policy.job,
             task_id=end.task_id,
         )
@@ -350,6 +350,6 @@ def _used_up(policy: Policy, failure: JobFailed) -> JobFailed:
 
 def _advice(policy: Policy, end: End) -> str:
     if end.next_task != "never":
-        return end.advice or "run it again, which pays for a new task"
+        return end.advice or "run again, which pays for a new task"
     advice = end.advice or "change the request; the same request would fail again"
     return f"{advice}; {policy.another_task}" if policy.another_task else advice

@@ -338,7 +338,8 @@ class Steps:
             raise JournalError(
                 f"{job}: task {answer.task_id} is paid for and running, but it could not be recorded in the journal: "
                 f"{error} The task id is stored in {self.work.services.spool.folder}. What to do: run again on this "
-                f"machine, which records the task; on another machine: rh-prefect jobs adopt {job} {answer.task_id}."
+                f"machine, which records the task; or, on another machine, rh-prefect jobs adopt {job} "
+                f"{answer.task_id}."
             ) from error
         self._unspool(submit.n, submit.intent)
         return settled

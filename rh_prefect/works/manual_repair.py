@@ -116,8 +116,8 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
         if submit is None or submit.intent.token != entry.token:
             _log.warning(
                 "task %s was paid for by %s, which is not recorded in this journal, so its task id stays on this "
-                "machine. What to do: set RH_RECORDS and RH_STORAGE_URL to the values of its run, then rh-prefect "
-                "jobs adopt --spool",
+                "machine. What to do: set RH_RECORDS and RH_STORAGE_URL to the values of the run that paid, then "
+                "rh-prefect jobs adopt --spool",
                 task_id,
                 records.name,
             )

@@ -64,9 +64,15 @@ class Options:
         """Raises an error if a value is not valid."""
         self._check_label()
         if self.reuse not in get_args(Reuse):
-            raise InputError(f'`reuse` must be "never" or "always", not {self.reuse!r}. Nothing was sent.')
+            raise InputError(
+                f'`reuse` must be "never" or "always", not {self.reuse!r}. Nothing was sent. What to do: use one of '
+                "these values."
+            )
         if self.on_unknown not in ("raise", "resubmit"):
-            raise InputError(f'`on_unknown` must be "raise" or "resubmit", not {self.on_unknown!r}. Nothing was sent.')
+            raise InputError(
+                f'`on_unknown` must be "raise" or "resubmit", not {self.on_unknown!r}. Nothing was sent. What to do: '
+                "use one of these values."
+            )
         if self.on_unknown == "resubmit" and self.reuse == "always":
             raise InputError(
                 '`on_unknown="resubmit"` cannot be combined with `reuse="always"`, because other runs may share the '
@@ -79,7 +85,9 @@ class Options:
         if self.label is None:
             return
         if not isinstance(self.label, str):
-            raise InputError(f"The label must be text, not {type(self.label).__name__}. Nothing was sent.")
+            raise InputError(
+                f"The label must be text, not {type(self.label).__name__}. Nothing was sent. What to do: pass a text."
+            )
         if len(self.label) > LONGEST_LABEL:
             raise InputError(
                 f"The label has {len(self.label)} characters; at most {LONGEST_LABEL} are allowed. "
@@ -94,12 +102,12 @@ class Options:
         if isinstance(self.take, bool) or not isinstance(self.take, int) or self.take < 1:
             raise InputError(
                 f"`take` must be a whole number from 1 on, not {self.take!r}: it numbers the results of one request. "
-                "Nothing was sent."
+                "Nothing was sent. What to do: pass 1, 2 or a higher number."
             )
         if not isinstance(self.attempts, int) or self.attempts < 1:
             raise InputError(
                 "`attempts` is the maximum number of tasks paid for one job and must be at least 1, "
-                f"not {self.attempts!r}. Nothing was sent."
+                f"not {self.attempts!r}. Nothing was sent. What to do: pass 1 or a higher number."
             )
         if self.deadline is not None and not (_is_number(self.deadline) and self.deadline > 0):
             raise InputError(

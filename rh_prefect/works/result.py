@@ -74,7 +74,10 @@ class Result(BaseModel):
             InputError: The job has no file.
         """
         if not self.outputs:
-            raise InputError(f"{self.job}: {self.model} made no file. What to do: read `.text`, or use another model.")
+            raise InputError(
+                f"{self.job}: {self.model} made no file. The task was paid for. What to do: read `.text`, or use "
+                "another model."
+            )
         return self.outputs[0]
 
     @property

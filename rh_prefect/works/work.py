@@ -60,7 +60,7 @@ def callback_of(settings: Settings) -> Callback | None:
         raise ConfigError(
             "RH_WEBHOOK_URL is not a valid address of a webhook receiver. Nothing was sent. What to do: set it to the "
             "address at which RunningHub can reach `rh-prefect webhook serve`, as in https://hooks.example.net; or "
-            "unset it to use polling."
+            "unset RH_WEBHOOK_URL to use polling."
         )
     if settings.webhook_token is None:
         raise ConfigError(

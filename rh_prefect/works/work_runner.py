@@ -288,8 +288,8 @@ class WorkRunner:
         work, request = await self.prepare(asked)
         if asked.planned not in ("", work):
             raise JobError(
-                f"{asked.step}: its request ({work[:12]}) differs from the planned one ({asked.planned[:12]}). Nothing "
-                "was paid. This is a defect of rh-prefect. What to do: report it with the pipeline's file."
+                f"{asked.step}: its request ({work[:12]}) differs from the planned request ({asked.planned[:12]}). "
+                "Nothing was paid. This is a defect of rh-prefect. What to do: report it with the pipeline's file."
             )
         if request.estimate is None and asked.price is not None:
             request = replace(request, estimate=asked.price)

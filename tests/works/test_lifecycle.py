@@ -327,7 +327,7 @@ def test_a_call_that_waits_for_a_failing_job_raises_its_code_and_advice() -> Non
     life = Life().answers(*posts(1, TICKET), (("is_cancelled", True), False))
     error = life.raises(JobFailed, ("await_end", Submit(1, INTENT, TICKET), False), failed("1000"))
     assert (error.code, error.new_task) == ("1000", False)
-    assert "run it again" in error.message
+    assert "run again" in error.message
 
 
 @pytest.mark.parametrize(
@@ -478,7 +478,7 @@ def test_an_executor_may_stop_when_a_task_is_accepted_and_when_it_has_ended() ->
     ]
 
 
-PAY_AGAIN = "run it again, which pays for a new task"
+PAY_AGAIN = "run again, which pays for a new task"
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def wrong_fields(graph: Mapping[str, Any], name: str, values: Mapping[str, Any])
         try:
             fields.check(node, field, "")
         except InputError as error:
-            found.append((("with", one), re.sub(r"[.;] [Nn]othing was sent\.$", "", error.message)))
+            found.append((("with", one), re.sub(r"\. Nothing was sent\. What to do: (.*)\.$", r"; \1", error.message)))
             continue
         if fields.takes_file(node, field) and is_link_text(value):
             found.append(

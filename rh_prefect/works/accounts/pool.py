@@ -44,7 +44,7 @@ async def unknown_account(intent: Intent) -> Account:
     """Raises `ConfigError`: the account that a record names is not configured here."""
     raise ConfigError(
         f"the task was paid for on account {intent.account_words}, which is not configured here. What to "
-        "do: run again with its key."
+        "do: run again with the key of this account."
     )
 
 
@@ -91,8 +91,8 @@ class Pool:
         if account.provider.site != intent.site:
             raise ConfigError(
                 f"A job was submitted to {intent.site}, but the credentials here are for "
-                f"{account.provider.site}. Nothing was sent now. What to do: start this process with the same "
-                "RH_BASE_URL, or use credentials blocks in your flows."
+                f"{account.provider.site}. Nothing was sent now. What to do: start this process with the RH_BASE_URL "
+                "of that site, or use credentials blocks in your flows."
             )
         return account
 
@@ -171,7 +171,7 @@ class Pool:
         row = explain(last.code, last.reason)
         return row.error(
             f"{job}: no account of pool {self.name!r} accepts {model}. {reasons}. Nothing was paid for it. What to do: "
-            "repair one of these accounts, or add another to the pool, and run again.",
+            "repair one of these accounts, or add another account to the pool, and run again.",
             code=last.code,
             reason=last.reason,
             retry=row.retry,
@@ -299,10 +299,10 @@ class Lease:
         key = "" if is_same else " with the key of the account that paid"
         advice = f"Then run again{key}: the run waits for the task and does not pay for it again."
         if isinstance(error, TaskNotFound):
-            condition = "" if is_same else " and it is the same account with a renewed key or another name"
+            condition = "" if is_same else ", and both are the same account with a renewed key or another name"
             option = "" if is_same else " --same-account"
             advice += (
-                f" If RunningHub does not find the task again{condition}: rh-prefect jobs mark-lost {self._job}"
+                f" If RunningHub still does not find the task{condition}: rh-prefect jobs mark-lost {self._job}"
                 f"{option}; the next run pays for a new task."
             )
         return type(error)(

@@ -212,8 +212,8 @@ class JobRecords:
         if answer.outcome == "ticket" and valid.task_id != answer.task_id:
             await self.late(n, answer)
             _log.error(
-                "%s: task %s was paid for, but another outcome of its submission is recorded, so it is not used. What "
-                "to do: check it in RunningHub's call log.",
+                "%s: task %s was paid for, but another outcome of its submission is recorded, so its result is not "
+                "used. What to do: look for the task in RunningHub's call log.",
                 self.name,
                 answer.task_id,
             )
@@ -277,7 +277,7 @@ async def read_job(journal: Journal, key: str) -> JobView:
     view = await JobRecords(journal, key).view()
     if view.last is None:
         raise InputError(
-            f"{journal.scope}/{key}: this job is not recorded here. What to do: see `rh-prefect jobs list`. If it "
+            f"{journal.scope}/{key}: this job is not recorded here. What to do: see `rh-prefect jobs list`. If the job "
             "belongs to a pipeline or a named scope, set RH_RECORDS and RH_STORAGE_URL to the values of its run."
         )
     return view
@@ -314,7 +314,7 @@ def parse_record(name: str, kind: type[_R], record: Mapping[str, Any]) -> _R:
     except ValidationError as error:
         raise UnreadableRecord(
             f"the record {name} has a format that this version cannot read ({_first_flaw(error)}). "
-            "What to do: use the version of rh-prefect that wrote it."
+            "What to do: use the version of rh-prefect that wrote the record."
         ) from error
 
 

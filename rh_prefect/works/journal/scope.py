@@ -332,7 +332,7 @@ async def _open(scope: Scope, store: MediaStore) -> bool:
     elif record is None:
         raise JournalError(
             f"{journal.scope} has jobs, but no record {FORMAT_KEY} of their format: this record was deleted, or "
-            "another program wrote the jobs. Nothing was paid. What to do: if the record was deleted, write it again "
+            "another program wrote the jobs. Nothing was paid. What to do: if the record was deleted, restore it "
             f"with rh-prefect jobs recover {journal.scope}; otherwise start a new run."
         )
     elif Format.model_validate(record).format != FORMAT:

@@ -122,8 +122,8 @@ class WorksJournal(FolderJournal):
         if found != FORMAT:
             raise UnreadableRecord(
                 f"The records of jobs that runs share at {self.url} have the format {found}, and this version of "
-                f"rh_prefect writes {FORMAT}. Nothing was paid. What to do: use the version that wrote them, or set "
-                "RH_RECORDS to another place, in which all jobs are paid for again."
+                f"rh_prefect writes {FORMAT}. Nothing was paid. What to do: use the version that wrote these records, "
+                "or set RH_RECORDS to another place, in which all jobs are paid for again."
             )
         _known.add(repr(self))
 

@@ -49,13 +49,14 @@ class GraphFields:
         """Returns the value; raises an error if the field does not exist or is connected to another node."""
         if node_id not in self._graph:
             raise InputError(
-                f"{self._name} has no node {node_id!r}. {self._suggestions(node_id, field)} Nothing was sent."
+                f"{self._name} has no node {node_id!r}. {self._suggestions(node_id, field)} Nothing was sent. "
+                "What to do: correct the node's id."
             )
         inputs = self._inputs(node_id)
         if field not in inputs:
             raise InputError(
                 f"{self._name}: node {node_id} ({self._class(node_id)}) has no field {field!r}; it has "
-                f"{', '.join(inputs) or 'none'}. Nothing was sent."
+                f"{', '.join(inputs) or 'none'}. Nothing was sent. What to do: correct the field's name."
             )
         if _is_link(inputs[field]):
             source = inputs[field][0]
@@ -109,19 +110,20 @@ class AppFields:
         if node is None:
             fields = ", ".join(f"{node_id}.{name}" for node_id, name in self._nodes)
             raise InputError(
-                f"app {self._app.webapp_id} has no field {node_id}.{field}; it has {fields}. Nothing was sent."
+                f"app {self._app.webapp_id} has no field {node_id}.{field}; it has {fields}. Nothing was sent. "
+                "What to do: correct the field's name."
             )
         allowed = [option.value for option in node.options]
         if allowed and node.media is None and str(value) not in allowed:
             raise InputError(
                 f"app {self._app.webapp_id}: {node_id}.{field} cannot be {value!r}; allowed values: "
-                f"{', '.join(allowed)}. Nothing was sent."
+                f"{', '.join(allowed)}. Nothing was sent. What to do: use an allowed value."
             )
         requirement = "" if allowed or node.field_type not in _NUMBERS else _unmet_requirement(node, value)
         if requirement:
             raise InputError(
                 f"app {self._app.webapp_id}: {node_id}.{field} cannot be {value!r}; it must be {requirement}. "
-                "Nothing was sent."
+                "Nothing was sent. What to do: correct the value."
             )
         return value
 
