@@ -400,14 +400,14 @@ class Code:
         return self.advice if is_clear else ""
 
 
-_WAIT = "the package waits and retries; if it gives up, run again later"
-_CHECK_CALL_LOG = "look for the task in RunningHub's call log before sending it again"
+_WAIT = "the package waits and retries; if the package gives up, run again later"
+_CHECK_CALL_LOG = "look for the task in RunningHub's call log before you send the request again"
 _INPUT = "correct the request; the same request would fail again"
 _KEY = "check the key, its site (.cn or .ai) and that it is enabled"
-_NEW = "run it again: a new task may succeed, but it is paid for again"
+_NEW = "run again: a new task may succeed, and is paid for"
 
 CODES: dict[str, Code] = {
-    "1": Code(RequestRejected, "nothing was found for that id", _INPUT),
+    "1": Code(RequestRejected, "the id does not exist", _INPUT),
     "301": Code(RequestRejected, "a parameter is missing or wrong", _INPUT),
     "380": Code(
         RequestRejected,
@@ -421,7 +421,7 @@ CODES: dict[str, Code] = {
     "415": Code(Busy, "no dedicated machine is free", _WAIT, no_slot=True),
     "416": Code(AccountError, "the wallet is empty", "top up the wallet, then run again"),
     "421": Code(Busy, "the key has reached its limit of running tasks", _WAIT, no_slot=True),
-    "423": Code(TaskNotFound, "no such task", "check the task id and the account that paid for it"),
+    "423": Code(TaskNotFound, "the task does not exist", "check the task id and the account that paid for it"),
     "429": Code(Busy, "too many requests", _WAIT),
     "433": Code(
         RequestRejected,
@@ -430,7 +430,7 @@ CODES: dict[str, Code] = {
         account_scope="job",
     ),
     "435": Code(
-        RequestRejected, "the account has no machine of that class", "set another instance type", account_scope="job"
+        RequestRejected, "the account has no machine of this class", "set another instance type", account_scope="job"
     ),
     "436": Code(AccountError, "the exclusive contract has ended", "renew the contract, then run again"),
     "500": Code(OutcomeUnknown, "unknown error", _CHECK_CALL_LOG),
@@ -440,13 +440,13 @@ CODES: dict[str, Code] = {
     "804": Code(TaskState, "the task is running", "wait", task_status="RUNNING"),
     "805": Code(GenerationFailed, "the task failed or was interrupted", _NEW, task_status="FAILED"),
     "806": Code(KeyRejected, "the key belongs to no user", _KEY),
-    "807": Code(TaskNotFound, "no such task", "check the task id and the account that paid for it"),
+    "807": Code(TaskNotFound, "the task does not exist", "check the task id and the account that paid for it"),
     "808": Code(Busy, "the upload failed on RunningHub's side", _WAIT),
     "809": Code(RequestRejected, "the file is too large", "make the file smaller"),
     "810": Code(
         AccountError,
         "the workflow was never saved or run",
-        "save it and run it once on the site",
+        "save and run the workflow once on the site",
         account_scope="model",
     ),
     "811": Code(KeyRejected, "the enterprise key is not valid", _KEY),
@@ -455,12 +455,12 @@ CODES: dict[str, Code] = {
     "814": Code(Busy, "the personal queue is full", _WAIT, no_slot=True),
     "901": Code(
         RequestRejected,
-        "no such AI app on this site",
+        "this AI app does not exist on this site",
         "check the app id and the site (.cn or .ai)",
         account_scope="model",
     ),
     "1000": Code(OutcomeUnknown, "unknown error", _CHECK_CALL_LOG),
-    "1001": Code(RequestRejected, "no such address", "check the endpoint's name"),
+    "1001": Code(RequestRejected, "the endpoint does not exist", "check the endpoint's name"),
     "1002": Code(KeyRejected, "the key is not valid", _KEY),
     "1003": Code(Busy, "too many requests", _WAIT),
     "1004": Code(TaskNotFound, "the task is not known, or its record has expired", "check the task id and the account"),
@@ -479,15 +479,15 @@ CODES: dict[str, Code] = {
     ),
     "1015": Code(GenerationFailed, "the generation failed", _NEW, new_task=True),
     "1101": Code(RequestRejected, "a node's settings are wrong", _INPUT),
-    "1501": Code(ModerationError, "the content check refused it", "change the prompt or the file"),
+    "1501": Code(ModerationError, "the content check refused the prompt or a file", "change the prompt or the file"),
     "1504": Code(GenerationFailed, "the model ran out of time", _NEW, new_task=True),
     "1505": Code(
         ModerationError, "pictures of real people are not allowed", "use a registered asset or another picture"
     ),
-    "1516": Code(OutcomeUnknown, "no published meaning", _CHECK_CALL_LOG),
-    "1517": Code(OutcomeUnknown, "no published meaning", _CHECK_CALL_LOG),
-    "1518": Code(OutcomeUnknown, "no published meaning", _CHECK_CALL_LOG),
-    "1519": Code(OutcomeUnknown, "no published meaning", _CHECK_CALL_LOG),
+    "1516": Code(OutcomeUnknown, "the meaning of the code is not published", _CHECK_CALL_LOG),
+    "1517": Code(OutcomeUnknown, "the meaning of the code is not published", _CHECK_CALL_LOG),
+    "1518": Code(OutcomeUnknown, "the meaning of the code is not published", _CHECK_CALL_LOG),
+    "1519": Code(OutcomeUnknown, "the meaning of the code is not published", _CHECK_CALL_LOG),
     "1520": Code(Busy, "the key has reached its limit of running tasks", _WAIT, no_slot=True),
     "1601": Code(KeyRejected, "the key is missing in the body", _KEY),
     "40310": Code(
@@ -502,8 +502,8 @@ CODES: dict[str, Code] = {
 """RunningHub's error reference: v1 numbers, v2 numbers, and the two messages that have no known number."""
 
 _OF_HTTP = {HTTP_401: Code(KeyRejected, "the key was rejected", _KEY)}
-_NO_ROW = Code(RequestRejected, "a code that the reference does not list", "read RunningHub's own words")
-_NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "a code that the reference does not list", _CHECK_CALL_LOG)
+_NO_ROW = Code(RequestRejected, "the code is not documented", "read the message of RunningHub")
+_NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "the code is not documented", _CHECK_CALL_LOG)
 
 
 def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:

@@ -105,7 +105,7 @@ def test_an_error_without_a_number_is_found_by_its_message() -> None:
 
 def test_a_message_says_what_happened_and_what_to_do() -> None:
     error = api_error("1501", "nsfw", doing="submit to a/b", task_id="7")
-    assert str(error).startswith("submit to a/b: the content check refused it (code 1501).")
+    assert str(error).startswith("submit to a/b: the content check refused the prompt or a file (code 1501).")
     assert 'RunningHub said: "nsfw".' in str(error)
     assert str(error).endswith("What to do: change the prompt or the file.")
     assert vars(error)["task_id"] == "7"

@@ -170,7 +170,7 @@ async def test_another_candidate_of_an_edit_is_a_take_of_the_paid_step(store: Me
 
 async def test_a_report_names_each_reason_once_and_shows_the_failed_steps_first(store: MediaStore) -> None:
     """The default dashboard breaks no lines in tables: a reason beyond the width of the page was not to be seen."""
-    long = "the content check refused it | What to do: change the <prompt> " + "Füße " * 2_000
+    long = "the content check refused the prompt or a file | What to do: change the <prompt> " + "Füße " * 2_000
     failed = [StepReport(step=f"each[{n}].clip", model="kling", state="failed", reason=long) for n in range(299)]
     made = StepReport(step="first", model="kling", state="made", cost="1 task of unknown cost", files=("/a/first.mp4",))
     text = await page_of(

@@ -144,7 +144,7 @@ async def test_nothing_stays_reserved_when_a_work_has_ended(
 
 @pytest.mark.parametrize(
     ("code", "advice"),
-    [(HELPED, "run it again: a new task may succeed.*allows 1"), (HOPELESS, "run the pipeline with --retake")],
+    [(HELPED, "run again: a new task may succeed.*allows 1"), (HOPELESS, "run the pipeline with --retake")],
 )
 async def test_a_failure_says_whether_the_same_request_is_worth_another_task(
     rh: Emulator, given: dict[str, Any], code: str, advice: str
