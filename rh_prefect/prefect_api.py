@@ -128,8 +128,8 @@ def _may_pass(error: Exception) -> bool:
 def failure_of(error: Exception) -> tuple[str, str]:
     """Returns a clause about why a request to the Prefect API has failed, and what to do."""
     if isinstance(error, httpx.TransportError):
-        return f"no answer ({type(error).__name__})", "start it again, then run this again"
-    advice = "check PREFECT_API_URL, and whether a proxy in front of it asks for a login"
+        return f"no answer ({type(error).__name__})", "start the API again, then run again"
+    advice = "check PREFECT_API_URL, and whether a proxy in front of the API asks for a login"
     if not isinstance(error, httpx.HTTPStatusError):
         return f"the answer is not from Prefect's API ({error})", advice
     status = error.response.status_code
@@ -139,7 +139,7 @@ def failure_of(error: Exception) -> tuple[str, str]:
         return f"HTTP {status} {error.response.text[:300]}", "check PREFECT_API_URL, which ends in /api"
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         return f"access denied (HTTP {status})", "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
-    return f"HTTP {status} {error.response.text[:300]}", "check the Prefect server's log, then run this again"
+    return f"HTTP {status} {error.response.text[:300]}", "check the Prefect server's log, then run again"
 
 
 def is_available() -> bool:

@@ -99,9 +99,9 @@ def get_settings() -> Settings:
 def _unusable(error: ValidationError | SettingsError) -> str:
     """Returns a message with the variable and the problem, but never the value, which may be a secret."""
     if isinstance(error, SettingsError):
-        return f"A setting cannot be read: {error}. What to do: correct it; RH_STORAGE_OPTIONS takes a JSON object."
+        return f"A setting cannot be read: {error}. What to do: correct the setting; RH_STORAGE_OPTIONS takes JSON."
     wrong = "; ".join(f"RH_{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
-    return f"A setting cannot be used: {wrong}. What to do: correct it."
+    return f"A setting cannot be used: {wrong}. What to do: correct the setting."
 
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})  # where the emulator is

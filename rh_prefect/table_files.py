@@ -112,14 +112,18 @@ def _limited(reader: BinaryIO, most: int | None, name: str) -> Iterator[bytes]:
 
 def _check_size(size: int, most: int | None, name: str) -> None:
     if most is not None and size > most:
-        raise InputError(f"{name}: has more than {most // 1024 // 1024} MiB. What to do: use a smaller table.")
+        raise InputError(
+            f"{name}: the table has more than {most // 1024 // 1024} MiB. What to do: use a smaller table."
+        )
 
 
 def _whole_text(rows: Iterator[Row], name: str) -> Iterator[Row]:
     try:
         yield from rows
     except UnicodeDecodeError as error:
-        raise InputError(f"{name}: cannot be read as a table: {error}. What to do: save it as UTF-8 text.") from None
+        raise InputError(
+            f"{name}: the file cannot be read as a table: {error}. What to do: save the file as UTF-8 text."
+        ) from None
 
 
 def _csv(delimiter: str, name: str) -> Callable[[BinaryIO], Iterator[Row]]:
@@ -187,12 +191,13 @@ def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]
     except csv.Error as error:
         if "field limit" in str(error):
             raise InputError(
-                f"{name}: cannot be read as a table: the row that begins in line {begins} has a cell of more than "
-                f"{csv.field_size_limit()} characters. What to do: shorten it."
+                f"{name}: the file cannot be read as a table: the row that begins in line {begins} has a cell of more "
+                f"than {csv.field_size_limit()} characters. What to do: shorten the text of the cell."
             ) from None
         raise InputError(
-            f"{name}: cannot be read as a table: the row that begins in line {begins} has a quote that is not closed, "
-            f"or closed too early ({error}). What to do: close it; a quote within quotes is written twice."
+            f"{name}: the file cannot be read as a table: the row that begins in line {begins} has a quote that is "
+            f"not closed, or closed too early ({error}). What to do: close the quote; a quote within quotes is "
+            "written twice."
         ) from None
 
 
@@ -231,8 +236,8 @@ def _parquet(address: str, options: Mapping[str, object], most_bytes: int | None
         parquet: Any = import_module("pyarrow.parquet")
     except ImportError:
         raise ConfigError(
-            f"{shown(address)}: Parquet needs pyarrow. What to do: pip install 'rh-prefect[parquet]', or save it "
-            "as CSV."
+            f"{shown(address)}: Parquet needs pyarrow. What to do: pip install 'rh-prefect[parquet]', or save the "
+            "table as CSV."
         ) from None
     folder, name = get_settings().state_dir / "inputs", shown(address)
     with open_local(
@@ -250,8 +255,8 @@ def _parquet(address: str, options: Mapping[str, object], most_bytes: int | None
                         yield _row(number, columns, cells)
         except (ValueError, OSError, NotImplementedError) as error:  # the base classes of Arrow's own errors
             raise InputError(
-                f"{shown(address)}: cannot be read as Parquet: {error}. Nothing was sent. What to do: write the file "
-                "again."
+                f"{shown(address)}: the file cannot be read as Parquet: {error}. Nothing was sent. What to do: write "
+                "the file again."
             ) from None
 
 

@@ -47,8 +47,8 @@ async def load_credentials(name: str | None = None) -> RunningHubCredentials:
     if not settings.api_key:
         raise ConfigError(
             "No RunningHub API key is set. What to do: set RH_API_KEY, in the environment of the process that runs the "
-            "flow (the worker), to a key from the site's API console, or to that of `rh-prefect emulator`; or save a "
-            'block once, `RunningHubCredentials(api_key="…").save("NAME")`, and pass credentials="NAME".'
+            "flow (the worker), to a key from the site's API console, or to the key of `rh-prefect emulator`; or "
+            'save a block once, `RunningHubCredentials(api_key="…").save("NAME")`, and pass credentials="NAME".'
         )
     try:
         return RunningHubCredentials(api_key=settings.api_key, base_url=settings.base_url)
@@ -99,8 +99,8 @@ def _check_name(kind: type[Block], name: object) -> None:
     if what := secret_in(name):
         raise InputError(
             f"{option} takes the name of a block, but the given value looks like {what}. Nothing was sent. What to do: "
-            "save it in a block and give the block's name. Prefect stores the parameters of runs, so also replace the "
-            "value by a new one."
+            "save the value in a block and give the block's name. Prefect stores the parameters of runs, so also "
+            "replace the key or password by a new one."
         )
 
 
@@ -126,7 +126,7 @@ async def find_block(kind: type[_B], name: str) -> _B | None:
         fields = ", ".join(sorted({".".join(map(str, wrong["loc"])) for wrong in error.__cause__.errors()}))
         raise ConfigError(
             f"The block {name!r} of type {kind.__name__} cannot be used: wrong or missing {fields}. "
-            "What to do: open it in Prefect's dashboard, correct it and save it."
+            "What to do: correct the block in Prefect's dashboard and save it."
         ) from None
     except ValueError:
         return None
@@ -153,7 +153,8 @@ def missing(kind: type[Block], name: str, there: str) -> ConfigError:
         else "No block of this type exists yet. What to do:"
     )
     return ConfigError(
-        f'There is no block {name!r} of type {kind.__name__}. {known} save it: `{kind.__name__}(…).save("{name}")`.'
+        f"There is no block {name!r} of type {kind.__name__}. {known} save the block: "
+        f'`{kind.__name__}(…).save("{name}")`.'
     )
 
 
@@ -233,7 +234,7 @@ async def _of_pool(pool: str, name: str) -> RunningHubCredentials:
         return await load_credentials(name)
     except ConfigError as error:
         raise ConfigError(
-            f"The pool {pool!r} contains the account {name!r}, which cannot be used; nothing was sent. {error.message}"
+            f"The pool {pool!r} contains the account {name!r}, which cannot be used. Nothing was sent. {error.message}"
         ) from error
 
 
@@ -254,7 +255,7 @@ def _refuse_one_key_twice(pool: str, blocks: Blocks) -> None:
         other = names.setdefault(block.api_key, name)
         if other != name:
             raise ConfigError(
-                f"The accounts {other!r} and {name!r} of the pool {pool!r} have the same key, so that its limit of "
-                "running tasks would be counted twice. Nothing was sent. What to do: take one of them out of the "
+                f"The accounts {other!r} and {name!r} of the pool {pool!r} have the same key, so that the key's limit "
+                "of running tasks would be counted twice. Nothing was sent. What to do: take one of them out of the "
                 "pool, or correct its key."
             )

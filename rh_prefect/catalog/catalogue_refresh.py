@@ -290,14 +290,17 @@ def refresh(data: bytes, source: str, *, date: str | None = None) -> Refreshed:
     try:
         listed = read_list(json.loads(data))
     except (ValueError, RecursionError, InputError) as error:
-        raise InputError(f"{source} is not a list of models: {mask(str(error))}. Nothing was changed.") from None
+        raise InputError(
+            f"{source} is not a list of models: {mask(str(error))}. Nothing was changed. What to do: pass a list that "
+            "RunningHub has published."
+        ) from None
     date = _day(date) if date is not None else listed.date
     before = registry.in_use(lambda _: None)
     content = merge(before, listed, date=date)
     entries = len(listed.models) + len(listed.prices)
     if not entries:
         details = "".join(f"\n  {mask(flaw)}" for flaw in listed.flaws[:5])
-        raise InputError(f"{source} has no usable model. Nothing was changed.{details}")
+        raise InputError(f"{source} has no usable model. Nothing was changed. What to do: pass another list.{details}")
     found = changes(before, content)
     after = {
         **content,

@@ -90,8 +90,8 @@ async def _check_account() -> None:
             await client.queue_status()
     except ConnectFailed as error:
         raise ConfigError(
-            f"{get_settings().base_url} cannot be reached: {error.what or error}. What to do: correct RH_BASE_URL, or "
-            "start the server at that address, such as `rh-prefect emulator`. Nothing was sent."
+            f"{get_settings().base_url} cannot be reached: {error.what or error}. Nothing was sent. What to do: "
+            "correct RH_BASE_URL, or start the server at that address, such as `rh-prefect emulator`."
         ) from error
     except (ConfigError, KeyRejected):
         raise
@@ -115,7 +115,7 @@ def check_batch(rows: str, models: Iterable[str]) -> None:
     for model in models:
         catalog.get(model)
     if _is_missing(rows) and not set(rows) & set("*?["):
-        raise InputError(f"batch: there is no file or folder {rows}. What to do: check the path. Nothing was sent.")
+        raise InputError(f"batch: there is no file or folder {rows}. Nothing was sent. What to do: check the path.")
 
 
 def _is_missing(source: str) -> bool:

@@ -104,5 +104,6 @@ def _kept_key() -> str:
         return path.read_text(encoding="ascii")
     except (OSError, UnicodeError) as error:
         raise ConfigError(
-            f"The emulator's key cannot be saved in {path}: {error}. What to do: pass --key, or set RH_STATE_DIR."
+            f"The emulator's key cannot be saved in {path}: {error}. What to do: pass --key, or set RH_STATE_DIR to a "
+            "writable folder."
         ) from error

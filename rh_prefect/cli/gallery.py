@@ -39,7 +39,8 @@ def gallery(
 
     if place is not None and storage is not None:
         raise InputError(
-            f"gallery: {place} and --storage {storage} are two places. Nothing was written. What to do: name one."
+            f"gallery: {place} and --storage {storage} are two places. Nothing was written. What to do: name only one "
+            "place."
         )
     store, found, name = _found("gallery", place, storage, run)
     pages = write_gallery(store, found, name=name or "index")
@@ -70,7 +71,7 @@ def open_(
     address = store.link(name) or store.uri(name)
     print(f"{shown}: {address}")
     if not webbrowser.open(address):
-        where = "with another program" if address.startswith("file:") else "on a machine that has one"
+        where = "with another program" if address.startswith("file:") else "on a machine with a browser"
         raise InputError(f"open: no browser was found. What to do: open the address above {where}.")
 
 

@@ -26,13 +26,14 @@ def init(
     """Write a shipped pipeline with example inputs, ready to plan and to run."""
     if example not in shipped_names():
         raise InputError(
-            f"There is no example {example}. Nothing was written. What to do: name another one; "
+            f"There is no example {example}. Nothing was written. What to do: use the name of a shipped pipeline; "
             f"{nearest(example, shipped_names())}"
         )
     target = to or Path(f"{example}.yaml")
     if target.suffix not in (".yaml", ".yml"):
         raise InputError(
-            f"{target} is not the name of a pipeline's file. What to do: end it with .yaml, as in --to {example}.yaml."
+            f"{target} is not the name of a pipeline's file. Nothing was written. What to do: end the name with "
+            f".yaml, as in --to {example}.yaml."
         )
     written = write_example(example, target)
     params = written[1]

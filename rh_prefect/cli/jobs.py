@@ -113,7 +113,7 @@ async def _find(job: str) -> tuple[Journal, str]:
     if len(found) > 1:
         raise InputError(
             f"{job}: several jobs have these first digits: {', '.join(found)}. Nothing was changed. What to do: "
-            "give more digits of one."
+            "give more digits of the job."
         )
     return journal, found[0] if found else key
 
@@ -144,11 +144,11 @@ async def adopt_(
         task = await _task(intent, task_id)
     except TaskNotFound as error:
         raise InputError(
-            f"{job}: the account that submitted it has no task {task_id}. What to do: copy the id "
-            "from RunningHub's call log again; nothing was recorded."
+            f"{job}: the account that submitted the job has no task {task_id}. Nothing was recorded. What to do: copy "
+            "the id from RunningHub's call log again."
         ) from error
     except RunningHubError as error:
-        print(f"task {task_id} could not be verified; it is recorded as given: {error}")
+        print(f"task {task_id} could not be verified, and is recorded without a check: {error}")
     else:
         _check_kind(job, intent, task)
     others = await _other_unknown(intent.flow_run or journal.scope, key)
@@ -158,7 +158,7 @@ async def adopt_(
         f"{intent.request_words} and was submitted at {intent.at}; otherwise this job gets the result of another task."
     )
     if others:
-        print("Other submissions of the run without a known outcome, whose task it could be:")
+        print("Other submissions of the run without a known outcome, to which the task could belong:")
         print_rows(others, indent="  ")
     print(f"{job}: task {task_id} is recorded for this job. What to do: {_continuation(journal)}")
 
@@ -189,7 +189,7 @@ def _continuation(journal: Journal) -> str:
 def _print_payable(job: str, journal: Journal, what: str) -> None:
     is_shared = isinstance(journal, WorksJournal)
     run = "The next run of the pipeline, or the next call," if is_shared else f"The next run of {journal.scope}"
-    print(f"{job}: recorded as {what}. {run} submits it again and pays for it.")
+    print(f"{job}: recorded as {what}. {run} submits the job again and pays for a new task.")
 
 
 async def mark_refused_(

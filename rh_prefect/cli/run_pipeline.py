@@ -209,7 +209,7 @@ def _with_reviewed(command: str, arguments: dict[str, Any], reviewed: ReviewedPl
     if missing:
         raise InputError(
             f"{command}: {reviewed.name} does not contain the whole value of {missing[0]}, a link with a signature or "
-            f"a password. What to do: give it with --set {missing[0]}=…. Nothing was paid."
+            f"a password. Nothing was paid. What to do: give the value with --set {missing[0]}=…."
         )
     return {**reviewed.params, **arguments}
 
@@ -375,7 +375,7 @@ def _decisions(
             if not paid:
                 raise InputError(
                     f"choose: {address} cannot get new candidates, because no paid step makes its candidates. No "
-                    "choice was recorded. What to do: choose one by its number."
+                    "choice was recorded. What to do: choose a candidate by its number."
                 )
             takes |= {one.address: one.works[-1].take + 1 for one in paid.values() if one.works}
         elif chosen.isdecimal() and int(chosen) >= 1:

@@ -192,11 +192,17 @@ class Client:
         ask = RequestInfo(f"price preview of {endpoint}")
         answer = await self._session.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
         if _NO_PRICE in answer.reason:  # its code, 1501, is that of the content check
-            raise PriceUnknown(f"{ask.doing}: RunningHub has no price. What to do: look it up on the model's page.")
+            raise PriceUnknown(
+                f"{ask.doing}: RunningHub has no price. Nothing was paid. What to do: look for the price on the "
+                "model's page."
+            )
         responses.checked(answer, ask)
         price = read_price(answer.source) or read_price(answer.data)
         if price is None:
-            raise PriceUnknown(f"{ask.doing}: the response has no price. What to do: look it up on the model's page.")
+            raise PriceUnknown(
+                f"{ask.doing}: the response has no price. Nothing was paid. What to do: look for the price on the "
+                "model's page."
+            )
         return price
 
     async def upload(self, path: Path, *, name: str, mime: str) -> Upload:

@@ -102,7 +102,7 @@ def _md5(path: Path) -> str:
 
 def _check(status: int, ask: RequestInfo) -> None:
     if status in DEAD:
-        advice = "What to do: upload it again to get a new address"
+        advice = "What to do: upload the file again, which uses a new URL"
         raise LinkExpired(f"{ask.doing}: the signed URL was rejected (HTTP {status}). {advice}.")
     if not 200 <= status < 300:
         raise responses.no_answer(ask, f"the file host returned HTTP {status}")

@@ -121,7 +121,9 @@ def _http_error(status: int, body: bytes, ask: RequestInfo) -> Exception:
         return KeyRejected(message, code=HTTP_401, reason=description, retry="action_required", advice=advice)
     if status == 413 or (ask.paid and status in _REFUSALS):
         advice = "make the file smaller" if status == 413 else "check the base URL, the address and the proxy"
-        message = f"{ask.doing}: rejected before it reached RunningHub ({description}). What to do: {advice}."
+        message = (
+            f"{ask.doing}: the request was rejected before it reached RunningHub ({description}). What to do: {advice}."
+        )
         return RequestRejected(message, code=f"HTTP {status}", reason=description, retry="final", advice=advice)
     return no_answer(ask, f"no readable response ({description})")
 
@@ -137,10 +139,11 @@ def no_answer(ask: RequestInfo, what: str) -> ResponseLost:
     next_step = "Nothing is lost. What to do: repeat the call"
     if ask.paid:
         next_step = (
-            "The task may exist and be paid for. What to do: check RunningHub's call log before you send it again"
+            "The task may exist and be paid for. What to do: check RunningHub's call log before you send the request "
+            "again"
         )
     elif ask.makes:
-        next_step = "It may have been created. What to do: check the list before you repeat the call"
+        next_step = "The object may have been created. What to do: check the list before you repeat the call"
     return ResponseLost(f"{ask.doing}: {what}. {next_step}.", what=what)
 
 

@@ -224,7 +224,7 @@ def usable_page(number: int, size: int, *, largest: int) -> None:
     if number < 1 or not 1 <= size <= largest:
         raise InputError(
             f"Page {number} of {size} items is not valid: page numbers start at 1, and a page has "
-            f"1 to {largest} items. Nothing was sent."
+            f"1 to {largest} items. Nothing was sent. What to do: pass numbers within these limits."
         )
 
 

@@ -58,7 +58,8 @@ class RawBody(httpx.AsyncByteStream):
             remaining -= length
             if remaining < 0 or (remaining > 0 and not length):
                 raise MediaError(
-                    f"{self._path}: the file changed during its upload. What to do: upload it when it is complete."
+                    f"{self._path}: the file changed during its upload. What to do: upload the file when nothing "
+                    "writes to it any more."
                 )
             if not length:
                 return

@@ -127,7 +127,7 @@ def _check_alive(root: FlowRunContext) -> None:
     if is_nested and not is_detached(root) and not is_entered(root):
         raise ConfigError(
             "A task called RunningHub after the child flow that started it had returned, so the job's "
-            "flow run cannot be determined; nothing was sent. What to do: wait for the task's result "
+            "flow run cannot be determined. Nothing was sent. What to do: wait for the task's result "
             "inside its flow."
         )
 
@@ -155,7 +155,7 @@ async def _caller_of(task_run_id: UUID) -> UUID:
     if task_run.flow_run_id is None:
         raise ConfigError(
             f"The task run {task_run_id} started a flow but does not belong to a flow run, so the flow "
-            "run of the job cannot be determined; nothing was sent. What to do: pass a `scope` to the "
+            "run of the job cannot be determined. Nothing was sent. What to do: pass a `scope` to the "
             "call."
         )
     return task_run.flow_run_id

@@ -109,7 +109,7 @@ def journal_of(scope: str) -> Journal:
     if not PREFECT_API_URL.value():
         raise ConfigError(
             f"The journal of flow run {scope} is in the Prefect API, but PREFECT_API_URL is not set. "
-            "What to do: set it to the API that your flows use, as in "
+            "What to do: set PREFECT_API_URL to the API that your flows use, as in "
             "`export PREFECT_API_URL=http://127.0.0.1:4200/api`."
         )
     return FlowRunJournal(scope)

@@ -150,7 +150,8 @@ async def _prepare(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
     if state.is_cancelling() and datetime.now(UTC) - state.timestamp < CANCELLATION:
         raise InputError(
             f"The flow run {flow_run_id} is being cancelled. Nothing was sent. What to do: run the command again when "
-            f"it is cancelled, or in {CANCELLATION.seconds} s if its process has died and it stays `Cancelling`."
+            f"the flow run is cancelled, or in {CANCELLATION.seconds} s if its process has died and the flow run "
+            "stays `Cancelling`."
         )
     # Prefect leaves these states only by force. If a process dies during a cancellation, its run stays `Cancelling`.
     await ask(lambda api: api.set_flow_run_state(flow_run.id, awaiting_retry(), force=True))

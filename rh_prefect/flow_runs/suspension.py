@@ -309,7 +309,10 @@ async def wait_for(task: PendingTask) -> Result:
     """Waits for the result of a job, after Prefect has refused to suspend the job's run."""
     scope = current_scope()
     if scope is None:
-        raise InputError(f"{task.job}: this call is not in its flow run. Nothing was sent. What to do: call it there.")
+        raise InputError(
+            f"{task.job}: this call is not in the flow run of the job. Nothing was sent. What to do: make the call in "
+            "the job's flow run."
+        )
     return await LOOP.call(_collect(task, scope))
 
 

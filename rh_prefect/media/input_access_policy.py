@@ -142,7 +142,7 @@ def _split(url: str) -> Any:  # what `urlsplit` gives
         parts = urlsplit(url)
         parts.port  # noqa: B018  # raises if it is not a number
     except ValueError:
-        raise MediaError(f"{_shown(url)} is not a valid link. What to do: correct it.") from None
+        raise MediaError(f"{_shown(url)} is not a valid link. What to do: correct the link.") from None
     return parts
 
 

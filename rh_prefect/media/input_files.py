@@ -342,5 +342,5 @@ def _refused(status: int) -> str:
     if status in (401, 403):
         return f"its host refuses access (HTTP {status}). What to do: sign the link again; it may have expired."
     if status == 429 or status >= 500:
-        return f"its host cannot serve it now (HTTP {status}). What to do: run it again later."
+        return f"its host cannot serve the file now (HTTP {status}). What to do: run again later."
     return f"its host returned HTTP {status}. What to do: open the link in a browser."

@@ -167,7 +167,8 @@ class Media(BaseModel):
                 return str(fs.sign(path, expiration=seconds))
             except NotImplementedError:
                 raise StoreError(
-                    f"{self.uri} has no link: its storage cannot sign links. What to do: use its `save` or `read`."
+                    f"{self.uri} has no link: its storage cannot sign links. What to do: use `save` or `read` of the "
+                    "Media."
                 ) from None
 
     def _repr_html_(self) -> str:

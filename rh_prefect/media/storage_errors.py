@@ -23,9 +23,9 @@ class Fault(NamedTuple):
     is_permanent: bool = False
 
 
-_NO_ANSWER = "nothing answers there"
-_STOPPED = Fault("it stopped answering", "check the network, then run again")
-_BUSY = Fault("it is overloaded or fails at the moment", "wait some minutes, then run again")
+_NO_ANSWER = "no server answers at this address"
+_STOPPED = Fault("the service stopped answering", "check the network, then run again")
+_BUSY = Fault("the service is overloaded or fails at the moment", "wait some minutes, then run again")
 _KEYS = "correct key and secret in the storage options"
 _BAD_LINK = Fault("the URL is not valid", "correct the link", True)
 
@@ -42,14 +42,16 @@ _BY_CLASS: dict[str, Fault] = {
     "FSTimeoutError": _STOPPED,
     "ConnectError": Fault(_NO_ANSWER, "check the link, and that its host can be reached"),
     "TimeoutException": _STOPPED,
-    "RemoteProtocolError": Fault("the connection was interrupted before the transfer was complete", "run it again"),
+    "RemoteProtocolError": Fault("the connection was interrupted before the transfer was complete", "run again"),
     "UnsupportedProtocol": _BAD_LINK,
     "InvalidURL": _BAD_LINK,
     "NoSuchBucket": Fault("the bucket does not exist", "create the bucket or correct its name", True),
     "SignatureDoesNotMatch": Fault("the secret does not belong to the key", _KEYS, True),
     "InvalidAccessKeyId": Fault("the key is unknown", _KEYS, True),
-    "ExpiredToken": Fault("the credentials have expired", "renew them in the storage options, then run again", True),
-    "RequestTimeTooSkewed": Fault("this machine's clock is wrong", "set its clock, then run again", True),
+    "ExpiredToken": Fault(
+        "the credentials have expired", "renew the credentials in the storage options, then run again", True
+    ),
+    "RequestTimeTooSkewed": Fault("this machine's clock is wrong", "set the clock, then run again", True),
     "SlowDown": _BUSY,
     "ServiceUnavailable": _BUSY,
     "InternalError": _BUSY,
@@ -71,8 +73,8 @@ _BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Fault], ...
     (
         PermissionError,
         Fault(
-            "the key or user does not have permission for this",
-            "grant it permission to read, write and delete there, or choose another location",
+            "the key or user does not have permission for this operation",
+            "grant permission to read, write and delete there, or choose another location",
             True,
         ),
     ),
@@ -82,7 +84,7 @@ _BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Fault], ...
     ),
     (
         IsADirectoryError,
-        Fault("there is a folder where a file was expected", "choose another name, or use a file in that folder", True),
+        Fault("there is a folder where a file was expected", "choose another name, or use a file in this folder", True),
     ),
     (FileNotFoundError, Fault("the file does not exist", "check the path", True)),
     (

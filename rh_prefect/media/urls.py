@@ -185,7 +185,7 @@ def locate(url: str) -> str:
     path = path.rstrip("/")
     if (not path and protocol != "memory") or (path.startswith("/") and protocol in _REMEMBERING):
         raise ConfigError(
-            f"{masked_url(url)!r} contains no bucket. What to do: add one, as in {protocol}://bucket/prefix."
+            f"{masked_url(url)!r} contains no bucket. What to do: add a bucket, as in {protocol}://bucket/prefix."
         )
     return f"{protocol}://{path}"
 

@@ -85,13 +85,13 @@ def generate_many(
     if isinstance(requests, get_args(Request)):
         raise InputError(
             f"generate_many takes a list of inputs, not one {type(requests).__name__}. Nothing was sent. What to do: "
-            "put it in a list, or use generate."
+            "put the input in a list, or use generate."
         )
     all_requests = list(requests)
     for one in all_requests:
         check_request(one)
     if isinstance(takes, bool) or not isinstance(takes, int) or takes < 1:
-        raise InputError(f"`takes` is {takes!r}. Nothing was sent. What to do: pass how many results, 1 or more.")
+        raise InputError(f"`takes` is {takes!r}. Nothing was sent. What to do: pass the number of results, 1 or more.")
     refuse_unknown("generate_many", options, JobOptions.__annotations__)
     if labels is not None and len(labels) != len(all_requests):
         raise InputError(

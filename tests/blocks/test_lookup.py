@@ -194,5 +194,5 @@ def _update(data: dict[str, object]) -> BlockDocumentUpdate:
 @pytest.mark.parametrize("kind", [RunningHubCredentials, MediaStorage])
 def test_where_there_is_none_yet_none_is_to_be_named(kind: type[Block]) -> None:
     said = str(missing(kind, "nobody", ""))
-    assert "No block of this type exists yet. What to do: save it: `" in said
+    assert "No block of this type exists yet. What to do: save the block: `" in said
     assert "name one" not in said

@@ -297,7 +297,7 @@ def test_doctor_says_once_that_there_is_no_such_account(
         doctor()
     said = capsys.readouterr().out
     assert said.count("No RunningHub API key is set") == 1
-    assert "a key from the site's API console, or to that of `rh-prefect emulator`" in said
+    assert "a key from the site's API console, or to the key of `rh-prefect emulator`" in said
 
 
 @pytest.mark.prefect

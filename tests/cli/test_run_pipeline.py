@@ -479,7 +479,7 @@ def test_unknown_submissions_of_a_run_are_told_apart_and_settled(here: Here) -> 
     (run,) = {json.loads(one.read_text())["flow_run"] for one in (here.folder / "out").glob("works/*/intent-1.json")}
     tasks = {one.payload["prompt"]: one.task_id for one in here.rh.recorder.paid}
     jobs = {one["label"]: one["job"] for one in json.loads(here.call(f"jobs list {run} --json"))}
-    _, others = here.call(f"jobs adopt {jobs['mug']} {tasks['a mug']}").split("whose task it could be:")
+    _, others = here.call(f"jobs adopt {jobs['mug']} {tasks['a mug']}").split("to which the task could belong:")
     assert re.search(rf"{jobs['cup'][:-28]}.*cup, prompt \"a cup\".*, submitted at ", others)
     assert "a mug" not in others
     marked = here.call(f"jobs mark-refused {run} --all")

@@ -23,7 +23,7 @@ async def create(client: Client) -> Asset:
 async def test_what_is_made_is_asked_for_once(step: Step, client: Client, wire: WireServer) -> None:
     wire.plays(step, step)
     for call in (create(client), client.assets.groups.create("cast")):
-        with pytest.raises(ResponseLost, match="It may have been created"):
+        with pytest.raises(ResponseLost, match="The object may have been created"):
             await call
     assert len(wire.asked) == 2
 

@@ -153,7 +153,7 @@ def test_a_frame_rate_beyond_sixty_is_brought_down(tmp_path: Path) -> None:
 
 
 def test_nothing_cannot_be_joined(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No clips to join"):
+    with pytest.raises(InputError, match="no clips to join"):
         concat([], tmp_path / "joined.mp4")
 
 

@@ -215,9 +215,9 @@ def test_sees_at_once_what_another_wrote_and_deleted(store: MediaStore, request:
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("SlowDown", "it is overloaded.*wait some minutes"),
-        ("ServiceUnavailable", "it is overloaded.*wait some minutes"),
-        ("InternalError", "it is overloaded.*wait some minutes"),
+        ("SlowDown", "the service is overloaded.*wait some minutes"),
+        ("ServiceUnavailable", "the service is overloaded.*wait some minutes"),
+        ("InternalError", "the service is overloaded.*wait some minutes"),
         ("ExpiredToken", "the credentials have expired.*renew"),
         ("RequestTimeTooSkewed", "this machine's clock is wrong"),
     ],

@@ -165,7 +165,7 @@ def test_a_wrong_endpoint() -> None:
     options = {"key": "canary-key", "secret": "canary-secret", "endpoint_url": "http://127.0.0.1:9"}
     # botocore's own retries would take ten seconds.
     store = MediaStore("s3://bucket/out", options={**options, "config_kwargs": {"retries": {"max_attempts": 0}}})
-    assert "nothing answers there" in failure(store)
+    assert "no server answers at this address" in failure(store)
 
 
 def test_an_option_that_does_not_exist() -> None:

@@ -139,7 +139,7 @@ async def test_lists_of_a_table_are_lists_of_files_and_no_number_is_an_empty_cel
 async def test_what_is_no_parquet_or_names_a_column_twice_is_refused(folder: Path) -> None:
     path = folder / "rows.parquet"
     path.write_bytes(b"PAR1 nonsense PAR1")
-    with pytest.raises(InputError, match=r"rows\.parquet: cannot be read as Parquet"):
+    with pytest.raises(InputError, match=r"rows\.parquet: the file cannot be read as Parquet"):
         await written(str(path))
     pyarrow.parquet.write_table(pyarrow.table([["x"], ["y"]], names=["prompt", "prompt"]), path)
     with pytest.raises(InputError, match="columns 1 and 2 have the same name, 'prompt'"):

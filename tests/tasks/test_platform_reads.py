@@ -119,7 +119,7 @@ async def test_a_question_without_an_answer_is_asked_again_and_one_with_an_answe
 @pytest.mark.usefixtures("prefect_server")
 async def test_what_makes_something_is_not_asked_again_when_its_answer_is_lost(rh: Emulator) -> None:
     rh.faults.add(Fault("assets", kind="html"))
-    with pytest.raises(ResponseLost, match="It may have been created"):
+    with pytest.raises(ResponseLost, match="The object may have been created"):
         await (await run(tasks.create_asset_group, "people")).aresult()
     assert len(rh.recorder.requests) == 1
 

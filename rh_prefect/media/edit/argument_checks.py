@@ -14,7 +14,9 @@ _LARGEST = 16384
 def check_number(name: str, value: float | None, least: float, most: float) -> None:
     """Raises an `InputError` if a number is not within its limits; None is allowed."""
     if value is not None and not least <= value <= most:
-        raise InputError(f"`{name}` must be from {least:g} to {most:g}, not {value:g}. What to do: pass another.")
+        raise InputError(
+            f"`{name}` must be from {least:g} to {most:g}, not {value:g}. What to do: pass another number."
+        )
 
 
 def check_size(width: int | None, height: int | None) -> None:

@@ -48,7 +48,7 @@ def concat(
     start of each clip, to be used as the time of its line of speech in `mix`.
     """
     if not clips:
-        raise InputError("No clips to join. What to do: give at least one.")
+        raise InputError("There are no clips to join. What to do: give at least one clip.")
     check_word("audio", audio, ClipAudio)
     check_word("fit", fit, Fit)
     check_size(width, height)

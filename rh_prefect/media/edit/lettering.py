@@ -115,7 +115,7 @@ def _font_of(text: str, file: Path | None) -> Callable[[int], Font]:
     if letter := missing_letter(text, font_for(text, 16, file)):
         raise InputError(
             f"No font for the letter {letter!r} was found. Nothing was made and nothing was paid for it. What to do: "
-            "pass as `font` a font file that contains the letter, or install one such as Noto Sans CJK."
+            "pass as `font` a font file that contains the letter, or install such a font (Noto Sans CJK)."
         )
     return lambda size: font_for(text, size, file)
 
