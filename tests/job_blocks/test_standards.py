@@ -99,7 +99,7 @@ def test_the_docs_name_every_block_with_its_type_and_its_fields(name: str) -> No
     page = (Path(__file__).parents[2] / "docs" / "blocks.md").read_text(encoding="utf-8")
     table = page.partition(f"`{name}`, block type `{block.get_block_type_slug()}`:")[2].partition("\n#")[0]
     assert table
-    shared = page.partition("All three:")[2] if issubclass(block, RunningHubJob) else ""
+    shared = page.partition("All three types have these fields:")[2] if issubclass(block, RunningHubJob) else ""
     missing = [field for field in block.model_fields if f"`{field}`" not in table + shared]
     assert not missing
 
