@@ -135,7 +135,7 @@ class _Strict(BaseModel):
     def _has_value(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuses a key without a value: its omission could change the cost."""
         if value is None and info.field_name != "default":
-            raise _wrong("has no value; write one, or remove the key")
+            raise _wrong("has no value; write a value, or remove the key")
         return value
 
 

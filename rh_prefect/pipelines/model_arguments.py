@@ -224,7 +224,10 @@ def feed(model: Model, kind: str, present_names: Collection[str]) -> tuple[Param
         taken = f"; {fitting[0].name} is already set" if fitting else ""
         return None, f"{model.name} takes no {kind} for this; {what}{taken}"
     names = ", ".join(param.name for param in free)
-    return None, f"{model.name} takes several files of kind {kind}: {names}; write one of them in with in place of from"
+    return (
+        None,
+        f"{model.name} takes several files of kind {kind}: {names}; set one of these parameters in with, not in from",
+    )
 
 
 # -- values --------------------------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def _example(names: Names, group: Type) -> str:
 
 def _unknown(name: str, scope: NameScope, quoted: str) -> str:
     if name == scope.own:
-        return f"{name} is this step itself; in a fan-out $(previous.{name}) is that of the item before"
+        return f"{name} is this step itself; in a fan-out $(previous.{name}) is the result of the previous item"
     line = next((one.below[name] for one in scope if name in one.below), None)
     if line is not None:
         where = f"{name} is defined further down (line {line})"

@@ -282,13 +282,13 @@ outputs: {clip: $(clip), chosen: $(chosen)}
     assert rh.recorder.paid[2].inputs == {"imageUrl": (takes[1].outputs[0].sha256,)}
     assert len(rh.recorder.paid) == 3
     for wrong, reason in (
-        ({"of": "0" * 8, "take": 2}, "the choice was made for different candidates and must be made again"),
+        ({"of": "0" * 8, "take": 2}, "the choice was made for other candidates; choose again"),
         ({**copied["chosen"], "take": 7}, "there is no candidate 7; it has 1 and 2"),
         ({**copied["chosen"], "take": "2"}, 'there is no candidate "2"; it has 1 and 2'),
         ({**copied["chosen"], "take": True}, "there is no candidate true; it has 1 and 2"),
         (
             {**copied["chosen"], "text": "red"},
-            "the choice is a text, but the candidates are files; choose one by its number",
+            "the choice is a text, but the candidates are files; choose a candidate by its number",
         ),
     ):
         state, waiting = await run_in_flow(text, budget=10, choices={"chosen": wrong})

@@ -236,7 +236,7 @@ def test_files_under_a_prefix_are_counted(tmp_path: Path) -> None:
 async def test_the_paid_jobs_of_all_steps_are_counted() -> None:
     text = TABLE + "      again: {model: z-image/turbo, takes: 5, with: {prompt: 'again $(item.title)'}}\n"
     [problem] = await problems_of(text, rows=rows(*(f"t{n}" for n in range(33_334))))
-    assert problem.startswith("with each.again, the run has over 200000 paid jobs, the most of a run; select")
+    assert problem.startswith("with each.again, the run has over 200000 paid jobs, the limit of a run; select")
 
 
 def each(items: str, **inner: str) -> str:
@@ -254,19 +254,19 @@ CHAIN = {"a": JOIN % "$(matrix.x)"} | {name: JOIN % f"$({of})" for name, of in z
 TOO_LARGE = {
     "takes of a form": (
         N + steps(a=PICTURE % "x" + ", takes: $(params.n)"),
-        "takes must be at most 8000, but $(params.n) is 1000000; make it lower",
+        "takes must be at most 8000, but $(params.n) is 1000000; use a smaller number",
     ),
     "takes": (
         steps(a=PICTURE % "x" + f", takes: {MANY}"),
-        "takes must be at most 8000, but this is 1000000; make it lower",
+        "takes must be at most 8000, but this is 1000000; use a smaller number",
     ),
     "takes of items": (
         each("matrix: {x: [1, 2, 3, 4, 5, 6], y: [1, 2, 3, 4, 5]}", a=PICTURE % "no. $(matrix.x)" + ", takes: 8000"),
-        "with each.a, the run has over 200000 paid jobs, the most of a run; select",
+        "with each.a, the run has over 200000 paid jobs, the limit of a run; select",
     ),
     "items of an answer": (
         N + steps(script=LIST, each=f"foreach: $(script), steps: {{a: {{{JOIN % '$(item.line)'}}}}}"),
-        "at_most must be at most 8000, but $(params.n) is 1000000; make it lower",
+        "at_most must be at most 8000, but $(params.n) is 1000000; use a smaller number",
     ),
     "a matrix": (
         each(f"matrix: {CUBE}, where: {{equals: [$(matrix.x), 1]}}, limit: 5", a=PICTURE % "no. $(matrix.x)"),

@@ -220,7 +220,7 @@ async def test_a_review_holds_back_what_follows_until_a_choice_among_what_was_sh
     look = {"look": "red"}
     stale = await reviewed(REVIEWED, "chosen", look, {"of": "00000000", "take": 2})
     assert states(stale) == "=rr"
-    assert any("different candidates" in note for note in stale.notes)
+    assert any("for other candidates" in note for note in stale.notes)
     chosen, second = [await reviewed(REVIEWED, "chosen", look, {"take": take}) for take in (2, 3)]
     assert states(chosen) == "==+"
     assert chosen.steps["clip"][0].works[0].key != second.steps["clip"][0].works[0].key
@@ -281,7 +281,7 @@ async def test_a_model_without_a_price_is_named_with_what_helps() -> None:
     plan = await plan_of("params: {photo: image}\n" + steps(a=a), photo=media)
     assert "expected >= 0.00, most >= 0.00" in plan.table()
     assert plan.notes == [
-        "a: the catalogue has no price of kling-v3-turbo-pro-image-to-video; assume: {price: …} gives one."
+        "a: the catalogue has no price of kling-v3-turbo-pro-image-to-video; set the price with assume: {price: …}."
     ]
 
 
@@ -511,7 +511,7 @@ async def test_a_number_that_an_edit_does_not_take_is_refused_by_check_and_plan(
 @pytest.mark.parametrize("value", ["nan", "inf", "-1e999", "9" * 5000, 10**400, float("nan"), float("inf")])
 async def test_a_number_that_is_not_finite_or_too_long_is_a_problem(kind: str, value: object) -> None:
     (problem,) = await problems_of(f"params: {{n: {kind}}}\n" + steps(p=PICTURE % "k $(params.n)"), n=value)
-    assert re.match(r"n takes a (whole )?number, but ('9{37}...' is a text|this one is not finite or has)", problem)
+    assert re.match(r"n takes a (whole )?number, but ('9{37}...' is a text|the number is not finite or has)", problem)
 
 
 async def test_a_name_with_the_label_of_the_item_before_is_the_label() -> None:

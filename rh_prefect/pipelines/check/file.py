@@ -105,7 +105,9 @@ class FileCheck(OtherCheck):
             what = secret_in(value or "")
             if what:
                 self._checked.document.hide(value)
-                self._say((name,), f"{name} takes the name of a block, but this looks like {what}; save it in a block")
+                self._say(
+                    (name,), f"{name} takes the name of a block, but this looks like {what}; save the value in a block"
+                )
         if self._file.scope is not None and not (is_scope_name(self._file.scope) and not _is_uuid(self._file.scope)):
             takes = f"up to {LONGEST_SCOPE} letters, digits, dashes, dots and underscores, but not the id of a flow run"
             self._say(("scope",), f"scope takes a name of {takes}")

@@ -126,7 +126,7 @@ def _wrong_number(param: Param, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"takes {kind}, but {shown_value(value)}"
     if not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
-        return f"takes {kind}, but this one is not finite or has more than {LONGEST_NUMBER} digits"
+        return f"takes {kind}, but the number is not finite or has more than {LONGEST_NUMBER} digits"
     if param.kind == "integer" and value != int(value):
         return f"takes {kind}, not {value}"
     if param.min is not None and value < param.min:

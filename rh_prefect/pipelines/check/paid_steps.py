@@ -42,7 +42,8 @@ class PaidCheck(ValueCheck):
         if len(kinds) > 1:
             self._say(
                 (*path, "model"),
-                f"all models of {text} must make one kind, and these make {' and '.join(sorted(kinds))}",
+                f"all models of {text} must make results of one kind, but these models make "
+                f"{' and '.join(sorted(kinds))}",
             )
         return next(iter(kinds), "any")
 

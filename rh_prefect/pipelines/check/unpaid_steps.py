@@ -217,7 +217,7 @@ class OtherCheck(PaidCheck):
         if len(kinds) > 1:
             self._say(
                 (*path, "review"),
-                f"a review chooses among results of one kind, and these are {' and '.join(sorted(kinds))}",
+                f"a review chooses among results of one kind, but these results are {' and '.join(sorted(kinds))}",
             )
         is_known = bool(found) and self._problem_count == before
         return replace(found[0], guards=frozenset(), is_result=True) if is_known else Type("any")

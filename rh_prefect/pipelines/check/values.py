@@ -63,9 +63,9 @@ class ValueCheck:
             )
             self._wrong_names.append(name)
         elif name in RESERVED:
-            self._say(path, f"{name} is reserved in references; give this another name", key=key)
+            self._say(path, f"{name} is reserved in references; use another name", key=key)
         elif scope.find(name) is not None:
-            self._say(path, f"{name} hides the {name} that is visible here; give this another name", key=key)
+            self._say(path, f"{name} hides the {name} that is visible here; use another name", key=key)
         else:
             return True
         return False
@@ -160,7 +160,7 @@ class ValueCheck:
             found = self._value(path, value, scope, may_be_absent=True)
             if found is not None and found.kind not in ("boolean", "any"):
                 takes = f"a condition takes true or false, but {value} is {found.words}"
-                self._say(path, f"{takes}; exists asks whether it is there")
+                self._say(path, f"{takes}; exists tests whether a value is present")
             return frozenset([f"true:{value}"])
         if isinstance(value, str):
             hint = f"; did you mean $({value})?" if re.fullmatch(r"[\w.-]+", value) else ""

@@ -453,12 +453,14 @@ class Expander:
         if choice is None:
             return None
         if choice.get("of") != instance.request["of"]:
-            self._explain(instance, "the choice was made for different candidates and must be made again")
+            self._explain(instance, "the choice was made for other candidates; choose again")
             return None
         if isinstance(choice.get("text"), str):
             if not instance.shows_files:
                 return choice["text"]
-            self._explain(instance, "the choice is a text, but the candidates are files; choose one by its number")
+            self._explain(
+                instance, "the choice is a text, but the candidates are files; choose a candidate by its number"
+            )
             return None
         take = choice.get("take")
         if type(take) is int and 1 <= take <= len(shown):  # a bool is also an int
@@ -574,7 +576,7 @@ def _close(step: GroupStep, group: Group, frame: Frame) -> None:
 def _refuse_many(number: int, at: Path, path: str) -> None:
     """Refuses a plan with more paid jobs than a run can have."""
     if number > MOST_WORKS:
-        more = f"with {path}, the run has over {MOST_WORKS} paid jobs, the most of a run"
+        more = f"with {path}, the run has over {MOST_WORKS} paid jobs, the limit of a run"
         raise PlanTooLarge(at, f"{more}; select fewer items with `limit` or `where`, or reduce `takes`")
 
 

@@ -54,7 +54,10 @@ def count_of(key: str, written: int | str | None, frame: Frame) -> tuple[int | N
         return None, f"{key} must be a whole number from 1 on, but {written} {_shown(value)}"
     if value > MOST_AT_ONCE and key != "limit":
         which = "" if written == value else f"{written} is "
-        return None, f"{key} must be at most {MOST_AT_ONCE}, but {which or 'this is '}{text_of(value)}; make it lower"
+        return (
+            None,
+            f"{key} must be at most {MOST_AT_ONCE}, but {which or 'this is '}{text_of(value)}; use a smaller number",
+        )
     return int(value), ""
 
 

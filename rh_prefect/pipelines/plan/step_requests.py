@@ -197,7 +197,7 @@ def _finish(
 
 
 def _no_price(instance: PlannedStep, model: Model | None) -> str:
-    remedy = "assume: {price: …} gives one."
+    remedy = "set the price with assume: {price: …}."
     if model is None:
         return f"the catalogue does not have the price of {instance.model}; {remedy}"
     if model.price is None:
