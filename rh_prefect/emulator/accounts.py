@@ -42,7 +42,7 @@ class Charge:
         )
 
     def part(self, share: Decimal, *, step: Decimal) -> Charge:
-        """Returns a share of it, rounded to whole coins and to steps of money."""
+        """Returns a share of the charge, rounded to whole coins and to steps of money."""
         return Charge(
             _rounded(self.money * share, step),
             _rounded(self.third_party * share, step) if share < 1 else self.third_party,
@@ -57,7 +57,7 @@ def run_charge(assumptions: Assumptions, tier: str, seconds: float, machine: str
     Args:
         assumptions: The rates.
         tier: The key's tier: consumers pay coins, shared keys money, exclusive keys have paid for their machines.
-        seconds: How long it runs.
+        seconds: The run time of the graph.
         machine: The machine type.
         retained: Seconds for which the machine is kept after the run.
     """
@@ -117,13 +117,13 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One key.
+    """An API key, with its limits and the account that pays.
 
     Attributes:
         secret: The 32 characters that a client sends.
         name: Its name in records and logs.
         tier: The account type, which decides what the key may do.
-        limit: Number of tasks that it may run at once.
+        limit: Number of tasks that the key may run at once.
         account: The account that pays.
         queue: Number of tasks that may wait in its personal queue.
     """
@@ -162,18 +162,18 @@ class ApiKeys:
         secret: str | None = None,
         currency: str | None = None,
     ) -> ApiKey:
-        """Adds a key, or replaces the one of that name.
+        """Adds a key, or replaces the key of this name.
 
         Args:
             name: Its name in records and logs.
             tier: The account type, which decides what the key may do.
-            limit: Number of tasks that it may run at once; default by tier.
+            limit: Number of tasks that the key may run at once; default by tier.
             money: The wallet's content, where the account is new; default `Assumptions.start_money`.
             coins: RH coins, where the account is new; default by tier.
             queue: Number of tasks that may wait in its personal queue; default `Assumptions.personal_queue`.
             account: The account that pays; default a new one named like the key.
             secret: The key's value; default 32 random characters.
-            currency: The wallet's, where the account is new; default `Assumptions.currency`.
+            currency: The wallet's currency, where the account is new; default `Assumptions.currency`.
         """
         with self._lock:
             known = self.assumptions
@@ -228,7 +228,7 @@ class RateLimit:
         """Counts a request.
 
         Raises:
-            Refused: The key has sent too many in the last minute.
+            Refused: The key has sent too many requests in the last minute.
         """
         if not self._most:
             return

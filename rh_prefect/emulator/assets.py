@@ -34,11 +34,11 @@ class Group:
 
 @dataclass(slots=True)
 class Asset:
-    """One asset.
+    """A file that an account has registered, with the state of its processing.
 
     Attributes:
         id: The part after `asset://`.
-        path: Its file; None if the file is not of the asset's type.
+        path: The file of the asset; None if the file is not of the asset's type.
         polls: Number of polls so far.
     """
 
@@ -130,7 +130,7 @@ class Assets:
         return self.status(asset)
 
     def status(self, asset: Asset) -> str:
-        """Returns the status of an asset."""
+        """Returns the word for the state of an asset, without counting a poll."""
         stage = self._clock.stage(asset.timing, polls=max(asset.polls, 0))
         if stage == "DONE" and asset.path is None:
             return self._assumptions.asset_failed
@@ -149,6 +149,6 @@ class Assets:
 
 
 def page(items: Sequence[T], *, number: int, size: int, shown: Callable[[T], object]) -> dict[str, object]:
-    """Returns a page of a list, as the asset endpoints count pages."""
+    """Returns a page of a list in the format of the asset endpoints; the first page is 1."""
     part = items[(number - 1) * size : number * size]
     return {"items": [shown(item) for item in part], "totalCount": len(items)}

@@ -1,8 +1,8 @@
-"""Assumptions about behaviour that RunningHub has not published; each field of `Assumptions` is one of them.
+"""Assumptions about behaviour that RunningHub has not published; each field of `Assumptions` is one assumption.
 
 An emulator can have other values, as in `Emulator(assumptions=replace(DEFAULT, cancelled_status="CANCELLED"))`. All
-modules read them from the emulator's state. `Evidence` names the source of a value: "measured" means that a third party
-recorded a live response.
+modules read the assumptions from the emulator's state. `Evidence` names the source of a value: "measured" means that a
+third party recorded a live response.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Assumptions:
     """HTTP status of 40310. Evidence: none; a third party recorded the code without the status."""
 
     proxy_key_status: int = 401
-    """HTTP status of the native proxy for an invalid key, except of `object_info`. Evidence: none; 200 there was
+    """HTTP status of the native proxy for an invalid key, except for `object_info`. Evidence: none; 200 there was
     measured."""
 
     refused_task: Mapping[str, object] = field(default_factory=_refused_task)
@@ -84,7 +84,7 @@ class Assumptions:
     """The refusal of a free account's key in v1. Evidence: the table of codes."""
 
     free_key_v2: Refusal = ("801", "")
-    """The refusal of such a key in v2. Evidence: v2 uses other v1 codes; none for this one."""
+    """The refusal of a free account's key in v2. Evidence: v2 uses other v1 codes; none for this code."""
 
     upload_bad_key: Refusal = ("401", "ApiKey verification failed: invalid api key")
     """The new upload's refusal of a missing or invalid key. Evidence: documented with a different end of the text; a
@@ -114,7 +114,7 @@ class Assumptions:
     """The response to a v2 query of an unknown or foreign task. Evidence: the table of codes; a measured shape."""
 
     unknown_task_status: str = ""
-    """The status of that response. Evidence: none."""
+    """The `status` in a v2 response about an unknown task. Evidence: none."""
 
     v1_unknown_task: Refusal = ("807", "APIKEY_TASK_NOT_FOUND")
     """The response to a v1 request for an unknown task. Evidence: measured for the status; the newer of two documented
@@ -124,7 +124,7 @@ class Assumptions:
     """The code for wrong paging, sorting or filters of the app and resource lists. Evidence: none."""
 
     list_page: int = 50
-    """The maximum page size of these lists. Evidence: official clients request at most this size."""
+    """The maximum page size of the app and resource lists. Evidence: official clients request at most this size."""
 
     # --- a model's request -------------------------------------------------------------------------------------------
 
@@ -286,7 +286,8 @@ class Assumptions:
     workflows; none for apps."""
 
     billing_gate_tiers: tuple[str, ...] = ("NORMAL", "SHARED", "EXCLUSIVE")
-    """The tiers with this early check of the wallet. Evidence: measured for consumer keys; none for enterprise keys."""
+    """The tiers whose wallet is checked as early as `billing_gate_first` says. Evidence: measured for consumer keys;
+    none for enterprise keys."""
 
     coins_per_second: Decimal = Decimal("0.2")
     """Coins for a second of a 24 GB card, rounded up. Evidence: measured on three runs."""

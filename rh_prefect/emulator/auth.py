@@ -88,12 +88,12 @@ def path_key(keys: ApiKeys, connection: HTTPConnection) -> ApiKey | None:
 
 
 def quick_params_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:
-    """Reads the key of the parameter data of quick create, if it is required there."""
+    """Reads the key of a request for the parameter data of quick create, if `quick_params_key` requires a key."""
     return body_key(keys, request, body) if keys.assumptions.quick_params_key else NO_KEY
 
 
 def account_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
-    """Reads the key of the account endpoint, whose name differs from that of the other bodies."""
+    """Reads the key of the account endpoint, where the field of the key has another name than in other bodies."""
     sent = next((body[name] for name in keys.assumptions.account_key_fields if body.get(name)), None)
     if not isinstance(sent, str):
         raise Refused("1601")

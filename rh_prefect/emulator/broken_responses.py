@@ -43,7 +43,7 @@ class HeldResponses:
         """Releases the responses that are held now.
 
         Returns:
-            Their number.
+            The number of released responses.
         """
         with self._changed:
             for event, loop in self._held.items():
@@ -54,7 +54,7 @@ class HeldResponses:
         """Blocks until the given number of responses are held.
 
         Returns:
-            Whether they were in time.
+            Whether the number was reached in time.
         """
         with self._changed:
             return self._changed.wait_for(lambda: len(self._held) >= count, timeout=seconds)

@@ -75,7 +75,7 @@ class Clock:
             self._ahead += seconds
 
     def stage(self, timing: Timing, *, polls: int) -> Stage:
-        """Returns the stage of a task.
+        """Returns whether a task is queued, runs or is done.
 
         Args:
             timing: The durations of the task.

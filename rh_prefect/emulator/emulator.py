@@ -69,9 +69,9 @@ class Emulator:
 
     Equal requests give different results, as real models do, unless they name the same seed.
 
-    It has one enterprise shared key, named `main`; `keys.add` makes more. It has a few workflows and AI apps;
-    `workflows.add` and `apps.add` publish others. `recorder` holds what happened, `webhooks` posts webhooks on demand,
-    `held` releases held responses, and `options` can change while it runs.
+    The emulator has one enterprise shared key, named `main`; `keys.add` adds further keys. It has a few workflows and
+    AI apps; `workflows.add` and `apps.add` publish others. `recorder` has all requests and payments, `webhooks` posts
+    webhooks on demand, `held` releases held responses, and `options` can change while the emulator runs.
 
     Args:
         host: The address to serve on.
@@ -175,7 +175,7 @@ class Emulator:
         Args:
             endpoint: The path after `/openapi/v2/`.
             output: The kind of output.
-            params: Its parameters; others are ignored.
+            params: The parameters of the model; other parameters of a request are ignored.
             rules: Rules over several parameters.
             price: The price: a table, or the amount per call; None for no published price.
         """

@@ -30,14 +30,14 @@ Reads = Literal["json", "form", "nothing"]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One authenticated request.
+    """A request that has passed the check of its key, with the state that its handler needs.
 
     Attributes:
         state: The emulator.
         request: The HTTP request.
         key: The key of the request.
         body: Its JSON object; empty if the route reads none.
-        fault: The fault that applies to it.
+        fault: The fault that applies to the request.
     """
 
     state: State
@@ -57,7 +57,7 @@ Handler = Callable[[Call], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One route of the API.
+    """A route of the API: how a request is read, authenticated, refused and recorded.
 
     Attributes:
         path: Starlette's path.
@@ -152,7 +152,7 @@ def _refuse_by(state: State, fault: Fault) -> NoReturn:
 
 
 async def _read_json(request: Request) -> dict[str, object]:
-    """Reads the body; an invalid one counts as empty, because the key is checked first."""
+    """Reads the body; an invalid body counts as empty, because the key is checked first."""
     try:
         body = json.loads(await request.body() or b"{}", parse_constant=_no_constant)
     except ValueError:

@@ -108,10 +108,10 @@ _BEFORE: Final = ("429", "code")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One scripted fault.
+    """An error that the emulator produces on purpose, and the requests that it affects.
 
-    A fault counts the matching requests since it was added, refused ones too; `number`, `every` and `times` choose
-    among them. Without all three, every request fails.
+    A fault counts the matching requests since it was added, including refused requests; `number`, `every` and `times`
+    choose among them. Without all three, every matching request fails.
 
     Attributes:
         on: The requests that can fail.
@@ -202,7 +202,7 @@ class Faults:
             self._entries += [_Entry(fault) for fault in faults]
 
     def clear(self) -> int:
-        """Removes all faults; returns how many there were."""
+        """Removes all faults; returns the number of removed faults."""
         with self._lock:
             count = len(self._entries)
             self._entries.clear()
@@ -222,7 +222,7 @@ class Faults:
         return [{**asdict(fault), "fired": fired} for fault, fired in self.fired()]
 
     def match(self, subject: Subject) -> Fault | None:
-        """Counts a request and returns the fault that applies to it; the first added wins."""
+        """Counts a request and returns the fault that applies; of several faults, the one that was added first."""
         with self._lock:
             self._seen[subject.route] = self._seen.get(subject.route, 0) + 1
             fitting = [entry for entry in self._entries if entry.fault.fits(subject)]

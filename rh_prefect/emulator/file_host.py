@@ -95,7 +95,7 @@ async def _receive(request: Request, state: State, place: str) -> None:
 
 
 def _fault(state: State, found: StoredFile) -> Fault | None:
-    """Matches downloads of results only: RunningHub alone downloads uploads."""
+    """Returns the fault of a download; uploads have none, because only RunningHub downloads them."""
     task = state.tasks.find(found.task_id)
     if task is None:
         return None
@@ -159,7 +159,7 @@ class _Count:
 
     @property
     def is_broken(self) -> bool:
-        """Whether the response is incomplete on the wire."""
+        """Whether the client receives fewer bytes than the headers announce."""
         return self.fault is not None and self.fault.kind in ("cut", "stall", "wrong-length")
 
     def take(self, message: Message) -> Message:

@@ -35,7 +35,7 @@ class DeadLink(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One stored file."""
+    """A file of the file store; `since` is the time at which a result was stored."""
 
     path: Path
     task_id: str = ""
@@ -98,10 +98,10 @@ class FileStore:
     def add_result(self, path: Path, *, task_id: str, index: int, token: str, extension: str) -> str:
         """Stores a result.
 
-        Its name has ComfyUI's format; names differ in token and time.
+        The name of the file has ComfyUI's format; names differ in token and time.
 
         Returns:
-            Its link.
+            The link of the file.
         """
         now = self._clock.now()
         place = f"{_RESULTS}ComfyUI_{index:05d}_{token}_{int(now)}.{extension}"
@@ -169,7 +169,7 @@ class Loras:
 
     Args:
         file_store: Signs their links.
-        folder: What their names begin with.
+        folder: The folder in the names of all LoRAs.
     """
 
     def __init__(self, file_store: FileStore, *, folder: str) -> None:
@@ -182,10 +182,10 @@ class Loras:
         """Announces the upload of a LoRA.
 
         Args:
-            md5: The file's sum, in hex.
+            md5: The MD5 sum of the file, in hex.
 
         Returns:
-            Its `fileName` and the upload link; no link if it was uploaded before.
+            The `fileName` of the LoRA and the upload link; no link if the LoRA was uploaded before.
         """
         name = f"{self._folder}/{md5}.safetensors"
         with self._lock:

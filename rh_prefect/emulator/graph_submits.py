@@ -34,14 +34,14 @@ _LINKS: Final = ("http://", "https://", "data:")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The workflow or app to start.
+    """The graph of a workflow or app that is to be started.
 
     Attributes:
-        graph: A separate copy.
+        graph: A copy, which the start may change.
         items: The request's node list.
         fields: The fields that the list may set, as (nodeId, fieldName); None for every field.
         keeps_seeds: Whether all seeds stay.
-        may_stamp: Whether pictures contain the graph as metadata; those of apps do not.
+        may_stamp: Whether pictures may contain the graph as metadata; pictures of apps do not.
     """
 
     graph: Graph
@@ -53,7 +53,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A checked start.
+    """A start that has passed all checks.
 
     Attributes:
         spec: The task to create.
@@ -80,7 +80,7 @@ V1: Final = Family(True, "301")
 V2: Final = Family(False, "1007")
 
 Startable = Literal["workflow", "app"]
-"""What a start can name; quick create starts an app."""
+"""The kind of object that is started; quick create starts an app."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class Start:
 
 
 FindTarget = Callable[[Start], Target]
-"""Finds what a start names, or raises `Refused`."""
+"""Finds the workflow or app of a start, or raises `Refused`."""
 
 
 def workflow_target(start: Start, *, workflow_id: str) -> Target:
@@ -152,7 +152,7 @@ def workflow_target(start: Start, *, workflow_id: str) -> Target:
 
 
 def _own_graph(start: Start, sent: object, *, beside: Graph) -> Target:
-    """Reads the graph of the request; the node list is checked against the saved graph and changes neither."""
+    """Reads the graph of the request; the node list is checked against the saved graph, and changes no graph."""
     graph = graphs.parse(sent) if isinstance(sent, str) else None
     if not graph:
         raise start.refused(_BAD_GRAPH, "workflow must be the JSON text of a graph in API format")

@@ -1,7 +1,7 @@
 """Reads a model's request as the service does: the JSON types, limits and rules of the catalogue's data.
 
 The client has its own implementation, and a test compares the two over all models. All names in
-its messages are wire names.
+the messages are wire names.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def plain(body: Mapping[str, object]) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class ModelSubmit:
-    """A model's request, during its checks and after them.
+    """A submission to a model: the request, and the values that the emulator computes from it.
 
     Attributes:
         state: The emulator.

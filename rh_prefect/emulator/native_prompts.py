@@ -15,12 +15,12 @@ from rh_prefect.emulator.comfy.nodes import class_of
 from rh_prefect.emulator.tasks import Output, Status, Task
 
 _LISTS: Final = {"image": "images", "video": "gifs", "audio": "audio", "text": "text"}
-"""Under which name a saving node lists its files, by what it saves; videos of VHS_VideoCombine are `gifs`."""
+"""The key under which a saving node lists its files, by kind of output; videos of VHS_VideoCombine are `gifs`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One prompt.
+    """A graph that was queued at the native proxy.
 
     Attributes:
         id: ComfyUI's `prompt_id`.

@@ -16,7 +16,7 @@ _LOOK_SECONDS: Final = 0.02
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Submission:
-    """One submit of a task.
+    """A recorded submission, accepted or refused.
 
     Attributes:
         number: Its number, from 1.
@@ -45,7 +45,7 @@ class Submission:
     inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Returns what was paid for what, in one short line: a failed assertion shows no more than that."""
+        """Returns cost, endpoint and prompt in one short line, which a failed assertion shows."""
         cost = f"{self.coins} coins" if self.coins else f"cost {self.charged}"
         prompt = str(self.payload.get("prompt") or self.payload.get("text") or "")
         words = f" {prompt[:_LONGEST_PROMPT]!r}" if prompt else ""
@@ -65,7 +65,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One uploaded file."""
+    """A recorded upload of a file."""
 
     file_name: str
     size: int
@@ -193,7 +193,7 @@ class Recorder:
         """Blocks until a condition holds, as in `recorder.wait(lambda recorder: recorder.paid)`.
 
         Returns:
-            Whether it held in time.
+            Whether the condition held in time.
         """
         end = time.monotonic() + seconds
         while not condition(self):

@@ -97,7 +97,7 @@ class RenderQueue:
         tasks: The tasks.
         lock: The lock of the tasks.
         random: The random source.
-        least_bytes: The minimum size of a result; smaller ones are padded.
+        least_bytes: The minimum size of a result; smaller results are padded.
         failed_code: The code of a task whose results cannot be rendered.
     """
 

@@ -72,7 +72,7 @@ class Refused(Exception):
     Args:
         code: RunningHub's code.
         words: Its message; default the code's own text.
-        envelope: The format of the response; default that of the route.
+        envelope: The format of the response; default the format of the route.
     """
 
     def __init__(self, code: str, words: str = "", *, envelope: Envelope | None = None) -> None:
@@ -86,7 +86,7 @@ def message_of(assumptions: Assumptions, code: str, words: str = "") -> str:
     """Returns the message of a refusal: its own, or the text of its code.
 
     Args:
-        assumptions: Holds the texts that are not published.
+        assumptions: Contains the texts that are not published.
         code: RunningHub's code.
         words: The message of the check, if any.
     """
@@ -123,7 +123,7 @@ def task_refusal(assumptions: Assumptions, code: str, words: str, **known: objec
     """Refuses as a task object in which some fields are known.
 
     Args:
-        assumptions: Holds the empty values of the other fields.
+        assumptions: Contains the empty values of the other fields.
         code: RunningHub's code.
         words: Its message.
         known: Fields of the task object.

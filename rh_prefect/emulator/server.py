@@ -19,7 +19,7 @@ from rh_prefect.emulator.broken_responses import TRANSPORT
 from rh_prefect.errors import ConfigError
 
 _KEEP_ALIVE = 75
-"""Seconds; longer than any client keeps a connection, so that none is closed under a request."""
+"""Seconds; longer than any client keeps a connection, so that the server closes none during a request."""
 
 
 class _Protocol(H11Protocol):
@@ -91,7 +91,7 @@ def listen(host: str, port: int) -> socket.socket:
         port: The port; 0 takes a free one.
 
     Raises:
-        ConfigError: The port is taken, or the address is not this machine's.
+        ConfigError: The port is taken, or the address does not belong to this machine.
     """
     # With the protocol named, asyncio switches Nagle's algorithm off, which costs 40 ms an answer.
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -36,7 +36,7 @@ class RuntimeOptions:
         webhook_data: The type of `eventData` of v2 and model tasks.
         real_people: Whether every picture, video and sound shows a real person: Seedance 2.0 then takes only assets,
             or `realPersonMode`.
-        deterministic: Whether equal requests give equal results; otherwise only those that name the same seed do.
+        deterministic: Whether equal requests give equal results; otherwise only requests with the same seed do.
     """
 
     webhook_spacing: float
@@ -86,7 +86,7 @@ class State:
         keys: The API keys.
         tasks: The tasks.
         recorder: The recorder.
-        faults: The effect.
+        faults: The scripted faults.
         held: The held responses.
         file_store: The files.
         render_queue: The queue that renders results.

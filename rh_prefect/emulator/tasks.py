@@ -28,7 +28,7 @@ ACTIVE: Final = ("QUEUED", "RUNNING")
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """One output to make.
+    """The description of an output that the renderer makes.
 
     Attributes:
         model: The model.
@@ -87,7 +87,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One result of a task."""
+    """A result of a task: a link, or a text; `node_id` is the saving node of a graph."""
 
     url: str | None
     text: str | None
@@ -97,7 +97,7 @@ class Output:
 
 @dataclass(slots=True)
 class Task:
-    """One task; its fields are read and written under the lock of `Tasks`.
+    """A task in its current state; its fields are read and written under the lock of `Tasks`.
 
     Attributes:
         id: 19 digits.
@@ -227,7 +227,7 @@ class Tasks:
         return known.refund_failed_models if failed.spec.graph is None else known.refund_failed_runs
 
     def _let_in(self, task: Task) -> None:
-        """Starts tasks of the personal queue in which a task waits, as far as slots are free."""
+        """Starts the first waiting tasks of the personal queue in which a task waits, one for each free slot."""
         if not task.is_waiting or task.ended:
             return
         mine = [other for other in self._of(task.spec.key) if not other.ended]
@@ -271,7 +271,7 @@ class Tasks:
             return True
 
     def _unused(self, task: Task, status: Literal["QUEUED", "RUNNING"]) -> Charge:
-        """Returns the refund of a cancellation: of a graph, the seconds that it did not run."""
+        """Returns the refund of a cancellation: for a graph, the price of the seconds that it did not run."""
         charge = task.spec.charge
         if task.spec.graph is None or status == "QUEUED":
             return charge if self._assumptions.refund_cancelled[status] else Charge()

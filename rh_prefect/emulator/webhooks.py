@@ -33,7 +33,7 @@ _FORGED: Final = "http://files.invalid/forged.png"
 
 @dataclass(slots=True)
 class Event:
-    """One event of a task and the state of its delivery.
+    """The event about the end of a task, and the state of its delivery.
 
     Attributes:
         id: 19 digits; not the task's id.
@@ -187,7 +187,7 @@ class Webhooks:
         return task_formats.queried(self._assumptions, task, self._tasks.status(task))
 
     async def run(self) -> None:
-        """Delivers until it is cancelled."""
+        """Delivers the events of tasks that have ended, until this coroutine is cancelled."""
         self._wake = asyncio.Event()
         self._wake.set()
         try:
@@ -280,7 +280,7 @@ class Webhooks:
 
 
 def forged(task_id: str, *, status: str, result: str = _FORGED) -> dict[str, object]:
-    """Returns a forged event."""
+    """Returns the body of a forged event."""
     results = [{"url": result, "outputType": "png", "text": None}] if status == "SUCCESS" else None
     data = {"taskId": task_id, "status": status, "errorCode": "", "errorMessage": "", "results": results}
     return {"event": "TASK_END", "taskId": task_id, "eventData": data}

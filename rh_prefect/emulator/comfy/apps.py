@@ -27,10 +27,10 @@ _PLAIN_TYPES: Final[dict[str, FieldType]] = {
 
 @dataclass(frozen=True, slots=True)
 class AppField:
-    """One field of an app.
+    """A value of an app's graph that a request may set.
 
     Attributes:
-        node_id: The node that it sets.
+        node_id: The node that has the field.
         field_name: The node's input.
         field_type: The type in a form.
         description: Its label.
@@ -47,7 +47,7 @@ class AppField:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """One app.
+    """An AI app of the site.
 
     Attributes:
         id: 19 digits.

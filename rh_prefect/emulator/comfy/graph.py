@@ -60,7 +60,7 @@ def apply(graph: Graph, items: object) -> set[tuple[str, str]]:
         items: The request's `nodeInfoList`.
 
     Returns:
-        What was set, as (nodeId, fieldName).
+        The fields that were set, as (nodeId, fieldName).
 
     Raises:
         BadNodeInfo: An item does not match the graph.
@@ -94,8 +94,8 @@ def shake(graph: Graph, *, kept: set[tuple[str, str]], draw: Callable[[int], int
 
     Args:
         graph: The graph to change.
-        kept: What was set, as (nodeId, fieldName).
-        draw: Draws a number below another.
+        kept: The seeds that the request has set, as (nodeId, fieldName).
+        draw: Returns a random number below the given number.
     """
     for node_id, node in graph.items():
         inputs = inputs_of(node)
@@ -108,7 +108,7 @@ def upstream(graph: Graph, node_id: str, *, without: Sequence[str] = ()) -> Iter
     """Traverses the dependencies of a node, the nearest first.
 
     Args:
-        graph: Where.
+        graph: The graph.
         node_id: The node; it comes first.
         without: Inputs to skip.
     """

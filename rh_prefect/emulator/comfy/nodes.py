@@ -12,11 +12,11 @@ RESOURCE_TYPES: Final[tuple[str, ...]] = get_args(ResourceType)
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One model of the public library.
+    """A model of the public library, which a loader node can load.
 
     Attributes:
         title: Its name in the list.
-        kind: What it is.
+        kind: The kind of model.
         file: Its file name in a loader node.
         base: Its base model.
         tags: The ids and names of its tags.
@@ -88,7 +88,7 @@ _SEED_END: Final = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One input of a node class.
+    """An input of a node class, in the terms of ComfyUI's `object_info`.
 
     Attributes:
         kind: `INT`, `FLOAT`, `STRING`, `BOOLEAN`, `COMBO`, or the type of a link, such as `IMAGE`.
@@ -96,9 +96,9 @@ class Field:
         least: Minimum.
         most: Maximum.
         options: The choices of a `COMBO`.
-        media: The kind of file, if it names one.
-        is_lora: Whether it names an uploaded LoRA.
-        optional: Whether it may be missing.
+        media: The kind of file, if the value names a file.
+        is_lora: Whether the value names an uploaded LoRA.
+        optional: Whether the input may be missing.
     """
 
     kind: str
@@ -113,7 +113,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class NodeClass:
-    """One class of nodes.
+    """A class of ComfyUI nodes.
 
     Attributes:
         name: Its `class_type`.
@@ -242,7 +242,7 @@ CLASSES: Final[dict[str, NodeClass]] = {
         NodeClass("SaveText", {"text": _text(), **_PREFIX}, saves="text"),
     )
 }
-"""All of them, by `class_type`."""
+"""All known node classes, by `class_type`."""
 
 _SAVING: Final[dict[str, Saves]] = {
     "save": "image",
@@ -254,7 +254,7 @@ _SAVING: Final[dict[str, Saves]] = {
 
 
 def class_of(name: str, *, foreign: frozenset[str] = frozenset()) -> NodeClass | None:
-    """Finds a class.
+    """Finds a node class; returns None for an unknown class.
 
     Args:
         name: A node's `class_type`.

@@ -40,9 +40,9 @@ class BadNode(Exception):
     """A node fails when it runs.
 
     Args:
-        node_id: The task.
-        name: Its class.
-        words: Why.
+        node_id: The node.
+        name: The class of the node.
+        words: The reason.
     """
 
     def __init__(self, node_id: str, name: str, words: str) -> None:
@@ -52,7 +52,7 @@ class BadNode(Exception):
         super().__init__(words)
 
     def failure(self, assumptions: Assumptions) -> Failure:
-        """Returns it as the reason of a failed task."""
+        """Returns the failure of a task whose graph has failed at this node."""
         reason = task_formats.node_failure(self.node_id, self.name, self.words, exception="ValueError")
         return Failure(*assumptions.failed_run, reason)
 

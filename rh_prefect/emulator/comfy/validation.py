@@ -40,7 +40,7 @@ class Verdict:
     """The result of validation.
 
     Attributes:
-        error: The error of the whole graph; None if it runs.
+        error: The error of the whole graph; None if the graph runs.
         outputs: The saving nodes that run.
         node_errors: The errors of nodes, by node id.
     """
@@ -77,8 +77,8 @@ def validate(graph: Graph, files: Files) -> Verdict:
     """Checks a graph and converts its values to the types of the nodes.
 
     Args:
-        graph: The graph; numbers in text form become numbers in it.
-        files: The files that it may name.
+        graph: The graph, in which texts that are numbers become numbers.
+        files: The files that the graph may name.
     """
     saving = []
     for node_id, node in graph.items():

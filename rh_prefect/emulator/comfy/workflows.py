@@ -106,7 +106,7 @@ WORKFLOWS: Final[dict[str, tuple[str, Graph]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """One workflow.
+    """A workflow that is saved on the site.
 
     Attributes:
         id: 19 digits.

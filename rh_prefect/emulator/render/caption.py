@@ -65,8 +65,8 @@ def write(picture: Image.Image, text: str, *, part: float = 0.5) -> Image.Image:
 
     Args:
         picture: RGB; it is not changed.
-        text: Any text; what does not fit ends in three dots.
-        part: How much of the picture's height the words may take.
+        text: Any text; a text that does not fit is cut and ends in three dots.
+        part: The fraction of the picture's height that the text may take.
 
     Returns:
         A new RGB picture.
@@ -78,7 +78,7 @@ def write(picture: Image.Image, text: str, *, part: float = 0.5) -> Image.Image:
 
 
 def strip(size: Size, text: str, *, part: float = 0.5) -> Image.Image:
-    """Draws the words with their shadow alone, as RGBA of the picture's size."""
+    """Draws a text with its shadow on a transparent picture (RGBA) of the given size."""
     overlay = Image.new("RGBA", size, (0, 0, 0, 0))
     if not text.strip() or min(size) < 4 * _SMALLEST:
         return overlay

@@ -17,13 +17,13 @@ _VERTICES, _INDICES = 34962, 34963
 
 
 def cube(*, hue: float) -> bytes:
-    """Builds the file.
+    """Builds a GLB file with one cube.
 
     Args:
         hue: The colour, 0 to 1 round the circle.
 
     Returns:
-        Header, JSON chunk and BIN chunk, each padded to four bytes as glTF 2.0 section 4.4 wants it.
+        Header, JSON chunk and BIN chunk, each padded to four bytes, as glTF 2.0 requires (section 4.4).
     """
     points, normals, indices = _mesh()
     parts = [points.tobytes(), normals.tobytes(), indices.tobytes()]
@@ -37,7 +37,7 @@ def cube(*, hue: float) -> bytes:
 
 
 def write_cube(to: Path, *, hue: float) -> None:
-    """Writes the file."""
+    """Writes a cube of a colour as a GLB file."""
     to.write_bytes(cube(hue=hue))
 
 

@@ -21,8 +21,8 @@ def stamp(picture: Path, graph: str, *, to: Path) -> Path:
     """Copies a PNG with a graph in its `prompt`.
 
     Args:
-        picture: What is copied; other formats carry no metadata.
-        graph: The graph as JSON; nothing is copied where it is empty.
+        picture: The picture; only a PNG can contain the graph.
+        graph: The graph as JSON; if it is empty, nothing is copied.
         to: The copy.
 
     Returns:
@@ -76,8 +76,8 @@ def pad(path: Path, *, least_bytes: int) -> Path:
         least_bytes: The least size; a few bytes more if the file type requires it.
 
     Returns:
-        The larger file beside it, created once: a second one would have another ETag, and a client with half of it
-        would have to start again. The file itself if it is large enough.
+        The larger file beside it, created once: a second copy would have another ETag, and a client with half of the
+        first copy would have to start again. The file itself if it is large enough.
     """
     size = path.stat().st_size
     if size >= least_bytes:

@@ -25,7 +25,7 @@ def draw(request: Request, *, index: int = 0) -> Image.Image:
 
     Args:
         request: A request to an image model, or to a video model that starts from words.
-        index: Which of several pictures; each is another scene.
+        index: The number of the picture among several; each shows another scene.
 
     Returns:
         An RGB picture.
@@ -41,7 +41,7 @@ def load(path: Path) -> Image.Image:
     """Opens a picture upright and without transparency.
 
     Raises:
-        MediaError: If it is not a picture.
+        MediaError: The file is not a picture.
     """
     try:
         with Image.open(path) as opened:

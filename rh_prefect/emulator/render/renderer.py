@@ -41,7 +41,7 @@ class Renderer:
         fps: Frames per second of videos that are made of pictures.
         max_seconds: The longest sound or video; None for as long as a request asks.
         id_answers: The format of answers that are ids.
-        lyrics_as_text: Whether a model of song words that is listed under audio answers in words.
+        lyrics_as_text: Whether a lyrics model that is listed under audio returns a text.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Renderer:
         seed_text: str,
         variant: str = "",
     ) -> list[Rendered]:
-        """Renders a request, or returns what an equal request gave.
+        """Renders a request, or returns the outputs of an equal request.
 
         Requests are equal if model, parameters, variant and the content of the files are; the links under which the
         files were uploaded do not count.
@@ -81,7 +81,7 @@ class Renderer:
             model: The catalogue's entry.
             payload: The wire payload.
             inputs: The files that were uploaded, by wire key.
-            seed_text: What to draw from where a request has neither words nor files.
+            seed_text: The text to draw from if a request has neither text nor files.
             variant: Digits that distinguish the results of equal requests; empty for equal results.
 
         Returns:
@@ -136,7 +136,7 @@ def make(request: Request, stem: Path) -> list[Rendered]:
 
     Args:
         request: The request.
-        stem: Where the files go: a path without its extension.
+        stem: The path of the files, without an extension.
     """
     if request.model.output == "image":
         return _pictures(request, stem)

@@ -39,13 +39,13 @@ class Limits:
     max_seconds: float | None = None
 
     def cut(self, seconds: float) -> float:
-        """Limits a length."""
+        """Returns a length in seconds, or `max_seconds` if the length exceeds it."""
         return seconds if self.max_seconds is None else min(seconds, self.max_seconds)
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request to a model, with the files that its media parameters stand for.
+    """A request to a model, with the local files of its media parameters.
 
     Attributes:
         model: The catalogue's entry.
@@ -159,7 +159,7 @@ class Request:
         """Returns the size of the output: the requested shape, scaled down to the long side.
 
         Args:
-            natural: The size whose shape is taken where the request names none, such as the input picture's.
+            natural: A size, such as that of the input picture, whose shape is used if the request has no size.
         """
         asked = self._asked_size()
         if asked is None:

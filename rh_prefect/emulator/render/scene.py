@@ -151,7 +151,7 @@ def paint(text: str, size: Size) -> Image.Image:
     """Paints the scene of a text.
 
     Args:
-        text: What the picture is about; the same text gives the same picture.
+        text: The subject of the picture; the same text gives the same picture.
         size: Pixels.
 
     Returns:
@@ -275,7 +275,7 @@ def _light_windows(canvas: Array, light: Light, below: Array, depth: float, rand
 def _add_water(
     canvas: Array, light: Light, horizon: float, sun: tuple[float, float], random: np.random.Generator
 ) -> None:
-    """Mirrors what is above the waterline, with ripples that widen toward the front."""
+    """Mirrors the scene above the waterline, with ripples that widen toward the front."""
     height, width = canvas.shape[:2]
     line = min(height - 2, round((horizon + 0.03) * height))
     deep = np.linspace(0, 1, height - line, dtype=np.float32)

@@ -27,7 +27,7 @@ def write_sound(to: Path, samples: Array, *, rate: int, bit_rate: int = 128_000,
 
     Args:
         to: The file.
-        samples: Shape (channels, samples), -1 to 1; one or two channels. Louder ones are turned down as a whole.
+        samples: Shape (channels, samples), -1 to 1; one or two channels. Louder samples are scaled down together.
         rate: Samples per second.
         bit_rate: Bits per second, where the format has a choice.
         comment: Text for the file's metadata.
@@ -173,9 +173,9 @@ class Score:
     Attributes:
         seconds: Its length, a whole number of bars.
         bars: How many bars; each has one chord.
-        root: The key's note, in semitones over A2 (110 Hz).
+        root: The root note of the key, in semitones above A2 (110 Hz).
         chords: One chord after the other, repeated.
-        figure: The arpeggio: which of the chord's notes each of the eight quavers plays.
+        figure: The arpeggio: for each of the eight quavers of a bar, the index of the chord's note.
     """
 
     seconds: float
@@ -218,7 +218,7 @@ def compose(text: str, seconds: float, *, variant: str = "") -> Score:
     """Chooses key, chords and pace by the words of a text; the bars are fitted to the length.
 
     Args:
-        text: What the music is about.
+        text: The text that chooses key, chords and pace.
         seconds: Its length.
         variant: Chooses another key, chords and figure for the same words.
     """

@@ -25,7 +25,7 @@ _FIELDS = re.compile(
     r"((?:\w+,\s*)*\w+(?:,?\s+and\s+\w+)?)",
     re.IGNORECASE,
 )
-"""Names the fields of a list's items, or of one object."""
+"""Matches the part of a prompt that names the fields of an object, or of the items of a list."""
 
 _ONE_OBJECT = re.compile(r"\bjson object\b", re.IGNORECASE)
 
@@ -58,7 +58,7 @@ _IDS = (
 
 
 def answer(request: Request, *, ids_as: Literal["json", "lines"] = "json") -> str:
-    """Answers a request to a text model; requests that are equal, variant too, get equal answers.
+    """Answers a request to a text model; requests with equal parameters and variants get equal answers.
 
     Args:
         request: The request.
@@ -109,7 +109,7 @@ def write(prompt: str, *, variant: str = "") -> str:
 
 
 def subject_of(prompt: str) -> str:
-    """Finds what a prompt is about: what it quotes, what follows its last colon, or the word "about"."""
+    """Finds the subject of a prompt: quoted text, or the text after the last colon or after the word "about"."""
     if (quoted := re.search(r"[\"“「](.{3,}?)[\"”」]", prompt)) is not None:
         return _short(quoted[1])
     after = re.split(r"[:：]\s", prompt)[-1]

@@ -49,7 +49,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
     """Opens a file of the request.
 
     Raises:
-        MediaError: If it cannot be opened, or breaks while it is read.
+        MediaError: The file cannot be opened, or reading it fails.
     """
     try:
         with av.open(str(path)) as container:
@@ -59,7 +59,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def facts(path: Path) -> Facts:
-    """Reads the facts of a video."""
+    """Reads size, frame rate, length and sound of a video."""
     with opened(path) as container:
         video = container.streams.video[0]
         fps = min(Fraction(video.average_rate or 25), Fraction(_HIGHEST_RATE))
@@ -90,11 +90,11 @@ def steady(path: Path, fps: Fraction, *, blend: bool = False, most: float | None
     Args:
         path: A video.
         fps: Frames per second of the output; frames are repeated or dropped.
-        blend: Mixes two neighbours where a moment falls between them, instead of repeating the earlier one.
+        blend: Whether a moment between two frames gets a mix of both, instead of the earlier frame.
         most: Seconds after which to stop.
 
     Yields:
-        Frames in the video's own pixel format, or 4:2:0 where they are mixed.
+        Frames in the pixel format of the video; mixed frames are 4:2:0.
     """
     moment = 0
     before: av.VideoFrame | None = None
@@ -110,7 +110,7 @@ def steady(path: Path, fps: Fraction, *, blend: bool = False, most: float | None
 
 
 def _timed(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Reads all frames with their times, from 0; yields the last one again at its end."""
+    """Reads all frames with their times, from 0; yields the last frame a second time, with the time of its end."""
     with opened(path) as container:
         rate = container.streams.video[0].average_rate or 25
         start = time = 0.0
@@ -162,11 +162,11 @@ def write_film(
 
     Args:
         to: The file.
-        frames: Pictures or decoded frames; those of another size are resized.
+        frames: Pictures or decoded frames; frames of another size are resized.
         size: Pixels; made even.
         fps: Frames per second.
-        sound: 44.1 kHz stereo blocks; cut where the frames end, and silent where it ends earlier. None for no audio.
-        variant: Digits that make the file another one of the same frames.
+        sound: 44.1 kHz stereo blocks; cut at the end of the frames, or continued with silence. None for no audio.
+        variant: Digits in the metadata, so that files of the same frames differ.
     """
     size = even(size)
     with av.open(str(to), "w", format="mp4", options={"movflags": "+faststart"}) as container:

@@ -73,7 +73,7 @@ def _view(ground: Size, at: float, seed: str) -> tuple[float, float, float, floa
 
 
 def _fade(place: float, count: int) -> tuple[int, float]:
-    """Returns the visible picture and the share of the next one; each is held for a moment."""
+    """Returns the visible picture and the share of the next picture; each picture is shown alone for a moment."""
     here = min(int(place), max(0, count - 2))
     part = min(1.0, max(0.0, (place - here - _HELD) / (1 - 2 * _HELD)))
     return here, part * part * (3 - 2 * part)
@@ -92,7 +92,7 @@ def _sound(request: Request, seconds: float) -> Iterator[Array] | None:
 
 
 _LARGEST = 2
-"""How many times the long side a video may keep of its size."""
+"""The longest side of a reworked video, as a multiple of the long side of the emulator."""
 
 
 def rework(request: Request, to: Path) -> None:
@@ -155,7 +155,7 @@ def _edited_sound(request: Request, about: video_files.Facts, seconds: float) ->
 
 
 _TIMES = {"720p": 1.5, "1080p": 2.0, "2k": 2.5, "4k": 3.0}
-"""Long side of the output in long sides of the emulator: larger where more is asked for, and small all the same."""
+"""The long side of an upscaled video by requested resolution, as a multiple of the long side of the emulator."""
 _LEAST_GAIN = 1.25
 _MOST_LONG_SIDES = 4
 _MOST_FPS = 60
@@ -164,7 +164,7 @@ _MOST_FPS = 60
 def enlarge_picture(request: Request) -> Image.Image:
     """Enlarges the picture of a request by the scale that it asks for, and sharpens it.
 
-    The result is at most four long sides long, unless the picture that was sent is larger than that.
+    The result is at most four long sides long, unless the input picture is larger.
     """
     picture = load(request.images[0])
     asked = float(str(request.value("scale", "upscale") or 2).lower().rstrip("x"))
@@ -176,7 +176,7 @@ def enlarge_picture(request: Request) -> Image.Image:
 
 
 def enhance_video(request: Request, to: Path) -> None:
-    """Enlarges or smooths the input video, or both; its sound stays."""
+    """Enlarges the input video, raises its frame rate, or both; the sound does not change."""
     source = request.videos[0]
     about = video_files.facts(source)
     size = _larger(request, about.size)

@@ -1,1 +1,1 @@
-"""The routes of the API, by family; each module lists its own in `ENDPOINTS`."""
+"""The routes of the API, by family; each module lists its routes in `ENDPOINTS` or `ROUTES`."""

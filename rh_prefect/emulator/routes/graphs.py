@@ -89,7 +89,7 @@ def needed(call: Call, name: str) -> str:
     """Reads a required field of a v1 body; ids may be numbers.
 
     Raises:
-        Refused: It is missing or blank.
+        Refused: The field is missing or blank.
     """
     value = call.body.get(name)
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
@@ -190,7 +190,7 @@ def _listed(call: Call, app: App) -> dict[str, object]:
 
 
 def page_of(call: Call, rows: Sequence[object], *, size: int) -> dict[str, object]:
-    """Returns the requested page.
+    """Returns the requested page of a list in RunningHub's format.
 
     Args:
         call: The request, with `current` from 1 and `size`.

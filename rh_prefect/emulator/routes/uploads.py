@@ -29,7 +29,7 @@ _LONGEST_FIELD = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One file of a form, on disk."""
+    """A file of a form, which was written to disk while it arrived."""
 
     field: str
     file_name: str
@@ -40,7 +40,7 @@ class Received:
 
 @dataclass(slots=True)
 class Form:
-    """A form."""
+    """The fields and files of a form."""
 
     fields: dict[str, str] = field(default_factory=dict)
     files: list[Received] = field(default_factory=list)
@@ -59,7 +59,7 @@ async def read_form(
         large: The refusal of a file that is too large; default 1008.
 
     Raises:
-        Refused: The body is not a form, or a file is too large; the whole body is read before.
+        Refused: The body is not a form, or a file is too large. The whole body is read first.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
