@@ -27,7 +27,7 @@ Retry = Literal["final", "throttled", "unknown", "pending", "action_required"]
 """
 
 RefusalScope = Literal["account", "model", "job"]
-"""What one account refuses although another may accept it: every job, every job of one model, or only this job."""
+"""The jobs that an account refuses and another account may accept: every job, those of one model, or only this job."""
 
 NextTask = Literal["at_once", "later", "never"]
 """When a second task is paid for after the first task of a request has failed.
@@ -229,7 +229,7 @@ class PriceUnknown(TransportError):
 
 
 class LinkExpired(TransportError):
-    """The link to a file is unusable: expired, removed, or not a link; a query of the task may return a new one."""
+    """The link to a file is unusable: expired, removed, or not a link; a query of the task may return a new link."""
 
 
 class ApiError(RunningHubError):

@@ -31,7 +31,7 @@ class Changes:
     repriced: dict[str, str] = field(default_factory=dict)  # both prices
 
     def lines(self) -> Iterator[str]:
-        """Yields a line for each difference: `+` a new model, `-` a gone one, `~` a changed one, `$` another price."""
+        """Yields a line for each difference: `+` new, `-` removed, `~` changed models, `$` a changed price."""
         yield from (f"+ {name}" for name in self.new)
         yield from (f"- {name}" for name in self.gone)
         yield from (f"~ {name}: {what}" for name, what in self.changed.items())

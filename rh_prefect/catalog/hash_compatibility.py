@@ -118,7 +118,7 @@ def _names(model: Raw) -> list[str]:
 
 
 def _free_name(model: Raw, owners: Mapping[str, str]) -> str:
-    """Returns the name of a new model; if it is taken, the endpoint, possibly with a number."""
+    """Returns the name of a new model; if another model has this name, the endpoint, possibly with a number."""
     name, number = str(model["name"]), 1
     while any(one.lower() in owners for one in (name, class_name(name), snake_name(name))):
         name = model["endpoint"] if number == 1 else f"{model['endpoint']}-{number}"

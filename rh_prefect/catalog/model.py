@@ -104,7 +104,7 @@ def is_api_path(path: str) -> bool:
 
 
 LEAST_PRICE = Decimal("0.0001")
-"""Amounts below this one in a list of prices are errors of the list."""
+"""The lowest amount that counts as a price; a list of prices with a lower amount has an error."""
 
 PLACEHOLDER = Decimal(9999)
 """Amounts from here on are placeholders: RunningHub's price files show 0 or 9999 for a missing price."""
@@ -321,7 +321,7 @@ class Model(_ParamIndex):
 
     @property
     def known_params(self) -> tuple[Param, ...]:
-        """The parameters that a call may have: the present ones, then those that RunningHub has removed."""
+        """The parameters that a call may have: present parameters, then parameters that RunningHub has removed."""
         return (*self.params, *self.removed)
 
     @property
@@ -337,7 +337,7 @@ class Model(_ParamIndex):
     def feeds(self) -> Iterator[tuple[tuple[Param, bool], ...]]:
         """Yields groups of parameters that may receive a file without a name; each with whether it was required.
 
-        The first group has the file parameters of the first catalogue; each further group adds those of a later list.
+        The first group has the file parameters of the first catalogue; a further group adds those of a later list.
         The first group with a suitable parameter is used, so that a refresh moves no file to another parameter.
         """
         if not self.fed:

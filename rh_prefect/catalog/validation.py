@@ -68,7 +68,7 @@ class Parameters:
 
 
 def read_parameters(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> Parameters:
-    """Checks an input as `validate` does; returns the given and the sent parameters. `unchecked` ones are unchanged."""
+    """Checks an input as `validate` does; returns the given and the sent parameters; does not change `unchecked`."""
     checked = _valid(model, params, unchecked)
     return Parameters(as_given(model, params, unchecked=unchecked), _filled(model, checked, unchecked))
 
@@ -166,7 +166,7 @@ def check_file(
 ) -> None:
     """Raises a `MediaError` for a file of the wrong kind or format, or a file that is too large for a parameter.
 
-    `extension` and `kind` are those of its content, None if unknown; `source` names the file in the message.
+    `extension` and `kind` follow from the content, None if unknown; `source` names the file in the message.
     """
     param = model.param(param) if isinstance(param, str) else param
     wrong = _wrong_file(param, extension, size, kind)

@@ -241,7 +241,7 @@ class ExpiryRule:
 
 
 def expiry_rules(url: str, options: Mapping[str, object]) -> list[ExpiryRule]:
-    """Returns the rules that delete objects at a location: those of its S3 bucket with an overlapping prefix.
+    """Returns the rules of an S3 bucket that may delete objects at a location: the prefixes of both overlap.
 
     Raises a `StoreError` if the rules cannot be read; the key may lack the right `s3:GetLifecycleConfiguration`.
     """

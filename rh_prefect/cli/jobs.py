@@ -1,4 +1,4 @@
-"""`rh-prefect jobs`: shows paid jobs, and resolves open ones."""
+"""`rh-prefect jobs`: shows paid jobs, and resolves open jobs."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ async def adopt_(
 
 
 async def _other_unknown(run: str, key: str) -> list[tuple[str, str]]:
-    """Returns the submissions of a run without a known outcome, except those of one job, each with its request."""
+    """Returns the submissions of a run without a known outcome, each with its request; leaves out one job."""
     try:
         jobs = await _jobs_in(run)
     except RunningHubError as error:

@@ -205,7 +205,7 @@ class Watch(Pages):
             print(f"or cancel running tasks:         {cancel}", file=sys.stderr)
 
     def _say_running(self, named: set[str]) -> set[str]:
-        """Prints the running tasks, except those that were named before; returns them."""
+        """Prints the running tasks that were not printed before, and returns these tasks."""
         running = {event.task_id: event.name for event in self._board.rows.values() if event.state not in ENDED}
         new = {task: name for task, name in running.items() if task and task not in named}
         for task, name in new.items():

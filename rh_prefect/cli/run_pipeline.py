@@ -204,7 +204,7 @@ class _Again:
 
 
 def _with_reviewed(command: str, arguments: dict[str, Any], reviewed: ReviewedPlan) -> dict[str, Any]:
-    """Returns the command's parameters, completed by those of the reviewed plan."""
+    """Returns the parameters of the command, completed by the parameters of the reviewed plan."""
     missing = [name for name in reviewed.hidden_params if name not in arguments]
     if missing:
         raise InputError(

@@ -70,7 +70,8 @@ class FileBody(RawBody):
     """A multipart form with one file.
 
     `name` is converted to plain ASCII, since not every server accepts other characters. `field` is the form field of
-    the file, `fields` are the other form fields, and `secrets` those whose values are inserted when the body is sent.
+    the file, `fields` are the other form fields, and `secrets` the form fields whose values are inserted when the body
+    is sent.
     """
 
     def __init__(

@@ -87,7 +87,7 @@ class Records:
         return self._all.get(key)
 
     def add(self, records: Mapping[str, str]) -> None:
-        """Adds the records of the next entry, except those whose keys exist already."""
+        """Adds the records of the next entry; ignores a record whose key exists already."""
         for key, text in records.items():
             if key not in self._all:
                 self._all[key] = text
@@ -190,7 +190,7 @@ class RecordLog:
         return self._read_at >= uptime() - max_age
 
     async def read(self) -> Records:
-        """Returns the records that existed at the time of the call, and possibly later ones."""
+        """Returns the records that existed at the time of the call, and possibly later records."""
         began = uptime()
         async with self._turn:
             # A read that started after this call began serves all waiting callers.
@@ -290,7 +290,7 @@ class RecordLog:
         return max(self._sent_at + SPACING, min(due, default=0.0))
 
     def _next_batch(self) -> list[_Item]:
-        """Takes the next records from the queue, the most urgent first; completes those that exist already."""
+        """Takes the next records from the queue, the most urgent first; completes existing records."""
         batch: dict[str, _Item] = {}
         rest, size = [], 0
         for item in sorted(self._drain(), key=lambda item: item.urgency):

@@ -66,7 +66,7 @@ async def charges(
 ) -> Charges:
     """Returns every task that was or may have been paid for, in any storage.
 
-    Locations are read concurrently, with a limit on journals. If a location cannot be read, the others are still read.
+    Locations are read concurrently, with a limit on journals. An unreadable location does not stop the others.
     `default` has the records of the default storage, if this may be another storage than `store`. `records` is the
     location of shared works, by default the storage.
     """

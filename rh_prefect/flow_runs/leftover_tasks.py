@@ -93,9 +93,9 @@ class Reconciled:
 
 
 async def reconcile_runs(*, flow_run_id: UUID | None = None, hours: float = 24.0) -> Reconciled:
-    """Checks one flow run, or all recently ended ones, and completes their unfinished actions.
+    """Checks one flow run, or all recently ended flow runs, and completes their unfinished actions.
 
-    Call it on the loop thread. An error of one run does not stop the others. The function can be repeated without
+    Call it on the loop thread. An error of one run does not stop other checks. The function can be repeated without
     further effects.
     """
     runs, findings = 0, list[Finding]()

@@ -78,13 +78,13 @@ def resume(flow: Flow[..., R], flow_run_id: UUID | str) -> R: ...
 def resume(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
     """Resumes an interrupted or failed run of your own flow; nothing is paid for twice.
 
-    The flow run keeps its id, so that its jobs are found: existing results are used, and missing ones are made. Call
+    The flow run keeps its id, so that its jobs are found: existing results are used, and missing results are made. Call
     `resume` like the flow, with `await` if the flow is async:
 
         await resume(lighthouse, "6d6ba215-c5be-4f88-8824-26faa747bb74")
 
     Args:
-        flow: The flow; its parameters are those of the flow run.
+        flow: The flow; it is called with the parameters of the flow run.
         flow_run_id: The id of the flow run, from the dashboard or `rh-prefect jobs list`.
 
     Returns:

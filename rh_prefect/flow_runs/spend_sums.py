@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Sum:
-    """One row of a table: the sum of all tasks with the same name, and with costs in the same unit, or unknown ones."""
+    """One row of a table: the sum of all tasks with the same name and the same unit of cost, or with unknown costs."""
 
     tasks: int = 0
     amount: Decimal = Decimal(0)

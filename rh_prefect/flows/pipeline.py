@@ -70,7 +70,7 @@ class Pipeline(files.Pipeline):
             params: The parameters' values. If it is given, `more` has only options: a file may have a parameter with
                 the name of an option, such as `date`.
             **more: Parameters by name, and the options of `rh_prefect.pipelines.pipeline.Pipeline.plan`, such as
-                `known`: the results that exist, by default those in the file's storage; `KnownWorks()` for none.
+                `known`: the results that exist, by default the results in the file's storage; `KnownWorks()` for none.
 
         Raises:
             ConfigError: The storage cannot be used.

@@ -156,7 +156,7 @@ def _result_of(store: MediaStore, task_id: str) -> StoredResult | None:
 
 
 def _attached_scope() -> FolderScope:
-    """Returns the scope for a task of another program; its files are stored beside those of the caller's run."""
+    """Returns the scope for a task of another program; its files are stored beside the files of the caller's run."""
     scope, here = FolderScope(MemoryJournal()), current_scope()
     if here is not None:
         scope.run, scope.flow, scope.details = here.run, here.flow, here.details
@@ -271,7 +271,7 @@ class RunningHubJobRun(JobRun[Result]):
     def cancel(self) -> None:
         """Cancels the task at RunningHub; waiting for it then raises `JobCancelled`.
 
-        A task that has ended is not changed: the outputs of a successful one are still downloaded.
+        A task that has ended is not changed: the outputs of a successful task are still downloaded.
 
         Raises:
             RunningHubError: The task could not be cancelled; it may continue and cost money.

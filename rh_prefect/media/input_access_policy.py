@@ -1,8 +1,8 @@
 """Restricts which files and addresses may be read as inputs, since table rows and form fields may name any.
 
-There are two rules. First, links are read from public addresses only, unless private ones are allowed. Each connection
-is checked, redirects included, with the address that it uses. Second, if inputs are restricted, as in deployments, a
-file is read only below one of the roots.
+There are two rules. First, links are read from public addresses only, unless private addresses are allowed. Each
+connection is checked, redirects included, with the address that it uses. Second, if inputs are restricted, as in
+deployments, a file is read only below one of the roots.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class InputAccess:
             )
 
     def reads_any_address(self, url: str) -> bool:
-        """Returns whether a link may lead to any address, private ones included."""
+        """Returns whether a link may lead to any address, even a private address."""
         return self.private_links or self._is_below_root(url)
 
     def _check_link(self, url: str) -> None:
@@ -257,7 +257,7 @@ class CheckedTransport(httpx.BaseTransport):
         return addresses
 
     def close(self) -> None:
-        """Closes the connections of the transport, direct ones and those by proxies."""
+        """Closes the connections of the transport, both direct connections and connections by proxies."""
         for transport in (self._open, self._checked, *self._by_proxy.values()):
             transport.close()
 

@@ -108,7 +108,7 @@ def refuse_same(stages: Sequence[Stage], names: Iterable[str], where: str) -> No
 
 
 def file_param(model: Model, *, kind: str = "") -> Param | None:
-    """Returns the parameter for a file of a kind (empty: any kind), a required one if possible; None if none fits."""
+    """Returns the parameter for a file of a kind (empty: any kind), preferably a required one; None if none fits."""
     for files in model.feeds:
         fitting = [(param, is_required) for param, is_required in files if kind in ("", param.form.type)]
         if fitting:

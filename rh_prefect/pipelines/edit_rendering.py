@@ -37,7 +37,7 @@ def _simple(make: Callable[..., Any], file: str, source: str) -> Callable[[Param
 
 
 def _made(make: Callable[..., Any], to: Path, params: Params, *sources: str) -> Rendered:
-    """Makes a file: passes the parameters `sources` by position, and the others by name."""
+    """Makes a file: passes the parameters `sources` by position, and all other parameters by name."""
     options = {name: value for name, value in params.items() if name not in (*sources, "format")}
     made = make(*(params[name] for name in sources), to, **options)
     return Rendered(to, seconds=getattr(made, "seconds", made))

@@ -31,7 +31,7 @@ from rh_prefect.pipelines.file_model import (
 )
 
 _SIMILAR = 0.6
-"""Minimum similarity of an unknown key to a missing one, so that only the unknown key is reported, as misspelt."""
+"""Minimum similarity of an unknown key to a missing key, so that only the unknown key is reported, as misspelt."""
 
 _WHAT: Mapping[type[BaseModel], str] = {
     PipelineFile: "a pipeline",

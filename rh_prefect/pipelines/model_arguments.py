@@ -234,7 +234,7 @@ def feed(model: Model, kind: str, present_names: Collection[str]) -> tuple[Param
 
 
 def flat(bound: Bound) -> dict[str, Any]:
-    """Returns all values by the names of their parameters, including those below `unchecked`."""
+    """Returns all values by the names of their parameters, including values below `unchecked`."""
     return {**{name: one for name, one in bound.values.items() if name != "unchecked"}, **unchecked_in(bound)}
 
 

@@ -123,7 +123,7 @@ class Pipeline:
 
     @classmethod
     def of_model(cls, name: str) -> Self:
-        """Returns the pipeline of a model: its parameters are those of the model, its output is `result`.
+        """Returns the pipeline of a model, with the parameters of the model and the output `result`.
 
         Args:
             name: Any name of the model.
@@ -237,7 +237,7 @@ class Pipeline:
             )
 
     def decided(self, takes: Mapping[str, int], choices: Mapping[str, Mapping[str, Any]]) -> Choices:
-        """Returns the decisions for this file: those given, and those in the takes file next to it.
+        """Returns the decisions for this file: the given decisions, and the decisions in the takes file next to it.
 
         Args:
             takes: See `PlanOptions`.

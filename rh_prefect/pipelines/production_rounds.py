@@ -2,7 +2,7 @@
 
 A step with `reuse: never` makes a new result in each run. But if a run ended early, the next run must continue it
 without a second payment. So the id of such a step's work contains a *round*. A run that has made everything closes its
-round, and the next run begins another one. Until then, runs of the same pipeline, deployment and parameters continue
+round, and the next run begins another round. Until then, runs of the same pipeline, deployment and parameters continue
 the round. `rounds/<key>/` beside the works contains:
 
 | record              | written                                     | holds                                     |
@@ -157,7 +157,7 @@ class Rounds:
         return None if noted is None else Decided.model_validate(noted).takes
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
-        """Records the takes that a round uses for a step, and returns those recorded first; a plan records nothing."""
+        """Records the takes of a step in a round, and returns the first recorded takes; a plan records nothing."""
         if self._run is None or await self._create(f"{choice}-takes", Decided(takes=tuple(takes))):
             return takes
         return await self.takes_of(choice) or takes

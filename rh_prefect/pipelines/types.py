@@ -145,7 +145,7 @@ def kind_of(name: str) -> str:
 
 
 def negated(guard: str) -> str:
-    """Returns the guard that holds if the given one does not; see `Type.guards`."""
+    """Returns the guard that is true if the given guard is false; see `Type.guards`."""
     return guard[1:] if guard.startswith("!") else f"!{guard}"
 
 

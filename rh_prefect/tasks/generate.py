@@ -56,8 +56,8 @@ SUBMITTED = "Submitted"
 async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's signature
     """Returns whether a retry of the task may succeed.
 
-    The journal makes every retry safe; this function only avoids useless ones. A failed task needs no retry: the call
-    itself pays for another task if that may succeed.
+    The journal makes every retry safe; this function only avoids useless retries. A failed task needs no retry: the
+    call itself pays for another task if that may succeed.
     """
     error = await state.aresult(raise_on_failure=False)
     if isinstance(error, StoreError | JournalError):

@@ -42,7 +42,7 @@ LOOKED_UP_AT_ONCE = 16
 """Number of jobs whose records are read at once, for a list with a budget."""
 
 BETWEEN_WAVES = 0.2
-"""Seconds between two waves, so that the first jobs are submitted before the last ones are started."""
+"""Seconds between two waves, so that the first jobs are submitted before the last jobs are started."""
 
 
 def generate_many(
@@ -73,7 +73,7 @@ def generate_many(
         **options: Passed on to each `generate`; with `take=4`, the takes of each request begin at 4.
 
     Returns:
-        The results, in the order of the requests; those of one request in the order of their takes.
+        The results, in the order of the requests; results of one request in the order of their takes.
 
     Raises:
         InputError: This is not a list of inputs; nothing was sent.

@@ -204,7 +204,7 @@ class BoundedProtocol(H11Protocol):
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Removes the connection from the list of open ones."""
+        """Removes the connection from the list of open connections."""
         self._stop_waiting()
         super().connection_lost(exc)
 

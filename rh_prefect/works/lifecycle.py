@@ -18,10 +18,10 @@ notes of waiters and claims are not written. The rules, in the order in which th
 - No task is submitted that would exceed the run's budget; a work that has a ticket ignores the budget.
 - A refusal is recorded before any wait; the next POST has the next number.
 - A ticket's end is recorded before its outputs are fetched.
-- After a failed task, another one is paid for if `attempts` allows it, and if the code says that a new task may succeed
-  or the failure belongs to an earlier attempt. It is never paid for if the same request would fail again.
+- After a failed task, another task is paid for if `attempts` allows it, and if the code says that a new task may
+  succeed, or the failure belongs to an earlier attempt. If the same request would fail again, no task is paid for.
 
-Records are only added. So a stale read shows an earlier state. A decision that it causes is repeated if an exclusive
+Records are only added. So a stale read shows an earlier state. A decision from such a state is repeated if an exclusive
 creation fails.
 """
 

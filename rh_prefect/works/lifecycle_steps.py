@@ -53,7 +53,7 @@ LONGEST_WAIT: Final = 12 * 3600.0
 """Seconds for which a run waits for the task of an account whose key it does not have."""
 
 WATCH_MARGIN = 10.0
-"""Seconds beyond another process's time limits before this process records the other's submission as unknown."""
+"""Seconds beyond another process's time limits, after which this process records its submission as unknown."""
 
 UNPOSTED: LruSet[str] = LruSet(10_000)
 """Tokens of this process's intents whose POST will never start; these cost nothing."""
@@ -421,7 +421,7 @@ class Steps:
         )
 
     async def report_failure(self, submit: Submit, reason: str) -> None:
-        """Notifies the observer of a failed task before another one is submitted."""
+        """Notifies the observer of a failed task before another task is submitted."""
         message = f"task {submit.task_id} failed ({reason}) and its cost is counted; another task is submitted"
         self.work.notify("waiting", message, task_id=submit.task_id)
 

@@ -16,7 +16,7 @@ from rh_prefect.models import ModelInput
 from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
 
 LONGEST_LABEL = 1000
-"""Maximum number of characters of a label; file names contain only the first ones."""
+"""Maximum number of characters of a label; file names contain only the first of them."""
 
 Reuse = Literal["never", "always"]
 Wait: TypeAlias = Literal["poll", "suspend"]

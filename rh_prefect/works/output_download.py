@@ -177,7 +177,7 @@ def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
     """Returns the new link of a recorded output. RunningHub may list a task's outputs in another order each time.
 
     Links are compared by address without query, then by the number of equal parameters. A new address belongs to the
-    output if no other output of its node and type has a new one. Otherwise the order decides.
+    output if no other output of its node and type has a new address. Otherwise the order decides.
     """
     link, pairs = recorded[index], _pairs(recorded, newer)
     if id(link) in pairs:

@@ -37,7 +37,7 @@ class Result(BaseModel):
         job: The job's full name, `<scope>/<key>`, as `rh-prefect jobs` takes it.
         key: The job's key.
         task_id: RunningHub's task id.
-        outputs: The task's files, in the order of RunningHub's response; a damaged one has a `Media.defect`.
+        outputs: The task's files, in the order of RunningHub's response; a damaged file has a `Media.defect`.
         texts: The task's texts; text models return nothing else.
         cost: What this task cost; 0 if another run has paid for it, None if RunningHub does not report it. The job's
             failed tasks are not included; `rh-prefect jobs list` shows the cost of all.

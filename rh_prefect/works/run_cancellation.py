@@ -137,7 +137,7 @@ _Task: TypeAlias = tuple[JobRecords, int, Submit | None]
 
 
 async def _tasks_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
-    """Yields the newest submission of each job of the run, then those of shared works."""
+    """Yields the newest submission of each job of the run, then of each shared work."""
     async for view in jobs_of(scope.journal):
         if view.last is not None:
             yield JobRecords(scope.journal, view.key), view.last.n, view.last
@@ -148,7 +148,7 @@ async def _tasks_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
 
 @dataclass(slots=True)
 class _Cancellation:
-    """Cancels the tasks of one run, several at a time; an error of one does not stop the others."""
+    """Cancels the tasks of one run, several at a time; an error of one cancellation does not stop the others."""
 
     scope: Scope
     client_for: Callable[[Intent], Awaitable[Cancels]]

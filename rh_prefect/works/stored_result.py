@@ -112,7 +112,7 @@ def find(store: MediaStore, base: str, graph: str = "", *, take: int = 1) -> Sto
 
 
 def read_all(store: MediaStore) -> Iterator[StoredResult]:
-    """Reads all valid stored results of a store; the log names damaged ones."""
+    """Reads all valid stored results of a store; the log names damaged results."""
     return _read_valid(store, store.list(FOLDER))
 
 

@@ -304,7 +304,7 @@ def read_usage(usage: object) -> Usage:
 
 
 def _billed(source: dict[str, object], name: str) -> Decimal | None:
-    """Reads an amount of a task; a negative one would lower the sums of a run, so it is treated as unknown."""
+    """Reads an amount of a task; a negative amount would lower the sums of a run, so it is treated as unknown."""
     billed = amount(source.get(name))
     if billed is not None and billed < 0:
         _log.warning("RunningHub reports a negative %s of a task, %s; its cost is treated as unknown.", name, billed)

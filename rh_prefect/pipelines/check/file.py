@@ -69,7 +69,7 @@ def notes_of(checked: Checked) -> list[str]:
 
 
 def _made_again(checked: Checked) -> Iterator[str]:
-    """Yields the paid steps, including those of used files, that each round makes again."""
+    """Yields the paid steps that each round makes again, including steps of used files."""
     for path, step in checked.file.walk():
         if step.is_paid and (step.get("reuse") or checked.file.reuse or "always") != "always":
             yield str(path[-1])

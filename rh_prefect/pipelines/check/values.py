@@ -146,7 +146,7 @@ class ValueCheck:
                 self._say(path, f"{path[-1]} takes a whole number, but {value} is {found.words}")
 
     def _condition(self, path: Path, value: Any, scope: NameScope) -> frozenset[str]:
-        """Checks a condition; returns the guards that follow from it, and `UNKNOWN_GUARD` for an invalid one."""
+        """Checks a condition; returns the guards that follow from it, and `UNKNOWN_GUARD` for an invalid condition."""
         before = self._problem_count
         held = self._holding(path, value, scope)
         return held if self._problem_count == before else held | {UNKNOWN_GUARD}
@@ -239,7 +239,7 @@ class ValueCheck:
     def _values_of(
         self, path: Path, step: PaidStep | EditStep | UseStep, scope: NameScope, *, skip: Collection[Path] = ()
     ) -> None:
-        """Checks the references in the values of a step, except those that were checked before."""
+        """Checks the references in the values of a step, unless they were checked before."""
         given: list[tuple[Path, Any]] = [(("with", name), value) for name, value in step.with_.items()]
         given += step.sources if isinstance(step, ModelStep) else []
         for at, value in given:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 
 _NONE, _MAKES, _EXISTS = range(3)
-"""What a step needs: nothing, the steps that make its inputs, or only those that decide whether it is made."""
+"""What a step needs: nothing, the steps that make its inputs, or only the steps that decide whether it is made."""
 
 _UNNEEDED = "nothing needs it"
 
@@ -29,7 +29,7 @@ class Needs:
     def replace(
         self, old: Iterable[PlannedStep], new: Sequence[PlannedStep], *, outputs: Iterable[PlannedStep] = ()
     ) -> list[PlannedStep]:
-        """Replaces steps by newly planned ones; returns other steps whose `is_needed` or `state` changed."""
+        """Replaces steps by newly planned steps; returns other steps whose `is_needed` or `state` changed."""
         found = {one.address: None for one in outputs}
         for one in old:
             self._weigh(one, None, found)

@@ -36,7 +36,7 @@ class Plan:
         hidden_params: Parameters whose values are not shown in full, such as signed links.
         inputs: The locations of its input files, with the hash of their content.
         currency: The currency of all prices.
-        budget: The file's budget; None if it has none, or an unlimited one.
+        budget: The file's budget; None if the file has no budget, or an unlimited budget.
         is_unlimited: Whether the file says that a run has no budget.
         instances: Every step of every item.
         works: Every request and take, each once.
@@ -52,7 +52,7 @@ class Plan:
         new_takes: The chosen take of each step that is made again, by address.
         paths: The names of all steps of the file and of the files that it uses, as in `each.picture`.
         selection: The part of the pipeline that a run of the plan makes.
-        open_fan_outs: The fan-outs whose items are not all known yet, each with whether it is an outermost one.
+        open_fan_outs: The fan-outs whose items are not all known yet, each with whether the fan-out is outermost.
         planner: The planner that plans parts again when they have results.
     """
 

@@ -189,7 +189,7 @@ class KnownWorks:
         return None
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:  # noqa: ARG002
-        """Records the takes that all runs of a round use for a step; returns those of another run if it was first."""
+        """Records the takes that all runs of a round use for a step; returns the takes that were recorded first."""
         return takes
 
 
@@ -350,7 +350,7 @@ class PlannedStep:
 
 
 def paid_steps(steps: Iterable[PlannedStep]) -> Iterator[PlannedStep]:
-    """Yields the paid steps that make the results of steps; for an edit, those that make its inputs."""
+    """Yields the paid steps that make the results of steps; for an edit, the paid steps that make its inputs."""
     for one in steps:
         yield from (one,) if one.is_paid else paid_steps(one.needs)
 

@@ -343,7 +343,7 @@ class Planner:
 
     @property
     def open_fan_outs(self) -> dict[str, bool]:
-        """The fan-outs whose items are not all known yet, each with whether it is an outermost one."""
+        """The fan-outs whose items are not all known yet, each with whether the fan-out is outermost."""
         return {path: is_top for part in self._findings() for path, is_top in part.open_fan_outs.items()}
 
     @property

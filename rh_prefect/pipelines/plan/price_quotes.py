@@ -53,7 +53,7 @@ class _Answers:
 
 
 async def quote(plan: Plan, checked: Checked, pool: Pool, store: MediaStore) -> None:
-    """Sets RunningHub's prices of new requests if the catalogue has none or lower ones; reports refused requests.
+    """Sets RunningHub's prices of new requests if the catalogue lacks them or has lower prices; reports refusals.
 
     Call it on the loop thread. Each distinct request whose inputs exist is sent once, at most `MOST` of a plan.
     """
@@ -122,7 +122,7 @@ async def _link(media: Media, account: Account, store: MediaStore) -> str:
 
 
 def _set_price(plan: Plan, steps: Iterable[PlannedStep], preview: PricePreview, answers: _Answers) -> None:
-    """Sets RunningHub's price of a request if the catalogue has no price or a lower one."""
+    """Sets RunningHub's price of a request if the catalogue has no price or a lower price."""
     if preview.free or preview.currency not in (None, plan.currency):
         return
     for one in steps:
@@ -138,7 +138,7 @@ def _set_price(plan: Plan, steps: Iterable[PlannedStep], preview: PricePreview, 
 
 
 def _without_known(plan: Plan) -> list[str]:
-    """Returns the notes without those about prices that are known now."""
+    """Returns the notes without notes about prices that are known now."""
     open_models = {one.model for one in plan.instances if one.price.is_open}
     known = {one.model for one in plan.instances if one.is_quoted} - open_models
     return [one for one in plan.notes if not any(f"the catalogue has no price of {model};" in one for model in known)]

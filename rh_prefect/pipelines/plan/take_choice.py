@@ -1,4 +1,4 @@
-"""Chooses the takes of steps: those of the takes file, new ones, and those that `reuse` allows."""
+"""Chooses the takes of steps: takes in the takes file, new takes, and takes that `reuse` allows."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class TakeChooser:
         return list(chosen)
 
     async def _allowed(self, draft: Draft, takes: list[int], reuse: str, current: Round) -> list[int]:
-        """Returns the newest takes, from the first given one on, that `reuse` allows; new ones replace the others."""
+        """Returns the newest takes, from the first given take on, that `reuse` allows; new takes replace the others."""
         first, size = takes[0], len(takes)
 
         async def is_begun(number: int) -> bool:

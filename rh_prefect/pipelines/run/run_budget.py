@@ -192,7 +192,7 @@ class RunBudget:
         return [key for key in works if all(one == item or not users for one, users in self._owners[key].items())]
 
     def _run_refusal(self, instance: PlannedStep, budget: Budget) -> BudgetExceeded | None:
-        """Returns the error if, with `whole_items`, the unpaid works of all started items and this one are too dear."""
+        """Returns the error if `whole_items` is set, and the started items and this item may exceed the budget."""
         item = instance.top_item
         if not budget.whole_items or self.limit is None or item in self._items:
             return None
@@ -249,7 +249,7 @@ class RunBudget:
 
 @dataclass(slots=True)
 class _Share:
-    """The data of a part of a plan about one item: its works, and the unpaid ones with their highest prices."""
+    """The data of a part of a plan about one item: its works, and the unpaid works with their highest prices."""
 
     works: set[str] = field(default_factory=set)
     unpaid: dict[str, Decimal] = field(default_factory=dict)

@@ -45,7 +45,7 @@ class StepMaker:
                 await self._save(instance)
 
     def _slot_position(self, instance: PlannedStep) -> tuple[int, ...]:
-        """Returns the position of a step among those that wait for a slot: started items come first.
+        """Returns the position of a step in the queue for a slot: steps of started items come first.
 
         Steps reach the queue in any order, so that the first free slots may go to later items.
         """

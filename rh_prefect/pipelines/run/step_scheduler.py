@@ -113,7 +113,7 @@ class StepScheduler:
         self.services.pages.expect(len(self._jobs), estimate=None)
 
     def _drop_plan(self) -> None:
-        """Deletes the plan before another one is made, except the data for `leave`, to free memory."""
+        """Deletes the plan before another plan is made, except the data for `leave`, to free memory."""
         gc.unfreeze()
         planner, self.plan.planner = self.plan.planner, None
         if planner is not None:
@@ -306,7 +306,7 @@ class StepScheduler:
         await engine.expect(len(self._running) - running)
 
     def _start(self) -> None:
-        """Starts the ready steps: those of earlier items first, and those that have failed before last."""
+        """Starts the ready steps: steps of earlier items first, and steps that have failed before last."""
         planner, before, later = self.plan.planner, sorted(one.numbers for one in self._running.values()), []
         shapes = {key: shape for one in self._running.values() for key, shape in _shapes_of(one)}
         while self._ready and bisect(before, self._ready[0][1]) < MAX_IN_FLIGHT:
@@ -327,7 +327,7 @@ class StepScheduler:
             heappush(self._ready, entry)
 
     def _is_lost(self, one: PlannedStep) -> bool:
-        """Returns whether this run will not make a step: it has failed, needs a failed one, or is not selected."""
+        """Returns whether this run will not make a step: it has failed, needs a failed step, or is not selected."""
         errors = self.outcome.errors
         return one.address in errors or one.blocked_by in errors or not self._is_selected(one)
 

@@ -244,7 +244,7 @@ class SpendTracker:
         return {key: costs for key in tuple(self._entries) if (costs := self.spent_on(key)) is not None}
 
     def replace_job(self, view: JobView) -> None:
-        """Replaces the amounts of a job by newly read ones; keeps an amount that a call has reserved."""
+        """Replaces the amounts of a job by newly read amounts; keeps an amount that a call has reserved."""
         for n in tuple(self._entries.get(view.key, {})):
             if (view.key, n) not in self._holders:
                 self.release(view.key, n)

@@ -250,7 +250,7 @@ class FolderJournal(Journal):
         return None if data is None else _decode(data, f"{self.url}/{self._path(key)}")
 
     async def read_many(self, keys: Iterable[str]) -> dict[str, JSON]:
-        """Reads many records concurrently; returns those that exist, by key."""
+        """Reads many records concurrently; returns the existing records by key."""
         paths = {self._path(key): key for key in keys}
         files = await self._call(self._files.read_some, list(paths))
         return {paths[path]: _decode(data, f"{self.url}/{path}") for path, data in files.items()}

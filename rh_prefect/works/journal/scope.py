@@ -49,7 +49,7 @@ flow run are deleted when the run ends. If a scope is dropped to limit the memor
 
 
 def is_repeat(chain: Chain, earlier: Chain) -> bool:
-    """Returns whether a call repeats an earlier one: the outermost run that differs was executed again."""
+    """Returns whether a call repeats an earlier call: the outermost run that differs was executed again."""
     for (run, number), (other, other_number) in zip(chain, earlier, strict=False):
         if (run, number) != (other, other_number):
             return run == other
