@@ -216,7 +216,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One parameter of a model."""
+    """A parameter of a model: its names, type, default and limits, as in RunningHub's lists."""
 
     key: str  # Its name in the request, verbatim; one has a leading space, another is misspelt
     name: str  # Its name in Python, snake_case
@@ -280,7 +280,7 @@ class _ParamIndex:
 
 @dataclass(frozen=True, slots=True)
 class Model(_ParamIndex):
-    """One model of RunningHub."""
+    """A model of RunningHub, as the catalogue knows it: its names, parameters, rules, price and status."""
 
     name: str  # In the documentation
     endpoint: str  # Where a request goes, after `/openapi/v2/`

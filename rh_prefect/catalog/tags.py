@@ -13,7 +13,7 @@ from rh_prefect.catalog.model import Model, words
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """One capability of models.
+    """A capability of models, such as `lip sync`, by which a search finds models.
 
     A model has the tag if its name contains it, or if its family, parameters or group are in `families`, `params` or
     `groups`. With `groups` or `needs`, its required files must be exactly of the kinds in `needs`, because the groups

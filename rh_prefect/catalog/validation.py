@@ -61,7 +61,7 @@ def validate(model: Model, params: Mapping[str, object]) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The parameters of one request."""
+    """The parameters of one request, in the form of the hash and in the form that is sent."""
 
     given: dict[str, object]  # as the identity of the request compares them; see `as_given`
     sent: dict[str, object]  # by wire keys in the model's order, with the defaults of required ones filled in

@@ -109,7 +109,7 @@ class Client:
 
     @property
     def site(self) -> str:
-        """The site's host name."""
+        """The host name of the base URL, as in `www.runninghub.cn`."""
         return self._base_url.host
 
     @property

@@ -177,7 +177,7 @@ def _hash(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The rows of a batch."""
+    """The rows of a batch: a table, files or a list, with the identity that the scope of the batch depends on."""
 
     name: str  # For people
     identity: str  # Identifies a location, even after its content has changed; identifies a list by its content

@@ -17,7 +17,7 @@ transition; `input`: the length of the first input; `seconds`: the parameter `se
 
 @dataclass(frozen=True, slots=True)
 class EditParam:
-    """One parameter of an edit."""
+    """A parameter of an edit: the values that it takes, and its default."""
 
     name: str
     # What it takes: kinds of files, or `string`, `number`, `integer`, `boolean`, `enum`; `any`: all files

@@ -91,7 +91,7 @@ class NotedRound(Record):
 
 @dataclass(frozen=True, slots=True)
 class RoundState:
-    """The records of one round."""
+    """The state of a round, as its records show it."""
 
     n: int = 0  # Its number; 0 if there is none
     began: datetime = _NEVER  # When it began

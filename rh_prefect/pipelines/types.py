@@ -49,7 +49,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """The type of a value."""
+    """The type of a value of a pipeline, which is known before the value."""
 
     # `string`, `integer`, `number`, `boolean`, `enum`, `handle`, a kind of file, `object`, `group`, `mixed` for one of
     # several, or `any` if that is not known

@@ -28,7 +28,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The result of a work."""
+    """The result of a work, as it is recorded and as a caller gets it."""
 
     record: ResultRecord  # What is recorded
     result: Result  # The result for the caller, with the addresses of its files

@@ -24,7 +24,7 @@ _OF_ERRORS: dict[str, RowState] = {
 
 
 class RowResult(BaseModel):
-    """The result of one row.
+    """The state of one row of a batch after a run, with its result and its jobs.
 
     Attributes:
         row: Its number, from 1.
@@ -56,7 +56,7 @@ class RowResult(BaseModel):
 
 
 class BatchReport(BaseModel):
-    """The result of a batch.
+    """The states and results of all rows of a batch, and what this run has paid.
 
     Attributes:
         batch: The batch's name.

@@ -42,7 +42,7 @@ def subtitles(
     seconds: float | None = None,
     form: Literal["srt", "vtt"] = "srt",
 ) -> str:
-    """Writes subtitles.
+    """Writes texts as subtitles, in the format SRT or WebVTT.
 
     `at` has the second at which each text begins. Texts with the same start share the time until the next start, in
     proportion to their lengths. Without `at`, all sentences share `seconds`, the length of the film, in this way.

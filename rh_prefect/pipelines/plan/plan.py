@@ -26,7 +26,7 @@ from rh_prefect.pipelines.takes_file import Choices, step_of
 
 @dataclass(repr=False)
 class Plan:
-    """The plan of a run.
+    """What a run would make and pay: each step with its state and price, and the problems of the file.
 
     Attributes:
         pipeline: The pipeline's name.

@@ -43,7 +43,7 @@ class Missing(AbstractSet[str]):
         return address in self.failed or address in self.lost or address in self.blocked
 
     def __iter__(self) -> Iterator[str]:
-        """Yields the addresses, each once."""
+        """Yields the addresses of the steps without a result, each once."""
         return iter({*self.failed, *self.lost, *self.blocked})
 
     def __len__(self) -> int:

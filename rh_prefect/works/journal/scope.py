@@ -58,7 +58,7 @@ def is_repeat(chain: Chain, earlier: Chain) -> bool:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A call for a work."""
+    """A call of this process for a work, by which a later call is recognised as a repeat or as a second call."""
 
     chain: Chain  # Where it was made
     before: _Call | None  # The call before it, which it repeats
