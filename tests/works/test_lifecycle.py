@@ -285,7 +285,7 @@ def test_an_unknown_submission_is_looked_for_in_the_list_that_the_policy_names()
     for reason, shown in (("", "accepted it. It"), ("cut", "accepted it (cut). It")):
         unknown = Submit(1, INTENT, UNKNOWN.model_copy(update={"reason": reason}))
         error = Life(policy).raises(SubmissionUnknown, ("read_submission", 1), unknown)
-        place = f"look for the task of account {INTENT.account_words} in the list of a machine. If it is there, with"
+        place = f"look for the task of account {INTENT.account_words} in the list of a machine. If the task exists"
         assert place in error.message
         assert "jobs adopt run/key proxy.PROMPT_ID." in error.message
         assert shown in error.message
