@@ -22,7 +22,7 @@ from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import probe
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options, without_user
-from rh_prefect.pipelines.check import Checked, read_value, wrong_value
+from rh_prefect.pipelines.check import Checked, read_value, wrong_input
 from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.document import Path, Problems, nearest, visible
@@ -181,7 +181,7 @@ class InputReader:
             self._say(path, f"{name}: {error.message}")
             return ABSENT
         value = read_value(param, value)
-        wrong = wrong_value(param, value)
+        wrong = wrong_input(param, value)
         if wrong:
             self._say(path, f"{name} {wrong}")
         return value
@@ -275,7 +275,7 @@ class InputReader:
 
     def _cell(self, cells: dict[str, Any], name: str, column: Param, value: Any, place: Path) -> Any:
         value = read_value(column, value)
-        wrong = wrong_value(column, value)
+        wrong = wrong_input(column, value)
         if isinstance(value, str) and len(value) > MOST_CELL:
             wrong = "has more than 1 MiB in one cell"
         if wrong:

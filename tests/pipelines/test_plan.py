@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -553,6 +555,16 @@ async def test_a_flow_leaves_the_check_of_a_parameter_to_the_plan(
 
 
 TITLE = "params: {x: string}\n" + steps(p=PICTURE % "$(params.x)")
+
+
+@pytest.mark.parametrize(
+    "value", [date(2026, 1, 2), {1}, {"a": b"x"}, {1: 2}, math.inf, [[math.nan]], "\ud800", Path()]
+)
+async def test_a_parameter_of_any_type_takes_only_what_records_can_contain(value: Any) -> None:
+    text = "params: {x: {type: any}}\nsteps: {p: {model: z-image/turbo, with: {prompt: $(params.x.title)}}}\n"
+    (problem,) = (await Pipeline.from_text(text).plan(x=value)).problems
+    assert re.match("x (contains|takes a text, a number, true, false, a list or a mapping)", problem.message)
+    assert not (await Pipeline.from_text(text).plan(x={"title": "red", "more": ["red", 1, None]})).problems
 
 
 @pytest.mark.parametrize("value", ["a\ud800b", "\udcff"])

@@ -2,7 +2,7 @@
 
 from rh_prefect.pipelines.check.check_result import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.file import check_document, notes_of
-from rh_prefect.pipelines.check.literals import edit_value, no_caption, read_value, wrong_value
+from rh_prefect.pipelines.check.literals import edit_value, no_caption, read_value, wrong_input, wrong_value
 from rh_prefect.pipelines.check.paid_steps import wrong_fields
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "read_text",
     "read_value",
     "wrong_fields",
+    "wrong_input",
     "wrong_value",
 ]

@@ -108,6 +108,24 @@ def wrong_value(param: Param, value: Any) -> str:
             return ""
 
 
+def wrong_input(param: Param, value: Any) -> str:
+    """Returns the same clause for a value of a caller or a table, which records must be able to contain."""
+    if param.kind != "any":
+        return wrong_value(param, value)
+    takes = "takes a text, a number, true, false, a list or a mapping with texts as keys"
+    return flaw_of(value) or ("" if _is_json(value) else f"{takes}, but this is {type(value).__name__}")
+
+
+def _is_json(value: Any) -> bool:
+    match value:
+        case dict():
+            return all(isinstance(name, str) and _is_json(one) for name, one in value.items())
+        case list() | tuple():
+            return all(map(_is_json, value))
+        case _:
+            return value is None or isinstance(value, str | int | float)
+
+
 def _wrong_list(param: Param, value: Any) -> str:
     if not isinstance(value, list):
         return f"takes a list of texts, but {shown_value(value)}"
