@@ -17,7 +17,6 @@ from typing import Any
 from rh_prefect import artifacts
 from rh_prefect.display_names import shortened
 from rh_prefect.errors import RunningHubError
-from rh_prefect.media import edit
 from rh_prefect.media.input_files import fetch, naming
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import LONGEST_LINK, MediaStore, link_to
@@ -196,6 +195,8 @@ async def _sheet(pictures: Sequence[tuple[str, Media]], store: MediaStore) -> st
 
 
 def _drawn(pictures: Sequence[tuple[str, Media]], store: MediaStore) -> bytes:
+    from rh_prefect.media import edit  # numpy takes 17 MB, and many runs have no pictures
+
     with TemporaryDirectory(prefix="rh-sheet-") as folder:
         copies = {Path(folder) / f"{number}-{file.name}": file for number, (_, file) in enumerate(pictures)}
         with naming(copies):

@@ -21,9 +21,7 @@ from urllib.parse import quote
 from rh_prefect.display_names import size_text
 from rh_prefect.errors import RunningHubError
 from rh_prefect.gallery.entries import Entry
-from rh_prefect.gallery.glb_picture import glb_picture
 from rh_prefect.local_files import atomic_path
-from rh_prefect.media.edit.frames_and_thumbnails import thumbnail
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import LONGEST_LINK, MediaStore
 
@@ -72,7 +70,8 @@ def _page(
     if store.protocol != "file":
         about += f" The links to files are valid for {LONGEST_LINK // 86400} days."
     links = [{"name": str(n + 1), "href": "" if n == number else quote(one)} for n, one in enumerate(names)]
-    data = {"about": about, "pages": links if len(names) > 1 else [], "entries": shown}
+    title = "All outputs" if run == WHOLE else run
+    data = {"title": title, "about": about, "pages": links if len(names) > 1 else [], "entries": shown}
     return filled_in(data)
 
 
@@ -162,10 +161,14 @@ def _keep(store: MediaStore, name: str, picture: bytes) -> None:
 def _shape(store: MediaStore, file: Media) -> bytes:
     if file.size > _LARGEST_SHAPE or not file.uri.endswith(".glb"):
         raise ValueError("only GLB files of up to 64 MB are drawn")
+    from rh_prefect.gallery.glb_picture import glb_picture  # numpy takes 17 MB, and few runs make shapes
+
     return glb_picture(store.read_bytes(file.uri), side=_SIDE)
 
 
 def _small(store: MediaStore, name: str, until: float) -> bytes:
+    from rh_prefect.media.edit.frames_and_thumbnails import thumbnail  # numpy takes 17 MB, and a large run has no page
+
     small = partial(thumbnail, max_bytes=_POSTER_BYTES, side=_SIDE)
     if store.protocol == "file":
         return small(Path(store.uri(name)))

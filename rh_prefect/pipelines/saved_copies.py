@@ -17,7 +17,6 @@ from typing import Any
 
 from rh_prefect.bounded_caches import NamedLocks
 from rh_prefect.errors import StoreError
-from rh_prefect.media.edit import convert_image
 from rh_prefect.media.file_names import folded
 from rh_prefect.media.file_state import Stamp
 from rh_prefect.media.file_types import EXTENSIONS, FORMATS, format_named, is_made_from
@@ -174,5 +173,7 @@ class SavedNames:
             return local
         source = folder / "source"
         fetch(file, source, options=self._store.options_for(file))
+        from rh_prefect.media.edit import convert_image  # most runs convert nothing, and numpy takes 17 MB
+
         convert_image(source, local)
         return local

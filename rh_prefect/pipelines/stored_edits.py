@@ -13,7 +13,7 @@ from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import ValidationError
 
@@ -21,7 +21,6 @@ from rh_prefect.media.input_files import fetch, naming
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
-from rh_prefect.pipelines.edit_rendering import Params, Rendered, render
 from rh_prefect.pipelines.plan.work_identity import recipe_id
 from rh_prefect.settings import Settings
 from rh_prefect.works.journal.identity import media_mark
@@ -29,8 +28,10 @@ from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.shared_journal import FILES, records_url
 
-Rendering: TypeAlias = Callable[[str, Params, Path], Rendered]
-"""Renders an edit from local files; see `edit_rendering.render`."""
+if TYPE_CHECKING:
+    from rh_prefect.pipelines.edit_rendering import Params, Rendered
+
+    Rendering: TypeAlias = Callable[[str, Params, Path], Rendered]
 
 FOLDER = "edits"
 """The folder of all recipes, in the storage of the records."""
@@ -68,7 +69,7 @@ class EditResults:
         store: MediaStore,
         *,
         options: Mapping[str, Any] | None = None,
-        rendering: Rendering = render,
+        rendering: Rendering | None = None,
     ) -> None:
         self._rendering = rendering
         self._records = FolderJournal(url, scope=FOLDER, options=options)
@@ -133,6 +134,8 @@ class EditResults:
         return EditOutput(first, self.located(first), is_new=False)
 
     def _render(self, edit: str, params: Mapping[str, Any], scratch: Path) -> Rendered:
+        from rh_prefect.pipelines.edit_rendering import render  # most runs render nothing, and numpy takes 17 MB
+
         inputs, outputs = scratch / "inputs", scratch / "outputs"
         inputs.mkdir()
         outputs.mkdir()
@@ -148,7 +151,7 @@ class EditResults:
 
         values = {name: local(value) for name, value in params.items()}
         with naming(given):
-            return self._rendering(edit, values, outputs)
+            return (self._rendering or render)(edit, values, outputs)
 
     async def _find(self, recipe: str, first: EditResult) -> EditOutput | None:
         """Returns the result of a recipe if one of its files still exists; None if it must be rendered again."""

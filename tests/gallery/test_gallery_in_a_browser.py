@@ -183,6 +183,7 @@ def test_the_page_of_a_run_shows_a_file_itself_where_there_was_no_time_for_a_sma
     page.open(Path(result.gallery).as_uri())
     page.until("document.querySelector('.card img').naturalWidth")
     assert page.ask("document.querySelector('.card span').textContent") == "<b>a sign</b>"
+    assert page.ask("document.title") == f"{Path(result.gallery).stem} - gallery"
     store = MediaStore(get_settings().storage_url)
     (file,) = result.steps[0].files
     name = str(store.name_of(file))
