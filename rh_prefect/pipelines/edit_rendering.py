@@ -25,6 +25,10 @@ class Rendered:
     seconds: float | None = None  # The length in seconds; None if it has none
 
 
+Rendering: TypeAlias = Callable[[str, Params, Path], Rendered]
+"""Renders an edit; see `render`."""
+
+
 def render(name: str, params: Params, folder: Path) -> Rendered:
     """Renders an edit; a new file is written into `folder`."""
     _check_files(name, params)

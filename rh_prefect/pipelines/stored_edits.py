@@ -7,13 +7,13 @@ machine. So all later requests contain the hash of its first result.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -29,9 +29,7 @@ from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.shared_journal import FILES, records_url
 
 if TYPE_CHECKING:
-    from rh_prefect.pipelines.edit_rendering import Params, Rendered
-
-    Rendering: TypeAlias = Callable[[str, Params, Path], Rendered]
+    from rh_prefect.pipelines.edit_rendering import Rendered, Rendering
 
 FOLDER = "edits"
 """The folder of all recipes, in the storage of the records."""

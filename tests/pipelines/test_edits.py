@@ -15,7 +15,7 @@ from rh_prefect.errors import MediaError
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import probe
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.edit_rendering import _EDITS, Params, Rendered, render
+from rh_prefect.pipelines.edit_rendering import _EDITS, Params, Rendered, Rendering, render
 from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.input_reader import identify
 from rh_prefect.pipelines.plan import KnownWorks
@@ -23,7 +23,7 @@ from rh_prefect.pipelines.plan.work_identity import recipe_id
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.run_context import Outcome
 from rh_prefect.pipelines.run.step_maker import StepMaker
-from rh_prefect.pipelines.stored_edits import EditResults, Rendering, as_recorded, open_edits
+from rh_prefect.pipelines.stored_edits import EditResults, as_recorded, open_edits
 from rh_prefect.settings import Settings, get_settings
 from rh_prefect.works.events import Silent
 from tests.support.samples import clip_samples
