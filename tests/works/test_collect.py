@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from rh_prefect.works.events import event_of, summary_of
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.journal.record_types import End, Link, ResultRecord
+from rh_prefect.works.journal.record_types import End, Intent, Link, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.output_collection import Delivered, Delivery
 from rh_prefect.works.output_download import extension_of_output
@@ -90,6 +92,21 @@ def store_in(folder: Path) -> MediaStore:
     return MediaStore(str(folder / "out"))
 
 
+SUBMIT = Submit(1, intent(label="pier", payload={"prompt": "a lighthouse", "seed": 7}), answer=ticket())
+
+
+def work_for(host: FileHost, journal: FolderJournal, folder: Path, intent: Intent = SUBMIT.intent, **facts: Any) -> Any:
+    return work_of(
+        JobRequest.of(intent),
+        scope=FolderScope(journal),
+        key=KEY,
+        store=store_in(folder),
+        lease=FileLease(host.download, host.query),
+        services=services(sleep=host.pause, jitter=lambda: 0.5, clock=lambda: 1e6 + host.now),
+        **facts,
+    )
+
+
 async def collect(
     host: FileHost,
     journal: FolderJournal,
@@ -102,16 +119,8 @@ async def collect(
 ) -> Result:
     """Delivers the outputs of a task, as a run does: by the recorded result, or by a download."""
     end = End(status="SUCCESS", task_id=TASK, links=links, cost=COST)
-    payload = {"prompt": "a lighthouse", "seed": 7}
-    submit = Submit(1, intent(take=take, label="pier", payload=payload), answer=ticket())
-    work = work_of(
-        JobRequest.of(submit.intent),
-        scope=FolderScope(journal),
-        key=KEY,
-        store=store_in(folder),
-        lease=FileLease(host.download, host.query),
-        services=services(sleep=host.pause, jitter=lambda: 0.5, clock=lambda: 1e6 + host.now),
-    )
+    submit = replace(SUBMIT, intent=SUBMIT.intent.model_copy(update={"take": take}))
+    work = work_for(host, journal, folder, submit.intent)
     delivery = Delivery(folder / "parts", GRACE, **facts)
     record = None if first_time else await work.records.read_result(delivery.shape)
     done = None if record is None else await delivery.restore(work, record)
@@ -290,6 +299,40 @@ async def test_a_whole_result_is_returned_without_its_stored_result(journal: Fol
     shutil.move(tmp_path / "out", tmp_path / "moved/out")
     moved = await collect(host := FileHost(dead()), journal, tmp_path / "moved", first_time=False)
     assert (moved.first_output.sha256, host.times) == (first.first_output.sha256, 0)
+
+
+async def test_a_recorded_result_is_reported_with_its_maker_and_forgotten_if_an_adopted_file_is_lost(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    """Only a pipeline, which can make another task, waits for the files of the other work."""
+    told: list[str] = []
+    observer = SimpleNamespace(notify=lambda event: told.append(event.message))
+    first = await collect(FileHost(PICTURE), journal, tmp_path)
+    record, work = await recorded(journal), work_for(FileHost(), journal, tmp_path, observer=observer)
+    assert record is not None
+    file, elsewhere = first.first_output.uri, record.model_copy(update={"flow_run": "one/other", "store": "/moved"})
+    for one in (record, elsewhere):
+        assert await Delivery(tmp_path, GRACE).restore(work, one)
+    assert told == [
+        f"an earlier call of this run has made it: {file}; nothing was paid",
+        f"run one/other has made it: {file}; nothing was paid",
+    ]
+    Path(file).unlink()
+    for one, another_task, is_kept in ((record, "", True), (elsewhere, "", False), (elsewhere, "with --retake", True)):
+        policy, delivery = replace(work.policy, another_task=another_task), Delivery(tmp_path, GRACE)
+        assert await delivery.restore(replace(work, policy=policy), one) is None
+        assert (delivery.recorded is not None) == is_kept
+
+
+async def test_only_the_files_of_a_bare_machine_need_the_account_that_has_paid(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    end = End(status="SUCCESS", task_id=TASK, links=(Link(url=LINK),))
+    for is_bare in (False, True):
+        work = work_for(FileHost(PICTURE), journal, tmp_path / f"{is_bare}")
+        work.lease.account.provider.is_bare = is_bare
+        await Delivery(tmp_path / "parts", GRACE).publish(work, SUBMIT, end, first_time=True)
+        assert work.lease.switches == is_bare
 
 
 async def test_a_second_process_returns_the_result_that_the_first_one_has_recorded(

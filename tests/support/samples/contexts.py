@@ -62,7 +62,9 @@ class FileLease:
     """The lease of a job whose task has ended: it gives a provider that only downloads and queries."""
 
     def __init__(self, download: Any, query: Any) -> None:
+        self.switches = 0
         self.account = SimpleNamespace(provider=SimpleNamespace(download=download, query=query, is_bare=False))
 
     async def switch_to(self, _: object) -> Any:
+        self.switches += 1
         return self.account
