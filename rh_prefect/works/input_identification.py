@@ -251,7 +251,7 @@ class Inputs:
                 return record
             await self._add_records(name, state)
             # If several processes read a link at once, the first record counts for all of them.
-            if record.stored and state.records[known].stored:
+            if state.records[known].stored:
                 return state.records[known]
         return same
 

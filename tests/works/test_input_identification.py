@@ -4,6 +4,7 @@ import asyncio
 import gc
 import hashlib
 import os
+import threading
 import time
 import uuid
 import zlib
@@ -365,13 +366,19 @@ async def test_a_valid_presigned_link_is_read_again(
 async def test_all_processes_and_attempts_of_a_run_use_the_first_reading_of_a_link(
     process: Callable[[], Inputs], tmp_path: Path, links: LinkHost, caplog: pytest.LogCaptureFixture
 ) -> None:
-    numbers = iter(range(100))
-    link = links.make("photo.png", lambda: _with_comment(PICTURE, str(next(numbers)).encode()))
+    numbers, all_three = iter(range(100)), threading.Barrier(3)
+
+    def content() -> bytes:
+        if (number := next(numbers)) < 3:
+            all_three.wait(300)
+        return _with_comment(PICTURE, str(number).encode())
+
+    link = links.make("photo.png", content)
     identified = list(await asyncio.gather(*(process().identify(link) for _ in range(3))))
     begun = len(links.reads)
     identified += [await process().identify(link) for _ in range(3)]
     assert len({one.mark for one in identified}) == 1
-    assert len(links.reads) == begun <= 3
+    assert len(links.reads) == begun == 3
     copy = tmp_path / "out" / "inputs" / f"{identified[0].record.sha256}.png"
     assert {one.source for one in identified} == {str(copy)}
     assert media_mark(hashlib.sha256(copy.read_bytes()).hexdigest()) == identified[0].mark

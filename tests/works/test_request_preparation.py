@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -12,7 +13,7 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.catalog import Model
-from rh_prefect.errors import InputError
+from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.input_identification import Inputs
 from rh_prefect.works.journal.identity import graph_base, media_mark
@@ -77,6 +78,22 @@ async def test_each_file_of_a_list_is_sent_in_its_place(inputs: Inputs, tmp_path
     model = catalog.get("bytedance/jimeng-4.6/image-to-image")
     made = await order(model, {"prompt": "all of them", "image_urls": [str(one) for one in files]}, inputs)
     assert made.payload["imageUrls"] == [media_mark(sha256(one.read_bytes()).hexdigest()) for one in files]
+
+
+async def test_the_files_of_a_request_are_checked_and_priced_by_their_content(inputs: Inputs, tmp_path: Path) -> None:
+    model = catalog.get("bytedance/dreamactor-v2")
+    photo, clip = str(samples.png(tmp_path / "photo.png")), str(samples.mp4(tmp_path / "clip.mp4", seconds=2))
+    made = await order(model, {"image_url": photo, "video_url": clip}, inputs)
+    price = catalog.estimate(model, made.payload, seconds=made.inputs[made.payload["videoUrl"]].record.seconds)
+    assert price is not None and made.estimate == price.amount > 0
+    disguised, large = shutil.copy(clip, tmp_path / "clip.png"), tmp_path / "large.png"
+    large.write_bytes(bytes(6 << 20))
+    for file, fault in ((disguised, "takes an image file, but this is a video file"), (large, "takes at most 5 MB")):
+        with pytest.raises(MediaError, match=fault):
+            await order(model, {"image_url": str(file), "video_url": clip}, inputs)
+    values = {"unchecked": {"image_url": str(disguised)}}, {"image_url": "asset://1"}
+    sent = [(await order(model, {"video_url": clip, **one}, inputs)).payload["imageUrl"] for one in values]
+    assert sent == [made.payload["videoUrl"], "asset://1"]
 
 
 def test_texts_at_any_depth_lose_their_trailing_line_breaks_in_the_hash() -> None:
