@@ -41,6 +41,9 @@ class ClockedFiles(MemoryFileSystem):
     def ls(self, path: str, detail: bool = True, **options: object) -> Any:
         return self._seen.setdefault((path, detail), super().ls(path, detail, **options))
 
+    def find(self, path: str, *args: Any, **options: Any) -> Any:
+        return self._seen.setdefault(("find", path), super().find(path, *args, **options))
+
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: object) -> None:
         with self._lock:
             super().pipe_file(path, value, mode=mode, **options)

@@ -233,10 +233,11 @@ class _Conflict(OSError):
 async def test_a_conflict_that_does_not_end_is_an_error_after_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     journal, slept, begun = FolderJournal(f"memory://{uuid.uuid4().hex}", scope="run"), list[float](), time.monotonic()
     await journal.check()
-    tries = iter(range(10_000))
+    tries = list[None]()
 
     def conflict(*_: object, **__: object) -> None:
-        next(tries)
+        tries.append(None)
+        assert len(tries) < 10_000, "it is tried for ever"
         raise _Conflict("try again")
 
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", conflict)
@@ -264,11 +265,11 @@ async def test_a_record_that_may_exist_or_cannot_be_written_is_an_error(monkeypa
 
 async def test_a_reader_sees_new_records_although_the_library_caches_listings() -> None:
     clock_filesystem.register()
-    here, there = (FolderJournal("clocked://seen", scope="run") for _ in range(2))
+    writer, of_job, of_names = (FolderJournal("clocked://seen", scope="run") for _ in range(3))
     for n in (1, 2):
-        assert await there.create(f"abc-intent-{n}", record())
-        assert len(await here.job("abc")) == n
-        assert len([name async for name in here.names()]) == n
+        assert await writer.create(f"abc-intent-{n}", record())
+        assert len(await of_job.job("abc")) == n
+        assert len([name async for name in of_names.names()]) == n
 
 
 async def test_calls_run_together_up_to_a_number_and_an_error_cancels_the_others() -> None:
@@ -281,6 +282,7 @@ async def test_calls_run_together_up_to_a_number_and_an_error_cancels_the_others
         try:
             await asyncio.sleep(1 if name == "slow" else 0)
         except asyncio.CancelledError:
+            await asyncio.sleep(0.01)
             cancelled.append(name)
             raise
         running.discard(name)
@@ -335,6 +337,8 @@ def test_a_url_of_an_unknown_scheme_or_with_a_signature_is_an_error_and_a_user_i
         FolderJournal("memory://bucket/journal?sig=canary", scope="run")
     journal = FolderJournal("memory://someone:canary@place/journal", scope="run")
     assert "canary" not in f"{journal!r} {journal.url}"
+    services = [FolderJournal("memory://place/journal", scope="run", options={"where": where}) for where in "ab"]
+    assert repr(services[0]) != repr(services[1]), "their buckets have one name"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '"text"'])

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit, parse_record
+from rh_prefect.errors import api_error
+from rh_prefect.works.journal.job_records import RESUBMITTED, JobRecords, JobView, Submit, parse_record
 from rh_prefect.works.journal.journal import UnreadableRecord, by_job
 from rh_prefect.works.journal.record_types import (
     FORMAT,
@@ -23,6 +24,7 @@ from rh_prefect.works.journal.record_types import (
     account_words,
 )
 from tests.support.world.job_records import BASE, KEY, SOMEWHERE_ELSE, intent, ticket, unknown
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 INTENT = intent()
 ADOPTED = Resolution(outcome="adopted", task_id="7")
@@ -201,3 +203,17 @@ def test_records_are_grouped_by_job_without_those_of_the_scope() -> None:
 @pytest.mark.parametrize(("flow_run", "is_adopted"), [("", False), ("night", False), (f"night/{KEY}", True)])
 def test_a_result_that_names_another_work_is_adopted(flow_run: str, is_adopted: bool) -> None:
     assert ResultRecord(task_id="1", flow_run=flow_run).is_adopted is is_adopted
+
+
+@pytest.mark.parametrize(("retry", "outcome"), [("unknown", "unknown"), ("pending", "unknown"), ("final", "refused")])
+def test_an_error_after_which_a_task_may_exist_is_an_unknown_answer(retry: Any, outcome: str) -> None:
+    error = api_error("421", doing="submit", submitting=True)
+    error.retry = retry
+    assert Answer.of(error).outcome == outcome
+
+
+async def test_the_first_recorded_end_counts_and_no_other_run_shares_the_work_of_a_run() -> None:
+    first, second = (JobRecords(MemoryJournal(place, "run"), KEY) for place in [MemoryPlace()] * 2)
+    assert await first.end(1, SUCCESS) == SUCCESS
+    assert await second.end(1, End(status="CANCELLED", task_id="1")) == SUCCESS
+    assert (first.is_shared, await first.has_waited(1), await first.has_other_waiters()) == (False, False, False)
