@@ -7,13 +7,10 @@ import csv
 import io
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import State
 
 from rh_prefect import batch as batch_in_a_flow
@@ -26,8 +23,10 @@ from rh_prefect.flows.batch import BatchReport
 from rh_prefect.media.media import Media
 from rh_prefect.works.journal.costs_and_budget import Costs
 from tests.support.samples import media as samples
+from tests.support.samples.pipeline_assets import csv_file
 from tests.support.servers.link_server import LinkHost
-from tests.support.world.pipeline_flows import in_flow_run
+from tests.support.world.pipeline_flows import artifacts_of, in_flow_run
+from tests.support.world.pipeline_flows import prompts as paid
 
 KLING, UPSCALER, PICTURE = "kling-v2.6-pro-image-to-video", "rhart-video/video-upscaler", "z-image/turbo"
 ENLARGER = "hypir-ultra"
@@ -51,30 +50,18 @@ def prompts(*subjects: str) -> list[dict[str, str]]:
     return [{"prompt": subject} for subject in subjects]
 
 
-def paid(rh: Emulator) -> list[str]:
-    return sorted(str(one.payload["prompt"]) for one in rh.recorder.paid)
-
-
-def table_in(folder: Path, rows: Sequence[Mapping[str, object]]) -> str:
-    with (folder / "rows.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-    return str(folder / "rows.csv")
-
-
 async def test_a_mixed_batch_run_again_pays_exactly_for_what_is_missing(rh: Emulator, tmp_path: Path) -> None:
     fails, moderated, corrected = "this one fails", "a forbidden thing", "a boat"
     rows = prompts("a lighthouse", fails, "a harbour", moderated, "a gull", corrected, "a tower")
     rh.faults.add(Fault("submit", prompt=fails, number=1, kind="fail", code="805"))
-    source = table_in(tmp_path, rows[:2])
+    source = csv_file(tmp_path / "rows.csv", rows[:2])
     began = await run(source)
     assert states(began) == ["done", "failed"]
     assert f"task {began.rows[1].tasks[0]}" in began.rows[1].reason
 
     # More rows, one of them bad, and money for two more; the failed row comes after those that were never tried.
     bad = {"prompt": corrected, "aspect_ratio": "nonsense"}
-    table_in(tmp_path, [bad if row["prompt"] == corrected else row for row in rows])
+    csv_file(tmp_path / "rows.csv", [bad if row["prompt"] == corrected else row for row in rows])
     before = rh.recorder.charged
     short = await run(source, budget=0.17)
     found = {rows[row.row - 1]["prompt"]: row for row in short.rows}
@@ -86,7 +73,7 @@ async def test_a_mixed_batch_run_again_pays_exactly_for_what_is_missing(rh: Emul
     assert float(rh.recorder.charged) <= 0.17
 
     # Money for all, and the bad row is corrected.
-    table_in(tmp_path, rows)
+    csv_file(tmp_path / "rows.csv", rows)
     whole = await run(source, budget=1.0)
     assert (whole.done, whole.failed) == (6, 1)
     assert "content check" in found[moderated].reason or "content check" in whole.rows[3].reason
@@ -187,10 +174,7 @@ async def test_a_batch_in_a_flow_is_continued_by_a_batch_in_another_one(rh: Emul
 @in_flow_run
 async def test_the_report_of_a_batch_says_what_its_state_says_and_names_rows(rh: Emulator) -> None:
     state: State[Any] = await batch(prompts("a lighthouse", "a forbidden thing"), model=PICTURE, return_state=True)
-    async with get_client() as client:
-        run = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
-        found = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run))
-    (report,) = (one for one in found if one.key == "batch-report")
+    report = (await artifacts_of(state))["batch-report"]
     assert report.description == state.message
     assert str(state.message).startswith("1 of 2 rows done, 1 failed; 0.04 CNY. Each row and its reason")
     assert "[row 1: a lighthouse](<file://" in str(report.data)
@@ -229,7 +213,9 @@ async def test_rows_whose_links_differ_in_a_parameter_are_pictures_of_their_own(
 
 async def test_a_link_that_is_signed_again_is_not_paid_for_again(rh: Emulator, links: LinkHost, tmp_path: Path) -> None:
     for n in "12":
-        table = table_in(tmp_path, [{"image_url": links.put(f"photo?token={n}", picture("x"), etag=f'"{n}"')}])
+        table = csv_file(
+            tmp_path / "rows.csv", [{"image_url": links.put(f"photo?token={n}", picture("x"), etag=f'"{n}"')}]
+        )
         assert (await run(table, model=ENLARGER)).done == 1
     assert len(rh.recorder.paid) == 1
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
 from rh_prefect.emulator import Fault
 from rh_prefect.errors import BatchIncomplete
 from rh_prefect.flow_runs.rerun import rerun
-from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.flows import batch
-from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples import media as samples
 from tests.support.world.suspended_runs import SuspendedRuns, until_woken
 
@@ -26,11 +23,6 @@ def steps(folder: Path) -> list[dict[str, str]]:
     """The report of the one run."""
     (report,) = (folder / "out").glob("runs/*/report.csv")
     return list(csv.DictReader(io.StringIO(report.read_text())))
-
-
-async def wake(desk: SuspendedRuns, run: UUID) -> None:
-    await desk.end()
-    assert await LOOP.call(wake_suspended()) == [run]
 
 
 @pytest.mark.long
@@ -76,7 +68,7 @@ async def test_a_row_that_the_budget_had_too_little_left_for_is_tried_again_afte
     rows = [{"prompt": f"number {n}"} for n in range(3)]
     run = await without_webhooks.begin(batch, rows=rows, model=PICTURE, wait="suspend", budget=0.1)
     await without_webhooks.run_until_suspended(batch, run, 2)
-    await wake(without_webhooks, run)
+    await without_webhooks.wake(run)
     with pytest.raises(BatchIncomplete) as caught:
         await rerun(batch, run)
     assert sorted(row.state for row in caught.value.report.rows) == ["done", "done", "not started"]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rh_prefect.emulator import Emulator
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.media.media import Media
-from tests.support.doc_pages import ROOT
 from tests.support.samples.documented_pipelines import TEXTS
 from tests.support.samples.pipeline_values import some
-from tests.support.servers.emulator_env import environment
+from tests.support.servers.emulator_env import StartEmulator
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -24,20 +21,11 @@ UNUSED = "photo"
 """The parameter that is left out where it is optional, so that the step is made that replaces it."""
 
 
-@pytest.fixture(scope="module")
-def emulator() -> Iterator[Emulator]:
-    with Emulator(long_side=64, fps=6) as one:
-        yield one
-
-
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.long]) for name in PAGES]
 )
-async def test_it_makes_its_outputs(
-    name: str, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for variable, value in environment(emulator, tmp_path).items():
-        monkeypatch.setenv(variable, value)
+async def test_it_makes_its_outputs(name: str, start_rh: StartEmulator, tmp_path: Path) -> None:
+    start_rh(long_side=64)
     text = re.sub(r"\b(1080|1920)\b", lambda size: str(int(size[1]) // 10), TEXTS[name])
     pipeline = Pipeline.from_text(text)
     params = pipeline.file.params
@@ -51,9 +39,3 @@ async def test_it_makes_its_outputs(
     assert all(isinstance(one, Media) for one in made)
     saved = {file for one in result.steps for file in one.files}
     assert {one.uri for one in made} <= saved
-
-
-def test_the_pages_have_pipelines() -> None:
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    written = sum(len(re.findall(r"(?m)^```yaml\n(?:(?!^```).*\n)*?steps:", page.read_text())) for page in pages)
-    assert written == len(PAGES) > 5

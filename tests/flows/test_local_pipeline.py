@@ -16,27 +16,11 @@ from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.run.interfaces import Pages, What
-from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET
+from rh_prefect.pipelines.run.result import OVER_BUDGET
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import Costs
-from rh_prefect.works.journal.scope import read_run
-from rh_prefect.works.journal.shared_journal import default_works
-from tests.support.world.pipeline_flows import PRODUCTS, run, table
-
-
-async def test_a_second_run_pays_nothing_and_writes_no_notes(rh: Emulator, tmp_path: Path) -> None:
-    rows = table(tmp_path, a="mug", b="vase")
-    end, first = await run(PRODUCTS, products=rows)
-    assert end.is_completed(), end.message
-    assert (first.new, len(rh.recorder.paid), first.costs.amounts["CNY"]) == (5, 4, rh.recorder.charged)
-    works = default_works(get_settings())
-    (name,) = works.scopes()
-    recorded = await read_run(works, name)
-    assert recorded is not None
-    assert (recorded.pipeline, recorded.state, recorded.jobs) == ("products", "Completed", 4)
-    end, second = await run(PRODUCTS, products=rows)
-    assert (end.name, second.new, len(rh.recorder.paid)) == (NOTHING_NEW, 0, 4)
-    assert works.scopes() == [name]
+from tests.support.samples.steps import CLIP, PICTURE, steps
+from tests.support.world.pipeline_flows import run, until_paid
 
 
 class CountingPages(Pages):
@@ -50,17 +34,13 @@ class CountingPages(Pages):
 
 
 async def test_a_result_that_is_only_saved_is_no_job_of_the_run(rh: Emulator) -> None:
-    text = """
-params: {title: string}
-steps:
-  sign: {model: z-image/turbo, with: {prompt: a sign}, save_as: sign.png}
-  other: {model: z-image/turbo, with: {prompt: $(params.title)}, save_as: other.png}
-"""
-    pages = CountingPages(), CountingPages()
-    for title, one in zip(("a mug", "a jug"), pages, strict=True):
-        await run_locally(Pipeline.from_text(text), {"title": title, "budget": 1}, pages=one)
-    assert {pages[0].expected[0], pages[0].expected[-1]} == {2}
-    assert {pages[1].expected[0], pages[1].expected[-1]} == {1}
+    text = "params: {title: string}\n" + steps(
+        sign=PICTURE % "a sign" + ", save_as: sign.png", other=PICTURE % "$(params.title)" + ", save_as: other.png"
+    )
+    for title, jobs in {"a mug": 2, "a jug": 1}.items():
+        pages = CountingPages()
+        await run_locally(Pipeline.from_text(text), {"title": title, "budget": 1}, pages=pages)
+        assert {pages.expected[0], pages.expected[-1]} == {jobs}
     assert len(rh.recorder.paid) == 3
 
 
@@ -101,11 +81,11 @@ async def test_outputs_have_types_and_plan_and_result_are_shown_in_a_notebook(rh
     assert len(rh.recorder.paid) == 2
 
 
-CHAIN = """
-steps:
-  sign: {model: z-image/turbo, with: {prompt: a sign}}
-  clip: {model: kling-v2.6-pro-image-to-video, from: $(sign), with: {prompt: turn, duration: 5, sound: false}}
-"""
+async def interrupted(rh: Emulator, running: asyncio.Task[Any], paid: int) -> None:
+    await until_paid(rh, paid)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
 
 
 async def test_the_report_of_an_interrupted_run_has_all_steps(rh: Emulator) -> None:
@@ -114,11 +94,8 @@ async def test_the_report_of_an_interrupted_run_has_all_steps(rh: Emulator) -> N
             if what == "step":
                 rh.clock.mode, rh.clock.factor = "real", 0
 
-    run = asyncio.create_task(run_locally(Pipeline.from_text(CHAIN), {"budget": 10}, pages=Stopping()))
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2, seconds=300)
-    run.cancel()
-    with suppress(asyncio.CancelledError):
-        await run
+    chain = Pipeline.from_text(steps(sign=PICTURE % "a sign", clip=CLIP % "$(sign)"))
+    await interrupted(rh, asyncio.create_task(run_locally(chain, {"budget": 10}, pages=Stopping())), 2)
     (report,) = Path(get_settings().storage_url).glob("runs/*/report.csv")
     states = [(row["step"], row["state"]) for row in csv.DictReader(report.open())]
     assert states == [("sign", "made"), ("clip", "unfinished")]
@@ -126,47 +103,38 @@ async def test_the_report_of_an_interrupted_run_has_all_steps(rh: Emulator) -> N
     assert (page.stem, '"label": "sign"' in page.read_text()) == (report.parent.name, True)
 
 
-async def test_a_run_says_at_its_start_that_its_budget_is_below_the_expected_price(
-    rh: Emulator, caplog: pytest.LogCaptureFixture
-) -> None:
-    pipeline = Pipeline.from_text(SIGNS.replace(", all_runs: true", ""))
-    end = await run_locally(pipeline, {})
-    assert end.name == OVER_BUDGET, end.message
-    said = "The expected price is 0.16 CNY, and 0.08 of the budget is left: items that do not fit will not be made."
-    assert caplog.text.count(said) == 1
-    await run_locally(pipeline, {})
-    assert caplog.text.count("The expected price") == 1, "the rest costs as much as the budget"
-
-
 SIGNS = """
 budget: {amount: 0.08, whole_items: true, all_runs: true}
 steps:
-  each:
-    matrix: {title: [mug, jug, vase, cup]}
-    steps:
-      sign: {model: z-image/turbo, with: {prompt: $(matrix.title)}}
+  each: {matrix: {title: [mug, jug, vase, cup]}, steps: {sign: {model: z-image/turbo, with: {prompt: $(matrix.title)}}}}
 """
+
+
+async def test_a_run_says_at_its_start_that_its_budget_is_below_the_expected_price(
+    rh: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = SIGNS.replace(", all_runs: true", "")
+    end, _ = await run(text)
+    assert end.name == OVER_BUDGET, end.message
+    said = "The expected price is 0.16 CNY, and 0.08 of the budget is left: items that do not fit will not be made."
+    assert caplog.text.count(said) == 1
+    await run(text)
+    assert caplog.text.count("The expected price") == 1, "the rest costs as much as the budget"
 
 
 async def test_tasks_in_progress_of_other_runs_count_in_a_budget_of_all_runs(rh: Emulator) -> None:
     """A run that was interrupted leaves them; the next run takes their results, and pays for no more."""
     rh.clock.mode, rh.clock.factor = "real", 0
-    pipeline = Pipeline.from_text(SIGNS)
-    first = asyncio.create_task(run_locally(pipeline, {}))
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
-    first.cancel()
-    with suppress(asyncio.CancelledError):
-        await first
+    await interrupted(rh, asyncio.create_task(run(SIGNS)), 2)
     rh.clock.mode = "instant"
     for _ in range(2):
-        end = await run_locally(pipeline, {})
+        end, _ = await run(SIGNS)
         assert end.name == OVER_BUDGET, end.message
         assert len(rh.recorder.paid) == 2
 
 
 async def test_lost_responses_of_other_runs_count_in_a_budget_of_all_runs(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", kind="cut", number=1))
-    pipeline = Pipeline.from_text(SIGNS)
     for _ in range(3):
-        await run_locally(pipeline, {})
+        await run(SIGNS)
         assert len(rh.recorder.submissions) == 2, "what may be paid for is half of the budget"

@@ -11,16 +11,8 @@ from typing import Any
 import prefect
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import Artifact, State, StateType
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.objects import State
 from prefect.states import Scheduled
 
 from rh_prefect.emulator import Emulator, Fault
@@ -30,16 +22,25 @@ from rh_prefect.flow_runs.queries import scope_of
 from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.probe import probe
-from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, WAITING, PipelineResult
-from rh_prefect.settings import get_settings
+from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, WAITING
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples import media as samples
-from tests.support.servers.emulator_env import environment
+from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, of_rows, rows, steps
+from tests.support.servers.emulator_env import StartEmulator
 from tests.support.servers.link_server import LinkHost
-from tests.support.world.pipeline_flows import PRODUCTS, in_flow_run, planned, run, run_in_flow, table
+from tests.support.world.pipeline_flows import (
+    PRODUCTS,
+    artifacts_of,
+    in_flow_run,
+    planned,
+    reasons,
+    run,
+    run_in_flow,
+    states,
+    table,
+    until_paid,
+)
 
 FILM = """
 name: short-film
@@ -53,18 +54,11 @@ outputs: {clip: $(clip), end: $(end)}
 """
 
 
-async def artifacts_of(state: State[Any]) -> dict[str | None, Artifact]:
-    async with get_client() as client:
-        run_id = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
-        found = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run_id))
-    return {one.key: one for one in found}
-
-
 @in_flow_run
 async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Path) -> None:
     state, first = await run_in_flow(FILM, idea="a lighthouse", budget=10)
     assert state.is_completed(), state.message
-    assert [(one.step, one.state) for one in first.steps] == [("picture", "made"), ("clip", "made"), ("end", "made")]
+    assert states(first) == {"picture": "made", "clip": "made", "end": "made"}
     assert first.costs.amounts["CNY"] == rh.recorder.charged
     shown = await artifacts_of(state)
     assert set(shown) == {f"pipeline--short-film-{what}" for what in ("plan", "graph", "progress", "report")}
@@ -79,38 +73,27 @@ async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Pat
 
 
 @in_flow_run
-async def test_a_cancelled_run_cancels_its_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Emulator(long_side=96, fps=6, clock="real") as rh:
-        for name, value in environment(rh, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        run = asyncio.ensure_future(pipeline_flow(Pipeline.from_text(FILM))(idea="a lighthouse", return_state=True))
-        assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: bool(recorder.paid))
-        async with get_client() as client:
-            of_film, is_running = FlowFilterName(any_=["short-film"]), FlowRunFilterStateType(any_=[StateType.RUNNING])
-            (flow_run,) = await client.read_flow_runs(
-                flow_filter=FlowFilter(name=of_film),
-                flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=is_running)),
-            )
-        await LOOP.call(cancel_run(scope_of(flow_run, "short-film"), by="test"))
-        state = await run
-        assert not state.is_completed()
-        assert len(rh.recorder.cancelled) == len(rh.recorder.paid) == 1
+async def test_a_cancelled_run_cancels_its_tasks(start_rh: StartEmulator) -> None:
+    rh = start_rh(clock="real")
+    pipeline = Pipeline.from_text(FILM.replace("short-film", "cancelled-film"))
+    running = asyncio.ensure_future(pipeline_flow(pipeline)(idea="a lighthouse", return_state=True))
+    await until_paid(rh, 1)
+    async with get_client() as client:
+        (flow_run,) = await client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=[pipeline.name])))
+    await LOOP.call(cancel_run(scope_of(flow_run, pipeline.name), by="test"))
+    assert not (await running).is_completed()
+    assert len(rh.recorder.cancelled) == len(rh.recorder.paid) == 1
 
 
-async def test_names_order_and_style_are_no_part_of_a_request(rh: Emulator, tmp_path: Path) -> None:
+async def test_names_order_and_style_are_no_part_of_a_request(rh: Emulator) -> None:
     await run(FILM, idea="a lighthouse", budget=10)
-    other = """
-params: {idea: string, more: {type: integer, default: 3}}
-steps:
-  still:
-    model: z-image/turbo
-    with:
-      aspect_ratio: '16:9'
-      prompt: $(params.idea)
-  motion: {model: kling-v2.6-pro-image-to-video, with: {sound: false, duration: "5", prompt: waves, image: $(still)}}
-outputs: {motion: $(motion)}
-""".replace("image: $(still)", "image_url: $(still)")
-    state, _ = await run(other, idea="a lighthouse", budget=10)
+    motion = (
+        'model: kling-v2.6-pro-image-to-video, with: {sound: false, duration: "5", prompt: waves, image_url: $(still)}'
+    )
+    other = "params: {idea: string, more: {type: integer, default: 3}}\n" + steps(
+        still="model: z-image/turbo, with: {aspect_ratio: '16:9', prompt: $(params.idea)}", motion=motion
+    )
+    state, _ = await run(other + "outputs: {motion: $(motion)}\n", idea="a lighthouse", budget=10)
     assert (state.name, len(rh.recorder.paid)) == (NOTHING_NEW, 2)
 
 
@@ -119,9 +102,7 @@ async def test_a_damaged_output_is_neither_saved_nor_used_and_is_downloaded_agai
     state, broken = await run(FILM, idea="a lighthouse", budget=10)
     assert state.is_failed()
     assert "was damaged" in str(state.message)
-    assert [(one.step, one.state) for one in broken.steps] == [
-        ("picture", "made"), ("clip", "failed"), ("end", "not run")
-    ]  # fmt: skip
+    assert states(broken) == {"picture": "made", "clip": "failed", "end": "not run"}
     assert not list((tmp_path / "out").rglob("end.png"))
     rh.faults.clear()
     state, whole = await run(FILM, idea="a lighthouse", budget=10)
@@ -146,30 +127,20 @@ async def test_one_changed_cell_pays_for_the_chain_of_its_row_alone(rh: Emulator
 async def test_a_failed_item_stops_neither_the_others_nor_what_does_without_it(rh: Emulator, tmp_path: Path) -> None:
     state, first = await run(PRODUCTS, products=table(tmp_path, a="cup", b="forbidden mug", c="bowl"), budget=10)
     assert state.is_failed()
-    states = {one.step: one.state for one in first.steps}
-    assert states["each[b].picture"] == "failed"
-    assert states["each[b].clip"] == "not run"
-    assert states["sheet"] == "made"
-    assert list(states.values()).count("failed") == 1
+    others = {f"each[{item}].{step}": "made" for item in "ac" for step in ("picture", "clip")}
+    assert states(first) == others | {"each[b].picture": "failed", "each[b].clip": "not run", "sheet": "made"}
     assert (state.message or "").startswith("each[b].picture: ")
     state, second = await run(PRODUCTS, products=table(tmp_path, a="cup", b="mug", c="bowl"), budget=10)
     assert state.is_completed(), state.message
     assert second.costs.amounts["CNY"] + first.costs.amounts["CNY"] == rh.recorder.charged
 
 
-async def test_a_budget_below_the_least_price_is_refused_before_a_payment(rh: Emulator) -> None:
+@in_flow_run
+async def test_a_budget_is_compared_with_the_selected_steps_before_a_payment(rh: Emulator) -> None:
     with pytest.raises(BudgetExceeded, match="costs at least"):
         await run(FILM, idea="a lighthouse", budget=0.1)
     assert rh.recorder.submissions == []
-
-
-@in_flow_run
-async def test_a_budget_is_compared_with_the_selected_steps(rh: Emulator) -> None:
-    with pytest.raises(BudgetExceeded):
-        await pipeline_flow(Pipeline.from_text(FILM))(idea="a lighthouse", budget=0.1)
-    state: State[Any] = await pipeline_flow(Pipeline.from_text(FILM))(
-        idea="a lighthouse", budget=0.1, only=["picture"], return_state=True
-    )
+    state, _ = await run_in_flow(FILM, idea="a lighthouse", budget=0.1, only=["picture"])
     assert state.is_completed(), state.message
     assert [paid.endpoint for paid in rh.recorder.paid] == ["rhart-image/z-image/turbo"]
     progress = (await artifacts_of(state))["pipeline--short-film-progress"]
@@ -177,25 +148,23 @@ async def test_a_budget_is_compared_with_the_selected_steps(rh: Emulator) -> Non
 
 
 @pytest.mark.parametrize(
-    ("part", "failed"),
+    ("part", "failed", "paid"),
     [
-        ({"only": ["each.clip"]}, {"each[a].clip": "each[a].picture", "each[b].clip": "each[b].picture"}),
-        ({"only": ["sheet"]}, {"sheet": "each[a].picture"}),
-        ({"only": ["each.clip", "each[a].picture"]}, {"each[b].clip": "each[b].picture"}),
-        ({"items": ["a"]}, {}),
+        ({"only": ["each.clip"]}, {"each[a].clip": "each[a].picture", "each[b].clip": "each[b].picture"}, 0),
+        ({"only": ["sheet"]}, {"sheet": "each[a].picture"}, 0),
+        ({"only": ["each.clip", "each[a].picture"]}, {"each[b].clip": "each[b].picture"}, 2),
+        ({"items": ["a"]}, {}, 2),
     ],
 )
 async def test_a_selected_step_without_what_it_needs_fails(
-    rh: Emulator, tmp_path: Path, part: dict[str, list[str]], failed: dict[str, str]
+    rh: Emulator, tmp_path: Path, part: dict[str, list[str]], failed: dict[str, str], paid: int
 ) -> None:
     state, result = await run(PRODUCTS, products=table(tmp_path, a="mug", b="cup"), **part)
-    reasons = {one.step: one.reason for one in result.steps if one.state == "failed"}
-    assert reasons.keys() == failed.keys(), state.message
-    assert all(
-        f"it needs {need}, which has no result and is not selected" in reasons[one] for one, need in failed.items()
-    )
+    assert reasons(result).keys() == failed.keys(), state.message
+    for step, need in failed.items():
+        assert f"it needs {need}, which has no result and is not selected" in reasons(result)[step]
     assert state.is_completed() is not bool(failed)
-    assert len(rh.recorder.paid) == {"sheet": 0, "each.clip": 0}.get(" ".join(part.get("only", ())), 2)
+    assert len(rh.recorder.paid) == paid
 
 
 async def test_a_step_to_be_made_again_that_does_not_exist_is_refused_before_a_payment(rh: Emulator) -> None:
@@ -208,8 +177,7 @@ async def test_whole_items_never_leaves_a_begun_item_for_money(rh: Emulator, tmp
     text = PRODUCTS.replace("name: products", "name: products\nbudget: {amount: 4.2, whole_items: true}")
     state, first = await run(text, products=table(tmp_path, a="cup", b="mug", c="bowl"))
     assert (state.is_failed(), state.name) == (True, OVER_BUDGET), state.message
-    states = {one.step: one.state for one in first.steps}
-    made = [name for name in "abc" if states[f"each[{name}].clip"] == "made"]
+    made = [name for name in "abc" if states(first)[f"each[{name}].clip"] == "made"]
     assert made
     assert len(made) < 3
     assert len(rh.recorder.paid) == 2 * len(made)
@@ -218,92 +186,56 @@ async def test_whole_items_never_leaves_a_begun_item_for_money(rh: Emulator, tmp
 
 async def test_a_budget_refuses_no_existing_result(rh: Emulator, tmp_path: Path) -> None:
     """Its row said `failed`, beside the file: only the copy under another name was missing, which is free."""
-    pictures = """
-name: posters
-params: {rows: {type: table, columns: {name: string}}}
-steps:
-  each:
-    foreach: $(params.rows)
-    id: $(item.name)
-    steps:
-      picture: {model: z-image/turbo, with: {prompt: "A poster of $(item.name)"}}
-"""
-    rows = str(tmp_path / "rows.csv")
-    Path(rows).write_text("name\nRome\n")
-    state, _ = await run(pictures, rows=rows)
+    picture, clip = PICTURE % "A poster of $(item.title)", CLIP % "$(picture)"
+    posters = of_rows("title: string", "id: $(item.title)", picture=picture)
+    state, _ = await run(posters, rows=rows("Rome"))
     assert state.is_completed(), state.message
-    clips = (
-        pictures.replace("name: posters", "name: clips\nbudget: {amount: 1, whole_items: true}").replace(
-            '$(item.name)"}}', '$(item.name)"}, save_as: $(item.name).jpg}'
-        )
-        + """
-      clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: waves, duration: 5, sound: false}}
-"""
-    )
-    state, done = await run(clips, rows=rows)
+    saved = of_rows("title: string", "id: $(item.title)", picture=picture + ", save_as: $(item.title).jpg", clip=clip)
+    state, done = await run("budget: {amount: 1, whole_items: true}\n" + saved, rows=rows("Rome"))
     assert state.name == OVER_BUDGET, state.message
-    assert {one.step: one.state for one in done.steps} == {"each[Rome].picture": "reused", "each[Rome].clip": "failed"}
+    assert states(done) == {"each[Rome].picture": "reused", "each[Rome].clip": "failed"}
     assert (tmp_path / "out" / "Rome.jpg").is_file()
+
+
+PICK = "name: pick\n" + steps(
+    picture=PICTURE % "a harbour" + ", takes: 2",
+    chosen="review: $(picture), save_as: pick/chosen.jpg",
+    clip=CLIP % "$(chosen)",
+)
 
 
 @in_flow_run
 async def test_a_review_shows_its_candidates_and_the_next_run_follows_the_choice(rh: Emulator, tmp_path: Path) -> None:
-    text = """
-name: pick
-steps:
-  picture: {model: z-image/turbo, takes: 2, with: {prompt: a harbour}}
-  chosen: {review: $(picture), save_as: pick/chosen.jpg}
-  clip: {model: kling-v2.6-pro-image-to-video, from: $(chosen), with: {prompt: waves, duration: 5, sound: false}}
-outputs: {clip: $(clip), chosen: $(chosen)}
-"""
-    pipeline = Pipeline.from_text(text)
+    text = PICK + "outputs: {clip: $(clip), chosen: $(chosen)}\n"
     state, first = await run_in_flow(text, budget=10)
     assert (state.name, len(rh.recorder.paid)) == (WAITING, 2)
-    assert {one.step: one.state for one in first.steps} == {
-        "picture": "made",
-        "chosen": "waits for review",
-        "clip": "waits for review",
-    }
+    assert states(first) == {"picture": "made", "chosen": "waits for review", "clip": "waits for review"}
     shown = {key: str(one.data) for key, one in (await artifacts_of(state)).items()}
     assert set(shown) == {f"pipeline--pick-{what}" for what in ("plan", "graph", "report", "progress")}
     assert "![contact sheet](data:image/jpeg;base64," in shown["pipeline--pick-report"]
     assert not (tmp_path / "out" / "edits").exists(), "the sheet is no edit of the user"
-    copied = json.loads(shown["pipeline--pick-report"].partition("```json\n")[2].partition("```")[0])
-    known = open_records(MediaStore(str(tmp_path / "out")), get_settings())
-    plan = await pipeline.plan(known=known)
-    (review,) = (one for one in plan.instances if one.model == "review")
-    choices = {"chosen": {**copied["chosen"], "take": 2}}
     assert not (tmp_path / "out" / "pick").exists()
-    state, done = await run_in_flow(text, budget=10, choices=choices)
+    copied = json.loads(shown["pipeline--pick-report"].partition("```json\n")[2].partition("```")[0])
+    (review,) = (one for one in (await planned(text)).instances if one.model == "review")
+    state, done = await run_in_flow(text, budget=10, choices={"chosen": {**copied["chosen"], "take": 2}})
     assert state.is_completed()
     assert done["chosen"].uri == str(tmp_path / "out" / "pick" / "chosen.jpg")
     assert probe(tmp_path / "out" / "pick" / "chosen.jpg").mime == "image/jpeg"
     takes = [work.known for work in review.needs[0].works if work.known is not None]
     assert rh.recorder.paid[2].inputs == {"imageUrl": (takes[1].outputs[0].sha256,)}
-    assert len(rh.recorder.paid) == 3
     for wrong, reason in (
         ({"of": "0" * 8, "take": 2}, "the choice was made for other candidates; choose again"),
-        ({**copied["chosen"], "take": 7}, "there is no candidate 7; it has 1 and 2"),
-        ({**copied["chosen"], "take": "2"}, 'there is no candidate "2"; it has 1 and 2'),
-        ({**copied["chosen"], "take": True}, "there is no candidate true; it has 1 and 2"),
-        (
-            {**copied["chosen"], "text": "red"},
-            "the choice is a text, but the candidates are files; choose a candidate by its number",
-        ),
+        ({"take": 7}, "there is no candidate 7; it has 1 and 2"),
+        ({"take": "2"}, 'there is no candidate "2"; it has 1 and 2'),
+        ({"take": True}, "there is no candidate true; it has 1 and 2"),
+        ({"text": "red"}, "the choice is a text, but the candidates are files; choose a candidate by its number"),
     ):
-        state, waiting = await run_in_flow(text, budget=10, choices={"chosen": wrong})
-        assert state.name == WAITING
-        assert [one.reason for one in waiting.steps if one.step == "chosen"] == [reason]
+        end, waiting = await run(text, budget=10, choices={"chosen": {**copied["chosen"], **wrong}})
+        assert (end.name, reasons(waiting, "waits for review")["chosen"]) == (WAITING, reason)
+    assert len(rh.recorder.paid) == 3
 
 
-OF_A_LINK = """
-name: of-a-link
-params:
-  photo: {type: image}
-steps:
-  small: {edit: resize, with: {file: $(params.photo), width: 96, height: 96}}
-  clip: {model: kling-v2.6-pro-image-to-video, from: $(params.photo), with: {prompt: waves, duration: 5, sound: false}}
-"""
+OF_A_LINK = "params: {photo: image}\n" + steps(small=RESIZE % "$(params.photo)", clip=CLIP % "$(params.photo)")
 
 
 @in_flow_run
@@ -321,12 +253,10 @@ async def test_a_signed_link_is_read_by_the_steps_and_appears_nowhere(rh: Emulat
     assert (state.name, result.new) == (NOTHING_NEW, 0)
 
 
-DATED = """
-name: dated
-steps:
-  picture: {model: z-image/turbo, with: {prompt: a pier}, save_as: "$(run.date)/picture.png"}
-  other: {model: z-image/turbo, with: {prompt: a second pier}, save_as: "$(run.date)/other.png"}
-"""
+DATED = "name: dated\n" + steps(
+    picture=PICTURE % "a pier" + ', save_as: "$(run.date)/picture.png"',
+    other=PICTURE % "a second pier" + ', save_as: "$(run.date)/other.png"',
+)
 
 
 @prefect.flow
@@ -352,42 +282,35 @@ async def test_a_late_run_and_its_resumed_attempt_keep_the_scheduled_date_of_the
     assert len(rh.recorder.paid) == 2
 
 
-DECIDED = """
-name: decided
-params: {line: string, mood: string}
-steps:
-  voice: {model: minimax/speech-2.8-hd, with: {text: $(params.line), voice_id: Wise_Woman}}
-  each:
-    foreach: [cup, mug]
-    id: $(item)
-    where: {any: [{equals: [$(item), cup]}, {gt: [$(voice.seconds), 4]}]}
-    steps:
-      picture: {model: z-image/turbo, with: {prompt: Photo of $(item)}}
-  large:
-    when: {gt: [$(voice.seconds), 4]}
-    model: qwen-image-2.0/text-to-image
-    with: {prompt: a large table}
-  small: {model: z-image/turbo, with: {prompt: a small table}}
-  clip:
-    model: kling-v2.6-pro-image-to-video
-    from: $(large or small)
-    with: {prompt: $(params.mood), duration: 5, sound: false}
-  sheet: {model: qwen-image-2.0/image-edit, with: {image_urls: $(each.picture), prompt: $(params.mood)}}
-outputs: {large: $(large), small: $(small), clip: $(clip), pictures: $(each.picture), sheet: $(sheet)}
-"""
+VOICE = "model: minimax/speech-2.8-hd, with: {text: $(params.line), voice_id: Wise_Woman}"
+IS_LONG = "{gt: [$(voice.seconds), 4]}"
+CUPS = f"foreach: [cup, mug], id: $(item), where: {{any: [{{equals: [$(item), cup]}}, {IS_LONG}]}}"
+DECIDED = "params: {line: string, mood: string}\n" + steps(
+    voice=VOICE,
+    each=f"{CUPS}, steps: {{picture: {{{PICTURE % 'Photo of $(item)'}}}}}",
+    large=f"when: {IS_LONG}, model: qwen-image-2.0/text-to-image, with: {{prompt: a large table}}",
+    small=PICTURE % "a small table",
+    clip=(CLIP % "$(large or small)").replace("slow", "$(params.mood)"),
+    sheet="model: qwen-image-2.0/image-edit, with: {image_urls: $(each.picture), prompt: $(params.mood)}",
+)
+DECIDED += "outputs: {large: $(large), small: $(small), clip: $(clip), pictures: $(each.picture), sheet: $(sheet)}\n"
 LONG, SHORT = (
     "a line which takes more than four seconds to say, as a person speaks, at any speed",
     "a line of few words here",
 )
 
 
-async def test_results_that_exist_wait_for_the_conditions_of_new_steps(rh: Emulator) -> None:
+@pytest.mark.parametrize("mood", ["calm", "wild"])
+async def test_results_that_exist_and_new_requests_wait_for_the_conditions_of_the_others(
+    rh: Emulator, mood: str
+) -> None:
+    """In the same mood, the clip and the sheet exist for the long line; in another one they are new."""
     state, first = await run(DECIDED, line=LONG, mood="calm", budget=10)
     assert state.is_completed(), state.message
     assert first["large"] and len(first["pictures"]) == 2
     before = len(rh.recorder.paid)
-    plan = await planned(DECIDED, line=SHORT, mood="calm")
-    state, second = await run(DECIDED, line=SHORT, mood="calm", budget=10)
+    plan = await planned(DECIDED, line=SHORT, mood=mood)
+    state, second = await run(DECIDED, line=SHORT, mood=mood, budget=10)
     assert state.is_completed(), state.message
     assert (second["large"], len(second["pictures"])) == (None, 1), "short lines have no large picture, and no mug"
     # The speech, and the clip and the sheet of what is left.
@@ -400,25 +323,9 @@ async def test_results_that_exist_wait_for_the_conditions_of_new_steps(rh: Emula
     assert len(rh.recorder.paid) == before + 3
 
 
-async def test_new_requests_wait_for_the_conditions_of_results_that_exist(rh: Emulator) -> None:
-    await run(DECIDED, line=LONG, mood="calm", budget=10)
-    before = len(rh.recorder.paid)
-    plan = await planned(DECIDED, line=SHORT, mood="wild")
-    _, second = await run(DECIDED, line=SHORT, mood="wild", budget=10)
-    assert (second["large"], len(second["pictures"])) == (None, 1)
-    assert len(rh.recorder.paid) == before + 3, "one clip and one sheet, made after the speech"
-    assert plan.price.least <= second.costs.amounts["CNY"] <= plan.price.most
-
-
 async def test_an_output_is_made_though_only_the_condition_of_an_existing_result_needs_it(rh: Emulator) -> None:
-    text = """
-name: titled
-params: {line: string}
-steps:
-  voice: {model: minimax/speech-2.8-hd, with: {text: $(params.line), voice_id: Wise_Woman}}
-  picture: {model: z-image/turbo, with: {prompt: a cup}, when: {exists: $(voice)}}
-outputs: {voice: $(voice), picture: $(picture)}
-"""
+    text = "params: {line: string}\n" + steps(voice=VOICE, picture=PICTURE % "a cup" + ", when: {exists: $(voice)}")
+    text += "outputs: {voice: $(voice), picture: $(picture)}\n"
     await run(text, line="one")
     plan = await planned(text, line="two")
     _, second = await run(text, line="two")
@@ -426,55 +333,33 @@ outputs: {voice: $(voice), picture: $(picture)}
     assert plan.price.most == second.costs.amounts["CNY"] > 0
 
 
-@in_flow_run
 async def test_values_of_used_files_and_candidates_wait_for_the_conditions_of_what_exists(
     rh: Emulator, tmp_path: Path
 ) -> None:
-    (tmp_path / "titled.yaml").write_text("""
-params: {title: string, photo: image}
-steps:
-  clip:
-    model: kling-v2.6-pro-image-to-video
-    from: $(params.photo)
-    with: {prompt: $(params.title), duration: 5, sound: false}
-outputs: {clip: $(clip)}
-""")
-    (tmp_path / "uses.yaml").write_text("""
-name: uses
-params: {line: string}
-steps:
-  voice: {model: minimax/speech-2.8-hd, with: {text: $(params.line), voice_id: Wise_Woman}}
-  title:
-    when: {gt: [$(voice.seconds), 4]}
-    model: rhart-text-g-3-flash-preview/text-to-text
-    with: {prompt: a title}
-    parse: {text: {}}
-  large: {when: {gt: [$(voice.seconds), 4]}, model: z-image/turbo, with: {prompt: a large table}}
-  small: {model: z-image/turbo, with: {prompt: a small table}}
-  made: {use: ./titled.yaml, with: {title: $(title or params.line), photo: $(large or small)}}
-  chosen: {review: $(large or small)}
-  moved: {model: kling-v2.6-pro-image-to-video, from: $(chosen), with: {prompt: $(params.line), duration: 5}}
-outputs: {clip: $(made.clip), moved: $(moved)}
-""")
-
-    async def run_uses(line: str, **more: Any) -> tuple[State[Any], PipelineResult]:
-        state = await pipeline_flow(Pipeline.from_file(tmp_path / "uses.yaml"))(
-            line=line, budget=20, return_state=True, **more
-        )
-        data = await state.aresult(raise_on_failure=False)
-        return state, data.result if isinstance(data, PipelineIncomplete) else data
-
-    await run_uses(LONG)
-    settings = get_settings()
-    known = open_records(MediaStore(settings.storage_url), settings)
-    plan = await Pipeline.from_file(tmp_path / "uses.yaml").plan(line=LONG, known=known)
-    (review,) = [one for one in plan.instances if one.model == "review"]
+    clip = "model: kling-v2.6-pro-image-to-video, from: %s, with: {prompt: %s, duration: 5, sound: false}"
+    titled = steps(clip=clip % ("$(params.photo)", "$(params.title)"))
+    (tmp_path / "titled.yaml").write_text(
+        f"params: {{title: string, photo: image}}\n{titled}outputs: {{clip: $(clip)}}\n"
+    )
+    uses = "params: {line: string}\n" + steps(
+        voice=VOICE,
+        title=f"when: {IS_LONG}, {ANSWER % 'a title'}, parse: {{text: {{}}}}",
+        large=f"when: {IS_LONG}, {PICTURE % 'a large table'}",
+        small=PICTURE % "a small table",
+        made="use: ./titled.yaml, with: {title: $(title or params.line), photo: $(large or small)}",
+        chosen="review: $(large or small)",
+        moved=clip % ("$(chosen)", "$(params.line)"),
+    )
+    (tmp_path / "uses.yaml").write_text(uses + "outputs: {clip: $(made.clip), moved: $(moved)}\n")
+    pipeline = Pipeline.from_file(tmp_path / "uses.yaml")
+    await run(pipeline, line=LONG, budget=20)
+    (review,) = [one for one in (await planned(pipeline, line=LONG)).instances if one.model == "review"]
     choices = {"chosen": {"of": review.request["of"], "take": 1}}
-    state, _ = await run_uses(LONG, choices=choices)
+    state, _ = await run(pipeline, line=LONG, budget=20, choices=choices)
     assert state.is_completed(), state.message
     before = len(rh.recorder.paid)
-    plan = await Pipeline.from_file(tmp_path / "uses.yaml").plan(line=SHORT, known=known, choices=choices)
-    state, second = await run_uses(SHORT, choices=choices)
+    plan = await planned(pipeline, line=SHORT, choices=choices)
+    state, second = await run(pipeline, line=SHORT, budget=20, choices=choices)
     assert state.name == WAITING, state.message
     # The speech, and the clip of the used file with the line; the choice was made among other candidates.
     paid = rh.recorder.paid[before:]

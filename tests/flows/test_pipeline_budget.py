@@ -14,25 +14,16 @@ from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.run.run_budget import RunBudget, run_limit
 from rh_prefect.works.journal.costs_and_budget import SpendTracker, entries_in
 from rh_prefect.works.journal.journal import FolderJournal
+from tests.support.samples.steps import PICTURE, of_rows, rows
 from tests.support.world.call_count import calls_of
 
-ITEMS = """
-budget: {budget}
-params: {{rows: {{type: table, columns: {{title: string}}}}}}
-steps:
-  each:
-    foreach: $(params.rows)
-    steps:
-      a: {{model: z-image/turbo, with: {{prompt: "a $(item.title)"}}}}
-      b: {{model: z-image/turbo, with: {{prompt: "b $(item.title)"}}}}
-      c: {{model: z-image/turbo, with: {{prompt: "c $(item.title)"}}}}
-      shared: {{model: z-image/turbo, with: {{prompt: the same}}, same: true}}
-"""
+THREE = {name: PICTURE % f"{name} $(item.title)" for name in "abc"}
+ITEMS = of_rows("title: string", **THREE, shared=PICTURE % "the same" + ", same: true")
 
 
 def plan_of(items: int, budget: str) -> Plan:
-    rows = [{"title": f"title {n}"} for n in range(items)]
-    plan = Pipeline.from_text(ITEMS.format(budget=budget)).plan_now(rows=rows)
+    titles = rows(*(f"title {n}" for n in range(items)))
+    plan = Pipeline.from_text(f"budget: {budget}\n{ITEMS}").plan_now(rows=titles)
     assert not plan.problems
     return plan
 
@@ -74,25 +65,19 @@ def test_the_work_of_a_budget_grows_with_the_items_and_not_with_their_square(
     assert calls(many) < 2.4 * calls(few)
 
 
-PICTURES = """
-budget: {budget}
-params: {{rows: {{type: table, columns: {{title: string}}}}}}
-steps:
-  each:
-    foreach: $(params.rows)
-    steps:
-      a: {{model: z-image/turbo, with: {{prompt: $(item.title)}}}}
-"""
-
-
-@pytest.mark.parametrize(("earlier", "limit"), [("0", "0.50"), ("0.08", "0.42"), ("9", "0")])
-def test_what_earlier_runs_have_paid_counts_in_a_budget_of_all_runs(earlier: str, limit: str) -> None:
-    text = PICTURES.format(budget="{amount: 0.5, whole_items: true, all_runs: true}")
-    plan = Pipeline.from_text(text).plan_now(rows=[{"title": "mug"}])
+@pytest.mark.parametrize(
+    ("budget", "earlier", "limit"),
+    [
+        ("{amount: 0.5, whole_items: true, all_runs: true}", "0", "0.50"),
+        ("{amount: 0.5, whole_items: true, all_runs: true}", "0.08", "0.42"),
+        ("{amount: 0.5, whole_items: true, all_runs: true}", "9", "0"),
+        ("0.5", "9", "0.5"),
+    ],
+)
+def test_what_earlier_runs_have_paid_counts_in_a_budget_of_all_runs(budget: str, earlier: str, limit: str) -> None:
+    plan = plan_of(1, budget)
     found = run_limit(plan, plan.price, budget=None, counted=Decimal(0), earlier=Decimal(earlier))
     assert found == Decimal(limit)
-    only_own = Pipeline.from_text(PICTURES.format(budget="0.5")).plan_now(rows=[{"title": "mug"}])
-    assert run_limit(only_own, plan.price, budget=None, counted=Decimal(0), earlier=Decimal(9)) == Decimal("0.5")
 
 
 def test_an_unlimited_run_pays_for_what_has_no_known_price(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,54 +14,32 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowR
 from prefect.client.schemas.objects import TaskRun, TaskRunResult
 
 from rh_prefect.cli import spend
-from rh_prefect.emulator import Assumptions, Emulator, Fault
-from rh_prefect.errors import PipelineIncomplete
+from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.charges import charges
-from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.run.result import OVER_BUDGET, WAITING, PipelineResult
+from rh_prefect.pipelines.run.result import OVER_BUDGET, WAITING
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.shared_journal import default_works
-from tests.support.servers.emulator_env import environment
-from tests.support.world.pipeline_flows import in_flow_run
-
-PICTURES = """
-name: {name}
-attempts: {attempts}
-budget: 5
-steps:
-  each:
-    foreach: [cup, mug]
-    id: $(item)
-    steps:
-      picture: {{model: z-image/turbo, with: {{prompt: Photo of $(item)}}}}
-outputs: {{pictures: $(each.picture)}}
-"""
+from tests.support.samples.steps import CLIP, PICTURE, RESIZE, steps
+from tests.support.world.pipeline_flows import in_flow_run, run_in_flow
 
 
-async def run(name: str, *, attempts: int) -> PipelineResult:
-    flow = pipeline_flow(Pipeline.from_text(PICTURES.format(name=name, attempts=attempts)))
-    data = await (await flow(return_state=True)).aresult(raise_on_failure=False)
-    result = data.result if isinstance(data, PipelineIncomplete) else data
-    assert isinstance(result, PipelineResult), data
-    return result
+def pictures(name: str, *, attempts: int = 1, budget: str = "5", further: str = "") -> str:
+    of_each = f"picture: {{{PICTURE % 'Photo of $(item)'}}}{further}"
+    each = f"foreach: [cup, mug], id: $(item), steps: {{{of_each}}}"
+    return f"name: {name}\nattempts: {attempts}\nbudget: {budget}\n" + steps(each=each)
 
 
 @pytest.fixture
-def rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """An emulator that charges failed tasks."""
-    with Emulator(long_side=96, fps=6, assumptions=Assumptions(refund_failed_models=False)) as emulator:
-        for name, value in environment(emulator, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        yield emulator
+def rh(charging_rh: Emulator) -> Emulator:
+    return charging_rh
 
 
 @in_flow_run
 async def test_failed_tasks_count_in_the_run_the_report_and_spend(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", prompt="cup", kind="fail", code="1504", times=1))
     rh.faults.add(Fault("submit", prompt="mug", kind="fail", code="1504"))
-    done = await run("cups", attempts=2)
+    _, done = await run_in_flow(pictures("cups", attempts=2))
     assert [one.state for one in done.steps] == ["made", "failed"]
     assert len(rh.recorder.paid) == 4
     assert (done.costs.amounts["CNY"], done.costs.unknown) == (rh.recorder.charged, 0)
@@ -89,7 +66,7 @@ async def test_spend_counts_tasks_that_a_pipeline_recorded_in_another_storage(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "elsewhere"))
-    await run("far", attempts=1)
+    await run_in_flow(pictures("far"))
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
     here = MediaStore(str(tmp_path / "out"))
     found = await charges(here, with_prefect=True, default=default_works(get_settings()))
@@ -114,18 +91,8 @@ async def events_of(pipeline: str, *, until: str) -> list[dict[str, Any]]:
 
 @in_flow_run
 async def test_a_run_that_waits_for_a_review_emits_which(rh: Emulator) -> None:
-    text = """
-name: asking
-steps:
-  each:
-    foreach: [cup, mug]
-    id: $(item)
-    steps:
-      picture: {model: z-image/turbo, with: {prompt: Photo of $(item)}}
-      chosen: {review: $(picture)}
-      clip: {model: kling-v2.6-pro-image-to-video, from: $(chosen), with: {prompt: a turn, duration: 5, sound: false}}
-"""
-    state = await pipeline_flow(Pipeline.from_text(text))(return_state=True)
+    reviewed = f", chosen: {{review: $(picture)}}, clip: {{{CLIP % '$(chosen)'}}}"
+    state, _ = await run_in_flow(pictures("asking", further=reviewed))
     flow_run = str(state.state_details.flow_run_id)
     found = await events_of("asking", until="done")
     (review,) = [one for one in found if one["event"] == "runninghub.pipeline.review"]
@@ -142,8 +109,7 @@ steps:
 
 @in_flow_run
 async def test_a_run_over_its_budget_emits_why(rh: Emulator) -> None:
-    text = PICTURES.format(name="short", attempts=1).replace("budget: 5", "budget: {amount: 0.04, whole_items: true}")
-    state = await pipeline_flow(Pipeline.from_text(text))(return_state=True)
+    state, _ = await run_in_flow(pictures("short", budget="{amount: 0.04, whole_items: true}"))
     assert state.name == OVER_BUDGET, state.message
     found = await events_of("short", until="done")
     (event,) = [one for one in found if one["event"] == "runninghub.pipeline.over_budget"]
@@ -156,18 +122,10 @@ async def test_a_run_over_its_budget_emits_why(rh: Emulator) -> None:
     assert rh.recorder.charged == Decimal("0.04")
 
 
-TAGGED = """
-name: tagged
-tags: [spring]
-steps:
-  picture: {model: z-image/turbo, with: {prompt: a cup}}
-  small: {edit: resize, with: {file: $(picture), width: 32, height: 32}}
-"""
-
-
 @in_flow_run
 async def test_a_run_has_tags_connected_task_runs_and_events(rh: Emulator) -> None:
-    await pipeline_flow(Pipeline.from_text(TAGGED))(budget=1)
+    tagged = "name: tagged\ntags: [spring]\n" + steps(picture=PICTURE % "a cup", small=RESIZE % "$(picture)")
+    await run_in_flow(tagged, budget=1)
     tasks: list[TaskRun] = []
     async with get_client() as client:
         (flow_run,) = await client.read_flow_runs(

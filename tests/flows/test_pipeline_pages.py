@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
 from rh_prefect.artifacts import MAX_PAGE, Page, markdown
 from rh_prefect.flow_runs.flow import flow
@@ -24,6 +22,8 @@ from rh_prefect.pipelines.plan.planned_steps import Candidate, PlannedStep, Work
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.result import StepReport
 from rh_prefect.pipelines.run.reviews import waiting_reviews
+from tests.support.samples.steps import ANSWER, PICTURE, RESIZE, steps
+from tests.support.world.pipeline_flows import artifacts_of
 from tests.support.world.planned_works import Records
 from tests.support.world.planned_works import run as made
 
@@ -58,10 +58,7 @@ async def page_of(show: Callable[[], Awaitable[None]], what: str) -> str:
         return page
 
     page = await many()
-    async with get_client() as client:
-        run = ArtifactFilterFlowRunId(any_=[page.flow_run_id])
-        found = await client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run))
-    (text,) = (str(one.data) for one in found if one.key == page.key(what))
+    text = str((await artifacts_of(page.flow_run_id))[page.key(what)].data)
     assert len(text.encode()) <= MAX_PAGE
     return text
 
@@ -92,17 +89,15 @@ async def test_a_review_of_300_pictures_shows_some_and_counts_the_others(
     assert text.count("/p/") > PICTURES // 2, "the addresses, as many as there is room for"
 
 
-OWN_AND_MADE = """
-params: {photo: image}
-steps:
-  a: {model: z-image/turbo, with: {prompt: a}, takes: 2}
-  b: {model: z-image/turbo, with: {prompt: b}}
-  small: {edit: resize, with: {file: $(b), width: 64, height: 64}}
-  line: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: a line}}
-  own: {review: [$(params.photo), $(b)]}
-  either: {review: [$(a or b), $(small)]}
-  checked: {review: $(line), ask: Is it right}
-"""
+OWN_AND_MADE = "params: {photo: image}\n" + steps(
+    a=PICTURE % "a" + ", takes: 2",
+    b=PICTURE % "b",
+    small=RESIZE % "$(b)",
+    line=ANSWER % "a line",
+    own="review: [$(params.photo), $(b)]",
+    either="review: [$(a or b), $(small)]",
+    checked="review: $(line), ask: Is it right",
+)
 
 
 async def test_the_numbers_of_a_review_are_those_of_the_choice_and_its_texts_are_shown(

@@ -15,38 +15,30 @@ from rh_prefect.emulator.recorder import Recorder
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.document import PipelineError
 from tests.support.samples import media as samples
-from tests.support.servers.emulator_env import environment
-from tests.support.world.pipeline_flows import in_flow_run, run, run_in_flow
+from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, further, of_rows, rows, steps
+from tests.support.servers.emulator_env import StartEmulator
+from tests.support.world.pipeline_flows import in_flow_run, run, run_in_flow, states
 
-ANGLES = """
-name: angles
-params: {rows: {type: table, columns: {title: string}}}
-steps:
-  each:
-    foreach: $(params.rows)
-    id: $(item.title)
-    steps:
-      angles:
-        matrix: {angle: [left, right]}
-        steps:
-          picture: {model: z-image/turbo, with: {prompt: "$(item.title) from the $(matrix.angle)"}}
-      sheet: {edit: contact_sheet, with: {of: $(angles.picture)}, require: any}
-  all:
-    model: bytedance/jimeng-4.6/image-to-image
-    with: {prompt: all of them, image_urls: $(each.sheet)}
-    require: any
-outputs: {all: $(all)}
-"""
+ANGLE = f"picture: {{{PICTURE % '$(item.title) from the $(matrix.angle)'}}}"
+ANGLES = of_rows(
+    "title: string",
+    "id: $(item.title)",
+    angles=f"matrix: {{angle: [left, right]}}, steps: {{{ANGLE}}}",
+    sheet="edit: contact_sheet, with: {of: $(angles.picture)}, require: any",
+) + further(
+    all="model: bytedance/jimeng-4.6/image-to-image, require: any, "
+    "with: {prompt: all of them, image_urls: $(each.sheet)}"
+)
 
 
 async def test_a_list_without_failed_items_waits_for_what_is_made_without_them(rh: Emulator) -> None:
-    await run(ANGLES, rows=[{"title": "mug"}], only=["each.angles.picture", "each.sheet"], budget=9)
+    await run(ANGLES, rows=rows("mug"), only=["each.angles.picture", "each.sheet"], budget=9)
     rh.faults.add(Fault("submit", prompt="cup from the left", kind="code", code="301"))
-    state, result = await run(ANGLES, rows=[{"title": "cup"}, {"title": "mug"}], budget=9)
+    state, result = await run(ANGLES, rows=rows("cup", "mug"), budget=9)
     assert state.is_failed()
-    states = {one.step: one.state for one in result.steps}
-    assert states["each.angles[cup/left].picture"] == "failed"
-    assert states["each[cup].sheet"] == states["all"] == "made"
+    found = states(result)
+    assert found["each.angles[cup/left].picture"] == "failed"
+    assert found["each[cup].sheet"] == found["all"] == "made"
     paid = [one for one in rh.recorder.paid if "all of them" in str(one.payload)]
     assert [str(one.payload["imageUrls"]).count("http") for one in paid] == [2]
 
@@ -81,19 +73,6 @@ async def test_a_step_waits_for_an_id_that_ends(rh: Emulator, tmp_path: Path) ->
     assert all(rh.recorder.paid[1].payload[name] for name in ("sessionId", "faceId"))
 
 
-SMALL = """
-name: small
-steps:
-  mug: {model: z-image/turbo, with: {prompt: a mug}}
-  small: {edit: resize, with: {file: $(mug), width: 64, height: 64}SAVE}
-"""
-
-CLIPS = """
-  one: {model: kling-v2.6-pro-image-to-video, from: $(small), with: {prompt: it turns, duration: 5, sound: false}}
-  two: {model: kling-v2.6-pro-image-to-video, from: $(small), with: {prompt: it falls, duration: 5, sound: false}}
-"""
-
-
 @pytest.mark.parametrize(
     ("save", "lost"),
     [
@@ -105,92 +84,75 @@ CLIPS = """
 async def test_a_lost_file_of_an_edit_is_there_before_the_steps_that_need_it(
     rh: Emulator, tmp_path: Path, save: str, lost: str
 ) -> None:
-    state, result = await run(SMALL.replace("SAVE", save), budget=9)
+    text = steps(mug=PICTURE % "a mug", small=RESIZE % "$(mug)" + save)
+    _, result = await run(text, budget=9)
     content = await asyncio.to_thread(Path(result.steps[1].files[0]).read_bytes)
     (stored,) = (tmp_path / "out" / "pipelines").glob(f"{hashlib.sha256(content).hexdigest()}*")
     for path in (stored, *((tmp_path / "out" / lost,) if lost else ())):
         path.unlink()
-    state, result = await run(SMALL.replace("SAVE", save) + CLIPS, budget=9)
+    clips = {name: (CLIP % "$(small)").replace("slow", name) for name in ("turn", "fall")}
+    state, _ = await run(text + further(**clips), budget=9)
     assert state.is_completed(), state.message
     assert len(rh.recorder.paid) == 3
     assert stored.is_file()
 
 
+@in_flow_run
 async def test_retries_that_prefect_gives_each_task_are_none_of_a_step(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", prompt="a bad word", kind="code", code="301"))
-    text = """
-steps:
-  bad: {model: z-image/turbo, with: {prompt: a bad word}}
-  good: {model: z-image/turbo, with: {prompt: a mug}}
-"""
     with temporary_settings({PREFECT_TASKS_DEFAULT_RETRIES: 2}):
-        state, result = await run(text, budget=1)
+        state, result = await run_in_flow(steps(bad=PICTURE % "a bad word", good=PICTURE % "a mug"), budget=1)
     assert state.is_failed()
-    assert {one.step: one.state for one in result.steps} == {"bad": "failed", "good": "made"}
+    assert states(result) == {"bad": "failed", "good": "made"}
     assert len(rh.recorder.submissions) == 2
 
 
-ANSWERS = """
-steps:
-  script:
-    model: rhart-text-g-3-flash-preview/text-to-text
-    with: {prompt: "10 items about a mug as JSON, each item has text"}
-    parse: {list: {text: string}, at_most: 10}
-  each:
-    foreach: $(script)
-    steps:
-      picture: {model: z-image/turbo, with: {prompt: $(item.text)}SAVE}
-"""
+def answers(save: str, prompt: str = "$(item.text)") -> str:
+    script = ANSWER % '"10 items about a mug as JSON, each item has text"'
+    return steps(
+        script=f"{script}, parse: {{list: {{text: string}}, at_most: 10}}",
+        each=f"foreach: $(script), steps: {{picture: {{{PICTURE % prompt}{save}}}}}",
+    )
 
 
 @pytest.mark.parametrize("save", [pytest.param("", marks=pytest.mark.long), ", save_as: $(item.text).png"])
 @in_flow_run
 async def test_a_pipeline_that_ran_is_not_refused_because_of_an_answer(rh: Emulator, save: str) -> None:
     """Two texts of the answer are equal: one picture is made for both, and only one step can have the name."""
-    text = ANSWERS.replace("SAVE", save)
+    text = answers(save)
     (_, first), (_, second) = [await run_in_flow(text, budget=1) for _ in range(2)]
     assert len(rh.recorder.paid) == 10
     failed = [[one.step for one in result.steps if one.state == "failed"] for result in (first, second)]
     assert failed == [["each[10].picture"] if save else []] * 2
     assert [one.state for one in second.steps].count("reused") == 11 - bool(save)
     with pytest.raises(PipelineError, match="have the same request"):
-        await pipeline_flow(Pipeline.from_text(text.replace("prompt: $(item.text)", "prompt: a mug")))(budget=1)
+        await pipeline_flow(Pipeline.from_text(answers(save, "a mug")))(budget=1)
 
 
-CHAINS = """
-name: chains
-params: {rows: {type: table, columns: {title: string}}}
-steps:
-  each:
-    foreach: $(params.rows)
-    id: $(item.title)
-    steps:
-      picture: {model: z-image/turbo, with: {prompt: "picture of $(item.title)"}}
-      large: {model: nano-banana-pro/edit-official-stable, from: $(picture), with: {prompt: "larger $(item.title)"}}
-outputs: {large: $(each.large)}
-"""
+CHAINS = of_rows(
+    "title: string",
+    "id: $(item.title)",
+    picture=PICTURE % "picture of $(item.title)",
+    large="model: nano-banana-pro/edit-official-stable, from: $(picture), with: {prompt: larger $(item.title)}",
+)
 
 
 def _has(recorder: Recorder, *, paid: int = 0, uploads: int = 0) -> bool:
     return len(recorder.paid) >= paid and len(recorder.uploads) >= uploads
 
 
-async def test_where_slots_are_scarce_items_are_paid_to_their_end_one_after_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Emulator(long_side=96, clock="real", factor=0, limit=1) as rh:
-        for name, value in environment(rh, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        whole = asyncio.create_task(run(CHAINS, rows=[{"title": title} for title in "abcdef"], budget=99))
-        begun, unfinished = 0, 0
-        for number in range(1, 13):
-            assert await asyncio.to_thread(rh.recorder.wait, partial(_has, paid=number))
-            # The next steps of all items whose pictures are done have sent their inputs, and wait for the slot.
-            assert await asyncio.to_thread(rh.recorder.wait, partial(_has, uploads=begun))
-            begun = sum("picture" in str(one.payload["prompt"]) for one in rh.recorder.paid)
-            unfinished = max(unfinished, 2 * begun - number)
-            rh.clock.advance(1000)
-        state, _ = await whole
+async def test_where_slots_are_scarce_items_are_paid_to_their_end_one_after_the_other(start_rh: StartEmulator) -> None:
+    rh = start_rh(clock="real", factor=0, limit=1)
+    whole = asyncio.create_task(run(CHAINS, rows=rows(*"abcdef"), budget=99))
+    begun, unfinished = 0, 0
+    for number in range(1, 13):
+        assert await asyncio.to_thread(rh.recorder.wait, partial(_has, paid=number))
+        # The next steps of all items whose pictures are done have sent their inputs, and wait for the slot.
+        assert await asyncio.to_thread(rh.recorder.wait, partial(_has, uploads=begun))
+        begun = sum("picture" in str(one.payload["prompt"]) for one in rh.recorder.paid)
+        unfinished = max(unfinished, 2 * begun - number)
+        rh.clock.advance(1000)
+    state, _ = await whole
     assert state.is_completed(), state.message
     # The slot of a picture is used by the next item while the picture is downloaded; two items more for slow machines.
     assert unfinished <= 4

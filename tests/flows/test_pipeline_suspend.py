@@ -17,40 +17,29 @@ from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.works.loop_thread import LOOP
+from tests.support.samples.steps import CLIP, PICTURE, of_rows, rows, steps
 from tests.support.world.suspended_runs import SuspendedRuns, state_of, until_woken
 
 pytestmark = pytest.mark.prefect
 
-PICTURES = """
-name: suspended-pictures
-params:
-  prompts: {type: table, columns: {id: string, prompt: string}}
-steps:
-  each:
-    foreach: $(params.prompts)
-    steps:
-      picture:
-        model: z-image/turbo
-        with: {prompt: $(item.prompt)}
-      clip:
-        model: kling-v2.6-pro/image-to-video
-        with: {imageUrl: $(picture), prompt: waves, duration: "5", sound: "false"}
-outputs:
-  clips: $(each.clip)
-"""
-ROWS = [{"id": "a", "prompt": "a mug"}, {"id": "b", "prompt": "a bowl"}]
+PICTURES = of_rows("title: string", picture=PICTURE % "$(item.title)", clip=CLIP % "$(picture)")
+ROWS = rows("a mug", "a bowl")
+
+
+def flow_of(text: str, name: str = "suspended") -> Flow[..., Any]:
+    return Pipeline.from_text(f"name: {name}\n{text}").flow()
 
 
 @pytest.fixture
 def pictures() -> Flow[..., Any]:
-    return Pipeline.from_text(PICTURES).flow()
+    return flow_of(PICTURES + "outputs: {clips: $(each.clip)}\n")
 
 
 async def test_it_suspends_while_all_tasks_run_and_is_woken_by_webhooks(
     with_webhooks: SuspendedRuns, pictures: Flow[..., Any]
 ) -> None:
     desk = with_webhooks
-    run = await desk.begin(pictures, prompts=ROWS, wait="suspend")
+    run = await desk.begin(pictures, rows=ROWS, wait="suspend")
     await desk.run_until_suspended(pictures, run, jobs=2)
     await desk.end()
     await until_woken(run)
@@ -68,14 +57,12 @@ async def test_it_is_woken_by_the_clock_without_webhooks(
     without_webhooks: SuspendedRuns, pictures: Flow[..., Any]
 ) -> None:
     desk = without_webhooks
-    run = await desk.begin(pictures, prompts=ROWS[:1], wait="suspend")
+    run = await desk.begin(pictures, rows=ROWS[:1], wait="suspend")
     await desk.run_until_suspended(pictures, run, jobs=1)
     assert await LOOP.call(wake_suspended()) == []
-    await desk.end()
-    assert run in await LOOP.call(wake_suspended())
+    await desk.wake(run)
     await desk.run_until_suspended(pictures, run, jobs=2)
-    await desk.end()
-    assert run in await LOOP.call(wake_suspended())
+    await desk.wake(run)
     await rerun(pictures, run)
     assert len(desk.paid) == 2
 
@@ -84,18 +71,13 @@ async def test_a_task_that_fails_while_the_run_is_suspended_is_paid_for_again_wi
     without_webhooks: SuspendedRuns,
 ) -> None:
     desk = without_webhooks
-    again = Pipeline.from_text(
-        "name: again\nsteps:\n  picture: {model: z-image/turbo, attempts: 2, with: {prompt: a mug}}\n"
-        "outputs: {picture: $(picture)}\n"
-    ).flow()
+    again = flow_of(steps(picture=PICTURE % "a mug" + ", attempts: 2") + "outputs: {picture: $(picture)}\n")
     desk.rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
     run = await desk.begin(again, wait="suspend")
     await desk.run_until_suspended(again, run, jobs=1)
-    await desk.end()
-    assert run in await LOOP.call(wake_suspended())
+    await desk.wake(run)
     await desk.run_until_suspended(again, run, jobs=2)
-    await desk.end()
-    assert run in await LOOP.call(wake_suspended())
+    await desk.wake(run)
     result = await rerun(again, run)
     assert result["picture"].uri
     assert len(desk.paid) == 2
@@ -105,7 +87,7 @@ async def test_a_run_outside_of_a_deployment_waits_in_its_process(
     without_webhooks: SuspendedRuns, pictures: Flow[..., Any]
 ) -> None:
     desk = without_webhooks
-    run: Any = pictures(prompts=ROWS[:1], wait="suspend")
+    run: Any = pictures(rows=ROWS[:1], wait="suspend")
     running = asyncio.ensure_future(run)
     while len(desk.paid) < 2:
         await desk.end()
@@ -118,10 +100,8 @@ async def test_a_run_outside_of_a_deployment_waits_in_its_process(
 async def test_a_suspended_run_counts_the_failed_task_of_another_run_that_it_waited_for(
     without_webhooks: SuspendedRuns,
 ) -> None:
-    desk, pipelines = without_webhooks, []
-    for name in ("first", "second"):
-        step = "{model: z-image/turbo, with: {prompt: a mug}}"
-        pipelines.append(Pipeline.from_text(f"name: {name}\nsteps:\n  picture: {step}\n").flow())
+    desk = without_webhooks
+    pipelines = [flow_of(steps(picture=PICTURE % "a mug"), name) for name in ("first", "second")]
     desk.rh.faults.add(Fault("submit", kind="fail", code="1504"))
     runs = [await desk.begin(pipeline, wait="suspend") for pipeline in pipelines]
     for pipeline, run in zip(pipelines, runs, strict=True):
@@ -138,14 +118,12 @@ async def test_a_round_of_a_suspended_run_is_refused_to_others_until_it_is_resum
     without_webhooks: SuspendedRuns,
 ) -> None:
     desk = without_webhooks
-    step = "{model: z-image/turbo, reuse: never, with: {prompt: a mug}}"
-    pipeline = Pipeline.from_text(f"name: each-round\nsteps:\n  picture: {step}\n").flow()
+    pipeline = flow_of(steps(picture=PICTURE % "a mug" + ", reuse: never"), "each-round")
     run, other = [await desk.begin(pipeline, wait="suspend") for _ in range(2)]
     await desk.run_until_suspended(pipeline, run, jobs=1)
     with pytest.raises(InputError, match=rf"rh-prefect jobs cancel {run}"):
         await rerun(pipeline, other)
-    await desk.end()
-    assert run in await LOOP.call(wake_suspended())
+    await desk.wake(run)
     await rerun(pipeline, run)
     await desk.run_until_suspended(pipeline, other, jobs=2)
     async with get_client() as client:

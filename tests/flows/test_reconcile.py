@@ -11,8 +11,7 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.client.schemas.objects import Artifact, State
+from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running
 
 from rh_prefect import RunningHubCredentials
@@ -26,6 +25,8 @@ from rh_prefect.works.journal.job_records import JobView, jobs_of
 from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows
 from tests.e2e.runs import begin
+from tests.support.samples.steps import PICTURE, steps
+from tests.support.world.pipeline_flows import artifacts_of, until_paid
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server", "no_earlier_flow_runs")]
 
@@ -82,15 +83,6 @@ async def test_what_a_cancelled_run_left_is_cancelled(rh: Emulator, state: State
     assert len(rh.recorder.cancelled) == 2
     assert await ends(run) == {"CANCELLED"}
     await put(run, Cancelled())
-
-
-async def test_a_second_look_finds_nothing_and_asks_runninghub_nothing(rh: Emulator) -> None:
-    run = await left_behind(Cancelled(), "a lighthouse")
-    assert [one.done for one in await look(run)] == ["cancelled"]
-    before = asked(rh)
-    assert await look(run) == ()
-    assert asked(rh) == before
-    assert [one for one in await look() if one.flow_run_id == run] == []
 
 
 async def test_a_task_that_nobody_can_ask_after_fails_the_run_and_is_no_running_one(
@@ -164,7 +156,7 @@ async def test_each_job_is_cancelled_on_the_account_that_paid(rh: Emulator, pref
     assert len(rh.recorder.cancelled) == 1
 
 
-async def test_what_could_not_be_cancelled_fails_the_run_and_is_tried_again(rh: Emulator) -> None:
+async def test_what_could_not_be_cancelled_fails_the_run_and_is_tried_again_and_the_table_says_so(rh: Emulator) -> None:
     run = await left_behind(Cancelled(), "a lighthouse", "a harbour")
     rh.faults.add(Fault("cancel", number=1, kind="code", code="802"))
     state: State[Any] = await reconcile(flow_run_id=run, return_state=True)
@@ -174,19 +166,19 @@ async def test_what_could_not_be_cancelled_fails_the_run_and_is_tried_again(rh: 
     state = await reconcile(flow_run_id=run, return_state=True)
     assert state.is_completed(), state.message
     assert len(rh.recorder.cancelled) == 2
+    (table,) = (await artifacts_of(state)).values()
+    assert "1 flow run(s) reconciled, 1 cancelled" in (table.description or "")
+    assert " | cancelled | " in str(table.data)
 
 
-PIPELINE = """
-name: lighthouse
-steps: {picture: {model: z-image/turbo, with: {prompt: a lighthouse}}}
-"""
+PIPELINE = "name: lighthouse\n" + steps(picture=PICTURE % "a lighthouse")
 
 
 async def test_what_a_cancelled_pipeline_run_left_is_cancelled_and_tried_again(rh: Emulator) -> None:
     flow: Any = pipeline_flow(Pipeline.from_text(PIPELINE))
     run = await begin(flow)
     task = asyncio.ensure_future(rerun(flow, run))
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+    await until_paid(rh, 1)
     await asyncio.sleep(0.5)
     task.cancel()
     await asyncio.wait([task])
@@ -220,27 +212,17 @@ async def test_a_submit_of_which_nobody_knows_is_named_with_both_ways_out(rh: Em
     assert f"jobs mark-refused {found.job}" in found.note
 
 
-async def test_it_looks_back_no_further_than_asked_but_takes_any_run_by_name(rh: Emulator) -> None:
+async def test_it_looks_back_no_further_than_asked_but_takes_any_run_by_name_and_asks_nothing_twice(
+    rh: Emulator,
+) -> None:
     run = await left_behind(Cancelled(), "a lighthouse")
     assert [one for one in await look(hours=1e-6) if one.flow_run_id == run] == []
     assert not rh.recorder.cancelled
     assert [one.done for one in await look(run)] == ["cancelled"]
-
-
-async def test_its_table_says_what_it_found_and_did(rh: Emulator) -> None:
-    run = await left_behind(Cancelled(), "a lighthouse")
-    state: State[Any] = await reconcile(flow_run_id=run, return_state=True)
-    assert state.is_completed()
-    assert state.state_details.flow_run_id is not None
-    (table,) = await artifacts(state.state_details.flow_run_id)
-    assert "1 flow run(s) reconciled, 1 cancelled" in (table.description or "")
-    assert " | cancelled | " in str(table.data)
-
-
-async def artifacts(run: UUID) -> list[Artifact]:
-    async with get_client() as client:
-        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
-        return await client.read_artifacts(artifact_filter=of_run)
+    before = asked(rh)
+    assert await look(run) == ()
+    assert asked(rh) == before
+    assert [one for one in await look() if one.flow_run_id == run] == []
 
 
 async def test_a_run_without_a_worker_is_cancelled_and_not_for_ever_being_so(rh: Emulator) -> None:

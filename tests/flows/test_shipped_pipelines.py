@@ -1,9 +1,9 @@
-"""Shipped pipelines run on an emulator within their plans' prices, also if tasks fail; a second run is free."""
+"""Shipped pipelines run on an emulator within their plans' prices if tasks fail."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -12,17 +12,14 @@ from typing import Any
 import pytest
 
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
-from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.flows.pipeline import Pipeline
-from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.check import SHIPPED
-from rh_prefect.pipelines.known_works import StoredWorks, open_records
-from rh_prefect.pipelines.run.result import NOTHING_NEW, WAITING, RunEnd
-from rh_prefect.settings import get_settings
+from rh_prefect.pipelines.run.result import WAITING
 from tests.support.samples import media as samples
 from tests.support.samples.pipeline_assets import photo, photos, sound, video
 from tests.support.samples.small_frames import smaller
-from tests.support.servers.emulator_env import environment
+from tests.support.servers.emulator_env import StartEmulator
+from tests.support.world.pipeline_flows import planned, run
 
 GIVEN: dict[str, Callable[[Path], dict[str, Any]]] = {
     "product-video": lambda folder: {"products": products(folder), "size": "1080p"},
@@ -59,37 +56,12 @@ def products(folder: Path) -> list[dict[str, str]]:
     return [rows[0], rows[1] | {"photo": photo(folder / "mug.jpg")}]
 
 
-# tests/cli/test_example_runs.py has all of them, by the commands.
-async def test_it_runs_within_its_price_and_a_second_run_is_free(rh: Emulator, tmp_path: Path) -> None:
-    name = "two-models"
-    given = GIVEN[name](tmp_path)
-    pipeline = without_blocks(name, tmp_path)
-    price = (await pipeline.plan(given)).price
-    assert (await pipeline.plan(given)).problems == []
-    state = await run(pipeline, given)
-    choices: dict[str, Any] = {}
-    while state.name == WAITING:
-        choices |= await chosen(pipeline, given, choices)
-        state = await run(pipeline, given, choices)
-    assert not state.is_failed, state.message
-    assert price.least <= rh.recorder.charged <= price.most
-    submitted = len(rh.recorder.submissions)
-    state = await run(pipeline, given, choices)
-    assert (state.name, len(rh.recorder.submissions)) == (NOTHING_NEW, submitted), state.message
-
-
 @pytest.fixture
-def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+def faulty(start_rh: StartEmulator) -> Emulator:
     """Failed tasks are charged for, submissions are refused now and then, and a clip of 5 s has 121 frames."""
+    faults = [Fault("submit", every=5, kind="code", code="421"), Fault("submit", every=3, kind="fail", code="1504")]
     assumed = replace(DEFAULT, refund_failed_models=False)
-    faults = [
-        Fault("submit", every=5, kind="code", code="421"),
-        Fault("submit", every=3, kind="fail", code="1504"),
-    ]
-    with Emulator(long_side=64, fps=24, assumptions=assumed, faults=faults) as emulator:
-        for name, value in environment(emulator, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        yield emulator
+    return start_rh(long_side=64, fps=24, assumptions=assumed, faults=faults)
 
 
 @pytest.mark.parametrize(
@@ -104,26 +76,22 @@ async def test_it_stays_within_its_price_when_tasks_fail(faulty: Emulator, tmp_p
     given, choices = GIVEN[name](tmp_path), dict[str, Any]()
     pipeline = without_blocks(name, tmp_path)
     for _ in range(12):
-        price = (await pipeline.plan(given, known=records(), choices=choices)).price
-        before = faulty.recorder.charged
-        state = await run(pipeline, given, choices, budget=Decimal(500) if price.is_open else None)
+        price = (await planned(pipeline, **given, choices=choices)).price
+        before, budget = faulty.recorder.charged, Decimal(500) if price.is_open else None
+        state, result = await run(pipeline, **given, budget=budget, choices=choices or None)
         # A parsed list and a review leave more to the next run than this plan knows; the budget holds all the same.
         assert faulty.recorder.charged - before <= price.most, state.message
-        assert state.result.costs.amounts.get("CNY", Decimal(0)) == faulty.recorder.charged - before, state.message
+        assert result.costs.amounts.get("CNY", Decimal(0)) == faulty.recorder.charged - before, state.message
         if state.name == WAITING:
-            choices |= await chosen(pipeline, given, choices)
-        elif not state.is_failed:
+            waiting = (await planned(pipeline, **given, choices=choices)).instances
+            reviews = [one for one in waiting if one.model == "review" and one.state == "r"]
+            choices |= {one.address: {"of": one.request["of"], "take": 1} for one in reviews}
+        elif state.is_completed():
             break
         elif all(fault.every is None or fired for fault, fired in faulty.faults.fired()):
             faulty.faults.clear()  # the next run completes
-    assert not state.is_failed, state.message
+    assert state.is_completed(), state.message
     assert len(faulty.recorder.paid) == len({one.task_id for one in faulty.recorder.paid})
-
-
-def records() -> StoredWorks:
-    """What the store knows now."""
-    settings = get_settings()
-    return open_records(MediaStore(settings.storage_url), settings)
 
 
 def without_blocks(name: str, folder: Path) -> Pipeline:
@@ -132,19 +100,3 @@ def without_blocks(name: str, folder: Path) -> Pipeline:
         text = re.sub(r"(?m)^(credentials|storage): .*\n", "", file.read_text(encoding="utf-8"))
         (folder / file.name).write_text(smaller(text), encoding="utf-8")
     return Pipeline.from_file(folder / f"{name}.yaml")
-
-
-async def run(
-    pipeline: Pipeline,
-    given: dict[str, Any],
-    choices: dict[str, Any] | None = None,
-    budget: Decimal | None = Decimal(500),
-) -> RunEnd:
-    return await run_locally(pipeline, {**given, "budget": budget, "choices": choices or None})
-
-
-async def chosen(pipeline: Pipeline, given: dict[str, Any], choices: dict[str, Any]) -> dict[str, Any]:
-    """The first candidate of each review."""
-    plan = await pipeline.plan(given, known=records(), choices=choices)
-    waiting = [one for one in plan.instances if one.model == "review" and one.state == "r"]
-    return {one.address: {"of": one.request["of"], "take": 1} for one in waiting}

@@ -18,6 +18,8 @@ from prefect.states import Completed
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.rerun import rerun
+from rh_prefect.flow_runs.suspended_runs import wake_suspended
+from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.servers.webhook_receiver import TOKEN, receiver
@@ -65,6 +67,11 @@ class SuspendedRuns:
     async def end(self) -> None:
         """Has everything at RunningHub end, once it is rendered."""
         await asyncio.to_thread(end_tasks, self.rh)
+
+    async def wake(self, run: UUID) -> None:
+        """Has everything at RunningHub end, and a run be woken by the clock."""
+        await self.end()
+        assert run in await LOOP.call(wake_suspended())
 
     async def complete_runs(self) -> None:
         """Has no run of this test be one that other tests' receivers and `reconcile` would look after."""
