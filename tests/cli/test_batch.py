@@ -63,17 +63,13 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
     assert Path(re.findall(r"gallery: (.*)", second.stdout)[0]).is_file()
     assert report.is_relative_to(tmp_path / "batch")
     assert re.findall(r",(made|reused),", report.read_text()) == ["reused", "reused", "made"]
-    assert sorted(path.name for path in (tmp_path / "batch" / "batches").glob("*/*")) == [
-        "bird.png",
-        "light.png",
-        "port.png",
-    ]
+    saved = sorted(path.name for path in (tmp_path / "batch" / "batches").glob("*/*"))
+    assert saved == ["bird.png", "light.png", "port.png"]
     plan = call("--dry-run")
     assert "least 0.00, expected 0.00, most 0.00" in plan.stdout, plan.stdout + plan.stderr
     (tmp_path / "batch.yaml").write_text(call("--print").stdout)
-    run = warm_process.run(
-        [*RH, "run", str(tmp_path / "batch.yaml"), "--set", f"rows={rows}", "--out", str(tmp_path / "batch")], env=env
-    )
+    again = [*RH, "run", str(tmp_path / "batch.yaml"), "--set", f"rows={rows}", "--out", str(tmp_path / "batch")]
+    run = warm_process.run(again, env=env)
     assert "Nothing new" in run.stdout, run.stdout + run.stderr
     twice = call("--set", "aspect_ratio=9:16")
     assert twice.returncode == 1

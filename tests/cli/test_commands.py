@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
-from rh_prefect.cli.doctor import doctor
+from rh_prefect.cli.doctor import expiry_rules
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.accounts import Tier
 from tests.support.processes import warm_process
 from tests.support.processes.cli_process import run_each
+from tests.support.processes.typed_commands import Terminal
 from tests.support.processes.warm_process import RH, WarmProcess
 from tests.support.samples import media as samples
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.s3 import BUCKET, S3Server
 
 
 @pytest.fixture
@@ -42,9 +47,8 @@ def test_help_says_what_a_command_does(command: list[str]) -> None:
 
 def test_help_loads_neither_prefect_nor_the_catalogue() -> None:
     code = "import sys\nfrom rh_prefect.cli import app\ntry: app(['--help'])\nexcept SystemExit: pass\n"
-    code += (
-        "print('LOADED', [m for m in ('prefect', 'httpx', 'av', 'rh_prefect.catalog.registry') if m in sys.modules])"
-    )
+    heavy = ("prefect", "httpx", "av", "rh_prefect.catalog.registry")
+    code += f"print('LOADED', [m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "LOADED []" in done.stdout
 
@@ -136,11 +140,7 @@ WRONG_AT_ONCE: dict[str, list[str]] = {
     '"13" for --shots. Must be <= 12': ["demo", "--shots", "13"],
     "demo: --prompt is missing": ["demo", "--prompt", ""],
     "--port. Must be <= 65535": ["emulator", "--port", "70000"],
-    "'last week' is not a day as YYYY-MM-DD, today or yesterday. What to do: correct it": [
-        "spend",
-        "--since",
-        "last week",
-    ],
+    "'last week' is not a day as YYYY-MM-DD, today or yesterday. What": ["spend", "--since", "last week"],
 }
 
 
@@ -158,11 +158,8 @@ def test_what_is_wrong_is_said_before_anything_is_started(prefect_server: Prefec
 def test_a_prefect_api_that_does_not_answer_is_one_line(prefect_server: PrefectServer, tmp_path: Path) -> None:
     env = {**prefect_server.env, "PREFECT_HOME": str(tmp_path), "RH_STATE_DIR": str(tmp_path / "state")}
     env["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
-    commands = [
-        ["jobs", "list"],
-        ["jobs", "cancel", NOBODY],
-        ["run", "film", "--prompt", "x", "--credentials", "studio"],
-    ]
+    film = ["run", "film", "--prompt", "x", "--credentials", "studio"]
+    commands = [["jobs", "list"], ["jobs", "cancel", NOBODY], film]
     for done in run_each(commands, env=env, cwd=tmp_path):
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1, done.stderr
@@ -179,27 +176,17 @@ def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
     del env["PREFECT_API_URL"]
     (tmp_path / "words.txt").write_text("no picture")
     film = ["run", "film", "--prompt", "x"]
-    wrong: list[tuple[dict[str, str], dict[str, list[str]]]] = [
-        (
-            {"RH_API_KEY": ""},
-            {
-                "No RunningHub API key": film,
-                "API key is set": ["batch", ".", "--model", "rh-video-upscaler"],
-            },
-        ),
-        ({"RH_API_KEY": "0" * 32}, {"the key is missing or unknown": film}),
-        ({"RH_BASE_URL": "http://127.0.0.1:9"}, {"http://127.0.0.1:9": film}),
-        (
-            {"AWS_EC2_METADATA_DISABLED": "true"},
-            {
-                "words.txt": [*film, "--image", "words.txt"],
-                "/proc/nope": [*film, "--out", "/proc/nope"],
-                "no credentials were found": [*film, "--out", "s3://nowhere/films"],
-            },
-        ),
+    wrong: list[tuple[dict[str, str], str, list[str]]] = [
+        ({"RH_API_KEY": ""}, "No RunningHub API key", film),
+        ({"RH_API_KEY": ""}, "API key is set", ["batch", ".", "--model", "rh-video-upscaler"]),
+        ({"RH_API_KEY": "0" * 32}, "the key is missing or unknown", film),
+        ({"RH_BASE_URL": "http://127.0.0.1:9"}, "http://127.0.0.1:9", film),
+        ({}, "words.txt", [*film, "--image", "words.txt"]),
+        ({}, "/proc/nope", [*film, "--out", "/proc/nope"]),
+        ({"AWS_EC2_METADATA_DISABLED": "true"}, "no credentials were found", [*film, "--out", "s3://nowhere/films"]),
     ]
-    for changed, commands in wrong:
-        for said, done in zip(commands, run_each(list(commands.values()), env={**env, **changed}, cwd=tmp_path)):
+    for changed, said, command in wrong:
+        for done in run_each([command], env={**env, **changed}, cwd=tmp_path):
             assert done.returncode in (1, 2), said
             assert said in done.stdout + done.stderr
             assert "server" not in done.stdout
@@ -209,14 +196,20 @@ def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
     assert not rh.recorder.submissions
 
 
+def until_submitted(process: WarmProcess) -> None:
+    while "submitted" not in process.stdout.readline():
+        assert process.poll() is None, process.stderr.read()
+
+
 @pytest.mark.prefect
-def test_ctrl_c_says_what_runs_and_how_to_continue_and_nothing_is_paid_twice(rh: Emulator, env: dict[str, str]) -> None:
+def test_ctrl_c_says_what_runs_and_how_to_continue_and_nothing_is_paid_twice(
+    rh: Emulator, env: dict[str, str], tmp_path: Path
+) -> None:
     rh.faults.add(Fault("query", every=1, kind="hold"))
-    out = str(Path(env["RH_STATE_DIR"]).parent / "my films")
-    command = [*RH, "run", "image-to-video", "--image", _photo(env), "--prompt", "waves", "--out", out]
+    photo, out = str(samples.png(tmp_path / "photo.png")), str(tmp_path / "my films")
+    command = [*RH, "run", "image-to-video", "--image", photo, "--prompt", "waves", "--out", out]
     with WarmProcess(command, env=env) as process:
-        while "submitted" not in process.stdout.readline():
-            assert process.poll() is None, process.stderr.read()
+        until_submitted(process)
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
         assert process.wait(timeout=600) != 0
@@ -234,8 +227,7 @@ def test_sigterm_says_what_runs_and_how_to_go_on(rh: Emulator, env: dict[str, st
     rh.faults.add(Fault("query", every=1, kind="hold"))
     command = [*RH, "run", "film", "--prompt", "x", "--shots", "1"]
     with WarmProcess(command, env=env) as process:
-        while "submitted" not in process.stdout.readline():
-            assert process.poll() is None, process.stderr.read()
+        until_submitted(process)
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=600)[1]
     assert process.returncode == 143
@@ -256,10 +248,6 @@ def test_a_run_goes_on_where_nobody_reads_on(rh: Emulator, env: dict[str, str]) 
             process.kill()
     assert (process.returncode, said) == (0, "")
     assert list(Path(env["RH_STORAGE_URL"]).rglob("*.mp4"))
-
-
-def _photo(env: dict[str, str]) -> str:
-    return str(samples.png(Path(env["RH_STATE_DIR"]).parent / "photo.png"))
 
 
 @pytest.mark.prefect
@@ -285,67 +273,96 @@ def test_doctor_says_what_is_well_and_what_is_not(env: dict[str, str], tmp_path:
     assert "✓ this machine" in strange.stdout, strange.stderr
 
 
+def examined(terminal: Terminal, options: str = "", *, fails: bool = False) -> str:
+    """What `doctor` says in this process."""
+    terminal.call(f"doctor {options}", fails=fails)
+    return terminal.said
+
+
 @pytest.mark.prefect
-def test_doctor_says_once_that_there_is_no_such_account(
-    env: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        doctor(credentials="doctor-nobody")
-    assert capsys.readouterr().out.count("There is no block 'doctor-nobody'") == 1
+@pytest.mark.usefixtures("prefect_server", "rh")
+def test_doctor_says_once_that_there_is_no_such_account(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = examined(terminal, "--credentials doctor-nobody", fails=True)
+    assert said.count("There is no block 'doctor-nobody'") == 1
     monkeypatch.setenv("RH_API_KEY", "")
-    with pytest.raises(SystemExit):
-        doctor()
-    said = capsys.readouterr().out
+    said = examined(terminal, fails=True)
     assert said.count("No RunningHub API key is set") == 1
     assert "a key from the site's API console, or to the key of `rh-prefect emulator`" in said
 
 
 @pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize("tier", ["NORMAL", "EXCLUSIVE"])
 def test_doctor_notes_what_a_key_cannot_do(
-    rh: Emulator, env: dict[str, str], tier: Tier, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    rh: Emulator, terminal: Terminal, tier: Tier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RH_API_KEY", rh.keys.add("other", tier=tier, coins=100).secret)
-    doctor()
-    assert f"Note: the key is a {tier} key" in capsys.readouterr().out
+    assert f"Note: the key is a {tier} key" in examined(terminal)
 
 
 @pytest.mark.prefect
-def test_doctor_looks_at_each_account_of_a_pool(
-    rh: Emulator, env: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("prefect_server")
+def test_doctor_looks_at_each_account_of_a_pool(rh: Emulator, terminal: Terminal) -> None:
     keys = {"studio": rh.key, "spare": rh.keys.add("spare", limit=7).secret, "old": "0" * 32}
     for name, key in keys.items():
         RunningHubCredentials(api_key=key, base_url=rh.url).save(f"doctor-{name}", overwrite=True)
     RunningHubPool(credentials=["doctor-studio", "doctor-spare"]).save("doctor-night", overwrite=True)
-    doctor(credentials="doctor-night")
-    said = capsys.readouterr().out
+    said = examined(terminal, "--credentials doctor-night")
     assert "✓ pool: doctor-night has 2 account(s)" in said
     assert "0 of 7 task(s) run" in next(line for line in said.splitlines() if "key and site of doctor-spare" in line)
     assert said.count("✓") == 10
     RunningHubPool(credentials=["doctor-studio", "doctor-old", "doctor-gone"]).save("doctor-night-2", overwrite=True)
-    with pytest.raises(SystemExit):
-        doctor(credentials="doctor-night-2")
-    said = capsys.readouterr().out
+    said = examined(terminal, "--credentials doctor-night-2", fails=True)
     for line in ("✗ pool:", "✓ account doctor-studio:", "✗ account doctor-old:", "✗ account doctor-gone: There is no"):
         assert line in said
     assert "0" * 32 not in said
 
 
 @pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server", "rh")
 def test_doctor_says_whether_the_webhook_s_settings_are_complete(
-    env: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RH_WEBHOOK_URL", "https://hooks.example.net")
-    with pytest.raises(SystemExit):
-        doctor()
-    assert "RH_WEBHOOK_TOKEN is not" in capsys.readouterr().out
+    assert "RH_WEBHOOK_TOKEN is not" in examined(terminal, fails=True)
     monkeypatch.setenv("RH_WEBHOOK_TOKEN", "canary" * 4)
-    doctor()
-    said = capsys.readouterr().out
+    said = examined(terminal)
     assert "✓ webhook: RunningHub reports the end of each task to https://hooks.example.net;" in said
     assert "canary" not in said
     monkeypatch.delenv("RH_WEBHOOK_URL")
-    with pytest.raises(SystemExit):
-        doctor()
-    assert "RH_WEBHOOK_URL is not" in capsys.readouterr().out
+    assert "RH_WEBHOOK_URL is not" in examined(terminal, fails=True)
+
+
+# Rules by which a bucket deletes old objects, on a real S3 server
+
+
+@pytest.fixture
+def place(s3: S3Server) -> Iterator[str]:
+    url = s3.url("expiry")
+    yield url
+    s3.filesystem().call_s3("delete_bucket_lifecycle", Bucket=BUCKET)
+
+
+def set_rule(s3: S3Server, prefix: str) -> None:
+    rule: dict[str, Any] = {"ID": "old", "Status": "Enabled", "Filter": {"Prefix": prefix}, "Expiration": {"Days": 30}}
+    s3.filesystem().call_s3(
+        "put_bucket_lifecycle_configuration", Bucket=BUCKET, LifecycleConfiguration={"Rules": [rule]}
+    )
+
+
+@pytest.mark.usefixtures("rh")
+def test_a_rule_that_covers_the_place_is_found_by_the_doctor(
+    s3: S3Server, place: str, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = place.removeprefix(f"s3://{BUCKET}/")
+    monkeypatch.setenv("RH_STORAGE_URL", place)
+    monkeypatch.setenv("RH_STORAGE_OPTIONS", json.dumps(s3.options))
+    assert "no rule of the bucket deletes them" in examined(terminal)
+    set_rule(s3, f"{root}/works/")
+    said = f"✗ records: the bucket has a rule that deletes records and results of pipelines in {place}"
+    assert said in examined(terminal, fails=True)
+    (rule,) = expiry_rules(place, s3.options)
+    assert (rule.prefix, rule.when) == (f"{root}/works/", "after 30 days")
+    set_rule(s3, "another-prefix/")
+    assert expiry_rules(place, s3.options) == []
+    assert expiry_rules("/tmp/out", {}) == []

@@ -37,11 +37,7 @@ class Files:
 
 
 OUTPUTS = {
-    "3d-catalogue": {
-        "shapes": Files(2, "3d"),
-        "clips": Files(2, "video", (5, 5)),
-        "sheet": Files(1, "image"),
-    },
+    "3d-catalogue": {"shapes": Files(2, "3d"), "clips": Files(2, "video", (5, 5)), "sheet": Files(1, "image")},
     "assemble": {"film": Files(1, "video", (11,), sound=True), "contact_sheet": Files(1, "image")},
     "captions": {"video": Files(1, "video", (6,), sound=True)},
     "dub": {"video": Files(1, "video", sound=True), "words": Files(1, "text")},
@@ -79,13 +75,9 @@ def outputs_of(said: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     "name", [one if one in QUICK else pytest.param(one, marks=pytest.mark.long) for one in shipped_names()]
 )
-def test_it_runs_to_its_end_and_a_second_run_submits_nothing(
-    name: str, rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    terminal = Terminal(capsys)
+def test_it_runs_to_its_end_and_a_second_run_submits_nothing(name: str, rh: Emulator, terminal: Terminal) -> None:
     plan, run = printed(terminal.call(f"init --example {name}"))
-    file = tmp_path / f"{name}.yaml"
+    file = Path(f"{name}.yaml")
     file.write_text(smaller(file.read_text()))
     price = json.loads(terminal.call(f"{plan} --json"), parse_float=Decimal)["price"]
     said = terminal.call(run)
@@ -110,7 +102,7 @@ def check(name: str, made: dict[str, list[str]]) -> None:
         if expected.kind == "text":
             assert all(values)
         elif expected.kind in ("srt", "vtt"):
-            films = [Path(one) for kind, one in videos(name, made)]
+            films = [Path(one) for video, of in OUTPUTS[name].items() if of.kind == "video" for one in made[video]]
             for value, film in zip(values, films, strict=True):
                 look_at_subtitles(Path(value), expected, film, whole=len(values) == 1)
         else:
@@ -118,10 +110,6 @@ def check(name: str, made: dict[str, list[str]]) -> None:
             for number, value in enumerate(values):
                 seconds = expected.seconds[number] if expected.seconds else None
                 look_at_file(Path(value), expected, seconds)
-
-
-def videos(name: str, made: dict[str, list[str]]) -> list[tuple[str, str]]:
-    return [(output, value) for output, one in OUTPUTS[name].items() if one.kind == "video" for value in made[output]]
 
 
 def look_at_file(file: Path, expected: Files, seconds: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -19,18 +20,13 @@ from rh_prefect.emulator import Emulator
 from tests.support.processes.film_run import wait_until
 from tests.support.processes.typed_commands import Terminal
 from tests.support.processes.warm_process import RH, WarmProcess
+from tests.support.samples.steps import CLIP, PICTURE, steps
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.holding_proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
 POST, QUERY = r"^POST /openapi/v2/rhart-image", r"^POST /openapi/v2/query"
-CUP = """
-name: cup
-steps:
-  picture: {model: z-image/turbo, with: {prompt: a cup}}
-  clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: a turn, duration: 5, sound: false}}
-outputs: {clip: $(clip)}
-"""
+CUP = "name: cup\n" + steps(picture=PICTURE % "a cup", clip=CLIP % "$(picture)") + "outputs: {clip: $(clip)}\n"
 
 
 @dataclass
@@ -82,17 +78,11 @@ class Folder:
 
 
 @pytest.fixture
-def cup(
-    rh: Emulator,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Folder]:
-    monkeypatch.chdir(tmp_path)
+def cup(rh: Emulator, terminal: Terminal, tmp_path: Path) -> Iterator[Folder]:
     (tmp_path / "cup.yaml").write_text(CUP)
     with Proxy(rh.url) as proxy:
         env = {**os.environ, **environment(rh, tmp_path), "RH_BASE_URL": proxy.url}
-        yield Folder(tmp_path, env, rh, proxy, Terminal(capsys).call)
+        yield Folder(tmp_path, env, rh, proxy, terminal.call)
 
 
 def test_a_plain_run_completes_the_new_results_of_a_killed_one(cup: Folder) -> None:
@@ -111,7 +101,7 @@ def test_a_submission_that_a_killed_run_left_open_is_not_paid_for_again(cup: Fol
     said = cup.call("run cup.yaml", fails=True)
     (adopt,) = re.findall(r"rh-prefect (jobs adopt \S+)", said)
     adopted = cup.call(f"{adopt} {cup.rh.recorder.paid[-1].task_id}")
-    request = r'image-to-video \(clip, prompt "a turn", input files [0-9a-f]+….*\.png\)'
+    request = r'image-to-video \(clip, prompt "slow", input files [0-9a-f]+….*\.png\)'
     for shown in (said, adopted):
         assert re.search(request, shown), "which of two tasks of the model it is"
     assert "run the pipeline again, or repeat the call" in adopted
@@ -180,21 +170,20 @@ def test_a_later_take_that_exists_is_used_again(cup: Folder) -> None:
     assert (cup.takes, cup.paid) == ({"clip": 2}, 3)
 
 
-def test_a_run_keeps_the_takes_with_which_it_began(cup: Folder) -> None:
-    cup.call("run cup.yaml --only picture")
-    with cup.held("run cup.yaml", QUERY) as process:
-        (cup.path / "cup.takes.yaml").write_text("takes: {clip: 2, picture: 2}\n")
+@pytest.mark.parametrize(
+    ("before", "command", "takes", "paid"),
+    [
+        ("run cup.yaml --only picture", "run cup.yaml", {"clip": 2, "picture": 2}, 2),
+        ("run cup.yaml", "run cup.yaml --new", {"picture": 2, "other": 5}, 4),
+    ],
+)
+def test_a_run_keeps_the_takes_with_which_it_began_and_the_entries_of_others(
+    cup: Folder, before: str, command: str, takes: dict[str, int], paid: int
+) -> None:
+    cup.call(before)
+    with cup.held(command, QUERY) as process:
+        (cup.path / "cup.takes.yaml").write_text(f"takes: {json.dumps(takes)}\n")
         cup.proxy.release()
         said = process.communicate(timeout=600)
     assert process.returncode == 0, said
-    assert cup.paid == 2
-
-
-def test_entries_of_commands_that_run_at_once_are_all_kept(cup: Folder) -> None:
-    cup.call("run cup.yaml")
-    with cup.held("run cup.yaml --new", QUERY) as process:
-        (cup.path / "cup.takes.yaml").write_text("takes: {picture: 2, other: 5}\n")
-        cup.proxy.release()
-        said = process.communicate(timeout=600)
-    assert process.returncode == 0, said
-    assert cup.takes == {"picture": 2, "other": 5}
+    assert (cup.takes, cup.paid) == (takes, paid)

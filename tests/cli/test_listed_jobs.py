@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
@@ -16,42 +13,44 @@ import pytest
 
 from rh_prefect import generate
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.emulator.assumptions import DEFAULT
 from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import End, Record
 from rh_prefect.works.journal.shared_journal import default_works
 from tests.support.processes.cli_process import run_each
 from tests.support.processes.typed_commands import Terminal
-from tests.support.servers.emulator_env import environment
+from tests.support.samples.steps import PICTURE, steps
 from tests.support.world.job_records import intent, ticket, write
 
 
-@pytest.fixture
-def charging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """An emulator that charges failed tasks."""
-    with Emulator(long_side=96, fps=6, assumptions=replace(DEFAULT, refund_failed_models=False)) as emulator:
-        for name, value in environment(emulator, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(generate, "retry_delay_seconds", [0.0, 0.0])
-        yield emulator
+def write_pipeline(name: str, head: str = "") -> None:
+    text = head + f"name: {name}\n" + steps(picture=PICTURE % f"a {name}")
+    Path(f"{name}.yaml").write_text(text)
 
 
 @pytest.mark.prefect
 @pytest.mark.usefixtures("prefect_server")
 def test_what_a_failed_task_cost_is_in_each_sum(
-    charging: Emulator, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    charging_rh: Emulator, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the last task of each job was counted."""
-    charging.faults.add(Fault("submit", number=1, kind="fail", code="1006"))
-    file = tmp_path / "pier.yaml"
-    file.write_text("attempts: 2\nsteps: {picture: {model: z-image/turbo, with: {prompt: pier}}}\n")
-    call = Terminal(capsys).call
-    out = call(f"run {file}")
-    assert charging.recorder.charged == Decimal("0.08")
+    monkeypatch.setattr(generate, "retry_delay_seconds", [0.0, 0.0])
+    charging_rh.faults.add(Fault("submit", number=1, kind="fail", code="1006"))
+    write_pipeline("pier", "attempts: 2\n")
+    out = terminal.call("run pier.yaml")
+    assert charging_rh.recorder.charged == Decimal("0.08")
     assert re.search(r"; paid 0\.08 CNY", out), out
     (run,) = set(re.findall(r"flow run ([0-9a-f-]{36})", out))
-    assert call(f"jobs list {run}").count("0.04 CNY") == 2, "the failed task has a row"
-    assert [job["costs"] for job in json.loads(call(f"jobs list {run} --json"))] == [{"CNY": "0.04"}] * 2
+    assert terminal.call(f"jobs list {run}").count("0.04 CNY") == 2, "the failed task has a row"
+    assert [job["costs"] for job in terminal.json(f"jobs list {run}")] == [{"CNY": "0.04"}] * 2
+
+
+@pytest.fixture
+def night(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
+    """The journal of a scope in an empty storage."""
+    monkeypatch.setenv("RH_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
+    return default_works(get_settings()).notes_of("night")
 
 
 @pytest.mark.parametrize(
@@ -69,71 +68,45 @@ def test_what_a_failed_task_cost_is_in_each_sum(
     ],
 )
 def test_the_cost_of_a_job_is_listed_in_each_unit(
-    records: dict[str, Record],
-    costs: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    night: Journal, terminal: Terminal, records: dict[str, Record], costs: dict[str, str]
 ) -> None:
     """Coins, and a failed task in another currency while the next one ran, had no cost in the JSON."""
-    monkeypatch.setenv("RH_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
-    journal = default_works(get_settings()).notes_of("night")
-    asyncio.run(write(journal, {"intent-1": intent(), "answer-1": ticket("1"), **records}))
-    (job,) = json.loads(Terminal(capsys).call("jobs list night --json"))
+    asyncio.run(write(night, {"intent-1": intent(), "answer-1": ticket("1"), **records}))
+    (job,) = terminal.json("jobs list night")
     assert (job["costs"], job["unknown"]) == (costs, 0)
 
 
-def test_jobs_are_listed_in_the_order_of_their_submissions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("RH_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
-    journal = default_works(get_settings()).notes_of("night")
+def test_jobs_are_listed_in_the_order_of_their_submissions(night: Journal, terminal: Terminal) -> None:
     for key, hour in (("b" * 24, 3), ("a" * 24, 5), ("c" * 24, 4)):
         job = intent(at=f"2026-11-29T0{hour}:00:00+00:00")
-        asyncio.run(write(journal, {"intent-1": job, "answer-1": ticket("1")}, key=key))
-    listed = json.loads(Terminal(capsys).call("jobs list night --json"))
-    assert [one["job"][-1] for one in listed] == ["b", "c", "a"]
+        asyncio.run(write(night, {"intent-1": job, "answer-1": ticket("1")}, key=key))
+    assert [one["job"][-1] for one in terminal.json("jobs list night")] == ["b", "c", "a"]
 
 
 @pytest.mark.prefect
 @pytest.mark.usefixtures("prefect_server")
 def test_the_jobs_of_a_pipeline_run_have_a_step_a_state_a_task_and_a_cost(
-    rh: Emulator, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    file = tmp_path / "pier.yaml"
-    file.write_text("name: pier\nsteps:\n  picture: {model: z-image/turbo, with: {prompt: a pier}}\n")
-    call = Terminal(capsys).call
-    call(f"run {file}")
-    run = next(one["id"] for one in json.loads(call("jobs list --json"))["flow_runs"] if one["flow"] == "pier")
-    (job,) = json.loads(call(f"jobs list {run} --json"))
-    assert (job["state"], job["label"], job["model"]) == ("success", "picture", "z-image/turbo")
-    assert (job["task_id"], job["costs"]) == (rh.recorder.paid[0].task_id, {"CNY": str(rh.recorder.charged)})
-    out = call(f"jobs list {run}")
-    assert job["task_id"] in out
-    assert "picture: z-image/turbo" in out
-    for record in (tmp_path / "out").rglob("end-1.json"):
-        record.write_text("no record")
-    out = call(f"jobs list {run}")
-    assert "is not a JSON object" in out
-    assert "empty" not in out
-
-
-@pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
-def test_a_run_of_a_pipeline_counts_what_it_pays_for(
-    rh: Emulator, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    rh: Emulator, terminal: Terminal, tmp_path: Path
 ) -> None:
     """The journal of the run also holds the takes that it chose and the tasks of other runs that it waits for."""
-    file = tmp_path / "harbour.yaml"
-    file.write_text("name: harbour\nsteps:\n  picture: {model: z-image/turbo, with: {prompt: a harbour}}\n")
-    call = Terminal(capsys).call
+    write_pipeline("harbour")
     for _ in range(2):
-        call(f"run {file} --new")
-    assert len(rh.recorder.paid) == 2
-    listed = json.loads(call("jobs list --json"))["flow_runs"]
-    assert [one["jobs"] for one in listed if one["flow"] == "harbour"] == [1, 1]
+        terminal.call("run harbour.yaml --new")
+    runs = [one for one in terminal.json("jobs list")["flow_runs"] if one["flow"] == "harbour"]
+    assert (len(rh.recorder.paid), [one["jobs"] for one in runs]) == (2, [1, 1])
+    jobs = [terminal.json(f"jobs list {run['id']}") for run in runs]
+    assert {job["task_id"] for (job,) in jobs} == {one.task_id for one in rh.recorder.paid}
+    for run, (job,) in zip(runs, jobs):
+        assert (job["state"], job["label"], job["model"]) == ("success", "picture", "z-image/turbo")
+        assert job["costs"] == {"CNY": "0.04"}
+        out = terminal.call(f"jobs list {run['id']}")
+        assert job["task_id"] in out
+        assert "picture: z-image/turbo" in out
+    for record in (tmp_path / "out").rglob("end-1.json"):
+        record.write_text("no record")
+    out = terminal.call(f"jobs list {runs[0]['id']}")
+    assert "is not a JSON object" in out
+    assert "empty" not in out
 
 
 def test_the_jobs_of_a_flow_run_need_the_api_that_has_them(tmp_path: Path) -> None:

@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.emulator.assumptions import DEFAULT
 from tests.support.processes.film_run import wait_until
 from tests.support.processes.typed_commands import Terminal
 from tests.support.processes.warm_process import RH, WarmProcess
-from tests.support.servers.emulator_env import environment
+from tests.support.samples.steps import CLIP, PICTURE, of_rows, steps
+from tests.support.servers.emulator_env import StartEmulator, environment
 from tests.support.servers.holding_proxy import Proxy
 
-CUP = """
-name: cup
-steps:
-  picture: {model: z-image/turbo, with: {prompt: a cup}}
-  clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: a turn, duration: 5, sound: false}}
-outputs: {clip: $(clip)}
-"""
+CUP = "name: cup\n" + steps(picture=PICTURE % "a cup", clip=CLIP % "$(picture)") + "outputs: {clip: $(clip)}\n"
 QUERY = r"^POST /openapi/v2/query"
 
 
-@pytest.fixture
-def terminal(
-    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Terminal:
-    assert rh.key
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "cup.yaml").write_text(CUP)
-    return Terminal(capsys)
+pytestmark = pytest.mark.usefixtures("rh")
+
+
+@pytest.fixture(autouse=True)
+def cup(terminal: Terminal) -> None:
+    Path("cup.yaml").write_text(CUP)
 
 
 def run_of(terminal: Terminal) -> str:
     """The newest run that `jobs list` shows."""
-    name: str = json.loads(terminal.call("jobs list --json"))["runs"][0]["name"]
+    name: str = terminal.json("jobs list")["runs"][0]["name"]
     return name
 
 
@@ -55,7 +45,7 @@ def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal, tmp_p
     jobs = terminal.call(f"jobs list {name}").splitlines()
     assert {re.findall(r"(\w+): ", job)[-1] for job in jobs} == {"picture", "clip"}
     assert len(jobs[0].split()[0].rpartition("/")[2]) == 12
-    shown = json.loads(terminal.call(f"jobs show {jobs[0].split()[0]} --json"))
+    shown = terminal.json(f"jobs show {jobs[0].split()[0]}")
     assert shown["submits"][0]["end"]["status"] == "SUCCESS"
     assert shown["result"]["outputs"][0]["sha256"]
     assert shown["job"].startswith(jobs[0].split()[0])
@@ -64,32 +54,26 @@ def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal, tmp_p
     assert re.search(r"CNY by flow\ncup  1\.79  █+\n", terminal.call("spend --by flow --plot"))
     assert "1.79 CNY" in terminal.call("spend --since yesterday")
     assert "no task" in terminal.call("spend --until yesterday")
-    again = json.loads(terminal.call("run cup.yaml --json"))
+    again = terminal.json("run cup.yaml")
     assert again["outputs"]["clip"]["kind"] == "video"
     assert {one["state"] for one in again["steps"]} == {"reused"}
     assert run_of(terminal) == name, "a run that makes nothing leaves no record"
-    assert [one["ok"] for one in json.loads(terminal.call("doctor --json"))] == [True] * 7
-    assert json.loads(terminal.call("models show z-image/turbo --json"))["params"][0]["name"] == "prompt"
+    assert [one["ok"] for one in terminal.json("doctor")] == [True] * 7
+    assert terminal.json("models show z-image/turbo")["params"][0]["name"] == "prompt"
 
 
-CUPS = """
-name: cups
-params: {cups: {type: table, columns: {id: string, of: string}}}
-steps:
-  each: {foreach: $(params.cups), id: $(item.id), steps: {p: {model: z-image/turbo, with: {prompt: $(item.of)}}}}
-outputs: {cups: $(each.p)}
-"""
+CUPS = of_rows("title: string", "id: $(item.title)", p=PICTURE % "$(item.title)") + "outputs: {cups: $(each.p)}\n"
 
 
 def test_a_run_with_one_invalid_row_prints_the_outputs_of_the_others(terminal: Terminal, tmp_path: Path) -> None:
     """It printed no output, and advised to resume a run in which nothing was left to wait for."""
     (tmp_path / "cups.yaml").write_text(CUPS)
-    (tmp_path / "cups.csv").write_text("id,of\na,a cup\nb,a forbidden cup\n")
-    terminal.call("run cups.yaml --set cups=cups.csv", fails=True)
+    (tmp_path / "cups.csv").write_text("title\na cup\na forbidden cup\n")
+    terminal.call("run cups.yaml --set rows=cups.csv", fails=True)
     said = terminal.said
     assert re.search(r"^cups\[1\]: /.*[0-9a-f]{64}\.png$", said, re.MULTILINE), said
     assert "nothing is paid for twice" not in said
-    assert "After a correction, pay only for what is missing: rh-prefect run cups.yaml --set cups=cups.csv" in said
+    assert "After a correction, pay only for what is missing: rh-prefect run cups.yaml --set rows=cups.csv" in said
     assert re.search(r"^gallery: /.*/gallery/run-.*\.html$", said, re.MULTILINE), said
     assert "\nopen it: rh-prefect open " in said
 
@@ -98,10 +82,10 @@ def test_a_run_that_stops_at_its_budget_prints_a_command_whose_budget_suffices(
     terminal: Terminal, rh: Emulator, tmp_path: Path
 ) -> None:
     (tmp_path / "cups.yaml").write_text(f"budget: {{amount: 1, whole_items: true}}\n{CUPS}")
-    (tmp_path / "cups.csv").write_text("id,of\na,a cup\nb,a jug\nc,a mug\n")
-    said = terminal.call("run cups.yaml --set cups=cups.csv --budget 0.05", fails=True)
+    (tmp_path / "cups.csv").write_text("title\na cup\na jug\na mug\n")
+    said = terminal.call("run cups.yaml --set rows=cups.csv --budget 0.05", fails=True)
     (again,) = re.findall(r"with a budget that suffices: (rh-prefect run .*)", said)
-    assert again.endswith("cups=cups.csv --budget 0.08"), "what is paid is no part of the next run's budget"
+    assert again.endswith("rows=cups.csv --budget 0.08"), "what is paid is no part of the next run's budget"
     terminal.call(again)
     assert len(rh.recorder.paid) == 3
 
@@ -111,9 +95,8 @@ def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emul
     assert "expected 0.04" in terminal.call("run cup.yaml --only picture --dry-run --budget 0.05")
     said = terminal.call("run cup.yaml --dry-run --budget 1", fails=True)
     assert "cup: the run costs at least 1.79 CNY, and its budget is 1" in said
-    assert "the run costs at least 1.79 CNY, and its budget is 1" in terminal.call(
-        "plan cup.yaml --budget 1", fails=True
-    )
+    said = terminal.call("plan cup.yaml --budget 1", fails=True)
+    assert "the run costs at least 1.79 CNY, and its budget is 1" in said
     assert "least 1.79" in terminal.call("plan cup.yaml --budget 2")
     assert "most 0.04" in terminal.call("run z-image/turbo --prompt kite --dry-run")
     typo = terminal.call("run z-image/turbo --prompt kite --aspect 16:9", fails=True)
@@ -123,8 +106,7 @@ def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emul
     (tmp_path / "wrong.csv").write_text("prompt,title\na cup,one\na jug,two\n")
     wrong = terminal.call("batch wrong.csv --model z-image/turbo --dry-run", fails=True)
     assert "batch: 2 of 2 rows are invalid: it has a value in the column 'title'" in wrong
-    planned = json.loads(terminal.call("batch rows.csv --model z-image/turbo --dry-run --json"))
-    assert planned["price"]["most"] == 0.08
+    assert terminal.json("batch rows.csv --model z-image/turbo --dry-run")["price"]["most"] == 0.08
     terminal.call("run cup.yaml --only picture")
     assert "least 1.75, expected 1.75, most 1.75" in terminal.call("run cup.yaml --dry-run")
     assert len(rh.recorder.submissions) == 1
@@ -135,32 +117,26 @@ def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emul
 
 
 def test_quotes_give_prices_that_the_catalogue_lacks_and_refuse_wrong_requests(
-    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    terminal: Terminal, rh: Emulator
 ) -> None:
-    (tmp_path / "quoted.yaml").write_text(
-        "steps:\n  one: {model: Dola-Seedream-5.0-pro/text-to-image, with: {prompt: a cup}}\n"
-        "  each:\n    foreach: [a cup, a jug]\n    steps:\n"
-        "      picture: {model: z-image/turbo, with: {prompt: $(item)}}\n"
-        "      clip:\n        model: kling-v2.6-pro-image-to-video\n        from: $(picture)\n"
-        "        with: {prompt: a turn}\n"
-        "outputs: {one: $(one)}\n"
+    clip = "model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: a turn}"
+    quoted = steps(
+        one="model: Dola-Seedream-5.0-pro/text-to-image, with: {prompt: a cup}",
+        each=f"foreach: [a cup, a jug], steps: {{picture: {{{PICTURE % '$(item)'}}}, clip: {{{clip}}}}}",
     )
-    with Emulator(long_side=96, fps=6, assumptions=replace(DEFAULT, preview_unpriced=None)) as rh:
-        for name, value in environment(rh, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        assert "expected >= 7.08" in terminal.call("plan quoted.yaml")
-        said = terminal.call("plan quoted.yaml --quote --out quoted.json")
-        assert "least 8.08, expected 8.08, most 8.08" in said
-        assert "RunningHub has quoted 3 requests" in said
-        assert not rh.recorder.submissions
-        assert "needs a budget" in terminal.call("run quoted.yaml --only one", fails=True)
-        terminal.call("run quoted.yaml --only one --plan quoted.json")
-        assert [one.charged for one in rh.recorder.paid] == [1]
-        wrong = (tmp_path / "quoted.yaml").read_text().replace("a cup}}", "a cup, unchecked: {resolution: 9k}}}", 1)
-        (tmp_path / "wrong.yaml").write_text(wrong)
-        problem = terminal.call("plan wrong.yaml --quote", fails=True)
-        assert "wrong.yaml:2:" in problem and "RunningHub refuses the request of one" in problem
-        assert len(rh.recorder.submissions) == 1
+    Path("quoted.yaml").write_text(quoted)
+    assert "expected >= 7.08" in terminal.call("plan quoted.yaml")
+    said = terminal.call("plan quoted.yaml --quote --out quoted.json")
+    assert "least 8.08, expected 8.08, most 8.08" in said
+    assert "RunningHub has quoted 3 requests" in said
+    assert not rh.recorder.submissions
+    assert "needs a budget" in terminal.call("run quoted.yaml --only one", fails=True)
+    terminal.call("run quoted.yaml --only one --plan quoted.json")
+    assert [one.charged for one in rh.recorder.paid] == [1]
+    Path("wrong.yaml").write_text(quoted.replace("a cup}}", "a cup, unchecked: {resolution: 9k}}}", 1))
+    problem = terminal.call("plan wrong.yaml --quote", fails=True)
+    assert "wrong.yaml:2:" in problem and "RunningHub refuses the request of one" in problem
+    assert len(rh.recorder.submissions) == 1
 
 
 def kill_at_query(number: int, rh: Emulator, folder: Path) -> None:
@@ -187,23 +163,19 @@ def test_a_killed_run_is_listed_as_stopped_and_the_next_one_pays_for_what_is_mis
     assert "Nothing new" in terminal.call("run cup.yaml")
 
 
-def test_the_tasks_of_a_running_run_are_cancelled_by_its_name(
-    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Emulator(long_side=96, fps=6, clock="polls", polls=100_000) as rh:
-        for name, value in environment(rh, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        with WarmProcess([*RH, "run", "cup.yaml"], env=os.environ) as process:
-            while "submitted" not in process.stdout.readline():
-                assert process.poll() is None, process.stderr.read()
-            run = run_of(terminal)
-            assert "Running" in terminal.call("jobs list")
-            said = terminal.call(f"jobs cancel {run}")
-            process.communicate(timeout=600)
-        assert process.returncode == 1
-        assert f"cancelled: task {rh.recorder.paid[0].task_id}" in said
-        assert len(rh.recorder.paid) == 1, "a cancelled run submits no more"
-        assert re.search(rf"{run} +1 job\(s\)  Failed +cup", terminal.call("jobs list"))
+def test_the_tasks_of_a_running_run_are_cancelled_by_its_name(terminal: Terminal, start_rh: StartEmulator) -> None:
+    rh = start_rh(clock="polls", polls=100_000)
+    with WarmProcess([*RH, "run", "cup.yaml"], env=os.environ) as process:
+        while "submitted" not in process.stdout.readline():
+            assert process.poll() is None, process.stderr.read()
+        run = run_of(terminal)
+        assert "Running" in terminal.call("jobs list")
+        said = terminal.call(f"jobs cancel {run}")
+        process.communicate(timeout=600)
+    assert process.returncode == 1
+    assert f"cancelled: task {rh.recorder.paid[0].task_id}" in said
+    assert len(rh.recorder.paid) == 1, "a cancelled run submits no more"
+    assert re.search(rf"{run} +1 job\(s\)  Failed +cup", terminal.call("jobs list"))
 
 
 def test_the_outputs_of_a_stopped_run_are_collected_and_used(terminal: Terminal, rh: Emulator, tmp_path: Path) -> None:

@@ -31,8 +31,7 @@ def handlers() -> Iterator[None]:
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize(
-    ("error", "code"),
-    [(KeyboardInterrupt(), 130), (BrokenPipeError(), 141), (TerminationSignal(signal.SIGTERM), 143)],
+    ("error", "code"), [(KeyboardInterrupt(), 130), (BrokenPipeError(), 141), (TerminationSignal(signal.SIGTERM), 143)]
 )
 def test_an_end_from_outside_is_an_exit_code_and_no_traceback(
     error: BaseException, code: int, grouped: bool, capfd: pytest.CaptureFixture[str]
@@ -46,17 +45,28 @@ def test_an_end_from_outside_is_an_exit_code_and_no_traceback(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(
-    ("words", "unbuffered"),
-    [(["models", "search", "image", "to", "video"], ""), (["models", "show", "z-image/turbo"], "1")],
-)
-def test_output_that_nobody_reads_on_ends_a_command_without_a_word(words: list[str], unbuffered: str) -> None:
+def call_into_a_closed_pipe(words: list[str], unbuffered: str = "") -> subprocess.CompletedProcess[str]:
     reader, writer = os.pipe()
     os.close(reader)
     env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     done = subprocess.run([*RH, *words], env=env, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
+    return done
+
+
+@pytest.mark.parametrize(
+    ("words", "unbuffered"),
+    [(["models", "search", "image", "to", "video"], ""), (["models", "show", "z-image/turbo"], "1")],
+)
+def test_output_that_nobody_reads_on_ends_a_command_without_a_word(words: list[str], unbuffered: str) -> None:
+    done = call_into_a_closed_pipe(words, unbuffered)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_failure_is_said_where_nobody_reads_the_output() -> None:
+    done = call_into_a_closed_pipe(["models", "show", "z-image/turbi"])
+    assert done.returncode == 1
+    assert "z-image/turbo" in done.stderr
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
@@ -77,16 +87,6 @@ def test_output_to_a_full_disk_is_said(words: list[str], unbuffered: str) -> Non
         done = subprocess.run([*RH, *words], env=env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert re.fullmatch(r"rh-prefect: .*No space left on device.*What to do: .*\n", done.stderr), done.stderr
-
-
-def test_a_failure_is_said_where_nobody_reads_the_output() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    command = [*RH, "models", "show", "z-image/turbi"]
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
-    os.close(writer)
-    assert done.returncode == 1
-    assert "z-image/turbo" in done.stderr
 
 
 def test_sigterm_before_a_flow_runs_ends_the_server_that_was_started(tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.works.journal.job_records import JobRecords
 from rh_prefect.works.journal.record_types import ResultRecord
 from rh_prefect.works.journal.shared_journal import WorksJournal
+from tests.support.each_case import each_case
 from tests.support.processes.typed_commands import Terminal
 from tests.support.samples.documented_pipelines import BLOCK
 from tests.support.samples.media import png
+from tests.support.samples.steps import PICTURE, steps
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,10 +33,8 @@ Call = Callable[..., str]
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs a command in an empty folder; see `Terminal.call`."""
-    monkeypatch.chdir(tmp_path)
-    return Terminal(capsys).call
+def call(terminal: Terminal) -> Call:
+    return terminal.call
 
 
 @pytest.fixture
@@ -42,21 +42,44 @@ def film(call: Call) -> None:
     call("init --example film")
 
 
-def test_from_an_example_to_its_price(call: Call, film: None) -> None:
-    assert "1 file checked: no problems" in call("check film.yaml")
-    planned = call("plan film.yaml --set 'prompt=a lighthouse'")
-    assert "least 3.58, expected 18.39, most 20.18 of a budget of 60" in planned
+FILES = {
+    "each-round.yaml": "budget: {amount: 1, all_runs: true}\n" + steps(mug=PICTURE % "a mug" + ", reuse: never"),
+    "block.yaml": "storage: media\n" + steps(a=PICTURE % "x"),
+    "wrong-a.yaml": steps(a="modle: x"),
+    "wrong-b.yaml": steps(b="edit: rezise"),
+    "params.yaml": "prompt: from a file\nshots: 2\n",
+    "graph.json": '{"2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cup"}}}',
+    "unpriced.yaml": steps(a="graph: graph.json, with: {2.text: a mug}, assume: {kind: image}"),
+}
+SAID = [
+    ("check each-round.yaml", "note: each-round.yaml:1: all_runs does not limit the total cost of all rounds"),
+    ("plan block.yaml", "Results in the storage block media are not looked up; to look them up, pass --storage media."),
+    ("plan film.yaml --params params.yaml --set shots=3", "film: 3 items in shots"),
+]
+REFUSED = [
+    ("init --example film", "film.yaml exists, and nothing was written"),
+    ("init --example flim", "did you mean film?"),
+    ("check wrong-a.yaml wrong-b.yaml", "wrong-a.yaml:2:7: modle is not a key of a step; did you mean model?"),
+    ("check wrong-a.yaml wrong-b.yaml", "wrong-b.yaml:2:13: there is no edit rezise; did you mean resize?"),
+    ("check wrong-a.yaml --json", '"line": 2'),
+    ("plan film.yaml --set prompt=x --set shots=40", "film.yaml:5:3: shots takes a whole number up to 12, but 40 is"),
+    ("plan film.yaml --set promt=x", "film has no parameter promt; did you mean prompt?"),
+]
 
 
-def test_check_says_what_is_worth_knowing_of_a_right_file(call: Call) -> None:
-    step = "mug: {model: z-image/turbo, reuse: never, with: {prompt: a mug}}"
-    Path("mug.yaml").write_text(f"budget: {{amount: 1, all_runs: true}}\nsteps:\n  {step}\n")
-    assert "note: mug.yaml:1: all_runs does not limit the total cost of all rounds" in call("check mug.yaml")
-
-
-def test_a_file_is_not_overwritten_and_a_wrong_example_is_named(call: Call, film: None) -> None:
-    assert "film.yaml exists, and nothing was written" in call("init --example film", fails=True)
-    assert "did you mean film?" in call("init --example flim", fails=True)
+@pytest.mark.usefixtures("film")
+def test_each_command_says_what_it_found(terminal: Terminal) -> None:
+    for name, text in FILES.items():
+        Path(name).write_text(text)
+    with each_case() as case:
+        for command, said, fails in [(*one, False) for one in SAID] + [(*one, True) for one in REFUSED]:
+            with case(command):
+                terminal.call(command, fails=fails)
+                assert said in " ".join(terminal.said.split())
+        with case("a step without a known price is something to pay"):
+            with pytest.raises(SystemExit) as end:
+                app(["plan", "unpriced.yaml", "--exit-code"])
+            assert end.value.code == 2
 
 
 @pytest.mark.parametrize("to", [".", "folder", "film", "file/film.yaml"])
@@ -72,34 +95,6 @@ def test_init_says_that_a_name_is_of_no_use(call: Call, to: str) -> None:
 def test_an_example_is_planned_with_its_own_inputs(call: Call, name: str) -> None:
     call(f"init --example {name} --to below/{name}.yaml")
     assert "least " in call(f"plan below/{name}.yaml --params below/{name}.params.yaml")
-
-
-def test_all_problems_of_all_files_are_shown(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("a.yaml").write_text("steps: {a: {modle: x}}\n")
-    Path("b.yaml").write_text("steps: {b: {edit: rezise}}\n")
-    terminal = Terminal(capsys)
-    terminal.call("check a.yaml b.yaml", fails=True)
-    assert "a.yaml:1:13: modle is not a key of a step; did you mean model?" in terminal.said
-    assert "b.yaml:1:19: there is no edit rezise; did you mean resize?" in terminal.said
-    terminal.call("check a.yaml --json", fails=True)
-    assert json.loads(terminal.said)[0]["line"] == 1
-
-
-def test_a_wrong_value_is_a_problem_of_the_plan(call: Call, film: None) -> None:
-    said = call("plan film.yaml --set prompt=x --set shots=40", fails=True)
-    assert "film.yaml:5:3: shots takes a whole number up to 12, but 40 is more" in said
-    said = call("plan film.yaml --set promt=x", fails=True)
-    assert "film has no parameter promt; did you mean prompt?" in said
-
-
-@pytest.mark.usefixtures("call")
-def test_a_step_without_a_known_price_is_something_to_pay() -> None:
-    assume = "assume: {kind: image}"
-    Path("own.yaml").write_text(f"steps: {{picture: {{graph: graph.json, with: {{2.text: a mug}}, {assume}}}}}\n")
-    Path("graph.json").write_text('{"2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cup"}}}')
-    with pytest.raises(SystemExit) as end:
-        app(["plan", "own.yaml", "--exit-code"])
-    assert end.value.code == 2
 
 
 def test_a_plan_is_written_for_its_owner_and_compared(call: Call, film: None) -> None:
@@ -166,15 +161,13 @@ def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:
         assert done.stdout.split() == [expected]
 
 
-def test_json_pictures_and_the_schema(call: Call, film: None) -> None:
+def test_prices_json_pictures_and_the_schema(call: Call, film: None) -> None:
+    assert "1 file checked: no problems" in call("check film.yaml")
+    planned = call("plan film.yaml --set 'prompt=a lighthouse'")
+    assert "least 3.58, expected 18.39, most 20.18 of a budget of 60" in planned
     assert json.loads(call("plan film.yaml --set prompt=x --json"))["price"]["most"] == 20.176
     assert call("plan film.yaml --set prompt=x --svg").startswith("<svg ")
     assert json.loads(call("schema film.yaml"))["title"] == "rh-prefect pipeline"
-
-
-def test_parameters_from_a_file_stand_behind_those_of_the_command(call: Call, film: None) -> None:
-    Path("p.yaml").write_text("prompt: from a file\nshots: 2\n")
-    assert "film: 3 items in shots" in call("plan film.yaml --params p.yaml --set shots=3")
 
 
 def test_a_parameter_may_be_named_file(call: Call) -> None:
@@ -195,19 +188,13 @@ async def script_is_there(store: str) -> None:
 
 
 def test_results_of_earlier_runs_are_found(
-    call: Call, film: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    terminal: Terminal, film: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "store"))
     asyncio.run(script_is_there(str(tmp_path / "store")))
-    steps = json.loads(call("plan film.yaml --set prompt=x --json"))["steps"]
+    steps = terminal.json("plan film.yaml --set prompt=x")["steps"]
     assert [(step["path"], step["state"]) for step in steps[:2]] == [("script", "="), ("shots.picture", "+")]
     assert len([step for step in steps if step["path"] == "shots.picture"]) == 1
-
-
-def test_a_storage_block_that_is_not_looked_into_is_noted(call: Call) -> None:
-    Path("a.yaml").write_text("storage: media\nsteps: {a: {model: z-image/turbo, with: {prompt: x}}}\n")
-    said = " ".join(call("plan a.yaml").split())
-    assert "Results in the storage block media are not looked up; to look them up, pass --storage media." in said
 
 
 def test_the_help_of_a_command_shows_the_parameters_of_its_file(call: Call) -> None:

@@ -38,9 +38,6 @@ def test_an_address_with_a_secret_is_replaced_by_a_note(word: str, printed: str)
         f"batch '{NOTE}' --model z-image/turbo",
     ],
 )
-def test_the_note_is_refused_by_each_command(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "rows.csv").write_text("prompt\na cup\n")
-    assert f"{NOTE} is a placeholder for an address" in Terminal(capsys).call(command, fails=True)
+def test_the_note_is_refused_by_each_command(command: str, terminal: Terminal) -> None:
+    Path("rows.csv").write_text("prompt\na cup\n")
+    assert f"{NOTE} is a placeholder for an address" in terminal.call(command, fails=True)

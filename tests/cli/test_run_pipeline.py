@@ -15,6 +15,7 @@ import yaml
 from rh_prefect.blocks import MediaStorage
 from rh_prefect.emulator import Emulator, Fault
 from tests.support.processes.typed_commands import Terminal, printed
+from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, of_rows, steps
 from tests.support.servers.link_server import LinkHost, picture
 
 PRODUCTS = """
@@ -39,11 +40,12 @@ PLAN = "plan products.yaml --set products=products.csv"
 RUN = "run products.yaml --set products=products.csv"
 
 
-class Here:
+class Here(Terminal):
     """A folder with a pipeline and its table, in which commands are typed."""
 
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], rh: Emulator) -> None:
-        self.folder, self.capsys, self.rh = folder, capsys, rh
+    def __init__(self, capsys: pytest.CaptureFixture[str], rh: Emulator) -> None:
+        super().__init__(capsys)
+        self.folder, self.rh = Path.cwd(), rh
         self.write("products.yaml", PRODUCTS)
         self.titles(a="cup", b="mug")
 
@@ -53,33 +55,24 @@ class Here:
     def titles(self, **titles: str) -> None:
         self.write("products.csv", "sku,title\n" + "".join(f"{sku},{title}\n" for sku, title in titles.items()))
 
-    def call(self, command: str, *, fails: bool = False) -> str:
-        """Runs a command; gives its output, or what it says on stderr where it is to fail."""
-        return Terminal(self.capsys).call(command, fails=fails)
-
     def plan(self) -> dict[str, Any]:
-        text = self.call(f"{PLAN} --json")
-        self.write("p.json", text)
-        plan: dict[str, Any] = json.loads(text)
+        plan: dict[str, Any] = self.json(PLAN)
+        self.write("p.json", json.dumps(plan))
         return plan
 
-    def takes(self) -> dict[str, int]:
-        """The takes of the takes file."""
-        found: dict[str, int] = yaml.safe_load((self.folder / "products.takes.yaml").read_text())["takes"]
+    def takes(self, name: str = "products") -> dict[str, int]:
+        """The takes of a takes file."""
+        found: dict[str, int] = yaml.safe_load((self.folder / f"{name}.takes.yaml").read_text())["takes"]
         return found
+
+    def paid(self) -> int:
+        return len(self.rh.recorder.paid)
 
 
 @pytest.fixture
 def here(rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
     monkeypatch.chdir(tmp_path)
-    return Here(tmp_path, capsys, rh)
-
-
-def test_a_run_of_a_reviewed_plan_takes_its_parameters_and_pays_for_what_it_names(here: Here) -> None:
-    plan = here.plan()
-    here.call("run products.yaml --plan p.json")
-    assert len(here.rh.recorder.paid) == 4
-    assert here.rh.recorder.charged <= Decimal(str(plan["price"]["most"]))
+    return Here(capsys, rh)
 
 
 def test_what_changed_since_the_review_is_said_before_anything_is_paid(here: Here) -> None:
@@ -94,7 +87,7 @@ def test_what_changed_since_the_review_is_said_before_anything_is_paid(here: Her
     assert "input products.csv: " in said
     assert 'each[b].picture: prompt: "Photo of mug" -> "Photo of jug"' in said
     assert "each[c].picture: this step is not in the plan" in said
-    assert not here.rh.recorder.paid
+    assert not here.paid()
 
 
 def test_a_run_of_a_reviewed_plan_makes_the_part_that_the_plan_selects(here: Here) -> None:
@@ -104,17 +97,11 @@ def test_a_run_of_a_reviewed_plan_makes_the_part_that_the_plan_selects(here: Her
     assert plan["price"]["most"] == 0.04
     said = here.call("run products.yaml --plan p.json --only each.clip", fails=True)
     assert "p.json selects --only each.picture --items a" in said
-    assert not here.rh.recorder.paid
+    assert not here.paid()
     here.call("run products.yaml --plan p.json")
     assert [one.payload["prompt"] for one in here.rh.recorder.paid] == ["Photo of cup"]
     here.call("run products.yaml --plan p.json --only each.picture --items a")
-    assert len(here.rh.recorder.paid) == 1
-
-
-def test_what_is_no_plan_is_refused(here: Here) -> None:
-    here.write("p.json", "{}")
-    assert "The plan q.json cannot be read" in here.call("run products.yaml --plan q.json", fails=True)
-    assert "p.json is not a plan" in here.call("run products.yaml --plan p.json", fails=True)
+    assert here.paid() == 1
 
 
 def test_a_plan_says_what_changed_since_the_last_run_and_why(here: Here) -> None:
@@ -142,7 +129,7 @@ def test_a_plan_says_what_changed_since_the_last_run_and_why(here: Here) -> None
     shutil.rmtree(here.folder / "out")  # copies of records on this machine count only while the files are there
     here.write("p.json", json.dumps(found))
     assert "each[a].picture: price: up to 0" in here.call("run products.yaml --plan p.json", fails=True)
-    assert len(here.rh.recorder.paid) == 6
+    assert here.paid() == 6
 
 
 @pytest.mark.parametrize(
@@ -155,8 +142,8 @@ def test_a_plan_says_what_changed_since_the_last_run_and_why(here: Here) -> None
 )
 def test_a_plan_shows_what_a_run_makes_again(here: Here, options: str) -> None:
     here.call(RUN)
-    assert json.loads(here.call(f"{PLAN} --json"))["price"]["most"] == 0
-    plan = json.loads(here.call(f"{PLAN} --json {options}"))
+    assert here.json(PLAN)["price"]["most"] == 0
+    plan = here.json(f"{PLAN} {options}")
     before = here.rh.recorder.charged
     here.call(f"{RUN} {options}")
     assert Decimal(str(plan["price"]["expected"])) == here.rh.recorder.charged - before > 0
@@ -179,19 +166,12 @@ def test_new_results_of_a_part_leave_all_other_takes(here: Here, part: str, take
     cover = "steps:\n  cover: {model: z-image/turbo, with: {prompt: a cover}}\n"
     here.write("products.yaml", PRODUCTS.replace("steps:\n", cover, 1))
     here.call(RUN)
-    assert len(here.rh.recorder.paid) == 5
+    assert here.paid() == 5
     here.call(f"{RUN} --new {part}")
     assert here.takes() == takes
-    assert len(here.rh.recorder.paid) == 5 + 2
+    assert here.paid() == 5 + 2
     assert "Nothing new" in here.call(RUN)
-    assert len(here.rh.recorder.paid) == 5 + 2
-
-
-@pytest.mark.parametrize("options", ["--retake each.clip --items a", "--retake each[a].clip --only each.picture"])
-def test_a_retake_of_what_is_not_selected_is_refused(here: Here, options: str) -> None:
-    said = here.call(f"{RUN} {options}", fails=True)
-    assert re.search(r"--retake: (each\[b\]\.clip|each\[a\]\.clip) is not selected by --only, --items or", said)
-    assert not here.rh.recorder.paid
+    assert here.paid() == 5 + 2
 
 
 def test_a_retake_of_a_step_is_one_of_each_of_its_items(here: Here) -> None:
@@ -199,7 +179,7 @@ def test_a_retake_of_a_step_is_one_of_each_of_its_items(here: Here) -> None:
     here.call(f"{RUN} --retake each[a].clip")
     here.call(f"{RUN} --retake each.clip")
     assert here.takes() == {"each[a].clip": 3, "each.clip": 2}
-    assert len(here.rh.recorder.paid) == 4 + 1 + 2
+    assert here.paid() == 4 + 1 + 2
 
 
 @pytest.mark.parametrize("part", ["--only each.picture", "--items b", "--sample 1 --new"])
@@ -218,27 +198,21 @@ def test_a_plan_shows_the_price_of_the_selected_part(here: Here, part: str) -> N
         ("--only each[c].picture", "step each[c].picture does not exist; did you mean each["),
         ("--only each.clip --only each", "step each does not exist"),
         ("--items c", "item c does not exist; there are a, b"),
+        ("--retake each.clip --items a", "--retake: each[b].clip is not selected by --only, --items or"),
+        ("--retake each[a].clip --only each.picture", "--retake: each[a].clip is not selected by --only, --items or"),
     ],
 )
-def test_a_selection_of_what_does_not_exist_is_refused(here: Here, options: str, said: str) -> None:
+def test_a_selection_of_what_does_not_exist_or_is_not_selected_is_refused(here: Here, options: str, said: str) -> None:
     assert said in here.call(f"{RUN} {options}", fails=True)
-    assert not here.rh.recorder.paid
+    assert not here.paid()
 
 
-LISTED = """
-steps:
-  script:
-    model: rhart-text-g-3-flash-preview/text-to-text
-    with: {prompt: "Two shots as a JSON list, where each shot has name and look: a pier"}
-    parse: {list: {name: string, look: string}, at_most: 3}
-  shots:
-    foreach: $(script)
-    id: $(item.name)
-    steps:
-      picture: {model: z-image/turbo, with: {prompt: $(item.look)}}
-  sheet: {edit: contact_sheet, with: {of: $(shots.picture)}}
-outputs: {sheet: $(sheet)}
-"""
+SCRIPT = ANSWER % '"Two shots as a JSON list, where each shot has name and look: a pier"'
+LISTED = steps(
+    script=f"{SCRIPT}, parse: {{list: {{name: string, look: string}}, at_most: 3}}",
+    shots=f"foreach: $(script), id: $(item.name), steps: {{picture: {{{PICTURE % '$(item.look)'}}}}}",
+    sheet="edit: contact_sheet, with: {of: $(shots.picture)}",
+)
 
 
 def test_items_of_an_answer_are_accepted_until_it_is_known(here: Here) -> None:
@@ -247,47 +221,35 @@ def test_items_of_an_answer_are_accepted_until_it_is_known(here: Here) -> None:
     assert "shots[dawn].pictures does not exist" in here.call(f"{run} --only shots[dawn].pictures", fails=True)
     here.call(f"{run} --items dawn")
     assert [paid.endpoint for paid in here.rh.recorder.paid] == ["rhart-text-g-3-flash-preview/text-to-text"]
-    steps = json.loads(here.call("plan listed.yaml --json"))["steps"]
+    steps = here.json("plan listed.yaml")["steps"]
     first, second = (step["address"] for step in steps if step["address"].startswith("shots["))
     here.call(f"{run} --only '{first}'")
     here.call(f"{run} --only '{second}' --retake '{second}'")
-    assert len(here.rh.recorder.paid) == 3
+    assert here.paid() == 3
     assert "step shots[dawn].picture does not exist" in here.call(f"{run} --only shots[dawn].picture", fails=True)
     assert "item dawn does not exist; there are " in here.call(f"{run} --items dawn", fails=True)
     wrong = first.replace("].picture", "].clip")
     assert f"there is no paid step {wrong}" in here.call(f"{run} --retake '{wrong}'", fails=True)
-    assert len(here.rh.recorder.paid) == 3
+    assert here.paid() == 3
 
 
-SAVED = """
-params:
-  products: {type: table, columns: {sku: string, title: string}}
-steps:
-  each:
-    foreach: $(params.products)
-    id: $(item.sku)
-    steps:
-      picture: {model: z-image/turbo, with: {prompt: "Photo of $(item.title)"}}
-      small: {edit: resize, with: {file: $(picture), width: 64, height: 64}, save_as: small/$(id).png}
-outputs: {photos: $(each.small)}
-"""
+TITLED = ("title: string", "id: $(item.title)")
 
 
 def test_a_partial_run_prints_saved_names_and_only_what_exists(here: Here) -> None:
-    here.write("products.yaml", SAVED)
-    here.call(f"{RUN} --items a")
-    said = here.call(f"{RUN} --only each.picture")
-    assert re.findall(r"photos.*: (.*)", said) == [str(here.folder / "out" / "small" / "a.png")]
+    small = RESIZE % "$(picture)" + ", save_as: small/$(id).png"
+    saved = of_rows(*TITLED, picture=PICTURE % "$(item.title)", small=small) + "outputs: {photos: $(each.small)}\n"
+    here.write("saved.yaml", saved)
+    here.call("run saved.yaml --set rows=products.csv --items cup")
+    said = here.call("run saved.yaml --set rows=products.csv --only each.picture")
+    assert re.findall(r"photos.*: (.*)", said) == [str(here.folder / "out" / "small" / "cup.png")]
 
 
-REVIEW = """
-params: {what: string, size: integer}
-steps:
-  picture: {model: z-image/turbo, with: {prompt: "a cup, $(params.what)"}}
-  chosen: {review: $(picture), ask: Is it a cup}
-  sized: {edit: resize, with: {file: $(chosen), width: $(params.size), height: 64}, save_as: cup.png}
-outputs: {cup: $(sized)}
-"""
+SIZED = "edit: resize, with: {file: $(chosen), width: $(params.size), height: 64}, save_as: cup.png"
+REVIEW = "params: {what: string, size: integer}\n" + steps(
+    picture=PICTURE % '"a cup, $(params.what)"', chosen="review: $(picture), ask: Is it a cup", sized=SIZED
+)
+REVIEW += "outputs: {cup: $(sized)}\n"
 
 
 @pytest.mark.prefect
@@ -304,75 +266,54 @@ def test_the_commands_that_a_review_prints_work_as_they_are(here: Here) -> None:
         assert said.partition("cup: ")[2].splitlines()[0].endswith("/my files/cup.png")
         assert "Waiting for review" not in said
     assert run.endswith(" --budget 3")
-    assert len(here.rh.recorder.paid) == 1
-
-
-EACH = """
-params: {products: {type: table, columns: {sku: string}}}
-steps:
-  each:
-    foreach: $(params.products)
-    id: $(item.sku)
-    steps:
-      picture: {model: z-image/turbo, with: {prompt: $(item.sku)}}
-      chosen: {review: $(picture)}
-      sized: {edit: resize, with: {file: $(chosen), width: 64, height: 64}}
-outputs: {sized: $(each.sized)}
-"""
+    assert here.paid() == 1
 
 
 def test_a_review_of_an_item_whose_id_has_a_sign_of_equality_is_answered(here: Here) -> None:
-    here.write("each.yaml", EACH)
-    here.write("skus.csv", "sku\na=b\na=b].chosen=1\n")
-    choose, run = printed(here.call("run each.yaml --set products=skus.csv"))
+    picture = PICTURE % "$(item.title)"
+    each = of_rows(*TITLED, picture=picture, chosen="review: $(picture)", sized=RESIZE % "$(chosen)")
+    here.write("each.yaml", each)
+    here.write("titles.csv", "title\na=b\na=b].chosen=1\n")
+    choose, run = printed(here.call("run each.yaml --set rows=titles.csv"))
     here.call(choose)
     assert "Waiting for review" not in here.call(run)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("", "no choice was given. The reviews of review.yaml are: chosen."),
-        ("chosen=1 chosen=again", "chosen is given twice"),
-        ("--text chosen=missing.txt", "missing.txt cannot be read: No such file or directory."),
-        ("--text chosen=photo.png", "photo.png cannot be read: it is not UTF-8 text."),
-        ("--text chosen=text.txt", "chosen shows files, which a text cannot replace"),
-        ("chosen=1 --params missing.yaml", "missing.yaml cannot be read: No such file or directory."),
-    ],
-)
-def test_a_choice_that_cannot_be_used_is_refused(here: Here, words: str, said: str) -> None:
+WRONG_CHOICES = {
+    "": "no choice was given. The reviews of review.yaml are: chosen.",
+    "chosen=1 chosen=again": "chosen is given twice",
+    "--text chosen=missing.txt": "missing.txt cannot be read: No such file or directory.",
+    "--text chosen=photo.png": "photo.png cannot be read: it is not UTF-8 text.",
+    "--text chosen=text.txt": "chosen shows files, which a text cannot replace",
+    "chosen=1 --params missing.yaml": "missing.yaml cannot be read: No such file or directory.",
+}
+
+
+def test_a_choice_that_cannot_be_used_is_refused(here: Here) -> None:
     here.write("review.yaml", REVIEW)
     here.write("text.txt", "a better text")
     (here.folder / "photo.png").write_bytes(picture("photo"))
     here.call("run review.yaml --set what=blue --set size=64")
-    assert said in here.call(f"choose review.yaml {words} --set what=blue --set size=64", fails=True)
-    assert not (here.folder / "review.takes.yaml").exists()
-
-
-EDITED = """
-steps:
-  picture: {model: z-image/turbo, with: {prompt: a cup}, takes: 2}
-  small: {edit: resize, with: {file: $(picture), width: 64, height: 64}}
-  chosen: {review: $(small), ask: Is it a cup}
-"""
+    for words, said in WRONG_CHOICES.items():
+        assert said in here.call(f"choose review.yaml {words} --set what=blue --set size=64", fails=True)
+        assert not (here.folder / "review.takes.yaml").exists(), words
 
 
 def test_new_candidates_of_an_edited_result_are_made_by_the_paid_step(here: Here) -> None:
-    here.write("edited.yaml", EDITED)
+    edited = steps(picture=PICTURE % "a cup" + ", takes: 2", small=RESIZE % "$(picture)", chosen="review: $(small)")
+    here.write("edited.yaml", edited)
     assert "Waiting for review" in here.call("run edited.yaml")
     here.call("choose edited.yaml chosen=again")
-    assert yaml.safe_load((here.folder / "edited.takes.yaml").read_text())["takes"] == {"picture": 3}
-    paid = len(here.rh.recorder.paid)
+    assert here.takes("edited") == {"picture": 3}
+    paid = here.paid()
     assert "Waiting for review" in here.call("run edited.yaml")
-    assert len(here.rh.recorder.paid) == paid + 2
+    assert here.paid() == paid + 2
 
 
 def test_new_candidates_of_a_parameter_are_refused(here: Here) -> None:
     (here.folder / "photo.png").write_bytes(picture("photo"))
-    small = "small: {edit: resize, with: {file: $(params.photo), width: 64, height: 64}}"
-    here.write(
-        "own.yaml", f"params: {{photo: image}}\nsteps:\n  {small}\n  own: {{review: $(small), ask: Is it good}}\n"
-    )
+    own = "params: {photo: image}\n" + steps(small=RESIZE % "$(params.photo)", own="review: $(small)")
+    here.write("own.yaml", own)
     said = here.call("choose own.yaml own=again --set photo=photo.png", fails=True)
     assert "own cannot get new candidates" in said
     assert not (here.folder / "own.takes.yaml").exists()
@@ -390,7 +331,7 @@ def test_choose_takes_the_parameters_of_a_reviewed_plan(here: Here) -> None:
     assert "--plan p.json" in choose
     assert printed(here.call(choose)) == [run]
     assert "Waiting for review" not in here.call(run)
-    assert len(here.rh.recorder.paid) == 1
+    assert here.paid() == 1
 
 
 @pytest.mark.prefect
@@ -402,17 +343,13 @@ def test_choose_looks_into_the_place_that_it_is_given_and_not_into_the_block_of_
     choose, _ = printed(here.call(f"run {command}"))
     here.call(choose)
     assert "Waiting for review" not in here.call(f"run {command}")
-    assert len(here.rh.recorder.paid) == 1
+    assert here.paid() == 1
 
 
-SIGNED = """
-params: {photo: image}
-steps:
-  clip: {model: kling-v2.6-pro-image-to-video, from: $(params.photo), with: {prompt: a turn, duration: 5, sound: false}}
-  chosen: {review: $(clip), ask: Does it turn}
-  end: {edit: frame, with: {video: $(chosen), at: last}}
-outputs: {end: $(end)}
-"""
+SIGNED = "params: {photo: image}\n" + steps(
+    clip=CLIP % "$(params.photo)", chosen="review: $(clip)", end="edit: frame, with: {video: $(chosen), at: last}"
+)
+SIGNED += "outputs: {end: $(end)}\n"
 
 
 def test_printed_commands_hide_signatures_and_are_refused_until_these_are_put_back(here: Here, links: LinkHost) -> None:
@@ -431,7 +368,7 @@ def test_printed_commands_hide_signatures_and_are_refused_until_these_are_put_ba
     (run,) = printed(here.call(choose.replace(address, link)))
     assert "5ec2e7" not in run
     assert "end: " in here.call(run.replace(address, link))
-    assert len(here.rh.recorder.paid) == 1
+    assert here.paid() == 1
 
 
 def test_the_command_after_a_failure_pays_for_what_is_missing(here: Here) -> None:
@@ -443,16 +380,12 @@ def test_the_command_after_a_failure_pays_for_what_is_missing(here: Here) -> Non
     new = {one.task_id for one in here.rh.recorder.paid[4:]}
     assert len(new) == 3, "a picture, its clip, and the picture that failed"
     here.call(again)
-    assert len(here.rh.recorder.paid) == 4 + 3 + 2
+    assert here.paid() == 4 + 3 + 2
     assert "Nothing new" in here.call(again)
-    assert len(here.rh.recorder.paid) == 9
+    assert here.paid() == 9
 
 
-NEVER = """
-steps:
-  mug: {model: z-image/turbo, reuse: never, with: {prompt: a mug}}
-  cup: {model: z-image/turbo, reuse: never, with: {prompt: a cup}}
-"""
+NEVER = steps(**{name: PICTURE % f"a {name}" + ", reuse: never" for name in ("mug", "cup")})
 
 
 def test_the_command_after_a_failure_continues_a_run_that_reuses_nothing(here: Here) -> None:
@@ -465,10 +398,10 @@ def test_the_command_after_a_failure_continues_a_run_that_reuses_nothing(here: H
     assert "least 0.04" in plan
     assert re.search(r"the round that began .* UTC is not complete and is continued", plan)
     here.call(again)
-    assert len(here.rh.recorder.paid) == 3
+    assert here.paid() == 3
     assert "least 0.08" in here.call("plan never.yaml")
     here.call("run never.yaml")
-    assert len(here.rh.recorder.paid) == 5
+    assert here.paid() == 5
     assert "mug: its result was made after the plan" in here.call(again, fails=True)
 
 
@@ -478,7 +411,7 @@ def test_unknown_submissions_of_a_run_are_told_apart_and_settled(here: Here) -> 
     here.call("run never.yaml", fails=True)
     (run,) = {json.loads(one.read_text())["flow_run"] for one in (here.folder / "out").glob("works/*/intent-1.json")}
     tasks = {one.payload["prompt"]: one.task_id for one in here.rh.recorder.paid}
-    jobs = {one["label"]: one["job"] for one in json.loads(here.call(f"jobs list {run} --json"))}
+    jobs = {one["label"]: one["job"] for one in here.json(f"jobs list {run}")}
     _, others = here.call(f"jobs adopt {jobs['mug']} {tasks['a mug']}").split("to which the task could belong:")
     assert re.search(rf"{jobs['cup'][:-28]}.*cup, prompt \"a cup\".*, submitted at ", others)
     assert "a mug" not in others
@@ -488,15 +421,12 @@ def test_unknown_submissions_of_a_run_are_told_apart_and_settled(here: Here) -> 
     assert f"{run}: 0 submission(s)" in here.call(f"jobs mark-refused {run} --all")
     here.rh.faults.clear()
     here.call("run never.yaml")
-    assert len(here.rh.recorder.paid) == 3, "a task is adopted, and one is paid for again"
+    assert here.paid() == 3, "a task is adopted, and one is paid for again"
 
 
 def test_new_results_of_steps_whose_reuse_has_an_age_are_none_of_an_earlier_day(here: Here) -> None:
-    here.write(
-        "daily.yaml",
-        "steps:\n  mug: {model: z-image/turbo, reuse: 12h, with: {prompt: a mug}}\n  chosen: {review: $(mug)}\n"
-        "  big: {edit: resize, with: {file: $(chosen), width: 64, height: 64}}\n",
-    )
+    mug = PICTURE % "a mug" + ", reuse: 12h"
+    here.write("daily.yaml", steps(mug=mug, chosen="review: $(mug)", big=RESIZE % "$(chosen)"))
     here.call("run daily.yaml")
     here.call("choose daily.yaml chosen=1")
     here.call("run daily.yaml")  # which completes the round
@@ -506,12 +436,12 @@ def test_new_results_of_steps_whose_reuse_has_an_age_are_none_of_an_earlier_day(
     here.call("run daily.yaml")
     assert "least 0.04" in here.call("plan daily.yaml --retake mug")
     here.call("run daily.yaml --retake mug")
-    assert len(here.rh.recorder.paid) == 3, "the second day's result is no new one"
+    assert here.paid() == 3, "the second day's result is no new one"
     here.call("choose daily.yaml chosen=again")
     here.call("run daily.yaml")
     here.call("run daily.yaml")
-    assert len(here.rh.recorder.paid) == 4
-    assert yaml.safe_load((here.folder / "daily.takes.yaml").read_text())["takes"] == {"mug": 4}
+    assert here.paid() == 4
+    assert here.takes("daily") == {"mug": 4}
 
 
 @pytest.mark.prefect
@@ -522,7 +452,7 @@ def test_two_places_for_the_files_are_refused_before_anything_is_paid(here: Here
     for command in (RUN, "run image-to-video --image a.png --prompt x", "batch rows.csv --model z-image/turbo"):
         said = here.call(f"{command} --out mine --storage shelf", fails=True)
         assert "--out mine and --storage shelf are two places for the files. Nothing was sent." in said
-    assert here.rh.recorder.paid == []
+    assert not here.paid()
 
 
 @pytest.mark.parametrize(
@@ -532,7 +462,10 @@ def test_two_places_for_the_files_are_refused_before_anything_is_paid(here: Here
         ("run products.yaml --params .", "--params . cannot be read: Is a directory."),
         ("schema nope.yaml", "schema nope.yaml cannot be read: No such file or directory."),
         (f"{PLAN} --out no/p.json", "plan --out no/p.json cannot be written: No such file or directory."),
+        ("run products.yaml --plan q.json", "The plan q.json cannot be read"),
+        ("run products.yaml --plan p.json", "p.json is not a plan"),
     ],
 )
 def test_a_file_that_cannot_be_read_or_written_is_named(here: Here, command: str, said: str) -> None:
+    here.write("p.json", "{}")
     assert said in here.call(command, fails=True)

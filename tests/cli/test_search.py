@@ -60,21 +60,20 @@ def names(one: Done) -> list[str]:
     ],
 )
 def test_lines_fit_a_narrow_terminal(
-    command: str, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, first: str, terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"COLUMNS": "60", "RH_STATE_DIR": str(tmp_path), "RH_STORAGE_URL": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     journal = default_works(get_settings()).notes_of("night")
-    asyncio.run(
-        write(journal, {"intent-1": intent(), "answer-1": ticket("1"), "end-1": End(status="SUCCESS", task_id="1")})
-    )
-    lines = Terminal(capsys).call(command).splitlines()
+    records = {"intent-1": intent(), "answer-1": ticket("1"), "end-1": End(status="SUCCESS", task_id="1")}
+    asyncio.run(write(journal, records))
+    lines = terminal.call(command).splitlines()
     assert lines[0] == first
     assert max(map(len, lines)) <= 60
 
 
-def test_the_shipped_pipelines_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    listed = json.loads(Terminal(capsys).call("explain --json"))
+def test_the_shipped_pipelines_are_listed(terminal: Terminal) -> None:
+    listed = terminal.json("explain")
     assert list(listed) == list(shipped_names())
     assert listed["image-to-video"] == "A video from a picture."
 

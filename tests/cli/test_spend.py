@@ -24,6 +24,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs
 from rh_prefect.works.journal.shared_journal import default_works
+from tests.support.servers.scripted_server import Asked, WireServer, reply
 
 
 def task(costs: Costs, *, estimate: bool = False, **facts: Any) -> TaskCharge:
@@ -56,15 +57,9 @@ def test_there_is_a_line_for_each_unit_and_one_for_what_is_not_known() -> None:
         "total            1 task(s)             7 coins",
         "total            2 task(s)  unknown cost",
     ]
-    names = {by: table(found[:1], by)[0].split("  ")[0] for by in ("day", "week", "month", "run", "account", "flow")}
-    assert names == {
-        "day": "2026-01-02",
-        "week": "2026-W01",
-        "month": "2026-01",
-        "run": "night",
-        "account": "main",
-        "flow": "no flow",
-    }
+    by = {"day": "2026-01-02", "week": "2026-W01", "month": "2026-01", "run": "night", "account": "main"}
+    by["flow"] = "no flow"
+    assert {one: table(found[:1], one)[0].split("  ")[0] for one in by} == by
     assert table([task(CNY, label="kite", flow="film")], "label")[0].startswith("kite")
 
 
@@ -160,16 +155,6 @@ def test_records_that_cannot_be_read_are_named_and_the_results_are_summed(
     assert "0.04 CNY" in capsys.readouterr().out
 
 
-def break_place(place: str, monkeypatch: pytest.MonkeyPatch, port: int) -> dict[Any, Any]:
-    """Makes one of the places unreadable; returns Prefect's settings for it."""
-    match place:
-        case "works of pipelines":
-            monkeypatch.setenv("RH_RECORDS", "nothing-reads-this://works")
-        case "flow runs":
-            return {PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}
-    return {}
-
-
 @pytest.mark.parametrize("place", ["works of pipelines", "flow runs"])
 @pytest.mark.parametrize("form", ["text", "json", "csv"])
 def test_a_place_that_cannot_be_read_is_named_and_the_sums_are_marked_incomplete(
@@ -182,26 +167,28 @@ def test_a_place_that_cannot_be_read_is_named_and_the_sums_are_marked_incomplete
 ) -> None:
     asyncio.run(generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="night"))
     capsys.readouterr()
-    settings = break_place(place, monkeypatch, closed_port)
+    settings: dict[Any, Any] = {}
+    if place == "flow runs":
+        settings = {PREFECT_API_URL: f"http://127.0.0.1:{closed_port}/api"}
+    else:
+        monkeypatch.setenv("RH_RECORDS", "nothing-reads-this://works")
     with temporary_settings(settings), pytest.raises(JournalError) as failed:
         spend(json_=form == "json", csv_=form == "csv")
     assert place in str(failed.value)
     out = capsys.readouterr().out
     if form == "json":
         *sums, missing = json.loads(out)
-        assert (missing["name"].startswith("not read: "), place in missing["name"]) == (True, True)
         assert [(one["amount"], one["complete"]) for one in sums] == [("0.04", False)]
+        assert missing["name"].startswith("not read: ") and place in missing["name"]
         assert (missing["amount"], missing["tasks"], missing["complete"]) == (None, None, False)
     elif form == "csv":
         head, first, missing = out.splitlines()
         assert head == "name,unit,tasks,amount,estimated,complete"
         assert first.endswith(",CNY,1,0.04,0,false")
-        assert missing.startswith(("not read: ", '"not read: '))
-        assert missing.endswith(",,,,,false")
+        assert missing.startswith(("not read: ", '"not read: ')) and missing.endswith(",,,,,false")
     else:
-        assert "total, incomplete" in out
-        assert "incomplete: 1 place could not be read" in out
-        assert "0.04 CNY" in out
+        for words in ("total, incomplete", "incomplete: 1 place could not be read", "0.04 CNY"):
+            assert words in out
 
 
 async def test_a_storage_that_cannot_be_read_keeps_no_journal_away(
@@ -218,29 +205,18 @@ async def test_a_storage_that_cannot_be_read_keeps_no_journal_away(
 async def test_flow_runs_are_read_together_and_not_asked_for_once_their_api_refuses(tmp_path: Path) -> None:
     """Each of thousands of runs would otherwise wait for the API in vain."""
     runs = [{"id": str(uuid4()), "name": "one", "flow_id": str(uuid4())} for _ in range(60)]
-    asked = 0
+    answers = {"/flow_runs/filter": reply(json.dumps(runs)), "/input/filter": reply("no", status=401)}
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal asked
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        length = next((int(line.split(":")[1]) for line in head.splitlines() if line.startswith("content-length")), 0)
-        await reader.readexactly(length)
-        path, status, body = head.split(" ")[1], 422, b"CSRF protection is disabled."
-        if path.endswith("/flow_runs/filter"):
-            status, body = 200, json.dumps(runs).encode()
-        elif path.endswith("/input/filter"):
-            asked += 1
-            status, body = 401, b"no"
-        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, len(body), body))
-        await writer.drain()
-        writer.close()
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Asked) -> bool:
+        fitting = (one for path, one in answers.items() if request.path.endswith(path))
+        step = next(fitting, reply("CSRF protection is disabled.", status=422))
+        return await step(reader, writer, request)
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api"
     store = MediaStore(str(tmp_path / "out"))
-    with temporary_settings({PREFECT_API_URL: url}):
-        found = await charges(store, with_prefect=True)
-    server.close()
+    async with WireServer(always=answer) as server:
+        with temporary_settings({PREFECT_API_URL: f"{server.url}/api"}):
+            found = await charges(store, with_prefect=True)
+    asked = sum(path.endswith("/input/filter") for path in server.paths)
     assert 1 < asked < 30
     assert f"{60 - asked} further flow runs" in found.unread
     assert len(found.unread) == asked + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from typing import Any
@@ -45,6 +46,10 @@ class Terminal:
         self.said = said.out + said.err
         assert bool(code) is fails, said
         return said.err if fails else said.out
+
+    def json(self, command: str) -> Any:
+        """What a command prints with `--json`."""
+        return json.loads(self.call(f"{command} --json"))
 
 
 def printed(said: str) -> list[str]:
