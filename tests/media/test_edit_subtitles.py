@@ -73,10 +73,7 @@ def spans(text: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("seconds", [None, 20])
-@pytest.mark.parametrize(
-    "at",
-    [[0, 5, 5, 9], [5, 5, 5, 5], [0, 5, 5.0004, 5.03], [9, 5, 0, 5], [0, 0, 0.05, 0.09]],
-)
+@pytest.mark.parametrize("at", [[0, 5, 5, 9], [5, 5, 5, 5], [0, 5, 5.0004, 5.03], [9, 5, 0, 5], [0, 0, 0.05, 0.09]])
 def test_texts_are_never_shown_together(at: list[float], seconds: float | None) -> None:
     found = spans(subtitles(["One.", "Two.", "Three.", "Four."], at=at, seconds=seconds))
     assert len(found) == 4

@@ -10,15 +10,7 @@ from PIL import Image
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit import audio_level, concat, frame, mix, thumbnail
-from rh_prefect.media.edit.single_file_edits import (
-    Corner,
-    Zoom,
-    extract_audio,
-    resize,
-    still_clip,
-    trim,
-    watermark,
-)
+from rh_prefect.media.edit.single_file_edits import Corner, Zoom, extract_audio, resize, still_clip, trim, watermark
 from rh_prefect.media.edit.video_reader import Fit
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
