@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from rh_prefect.catalog import registry
-from rh_prefect.catalog.catalogue_refresh import reset
+from rh_prefect.catalog.catalogue_refresh import Refreshed, reset
 from rh_prefect.catalog.registry import SLIM_FILE, is_older
 from rh_prefect.errors import InputError
-from tests.support.each_case import each_case
 from tests.support.processes import warm_process
 from tests.support.samples.registry_file import refresh
 from tests.support.samples.registry_file import registry as written
@@ -27,26 +26,41 @@ SHOW = "from rh_prefect import catalog; m = catalog.get('z-image/turbo'); print(
 PACKAGES_OWN = f"{COUNT} 0.04 CNY per call\n"
 
 
+class Mine:
+    """A user's own models: a file that is not there yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file = folder, registry.user_file()
+
+    def take(self, content: object, *, date: str | None = None) -> Refreshed:
+        """Refreshes the user's models from a list."""
+        return self.take_text(json.dumps(content), date=date)
+
+    def take_text(self, text: str, *, date: str | None = None) -> Refreshed:
+        (self.folder / "list.json").write_text(text, encoding="utf-8")
+        return refresh(str(self.folder / "list.json"), date=date)
+
+    @property
+    def models(self) -> dict[str, dict[str, Any]]:
+        """By endpoint, as the file has them."""
+        return {model["endpoint"]: model for model in json.loads(self.file.read_bytes())["models"]}
+
+    def found(self, *names: str) -> list[str]:
+        """The endpoints that the names lead to."""
+        models = json.loads(self.file.read_bytes())["models"]
+        index = registry.index_of(models)
+        return [models[index.get(name, index[name.lower()])]["endpoint"] for name in names]
+
+
 @pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's file, which is not there yet."""
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mine:
     monkeypatch.setenv("RH_STATE_DIR", str(tmp_path / "state"))
     assert registry.user_file() == tmp_path / "state" / "models.json"
-    return registry.user_file()
+    return Mine(tmp_path)
 
 
 def new_process(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     return warm_process.run(["-c", code], env={**os.environ, **env})
-
-
-def saved(path: Path, content: object) -> str:
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return str(path)
-
-
-def kept(file: Path) -> dict[str, dict[str, Any]]:
-    """The user's models by endpoint, as the file has them."""
-    return {model["endpoint"]: model for model in json.loads(file.read_bytes())["models"]}
 
 
 def own(endpoint: str) -> dict[str, Any]:
@@ -55,6 +69,14 @@ def own(endpoint: str) -> dict[str, Any]:
 
 def capabilities(*endpoints: dict[str, Any], version: str = TODAY) -> dict[str, Any]:
     return {"version": version, "total": len(endpoints), "endpoints": list(endpoints)}
+
+
+def fixed(endpoint: str, price: object, **more: object) -> dict[str, Any]:
+    return {"endpoint": endpoint, "pricing_type": "fixed", "unit": "/次", "price": price, **more}
+
+
+def prices(*rows: dict[str, Any], version: str = f"public-{TODAY}") -> dict[str, Any]:
+    return {"version": version, "pricing": list(rows)}
 
 
 def entry(endpoint: str, *params: dict[str, Any], output: str = "image") -> dict[str, Any]:
@@ -74,9 +96,9 @@ def changed(models: dict[str, Any]) -> None:
     del models["suno-lyrics"]
 
 
-def test_the_difference_is_told_and_the_next_process_has_it(file: Path, tmp_path: Path) -> None:
-    refresh(str(written(tmp_path / "first.json")))
-    done = refresh(str(written(tmp_path / "second.json", version=f"{TODAY}+1", change=changed)))
+def test_the_difference_is_told_and_the_next_process_has_it(mine: Mine) -> None:
+    refresh(str(written(mine.folder / "first.json")))
+    done = refresh(str(written(mine.folder / "second.json", version=f"{TODAY}+1", change=changed)))
     assert list(done.changes.lines()) == [
         "+ z-image/ultra",
         "- suno-lyrics",
@@ -98,11 +120,11 @@ def test_the_difference_is_told_and_the_next_process_has_it(file: Path, tmp_path
     assert new_process(SHOW).stdout == PACKAGES_OWN
 
 
-def test_a_newer_list_changes_what_it_tells_and_keeps_what_it_does_not_know(file: Path, tmp_path: Path) -> None:
+def test_a_newer_list_changes_what_it_tells_and_keeps_what_it_does_not_know(mine: Mine) -> None:
     veo = "rhart-video-v3.1-fast/image-to-video"
     new = entry("z-image/ultra", PROMPT)
-    done = refresh(saved(tmp_path / "c.json", capabilities(entry(TURBO, PROMPT), new, entry(veo))))
-    now = kept(file)
+    done = mine.take(capabilities(entry(TURBO, PROMPT), new, entry(veo)))
+    now = mine.models
     params, removed = now[TURBO]["params"], now[TURBO]["removed"]
     assert now[TURBO] == own(TURBO) | {"params": params, "removed": removed, "seen": TODAY}
     assert [param["key"] for param in removed] == [param["key"] for param in own(TURBO)["params"][1:]]
@@ -115,14 +137,14 @@ def test_a_newer_list_changes_what_it_tells_and_keeps_what_it_does_not_know(file
     assert not done.changes.repriced
 
 
-def test_structured_parameters_rules_and_notes_are_in_no_list_and_stay(file: Path, tmp_path: Path) -> None:
+def test_structured_parameters_rules_and_notes_are_in_no_list_and_stay(mine: Mine) -> None:
     face, elements = "kling-lip-sync/identify-face", "kling-elements"
     params: list[dict[str, Any]] = [
         {"key": "videoUrl", "type": "VIDEO", "required": False},
         {"key": "videoId", "type": "STRING"},
     ]
-    refresh(saved(tmp_path / "c.json", capabilities(entry(face, *params), entry(elements, PROMPT))))
-    now = kept(file)
+    mine.take(capabilities(entry(face, *params), entry(elements, PROMPT)))
+    now = mine.models
     assert now[face]["rules"] == own(face)["rules"]
     assert [param.get("note") for param in now[face]["params"]] == [param["note"] for param in own(face)["params"]]
     assert now[face]["params"][0]["accept"] == own(face)["params"][0]["accept"]
@@ -130,114 +152,102 @@ def test_structured_parameters_rules_and_notes_are_in_no_list_and_stay(file: Pat
     assert next(param for param in now[elements]["params"] if param["type"] == "json")["key"] == "tagList"
 
 
-def test_a_rule_follows_the_spelling_of_its_parameters_and_leaves_out_those_that_are_gone(
-    file: Path, tmp_path: Path
-) -> None:
+def test_a_rule_follows_the_spelling_of_its_parameters_and_leaves_out_those_that_are_gone(mine: Mine) -> None:
     face = "kling-lip-sync/identify-face"
     assert own(face)["rules"] == [{"kind": "one", "params": ["videoUrl", "videoId"]}]
     for keys in (["VideoURL", "videoId"], ["videoId"]):
         listed = capabilities(entry(face, *({"key": key, "type": "STRING"} for key in keys)))
-        refresh(saved(tmp_path / "c.json", listed))
-        assert kept(file)[face]["rules"] == [{"kind": "one", "params": keys}]
+        mine.take(listed)
+        assert mine.models[face]["rules"] == [{"kind": "one", "params": keys}]
 
 
-def test_an_older_list_adds_what_is_missing_and_changes_nothing_else(file: Path, tmp_path: Path) -> None:
+def test_an_older_list_adds_what_is_missing_and_changes_nothing_else(mine: Mine) -> None:
     old = capabilities(entry(TURBO, PROMPT), entry("z-image/antique", PROMPT), version="2020-01-01")
-    done = refresh(saved(tmp_path / "c.json", old))
+    done = mine.take(old)
     assert done.is_addition
     assert list(done.changes.lines()) == ["+ z-image/antique"]
-    assert kept(file)[TURBO] == own(TURBO)
+    assert mine.models[TURBO] == own(TURBO)
 
 
-def test_a_list_without_a_date_only_adds_unless_its_date_is_given(file: Path, tmp_path: Path) -> None:
+def test_a_list_without_a_date_only_adds_unless_its_date_is_given(mine: Mine) -> None:
     new = {**entry("z-image/ultra"), "params": [{"fieldKey": "prompt", "type": "STRING"}]}
-    listed = saved(tmp_path / "b.json", [{**new, "endpoint": TURBO}, new])
-    undated = refresh(listed)
+    listed = [{**new, "endpoint": TURBO}, new]
+    undated = mine.take(listed)
     assert (undated.is_addition, list(undated.changes.lines())) == (True, ["+ z-image/ultra"])
-    assert len(refresh(listed, date=TODAY).changes.gone) > 400
+    assert len(mine.take(listed, date=TODAY).changes.gone) > 400
     for day in ("soon", "2999-01-01", "20261101"):
         with pytest.raises(InputError, match=f"'{day}' is not a past date"):
-            refresh(listed, date=day)
+            mine.take(listed, date=day)
 
 
-def test_prices_alone_are_taken_and_a_placeholder_changes_nothing(file: Path, tmp_path: Path) -> None:
-    kling = own("alibaba/wan-2.6/image-to-video")
-    rows: list[dict[str, Any]] = []
-    for endpoint, amount in ((TURBO, 0.07), ("rhart-audio/suno/lyrics", 9999), ("acme/none", 1)):
-        rows.append({"endpoint": endpoint, "pricing_type": "fixed", "unit": "/次", "price": amount})
+def test_prices_alone_are_taken_and_a_placeholder_changes_nothing(mine: Mine) -> None:
+    wan = "alibaba/wan-2.6/image-to-video"
+    rows = [fixed(TURBO, 0.07), fixed("rhart-audio/suno/lyrics", 9999), fixed("acme/none", 1)]
     when = [{"when": {"resolution": "1080P", "duration": "5"}, "price": 9.5}]
-    rows.append({"endpoint": kling["endpoint"], "pricing_type": "parameter_based", "unit": "/次", "rules": when})
-    done = refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": rows}))
+    rows.append({"endpoint": wan, "pricing_type": "parameter_based", "unit": "/次", "rules": when})
+    done = mine.take(prices(*rows))
     assert done.changes.repriced == {
-        "alibaba/wan-2.6/image-to-video": "2.25 to 11.25 CNY per call -> 9.50 CNY per call",
+        wan: "2.25 to 11.25 CNY per call -> 9.50 CNY per call",
         "z-image/turbo": "0.04 CNY per call -> 0.07 CNY per call",
     }
-    assert kept(file)[kling["endpoint"]]["price"]["rows"] == [["1080p", "5", 9.5]]
-    assert kept(file)[TURBO]["price_seen"] == TODAY
+    assert mine.models[wan]["price"]["rows"] == [["1080p", "5", 9.5]]
+    assert mine.models[TURBO]["price_seen"] == TODAY
     assert done.flaws == ("acme/none: a price for a model that is not in the catalogue",)
     assert done.changes.gone == []
 
 
-def test_an_older_price_does_not_replace_a_newer_one(file: Path, tmp_path: Path) -> None:
-    row = {"endpoint": TURBO, "pricing_type": "fixed", "unit": "/次", "price": 0.01, "updated_at": "2020-01-01"}
-    done = refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [row]}))
-    assert not done.changes.repriced
-
-
-def test_an_older_price_does_not_fill_one_that_a_note_calls_unknown(file: Path, tmp_path: Path) -> None:
+def test_an_older_price_replaces_no_newer_one_and_none_that_a_note_calls_unknown(mine: Mine) -> None:
+    assert not mine.take(prices(fixed(TURBO, 0.01, updated_at="2020-01-01"))).changes.repriced
     noted = next(model for model in OWN["models"] if "price_note" in model and "price" not in model)
     plain = next(model for model in OWN["models"] if "price_note" not in model and "price" not in model)
-    rows = [
-        {"endpoint": one["endpoint"], "pricing_type": "fixed", "unit": "/次", "price": 0.5} for one in (noted, plain)
-    ]
+    rows = [fixed(one["endpoint"], 0.5) for one in (noted, plain)]
     for version in ("public-2026-04-29", ""):
-        refresh(saved(tmp_path / "p.json", {"version": version, "pricing": rows}))
-        assert "price" not in kept(file)[noted["endpoint"]]
-    assert kept(file)[plain["endpoint"]]["price"] == {"unit": "call", "fixed": 0.5}
-    refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": rows}))
-    assert kept(file)[noted["endpoint"]]["price"] == {"unit": "call", "fixed": 0.5}
+        mine.take(prices(*rows, version=version))
+        assert "price" not in mine.models[noted["endpoint"]]
+    assert mine.models[plain["endpoint"]]["price"] == {"unit": "call", "fixed": 0.5}
+    mine.take(prices(*rows))
+    assert mine.models[noted["endpoint"]]["price"] == {"unit": "call", "fixed": 0.5}
 
 
-def test_a_list_does_not_say_that_a_model_is_on_cn(file: Path, tmp_path: Path) -> None:
+def test_a_list_does_not_say_that_a_model_is_on_cn(mine: Mine) -> None:
     there = own("rhart-image-n-pro/edit")
     assert there["on_cn"] is False
     params = [{"fieldKey": param["key"], "type": "STRING"} for param in there["params"]]
-    refresh(saved(tmp_path / "b.json", [{**entry(there["endpoint"]), "params": params}]), date=TODAY)
-    assert kept(file)[there["endpoint"]]["on_cn"] is False
+    mine.take([{**entry(there["endpoint"]), "params": params}], date=TODAY)
+    assert mine.models[there["endpoint"]]["on_cn"] is False
 
 
-def test_a_new_model_with_a_taken_name_is_called_by_its_endpoint(file: Path, tmp_path: Path) -> None:
+def test_a_new_model_with_a_taken_name_is_called_by_its_endpoint(mine: Mine) -> None:
     twin = {**entry("z-image/twin"), "name_en": "Z-Image_Turbo"}
-    refresh(saved(tmp_path / "c.json", capabilities(entry(TURBO), twin)))
-    assert [kept(file)[endpoint]["name"] for endpoint in (TURBO, "z-image/twin")] == ["z-image/turbo", "z-image/twin"]
-
-
-def test_a_file_that_cannot_be_used_leaves_all_as_it_was(file: Path, tmp_path: Path) -> None:
-    refresh(str(written(tmp_path / "first.json", change=changed)))
-    before = file.read_bytes()
-    reasons = {
-        "{": "not a list of models",
-        "[]": "not a list of models",
-        '{"version": "2026-11-01", "source": "x", "models": []}': "its format is unknown",
-        '[{"name": "a"}]': "has no usable model",
-        "": "not a list of models",
-    }
-    with each_case() as case:
-        for content, reason in reasons.items():
-            (tmp_path / "bad.json").write_text(content)
-            with case(content), pytest.raises(InputError, match=reason):
-                refresh(str(tmp_path / "bad.json"))
-    assert file.read_bytes() == before
-    assert [path.name for path in file.parent.iterdir()] == ["models.json"]
+    mine.take(capabilities(entry(TURBO), twin))
+    assert [mine.models[endpoint]["name"] for endpoint in (TURBO, "z-image/twin")] == ["z-image/turbo", "z-image/twin"]
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
-    [("{", "cannot be read"), ('{"version": "2020-01-01", "models": []}', "has newer models")],
+    ("content", "reason"),
+    [
+        ("{", "not a list of models"),
+        ("[]", "not a list of models"),
+        ('{"version": "2026-11-01", "source": "x", "models": []}', "its format is unknown"),
+        ('[{"name": "a"}]', "has no usable model"),
+        ("", "not a list of models"),
+    ],
 )
-def test_a_users_file_that_cannot_be_used_is_left_aside_with_a_warning(file: Path, content: str, said: str) -> None:
-    file.parent.mkdir()
-    file.write_text(content)
+def test_a_file_that_cannot_be_used_leaves_all_as_it_was(mine: Mine, content: str, reason: str) -> None:
+    refresh(str(written(mine.folder / "first.json", change=changed)))
+    before = mine.file.read_bytes()
+    with pytest.raises(InputError, match=reason):
+        mine.take_text(content)
+    assert mine.file.read_bytes() == before
+    assert [path.name for path in mine.file.parent.iterdir()] == ["models.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("{", "cannot be read"), ('{"version": "2020-01-01", "models": []}', "has newer models")]
+)
+def test_a_users_file_that_cannot_be_used_is_left_aside_with_a_warning(mine: Mine, content: str, said: str) -> None:
+    mine.file.parent.mkdir()
+    mine.file.write_text(content)
     done = new_process(SHOW)
     assert done.stdout == PACKAGES_OWN
     assert said in done.stderr
@@ -258,14 +268,12 @@ def test_versions_are_compared_where_they_can_be(one: str, other: str, older: bo
     assert is_older(one, other) is older
 
 
-def test_the_packages_own_data_file_is_a_list_too(file: Path) -> None:
+@pytest.mark.usefixtures("mine")
+def test_the_packages_own_data_file_is_a_list_too() -> None:
     """As for a worker on another machine, which is given this user's file."""
     done = refresh(str(SLIM_FILE))
-    assert (done.format, done.flaws, str(done.changes)) == (
-        "catalogue",
-        (),
-        "0 new, 0 gone, 0 changed, 0 with another price",
-    )
+    assert (done.format, done.flaws) == ("catalogue", ())
+    assert str(done.changes) == "0 new, 0 gone, 0 changed, 0 with another price"
 
 
 @pytest.mark.parametrize(
@@ -284,61 +292,50 @@ def test_the_packages_own_data_file_is_a_list_too(file: Path) -> None:
         ({"params": [{"key": "a", "type": "int", "required": False}] * 2}, "listed twice"),
     ],
 )
-def test_an_entry_that_would_break_later_is_refused_now(
-    file: Path, tmp_path: Path, change: dict[str, Any], flaw: str
-) -> None:
+def test_an_entry_that_would_break_later_is_refused_now(mine: Mine, change: dict[str, Any], flaw: str) -> None:
     facts = {"name": "new", "endpoint": "z-image/new", "output": "image", "family": "z-image", "params": []}
     good = {**facts, "name": "good", "endpoint": "z-image/good", "provenance": "third-party"}
     content = {"version": TODAY, "source": "x", "models": [{**facts, "provenance": "third-party", **change}, good]}
-    done = refresh(saved(tmp_path / "own.json", content))
+    done = mine.take(content)
     assert done.changes.new == ["good"]
     assert [flaw in told for told in done.flaws] == [True]
 
 
-def found(file: Path, *names: str) -> list[str]:
-    """The endpoints that the names lead to in the user's file."""
-    models = json.loads(file.read_bytes())["models"]
-    index = registry.index_of(models)
-    return [models[index.get(name, index[name.lower()])]["endpoint"] for name in names]
-
-
-def test_a_name_does_not_hide_another_models_endpoint(file: Path, tmp_path: Path) -> None:
+def test_a_name_does_not_hide_another_models_endpoint(mine: Mine) -> None:
     odd = {**entry("acme/q", PROMPT), "name_en": TURBO}
-    done = refresh(saved(tmp_path / "c.json", capabilities(odd, entry("Acme/Q", PROMPT), entry(TURBO, PROMPT))))
-    assert found(file, TURBO, "acme/q", "Acme/Q") == [TURBO, "acme/q", "acme/q"]
+    done = mine.take(capabilities(odd, entry("Acme/Q", PROMPT), entry(TURBO, PROMPT)))
+    assert mine.found(TURBO, "acme/q", "Acme/Q") == [TURBO, "acme/q", "acme/q"]
     assert [flaw.partition(":")[0] for flaw in done.flaws] == ["Acme/Q"]
 
 
-def test_no_entry_moves_a_name_of_a_known_model(file: Path, tmp_path: Path) -> None:
+def test_no_entry_moves_a_name_of_a_known_model(mine: Mine) -> None:
     """The same call would be another request, and paid for again."""
     names = ["kling-v2.6-pro-image-to-video", "KlingV26ProImageToVideo", "kling_v2_6_pro_image_to_video"]
     names += ["rhart-video-s/text-to-video-pro-deprecated", "z-image/turbo"]
     before = ["kling-v2.6-pro/image-to-video"] * 3 + ["rhart-video-s/text-to-video-pro", TURBO]
     odd = [entry(name, PROMPT) for name in (names[0], names[1], names[3])]
     moved = {**entry("z-image/moved", PROMPT), "name_en": "z-image/turbo"}
-    done = refresh(saved(tmp_path / "c.json", capabilities(entry("z-image/new", PROMPT), moved, *odd)))
+    done = mine.take(capabilities(entry("z-image/new", PROMPT), moved, *odd))
     assert ["has this name already and keeps it" in flaw for flaw in done.flaws] == [True, True]
     assert done.changes.new == ["z-image/moved", "z-image/new"]
-    assert found(file, *names) == before
+    assert mine.found(*names) == before
     listed = {"name": "z-image/turbo", "endpoint": "z-image/moved-2", "output": "image", "family": "f", "params": []}
     renamed = {**listed, "name": "mine", "endpoint": TURBO}
-    refresh(saved(tmp_path / "own.json", {"version": TODAY, "source": "x", "models": [renamed, listed]}))
-    assert found(file, *names) == before
+    mine.take({"version": TODAY, "source": "x", "models": [renamed, listed]})
+    assert mine.found(*names) == before
 
 
-def test_an_older_spelling_of_an_endpoint_is_no_new_model(file: Path, tmp_path: Path) -> None:
+def test_an_older_spelling_of_an_endpoint_is_no_new_model(mine: Mine) -> None:
     old = {**entry("rhart-video-s/text-to-video-pro-deprecated", PROMPT), "name_en": "old"}
-    rows = [{"endpoint": old["endpoint"], "pricing_type": "fixed", "unit": "/次", "price": 7.5}]
-    assert refresh(saved(tmp_path / "c.json", capabilities(old))).changes.new == []
-    done = refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": rows}))
+    assert mine.take(capabilities(old)).changes.new == []
+    done = mine.take(prices(fixed(old["endpoint"], 7.5)))
     assert [prices.endswith("7.50 CNY per call") for prices in done.changes.repriced.values()] == [True]
 
 
-def test_a_note_beside_a_price_stays(file: Path, tmp_path: Path) -> None:
+def test_a_note_beside_a_price_stays(mine: Mine) -> None:
     noted = next(model for model in OWN["models"] if "price_note" in model and "fixed" in model.get("price", {}))
-    row = {"endpoint": noted["endpoint"], "pricing_type": "fixed", "unit": "/秒", "price": 77, "updated_at": TODAY}
-    refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [row]}))
-    assert kept(file)[noted["endpoint"]]["price_note"] == noted["price_note"]
+    mine.take(prices(fixed(noted["endpoint"], 77, unit="/秒", updated_at=TODAY)))
+    assert mine.models[noted["endpoint"]]["price_note"] == noted["price_note"]
 
 
 @pytest.mark.parametrize(
@@ -349,58 +346,50 @@ def test_a_note_beside_a_price_stays(file: Path, tmp_path: Path) -> None:
         {"params": [{"key": "size", "type": "LIST", "options": ["a\x07"]}]},
     ],
 )
-def test_a_text_that_a_terminal_would_execute_is_refused(file: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_text_that_a_terminal_would_execute_is_refused(mine: Mine, change: dict[str, Any]) -> None:
     bad = {**entry("z-image/bad", PROMPT), **change}
-    done = refresh(saved(tmp_path / "c.json", capabilities(bad, entry("z-image/good", PROMPT))))
+    done = mine.take(capabilities(bad, entry("z-image/good", PROMPT)))
     assert done.changes.new == ["z-image/good"]
     assert ["contains the control character" in flaw for flaw in done.flaws] == [True]
 
 
-def test_no_message_of_a_refresh_holds_a_control_character(file: Path, tmp_path: Path) -> None:
+def test_no_message_of_a_refresh_holds_a_control_character(mine: Mine) -> None:
     entries = [
         {"endpoint": "a\x1b[2J"},
         {**entry("z-image/a"), "output_type": "\x1b[2J"},
         entry("z-image/b", {"key": "\x1b[2J", "type": "\x1b[2J"}, {"key": "size", "type": "INT", "default": "\x1b[2J"}),
     ]
-    done = refresh(saved(tmp_path / "c.json", capabilities(*entries)))
+    done = mine.take(capabilities(*entries))
     assert len(done.flaws) >= 4
     assert "\x1b" not in "".join([*done.flaws, *done.changes.lines()])
 
 
 @pytest.mark.parametrize("amount", [1e-300, 0.00001, -1, 10_000, "free", True, None, 1e300])
-def test_an_amount_that_cannot_be_a_price_is_refused_with_a_reason(file: Path, tmp_path: Path, amount: Any) -> None:
-    fixed = {"endpoint": TURBO, "pricing_type": "fixed", "unit": "/次", "price": amount}
+def test_an_amount_that_cannot_be_a_price_is_refused_with_a_reason(mine: Mine, amount: Any) -> None:
     wan = "alibaba/wan-2.6/image-to-video"
-    when = [{"when": {"resolution": "1080p", "duration": one}, "price": amount} for one in ("5", "10")]
-    rules = {
-        "endpoint": wan,
-        "pricing_type": "parameter_based",
-        "unit": "/次",
-        "rules": [{**when[0], "price": 1}, when[1]],
-    }
-    done = refresh(saved(tmp_path / "p.json", {"version": f"public-{TODAY}", "pricing": [fixed, rules]}))
+    when = [
+        {"when": {"resolution": "1080p", "duration": one}, "price": price} for one, price in (("5", 1), ("10", amount))
+    ]
+    rules = {"endpoint": wan, "pricing_type": "parameter_based", "unit": "/次", "rules": when}
+    done = mine.take(prices(fixed(TURBO, amount), rules))
     assert not done.changes.repriced
     assert ["is not a possible amount" in flaw for flaw in done.flaws] == [True, True]
 
 
-def test_an_impossible_price_in_the_packages_own_form_is_refused(file: Path, tmp_path: Path) -> None:
-    cheap = {
-        **own(TURBO),
-        "endpoint": "z-image/cheap",
-        "name": "z-image/cheap",
-        "price": {"unit": "call", "fixed": 1e-9},
-    }
-    done = refresh(saved(tmp_path / "own.json", {"version": TODAY, "source": "x", "models": [cheap, own(TURBO)]}))
+def test_an_impossible_price_in_the_packages_own_form_is_refused(mine: Mine) -> None:
+    cheap = {**own(TURBO), "endpoint": "z-image/cheap", "name": "z-image/cheap"}
+    cheap["price"] = {"unit": "call", "fixed": 1e-9}
+    done = mine.take({"version": TODAY, "source": "x", "models": [cheap, own(TURBO)]})
     assert done.flaws == ("z-image/cheap: a price is below 0.0001",)
 
 
-def test_a_call_of_the_api_does_not_become_a_model(file: Path, tmp_path: Path) -> None:
+def test_a_call_of_the_api_does_not_become_a_model(mine: Mine) -> None:
     calls = ("query", "run/workflow/1", "task/openapi/create", "media/upload/binary", "Query")
     facts = [{**own(TURBO), "endpoint": endpoint, "name": f"odd {endpoint}"} for endpoint in calls]
     for content in (
         capabilities(*(entry(endpoint, PROMPT) for endpoint in calls), entry(TURBO, PROMPT)),
         {"version": TODAY, "source": "x", "models": [*facts, own(TURBO)]},
     ):
-        done = refresh(saved(tmp_path / "c.json", content))
+        done = mine.take(content)
         assert done.changes.new == []
         assert ["is an API call of RunningHub" in flaw for flaw in done.flaws] == [True] * len(calls)

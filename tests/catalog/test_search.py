@@ -37,10 +37,7 @@ def of(*parts: str, output: Iterable[str] = get_args(Output)) -> set[str]:
 
 
 LIP_SYNC = {"kling-lip-sync/identify-face", "kling-lip-sync/lip-sync-video"}
-AVATARS = {
-    "kling-v2-ai-avatar-pro/image-audio-to-video",
-    "kling-v2-ai-avatar-standard/image-audio-to-video",
-}
+AVATARS = {"kling-v2-ai-avatar-pro/image-audio-to-video", "kling-v2-ai-avatar-standard/image-audio-to-video"}
 DUBBING = {"volc-drama/video-translate", "volc-drama/serial-video-translate"}
 SPEECH = {
     "bytedance/doubao-seed-tts-2.0",

@@ -1,183 +1,249 @@
+"""What a model's parameters may be, alone and together, and what is sent of them."""
+
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
 
 from rh_prefect import catalog
-from rh_prefect.catalog import Model, Param
+from rh_prefect.catalog import InputWarning, Model, Param
 from rh_prefect.errors import InputError, MediaError
 
 KLING = "kling-v2.6-pro-image-to-video"
-PICTURE = "https://example.com/a.png"
+EDIT = "nano-banana/edit-official-stable"
+SLOTS = "seedance-2.0-global/image-to-video"
+O3 = "kling-video-o3-pro-text-to-video"
+V3 = "kling-v3.0-pro-text-to-video"
+SHOTS_OR_PROMPT = "kling-v3.0-4k-image-to-video"
+OMNI = "skyreels-v4/omni-reference"
+FACE = "kling-lip-sync/identify-face"
+VOICE = "minimax/voice-clone"
+V7 = "midjourney-text-to-image-v7"
+REFERENCES = "wan-2.6-reference-to-video"
+WAN = "wan-2.7/text-to-image-pro"
+PICTURE, CLIP, SOUND = (f"https://example.com/a.{extension}" for extension in ("png", "mp4", "mp3"))
+SHOTS = [{"prompt": "a", "duration": 5}]
+WAVES: dict[str, Any] = {"image_url": PICTURE, "prompt": "waves"}
+HELLO = {"audio": SOUND, "text": "hello"}
+REFERENCE = {"type": "reference", "tag": "a", "url": CLIP}
+ANY: dict[str, Any] = {"prompt": "x"}
+MULTI = {**ANY, "multi_shot": True}
 
 
-def payload(name: str, **params: object) -> dict[str, object]:
+def payload(name: str, params: dict[str, Any]) -> dict[str, object]:
     return catalog.validate(catalog.get(name), params)
 
 
-def refusal(name: str, **params: object) -> str:
+def refusal(name: str, params: dict[str, Any]) -> str:
     with pytest.raises(InputError) as caught:
-        payload(name, **params)
+        payload(name, params)
     return str(caught.value)
 
 
-def test_names_become_wire_keys_and_required_defaults_are_filled_in() -> None:
-    assert payload(KLING, image_url=PICTURE, prompt="waves") == {
-        "prompt": "waves",
-        "imageUrl": PICTURE,
-        "sound": "true",
-        "duration": "5",
-    }
+SENT: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "a wire key": (KLING, {"imageUrl": PICTURE, "prompt": "x", "duration": "10"}, {"duration": "10"}),
+    "an odd key": (  # the API's own sign
+        "wan-2.2/text-to-video",
+        {**ANY, "resolution": "1280×720"},
+        {" resolution": "1280×720", "resolution": None},
+    ),
+    "a misspelt key": ("f-2-dev/edit", {**WAVES, "aspect_ratio": "custom", "custom_hight": 512}, {"customHight": 512}),
+    "a parameter that is called model": (
+        "grok-image/text-to-image/channel-low-price",
+        {**ANY, "model_": "g-4"},
+        {"model": "g-4", "model_": None},
+    ),
+    "a number for a choice": (KLING, {**WAVES, "duration": 10}, {"duration": "10"}),
+    "a float for a choice": (KLING, {**WAVES, "duration": 10.0}, {"duration": "10"}),
+    "a boolean for a choice": (KLING, {**WAVES, "sound": False}, {"sound": "false"}),
+    "the text of a boolean for a choice": (KLING, {**WAVES, "sound": "true"}, {"sound": "true"}),
+    "a choice that only the note names": ("seedance-2.0/text-to-video", {**ANY, "duration": -1}, {"duration": "-1"}),
+    "none and empty count as not given": (
+        KLING,
+        {**WAVES, "negative_prompt": "", "duration": None},
+        {"negativePrompt": None, "duration": "5"},
+    ),
+    "one value for a list": (EDIT, {**ANY, "image_urls": PICTURE}, {"imageUrls": [PICTURE]}),
+    "a list of choices": (
+        SLOTS,
+        {"first_frame_url": PICTURE, "conversion_slots": ["firstFrameUrl"]},
+        {"conversionSlots": ["firstFrameUrl"]},
+    ),
+    "no list of choices": (SLOTS, {"first_frame_url": PICTURE}, {"conversionSlots": None}),
+    "a boolean": (V3, {**ANY, "sound": False}, {"sound": False}),
+    "a name that fits its pattern": (
+        VOICE,
+        {**HELLO, "custom_voice_id": "narrator1"},
+        {"custom_voice_id": "narrator1"},
+    ),
+    "the registry's own sample": (
+        VOICE,
+        {**HELLO, "custom_voice_id": "Elegant_Man"},
+        {"custom_voice_id": "Elegant_Man"},
+    ),
+    "JSON": (V3, {**MULTI, "multi_prompt": [{"prompt": "a"}]}, {"multiPrompt": [{"prompt": "a"}]}),
+    "the text of JSON": (V3, {**MULTI, "multi_prompt": '[{"prompt": "a"}]'}, {"multiPrompt": [{"prompt": "a"}]}),
+    "a tuple for JSON": (V3, {**MULTI, "multi_prompt": ({"prompt": "a"},)}, {"multiPrompt": [{"prompt": "a"}]}),
+    "one object": (OMNI, {**ANY, "ref_videos": REFERENCE}, {"refVideos": REFERENCE}),
+    "one object in a list": (OMNI, {**ANY, "ref_videos": [REFERENCE]}, {"refVideos": [REFERENCE]}),
+    "an asset for a file": (
+        "seedance-2.0/image-to-video",
+        {"first_frame_url": "asset://asset-1"},
+        {"firstFrameUrl": "asset://asset-1"},
+    ),
+    "a prompt without shots": (SHOTS_OR_PROMPT, WAVES, {"prompt": "waves", "multiPrompt": None}),
+    "shots without a prompt": (
+        SHOTS_OR_PROMPT,
+        {"image_url": PICTURE, "multi_shot": True, "multi_prompt": SHOTS},
+        {"shotType": "customize", "multiPrompt": SHOTS},
+    ),
+    "both of at least one": (
+        OMNI,
+        {**ANY, "ref_images": [{"type": "image", "tag": "a", "url": PICTURE}], "ref_videos": REFERENCE},
+        {"refImages": [{"type": "image", "tag": "a", "url": PICTURE}]},
+    ),
+    "what becomes necessary": ("kling-video-o3-4k-text-to-video", MULTI, {"shotType": "customize"}),
+    "what does not": ("kling-video-o3-4k-text-to-video", ANY, {"shotType": None}),
+    "a number with what it needs": (V7, {**ANY, "sref": PICTURE, "sw": 50}, {"sw": 50}),
+    "the untouched default of a form": (V7, {**ANY, "sw": 100}, {"sw": None}),
+    "sound with a video": (
+        "seedance-2.0/multimodal-video",
+        {**ANY, "audio_urls": [SOUND], "video_urls": [CLIP]},
+        {"audioUrls": [SOUND]},
+    ),
+    "lists within their common limit": (
+        REFERENCES,
+        {**ANY, "image_urls": [PICTURE] * 3, "video_urls": [CLIP] * 2},
+        {"imageUrls": [PICTURE] * 3},
+    ),
+    "values that go together": (
+        "pixverse-v5.6/text-to-video",
+        {**ANY, "resolution": "1080p", "duration": 8},
+        {"duration": "8"},
+    ),
+}
+"""A model, what is given, and a part of what is sent; None: not sent."""
 
 
-def test_wire_keys_are_taken_too() -> None:
-    assert payload(KLING, imageUrl=PICTURE, prompt="waves", duration="10")["duration"] == "10"
-
-
-def test_odd_keys_stay_as_they_are_on_the_wire() -> None:
-    wan = payload("wan-2.2/text-to-video", prompt="waves", resolution="1280×720")  # the API's own sign
-    assert " resolution" in wan
-    assert "resolution" not in wan
-    assert (
-        payload("f-2-dev/edit", image_url=PICTURE, prompt="x", aspect_ratio="custom", custom_hight=512)["customHight"]
-        == 512
-    )
-
-
-def test_a_parameter_that_is_called_model_has_an_underscore_in_python_and_none_on_the_wire() -> None:
-    assert payload("grok-image/text-to-image/channel-low-price", prompt="x", model_="g-4")["model"] == "g-4"
+@pytest.mark.parametrize("name", SENT)
+def test_what_is_sent(name: str) -> None:
+    model, given, expected = SENT[name]
+    sent = payload(model, given)
+    assert {key: sent.get(key) for key in expected} == expected
 
 
 @pytest.mark.parametrize(
-    ("given", "sent"),
-    [({"duration": 10}, "10"), ({"duration": 10.0}, "10"), ({"sound": False}, "false"), ({"sound": "true"}, "true")],
+    ("name", "given", "sent"),
+    [
+        (KLING, WAVES, {"prompt": "waves", "imageUrl": PICTURE, "sound": "true", "duration": "5"}),
+        (FACE, {"video_url": CLIP}, {"videoUrl": CLIP}),
+        (FACE, {"video_id": "1"}, {"videoId": "1"}),
+        (WAN, {**ANY, "width": 2048}, {"prompt": "x", "width": 2048, "height": 1024}),
+        (WAN, ANY, ANY),
+    ],
 )
-def test_a_number_or_boolean_is_taken_for_the_string_that_it_spells(given: dict[str, object], sent: str) -> None:
-    assert payload(KLING, image_url=PICTURE, prompt="x", **given)[next(iter(given))] == sent
+def test_required_defaults_are_filled_in_and_nothing_else_is_sent(
+    name: str, given: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    assert payload(name, given) == sent
 
 
-@pytest.mark.parametrize("given", [7, "7", True, 5.5, ["5"], {"a": 1}, "5 "])
-def test_everything_else_is_refused_and_the_allowed_values_are_named(given: object) -> None:
-    assert 'duration must be one of "5", "10"' in refusal(KLING, image_url=PICTURE, prompt="x", duration=given)
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    *[
+        (KLING, {**WAVES, "duration": wrong}, 'duration must be one of "5", "10"')
+        for wrong in (7, "7", True, 5.5, ["5"], {"a": 1}, "5 ")
+    ],
+    (KLING, {**WAVES, "prompt": ""}, "prompt is missing"),
+    (EDIT, {**ANY, "image_urls": []}, "image_urls is missing"),
+    (SLOTS, {"first_frame_url": PICTURE, "conversion_slots": ["nope"]}, 'one of "all"'),
+    *[(O3, {**ANY, "duration": wrong}, "between 3 and 15") for wrong in (2, 16)],
+    *[(O3, {**ANY, "duration": wrong}, "a whole number") for wrong in ("5", True, 5.5)],
+    (O3, {**ANY, "duration": float("nan")}, "not a number"),
+    (KLING, {**WAVES, "prompt": "x" * 2001}, "has 2001 characters; at most 2000"),
+    (KLING, {**WAVES, "prompt": 5}, "must be a string, not 5"),
+    (V3, {**ANY, "sound": "true"}, "must be true or false"),
+    *[(VOICE, {**HELLO, "custom_voice_id": one}, "8+ characters, letter first") for one in ("short1", "1narrator")],
+    *[
+        (V3, {**MULTI, "multi_prompt": wrong}, "multi_prompt must be a list of objects")
+        for wrong in ({"prompt": "a"}, "not json", "5", ["a"], 5)
+    ],
+    (OMNI, {**ANY, "ref_videos": [REFERENCE] * 2}, "must be an object"),
+    (
+        KLING,
+        {**WAVES, "durations": 3},
+        "durations is not a parameter; the nearest is duration (pass a newer one with unchecked=",
+    ),
+    (KLING, {**WAVES, "imageUrl": PICTURE}, "given twice"),
+    (FACE, {}, "one of video_url and video_id is needed"),
+    (FACE, {"video_url": CLIP, "video_id": "1"}, "video_url and video_id exclude each other"),
+    (SHOTS_OR_PROMPT, {"image_url": PICTURE}, "is needed"),
+    (SHOTS_OR_PROMPT, {**WAVES, "multi_shot": True, "multi_prompt": SHOTS}, "exclude each other"),
+    (OMNI, ANY, "one of ref_images and ref_videos is needed"),
+    (V7, {**ANY, "sw": 50}, "sw is valid only when sref is given"),
+    (V7, {**ANY, "ow": 50}, "ow is valid only when oref is given"),
+    (
+        "seedance-2.0/multimodal-video",
+        {**ANY, "audio_urls": [SOUND]},
+        "audio_urls is valid only when image_urls or video_urls is given",
+    ),
+    (
+        REFERENCES,
+        {**ANY, "image_urls": [PICTURE] * 4, "video_urls": [CLIP] * 2},
+        "image_urls and video_urls may have at most 5 items together, not 6",
+    ),
+    (
+        "pixverse-v5.6/text-to-video",
+        {**ANY, "resolution": "1080p", "duration": 10},
+        "duration 10 with resolution 1080p is not offered",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "reason"), REFUSED)
+def test_what_is_refused(name: str, given: dict[str, Any], reason: str) -> None:
+    assert reason in refusal(name, given)
 
 
 def test_all_problems_are_in_one_error() -> None:
     with pytest.raises(InputError) as caught:
-        payload(KLING, image_url=5, duration="7", sound="maybe")
+        payload(KLING, {"image_url": 5, "duration": "7", "sound": "maybe"})
     text = str(caught.value)
-    for part in (
-        KLING,
-        "prompt is missing",
-        "image_url is not a file",
-        "duration must be",
-        "sound must be",
-        "Nothing was sent",
-    ):
-        assert part in text
+    problems = ("prompt is missing", "image_url is not a file", "duration must be", "sound must be")
+    assert [part for part in (KLING, *problems, "Nothing was sent") if part not in text] == []
     assert text.count("image_url") == 1
-    assert vars(caught.value)["model"] == KLING
-    assert len(vars(caught.value)["problems"]) == 4
-
-
-def test_none_and_empty_values_count_as_not_given() -> None:
-    sent = payload(KLING, image_url=PICTURE, prompt="x", negative_prompt="", duration=None)
-    assert "negativePrompt" not in sent
-    assert sent["duration"] == "5"
-    assert "prompt is missing" in refusal(KLING, image_url=PICTURE, prompt="")
-    assert "image_urls is missing" in refusal("nano-banana/edit-official-stable", prompt="x", image_urls=[])
-
-
-def test_a_single_value_is_taken_for_a_list_of_one() -> None:
-    sent = payload("nano-banana/edit-official-stable", prompt="x", image_urls=PICTURE)
-    assert sent["imageUrls"] == [PICTURE]
-
-
-def test_a_list_of_choices_goes_as_a_list() -> None:
-    base = {"first_frame_url": PICTURE}
-    sent = payload("seedance-2.0-global/image-to-video", **base, conversion_slots=["firstFrameUrl"])
-    assert sent["conversionSlots"] == ["firstFrameUrl"]
-    assert "conversionSlots" not in payload("seedance-2.0-global/image-to-video", **base)
-    assert 'one of "all"' in refusal("seedance-2.0-global/image-to-video", **base, conversion_slots=["nope"])
-
-
-@pytest.mark.parametrize(
-    ("given", "reason"),
-    [
-        (2, "between 3 and 15"),
-        (16, "between 3 and 15"),
-        ("5", "a whole number"),
-        (True, "a whole number"),
-        (5.5, "a whole number"),
-        (float("nan"), "not a number"),
-    ],
-)
-def test_numbers(given: object, reason: str) -> None:
-    assert reason in refusal("kling-video-o3-pro-text-to-video", prompt="x", duration=given)
+    assert (vars(caught.value)["model"], len(vars(caught.value)["problems"])) == (KLING, 4)
 
 
 def test_a_whole_float_is_taken_for_an_integer() -> None:
-    sent = payload("kling-video-o3-pro-text-to-video", prompt="x", duration=6.0)["duration"]
+    sent = payload(O3, {**ANY, "duration": 6.0})["duration"]
     assert sent == 6
     assert isinstance(sent, int)
 
 
-def test_strings() -> None:
-    assert "has 2001 characters; at most 2000" in refusal(KLING, image_url=PICTURE, prompt="x" * 2001)
-    assert "must be a string, not 5" in refusal(KLING, image_url=PICTURE, prompt=5)
-
-
-def test_booleans_are_no_strings_and_strings_no_booleans() -> None:
-    assert "must be true or false" in refusal("kling-v3.0-pro-text-to-video", prompt="x", sound="true")
-    assert payload("kling-v3.0-pro-text-to-video", prompt="x", sound=False)["sound"] is False
-
-
-def test_a_pattern_that_the_note_states() -> None:
-    """`Elegant_Man` is the registry's own sample."""
-    voice = {"audio": "https://example.com/a.mp3", "text": "hello"}
-    for name in ("narrator1", "Elegant_Man"):
-        assert payload("minimax/voice-clone", **voice, custom_voice_id=name)["custom_voice_id"] == name
-    for wrong in ("short1", "1narrator"):
-        assert "8+ characters, letter first" in refusal("minimax/voice-clone", **voice, custom_voice_id=wrong)
-
-
-@pytest.mark.parametrize("shots", [[{"prompt": "a"}], '[{"prompt": "a"}]', ({"prompt": "a"},)])
-def test_json_goes_as_itself(shots: object) -> None:
-    sent = payload("kling-v3.0-pro-text-to-video", prompt="x", multi_shot=True, multi_prompt=shots)
-    assert sent["multiPrompt"] == [{"prompt": "a"}]
-
-
-@pytest.mark.parametrize("shots", [{"prompt": "a"}, "not json", "5", ["a"], 5])
-def test_json_of_the_wrong_shape_is_refused(shots: object) -> None:
-    text = refusal("kling-v3.0-pro-text-to-video", prompt="x", multi_shot=True, multi_prompt=shots)
-    assert "multi_prompt must be a list of objects" in text
-
-
-def test_json_that_holds_one_object() -> None:
-    clip = {"type": "reference", "tag": "a", "url": "https://example.com/a.mp4"}
-    for given in (clip, [clip]):
-        assert payload("skyreels-v4/omni-reference", prompt="x", ref_videos=given)["refVideos"] == given
-    assert "must be an object" in refusal("skyreels-v4/omni-reference", prompt="x", ref_videos=[clip, clip])
-
-
-def test_a_choice_that_only_the_note_names() -> None:
-    assert payload("seedance-2.0/text-to-video", prompt="x", duration=-1)["duration"] == "-1"
-
-
-def test_an_unknown_parameter_is_refused_with_the_nearest_name() -> None:
-    said = refusal(KLING, image_url=PICTURE, prompt="x", durations=3)
-    assert "durations is not a parameter; the nearest is duration (pass a newer one with unchecked=" in said
+def test_an_unknown_parameter_of_a_partly_known_model() -> None:
     partly_known = next(model for model in catalog.models() if model.incomplete)
-    assert "RunningHub publishes only some of them" in refusal(partly_known.name, zoom=3)
+    assert "RunningHub publishes only some of them" in refusal(partly_known.name, {"zoom": 3})
 
 
-def test_a_parameter_given_twice_is_refused() -> None:
-    assert "given twice" in refusal(KLING, image_url=PICTURE, imageUrl=PICTURE, prompt="x")
+def test_what_has_no_effect_is_sent_with_a_warning() -> None:
+    model = "wan-2.2/image-to-image"
+    with pytest.warns(InputWarning, match="custom_width has no effect unless aspect_ratio is custom"):
+        assert payload(model, {**WAVES, "custom_width": 512})["customWidth"] == 512
+    with pytest.warns(InputWarning, match="multi_prompt has no effect unless multi_shot is true"):
+        payload(V3, {**ANY, "multi_prompt": [{"prompt": "a"}]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        payload(model, {**WAVES, "aspect_ratio": "custom", "custom_width": 512})
+        payload(model, {**WAVES, "custom_width": 1024, "custom_height": 1024})  # a form's defaults
 
 
-def test_asset_links_pass_as_files() -> None:
-    sent = payload("seedance-2.0/image-to-video", first_frame_url="asset://asset-1")
-    assert sent["firstFrameUrl"] == "asset://asset-1"
+def test_every_rule_is_about_parameters_that_the_model_has() -> None:
+    for model in catalog.models():
+        for rule in model.rules:
+            for key in (*rule.params, *rule.given, *(key for key, _ in rule.when)):
+                assert model.param(key).key == key
 
 
 def check(param: str, **facts: object) -> None:
