@@ -66,28 +66,27 @@ def made(credentials: Any, folder: str = "") -> tuple[str, dict[str, Any]]:
     return storage.url, storage.options.get_secret_value()
 
 
+AWS = {"aws_access_key_id": "id", "aws_secret_access_key": SECRET, "aws_session_token": "t", "region_name": "eu-west-1"}
+MINIO = {
+    "endpoint_url": "http://minio:9000",
+    "use_ssl": False,
+    "verify": False,
+    "config": {"s3": {"addressing_style": "path"}, "signature_version": "unsigned"},
+}
+
+
 def test_a_bucket_with_aws_credentials() -> None:
-    credentials = AwsCredentials(
-        aws_access_key_id="id", aws_secret_access_key=SECRET, aws_session_token="t", region_name="eu-west-1"
-    )
-    assert made(credentials, "films/2026/") == (
-        "s3://media/films/2026",
-        {"key": "id", "secret": SECRET, "token": "t", "client_kwargs": {"region_name": "eu-west-1"}},
-    )
-
-
-def test_a_bucket_with_nothing_set_uses_the_environments_credentials() -> None:
-    assert made(AwsCredentials()) == ("s3://media", {})
+    url, options = made(AwsCredentials(**AWS), "films/2026/")
+    assert url == "s3://media/films/2026"
+    assert options == {"key": "id", "secret": SECRET, "token": "t", "client_kwargs": {"region_name": "eu-west-1"}}
+    assert made(AwsCredentials()) == ("s3://media", {}), "the environment's credentials"
     assert made(AwsCredentials(profile_name="studio"))[1] == {"profile": "studio"}
+    with pytest.raises(ConfigError, match=r"arn:aws:iam::1:role/studio.*profile"):  # a role cannot be copied
+        made(AwsCredentials(assume_role_arn="arn:aws:iam::1:role/studio"))
 
 
 def test_a_bucket_with_minio_credentials_and_client_parameters() -> None:
-    parameters = AwsClientParameters(
-        endpoint_url="http://minio:9000",
-        use_ssl=False,
-        verify=False,
-        config={"s3": {"addressing_style": "path"}, "signature_version": "unsigned"},
-    )
+    parameters = AwsClientParameters(**MINIO)
     credentials = MinIOCredentials(minio_root_user="root", minio_root_password=SECRET, aws_client_parameters=parameters)
     assert made(credentials)[1] == {
         "key": "root",
@@ -98,11 +97,6 @@ def test_a_bucket_with_minio_credentials_and_client_parameters() -> None:
         "client_kwargs": {"verify": False},
         "config_kwargs": {"s3": {"addressing_style": "path"}},
     }
-
-
-def test_a_role_cannot_be_copied() -> None:
-    with pytest.raises(ConfigError, match=r"arn:aws:iam::1:role/studio.*profile"):
-        made(AwsCredentials(assume_role_arn="arn:aws:iam::1:role/studio"))
 
 
 @pytest.mark.s3

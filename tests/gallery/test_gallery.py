@@ -54,6 +54,12 @@ def data_of(page: str) -> Any:
     return json.loads(found[1])
 
 
+def page_of(store: MediaStore, *entries: Entry, **options: Any) -> Any:
+    """The data of the only page of these entries."""
+    (page,) = write_gallery(store, list(entries), **options)
+    return data_of(store.read_bytes(page).decode())
+
+
 def test_outputs_are_found_with_what_they_were_made_from(rh: Emulator) -> None:
     picture, other = make(PICTURE, label="dawn"), make(PICTURE, take=2)
     clip = make(models.KlingV26ProImageToVideo(image_url=picture.first_output, prompt="waves", duration="5"))
@@ -99,9 +105,8 @@ def test_a_place_without_results_is_an_error(rh: Emulator, tmp_path: Path) -> No
 def test_a_run_has_a_page_of_its_outputs(tmp_path: Path) -> None:
     store = MediaStore(tmp_path)
     entries = [Entry("m", str(n), text="a text", run=f"run-{n}", at=f"2026-01-0{n + 1}") for n in range(2)]
-    (page,) = write_gallery(store, entries[1:], name="run-1")
-    assert page == "gallery/run-1.html"
-    assert [one["run"] for one in data_of(store.read_bytes(page).decode())["entries"]] == ["run-1"]
+    assert [one["run"] for one in page_of(store, entries[1], name="run-1")["entries"]] == ["run-1"]
+    assert store.list("gallery") == ["gallery/run-1.html"]
 
 
 PIPELINE = """
@@ -179,7 +184,7 @@ async def test_the_film_of_a_run_is_opened_and_its_report_and_gallery_where_they
         ("words", "subtitles"),
     }
     assert len({one["run"] for one in entries}) == 1
-    assert store_name(film.uri) in [one["saved_as"] for one in entries]
+    assert storage().name_of(film.uri) in [one["saved_as"] for one in entries]
     assert len(rh.recorder.paid) == 2
 
 
@@ -217,8 +222,7 @@ async def test_a_run_ends_well_if_its_page_cannot_be_written(
 def test_pictures_are_made_for_a_limited_time(tmp_path: Path) -> None:
     store = MediaStore(tmp_path)
     media = store.publish(samples.png(tmp_path / "a.png"), "b.png").model_copy(update={"uri": "b.png"})
-    (page,) = write_gallery(store, [Entry("m", "1", file=media)], seconds=0)
-    (entry,) = data_of(store.read_bytes(page).decode())["entries"]
+    (entry,) = page_of(store, Entry("m", "1", file=media), seconds=0)["entries"]
     assert (entry["poster"], entry["src"]) == ("", "../b.png")
 
 
@@ -237,15 +241,9 @@ class Endless(MemoryFileSystem):
 
 def test_a_download_for_a_picture_ends_with_the_time() -> None:
     fsspec.register_implementation("endless", Endless, clobber=True)
-    store = MediaStore("endless://media")
     media = Media(uri="a.mp4", kind="video", mime="video/mp4", size=1, sha256="1" * 64)
-    (page,) = write_gallery(store, [Entry("m", "1", file=media)], seconds=0.05)
-    (entry,) = data_of(store.read_bytes(page).decode())["entries"]
+    (entry,) = page_of(MediaStore("endless://media"), Entry("m", "1", file=media), seconds=0.05)["entries"]
     assert (entry["poster"], entry["kind"]) == ("", "video")
-
-
-def store_name(uri: str) -> str | None:
-    return storage().name_of(uri)
 
 
 async def test_a_failed_step_is_shown_with_its_reason_until_it_has_a_result(rh: Emulator, tmp_path: Path) -> None:
@@ -299,13 +297,9 @@ def test_many_outputs_have_several_pages(tmp_path: Path) -> None:
 
 def test_a_missing_file_has_no_picture_and_keeps_its_place(tmp_path: Path) -> None:
     gone = Media(uri="gone.png", kind="image", mime="image/png", size=1, sha256="0" * 64)
-    store = MediaStore(tmp_path)
-    (page,) = write_gallery(
-        store, [Entry("m", "1", file=gone), Entry("m", "2", file=gone.model_copy(update={"defect": "a broken png"}))]
-    )
-    first, second = data_of(store.read_bytes(page).decode())["entries"]
-    assert (first["poster"], first["state"]) == ("", "whole")
-    assert (second["poster"], second["state"]) == ("", "damaged")
+    broken = gone.model_copy(update={"defect": "a broken png"})
+    entries = page_of(MediaStore(tmp_path), Entry("m", "1", file=gone), Entry("m", "2", file=broken))["entries"]
+    assert [(one["poster"], one["state"]) for one in entries] == [("", "whole"), ("", "damaged")]
 
 
 def test_a_3d_model_has_a_drawn_picture_and_a_broken_one_has_none(tmp_path: Path) -> None:
@@ -313,12 +307,11 @@ def test_a_3d_model_has_a_drawn_picture_and_a_broken_one_has_none(tmp_path: Path
     model = store.publish(samples.glb(tmp_path / "local.glb"), "a.glb").model_copy(update={"uri": "a.glb"})
     store.write_bytes("cut.glb", store.read_bytes("a.glb")[:60])
     broken = model.model_copy(update={"uri": "cut.glb", "sha256": "1" * 64})
-    (page,) = write_gallery(store, [Entry("m", "1", file=model), Entry("m", "2", file=broken)])
-    first, second = data_of(store.read_bytes(page).decode())["entries"]
+    entries = page_of(store, Entry("m", "1", file=model), Entry("m", "2", file=broken))["entries"]
+    assert [bool(one["poster"]) for one in entries] == [True, False]
     with Image.open(store.uri(f"gallery/posters/{model.sha256}.jpg")) as drawn:
         shades = drawn.convert("L").getextrema()
     assert (drawn.size, shades[1] > 100 > shades[0]) == ((256, 256), True)  # type: ignore[operator]
-    assert (bool(first["poster"]), second["poster"]) == (True, "")
 
 
 def test_the_server_gives_the_pages_and_the_files_that_they_show(rh: Emulator, tmp_path: Path) -> None:
@@ -348,13 +341,12 @@ def test_the_server_gives_the_pages_and_the_files_that_they_show(rh: Emulator, t
 def test_links_to_an_object_store_are_signed(s3: S3Server, tmp_path: Path) -> None:
     store = MediaStore(s3.url("gallery"), options=s3.options)
     picture = store.publish(samples.png(tmp_path / "a.png"), "run/a picture.png")
-    named = picture.model_copy(update={"uri": "run/a picture.png"})
-    (page,) = write_gallery(store, [Entry("m", "1", file=named)])
-    text = store.read_bytes(page).decode()
-    (entry,) = data_of(text)["entries"]
+    page = page_of(store, Entry("m", "1", file=picture.model_copy(update={"uri": "run/a picture.png"})))
+    (entry,) = page["entries"]
     assert httpx.get(entry["src"]).content == (tmp_path / "a.png").read_bytes()
     assert entry["poster"]
-    assert "valid for 7 days" in data_of(text)["about"]
+    assert "valid for 7 days" in page["about"]
+    text = store.read_bytes("gallery/index.html").decode()
     assert not any(secret in text for secret in s3.secrets if secret != s3.options["key"])
 
 

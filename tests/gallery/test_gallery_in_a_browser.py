@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -22,10 +23,7 @@ from rh_prefect.settings import get_settings
 from tests.support.samples import media as samples
 from tests.support.servers.browser import PROGRAM, Page, browser
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(PROGRAM is None, reason="needs Chromium"),
-]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(PROGRAM is None, reason="needs Chromium")]
 
 HOSTILE = [
     "</script><script>document.title='broken'</script>",
@@ -70,23 +68,10 @@ def shown(page: Page, store: MediaStore, entries: list[Entry]) -> None:
 
 def test_hostile_prompts_and_names_are_shown_and_do_nothing(page: Page, store: MediaStore, tmp_path: Path) -> None:
     names = ["a picture <b>&'#?.png", "Bild %41 ü.png"]
-    entries = [
-        Entry(
-            word,
-            word,
-            task=word,
-            text=word,
-            prompt=word,
-            params={word: word, "__proto__": word, "list": [word]},
-            label=word,
-            flow=word,
-            run=word,
-            run_name=word,
-            saved_as=word,
-            at="2026-01-02",
-        )
-        for word in HOSTILE
-    ]
+    texts = ("model", "request", "task", "text", "prompt", "label", "flow", "run", "run_name", "saved_as")
+    params: list[dict[str, Any]] = [{word: word, "__proto__": word, "list": [word]} for word in HOSTILE]
+    words: list[dict[str, Any]] = [dict.fromkeys(texts, word) for word in HOSTILE]
+    entries = [Entry(**word, params=more, at="2026-01-02") for word, more in zip(words, params)]
     files = [picture(store, tmp_path, name) for name in names]
     failed = [replace(one, text="", request=f"failed {one.request}", reason=one.text) for one in entries]
     model = store.publish(samples.glb(tmp_path / "local.glb"), "a <b>.glb").model_copy(update={"uri": "a <b>.glb"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,18 +23,23 @@ HOUR = 3600
 UNKNOWN = "2031112223334445057"
 
 
-def paid_elsewhere(monkeypatch: pytest.MonkeyPatch, folder: Path, block: RunningHubModel | RunningHubWorkflow) -> str:
+@pytest.fixture
+def paid_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
     """Starts a task with a journal and a storage that are lost afterwards."""
-    with monkeypatch.context() as patch:
-        patch.setenv("RH_STORAGE_URL", str(folder / "lost" / "out"))
-        patch.setenv("RH_STATE_DIR", str(folder / "lost" / "state"))
-        return block.trigger(scope="lost").task_id
+
+    def start(block: RunningHubModel | RunningHubWorkflow = TURBO) -> str:
+        with monkeypatch.context() as patch:
+            patch.setenv("RH_STORAGE_URL", str(tmp_path / "lost" / "out"))
+            patch.setenv("RH_STATE_DIR", str(tmp_path / "lost" / "state"))
+            return block.trigger(scope="lost").task_id
+
+    return start
 
 
 def test_in_a_fresh_process_a_bare_id_is_all_that_is_needed(
-    slow_rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slow_rh: Emulator, tmp_path: Path, paid_elsewhere: Callable[..., str]
 ) -> None:
-    task_id = paid_elsewhere(monkeypatch, tmp_path, TURBO)
+    task_id = paid_elsewhere()
     slow_rh.clock.advance(HOUR)
     code = (
         "import sys; from rh_prefect import RunningHubJobRun; run = RunningHubJobRun.attach(sys.argv[1], label='found')"
@@ -49,9 +55,9 @@ def test_in_a_fresh_process_a_bare_id_is_all_that_is_needed(
 
 
 async def test_it_waits_fetches_and_leaves_a_stored_result_and_no_record_of_a_submit(
-    slow_rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slow_rh: Emulator, tmp_path: Path, paid_elsewhere: Callable[..., str]
 ) -> None:
-    task_id = paid_elsewhere(monkeypatch, tmp_path, TURBO)
+    task_id = paid_elsewhere()
     run = await RunningHubJobRun.attach_async(task_id)
     slow_rh.clock.advance(HOUR)
     await run.wait_for_completion_async()
@@ -75,16 +81,15 @@ def test_what_the_storage_has_already_is_neither_asked_for_nor_fetched_again(rh:
     assert len(list(stored_result.read_all(MediaStore(str(tmp_path / "out"))))) == 1
 
 
-def test_twice_attached_it_is_fetched_once(rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task_id = paid_elsewhere(monkeypatch, tmp_path, TURBO)
+def test_twice_attached_it_is_fetched_once(rh: Emulator, tmp_path: Path, paid_elsewhere: Callable[..., str]) -> None:
+    task_id = paid_elsewhere()
     first, second = RunningHubJobRun.attach(task_id), RunningHubJobRun.attach(task_id)
     assert first.fetch_result() == second.fetch_result() == RunningHubJobRun.attach(task_id).fetch_result()
     assert len(list(stored_result.read_all(MediaStore(str(tmp_path / "out"))))) == 1
 
 
-def test_an_attached_task_can_be_cancelled(slow_rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task_id = paid_elsewhere(monkeypatch, tmp_path, TURBO)
-    run = RunningHubJobRun.attach(task_id)
+def test_an_attached_task_can_be_cancelled(slow_rh: Emulator, paid_elsewhere: Callable[..., str]) -> None:
+    run = RunningHubJobRun.attach(task_id := paid_elsewhere())
     run.cancel()
     with pytest.raises(JobCancelled, match=task_id):
         run.wait_for_completion()
@@ -113,12 +118,11 @@ async def test_a_task_that_is_still_called_running_after_its_cancellation_is_not
         assert sum("cancel" in path for path in wire.paths) == 1
 
 
-def test_a_failed_task_names_its_node(rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_task_names_its_node(rh: Emulator, paid_elsewhere: Callable[..., str]) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail", node="6", exception="ValueError"))
     workflow = RunningHubWorkflow(workflow_id=rh.workflows.id_of("text-to-image"))
-    run = RunningHubJobRun.attach(paid_elsewhere(monkeypatch, tmp_path, workflow))
     with pytest.raises(JobFailed, match=r"6.*ValueError"):
-        run.fetch_result()
+        RunningHubJobRun.attach(paid_elsewhere(workflow)).fetch_result()
 
 
 def test_an_id_that_is_none_and_one_that_nobody_knows(rh: Emulator) -> None:

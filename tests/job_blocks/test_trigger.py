@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -91,26 +92,22 @@ def test_an_app_runs_and_its_options_are_checked_before_anything_is_sent(rh: Emu
 
 
 def test_an_override_that_is_none_is_named(rh: Emulator) -> None:
-    with pytest.raises(InputError, match=r"prompt.*`params`"):
-        turbo().trigger(prompt="a harbour", scope="test")  # type: ignore[call-arg]  # the mistake is the test
-    with pytest.raises(InputError, match="promt: Extra inputs"):
-        workflow(rh).trigger(promt="a harbour", scope="test")  # type: ignore[call-arg]  # the mistake is the test
+    wrong: list[tuple[Callable[..., object], str, str]] = [
+        (turbo().trigger, "prompt", r"prompt.*`params`"),
+        (workflow(rh).trigger, "promt", "promt: Extra inputs"),
+    ]
+    for trigger, name, words in wrong:
+        with pytest.raises(InputError, match=words):
+            trigger(**{name: "a harbour"}, scope="test")
     assert not rh.recorder.submissions
 
 
-def test_a_run_of_a_block_and_a_call_of_generate_are_one_job(rh: Emulator) -> None:
-    run = turbo().trigger(scope="test")
-    again = asyncio.run(generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="test"))
-    assert run.fetch_result() == again
-    assert len(rh.recorder.paid) == 1
-
-
-def test_triggered_again_while_it_runs_it_is_the_same_job(slow_rh: Emulator) -> None:
-    first = turbo().trigger(scope="test")
-    second = turbo().trigger(scope="test")
+def test_triggered_again_or_generated_while_it_runs_it_is_the_same_job(slow_rh: Emulator) -> None:
+    first, second = (turbo().trigger(scope="test") for _ in range(2))
     assert (first.task_id, first.job) == (second.task_id, second.job)
     slow_rh.clock.advance(HOUR)
-    assert first.fetch_result() == second.fetch_result()
+    generated = asyncio.run(generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="test"))
+    assert first.fetch_result() == second.fetch_result() == generated
     assert len(slow_rh.recorder.paid) == 1
 
 

@@ -178,6 +178,8 @@ def test_a_chain_is_not_a_local_file() -> None:
     """A chain of places was taken for a path, and shown as it was."""
     assert protocol_of("simplecache::ftp://u:p@h/x") == "simplecache"
     assert protocol_of("a::b.png") == "file"
+    for kept in ("http://127.0.0.1:80/a@b", "http://[::1]:80/a@b"):  # a port, and an at sign in a path
+        assert masked_url(kept) == kept
 
 
 def test_a_chain_is_read(tmp_path: Path) -> None:
@@ -191,11 +193,6 @@ def test_a_chain_is_read(tmp_path: Path) -> None:
 def test_the_clients_mask_hides_passwords_and_control_characters() -> None:
     """In RunningHub's words, too; a terminal obeys some control characters."""
     assert mask("at https://u:p@h/x \x1b[2J\x00!\n") == "at https://***@h/x  [2J !\n"
-
-
-def test_a_port_and_an_at_sign_are_kept() -> None:
-    assert masked_url("http://127.0.0.1:80/a@b") == "http://127.0.0.1:80/a@b"
-    assert masked_url("http://[::1]:80/a@b") == "http://[::1]:80/a@b"
 
 
 @pytest.mark.parametrize("auth", [["user", "ListSecret8888"], {"inner": ("user", {"pw": "ListSecret8888"})}])

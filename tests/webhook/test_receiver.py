@@ -81,6 +81,17 @@ class Desk:
             await asyncio.sleep(0.01)
         return submit
 
+    async def told_end(self) -> End:
+        """Lets all tasks end; the end of the job that is then recorded."""
+        self.end()
+        end = (await self.ended()).end
+        assert end is not None
+        return end
+
+    async def delivered(self) -> None:
+        """Waits for the first delivery."""
+        assert await asyncio.to_thread(self.rh.recorder.wait, lambda recorder: bool(recorder.deliveries))
+
     def end(self) -> None:
         """Lets all tasks end, whose ends are then told."""
         self.rh.clock.advance(600)
@@ -123,9 +134,7 @@ def desk(callback: Callback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_an_end_is_asked_for_once_and_recorded(desk: Desk) -> None:
     task_id = await desk.paid()
-    desk.end()
-    end = (await desk.ended()).end
-    assert end is not None
+    end = await desk.told_end()
     assert (end.status, end.task_id, len(end.links)) == ("SUCCESS", task_id, 1)
     assert (end.queued_seconds, str(end.cost)) == (None, "0.04")
     await desk.asked(1)
@@ -134,9 +143,7 @@ async def test_an_end_is_asked_for_once_and_recorded(desk: Desk) -> None:
 async def test_a_failure_is_recorded_with_its_reason(desk: Desk) -> None:
     desk.rh.faults.add(Fault("submit", kind="fail", code="1504"))
     await desk.paid()
-    desk.end()
-    end = (await desk.ended()).end
-    assert end is not None
+    end = await desk.told_end()
     assert (end.status, end.code) == ("FAILED", "1504")
 
 
@@ -156,7 +163,7 @@ async def test_a_late_delivery_of_what_is_recorded_asks_nothing(desk: Desk) -> N
     desk.end()
     recorded = End(status="SUCCESS", task_id=task_id)  # by whoever waits for it, who had found it by polling
     await desk.journal.create(f"{KEY}-end-1", recorded.model_dump(mode="json"))
-    assert await asyncio.to_thread(desk.rh.recorder.wait, lambda recorder: bool(recorder.deliveries))
+    await desk.delivered()
     await desk.asked(0)
     assert (await desk.look()).end == recorded
 
@@ -166,19 +173,13 @@ async def test_a_forged_success_of_a_running_task_is_ignored_and_the_truth_is_no
     assert await asyncio.to_thread(desk.rh.webhooks.forge, task_id) == 200
     await desk.asked(4)  # the first look and three more: RunningHub may be slower to know than to tell
     assert (await desk.look()).state == "ticket"
-    desk.end()
-    end = (await desk.ended()).end
-    assert end is not None
-    assert "forged" not in end.model_dump_json()
+    assert "forged" not in (await desk.told_end()).model_dump_json()
 
 
 async def test_a_forged_failure_of_a_success_is_a_success(desk: Desk) -> None:
     desk.rh.faults.add(Fault("webhook", kind="forged"))
     await desk.paid()
-    desk.end()
-    end = (await desk.ended()).end
-    assert end is not None
-    assert end.status == "SUCCESS"
+    assert (await desk.told_end()).status == "SUCCESS"
     await desk.asked(1)
 
 
@@ -253,27 +254,23 @@ async def test_a_huge_body_is_refused_announced_or_not(desk: Desk) -> None:
     await desk.ended()
 
 
-async def test_a_lost_answer_is_settled_by_the_webhook_that_runninghub_confirms(desk: Desk) -> None:
+@pytest.mark.parametrize("answer", [[("answer-1", unknown())], []], ids=["lost", "an owner that died before it"])
+async def test_a_missing_answer_is_settled_by_the_webhook_that_runninghub_confirms(
+    desk: Desk, answer: list[tuple[str, Record]]
+) -> None:
     task_id = await desk.submit()
-    await desk.job(("answer-1", unknown()))
+    await desk.job(*answer)
     desk.end()
     submit = await desk.ended()
     assert submit.resolution is not None
     assert (submit.resolution.outcome, submit.task_id) == ("adopted", task_id)
 
 
-async def test_an_owner_that_died_before_the_answer_is_settled_too(desk: Desk) -> None:
-    task_id = await desk.submit()
-    await desk.job()
-    desk.end()
-    assert (await desk.ended()).task_id == task_id
-
-
 async def test_a_lost_answer_is_not_settled_with_another_jobs_task(desk: Desk) -> None:
     unrelated = await desk.submit(key=OTHER)
     await desk.job(("answer-1", unknown()))
     desk.end()
-    assert await asyncio.to_thread(desk.rh.recorder.wait, lambda recorder: bool(recorder.deliveries))
+    await desk.delivered()
     assert await desk.post(json.dumps({"taskId": unrelated})) == 200
     await asyncio.sleep(0.3)
     assert (await desk.look()).state == "unknown"
@@ -283,7 +280,7 @@ async def test_a_refused_submit_is_never_taken_for_a_paid_one(desk: Desk, caplog
     await desk.submit()
     await desk.job(("answer-1", Answer(outcome="refused", code="1007")))
     desk.end()
-    assert await asyncio.to_thread(desk.rh.recorder.wait, lambda recorder: bool(recorder.deliveries))
+    await desk.delivered()
     await asyncio.sleep(0.3)
     assert (await desk.look()).state == "refused"
     assert "recorded as refused" in caplog.text
@@ -317,7 +314,7 @@ async def test_another_site_s_job_is_not_asked_about_here(desk: Desk, caplog: py
     task_id = await desk.submit()
     await write(desk.journal, {"intent-1": intent(site="www.runninghub.ai"), "answer-1": ticket(task_id)})
     desk.end()
-    assert await asyncio.to_thread(desk.rh.recorder.wait, lambda recorder: bool(recorder.deliveries))
+    await desk.delivered()
     await asyncio.sleep(0.4)
     await desk.asked(0)
     assert "submitted to www.runninghub.ai" in caplog.text

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
 import socket
 import threading
 import time
+import weakref
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.cli.emulator_and_webhook import serve_
 from rh_prefect.errors import ConfigError
+from rh_prefect.flow_runs.suspended_runs import SuspendedRunResumer
+from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.prefect_server import free_port
 
 TOKEN = "canary-token-that-is-set-already"
@@ -62,3 +67,23 @@ def test_a_port_that_is_taken_is_said() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}.*--port"):
             serve_(port=port)
+
+
+async def test_a_watch_that_was_closed_is_not_kept(closed_port: int) -> None:
+    """Each restart of the receiver's watch left a function in the list of what the process's end calls."""
+    watches: list[weakref.ref[SuspendedRunResumer]] = []
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{closed_port}/api"}):
+        for _ in range(3):
+            resumer = SuspendedRunResumer()
+            for _ in range(2):
+                resumer.start()
+                await LOOP.call(resumer.close())
+            watches.append(weakref.ref(resumer))
+            del resumer
+    await LOOP.call(_a_turn())
+    gc.collect()
+    assert [watch() for watch in watches] == [None] * 3
+
+
+async def _a_turn() -> None:
+    """What the loop still had to do is done."""
