@@ -158,7 +158,7 @@ class TestSavedBlocks:
     async def test_a_mistyped_account_lists_accounts_and_pools(self, name: str) -> None:
         await RunningHubCredentials(api_key=KEY).asave(name)
         await RunningHubPool(credentials=[name]).asave(f"{name}-night")
-        listed = rf"Existing blocks: accounts: .*{name}.*; pools: .*{name}-night.* use one of these names, or save it"
+        listed = rf"Existing blocks: accounts: .*{name}.*; pools: .*{name}-night.* use one of these names, or save the"
         with pytest.raises(ConfigError, match=listed):
             await load_credentials("nobody")
 
