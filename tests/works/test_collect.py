@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -78,7 +78,8 @@ class FileHost:
         self.queries += 1
         if isinstance(link, Exception):
             raise link
-        return TaskView(task_id=task_id, status="SUCCESS", outputs=(RemoteOutput(url=link, type="png"),))
+        outputs = (RemoteOutput(text="a caption"), RemoteOutput(url=link, type="png"))
+        return TaskView(task_id=task_id, status="SUCCESS", outputs=outputs)
 
     async def pause(self, seconds: float) -> None:
         self.now += seconds
@@ -145,15 +146,16 @@ async def test_an_invalid_download_is_discarded_and_repeated(
 @pytest.mark.parametrize(
     ("given", "link", "what"),
     [
-        (PAGE, Link(url=LINK), "a web page or a message instead of a complete png file"),
-        (b"", Link(url=LINK), "an empty file instead of a complete png file"),
-        (PAGE, Link(url="https://files/a", type="video"), "a web page or a message instead of a complete video file"),
+        ([PAGE], Link(url=LINK), "a web page or a message instead of a complete png file"),
+        ([b""], Link(url=LINK), "an empty file instead of a complete png file"),
+        ([PAGE], Link(url="https://files/a", type="video"), "a web page or a message instead of a complete video file"),
+        ([PICTURE[:-cut] for cut in range(20, 25)], Link(url=LINK), "a broken png instead of a complete png file"),
     ],
 )
-async def test_a_web_page_is_never_published(
-    journal: FolderJournal, tmp_path: Path, given: bytes, link: Link, what: str
+async def test_a_web_page_or_a_file_with_another_damage_in_each_download_is_never_published(
+    journal: FolderJournal, tmp_path: Path, given: list[bytes], link: Link, what: str
 ) -> None:
-    host = FileHost(given)
+    host = FileHost(*given)
     with pytest.raises(ResponseLost, match=f"task {TASK} was paid for.*{what}(?s:.*)at no cost"):
         await collect(host, journal, tmp_path, links=(link,))
     assert host.times == 5
@@ -347,18 +349,27 @@ async def test_a_second_process_returns_the_result_that_the_first_one_has_record
     assert (host.times, await recorded(journal)) == (0, record)
 
 
-async def test_a_single_refusal_of_a_link_only_causes_a_delay(journal: FolderJournal, tmp_path: Path) -> None:
-    """One 404 or 403 of a link only causes a delay."""
-    host = FileHost(dead(), dead(), PICTURE, links=[ResponseLost("HTTP 502")])
+NEW = [f"https://files/a.png?sign={n}" for n in range(2, 12)]
+
+
+@pytest.mark.parametrize(
+    ("responses", "listed", "urls", "seconds"),
+    [
+        ([dead()] * 2, [ResponseLost("HTTP 502")], [LINK] * 3, PAUSES[0]),
+        ([dead()] * 2 + [PAGE] + [dead()] * 2, [LINK], [LINK] * 6, PAUSES[0] + 0.5 + PAUSES[0]),
+        ([dead()], NEW, [LINK, NEW[0]], 0),
+        ([dead()] * 9, NEW, [LINK, *NEW[:9]], sum(PAUSES[:8])),
+    ],
+    ids=["a single refusal", "pauses begin again after another failure", "a new link", "changing links"],
+)
+async def test_a_refusal_of_a_link_only_causes_a_delay_and_a_new_link_is_used_at_once(
+    journal: FolderJournal, tmp_path: Path, responses: Any, listed: Any, urls: list[str], seconds: float
+) -> None:
+    """New links that do not work do not use up the tries in milliseconds."""
+    host = FileHost(*responses, PICTURE, links=listed)
     result = await collect(host, journal, tmp_path)
     assert Path(result.first_output.uri).read_bytes() == PICTURE
-    assert (host.times, host.now) == (3, PAUSES[0])
-
-
-async def test_the_pauses_begin_again_after_another_failure(journal: FolderJournal, tmp_path: Path) -> None:
-    host = FileHost(dead(), dead(), PAGE, dead(), dead(), PICTURE)
-    await collect(host, journal, tmp_path)
-    assert host.now == PAUSES[0] + 0.5 + PAUSES[0]
+    assert (host.urls, host.now) == (urls, seconds)
 
 
 async def test_a_link_that_does_not_work_is_requested_for_minutes(journal: FolderJournal, tmp_path: Path) -> None:
@@ -372,79 +383,52 @@ async def test_a_link_that_does_not_work_is_requested_for_minutes(journal: Folde
     assert Path(result.first_output.uri).read_bytes() == PICTURE
 
 
-async def test_links_that_change_with_each_query_are_requested_for_minutes(
-    journal: FolderJournal, tmp_path: Path
+@pytest.mark.parametrize(("is_stored", "times"), [(False, 2), (True, 1)])
+async def test_what_was_published_before_a_crash_is_recorded_under_its_names(
+    journal: FolderJournal, tmp_path: Path, is_stored: bool, times: int
 ) -> None:
-    """New links that do not work do not use up the tries in milliseconds."""
-    links = [f"https://files/a.png?sign={n}" for n in range(2, 12)]
-    host = FileHost(*[dead()] * 9, PICTURE, links=links)
-    result = await collect(host, journal, tmp_path)
-    assert Path(result.first_output.uri).read_bytes() == PICTURE
-    assert host.urls == [LINK, *links[:9]]
-    assert host.now > 60
-
-
-async def test_a_new_link_is_used_immediately(journal: FolderJournal, tmp_path: Path) -> None:
-    host = FileHost(dead(), PICTURE, links=["https://files/a.png?sign=2"])
-    await collect(host, journal, tmp_path)
-    assert (host.urls[-1], host.now) == ("https://files/a.png?sign=2", 0.0)
-
-
-async def test_outputs_that_were_published_before_a_crash_are_downloaded_again_under_their_names(
-    journal: FolderJournal, tmp_path: Path
-) -> None:
-    """The process was killed before it could record the result."""
+    """The process was killed before it could record the result, or even store it."""
     store, host = store_in(tmp_path), FileHost(PICTURE)
     first = await collect(host, journal, tmp_path)
-    forget(journal, tmp_path)
-    again = await collect(host, journal, tmp_path, first_time=False)
-    assert (again, host.times) == (first, 2)
-    assert len([name for name in store.list() if name.endswith(".png")]) == 1
-
-
-async def test_a_result_that_was_stored_but_not_recorded_is_recorded(journal: FolderJournal, tmp_path: Path) -> None:
-    first = await collect(FileHost(PICTURE), journal, tmp_path)
     shutil.rmtree(tmp_path / "journal")
-    again = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
-    assert (again, host.times) == (first, 0)
+    if not is_stored:
+        shutil.rmtree(tmp_path / "out" / stored_result.FOLDER)
+    again = await collect(host, journal, tmp_path, first_time=False)
+    assert (again, host.times) == (first, times)
+    assert len([name for name in store.list() if name.endswith(".png")]) == 1
     assert await recorded(journal) is not None
-
-
-def forget(journal: FolderJournal, folder: Path) -> None:
-    """Deletes what is written of a result after its files."""
-    shutil.rmtree(folder / "journal")
-    shutil.rmtree(folder / "out" / stored_result.FOLDER)
 
 
 async def recorded(journal: FolderJournal) -> ResultRecord | None:
     return await JobRecords(journal, KEY).read_result()
 
 
+FILM = b"\0\0\0\x18ftypmp42"
+
+
 @pytest.mark.parametrize(
-    ("link", "extension"),
+    ("link", "content", "extension"),
     [
-        (Link(url="https://files/a?id=7"), "png"),
-        (Link(url="https://files/a.bin"), "png"),
-        (Link(url="https://files/a", type="image"), "png"),
-        (Link(url="https://files/a.webp", type="image"), "webp"),
-        (Link(url="https://files/a.webp"), "webp"),
-        (Link(url="https://files/a", type="jpg"), "jpg"),
+        (Link(url="https://files/a?id=7"), PICTURE, "png"),
+        (Link(url="https://files/a.bin"), PICTURE, "png"),
+        (Link(url="https://files/a", type="image"), PICTURE, "png"),
+        (Link(url="https://files/a.webp", type="image"), PICTURE, "webp"),  # of the right kind
+        (Link(url="https://files/a.webp"), PICTURE, "webp"),
+        (Link(url="https://files/a", type="jpg"), PICTURE, "jpg"),
+        (Link(url="https://files/a.xyz"), PICTURE, "xyz"),
+        (Link(url="https://files/a.mp4"), PICTURE, "png"),
+        (Link(url="https://files/a.png"), FILM, "mp4"),
+        # Contents of no certain kind
+        (Link(url="https://files/a.glb"), b"some words", "glb"),
+        (Link(url="https://files/a.fbx"), b"\0\1", "fbx"),
+        (Link(url="https://files/a.mp3"), b"glTF", "mp3"),
     ],
 )
-async def test_the_content_gives_the_extension_that_a_link_does_not_name(
-    journal: FolderJournal, tmp_path: Path, link: Link, extension: str
+def test_the_content_gives_the_extension_that_a_link_does_not_name_or_names_wrongly(
+    tmp_path: Path, link: Link, content: bytes, extension: str
 ) -> None:
-    result = await collect(FileHost(PICTURE), journal, tmp_path, links=(link,))
-    assert Path(result.first_output.uri).suffix == f".{extension}"
-
-
-async def test_a_file_with_different_damage_in_each_download_is_not_published(
-    journal: FolderJournal, tmp_path: Path
-) -> None:
-    host = FileHost(*(PICTURE[:-cut] for cut in range(20, 25)))
-    with pytest.raises(ResponseLost, match="a broken png instead of a complete png file"):
-        await collect(host, journal, tmp_path)
-    assert not MediaStore(str(tmp_path / "out")).list()
+    (tmp_path / "part").write_bytes(content)
+    assert extension_of_output(link, tmp_path / "part") == extension
 
 
 async def test_a_stored_result_has_the_take_the_label_and_the_seed_of_its_work_and_the_names_of_its_files(
@@ -589,27 +573,3 @@ async def test_an_output_is_saved_although_another_one_fails_at_once(journal: Fo
     with pytest.raises(StoreError, match="no space left"):
         await collect(Host(links), journal, tmp_path, links=links)
     assert [name for name in store_in(tmp_path).list() if name.endswith(".png")]
-
-
-@pytest.mark.parametrize(
-    ("link", "content", "name"),
-    [
-        ("https://files/a.png", samples.mp4, "mp4"),
-        ("https://files/a.mp4", samples.png, "png"),
-        ("https://files/a.jpg", samples.png, "jpg"),  # of the right kind
-        ("https://files/a.xyz", samples.png, "xyz"),
-    ],
-)
-def test_the_kind_of_the_content_decides_the_extension(
-    link: str, content: Callable[[Path], Path], name: str, tmp_path: Path
-) -> None:
-    part = content(tmp_path / f"sample.{name if name in ('mp4', 'png') else 'png'}")
-    assert extension_of_output(Link(url=link), part) == name
-
-
-@pytest.mark.parametrize(("name", "content"), [("glb", b"some words"), ("fbx", b"\0\1"), ("mp3", b"glTF")])
-def test_a_content_of_no_certain_kind_leaves_the_extension_of_its_link(
-    tmp_path: Path, name: str, content: bytes
-) -> None:
-    (tmp_path / "part").write_bytes(content)
-    assert extension_of_output(Link(url=f"https://files/a.{name}"), tmp_path / "part") == name

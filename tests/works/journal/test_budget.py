@@ -186,6 +186,7 @@ async def test_an_unknown_price_is_requested_if_a_budget_needs_it(tmp_path: Path
 
     for key in ("a" * 24, "b"):
         ledger.claim(key, 1, None, ask)
+    ledger.claim("d", 1, Money(Decimal(1), "USD"), ask)  # its price is known
     assert ledger.reserved() == 0
     for _ in range(2):
         short = await ledger.reserve("c", 1, PRICE, budget=BUDGET)
@@ -357,28 +358,23 @@ async def test_a_currency_is_requested_again_after_a_cancelled_request() -> None
     assert account.paces == [2.0, None], "what must be known does not depend on a request for a label"
 
 
-async def test_an_account_without_a_response_is_queried_again_later() -> None:
+@pytest.mark.parametrize("seconds", [0, 60])
+async def test_an_account_without_a_response_is_queried_again_later(seconds: int) -> None:
+    """Even if its request takes long to fail."""
     now = [1000.0]
-    account = Account(ResponseLost("silence"), "USD")
+
+    class Slow(Account):
+        async def currency(self, *, pace_seconds: float | None = None) -> str | None:
+            now[0] += seconds
+            return await super().currency(pace_seconds=pace_seconds)
+
+    account = Slow(ResponseLost("silence"), "USD")
     prices = prices_of(account, clock=lambda: now[0])
     assert [await prices.currency(), await prices.currency(), account.requests] == [None, None, 1]
     now[0] += 4.5
     assert await prices.currency() is None
     now[0] += 1
     assert await prices.currency() == "USD"
-
-
-async def test_a_request_that_takes_long_to_fail_is_not_repeated_at_once() -> None:
-    now = [1000.0]
-
-    class Slow(Account):
-        async def currency(self, *, pace_seconds: float | None = None) -> str | None:
-            now[0] += 60
-            return await super().currency(pace_seconds=pace_seconds)
-
-    account = Slow(ResponseLost("silence"))
-    prices = prices_of(account, clock=lambda: now[0])
-    assert [await prices.currency(), await prices.currency(), account.requests] == [None, None, 1]
 
 
 @pytest.mark.parametrize(
