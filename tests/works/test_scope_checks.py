@@ -142,7 +142,7 @@ async def test_the_last_of_many_numbers_is_found_with_few_reads(last: int, reads
 async def test_the_records_of_a_run_say_how_it_stands(tmp_path: Path) -> None:
     works = WorksJournal(str(tmp_path))
     running = new_run(works, "film")
-    assert (running.attempt, running.pipeline, running.flow) == (1, "film", "film")
+    assert (running.attempt, running.pipeline, running.flow, await running.works()) == (1, "film", "film", works)
     stopped = works.notes_of("run-1")
     await stopped.create("attempt-1", Opened(owner=dead_owner(), pipeline="film").model_dump(mode="json"))
     assert await read_run(works, "run-1") is None, "it has claimed no work"

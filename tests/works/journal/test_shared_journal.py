@@ -308,17 +308,14 @@ def test_each_place_has_a_name_of_its_own() -> None:
     assert all(name.startswith("works-") for name in names)
 
 
-async def test_an_empty_setting_of_the_records_means_the_storage(tmp_path: Path) -> None:
+def test_records_are_in_one_place_for_a_plan_and_the_run_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Files for containers often set all variables, unused ones to an empty text."""
-    store = MediaStore(tmp_path / "out")
-    with_setting, without = [await open_works(store, Settings(records=records)) for records in ("", None)]
-    assert with_setting.scope == without.scope
-
-
-def test_records_in_a_relative_folder_have_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plan and the run after it must find the same records."""
     monkeypatch.chdir(tmp_path)
-    assert records_url(MediaStore(tmp_path / "out"), Settings(records="records")) == f"{tmp_path}/records"
+    store = MediaStore(tmp_path / "out")
+    places = [records_url(store, Settings(records=records)) for records in ("records", "", None)]
+    assert places == [f"{tmp_path}/records", store.url, store.url]
 
 
 async def test_records_in_a_folder_that_a_worker_deletes_are_refused(
