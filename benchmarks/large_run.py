@@ -36,7 +36,7 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import cancel_scope
 from rh_prefect.works.run_ledger import WorksLedger, settled_name
 from tests.support.servers.prefect_server import PrefectServer
-from tests.support.world import slow_filesystem
+from tests.support.world.filesystems import SlowFiles
 from tests.support.world.job_records import intent, ticket
 from tests.support.world.run_inputs import job_keys
 from tests.support.world.seeded_run import seed, seed_records
@@ -94,18 +94,17 @@ async def _measure(server: PrefectServer, jobs: int) -> list[Figure]:
 
 
 async def _works(server: PrefectServer, count: int) -> list[Figure]:
-    files = slow_filesystem.register()
     measured = []
     for is_noted in (False, True):
-        works = WorksJournal(f"slow://bucket/{is_noted}")
+        works = WorksJournal(f"{SlowFiles.protocol}://bucket/{is_noted}")
         await works.check()
         run = await seed_records(server, partial(_record_works, works, count, is_noted=is_noted))
         scope = _Sharing(journal=FlowRunJournal(run), run="run", flow="flow", attempt=1, place=works)
         for measure in (_count_costs(WorksLedger(scope), count), _cancel_works(scope)):
-            files.seconds, files.reads, began = REQUEST_SECONDS, 0, time.monotonic()
+            SlowFiles.seconds, SlowFiles.reads, began = REQUEST_SECONDS, 0, time.monotonic()
             await LOOP.call(measure)
-            measured.append((time.monotonic() - began, files.reads))
-            files.seconds = 0.0
+            measured.append((time.monotonic() - began, SlowFiles.reads))
+            SlowFiles.seconds = 0.0
     await LOOP.call(disconnect())
     await disconnect()
     return [
@@ -118,7 +117,7 @@ async def _works(server: PrefectServer, count: int) -> list[Figure]:
 
 def _record_works(works: WorksJournal, count: int, run: UUID, *, is_noted: bool) -> dict[str, str]:
     """Records works that a run has paid for; returns the run's notes about them."""
-    files, notes = slow_filesystem.SlowFiles(), dict[str, str]()
+    files, notes = SlowFiles(), dict[str, str]()
     every = count // RUNNING
     for number, key in enumerate(job_keys(count)):
         end = End(status="SUCCESS", task_id=str(number), cost=PRICE, currency="CNY")

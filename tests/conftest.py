@@ -37,9 +37,18 @@ pytest_plugins = [
     "tests.support.servers.prefect_server",
     "tests.support.servers.emulator_env",
     "tests.support.servers.s3",
+    "tests.support.servers.link_server",
+    "tests.support.servers.receiver",
     "tests.support.world.suspended_runs",
+    "tests.support.processes.film_run",
 ]
-pytest_plugins += ["tests.support.servers.link_server"]
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Gives the session's server to tests with the mark `prefect`."""
+    fixtures = getattr(item, "fixturenames", None)
+    if item.get_closest_marker("prefect") and fixtures is not None and "prefect_server" not in fixtures:
+        fixtures.insert(0, "prefect_server")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

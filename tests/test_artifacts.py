@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.client.schemas.objects import Artifact
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -20,10 +20,9 @@ from rh_prefect.pipelines.pipeline import Pipeline
 
 async def shown(page: Page) -> list[Artifact]:
     async with get_client() as client:
-        return await client.read_artifacts(
-            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[page.flow_run_id])),
-            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(exists_=True)),
-        )
+        of_run = ArtifactFilterFlowRunId(any_=[page.flow_run_id])
+        found = ArtifactFilter(flow_run_id=of_run, key=ArtifactFilterKey(exists_=True))
+        return await client.read_artifacts(artifact_filter=found)
 
 
 def run_in_a_flow(show: Any, *, name: str = "Some Film!") -> Page:
@@ -72,7 +71,7 @@ def test_no_flow_has_the_keys_of_a_pipeline() -> None:
 
 
 @pytest.mark.prefect
-def test_a_later_attempt_replaces_what_an_earlier_one_has_shown(prefect_server: object) -> None:
+def test_a_later_attempt_replaces_what_an_earlier_one_has_shown() -> None:
     pages: list[Page] = []
 
     @flow(name="tried again", retries=1)

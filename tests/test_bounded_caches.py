@@ -99,7 +99,6 @@ async def test_a_caller_that_is_cancelled_leaves_the_answer_to_the_others() -> N
 
 
 async def test_answers_are_limited() -> None:
-    """What was asked for is not remembered for ever."""
     flight, answers = SingleFlight[int, int](2), Answers(*range(5))
     for number in range(5):
         await flight.get(number, answers.ask)

@@ -55,7 +55,6 @@ FIRST_PAGES = ("README.md", "getting-started.md", "never-pay-twice.md")
 def test_the_python_blocks_of_a_page_run(
     page: Path,
     rh: Emulator,
-    prefect_server: object,
     prefect_template: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -124,11 +124,6 @@ def test_a_warning_names_the_callers_line() -> None:
     assert caught[0].filename == __file__
 
 
-def test_rules_hold_for_inputs_too() -> None:
-    with pytest.raises(InputError, match="video_url and video_id is needed"):
-        anything("kling-lip-sync/identify-face")
-
-
 def test_a_wrong_class_names_the_nearest() -> None:
     with pytest.raises(AttributeError, match="KlingV26ProImageToVideo"):
         models.KlingV26ProImagToVideo  # type: ignore[attr-defined]  # noqa: B018  # the access is the test

@@ -6,7 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from rh_prefect.errors import ConfigError
 from rh_prefect.settings import Settings, get_settings
@@ -29,39 +29,32 @@ def test_without_a_variable_there_are_defaults(tmp_path: Path) -> None:
     assert settings.state_dir == tmp_path / ".local" / "state" / "rh-prefect"
 
 
+GIVEN: dict[str, tuple[str, object]] = {
+    "api_key": ("k" * 32, SecretStr("k" * 32)),
+    "base_url": ("https://www.runninghub.ai", "https://www.runninghub.ai"),
+    "storage_url": ("s3://bucket/prefix", "s3://bucket/prefix"),
+    "storage_options": ('{"key": "a", "secret": "b"}', {"key": "a", "secret": "b"}),
+    "records": ("s3://bucket/records", "s3://bucket/records"),
+    "state_dir": ("/somewhere", Path("/somewhere")),
+    "poll_seconds": ("0.5", 0.5),
+    "grace_seconds": ("60", 60.0),
+    "submit_timeout": ("5", 5.0),
+    "webhook_url": ("https://hooks.example.net/rh", "https://hooks.example.net/rh"),
+    "webhook_token": ("canary-token-0123456789", SecretStr("canary-token-0123456789")),
+    "input_roots": ("/data, s3://bucket/inputs", ("/data", "s3://bucket/inputs")),
+    "restrict_inputs": ("1", True),
+    "allow_private_links": ("1", True),
+    "suspend_seconds": ("60", 60.0),
+    "max_budget": ("12.50", Decimal("12.50")),
+}
+
+
 def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None:
-    given = {
-        "api_key": "k" * 32,
-        "base_url": "https://www.runninghub.ai",
-        "storage_url": "s3://bucket/prefix",
-        "storage_options": '{"key": "a", "secret": "b"}',
-        "records": "s3://bucket/records",
-        "state_dir": "/somewhere",
-        "poll_seconds": "0.5",
-        "grace_seconds": "60",
-        "submit_timeout": "5",
-        "webhook_url": "https://hooks.example.net/rh",
-        "webhook_token": "canary-token-0123456789",
-        "input_roots": "/data, s3://bucket/inputs",
-        "restrict_inputs": "1",
-        "allow_private_links": "1",
-        "suspend_seconds": "60",
-        "max_budget": "12.50",
-    }
-    assert set(given) == set(Settings.model_fields)
-    for name, value in given.items():
-        bare.setenv(f"RH_{name.upper()}", value)
+    assert set(GIVEN) == set(Settings.model_fields)
+    for name, (text, _) in GIVEN.items():
+        bare.setenv(f"RH_{name.upper()}", text)
     settings = get_settings()
-    assert settings.api_key is not None
-    assert settings.api_key.get_secret_value() == "k" * 32
-    assert (settings.base_url, settings.storage_url) == ("https://www.runninghub.ai", "s3://bucket/prefix")
-    assert settings.input_roots == ("/data", "s3://bucket/inputs")
-    assert (settings.restrict_inputs, settings.allow_private_links) == (True, True)
-    assert settings.storage_options == {"key": "a", "secret": "b"}
-    assert settings.records == "s3://bucket/records"
-    assert (settings.state_dir, settings.poll_seconds, settings.submit_timeout) == (Path("/somewhere"), 0.5, 5.0)
-    assert settings.grace_seconds == 60.0
-    assert settings.max_budget == Decimal("12.50")
+    assert {name: getattr(settings, name) for name in GIVEN} == {name: value for name, (_, value) in GIVEN.items()}
 
 
 def test_the_environment_is_read_anew(bare: pytest.MonkeyPatch) -> None:

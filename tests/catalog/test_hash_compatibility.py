@@ -23,7 +23,7 @@ from rh_prefect.works.journal.identity import base_hash
 from rh_prefect.works.request_preparation import as_request
 from tests.support.hypothesis_settings import search
 from tests.support.processes import warm_process
-from tests.support.samples.input_classes import input_class
+from tests.support.samples.each_model import input_class
 from tests.support.samples.media import png
 from tests.support.samples.registry_file import refresh
 

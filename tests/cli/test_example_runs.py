@@ -16,7 +16,7 @@ from rh_prefect.media.edit import audio_level
 from rh_prefect.media.probe import file_type
 from rh_prefect.pipelines.pipeline import shipped_names
 from tests.support.processes.typed_commands import Terminal, printed
-from tests.support.samples.small_frames import smaller
+from tests.support.samples.pipeline_assets import smaller
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ import pytest
 import yaml
 
 from rh_prefect.emulator import Emulator
-from tests.support.processes.film_run import wait_until
 from tests.support.processes.typed_commands import Terminal
 from tests.support.processes.warm_process import RH, WarmProcess
 from tests.support.samples.steps import CLIP, PICTURE, steps
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.holding_proxy import Proxy
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 POST, QUERY = r"^POST /openapi/v2/rhart-image", r"^POST /openapi/v2/query"

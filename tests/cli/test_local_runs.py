@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator
-from tests.support.processes.film_run import wait_until
 from tests.support.processes.typed_commands import Terminal
 from tests.support.processes.warm_process import RH, WarmProcess
 from tests.support.samples.steps import CLIP, PICTURE, of_rows, steps
 from tests.support.servers.emulator_env import StartEmulator, environment
 from tests.support.servers.holding_proxy import Proxy
+from tests.support.waiting import wait_until
 
 CUP = "name: cup\n" + steps(picture=PICTURE % "a cup", clip=CLIP % "$(picture)") + "outputs: {clip: $(clip)}\n"
 QUERY = r"^POST /openapi/v2/query"

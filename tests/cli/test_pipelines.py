@@ -20,9 +20,9 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.works.journal.job_records import JobRecords
 from rh_prefect.works.journal.record_types import ResultRecord
 from rh_prefect.works.journal.shared_journal import WorksJournal
+from tests.support.doc_pages import blocks
 from tests.support.each_case import each_case
 from tests.support.processes.typed_commands import Terminal
-from tests.support.samples.documented_pipelines import BLOCK
 from tests.support.samples.media import png
 from tests.support.samples.steps import PICTURE, steps
 
@@ -118,7 +118,7 @@ def git(*words: str) -> None:
 def test_the_recipes_for_pull_requests_show_the_difference_in_price(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipes = [one for one in BLOCK.findall((ROOT / "docs/recipes.md").read_text()) if "--markdown" in one]
+    recipes = [one for one in blocks(ROOT / "docs/recipes.md", "yaml") if "--markdown" in one]
     assert [yaml.safe_load(one).keys() for one in recipes] == [{True, "permissions", "jobs"}, {"price"}]
     git("init", "--initial-branch", "main")
     call("init --example film --to pipelines/film.yaml")

@@ -17,8 +17,7 @@ from rh_prefect.client import Client, Download, discard_partial
 from rh_prefect.client.download import CHUNK, download, resume_note
 from rh_prefect.client.transports import EnvironmentTransport
 from rh_prefect.errors import LinkExpired, ResponseLost, RunningHubError, StoreError
-from tests.support.servers.file_host import BODY, TAG, serve
-from tests.support.servers.scripted_server import Asked, Step, WireServer, cut, raw, reply
+from tests.support.servers.scripted_server import BODY, TAG, Asked, Step, WireServer, cut, raw, reply, serve
 
 DATE = "Tue, 04 Nov 2025 10:00:00 GMT"
 DATED = {"Last-Modified": DATE}

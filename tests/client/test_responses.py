@@ -31,8 +31,7 @@ from rh_prefect.client.wire.apps import read_app, read_app_page, read_style
 from rh_prefect.client.wire.task import WebhookEvent, read_failure
 from rh_prefect.errors import ResponseLost, RunningHubError
 from rh_prefect.redaction import mask, mask_key
-from tests.support.hypothesis_settings import search
-from tests.support.samples.odd_answers import DEEP, json_values, statuses
+from tests.support.hypothesis_settings import DEEP, json_values, search, statuses
 from tests.support.servers.scripted_server import task
 
 quick = search(200)

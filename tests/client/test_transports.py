@@ -18,8 +18,7 @@ from rh_prefect.client.download import download
 from rh_prefect.client.h11_transport import CallTransport
 from rh_prefect.client.transports import RESEND, EnvironmentTransport, ResendTransport
 from rh_prefect.settings import proxy_for
-from tests.support.servers.file_host import BODY, serve
-from tests.support.servers.scripted_server import WireServer, reply
+from tests.support.servers.scripted_server import BODY, WireServer, reply, serve
 
 Outcome = int | Exception | httpx.Response
 

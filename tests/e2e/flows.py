@@ -1,14 +1,21 @@
-"""Flows that go wrong, for tests and for the child processes of tests."""
+"""Flows that go wrong, for tests and for the child processes of tests, and how tests run them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Literal
+
+import pytest
+from prefect import Flow
 
 from rh_prefect import flow, models
-from rh_prefect.errors import RunningHubError
+from rh_prefect.cli import app
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
+from rh_prefect.errors import RunningHubError, SubmissionUnknown
+from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.tasks import generate
+from rh_prefect.workflows import GraphInput
 from rh_prefect.works.result import Result
 
 MODULE = "tests.e2e.flows"
@@ -85,3 +92,33 @@ def _told(done: object) -> str:
         return f"{type(done).__name__}: {done}"
     assert isinstance(done, Result), repr(done)
     return done.record
+
+
+@flow
+async def graphs(prompts: list[str]) -> list[Result]:
+    """One graph on each of the machines, which take one at a time."""
+    machines: tuple[Literal["proxy", "proxy-plus"], ...] = ("proxy", "proxy-plus")
+    calls = (
+        generate(GraphInput(graph=TEXT_TO_IMAGE, nodes={"6.text": prompt}, machine=machine))
+        for prompt, machine in zip(prompts, machines, strict=False)
+    )
+    return list(await asyncio.gather(*calls))
+
+
+async def begin(flow: Flow[..., Any], **parameters: object) -> str:
+    return str(await create(flow, parameters))
+
+
+async def fails(flow: Flow[..., Any], run: str, *, words: str) -> SubmissionUnknown:
+    with pytest.raises(SubmissionUnknown, match=words) as caught:
+        await rerun(flow, run)
+    return caught.value
+
+
+async def command(*words: str) -> None:
+    """Runs `rh-prefect` on a thread, since it makes a separate event loop."""
+
+    def call() -> None:
+        app(list(words), result_action="return_value")
+
+    await asyncio.to_thread(call)

@@ -19,7 +19,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import KeyRejected
 from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.tasks import generate
-from tests.e2e import flows, runs
+from tests.e2e import flows
 from tests.support.samples import media as samples
 from tests.support.servers.emulator_env import StartEmulator
 from tests.support.servers.prefect_server import PrefectServer
@@ -57,11 +57,11 @@ async def test_the_key_is_found_nowhere(
     assert result.job.startswith("works-")
     monkeypatch.setenv("RH_API_KEY", WRONG)
     with pytest.raises(KeyRejected):
-        await rerun(flows.one, await runs.begin(flows.one))
+        await rerun(flows.one, await flows.begin(flows.one))
     monkeypatch.setenv("RH_API_KEY", CANARY)
     (job,) = set(re.findall(r"[0-9a-f-]{36}/[0-9a-f]+", told["lost"]))
     for words in (("jobs", "list", job.partition("/")[0]), ("jobs", "show", job), ("doctor",)):
-        await runs.command(*words)
+        await flows.command(*words)
 
     said = capsys.readouterr()
     (tmp_path / "said.txt").write_text(json.dumps(told) + said.out + said.err + caplog.text)
@@ -86,7 +86,7 @@ async def run_everything(rh: Emulator, folder: Path) -> dict[str, str]:
     broken.write_bytes(photo.read_bytes()[:40])
     rh.faults.add(Fault("submit", prompt="this one fails", kind="fail", code="805"))
     rh.faults.add(Fault("submit", prompt="this one's answer is lost", kind="502"))
-    run = await runs.begin(flows.everything, photo=str(photo), broken=str(broken))
+    run = await flows.begin(flows.everything, photo=str(photo), broken=str(broken))
     told: dict[str, str] = await rerun(flows.everything, run)
     kinds = {name: one.partition(":")[0] for name, one in told.items()}
     wrong = {"nobody": "ConfigError", "moderated": "JobFailed", "failing": "JobFailed", "broken": "MediaError"}

@@ -25,7 +25,7 @@ from tests.e2e import flows
 from tests.support.processes.film_run import FilmRun
 from tests.support.processes.flow_process import FlowProcess
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.prefect
 
 MANY, PROMPTS = f"{flows.MODULE}:many", ["a lighthouse", "a lighthouse", "a harbour"]
 
@@ -36,7 +36,6 @@ def rh(slow_rh: Emulator) -> Emulator:
 
 
 def begin(stage: FilmRun, *, spares: int) -> FlowProcess:
-    """A run whose three tasks run at RunningHub."""
     child = stage.begin(MANY, {"prompts": PROMPTS}, spares=spares)
     child.wait_until_heard("job", len(PROMPTS), state="submitted")
     return child

@@ -13,12 +13,12 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.works.journal.job_records import jobs_of
 from rh_prefect.works.manual_repair import adopt
-from tests.e2e import native_flows, runs
+from tests.e2e import flows
 from tests.support.processes.film_run import FilmRun
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.prefect
 
-GRAPHS, PROMPTS = f"{native_flows.MODULE}:graphs", ["a pier", "a harbour"]
+GRAPHS, PROMPTS = f"{flows.MODULE}:graphs", ["a pier", "a harbour"]
 
 
 @pytest.fixture
@@ -37,7 +37,6 @@ def killed(stage: FilmRun) -> list[str]:
 
 
 def prompts(rh: Emulator) -> int:
-    """How many graphs the machine has accepted."""
     return len(rh.recorder.tasks)
 
 
@@ -45,7 +44,7 @@ def prompts(rh: Emulator) -> int:
 def test_a_killed_run_s_graphs_are_waited_for_and_not_run_again(stage: FilmRun) -> None:
     tickets = killed(stage)
     stage.rh.clock.factor = 1000
-    results = asyncio.run(rerun(native_flows.graphs, stage.run))
+    results = asyncio.run(rerun(flows.graphs, stage.run))
     assert {one.task_id for one in results} == set(tickets)
     assert prompts(stage.rh) == len(PROMPTS)
 
@@ -59,7 +58,7 @@ def test_cancelling_a_killed_run_stops_its_graphs(stage: FilmRun) -> None:
     assert {view.last.end.status for view in stage.jobs() if view.last and view.last.end} == {"CANCELLED"}
     # Another attempt is another wish: who runs it again wants it made.
     stage.rh.clock.factor = 1000
-    assert len(asyncio.run(rerun(native_flows.graphs, stage.run))) == len(PROMPTS)
+    assert len(asyncio.run(rerun(flows.graphs, stage.run))) == len(PROMPTS)
     assert prompts(stage.rh) == 2 * len(PROMPTS)
 
 
@@ -67,11 +66,11 @@ def test_cancelling_a_killed_run_stops_its_graphs(stage: FilmRun) -> None:
 async def test_a_graph_whose_answer_was_lost_is_found_on_the_machine_and_adopted(rh: Emulator) -> None:
     rh.clock.mode = "instant"
     rh.faults.add(Fault("submit", number=1, kind="cut"))
-    run = await runs.begin(native_flows.graphs, prompts=["a pier"])
-    lost = await runs.fails(native_flows.graphs, run, words="/proxy/<key>/history .*call log does not include these")
+    run = await flows.begin(flows.graphs, prompts=["a pier"])
+    lost = await flows.fails(flows.graphs, run, words="/proxy/<key>/history .*call log does not include these")
     (prompt_id,) = await on_the_machine(rh)
-    await runs.command("jobs", "adopt", lost.job, f"proxy.{prompt_id}")
-    (result,) = await rerun(native_flows.graphs, run)
+    await flows.command("jobs", "adopt", lost.job, f"proxy.{prompt_id}")
+    (result,) = await rerun(flows.graphs, run)
     assert (result.task_id, result.job) == (f"proxy.{prompt_id}", lost.job)
     assert prompts(rh) == 1
     views = [view async for view in jobs_of(FlowRunJournal(run))]
@@ -87,10 +86,10 @@ async def on_the_machine(rh: Emulator) -> list[str]:
 @pytest.mark.long
 async def test_a_graph_that_its_machine_does_not_know_ends_the_wait_after_the_grace_time(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="cut", phase="before"))
-    run = await runs.begin(native_flows.graphs, prompts=["a pier"])
-    await runs.fails(native_flows.graphs, run, words="ComfyUI's own job lists")
+    run = await flows.begin(flows.graphs, prompts=["a pier"])
+    await flows.fails(flows.graphs, run, words="ComfyUI's own job lists")
     (view,) = [view async for view in jobs_of(FlowRunJournal(run))]
     await adopt(FlowRunJournal(run), view.key, "proxy.replaced-with-its-machine")
     async with asyncio.timeout(300):
         with pytest.raises(TaskNotFound, match="jobs mark-lost"):
-            await rerun(native_flows.graphs, run)
+            await rerun(flows.graphs, run)

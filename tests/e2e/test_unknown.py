@@ -1,37 +1,41 @@
-"""A reply that is lost after acceptance: one task is paid for, and a person says how it goes on."""
+"""Jobs that a person settles or collects: each is paid for once."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import InputError, OutputsExpired, TaskNotFound
+from rh_prefect.errors import InputError, JobFailed, OutputsExpired, SubmissionUnknown, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.works.journal.job_records import jobs_of
-from tests.e2e import flows, runs
+from tests.e2e import flows
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.prefect
+
+
+async def lost_answer(rh: Emulator) -> tuple[str, SubmissionUnknown]:
+    """A run whose submission was accepted and not answered."""
+    rh.faults.add(Fault("submit", number=1, kind="cut"))
+    run = await flows.begin(flows.one)
+    return run, await flows.fails(flows.one, run, words=r"(?s)jobs adopt.*jobs mark-refused")
 
 
 async def test_adopt_finishes_the_job_without_paying(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="cut"))
-    run = await runs.begin(flows.one)
-    lost = await runs.fails(flows.one, run, words="jobs adopt")
+    run, lost = await lost_answer(rh)
     task_id = rh.recorder.paid[0].task_id
-    await runs.command("jobs", "adopt", lost.job, task_id)
+    await flows.command("jobs", "adopt", lost.job, task_id)
     result = await rerun(flows.one, run)
     assert (result.task_id, result.job) == (task_id, lost.job)
     assert len(rh.recorder.submissions) == 1
 
 
 async def test_a_refused_submission_is_paid_once_more(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="cut"))
-    run = await runs.begin(flows.one)
-    lost = await runs.fails(flows.one, run, words="jobs mark-refused")
-    await runs.command("jobs", "mark-refused", lost.job)
+    run, lost = await lost_answer(rh)
+    await flows.command("jobs", "mark-refused", lost.job)
     result = await rerun(flows.one, run)
     assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
     assert await rerun(flows.one, run) == result, "and not a third time"
@@ -40,19 +44,19 @@ async def test_a_refused_submission_is_paid_once_more(rh: Emulator) -> None:
 
 async def test_a_task_that_runninghub_lost_is_marked_and_one_that_it_knows_is_not(rh: Emulator) -> None:
     rh.faults.add(Fault("query", kind="code", code="1004"))
-    run = await runs.begin(flows.one)
+    run = await flows.begin(flows.one)
     with pytest.raises(TaskNotFound, match=f"jobs mark-lost {run}/"):
         await rerun(flows.one, run)
     (view,) = [one async for one in jobs_of(FlowRunJournal(run))]
     job = f"{run}/{view.key}"
     rh.faults.clear()
     with pytest.raises(InputError, match="exists at RunningHub"):
-        await runs.command("jobs", "mark-lost", job)
+        await flows.command("jobs", "mark-lost", job)
     rh.faults.add(Fault("query", kind="code", code="1004", times=1))
     with pytest.raises(InputError, match="exists at RunningHub"):
-        await runs.command("jobs", "mark-lost", job)
+        await flows.command("jobs", "mark-lost", job)
     rh.faults.add(Fault("query", kind="code", code="1004"))
-    await runs.command("jobs", "mark-lost", job)
+    await flows.command("jobs", "mark-lost", job)
     rh.faults.clear()
     result = await rerun(flows.one, run)
     assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
@@ -63,13 +67,13 @@ async def test_a_job_whose_files_are_gone_is_paid_for_again_once_it_is_marked_as
 ) -> None:
     monkeypatch.setenv("RH_GRACE_SECONDS", "1")
     rh.faults.add(Fault("download", kind="expired"))
-    run = await runs.begin(flows.one)
+    run = await flows.begin(flows.one)
     for _ in range(2):
         with pytest.raises(OutputsExpired) as gone:
             await rerun(flows.one, run)
     job = str(gone.value.job)
     assert len(rh.recorder.paid) == 1
-    await runs.command("jobs", "mark-lost", job)
+    await flows.command("jobs", "mark-lost", job)
     rh.faults.clear()
     result = await rerun(flows.one, run)
     assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
@@ -82,19 +86,19 @@ async def test_a_job_whose_files_can_still_be_downloaded_is_not_marked_as_lost(
 ) -> None:
     monkeypatch.setenv("RH_GRACE_SECONDS", "1")
     rh.faults.add(Fault("download", kind="expired"))
-    run = await runs.begin(flows.one)
+    run = await flows.begin(flows.one)
     with pytest.raises(OutputsExpired) as gone:
         await rerun(flows.one, run)
     rh.faults.clear()
     with pytest.raises(InputError, match=r"its files are in the storage.* Nothing was recorded"):
-        await runs.command("jobs", "mark-lost", str(gone.value.job))
+        await flows.command("jobs", "mark-lost", str(gone.value.job))
     result = await rerun(flows.one, run)
     assert [one.task_id for one in rh.recorder.paid] == [result.task_id]
 
 
 @pytest.mark.long
 async def test_a_key_of_another_account_marks_no_task_as_lost(rh: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = await runs.begin(flows.one)
+    run = await flows.begin(flows.one)
     rh.faults.add(Fault("query", kind="code", code="1004"))
     with pytest.raises(TaskNotFound):
         await rerun(flows.one, run)
@@ -106,7 +110,70 @@ async def test_a_key_of_another_account_marks_no_task_as_lost(rh: Emulator, monk
         await rerun(flows.one, run)
     assert f"mark-lost {job} --same-account" in str(lost.value)
     with pytest.raises(InputError, match=f"paid for on account {paid_on}.*set the key of the account that paid"):
-        await runs.command("jobs", "mark-lost", job)
+        await flows.command("jobs", "mark-lost", job)
     monkeypatch.setenv("RH_API_KEY", rh.key)
     await rerun(flows.one, run)
     assert len(rh.recorder.paid) == 1
+
+
+@pytest.mark.long
+async def test_what_a_cancelled_run_had_left_is_waited_for_and_not_cancelled(
+    rh: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, lost = await lost_answer(rh)
+    with pytest.raises(SystemExit):
+        await flows.command("jobs", "cancel", run)
+    task_id = rh.recorder.paid[0].task_id
+    await flows.command("jobs", "adopt", lost.job, task_id)
+    assert f"jobs cancel {run}" in capsys.readouterr().out
+    await flows.command("jobs", "collect", run)
+    assert capsys.readouterr().out.startswith(f"{lost.job}: ")
+    assert not rh.recorder.cancelled
+    assert len(rh.recorder.submissions) == 1
+
+
+async def test_a_task_that_was_paid_for_after_one_that_failed_is_collected(
+    rh: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rh.faults.add(Fault("submit", kind="fail", code="1504", times=1), Fault("download", kind="expired"))
+    run = await flows.begin(flows.one)
+    with pytest.raises(OutputsExpired) as expired:
+        await rerun(flows.one, run)
+    rh.faults.clear()
+    capsys.readouterr()
+    await flows.command("jobs", "collect", run)
+    assert capsys.readouterr().out.startswith(f"{expired.value.job}: ")
+    assert len(rh.recorder.paid) == 2
+
+
+@pytest.mark.long
+async def test_what_is_home_is_named_without_asking_the_account_that_paid(
+    rh: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = await flows.begin(flows.one)
+    result = await rerun(flows.one, run)
+    monkeypatch.delenv("RH_API_KEY")
+    asked = len(rh.recorder.requests)
+    await flows.command("jobs", "collect", run)
+    assert capsys.readouterr().out == f"{result.job}: {result.first_output.uri}\n"
+    assert len(rh.recorder.requests) == asked
+
+
+@pytest.mark.long
+async def test_failed_jobs_do_not_keep_the_others_from_home(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rh.faults.add(Fault("submit", kind="fail", code="805", prompt="bad"))
+    run = await flows.begin(flows.many, prompts=["bad 1", "a gull", "bad 2", "a lighthouse", "bad 3", "a harbour"])
+    with pytest.raises(JobFailed):
+        await rerun(flows.many, run)
+    # The files belong where the run has its others, whatever RH_STORAGE_URL says by now.
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "elsewhere"))
+    with pytest.raises(SystemExit) as caught:
+        await flows.command("jobs", "collect", run)
+    assert caught.value.code == 1
+    said = capsys.readouterr().out
+    assert said.count(f"NOT collected: {run}/") == said.count("(z-image/turbo): ") == 3
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 3
+    assert not (tmp_path / "elsewhere").exists()
+    assert len(rh.recorder.submissions) == 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect import flow, task
@@ -17,10 +18,12 @@ from prefect.task_runners import ProcessPoolTaskRunner
 
 from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.call_scope import current_chain, current_scope, find_root
+from rh_prefect.flow_runs.prefect_internals import is_deployed
 from rh_prefect.flow_runs.queries import FlowScope
+from rh_prefect.media.input_access_policy import current_access
 from rh_prefect.works.journal.scope import Chain, is_repeat
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.prefect
 
 
 def here() -> FlowScope:
@@ -36,11 +39,9 @@ async def who() -> tuple[str, Chain]:
     return here().journal.scope, current_chain()
 
 
-async def test_there_is_no_scope_outside_flows() -> None:
+async def test_outside_flows_there_is_no_scope_and_a_task_is_around_its_calls() -> None:
     assert current_scope() is None
 
-
-async def test_a_task_outside_flows_has_no_scope_and_is_around_its_calls() -> None:
     @task(cache_policy=NO_CACHE)
     async def alone() -> tuple[bool, Chain]:
         return current_scope() is None, current_chain()
@@ -165,3 +166,26 @@ def test_a_task_that_outlives_its_nested_flow_is_refused() -> None:
 
     outer()
     assert len(refused) == 1
+
+
+def context_of(flow_run: FlowRun) -> FlowRunContext:
+    context: Any = FlowRunContext
+    made: FlowRunContext = context.model_construct(flow_run=flow_run)
+    return made
+
+
+def test_a_flow_run_of_a_deployment_restricts_its_inputs_and_those_of_its_children() -> None:
+    deployed = FlowRun(flow_id=uuid4(), deployment_id=uuid4())
+    child = FlowRun(flow_id=uuid4(), parent_task_run_id=uuid4())
+    assert not current_access().is_restricted
+    with context_of(deployed):
+        assert current_access().is_restricted
+        with context_of(child):
+            assert is_deployed()
+    with context_of(child):
+        assert not is_deployed()
+
+
+def test_a_process_that_a_runner_has_started_restricts_its_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(uuid4()))
+    assert current_access().is_restricted

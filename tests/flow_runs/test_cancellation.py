@@ -11,7 +11,6 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Cancelling, Paused, Pending, Running
@@ -25,11 +24,12 @@ from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.works.journal.scope import cancel_key
 from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows
-from tests.e2e.runs import begin
+from tests.e2e.flows import begin
 from tests.support.servers.faulty_proxy import FaultyProxy
 from tests.support.servers.prefect_server import PrefectServer
+from tests.support.world.prefect_runs import artifacts_of, set_states
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.prefect
 
 PROMPTS = ["a lighthouse", "a harbour"]
 
@@ -39,19 +39,31 @@ def rh(slow_rh: Emulator) -> Emulator:
     return slow_rh
 
 
-@pytest.mark.parametrize("state", [Cancelling(), Cancelled()])
-async def test_without_worker_and_hook_its_tasks_are_cancelled(rh: Emulator, state: State[Any]) -> None:
+async def until_paid(rh: Emulator, tasks: int) -> None:
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == tasks)
+
+
+async def until_cancelled(rh: Emulator, tasks: int) -> None:
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.cancelled) == tasks)
+
+
+async def running(rh: Emulator) -> tuple[str, asyncio.Future[Any]]:
+    """A run whose two tasks run at RunningHub."""
     run = await begin(flows.many, prompts=PROMPTS)
     task = asyncio.ensure_future(rerun(flows.many, run))
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
-    async with get_client() as client:
-        await client.set_flow_run_state(UUID(run), state, force=True)
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.cancelled) == 2)
+    await until_paid(rh, 2)
+    return run, task
+
+
+@pytest.mark.parametrize("state", [Cancelling(), Cancelled()])
+async def test_without_worker_and_hook_its_tasks_are_cancelled(rh: Emulator, state: State[Any]) -> None:
+    run, task = await running(rh)
+    await set_states(run, state)
+    await until_cancelled(rh, 2)
     await asyncio.wait([task], timeout=300)
     assert task.done(), "it does not wait for what was cancelled"
     assert len(rh.recorder.submissions) == 2
-    async with get_client() as client:
-        ended = (await client.read_flow_run(UUID(run))).state
+    ended = (await set_states(run)).state
     assert ended is not None
     if state.is_cancelling():  # else its message says who has set the state
         assert str(ended.message).startswith("The run was cancelled: 0 of 2 jobs done, 2 cancelled, cost ")
@@ -59,22 +71,17 @@ async def test_without_worker_and_hook_its_tasks_are_cancelled(rh: Emulator, sta
 
 async def test_a_run_that_is_cancelled_while_it_is_paused_cancels_its_tasks(rh: Emulator) -> None:
     """The process of a paused run lives, unlike that of a suspended one."""
-    run = await begin(flows.many, prompts=PROMPTS)
-    task = asyncio.ensure_future(rerun(flows.many, run))
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
-    async with get_client() as client:
-        await client.set_flow_run_state(UUID(run), Paused(reschedule=False), force=True)
-        await asyncio.sleep(EVERY + 1)
-        await client.set_flow_run_state(UUID(run), Cancelling(), force=True)
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.cancelled) == 2)
+    run, task = await running(rh)
+    await set_states(run, Paused(reschedule=False))
+    await asyncio.sleep(EVERY + 1)
+    await set_states(run, Cancelling())
+    await until_cancelled(rh, 2)
     await asyncio.wait([task], timeout=300)
     assert task.done()
 
 
 async def test_a_run_that_goes_on_is_left_alone(rh: Emulator) -> None:
-    run = await begin(flows.many, prompts=PROMPTS)
-    task = asyncio.ensure_future(rerun(flows.many, run))
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
+    _, task = await running(rh)
     await asyncio.sleep(6)
     assert not rh.recorder.cancelled
     rh.clock.advance(3600)
@@ -103,24 +110,17 @@ async def test_a_cancellation_of_a_run_with_many_attempts_takes_few_requests() -
 async def test_a_cancellation_leaves_an_attempt_that_has_begun_since(rh: Emulator) -> None:
     """Prefect calls the hook with the state from the beginning of the cancellation, and sets `Cancelled` after it."""
     run = await begin(flows.many, prompts=PROMPTS)
-    async with get_client() as client:
-        await client.set_flow_run_state(UUID(run), Running(), force=True)
-        cancelled = await client.read_flow_run(UUID(run))
-        await client.set_flow_run_state(UUID(run), Pending(), force=True)
-        await client.set_flow_run_state(UUID(run), Running(), force=True)
+    cancelled = await set_states(run, Running())
+    await set_states(run, Pending(), Running())
     await cancel_remote_jobs(flow=flows.many, flow_run=cancelled, state=Cancelled())
-    journal = FlowRunJournal(run)
-    records = [await LOOP.call(journal.read(f"cancel-{attempt}")) for attempt in (1, 2)]
+    records = [await LOOP.call(FlowRunJournal(run).read(f"cancel-{attempt}")) for attempt in (1, 2)]
     assert [record is not None for record in records] == [True, False]
 
 
 async def test_the_hook_reads_the_run_again_after_a_server_error(rh: Emulator, prefect_server: PrefectServer) -> None:
     """After a kill nothing else cancels the tasks before the next run of `reconcile`."""
     run = await begin(flows.many, prompts=PROMPTS)
-    async with get_client() as client:
-        await client.set_flow_run_state(UUID(run), Running(), force=True)
-        await client.set_flow_run_state(UUID(run), Cancelling(), force=True)
-        cancelled = await client.read_flow_run(UUID(run))
+    cancelled = await set_states(run, Running(), Cancelling())
     with FaultyProxy(prefect_server.url) as proxy, temporary_settings({PREFECT_API_URL: f"{proxy.url}/api"}):
         fault = proxy.add_fault(rf"^GET \S*/flow_runs/{run} ", "500", times=1)
         await cancel_remote_jobs(flow=flows.many, flow_run=cancelled, state=Cancelling())
@@ -134,23 +134,19 @@ async def test_the_page_of_a_cancelled_run_shows_what_its_own_process_has_cancel
     """The hook comes second: it said "cancelled 0 task(s)", left the bar as it was, and named a file's task."""
     run = await begin(flows.many_in_order, prompts=PROMPTS)
     task = asyncio.ensure_future(rerun(flows.many_in_order, run))
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+    await until_paid(rh, 1)
     rh.clock.advance(3600)
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
-    async with get_client() as client:
-        await client.set_flow_run_state(UUID(run), Cancelling(), force=True)
-        await asyncio.wait([task], timeout=300)
-        (by_the_process,) = rh.recorder.cancelled
-        cancelled = await client.read_flow_run(UUID(run))
-        with caplog.at_level("INFO"):
-            await cancel_remote_jobs(flow=flows.many_in_order, flow_run=cancelled, state=Cancelling())
-        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(run)]))
-        found = {one.key: one for one in await client.read_artifacts(artifact_filter=of_run)}
+    await until_paid(rh, 2)
+    await set_states(run, Cancelling())
+    await asyncio.wait([task], timeout=300)
+    (by_the_process,) = rh.recorder.cancelled
+    with caplog.at_level("INFO"):
+        await cancel_remote_jobs(flow=flows.many_in_order, flow_run=await set_states(run), state=Cancelling())
+    found = await artifacts_of(run)
     assert "cancelled 1 task(s) at RunningHub" in caplog.text
     assert "cancelled 0 task(s)" not in caplog.text
-    bar = found["many-in-order-progress"]
+    bar, report = found["many-in-order-progress"], found["many-in-order-report"]
     assert bar.data == 50
-    report = found["many-in-order-report"]
     assert str(bar.description).startswith("The run was cancelled: 1 of 2 jobs done, 1 cancelled, cost ")
     assert report.description == bar.description
     rows = [line.split(" | ") for line in str(report.data).splitlines() if "z-image/turbo" in line]
@@ -164,12 +160,11 @@ async def test_the_page_of_a_cancelled_run_shows_what_its_own_process_has_cancel
 async def test_a_run_that_was_cancelled_before_it_ran_can_be_run_later(rh: Emulator) -> None:
     """A worker calls the hook also for a run whose process was still starting."""
     run = await begin(flows.many, prompts=PROMPTS)
-    async with get_client() as client:
-        cancelled = await client.read_flow_run(UUID(run))
-        await client.set_flow_run_state(UUID(run), Cancelled(), force=True)
+    cancelled = await set_states(run)
+    await set_states(run, Cancelled())
     assert cancelled.run_count == 0
     await cancel_remote_jobs(flow=flows.many, flow_run=cancelled, state=Cancelled())
     task = asyncio.ensure_future(rerun(flows.many, run))
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
+    await until_paid(rh, 2)
     rh.clock.advance(3600)
     assert len(await task) == 2

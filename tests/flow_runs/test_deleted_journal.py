@@ -11,9 +11,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.errors import JournalError, PipelineIncomplete
@@ -23,19 +21,17 @@ from rh_prefect.flow_runs.queries import FlowScope, recorded_scope
 from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.media.store import MediaStore
-from rh_prefect.prefect_api import disconnect
 from rh_prefect.works.journal.scope import OpenScopes
 from tests.support.processes import warm_process
 from tests.support.servers.emulator_env import environment
-from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.prefect_server import PrefectServer, new_flow_run
 from tests.support.world.resume_scenario import open_trial
 from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, serve, submitted
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.prefect
 
 KEY, OTHER = job_keys(2)
 GONE = r"Entry 2 of the journal of flow run {run} no longer exists, although .*Nothing was paid.*start this process"
-
 
 TWO_PICTURES = """
 name: two
@@ -47,21 +43,15 @@ outputs: {a: $(a), b: $(b)}
 """
 
 
-@flow
-def _nothing() -> None: ...
-
-
 async def begun(store: MediaStore) -> FlowScope:
     """A scope that this process has opened, and in which it has recorded a job."""
-    async with get_client() as client:
-        scope = await recorded_scope(str((await client.create_flow_run(_nothing)).id))
+    scope = await recorded_scope(str(new_flow_run()))
     assert await OpenScopes().open(scope, store)
     await scope.journal.create(f"{KEY}-intent-1", {"token": "t"})
     return scope
 
 
 async def delete(run: str, which: Callable[[str], bool] = lambda name: name.startswith("rh-")) -> None:
-    """Deletes inputs of a flow run."""
     async with get_client() as client:
         for one in await client.filter_flow_run_input(UUID(run), "", 200, set()):
             if which(one.key):
@@ -153,8 +143,6 @@ async def test_deleted_entries_of_a_long_journal_are_noticed_by_a_fresh_process(
     inputs = RunInputs(logged({name: text for key in job_keys(500) for name, text in submitted(key).items()}))
     for number in deleted:
         del inputs.values[f"rh-log-{number:08}"]
-    async with serve(inputs) as url:
-        with temporary_settings({PREFECT_API_URL: url}):
-            with pytest.raises(JournalError, match=rf"Entry {deleted.start} of the journal is missing, but entry"):
-                await FlowRunJournal(RUN).job(KEY)
-            await disconnect()
+    async with serve(inputs):
+        with pytest.raises(JournalError, match=rf"Entry {deleted.start} of the journal is missing, but entry"):
+            await FlowRunJournal(RUN).job(KEY)

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
-from uuid import uuid4
+from typing import Any, cast
+from uuid import UUID, uuid4
 
 import pytest
 from prefect import Flow, flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, State, TaskRun, TaskRunResult
 from prefect.context import FlowRunContext
+from prefect.events.filters import EventFilter, EventNameFilter, EventRelatedFilter
+from prefect.events.schemas.events import ReceivedEvent
 from prefect.flows import FlowStateHook
 from prefect.states import Completed
 
@@ -20,8 +22,11 @@ from rh_prefect.display_names import shortened
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JobsFailed
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish, run_name, run_name_with
+from rh_prefect.flow_runs.prefect_internals import drain
+from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flows.batch import batch
 from rh_prefect.media.media import Media
+from tests.support.world.prefect_runs import artifacts_of, set_states
 
 called: list[str] = []
 
@@ -61,45 +66,34 @@ def test_a_name_is_cut_after_a_word_or_in_a_long_one(text: str, shown: str) -> N
     assert shortened(text, 20) == shown
 
 
+NAMED_BY_FORM, CONTEXT = ("omicron6-sefalla-z", "nu12-aquilae"), cast(Any, FlowRunContext)
+
+
 @pytest.mark.parametrize(
-    ("subject", "shown"),
+    ("name", "subject", "shown"),
     [
-        ([{"title": "A mug", "prompt": "a red mug"}, {"title": "A jug"}, {}], "A mug, A jug"),
-        ([models.ZImageTurbo(prompt="a red mug")], "a red mug"),
-        (Media(uri="s3://shop/a/mug.png", kind="image", mime="image/png", size=1, sha256="0"), "mug.png"),
-        ("/data/shop/products.csv", "products.csv"),
+        (None, [{"title": "A mug", "prompt": "a red mug"}, {"title": "A jug"}, {}], "pictures: A mug, A jug"),
+        (None, [models.ZImageTurbo(prompt="a red mug")], "pictures: a red mug"),
+        (None, Media(uri="s3://a/mug.png", kind="image", mime="image/png", size=1, sha256="0"), "pictures: mug.png"),
+        (None, "/data/shop/products.csv", "pictures: products.csv"),
+        *((name, "a quay", "pictures: a quay") for name in NAMED_BY_FORM),
+        ("beta-launch", "a quay", "beta-launch"),
     ],
 )
-def test_a_run_of_rows_is_named_by_what_is_first_in_each(subject: object, shown: str) -> None:
+def test_a_run_is_named_by_what_is_first_in_its_subject_unless_a_person_has_named_it(
+    name: str | None, subject: object, shown: str
+) -> None:
     """Rows of a table were shown as Python's dicts, as in `pictures: {'title': 'A mug'}, {'title': 'A jug'}`."""
-
-    @flow
-    def pictures() -> None: ...
-
-    context: Any = FlowRunContext
-    with context.model_construct(flow=pictures, flow_run=FlowRun(flow_id=uuid4())):
-        assert run_name_with(subject).partition(", 2")[0] == f"pictures: {shown}"
+    given = {"name": name} if name else {}
+    with CONTEXT.model_construct(flow=flow(name="pictures")(lambda: None), flow_run=FlowRun(flow_id=uuid4(), **given)):
+        assert run_name_with(subject).partition(", 2")[0] == shown
 
 
 def test_a_batch_is_named_by_its_rows() -> None:
     """Each batch of one model had the same name."""
-    context: Any = FlowRunContext
     asked = {"model": "z-image/turbo", "rows": "s3://shop/products.csv"}
-    with context.model_construct(flow=batch, flow_run=FlowRun(flow_id=uuid4()), parameters=asked):
+    with CONTEXT.model_construct(flow=batch, flow_run=FlowRun(flow_id=uuid4()), parameters=asked):
         assert run_name().startswith("batch: products.csv")
-
-
-@pytest.mark.parametrize(
-    ("given", "shown"),
-    [("omicron6-sefalla-z", "pictures: a quay"), ("nu12-aquilae", "pictures: a quay"), ("beta-launch", "beta-launch")],
-)
-def test_a_name_that_the_form_of_the_dashboard_filled_in_is_replaced(given: str, shown: str) -> None:
-    @flow
-    def pictures() -> None: ...
-
-    context: Any = FlowRunContext
-    with context.model_construct(flow=pictures, flow_run=FlowRun(flow_id=uuid4(), name=given)):
-        assert run_name_with("a quay").partition(", 2")[0] == shown
 
 
 def test_hooks_are_attached_beside_the_users() -> None:
@@ -114,7 +108,6 @@ def test_hooks_are_attached_beside_the_users() -> None:
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 def test_hooks_of_the_user_are_called() -> None:
     @rh_prefect.flow(on_completion=[theirs])
     def run() -> None: ...
@@ -125,9 +118,7 @@ def test_hooks_of_the_user_are_called() -> None:
 
 
 @pytest.mark.prefect
-async def test_a_run_says_what_was_made_and_its_cost(
-    rh: Emulator, prefect_server: object, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_run_says_what_was_made_and_its_cost(rh: Emulator, caplog: pytest.LogCaptureFixture) -> None:
     @rh_prefect.flow
     async def pair() -> None:
         await generate(models.ZImageTurbo(prompt="a lighthouse"))
@@ -136,23 +127,17 @@ async def test_a_run_says_what_was_made_and_its_cost(
     caplog.set_level("INFO", "prefect.flow_runs")
     state: State[Any] = await pair(return_state=True)
     assert f"2 of 2 jobs done, cost {rh.recorder.charged} CNY" in caplog.messages
-    async with get_client() as client:
-        found = [
-            await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
-            for key in ("pair-report",)
-        ]
-        of_state = await client.read_flow_run(state.state_details.flow_run_id or uuid4())
-    ((report,),) = found
-    assert of_state.state is not None
-    assert report.description == of_state.state.message == f"2 of 2 jobs done, cost {rh.recorder.charged} CNY."
+    run = state.state_details.flow_run_id
+    assert run is not None
+    report, ended = (await artifacts_of(run))["pair-report"], (await set_states(run)).state
+    assert ended is not None
+    assert report.description == ended.message == f"2 of 2 jobs done, cost {rh.recorder.charged} CNY."
     for number, name in enumerate(("a lighthouse", "a harbour"), 1):
         assert f"[{number}. z-image/turbo ({name})](<file://" in str(report.data)
 
 
 @pytest.mark.prefect
-async def test_a_run_that_failed_says_each_cause_once_and_shows_what_it_has_made(
-    rh: Emulator, prefect_server: object
-) -> None:
+async def test_a_run_that_failed_says_each_cause_once_and_shows_what_it_has_made(rh: Emulator) -> None:
     """The message was that of an ExceptionGroup, or the same cause once for each job with its long name."""
 
     @rh_prefect.flow
@@ -165,9 +150,7 @@ async def test_a_run_that_failed_says_each_cause_once_and_shows_what_it_has_made
     state: State[Any] = await kites(given, return_state=True)
     with pytest.raises(JobsFailed):
         await state.result()
-    key = ArtifactFilterKey(any_=["kites-report"])
-    async with get_client() as client:
-        (report,) = await client.read_artifacts(artifact_filter=ArtifactFilter(key=key))
+    report = (await artifacts_of(state.state_details.flow_run_id))["kites-report"]
     assert str(state.message).startswith("2 of 3 jobs failed.")
     for text in (str(state.message), str(report.description)):
         assert "2 of 3 jobs failed. submit to rhart-image/z-image/turbo: " in text
@@ -178,7 +161,6 @@ async def test_a_run_that_failed_says_each_cause_once_and_shows_what_it_has_made
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 async def test_a_retried_flow_returns_the_result_of_its_last_attempt(
     rh: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -204,7 +186,6 @@ async def test_a_retried_flow_returns_the_result_of_its_last_attempt(
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 def test_a_failed_sync_flow_raises_its_error_and_a_child_passes_it_on() -> None:
     @rh_prefect.flow
     def child() -> None:
@@ -220,3 +201,69 @@ def test_a_failed_sync_flow_raises_its_error_and_a_child_passes_it_on() -> None:
         assert kite(return_state=True).message == "ValueError: no wind"
     with pytest.raises(ValueError, match="no wind"):
         child.fn()
+
+
+@rh_prefect.flow
+async def shot(prompt: str) -> str:
+    picture = await generate(models.ZImageTurbo(prompt=prompt, aspect_ratio="16:9"), label="picture")
+    motion = models.KlingV26ProImageToVideo(image_url=picture, prompt="waves", duration="5", sound="false")
+    clip = await generate(motion, label="motion")
+    large = await generate(models.RhVideoUpscaler(video_url=clip, target_resolution="1080p"), label="upscale")
+    return large.first_output.sha256
+
+
+@pytest.mark.prefect
+async def test_the_steps_of_an_own_flow_are_connected_and_its_files_are_assets(rh: Emulator) -> None:
+    """The run had no arrows between its steps, and was an `ivory-hog`."""
+    state: State[Any] = await shot("a pier at night", return_state=True)
+    film, run = await state.aresult(), state.state_details.flow_run_id
+    assert run is not None
+    await drain()
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(run)
+        of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
+        tasks: list[TaskRun] = []
+        while len(tasks) < 3:
+            tasks = await client.read_task_runs(flow_run_filter=of_run)
+            await asyncio.sleep(0.05)
+        related = EventRelatedFilter(id=[f"prefect.flow-run.{run}"])
+        wanted = EventFilter(event=EventNameFilter(name=["prefect.asset.materialization.succeeded"]), related=related)
+        events: list[ReceivedEvent] = []
+        while len(events) < 3:
+            events = (await client.read_events(wanted, limit=50)).events
+            await asyncio.sleep(0.05)
+    assert flow_run.name.startswith("shot: a pier at night, ")
+    names = {one.id: one.name.partition(":")[0] for one in tasks}
+    arrows = {
+        (names[made.id], f"{one.name.partition(':')[0]}: {param}")
+        for one in tasks
+        for param, inputs in one.task_inputs.items()
+        for made in inputs
+        if isinstance(made, TaskRunResult)
+    }
+    assert arrows == {("picture", "motion: request"), ("motion", "upscale: request")}
+    tags = {one.name.partition(":")[0]: one.tags for one in tasks}
+    assert tags["motion"] == ["model:kling-v2.6-pro-image-to-video"]
+    assets = {event.payload["model"]: event for event in events}
+    assert assets["rh-video-upscaler"].payload["sha256"] == film
+    clip = assets["kling-v2.6-pro-image-to-video"]
+    assert clip.resource.id.startswith("file:///")
+    assert (clip.payload["cost"], clip.payload["kind"]) == ("1.75", "video")
+    made_by = {event.resource.id: model for model, event in assets.items()}
+    made_from = {
+        model: {made_by[one.id] for one in event.related if one.role == "asset"} for model, event in assets.items()
+    }
+    assert made_from == {
+        "z-image/turbo": set(),
+        "kling-v2.6-pro-image-to-video": {"z-image/turbo"},
+        "rh-video-upscaler": {"kling-v2.6-pro-image-to-video"},
+    }
+
+
+@pytest.mark.prefect
+async def test_a_name_that_a_person_gave_is_kept(rh: Emulator) -> None:
+    async with get_client() as client:
+        run = await create(shot, {"prompt": "a quay"})
+        await client.set_flow_run_name(UUID(str(run)), "for-the-customer")
+        await rerun(shot, str(run))
+        assert (await client.read_flow_run(UUID(str(run)))).name == "for-the-customer"

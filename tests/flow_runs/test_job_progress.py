@@ -1,20 +1,38 @@
 from __future__ import annotations
 
+import asyncio
+import gc
+import heapq
+import logging
+import os
+import subprocess
+import sys
+import time
 import uuid
 from _collections_abc import dict_values
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import prefect
+import pytest
+from prefect.context import FlowRunContext
+
+import rh_prefect
+from rh_prefect import generate, models
 from rh_prefect.artifacts import Page
+from rh_prefect.emulator import Emulator
+from rh_prefect.flow_runs import job_progress
 from rh_prefect.flow_runs import job_progress as boards
-from rh_prefect.flow_runs.job_progress import ENDED, RunProgress, run_progress_of
+from rh_prefect.flow_runs.job_progress import ENDED, RunObserver, RunProgress, run_progress_of
 from rh_prefect.flow_runs.recorded_job_collection import recorded_progress
 from rh_prefect.works.events import JobEvent, JobEventState
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.record_types import Record
-from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.journal.scope import REQUESTED_KEYS, FolderScope
 from rh_prefect.works.journal.shared_journal import WorksJournal
+from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import CancelReport
 from tests.support.world.job_records import KEY, intent, ticket, write
 
@@ -26,8 +44,6 @@ def event(job: int, state: JobEventState, *, message: str = "", is_step: bool = 
 
 
 class Rows(dict[str, JobEvent]):
-    """Rows that count how often they are gone through."""
-
     walks = 0
 
     def values(self) -> dict_values[str, JobEvent]:
@@ -36,7 +52,6 @@ class Rows(dict[str, JobEvent]):
 
 
 def test_no_event_goes_through_all_rows() -> None:
-    """What an event costs does not grow with the number of jobs."""
     status = RunProgress()
     status.rows = rows = Rows()
     for job in range(100):
@@ -58,7 +73,6 @@ def test_what_has_ended_is_counted_and_a_job_that_is_tried_again_is_counted_no_m
 
 
 def test_a_board_is_dropped_with_its_run() -> None:
-    """A process that runs many flows does not remember those that have ended."""
     page = Page("film", uuid.uuid4())
     status = run_progress_of(page)
     assert run_progress_of(page) is status
@@ -88,3 +102,135 @@ async def test_a_shared_work_that_could_not_be_cancelled_is_named_as_its_records
     job = f"{works.scope}/{KEY}"
     status = await recorded_progress(scope, CancelReport(failed={job: "the key was refused"}))
     assert status.rows[job].message == "could not be cancelled and may continue and be charged: the key was refused"
+
+
+EVENT = JobEvent("submitted", "run/job", "a-model", message="submitted as task 5")
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[[Callable[[JobEvent], None]], None]]:
+    before = list(job_progress.listeners)
+    yield job_progress.listeners.append
+    job_progress.listeners[:] = before
+
+
+def test_a_listener_that_raises_is_logged_once_and_the_others_are_called(
+    listen: Callable[[Callable[[JobEvent], None]], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[JobEvent] = []
+
+    def broken(event: JobEvent) -> None:
+        raise UnicodeEncodeError("latin-1", "\u2713", 0, 1, "ordinal not in range")
+
+    listen(broken)
+    listen(heard.append)
+    watch = RunObserver(logging.getLogger("test-observer"), None)
+    with caplog.at_level(logging.WARNING, logger="rh_prefect"):
+        watch.notify(EVENT)
+        watch.notify(EVENT)
+    assert heard == [EVENT, EVENT]
+    [record] = [record for record in caplog.records if record.name == "rh_prefect"]
+    assert "UnicodeEncodeError" in record.message
+    assert "run/job" in record.message
+
+
+def test_a_handler_of_the_log_that_raises_stops_nothing(listen: Callable[[Callable[[JobEvent], None]], None]) -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("the disk is full")
+
+    heard: list[JobEvent] = []
+    listen(heard.append)
+    log = logging.Logger("broken")
+    log.addHandler(Broken())
+    RunObserver(log, None).notify(EVENT)
+    assert heard == [EVENT]
+
+
+def test_a_job_that_is_submitted_while_the_process_exits_reports_without_a_traceback(tmp_path: Path) -> None:
+    """Prefect cannot send anything by then: each report ended in "can't register atexit after shutdown"."""
+    script = """
+import asyncio, logging, threading
+from rh_prefect.flow_runs.job_progress import RunObserver, RunProgress
+from rh_prefect.flow_runs.prefect_internals import is_exiting
+from rh_prefect.works.events import JobEvent
+from rh_prefect.works.loop_thread import LOOP
+
+log = logging.LoggerAdapter(logging.getLogger("prefect.flow_runs"), {"flow_run_id": "run"})
+observer, began = RunObserver(log, RunProgress()), threading.Event()
+
+async def pay():
+    began.set()
+    while not is_exiting():
+        await asyncio.sleep(0.001)
+    observer.notify(JobEvent("submitted", "run/job", "a-model", task_id="5", message="submitted as task 5"))
+    observer.notify(JobEvent("unknown", "run/job", "a-model", task_id="5", message="no answer"))
+
+async def critical():
+    await LOOP.critical(pay())
+
+LOOP.submit(critical())
+began.wait()
+"""
+    # A command that a test has run in this process makes Prefect quiet.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    env |= {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "can't register" not in done.stderr
+    assert "a-model: no answer" in done.stderr
+
+
+RUNS = 6
+KEPT = 2
+"""Of how many runs something may be left: the poller runs in the context of the job that started it."""
+
+
+@prefect.flow
+async def plain() -> str:
+    await generate(models.ZImageTurbo(prompt="a lighthouse"))
+    return str(prefect.runtime.flow_run.id)
+
+
+@rh_prefect.flow
+async def ours() -> str:
+    await generate(models.ZImageTurbo(prompt="a lighthouse"))
+    return str(prefect.runtime.flow_run.id)
+
+
+async def drop_cancelled_timers() -> None:
+    """Removes the cancelled timers of this loop, which asyncio keeps, with their contexts, until they would be due."""
+    loop: Any = asyncio.get_running_loop()
+    loop._scheduled[:] = [timer for timer in loop._scheduled if not timer.cancelled()]
+    heapq.heapify(loop._scheduled)
+    loop._timer_cancelled_count = 0
+
+
+async def kept(runs: set[str]) -> set[str]:
+    """Of which flow runs there is a context still, which leads to all that the run had."""
+    await drop_cancelled_timers()
+    await LOOP.call(drop_cancelled_timers())
+    gc.collect()
+    contexts = [one for one in gc.get_objects() if type(one) is FlowRunContext and one.flow_run is not None]
+    return {str(one.flow_run.id) for one in contexts if one.flow_run} & runs
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("rh")
+async def test_a_flow_run_that_has_ended_is_not_kept() -> None:
+    """A process keeps nothing of the flow runs that have ended in it, which took 1 MB each."""
+    runs = {await plain() for _ in range(RUNS)}
+    deadline = time.monotonic() + 300
+    # What looks after a run looks every few seconds, and ends then.
+    while len(await kept(runs)) > KEPT and time.monotonic() < deadline:  # noqa: ASYNC110 - it sets no event
+        await asyncio.sleep(0.5)
+    assert len(await kept(runs)) <= KEPT
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("rh")
+async def test_what_a_run_asked_for_is_dropped_when_it_ends(rh: Emulator) -> None:
+    run = await ours()
+    assert len(rh.recorder.paid) == 1
+    assert run not in REQUESTED_KEYS

@@ -1,23 +1,28 @@
 from __future__ import annotations
 
+import logging
 import signal
 import sqlite3
 import subprocess
 import uuid
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
-from uuid import UUID
+from typing import Annotated, Any
+from uuid import UUID, uuid4
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.deployments import arun_deployment
+from prefect.flow_engine import run_flow
 from prefect.states import Cancelling, Crashed, Suspended
 from pydantic import Field
 
+import rh_prefect
 from rh_prefect import flows
 from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.flow_runs.call_scope import current_scope, find_root
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.rerun import create, rerun, resume
 from rh_prefect.works.loop_thread import LOOP
@@ -50,15 +55,19 @@ def test_a_killed_run_is_run_again_and_finds_its_records(prefect_server: Prefect
     ]
 
 
-async def test_a_failed_run_is_run_again_under_its_id(prefect_server: PrefectServer) -> None:
+async def test_a_failed_run_is_run_again_under_its_id() -> None:
     state = failed(return_state=True)
     flow_run_id = state.state_details.flow_run_id
     assert flow_run_id is not None
     assert await rerun(failed, flow_run_id) == 2
+    assert await attempts_and_state(flow_run_id) == (2, "Completed")
+
+
+async def attempts_and_state(flow_run_id: UUID) -> tuple[int, str | None]:
     async with get_client() as client:
         flow_run = await client.read_flow_run(flow_run_id)
     assert flow_run.state is not None
-    assert (flow_run.run_count, flow_run.state.name) == (2, "Completed")
+    return flow_run.run_count, flow_run.state.name
 
 
 @flow
@@ -77,13 +86,13 @@ async def ahalf(number: int) -> int:
 tried: list[int] = []
 
 
-def test_a_sync_flow_is_resumed_by_a_plain_call(prefect_server: PrefectServer) -> None:
+def test_a_sync_flow_is_resumed_by_a_plain_call() -> None:
     tried.clear()
     state = half(21, return_state=True)
     assert resume(half, str(state.state_details.flow_run_id)) == 42
 
 
-async def test_an_async_flow_is_resumed_by_an_awaited_call(prefect_server: PrefectServer) -> None:
+async def test_an_async_flow_is_resumed_by_an_awaited_call() -> None:
     tried.clear()
     state = await ahalf(21, return_state=True)
     assert await resume(ahalf, str(state.state_details.flow_run_id)) == 42
@@ -105,9 +114,7 @@ async def test_a_run_that_no_process_goes_on_with_is_resumed(state: State, prefe
                 await resume(ahalf, flow_run_id)
             age_cancellation(prefect_server, flow_run_id)
         assert await resume(ahalf, flow_run_id) == 42
-        flow_run = await client.read_flow_run(flow_run_id)
-    assert flow_run.state is not None
-    assert flow_run.state.is_completed()
+    assert (await attempts_and_state(flow_run_id))[1] == "Completed"
 
 
 def age_cancellation(server: PrefectServer, flow_run_id: UUID | str) -> None:
@@ -121,7 +128,7 @@ def age_cancellation(server: PrefectServer, flow_run_id: UUID | str) -> None:
         assert changed.rowcount
 
 
-def test_a_run_is_not_resumed_inside_of_another(prefect_server: PrefectServer) -> None:
+def test_a_run_is_not_resumed_inside_of_another() -> None:
     @flow
     def outer() -> None:
         resume(half, uuid.uuid4())
@@ -130,15 +137,13 @@ def test_a_run_is_not_resumed_inside_of_another(prefect_server: PrefectServer) -
         outer()
 
 
-async def test_a_run_that_is_not_there_is_named(prefect_server: PrefectServer) -> None:
-    nobody = uuid.uuid4()
-    with pytest.raises(ConfigError, match=f"no flow run {nobody}"):
-        await rerun(failed, nobody)
-    with pytest.raises(ConfigError, match="no flow run this-one"):
-        await rerun(failed, "this-one")
+async def test_a_run_that_is_not_there_is_named() -> None:
+    for nobody in (uuid.uuid4(), "this-one"):
+        with pytest.raises(ConfigError, match=f"no flow run {nobody}"):
+            await rerun(failed, nobody)
 
 
-async def test_wrong_parameters_are_one_readable_line(prefect_server: PrefectServer) -> None:
+async def test_wrong_parameters_are_one_readable_line() -> None:
     @flow
     def takes(
         prompt: str, shots: Annotated[int, Field(le=12)], budget: Annotated[float, Field(gt=0)] | None = None
@@ -152,7 +157,7 @@ async def test_wrong_parameters_are_one_readable_line(prefect_server: PrefectSer
     )
 
 
-async def test_another_flows_run_is_refused(prefect_server: PrefectServer) -> None:
+async def test_another_flows_run_is_refused() -> None:
     @flow
     def other() -> None: ...
 
@@ -163,9 +168,7 @@ async def test_another_flows_run_is_refused(prefect_server: PrefectServer) -> No
 
 
 @pytest.mark.parametrize("is_pipeline", [True, False])
-async def test_a_run_of_another_flow_of_the_same_name_is_refused_and_keeps_its_state(
-    prefect_server: PrefectServer, *, is_pipeline: bool
-) -> None:
+async def test_a_run_of_another_flow_of_the_same_name_is_refused_and_keeps_its_state(is_pipeline: bool) -> None:
     """A flow of one's own may have the name of a shipped pipeline."""
 
     @flow(name="film")
@@ -181,7 +184,59 @@ async def test_a_run_of_another_flow_of_the_same_name_is_refused_and_keeps_its_s
         with pytest.raises(InputError, match="parameters do not fit") as error:
             await call(flows.film, flow_run_id)
         assert ("rh-prefect run FILE.yaml" in str(error.value)) is is_pipeline
+    assert await attempts_and_state(flow_run_id) == (1, "Completed")
+
+
+attempts: list[UUID] = []
+"""The runs of deployments that the parent has started."""
+
+
+@rh_prefect.flow
+async def child() -> str:
+    await find_root()
+    scope = current_scope()
+    assert scope is not None
+    return scope.journal.scope
+
+
+@rh_prefect.flow
+async def parent(deployment: str) -> None:
+    started = await arun_deployment(deployment, timeout=0)
+    attempts.append(started.id)
+    if len(attempts) == 1:
+        raise RuntimeError("the first attempt fails")
+
+
+async def deployed() -> str:
+    name = f"night-{uuid4().hex[:8]}"
     async with get_client() as client:
-        flow_run = await client.read_flow_run(flow_run_id)
-    assert flow_run.state is not None
-    assert (flow_run.run_count, flow_run.state.name) == (1, "Completed")
+        await client.create_deployment(flow_id=await client.create_flow(child), name=name)
+    return f"{child.name}/{name}"
+
+
+async def test_a_resumed_run_names_the_runs_of_deployments_that_it_has_started(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each of them pays for itself, in every attempt again."""
+    attempts.clear()
+    run = await create(parent, {"deployment": await deployed()})
+    with caplog.at_level(logging.WARNING, "prefect.flow_runs"):
+        with pytest.raises(RuntimeError):
+            await rerun(parent, run)
+        assert "idempotency_key" not in caplog.text
+        await rerun(parent, run)
+    (said,) = [record.getMessage() for record in caplog.records if "idempotency_key" in record.getMessage()]
+    assert "2 run(s) of deployments" in said and all(str(one) in said for one in attempts)
+
+
+async def test_what_run_deployment_has_started_is_a_root_of_its_own() -> None:
+    attempts.clear()
+    run = await create(parent, {"deployment": await deployed()})
+    with pytest.raises(RuntimeError):
+        await rerun(parent, run)
+    async with get_client() as client:
+        started: FlowRun = await client.read_flow_run(attempts[0])
+    assert started.parent_task_run_id is not None
+    # As a worker runs it: without the context of its parent.
+    ran: Any = run_flow(child, flow_run=started)
+    assert await ran == str(started.id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,11 +9,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import anyio
 import httpx
 import pytest
 import yaml
-from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.events.schemas.automations import AutomationCore
@@ -23,9 +20,11 @@ from prefect.states import Cancelled, Crashed, Pending, Running, Scheduled
 
 from rh_prefect.flow_runs.crashed_runs import MARK_CRASHED, RUN_AGAIN, revive_stopped
 from rh_prefect.works.loop_thread import LOOP
-from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.prefect_server import PrefectServer, empty
+from tests.support.waiting import until
+from tests.support.world.prefect_runs import deployed_run, set_states, state_of, states_of
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server", "automations")]
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("automations")]
 
 AUTOMATIONS = Path(__file__).parents[2] / "deployments" / "automations.yaml"
 HOUR = timedelta(hours=1)
@@ -49,32 +48,18 @@ def automations(prefect_server: PrefectServer) -> Iterator[dict[str, UUID]]:
                     client.delete_automation(one.id)
 
 
-@flow
-def nothing() -> None: ...
-
-
 @pytest.fixture(autouse=True)
 def runs() -> Iterator[None]:
-    """Keeps the runs of one test from the next one."""
     yield
     RUNS.clear()
 
 
 async def begin(*states: State[Any], tags: tuple[str, ...] = ("media",)) -> UUID:
     """A run of a deployment that had these states."""
-    async with get_client() as client:
-        flow_id = await client.create_flow(nothing)
-        deployment = await client.create_deployment(flow_id=flow_id, name=uuid.uuid4().hex, tags=list(tags))
-        run = (await client.create_flow_run_from_deployment(deployment)).id
-        for state in states:
-            await client.set_flow_run_state(run, state, force=True)
+    run = await deployed_run(empty, deployment=uuid.uuid4().hex, tags=tags)
+    await set_states(run, *states)
     RUNS.add(run)
     return run
-
-
-async def states_of(run: UUID) -> list[str]:
-    async with get_client() as client:
-        return [state.name or "" for state in await client.read_flow_run_states(run)]
 
 
 async def look(*, later: timedelta = HOUR) -> set[UUID]:
@@ -90,7 +75,7 @@ async def test_a_crashed_run_is_scheduled_again_up_to_the_limit_of_the_automatio
     third = await begin(*[Running(), Crashed()] * 3)
     fourth = await begin(*[Running(), Crashed()] * 4)
     assert await look() == {first, third}
-    assert [(await states_of(run))[-1] for run in (first, third, fourth)] == ["AwaitingRetry"] * 2 + ["Crashed"]
+    assert [await state_of(run) for run in (first, third, fourth)] == ["AwaitingRetry"] * 2 + ["Crashed"]
     assert await look() == set(), "they are scheduled"
 
 
@@ -98,7 +83,7 @@ async def test_a_crash_is_left_to_the_automation_first_and_old_ones_are_left_alo
     run = await begin(Running(), Crashed())
     assert await look(later=timedelta(0)) == set()
     assert await look(later=timedelta(days=2)) == set()
-    assert (await states_of(run))[-1] == "Crashed"
+    assert await state_of(run) == "Crashed"
 
 
 async def test_other_runs_are_left_alone() -> None:
@@ -106,7 +91,7 @@ async def test_other_runs_are_left_alone() -> None:
     await begin(Running(), Cancelled())
     await begin(Scheduled())
     async with get_client() as client:
-        of_a_program = await client.create_flow_run(nothing, tags=["media"], state=Pending())
+        of_a_program = await client.create_flow_run(empty, tags=["media"], state=Pending())
     RUNS.add(of_a_program.id)
     assert await look() == set()
     assert await states_of(of_a_program.id) == ["Pending"]
@@ -138,19 +123,17 @@ async def test_a_run_whose_worker_died_before_it_began_is_brought_back(name: str
 async def test_a_run_that_can_never_begin_is_not_tried_for_ever() -> None:
     run = await begin(*[Pending(), Crashed()] * 4)
     assert await look() == set()
-    assert (await states_of(run))[-1] == "Crashed"
+    assert await state_of(run) == "Crashed"
 
 
-async def test_a_run_that_was_killed_before_its_first_heartbeat_is_brought_back(
-    prefect_server: PrefectServer,
-) -> None:
+async def test_a_run_that_was_killed_before_its_first_heartbeat_is_brought_back(prefect_server: PrefectServer) -> None:
     """The automation waits from the first heartbeat on, so that such a run stayed Running for ever."""
     killed, alive = await begin(Running()), await begin(Running())
     await heartbeat(prefect_server, alive, at=datetime.now(UTC) + HOUR - timedelta(minutes=3))
     await stored(killed, "prefect.flow-run.Running")
     await stored(alive, "prefect.flow-run.heartbeat")
     assert await look() == {killed}
-    assert (await states_of(alive))[-1] == "Running"
+    assert await state_of(alive) == "Running"
     assert "Crashed" in await states_of(killed)
 
 
@@ -167,13 +150,12 @@ async def heartbeat(server: PrefectServer, run: UUID, *, at: datetime) -> None:
 
 async def stored(run: UUID, event: str) -> None:
     """Waits until the server has stored an event of a run, which it does some time later."""
-    resource, until = {"id": [f"prefect.flow-run.{run}"]}, (datetime.now(UTC) + 2 * HOUR).isoformat()
-    deadline = time.monotonic() + 300
-    async with get_client() as client:
-        while True:
-            asked = {"filter": {"resource": resource, "occurred": {"until": until}}}
+    resource, later = {"id": [f"prefect.flow-run.{run}"]}, (datetime.now(UTC) + 2 * HOUR).isoformat()
+    asked = {"filter": {"resource": resource, "occurred": {"until": later}}}
+
+    async def is_stored() -> bool:
+        async with get_client() as client:
             found = (await client.request("POST", "/events/filter", json=asked)).json()["events"]
-            if event in [one["event"] for one in found]:
-                return
-            assert time.monotonic() < deadline, found
-            await anyio.sleep(0.2)
+        return event in [one["event"] for one in found]
+
+    await until(is_stored)

@@ -26,7 +26,9 @@ from rh_prefect.works.journal.job_records import jobs_of
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.holding_proxy import Proxy
 from tests.support.servers.prefect_server import PrefectServer
-from tests.support.world.suspended_runs import SuspendedRuns, state_of, until, until_woken
+from tests.support.waiting import until
+from tests.support.world.prefect_runs import set_states, state_of, states_of, until_state
+from tests.support.world.suspended_runs import SuspendedRuns
 
 pytestmark = pytest.mark.prefect
 SUSPENDS = r"/set_state[^\n]*\n.*Suspended"
@@ -44,52 +46,36 @@ async def resume(run: UUID) -> SetStateStatus:
         return (await client.resume_flow_run(run)).status
 
 
-async def states_of(run: UUID) -> list[str]:
-    async with get_client() as client:
-        return [state.name or "" for state in await client.read_flow_run_states(run)]
-
-
 @pytest.mark.long
 async def test_a_person_who_resumes_it_early_and_twice_has_it_wait_in_its_process(
     without_webhooks: SuspendedRuns,
 ) -> None:
-    run = await without_webhooks.begin(pictures, prompts=["one", "two"])
-    await without_webhooks.run_until_suspended(pictures, run, 2)
+    run = await without_webhooks.suspended(pictures, "one", "two")
     assert [await resume(run), await resume(run)] == [SetStateStatus.ACCEPT, SetStateStatus.ABORT]
     going_on = asyncio.ensure_future(rerun(pictures, run))
-
-    async def is_on() -> bool:
-        return await state_of(run) == "Running"
-
-    await until(is_on)
+    await until_state(run, "Running")
     assert await resume(run) == SetStateStatus.ABORT
     assert await LOOP.call(wake_suspended()) == []
     await without_webhooks.end()
-    assert sorted(await going_on) == sorted(without_webhooks.paid)
-    assert len(without_webhooks.paid) == 2
+    await without_webhooks.has_all(going_on, 2)
     assert (await states_of(run)).count("Suspended") == 1
 
 
 async def test_two_who_look_at_the_same_time_wake_it_once(without_webhooks: SuspendedRuns) -> None:
-    run = await without_webhooks.begin(pictures, prompts=["one", "two"])
-    await without_webhooks.run_until_suspended(pictures, run, 2)
+    run = await without_webhooks.suspended(pictures, "one", "two")
     await without_webhooks.end()
     woken = await asyncio.gather(*(LOOP.call(wake_suspended()) for _ in range(3)))
     assert [one for each in woken for one in each] == [run]
-    fetched = await rerun(pictures, run)
-    assert sorted(fetched) == sorted(without_webhooks.paid)
+    await without_webhooks.has_all(rerun(pictures, run), 2)
     assert (await states_of(run)).count("Resuming") == 1
-    async with get_client() as client:
-        ended = (await client.read_flow_run(run)).state
+    ended = (await set_states(run)).state
     assert ended is not None
     assert "2 of 2 jobs done, cost " in (ended.message or ""), "a suspension is no failure"
 
 
 async def test_cancelled_it_sleeps_for_good_and_its_tasks_are_cancelled(with_webhooks: SuspendedRuns) -> None:
-    run = await with_webhooks.begin(pictures, prompts=["one", "two"])
-    await with_webhooks.run_until_suspended(pictures, run, 2)
-    async with get_client() as client:
-        await client.set_flow_run_state(run, Cancelling())
+    run = await with_webhooks.suspended(pictures, "one", "two")
+    await set_states(run, Cancelling(), force=False)
     assert await state_of(run) == "Cancelled", "at once: there is no process to wait for"
     found = await LOOP.call(reconcile_runs(flow_run_id=run))
     assert [one.done for one in found.findings] == ["cancelled", "cancelled"]
@@ -107,59 +93,53 @@ def proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
         asyncio.run(drain())  # while there is somebody who takes it
 
 
+async def held_at(proxy: Proxy, pattern: str, desk: SuspendedRuns, **more: Any) -> tuple[UUID, asyncio.Future[Any]]:
+    """A run of two pictures whose request with this pattern is held."""
+    run = await desk.begin(pictures, prompts=["one", "two"])
+    held = proxy.hold(pattern, **more)
+    going_on = asyncio.ensure_future(rerun(pictures, run))
+    await asyncio.to_thread(held.wait)
+    return run, going_on
+
+
 async def test_webhooks_that_come_while_it_is_being_suspended_wake_it(
     with_webhooks: SuspendedRuns, proxy: Proxy
 ) -> None:
-    run = await with_webhooks.begin(pictures, prompts=["one", "two"])
-    held = proxy.hold(SUSPENDS)
-    going_on = asyncio.ensure_future(rerun(pictures, run))
-    await asyncio.to_thread(held.wait)
+    run, going_on = await held_at(proxy, SUSPENDS, with_webhooks)
     await with_webhooks.end()
     await until_recorded(run, 2)
     proxy.release()
     with pytest.raises(Pause):
         await going_on
-    await until_woken(run)
-    fetched = await rerun(pictures, run)
-    assert sorted(fetched) == sorted(with_webhooks.paid)
-    assert len(with_webhooks.paid) == 2
+    await until_state(run, "Resuming")
+    await with_webhooks.has_all(rerun(pictures, run), 2)
 
 
 @pytest.mark.long
 async def test_what_has_ended_when_it_writes_down_what_it_waits_for_is_not_slept_for(
     with_webhooks: SuspendedRuns, proxy: Proxy
 ) -> None:
-    run = await with_webhooks.begin(pictures, prompts=["one", "two"])
-    held = proxy.hold(r'"rh-log-[0-9]+".*nsuspend-1 ')
-    going_on = asyncio.ensure_future(rerun(pictures, run))
-    await asyncio.to_thread(held.wait)
+    run, going_on = await held_at(proxy, r'"rh-log-[0-9]+".*nsuspend-1 ', with_webhooks)
     await with_webhooks.end()
     await until_recorded(run, 2)
     proxy.release()
-    assert sorted(await going_on) == sorted(with_webhooks.paid)
+    await with_webhooks.has_all(going_on, 2)
     assert "Suspended" not in await states_of(run)
 
 
 @pytest.mark.long
 async def test_a_suspension_whose_answer_is_lost_is_one(with_webhooks: SuspendedRuns, proxy: Proxy) -> None:
-    run = await with_webhooks.begin(pictures, prompts=["one", "two"])
-    held = proxy.hold(SUSPENDS, answer=True)
-    going_on = asyncio.ensure_future(rerun(pictures, run))
-    await asyncio.to_thread(held.wait)
+    run, going_on = await held_at(proxy, SUSPENDS, with_webhooks, answer=True)
     proxy.drop()
     with pytest.raises(Pause):
         await going_on
     assert await state_of(run) == "Suspended"
-    await with_webhooks.end()
-    await until_woken(run)
-    fetched = await rerun(pictures, run)
-    assert sorted(fetched) == sorted(with_webhooks.paid)
+    await with_webhooks.end_and_wake(run)
+    await with_webhooks.has_all(rerun(pictures, run), 2)
     assert (await states_of(run)).count("Suspended") == 1
 
 
 async def until_recorded(run: UUID, ends: int) -> None:
-    """Waits until the receiver has recorded so many ends."""
-
     async def is_recorded() -> bool:
         jobs = [job async for job in jobs_of(FlowRunJournal(run))]
         return sum(job.state == "ended" for job in jobs) == ends
@@ -170,8 +150,7 @@ async def until_recorded(run: UUID, ends: int) -> None:
 async def test_who_has_another_key_does_not_keep_it_asleep_for_good(
     without_webhooks: SuspendedRuns, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = await without_webhooks.begin(pictures, prompts=["one"])
-    await without_webhooks.run_until_suspended(pictures, run, 1)
+    run = await without_webhooks.suspended(pictures, "one")
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("RH_API_KEY", secrets.token_hex(16))
         assert await LOOP.call(wake_suspended()) == []
@@ -180,24 +159,18 @@ async def test_who_has_another_key_does_not_keep_it_asleep_for_good(
     assert await LOOP.call(wake_suspended()) == [run]
 
 
-async def test_a_task_that_is_not_known_any_more_is_not_slept_for(without_webhooks: SuspendedRuns) -> None:
-    run = await without_webhooks.begin(pictures, prompts=["one"])
-    await without_webhooks.run_until_suspended(pictures, run, 1)
-    without_webhooks.rh.faults.add(Fault("query", kind="code", code="1004"))
-    assert await LOOP.call(wake_suspended()) == [run]
-
-
-async def test_a_single_answer_that_a_task_is_not_known_wakes_nobody(without_webhooks: SuspendedRuns) -> None:
-    run = await without_webhooks.begin(pictures, prompts=["one"])
-    await without_webhooks.run_until_suspended(pictures, run, 1)
-    without_webhooks.rh.faults.add(Fault("query", kind="code", code="1004", times=1))
-    assert await LOOP.call(wake_suspended()) == []
+@pytest.mark.parametrize("answers", [1, None])
+async def test_a_task_that_is_not_known_any_more_is_not_slept_for_but_a_single_such_answer_wakes_nobody(
+    without_webhooks: SuspendedRuns, answers: int | None
+) -> None:
+    run = await without_webhooks.suspended(pictures, "one")
+    without_webhooks.rh.faults.add(Fault("query", kind="code", code="1004", times=answers))
+    assert await LOOP.call(wake_suspended()) == ([] if answers else [run])
 
 
 @pytest.mark.long
 async def test_a_success_whose_link_is_not_valid_is_not_slept_for(without_webhooks: SuspendedRuns) -> None:
-    run = await without_webhooks.begin(pictures, prompts=["one"])
-    await without_webhooks.run_until_suspended(pictures, run, 1)
+    run = await without_webhooks.suspended(pictures, "one")
     await without_webhooks.end()
     without_webhooks.rh.faults.add(Fault("query", kind="odd-link", link="nowhere", number=1))
     assert await LOOP.call(wake_suspended()) == [run]
@@ -211,16 +184,14 @@ async def test_half_of_it_is_refused_at_the_submit_and_half_of_it_is_slept_for(w
     with_webhooks.rh.faults.add(Fault("submit", prompt="bad", kind="code", code="1007"))
     run = await with_webhooks.begin(pictures, prompts=["good one", "bad one", "good two", "bad two"])
     await with_webhooks.run_until_suspended(pictures, run, 2)
-    await with_webhooks.end()
-    await until_woken(run)
+    await with_webhooks.end_and_wake(run)
     with pytest.raises(ExceptionGroup) as caught:
         await rerun(pictures, run)
     assert len(caught.value.exceptions) == len(with_webhooks.paid) == 2
 
 
 async def test_what_others_have_suspended_is_none_of_ours(without_webhooks: SuspendedRuns) -> None:
-    run = await without_webhooks.begin(pictures, prompts=["one"])
-    await without_webhooks.run_until_suspended(pictures, run, 1)
+    run = await without_webhooks.suspended(pictures, "one")
     await resume(run)
     suspended: dict[str, Any] = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_key": "lunch"}}
     async with get_client() as client:

@@ -13,7 +13,7 @@ from rh_prefect.errors import BatchIncomplete
 from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.flows import batch
 from tests.support.samples import media as samples
-from tests.support.world.suspended_runs import SuspendedRuns, until_woken
+from tests.support.world.suspended_runs import SuspendedRuns
 
 pytestmark = pytest.mark.prefect
 KLING, UPSCALER, PICTURE = "kling-v2.6-pro-image-to-video", "rhart-video/video-upscaler", "z-image/turbo"
@@ -35,8 +35,7 @@ async def test_a_chain_rests_once_for_each_step(with_webhooks: SuspendedRuns, tm
         waiting = [one for one in steps(tmp_path) if one["state"] == "unfinished" and one["tasks"]]
         assert len(waiting) == 3
         assert {one["tasks"] for one in waiting} <= set(with_webhooks.paid)
-        await with_webhooks.end()
-        await until_woken(run)
+        await with_webhooks.end_and_wake(run)
     account = await rerun(batch, run)
     assert account.is_complete
     assert len(with_webhooks.paid) == 6
@@ -52,8 +51,7 @@ async def test_rows_that_fail_are_paid_for_once_and_the_others_go_on(
     rows = [{"prompt": "good"}, {"prompt": "bad"}, {"prompt": "", "aspect_ratio": "no such"}]
     run = await with_webhooks.begin(batch, rows=rows, model=PICTURE, wait="suspend")
     await with_webhooks.run_until_suspended(batch, run, 2)
-    await with_webhooks.end()
-    await until_woken(run)
+    await with_webhooks.end_and_wake(run)
     with pytest.raises(BatchIncomplete) as caught:
         await rerun(batch, run)
     rows = caught.value.report.rows

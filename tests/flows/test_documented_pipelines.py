@@ -9,8 +9,8 @@ import pytest
 
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.media.media import Media
-from tests.support.samples.documented_pipelines import TEXTS
-from tests.support.samples.pipeline_values import some
+from tests.support.doc_pages import TEXTS
+from tests.support.samples.pipeline_assets import some
 from tests.support.servers.emulator_env import StartEmulator
 
 pytestmark = pytest.mark.timeout(300)

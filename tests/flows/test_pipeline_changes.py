@@ -28,6 +28,7 @@ from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.works.journal.journal import NotExclusive
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples.steps import CLIP, PICTURE, RESIZE, steps
+from tests.support.world.filesystems import TwoWriters
 from tests.support.world.pipeline_flows import (
     PRODUCTS,
     in_flow_run,
@@ -39,7 +40,6 @@ from tests.support.world.pipeline_flows import (
     table,
     until_paid,
 )
-from tests.support.world.two_writers import TwoWriters
 from tests.support.world.virtual_time import in_virtual_time, now
 
 ONE = "name: mug\n" + steps(picture=PICTURE % "mug")

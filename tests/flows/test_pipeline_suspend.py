@@ -18,7 +18,8 @@ from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples.steps import CLIP, PICTURE, of_rows, rows, steps
-from tests.support.world.suspended_runs import SuspendedRuns, state_of, until_woken
+from tests.support.world.prefect_runs import state_of, until_state
+from tests.support.world.suspended_runs import SuspendedRuns
 
 pytestmark = pytest.mark.prefect
 
@@ -42,10 +43,10 @@ async def test_it_suspends_while_all_tasks_run_and_is_woken_by_webhooks(
     run = await desk.begin(pictures, rows=ROWS, wait="suspend")
     await desk.run_until_suspended(pictures, run, jobs=2)
     await desk.end()
-    await until_woken(run)
+    await until_state(run, "Resuming")
     await desk.run_until_suspended(pictures, run, jobs=4)
     await desk.end()
-    await until_woken(run)
+    await until_state(run, "Resuming")
     result = await rerun(pictures, run)
     assert len(result["clips"]) == 2
     assert len(desk.paid) == len(set(desk.paid)) == 4

@@ -24,7 +24,7 @@ from rh_prefect.flows.reconcile import reconcile
 from rh_prefect.works.journal.job_records import JobView, jobs_of
 from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows
-from tests.e2e.runs import begin
+from tests.e2e.flows import begin
 from tests.support.samples.steps import PICTURE, steps
 from tests.support.world.pipeline_flows import artifacts_of, until_paid
 

@@ -16,8 +16,7 @@ from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.pipelines.check import SHIPPED
 from rh_prefect.pipelines.run.result import WAITING
 from tests.support.samples import media as samples
-from tests.support.samples.pipeline_assets import photo, photos, sound, video
-from tests.support.samples.small_frames import smaller
+from tests.support.samples.pipeline_assets import photo, photos, smaller, sound, video
 from tests.support.servers.emulator_env import StartEmulator
 from tests.support.world.pipeline_flows import planned, run
 

@@ -22,10 +22,10 @@ from rh_prefect.prefect_api import connect
 from rh_prefect.works.journal.job_records import JobView, jobs_of
 from rh_prefect.works.loop_thread import LOOP
 from tests.job_blocks.flows import MODULE, at_once, in_sync, tried_again
-from tests.support.processes.film_run import wait_until
 from tests.support.processes.flow_process import flow_processes
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -1,22 +1,23 @@
-"""What the long suites share: a Prefect server behind a proxy, and two that start runs of pipelines."""
-
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.processes.killed_pipelines import Prefects, pipeline_processes
-from tests.support.servers.holding_proxy import Proxy
 from tests.support.servers.prefect_server import PrefectServer
 
 
-@pytest.fixture(scope="session")
-def prefect_proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
-    """Stands between child processes and the session's Prefect server."""
-    with Proxy(prefect_server.url) as proxy:
-        yield proxy
+@pytest.fixture
+def without_tracebacks() -> Iterator[None]:
+    """Where hundreds of flow runs fail, Prefect's tracebacks of them cost more than the runs."""
+    prefect = logging.getLogger("prefect")
+    before = prefect.level
+    prefect.setLevel(logging.CRITICAL)
+    yield
+    prefect.setLevel(before)
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,6 @@ async def crashing(how: Literal["key", "password", "graph"], locked: str, graph:
 
 @flow
 async def endless(locked: str, graph: dict[str, Any]) -> None:
-    """Is cancelled."""
     await asyncio.gather(
         generate(picture("without end")),
         generate(picture("without end, from the pool"), credentials="night"),

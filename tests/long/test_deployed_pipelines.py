@@ -14,13 +14,13 @@ from uuid import UUID
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import State
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.pipelines.run.result import NOTHING_NEW, WAITING
 from tests.support.servers.deployment_server import POOL, Workplace, workplace
 from tests.support.servers.emulator_env import environment
+from tests.support.world.prefect_runs import artifacts_of
 
 # Five processes start one after another; on a busy machine each takes half a minute.
 pytestmark = [pytest.mark.long]
@@ -73,31 +73,26 @@ def place(
         yield made
 
 
-async def end_of(place: Workplace, run: UUID) -> FlowRun:
-    async def has_ended() -> bool:
-        state = (await place.look(run)).state
-        return state is not None and state.is_final()
-
-    await place.until(has_ended, seconds=600)
-    return await place.look(run)
-
-
 async def choices_of(run: UUID, take: int) -> dict[str, dict[str, Any]]:
     """What a person copies from the run's review into the form, with the number of a candidate."""
-    async with get_client() as client:
-        by_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
-        shown = {one.key: str(one.data) for one in await client.read_artifacts(artifact_filter=by_run)}
-    (review,) = (text for key, text in shown.items() if key is not None and key.endswith("-report"))
+    (review,) = (str(one.data) for key, one in (await artifacts_of(run)).items() if key.endswith("-report"))
     copied = json.loads(review.partition("```json\n")[2].partition("```")[0])
     return {address: {**one, "take": take} for address, one in copied.items()}
 
 
-async def through_a_review(place: Workplace, deployment: str, take: int, **parameters: Any) -> FlowRun:
-    first = await end_of(place, await place.start(deployment, **parameters))
-    assert first.state is not None
-    assert first.state.name == WAITING, first.state.message
-    choices = await choices_of(first.id, take)
-    return await end_of(place, await place.start(deployment, choices=choices, **parameters))
+async def through_a_review(place: Workplace, deployment: str, take: int, **parameters: Any) -> dict[str, Any]:
+    """Runs a pipeline up to its review and to its end; the choices."""
+    run = await place.start(deployment, **parameters)
+    await ends(place, run, WAITING)
+    choices = await choices_of(run, take)
+    await ends(place, await place.start(deployment, choices=choices, **parameters), "Completed")
+    return choices
+
+
+async def ends(place: Workplace, run: UUID, name: str) -> State[Any]:
+    state = await place.end_of(run)
+    assert state.name == name, state.message
+    return state
 
 
 async def test_a_worker_runs_pipelines_through_a_review_and_a_choice(place: Workplace, rh: Emulator) -> None:
@@ -108,17 +103,13 @@ async def test_a_worker_runs_pipelines_through_a_review_and_a_choice(place: Work
     assert list(form)[:3] == ["products", "look", "budget"]
     assert form["look"]["enum"] == ["studio", "outdoors"]
     assert form["look"]["description"] == "The light. One of: studio, outdoors. Default: studio."
-    here, shipped = await asyncio.gather(
+    found = await asyncio.gather(
         through_a_review(place, "pick/test", 2),
         through_a_review(place, "film/test", 1, prompt="a lighthouse", shots=1, ask=True),
     )
-    for run in (here, shipped):
-        assert run.state is not None
-        assert run.state.name == "Completed", run.state.message
     assert len(rh.recorder.paid) == 6 + 6, "each request was paid once, over both runs"
-    again = await end_of(place, await place.start("pick/test", require_new=True, choices=here.parameters["choices"]))
-    assert again.state is not None
-    assert (again.state.name, again.state.is_failed()) == (NOTHING_NEW, True)
+    again = await place.start("pick/test", require_new=True, choices=found[0])
+    assert (await ends(place, again, NOTHING_NEW)).is_failed()
     assert len(rh.recorder.paid) == 12
 
 
@@ -144,13 +135,9 @@ async def test_a_killed_film_is_continued_by_the_next_run_and_a_further_run_make
     await place.until(others_are_done)  # the script, the picture, the line and the music
     place.signal(run, signal.SIGKILL)
     rh.held.release()
-    killed = await end_of(place, run)
-    assert killed.state is not None
-    assert killed.state.name == "Crashed", killed.state.message
-    second, third = [await end_of(place, await place.start("film/test", **asked)) for _ in range(2)]
-    for one in (second, third):
-        assert one.state is not None
-        assert one.state.name == "Completed", one.state.message
+    await ends(place, run, "Crashed")
+    for _ in range(2):
+        await ends(place, await place.start("film/test", **asked), "Completed")
     paid = Counter(one.endpoint for one in rh.recorder.paid[before:])
     assert set(paid.values()) == {2}, "two films of three runs"
     assert sum(paid.values()) == 12

@@ -9,10 +9,6 @@ registry of faults itself, so that a new fault is in the matrix by itself.
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import random
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,19 +22,12 @@ from rh_prefect.emulator.faults import Kind, Route
 from rh_prefect.errors import CODES, InputError
 from rh_prefect.works.options import Options
 from tests.support.samples import media as samples
+from tests.support.waiting import until
 from tests.support.world.job_records import is_hopeless
-from tests.support.world.resume_scenario import Scenario, come_true, jobs, open_trial
+from tests.support.world.matrix import all_hold, drawn
+from tests.support.world.resume_scenario import Scenario, jobs, open_trial
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.prefect,
-    pytest.mark.usefixtures("prefect_server"),
-]
-
-SEED: Final = os.environ.get("RH_TEST_SEED", "1")
-AT_ONCE: Final = 8
-LONGEST: Final = 150.0
-"""Seconds after which a run that goes wrong is taken for one that hangs."""
+pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.usefixtures("without_tracebacks")]
 
 STEPS: Final[tuple[Route, ...]] = ("upload", "price", "account", "queue", "submit", "query", "cancel", "download")
 """The requests that one job's life is made of."""
@@ -87,8 +76,6 @@ FAILURES: Final = ("1504", "1015", "1501", "")
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: a fault, and how often it happens."""
-
     fault: Fault
     often: Often
 
@@ -97,15 +84,9 @@ class Cell:
         return " ".join(filter(None, (fault.on, fault.kind, fault.code, fault.phase or "", self.often)))
 
     @property
-    def drawn(self) -> random.Random:
-        """This cell's chance: the same with the same seed."""
-        return random.Random(f"{SEED} {self}")
-
-    @property
     def faults(self) -> list[Fault]:
-        """What is scripted."""
-        drawn, requests = self.drawn, 1 if self.fault.on in ("upload", "account", "queue", "price") else 3
-        fault = replace(self.fault, at=drawn.uniform(0.05, 0.95), seconds=_seconds(self.fault))
+        chance, requests = drawn(self), 1 if self.fault.on in ("upload", "account", "queue", "price") else 3
+        fault = replace(self.fault, at=chance.uniform(0.05, 0.95), seconds=_seconds(self.fault))
         before = []
         if fault.kind == "changed":
             # It means something only to a download that goes on with another one.
@@ -113,9 +94,9 @@ class Cell:
         if self.often == "once" and before:
             fault = replace(fault, times=1)
         elif self.often == "once":
-            fault = replace(fault, number=drawn.randint(1, requests))
+            fault = replace(fault, number=chance.randint(1, requests))
         elif self.often == "several":
-            fault = replace(fault, times=drawn.randint(2, 4))
+            fault = replace(fault, times=chance.randint(2, 4))
         return [*before, fault]
 
     @property
@@ -171,36 +152,13 @@ def test_every_fault_has_a_cell() -> None:
     assert elsewhere == {"lost", "late", "doubled", "forged", "drop"}, "a new fault: at which step does it happen?"
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Hundreds of flow runs fail here; Prefect's tracebacks of them would cost more than the runs."""
-    prefect = logging.getLogger("prefect")
-    before = prefect.level
-    prefect.setLevel(logging.CRITICAL)
-    yield
-    prefect.setLevel(before)
-
-
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("on", STEPS)
 async def test_a_fault(on: Route, tmp_path: Path) -> None:
     chosen = [cell for cell in cells() if cell.fault.on == on]
     # The long ones first, so that none is left alone at the end.
     chosen.sort(key=lambda cell: cell.often, reverse=True)
-    gate = asyncio.Semaphore(AT_ONCE)
-
-    async def one(number: int, cell: Cell) -> str:
-        async with gate:
-            began = time.monotonic()
-            try:
-                wrong = await asyncio.wait_for(_problems(cell, tmp_path / str(number)), LONGEST)
-            except TimeoutError:
-                wrong = ["it hangs"]
-            print(f"{cell}: {time.monotonic() - began:.1f} s")
-            return "".join(f"\n{cell}: {problem}" for problem in wrong)
-
-    found = "".join(await asyncio.gather(*(one(number, cell) for number, cell in enumerate(chosen))))
-    assert not found, f"with RH_TEST_SEED={SEED}:{found}"
+    await all_hold(chosen, tmp_path, _problems)
 
 
 async def _problems(cell: Cell, folder: Path) -> list[str]:
@@ -218,7 +176,7 @@ async def _problems(cell: Cell, folder: Path) -> list[str]:
 
 def _setting(cell: Cell, folder: Path) -> dict[str, Any]:
     """What a cell needs: its step is on the way of each trial, but for prices and cancellations."""
-    asked = jobs(str(samples.png(folder / "photo.png", text=str(cell.drawn.random()))))
+    asked = jobs(str(samples.png(folder / "photo.png", text=str(drawn(cell).random()))))
     if cell.fault.on == "price":
         # The catalogue has no price for it, so RunningHub is asked for one.
         given: dict[str, Any] = catalog.example(models.SkyreelsV4TextToVideoFast.entry)
@@ -229,12 +187,10 @@ def _setting(cell: Cell, folder: Path) -> dict[str, Any]:
 
 
 async def _run(trial: Scenario, cell: Cell) -> list[str]:
-    """The first run, with the fault."""
-
     def has_happened_enough() -> bool:
         return cell.is_endless and _fired(trial) >= 3
 
-    await trial.once(until=has_happened_enough)
+    await trial.once(evicted=has_happened_enough)
     return await _after(trial, cell)
 
 
@@ -252,7 +208,7 @@ def _fired(trial: Scenario) -> int:
 async def _cancelled(trial: Scenario, cell: Cell) -> list[str]:
     """The run is cancelled while its tasks run, and once more when cancelling works again."""
     running = asyncio.ensure_future(trial.once())
-    await come_true(lambda: sum(event.state == "submitted" for event in trial.said) == len(trial.asked))
+    await until(lambda: sum(event.state == "submitted" for event in trial.said) == len(trial.asked))
     await trial.cancel()
     wrong = await _after(trial, cell, was_cancelled=True)
     await trial.cancel()

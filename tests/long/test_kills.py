@@ -10,21 +10,20 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator import Fault
+from rh_prefect.emulator.faults import Route
 from rh_prefect.media.media import Media
-from tests.support.processes.film_run import JOBS, MOTION, PICTURE, SPEECH, UPSCALE, FilmRun, staged, wait_until
+from tests.support.processes.film_run import JOBS, MOTION, PICTURE, SPEECH, UPSCALE, FilmRun, OpenStage
 from tests.support.processes.flow_process import FlowProcess
 from tests.support.samples import media as samples
 from tests.support.servers.holding_proxy import Proxy
-from tests.support.servers.prefect_server import PrefectServer
 from tests.support.servers.s3 import S3Server
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect]
 CLIP = "tests.support.processes.composed_film:upscaled_clip"
@@ -35,58 +34,39 @@ CHANGES = 4 * sum(JOBS.values()) + 4
 OTHERS = {PICTURE: 5, MOTION: 6, UPSCALE: 7, SPEECH: 7}
 """How many jobs succeed while one of such a job is held: all but it and what waits for it."""
 
-
-Open = Callable[..., FilmRun]
-"""Opens the test's stage, with the emulator's options, and more environment as `env`."""
+POLLED: dict[str, Any] = {"clock": "polls", "polls": 3}
 
 
 @pytest.fixture
-def open_stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[Open]:
-    with ExitStack() as stack:
-
-        def make(*, env: Mapping[str, str] | None = None, **options: Any) -> FilmRun:
-            usual: dict[str, Any] = {"clock": "polls", "polls": 3, "long_side": 96, "fps": 6}
-            rh = stack.enter_context(Emulator(**usual | options))
-            return stack.enter_context(staged(prefect_server, prefect_proxy, rh, tmp_path, **env or {}))
-
-        yield make
+def stage(open_stage: OpenStage) -> FilmRun:
+    return open_stage(**POLLED)
 
 
-@pytest.fixture
-def stage(open_stage: Open) -> FilmRun:
-    return open_stage()
-
-
-def hold_submit(stage: FilmRun, endpoint: str, *, number: int = 1) -> FlowProcess:
-    """Begins a film whose POST for one job is accepted and not answered, and waits until all else has come to rest."""
-    stage.rh.faults.add(Fault("submit", endpoint=endpoint, number=number, kind="hold", seconds=120))
+def hold(stage: FilmRun, on: Route, endpoint: str = "", *, succeeded: int | None = None) -> FlowProcess:
+    """Begins a film of which one request is accepted and not answered, and waits until all else has come to rest."""
+    stage.rh.faults.add(Fault(on, endpoint=endpoint, number=1, kind="hold", seconds=120))
     child = stage.begin()
     assert stage.rh.held.wait(seconds=300)
-    child.wait_until_heard("job", OTHERS[endpoint], state="succeeded")
+    child.wait_until_heard("job", succeeded or OTHERS[endpoint], state="succeeded")
     return child
 
 
-def hold_query(stage: FilmRun, endpoint: str) -> FlowProcess:
-    """Begins a film of which one task is asked for and not answered, and waits until all else has come to rest."""
-    stage.rh.faults.add(Fault("query", endpoint=endpoint, number=1, kind="hold", seconds=120))
-    child = stage.begin()
-    assert stage.rh.held.wait(seconds=300)
-    child.wait_until_heard("job", OTHERS[endpoint], state="succeeded")
-    return child
+def finish(stage: FilmRun, child: FlowProcess, *, unknown: int | None = 0) -> None:
+    """Kills the film, and finishes it: so many jobs are unknown, None if that depends on chance."""
+    found = stage.kill(child)
+    assert unknown is None or len(found) == unknown
+    stage.check(stage.finish(found))
 
 
 @pytest.mark.parametrize("endpoint", [PICTURE, UPSCALE])
 def test_after_a_post_was_accepted_and_before_its_answer(stage: FilmRun, endpoint: str) -> None:
-    child = hold_submit(stage, endpoint)
-    unknown = stage.kill(child)
-    assert len(unknown) == 1
-    stage.check(stage.finish(unknown))
+    finish(stage, hold(stage, "submit", endpoint), unknown=1)
 
 
 @pytest.mark.parametrize("machine", ["stays", "is lost"])
 def test_between_the_answer_and_its_record(stage: FilmRun, machine: str) -> None:
     # One entry of the log is written at a time, so all others must have been written.
-    child = hold_submit(stage, MOTION)
+    child = hold(stage, "submit", MOTION)
     held = stage.proxy.hold('"rh-log-[0-9]+".*[0-9a-f]-answer-')
     stage.rh.held.release()
     stage.until_held(held, child)
@@ -96,7 +76,7 @@ def test_between_the_answer_and_its_record(stage: FilmRun, machine: str) -> None
 
 
 def test_after_the_claim_and_before_the_post(stage: FilmRun) -> None:
-    child = hold_query(stage, MOTION)
+    child = hold(stage, "query", MOTION)
     held = stage.proxy.hold(f'"rh-log-[0-9]+".*[0-9a-f]-intent-.*{UPSCALE}', answer=True)
     stage.rh.held.release()
     stage.until_held(held, child)
@@ -107,28 +87,22 @@ def test_after_the_claim_and_before_the_post(stage: FilmRun) -> None:
 
 
 def test_before_the_claim_is_recorded(stage: FilmRun) -> None:
-    child = hold_query(stage, PICTURE)
+    child = hold(stage, "query", PICTURE)
     held = stage.proxy.hold(f'"rh-log-[0-9]+".*[0-9a-f]-intent-.*{MOTION}')
     stage.rh.held.release()
     stage.until_held(held, child)
-    assert not stage.kill(child)
-    stage.check(stage.finish(set()))
+    finish(stage, child)
 
 
 def test_while_polling(stage: FilmRun) -> None:
-    stage.rh.faults.add(Fault("query", endpoint=UPSCALE, number=1, kind="hold", seconds=120))
-    child = stage.begin()
-    assert stage.rh.held.wait(seconds=300)
-    child.wait_until_heard("job", OTHERS[UPSCALE], state="succeeded")
-    assert not stage.kill(child)
-    stage.check(stage.finish(set()))
+    finish(stage, hold(stage, "query", UPSCALE))
 
 
 def test_before_the_end_is_recorded(stage: FilmRun) -> None:
     held = stage.proxy.hold('"rh-log-[0-9]+".*[0-9a-f]-end-', number=3)
     child = stage.begin()
     stage.until_held(held, child)
-    stage.check(stage.finish(stage.kill(child)))
+    finish(stage, child, unknown=None)
 
 
 def test_in_the_middle_of_a_download(stage: FilmRun) -> None:
@@ -136,13 +110,12 @@ def test_in_the_middle_of_a_download(stage: FilmRun) -> None:
     child = stage.begin()
     # The other shot's three, speech and music, and the picture.
     child.wait_until_heard("job", 6, state="succeeded")
-    assert not stage.kill(child)
-    stage.check(stage.finish(set()))
+    finish(stage, child)
 
 
-def test_a_large_download_is_taken_up_where_it_stopped(open_stage: Open, tmp_path: Path) -> None:
+def test_a_large_download_is_taken_up_where_it_stopped(open_stage: OpenStage, tmp_path: Path) -> None:
     size, photo = 3_000_000, samples.png(tmp_path / "photo.png")
-    stage = open_stage(least_bytes=size)
+    stage = open_stage(least_bytes=size, **POLLED)
     stage.rh.faults.add(Fault("download", endpoint=UPSCALE, number=1, kind="stall", at=0.9))
     asked = {"image": str(photo), "prompt": "waves"}
     child = stage.begin(CLIP, asked, spares=1)
@@ -158,10 +131,11 @@ def test_a_large_download_is_taken_up_where_it_stopped(open_stage: Open, tmp_pat
     assert Media.model_validate(done["result"]["outputs"][0]).seconds == pytest.approx(5, abs=0.2)
 
 
-def test_between_a_published_file_and_its_result(open_stage: Open, s3: S3Server) -> None:
+def test_between_a_published_file_and_its_result(open_stage: OpenStage, s3: S3Server) -> None:
     with Proxy(s3.endpoint) as s3_proxy:
         options = {**s3.options, "endpoint_url": s3_proxy.url}
-        stage = open_stage(env={"RH_STORAGE_URL": s3.url("films"), "RH_STORAGE_OPTIONS": json.dumps(options)})
+        env = {"RH_STORAGE_URL": s3.url("films"), "RH_STORAGE_OPTIONS": json.dumps(options)}
+        stage = open_stage(env=env, **POLLED)
         held = s3_proxy.hold("^PUT .*/results/", number=6)
         child = stage.begin()
         stage.until_held(held, child)
@@ -183,12 +157,7 @@ def test_while_the_film_is_cut(stage: FilmRun) -> None:
 
 
 def test_during_an_upload(stage: FilmRun) -> None:
-    stage.rh.faults.add(Fault("upload", number=1, kind="hold", seconds=120))
-    child = stage.begin()
-    assert stage.rh.held.wait(seconds=300)
-    child.wait_until_heard("job", OTHERS[MOTION], state="succeeded")
-    assert not stage.kill(child)
-    stage.check(stage.finish(set()))
+    finish(stage, hold(stage, "upload", succeeded=OTHERS[MOTION]))
 
 
 def test_while_it_waits_for_a_slot(stage: FilmRun) -> None:
@@ -200,11 +169,11 @@ def test_while_it_waits_for_a_slot(stage: FilmRun) -> None:
     stage.check(stage.finish(unknown))
 
 
-def test_while_the_dead_process_holds_the_only_slot(open_stage: Open) -> None:
-    stage = open_stage(limit=1)
+def test_while_the_dead_process_holds_the_only_slot(open_stage: OpenStage) -> None:
+    stage = open_stage(limit=1, **POLLED)
     child = stage.begin()
     child.wait_for("job", state="submitted")
-    stage.check(stage.finish(stage.kill(child)))
+    finish(stage, child, unknown=None)
 
 
 def test_again_and_again(stage: FilmRun) -> None:
@@ -231,4 +200,4 @@ def test_somewhere(stage: FilmRun, seed: int) -> None:
     child = stage.begin()
     child.wait_until_heard("job", change)
     time.sleep(delay)
-    stage.check(stage.finish(stage.kill(child)))
+    finish(stage, child, unknown=None)

@@ -7,14 +7,13 @@ not recorded, or reported with its task id; see `tests.support.world.invariants`
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import resource
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -23,29 +22,23 @@ import pytest
 from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator import Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from tests.e2e import flows
-from tests.support.processes.film_run import FilmRun, staged
+from tests.support.processes.film_run import FilmRun, OpenStage
 from tests.support.processes.flow_process import ROOT, FlowProcess
-from tests.support.processes.hang_dump import hang_dump
 from tests.support.samples import media as samples
 from tests.support.servers.faulty_proxy import FaultyProxy, Kind
-from tests.support.servers.holding_proxy import Proxy
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.servers.s3 import S3Server
 from tests.support.world.invariants import Place, Told, broken, gather
+from tests.support.world.matrix import SEED, all_hold
 from tests.support.world.resume_scenario import Scenario, jobs, open_trial
 
-pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+pytestmark = [pytest.mark.long, pytest.mark.prefect, pytest.mark.usefixtures("without_tracebacks")]
 
-SEED: Final = os.environ.get("RH_TEST_SEED", "1")
-AT_ONCE: Final = 8
 UNHURRIED: Final = {"submit_timeout": 6.0}
 """RunningHub itself is well here: on a busy machine its answers shall come late and not be lost."""
-
-LONGEST: Final = 150.0
-"""Seconds after which a run that goes wrong is taken for one that hangs."""
 
 STORE: Final[dict[str, str]] = {
     "the first check, writing": r"^PUT \S*rh-prefect-check",
@@ -86,24 +79,15 @@ JOURNAL_AGAIN: Final = ("reading a job",)
 
 @dataclass(frozen=True)
 class Cell:
-    """A trouble at one step.
-
-    Attributes:
-        step: The step.
-        kind: What happens.
-        times: How often; None until it is repaired, after the first run.
-    """
-
     step: str
     kind: Kind
-    times: int | None
+    times: int | None  # how often; None until it is repaired, after the first run
 
     def __str__(self) -> str:
         return f"{self.step}: {self.kind} {'for good' if self.times is None else f'{self.times} times'}"
 
     @property
     def pattern(self) -> str:
-        """Which requests it happens to."""
         return {**STORE, **JOURNAL, **AGAIN}[self.step]
 
 
@@ -117,30 +101,17 @@ LASTING: Final[tuple[tuple[Kind, int | None], ...]] = (
     ("down", None),
 )
 
-
 OF_A_STORE: Final[tuple[tuple[Kind, int | None], ...]] = (
     *(one for one in LASTING if one[0] != "cut"),  # a store that is down is that, too
     ("403", None),
 )
 
-
 BRIEF: Final[tuple[tuple[Kind, int | None], ...]] = (("503", None), ("lost", 1), ("403", None))
 """For steps that fail in the same code as others: the check of the store, and the parts of a large file."""
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Prefect's tracebacks of so many failed runs would cost more than the runs."""
-    prefect = logging.getLogger("prefect")
-    before = prefect.level
-    prefect.setLevel(logging.CRITICAL)
-    yield
-    prefect.setLevel(before)
-
-
 @asynccontextmanager
 async def with_store(s3: S3Server, folder: Path, cell: Cell) -> AsyncIterator[tuple[Scenario, FaultyProxy]]:
-    """A trial with an S3 store that is in trouble."""
     with FaultyProxy(s3.endpoint) as outage:
         # Without the pauses of botocore's and fsspec's own, which only make it last longer.
         config = {"retries": {"max_attempts": 1}, "connect_timeout": 5, "read_timeout": 20}
@@ -158,7 +129,6 @@ async def with_store(s3: S3Server, folder: Path, cell: Cell) -> AsyncIterator[tu
 
 @asynccontextmanager
 async def with_journal(server: PrefectServer, folder: Path, cell: Cell) -> AsyncIterator[tuple[Scenario, FaultyProxy]]:
-    """A trial with a Prefect API that is in trouble."""
     # Prefect has one of these for all events of a process; it must not belong to an API that will be gone.
     EventsWorker.instance()
     is_watched = cell.step == "an artifact"
@@ -170,27 +140,9 @@ async def with_journal(server: PrefectServer, folder: Path, cell: Cell) -> Async
 Opened = AbstractAsyncContextManager[tuple[Scenario, FaultyProxy]]
 
 
-async def all_hold(cells: list[Cell], folder: Path, opened: Any) -> None:
-    """Runs cells, a few at a time and in any order, and says what does not hold."""
+def _shuffled(cells: list[Cell]) -> list[Cell]:
     random.Random(SEED).shuffle(cells)
-    gate = asyncio.Semaphore(AT_ONCE)
-
-    async def one(number: int, cell: Cell) -> str:
-        async with gate:
-            began = time.monotonic()
-            running = asyncio.ensure_future(_problems(cell, opened(folder / str(number), cell)))
-            await asyncio.wait([running], timeout=LONGEST)
-            if running.done():
-                wrong = await running
-            else:
-                wrong = [f"it hangs; at that moment:{hang_dump()}"]
-                running.cancel()
-                await asyncio.wait([running])
-            print(f"{cell}: {time.monotonic() - began:.1f} s")
-            return "".join(f"\n{cell}: {problem}" for problem in wrong)
-
-    found = "".join(await asyncio.gather(*(one(number, cell) for number, cell in enumerate(cells))))
-    assert not found, f"with RH_TEST_SEED={SEED}:{found}"
+    return cells
 
 
 async def _problems(cell: Cell, opened: Opened) -> list[str]:
@@ -227,13 +179,14 @@ async def test_the_store(s3: S3Server, tmp_path: Path) -> None:
         for step in steps
         for kind, times in (BRIEF if step.startswith(("the first check", "a large output")) else OF_A_STORE)
     ]
-    await all_hold(cells, tmp_path, lambda folder, cell: with_store(s3, folder, cell))
+    await all_hold(_shuffled(cells), tmp_path, lambda cell, folder: _problems(cell, with_store(s3, folder, cell)))
 
 
 @pytest.mark.timeout(1200)
 async def test_the_prefect_api(prefect_server: PrefectServer, tmp_path: Path) -> None:
     cells = [Cell(step, kind, times) for step in (*JOURNAL, *JOURNAL_AGAIN) for kind, times in LASTING]
-    await all_hold(cells, tmp_path, lambda folder, cell: with_journal(prefect_server, folder, cell))
+    opened = partial(with_journal, prefect_server)
+    await all_hold(_shuffled(cells), tmp_path, lambda cell, folder: _problems(cell, opened(folder, cell)))
 
 
 async def test_a_store_that_is_stopped_and_started_again(tmp_path: Path) -> None:
@@ -270,26 +223,13 @@ async def test_a_store_that_is_stopped_and_started_again(tmp_path: Path) -> None
         server.stop()
 
 
-Open = Callable[..., FilmRun]
-"""Opens the test's stage, with more environment."""
+UNPRIVILEGED: Final = {"PYTHONPATH": str(ROOT / "tests/support/processes/unprivileged")}
+"""For children for whom permissions hold."""
 
 
 @pytest.fixture
-def open_stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[Open]:
-    """For children for whom permissions hold."""
-    with ExitStack() as stack:
-
-        def make(**env: str) -> FilmRun:
-            rh = stack.enter_context(Emulator(long_side=96, least_bytes=LARGE))
-            env["PYTHONPATH"] = str(ROOT / "tests/support/processes/unprivileged")
-            return stack.enter_context(staged(prefect_server, prefect_proxy, rh, tmp_path, **env))
-
-        yield make
-
-
-@pytest.fixture
-def stage(open_stage: Open) -> FilmRun:
-    return open_stage()
+def stage(open_stage: OpenStage) -> FilmRun:
+    return open_stage(least_bytes=LARGE, env=UNPRIVILEGED)
 
 
 @pytest.fixture
@@ -344,8 +284,8 @@ def test_a_disk_that_is_full_before_the_end_of_a_download(stage: FilmRun) -> Non
     goes_on(stage)
 
 
-def test_a_disk_that_is_full_before_the_end_of_an_output(open_stage: Open, other_disk: Path) -> None:
-    stage = open_stage(RH_STORAGE_URL=str(other_disk))
+def test_a_disk_that_is_full_before_the_end_of_an_output(open_stage: OpenStage, other_disk: Path) -> None:
+    stage = open_stage(least_bytes=LARGE, env={**UNPRIVILEGED, "RH_STORAGE_URL": str(other_disk)})
     stage.rh.faults.add(Fault("query", number=1, kind="hold", seconds=60))
     child = stage.begin(PATIENT, {"retries": 0})
     assert stage.rh.held.wait(seconds=300)

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from rh_prefect.emulator import Emulator
-from tests.support.processes.killed_pipelines import PAYMENTS, KilledRuns, Point, Prefects, killed_runs
+from tests.support.processes.killed_pipelines import PAYMENTS, KilledRuns, Point, Prefects, end_of, killed_runs
 from tests.support.servers.s3 import S3Server
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect]
-
 
 WORK = r"/works/[0-9a-f]+"
 POST = "^POST /openapi/v2/"
@@ -102,3 +102,15 @@ def test_runs_killed_somewhere(runs: KilledRuns, seed: int) -> None:
         runs.kill_at(Point("s3", ANY, number=drawn.randint(first, last), after=drawn.random() < 0.5))
     runs.finish()
     asyncio.run(runs.check(payments=PAYMENTS))
+
+
+def test_two_runs_at_once_pay_once_together(runs: KilledRuns) -> None:
+    runs.keeps_machine = False
+    runs.rh.clock.polls = 3
+    both = [end_of(run)["result"] for run in (runs.start(), runs.start())]
+    for one in both:
+        assert {step["state"] for step in one["steps"]} <= {"made", "reused"}
+    asyncio.run(runs.check(payments=PAYMENTS))
+    # Each payment is in the report of the run that made it, and in no other.
+    paid = sum((Decimal(one["costs"]["amounts"].get("CNY", "0")) for one in both), Decimal(0))
+    assert paid == runs.rh.recorder.charged

@@ -18,10 +18,10 @@ import pytest
 
 from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.emulator import Emulator
-from tests.support.processes.film_run import FilmRun, staged, wait_until
-from tests.support.processes.flow_process import FlowProcess, command
-from tests.support.servers.holding_proxy import Proxy
-from tests.support.servers.prefect_server import PrefectServer
+from tests.support.processes.film_run import FilmRun, OpenStage
+from tests.support.processes.flow_process import FlowProcess, Said, command
+from tests.support.samples import media as samples
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect]
 
@@ -34,17 +34,9 @@ benchmarks."""
 
 @dataclass
 class Night:
-    """A batch of pictures on a pool.
-
-    Attributes:
-        stage: The servers and processes.
-        mark: Sets the blocks of this test apart.
-        busiest: How many tasks of each key were seen at once.
-    """
-
     stage: FilmRun
-    mark: str
-    busiest: Counter[str]
+    mark: str  # sets the blocks of this test apart
+    busiest: Counter[str]  # how many tasks of each key were seen at once
 
     @property
     def rh(self) -> Emulator:
@@ -54,7 +46,6 @@ class Night:
         return f"{key}-{self.mark}"
 
     def save(self, *keys: str) -> None:
-        """Saves accounts with the keys that RunningHub takes now."""
         for key in keys:
             block = RunningHubCredentials(api_key=self.rh.keys[key].secret, base_url=self.rh.url, account=f"the {key}")
             block.save(self.block(key), overwrite=True)
@@ -73,19 +64,14 @@ class Night:
         return self.stage.begin(BATCH, parameters, spares=1)
 
     def again(self, *, well: bool = True) -> None:
-        """The same flow run again."""
         self.ended(self.stage.again(BATCH), well=well)
 
     def ended(self, child: FlowProcess, *, well: bool = True) -> None:
         """Waits for the batch, looking at the accounts all the time; it ends well where no picture is missing."""
         while child.is_running:
-            self.look()
+            self.busiest |= self.at_work
             time.sleep(0.02)
         assert child.ended() == (0 if well else 1), f"{child.heard('failed')} {child.errors()}"
-
-    def look(self) -> None:
-        """Counts what runs with each key."""
-        self.busiest |= self.at_work
 
     def rest(self) -> None:
         """Lets no task end any more, and waits until every account that takes tasks is full."""
@@ -96,7 +82,6 @@ class Night:
 
     @property
     def at_work(self) -> Counter[str]:
-        """How many tasks run with each key."""
         running = [one.task_id for one in self.rh.recorder.tasks if one.status in ("QUEUED", "RUNNING")]
         owners = self.owners
         # One that has just been made is in the books a moment later.
@@ -104,27 +89,20 @@ class Night:
 
     @property
     def owners(self) -> dict[str, str]:
-        """Whose key each task was paid with."""
         return {one.task_id: one.key_name for one in self.rh.recorder.paid}
 
     @property
     def recorded(self) -> set[str]:
-        """The tasks of which the journal knows."""
         return {submit.task_id for view in self.stage.jobs() for submit in view.submits if submit.task_id}
 
     @property
     def refused(self) -> Counter[str]:
-        """How many submits were refused, by code."""
         return Counter(one.code for one in self.rh.recorder.submissions if not one.accepted)
-
-    def items(self) -> list[dict[str, str]]:
-        """The account of every picture."""
-        return self.stage.report()
 
     def check(self) -> None:
         """Every picture is there, paid for once, by the account that its record and its stored result name."""
-        assert {item["state"] for item in self.items()} <= {"made", "reused"}
-        assert len(self.items()) == ROWS
+        assert {item["state"] for item in self.stage.report()} <= {"made", "reused"}
+        assert len(self.stage.report()) == ROWS
         prompts = Counter(one.payload["prompt"] for one in self.rh.recorder.paid)
         assert prompts == Counter(f"picture {number}" for number in range(ROWS))
         owners = self.owners
@@ -133,29 +111,28 @@ class Night:
         assert {task: (one.account, one.credentials) for task, one in said.items()} == {
             task: (f"the {key}", self.block(key)) for task, key in owners.items()
         }
-        assert {item["tasks"]: self.account(item) for item in self.items()} == {
+        assert {item["tasks"]: self.account(item) for item in self.stage.report()} == {
             task: f"the {key}" for task, key in owners.items()
         }
         assert self.refused["421"] <= MOST_REFUSALS * ROWS, self.refused
 
     def account(self, item: Mapping[str, str]) -> str:
-        """Who paid, as the picture's stored result has it."""
         (stored,) = (Path(self.stage.store.url) / "results").glob(f"*/{item['tasks']}.json")
         return str(json.loads(stored.read_text())["account"])
 
 
 @pytest.fixture
-def night(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[Night]:
+def night(open_stage: OpenStage) -> Iterator[Night]:
     """A task takes half a second; the pool stands alone, without a key in the environment."""
     with Emulator(clock="real", factor=20, limit=LIMITS["main"], long_side=48, fps=2) as rh:
         for name in ("middle", "wide"):
             rh.keys.add(name, limit=LIMITS[name])
-        with staged(prefect_server, prefect_proxy, rh, tmp_path) as stage:
-            del stage.env["RH_API_KEY"]
-            stage.is_shared = True
-            made = Night(stage, uuid.uuid4().hex[:8], Counter())
-            made.save(*LIMITS)
-            yield made
+        stage = open_stage(rh)
+        del stage.env["RH_API_KEY"]
+        stage.is_shared = True
+        made = Night(stage, uuid.uuid4().hex[:8], Counter())
+        made.save(*LIMITS)
+        yield made
 
 
 def test_every_account_works_and_none_beyond_its_limit(night: Night) -> None:
@@ -178,8 +155,46 @@ def test_after_a_kill_each_job_is_finished_on_the_account_that_paid_it(night: Ni
     before = night.owners
     night.again(well=not unknown)
     if unknown:
-        assert {item["jobs"] for item in night.items() if item["error"] == "SubmissionUnknown"} == unknown
+        assert {item["jobs"] for item in night.stage.report() if item["error"] == "SubmissionUnknown"} == unknown
         night.stage.settle(unknown)
         night.again()
     night.check()
     assert before.items() <= night.owners.items()
+
+
+@pytest.fixture
+def stage(open_stage: OpenStage) -> FilmRun:
+    stage = open_stage(clock="polls", polls=3, limit=8)
+    stage.is_shared = True
+    return stage
+
+
+@pytest.mark.parametrize("done", [4, ROWS - 4])
+def test_a_batch_that_was_killed_is_finished_by_a_new_run(stage: FilmRun, done: int) -> None:
+    photo = str(samples.png(stage.folder / "photo.png"))
+    rows = [{"image_url": photo, "prompt": f"waves {n}"} for n in range(ROWS)]
+    parameters: dict[str, object] = {
+        "rows": rows,
+        "model": "kling-v2.6-pro-image-to-video",
+        "values": {"sound": "false"},
+    }
+    child = stage.begin(BATCH, parameters)
+    child.wait_until_heard("job", done, state="succeeded")
+    unknown = stage.kill(child)
+    ended, processes = again(stage, parameters), 2
+    if unknown:
+        assert {step["jobs"] for step in stage.report() if step["error"] == "SubmissionUnknown"} == unknown
+        stage.settle(unknown)
+        ended, processes = again(stage, parameters), 3
+    assert ended["event"] == "done", ended
+    assert [row["state"] for row in ended["result"]["rows"]] == ["done"] * ROWS
+    assert len(stage.rh.recorder.uploads) <= processes, "the shared picture"
+    paid = Counter(one.payload["prompt"] for one in stage.rh.recorder.paid)
+    assert paid == Counter(row["prompt"] for row in rows)
+    assert {step["tasks"] for step in stage.report()} == {one.task_id for one in stage.rh.recorder.paid}
+
+
+def again(stage: FilmRun, parameters: dict[str, object]) -> Said:
+    child = stage.flow_processes.run(BATCH, parameters=parameters)
+    child.ended()
+    return child.said[-1]

@@ -30,6 +30,7 @@ from tests.support.servers.postgres import PROGRAMS, WHY_NOT, dump, postgres
 from tests.support.servers.prefect_server import free_port
 from tests.support.world import invariants
 from tests.support.world.invariants import Place
+from tests.support.world.prefect_runs import set_states
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200), pytest.mark.skipif(not PROGRAMS, reason=WHY_NOT)]
 
@@ -74,13 +75,14 @@ async def test_a_machine_dies_in_the_middle_of_two_runs(place: Workplace, rh: Em
 
     first.kill()
     place.signal(dying, signal.SIGKILL)
-    await place.until(lambda: is_gone(place, dying))
+    await place.until(lambda: not place.processes_of(dying))
     # What had left the dead process may still be under way to its servers.
     await asyncio.sleep(0.5)
     paid = [str(one.payload["prompt"]) for one in rh.recorder.paid]
     assert sum(prompt.startswith("dying") for prompt in paid) < ROWS, "in the middle of it"
     await settle(place, rh, dying)
-    await run_again(dying)
+    # As the automation does that `deployments/` ships, for a run that nobody saw die.
+    await set_states(dying, Scheduled(name="AwaitingRetry"))
     await place.until(lambda: place.is_in(dying, "Running", attempt=2), seconds=PATIENCE)
     rh.clock.factor = 5
     for run in (dying, living):
@@ -112,8 +114,7 @@ async def begin(place: Workplace, name: str) -> UUID:
     return run
 
 
-async def is_in_the_middle(rh: Emulator) -> bool:
-    """Whether some tasks are over, and some run."""
+def is_in_the_middle(rh: Emulator) -> bool:
     states = Counter(one.status for one in rh.recorder.tasks)
     return states["SUCCESS"] > 1 and states["RUNNING"] > 1
 
@@ -123,10 +124,6 @@ async def is_in_line(run: UUID) -> bool:
     async with get_client() as client:
         jobs = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])))
     return any(job.state is not None and job.state.is_running() for job in jobs)
-
-
-async def is_gone(place: Workplace, run: UUID) -> bool:
-    return not place.processes_of(run)
 
 
 async def settle(place: Workplace, rh: Emulator, run: UUID) -> None:
@@ -140,12 +137,6 @@ async def settle(place: Workplace, rh: Emulator, run: UUID) -> None:
             print(f"in flight when the machine died: {prompt}, {'paid for' if found else 'not paid for'}")
             journal = FlowRunJournal(run)
             await (adopt(journal, view.key, found[0]) if found else mark_refused(journal, view.key))
-
-
-async def run_again(run: UUID) -> None:
-    """As the automation does that `deployments/` ships, for a run that nobody saw die."""
-    async with get_client() as client:
-        await client.set_flow_run_state(run, Scheduled(name="AwaitingRetry"), force=True)
 
 
 async def all_is_home(place: Workplace, rh: Emulator, runs: list[UUID]) -> None:

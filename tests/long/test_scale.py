@@ -45,10 +45,7 @@ class Hub:
         return TaskView(task_id=task_id, status="CANCELLED")
 
 
-async def test_8000_jobs_are_listed_in_one_go_and_what_runs_is_cancelled(
-    server: PrefectServer,
-) -> None:
-    """8,000 jobs are listed without a request for each, and what runs is cancelled."""
+async def test_8000_jobs_are_listed_in_one_go_and_what_runs_is_cancelled(server: PrefectServer) -> None:
     run, hub = await seed(server, JOBS, running=RUNNING), Hub()
 
     async def client_for(_: Intent) -> Hub:

@@ -9,14 +9,12 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from prefect import Flow
-from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
@@ -24,7 +22,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from tests.long import secret_flows
 from tests.long.secret_flows import MODULE
-from tests.support.processes.film_run import FilmRun, staged, wait_until
+from tests.support.processes.film_run import FilmRun, staged
 from tests.support.processes.flow_process import FlowProcess, command
 from tests.support.samples import media as samples
 from tests.support.servers.emulator_env import environment
@@ -32,12 +30,13 @@ from tests.support.servers.holding_proxy import Proxy
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.servers.s3 import ADMIN, S3Server
 from tests.support.servers.webhook_receiver import receiver_process
-from tests.support.world.invariants import Evidence, broken, forms
-from tests.support.world.suspended_runs import state_of
+from tests.support.waiting import wait_until
+from tests.support.world.invariants import Evidence, broken
+from tests.support.world.prefect_runs import deployed_run, state_of
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
-LOUD = {
+LOUD = {  # all that those log who work with the server
     "PREFECT_LOGGING_LEVEL": "DEBUG",
     "PREFECT_LOGGING_ROOT_LEVEL": "DEBUG",
     "PREFECT_LOGGING_SERVER_LEVEL": "DEBUG",
@@ -49,19 +48,8 @@ FAST, STILL = 50, 0
 """Of the emulator's clock: jobs take a moment, or never end."""
 
 
-class LoudServer(PrefectServer):
-    """A server that logs all that it can, as those do who work with it."""
-
-    @property
-    def env(self) -> dict[str, str]:
-        """The environment of a process that works with this server."""
-        return {**super().env, **LOUD, "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(self.home / "results")}
-
-
 @dataclass(frozen=True)
 class Secrets:
-    """All that must stand nowhere."""
-
     main: str
     two: str
     wrong: str
@@ -78,7 +66,7 @@ class Secrets:
         return cls(keys[0], keys[1], keys[2], secrets.token_urlsafe(32), password, wrong)
 
     def all(self) -> tuple[str, ...]:
-        return (self.main, self.two, self.wrong, self.token, self.password, self.wrong_password, self.s3)
+        return astuple(self)
 
 
 @pytest.fixture
@@ -95,8 +83,10 @@ def rh(hidden: Secrets) -> Iterator[Emulator]:
 
 @pytest.fixture
 def server(tmp_path: Path, prefect_template: Path) -> Iterator[PrefectServer]:
+    home = tmp_path / "prefect"
+    loud = {**LOUD, "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(home / "results")}
     with (
-        LoudServer(tmp_path / "prefect", template=prefect_template) as made,
+        PrefectServer(home, template=prefect_template, settings=loud) as made,
         temporary_settings({PREFECT_API_URL: made.api}),
     ):
         yield made
@@ -123,26 +113,18 @@ def stage(server: PrefectServer, rh: Emulator, hidden: Secrets, tmp_path: Path) 
 
 @dataclass
 class Show:
-    """All that is done before it is looked.
-
-    Attributes:
-        stage: The processes and what they work with.
-        locked: The workflow that wants a password.
-        graphs: What flows take.
-        said: What the commands have shown.
-    """
+    """All that is done before it is looked."""
 
     stage: FilmRun
-    locked: str
-    graphs: dict[str, Any]
-    said: str = ""
+    locked: str  # the workflow that wants a password
+    graphs: dict[str, Any]  # what flows take
+    said: str = ""  # what the commands have shown
 
     @property
     def rh(self) -> Emulator:
         return self.stage.rh
 
     def run(self, name: str, *, run: UUID | None = None, **parameters: object) -> FlowProcess:
-        """Has a child run one of the flows."""
         order: dict[str, object] = {"parameters": parameters} if run is None else {"run": str(run)}
         return self.stage.flow_processes.run(name if ":" in name else f"{MODULE}:{name}", **order)
 
@@ -171,7 +153,7 @@ class Show:
     def rest(self) -> None:
         """A run that suspends itself, and is woken by its webhooks."""
         self.rh.clock.factor = STILL
-        run = asyncio.run(deployed(secret_flows.resting))
+        run = asyncio.run(deployed_run(secret_flows.resting))  # no other can be suspended
         self.run("resting", run=run).ended()
         assert asyncio.run(state_of(run)) == "Suspended"
         self.rh.clock.factor = FAST
@@ -196,13 +178,6 @@ class Show:
             done = list(pool.map(lambda one: command(one[0], *one[1]), asked))
         assert [one.returncode for one in done[:2]] == [0, 0]
         self.said += "".join(one.stdout + one.stderr for one in done)
-
-
-async def deployed(flow: Flow[..., Any]) -> UUID:
-    """A run of a deployment, since no other can be suspended."""
-    async with get_client() as client:
-        deployment = await client.create_deployment(flow_id=await client.create_flow(flow), name="test")
-        return (await client.create_flow_run_from_deployment(deployment)).id
 
 
 async def save_blocks(rh: Emulator, hidden: Secrets, bucket: str, s3: S3Server) -> None:
@@ -270,7 +245,6 @@ def test_no_secret_is_found_anywhere(
 
 
 def told_by(child: FlowProcess) -> dict[str, str]:
-    """What became of each job."""
     assert child.ended() == 0, child.errors()
     told: dict[str, str] = child.wait_for("done")["result"]
     assert {name: one.partition(":")[0] for name, one in told.items()} == {
@@ -300,12 +274,3 @@ def objects_in(bucket: str, s3: S3Server) -> dict[str, bytes]:
 
 def stands(found: Mapping[str, bytes], where: str, marker: str) -> bool:
     return any(marker.encode() in words for name, words in found.items() if where in name)
-
-
-@pytest.mark.parametrize("form", range(len(forms("any"))))
-def test_a_secret_in_a_file_would_be_found(form: int, hidden: Secrets, tmp_path: Path) -> None:
-    for number, secret in enumerate(hidden.all()):
-        (tmp_path / f"{number}.bin").write_bytes(b"\0\1" + forms(secret)[form] + b"\0")
-    for number, secret in enumerate(hidden.all()):
-        wanted = f"a secret stands in {tmp_path}/{number}.bin"
-        assert wanted in broken(Evidence(words=words_in(tmp_path)), secrets=[secret])

@@ -15,37 +15,27 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
 
 from rh_prefect.emulator import Emulator, Fault
 from tests.support.servers.deployment_server import Worker, Workplace, workplace
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.webhook_receiver import TOKEN, ReceiverProcess
+from tests.support.world.prefect_runs import states_of
 
 pytestmark = [pytest.mark.long]
 
-FLOWS = "tests.long.suspending_flows"
+FLOWS = "tests.long.worker_flows"
 MANY, BATCH, RETRIED = "suspending-pictures/test", "suspending-batch/test", "retried-pictures/test"
-SECONDS = 600.0
-"""For what takes two starts of a flow run's process."""
 
 
 @dataclass
 class Office:
-    """One worker with one slot, one receiver, and what one test has at RunningHub.
+    """One worker with one slot, one receiver, and what one test has at RunningHub."""
 
-    Attributes:
-        rh: RunningHub, whose tasks run until the clock is moved on.
-        place: The Prefect server and its worker.
-        receiver: The receiver.
-        before: How many submits there were before the test.
-    """
-
-    rh: Emulator
+    rh: Emulator  # RunningHub, whose tasks run until the clock is moved on
     place: Workplace
     receiver: ReceiverProcess
-    before: int = 0
+    before: int = 0  # how many submits there were before the test
 
     @property
     def paid(self) -> list[str]:
@@ -56,32 +46,19 @@ class Office:
         told = [one for one in self.rh.recorder.deliveries if one.task_id in self.paid and one.status == 200]
         return Counter(one.task_id for one in told)
 
-    async def start(self, deployment: str, *prompts: str, suspend_seconds: float = 3600) -> UUID:
-        async with get_client() as client:
-            found = await client.read_deployment_by_name(deployment)
-            run = await client.create_flow_run_from_deployment(
-                found.id,
-                parameters={"prompts": list(prompts)},
-                job_variables={"env": {"RH_SUSPEND_SECONDS": str(suspend_seconds)}},
-            )
-        return run.id
+    async def start(self, deployment: str, *prompts: str) -> UUID:
+        return await self.place.start(deployment, prompts=list(prompts))
 
-    async def reach(self, run: UUID, state: str) -> FlowRun:
-        await self.place.until(lambda: self.place.is_in(run, state), seconds=SECONDS)
-        return await self.place.look(run)
+    async def reach(self, run: UUID, state: str) -> None:
+        await self.place.until(lambda: self.place.is_in(run, state))
 
     async def end(self) -> None:
-        """Has all tasks at RunningHub end."""
         await asyncio.to_thread(self.rh.clock.advance, 600)
-
-    async def history(self, run: UUID) -> list[str]:
-        async with get_client() as client:
-            return [state.name or "" for state in await client.read_flow_run_states(run)]
 
     async def check(self, *runs: UUID, jobs: int, suspended: int = 1) -> None:
         """Each run was suspended and woken so often; one task was paid for each job, and its picture is here."""
         for run in runs:
-            states = Counter(await self.history(run))
+            states = Counter(await states_of(run))
             assert states["Suspended"] == states["Resuming"] == suspended, states
         assert len(self.paid) == jobs
         fetched = Counter(one.task_id for one in self.rh.recorder.downloads if one.task_id in self.paid)
@@ -92,7 +69,7 @@ class Office:
 def office(tmp_path_factory: pytest.TempPathFactory, prefect_template: Path) -> Iterator[Office]:
     folder = tmp_path_factory.mktemp("suspend")
     with Emulator(clock="real", factor=0, long_side=64, durations=durations) as rh:
-        env = {**environment(rh, folder), "RH_WEBHOOK_TOKEN": TOKEN}
+        env = {**environment(rh, folder), "RH_WEBHOOK_TOKEN": TOKEN, "RH_SUSPEND_SECONDS": "3600"}
         with workplace(folder, env, template=prefect_template) as place:
             receiver = ReceiverProcess(place.env, log=folder / "receiver.log")
             names = ("suspending_pictures", "suspending_batch", "retried_pictures")
@@ -153,14 +130,10 @@ async def test_the_flow_s_own_retry_pays_for_what_has_failed_and_stays(desk: Off
     await desk.reach(run, "Suspended")
     assert len(desk.paid) == 3
     await desk.end()
-    await desk.place.until(lambda: has_paid(desk, 4), seconds=SECONDS)
+    await desk.place.until(lambda: len(desk.paid) == 4)
     await desk.place.until_told(run, "no worker would resume it")
     await desk.end()
     await desk.reach(run, "Completed")
-    states = Counter(await desk.history(run))
+    states = Counter(await states_of(run))
     assert states["Suspended"] == states["Resuming"] == 1
     assert len(desk.paid) == 4
-
-
-async def has_paid(desk: Office, tasks: int) -> bool:
-    return len(desk.paid) == tasks

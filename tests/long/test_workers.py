@@ -22,6 +22,7 @@ from prefect.states import Cancelling
 from rh_prefect.emulator import Emulator, Fault
 from tests.support.servers.deployment_server import Workplace, workplace
 from tests.support.servers.emulator_env import environment
+from tests.support.world.prefect_runs import set_states
 
 pytestmark = [pytest.mark.long]
 
@@ -52,23 +53,16 @@ def place(rh: Emulator, tmp_path_factory: pytest.TempPathFactory, prefect_templa
 
 @dataclass
 class Desk:
-    """What one test has at RunningHub.
-
-    Attributes:
-        rh: RunningHub.
-        before: How many submits there were before the test.
-    """
+    """What one test has at RunningHub."""
 
     rh: Emulator
-    before: int
+    before: int  # how many submits there were before the test
 
     @property
     def paid(self) -> list[str]:
-        """The tasks that were paid for."""
         return [one.task_id for one in self.rh.recorder.submissions[self.before :] if one.accepted]
 
     def task(self, prompt: str) -> str:
-        """The task of a prompt."""
         (task_id,) = (
             one.task_id for one in self.rh.recorder.submissions[self.before :] if one.payload["prompt"] == prompt
         )
@@ -80,14 +74,7 @@ class Desk:
 
     @property
     def going_on(self) -> list[str]:
-        """The tasks that hold slots."""
         return [one.task_id for one in self.rh.recorder.tasks if one.task_id in self.paid and one.status not in ENDED]
-
-    async def has_paid(self, jobs: int) -> bool:
-        return len(self.paid) == jobs
-
-    async def has_cancelled(self, tasks: int) -> bool:
-        return len(self.cancelled) == tasks
 
     def check(self, *, jobs: int, cancelled: int) -> None:
         prompts = {str(one.payload["prompt"]) for one in self.rh.recorder.submissions[self.before :]}
@@ -117,12 +104,10 @@ async def begin(place: Workplace, desk: Desk, flow: str, *prompts: str) -> UUID:
 
 async def cancel(run: UUID) -> None:
     """As the dashboard's button does."""
-    async with get_client() as client:
-        await client.set_flow_run_state(run, Cancelling())
+    await set_states(run, Cancelling(), force=False)
 
 
 async def finish(place: Workplace, desk: Desk, run: UUID) -> None:
-    """Has its tasks end, and waits for the run."""
     desk.rh.clock.advance(600)
     await place.until(lambda: place.is_in(run, "Completed"))
     assert {view.last.end.task_id for view in await place.jobs(run) if view.last and view.last.end} == set(desk.paid)
@@ -133,7 +118,7 @@ async def test_cancelled_while_it_runs(place: Workplace, desk: Desk, flow: str) 
     run = await begin(place, desk, flow, f"{flow} one", f"{flow} two", f"{flow} three")
     since = time.monotonic()
     await cancel(run)
-    await place.until(lambda: desk.has_cancelled(3))
+    await place.until(lambda: len(desk.cancelled) == 3)
     print(f"{flow}: all tasks were cancelled {time.monotonic() - since:.1f} s after the run")
     await place.until(lambda: place.is_in(run, "Cancelled"))
     desk.check(jobs=3, cancelled=3)
@@ -150,7 +135,7 @@ async def test_what_could_not_be_cancelled_is_said_in_the_run_s_logs(place: Work
     assert desk.going_on == [stubborn]
     desk.rh.faults.clear()
     await place.start("reconcile/reconcile", flow_run_id=str(run))
-    await place.until(lambda: desk.has_cancelled(2))
+    await place.until(lambda: len(desk.cancelled) == 2)
     desk.check(jobs=2, cancelled=2)
 
 
@@ -159,7 +144,7 @@ async def test_cancelled_while_it_is_suspended(place: Workplace, desk: Desk) -> 
     await place.until(lambda: place.is_in(run, "Suspended"))
     await cancel(run)
     assert await place.is_in(run, "Cancelled"), "at once, and no hook is called"
-    await place.until(lambda: desk.has_cancelled(2))
+    await place.until(lambda: len(desk.cancelled) == 2)
     desk.check(jobs=2, cancelled=2)
 
 
@@ -170,7 +155,7 @@ async def test_cancelled_while_its_worker_is_dead(place: Workplace, desk: Desk) 
     await place.until(lambda: place.is_in(run, "Cancelled"))
     assert not desk.cancelled
     place.staff()
-    await place.until(lambda: desk.has_cancelled(2))
+    await place.until(lambda: len(desk.cancelled) == 2)
     desk.check(jobs=2, cancelled=2)
 
 
@@ -206,7 +191,7 @@ async def test_a_run_that_nobody_saw_die_is_found_by_its_heart_and_goes_on(place
     before = await shorten(HEART, seconds=10)
     try:
         run = await place.start("pictures/test", prompts=["silenced"])
-        await place.until(lambda: desk.has_paid(2))
+        await place.until(lambda: len(desk.paid) == 2)
         place.black_out()
         place.staff()
         await place.until(lambda: place.is_in(run, "Running", attempt=2), seconds=600)

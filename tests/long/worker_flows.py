@@ -8,27 +8,24 @@ import signal
 
 from prefect.flow_runs import asuspend_flow_run
 
-from rh_prefect import RunningHubModel, flow, generate, models
+from rh_prefect import RunningHubModel, batch, flow, generate, generate_many, models
 from rh_prefect.job_blocks import RunningHubJobRun
 
 
 @flow
 async def pictures(prompts: list[str]) -> list[str]:
-    """All at once."""
     calls = (generate(models.ZImageTurbo(prompt=prompt)) for prompt in prompts)
     return [result.task_id for result in await asyncio.gather(*calls)]
 
 
 @flow
 def blocking_pictures(prompts: list[str]) -> list[str]:
-    """All at once, in a flow that is not async."""
     futures = [generate.submit(models.ZImageTurbo(prompt=prompt)) for prompt in prompts]
     return [future.result().task_id for future in futures]
 
 
 @flow
 async def resting_pictures(prompts: list[str]) -> list[str]:
-    """Starts all, gives its slot away, and fetches them once it is resumed."""
     runs = [await _started(prompt) for prompt in prompts]
     await asuspend_flow_run(timeout=3600)
     return [(await run.fetch_result_async()).task_id for run in runs]
@@ -36,7 +33,6 @@ async def resting_pictures(prompts: list[str]) -> list[str]:
 
 @flow
 async def crashing_pictures(prompts: list[str]) -> None:
-    """Is killed whenever it has started all."""
     for prompt in prompts:
         await _started(prompt)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -44,3 +40,22 @@ async def crashing_pictures(prompts: list[str]) -> None:
 
 async def _started(prompt: str) -> RunningHubJobRun:
     return await RunningHubModel(model="z-image/turbo", params={"prompt": prompt}).trigger_async()
+
+
+@flow
+async def suspending_pictures(prompts: list[str]) -> list[str]:
+    """All of them, suspended until they have ended; what was made."""
+    asked = [models.ZImageTurbo(prompt=prompt) for prompt in prompts]
+    return [result.outputs[0].uri for result in await generate_many(asked, wait="suspend")]
+
+
+@flow
+async def suspending_batch(prompts: list[str]) -> int:
+    account = await batch([{"prompt": prompt} for prompt in prompts], model="z-image/turbo", wait="suspend")
+    return account.done
+
+
+@flow(retries=1)
+async def retried_pictures(prompts: list[str]) -> int:
+    asked = [models.ZImageTurbo(prompt=prompt) for prompt in prompts]
+    return len(await generate_many(asked, wait="suspend"))

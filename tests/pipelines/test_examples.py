@@ -14,9 +14,8 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.yaml_reader import read
 from tests.support import pipeline_pages
-from tests.support.doc_pages import ROOT
-from tests.support.samples.documented_pipelines import BLOCK, TEXTS
-from tests.support.samples.pipeline_values import some
+from tests.support.doc_pages import ROOT, TEXTS, blocks
+from tests.support.samples.pipeline_assets import some
 
 PLAN_SCHEMA = json.loads((SHIPPED.parent / "plan" / "schema.json").read_text(encoding="utf-8"))
 
@@ -60,7 +59,7 @@ def test_the_schema_knows_models_parameters_and_keys() -> None:
 def test_every_yaml_block_is_planned() -> None:
     """Files of Prefect and of CI, and the recipes, are no pipelines. The blocks of docs/pipelines/ are generated."""
     for page in [ROOT / "README.md", *{*(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "recipes.md"}]:
-        for code in BLOCK.findall(page.read_text(encoding="utf-8")):
+        for code in blocks(page, "yaml"):
             is_other = re.match(r"(automations|deployments|on|price):", code)
             assert is_other or code in TEXTS.values(), f"{page.name}: {code[:80]}"
 

@@ -11,7 +11,7 @@ import pytest
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.check import SHIPPED
 from rh_prefect.pipelines.pipeline import Pipeline
-from tests.support.samples.pipeline_values import some
+from tests.support.samples.pipeline_assets import some
 
 TEXTS = [file.read_text(encoding="utf-8") for file in sorted(SHIPPED.glob("*.yaml"))]
 VALUE = re.compile(r"(?<=: )[^,{}\n\[\]]+|\$\([^)]*\)|\{[^{}\n]*\}")

@@ -25,9 +25,9 @@ from rh_prefect.pipelines.plan.plan import finish
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Selection, Work
 from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.types import Type
+from tests.support.doc_pages import TEXTS
 from tests.support.hypothesis_settings import search
-from tests.support.samples.documented_pipelines import TEXTS
-from tests.support.samples.pipeline_values import some
+from tests.support.samples.pipeline_assets import some
 from tests.support.world.planned_works import ROWS, SHOTS, Records, result
 
 EVENTS = 16

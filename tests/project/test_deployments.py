@@ -1,32 +1,36 @@
-"""`deployments/prefect.yaml`: what it says, and that Prefect takes it and a worker runs it."""
+"""The flows and deployments of this checkout: what they say, and that Prefect takes them and a worker runs them."""
 
 from __future__ import annotations
 
 import ast
-import asyncio
-import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-from uuid import UUID
+from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.context import FlowRunContext
 from prefect.events.actions import RunDeployment
+from prefect.flow_engine import run_flow
 from prefect.flows import Flow, load_flow_from_entrypoint
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Scheduled
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
+from rh_prefect.media.probe import probe
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, WAITING
-from tests.support.servers.prefect_server import PrefectServer
+from tests.support.samples import media as samples
+from tests.support.servers.deployment_server import POOL, Workplace, workplace
+from tests.support.servers.emulator_env import StartEmulator
+from tests.support.waiting import until
+from tests.support.world.prefect_runs import set_states
 
 ROOT = Path(__file__).parents[2]
 YAML = ROOT / "deployments" / "prefect.yaml"
@@ -53,47 +57,37 @@ def name_of(deployment: dict[str, Any]) -> str:
     return str(deployment["entrypoint"]).rpartition("/")[2]
 
 
-each_deployment = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=name_of)
-each_that_pays = pytest.mark.parametrize(
-    "deployment", [one for one in DEPLOYMENTS if one["name"] not in ("reconcile", "spend-report")], ids=name_of
-)
+@pytest.fixture(params=DEPLOYMENTS, ids=name_of)
+def deployment(request: pytest.FixtureRequest) -> dict[str, Any]:
+    found: dict[str, Any] = request.param
+    return found
 
 
-def flow_of(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Flow[..., Any]:
+@pytest.fixture
+def flow(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Flow[..., Any]:
     monkeypatch.chdir(ROOT)
     return load_flow_from_entrypoint(deployment["entrypoint"])
 
 
-@each_deployment
 def test_its_flow_takes_what_is_set_and_what_a_person_fills_in(
-    deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    deployment: dict[str, Any], flow: Flow[..., Any]
 ) -> None:
-    flow = flow_of(deployment, monkeypatch)
     given = {**form_of(flow), **deployment["parameters"]}
     assert given.keys() <= flow.parameters.properties.keys()
     flow.validate_parameters(given)
+    if deployment.get("schedules"):
+        assert form_of(flow).keys() <= deployment["parameters"].keys(), "nobody fills in a form"
 
 
-@each_deployment
-def test_its_form_explains_every_field(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    flow = flow_of(deployment, monkeypatch)
+def test_its_form_explains_every_field(flow: Flow[..., Any]) -> None:
     assert flow.description
     assert [name for name, field in flow.parameters.properties.items() if not field.get("description")] == []
 
 
-@each_that_pays
-def test_it_cancels_what_it_pays_for(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    flow = flow_of(deployment, monkeypatch)
-    assert cancel_remote_jobs in flow.on_cancellation_hooks
-    assert finish in flow.on_completion_hooks
-
-
-@each_deployment
-def test_a_scheduled_deployment_has_every_required_parameter(
-    deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if deployment.get("schedules"):
-        assert form_of(flow_of(deployment, monkeypatch)).keys() <= deployment["parameters"].keys()
+def test_it_cancels_what_it_pays_for(deployment: dict[str, Any], flow: Flow[..., Any]) -> None:
+    pays = deployment["name"] not in ("reconcile", "spend-report")
+    assert (cancel_remote_jobs in flow.on_cancellation_hooks) is pays
+    assert (finish in flow.on_completion_hooks) is pays
 
 
 def test_every_flow_is_deployed() -> None:
@@ -119,94 +113,30 @@ def test_the_project_defines_no_class() -> None:
 
 
 @pytest.fixture(scope="module")
-def worker_env(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of all that the tests below start; files and state go into separate folders."""
-    return {
-        **prefect_server.env,
-        "RH_STORAGE_URL": str(tmp_path_factory.mktemp("out")),
-        "RH_STATE_DIR": str(tmp_path_factory.mktemp("state")),
-        "RH_POLL_SECONDS": "0.1",
-        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
-        "PREFECT_LOGGING_LEVEL": "WARNING",
-    }
+def place(tmp_path_factory: pytest.TempPathFactory, prefect_template: Path) -> Iterator[Workplace]:
+    folder = tmp_path_factory.mktemp("workplace")
+    env = {"RH_STORAGE_URL": str(folder / "out"), "RH_STATE_DIR": str(folder / "state"), "RH_POLL_SECONDS": "0.1"}
+    with workplace(folder, env, template=prefect_template) as made:
+        made.prefect("work-pool", "create", POOL, "--type", "process")
+        made.prefect("deploy", "--prefect-file", "deployments/prefect.yaml", "--all")
+        yield made
 
 
-@pytest.fixture(scope="module")
-def deployed(worker_env: dict[str, str]) -> str:
-    """Has a work pool and deploys everything; returns what `prefect deploy` said."""
-    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-    run([*prefect, "work-pool", "create", "media", "--type", "process", "--overwrite"], worker_env)
-    return run([*prefect, "deploy", "--prefect-file", "deployments/prefect.yaml", "--all"], worker_env)
-
-
-@pytest.fixture(scope="module")
-def worker(deployed: str, worker_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A process worker, in a folder that holds no flow; returns its log."""
-    folder = tmp_path_factory.mktemp("worker")
-    with (folder / "worker.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "media"],
-            env=worker_env,
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        yield folder / "worker.log"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def run(command: list[str], env: dict[str, str]) -> str:
-    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def use(emulator: Emulator, env: dict[str, str]) -> None:
+def use(emulator: Emulator, place: Workplace) -> None:
     """Points the blocks that the deployments name at an emulator."""
-    run([sys.executable, "blocks/dev.py"], {**env, "RH_BASE_URL": emulator.url, "RH_API_KEY": emulator.key})
-
-
-async def start(deployment: str, **parameters: Any) -> UUID:
-    async with get_client() as client:
-        found = await client.read_deployment_by_name(deployment)
-        return (await client.create_flow_run_from_deployment(found.id, parameters=parameters)).id
-
-
-async def until(reached: Callable[[], Awaitable[bool]], *, seconds: float, log: Path) -> None:
-    deadline = time.monotonic() + seconds
-    while not await reached():
-        assert time.monotonic() < deadline, log.read_text(errors="replace")[-6000:]
-        await asyncio.sleep(0.2)
-
-
-async def look(flow_run_id: UUID) -> FlowRun:
-    async with get_client() as client:
-        return await client.read_flow_run(flow_run_id)
-
-
-async def has_ended(flow_run_id: UUID) -> bool:
-    state = (await look(flow_run_id)).state
-    return state is not None and state.is_final()
+    env = {**place.env, "RH_BASE_URL": emulator.url, "RH_API_KEY": emulator.key}
+    done = subprocess.run([sys.executable, "blocks/dev.py"], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.long
-@pytest.mark.prefect
-async def test_prefect_takes_all_of_it(deployed: str) -> None:
+async def test_prefect_takes_all_of_it(place: Workplace) -> None:
     async with get_client() as client:
         there = {
             f"{(await client.read_flow(found.flow_id)).name}/{found.name}": found
             for found in await client.read_deployments()
         }
-    # Other tests deploy to the same server.
-    assert {name.partition("/")[2] for name in there} >= {one["name"] for one in DEPLOYMENTS}
+    assert {name.partition("/")[2] for name in there} == {one["name"] for one in DEPLOYMENTS}
     nightly = there["nightly-film/nightly-film"]
     assert [(one.active, _cron(one.schedule)) for one in nightly.schedules] == [(True, "0 3 * * *")]
     assert nightly.global_concurrency_limit is not None
@@ -226,46 +156,78 @@ async def test_prefect_takes_all_of_it(deployed: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.prefect
 @pytest.mark.parametrize(
     ("deployment", "parameters"),
-    [
-        ("film/film", {"prompt": "a lighthouse", "shots": 1}),
-        ("nightly-film/nightly-film", {"shots": 1}),
-    ],
+    [("film/film", {"prompt": "a lighthouse", "shots": 1}), ("nightly-film/nightly-film", {"shots": 1})],
 )
-async def test_a_worker_runs_it(
-    deployment: str, parameters: dict[str, Any], worker: Path, worker_env: dict[str, str]
-) -> None:
+async def test_a_worker_runs_it(deployment: str, parameters: dict[str, Any], place: Workplace) -> None:
     with Emulator(**TINY) as emulator:
-        use(emulator, worker_env)
-        flow_run_id = await start(deployment, **parameters)
-        await until(lambda: has_ended(flow_run_id), seconds=500, log=worker)
-        state = (await look(flow_run_id)).state
-        assert state is not None and state.is_completed(), state
+        use(emulator, place)
+        run = await place.start(deployment, **parameters)
+        state = await place.end_of(run)
+        assert state.is_completed(), state
         assert len(emulator.recorder.paid) == 6, "script, picture, motion, upscaled clip, speech, music"
-    (film,) = (Path(worker_env["RH_STORAGE_URL"]) / "films").glob(f"20??-??-??-{flow_run_id.hex[-12:]}.mp4")
+    (film,) = (Path(place.env["RH_STORAGE_URL"]) / "films").glob(f"20??-??-??-{run.hex[-12:]}.mp4")
     assert film.stat().st_size > 1000
 
 
-@pytest.mark.prefect
 @pytest.mark.long
-async def test_a_cancelled_run_cancels_its_tasks_at_runninghub(worker: Path, worker_env: dict[str, str]) -> None:
+async def test_a_cancelled_run_cancels_its_tasks_at_runninghub(place: Workplace) -> None:
     with Emulator(clock="real", factor=0.0, **TINY) as emulator:  # nothing ever ends there by itself
-        use(emulator, worker_env)
-        flow_run_id = await start("film/film", prompt="a lighthouse", shots=2)
-
-        async def all_run() -> bool:
-            return len(emulator.recorder.paid) == 2  # the script and the music
-
-        async def all_are_cancelled() -> bool:
-            return sorted(emulator.recorder.cancelled) == sorted(paid.task_id for paid in emulator.recorder.paid)
-
-        await until(all_run, seconds=500, log=worker)
+        use(emulator, place)
+        run = await place.start("film/film", prompt="a lighthouse", shots=2)
+        await until(lambda: len(emulator.recorder.paid) == 2, said=place.said)  # the script and the music
         async with get_client() as client:
-            await client.set_flow_run_state(flow_run_id, Cancelling(), force=True)
-        await until(all_are_cancelled, seconds=500, log=worker)
-        await until(lambda: has_ended(flow_run_id), seconds=500, log=worker)
-        state = (await look(flow_run_id)).state
-        assert state is not None and state.is_cancelled(), state
+            await client.set_flow_run_state(run, Cancelling(), force=True)
+        paid = sorted(paid.task_id for paid in emulator.recorder.paid)
+        await until(lambda: sorted(emulator.recorder.cancelled) == paid, said=place.said)
+        state = await place.end_of(run)
+        assert state.is_cancelled(), state
         assert len(emulator.recorder.paid) == 2, "nothing was submitted after the cancellation"
+
+
+@pytest.fixture
+def rh(start_rh: StartEmulator) -> Emulator:
+    return start_rh(**TINY)
+
+
+def load(name: str) -> Any:
+    return load_flow_from_entrypoint(f"{ROOT}/flows/{name}.py:{name}")
+
+
+def words(emulator: Emulator) -> str:
+    return " ".join(str(paid.payload) for paid in emulator.recorder.paid)
+
+
+@pytest.mark.prefect
+async def test_the_nightly_film_takes_the_subject_of_the_day_that_it_was_planned_for(rh: Emulator) -> None:
+    flow = load("nightly_film")
+    subjects = [f"subject {number}" for number in range(5)]
+    planned = datetime.now(UTC) - timedelta(days=3)
+    async with get_client() as client:
+        flow_run = await client.create_flow_run(
+            flow, parameters={"subjects": subjects, "shots": 1}, state=Scheduled(scheduled_time=planned)
+        )
+    ran: Any = run_flow(flow, flow_run=flow_run, parameters={"subjects": subjects, "shots": 1})
+    made = await ran
+    assert probe(Path(made)).has_audio
+    expected = planned.toordinal() % 5
+    assert (await set_states(flow_run.id)).name == f"nightly-film: subject {expected}, {planned:%Y-%m-%d %H:%M}"
+    assert [subject in words(rh) for subject in subjects] == [number == expected for number in range(5)]
+
+
+@pytest.mark.prefect
+async def test_a_video_gets_the_voice_that_a_model_wrote(rh: Emulator, tmp_path: Path) -> None:
+    clip = samples.mp4(tmp_path / "clip.mp4", audio=False)
+    made = await load("narrate_video")(str(clip), style="very short")
+    assert probe(Path(made.uri)).has_audio
+    assert "very short" in words(rh)
+    assert len(rh.recorder.paid) == 3, "narration, speech and music"
+
+
+@pytest.mark.prefect
+def test_a_run_is_named_by_what_it_works_on() -> None:
+    flow, context = load("narrate_video"), cast(Any, FlowRunContext)
+    flow_run = FlowRun(flow_id=uuid4(), expected_start_time=None)
+    with context.model_construct(flow=flow, flow_run=flow_run, parameters={"video": "/data/acme/clip.mp4"}):
+        assert flow.flow_run_name() == "narrate-video: clip.mp4"

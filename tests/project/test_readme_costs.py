@@ -41,7 +41,7 @@ def clip() -> bytes:
 
 
 @pytest.mark.prefect
-async def test_the_costs_of_a_failure_are_those_of_the_readme(rh: Emulator, prefect_server: object) -> None:
+async def test_the_costs_of_a_failure_are_those_of_the_readme(rh: Emulator) -> None:
     rows = re.findall(r"^\| (.+) \|$", PAGES[0].read_text(encoding="utf-8"), re.MULTILINE)[:3]
     head, around, ours = (row.split(" | ") for row in rows)
     assert head[1:] == list(FAULTS)
@@ -61,5 +61,4 @@ async def test_the_costs_of_a_failure_are_those_of_the_readme(rh: Emulator, pref
 
 
 def _first(cell: str) -> Decimal:
-    """The first number of a cell."""
     return Decimal(re.findall(r"\d+\.\d+", cell)[0])

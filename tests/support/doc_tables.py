@@ -35,7 +35,6 @@ def _branches(kind: type[errors.RunningHubError], indent: str) -> Iterator[str]:
 
 
 def codes() -> str:
-    """RunningHub's codes, with what each means and what to do."""
     head = ("code", "class", "then", "meaning", "what to do", "a retry pays again")
     rows = (
         (
@@ -63,7 +62,6 @@ def promises_about_money() -> str:
 
 
 def promises_about_security() -> str:
-    """The same for security."""
     return _promises(guarantees.SECURITY)
 
 
@@ -104,7 +102,6 @@ def _framed(body: str, found: re.Match[str]) -> str:
 
 
 def rewrite() -> None:
-    """Writes every part again."""
     for name, (page, make) in PARTS.items():
         path = DOCS / page
         text = path.read_text(encoding="utf-8")

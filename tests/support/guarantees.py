@@ -18,17 +18,12 @@ MONEY: dict[str, list[str]] = {one["promise"]: one["tests"] for one in _ALL["mon
 SECURITY: dict[str, list[str]] = {one["promise"]: one["tests"] for one in _ALL["security"]}
 """What is promised about security, and the tests that prove it."""
 
-
 PROGRAMS: dict[str, list[str]] = {one["row"]: one["tests"] for one in _ALL["programs"]}
 """The rows of `docs/never-pay-twice.md` about scopes and programs, by their first cells, and their tests."""
 
 
 def is_in_first_stage(test: str) -> bool | None:
-    """Whether `make test` runs a test; None if there is no such test.
-
-    Args:
-        test: Its file and name, as `tests/….py::name` or `tests/….py::name[case]`.
-    """
+    """Whether `make test` runs a test; None if there is no such test."""
     path, _, name = test.rstrip("]").partition("::")
     name, _, case = name.partition("[")
     marks = _marks(ROOT / path)

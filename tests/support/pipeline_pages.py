@@ -37,13 +37,11 @@ LARGER = {
 }
 """The inputs that `tests/support/samples/example_prices.py` plans each pipeline with."""
 
-
 PICTURES = "../images/pipelines"
 """The folder of the pictures, as the pages link it."""
 
 
 def picture(name: str) -> str:
-    """The steps of a shipped pipeline with its example inputs, as SVG."""
     return _example(name)[1].svg() + "\n"
 
 
@@ -59,11 +57,6 @@ def overview() -> str:
 
 
 def page(name: str) -> str:
-    """Files, parameters, steps and prices of a shipped pipeline with its example inputs.
-
-    Args:
-        name: The pipeline.
-    """
     files, plan = _example(name)
     inputs = sorted((EXAMPLES / name).iterdir(), key=lambda file: file.suffix, reverse=True)
     of, price = LARGER[name], GIVEN[name][1]

@@ -1,4 +1,4 @@
-"""Bad input gets a clear error before anything is paid, and leaves nothing half-written."""
+"""Bad input and refusals get a clear error before anything is paid, and leave nothing half-written."""
 
 from __future__ import annotations
 
@@ -12,20 +12,29 @@ from typing import Any
 
 import pytest
 
-from rh_prefect import models
-from rh_prefect.emulator import Emulator
-from rh_prefect.errors import ConfigError, InputError, JobFailed, KeyRejected, MediaError, RunningHubError, StoreError
+from rh_prefect import MediaStore, flow, models
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import (
+    AccountError,
+    ApiError,
+    ConfigError,
+    InputError,
+    JobFailed,
+    JournalError,
+    KeyRejected,
+    MediaError,
+    RequestRejected,
+    RunningHubError,
+    StoreError,
+)
 from rh_prefect.tasks import generate, generate_many
 from rh_prefect.workflows import QuickCreateInput, WorkflowInput
-from rh_prefect.works.options import Request
 from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
+from tests.support.world.as_task import make
 
-
-async def run(asked: Request, **options: Any) -> Result:
-    result: Result = await generate.fn(asked, scope="test", **options)
-    return result
+LIGHTHOUSE = models.ZImageTurbo(prompt="a lighthouse")
 
 
 def turbo(**extra: Any) -> models.ModelInput:
@@ -50,13 +59,6 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-async def test_good_input_is_paid_once_and_stored(rh: Emulator, out: Path) -> None:
-    result = await run(models.ZImageTurbo(prompt="a lighthouse"))
-    assert len(rh.recorder.paid) == 1
-    assert Path(result.first_output.uri).is_relative_to(out)
-    assert Path(result.first_output.uri).stat().st_size == result.first_output.size
-
-
 def too_large(path: Path) -> Path:
     photo = samples.png(path)
     with photo.open("r+b") as file:
@@ -71,7 +73,7 @@ def half(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "said"),
+    ("name", "write", "said"),
     [
         ("missing.jpg", lambda path: path, r"missing\.jpg"),
         ("sound.jpg", samples.wav, "image_url"),
@@ -81,43 +83,24 @@ def half(path: Path) -> Path:
     ],
 )
 async def test_a_file_that_the_model_does_not_take(
-    rh: Emulator, out: Path, tmp_path: Path, name: str, make: Callable[[Path], Path], said: str
+    rh: Emulator, out: Path, tmp_path: Path, name: str, write: Callable[[Path], Path], said: str
 ) -> None:
     with pytest.raises(MediaError, match=said):
-        await run(animated(make(tmp_path / name)))
+        await make(animated(write(tmp_path / name)))
     assert nothing_was_paid(rh, out)
 
 
-def test_a_wrong_enum_names_the_allowed_values() -> None:
-    with pytest.raises(InputError, match=r"duration.*5.*10"):
-        models.KlingV26ProImageToVideo(image_url="photo.jpg", prompt="waves", duration="7")  # type: ignore[arg-type]  # the mistake is the test
-
-
-def test_a_number_out_of_range_names_the_range() -> None:
-    with pytest.raises(InputError, match=r"speed.*0\.5.*2"):
-        models.MinimaxSpeech28Hd(text="hello", speed=9.0)
-
-
-def test_an_unknown_model_names_the_three_nearest() -> None:
-    with pytest.raises(AttributeError, match=r"KlingV26ProImageToVideo"):
-        models.KlingV26ProImageToVideos  # type: ignore[attr-defined]  # noqa: B018  # the access is the test
-
-
-async def test_something_else_in_the_place_of_an_input(rh: Emulator, out: Path) -> None:
-    with pytest.raises(InputError, match="input, got str"):
-        await run("a lighthouse")  # type: ignore[arg-type]  # the mistake is the test
-    assert nothing_was_paid(rh, out)
-
-
-async def test_something_else_in_a_list_of_inputs_is_refused_before_the_others_are_paid(
+async def test_something_else_in_the_place_of_an_input_is_refused_before_others_are_paid(
     rh: Emulator, out: Path
 ) -> None:
-    wrong: Any = [turbo(), "z-image/turbo"]
+    no_input: Any = "z-image/turbo"
+    with pytest.raises(InputError, match="input, got str"):
+        await make(no_input)
     with pytest.raises(InputError, match="Expected a model's input, got str"):
-        await generate_many(wrong)
-    one: Any = turbo()
+        await generate_many([turbo(), no_input])
+    no_list: Any = turbo()
     with pytest.raises(InputError, match="a list of inputs, not one ZImageTurbo"):
-        await generate_many(one)
+        await generate_many(no_list)
     with pytest.raises(InputError, match="from 1 on, not 0"):
         await generate_many([turbo()], take=0, takes=3)
     assert nothing_was_paid(rh, out)
@@ -128,38 +111,38 @@ def test_a_module_of_quick_create_that_is_none() -> None:
         QuickCreateInput(id="x", code="", nodes=())
 
 
-async def test_no_key(rh: Emulator, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RH_API_KEY")
-    with pytest.raises(ConfigError, match="RH_API_KEY"):
-        await run(models.ZImageTurbo(prompt="a lighthouse"))
-    assert nothing_was_paid(rh, out)
-
-
 async def test_a_wrong_key(rh: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RH_API_KEY", "0" * 32)
     with pytest.raises(KeyRejected, match="site") as caught:
-        await run(models.ZImageTurbo(prompt="a lighthouse"))
+        await make(LIGHTHOUSE)
     assert not rh.recorder.paid
     assert "0" * 32 not in str(caught.value)
 
 
-async def test_a_store_below_a_regular_file(rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RH_RECORDS", str(tmp_path / "records"))
-    (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "file" / "out"))
-    with pytest.raises(StoreError, match="file/out"):
-        await run(models.ZImageTurbo(prompt="a lighthouse"))
-    assert not rh.recorder.submissions
-
-
-async def test_a_scratch_folder_below_a_regular_file(
-    rh: Emulator, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "value", "error", "said"),
+    [
+        ("RH_API_KEY", "", ConfigError, "RH_API_KEY"),
+        ("RH_STORAGE_URL", "{file}/out", StoreError, "file/out"),
+        ("RH_STATE_DIR", "{file}/state", ConfigError, "RH_STATE_DIR"),
+    ],
+    ids=["no key", "a store below a regular file", "a scratch folder below a regular file"],
+)
+async def test_a_setting_that_cannot_be_used(
+    rh: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    error: type[RunningHubError],
+    said: str,
 ) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("RH_STATE_DIR", str(tmp_path / "file" / "state"))
-    with pytest.raises(ConfigError, match="RH_STATE_DIR"):
-        await run(models.ZImageTurbo(prompt="a lighthouse"))
-    assert nothing_was_paid(rh, out)
+    (file := tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("RH_RECORDS", str(tmp_path / "records"))
+    monkeypatch.setenv(name, value.format(file=file)) if value else monkeypatch.delenv(name)
+    with pytest.raises(error, match=said):
+        await make(LIGHTHOUSE)
+    assert nothing_was_paid(rh, tmp_path / "out")
 
 
 SEEDED = models.input_for("google/veo3.1-fast/text-to-video-official-stable")
@@ -169,16 +152,16 @@ for _ in range(3000):
     DEEP = [DEEP]
 
 BAD: dict[str, tuple[Callable[[Emulator], Awaitable[object]], str]] = {
-    "a label": (lambda _: run(turbo(), label="x" * 1_000_000), "The label has 1000000 characters"),
-    "a name": (lambda _: run(turbo(), label="caf\udce9"), "label"),
-    "a reuse": (lambda _: run(turbo(), reuse="Always"), "always"),
-    "a number": (lambda _: run(SEEDED(prompt="x", seed=HUGE)), "seed contains a number of"),
-    "an extra": (lambda _: run(turbo(unchecked={"foo": HUGE})), "'foo' contains a number of more than 300 digits"),
-    "a speed": (lambda _: run(models.MinimaxSpeech28Hd(text="x", speed=HUGE)), "speed contains a number of more than"),
-    "a prompt": (lambda _: run(models.ZImageTurbo(prompt=HALF)), "prompt contains an incomplete character"),
-    "a list": (lambda _: run(turbo(unchecked={"foo": [{HALF: 1}]})), "'foo' contains an incomplete character"),
-    "a tree": (lambda _: run(turbo(unchecked={"foo": DEEP})), "'foo' contains lists or objects that are nested"),
-    "an object": (lambda _: run(turbo(unchecked={"foo": object()})), "of the type object, which cannot be sent"),
+    "a label": (lambda _: make(turbo(), label="x" * 1_000_000), "The label has 1000000 characters"),
+    "a name": (lambda _: make(turbo(), label="caf\udce9"), "label"),
+    "a reuse": (lambda _: make(turbo(), reuse="Always"), "always"),
+    "a number": (lambda _: make(SEEDED(prompt="x", seed=HUGE)), "seed contains a number of"),
+    "an extra": (lambda _: make(turbo(unchecked={"foo": HUGE})), "'foo' contains a number of more than 300 digits"),
+    "a speed": (lambda _: make(models.MinimaxSpeech28Hd(text="x", speed=HUGE)), "speed contains a number of more than"),
+    "a prompt": (lambda _: make(models.ZImageTurbo(prompt=HALF)), "prompt contains an incomplete character"),
+    "a list": (lambda _: make(turbo(unchecked={"foo": [{HALF: 1}]})), "'foo' contains an incomplete character"),
+    "a tree": (lambda _: make(turbo(unchecked={"foo": DEEP})), "'foo' contains lists or objects that are nested"),
+    "an object": (lambda _: make(turbo(unchecked={"foo": object()})), "of the type object, which cannot be sent"),
     "a seed": (lambda rh: workflow(rh, seed=HUGE), "WorkflowInput: seed contains a number of more than 300 digits"),
     "a node": (lambda rh: workflow(rh, nodes={"3.steps": HUGE}), r"WorkflowInput: nodes\.'3\.steps' contains a number"),
     "a text": (lambda rh: workflow(rh, nodes={"6.text": HALF}), r"nodes\.'6\.text' contains an incomplete"),
@@ -187,13 +170,12 @@ BAD: dict[str, tuple[Callable[[Emulator], Awaitable[object]], str]] = {
 
 
 async def workflow(rh: Emulator, **given: Any) -> Result:
-    return await run(WorkflowInput(id=rh.workflows.id_of("text-to-image"), **given))
+    return await make(WorkflowInput(id=rh.workflows.id_of("text-to-image"), **given))
 
 
 @pytest.mark.filterwarnings("ignore::rh_prefect.catalog.InputWarning")
 @pytest.mark.parametrize("name", BAD)
 async def test_what_could_be_neither_sent_nor_recorded(rh: Emulator, out: Path, name: str) -> None:
-    """Huge labels and numbers, half a surrogate and endless nesting get a clear error before anything is paid."""
     call, said = BAD[name]
     with pytest.raises(InputError, match=said):
         await call(rh)
@@ -201,12 +183,10 @@ async def test_what_could_be_neither_sent_nor_recorded(rh: Emulator, out: Path, 
 
 
 async def test_a_pipe_in_place_of_a_picture(rh: Emulator, out: Path, tmp_path: Path) -> None:
-    """A pipe is refused, and is not waited for."""
     os.mkfifo(tmp_path / "photo.png")
-    with pytest.raises(MediaError, match="a pipe, a device or a socket"):
-        await asyncio.wait_for(run(animated(tmp_path / "photo.png")), 300)
-    with pytest.raises(MediaError, match="a pipe, a device or a socket"):
-        await asyncio.wait_for(run(animated("/dev/zero")), 300)
+    for source in (tmp_path / "photo.png", "/dev/zero"):
+        with pytest.raises(MediaError, match="a pipe, a device or a socket"):
+            await asyncio.wait_for(make(animated(source)), 300)
     assert nothing_was_paid(rh, out)
 
 
@@ -218,7 +198,7 @@ async def test_an_s3_key_that_may_only_read(
     monkeypatch.setenv("RH_STORAGE_URL", s3.url("readonly"))
     monkeypatch.setenv("RH_STORAGE_OPTIONS", json.dumps(s3.reader_options))
     with pytest.raises(StoreError) as caught:
-        await run(models.ZImageTurbo(prompt="a lighthouse"))
+        await make(LIGHTHOUSE)
     assert not rh.recorder.submissions
     assert not any(secret in str(caught.value) for secret in s3.secrets)
 
@@ -246,20 +226,19 @@ def full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 async def test_a_full_disk(rh: Emulator, full_disk: Path) -> None:
     with pytest.raises(StoreError, match=r"(?i)space"):
-        await run(models.ZImageTurbo(prompt="a lighthouse"))
+        await make(LIGHTHOUSE)
     assert not rh.recorder.submissions
     assert [path.name for path in full_disk.rglob("*") if path.is_file()] == ["ballast"]
 
 
 async def test_a_disk_that_fills_up_after_the_payment_loses_nothing(rh: Emulator, full_disk: Path) -> None:
     (full_disk / "ballast").write_bytes(b"0" * (1024 * 1024 - 4096))  # room for a check, not for a picture
-    asked = models.ZImageTurbo(prompt="a lighthouse")
     with pytest.raises(StoreError, match=r"(?i)space"):
-        await run(asked)
+        await make(LIGHTHOUSE)
     assert len(rh.recorder.paid) == 1
     assert not list((full_disk / "out").rglob("*.png"))
     (full_disk / "ballast").unlink()
-    result = await run(asked)
+    result = await make(LIGHTHOUSE)
     assert len(rh.recorder.paid) == 1
     assert Path(result.first_output.uri).stat().st_size == result.first_output.size
 
@@ -267,7 +246,7 @@ async def test_a_disk_that_fills_up_after_the_payment_loses_nothing(rh: Emulator
 async def test_moderation_is_said_and_not_paid_for_again(rh: Emulator) -> None:
     for _ in range(3):
         with pytest.raises(RunningHubError, match="content check"):
-            await run(models.ZImageTurbo(prompt="a forbidden thing"))
+            await make(models.ZImageTurbo(prompt="a forbidden thing"))
     assert not rh.recorder.paid
 
 
@@ -279,9 +258,65 @@ async def test_a_task_that_fails_the_content_check_is_said_and_not_paid_for_agai
         monkeypatch.setenv("RH_API_KEY", other.key)
         for _ in range(3):
             with pytest.raises(JobFailed, match="Content security audit did not pass") as caught:
-                await run(models.ZImageTurbo(prompt="a forbidden thing"))
+                await make(models.ZImageTurbo(prompt="a forbidden thing"))
             assert caught.value.code == "1501"
             assert "change the prompt or the file" in str(caught.value)
         assert len(other.recorder.submissions) == 1
         assert other.recorder.charged == 0
     assert not rh.recorder.submissions
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "said"), [("414", AccountError, "buy coins"), ("40310", RequestRejected, "www.runninghub.ai")]
+)
+async def test_a_final_refusal_is_submitted_once_and_costs_nothing(
+    rh: Emulator, code: str, error: type[ApiError], said: str
+) -> None:
+    rh.faults.add(Fault("submit", kind="code", code=code, message="no"))
+    with pytest.raises(error, match=said) as caught:
+        await make(LIGHTHOUSE)
+    assert caught.value.code == code
+    assert [one.code for one in rh.recorder.submissions] == [code]
+    assert rh.recorder.charged == 0
+
+
+@pytest.mark.parametrize("code", ["421", "1520"])
+async def test_a_full_account_is_waited_for(rh: Emulator, code: str) -> None:
+    rh.faults.add(Fault("submit", number=1, kind="code", code=code))
+    result = await make(LIGHTHOUSE)
+    assert result.first_output.kind == "image"
+    assert [one.code for one in rh.recorder.submissions] == [code, ""]
+    assert len(rh.recorder.paid) == 1
+
+
+@pytest.mark.prefect
+@pytest.mark.parametrize(("setting", "kind"), [("RH_STORAGE_URL", StoreError), ("RH_RECORDS", JournalError)])
+async def test_a_place_that_cannot_be_used_is_not_tried_again(
+    rh: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    setting: str,
+    kind: type[StoreError | JournalError],
+) -> None:
+    """A wrong address or right was retried for 35 seconds, though nothing but a person can change it."""
+    monkeypatch.setenv(setting, "/proc/nope")
+
+    @flow
+    async def still() -> None:
+        await generate(LIGHTHOUSE, scope="order-17")
+
+    state = await still(return_state=True)
+    lines = [one.getMessage() for one in caplog.records if one.name == "prefect.task_runs"]
+    assert any("Finished in state Failed" in line for line in lines)
+    assert not any("Retry " in line for line in lines)
+    error = await state.aresult(raise_on_failure=False)
+    assert isinstance(error, kind)
+    assert error.is_permanent
+    assert not rh.recorder.submissions
+
+
+async def test_a_busy_place_is_tried_again(tmp_path: Path) -> None:
+    options = {"key": "a", "secret": "b", "client_kwargs": {"endpoint_url": "http://127.0.0.1:9"}}
+    with pytest.raises(StoreError) as caught:
+        MediaStore("s3://media/x", options=options).check()
+    assert not caught.value.is_permanent

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import traceback
-import warnings
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -33,21 +32,17 @@ from rh_prefect.works.journal.job_records import split_job
 from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt
-from rh_prefect.works.options import Request
-from rh_prefect.works.result import Result
 from rh_prefect.works.stored_result import files_in
 from tests.support.samples import media as samples
+from tests.support.world.as_task import make
 
-
-async def run(asked: Request, *, scope: str | None = "test", **options: Any) -> Result:
-    result: Result = await generate.fn(asked, scope=scope, **options)
-    return result
+LIGHTHOUSE = models.ZImageTurbo(prompt="a lighthouse")
 
 
 async def test_a_result_can_be_given_wherever_a_call_takes_media(rh: Emulator) -> None:
-    photo = await run(models.ZImageTurbo(prompt="a lighthouse"))
-    clip = await run(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5", sound="false"))
-    large = await run(models.RhVideoUpscaler(video_url=clip.first_output, target_resolution="1080p"))
+    photo = await make(LIGHTHOUSE)
+    clip = await make(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5", sound="false"))
+    large = await make(models.RhVideoUpscaler(video_url=clip.first_output, target_resolution="1080p"))
     assert (photo.first_output.kind, clip.first_output.kind, large.first_output.kind) == ("image", "video", "video")
     assert clip.first_output.seconds == pytest.approx(5.0, abs=0.2)
     assert large.first_output.width is not None and clip.first_output.width is not None
@@ -57,7 +52,7 @@ async def test_a_result_can_be_given_wherever_a_call_takes_media(rh: Emulator) -
 
 
 async def test_text_models_answer_text(rh: Emulator) -> None:
-    result = await run(models.RhartTextG3FlashPreviewTextToText(prompt="Name a colour"))
+    result = await make(models.RhartTextG3FlashPreviewTextToText(prompt="Name a colour"))
     assert result.text
     assert result.outputs == ()
     with pytest.raises(InputError, match="made no file"):
@@ -67,31 +62,29 @@ async def test_text_models_answer_text(rh: Emulator) -> None:
 async def test_a_local_file_is_uploaded_once_for_several_jobs(rh: Emulator, tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png")
     asked = [models.KlingV26ProImageToVideo(image_url=photo, prompt=f"move {n}", sound="false") for n in range(4)]
-    await asyncio.gather(*(run(one) for one in asked))
+    await asyncio.gather(*(make(one) for one in asked))
     assert len(rh.recorder.uploads) == 1
     assert len(rh.recorder.paid) == 4
 
 
 async def test_each_take_of_a_request_is_paid_for_once(rh: Emulator) -> None:
-    asked = models.ZImageTurbo(prompt="a lighthouse")
-    made = [await run(asked, take=take) for take in range(1, 5)]
+    made = [await make(LIGHTHOUSE, take=take) for take in range(1, 5)]
     assert len(rh.recorder.paid) == 4
     assert len({one.key for one in made}) == len({one.first_output.uri for one in made}) == 4
     assert len({one.first_output.sha256 for one in made}) == 4, "each kept its own picture"
-    assert await run(asked, take=3) == made[2]
-    served = await asyncio.gather(*(run(asked, reuse="always", scope="another") for _ in range(4)))
+    assert await make(LIGHTHOUSE, take=3) == made[2]
+    served = await asyncio.gather(*(make(LIGHTHOUSE, reuse="always", scope="another") for _ in range(4)))
     assert len(rh.recorder.paid) == 4
     assert {result.cost for result in served} == {Decimal(0)}
     assert all(result.reused and Path(result.first_output.uri).is_file() for result in served)
 
 
 @pytest.mark.prefect
-async def test_a_second_call_for_a_work_is_refused_before_it_pays(rh: Emulator, prefect_server: object) -> None:
-    asked = models.ZImageTurbo(prompt="a lighthouse")
+async def test_a_second_call_for_a_work_is_refused_before_it_pays(rh: Emulator) -> None:
 
     @flow
     async def twice(**second: Any) -> list[Any]:
-        calls = [generate(asked, label="left"), generate(asked, label="right", **second)]
+        calls = [generate(LIGHTHOUSE, label="left"), generate(LIGHTHOUSE, label="right", **second)]
         return list(await asyncio.gather(*calls, return_exceptions=True))
 
     done = await twice()
@@ -105,85 +98,78 @@ async def test_a_second_call_for_a_work_is_refused_before_it_pays(rh: Emulator, 
 
 async def test_a_resumed_run_is_served_with_what_served_it_before(rh: Emulator) -> None:
     """A newer equal result of another run would make the next step another request."""
-    asked = models.ZImageTurbo(prompt="a lighthouse")
-    paid = await run(asked, reuse="always")
-    await run(asked, scope="another")
-    assert (await run(asked, reuse="always")).task_id == paid.task_id, "the run's own"
-    served = await run(asked, reuse="always", scope="third")
-    await run(asked, scope="another", take=2)
-    assert (await run(asked, reuse="always", scope="third")).task_id == served.task_id
+    paid = await make(LIGHTHOUSE, reuse="always")
+    await make(LIGHTHOUSE, scope="another")
+    assert (await make(LIGHTHOUSE, reuse="always")).task_id == paid.task_id, "the run's own"
+    served = await make(LIGHTHOUSE, reuse="always", scope="third")
+    await make(LIGHTHOUSE, scope="another", take=2)
+    assert (await make(LIGHTHOUSE, reuse="always", scope="third")).task_id == served.task_id
     assert len(rh.recorder.paid) == 3
 
 
-async def test_reuse_pays_once_where_the_files_of_the_stored_result_are_not(
-    rh: Emulator, prefect_server: object, tmp_path: Path
-) -> None:
+@pytest.mark.prefect
+async def test_reuse_pays_once_where_the_files_of_the_stored_result_are_not(rh: Emulator, tmp_path: Path) -> None:
     """The call was refused, because "the record of its submission was deleted": it is in the scope that has paid."""
     await MediaStorage(url=str(tmp_path / "films")).asave("films", overwrite=True)
-    asked = models.ZImageTurbo(prompt="a lighthouse")
-    paid = await run(asked)
-    assert (await run(asked, reuse="always")).task_id == paid.task_id
-    copied = await run(asked, reuse="always", scope="another", storage="films")
+    paid = await make(LIGHTHOUSE)
+    assert (await make(LIGHTHOUSE, reuse="always")).task_id == paid.task_id
+    copied = await make(LIGHTHOUSE, reuse="always", scope="another", storage="films")
     assert copied.task_id == paid.task_id
     assert Path(copied.first_output.uri).is_relative_to(tmp_path / "films")
     for one in (paid, copied):
         Path(one.first_output.uri).unlink()
-    again = await run(asked, reuse="always")
-    assert not again.reused and (await run(asked, reuse="always")).task_id == again.task_id
+    again = await make(LIGHTHOUSE, reuse="always")
+    assert not again.reused and (await make(LIGHTHOUSE, reuse="always")).task_id == again.task_id
     assert [one.task_id for one in rh.recorder.paid] == [paid.task_id, again.task_id]
 
 
 async def test_the_files_of_a_shared_result_that_are_gone_are_another_take(rh: Emulator) -> None:
     """The advice was `jobs mark-lost`, which refuses works that runs share."""
-    asked = models.ZImageTurbo(prompt="a lighthouse")
-    Path((await run(asked)).first_output.uri).unlink()
+    Path((await make(LIGHTHOUSE)).first_output.uri).unlink()
     rh.faults.add(Fault("download", kind="expired"))
     with pytest.raises(OutputsExpired, match="another `take` pays for a new result") as caught:
-        await run(asked)
+        await make(LIGHTHOUSE)
     assert "mark-lost" not in caught.value.message
 
 
 async def test_what_another_process_began_in_a_scope_that_was_empty_is_not_paid_for_again(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await run(models.ZImageTurbo(prompt="the first in its scope"))
-    asked = models.ZImageTurbo(prompt="a lighthouse")
+    await make(models.ZImageTurbo(prompt="the first in its scope"))
     with monkeypatch.context() as elsewhere:
         # Another account object, which has seen the scope with a job in it; this one remembers it as empty.
         elsewhere.setenv("RH_STATE_DIR", str(tmp_path / "elsewhere"))
-        theirs = await run(asked)
+        theirs = await make(LIGHTHOUSE)
     REQUESTED_KEYS["test"].clear()
-    ours = await run(asked)
+    ours = await make(LIGHTHOUSE)
     assert ours.task_id == theirs.task_id
     assert len(rh.recorder.paid) == 2
 
 
 async def test_a_label_names_the_file_and_makes_no_other_work(rh: Emulator) -> None:
-    asked = models.ZImageTurbo(prompt="a lighthouse")
-    one, two = await run(asked, label="dawn"), await run(asked, label="dusk")
+    one, two = await make(LIGHTHOUSE, label="dawn"), await make(LIGHTHOUSE, label="dusk")
     assert one.key == two.key and one.first_output == two.first_output
     assert Path(one.first_output.uri).name.startswith("dawn-")
     assert len(rh.recorder.paid) == 1
 
 
 async def test_what_was_published_is_not_fetched_again(rh: Emulator) -> None:
-    asked = models.ZImageTurbo(prompt="a lighthouse")
-    first = await run(asked)
+    first = await make(LIGHTHOUSE)
     fetched = len(rh.recorder.downloads)
-    again = await run(asked)
+    again = await make(LIGHTHOUSE)
     assert len(rh.recorder.downloads) == fetched
     Path(first.record).unlink()
-    assert (await run(asked)).first_output == again.first_output
+    assert (await make(LIGHTHOUSE)).first_output == again.first_output
     assert len(rh.recorder.downloads) == fetched, "the journal knows the file"
     Path(first.first_output.uri).unlink()
-    assert (await run(asked)).first_output == again.first_output
+    assert (await make(LIGHTHOUSE)).first_output == again.first_output
     assert len(rh.recorder.downloads) == fetched + 1
     assert len(rh.recorder.submissions) == 1
 
 
 async def test_the_stored_result_says_all_there_is_to_know(rh: Emulator, tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png")
-    result = await run(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", sound="false"), label="clip")
+    result = await make(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", sound="false"), label="clip")
     stored = json.loads(Path(result.record).read_text())
     assert stored["task_id"] == result.task_id
     assert stored["payload"]["imageUrl"].startswith("sha256:")
@@ -195,36 +181,28 @@ async def test_the_stored_result_says_all_there_is_to_know(rh: Emulator, tmp_pat
 @pytest.mark.parametrize("kind", ["cut", "502"])
 async def test_a_lost_reply_is_unknown_and_never_sent_again(rh: Emulator, kind: Kind) -> None:
     rh.faults.add(Fault("submit", number=1, kind=kind))
-    asked = models.ZImageTurbo(prompt="a lighthouse")
     for _ in range(2):
         with pytest.raises(SubmissionUnknown, match="jobs adopt works-") as unknown:
-            await run(asked)
-    assert (await run(models.ZImageTurbo(prompt="another"))).first_output
+            await make(LIGHTHOUSE)
+    assert (await make(models.ZImageTurbo(prompt="another"))).first_output
     lost = rh.recorder.paid[0].task_id
     scope, key = split_job(unknown.value.job)
     await LOOP.call(adopt(journal_of(scope), key, lost))
-    assert (await run(asked)).task_id == lost
+    assert (await make(LIGHTHOUSE)).task_id == lost
     assert len(rh.recorder.paid) == 2
 
 
 async def test_a_failed_graph_says_which_node_failed(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail"))
     with pytest.raises(JobFailed, match="KSampler"):
-        await run(WorkflowInput(id=rh.workflows.id_of("text-to-image")))
+        await make(WorkflowInput(id=rh.workflows.id_of("text-to-image")))
     assert rh.recorder.charged > 0  # its seconds are billed
 
 
 async def test_a_call_makes_another_task_at_once_where_that_may_help(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail"))
-    result = await run(models.ZImageTurbo(prompt="a lighthouse"))
-    assert [task.task_id for task in rh.recorder.paid][-1] == result.task_id
-    assert len(rh.recorder.submissions) == 2
-
-
-async def test_with_a_scope_there_is_no_warning(rh: Emulator) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        await run(models.ZImageTurbo(prompt="a lighthouse"))
+    result = await make(LIGHTHOUSE)
+    assert [one.task_id for one in rh.recorder.submissions][1:] == [result.task_id]
 
 
 def test_a_task_run_is_named_after_label_model_and_prompt() -> None:
@@ -236,9 +214,9 @@ def test_a_task_run_is_named_after_label_model_and_prompt() -> None:
 
 
 @pytest.mark.prefect
-async def test_a_list_is_checked_against_the_budget_as_a_whole(rh: Emulator, prefect_server: object) -> None:
+async def test_a_list_is_checked_against_the_budget_as_a_whole(rh: Emulator) -> None:
     asked = [models.ZImageTurbo(prompt=text) for text in ("one", "two", "three")]
-    await run(asked[0], scope="night")
+    await make(asked[0], scope="night")
     with pytest.raises(BudgetExceeded) as refused:
         await generate_many(asked, scope="night", budget=0.1)
     assert "the 2 jobs to be made cost 0.08 CNY together" in refused.value.message, "of the first the result is there"
@@ -253,10 +231,10 @@ async def test_a_list_is_checked_against_the_budget_as_a_whole(rh: Emulator, pre
 
 
 @pytest.mark.prefect
-async def test_a_list_with_a_task_in_progress_is_not_refused_as_a_whole(rh: Emulator, prefect_server: object) -> None:
+async def test_a_list_with_a_task_in_progress_is_not_refused_as_a_whole(rh: Emulator) -> None:
     asked = [models.ZImageTurbo(prompt=text) for text in ("one", "two", "three")]
     with pytest.raises(JobTimeout):
-        await run(asked[0], scope="night", deadline=0.001)
+        await make(asked[0], scope="night", deadline=0.001)
     with pytest.raises(ExceptionGroup) as failed:
         await generate_many(asked, scope="night", budget=0.09)
     assert [type(one) for one in failed.value.exceptions] == [BudgetExceeded]
@@ -264,7 +242,7 @@ async def test_a_list_with_a_task_in_progress_is_not_refused_as_a_whole(rh: Emul
 
 
 @pytest.mark.prefect
-async def test_a_failed_run_says_its_cause_in_a_short_text(rh: Emulator, prefect_server: object) -> None:
+async def test_a_failed_run_says_its_cause_in_a_short_text(rh: Emulator) -> None:
     """A spent budget was "ExceptionGroup: 2 of 2 ..." with a traceback of 321 lines."""
 
     @flow
@@ -287,9 +265,8 @@ async def test_a_failed_run_says_its_cause_in_a_short_text(rh: Emulator, prefect
     assert not rh.recorder.paid
 
 
-async def test_many_that_is_cancelled_between_two_waves_leaves_no_job_running(
-    rh: Emulator, prefect_server: object
-) -> None:
+@pytest.mark.prefect
+async def test_many_that_is_cancelled_between_two_waves_leaves_no_job_running(rh: Emulator) -> None:
     """The first wave went on, and paid for jobs that no caller waited for."""
     many = asyncio.ensure_future(generate_many([models.ZImageTurbo(prompt=f"{n}") for n in range(20)], scope="many"))
     await asyncio.sleep(0)

@@ -15,7 +15,9 @@ from rh_prefect.errors import InputError, JobFailed
 from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flow_runs.suspended_runs import wake_suspended
 from rh_prefect.works.loop_thread import LOOP
-from tests.support.world.suspended_runs import SuspendedRuns, state_of, until, until_woken
+from tests.support.waiting import until
+from tests.support.world.prefect_runs import state_of, until_state
+from tests.support.world.suspended_runs import SuspendedRuns
 
 pytestmark = pytest.mark.prefect
 
@@ -53,19 +55,14 @@ async def retried(prompts: list[str]) -> list[str]:
 
 
 async def test_it_rests_once_and_is_woken_by_its_webhooks(with_webhooks: SuspendedRuns) -> None:
-    run = await with_webhooks.begin(pictures, prompts=["one", "two", "three"])
-    await with_webhooks.run_until_suspended(pictures, run, 3)
-    await with_webhooks.end()
-    await until_woken(run)
-    fetched = await rerun(pictures, run)
-    assert sorted(fetched) == sorted(with_webhooks.paid)
-    assert len(with_webhooks.paid) == 3
+    run = await with_webhooks.suspended(pictures, "one", "two", "three")
+    await with_webhooks.end_and_wake(run)
+    await with_webhooks.has_all(rerun(pictures, run), 3)
     assert with_webhooks.calls["turbo"] == 3
 
 
 async def test_webhooks_that_never_come_cost_time_and_nothing_else(without_webhooks: SuspendedRuns) -> None:
-    run = await without_webhooks.begin(pictures, prompts=["one", "two"])
-    await without_webhooks.run_until_suspended(pictures, run, 2)
+    run = await without_webhooks.suspended(pictures, "one", "two")
     assert await LOOP.call(wake_suspended()) == []
     assert await state_of(run) == "Suspended"
     await without_webhooks.end()
@@ -73,9 +70,7 @@ async def test_webhooks_that_never_come_cost_time_and_nothing_else(without_webho
     assert await LOOP.call(wake_suspended()) == [run]
     assert without_webhooks.calls["query"] == asked + 2
     assert await LOOP.call(wake_suspended()) == [], "it is woken once"
-    fetched = await rerun(pictures, run)
-    assert sorted(fetched) == sorted(without_webhooks.paid)
-    assert len(without_webhooks.paid) == 2
+    await without_webhooks.has_all(rerun(pictures, run), 2)
     assert without_webhooks.calls["query"] == asked + 2, "what was asked for is recorded"
 
 
@@ -83,23 +78,17 @@ async def test_when_its_time_has_come_it_is_woken_and_rests_no_second_time(
     without_webhooks: SuspendedRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RH_SUSPEND_SECONDS", "0.1")
-    run = await without_webhooks.begin(pictures, prompts=["one", "two"])
-    await without_webhooks.run_until_suspended(pictures, run, 2)
+    run = await without_webhooks.suspended(pictures, "one", "two")
     await asyncio.sleep(0.2)
     without_webhooks.rh.faults.add(Fault("query", kind="code", code="802"))
     assert await LOOP.call(wake_suspended()) == [run], "whether or not RunningHub answers"
     without_webhooks.rh.faults.clear()
     going_on = asyncio.ensure_future(rerun(pictures, run))
-
-    async def waits() -> bool:
-        return await state_of(run) == "Running"
-
-    await until(waits)
+    await until_state(run, "Running")
     await asyncio.sleep(1)
     assert not going_on.done()
     await without_webhooks.end()
-    assert sorted(await going_on) == sorted(without_webhooks.paid)
-    assert len(without_webhooks.paid) == 2
+    await without_webhooks.has_all(going_on, 2)
 
 
 async def test_what_has_ended_before_the_last_one_is_in_is_collected_and_a_full_account_is_waited_for(
@@ -120,9 +109,7 @@ async def test_what_has_ended_before_the_last_one_is_in_is_collected_and_a_full_
     assert downloaded == set(without_webhooks.paid[:5])
     await without_webhooks.end()
     assert await LOOP.call(wake_suspended()) == [run]
-    fetched = await rerun(pictures, run)
-    assert sorted(fetched) == sorted(without_webhooks.paid)
-    assert len(without_webhooks.paid) == 8
+    await without_webhooks.has_all(rerun(pictures, run), 8)
 
 
 async def test_a_task_that_fails_before_the_last_one_is_in_is_followed_by_another_one_that_is_waited_for(
@@ -146,10 +133,8 @@ async def test_a_task_that_fails_before_the_last_one_is_in_is_followed_by_anothe
 
 async def test_what_fails_fails_once_and_is_not_paid_for_again_by_waking_up(with_webhooks: SuspendedRuns) -> None:
     with_webhooks.rh.faults.add(Fault("submit", prompt="bad", kind="fail", code="805", message="no such face"))
-    run = await with_webhooks.begin(pictures, prompts=["good", "bad"])
-    await with_webhooks.run_until_suspended(pictures, run, 2)
-    await with_webhooks.end()
-    await until_woken(run)
+    run = await with_webhooks.suspended(pictures, "good", "bad")
+    await with_webhooks.end_and_wake(run)
     with pytest.raises(ExceptionGroup) as caught:
         await rerun(pictures, run)
     (failed,) = caught.value.exceptions
@@ -160,13 +145,9 @@ async def test_what_fails_fails_once_and_is_not_paid_for_again_by_waking_up(with
 
 @pytest.mark.long
 async def test_two_calls_at_once_rest_together(with_webhooks: SuspendedRuns) -> None:
-    run = await with_webhooks.begin(two_at_once, prompts=["one", "two"])
-    await with_webhooks.run_until_suspended(two_at_once, run, 2)
-    await with_webhooks.end()
-    await until_woken(run)
-    fetched = await rerun(two_at_once, run)
-    assert sorted(fetched) == sorted(with_webhooks.paid)
-    assert len(with_webhooks.paid) == 2
+    run = await with_webhooks.suspended(two_at_once, "one", "two")
+    await with_webhooks.end_and_wake(run)
+    await with_webhooks.has_all(rerun(two_at_once, run), 2)
 
 
 STAYS = [
@@ -195,8 +176,7 @@ async def test_where_it_cannot_be_suspended_it_waits_and_says_why(
     going_on = asyncio.ensure_future(rerun(flow_, run))
     await until_paid(without_webhooks, 2)
     await without_webhooks.end()
-    assert sorted(await going_on) == sorted(without_webhooks.paid)
-    assert len(without_webhooks.paid) == 2
+    await without_webhooks.has_all(going_on, 2)
     assert why in caplog.text
 
 
@@ -211,11 +191,8 @@ async def test_outside_of_a_flow_it_waits_and_says_why(
     assert "the call is outside of a flow" in caplog.text
 
 
-async def until_paid(without_webhooks: SuspendedRuns, jobs: int) -> None:
-    async def has_paid() -> bool:
-        return len(without_webhooks.paid) == jobs
-
-    await until(has_paid)
+async def until_paid(desk: SuspendedRuns, jobs: int) -> None:
+    await until(lambda: len(desk.paid) == jobs)
 
 
 async def test_a_way_to_wait_that_there_is_not_is_refused(without_webhooks: SuspendedRuns) -> None:

@@ -174,7 +174,7 @@ async def test_more_parameters_are_sent_unchecked_where_the_published_list_is_in
 
 
 @pytest.mark.prefect
-async def test_in_a_task_run_what_is_missing_is_refused_by_its_name(prefect_server: object, rh: Emulator) -> None:
+async def test_in_a_task_run_what_is_missing_is_refused_by_its_name(rh: Emulator) -> None:
     with pytest.raises(ParameterBindError, match="prompt"):
         await KLING(image_url="a.png", scope="s")  # type: ignore[call-arg]  # what a type checker sees, too
     assert not rh.recorder.requests

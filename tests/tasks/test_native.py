@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from rh_prefect.workflows import GraphInput
 from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
 from tests.support.servers.caller import Caller
+from tests.support.waiting import until
+from tests.support.world.as_task import make
 
 FUTURE: PrefectConcurrentFuture[object] = PrefectConcurrentFuture(uuid4(), Future())
 """What `.submit` returns, before its task has run."""
@@ -42,8 +44,7 @@ def graph(of: Graph = TEXT_TO_IMAGE, **values: object) -> Graph:
 async def run(given: Mapping[str, Any], nodes: dict[str, object] | None = None, **options: Any) -> Result:
     names = GraphInput.model_fields.keys() & options.keys()
     request = GraphInput(graph=given, nodes=nodes or {}, **{name: options.pop(name) for name in names})
-    result: Result = await generate.fn(request, **{"scope": "test", **options})
-    return result
+    return await make(request, **options)
 
 
 def prompts(rh: Emulator) -> list[str]:
@@ -52,7 +53,6 @@ def prompts(rh: Emulator) -> list[str]:
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 async def test_a_graph_runs_as_a_task_of_a_flow(rh: Emulator) -> None:
     @flow
     async def draw() -> Result:
@@ -185,9 +185,3 @@ async def test_a_graph_that_is_cancelled_on_the_machine_is_cancelled(rh: Emulato
     job_progress.listeners.remove(take)
     assert (await tasks.query_task.fn(task_id)).status == "CANCELLED"
     assert rh.recorder.tasks[0].status == "CANCELLED"
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(300):
-        while not holds():  # noqa: ASYNC110 - what is waited for happens in other threads
-            await asyncio.sleep(0.02)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.result import Result
 from tests.support.servers.emulator_env import StartEmulator
+from tests.support.waiting import until
 
 QUEUED, RUNNING = 1.0, 100.0
 
@@ -44,10 +45,16 @@ def started(rh: Emulator, **options: Any) -> asyncio.Task[Result]:
     return asyncio.ensure_future(generate.fn(request, scope="test", **options))
 
 
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(300):
-        while not holds():  # noqa: ASYNC110 - what is waited for happens in other threads
-            await asyncio.sleep(0.02)
+async def running(rh: Emulator, share: float, **options: Any) -> asyncio.Task[Result]:
+    """A run that has been rendered to this share."""
+    run = started(rh, **options)
+    await until(lambda: rh.recorder.paid)
+    rh.clock.advance(QUEUED + share * RUNNING)
+    return run
+
+
+def has_asked_for_outputs(rh: Emulator) -> bool:
+    return any(request.path.endswith("/outputs") for request in rh.recorder.requests)
 
 
 def steps(told: list[JobEvent]) -> list[str]:
@@ -58,9 +65,7 @@ async def test_a_waiting_job_tells_which_node_runs_and_how_far_it_is(
     rh: Emulator, told: list[JobEvent], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    run = started(rh)
-    await until(lambda: rh.recorder.paid)
-    rh.clock.advance(QUEUED + 0.6 * RUNNING)
+    run = await running(rh, 0.6)
     await until(lambda: any(step.startswith("KSampler ") for step in steps(told)))
     board = RunProgress()
     for event in told:
@@ -84,9 +89,7 @@ async def test_what_is_told_is_for_the_bar_and_not_for_the_log(
     rh: Emulator, told: list[JobEvent], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    run = started(rh)
-    await until(lambda: rh.recorder.paid)
-    rh.clock.advance(QUEUED + 0.5 * RUNNING)
+    run = await running(rh, 0.5)
     await until(lambda: steps(told))
     rh.clock.advance(RUNNING)
     await run
@@ -104,12 +107,8 @@ async def test_what_is_told_is_for_the_bar_and_not_for_the_log(
 )
 async def test_a_job_succeeds_where_nothing_can_be_told(rh: Emulator, told: list[JobEvent], fault: Fault) -> None:
     rh.faults.add(fault)
-    run = started(rh)
-    await until(lambda: rh.recorder.paid)
-    rh.clock.advance(QUEUED + 0.5 * RUNNING)
-    await until(
-        lambda: any(request.path.endswith("/outputs") for request in rh.recorder.requests) or fault.kind == "hold"
-    )
+    run = await running(rh, 0.5)
+    await until(lambda: has_asked_for_outputs(rh) or fault.kind == "hold")
     rh.clock.advance(RUNNING)
     assert (await run).first_output.kind == "image"
     assert steps(told) == []
@@ -123,14 +122,12 @@ async def test_an_address_in_the_answer_to_the_start_is_used_at_once(rh: Emulato
     await until(lambda: steps(told) and rh.held.count)
     rh.held.release()
     assert (await run).first_output.kind == "image"
-    assert not any(request.path.endswith("/outputs") for request in rh.recorder.requests)
+    assert not has_asked_for_outputs(rh)
 
 
 async def test_a_start_that_offers_nothing_is_not_asked_about(rh: Emulator, told: list[JobEvent]) -> None:
-    run = started(rh, workflow=None)
-    await until(lambda: rh.recorder.paid)
-    rh.clock.advance(QUEUED + 0.5 * RUNNING)
+    run = await running(rh, 0.5, workflow=None)
     await until(lambda: any(event.state == "running" for event in told))
     rh.clock.advance(RUNNING)
     await run
-    assert not any(request.path.endswith("/outputs") for request in rh.recorder.requests)
+    assert not has_asked_for_outputs(rh)

@@ -31,8 +31,9 @@ from rh_prefect.works.result import Result
 from tests.support.processes.flow_process import command
 from tests.support.servers.emulator_env import StartEmulator, environment
 from tests.support.servers.prefect_server import PrefectServer
+from tests.support.waiting import until
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.prefect
 
 
 @pytest.fixture
@@ -61,7 +62,8 @@ class Blocks:
             await block.asave(self.name(key), overwrite=True)
 
     async def pool(self, *keys: str, name: str = "night") -> str:
-        """Saves a pool under a name of this test."""
+        """Saves accounts and a pool of them; the pool's name."""
+        await self.save(*keys)
         await RunningHubPool(credentials=[self.name(key) for key in keys]).asave(self.name(name), overwrite=True)
         return self.name(name)
 
@@ -78,7 +80,6 @@ async def test_a_pipeline_refuses_wallets_of_two_currencies(
     if budget.startswith("#"):
         monkeypatch.setenv("RH_MAX_BUDGET", "1")
     rh.keys.add("dollars", limit=2, currency="USD")
-    await blocks.save("spare", "dollars")
     pool = await blocks.pool("spare", "dollars")
     text = f"{budget}\nsteps:\n  a: {{model: z-image/turbo, with: {{prompt: x}}}}\n"
     with pytest.raises(ConfigError, match="do not all have the same currency"):
@@ -92,31 +93,30 @@ async def night(prompts: list[str], credentials: str, budget: float | None = Non
     return await generate_many(asked, credentials=credentials, budget=budget)
 
 
+def paid_by(rh: Emulator) -> Counter[str]:
+    """How many tasks were paid for with each key."""
+    return Counter(one.key_name for one in rh.recorder.paid)
+
+
 def prompts(count: int) -> list[str]:
     return [f"picture {number}" for number in range(count)]
 
 
 async def test_a_flow_runs_on_all_accounts_of_the_pool(rh: Emulator, blocks: Blocks) -> None:
-    await blocks.save("main", "spare")
     done = await night(prompts(12), await blocks.pool("main", "spare"))
     assert len({one.task_id for one in done}) == len(rh.recorder.paid) == 12
-    paid = Counter(one.key_name for one in rh.recorder.paid)
+    paid = paid_by(rh)
     assert min(paid["main"], paid["spare"]) >= 4
-    accounts = Counter(_account(one) for one in done)
+    accounts = Counter(json.loads(Path(one.record).read_text())["account"] for one in done)
     assert accounts == {"the main": paid["main"], "the spare": paid["spare"]}
-
-
-def _account(result: Result) -> str:
-    return str(json.loads(Path(result.record).read_text())["account"])
 
 
 async def test_an_account_that_cannot_pay_is_one_warning_in_the_run_s_log(
     rh: Emulator, blocks: Blocks, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await blocks.save("main", "spare")
     rh.keys["spare"].account.money = Decimal(0)
     await night(prompts(8), await blocks.pool("main", "spare"))
-    assert Counter(one.key_name for one in rh.recorder.paid) == {"main": 8}
+    assert paid_by(rh) == {"main": 8}
     warnings = [one for one in caplog.records if one.levelno == logging.WARNING and "is not used" in one.getMessage()]
     assert len(warnings) == 1
     assert f"the spare (block '{blocks.name('spare')}')" in warnings[0].getMessage()
@@ -126,7 +126,6 @@ async def test_an_account_that_cannot_pay_is_one_warning_in_the_run_s_log(
 async def test_a_job_is_adopted_on_the_account_that_paid_though_the_pool_is_another(
     rh: Emulator, blocks: Blocks
 ) -> None:
-    await blocks.save("main", "spare", "third")
     pool = await blocks.pool("main", "spare")
     pools = iter([pool, await blocks.pool("third", "spare", name="other")])
 
@@ -143,22 +142,23 @@ async def test_a_job_is_adopted_on_the_account_that_paid_though_the_pool_is_anot
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     rh.clock.factor = 50
-    paid = Counter(one.key_name for one in rh.recorder.paid)
+    paid = paid_by(rh)
     assert paid == {"main": 2, "spare": 2}
     done = await rerun(changing, run)
     assert {one.task_id for one in done} == {one.task_id for one in rh.recorder.paid}
-    assert Counter(one.key_name for one in rh.recorder.paid) == paid
+    assert paid_by(rh) == paid
 
 
 async def _until_recorded(journal: Journal, tickets: int) -> None:
-    while len([view async for view in jobs_of(journal) if view.tickets]) < tickets:  # noqa: ASYNC110 - it sets no event
-        await asyncio.sleep(0.05)
+    async def are_recorded() -> bool:
+        return len([view async for view in jobs_of(journal) if view.tickets]) >= tickets
+
+    await until(are_recorded)
 
 
 async def test_a_person_settles_a_job_on_the_account_that_was_asked(
     rh: Emulator, blocks: Blocks, tmp_path: Path, prefect_server: PrefectServer
 ) -> None:
-    await blocks.save("main", "spare")
     await blocks.pool("main", "spare")
     env = {**prefect_server.env, **environment(rh, tmp_path)}
 
@@ -198,7 +198,6 @@ async def test_a_block_that_is_gone_says_who_paid_and_what_to_do(rh: Emulator, b
 
 
 async def test_a_job_block_triggers_cancels_and_attaches_on_the_right_account(rh: Emulator, blocks: Blocks) -> None:
-    await blocks.save("main", "spare")
     pool = await blocks.pool("main", "spare")
     rh.clock.factor = 0
     still = RunningHubModel(model="z-image/turbo", params={"prompt": "a harbour"}, credentials=pool)

@@ -39,15 +39,12 @@ def pay(prompt: str, **options: Any) -> str:
 @prefect.flow
 def in_threads(prompts: list[str], *, with_context: bool) -> list[str]:
     with ThreadPoolExecutor(2) as pool:
-        if with_context:
-            jobs = [pool.submit(contextvars.copy_context().run, pay, prompt) for prompt in prompts]
-        else:
-            jobs = [pool.submit(pay, prompt) for prompt in prompts]
+        contexts = [contextvars.copy_context() if with_context else contextvars.Context() for _ in prompts]
+        jobs = [pool.submit(context.run, pay, prompt) for context, prompt in zip(contexts, prompts, strict=True)]
         return [job.result() for job in jobs]
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 class TestThreadsOfAFlow:
     def test_one_without_its_context_is_refused_and_nothing_is_sent(self, rh: Emulator) -> None:
         with pytest.raises(ConfigError, match="copy_context"):
@@ -124,7 +121,7 @@ async def test_a_cancelled_scope_is_open_to_processes_that_come_later(rh: Emulat
 
 @pytest.mark.prefect
 async def test_a_task_that_another_run_waits_for_continues_and_the_command_says_so(
-    slow: Emulator, prefect_server: object, capsys: pytest.CaptureFixture[str]
+    slow: Emulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command said that the scope has no running task."""
     waiting = asyncio.Event()
@@ -151,7 +148,7 @@ async def test_a_task_that_another_run_waits_for_continues_and_the_command_says_
 
 @pytest.mark.prefect
 async def test_a_second_place_of_records_in_a_flow_run_is_refused_before_it_pays(
-    rh: Emulator, prefect_server: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @prefect.flow
     async def in_places() -> None:
@@ -166,7 +163,7 @@ async def test_a_second_place_of_records_in_a_flow_run_is_refused_before_it_pays
 
 @pytest.mark.prefect
 @pytest.mark.parametrize("name", ["", "../elsewhere", "order 17", "x" * 201, str(UUID(int=17)), UUID(int=17).hex])
-async def test_a_scope_that_is_no_name_is_refused(rh: Emulator, prefect_server: object, name: str) -> None:
+async def test_a_scope_that_is_no_name_is_refused(rh: Emulator, name: str) -> None:
     """In a flow it was not checked, and an empty name shared the result with all runs.
 
     A name in the form of a flow run's id was taken for a flow run: by commands, by webhooks, and by other runs.

@@ -13,6 +13,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import EqualRequest, InputError, JobTimeout
 from rh_prefect.tasks import generate
 from rh_prefect.works.result import Result
+from tests.support.world.as_task import make
 
 POSTER = models.ZImageTurbo(prompt="a poster")
 
@@ -28,8 +29,7 @@ def stopped(rh: Emulator) -> Emulator:
 
 
 async def run(**options: Any) -> Result:
-    result: Result = await generate.fn(POSTER, scope="test", **options)
-    return result
+    return await make(POSTER, **options)
 
 
 async def begin(rh: Emulator, *, is_later: bool, first: dict[str, Any], second: dict[str, Any]) -> list[Any]:
@@ -62,7 +62,7 @@ async def test_a_call_ends_at_its_own_deadline_and_the_other_one_gets_the_result
 
 
 @pytest.mark.prefect
-async def test_two_equal_calls_of_a_flow_keep_their_deadlines(stopped: Emulator, prefect_server: object) -> None:
+async def test_two_equal_calls_of_a_flow_keep_their_deadlines(stopped: Emulator) -> None:
     @flow
     async def posters() -> tuple[Any, Result]:
         hasty, patient = (
@@ -105,9 +105,7 @@ async def test_calls_that_share_a_job_agree_on_what_may_be_paid(stopped: Emulato
 
 
 @pytest.mark.prefect
-async def test_a_second_call_with_other_options_is_told_that_it_is_the_second(
-    stopped: Emulator, prefect_server: object
-) -> None:
+async def test_a_second_call_with_other_options_is_told_that_it_is_the_second(stopped: Emulator) -> None:
     """Equal options would not help it."""
 
     @flow
@@ -132,9 +130,7 @@ async def test_calls_share_the_task_after_one_that_failed(stopped: Emulator) -> 
 
 
 @pytest.mark.prefect
-async def test_a_later_call_gets_the_files_in_its_own_storage(
-    stopped: Emulator, prefect_server: object, tmp_path: Path
-) -> None:
+async def test_a_later_call_gets_the_files_in_its_own_storage(stopped: Emulator, tmp_path: Path) -> None:
     """It got the first call's files, in the storage of the first call."""
     folders = [tmp_path / name for name in ("first", "second")]
     for folder in folders:

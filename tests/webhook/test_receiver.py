@@ -27,8 +27,8 @@ from rh_prefect.works.journal.shared_journal import WorksJournal, default_works
 from rh_prefect.works.work import Callback
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.webhook_receiver import TOKEN, receiver
+from tests.support.waiting import until
 from tests.support.world.job_records import intent, ticket, unknown, write
-from tests.support.world.suspended_runs import until
 
 MODEL = "rhart-image/z-image/turbo"
 WORDS = {"prompt": "a lighthouse", "aspectRatio": "1:1"}

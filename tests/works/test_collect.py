@@ -29,8 +29,8 @@ from rh_prefect.works.output_download import extension_of_output
 from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
-from tests.support.samples.contexts import FileLease, services, work_of
 from tests.support.servers.scripted_server import WireServer, raw
+from tests.support.world.executed_work import FileLease, services, work_of
 from tests.support.world.job_records import KEY, TASK, intent, ticket
 
 PAGE = b"<!doctype html><html><body>Please try again later.</body></html>"

@@ -20,9 +20,7 @@ from rh_prefect.works.journal.journal import EndListener
 from rh_prefect.works.journal.record_types import End, Intent
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.run_cancellation import cancel_scope
-from tests.support.samples import contexts
-from tests.support.samples.contexts import no_progress
-from tests.support.world.executed_work import REQUEST
+from tests.support.world.executed_work import REQUEST, no_progress, services, work_of
 from tests.support.world.job_records import KEY, TASK, intent, ticket, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.world.virtual_time import clock, in_virtual_time, now
@@ -88,8 +86,8 @@ class WaitingJob:
             release=lambda: None,
             query_error=lambda intent, _task_id, error: ConfigError(f"{intent.account}: {error}"),
         )
-        shared = contexts.services(clock=clock)
-        self.work = contexts.work_of(REQUEST, scope=self.scope, key=KEY, lease=lease, services=shared)
+        shared = services(clock=clock)
+        self.work = work_of(REQUEST, scope=self.scope, key=KEY, lease=lease, services=shared)
 
     async def begin(self) -> asyncio.Task[End]:
         await write(self.journal, {"intent-1": self.submit.intent, "answer-1": ticket()})

@@ -23,8 +23,8 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.result import Result
 from rh_prefect.works.work_runner import WorkRunner
+from tests.support.processes.pooled_run import complete_job
 from tests.support.samples import media as samples
-from tests.support.world.complete_job import complete_job
 
 
 @pytest.fixture

@@ -34,9 +34,8 @@ from rh_prefect.works.journal.record_types import (
     Resolution,
 )
 from rh_prefect.works.lifecycle import Policy
-from tests.support.world.asked_steps import Step, life_of
+from tests.support.world.asked_steps import Step, life_of, lifecycle
 from tests.support.world.job_records import failed, refused
-from tests.support.world.life import lifecycle
 
 POLICY = Policy(job="run/key", endpoint="some/model")
 SECOND = replace(POLICY, run="second")

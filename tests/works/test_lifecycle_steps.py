@@ -40,9 +40,8 @@ from rh_prefect.works.options import Options
 from rh_prefect.works.pool_context import pool_context
 from rh_prefect.works.result import Result
 from rh_prefect.works.work_runner import WorkRunner
-from tests.support.processes.pooled_run import PooledRun, pictures
+from tests.support.processes.pooled_run import PooledRun, complete_job, pictures
 from tests.support.samples import media as samples
-from tests.support.world.complete_job import complete_job
 from tests.support.world.executed_work import REQUEST, SUCCESS, ExecutedWork, with_policy
 from tests.support.world.job_records import TASK, intent
 from tests.support.world.memory_journal import MemoryPlace

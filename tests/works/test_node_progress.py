@@ -24,7 +24,7 @@ from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.runninghub import node_progress
 from rh_prefect.works.runninghub.node_progress import AT_ONCE, Lines, NodeProgress
 from rh_prefect.works.work import Work
-from tests.support.samples.contexts import work_of
+from tests.support.world.executed_work import work_of
 from tests.support.world.virtual_time import in_virtual_time
 
 NAMES = {"6": "CLIPTextEncode", "3": "KSampler", "8": "VAEDecode"}

@@ -25,11 +25,11 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.result import Result
 from rh_prefect.works.work_runner import WorkRunner
+from tests.support.processes.pooled_run import complete_job
 from tests.support.samples import media as samples
 from tests.support.servers.link_server import LinkHost
 from tests.support.servers.s3 import S3Server
-from tests.support.world.complete_job import complete_job
-from tests.support.world.twin_filesystem import register
+from tests.support.world.filesystems import TwinFiles
 
 ENLARGER = "hypir-ultra"
 
@@ -174,11 +174,11 @@ async def test_stores_of_one_url_and_other_options_have_their_own_files(
     rh: Emulator, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As two buckets of one name on two services: each job gets its own store's file, and writes there."""
-    register()
-    monkeypatch.setenv("RH_INPUT_ROOTS", "twin://bucket")
+    bucket = f"{TwinFiles.protocol}://bucket"
+    monkeypatch.setenv("RH_INPUT_ROOTS", bucket)
     name = uuid.uuid4().hex
     for where in "ab":
-        run.store = MediaStore(f"twin://bucket/{name}", options={"where": f"{name}-{where}"})
+        run.store = MediaStore(f"{bucket}/{name}", options={"where": f"{name}-{where}"})
         run.store.write_bytes("photo.png", picture(where))
         result = await run.pay(enlarge(run.store.uri("photo.png")))
         assert run.store.exists(run.store.name_of(result.first_output.uri) or "")
@@ -197,10 +197,10 @@ async def test_a_store_of_the_same_url_that_cannot_be_written_to_is_found_before
     rh: Emulator, run: Run
 ) -> None:
     """The check of another store with the same URL does not count."""
-    register()
-    run.store = MediaStore("twin://checked", options={"where": "first"})
+    bucket = f"{TwinFiles.protocol}://checked"
+    run.store = MediaStore(bucket, options={"where": "first"})
     await run.pay(models.ZImageTurbo(prompt="a"))
-    run.store = MediaStore("twin://checked", options={"where": "read-only"})
+    run.store = MediaStore(bucket, options={"where": "read-only"})
     with pytest.raises(StoreError):
         await run.pay(models.ZImageTurbo(prompt="b"))
     assert len(rh.recorder.paid) == 1

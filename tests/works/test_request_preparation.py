@@ -20,7 +20,7 @@ from rh_prefect.works.journal.identity import graph_base, media_mark
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.request_preparation import JobRequest, as_request, prepare_request
 from tests.support.samples import media as samples
-from tests.support.samples.input_classes import input_class
+from tests.support.samples.each_model import input_class
 from tests.support.world.job_records import BASE, intent
 
 SITE = "www.runninghub.cn"

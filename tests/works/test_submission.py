@@ -32,7 +32,7 @@ from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.work import Work
-from tests.support.samples.contexts import services, work_of
+from tests.support.world.executed_work import services, work_of
 from tests.support.world.job_records import BASE, KEY, TASK, dead_owner, intent, ticket, unknown, write
 
 QUEUED = TaskView(task_id=TASK, status="QUEUED")

@@ -15,21 +15,13 @@ from tests.support.processes import warm_process
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
-
     returncode: int
     stdout: str
     stderr: str
 
 
 def run_each(commands: Sequence[Sequence[str]], *, env: Mapping[str, str], cwd: Path) -> list[Done]:
-    """Runs commands in one process.
-
-    Args:
-        commands: Each one's words behind `rh-prefect`.
-        env: The process's environment.
-        cwd: Its folder.
-    """
+    """Runs commands in one process."""
     done = warm_process.run(["-m", "tests.support.processes.cli_process"], env=env, cwd=cwd, text=json.dumps(commands))
     assert done.returncode == 0, done.stderr
     return [Done(**one) for one in json.loads(done.stdout.splitlines()[-1])]

@@ -13,8 +13,6 @@ MOVES = ("the camera pushes in slowly", "the camera glides to the right")
 
 
 class Made(BaseModel):
-    """What a film is made of."""
-
     film: Media
     contact_sheet: Media
     steps: list[Result]

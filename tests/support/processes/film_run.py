@@ -10,10 +10,12 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import pytest
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
@@ -27,6 +29,7 @@ from tests.support.samples.clip_samples import play
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.holding_proxy import Hold, Proxy
 from tests.support.servers.prefect_server import PrefectServer
+from tests.support.waiting import wait_until
 
 FILM = "tests.support.processes.composed_film:film"
 ASKED = {"prompt": "a lighthouse", "shots": 2, "narration": "A light."}
@@ -43,29 +46,17 @@ JOBS = {PICTURE: 2, MOTION: 2, UPSCALE: 2, SPEECH: 1, MUSIC: 1}
 
 @dataclass
 class FilmRun:
-    """One test's film.
-
-    Attributes:
-        rh: RunningHub.
-        proxy: Between the children and the Prefect server.
-        folder: Where everything goes.
-        flow_processes: The processes.
-        run: The flow run.
-        store: Where the films go.
-        is_shared: Whether its jobs are works that runs share, as those of a batch.
-        published: Files that were in the store when the child was killed.
-        fetched: Downloads of each task by then.
-    """
+    """One test's film."""
 
     rh: Emulator
-    proxy: Proxy
+    proxy: Proxy  # between the children and the Prefect server
     folder: Path
     flow_processes: FlowProcesses
-    store: MediaStore
+    store: MediaStore  # where the films go
     run: str = ""
-    is_shared: bool = False
-    published: frozenset[str] = frozenset()
-    fetched: Mapping[str, int] | None = None
+    is_shared: bool = False  # whether its jobs are works that runs share, as those of a batch
+    published: frozenset[str] = frozenset()  # files that were in the store when the child was killed
+    fetched: Mapping[str, int] | None = None  # downloads of each task by then
 
     @property
     def env(self) -> dict[str, str]:
@@ -86,15 +77,7 @@ class FilmRun:
         assert hold.held, f"{child.said[-3:]} {child.errors()}"
 
     def kill(self, child: FlowProcess, *, machine_is_lost: bool = False) -> set[str]:
-        """Kills the child and looks around.
-
-        Args:
-            child: The process that runs the film.
-            machine_is_lost: Whether what it kept on its machine is lost with it.
-
-        Returns:
-            The jobs of which nobody can know whether they were paid for.
-        """
+        """Kills the child and looks around."""
         assert child.is_running, f"it ended before it was killed: {child.said[-1]}"
         child.kill()
         self.proxy.drop()
@@ -111,33 +94,23 @@ class FilmRun:
 
     @property
     def journal(self) -> Journal:
-        """Where the records of its jobs are."""
         return WorksJournal(self.store.url) if self.is_shared else FlowRunJournal(self.run)
 
     def report(self) -> list[dict[str, str]]:
-        """The steps in the newest report."""
         newest = max((Path(self.store.url) / "runs").glob("*/report.csv"), key=lambda file: file.stat().st_mtime)
         return list(csv.DictReader(io.StringIO(newest.read_text())))
 
     def jobs(self) -> list[JobView]:
-        """All jobs of the run, as the journal has them."""
-
         async def read() -> list[JobView]:
             return [view async for view in jobs_of(self.journal)]
 
         return asyncio.run(read())
 
     def again(self, flow: str = FILM) -> FlowProcess:
-        """Runs the same flow run in a new process."""
         return self.flow_processes.run(flow, run=self.run)
 
     def finish(self, unknown: set[str], flow: str = FILM) -> Said:
-        """Runs it again until it completes, and settles what nobody can know as a person would.
-
-        Args:
-            unknown: The jobs that must be named as unknown, all at the first time.
-            flow: The flow.
-        """
+        """Runs it again until it completes, and settles what nobody can know as a person would."""
         child = self.again(flow)
         if unknown:
             assert child.ended() == 1
@@ -198,7 +171,6 @@ class FilmRun:
         assert self.local(result["contact_sheet"]["uri"]).read_bytes()[:2] == b"\xff\xd8"
 
     def local(self, uri: str) -> Path:
-        """A copy of a published file."""
         name = self.store.name_of(uri)
         assert name is not None, f"{uri} is not in {self.store}"
         copy = self.folder / Path(name).name
@@ -209,15 +181,6 @@ class FilmRun:
 def plain(payload: Mapping[str, object]) -> dict[str, str]:
     """A payload that can be compared: every value as a string."""
     return {key: str(value) for key, value in payload.items()}
-
-
-def wait_until(condition: Callable[[], object], *, seconds: float = 300.0) -> None:
-    """Looks every few milliseconds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("it did not happen")
-        time.sleep(0.003)
 
 
 @contextmanager
@@ -232,3 +195,25 @@ def staged(server: PrefectServer, proxy: Proxy, rh: Emulator, folder: Path, **en
             yield FilmRun(rh, proxy, folder, children, MediaStore(children.env["RH_STORAGE_URL"], options=options))
         finally:
             proxy.drop()
+
+
+@pytest.fixture(scope="session")
+def prefect_proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
+    """Stands between child processes and the session's Prefect server."""
+    with Proxy(prefect_server.url) as proxy:
+        yield proxy
+
+
+OpenStage: TypeAlias = Callable[..., FilmRun]
+
+
+@pytest.fixture
+def open_stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[OpenStage]:
+    """Opens the test's stage for an emulator, or with the options of a new one; `env` adds to the environment."""
+    with ExitStack() as stack:
+
+        def make(rh: Emulator | None = None, *, env: Mapping[str, str] | None = None, **options: Any) -> FilmRun:
+            rh = rh or stack.enter_context(Emulator(**{"long_side": 96, "fps": 6, **options}))
+            return stack.enter_context(staged(prefect_server, prefect_proxy, rh, tmp_path, **env or {}))
+
+        yield make

@@ -106,12 +106,7 @@ def main() -> None:
 
 
 class FlowProcess:
-    """A process that imports the package and waits for an order.
-
-    Args:
-        env: Its environment.
-        log: A file for what it writes to standard error.
-    """
+    """A process that imports the package and waits for an order."""
 
     def __init__(self, env: Mapping[str, str], *, log: Path) -> None:
         self.log = log
@@ -134,21 +129,17 @@ class FlowProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
         return self._process.pid
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended yet."""
         return self._process.poll() is None
 
     def order(self, do: str, flow: str, **more: object) -> None:
-        """Sends the order; a process takes one."""
         self._process.stdin.write(json.dumps({"do": do, "flow": flow, **more}) + "\n")
         self._process.stdin.flush()
 
     def wait_for(self, event: str, *, seconds: float = PATIENCE, **facts: object) -> Said:
-        """Blocks until the process has printed this event."""
         self.wait_until_heard(event, 1, seconds=seconds, **facts)
         return self.heard(event, **facts)[0]
 
@@ -160,11 +151,9 @@ class FlowProcess:
         assert len(heard) >= count, f"{len(heard)} of {count} {event} {facts}; {self.said[-3:]}\n{self.errors()}"
 
     def heard(self, event: str, **facts: object) -> list[Said]:
-        """The events of this kind."""
         return [one for one in self.said if one["event"] == event and facts.items() <= one.items()]
 
     def ended(self, *, seconds: float = PATIENCE) -> int:
-        """Waits for its exit; returns the exit code."""
         code = self._process.wait(seconds)
         self._reader.join(10)
         return code
@@ -176,7 +165,6 @@ class FlowProcess:
         self._reader.join(10)
 
     def errors(self) -> str:
-        """The end of what it wrote to standard error."""
         return self.log.read_text(errors="replace")[-3000:]
 
     def _read(self) -> None:
@@ -198,12 +186,7 @@ def _parsed(line: str) -> Said:
 
 
 class FlowProcesses:
-    """The processes of one test; all are killed at its end.
-
-    Args:
-        env: Their environment.
-        folder: For their logs.
-    """
+    """The processes of one test; all are killed at its end."""
 
     def __init__(self, env: Mapping[str, str], folder: Path, stack: ExitStack) -> None:
         self.env = dict(env)
@@ -245,7 +228,6 @@ def flow_processes(env: Mapping[str, str], folder: Path) -> Iterator[FlowProcess
 
 
 def command(env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs `rh-prefect` in a process."""
     return warm_process.run([*RH, *arguments], env=env, cwd=ROOT)
 
 

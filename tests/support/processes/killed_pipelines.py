@@ -34,12 +34,12 @@ from rh_prefect.works.journal.job_records import JobView, Submit
 from rh_prefect.works.journal.shared_journal import WorksJournal
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.manual_repair import adopt, mark_refused
-from tests.support.processes.film_run import wait_until
 from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, flow_processes
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.holding_proxy import Proxy
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.servers.s3 import S3Server
+from tests.support.waiting import wait_until
 from tests.support.world.invariants import paid_tasks
 
 Prefects: TypeAlias = tuple[Sequence[Proxy], Sequence[FlowProcesses]]
@@ -63,7 +63,6 @@ steps:
 outputs: {clips: $(each.clip), sheet: $(sheet)}
 """
 
-
 PAYMENTS = 7
 """A text, two pictures and two clips, and two takes: the first and the third item are one work each."""
 
@@ -72,19 +71,12 @@ killed = pipeline_flow(Pipeline.from_text(FILM))
 
 @dataclass(frozen=True)
 class Point:
-    """Where a run is killed: at a request to one of the servers that it talks to.
+    """Where a run is killed: at a request to one of the servers that it talks to."""
 
-    Attributes:
-        where: `s3`, `rh` or `prefect`.
-        pattern: See `Hold`.
-        number: Which such request of the run, from 1.
-        after: Whether the server has acted and the run does not know it.
-    """
-
-    where: str
-    pattern: str
-    number: int = 1
-    after: bool = False
+    where: str  # `s3`, `rh` or `prefect`
+    pattern: str  # see `Hold`
+    number: int = 1  # which such request of the run, from 1
+    after: bool = False  # whether the server has acted and the run does not know it
 
     def __str__(self) -> str:
         return f"{'after' if self.after else 'before'} {self.where} {self.pattern} #{self.number}"
@@ -92,25 +84,13 @@ class Point:
 
 @dataclass
 class KilledRuns:
-    """The runs of one pipeline in one store.
-
-    Attributes:
-        rh: RunningHub.
-        folder: Where the machines lie.
-        url: The store.
-        options: Its options, without a proxy.
-        proxies: In front of each server.
-        processes: What starts runs, one for each Prefect server.
-        env: Of all runs.
-    """
-
     rh: Emulator
-    folder: Path
-    url: str
-    options: Mapping[str, Any]
-    proxies: Mapping[str, Proxy]
-    processes: Sequence[FlowProcesses]
-    env: Mapping[str, str]
+    folder: Path  # where the machines lie
+    url: str  # of the store
+    options: Mapping[str, Any]  # its options, without a proxy
+    proxies: Mapping[str, Proxy]  # in front of each server
+    processes: Sequence[FlowProcesses]  # what starts runs, one for each Prefect server
+    env: Mapping[str, str]  # of all runs
     keeps_machine: bool = True
     params: Mapping[str, Any] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
@@ -162,7 +142,6 @@ class KilledRuns:
         wait_until(lambda: any(hold.held for hold in holds) or not run.is_running, seconds=PATIENCE)
         assert any(hold.held for hold in holds), f"{point} was not reached; {self.log}; {run.errors()}"
         run.kill()
-        run.kill()
         for proxy in self.proxies.values():
             proxy.drop()
         # What had left the dead process may still be under way to its server.
@@ -189,14 +168,8 @@ class KilledRuns:
         return len(unknown)
 
     async def plan(self) -> list[PlannedStep]:
-        """The steps of the pipeline with what the records know."""
         edits = EditResults(self.url, self.store, options=self.options)
-        known = StoredWorks(
-            self.works,
-            edits,
-            self.store,
-            rounds=Rounds(self.works.rounds, deployment=COMMAND_LINE),
-        )
+        known = StoredWorks(self.works, edits, self.store, rounds=Rounds(self.works.rounds, deployment=COMMAND_LINE))
         plan = await Pipeline.from_text(FILM).plan(known=known, site="127.0.0.1")
         assert not plan.problems, plan.problems
         return list(plan.instances)
@@ -280,14 +253,7 @@ def pipeline_processes(servers: Sequence[PrefectServer], folder: Path) -> Iterat
 
 
 @contextmanager
-def killed_runs(
-    *,
-    rh: Emulator,
-    s3: S3Server,
-    prefects: Prefects,
-    folder: Path,
-    **more: Any,
-) -> Iterator[KilledRuns]:
+def killed_runs(*, rh: Emulator, s3: S3Server, prefects: Prefects, folder: Path, **more: Any) -> Iterator[KilledRuns]:
     """Sets up runs of the pipeline on a new prefix of the S3 server; no run is started."""
     url = s3.url("killed")
     with Proxy(s3.endpoint) as to_s3, Proxy(rh.url) as to_rh:

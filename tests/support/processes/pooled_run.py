@@ -26,33 +26,21 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.options import Options, Request
 from rh_prefect.works.pool_context import pool_context
 from rh_prefect.works.result import Result
-from rh_prefect.works.work_runner import WorkRunner
-from tests.support.world.complete_job import complete_job
+from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 
 @dataclass
 class PooledRun:
-    """One run, in this process.
-
-    Attributes:
-        rh: RunningHub.
-        folder: Where everything is.
-        members: Names of the emulator's keys that pay, in the pool's order; each has a block of that name.
-        gone: Names whose blocks are gone.
-        secrets: Keys that stand in the blocks in place of the right ones, by name.
-        attempt: Of the run.
-        scope: The name of its journal.
-        heard: What its jobs have told.
-    """
+    """One run, in this process."""
 
     rh: Emulator
     folder: Path
-    members: Sequence[str] = ("main", "two")
-    gone: frozenset[str] = frozenset()
-    secrets: Mapping[str, str] = field(default_factory=dict)
-    attempt: int = 1
-    scope: str = "night"
-    heard: list[JobEvent] = field(default_factory=list)
+    members: Sequence[str] = ("main", "two")  # names of keys, each with a block of that name, in order
+    gone: frozenset[str] = frozenset()  # names whose blocks are gone
+    secrets: Mapping[str, str] = field(default_factory=dict)  # wrong keys in blocks, by name
+    attempt: int = 1  # of the run
+    scope: str = "night"  # the name of its journal
+    heard: list[JobEvent] = field(default_factory=list)  # what its jobs have told
     scopes: dict[int, FolderScope] = field(default_factory=dict)
 
     @property
@@ -73,7 +61,6 @@ class PooledRun:
         return Settings(base_url=self.rh.url, state_dir=self.folder / "state", poll_seconds=0.02, grace_seconds=1)
 
     async def find(self, intent: Intent) -> Account:
-        """As blocks are found by their names."""
         if intent.credentials is None or intent.credentials in self.gone:
             raise ConfigError(f"there is no block {intent.credentials!r}")
         return self.account(intent.credentials)
@@ -103,7 +90,6 @@ class PooledRun:
 
     @property
     def paid(self) -> Counter[str]:
-        """How many tasks were paid for with each key."""
         return Counter(one.key_name for one in self.rh.recorder.paid)
 
     @property
@@ -112,10 +98,14 @@ class PooledRun:
         return Counter((one.key_name, one.code) for one in self.rh.recorder.submissions if not one.accepted)
 
     async def intents(self) -> list[Intent]:
-        """Each job's newest intent."""
         views = [view async for view in jobs_of(self.journal)]
         return [view.last.intent for view in views if view.last is not None]
 
 
 def pictures(count: int, words: str = "picture") -> list[models.ModelInput]:
     return [models.ZImageTurbo(prompt=f"{words} {number}") for number in range(count)]
+
+
+async def complete_job(runner: WorkRunner, request: Request) -> Result:
+    """Makes a job in its run's own journal, on the loop thread."""
+    return (await runner.complete(WorkCall(request, take=runner.options.take))).result

@@ -28,13 +28,11 @@ def asking(scope: str) -> Iterator[WarmProcess]:
 
 
 def ask_elsewhere(scope: str) -> str:
-    """Asks in a separate process; what it says last."""
     with asking(scope) as process:
         return process.communicate()[0].splitlines()[-1]
 
 
 async def ask(scope: str) -> str:
-    """Asks for the picture; its task id, or the error."""
     try:
         return str((await generate.fn(models.ZImageTurbo(prompt=PROMPT), scope=scope)).task_id)
     except RunningHubError as error:

@@ -15,11 +15,7 @@ _PRINTED = re.compile(r"`(rh-prefect [^`]+)`")
 
 
 class Terminal:
-    """Runs commands in this process, in its working folder.
-
-    Args:
-        capsys: Reads what they print.
-    """
+    """Runs commands in this process, in its working folder."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -27,15 +23,7 @@ class Terminal:
         """What the last command printed, on stdout and on stderr."""
 
     def call(self, command: str, *, fails: bool = False) -> str:
-        """Runs a command, with or without `rh-prefect` before it.
-
-        Args:
-            command: The command line, quoted for a shell.
-            fails: Whether it is to fail.
-
-        Returns:
-            What it prints; what it prints on stderr where it is to fail.
-        """
+        """Runs a command, with or without `rh-prefect` before it."""
         code: Any = 0
         self._capsys.readouterr()
         try:

@@ -36,18 +36,7 @@ _END_WITH_PARENT = 1
 
 
 class WarmProcess:
-    """A running program; used like `subprocess.Popen`, with text in all streams.
-
-    Args:
-        arguments: What stands behind `python`: `-m MODULE …`, `-c CODE …` or `SCRIPT …`.
-        env: Its environment; this process's own where it is None.
-        cwd: Its folder; this process's own where it is None.
-
-    Attributes:
-        stdin: Goes to the program.
-        stdout: Comes from the program.
-        stderr: Comes from the program.
-    """
+    """A running program; used like `subprocess.Popen`, with text in all streams."""
 
     def __init__(
         self,
@@ -77,7 +66,6 @@ class WarmProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kills it, if it runs."""
         self.kill()
         self._process.join()
         for stream in (self.stdin, self.stdout, self.stderr):
@@ -86,7 +74,6 @@ class WarmProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
         assert self._process.pid is not None
         return self._process.pid
 
@@ -96,11 +83,9 @@ class WarmProcess:
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """Returns its exit code, or None while it runs."""
         return self._process.exitcode
 
     def wait(self, timeout: float = _PATIENCE) -> int:
-        """Waits until it has ended; returns its exit code."""
         self._process.join(timeout)
         code = self._process.exitcode
         if code is None:
@@ -108,16 +93,13 @@ class WarmProcess:
         return code
 
     def send_signal(self, number: int) -> None:
-        """Sends a signal, if it runs."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Sends SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Sends SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, text: str = "", *, timeout: float = _PATIENCE) -> tuple[str, str]:
@@ -131,11 +113,7 @@ class WarmProcess:
 
 
 def run(
-    arguments: Sequence[str | Path],
-    *,
-    env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-    text: str = "",
+    arguments: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None, text: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Runs a program to its end; see `WarmProcess`."""
     with WarmProcess(arguments, env=env, cwd=cwd) as process:
@@ -144,8 +122,6 @@ def run(
 
 
 class _Reader(threading.Thread):
-    """Reads a stream to its end."""
-
     def __init__(self, stream: IO[str]) -> None:
         super().__init__(daemon=True)
         self._stream = stream

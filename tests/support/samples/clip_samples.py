@@ -108,8 +108,6 @@ def strength(samples: np.ndarray, hz: float, start: float, seconds: float) -> fl
 
 @dataclass(frozen=True)
 class Played:
-    """A film as a player finds it."""
-
     codecs: tuple[str, ...]
     pixels: str
     size: tuple[int, int]
@@ -132,7 +130,6 @@ def _seconds(stream: Stream, time: int | None) -> float:
 
 
 def play(path: Path) -> Played:
-    """Decodes all of a film."""
     with av.open(str(path)) as file:
         picture = file.streams.video[0]
         track = file.streams.audio[0] if file.streams.audio else None

@@ -1,4 +1,4 @@
-"""`for_each_model`: one test of a model, run for every model of the catalogue."""
+"""All models of the catalogue as cases of one test, and the input class of a model of another catalogue."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 
 from rh_prefect import catalog
+from rh_prefect.catalog import Model
+from rh_prefect.catalog.input_class_builder import build_input
+from rh_prefect.media.media import MediaInput
+from rh_prefect.models import ModelInput
 
 
 def for_each_model(test: Callable[..., Any]) -> Callable[..., Any]:
@@ -17,10 +21,6 @@ def for_each_model(test: Callable[..., Any]) -> Callable[..., Any]:
 
     Hundreds of models as parameters would be thousands of tests, which pytest collects three times and reports one by
     one: that takes longer than they do.
-
-    Args:
-        test: A test with an argument `model`, plain or `async`; its other arguments are fixtures, which all models
-            share.
     """
     signature = inspect.signature(test)
 
@@ -41,3 +41,10 @@ def for_each_model(test: Callable[..., Any]) -> Callable[..., Any]:
     others = [one for name, one in signature.parameters.items() if name != "model"]
     of_all.__signature__ = signature.replace(parameters=others)  # type: ignore[attr-defined]  # pytest reads it
     return of_all
+
+
+def input_class(model: Model) -> type[ModelInput]:
+    """Builds the class; `rh_prefect.models` has only those of the catalogue in use."""
+    base: Any = ModelInput  # type checkers do not see that it is a pydantic model
+    built: type[ModelInput] = build_input(model, base, media=MediaInput, module=__name__)
+    return built

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -22,22 +22,9 @@ RATE = 44100
 """Samples a second of every sound made here."""
 
 
-def png(path: Path, *, size: tuple[int, int] = (64, 48), text: str = "") -> Path:
-    """A picture of a gradient, with a text if one is given."""
-    return _put(path, picture("PNG", size, text))
-
-
-def jpg(path: Path, *, size: tuple[int, int] = (64, 48), text: str = "", orientation: int = 1) -> Path:
-    """The same as JPEG; `orientation` is the EXIF tag (6: to be shown turned by a quarter)."""
-    return _put(path, picture("JPEG", size, text, orientation))
-
-
-def webp(path: Path, *, size: tuple[int, int] = (64, 48), text: str = "") -> Path:
-    return _put(path, picture("WEBP", size, text))
-
-
-def gif(path: Path, *, size: tuple[int, int] = (64, 48), text: str = "") -> Path:
-    return _put(path, picture("GIF", size, text))
+def _saved(make: Callable[..., bytes], *given: str) -> Callable[..., Path]:
+    """Puts media into a file; its options are those of the function that makes them."""
+    return lambda path, **options: _put(path, make(*given, **options))
 
 
 def mp4(
@@ -61,26 +48,6 @@ def video(
     return _put(path, film(container, seconds, size, 12, sound if audio else ""))
 
 
-def wav(path: Path, *, seconds: float = 1, hz: int = 440) -> Path:
-    return _put(path, sound("wav", "pcm_s16le", seconds, hz))
-
-
-def mp3(path: Path, *, seconds: float = 1, hz: int = 440) -> Path:
-    return _put(path, sound("mp3", "mp3", seconds, hz))
-
-
-def flac(path: Path, *, seconds: float = 1, hz: int = 440) -> Path:
-    return _put(path, sound("flac", "flac", seconds, hz))
-
-
-def ogg(path: Path, *, seconds: float = 1, hz: int = 440) -> Path:
-    return _put(path, sound("ogg", "libopus", seconds, hz))
-
-
-def m4a(path: Path, *, seconds: float = 1, hz: int = 440) -> Path:
-    return _put(path, sound("ipod", "aac", seconds, hz))
-
-
 def glb(path: Path) -> Path:
     """A valid binary glTF: one triangle."""
     return _put(path, triangle())
@@ -88,6 +55,7 @@ def glb(path: Path) -> Path:
 
 @cache
 def picture(form: str, size: tuple[int, int] = (64, 48), text: str = "", orientation: int = 1) -> bytes:
+    """A gradient, with a text if one is given; `orientation` is the EXIF tag (6: to be shown turned by a quarter)."""
     image = Image.fromarray(_frame(size, 0.0))
     if text:
         ImageDraw.Draw(image).text((2, 2), text, fill="white")
@@ -153,6 +121,11 @@ def triangle() -> bytes:
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(points), b"BIN\0") + points
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+png, jpg, webp, gif = (_saved(picture, form) for form in ("PNG", "JPEG", "WEBP", "GIF"))
+wav, mp3, flac = (_saved(sound, *names) for names in (("wav", "pcm_s16le"), ("mp3", "mp3"), ("flac", "flac")))
+ogg, m4a = _saved(sound, "ogg", "libopus"), _saved(sound, "ipod", "aac")
 
 
 def _put(path: Path, data: bytes) -> Path:

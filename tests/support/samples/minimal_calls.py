@@ -62,18 +62,13 @@ def smallest(model: Model, folder: Path) -> dict[str, object]:
 
 
 def sample(param: Param, folder: Path) -> Path:
-    """A file that a parameter takes."""
     extension = next((one for one in param.accept if one in _MAKE), _USUAL[param.type])
     path = folder / f"{param.type}.{extension}"
     return path if path.exists() else _MAKE[extension](path)
 
 
 async def run_all(rh: Emulator, chosen: Iterable[Model], folder: Path) -> dict[str, str]:
-    """Runs models, a few at a time.
-
-    Returns:
-        What is wrong, by the model's name; nothing, where all is well.
-    """
+    """Runs models, a few at a time."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(model: Model) -> tuple[str, str]:

@@ -1,15 +1,19 @@
-"""Small files that pipelines are planned with."""
+"""Small files and values for parameters of pipelines, and shipped pipelines with small frames."""
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from PIL import Image
+
+from rh_prefect.pipelines.file_model import Param
 
 
 def photo(to: Path, shade: int = 0) -> str:
@@ -33,7 +37,6 @@ def video(to: Path, seconds: int) -> str:
 
 
 def sound(to: Path, seconds: int) -> str:
-    """A silent WAV file."""
     import wave
 
     with wave.open(str(to), "wb") as file:
@@ -57,3 +60,40 @@ def photos(folder: Path, count: int) -> str:
     for number in range(count):
         photo(folder / f"p{number:03}.png", number)
     return str(folder)
+
+
+def some(name: str, param: Param, folder: Path, number: int = 1) -> Any:
+    if param.default is not None:
+        return param.default
+    match param.kind:
+        case "enum":
+            return param.options[0]
+        case "image":
+            return photo(folder / f"{name}{number}.png", number)
+        case "video":
+            return video(folder / f"{name}{number}.mp4", 4)
+        case "audio":
+            return sound(folder / f"{name}{number}.wav", 4)
+        case "file":
+            (made := folder / f"{name}{number}.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
+            return str(made)
+        case "files":
+            return [some(name, Param(type=param.of), folder, number) for number in range(3)]
+        case "table":
+            columns = (param.columns or {}).items()
+            return [{key: some(key, one, folder, number) for key, one in columns} for number in range(1, 4)]
+        case "string":
+            return f"{name} {number}"
+        case _:
+            return number + 1
+
+
+_FRAME = re.compile(r"width: (\d+), height: (\d+)")
+_PART = 6
+
+
+def smaller(text: str) -> str:
+    """Returns a pipeline's text with each frame a sixth as wide and as high; the aspect ratio stays."""
+    return _FRAME.sub(
+        lambda found: "width: {}, height: {}".format(*(int(one) // _PART for one in found.groups())), text
+    )

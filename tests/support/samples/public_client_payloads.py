@@ -28,19 +28,12 @@ _REASONS = (
 
 @dataclass
 class Verdicts:
-    """What became of the payloads of one style.
+    """What became of the payloads of one style."""
 
-    Attributes:
-        made: How many payloads there are.
-        accepted: How many the emulator accepts.
-        sent: How many this package would send, some of them repaired.
-        reasons: Why others are refused by the emulator, and how often.
-    """
-
-    made: int = 0
-    accepted: int = 0
-    sent: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    made: int = 0  # how many payloads there are
+    accepted: int = 0  # how many the emulator accepts
+    sent: int = 0  # how many this package would send, some of them repaired
+    reasons: Counter[str] = field(default_factory=Counter)  # why others are refused by the emulator, and how often
 
 
 def _nodes_value(param: Param) -> object:

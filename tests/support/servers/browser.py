@@ -21,22 +21,14 @@ _CODES = {"Escape": 27, "ArrowLeft": 37, "ArrowRight": 39}
 
 
 class Page:
-    """One page of the browser.
-
-    Attributes:
-        said: What the page wrote to its console, errors and refused scripts included.
-        asked: The addresses that it asked for.
-    """
-
     def __init__(self, socket: Connection, session: str) -> None:
-        self.said: list[str] = []
-        self.asked: list[str] = []
+        self.said: list[str] = []  # what the page wrote to its console, errors and refused scripts included
+        self.asked: list[str] = []  # the addresses that it asked for
         self._socket, self._session, self._numbers = socket, session, count(10)
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> Any:
-        """Calls a method of the protocol, and returns its result."""
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "sessionId": self._session, "method": method, "params": params}))
         while True:
@@ -47,7 +39,6 @@ class Page:
                 return message["result"]
 
     def open(self, url: str) -> None:
-        """Opens an address, and waits until the page has loaded."""
         self.call("Page.navigate", url=url)
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
@@ -63,12 +54,10 @@ class Page:
             pass
 
     def press(self, key: str) -> None:
-        """Presses a key."""
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=_CODES.get(key, 0))
 
     def size(self, width: int, height: int) -> None:
-        """Sets the size of the window, in CSS pixels."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def _note(self, message: dict[str, Any]) -> None:

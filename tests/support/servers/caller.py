@@ -19,13 +19,10 @@ Json = dict[str, Any]
 
 
 def node(node_id: object, name: str, value: object) -> Json:
-    """One item of a nodeInfoList."""
     return {"nodeId": node_id, "fieldName": name, "fieldValue": value}
 
 
 class Caller:
-    """Calls one emulator with one key."""
-
     def __init__(self, rh: Emulator, key: str | None = None) -> None:
         self.rh = rh
         self.key = rh.key if key is None else key
@@ -46,7 +43,6 @@ class Caller:
         return answer
 
     def v1(self, path: str, **body: object) -> Json:
-        """A v1 request: the key in the body."""
         answer: Json = self.http.post(path, json={"apiKey": self.key, **body}).json()
         return answer
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -26,6 +24,7 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.works.journal.job_records import JobView, jobs_of
 from tests.support.processes.flow_process import ROOT
 from tests.support.servers.prefect_server import PrefectServer
+from tests.support.waiting import until
 
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
 POOL = "media"
@@ -44,27 +43,8 @@ _SHORT = {
 }
 
 
-class ShortIntervalServer(PrefectServer):
-    """A server whose intervals are short."""
-
-    @property
-    def env(self) -> dict[str, str]:
-        """The environment of a process that works with this server."""
-        return {**super().env, **_SHORT}
-
-
 class Worker:
-    """A `prefect worker start`."""
-
     def __init__(self, env: Mapping[str, str], folder: Path, name: str, *, limit: int | None = None) -> None:
-        """Starts it.
-
-        Args:
-            env: Its environment, which its flow runs have too.
-            folder: Where it works; it holds no flow.
-            name: Its name.
-            limit: How many runs it takes at once.
-        """
         self.log = folder / f"{name}.log"
         command = [*PREFECT, "worker", "start", "--pool", POOL, "--type", "process", "--name", name]
         command += ["--limit", str(limit)] if limit else []
@@ -75,7 +55,6 @@ class Worker:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
         return self._process.poll() is None
 
     def kill(self) -> None:
@@ -85,21 +64,13 @@ class Worker:
 
 
 class Workplace:
-    """One server, what is deployed on it, and its workers; see `workplace`.
-
-    Attributes:
-        server: The Prefect server.
-        folder: Where everything goes.
-        env: The environment of all its processes.
-        workers: All that were ever hired.
-    """
+    """One server, what is deployed on it, and its workers; see `workplace`."""
 
     def __init__(self, server: PrefectServer, folder: Path, env: Mapping[str, str]) -> None:
-        """Takes over a running server."""
         self.server = server
         self.folder = folder
         self.env = {**server.env, **env, "PYTHONPATH": str(ROOT), "WORKPLACE": str(folder)}
-        self.workers: list[Worker] = []
+        self.workers: list[Worker] = []  # all that were ever hired
 
     def prefect(self, *words: str, folder: Path = ROOT) -> str:
         """Runs Prefect's command line in a folder, by default the top of the repository; what it said."""
@@ -130,16 +101,26 @@ class Workplace:
         return self.workers[-1]
 
     async def start(self, deployment: str, **parameters: Any) -> UUID:
-        """Starts a run of a deployment."""
         self.staff()
         async with get_client() as client:
             found = await client.read_deployment_by_name(deployment)
             return (await client.create_flow_run_from_deployment(found.id, parameters=parameters)).id
 
     async def look(self, run: UUID) -> FlowRun:
-        """The flow run as it is."""
         async with get_client() as client:
             return await client.read_flow_run(run)
+
+    async def end_of(self, run: UUID) -> State[Any]:
+        """Waits for the end of a run; its state."""
+
+        async def has_ended() -> bool:
+            state = (await self.look(run)).state
+            return state is not None and state.is_final()
+
+        await self.until(has_ended)
+        state = (await self.look(run)).state
+        assert state is not None
+        return state
 
     async def is_in(self, run: UUID, state: str, *, attempt: int = 1) -> bool:
         """Whether a run is in a state, by its name, in that attempt or a later one."""
@@ -157,22 +138,16 @@ class Workplace:
         await self.until(is_told)
 
     async def jobs(self, run: UUID) -> list[JobView]:
-        """All jobs of a run, as its journal has them."""
         return [view async for view in jobs_of(FlowRunJournal(run))]
 
-    async def until(self, reached: Callable[[], Awaitable[object]], *, seconds: float = 600.0) -> None:
+    async def until(self, reached: Callable[[], object], *, seconds: float = 600.0) -> None:
         """Looks until it is so; shows what the workers wrote where it does not come to that."""
-        deadline = time.monotonic() + seconds
-        while not await reached():
-            assert time.monotonic() < deadline, self.said()
-            await asyncio.sleep(0.1)
+        await until(reached, seconds=seconds, said=self.said)
 
     def processes_of(self, run: UUID) -> list[int]:
-        """The processes that run a flow run."""
         return sorted(_processes(WORKPLACE=str(self.folder), PREFECT__FLOW_RUN_ID=str(run)))
 
     def signal(self, run: UUID, number: int) -> None:
-        """Sends a signal to all processes of a flow run."""
         found = self.processes_of(run)
         assert found, "nobody runs it"
         for pid in found:
@@ -186,7 +161,6 @@ class Workplace:
             send(pid, signal.SIGKILL)
 
     def said(self) -> str:
-        """The end of what the workers wrote."""
         return "\n".join(worker.log.read_text(errors="replace")[-6000:] for worker in self.workers[-2:])
 
 
@@ -194,15 +168,8 @@ class Workplace:
 def workplace(
     folder: Path, env: Mapping[str, str], *, template: Path | None = None, database: str | None = None
 ) -> Iterator[Workplace]:
-    """Opens a workplace; this process's settings point at its server meanwhile.
-
-    Args:
-        folder: Where everything goes.
-        env: For its processes, beside Prefect's.
-        template: A migrated database.
-        database: A SQLAlchemy URL in place of SQLite.
-    """
-    with ShortIntervalServer(folder / "prefect", template=template, database=database) as server:
+    """Opens a workplace; this process's settings point at its server meanwhile."""
+    with PrefectServer(folder / "prefect", template=template, database=database, settings=_SHORT) as server:
         place = Workplace(server, folder, env)
         try:
             with temporary_settings({PREFECT_API_URL: server.api}):
@@ -212,7 +179,6 @@ def workplace(
 
 
 def send(pid: int, number: int) -> None:
-    """Sends a signal, if the process is still there."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)
 

@@ -15,7 +15,6 @@ from rh_prefect.emulator import DEFAULT, Emulator
 HELPFUL = replace(DEFAULT, moderated_at_submit=("1501", ""), preview_unpriced=None)
 """The content check is part of the submit, and what the catalogue cannot price has a price preview."""
 
-
 StartEmulator = Callable[..., Emulator]
 
 
@@ -52,12 +51,6 @@ def slow_rh(start_rh: StartEmulator) -> Emulator:
 
 
 def environment(emulator: Emulator, folder: Path) -> dict[str, str]:
-    """The environment for an emulator and a folder.
-
-    Args:
-        emulator: What to talk to.
-        folder: For outputs and scratch.
-    """
     return {
         "RH_API_KEY": emulator.key,
         "RH_BASE_URL": emulator.url,

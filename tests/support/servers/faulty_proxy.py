@@ -35,8 +35,6 @@ _ANSWERS: Final = {
 
 @dataclass
 class ProxyFault:
-    """One trouble, and how often it has happened."""
-
     pattern: str
     kind: Kind
     number: int
@@ -56,8 +54,6 @@ class ProxyFault:
 
 
 class FaultyProxy(Proxy):
-    """A proxy in front of a server that has troubles; see `Proxy`."""
-
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self._lock = threading.Lock()
@@ -65,31 +61,20 @@ class FaultyProxy(Proxy):
         self._is_down = False
 
     def add_fault(self, pattern: str, kind: Kind, *, number: int = 1, times: int | None = None) -> ProxyFault:
-        """Scripts a trouble.
-
-        Args:
-            pattern: A regular expression that the first line of a request, or the beginning of its body, has in it.
-            kind: What happens.
-            number: From which of these requests on.
-            times: How often; None until it is repaired.
-        """
         made = ProxyFault(pattern, kind, number, times)
         with self._lock:
             self._strikes.append(made)
         return made
 
     def clear_faults(self) -> None:
-        """All is well again."""
         with self._lock:
             self._strikes.clear()
             self._is_down = False
 
     def connection(self, *sides: Any) -> Connection:
-        """A connection that has the server's troubles."""
         return _Struck(*sides, outage=self)
 
     def due(self, head: bytes, body: bytes) -> Kind | None:
-        """Tells what happens to a request."""
         text = (head.split(b"\r\n", 1)[0] + b"\n" + body[: 1 << 16]).decode("latin-1")
         with self._lock:
             found = next((add_fault.kind for add_fault in self._strikes if add_fault.fits(text)), None)

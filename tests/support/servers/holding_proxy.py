@@ -22,26 +22,18 @@ _BLOCK = 1 << 16
 
 @dataclass
 class Hold:
-    """What is held: the n-th request whose first line, or the beginning of its body, has a pattern in it.
+    """What is held: the n-th request whose first line, or the beginning of its body, has a pattern in it."""
 
-    Attributes:
-        pattern: A regular expression.
-        number: Which one, from 1; None for each of them.
-        answer: Whether the request goes through, and what is held is its answer.
-        when_held: Is called when one is held, before anything else happens there.
-    """
-
-    pattern: str
-    number: int | None = 1
-    answer: bool = False
-    when_held: Callable[[], None] = lambda: None
+    pattern: str  # a regular expression
+    number: int | None = 1  # which one, from 1; None for each of them
+    answer: bool = False  # whether the request goes through, and what is held is its answer
+    when_held: Callable[[], None] = lambda: None  # is called when one is held, before anything else happens there
     seen: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _held: int = 0
 
     @property
     def held(self) -> int:
-        """How many were held so far."""
         return self._held
 
     def wait(self, count: int = 1, *, seconds: float = 300.0) -> None:
@@ -55,7 +47,6 @@ class Hold:
         return self.number is None or self.seen == self.number
 
     def is_held(self) -> None:
-        """Tells those who wait."""
         self.when_held()
         with self._changed:
             self._held += 1
@@ -63,11 +54,7 @@ class Hold:
 
 
 class Proxy:
-    """Passes on whatever comes, websockets too; what it holds stays held until `release`, `drop` or its end.
-
-    Args:
-        url: The server, as http://host:port.
-    """
+    """Passes on whatever comes, websockets too; what it holds stays held until `release`, `drop` or its end."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -94,7 +81,6 @@ class Proxy:
         return Connection(*sides)
 
     def hold(self, pattern: str, *, number: int | None = 1, **more: Any) -> Hold:
-        """Has a request held from now on; see `Hold`."""
         made = Hold(pattern, number, **more)
         self._loop.call_soon_threadsafe(self._releasing.clear)
         self._holds.append(made)
@@ -160,7 +146,6 @@ class Connection:
     _held: Hold | None = None
 
     async def run(self) -> None:
-        """Passes on until one side has gone."""
         pumps = [asyncio.ensure_future(self._requests()), asyncio.ensure_future(self._answers())]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)

@@ -29,14 +29,7 @@ WHY_NOT = "PostgreSQL is not installed; on Debian: apt-get install postgresql"
 
 @contextmanager
 def postgres(port: int) -> Iterator[str]:
-    """Runs PostgreSQL on an empty folder that goes away with it.
-
-    Args:
-        port: Where it listens, on this machine only.
-
-    Yields:
-        A SQLAlchemy URL of an empty database.
-    """
+    """Runs PostgreSQL on an empty folder that goes away with it."""
     # PostgreSQL refuses to run as root; its package brings a user for it.
     user = "postgres" if os.geteuid() == 0 else None
     with TemporaryDirectory(prefix="postgres-") as folder:

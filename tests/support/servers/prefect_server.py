@@ -18,15 +18,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self
+from uuid import UUID
 
 import httpx
 import prefect.context
 import pytest
 import stamina
+from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.context import SettingsContext
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
@@ -58,47 +61,39 @@ _QUIET = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
 }
-_START_SECONDS = 300
 _ADDRESS = pytest.StashKey[str]()
 """The address of the session's server, once it has started."""
 
 
 class PrefectServer:
-    """A Prefect server in a separate folder.
+    """A Prefect server in a separate folder."""
 
-    Attributes:
-        home: Its PREFECT_HOME.
-        url: Address of its dashboard.
-        api: Address of its API.
-        log: File that it writes to.
-    """
-
-    def __init__(self, home: Path, *, template: Path | None = None, database: str | None = None) -> None:
-        """Prepares the server; `start` or the `with` statement starts it.
-
-        Args:
-            home: A folder; made if it is not there, and reused with its data if it is.
-            template: A migrated database file to start from; made from this server's if it is not there.
-            database: A SQLAlchemy URL in place of SQLite.
-        """
+    def __init__(
+        self,
+        home: Path,
+        *,
+        template: Path | None = None,
+        database: str | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.home = home
         self.log = home / "server.log"
         self._template = template if database is None else None
         self._database = database
+        self._settings = settings or {}
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = f"http://127.0.0.1:{self._port}"
-        self.api = f"{self.url}/api"
+        self.url = f"http://127.0.0.1:{self._port}"  # address of its dashboard
+        self.api = f"{self.url}/api"  # address of its API
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of a process that works with this server."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "RH_"))}
-        return {**kept, **_QUIET, "PREFECT_HOME": str(self.home), "PREFECT_API_URL": self.api}
+        own = {"PREFECT_HOME": str(self.home), "PREFECT_API_URL": self.api}
+        return {**kept, **_QUIET, **own, **self._settings}
 
     @property
     def pid(self) -> int:
-        """The server's process id."""
         assert self._process is not None, "the server is not running"
         return self._process.pid
 
@@ -110,7 +105,6 @@ class PrefectServer:
         self.stop()
 
     def start(self) -> None:
-        """Starts the server and returns when it answers."""
         self.home.mkdir(parents=True, exist_ok=True)
         with _only_one(self._template):
             self._start()
@@ -137,19 +131,16 @@ class PrefectServer:
 
     def stop(self) -> None:
         """Stops the server and everything that it started."""
-        if self._process is None:
-            return
-        _signal_group(self._process.pid, signal.SIGTERM)
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            _signal_group(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        self._process = None
+        process, self._process = self._process, None
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if process is not None and process.poll() is None:
+                with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(process.pid, number)
+                    process.wait(timeout=10)
 
     def _wait(self) -> None:
         assert self._process is not None
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + 300
         with httpx.Client(timeout=5) as http:
             while time.monotonic() < deadline and self._process.poll() is None:
                 with suppress(httpx.TransportError):
@@ -160,8 +151,16 @@ class PrefectServer:
         raise RuntimeError(f"the Prefect server did not start:\n{self.log.read_text()[-4000:]}")
 
 
+@flow
+def empty() -> None: ...
+
+
+def new_flow_run() -> UUID:
+    with get_client(sync_client=True) as client:
+        return client.create_flow_run(empty).id
+
+
 def free_port() -> int:
-    """Finds a port that nothing listens on just now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -173,11 +172,6 @@ def closed_port() -> Iterator[int]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield int(taken.getsockname()[1])
-
-
-def _signal_group(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, number)
 
 
 @contextmanager
@@ -196,12 +190,8 @@ def _copy_database(source: Path, target: Path) -> None:
     """Copies a SQLite file that may be in use; the target appears whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f"{target.name}.{os.getpid()}.part")
-    reader, writer = sqlite3.connect(source), sqlite3.connect(draft)
-    try:
+    with closing(sqlite3.connect(source)) as reader, closing(sqlite3.connect(draft)) as writer:
         reader.backup(writer)
-    finally:
-        reader.close()
-        writer.close()
     draft.replace(target)
 
 
@@ -225,9 +215,8 @@ def prefect_server(
     A server of ours instead of `prefect_test_harness`: other processes can be pointed at it too, and it is up in a
     third of the time, because the harness migrates a new database each time.
     """
-    with ExitStack() as stack:
-        server = stack.enter_context(PrefectServer(tmp_path_factory.mktemp("prefect"), template=prefect_template))
-        stack.enter_context(temporary_settings(_settings(server)))
+    server = PrefectServer(tmp_path_factory.mktemp("prefect"), template=prefect_template)
+    with server, temporary_settings(_settings(server)):
         pytestconfig.stash[_ADDRESS] = server.api
         yield server
         _drain()

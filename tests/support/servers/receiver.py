@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+
+import pytest
 
 from tests.support.servers.caller import Json
 from tests.support.servers.http_server import Handler, serving
@@ -34,3 +37,10 @@ class Receiver:
     def close(self) -> None:
         self._closed.set()
         self._stack.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.close()

@@ -40,12 +40,7 @@ OFF += ["s3.port.lance=0", "master.telemetry=false"]
 
 
 class S3Server:
-    """One SeaweedFS process with an admin key and a read-only key.
-
-    Args:
-        folder: Where it keeps its data; the caller removes it.
-        ports: Those of a server that another process starts.
-    """
+    """One SeaweedFS process with an admin key and a read-only key."""
 
     def __init__(self, folder: Path, ports: list[int] | None = None) -> None:
         self.folder = folder
@@ -56,12 +51,10 @@ class S3Server:
 
     @property
     def options(self) -> dict[str, Any]:
-        """fsspec's storage options with the key that may do everything."""
         return self._options(ADMIN)
 
     @property
     def reader_options(self) -> dict[str, Any]:
-        """fsspec's storage options with the key that may only read."""
         return self._options(READER)
 
     @property
@@ -142,7 +135,6 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.fixture(scope="session")
 def s3(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """The S3 server of all test processes."""
     started: dict[str, Any] = getattr(pytestconfig, "workerinput", {})
     if "s3" in started:
         folder, ports = started["s3"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from email.parser import BytesParser
 from typing import Any, Self
+
+from rh_prefect.client.download import CHUNK
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,6 @@ def said(data: object = None, **more: object) -> Step:
 
 
 def raw(data: bytes) -> Step:
-    """Sends these bytes and closes."""
-
     async def play(_: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
         writer.write(data)
         await writer.drain()
@@ -72,8 +73,6 @@ def raw(data: bytes) -> Step:
 
 
 def cut() -> Step:
-    """Takes the request and resets the connection."""
-
     async def play(_: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
         writer.transport.abort()
         return False
@@ -103,8 +102,6 @@ def reply_then_close(body: dict[str, Any]) -> Step:
 
 
 def slow(wait: asyncio.Event, then: Step) -> Step:
-    """Answers once the test says so."""
-
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
         await wait.wait()
         return await then(reader, writer, asked)
@@ -201,7 +198,6 @@ class WireServer:
 
 
 def task(task_id: object = "2031112223334445057", status: str | None = "RUNNING", **more: Any) -> dict[str, Any]:
-    """A v2 task object."""
     return {
         "taskId": task_id,
         "status": status,
@@ -214,3 +210,31 @@ def task(task_id: object = "2031112223334445057", status: str | None = "RUNNING"
         "usage": None,
         **more,
     }
+
+
+BODY = os.urandom(3 * CHUNK + 12345)
+
+TAG = '"v1"'
+
+
+def serve(
+    body: bytes = BODY, *, tag: str = TAG, stop: int | None = None, more: Mapping[str, str] | None = None
+) -> Step:
+    """A file host with Range and If-Range; `stop` cuts the connection after so many bytes."""
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
+        start = 0
+        if "range" in asked.headers and asked.headers.get("if-range") == tag:
+            start = int(asked.headers["range"].removeprefix("bytes=").rstrip("-"))
+        headers = {"ETag": tag, **(more or {})}
+        if start and start >= len(body):
+            return await reply("no", status=416, headers=headers | {"Content-Range": f"bytes */{len(body)}"})(
+                reader, writer, asked
+            )
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        rest = body[start:] if stop is None else body[start : start + stop]
+        length = len(body) - start if stop is not None else None
+        return await reply(rest, status=206 if start else 200, headers=headers, length=length)(reader, writer, asked)
+
+    return play

@@ -28,12 +28,6 @@ TOKEN = "canary-token-of-the-receiver"
 
 @contextmanager
 def receiver(*, haste: float = 50.0) -> Iterator[Callback]:
-    """Serves the receiver in a thread.
-
-    Args:
-        haste: How much shorter than in earnest its pauses are.
-    """
-
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds / haste)
 
@@ -57,12 +51,6 @@ class ReceiverProcess:
     """`rh-prefect webhook serve` as a person runs it, on one port, however often it is started."""
 
     def __init__(self, env: Mapping[str, str], *, log: Path) -> None:
-        """Prepares it; `start` starts it.
-
-        Args:
-            env: Its environment.
-            log: A file for what it writes to standard error.
-        """
         self._env = {**os.environ, **env}
         self._log = log
         self._port = free_port()
@@ -70,7 +58,6 @@ class ReceiverProcess:
 
     @property
     def url(self) -> str:
-        """Its address."""
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> dict[str, str]:
@@ -88,7 +75,6 @@ class ReceiverProcess:
         return exported
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Ends it with a signal, if it runs."""
         if self._process is not None:
             with self._process as process:
                 process.send_signal(number)
@@ -98,11 +84,6 @@ class ReceiverProcess:
 
 @contextmanager
 def receiver_process(env: Mapping[str, str], *, log: Path) -> Iterator[dict[str, str]]:
-    """Runs a receiver for the time of a `with` block; see `ReceiverProcess`.
-
-    Yields:
-        What it tells to export.
-    """
     process = ReceiverProcess(env, log=log)
     try:
         yield process.start()

@@ -1,4 +1,4 @@
-"""Calls of tasks, with and without a task run of Prefect's."""
+"""Calls of this package's tasks, with and without a task run of Prefect's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any
 from prefect import Task
 from prefect.client.schemas.objects import State
 from prefect.serializers import JSONSerializer, PickleSerializer
+
+from rh_prefect.tasks import generate
+from rh_prefect.works.options import Request
+from rh_prefect.works.result import Result
 
 
 async def as_task(task: Task[..., Any], *args: object, **options: object) -> Any:
@@ -19,6 +23,12 @@ async def as_task(task: Task[..., Any], *args: object, **options: object) -> Any
     return value
 
 
+async def make(asked: Request, *, scope: str | None = "test", **options: Any) -> Result:
+    """A paid call outside of Prefect's engine."""
+    result: Result = await generate.fn(asked, scope=scope, **options)
+    return result
+
+
 async def run(task: Task[..., Any], *args: object, **options: object) -> State[Any]:
     """Runs a task in a separate task run; its retries wait for nothing."""
     ready = task.with_options(persist_result=True, retry_delay_seconds=0)
@@ -27,10 +37,6 @@ async def run(task: Task[..., Any], *args: object, **options: object) -> State[A
 
 
 def name_of_run(records: list[logging.LogRecord]) -> str:
-    """The name of the last task run, as Prefect's own log lines have it; the server hears of a run some time later.
-
-    Args:
-        records: What `caplog` has.
-    """
+    """The name of the last task run, as Prefect's own log lines have it; the server hears of a run some time later."""
     names = [str(vars(record)["task_run_name"]) for record in records if "task_run_name" in vars(record)]
     return names[-1]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from rh_prefect.client.wire.task import RemoteOutput, TaskView
 from rh_prefect.errors import ApiError, ConfigError, RunningHubError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.events import JobEvent
+from rh_prefect.works.events import JobEvent, Silent
 from rh_prefect.works.input_identification import Input
 from rh_prefect.works.journal.costs_and_budget import Money, SpendTracker, entries_in
 from rh_prefect.works.journal.job_records import JobRecords, Submit
@@ -23,7 +26,6 @@ from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.work import Services, Work
 from rh_prefect.works.work_runner import RunningWork
-from tests.support.samples.contexts import no_progress
 from tests.support.world.job_records import TASK, intent
 from tests.support.world.memory_journal import FiniteJournal, MemoryPlace
 
@@ -31,6 +33,11 @@ REQUEST = JobRequest(model="m", endpoint="m", site="s", payload={"prompt": "x"},
 POLICY = Policy(job="run/job", endpoint="m")
 QUEUED = TaskView(task_id=TASK, status="QUEUED")
 SUCCESS = TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(text="done"),))
+
+
+def no_progress(*_: object) -> Any:
+    """The progress of a task that reports none."""
+    return SimpleNamespace(during=lambda _: nullcontext(), runs=lambda: None)
 
 
 class Done(list[str]):
@@ -43,29 +50,17 @@ class Done(list[str]):
 
 @dataclass(eq=False)
 class Account:
-    """An account that answers as a test says.
-
-    Attributes:
-        name: Its name, which is noted.
-        did: Where that is noted.
-        answers: To the submissions, in their order; then each is accepted.
-        view: The task when it is waited for.
-        price: Of each request, where the catalogue has none.
-        refusal: Of each upload and price, if there is one.
-        ages: How old each task was when it was waited for.
-        during: Is called at each submission and wait.
-        query_error: Of each query, if there is one.
-    """
+    """An account that answers as a test says."""
 
     name: str
-    did: list[str]
-    answers: list[TaskView | RunningHubError]
-    view: TaskView = SUCCESS
-    price: Money | None = None
-    refusal: ApiError | None = None
-    ages: list[float] = field(default_factory=list)
-    during: Callable[[], Awaitable[None]] | None = None
-    query_error: RunningHubError | None = None
+    did: list[str]  # where that is noted
+    answers: list[TaskView | RunningHubError]  # to the submissions, in their order; then each is accepted
+    view: TaskView = SUCCESS  # the task when it is waited for
+    price: Money | None = None  # of each request, where the catalogue has none
+    refusal: ApiError | None = None  # of each upload and price, if there is one
+    ages: list[float] = field(default_factory=list)  # how old each task was when it was waited for
+    during: Callable[[], Awaitable[None]] | None = None  # is called at each submission and wait
+    query_error: RunningHubError | None = None  # of each query, if there is one
     block: str | None = None
     is_bare: bool = False
 
@@ -141,23 +136,7 @@ class ImmediateSpool(Spool):
 
 
 class ExecutedWork:
-    """A work of one run, which the account `main` pays for; see `did`.
-
-    Args:
-        folder: For what a process stores on its machine.
-        place: The journal's place, shared with another work; another one by default.
-        key: Of the work.
-        policy: What the lifecycle decides by.
-        request: What is asked for.
-        is_new: Whether nothing was recorded when the run began.
-
-    Attributes:
-        did: What was done, in order.
-        heard: The states that were reported, with their messages.
-        pauses: How long each pause was, in seconds.
-        spare: The accounts that pay if one refuses.
-        accounts: By the names in intents; `main` is the one that is selected first.
-    """
+    """A work of one run, which the account `main` pays for; see `did`."""
 
     def __init__(
         self,
@@ -170,10 +149,10 @@ class ExecutedWork:
         is_new: bool = False,
         spending: SpendTracker | None = None,
     ) -> None:
-        self.did: list[str] = Done()
-        self.heard: list[tuple[str, str]] = []
-        self.pauses: list[float] = []
-        self.spare: list[str] = []
+        self.did: list[str] = Done()  # what was done, in order
+        self.heard: list[tuple[str, str]] = []  # the states that were reported, with their messages
+        self.pauses: list[float] = []  # how long each pause was, in seconds
+        self.spare: list[str] = []  # the accounts that pay if one refuses
         self.accounts = {name: Account(name, self.did, []) for name in ("main", "two")}
         self.journal = FiniteJournal(place or MemoryPlace(), "run")
         self.spending = spending or SpendTracker(partial(entries_in, self.journal))
@@ -205,7 +184,6 @@ class ExecutedWork:
 
     @property
     def seconds(self) -> float:
-        """How long it has paused."""
         return sum(self.pauses)
 
     @property
@@ -297,5 +275,51 @@ class Lease:
 
 
 def with_policy(**options: Any) -> Policy:
-    """The policy of a work, with other options."""
     return replace(POLICY, **options)
+
+
+async def _nothing(_: object) -> None: ...
+
+
+async def _storing(_run: object, _store: object, _job: object, collecting: Any) -> Any:
+    return await collecting
+
+
+def services(**facts: Any) -> Services:
+    made: dict[str, Any] = {
+        "spool": Spool(Path("/nowhere")),
+        "stores": SimpleNamespace(check=_nothing, refuse_payment=lambda *_: None, storing=_storing),
+        "sleep": asyncio.sleep,
+        "jitter": lambda: 0.5,
+        "submit_timeout": 60.0,
+    }
+    return Services(**(made | facts))
+
+
+def work_of(request: JobRequest, *, scope: Any, key: str, kind: type[Work] = Work, **facts: Any) -> Work:
+    records = JobRecords(scope.journal, key)
+    made: dict[str, Any] = {
+        "store": None,
+        "observer": Silent(),
+        "policy": Policy(job=records.name, endpoint=request.endpoint),
+        "lease": None,
+        "services": services(),
+        "spending": SpendTracker(partial(entries_in, scope.journal)),
+        "delivery": None,
+        "callback": None,
+        "is_new": False,
+        "flow": "",
+    }
+    return kind(request=request, records=records, scope=scope, **(made | facts))
+
+
+class FileLease:
+    """The lease of a job whose task has ended: it gives a provider that only downloads and queries."""
+
+    def __init__(self, download: Any, query: Any) -> None:
+        self.switches = 0
+        self.account = SimpleNamespace(provider=SimpleNamespace(download=download, query=query, is_bare=False))
+
+    async def switch_to(self, _: object) -> Any:
+        self.switches += 1
+        return self.account

@@ -66,50 +66,29 @@ class Place:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is looked at.
+    """All that is looked at."""
 
-    Attributes:
-        paid: Every task that was paid for.
-        jobs: What the journal has, by the job's full name.
-        late: Task ids in records of tickets that came too late, and in the spool.
-        files: All that lies in the store, by name: its hash.
-        results: The stored results among them.
-        told: What the user was told.
-        words: All that was written down, by where.
-        was_cancelled: Whether the run was cancelled and has not been started again since.
-        held: Slots that this process holds while none of its runs goes on.
-    """
-
-    paid: tuple[Paid, ...] = ()
-    jobs: Mapping[str, JobView] = field(default_factory=dict)
-    late: frozenset[str] = frozenset()
-    files: Mapping[str, str] = field(default_factory=dict)
-    results: tuple[StoredResult, ...] = ()
-    told: tuple[Told, ...] = ()
-    words: Mapping[str, bytes] = field(default_factory=dict)
-    was_cancelled: bool = False
-    held: int = 0
+    paid: tuple[Paid, ...] = ()  # every task that was paid for
+    jobs: Mapping[str, JobView] = field(default_factory=dict)  # what the journal has, by the job's full name
+    late: frozenset[str] = frozenset()  # task ids in records of tickets that came too late, and in the spool
+    files: Mapping[str, str] = field(default_factory=dict)  # all that lies in the store, by name: its hash
+    results: tuple[StoredResult, ...] = ()  # the stored results among them
+    told: tuple[Told, ...] = ()  # what the user was told
+    words: Mapping[str, bytes] = field(default_factory=dict)  # all that was written down, by where
+    was_cancelled: bool = False  # whether the run was cancelled and has not been started again since
+    held: int = 0  # slots that this process holds while none of its runs goes on
 
     @property
     def submits(self) -> Iterator[tuple[str, Submit]]:
-        """Every submit in the journal, with its job."""
         for job, view in self.jobs.items():
             for submit in view.submits:
                 yield job, submit
 
     def names(self, task_id: str) -> bool:
-        """Whether the user was told of a task by its id."""
         return any(task_id in one.message for one in self.told)
 
 
 def broken(evidence: Evidence, *, secrets: Iterable[str] = (), is_over: bool = False) -> list[str]:
-    """Finds what is not as it should be.
-
-    Args:
-        evidence: What was found.
-        secrets: Words that must stand nowhere.
-        is_over: Whether nothing is left to be done, so that every job must have its files.
-    """
     rules: list[Callable[[Evidence], Iterator[str]]] = [_paid_twice, _unaccounted, _uncollected, _wrong_files]
     rules += [_running, _held]
     if is_over:
@@ -268,18 +247,7 @@ async def gather(
     was_cancelled: bool = False,
     held: int = 0,
 ) -> Evidence:
-    """Looks around; no fault of the emulator's may be left, since its files are fetched.
-
-    Args:
-        rh: RunningHub.
-        journals: The scopes whose jobs it was paid for.
-        place: The store.
-        told: What the user was told.
-        words: What else was written down, as logs.
-        folder: What the package keeps on this machine.
-        was_cancelled: See `Evidence`.
-        held: See `Evidence`.
-    """
+    """Looks around; no fault of the emulator's may be left, since its files are fetched."""
     records = {one.scope: await _records(one) for one in journals}
     files = await asyncio.to_thread(_contents, place)
     kept = _kept(folder) if folder else {}

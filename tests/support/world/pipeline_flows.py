@@ -32,7 +32,7 @@ R = TypeVar("R")
 
 def in_flow_run(test: Callable[P, R]) -> Callable[P, R]:
     """Marks a test that looks at a flow run, and needs a Prefect server."""
-    return pytest.mark.prefect(pytest.mark.usefixtures("prefect_server")(test))
+    return pytest.mark.prefect(test)
 
 
 PRODUCTS = """
@@ -81,7 +81,6 @@ async def run(pipeline: str | Pipeline, /, **params: Any) -> tuple[Ended, Pipeli
 async def run_in_flow(
     pipeline: str | Pipeline, /, reviewed: ReviewedPlan | None = None, **params: Any
 ) -> tuple[State[Any], PipelineResult]:
-    """Runs a pipeline in a separate flow run."""
     state = await pipeline_flow(_read(pipeline), reviewed=reviewed)(**params, return_state=True)
     data = await state.aresult(raise_on_failure=False)
     result = data.result if isinstance(data, PipelineIncomplete) else data

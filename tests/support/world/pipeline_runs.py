@@ -37,33 +37,19 @@ from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 
 @dataclass
 class PipelineRun:
-    """One process of a flow run.
+    """One process of a flow run."""
 
-    Attributes:
-        url: The emulator's address.
-        key: The account's key.
-        folder: Where runs and machines lie.
-        store_url: The store.
-        store_options: fsspec's options for it.
-        name: The flow run.
-        machine: Processes of one machine share a state folder.
-        attempt: Of the flow run.
-        operation: Is called before each operation on a journal.
-        heard: What the works have told.
-        other_keys: Of further accounts, which make a pool with the first.
-    """
-
-    url: str
+    url: str  # of the emulator
     key: str
-    folder: Path
+    folder: Path  # where runs and machines lie
     store_url: str
-    store_options: Mapping[str, Any] = field(default_factory=dict)
-    name: str = "one"
-    machine: str = "here"
-    attempt: int = 1
-    operation: Callable[[str], None] = lambda _: None
-    heard: list[JobEvent] = field(default_factory=list)
-    other_keys: Sequence[str] = ()
+    store_options: Mapping[str, Any] = field(default_factory=dict)  # fsspec's options for it
+    name: str = "one"  # the flow run
+    machine: str = "here"  # processes of one machine share a state folder
+    attempt: int = 1  # of the flow run
+    operation: Callable[[str], None] = lambda _: None  # is called before each operation on a journal
+    heard: list[JobEvent] = field(default_factory=list)  # what the works have told
+    other_keys: Sequence[str] = ()  # of further accounts, which make a pool with the first
 
     @property
     def store(self) -> MediaStore:
@@ -149,7 +135,6 @@ class PipelineRun:
         self.heard.append(event)
 
     async def runner(self, options: Options | None = None) -> WorkRunner:
-        """Makes its works."""
         return WorkRunner(self.engine, self.scope, self.store, await self.works(), options or Options(), observer=self)
 
     async def make(self, *asked: WorkCall, **options: Any) -> list[WorkResult | RunningHubError]:
@@ -157,7 +142,6 @@ class PipelineRun:
         return await LOOP.call(self._make(asked, Options(**options)))
 
     async def one(self, asked: WorkCall, **options: Any) -> WorkResult:
-        """Makes one work."""
         (done,) = await self.make(asked, **options)
         if isinstance(done, RunningHubError):
             raise done
@@ -174,17 +158,11 @@ class PipelineRun:
 
 
 def picture(words: str = "a lighthouse", **given: Any) -> WorkCall:
-    """A step that asks for a picture."""
     return WorkCall(models.ZImageTurbo(prompt=words), f"picture of {words}", **given)
 
 
 class Killed:
-    """Kills the process before an operation, by its number.
-
-    Args:
-        number: Which operation, from 1.
-        of: What the counted operations begin with.
-    """
+    """Kills the process before an operation, by its number."""
 
     def __init__(self, number: int, *, of: str = "") -> None:
         self._left, self._of = number, of

@@ -33,7 +33,6 @@ steps:
 outputs: {videos: $(each.video)}
 """
 
-
 ROWS = [{"title": name, "mood": "calm"} for name in ("mug", "bowl", "jug")]
 
 

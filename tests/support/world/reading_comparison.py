@@ -34,15 +34,8 @@ NOWHERE: Links = {kind: f"https://files.example/{kind}" for kind in ("image", "v
 
 @dataclass(frozen=True)
 class ClientReading:
-    """What the client makes of a request.
-
-    Attributes:
-        accepts: Whether it sends it.
-        sent: What goes to the wire: what it sends, or else what it was given.
-    """
-
     accepts: bool
-    sent: Payload
+    sent: Payload  # what goes to the wire: what it sends, or else what it was given
 
     def price(self, model: Model, *, seconds: float | None) -> Decimal | None:
         price = catalog.estimate(model, self.sent, seconds=seconds)
@@ -50,7 +43,6 @@ class ClientReading:
 
 
 def client_reading(model: Model, given: Payload) -> ClientReading:
-    """Reads a request as the client does."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", catalog.InputWarning)
         try:
@@ -65,12 +57,7 @@ def _wire(payload: Mapping[str, object]) -> Payload:
 
 
 def requests(model: Model, links: Links = NOWHERE) -> Iterator[Payload]:
-    """Lists the least request, a full one, and requests that differ from these in one thing each.
-
-    Args:
-        model: The model.
-        links: What stands for its files.
-    """
+    """Lists the least request, a full one, and requests that differ from these in one thing each."""
     least = least_request(model, links)
     yield least
     yield full_request(model, links)
@@ -84,7 +71,6 @@ def requests(model: Model, links: Links = NOWHERE) -> Iterator[Payload]:
 
 
 def least_request(model: Model, links: Links) -> Payload:
-    """The smallest request that the client accepts."""
     given = catalog.example(model)
     keys = {param.name: param for param in model.params}
     return {keys[name].key: _with_link(keys[name], value, links) for name, value in given.items()}
@@ -164,12 +150,7 @@ def _changed(param: Param, links: Links) -> object:
 
 
 class WireReading:
-    """Asks an emulator for the price of requests with files, which makes no task of them.
-
-    Args:
-        rh: The emulator.
-        folder: For sample files.
-    """
+    """Asks an emulator for the price of requests with files, which makes no task of them."""
 
     def __init__(self, rh: Emulator, folder: Path) -> None:
         self._http = httpx.Client(base_url=rh.url, headers={"Authorization": f"Bearer {rh.key}"}, timeout=300)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +38,10 @@ from rh_prefect.works.pool_context import PoolContext, pool_context
 from rh_prefect.works.result import Result
 from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
 from rh_prefect.works.work_runner import WorkRunner
+from tests.support.processes.flow_process import leaves
+from tests.support.processes.pooled_run import complete_job
 from tests.support.samples import media as samples
-from tests.support.world.complete_job import complete_job
+from tests.support.waiting import until
 from tests.support.world.invariants import Evidence, Place, Told, broken, gather, plain
 
 ON: dict[str, Any] = {"aspect_ratio": "1:1", "output_format": "png"}
@@ -50,37 +52,21 @@ _names = (f"trial-{number}" for number in itertools.count(1))
 
 @flow
 async def trial(name: str) -> list[str]:
-    """The jobs of the trial of this name."""
     return [result.task_id for result in await _trials[name].work()]
 
 
 @dataclass
 class Scenario:
-    """One trial.
-
-    Attributes:
-        rh: RunningHub.
-        folder: Where everything is.
-        place: The store.
-        settings: What the environment says elsewhere.
-        asked: The jobs.
-        options: How to run them.
-        journal_patience: Seconds for which a call of the journal is repeated.
-        is_watched: Whether the dashboard is told too.
-        told: What the user was told so far.
-        said: Every change of a job.
-    """
-
     rh: Emulator
     folder: Path
     place: Place
-    settings: Settings
+    settings: Settings  # what the environment says elsewhere
     asked: list[models.ModelInput]
     options: Options = field(default_factory=Options)
-    journal_patience: float = 10.0
-    is_watched: bool = False
-    told: list[Told] = field(default_factory=list)
-    said: list[JobEvent] = field(default_factory=list)
+    journal_patience: float = 10.0  # seconds for which a call of the journal is repeated
+    is_watched: bool = False  # whether the dashboard is told too
+    told: list[Told] = field(default_factory=list)  # what the user was told so far
+    said: list[JobEvent] = field(default_factory=list)  # every change of a job
     run: str = ""
     name: str = field(default_factory=lambda: next(_names))
     store: MediaStore = field(init=False)
@@ -121,7 +107,6 @@ class Scenario:
         return await LOOP.call(run())
 
     async def begin(self) -> None:
-        """Makes the flow run."""
         _trials[self.name] = self
         # The server reads before it writes a flow run, and SQLite refuses the write at once if anybody wrote meanwhile.
         # Many short tries get through where the client's few, with pauses of up to a minute, do not. Without those, an
@@ -134,17 +119,11 @@ class Scenario:
                 with attempt:
                     self.run = str(await create(trial, {"name": self.name}))
 
-    async def once(self, *, until: Callable[[], bool] = lambda: False) -> list[str] | None:
-        """Runs it once, to its end or until it is evicted; what goes wrong is kept in `told`.
-
-        Args:
-            until: Looked at all the time; once it is so, the run is cancelled as an eviction does it.
-
-        Returns:
-            The task ids, if all is done.
-        """
+    async def once(self, *, evicted: Callable[[], bool] = lambda: False) -> list[str] | None:
+        """Runs it to its end, or until it is evicted as on a cluster; what goes wrong is kept in `told`."""
         running = asyncio.ensure_future(rerun(_flow(), self.run))
-        evict = asyncio.ensure_future(_evict(running, until))
+        evict = asyncio.ensure_future(until(evicted, seconds=float("inf")))
+        evict.add_done_callback(lambda done: done.cancelled() or running.cancel())
         self.is_running = True
         try:
             return await _kept(running, self.told)
@@ -203,7 +182,6 @@ class Scenario:
         return slots.held
 
     async def problems(self, *, is_over: bool = False, was_cancelled: bool = False) -> list[str]:
-        """What is not as it should be."""
         evidence = await self.look(was_cancelled=was_cancelled)
         found = broken(evidence, secrets=[self.rh.key], is_over=is_over)
         if is_over and len(evidence.jobs) != len(self.asked):
@@ -225,29 +203,9 @@ async def _kept(running: asyncio.Future[Any], told: list[Told]) -> list[str] | N
     return done
 
 
-async def _evict(running: asyncio.Future[Any], until: Callable[[], bool]) -> None:
-    await come_true(until)
-    running.cancel()
-
-
-async def come_true(condition: Callable[[], bool]) -> None:
-    """Looks every few milliseconds: what is waited for happens on other threads."""
-    while not condition():  # noqa: ASYNC110 - on other threads, which set no event of this loop
-        await asyncio.sleep(0.02)
-
-
 def _may_be_repeated(error: Exception) -> bool:
     is_busy = isinstance(error, PrefectHTTPStatusError) and error.response.status_code == 503
     return is_busy or isinstance(error, httpx.TransportError)
-
-
-def leaves(error: BaseException) -> Iterable[BaseException]:
-    """The errors of which a group is made."""
-    if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            yield from leaves(one)
-    else:
-        yield error
 
 
 @dataclass
@@ -272,13 +230,7 @@ def jobs(photo: str, *, words: str = "waves") -> list[models.ModelInput]:
 
 @asynccontextmanager
 async def open_trial(folder: Path, *, place: Place | None = None, **more: Any) -> AsyncIterator[Scenario]:
-    """Sets up a trial with a separate emulator.
-
-    Args:
-        folder: Where everything goes.
-        place: The store; by default in the folder.
-        more: `emulator` and `settings` as mappings, and fields of `Scenario`.
-    """
+    """Sets up a trial with a separate emulator."""
     folder.mkdir(parents=True, exist_ok=True)
     emulator: Mapping[str, Any] = {"long_side": 48, "fps": 2, "max_seconds": 1, "limit": 3, **more.pop("emulator", {})}
     rh = await asyncio.to_thread(Emulator(**emulator).start)

@@ -9,8 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
 from rh_prefect.flow_runs.append_only_log import encode
+from rh_prefect.prefect_api import disconnect
 from rh_prefect.works.journal.record_types import Record
+from tests.support.servers.scripted_server import Asked, Step, WireServer, reply
 from tests.support.world.job_records import intent, ticket
 
 RUN = UUID("11111111-2222-4333-8444-555555555555")
@@ -18,40 +22,19 @@ RUN = UUID("11111111-2222-4333-8444-555555555555")
 
 @dataclass(slots=True)
 class RunInputs:
-    """The inputs, in the order of their creation, and the requests for them.
+    """The inputs, in the order of their creation, and the requests for them."""
 
-    Attributes:
-        values: Each input's text, by its key.
-        seconds: How long a request takes.
-        requests: The paths that were asked for.
-        longest: Bytes of the longest request.
-    """
+    values: dict[str, str] = field(default_factory=dict)  # each input's text, by its key
+    requests: list[str] = field(default_factory=list)  # the paths that were asked for
+    longest: int = 0  # bytes of the longest request
 
-    values: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    requests: list[str] = field(default_factory=list)
-    longest: int = 0
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answers the requests of one connection."""
-        while True:
-            try:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            except asyncio.IncompleteReadError:
-                break
-            lines = head.lower().splitlines()
-            length = next((int(line.split(":")[1]) for line in lines if line.startswith("content-length")), 0)
-            status, answer = self._answer(head.split(" ")[1], await reader.readexactly(length))
-            await asyncio.sleep(self.seconds)
-            writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(answer), answer))
-            await writer.drain()
-        writer.close()
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
+        self.requests.append(asked.path)
+        self.longest = max(self.longest, len(asked.body))
+        status, body = self._answer(asked.path, asked.body)
+        return await reply(body, status=status)(reader, writer, asked)
 
     def _answer(self, path: str, body: bytes) -> tuple[int, bytes]:
-        if "csrf-token" in path:
-            return 422, b"CSRF protection is disabled."
-        self.requests.append(path)
-        self.longest = max(self.longest, len(body))
         if path.endswith("/input/filter"):
             return 200, self._filter(**json.loads(body))
         if path.endswith("/input"):
@@ -71,13 +54,18 @@ class RunInputs:
 
 
 @asynccontextmanager
-async def serve(inputs: RunInputs) -> AsyncIterator[str]:
-    """Serves inputs; yields the API's address."""
-    server = await asyncio.start_server(inputs, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api"
-    finally:
-        server.close()
+async def prefect_api(*answers: Step, always: Step | None = None) -> AsyncIterator[WireServer]:
+    """A Prefect API that gives these answers, one after another; this process's settings point at it."""
+    async with WireServer(always=always) as server:
+        with temporary_settings({PREFECT_API_URL: f"{server.plays(*answers).url}/api"}):
+            yield server
+            await disconnect()
+
+
+@asynccontextmanager
+async def serve(inputs: RunInputs) -> AsyncIterator[None]:
+    async with prefect_api(always=inputs.answer):
+        yield
 
 
 def job_keys(count: int) -> list[str]:

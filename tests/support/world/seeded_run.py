@@ -8,40 +8,24 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from uuid import UUID
 
-from prefect import flow
 from prefect.client.orchestration import get_client
 
 from rh_prefect.works.journal.record_types import End
-from tests.support.servers.prefect_server import PrefectServer
+from tests.support.servers.prefect_server import PrefectServer, empty
 from tests.support.world.run_inputs import job_keys, logged, submitted
 
 _SAMPLE = "rh-cancel-9999"
 
 
-@flow
-def _nothing() -> None: ...
-
-
 async def seed(server: PrefectServer, jobs: int, *, running: int) -> UUID:
-    """Makes a flow run with jobs, of which some have tasks that run and the rest have ended.
-
-    Args:
-        server: A server on SQLite, which this process's settings point at.
-        jobs: How many jobs; each that has ended has three records.
-        running: How many of them have not ended; they are spread over the others.
-    """
+    """Makes a flow run with jobs, of which some have tasks that run and the rest have ended."""
     return await seed_records(server, lambda _: dict(_records(jobs, running)))
 
 
 async def seed_records(server: PrefectServer, records: Callable[[UUID], Mapping[str, str]]) -> UUID:
-    """Makes a flow run whose journal holds these records.
-
-    Args:
-        server: A server on SQLite, which this process's settings point at.
-        records: Makes the records of a flow run, as text by key.
-    """
+    """Makes a flow run whose journal holds these records."""
     async with get_client() as client:
-        flow_run_id = (await client.create_flow_run(_nothing)).id
+        flow_run_id = (await client.create_flow_run(empty)).id
         await client.create_flow_run_input(flow_run_id, _SAMPLE, '{"token": "sample"}')
     with sqlite3.connect(server.home / "prefect.db", timeout=300) as database:
         columns = [row[1] for row in database.execute("PRAGMA table_info(flow_run_input)")]

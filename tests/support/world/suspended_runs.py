@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from prefect import Flow
-from prefect.client.orchestration import get_client
 from prefect.exceptions import Pause
 from prefect.states import Completed
 
@@ -23,6 +21,7 @@ from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.servers.webhook_receiver import TOKEN, receiver
+from tests.support.world.prefect_runs import deployed_run, set_states, state_of, until_state
 
 
 def end_tasks(rh: Emulator) -> None:
@@ -50,19 +49,20 @@ class SuspendedRuns:
 
     async def begin(self, flow_: Flow[..., Any], **parameters: Any) -> UUID:
         """A run of a deployment, which nobody runs yet."""
-        async with get_client() as client:
-            flow_id = await client.create_flow(flow_)
-            deployment = await client.create_deployment(flow_id=flow_id, name="test")
-            run = await client.create_flow_run_from_deployment(deployment, parameters=parameters)
-        self.runs.append(run.id)
-        return run.id
+        self.runs.append(run := await deployed_run(flow_, **parameters))
+        return run
 
     async def run_until_suspended(self, flow_: Flow[..., Any], run: UUID, jobs: int) -> None:
-        """Runs it until it suspends itself."""
         with pytest.raises(Pause):
             await rerun(flow_, run)
         assert await state_of(run) == "Suspended"
         assert len(self.paid) == jobs
+
+    async def suspended(self, flow_: Flow[..., Any], *prompts: str) -> UUID:
+        """A run that has suspended itself, with a paid task for each prompt."""
+        run = await self.begin(flow_, prompts=list(prompts))
+        await self.run_until_suspended(flow_, run, len(prompts))
+        return run
 
     async def end(self) -> None:
         """Has everything at RunningHub end, once it is rendered."""
@@ -73,32 +73,19 @@ class SuspendedRuns:
         await self.end()
         assert run in await LOOP.call(wake_suspended())
 
+    async def end_and_wake(self, run: UUID) -> None:
+        await self.end()
+        await until_state(run, "Resuming")
+
+    async def has_all(self, tasks: Awaitable[list[str]], jobs: int) -> None:
+        """What a run returns, or a rerun of it: the tasks that were paid for, one for each job."""
+        assert sorted(await tasks) == sorted(self.paid)
+        assert len(self.paid) == jobs
+
     async def complete_runs(self) -> None:
         """Has no run of this test be one that other tests' receivers and `reconcile` would look after."""
-        async with get_client() as client:
-            for run in self.runs:
-                await client.set_flow_run_state(run, Completed(), force=True)
-
-
-async def state_of(run: UUID) -> str:
-    async with get_client() as client:
-        flow_run = await client.read_flow_run(run)
-    assert flow_run.state is not None
-    return flow_run.state.name or ""
-
-
-async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not await condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        await asyncio.sleep(0.05)
-
-
-async def until_woken(run: UUID) -> None:
-    async def is_woken() -> bool:
-        return await state_of(run) == "Resuming"
-
-    await until(is_woken)
+        for run in self.runs:
+            await set_states(run, Completed())
 
 
 @pytest.fixture

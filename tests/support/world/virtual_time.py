@@ -43,7 +43,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def now() -> float:
-    """The virtual time of the test."""
     return asyncio.get_running_loop().time()
 
 
@@ -53,8 +52,6 @@ def clock() -> float:
 
 
 def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Runs an async test in virtual time."""
-
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:

@@ -34,25 +34,15 @@ class Violation(AssertionError):
 
 @dataclass(frozen=True)
 class Actor:
-    """A process: of a run, or the hook that cancels a run's task.
-
-    Attributes:
-        pid: Its name.
-        flow_run: The flow run that it belongs to.
-        attempts: How many tasks the run may pay for.
-        machine: Processes of one machine share a spool.
-        may_die: Whether it can be killed.
-        begins: `at once`, `later` (when all others have ended), or `cancel` (when the run's process was killed).
-        has_key: Whether it can poll the tasks of other runs.
-    """
+    """A process: of a run, or the hook that cancels a run's task."""
 
     pid: str
     flow_run: str
-    attempts: int = 1
-    machine: str = "one"
-    may_die: bool = True
-    begins: str = "at once"
-    has_key: bool = True
+    attempts: int = 1  # how many tasks the run may pay for
+    machine: str = "one"  # processes of one machine share a spool
+    may_die: bool = True  # whether it can be killed
+    begins: str = "at once"  # or `later`: when all others have ended; or `cancel`: when the run's process was killed
+    has_key: bool = True  # whether it can poll the tasks of other runs
 
 
 @dataclass(frozen=True)
@@ -69,33 +59,19 @@ class Faults:
 
 @dataclass(frozen=True)
 class World:
-    """One state, but for the processes.
+    """One state, but for the processes."""
 
-    Attributes:
-        records: The work's records, by name.
-        notes: What the flow runs' journals hold.
-        tasks: RunningHub's tasks by submission number: `pending`, `success`, `invalid`, `failed`, `cancelled`.
-        spool: Tickets on their way to the records, by machine and number.
-        given_up: Numbers that a watcher called unknown before their POST was begun.
-        posted: Numbers whose POST was begun.
-        dead: Processes that were killed.
-        cancelled: Flow runs that a person has cancelled.
-        asked: What processes that cancel a task have read: whether another run waits for it.
-        cancelling: Processes that have cancelled a task.
-        left: How often faults can still happen.
-    """
-
-    records: tuple[tuple[str, Token], ...] = ()
-    notes: frozenset[Token] = frozenset()
-    tasks: tuple[tuple[int, str], ...] = ()
-    spool: frozenset[tuple[str, int]] = frozenset()
-    given_up: frozenset[int] = frozenset()
-    posted: frozenset[int] = frozenset()
+    records: tuple[tuple[str, Token], ...] = ()  # the work's records, by name
+    notes: frozenset[Token] = frozenset()  # what the flow runs' journals hold
+    tasks: tuple[tuple[int, str], ...] = ()  # their states, by submission number
+    spool: frozenset[tuple[str, int]] = frozenset()  # tickets on their way to the records, by machine and number
+    given_up: frozenset[int] = frozenset()  # numbers that a watcher called unknown before their POST was begun
+    posted: frozenset[int] = frozenset()  # numbers whose POST was begun
     dead: frozenset[str] = frozenset()
-    cancelled: frozenset[str] = frozenset()
-    asked: tuple[tuple[str, bool], ...] = ()
-    cancelling: frozenset[str] = frozenset()
-    left: Faults = field(default_factory=Faults)
+    cancelled: frozenset[str] = frozenset()  # flow runs that a person has cancelled
+    asked: tuple[tuple[str, bool], ...] = ()  # whether another run waits, as a cancelling process has read it
+    cancelling: frozenset[str] = frozenset()  # processes that have cancelled a task
+    left: Faults = field(default_factory=Faults)  # how often faults can still happen
 
     def read(self, name: str) -> Token | None:
         return dict(self.records).get(name)
@@ -220,60 +196,27 @@ LOCAL = (
 
 @dataclass(frozen=True)
 class Process:
-    """Where a process stands.
-
-    Attributes:
-        history: What its steps came back as so far.
-        step: What it is about to do; None where it has ended.
-        outcome: What came of it: `result-n`, the name of an error, `dead`, or nothing yet.
-        place: Equal for processes that go on equally.
-    """
-
-    history: tuple[Token, ...]
-    step: Any
-    outcome: str
-    place: Token
+    history: tuple[Token, ...]  # what its steps came back as so far
+    step: Any  # what it is about to do; None where it has ended
+    outcome: str  # what came of it: `result-n`, the name of an error, `dead`, or nothing yet
+    place: Token  # equal for processes that go on equally
 
 
+@dataclass(eq=False)
 class Explorer:
-    """Walks through all states of some actors.
+    """Walks through all states of some actors."""
 
-    Args:
-        actors: The processes.
-        faults: What can go wrong.
-        exclusive: Whether an intent is created exclusively.
-        dead_are_unpaid: Whether the open intent of a dead process is taken for unpaid.
-        waiters_end: Whether a run that has ended, or was killed, waits for nothing any more.
-    """
-
-    def __init__(
-        self,
-        actors: tuple[Actor, ...],
-        faults: Faults,
-        *,
-        exclusive: bool = True,
-        dead_are_unpaid: bool = False,
-        waiters_end: bool = True,
-    ) -> None:
-        self.actors = actors
-        self.faults = faults
-        self.exclusive = exclusive
-        self.dead_are_unpaid = dead_are_unpaid
-        self.waiters_end = waiters_end
-        self.states = 0
-        self.outcomes: set[tuple[str, ...]] = set()
-        self._replayed: dict[tuple[Actor, tuple[Token, ...]], Process] = {}
-        self._same: dict[Token, Process] = {}
+    actors: tuple[Actor, ...]
+    faults: Faults
+    exclusive: bool = True  # whether an intent is created exclusively
+    dead_are_unpaid: bool = False  # whether the open intent of a dead process is taken for unpaid
+    waiters_end: bool = True  # whether a run that has ended, or was killed, waits for nothing any more
+    states: int = 0
+    outcomes: set[tuple[str, ...]] = field(default_factory=set)
+    _replayed: dict[tuple[Actor, tuple[Token, ...]], Process] = field(default_factory=dict)
+    _same: dict[Token, Process] = field(default_factory=dict)
 
     def explore(self) -> int:
-        """Visits every state once.
-
-        Returns:
-            How many there are.
-
-        Raises:
-            Violation: The protocol allows what it must not.
-        """
         start = (World(left=self.faults), tuple(self._process(one, ()) for one in self.actors))
         seen, waiting = {_key(start)}, [start]
         while waiting:

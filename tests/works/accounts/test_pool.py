@@ -30,10 +30,10 @@ from rh_prefect.workflows import WorkflowInput
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.result import Result
-from tests.support.processes.film_run import wait_until
 from tests.support.processes.pooled_run import PooledRun, pictures
 from tests.support.samples import media as samples
 from tests.support.servers.emulator_env import HELPFUL
+from tests.support.waiting import wait_until
 
 KEY_IS_WRONG, WALLET_IS_EMPTY = "412", "812"
 

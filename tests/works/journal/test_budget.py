@@ -46,8 +46,8 @@ from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.result import Result
 from rh_prefect.works.run_ledger import spending_of
 from tests.support.processes.pooled_run import PooledRun
+from tests.support.world.asked_steps import lifecycle
 from tests.support.world.job_records import TASK, intent, refused, ticket, write
-from tests.support.world.life import lifecycle
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 BUDGET = Decimal("1.00")

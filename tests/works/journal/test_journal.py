@@ -21,7 +21,7 @@ from rh_prefect.works.journal.journal import FolderJournal, NotExclusive, folder
 from tests.support.processes.forkserver import FORKS
 from tests.support.servers.racing_s3 import racing_s3
 from tests.support.servers.s3 import S3Server
-from tests.support.world import clock_filesystem
+from tests.support.world.filesystems import ClockedFiles
 from tests.works.journal.journal_contract import JournalContract, OpenJournal, record
 from tests.works.journal.racer import LONG, create_at_once
 
@@ -259,8 +259,7 @@ async def test_a_record_that_may_exist_or_cannot_be_written_is_an_error(monkeypa
 
 
 async def test_a_reader_sees_new_records_although_the_library_caches_listings() -> None:
-    clock_filesystem.register()
-    writer, of_job, of_names = (FolderJournal("clocked://seen", scope="run") for _ in range(3))
+    writer, of_job, of_names = (FolderJournal(f"{ClockedFiles.protocol}://seen", scope="run") for _ in range(3))
     for n in (1, 2):
         assert await writer.create(f"abc-intent-{n}", record())
         assert len(await of_job.job("abc")) == n

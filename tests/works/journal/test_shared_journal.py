@@ -32,9 +32,8 @@ from rh_prefect.works.journal.shared_journal import (
     signs_of_life,
 )
 from tests.support.servers.s3 import S3Server
-from tests.support.world import clock_filesystem
+from tests.support.world.filesystems import ClockedFiles, TwoWriters
 from tests.support.world.job_records import SOMEWHERE_ELSE, dead_owner
-from tests.support.world.two_writers import TwoWriters
 from tests.support.world.virtual_time import in_virtual_time, now
 
 WORK = work_id("ab" * 20, 1)
@@ -196,25 +195,25 @@ async def test_a_run_that_wrote_a_moment_ago_waits_in_each_storage(works: WorksJ
 
 @pytest.mark.parametrize("year", [2000, 2100])
 async def test_a_run_is_silent_after_15_minutes_by_the_clock_of_the_storage(year: int) -> None:
-    files, works = clock_filesystem.register(), WorksJournal(f"clocked://{uuid4().hex}")
-    files.now = datetime(year, 1, 1, tzinfo=UTC)
+    works = WorksJournal(f"{ClockedFiles.protocol}://{uuid4().hex}")
+    ClockedFiles.now = datetime(year, 1, 1, tzinfo=UTC)
     await works.add_waiter(WORK, "0190-b")
     for _ in range(2):
-        files.now += timedelta(minutes=15)
+        ClockedFiles.now += timedelta(minutes=15)
         assert await works.has_other_waiter(WORK, "0190-a")
-        files.now += timedelta(microseconds=1)
+        ClockedFiles.now += timedelta(microseconds=1)
         assert not await works.has_other_waiter(WORK, "0190-a")
         await works.sign_of_life("0190-b")
 
 
 async def test_a_run_is_never_silent_if_the_storage_does_not_tell_when_it_began_to_wait() -> None:
-    files, works = clock_filesystem.register(), WorksJournal(f"clocked://{uuid4().hex}")
-    files.now = None
+    works = WorksJournal(f"{ClockedFiles.protocol}://{uuid4().hex}")
+    ClockedFiles.now = None
     await works.add_waiter(WORK, "0190-b")
     assert await works.has_other_waiter(WORK, "0190-a")
-    files.now = datetime(2026, 1, 1, tzinfo=UTC)
+    ClockedFiles.now = datetime(2026, 1, 1, tzinfo=UTC)
     await works.sign_of_life("0190-b")
-    files.now += timedelta(minutes=16)
+    ClockedFiles.now += timedelta(minutes=16)
     assert await works.has_other_waiter(WORK, "0190-a")
 
 
