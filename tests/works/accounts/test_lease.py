@@ -244,7 +244,7 @@ async def test_a_record_names_its_account_by_name_and_block(
     ("account", "error", "said"),
     [
         ("a", KeyRejected("disabled.", code="802"), r"paid for on account a, .* Then run again: .* for it again\.$"),
-        ("a", TaskNotFound("unknown."), "Then run again: .* find the task again: .* mark-lost run/job; the next"),
+        ("a", TaskNotFound("unknown."), "Then run again: .* find the task: .* mark-lost run/job; the next"),
         (
             "c",
             KeyRejected("disabled."),
@@ -253,7 +253,7 @@ async def test_a_record_names_its_account_by_name_and_block(
         (
             "c",
             TaskNotFound("unknown."),
-            "again and it is the same account .* mark-lost run/job --same-account; the next",
+            "find the task, and both are the same account .* mark-lost run/job --same-account; the next",
         ),
     ],
     ids=str,

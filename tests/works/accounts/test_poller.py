@@ -343,6 +343,7 @@ async def test_a_waiter_cancelled_during_the_last_poll_leaves_no_asyncio_task_an
     await asyncio.sleep(1.0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert len(rh.polls) == 3
+    del rh, wait  # they refer to the error
     gc.collect()
     assert unseen == []
 
@@ -350,10 +351,12 @@ async def test_a_waiter_cancelled_during_the_last_poll_leaves_no_asyncio_task_an
 @in_virtual_time
 async def test_a_poll_is_referred_to_until_its_task_has_ended() -> None:
     answers: WeakSet[asyncio.Future[TaskView]] = WeakSet()
+    polls: WeakSet[Any] = WeakSet()
 
     async def query(_: str) -> TaskView:
         answer: asyncio.Future[TaskView] = asyncio.get_running_loop().create_future()
         answers.add(answer)
+        polls.add(asyncio.current_task())
         return await answer
 
     async def is_recorded() -> bool:
@@ -369,7 +372,7 @@ async def test_a_poll_is_referred_to_until_its_task_has_ended() -> None:
     del wait
     await settle()
     gc.collect()
-    assert released() is None
+    assert (released(), len(polls)) == (None, 0)
 
 
 @in_virtual_time
