@@ -114,6 +114,10 @@ def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emul
     said = " ".join(terminal.call("plan cup.yaml").split())
     assert "of a budget of 1.78, of which 0.04 is spent by earlier runs" in said
     assert "note: The budget of 1.78, of which 1.74 is left, is below the minimum price" in said
+    (tmp_path / "cup.yaml").write_text(CUP)
+    terminal.call("run cup.yaml")
+    (tmp_path / "cup.yaml").write_text(f"budget: {{amount: 1.78, all_runs: true}}\n{CUP}")
+    assert "below the minimum price" not in terminal.call("plan cup.yaml"), "nothing is left to make"
 
 
 def test_quotes_give_prices_that_the_catalogue_lacks_and_refuse_wrong_requests(

@@ -36,7 +36,11 @@ class NameClashes:
             first = self._first(name)
             if first is not one:
                 problem = f"{visible(first.address)} and {visible(one.address)} are both saved as {visible(name)}"
-                yield problem, "use $(id) or $(item…) in the name"
+                is_same_step = first.path == one.path
+                yield (
+                    problem,
+                    "use $(id) or $(item…) in the name" if is_same_step else "use another name for one of them",
+                )
                 continue
             if any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in name.split("/")):
                 problem = f"{visible(one.address)} is saved as {visible(name)}, which has a part of over 255 bytes"

@@ -342,7 +342,7 @@ def _note_budget(plan: Plan, notes: dict[str, None]) -> None:
         return
     price, amount = plan.price, Decimal(f"{plan.budget.amount:.12g}")
     before = plan.paid_before if plan.budget.all_runs else Decimal(0)
-    if price.least + before > amount:
+    if price.least and price.least + before > amount:
         left = f", of which {max(Decimal(0), amount - before):f} is left," if before else ""
         notes[f"The budget of {amount}{left} is below the minimum price; some results will not be made."] = None
     if plan.budget.whole_items and not plan.budget.amount:
