@@ -31,7 +31,7 @@ from rh_prefect.works.journal.costs_and_budget import SpendTracker, entry_of
 from rh_prefect.works.journal.job_records import Submit, jobs_of
 from rh_prefect.works.journal.record_types import End, Intent, Record
 from rh_prefect.works.journal.scope import Scope
-from rh_prefect.works.journal.shared_journal import WorksJournal
+from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import cancel_scope
 from rh_prefect.works.run_ledger import WorksLedger, settled_name

@@ -161,7 +161,7 @@ async def _measure_stored(items: int, server: S3Server, state_dir: Path) -> dict
     from rh_prefect.settings import Settings
     from rh_prefect.works.journal.job_records import JobRecords
     from rh_prefect.works.journal.record_types import ResultRecord
-    from rh_prefect.works.journal.shared_journal import FILES, WorksJournal
+    from rh_prefect.works.journal.works_journal import FILES, WorksJournal
 
     settings, store = Settings(state_dir=state_dir), MediaStore(server.url("plans"), options=server.options)
     works, pipeline, rows = WorksJournal(store.url, options=server.options), Pipeline.from_text(PIPELINE), _rows(items)

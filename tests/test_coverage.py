@@ -19,7 +19,7 @@ from rh_prefect import catalog
 from rh_prefect.client import Client, progress
 from rh_prefect.emulator.asgi_app import api_app
 from rh_prefect.emulator.file_host import file_app
-from rh_prefect.tasks import account_and_apps, model_tasks
+from rh_prefect.tasks import model_tasks, platform_calls
 from tests.support.each_case import each_case
 
 if TYPE_CHECKING:
@@ -116,13 +116,13 @@ def test_client_methods_are_named_and_none_is_left_out() -> None:
 
 def test_tasks_are_named_and_none_is_left_out() -> None:
     here = set(named(ENDPOINTS, 2))
-    assert {name for name, value in vars(account_and_apps).items() if isinstance(value, Task)} <= here
+    assert {name for name, value in vars(platform_calls).items() if isinstance(value, Task)} <= here
     for name in here:
         found = (
             model_tasks
             if name.startswith("model_tasks.")
-            else account_and_apps
-            if hasattr(account_and_apps, name)
+            else platform_calls
+            if hasattr(platform_calls, name)
             else rh_prefect.tasks
         )
         assert isinstance(getattr(found, name.removeprefix("model_tasks.")), Task), name

@@ -17,7 +17,7 @@ from pydantic import SecretStr, ValidationError
 
 from rh_prefect.blocks.credentials import RunningHubCredentials, RunningHubPool
 from rh_prefect.blocks.storage import MediaStorage
-from rh_prefect.bounded_caches import SingleFlight
+from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.prefect_api import api_address, ask, ask_repeatedly, failure_of, patience
 from rh_prefect.redaction import secret_in
@@ -26,7 +26,7 @@ from rh_prefect.works.accounts.account import Account, account_of
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.pool_context import PoolContext, pool_context
+from rh_prefect.works.pool_services import PoolServices, pool_services
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -171,8 +171,8 @@ POOL_CACHE_SECONDS = 60.0
 """Seconds for which a process caches whether a name is a pool's, and the pool's accounts: each job needs this."""
 
 
-async def load_pool_context(name: str | None = None) -> PoolContext:
-    """Returns this process's single `PoolContext` for the account or pool with this name; see `load_credentials`."""
+async def load_pool_context(name: str | None = None) -> PoolServices:
+    """Returns this process's single `PoolServices` for the account or pool with this name; see `load_credentials`."""
     if name is not None:
         _check_name(RunningHubPool, name)
     return await LOOP.call(_pool_context(name))
@@ -206,11 +206,11 @@ _pools: SingleFlight[tuple[str, str], Blocks | None] = SingleFlight(1000, second
 os.register_at_fork(after_in_child=_pools.clear)
 
 
-async def _pool_context(name: str | None) -> PoolContext:
+async def _pool_context(name: str | None) -> PoolServices:
     pool = None if name is None else await _pools.get((PREFECT_API_URL.value() or "", name), lambda: _find_pool(name))
     accounts = [_account(block, one) for one, block in (pool or {}).items()]
     accounts = accounts or [_account(await load_credentials(name), name)]
-    return pool_context(accounts, settings=get_settings(), find=RECORDED.find, pool=name if pool else None)
+    return pool_services(accounts, settings=get_settings(), find=RECORDED.find, pool=name if pool else None)
 
 
 async def _find_pool(name: str) -> Blocks | None:

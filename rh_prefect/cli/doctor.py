@@ -177,7 +177,7 @@ async def _records(storage: str | None) -> str:
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.errors import StoreError
     from rh_prefect.media.urls import shown_url
-    from rh_prefect.works.journal.shared_journal import records_url
+    from rh_prefect.works.journal.works_journal import records_url
 
     store = await load_storage(storage)
     url = records_url(store, get_settings())

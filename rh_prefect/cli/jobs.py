@@ -26,8 +26,8 @@ from rh_prefect.works.journal.costs_and_budget import ended_costs
 from rh_prefect.works.journal.job_records import JobRecords, JobView, jobs_of, read_job, split_job
 from rh_prefect.works.journal.journal import run_together
 from rh_prefect.works.journal.scope import RUN, FolderScope, read_run
-from rh_prefect.works.journal.shared_journal import WorksJournal, default_works
 from rh_prefect.works.journal.spool import Spool
+from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import WorksLedger
 

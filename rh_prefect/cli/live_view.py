@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rh_prefect.display_names import cut_middle
-from rh_prefect.flow_runs.job_progress import ENDED, RunProgress
+from rh_prefect.display_texts import cut_middle
+from rh_prefect.flow_runs.run_progress import ENDED, RunProgress
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.costs_and_budget import Costs
 

@@ -18,8 +18,8 @@ from rh_prefect.client.assets import Assets
 from rh_prefect.client.download import Progress, download, is_data_url, write_data
 from rh_prefect.client.endpoint_groups import Apps, Platform, QuickCreate, Webhooks, Workflows, upload_lora
 from rh_prefect.client.native_comfyui import NativeProxy
+from rh_prefect.client.request_sender import PACE_SECONDS, V1_KEY, Session
 from rh_prefect.client.responses import RequestInfo
-from rh_prefect.client.session import PACE_SECONDS, V1_KEY, Session
 from rh_prefect.client.upload_body import FileBody
 from rh_prefect.client.wire.account_and_files import (
     Account,
@@ -109,7 +109,7 @@ class Client:
 
     @property
     def site(self) -> str:
-        """The host name of the base URL, as in `www.runninghub.cn`."""
+        """The host name of the base URL, such as "www.runninghub.cn"."""
         return self._base_url.host
 
     @property

@@ -13,8 +13,8 @@ import httpx
 from rh_prefect.client import responses
 from rh_prefect.client.download import discard_note, discard_partial, download
 from rh_prefect.client.json_values import first_text, flag, loads, rows, table, text
+from rh_prefect.client.request_sender import JSON, Session, json_bytes, usable_id
 from rh_prefect.client.responses import ApiResponse, RequestInfo
-from rh_prefect.client.session import JSON, Session, json_bytes, usable_id
 from rh_prefect.client.upload_body import FileBody
 from rh_prefect.client.wire.account_and_files import Download, Upload
 from rh_prefect.client.wire.task import (

@@ -16,7 +16,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 
-from rh_prefect.bounded_caches import LruCache
+from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import (

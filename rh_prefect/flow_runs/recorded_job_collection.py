@@ -12,11 +12,11 @@ from prefect.types import SecretDict
 from rh_prefect.blocks.lookup import RECORDED, load_storage
 from rh_prefect.blocks.storage import MediaStorage
 from rh_prefect.client import TaskView
-from rh_prefect.display_names import beginning_of_prompt
+from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.errors import RunningHubError
-from rh_prefect.flow_runs.job_progress import RunObserver, RunProgress
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import has_ended, is_flow_run, journal_of, scope_named, works_of
+from rh_prefect.flow_runs.run_progress import RunObserver, RunProgress
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
@@ -27,8 +27,8 @@ from rh_prefect.works.journal.costs_and_budget import Costs, charge_of
 from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, jobs_of, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope, Scope
-from rh_prefect.works.journal.shared_journal import WorksJournal, default_works
-from rh_prefect.works.pool_context import pool_context
+from rh_prefect.works.journal.works_journal import WorksJournal, default_works
+from rh_prefect.works.pool_services import pool_services
 from rh_prefect.works.result import Result, end_of
 from rh_prefect.works.run_cancellation import CancelReport
 from rh_prefect.works.run_ledger import WorksLedger
@@ -104,7 +104,7 @@ async def collect_result(view: JobView, scope: Scope) -> Result | None:
         return known  # the account that paid may be gone
     intent = view.last.intent
     store = await store_of(intent)
-    shared = pool_context([await RECORDED.account_of(intent)], settings=get_settings(), find=RECORDED.find)
+    shared = pool_services([await RECORDED.account_of(intent)], settings=get_settings(), find=RECORDED.find)
     works, observer = await _works_with(view, scope), RunObserver(_log, None)
     pipeline = scope.pipeline if isinstance(scope, FolderScope) else ""
     runner = WorkRunner(shared, scope, store, works, observer=observer, pipeline=pipeline, has_ended=has_ended)

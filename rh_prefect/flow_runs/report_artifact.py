@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rh_prefect import artifacts
-from rh_prefect.display_names import shortened
+from rh_prefect.display_texts import shortened
 from rh_prefect.errors import RunningHubError
 from rh_prefect.media.input_files import fetch, naming
 from rh_prefect.media.media import Media

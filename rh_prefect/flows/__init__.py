@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 
 from rh_prefect.flows.batch import batch
-from rh_prefect.flows.models import any_model, for_model
+from rh_prefect.flows.model_flows import any_model, for_model
 from rh_prefect.flows.pipeline import Pipeline, PipelineFlow, pipeline_flow
 from rh_prefect.flows.reconcile import reconcile
 from rh_prefect.flows.spend import spend

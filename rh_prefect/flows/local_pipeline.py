@@ -9,8 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.errors import InputError
-from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.queries import has_ended
+from rh_prefect.flow_runs.run_progress import run_observer
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.file_model import RUN_OPTIONS
 from rh_prefect.pipelines.pipeline import Pipeline
@@ -21,9 +21,9 @@ from rh_prefect.pipelines.run.result import RunEnd
 from rh_prefect.pipelines.run.run_pipeline import run_pipeline
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.scope import end_run, new_run
-from rh_prefect.works.journal.shared_journal import open_works
+from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.pool_context import PoolContext
+from rh_prefect.works.pool_services import PoolServices
 
 
 async def run_locally(
@@ -70,7 +70,7 @@ async def run_locally(
 
 async def open_places(
     pipeline: Pipeline, options: RunOptions
-) -> tuple[PoolContext, MediaStore, str | None, str | None]:
+) -> tuple[PoolServices, MediaStore, str | None, str | None]:
     """Opens the accounts and the storage of a run, and returns them with the names of their blocks."""
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
     storage = pipeline.file.storage if options.storage is None else options.storage or None

@@ -12,7 +12,7 @@ from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.file_model import RUN_OPTIONS, Param
 from rh_prefect.pipelines.parameter_descriptions import call_prices, description_of
 from rh_prefect.pipelines.run.options import RunOptions
-from rh_prefect.works.options import Reuse
+from rh_prefect.works.job_options import Reuse
 
 
 def signature_of(pipeline: files.Pipeline, reuse: Reuse | None = None) -> inspect.Signature:

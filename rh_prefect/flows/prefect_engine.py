@@ -17,9 +17,9 @@ from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.suspension import RunSuspender, open_suspend_group
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.run.interfaces import StepEngine
+from rh_prefect.works.job_options import Wait
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Wait
-from rh_prefect.works.output_collection import Delivered
+from rh_prefect.works.output_delivery import Delivered
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner, result_of_step
 
 

@@ -13,7 +13,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from rh_prefect import artifacts
-from rh_prefect.flow_runs.crashed_runs import revive_stopped
+from rh_prefect.flow_runs.crash_recovery import revive_stopped
 from rh_prefect.flow_runs.flow import run_name
 from rh_prefect.flow_runs.leftover_tasks import Finding, Reconciled, reconcile_runs
 from rh_prefect.flow_runs.report_artifact import table, wrapped

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
-from rh_prefect.display_names import size_text
+from rh_prefect.display_texts import size_text
 from rh_prefect.errors import RunningHubError
 from rh_prefect.gallery.entries import Entry
 from rh_prefect.local_files import atomic_path

@@ -12,15 +12,15 @@ from pydantic import ConfigDict, Field, SecretStr, model_validator
 from rh_prefect import catalog
 from rh_prefect.errors import InputError
 from rh_prefect.job_blocks.job_handle import RunningHubJobRun, start
-from rh_prefect.workflows import AppInput, InstanceType, WorkflowInput
+from rh_prefect.workflow_inputs import AppInput, InstanceType, WorkflowInput
+from rh_prefect.works.job_options import JobOptions, Options
 from rh_prefect.works.journal.scope import delivered_at_end
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import JobOptions, Options
 from rh_prefect.works.result import Result
 
 if TYPE_CHECKING:
     from rh_prefect.models import ModelInput
-    from rh_prefect.works.options import Request
+    from rh_prefect.works.job_options import Request
 
     class Overrides(JobOptions, total=False):
         """The values for one run; `params` and `nodes` are merged into the saved values, others replace them."""

@@ -11,22 +11,22 @@ from prefect.blocks.abstract import JobRun
 
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.client.wire.task import is_task_id
-from rh_prefect.display_names import beginning_of_prompt
+from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.errors import InputError, JobCancelled, TaskNotFound
 from rh_prefect.flow_runs.call_scope import current_scope
-from rh_prefect.flow_runs.job_progress import run_observer
+from rh_prefect.flow_runs.run_progress import run_observer
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.generate import prepare_call
 from rh_prefect.works import stored_result
 from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.events import JobEvent
+from rh_prefect.works.job_options import Options, Request
 from rh_prefect.works.journal.identity import base_hash
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import Journal, by_job
 from rh_prefect.works.journal.record_types import Answer, Intent, current_owner
 from rh_prefect.works.journal.scope import FolderScope, undo_unless_delivered
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Options, Request
 from rh_prefect.works.result import Result
 from rh_prefect.works.run_cancellation import cancel_submission
 from rh_prefect.works.stored_result import StoredResult

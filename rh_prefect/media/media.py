@@ -15,7 +15,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from rh_prefect.display_names import size_text
+from rh_prefect.display_texts import size_text
 from rh_prefect.errors import InputError, MediaError, StoreError
 from rh_prefect.json_snapshot import is_text
 from rh_prefect.local_files import atomic_path

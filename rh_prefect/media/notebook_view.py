@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from rh_prefect.display_names import cut_middle
+from rh_prefect.display_texts import cut_middle
 from rh_prefect.errors import RunningHubError
 
 if TYPE_CHECKING:

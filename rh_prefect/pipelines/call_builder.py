@@ -15,8 +15,8 @@ from rh_prefect.pipelines.file_model import GraphStep
 from rh_prefect.pipelines.parsed_answers import read_answer
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
 from rh_prefect.pipelines.planning_values import File, Unknown, leaves
-from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput
-from rh_prefect.works.options import Request
+from rh_prefect.workflow_inputs import AppInput, GraphInput, WorkflowInput
+from rh_prefect.works.job_options import Request
 from rh_prefect.works.work_runner import WorkCall
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rh_prefect.bounded_caches import NamedLocks
+from rh_prefect.caches_and_locks import NamedLocks
 from rh_prefect.errors import StoreError
 from rh_prefect.media.file_names import folded
 from rh_prefect.media.file_state import Stamp

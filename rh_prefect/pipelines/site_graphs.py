@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from rh_prefect.errors import RunningHubError
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.planning_values import digest
-from rh_prefect.workflows import unread_graph
+from rh_prefect.workflow_inputs import unread_graph
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.runninghub.graph_request import fingerprint
 

@@ -26,7 +26,7 @@ from rh_prefect.settings import Settings
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.works.journal.record_types import Record
-from rh_prefect.works.journal.shared_journal import FILES, records_url
+from rh_prefect.works.journal.works_journal import FILES, records_url
 
 if TYPE_CHECKING:
     from rh_prefect.pipelines.edit_rendering import Rendered, Rendering

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rh_prefect.tasks.account_and_apps import (
+from rh_prefect.tasks.generate import generate
+from rh_prefect.tasks.generate_many import generate_many
+from rh_prefect.tasks.platform_calls import (
     account_status,
     app_call_example,
     cancel_task,
@@ -18,8 +20,6 @@ from rh_prefect.tasks.account_and_apps import (
     webhook_detail,
     workflow_json,
 )
-from rh_prefect.tasks.generate import generate
-from rh_prefect.tasks.generate_many import generate_many
 from rh_prefect.tasks.uploads_and_assets import (
     create_asset_group,
     delete_asset,

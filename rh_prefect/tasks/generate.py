@@ -17,9 +17,9 @@ from prefect.states import Completed
 from prefect.tasks import Task
 
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
-from rh_prefect.bounded_caches import SingleFlight
+from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.custom_endpoint import CustomInput
-from rh_prefect.display_names import beginning_of_prompt, with_prompt
+from rh_prefect.display_texts import beginning_of_prompt, with_prompt
 from rh_prefect.errors import (
     ConfigError,
     InputError,
@@ -29,19 +29,19 @@ from rh_prefect.errors import (
     TransportError,
 )
 from rh_prefect.flow_runs.call_scope import current_chain, current_scope, find_root
-from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.lineage import note_made
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere, task_contexts
 from rh_prefect.flow_runs.queries import has_ended, is_flow_run
+from rh_prefect.flow_runs.run_progress import run_observer
 from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, current_suspend_group
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.paid_task_type import PaidTask
+from rh_prefect.works.job_options import Options, Request, Reuse
 from rh_prefect.works.journal.journal import check_scope
 from rh_prefect.works.journal.scope import FolderScope, Scope, delivered_at_end, open_scope
-from rh_prefect.works.journal.shared_journal import WorksJournal, open_default_works
+from rh_prefect.works.journal.works_journal import WorksJournal, open_default_works
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Options, Request, Reuse
-from rh_prefect.works.pool_context import PoolContext
+from rh_prefect.works.pool_services import PoolServices
 from rh_prefect.works.result import Result
 from rh_prefect.works.run_ledger import RecordsLocation, note_location
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
@@ -254,7 +254,7 @@ def _check_name(scope: str) -> None:
 
 
 async def _works_for(
-    here: Scope, name: str | None, options: Options, shared: PoolContext, store: MediaStore
+    here: Scope, name: str | None, options: Options, shared: PoolServices, store: MediaStore
 ) -> WorksJournal | None:
     """Returns the records of a work that runs share; None for a work of one flow run."""
     if isinstance(here, FolderScope):

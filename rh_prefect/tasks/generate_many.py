@@ -10,7 +10,7 @@ from typing import Any, Unpack, get_args
 
 from prefect.client.schemas.objects import State
 
-from rh_prefect.display_names import counted
+from rh_prefect.display_texts import counted
 from rh_prefect.errors import BudgetExceeded, EqualRequest, InputError, RunningHubError, jobs_failed
 from rh_prefect.flow_runs.suspension import (
     PendingTask,
@@ -22,10 +22,10 @@ from rh_prefect.flow_runs.suspension import (
 )
 from rh_prefect.tasks.generate import check_request, generate, prepare_call
 from rh_prefect.tasks.task_or_call import refuse_unknown
+from rh_prefect.works.job_options import JobOptions, Options, Request, Wait
 from rh_prefect.works.journal.costs_and_budget import CURRENCY, Money, amount_text
 from rh_prefect.works.journal.scope import delivered_at_end
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import JobOptions, Options, Request, Wait
 from rh_prefect.works.result import Result
 from rh_prefect.works.run_ledger import spending_of
 from rh_prefect.works.work_runner import WorkCall, WorkRunner

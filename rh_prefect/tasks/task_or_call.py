@@ -16,7 +16,7 @@ from rh_prefect.client.transports import chance
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.lineage import add_inputs
 from rh_prefect.prefect_api import is_available
-from rh_prefect.works.options import JobOptions
+from rh_prefect.works.job_options import JobOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -19,7 +19,7 @@ from prefect.runtime import task_run
 from rh_prefect import catalog
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.client import Asset, AssetGroup, AssetKind, Client, Page, PricePreview, Upload
-from rh_prefect.client.session import usable_id
+from rh_prefect.client.request_sender import usable_id
 from rh_prefect.errors import InputError
 from rh_prefect.media.input_files import Source, shown
 from rh_prefect.media.media import Media, as_media_input
@@ -27,7 +27,7 @@ from rh_prefect.media.probe import Facts, probe
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import get_settings
-from rh_prefect.tasks.account_and_apps import ask, once, one_of, repeatable, require_text
+from rh_prefect.tasks.platform_calls import ask, once, one_of, repeatable, require_text
 from rh_prefect.works.input_identification import open_local
 
 LegacyType = Literal["input", "image", "video", "audio"]

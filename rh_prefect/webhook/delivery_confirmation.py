@@ -15,7 +15,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from rh_prefect.blocks.lookup import RECORDED
-from rh_prefect.bounded_caches import LruCache
+from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.queries import is_flow_run
 from rh_prefect.flow_runs.recorded_job_collection import confirmed_end, records_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal, Protocol
 
-from rh_prefect.display_names import with_prompt
+from rh_prefect.display_texts import with_prompt
 from rh_prefect.media.media import Media
 from rh_prefect.works.journal.costs_and_budget import CURRENCY, Costs, amount_text
 from rh_prefect.works.result import Result

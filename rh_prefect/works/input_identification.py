@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
-from rh_prefect.bounded_caches import NamedLocks
+from rh_prefect.caches_and_locks import NamedLocks
 from rh_prefect.errors import InputError, MediaError, StoreError
 from rh_prefect.local_files import make_folder
 from rh_prefect.media.file_state import Stamp

@@ -40,10 +40,10 @@ from rh_prefect.errors import (
     SubmissionUnknown,
     api_error,
 )
+from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal.costs_and_budget import exceeded
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import NOT_DELIVERED, NOT_SENT, Answer, End
-from rh_prefect.works.options import Options
 
 if TYPE_CHECKING:
     from rh_prefect.works.lifecycle_steps import Steps

@@ -10,7 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
-from rh_prefect.bounded_caches import LruSet
+from rh_prefect.caches_and_locks import LruSet
 from rh_prefect.client import TaskView
 from rh_prefect.errors import (
     ApiError,

@@ -11,7 +11,7 @@ from typing import Any
 
 from rh_prefect import catalog
 from rh_prefect.custom_endpoint import CustomInput, FileValue
-from rh_prefect.display_names import beginning_of_prompt
+from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.errors import InputError
 from rh_prefect.media.input_files import CheckSize, shown
 from rh_prefect.media.media import Media, as_media_input

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from rh_prefect.client import TaskView
-from rh_prefect.display_names import shortened
+from rh_prefect.display_texts import shortened
 from rh_prefect.errors import InputError, explain
 from rh_prefect.media.media import Media
 from rh_prefect.works.journal.costs_and_budget import COINS, CURRENCY

@@ -15,7 +15,7 @@ from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.journal.job_records import JobRecords, Submit, jobs_of
 from rh_prefect.works.journal.record_types import Intent, is_surely_dead
 from rh_prefect.works.journal.scope import FolderScope, Scope, forbid_attempt, last_attempt
-from rh_prefect.works.journal.shared_journal import HasEnded, no_evidence
+from rh_prefect.works.journal.works_journal import HasEnded, no_evidence
 from rh_prefect.works.lifecycle import may_cancel
 from rh_prefect.works.result import end_of
 from rh_prefect.works.run_ledger import SharedRecords, WorksLedger

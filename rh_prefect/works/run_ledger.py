@@ -25,7 +25,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from rh_prefect.bounded_caches import LruCache
+from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.works.journal.costs_and_budget import (
     Costs,
@@ -40,7 +40,7 @@ from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit
 from rh_prefect.works.journal.journal import JSON, Journal, run_together
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.scope import Scope
-from rh_prefect.works.journal.shared_journal import HasEnded, WorksJournal, signs_of_life
+from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal, signs_of_life
 from rh_prefect.works.loop_thread import LOOP
 
 _AT_ONCE = 16

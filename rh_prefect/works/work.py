@@ -29,7 +29,7 @@ from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.request_preparation import JobRequest
 
 if TYPE_CHECKING:
-    from rh_prefect.works.output_collection import Delivery
+    from rh_prefect.works.output_delivery import Delivery
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
 
@@ -88,7 +88,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The objects that all jobs of one `PoolContext` share."""
+    """The objects that all jobs of one `PoolServices` share."""
 
     spool: Spool  # This machine's tickets that are not in the journal yet
     stores: StoreChecks  # Checks that outputs can be written

@@ -28,22 +28,22 @@ from rh_prefect.errors import (
 )
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.workflows import AppInput, GraphInput, WorkflowInput, unread_graph
+from rh_prefect.workflow_inputs import AppInput, GraphInput, WorkflowInput, unread_graph
 from rh_prefect.works.accounts.limiter import Turn
 from rh_prefect.works.accounts.pool import Lease
 from rh_prefect.works.events import JobEventState, Observer, Silent
+from rh_prefect.works.job_options import Options, Request
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.identity import base_hash, work_id
 from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import REQUESTED_KEYS, Chain, Scope
-from rh_prefect.works.journal.shared_journal import FILES, HasEnded, WorksJournal, no_evidence
+from rh_prefect.works.journal.works_journal import FILES, HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.lifecycle import Policy, run_work
 from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Options, Request
-from rh_prefect.works.output_collection import Delivered, Delivery
-from rh_prefect.works.pool_context import PoolContext, WorkName
+from rh_prefect.works.output_delivery import Delivered, Delivery
+from rh_prefect.works.pool_services import PoolServices, WorkName
 from rh_prefect.works.request_preparation import JobRequest, replace_marks
 from rh_prefect.works.run_ledger import Notes, SharedRecords, spending_of
 from rh_prefect.works.stored_result import find_equal
@@ -198,7 +198,7 @@ class RunningWork:
 class WorkRunner:
     """Runs the works of one call or one pipeline in a run; used on the package's loop thread."""
 
-    shared: PoolContext  # The accounts that may pay, and what their works share
+    shared: PoolServices  # The accounts that may pay, and what their works share
     scope: Scope  # The run that the works belong to
     store: MediaStore  # Where their outputs go
     # The records that runs share, from `open_works`; None for works of one run, in its own journal

@@ -14,7 +14,7 @@ from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.blocks.lookup import load_credentials, load_pool_context
 from rh_prefect.client import Client
 from rh_prefect.errors import ConfigError
-from rh_prefect.works.pool_context import PoolContext
+from rh_prefect.works.pool_services import PoolServices
 
 SITE = "https://www.runninghub.ai"
 
@@ -28,7 +28,7 @@ async def _credentials(pool: str) -> list[str]:
     return saved.credentials
 
 
-def accounts(payer: PoolContext) -> list[tuple[str, str | None]]:
+def accounts(payer: PoolServices) -> list[tuple[str, str | None]]:
     """Names of its accounts and of their blocks."""
     return [(one.name, one.block) for one in payer.pool.accounts]
 

@@ -16,7 +16,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import End, Record
-from rh_prefect.works.journal.shared_journal import default_works
+from rh_prefect.works.journal.works_journal import default_works
 from tests.support.processes.cli_process import run_each
 from tests.support.processes.typed_commands import Terminal
 from tests.support.samples.steps import PICTURE, steps

@@ -19,7 +19,7 @@ from rh_prefect.cli import app
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.works.journal.job_records import JobRecords
 from rh_prefect.works.journal.record_types import ResultRecord
-from rh_prefect.works.journal.shared_journal import WorksJournal
+from rh_prefect.works.journal.works_journal import WorksJournal
 from tests.support.doc_pages import blocks
 from tests.support.each_case import each_case
 from tests.support.processes.typed_commands import Terminal

@@ -14,7 +14,7 @@ from rh_prefect import catalog
 from rh_prefect.pipelines.pipeline import shipped_names
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.record_types import End
-from rh_prefect.works.journal.shared_journal import default_works
+from rh_prefect.works.journal.works_journal import default_works
 from tests.support.processes.cli_process import Done, run_each
 from tests.support.processes.typed_commands import Terminal
 from tests.support.world.job_records import KEY, intent, ticket, write

@@ -12,8 +12,8 @@ import pytest
 
 import rh_prefect
 from rh_prefect.client import Client
+from rh_prefect.client.request_sender import Backoff
 from rh_prefect.client.responses import ApiResponse
-from rh_prefect.client.session import Backoff
 from rh_prefect.errors import Busy
 from tests.client.conftest import KEY
 from tests.support.servers.scripted_server import Step, WireServer, reply, task

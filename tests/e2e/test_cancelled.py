@@ -19,7 +19,7 @@ from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.record_types import End
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.pool_context import pool_context
+from rh_prefect.works.pool_services import pool_services
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 from tests.e2e import flows
 from tests.support.processes.film_run import FilmRun
@@ -119,7 +119,7 @@ async def _ask(prompt: str, scope: Scope) -> None:
     assert key is not None
 
     async def run() -> None:
-        desk = pool_context([account_of(key, base_url=settings.base_url, settings=settings)], settings=settings)
+        desk = pool_services([account_of(key, base_url=settings.base_url, settings=settings)], settings=settings)
         await WorkRunner(desk, scope, store).complete(WorkCall(flows.picture(prompt)))
 
     await LOOP.call(run())

@@ -18,7 +18,7 @@ from prefect.states import Completed
 
 import rh_prefect
 from rh_prefect import generate, generate_many, models
-from rh_prefect.display_names import shortened
+from rh_prefect.display_texts import shortened
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JobsFailed
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish, run_name, run_name_with

@@ -15,11 +15,11 @@ from prefect.client.schemas.objects import TaskRun, TaskRunResult
 
 from rh_prefect.cli import spend
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.flow_runs.charges import charges
+from rh_prefect.flow_runs.task_charges import charges
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.run.result import OVER_BUDGET, WAITING
 from rh_prefect.settings import get_settings
-from rh_prefect.works.journal.shared_journal import default_works
+from rh_prefect.works.journal.works_journal import default_works
 from tests.support.samples.steps import CLIP, PICTURE, RESIZE, steps
 from tests.support.world.pipeline_flows import in_flow_run, run_in_flow
 

@@ -23,7 +23,7 @@ from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.run.result import WAITING
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.record_types import current_owner
-from rh_prefect.works.journal.shared_journal import ROUNDS
+from rh_prefect.works.journal.works_journal import ROUNDS
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples.steps import CLIP, PICTURE, steps
 from tests.support.world.pipeline_flows import in_flow_run, planned, prompts, run, run_in_flow

@@ -16,7 +16,7 @@ from PIL import Image
 
 from rh_prefect import models
 from rh_prefect.cli.gallery import gallery, open_
-from rh_prefect.cli.stored_outputs import entries_of
+from rh_prefect.cli.gallery_outputs import entries_of
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError
 from rh_prefect.flows.batch.run import WrittenBatch

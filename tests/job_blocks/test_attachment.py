@@ -14,7 +14,7 @@ from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel, RunningHubW
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from rh_prefect.works import stored_result
-from rh_prefect.works.journal.shared_journal import default_works
+from rh_prefect.works.journal.works_journal import default_works
 from tests.support.processes import warm_process
 from tests.support.servers.scripted_server import Asked, WireServer, reply, task
 

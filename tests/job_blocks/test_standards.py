@@ -13,7 +13,7 @@ from rh_prefect import collection
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
 from rh_prefect.job_blocks import RunningHubApp, RunningHubJobRun, RunningHubModel, RunningHubWorkflow
 from rh_prefect.job_blocks.blocks import RunningHubJob
-from rh_prefect.works.options import JobOptions
+from rh_prefect.works.job_options import JobOptions
 
 JOB_BLOCKS = [RunningHubApp, RunningHubModel, RunningHubWorkflow]
 SLUGS: dict[type[Block], str] = {

@@ -16,7 +16,7 @@ from rh_prefect.job_blocks import RunningHubApp, RunningHubModel, RunningHubWork
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.works.journal.job_records import read_job
-from rh_prefect.works.journal.shared_journal import default_works
+from rh_prefect.works.journal.works_journal import default_works
 from tests.support.samples import media as samples
 
 HOUR = 3600

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from rh_prefect import flow, generate, generate_many, models
 from rh_prefect.errors import RunningHubError
-from rh_prefect.workflows import GraphInput, WorkflowInput
+from rh_prefect.workflow_inputs import GraphInput, WorkflowInput
 from rh_prefect.works.result import Result
 
 MODULE = "tests.long.secret_flows"

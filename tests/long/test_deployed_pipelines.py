@@ -56,7 +56,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pipelines").mkdir()
     (folder / "pipelines" / "pick.yaml").write_text(PICK)
     (folder / "products.csv").write_text("sku,title\nA-1,a cup\nA-2,a bowl\n")
-    entrypoints = ("rh_prefect.flows.pipeline_files.pick", "rh_prefect.flows.film")
+    entrypoints = ("rh_prefect.flows.folder_pipelines.pick", "rh_prefect.flows.film")
     deployments = [{"name": "test", "entrypoint": one, "work_pool": {"name": POOL}} for one in entrypoints]
     (folder / "prefect.yaml").write_text(yaml.safe_dump({"deployments": deployments}))
     return folder

@@ -20,7 +20,7 @@ from rh_prefect import catalog, models
 from rh_prefect.emulator import DEFAULT, Fault
 from rh_prefect.emulator.faults import Kind, Route
 from rh_prefect.errors import CODES, InputError
-from rh_prefect.works.options import Options
+from rh_prefect.works.job_options import Options
 from tests.support.samples import media as samples
 from tests.support.waiting import until
 from tests.support.world.job_records import is_hopeless

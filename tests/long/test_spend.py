@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.workflows import WorkflowInput
+from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works import manual_repair
+from rh_prefect.works.job_options import Request
 from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, jobs_of
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.journal.shared_journal import FOLDER
+from rh_prefect.works.journal.works_journal import FOLDER
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Request
 from rh_prefect.works.run_cancellation import cancel_scope
 from rh_prefect.works.runninghub.provider import RunningHub
 from tests.support.processes.pooled_run import PooledRun, pictures

@@ -21,7 +21,7 @@ from rh_prefect.pipelines.input_reader import identify
 from rh_prefect.pipelines.plan import KnownWorks
 from rh_prefect.pipelines.plan.work_identity import recipe_id
 from rh_prefect.pipelines.run.known_results import KnownResults
-from rh_prefect.pipelines.run.run_context import Outcome
+from rh_prefect.pipelines.run.run_services import Outcome
 from rh_prefect.pipelines.run.step_maker import StepMaker
 from rh_prefect.pipelines.stored_edits import EditResults, as_recorded, open_edits
 from rh_prefect.settings import Settings, get_settings

@@ -12,7 +12,7 @@ from rh_prefect.pipelines.plan.planned_steps import WorkQuery
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import Settings
 from rh_prefect.works.journal.record_types import ResultRecord
-from rh_prefect.works.journal.shared_journal import FOLDER
+from rh_prefect.works.journal.works_journal import FOLDER
 from tests.support.world.pipeline_runs import PipelineRun, picture
 
 

@@ -20,7 +20,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.works.journal.job_records import JobView, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Resolution
-from rh_prefect.works.journal.shared_journal import default_works
+from rh_prefect.works.journal.works_journal import default_works
 from rh_prefect.works.stored_result import StoredResult
 from tests.support.world.invariants import Evidence, Paid, Place, Told, broken, gather
 from tests.support.world.job_records import KEY, TASK, intent, ticket, unknown

@@ -12,7 +12,7 @@ import rh_prefect
 for found in pkgutil.walk_packages(rh_prefect.__path__, "rh_prefect."):
     if not found.name.endswith("__main__"):
         importlib.import_module(found.name)
-from rh_prefect.flows import models as flows
+from rh_prefect.flows import model_flows as flows
 from rh_prefect.tasks import model_tasks
 from rh_prefect.tasks.generate import generate
 task, flow = model_tasks.z_image_turbo, flows.z_image_turbo

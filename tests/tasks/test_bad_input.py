@@ -28,7 +28,7 @@ from rh_prefect.errors import (
     StoreError,
 )
 from rh_prefect.tasks import generate, generate_many
-from rh_prefect.workflows import QuickCreateInput, WorkflowInput
+from rh_prefect.workflow_inputs import QuickCreateInput, WorkflowInput
 from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server

@@ -27,7 +27,7 @@ from rh_prefect.flow_runs.queries import journal_of
 from rh_prefect.media.media import Media
 from rh_prefect.tasks import generate, generate_many
 from rh_prefect.tasks.generate import run_name
-from rh_prefect.workflows import WorkflowInput
+from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.journal.job_records import split_job
 from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP

@@ -21,7 +21,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError
 from rh_prefect.tasks import generate, model_tasks
 from rh_prefect.tasks.model_task_builder import Omitted, build, options, signature
-from rh_prefect.works.options import JobOptions
+from rh_prefect.works.job_options import JobOptions
 from rh_prefect.works.result import Result
 from tests.support.processes import warm_process
 from tests.support.samples import media as samples

@@ -13,7 +13,7 @@ from rh_prefect import tasks
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, JobFailed
-from rh_prefect.workflows import AppInput, QuickCreateInput, WorkflowInput
+from rh_prefect.workflow_inputs import AppInput, QuickCreateInput, WorkflowInput
 from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
 from tests.support.world.as_task import make

@@ -15,7 +15,7 @@ from rh_prefect.blocks import MediaStorage
 from rh_prefect.client import AssetGroup
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ApiError, InputError, MediaError, RequestRejected, ResponseLost, TaskNotFound
-from rh_prefect.tasks import account_and_apps, generate, uploads_and_assets
+from rh_prefect.tasks import generate, platform_calls, uploads_and_assets
 from tests.support.samples import media as samples
 from tests.support.servers.caller import Caller
 from tests.support.servers.receiver import Receiver
@@ -308,7 +308,7 @@ async def test_a_task_without_a_webhook(rh: Emulator) -> None:
 
 def test_all_tasks_of_the_platform_are_offered_with_their_own_names() -> None:
     assert tasks.__all__ == sorted(tasks.__all__)
-    found = {**vars(account_and_apps), **vars(uploads_and_assets)}
+    found = {**vars(platform_calls), **vars(uploads_and_assets)}
     platform_tasks = {name for name, value in found.items() if isinstance(value, Task)}
     assert platform_tasks == {*tasks.__all__} - {"generate", "generate_many"}
     for name in platform_tasks:

@@ -26,7 +26,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.works.journal.job_records import jobs_of
 from rh_prefect.works.journal.journal import Journal
-from rh_prefect.works.journal.shared_journal import default_works
+from rh_prefect.works.journal.works_journal import default_works
 from rh_prefect.works.result import Result
 from tests.support.processes.flow_process import command
 from tests.support.servers.emulator_env import StartEmulator, environment

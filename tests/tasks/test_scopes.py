@@ -25,7 +25,7 @@ from rh_prefect.tasks import generate
 from rh_prefect.tasks.generate import scope_for
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import last_attempt, open_scope
-from rh_prefect.works.journal.shared_journal import default_works
+from rh_prefect.works.journal.works_journal import default_works
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.processes.scope_process import PROMPT, ask, ask_elsewhere, asking
 from tests.support.servers.emulator_env import StartEmulator

@@ -24,8 +24,8 @@ from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import End, Intent, Link, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.output_collection import Delivered, Delivery
-from rh_prefect.works.output_download import extension_of_output
+from rh_prefect.works.output_collector import extension_of_output
+from rh_prefect.works.output_delivery import Delivered, Delivery
 from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.result import Result
 from tests.support.samples import media as samples

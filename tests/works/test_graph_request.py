@@ -15,12 +15,12 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
+from rh_prefect.workflow_inputs import AppInput, GraphInput, QuickCreateInput, WorkflowInput
+from rh_prefect.works.job_options import Options, Request
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.journal.shared_journal import WorksJournal
+from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Options, Request
 from rh_prefect.works.result import Result
 from rh_prefect.works.work_runner import WorkRunner
 from tests.support.processes.pooled_run import complete_job

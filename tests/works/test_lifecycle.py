@@ -214,6 +214,18 @@ def test_a_full_queue_is_recorded_before_each_wait_and_never_fails_the_job() -> 
     assert life.answers(*posts(200, TICKET)).step == ("is_cancelled", True)
 
 
+def test_an_abandoned_claim_is_followed_by_a_new_one() -> None:
+    gave_up = Answer(outcome="refused", code=GAVE_UP, retry="throttled")
+    life = Life().answers(*posts(1, gave_up), (("free_slot", False), None), (("pause", 1, gave_up), None))
+    assert life.answers(*posts(2, TICKET)).step == ("is_cancelled", True)
+
+
+def test_a_cancellation_that_comes_with_the_ticket_cancels_the_task() -> None:
+    submit = Submit(1, INTENT, TICKET)
+    life = Life().answers(*posts(1, TICKET), (("is_cancelled", True), True))
+    life.raises(JobCancelled, ("cancel_task", submit), End(status="CANCELLED", task_id="1"))
+
+
 def test_a_rate_limit_is_not_a_full_queue() -> None:
     fast = refused("1003")
     life = Life().answers(*posts(1, fast))

@@ -30,14 +30,14 @@ from rh_prefect.errors import (
 )
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.input_identification import Input
+from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.journal.job_records import RESUBMITTED
 from rh_prefect.works.journal.record_types import Answer, Cancelled, End, MediaRecord, Resolution
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.lifecycle_steps import LIMITER_PAUSES, Steps
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Options
-from rh_prefect.works.pool_context import pool_context
+from rh_prefect.works.pool_services import pool_services
 from rh_prefect.works.result import Result
 from rh_prefect.works.work_runner import WorkRunner
 from tests.support.processes.pooled_run import PooledRun, complete_job, pictures
@@ -75,7 +75,7 @@ async def test_a_cancelled_call_leaves_the_slot_to_another_call_of_its_job(tmp_p
     with Emulator(clock="real", factor=0, limit=1, long_side=48) as rh:
         run = PooledRun(rh, tmp_path, members=("main",))
         scope, store = FolderScope(run.journal), MediaStore(str(tmp_path / "out"))
-        engine = pool_context([run.account("main")], settings=run.settings, find=run.find)
+        engine = pool_services([run.account("main")], settings=run.settings, find=run.find)
 
         async def job(**options: Any) -> Result:
             runner = WorkRunner(engine, scope, store, options=Options(same=True, **options), observer=run)

@@ -18,11 +18,11 @@ from rh_prefect.emulator.recorder import Submission
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
+from rh_prefect.works.job_options import Options, Request
 from rh_prefect.works.journal.job_records import jobs_of
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Options, Request
 from rh_prefect.works.result import Result
 from rh_prefect.works.work_runner import WorkRunner
 from tests.support.processes.pooled_run import complete_job

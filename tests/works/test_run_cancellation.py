@@ -13,7 +13,7 @@ from rh_prefect.works.journal.job_records import read_job
 from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.record_types import Answer, End, Intent, Record, current_owner
 from rh_prefect.works.journal.scope import FolderScope, cancel_key
-from rh_prefect.works.journal.shared_journal import WorksJournal
+from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.run_cancellation import (
     PATIENCE,
     POLLS_FOR_OUTPUTS,

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import ConfigError, RequestRejected, SubmissionUnknown
-from rh_prefect.workflows import WorkflowInput
+from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.journal.costs_and_budget import Costs, Entry, SpendTracker, entries_of
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.journal import FolderJournal, check_key
 from rh_prefect.works.journal.record_types import Answer, End, Lost, Record, Resolution
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.journal.shared_journal import no_evidence, run_name
+from rh_prefect.works.journal.works_journal import no_evidence, run_name
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import UNCLEAR, CancelReport, cancel_scope
 from rh_prefect.works.run_ledger import (

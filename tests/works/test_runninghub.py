@@ -17,7 +17,7 @@ from rh_prefect.client import Client, TaskView
 from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import Account, _accounts, account_of
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.pool_context import PoolContext, _contexts, pool_context
+from rh_prefect.works.pool_services import PoolServices, _contexts, pool_services
 from rh_prefect.works.runninghub.provider import RunningHub
 
 
@@ -105,10 +105,10 @@ async def test_accounts_with_one_key_share_slots_and_differ_by_their_names(tmp_p
 
 
 def test_a_forked_process_opens_its_own_connections(tmp_path: Path) -> None:
-    async def opened() -> PoolContext:
+    async def opened() -> PoolServices:
         settings = Settings(state_dir=tmp_path)
         account = account_of(SecretStr("0" * 32), base_url="http://127.0.0.1:9", settings=settings)
-        return pool_context([account], settings=settings)
+        return pool_services([account], settings=settings)
 
     LOOP.call_sync(opened())
     assert _accounts and _contexts

@@ -23,7 +23,7 @@ from rh_prefect.works.journal.scope import (
     open_scope,
     read_run,
 )
-from rh_prefect.works.journal.shared_journal import WorksJournal
+from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.manual_repair import recover
 from tests.support.world.job_records import dead_owner
 

@@ -15,7 +15,7 @@ from rh_prefect.errors import ConfigError, RequestRejected
 from rh_prefect.settings import Settings
 from rh_prefect.tasks import generate
 from rh_prefect.works.accounts.pool import Pool
-from rh_prefect.works.pool_context import PoolContext
+from rh_prefect.works.pool_services import PoolServices
 from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.result import Result
 from rh_prefect.works.work import callback_of
@@ -101,12 +101,12 @@ def test_without_an_address_no_webhook_is_sent() -> None:
     assert callback_of(Settings(webhook_url="")) is None
 
 
-def context_of(folder: Path, url: str | None = "https://hooks.example.net") -> PoolContext:
+def context_of(folder: Path, url: str | None = "https://hooks.example.net") -> PoolServices:
     """A pool of one account, whose native proxy has no webhooks."""
     provider = SimpleNamespace(at=lambda endpoint: SimpleNamespace(is_bare=endpoint == "/proxy"))
     accounts: Any = [SimpleNamespace(provider=provider, poller="the poller")]
     settings = Settings(state_dir=folder, webhook_url=url, webhook_token=SecretStr("x" * 16))
-    return PoolContext(Pool(accounts), settings=settings)
+    return PoolServices(Pool(accounts), settings=settings)
 
 
 @pytest.mark.parametrize(

@@ -25,14 +25,14 @@ from rh_prefect.errors import (
     RequestRejected,
     SubmissionUnknown,
 )
-from rh_prefect.workflows import WorkflowInput
+from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, End, Format, Link, Record
 from rh_prefect.works.journal.scope import Scope, cancel_key
-from rh_prefect.works.journal.shared_journal import FOLDER, WorksJournal, no_evidence
+from rh_prefect.works.journal.works_journal import FOLDER, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.pool_context import PoolContext
+from rh_prefect.works.pool_services import PoolServices
 from rh_prefect.works.run_ledger import Notes, SharedRecords, spending_of
 from rh_prefect.works.work_runner import WorkCall, WorkResult
 from tests.support.world.job_records import TASK, intent, ticket, write
@@ -488,7 +488,7 @@ async def test_a_runner_listens_for_the_ends_of_tasks_before_it_submits_one(give
             raise JobError("invalid")
 
     run = PipelineRun(**given)
-    runner = replace(await run.runner(), shared=cast(PoolContext, Engine()))
+    runner = replace(await run.runner(), shared=cast(PoolServices, Engine()))
     with pytest.raises(JobError):
         await runner.complete(picture())
     assert did == ["listen", "prepare"]

@@ -29,17 +29,17 @@ from rh_prefect.errors import (
     SubmissionUnknown,
 )
 from rh_prefect.media.store import MediaStore
-from rh_prefect.workflows import WorkflowInput
+from rh_prefect.workflow_inputs import WorkflowInput
+from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal.job_records import JobRecords, JobView
 from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.record_types import End, Link, Record, uptime
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.journal.shared_journal import WorksJournal
+from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt, mark_refused
-from rh_prefect.works.options import Options
-from rh_prefect.works.output_collection import Delivered
+from rh_prefect.works.output_delivery import Delivered
 from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.result import Result
 from rh_prefect.works.run_cancellation import cancel_scope

@@ -14,7 +14,7 @@ from rh_prefect.flow_runs.call_scope import current_scope
 from rh_prefect.flows.batch.report import BatchReport
 from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.flows.pipeline import Pipeline, run_in_flow
-from rh_prefect.flows.pipeline_pages import PrefectPages
+from rh_prefect.flows.prefect_pages import PrefectPages
 from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.batch_pipeline import Batch, BatchFile, BatchOptions, write_batch
@@ -26,9 +26,9 @@ from rh_prefect.pipelines.run.interfaces import Pages
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.table_files import table_format
+from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal.costs_and_budget import CURRENCY
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Options
 
 P = ParamSpec("P")
 T = TypeVar("T")

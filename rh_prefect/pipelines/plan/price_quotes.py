@@ -12,7 +12,7 @@ from typing import Any
 
 from rh_prefect import catalog
 from rh_prefect.client.wire.account_and_files import PricePreview
-from rh_prefect.display_names import counted
+from rh_prefect.display_texts import counted
 from rh_prefect.errors import (
     AccountError,
     ApiError,

@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
-from rh_prefect.display_names import counted, cut_middle, shortened
+from rh_prefect.display_texts import counted, cut_middle, shortened
 from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.plan.changes import by_items, shown_change
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, PlannedStep, PriceRange, State

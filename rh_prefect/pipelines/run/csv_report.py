@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from rh_prefect.display_names import beginning_of_prompt
+from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.errors import BudgetExceeded, JobError, JournalError, RunningHubError, StoreError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore, link_to

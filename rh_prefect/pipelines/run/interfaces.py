@@ -19,15 +19,15 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
-from rh_prefect.pipelines.production_rounds import COMMAND_LINE
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
+from rh_prefect.pipelines.run_continuation import COMMAND_LINE
 from rh_prefect.works.events import Observer, Silent
+from rh_prefect.works.job_options import Reuse, Wait
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.scope import Scope
-from rh_prefect.works.journal.shared_journal import HasEnded, WorksJournal, no_evidence
+from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Reuse, Wait
-from rh_prefect.works.pool_context import PoolContext
+from rh_prefect.works.pool_services import PoolServices
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 
 What: TypeAlias = Literal["planned", "step", "review", "over_budget", "done"]
@@ -95,7 +95,7 @@ class Pages:
 class Surroundings:
     """What a run gets from its caller: accounts, storage, records, and how its steps run and are shown."""
 
-    accounts: PoolContext  # The accounts that pay
+    accounts: PoolServices  # The accounts that pay
     credentials: str | None  # Name of their block
     store: MediaStore  # Where files go
     works: WorksJournal  # The records of works

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from rh_prefect.works.options import Reuse, Wait
+from rh_prefect.works.job_options import Reuse, Wait
 
 
 @dataclass(frozen=True, slots=True)

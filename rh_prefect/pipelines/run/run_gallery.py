@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from rh_prefect.display_names import beginning_of_prompt
+from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.gallery.entries import Entry, contents_in, shortened_params
 from rh_prefect.gallery.pages import ON_A_PAGE, write_gallery
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, PlannedStep

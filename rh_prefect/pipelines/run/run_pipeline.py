@@ -26,10 +26,10 @@ from rh_prefect.pipelines.run.interfaces import Surroundings
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd
 from rh_prefect.pipelines.run.run_budget import run_limit, shortage
-from rh_prefect.pipelines.run.run_context import Services
+from rh_prefect.pipelines.run.run_services import Services
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 from rh_prefect.pipelines.site_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
-from rh_prefect.works.journal.shared_journal import signs_of_life
+from rh_prefect.works.journal.works_journal import signs_of_life
 from rh_prefect.works.loop_thread import LOOP
 
 _SETTLE = 5.0

@@ -6,15 +6,15 @@ import asyncio
 from dataclasses import replace
 from functools import partial
 
-from rh_prefect.bounded_caches import SharedTasks
+from rh_prefect.caches_and_locks import SharedTasks
 from rh_prefect.errors import BudgetExceeded, MediaError, RunningHubError
 from rh_prefect.pipelines.call_builder import files_that_stand_in, known_values, work_call
 from rh_prefect.pipelines.known_works import counts_as
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, PlannedStep, Work
 from rh_prefect.pipelines.run.interfaces import idle, member
 from rh_prefect.pipelines.run.known_results import KnownResults
-from rh_prefect.pipelines.run.run_context import Outcome, Services
-from rh_prefect.pipelines.run.saved_results import SavedResults
+from rh_prefect.pipelines.run.run_services import Outcome, Services
+from rh_prefect.pipelines.run.saved_names import SavedResults
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.works.events import JobEvent, JobEventState
 from rh_prefect.works.journal.costs_and_budget import Costs

@@ -28,7 +28,7 @@ from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Sel
 from rh_prefect.pipelines.plan.planner import Pace, PartKey, uncollected
 from rh_prefect.pipelines.run.interfaces import What, idle
 from rh_prefect.pipelines.run.known_results import KnownResults
-from rh_prefect.pipelines.run.run_context import Outcome, Services
+from rh_prefect.pipelines.run.run_services import Outcome, Services
 from rh_prefect.pipelines.run.step_maker import StepMaker
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.loop_thread import LOOP

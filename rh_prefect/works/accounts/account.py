@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from rh_prefect.bounded_caches import LruCache, NamedLocks
+from rh_prefect.caches_and_locks import LruCache, NamedLocks
 from rh_prefect.client import Upload
 from rh_prefect.media.input_files import digest, file_state
 from rh_prefect.media.store import MediaStore

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeAlias, TypeVar
 
-from rh_prefect.bounded_caches import LruCache, SingleFlight
+from rh_prefect.caches_and_locks import LruCache, SingleFlight
 from rh_prefect.errors import (
     AccountError,
     ApiError,

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from rh_prefect.bounded_caches import SingleFlight
+from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.catalog.model import is_placeholder
 from rh_prefect.errors import (
     AccountError,

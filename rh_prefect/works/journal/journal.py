@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import fsspec
 from pydantic import BaseModel
 
-from rh_prefect.bounded_caches import LruSet
+from rh_prefect.caches_and_locks import LruSet
 from rh_prefect.client.transports import chance
 from rh_prefect.errors import InputError, JournalError, RunningHubError
 from rh_prefect.local_files import NoHardLinks, write_atomic

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rh_prefect.display_names import beginning_of_prompt, cut_middle, with_prompt
+from rh_prefect.display_texts import beginning_of_prompt, cut_middle, with_prompt
 from rh_prefect.errors import ApiError, NextTask, RefusalScope, Retry
 from rh_prefect.media.media import Media
 from rh_prefect.redaction import mask

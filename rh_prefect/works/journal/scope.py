@@ -18,7 +18,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from rh_prefect.bounded_caches import LruCache, SingleFlight
+from rh_prefect.caches_and_locks import LruCache, SingleFlight
 from rh_prefect.errors import EqualRequest, JournalError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.journal import Journal
@@ -35,7 +35,7 @@ from rh_prefect.works.journal.record_types import (
 from rh_prefect.works.loop_thread import LOOP
 
 if TYPE_CHECKING:
-    from rh_prefect.works.journal.shared_journal import WorksJournal
+    from rh_prefect.works.journal.works_journal import WorksJournal
 
 Chain: TypeAlias = tuple[tuple[str, int], ...]
 """The runs around a call, outermost first: the id of each, and the serial number of its execution."""

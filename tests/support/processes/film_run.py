@@ -22,8 +22,8 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.job_records import JobView, jobs_of
 from rh_prefect.works.journal.journal import Journal
-from rh_prefect.works.journal.shared_journal import WorksJournal
 from rh_prefect.works.journal.spool import Spool
+from rh_prefect.works.journal.works_journal import WorksJournal
 from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, command, flow_processes
 from tests.support.samples.clip_samples import play
 from tests.support.servers.emulator_env import environment

@@ -28,11 +28,11 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import StoredWorks
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
-from rh_prefect.pipelines.production_rounds import COMMAND_LINE, Rounds
+from rh_prefect.pipelines.run_continuation import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.works.journal.job_records import JobView, Submit
-from rh_prefect.works.journal.shared_journal import WorksJournal
 from rh_prefect.works.journal.spool import Spool
+from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, flow_processes
 from tests.support.servers.emulator_env import environment

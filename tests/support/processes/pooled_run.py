@@ -18,13 +18,13 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import Account, account_of
 from rh_prefect.works.events import JobEvent
+from rh_prefect.works.job_options import Options, Request
 from rh_prefect.works.journal.job_records import jobs_of
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Options, Request
-from rh_prefect.works.pool_context import pool_context
+from rh_prefect.works.pool_services import pool_services
 from rh_prefect.works.result import Result
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
@@ -76,7 +76,7 @@ class PooledRun:
     async def _all(self, jobs: Sequence[tuple[Request, Options]]) -> list[Result | RunningHubError]:
         accounts = [self.account(name) for name in self.members]
         pool = "night" if len(accounts) > 1 else None
-        pay = pool_context(accounts, settings=self.settings, find=self.find, pool=pool)
+        pay = pool_services(accounts, settings=self.settings, find=self.find, pool=pool)
         scope = self.scopes.setdefault(self.attempt, FolderScope(self.journal, attempt=self.attempt))
         run = WorkRunner(pay, scope, self.store, observer=self)
         calls = (complete_job(replace(run, options=options), one) for one, options in jobs)

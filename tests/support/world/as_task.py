@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.serializers import JSONSerializer, PickleSerializer
 
 from rh_prefect.tasks import generate
-from rh_prefect.works.options import Request
+from rh_prefect.works.job_options import Request
 from rh_prefect.works.result import Result
 
 

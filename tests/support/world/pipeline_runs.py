@@ -21,17 +21,17 @@ from rh_prefect.pipelines.call_builder import work_call
 from rh_prefect.pipelines.known_works import StoredWorks
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.production_rounds import COMMAND_LINE, Rounds
+from rh_prefect.pipelines.run_continuation import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import account_of
 from rh_prefect.works.events import JobEvent
+from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.journal.shared_journal import ROUNDS, WorksJournal, open_works
+from rh_prefect.works.journal.works_journal import ROUNDS, WorksJournal, open_works
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.options import Options
-from rh_prefect.works.pool_context import PoolContext, pool_context
+from rh_prefect.works.pool_services import PoolServices, pool_services
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
 
 
@@ -67,12 +67,12 @@ class PipelineRun:
         return FolderScope(journal, self._works, attempt=self.attempt)
 
     @property
-    def engine(self) -> PoolContext:
+    def engine(self) -> PoolServices:
         settings, keys = self.settings, (self.key, *self.other_keys)
         accounts = [
             account_of(SecretStr(key), base_url=self.url, name=f"account {key[-4:]}", settings=settings) for key in keys
         ]
-        return pool_context(accounts, settings=self.settings, pool="accounts" if self.other_keys else None)
+        return pool_services(accounts, settings=self.settings, pool="accounts" if self.other_keys else None)
 
     @property
     def _works(self) -> WorksJournal:

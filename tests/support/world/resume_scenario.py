@@ -23,18 +23,18 @@ from pydantic import SecretStr
 from rh_prefect import flow, models
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.call_scope import current_chain, current_scope
-from rh_prefect.flow_runs.job_progress import run_observer
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import FlowScope
 from rh_prefect.flow_runs.rerun import create, rerun
+from rh_prefect.flow_runs.run_progress import run_observer
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import Account, account_of
 from rh_prefect.works.events import JobEvent, Observer
+from rh_prefect.works.job_options import Options
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt, mark_refused
-from rh_prefect.works.options import Options
-from rh_prefect.works.pool_context import PoolContext, pool_context
+from rh_prefect.works.pool_services import PoolServices, pool_services
 from rh_prefect.works.result import Result
 from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
 from rh_prefect.works.work_runner import WorkRunner
@@ -80,9 +80,9 @@ class Scenario:
         """Who pays for it; on the package's loop thread."""
         return account_of(SecretStr(self.rh.key), base_url=self.rh.url, settings=self.settings)
 
-    async def desk(self) -> PoolContext:
+    async def desk(self) -> PoolServices:
         """The same, with what its works share."""
-        return pool_context([self.account()], settings=self.settings)
+        return pool_services([self.account()], settings=self.settings)
 
     async def work(self) -> list[Result]:
         """Does all jobs, each to its end; what goes wrong with several is raised together."""

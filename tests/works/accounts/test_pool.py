@@ -26,7 +26,7 @@ from rh_prefect.errors import (
     SubmissionUnknown,
     api_error,
 )
-from rh_prefect.workflows import WorkflowInput
+from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.result import Result

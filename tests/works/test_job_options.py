@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import InputError
-from rh_prefect.works.options import Options
+from rh_prefect.works.job_options import Options
 
 NAN, INFINITE = float("nan"), float("inf")
 

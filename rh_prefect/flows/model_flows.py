@@ -1,7 +1,7 @@
 """The flow of each model, built on first use, and `any_model`.
 
 A deployment of a model's flow needs no separate file:
-`prefect deploy rh_prefect.flows.models.z_image_turbo --name desk --pool media`
+`prefect deploy rh_prefect.flows.model_flows.z_image_turbo --name desk --pool media`
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from rh_prefect.catalog import get, models, nearest
 from rh_prefect.flows.pipeline import Pipeline, PipelineFlow, local_flow, local_result, pipeline_flow, run_in_flow
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import PipelineResult
-from rh_prefect.works.options import Reuse
+from rh_prefect.works.job_options import Reuse
 
-MODULE = "rh_prefect.flows.models"
+MODULE = "rh_prefect.flows.model_flows"
 """The module from which the flow of each model can be imported."""
 
 
@@ -25,7 +25,7 @@ def for_model(name: str) -> PipelineFlow:
     """Returns the flow of a model, always the same object.
 
     It can be deployed by name, without writing a file: its entrypoint is
-    `rh_prefect.flows.models.kling_v2_6_pro_image_to_video`. Its result has the output `result`.
+    `rh_prefect.flows.model_flows.kling_v2_6_pro_image_to_video`. Its result has the output `result`.
 
     Args:
         name: Any name of the model.

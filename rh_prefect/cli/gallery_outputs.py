@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from rh_prefect.display_names import beginning_of_prompt
+from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.gallery.entries import Entry, contents_in, shortened_params, texts_in
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines import saved_copies, stored_edits

@@ -1,7 +1,7 @@
 """The flows of the pipelines in the working folder, by file name: `product_video` reads `product-video.yaml`.
 
 A deployment of a pipeline needs no separate Python file:
-`prefect deploy rh_prefect.flows.pipeline_files.product_video --name nightly --pool media`
+`prefect deploy rh_prefect.flows.folder_pipelines.product_video --name nightly --pool media`
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.lifecycle import Invalid
-from rh_prefect.works.output_download import Collector, Publish
+from rh_prefect.works.output_collector import Collector, Publish
 from rh_prefect.works.result import Result
 from rh_prefect.works.stored_result import StoredResult
 from rh_prefect.works.work import Work

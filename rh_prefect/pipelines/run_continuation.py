@@ -33,7 +33,7 @@ from rh_prefect.pipelines.plan.work_identity import recipe_id
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import Owner, Record, current_owner, is_surely_dead
 from rh_prefect.works.journal.scope import last_number
-from rh_prefect.works.journal.shared_journal import ROUNDS, HasEnded, no_evidence
+from rh_prefect.works.journal.works_journal import ROUNDS, HasEnded, no_evidence
 
 COMMAND_LINE = ""
 """Replaces the deployment's name, outside of deployments."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.display_names import beginning_of_prompt, with_prompt
+from rh_prefect.display_texts import beginning_of_prompt, with_prompt
 from rh_prefect.table_files import csv_text
 
 

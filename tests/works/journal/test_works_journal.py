@@ -18,7 +18,7 @@ from rh_prefect.works.journal.identity import work_id
 from rh_prefect.works.journal.job_records import JobRecords, result_key
 from rh_prefect.works.journal.journal import FolderJournal, NotExclusive
 from rh_prefect.works.journal.record_types import FORMAT_KEY, Answer, End, Format, Intent, ResultRecord, current_owner
-from rh_prefect.works.journal.shared_journal import (
+from rh_prefect.works.journal.works_journal import (
     FOLDER,
     HasEnded,
     Waiting,

@@ -1,4 +1,4 @@
-"""`PoolContext`: the accounts that pay for works, and the objects that all their works share in this process."""
+"""`PoolServices`: the accounts that pay for works, and the objects that all their works share in this process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rh_prefect.bounded_caches import LruCache
+from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.client.transports import chance
 from rh_prefect.custom_endpoint import CustomInput
 from rh_prefect.media.store import MediaStore
@@ -18,12 +18,12 @@ from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Pool, unknown_account
 from rh_prefect.works.download_folder import StoreChecks
 from rh_prefect.works.input_identification import Inputs
+from rh_prefect.works.job_options import Request
 from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import OpenScopes, Scope
 from rh_prefect.works.journal.spool import Spool
-from rh_prefect.works.options import Request
-from rh_prefect.works.output_collection import Delivery
+from rh_prefect.works.output_delivery import Delivery
 from rh_prefect.works.request_preparation import JobRequest, custom_request, prepare_request
 from rh_prefect.works.work import Callback, Services, callback_of
 
@@ -34,7 +34,7 @@ WorkName: TypeAlias = tuple[str, int, str, str, str]
 """Identifies a work in progress: the records, the run's attempt, the work, the answer's shape, and the storage."""
 
 
-class PoolContext:
+class PoolServices:
     """The accounts that pay for works, and the objects that all these works share in this process."""
 
     def __init__(self, pool: Pool, *, settings: Settings) -> None:
@@ -107,23 +107,23 @@ class PoolContext:
         return self._inputs[name]
 
 
-_contexts: dict[tuple[Path, str | None, tuple[Account, ...]], PoolContext] = {}
+_contexts: dict[tuple[Path, str | None, tuple[Account, ...]], PoolServices] = {}
 # A forked child has its parent's locks, which are bound to a loop that the child does not have.
 os.register_at_fork(after_in_child=_contexts.clear)
 
 
-def pool_context(
+def pool_services(
     accounts: Sequence[Account],
     *,
     settings: Settings,
     find: Callable[[Intent], Awaitable[Account]] = unknown_account,
     pool: str | None = None,
-) -> PoolContext:
-    """Returns this process's only `PoolContext` for some accounts of one site; call it on the loop thread.
+) -> PoolServices:
+    """Returns this process's only `PoolServices` for some accounts of one site; call it on the loop thread.
 
     `find` returns the account that a record names if it is not one of `accounts`; by default, it raises an error.
     """
     name = (settings.state_dir, pool, tuple(accounts))
     if name not in _contexts:
-        _contexts[name] = PoolContext(Pool(accounts, find=find, name=pool), settings=settings)
+        _contexts[name] = PoolServices(Pool(accounts, find=find, name=pool), settings=settings)
     return _contexts[name]

@@ -27,7 +27,7 @@ from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs, char
 from rh_prefect.works.journal.job_records import Submit, jobs_of
 from rh_prefect.works.journal.journal import Journal, UnreadableRecord
 from rh_prefect.works.journal.record_types import Intent
-from rh_prefect.works.journal.shared_journal import WorksJournal, default_works
+from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 from rh_prefect.works.run_ledger import RecordsLocation, read_location
 from rh_prefect.works.stored_result import StoredResult
 

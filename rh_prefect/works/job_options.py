@@ -13,7 +13,7 @@ from rh_prefect.custom_endpoint import CustomInput
 from rh_prefect.errors import InputError
 from rh_prefect.json_snapshot import is_text
 from rh_prefect.models import ModelInput
-from rh_prefect.workflows import AppInput, GraphInput, QuickCreateInput, WorkflowInput
+from rh_prefect.workflow_inputs import AppInput, GraphInput, QuickCreateInput, WorkflowInput
 
 LONGEST_LABEL = 1000
 """Maximum number of characters of a label; file names contain only the first of them."""

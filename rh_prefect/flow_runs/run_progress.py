@@ -17,7 +17,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
 from rh_prefect.artifacts import Page, Progress
-from rh_prefect.bounded_caches import LruCache
+from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.flow_runs.call_scope import current_scope
 from rh_prefect.flow_runs.cancellation import watch
 from rh_prefect.flow_runs.lineage import emit_asset

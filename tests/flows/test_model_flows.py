@@ -13,7 +13,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import UnknownModelError
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
 from rh_prefect.flows import for_model
-from rh_prefect.flows import models as module
+from rh_prefect.flows import model_flows as module
 from rh_prefect.flows.pipeline import Pipeline as FlowPipeline
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.file_model import RUN_OPTIONS
@@ -64,9 +64,9 @@ def test_every_model_has_a_pipeline_and_a_form_that_explains_each_field() -> Non
 def test_a_flow_is_found_by_any_name_and_by_its_entrypoint() -> None:
     made = for_model("z-image/turbo")
     assert made is for_model("ZImageTurbo") is module.z_image_turbo
-    for entrypoint in ("rh_prefect.flows.models.z_image_turbo", "rh_prefect.flows.models:z_image_turbo"):
+    for entrypoint in ("rh_prefect.flows.model_flows.z_image_turbo", "rh_prefect.flows.model_flows:z_image_turbo"):
         assert load_flow_from_entrypoint(entrypoint) is made
-    assert made._entrypoint == "rh_prefect.flows.models:z_image_turbo"
+    assert made._entrypoint == "rh_prefect.flows.model_flows:z_image_turbo"
     assert made.name == pipeline_name(catalog.get("z-image/turbo")) == "z-image-turbo"
     with pytest.raises(UnknownModelError, match="z-image/turbo"):
         for_model("z-image/turb")
