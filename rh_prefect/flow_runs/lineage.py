@@ -12,8 +12,8 @@ from prefect.context import AssetContext, TaskRunContext
 from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, ValidationError
 
-from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.flow_runs.prefect_internals import emit
+from rh_prefect.in_memory_caches import LruCache
 from rh_prefect.media.media import Media
 from rh_prefect.media.urls import is_local, local_path, shown_url
 

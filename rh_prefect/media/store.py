@@ -18,8 +18,8 @@ from typing import BinaryIO, TypeAlias
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.errors import ConfigError, StoreError
+from rh_prefect.in_memory_caches import LruCache
 from rh_prefect.local_files import PART
 from rh_prefect.media.file_names import DEFAULT_TEMPLATE, check_name, check_template, extension_of, fill
 from rh_prefect.media.file_state import Stamp, of_object

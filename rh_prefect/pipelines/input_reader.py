@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 from fsspec.core import url_to_fs
 
-from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.errors import InputError
+from rh_prefect.in_memory_caches import SingleFlight
 from rh_prefect.media.input_access_policy import InputAccess, current_access
 from rh_prefect.media.input_files import naming, shown
 from rh_prefect.media.media import Media, as_media_input

@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rh_prefect.caches_and_locks import NamedLocks
 from rh_prefect.errors import StoreError
+from rh_prefect.in_memory_caches import NamedLocks
 from rh_prefect.media.file_names import folded
 from rh_prefect.media.file_state import Stamp
 from rh_prefect.media.file_types import EXTENSIONS, FORMATS, format_named, is_made_from

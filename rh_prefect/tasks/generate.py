@@ -17,7 +17,6 @@ from prefect.states import Completed
 from prefect.tasks import Task
 
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
-from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.custom_endpoint import CustomInput
 from rh_prefect.display_texts import beginning_of_prompt, with_prompt
 from rh_prefect.errors import (
@@ -34,6 +33,7 @@ from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere, task_
 from rh_prefect.flow_runs.queries import has_ended, is_flow_run
 from rh_prefect.flow_runs.run_progress import run_observer
 from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, current_suspend_group
+from rh_prefect.in_memory_caches import SingleFlight
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.paid_task_type import PaidTask
 from rh_prefect.works.job_options import Options, Request, Reuse

@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TypeAlias, TypeVar
 
-from rh_prefect.caches_and_locks import LruCache, SingleFlight
 from rh_prefect.errors import ConfigError, StoreError
+from rh_prefect.in_memory_caches import LruCache, SingleFlight
 from rh_prefect.local_files import lock_file, make_folder
 from rh_prefect.media.file_names import safe
 from rh_prefect.media.store import MediaStore

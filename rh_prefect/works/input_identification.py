@@ -12,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
-from rh_prefect.caches_and_locks import NamedLocks
 from rh_prefect.errors import InputError, MediaError, StoreError
+from rh_prefect.in_memory_caches import NamedLocks
 from rh_prefect.local_files import make_folder
 from rh_prefect.media.file_state import Stamp
 from rh_prefect.media.input_files import (

@@ -10,7 +10,6 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
-from rh_prefect.caches_and_locks import LruSet
 from rh_prefect.client import TaskView
 from rh_prefect.errors import (
     ApiError,
@@ -22,6 +21,7 @@ from rh_prefect.errors import (
     ResponseLost,
     TaskNotFound,
 )
+from rh_prefect.in_memory_caches import LruSet
 from rh_prefect.works.accounts.limiter import pause_seconds
 from rh_prefect.works.completion import await_end, cancel_and_record
 from rh_prefect.works.journal.costs_and_budget import Shortfall

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rh_prefect.caches_and_locks import LruCache
 from rh_prefect.client.transports import chance
 from rh_prefect.custom_endpoint import CustomInput
+from rh_prefect.in_memory_caches import LruCache
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import Settings

@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import replace
 from functools import partial
 
-from rh_prefect.caches_and_locks import SharedTasks
 from rh_prefect.errors import BudgetExceeded, MediaError, RunningHubError
+from rh_prefect.in_memory_caches import SharedTasks
 from rh_prefect.pipelines.call_builder import files_that_stand_in, known_values, work_call
 from rh_prefect.pipelines.known_works import counts_as
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, PlannedStep, Work

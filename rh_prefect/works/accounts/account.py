@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from rh_prefect.caches_and_locks import LruCache, NamedLocks
 from rh_prefect.client import Upload
+from rh_prefect.in_memory_caches import LruCache, NamedLocks
 from rh_prefect.media.input_files import digest, file_state
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import is_local

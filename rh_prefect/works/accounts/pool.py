@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeAlias, TypeVar
 
-from rh_prefect.caches_and_locks import LruCache, SingleFlight
 from rh_prefect.errors import (
     AccountError,
     ApiError,
@@ -22,6 +21,7 @@ from rh_prefect.errors import (
     TaskNotFound,
     explain,
 )
+from rh_prefect.in_memory_caches import LruCache, SingleFlight
 from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.limiter import Limiter, Turn, first_free, refresh_counts
 from rh_prefect.works.journal.record_types import Answer, Intent

@@ -9,7 +9,6 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from rh_prefect.caches_and_locks import SingleFlight
 from rh_prefect.catalog.model import is_placeholder
 from rh_prefect.errors import (
     AccountError,
@@ -20,6 +19,7 @@ from rh_prefect.errors import (
     RunningHubError,
     Transient,
 )
+from rh_prefect.in_memory_caches import SingleFlight
 from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.runninghub.provider import RunningHub
 

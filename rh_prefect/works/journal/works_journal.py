@@ -18,8 +18,8 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, TypeAlias
 
-from rh_prefect.caches_and_locks import LruSet, SharedTasks
 from rh_prefect.errors import RunningHubError
+from rh_prefect.in_memory_caches import LruSet, SharedTasks
 from rh_prefect.media.store import MediaStore, lasting_location
 from rh_prefect.media.urls import shown_url
 from rh_prefect.settings import Settings, get_settings
