@@ -91,7 +91,7 @@ async def _sleep(jobs: int) -> None:
 
 async def _wait(jobs: int) -> None:
     from rh_prefect import flow, generate_many, models
-    from rh_prefect.flow_runs.run_progress import listeners
+    from rh_prefect.flow_runs.progress_observer import listeners
     from rh_prefect.works.events import JobEvent
     from rh_prefect.works.loop_thread import LOOP
 

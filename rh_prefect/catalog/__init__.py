@@ -4,10 +4,10 @@ The data is one JSON file, the *slim file*, which is read at the first call that
 """
 
 from rh_prefect.catalog.descriptions import describe, example, summary
+from rh_prefect.catalog.input_validation import InputWarning, Parameters, check_file, read_parameters, validate
 from rh_prefect.catalog.model import Model, Output, Param, ParamType, Price, PriceTable, Rule
 from rh_prefect.catalog.pricing import estimate
 from rh_prefect.catalog.registry import get, models, nearest
-from rh_prefect.catalog.request_parameters import InputWarning, Parameters, check_file, read_parameters, validate
 from rh_prefect.catalog.search import Found, find
 
 __all__ = [

@@ -106,7 +106,7 @@ from collections.abc import Callable
 from typing import Literal, ParamSpec
 
 from rh_prefect import models
-from rh_prefect.tasks.paid_task_type import PaidTask
+from rh_prefect.tasks.paid_task_typing import PaidTask
 
 P = ParamSpec("P")
 

@@ -26,9 +26,9 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from rh_prefect.catalog.descriptions import describe, example_of, summary
+from rh_prefect.catalog.input_validation import check, complaint
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.registry import get, models
-from rh_prefect.catalog.request_parameters import check, complaint
 from rh_prefect.errors import InputError
 from rh_prefect.json_snapshot import snapshot
 

@@ -31,7 +31,7 @@ class _RootApp(App):
         words = list(tokens or ())
         super().help_print(tokens, **more)
         if words[:1] and words[0] in _PIPELINE_COMMANDS and (file := _pipeline_in(words)):
-            from rh_prefect.cli.explain import explain
+            from rh_prefect.cli.explain_pipeline import explain
 
             explain(Path(file))
 
@@ -84,7 +84,7 @@ for _name, _help in {
 }.items():
     app.command(f"rh_prefect.cli.pipelines:{_name}", name=_name, help=_help)
 app.command(
-    "rh_prefect.cli.explain:explain",
+    "rh_prefect.cli.explain_pipeline:explain",
     help="Show a pipeline's parameters, steps, models, outputs and price, or list the shipped pipelines.",
 )
 app.command("rh_prefect.cli.init:init", help="Write a shipped pipeline with example inputs.")

@@ -103,7 +103,7 @@ def _found(
     """Returns the outputs of a storage, or of one run there, and the name of the run's report."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.cli.gallery_outputs import entries_of, saved_contents
-    from rh_prefect.cli.gallery_runs import files_of, last_run, of_run, report_of, with_reports
+    from rh_prefect.cli.gallery_run_reports import files_of, last_run, of_run, report_of, with_reports
     from rh_prefect.media.store import MediaStore
     from rh_prefect.works.journal.works_journal import records_url
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rh_prefect.display_texts import cut_middle
-from rh_prefect.flow_runs.run_progress import ENDED, RunProgress
+from rh_prefect.flow_runs.progress_observer import ENDED, RunProgress
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.costs_and_budget import Costs
 

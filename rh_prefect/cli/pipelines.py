@@ -14,9 +14,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from rh_prefect.cli.argument_checks import text_in
-from rh_prefect.cli.earlier_plan import earlier_plan
 from rh_prefect.cli.options import GIVEN, SELECTED, Budget, Credentials, File, Given, Json, More, Selected, Storage
 from rh_prefect.cli.output import print_json, terminal_width
+from rh_prefect.cli.plan_to_compare import earlier_plan
 from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.pipelines.check import notes_of

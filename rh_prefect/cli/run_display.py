@@ -20,8 +20,8 @@ from rich.text import Text
 from rh_prefect.cli.live_view import LiveView
 from rh_prefect.display_texts import shortened
 from rh_prefect.errors import RunningHubError
-from rh_prefect.flow_runs import run_progress
-from rh_prefect.flow_runs.run_progress import ENDED, RunProgress, known_run_progress
+from rh_prefect.flow_runs import progress_observer
+from rh_prefect.flow_runs.progress_observer import ENDED, RunProgress, known_run_progress
 from rh_prefect.media.input_files import shown
 from rh_prefect.media.store import LONGEST_LINK, MediaStore
 from rh_prefect.pipelines.document import visible
@@ -84,7 +84,7 @@ class Watch(Pages):
         self._live = Live(self._view, console=self._console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
-        run_progress.listeners.append(self._take)
+        progress_observer.listeners.append(self._take)
         if self._is_live:
             self._live.start()
         return self
@@ -96,7 +96,7 @@ class Watch(Pages):
             self._live.stop()
         if kind is not None:
             self._say_how_to_go_on()
-        run_progress.listeners.remove(self._take)
+        progress_observer.listeners.remove(self._take)
 
     @property
     def _is_live(self) -> bool:

@@ -13,8 +13,8 @@ import httpx
 from pydantic import SecretStr
 
 from rh_prefect.client import responses
+from rh_prefect.client.connection_pools import FOREIGN, RESEND, SendTrace, chance, open_connections
 from rh_prefect.client.responses import ApiResponse, RequestInfo
-from rh_prefect.client.transports import FOREIGN, RESEND, SendTrace, chance, open_connections
 from rh_prefect.client.upload_body import FileBody, RawBody
 from rh_prefect.errors import Busy, InputError
 from rh_prefect.redaction import HIDDEN, KEY_FIELD, KeyField, hide_signature, mask_key, mask_url

@@ -25,7 +25,7 @@ from rh_prefect.works.manual_repair import replay_spool
 from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
 
 if TYPE_CHECKING:
-    from rh_prefect.flow_runs.run_progress import RunProgress  # it starts the watch
+    from rh_prefect.flow_runs.progress_observer import RunProgress  # it starts the watch
 
 
 async def cancel_run(scope: Scope, *, by: str) -> CancelReport:

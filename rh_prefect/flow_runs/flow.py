@@ -31,16 +31,16 @@ from rh_prefect.display_texts import shortened
 from rh_prefect.errors import JobsFailed, RunningHubError, jobs_failed
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.prefect_internals import FlowDecorator
-from rh_prefect.flow_runs.queries import FlowScope, read_flow_run, run_folder, scope_of
-from rh_prefect.flow_runs.recorded_job_collection import collect_result, end_of_cancelled, recorded_progress
-from rh_prefect.flow_runs.report_artifact import MOST_ROWS, Report
-from rh_prefect.flow_runs.run_progress import (
+from rh_prefect.flow_runs.progress_observer import (
     RunProgress,
     forget_run_progress,
     known_run_progress,
     run_logger,
     run_progress_of,
 )
+from rh_prefect.flow_runs.queries import FlowScope, read_flow_run, run_folder, scope_of
+from rh_prefect.flow_runs.recorded_job_collection import collect_result, end_of_cancelled, recorded_progress
+from rh_prefect.flow_runs.report_artifact import MOST_ROWS, Report
 from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.run.csv_report import report_name, write_table
 from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient

@@ -15,8 +15,8 @@ from rh_prefect.client import TaskView
 from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.progress_observer import RunObserver, RunProgress
 from rh_prefect.flow_runs.queries import has_ended, is_flow_run, journal_of, scope_named, works_of
-from rh_prefect.flow_runs.run_progress import RunObserver, RunProgress
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings

@@ -20,8 +20,8 @@ from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.flow_runs.call_scope import current_scope
 from rh_prefect.flow_runs.flow import add_hooks, run_name
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
+from rh_prefect.flow_runs.progress_observer import run_observer
 from rh_prefect.flow_runs.queries import FlowScope, has_ended
-from rh_prefect.flow_runs.run_progress import run_observer
 from rh_prefect.flows.local_pipeline import open_places, run_locally
 from rh_prefect.flows.pipeline_parameters import docstring_of, signature_of
 from rh_prefect.flows.prefect_engine import PrefectEngine

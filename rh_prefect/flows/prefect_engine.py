@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
 from prefect.states import Failed
 
 from rh_prefect.errors import RunningHubError
-from rh_prefect.flow_runs.suspension import RunSuspender, open_suspend_group
+from rh_prefect.flow_runs.suspend_for_jobs import RunSuspender, open_suspend_group
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.run.interfaces import StepEngine
 from rh_prefect.works.job_options import Wait
@@ -79,7 +79,7 @@ class PrefectEngine(StepEngine):
             await LOOP.call(self._group.expect(members))
 
     async def end(self) -> None:
-        """Tells the suspend group (`flow_runs/suspension.py`) that one of its members has ended."""
+        """Tells the suspend group (`flow_runs/suspend_for_jobs.py`) that one of its members has ended."""
         if self._group is not None:
             await LOOP.call(self._group.end())
 

@@ -17,10 +17,10 @@ from prefect.settings import PREFECT_API_URL
 
 from rh_prefect import artifacts
 from rh_prefect.artifacts import Page, fitting, not_shown, size_of
-from rh_prefect.flow_runs.lineage import emit_asset
+from rh_prefect.flow_runs.file_lineage import emit_asset
 from rh_prefect.flow_runs.prefect_internals import emit
+from rh_prefect.flow_runs.progress_observer import expect_jobs, mark_reported
 from rh_prefect.flow_runs.report_artifact import Links, Report, sheets, values_in
-from rh_prefect.flow_runs.run_progress import expect_jobs, mark_reported
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.document import visible

@@ -17,7 +17,15 @@ from rh_prefect.errors import InputError
 from rh_prefect.media.input_files import identity_uri, unsigned_uri
 from rh_prefect.media.media import Media, as_media_input, without_mark
 from rh_prefect.media.urls import is_local, local_path
-from rh_prefect.pipelines.batch_chain import ChainStep, Stage, column_of, file_param, place, refuse_same, stages_of
+from rh_prefect.pipelines.batch_model_columns import (
+    ChainStep,
+    Stage,
+    column_of,
+    file_param,
+    place,
+    refuse_same,
+    stages_of,
+)
 from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.table_files import table_format
 from rh_prefect.works.job_options import Reuse, Wait

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeAlias
 
-from rh_prefect.catalog import request_parameters
+from rh_prefect.catalog import input_validation
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.document import Path
@@ -244,17 +244,17 @@ def unchecked_in(bound: Bound) -> Mapping[str, Any]:
     return found
 
 
-def check_values(step: ModelStep, model: Model, bound: Bound) -> tuple[request_parameters.InputCheck, list[Fault]]:
+def check_values(step: ModelStep, model: Model, bound: Bound) -> tuple[input_validation.InputCheck, list[Fault]]:
     """Checks the values with the catalogue; placeholders replace unknown values."""
     unchecked, params = unchecked_in(bound), {name: model.find_param(name) for name in flat(bound)}
     stand_ins = {
         name: bound.written[name] if _is_literal(bound.written[name], value) else _stand_in(value, params[name])
         for name, value in flat(bound).items()
     }
-    found = request_parameters.check(model, stand_ins, unchecked=unchecked)
+    found = input_validation.check(model, stand_ins, unchecked=unchecked)
     if bound.left_out:  # then only what is wrong with and without these values is wrong for all items
         without = {name: value for name, value in stand_ins.items() if name not in bound.left_out}
-        always = request_parameters.check(model, without, unchecked=unchecked).problems
+        always = input_validation.check(model, without, unchecked=unchecked).problems
         found = replace(found, problems=[one for one in found.problems if one in always])
     if not found.problems:
         return found, []

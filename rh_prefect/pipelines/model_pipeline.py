@@ -10,7 +10,7 @@ import yaml
 
 from rh_prefect.catalog import Model, Param
 from rh_prefect.catalog.descriptions import describe, summary
-from rh_prefect.pipelines.batch_chain import column_of
+from rh_prefect.pipelines.batch_model_columns import column_of
 
 RESULT = "result"
 """The name of the step and of the output."""

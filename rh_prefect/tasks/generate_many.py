@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 
 from rh_prefect.display_texts import counted
 from rh_prefect.errors import BudgetExceeded, EqualRequest, InputError, RunningHubError, jobs_failed
-from rh_prefect.flow_runs.suspension import (
+from rh_prefect.flow_runs.suspend_for_jobs import (
     PendingTask,
     SuspendGroup,
     group_member,

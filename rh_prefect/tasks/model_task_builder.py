@@ -17,7 +17,7 @@ from rh_prefect.catalog.input_class_builder import item_type
 from rh_prefect.media.media import Media
 from rh_prefect.models import input_for
 from rh_prefect.tasks.generate import generate, paid_task, run_job, titled
-from rh_prefect.tasks.paid_task_type import PaidTask
+from rh_prefect.tasks.paid_task_typing import PaidTask
 from rh_prefect.works.job_options import Options
 from rh_prefect.works.result import Result
 

@@ -9,7 +9,7 @@ from threading import RLock
 
 from rh_prefect.catalog import get, models, nearest
 from rh_prefect.tasks.model_task_builder import build
-from rh_prefect.tasks.paid_task_type import PaidTask
+from rh_prefect.tasks.paid_task_typing import PaidTask
 
 _LOCK = RLock()
 

@@ -21,9 +21,9 @@ from rh_prefect.errors import InputError, RunningHubError, StoreError
 from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.journal.identity import base_hash, graph_base
 from rh_prefect.works.journal.record_types import Requested, ResultRecord
-from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.result import Result
 
 FOLDER = "results"

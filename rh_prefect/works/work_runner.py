@@ -31,6 +31,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.workflow_inputs import AppInput, GraphInput, WorkflowInput, unread_graph
 from rh_prefect.works.accounts.limiter import Turn
 from rh_prefect.works.accounts.pool import Lease
+from rh_prefect.works.checked_request import JobRequest, replace_marks
 from rh_prefect.works.events import JobEventState, Observer, Silent
 from rh_prefect.works.job_options import Options, Request
 from rh_prefect.works.journal.costs_and_budget import Costs
@@ -44,7 +45,6 @@ from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.output_delivery import Delivered, Delivery
 from rh_prefect.works.pool_services import PoolServices, WorkName
-from rh_prefect.works.request_preparation import JobRequest, replace_marks
 from rh_prefect.works.run_ledger import Notes, SharedRecords, spending_of
 from rh_prefect.works.stored_result import find_equal
 from rh_prefect.works.work import Work

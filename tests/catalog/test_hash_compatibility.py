@@ -19,8 +19,8 @@ from rh_prefect.catalog.public_list_parser import read_list
 from rh_prefect.catalog.user_catalog_refresh import merge
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.model_arguments import feed
+from rh_prefect.works.checked_request import as_request
 from rh_prefect.works.journal.identity import base_hash
-from rh_prefect.works.request_preparation import as_request
 from tests.support.hypothesis_settings import search
 from tests.support.processes import warm_process
 from tests.support.samples.each_model import input_class
@@ -244,7 +244,7 @@ def test_a_call_is_sent_in_the_form_of_the_newest_list() -> None:
 PLACES = """
 import json, sys
 from rh_prefect import catalog
-from rh_prefect.pipelines.batch_chain import file_param, place, stages_of
+from rh_prefect.pipelines.batch_model_columns import file_param, place, stages_of
 from rh_prefect.pipelines.pipeline import Pipeline
 
 TURBO, KLING, QWEN = "z-image/turbo", "kling-v2.6-pro-image-to-video", "qwen-image-2.0/text-to-image"

@@ -112,11 +112,11 @@ def test_a_terminal_without_the_marks_shows_them_in_ascii() -> None:
     """A latin-1 terminal cannot show a check mark, and the error of it ended a paid job."""
     script = (
         "import sys\nfrom rh_prefect import cli\nfrom rh_prefect.cli.run_display import Watch\n"
-        "from rh_prefect.works.events import JobEvent\nfrom rh_prefect.flow_runs import run_progress\n"
+        "from rh_prefect.works.events import JobEvent\nfrom rh_prefect.flow_runs import progress_observer\n"
         "def show():\n"
         "    with Watch(command='rh-prefect run film'):\n"
         "        for state in ('succeeded', 'failed', 'submitted'):\n"
-        "            for listener in run_progress.listeners:\n"
+        "            for listener in progress_observer.listeners:\n"
         "                listener(JobEvent(state, 'run/job', '\u955c', message='\u2026'))\n"
         "    sys.exit(0)\n"
         "cli.main(show)\n"

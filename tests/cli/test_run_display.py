@@ -10,8 +10,8 @@ from rich.console import Console
 
 from rh_prefect.cli.live_view import LiveView
 from rh_prefect.cli.run_display import Watch
-from rh_prefect.flow_runs import run_progress
-from rh_prefect.flow_runs.run_progress import RunProgress
+from rh_prefect.flow_runs import progress_observer
+from rh_prefect.flow_runs.progress_observer import RunProgress
 from rh_prefect.works.events import JobEvent, JobEventState
 from rh_prefect.works.journal.costs_and_budget import Costs
 
@@ -27,7 +27,7 @@ def test_cancelling_is_offered_only_where_a_task_runs(
 ) -> None:
     with pytest.raises(RuntimeError), Watch(command="rh-prefect run film") as watch:
         watch.started(RUN)
-        for listener in run_progress.listeners:
+        for listener in progress_observer.listeners:
             listener(JobEvent(state, "run/job", "a-model", task_id=task))
         raise RuntimeError
     said = capsys.readouterr().err
@@ -111,7 +111,7 @@ def test_a_terminal_shows_the_live_view_and_a_pipe_one_line_for_each_event(
         monkeypatch.setenv("FORCE_COLOR" if way != "pipe" else "RH_NONE", "1")  # rich's sign of a terminal
         with Watch(command="rh-prefect run film.yaml", quiet=way == "quiet") as watch:
             watch.expect(1, estimate=costs("0.04"))
-            for listener in run_progress.listeners:
+            for listener in progress_observer.listeners:
                 listener(JobEvent("submitted", "run/a", "a-model", label="shot", message="submitted", task_id="7"))
                 listener(JobEvent("running", "cut", "concat", label="cut", is_edit=True))
                 message = f"made {'0' * 64}.mp4"

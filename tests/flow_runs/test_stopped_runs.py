@@ -18,7 +18,7 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Cancelled, Crashed, Pending, Running, Scheduled
 
-from rh_prefect.flow_runs.crash_recovery import MARK_CRASHED, RUN_AGAIN, revive_stopped
+from rh_prefect.flow_runs.crashed_run_restart import MARK_CRASHED, RUN_AGAIN, revive_stopped
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.prefect_server import PrefectServer, empty
 from tests.support.waiting import until

@@ -14,7 +14,7 @@ from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import scope_of
 from rh_prefect.flow_runs.rerun import rerun
-from rh_prefect.flow_runs.suspended_runs import wake_suspended
+from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples.steps import CLIP, PICTURE, of_rows, rows, steps

@@ -18,7 +18,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.planning_values import ABSENT, Frame
 from rh_prefect.pipelines.references import WrongReferenceError, parse
-from rh_prefect.works.request_preparation import as_request
+from rh_prefect.works.checked_request import as_request
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, of_rows, rows, steps
 from tests.support.world.planned_works import Records, plan_of, problems_of, states
 

@@ -13,7 +13,7 @@ from rh_prefect import flow, generate_many, models
 from rh_prefect.emulator import Fault
 from rh_prefect.errors import InputError, JobFailed
 from rh_prefect.flow_runs.rerun import create, rerun
-from rh_prefect.flow_runs.suspended_runs import wake_suspended
+from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.waiting import until
 from tests.support.world.prefect_runs import state_of, until_state

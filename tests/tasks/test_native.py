@@ -20,7 +20,7 @@ from rh_prefect.emulator.comfy.graph import Graph
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RequestRejected, SubmissionUnknown
-from rh_prefect.flow_runs import run_progress
+from rh_prefect.flow_runs import progress_observer
 from rh_prefect.workflow_inputs import GraphInput
 from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
@@ -173,7 +173,7 @@ async def test_a_budget_refuses_what_has_no_price(rh: Emulator) -> None:
 async def test_a_graph_that_is_cancelled_on_the_machine_is_cancelled(rh: Emulator) -> None:
     rh.clock.mode, rh.clock.polls = "polls", 99
     told: list[str] = []
-    run_progress.listeners.append(take := lambda event: told.append(event.task_id or ""))
+    progress_observer.listeners.append(take := lambda event: told.append(event.task_id or ""))
     waiting = asyncio.ensure_future(run(graph()))
     await until(lambda: any(told))
     task_id = next(filter(None, told))
@@ -182,6 +182,6 @@ async def test_a_graph_that_is_cancelled_on_the_machine_is_cancelled(rh: Emulato
     await tasks.cancel_task.fn(task_id)
     with pytest.raises(JobCancelled):
         await waiting
-    run_progress.listeners.remove(take)
+    progress_observer.listeners.remove(take)
     assert (await tasks.query_task.fn(task_id)).status == "CANCELLED"
     assert rh.recorder.tasks[0].status == "CANCELLED"

@@ -13,8 +13,8 @@ import pytest
 from rh_prefect import generate
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
-from rh_prefect.flow_runs import run_progress
-from rh_prefect.flow_runs.run_progress import RunProgress
+from rh_prefect.flow_runs import progress_observer
+from rh_prefect.flow_runs.progress_observer import RunProgress
 from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.result import Result
@@ -27,9 +27,9 @@ QUEUED, RUNNING = 1.0, 100.0
 @pytest.fixture
 def told() -> Iterator[list[JobEvent]]:
     events: list[JobEvent] = []
-    run_progress.listeners.append(events.append)
+    progress_observer.listeners.append(events.append)
     yield events
-    run_progress.listeners.remove(events.append)
+    progress_observer.listeners.remove(events.append)
 
 
 @pytest.fixture

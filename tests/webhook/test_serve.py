@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.cli.emulator_and_webhook import serve_
 from rh_prefect.errors import ConfigError
-from rh_prefect.flow_runs.suspended_runs import SuspendedRunResumer
+from rh_prefect.flow_runs.suspended_run_resumer import SuspendedRunResumer
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.prefect_server import free_port
 

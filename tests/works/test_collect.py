@@ -18,6 +18,7 @@ from rh_prefect.client import Client, Download, RemoteOutput, TaskView
 from rh_prefect.errors import InputError, LinkExpired, OutputsExpired, ResponseLost, StoreError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
+from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.events import event_of, summary_of
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.job_records import JobRecords, Submit
@@ -26,7 +27,6 @@ from rh_prefect.works.journal.record_types import End, Intent, Link, ResultRecor
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.output_collector import extension_of_output
 from rh_prefect.works.output_delivery import Delivered, Delivery
-from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
 from tests.support.servers.scripted_server import WireServer, raw

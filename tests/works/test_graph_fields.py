@@ -14,8 +14,8 @@ from rh_prefect.client import App, AppNode, AppOption
 from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.workflow_inputs import AppInput, GraphInput, QuickCreateInput, WorkflowInput
+from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.journal.identity import base_hash, file_mark
-from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.runninghub.graph_request import AppFields, GraphFields, GraphRequest, fingerprint, graph_request
 
 APP = App(

@@ -17,10 +17,10 @@ from websockets.asyncio.server import ServerConnection, serve
 from rh_prefect.client import Client, TaskView
 from rh_prefect.client.progress import ProgressEvent
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.runninghub import node_progress
 from rh_prefect.works.runninghub.node_progress import AT_ONCE, Lines, NodeProgress
 from rh_prefect.works.work import Work

@@ -13,6 +13,7 @@ import pytest
 
 from rh_prefect.client import TaskView
 from rh_prefect.errors import ConnectFailed, InputError, JournalError, ResponseLost, api_error
+from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.input_identification import Input
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.job_records import JobView
@@ -30,7 +31,6 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.manual_repair import adopt, mark_refused
-from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.work import Work
 from tests.support.world.executed_work import services, work_of
 from tests.support.world.job_records import BASE, KEY, TASK, dead_owner, intent, ticket, unknown, write

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from rh_prefect.flow_runs.suspension import PendingTask, SuspendGroup, Verdict
+from rh_prefect.flow_runs.suspend_for_jobs import PendingTask, SuspendGroup, Verdict
 
 ONE, TWO = (PendingTask(job=f"run/{name}", n=1, task_id=name) for name in ("one", "two"))
 

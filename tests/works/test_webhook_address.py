@@ -15,8 +15,8 @@ from rh_prefect.errors import ConfigError, RequestRejected
 from rh_prefect.settings import Settings
 from rh_prefect.tasks import generate
 from rh_prefect.works.accounts.pool import Pool
+from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.pool_services import PoolServices
-from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.result import Result
 from rh_prefect.works.work import callback_of
 

@@ -30,6 +30,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.media.store import MediaStore
 from rh_prefect.workflow_inputs import WorkflowInput
+from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal.job_records import JobRecords, JobView
 from rh_prefect.works.journal.journal import JSON, FolderJournal
@@ -40,7 +41,6 @@ from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from rh_prefect.works.output_delivery import Delivered
-from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.result import Result
 from rh_prefect.works.run_cancellation import cancel_scope
 from rh_prefect.works.run_ledger import WorksLedger

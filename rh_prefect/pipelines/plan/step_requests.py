@@ -7,8 +7,8 @@ from typing import Any
 
 from rh_prefect import catalog
 from rh_prefect.catalog.hash_compatibility import as_given
+from rh_prefect.catalog.input_validation import check_file
 from rh_prefect.catalog.model import Model
-from rh_prefect.catalog.request_parameters import check_file
 from rh_prefect.errors import MediaError, UnknownModelError
 from rh_prefect.pipelines.check import Checked, wrong_fields
 from rh_prefect.pipelines.check.paid_steps import no_such_model

@@ -9,8 +9,8 @@ from typing import Any
 
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown, parts
+from rh_prefect.works.checked_request import as_request
 from rh_prefect.works.journal.identity import base_hash
-from rh_prefect.works.request_preparation import as_request
 
 UNSETTLED = "made-by:"
 """The prefix of the key of a work whose inputs do not exist yet; it is used within one plan and never recorded."""

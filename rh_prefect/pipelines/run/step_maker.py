@@ -14,7 +14,7 @@ from rh_prefect.pipelines.plan.planned_steps import KnownWork, PlannedStep, Work
 from rh_prefect.pipelines.run.interfaces import idle, member
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.run_services import Outcome, Services
-from rh_prefect.pipelines.run.saved_names import SavedResults
+from rh_prefect.pipelines.run.save_as_copies import SavedResults
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.works.events import JobEvent, JobEventState
 from rh_prefect.works.journal.costs_and_budget import Costs

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import fsspec
 from pydantic import BaseModel
 
-from rh_prefect.client.transports import chance
+from rh_prefect.client.connection_pools import chance
 from rh_prefect.errors import InputError, JournalError, RunningHubError
 from rh_prefect.in_memory_caches import LruSet
 from rh_prefect.local_files import NoHardLinks, write_atomic

@@ -19,9 +19,9 @@ from rh_prefect.client import App, AppNode, Client
 from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.workflow_inputs import AppInput, GraphInput, NodesInput, NodeValues, QuickCreateInput, WorkflowInput
+from rh_prefect.works.checked_request import JobRequest, as_request
 from rh_prefect.works.input_identification import Input, Inputs
 from rh_prefect.works.journal.identity import base_hash, file_mark
-from rh_prefect.works.request_preparation import JobRequest, as_request
 
 Graph = Mapping[str, Mapping[str, Any]]
 """A workflow in ComfyUI's API format: node id -> {class_type, inputs}."""

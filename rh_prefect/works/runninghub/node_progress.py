@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from rh_prefect.client import Client, TaskView, V1Submit
 from rh_prefect.client.progress import ProgressEvent, watch_progress
-from rh_prefect.works.request_preparation import JobRequest
+from rh_prefect.works.checked_request import JobRequest
 
 EVERY = 3.0
 """Seconds between two progress lines of one job; the newest line is always reported."""

@@ -9,9 +9,9 @@ from typing import cast, get_args
 from pydantic import SecretStr
 
 from rh_prefect.client import Client, NativeSubmit, Upload
+from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.input_identification import Inputs
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.runninghub.graph_request import GraphRequest, graph_request
 from rh_prefect.works.runninghub.node_progress import NodeProgress
 

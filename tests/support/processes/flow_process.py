@@ -25,7 +25,7 @@ from prefect.states import Cancelling
 from pydantic import TypeAdapter
 
 from rh_prefect import flows, tasks  # noqa: F401 - imports all that a run needs before the process is ready
-from rh_prefect.flow_runs import run_progress
+from rh_prefect.flow_runs import progress_observer
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.rerun import create, rerun
@@ -99,7 +99,7 @@ def main() -> None:
     if order is None:
         return
     os.environ.update(order.get("env", {}))
-    run_progress.listeners.append(take)
+    progress_observer.listeners.append(take)
     module, _, name = order["flow"].partition(":")
     flow = getattr(importlib.import_module(module), name)
     asyncio.run({"run": run, "cancel": cancel}[order["do"]](flow, order))

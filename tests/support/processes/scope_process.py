@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from rh_prefect import models
 from rh_prefect.errors import RunningHubError
-from rh_prefect.flow_runs import run_progress
+from rh_prefect.flow_runs import progress_observer
 from rh_prefect.tasks import generate
 from rh_prefect.works.events import JobEvent
 from tests.support.processes.warm_process import WarmProcess
@@ -44,5 +44,5 @@ def _say(event: JobEvent) -> None:
 
 
 if __name__ == "__main__":
-    run_progress.listeners.append(_say)
+    progress_observer.listeners.append(_say)
     print(asyncio.run(ask(sys.argv[1])), flush=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import uvicorn
 from pydantic import SecretStr
 
-from rh_prefect.flow_runs.suspended_runs import SHORTEST, SuspendedRunResumer
+from rh_prefect.flow_runs.suspended_run_resumer import SHORTEST, SuspendedRunResumer
 from rh_prefect.webhook import create_app
 from rh_prefect.webhook.delivery_confirmation import Confirmer
 from rh_prefect.works.loop_thread import LOOP

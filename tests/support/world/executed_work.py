@@ -15,6 +15,7 @@ from typing import Any
 from rh_prefect.client.wire.task import RemoteOutput, TaskView
 from rh_prefect.errors import ApiError, ConfigError, RunningHubError
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.events import JobEvent, Silent
 from rh_prefect.works.input_identification import Input
 from rh_prefect.works.journal.costs_and_budget import Money, SpendTracker, entries_in
@@ -23,7 +24,6 @@ from rh_prefect.works.journal.record_types import Answer, End, Intent, ResultRec
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.lifecycle import Policy
-from rh_prefect.works.request_preparation import JobRequest
 from rh_prefect.works.work import Services, Work
 from rh_prefect.works.work_runner import RunningWork
 from tests.support.world.job_records import TASK, intent

@@ -16,7 +16,7 @@ from prefect.states import Completed
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.rerun import rerun
-from rh_prefect.flow_runs.suspended_runs import wake_suspended
+from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer

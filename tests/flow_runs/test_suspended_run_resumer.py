@@ -21,7 +21,7 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.leftover_tasks import reconcile_runs
 from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.rerun import rerun
-from rh_prefect.flow_runs.suspended_runs import wake_suspended
+from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.works.journal.job_records import jobs_of
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.holding_proxy import Proxy

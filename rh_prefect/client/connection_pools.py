@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 import httpx
 from pydantic import SecretStr
 
-from rh_prefect.client.call_transport import CallTransport
+from rh_prefect.client.h11_transport import CallTransport
 from rh_prefect.client.responses import RequestInfo, no_answer
 from rh_prefect.errors import ConnectFailed, ResponseLost
 from rh_prefect.redaction import HiddenAddressTransport, mask

@@ -23,9 +23,9 @@ import rh_prefect
 from rh_prefect import generate, models
 from rh_prefect.artifacts import Page
 from rh_prefect.emulator import Emulator
-from rh_prefect.flow_runs import run_progress
+from rh_prefect.flow_runs import progress_observer
+from rh_prefect.flow_runs.progress_observer import ENDED, RunObserver, RunProgress, run_progress_of
 from rh_prefect.flow_runs.recorded_job_collection import recorded_progress
-from rh_prefect.flow_runs.run_progress import ENDED, RunObserver, RunProgress, run_progress_of
 from rh_prefect.works.events import JobEvent, JobEventState
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.record_types import Record
@@ -75,9 +75,9 @@ def test_a_board_is_dropped_with_its_run() -> None:
     page = Page("film", uuid.uuid4())
     status = run_progress_of(page)
     assert run_progress_of(page) is status
-    run_progress.forget_run_progress(str(page.flow_run_id))
+    progress_observer.forget_run_progress(str(page.flow_run_id))
     assert run_progress_of(page) is not status
-    run_progress.forget_run_progress(str(page.flow_run_id))
+    progress_observer.forget_run_progress(str(page.flow_run_id))
 
 
 def test_a_failed_run_is_not_shown_as_done() -> None:
@@ -108,9 +108,9 @@ EVENT = JobEvent("submitted", "run/job", "a-model", message="submitted as task 5
 
 @pytest.fixture
 def listen() -> Iterator[Callable[[Callable[[JobEvent], None]], None]]:
-    before = list(run_progress.listeners)
-    yield run_progress.listeners.append
-    run_progress.listeners[:] = before
+    before = list(progress_observer.listeners)
+    yield progress_observer.listeners.append
+    progress_observer.listeners[:] = before
 
 
 def test_a_listener_that_raises_is_logged_once_and_the_others_are_called(
@@ -150,7 +150,7 @@ def test_a_job_that_is_submitted_while_the_process_exits_reports_without_a_trace
     """Prefect cannot send anything by then: each report ended in "can't register atexit after shutdown"."""
     script = """
 import asyncio, logging, threading
-from rh_prefect.flow_runs.run_progress import RunObserver, RunProgress
+from rh_prefect.flow_runs.progress_observer import RunObserver, RunProgress
 from rh_prefect.flow_runs.prefect_internals import is_exiting
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.loop_thread import LOOP

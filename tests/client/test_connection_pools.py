@@ -14,9 +14,9 @@ import httpx
 import pytest
 import trustme
 
-from rh_prefect.client.call_transport import CallTransport
+from rh_prefect.client.connection_pools import RESEND, EnvironmentTransport, ResendTransport
 from rh_prefect.client.download import download
-from rh_prefect.client.transports import RESEND, EnvironmentTransport, ResendTransport
+from rh_prefect.client.h11_transport import CallTransport
 from rh_prefect.settings import proxy_for
 from tests.support.servers.scripted_server import BODY, WireServer, reply, serve
 

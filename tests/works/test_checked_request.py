@@ -15,10 +15,10 @@ from rh_prefect import catalog
 from rh_prefect.catalog import Model
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.store import MediaStore
+from rh_prefect.works.checked_request import JobRequest, as_request, prepare_request
 from rh_prefect.works.input_identification import Inputs
 from rh_prefect.works.journal.identity import graph_base, media_mark
 from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.request_preparation import JobRequest, as_request, prepare_request
 from tests.support.samples import media as samples
 from tests.support.samples.each_model import input_class
 from tests.support.world.job_records import BASE, intent

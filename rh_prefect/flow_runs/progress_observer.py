@@ -19,7 +19,7 @@ from prefect.logging import get_run_logger
 from rh_prefect.artifacts import Page, Progress
 from rh_prefect.flow_runs.call_scope import current_scope
 from rh_prefect.flow_runs.cancellation import watch
-from rh_prefect.flow_runs.lineage import emit_asset
+from rh_prefect.flow_runs.file_lineage import emit_asset
 from rh_prefect.flow_runs.prefect_internals import emit, flow_contexts, is_exiting
 from rh_prefect.flow_runs.queries import FlowScope
 from rh_prefect.in_memory_caches import LruCache
