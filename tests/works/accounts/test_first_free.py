@@ -4,52 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
-from rh_prefect.works.accounts.limiter import MAX_COUNT_AGE, Limiter, Turn, first_free
-from rh_prefect.works.accounts.pool import Lease, Pool
-from tests.support.world.virtual_time import clock, in_virtual_time, now, settle
+from rh_prefect.works.accounts.limiter import MAX_COUNT_AGE, Turn, first_free
+from tests.support.world.virtual_time import in_virtual_time, now, settle
+from tests.works.accounts.counted_account import CountedAccount as Account
 
 SECONDS = 10.0
 
 
-class Account:
-    """Answers `queue/status`, and stores the maximum number of its tasks."""
-
-    def __init__(self, name: str, limit: int, *, others: int = 0) -> None:
-        self.name = name
-        self.limit = limit
-        self.others = others
-        self.most = 0
-        self.answers_in = 0.001
-        self.slots = Limiter(self.ask, clock=clock, jitter=lambda: 1.0)
-
-    async def ask(self) -> tuple[int | None, int]:
-        await asyncio.sleep(self.answers_in)
-        return self.limit, self.others + self.slots.held
-
-    @property
-    def limiter(self) -> Limiter:
-        return self.slots
-
-    def at(self, endpoint: str) -> Account:
-        return self
-
-    async def run(self, seconds: float) -> None:
-        """A job that has a slot of this account."""
-        self.slots.submit_finished()
-        self.most = max(self.most, self.slots.held)
-        await asyncio.sleep(seconds)
-        self.slots.release()
-
-
 async def job(accounts: list[Account], seconds: float = SECONDS, *, preferred: Account | None = None) -> Account:
     """Runs one job and returns the account that ran it."""
-    slots = await first_free([one.slots for one in accounts], preferred=preferred.slots if preferred else None)
-    account = next(one for one in accounts if one.slots is slots)
+    slots = await first_free([one.limiter for one in accounts], preferred=preferred.limiter if preferred else None)
+    account = next(one for one in accounts if one.limiter is slots)
     await account.run(seconds)
     return account
 
@@ -57,23 +25,23 @@ async def job(accounts: list[Account], seconds: float = SECONDS, *, preferred: A
 @in_virtual_time
 async def test_two_accounts_with_five_slots_equal_one_with_ten() -> None:
     spans = []
-    for accounts in ([Account("a", 5), Account("b", 5)], [Account("one", 10)]):
+    for accounts in ([Account(5, "a"), Account(5, "b")], [Account(10, "one")]):
         began = now()
         ran = await asyncio.gather(*(job(accounts) for _ in range(40)))
         spans.append(now() - began)
         assert [one.most for one in accounts] == [one.limit for one in accounts]
         assert Counter(one.name for one in ran) == {one.name: 4 * one.limit for one in accounts}
-        assert [one.slots.held for one in accounts] == [0] * len(accounts)
+        assert [one.limiter.held for one in accounts] == [0] * len(accounts)
     assert spans[0] == pytest.approx(spans[1], abs=0.1)
     assert spans[0] == pytest.approx(4 * SECONDS, abs=0.1)
 
 
 @in_virtual_time
 async def test_a_job_that_has_to_wait_for_a_slot_says_so() -> None:
-    account, waits = Account("a", 1), list[int]()
+    account, waits = Account(1, "a"), list[int]()
 
     async def one(number: int) -> None:
-        await first_free([account.slots], on_wait=lambda: waits.append(number))
+        await first_free([account.limiter], on_wait=lambda: waits.append(number))
         await account.run(SECONDS)
 
     await one(0)
@@ -83,7 +51,7 @@ async def test_a_job_that_has_to_wait_for_a_slot_says_so() -> None:
 
 @in_virtual_time
 async def test_jobs_use_the_account_with_a_free_slot_and_not_in_turn() -> None:
-    accounts = [Account("a", 1), Account("b", 1)]
+    accounts = [Account(1, "a"), Account(1, "b")]
     lengths = [60.0, *[10.0] * 6]
     ran = await asyncio.gather(*(job(accounts, seconds) for seconds in lengths))
     assert [one.name for one in ran] == ["a", *["b"] * 6]
@@ -92,7 +60,7 @@ async def test_jobs_use_the_account_with_a_free_slot_and_not_in_turn() -> None:
 
 @in_virtual_time
 async def test_a_slot_that_others_leave_on_one_account_is_used() -> None:
-    accounts = [Account("a", 1, others=1), Account("b", 1)]
+    accounts = [Account(1, "a", others=1), Account(1, "b")]
     long = asyncio.create_task(job(accounts[1:], 300))
     short = asyncio.create_task(job(accounts[1:], 300))
     await settle()
@@ -110,19 +78,19 @@ async def test_a_slot_that_others_leave_on_one_account_is_used() -> None:
 
 @in_virtual_time
 async def test_a_cancelled_waiter_leaves_all_queues() -> None:
-    accounts = [Account("a", 1), Account("b", 1)]
+    accounts = [Account(1, "a"), Account(1, "b")]
     running = [asyncio.create_task(job(accounts, 50)) for _ in range(2)]
     gone, stays = (asyncio.create_task(job(accounts, 1)) for _ in range(2))
     await asyncio.sleep(1)
     gone.cancel()
     await asyncio.sleep(60)
     assert stays.done() and all(task.done() for task in running)
-    assert [one.slots.held for one in accounts] == [0, 0]
+    assert [one.limiter.held for one in accounts] == [0, 0]
 
 
 @in_virtual_time
 async def test_a_job_precedes_others_on_the_account_with_its_inputs() -> None:
-    accounts = a, b = [Account("a", 1), Account("b", 1)]
+    accounts = a, b = [Account(1, "a"), Account(1, "b")]
     order: list[str] = []
 
     async def named(name: str, preferred: Account | None) -> None:
@@ -143,29 +111,19 @@ async def test_a_job_precedes_others_on_the_account_with_its_inputs() -> None:
 
 
 @in_virtual_time
-async def test_a_job_uploads_its_inputs_to_the_account_with_the_lowest_load() -> None:
-    """The accounts are counted first: nothing is known yet of the tasks of others."""
-    accounts = [Account("busy", 2, others=2), Account("free", 2)]
-    pool = cast(Pool, SimpleNamespace(is_single=False, accounts=accounts))
-    lease = Lease(pool, {}, model="m", endpoint="e", job="j")
-    await lease.select_account()
-    assert lease.account is cast(Any, accounts[1])
-
-
-@in_virtual_time
 async def test_a_slot_is_kept_for_a_job_that_uploads_its_inputs() -> None:
-    a, b = Account("a", 1), Account("b", 2, others=1)
+    a, b = Account(1, "a"), Account(2, "b", others=1)
     busy = asyncio.create_task(job([a], 100))
-    await b.slots.refresh()
-    b.slots.announce()
+    await b.limiter.refresh()
+    b.limiter.announce()
     other_job = asyncio.create_task(job([a, b], preferred=a))
     await asyncio.sleep(1)
-    assert not other_job.done() and b.slots.held == 0
+    assert not other_job.done() and b.limiter.held == 0
     # It has brought them, and comes; it is no longer expected once it has its slot.
     comes = asyncio.create_task(job([a, b], preferred=b))
     await asyncio.sleep(0.1)
-    assert b.slots.held == 1
-    b.slots.withdraw()
+    assert b.limiter.held == 1
+    b.limiter.withdraw()
     assert (await comes) is b
     assert (await other_job) is b
     busy.cancel()
@@ -173,13 +131,13 @@ async def test_a_slot_is_kept_for_a_job_that_uploads_its_inputs() -> None:
 
 @in_virtual_time
 async def test_the_slot_of_a_withdrawn_job_is_assigned_to_the_next() -> None:
-    a, b = Account("a", 1), Account("b", 1)
+    a, b = Account(1, "a"), Account(1, "b")
     busy = asyncio.create_task(job([a], 100))
-    await b.slots.refresh()
-    b.slots.announce()
+    await b.limiter.refresh()
+    b.limiter.announce()
     other_job = asyncio.create_task(job([a, b], preferred=a))
     await asyncio.sleep(1)
-    b.slots.withdraw()
+    b.limiter.withdraw()
     assert (await other_job) is b
     assert now() == pytest.approx(1 + SECONDS, abs=0.1)
     busy.cancel()
@@ -187,7 +145,7 @@ async def test_the_slot_of_a_withdrawn_job_is_assigned_to_the_next() -> None:
 
 @in_virtual_time
 async def test_the_first_job_gets_the_slot_if_all_prefer_other_accounts() -> None:
-    accounts = a, b = [Account("a", 1), Account("b", 1)]
+    accounts = a, b = [Account(1, "a"), Account(1, "b")]
     busy = asyncio.create_task(job([b], 100))
     await asyncio.sleep(1)
     order: list[int] = []
@@ -203,25 +161,25 @@ async def test_the_first_job_gets_the_slot_if_all_prefer_other_accounts() -> Non
 
 @in_virtual_time
 async def test_an_account_without_a_response_does_not_block_the_other() -> None:
-    accounts = silent, _ = [Account("silent", 2), Account("works", 2)]
+    accounts = silent, _ = [Account(2, "silent"), Account(2, "works")]
     silent.answers_in = 60.0
     ran = await asyncio.gather(*(job(accounts, preferred=silent) for _ in range(4)))
     assert [one.name for one in ran] == ["works"] * 4
     assert now() < 3 * SECONDS
-    assert silent.slots.held == 0
+    assert silent.limiter.held == 0
 
 
 @pytest.mark.parametrize(("answers_in", "is_used"), [(1.9, True), (2.5, False)])
 @in_virtual_time
 async def test_a_preferred_account_is_waited_for_for_two_seconds(answers_in: float, is_used: bool) -> None:
-    accounts = other, preferred = [Account("at once", 2), Account("preferred", 2)]
+    accounts = other, preferred = [Account(2, "at once"), Account(2, "preferred")]
     preferred.answers_in = answers_in
     assert (await job(accounts, preferred=preferred)) is (preferred if is_used else other)
 
 
 @in_virtual_time
 async def test_an_account_that_responds_late_is_used_afterwards() -> None:
-    accounts = late, busy = [Account("late", 2), Account("busy", 1)]
+    accounts = late, busy = [Account(2, "late"), Account(1, "busy")]
     late.answers_in = 20.0
     ran = await asyncio.gather(*(job(accounts, 100) for _ in range(3)))
     assert Counter(one.name for one in ran) == {"late": 2, "busy": 1}
@@ -231,13 +189,13 @@ async def test_an_account_that_responds_late_is_used_afterwards() -> None:
 
 @in_virtual_time
 async def test_a_waiter_cancelled_during_a_count_takes_no_slot() -> None:
-    only = Account("only", 1)
+    only = Account(1, "only")
     only.answers_in = 30.0
     gone = asyncio.create_task(job([only]))
     await asyncio.sleep(10)
     gone.cancel()
     await asyncio.sleep(30)
-    assert gone.cancelled() and only.slots.held == 0
+    assert gone.cancelled() and only.limiter.held == 0
     assert (await job([only], 1)) is only
 
 
@@ -248,7 +206,7 @@ async def _chains(account: Account, *, items: int, is_ordered: bool = True) -> t
     async def step(item: int) -> None:
         nonlocal most
         turn = Turn("run", (item not in begun, item)) if is_ordered else Turn()
-        assert await first_free([account.slots], turn=turn) is account.slots
+        assert await first_free([account.limiter], turn=turn) is account.limiter
         begun.add(item)
         most = max(most, len(begun))
         await account.run(SECONDS)
@@ -267,11 +225,11 @@ async def _chains(account: Account, *, items: int, is_ordered: bool = True) -> t
 
 @in_virtual_time
 async def test_a_run_ends_its_first_items_before_later_ones_begin() -> None:
-    ended, most = await _chains(Account("a", 1), items=8)
+    ended, most = await _chains(Account(1, "a"), items=8)
     # The first one in the queue has the free slot. While its result is downloaded, the slot is used by the next item.
     assert ended == [{7}, {0}, {1}, {2}, {3}, {4}, {5}, {6}]
     assert most == 2
-    ended, most = await _chains(Account("a", 2), items=8)
+    ended, most = await _chains(Account(2, "a"), items=8)
     assert ended == [{7, 6}, {0, 1}, {2, 3}, {4, 5}]
     assert most == 4
 
@@ -281,18 +239,18 @@ async def test_the_order_of_items_costs_no_time() -> None:
     spans = []
     for is_ordered in (False, True):
         began = now()
-        await _chains(Account("a", 3), items=12, is_ordered=is_ordered)
+        await _chains(Account(3, "a"), items=12, is_ordered=is_ordered)
         spans.append(now() - began)
     assert spans[1] == pytest.approx(spans[0], abs=2)
 
 
 @in_virtual_time
 async def test_jobs_that_are_put_first_in_their_run_do_not_overtake_those_of_other_runs() -> None:
-    account, order = Account("a", 1), list[str]()
+    account, order = Account(1, "a"), list[str]()
 
     async def named(name: str) -> None:
         run, place = name.rstrip("0123456789'"), int(name.strip("xy'"))
-        await first_free([account.slots], turn=Turn(run, (place,)))
+        await first_free([account.limiter], turn=Turn(run, (place,)))
         order.append(name)
         await account.run(SECONDS)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,35 +17,14 @@ from rh_prefect.errors import (
     TaskNotFound,
     api_error,
 )
-from rh_prefect.works.accounts.limiter import Limiter
 from rh_prefect.works.accounts.pool import Exclusions, Lease, Pool
 from rh_prefect.works.journal.record_types import Answer, Intent
 from tests.support.world.job_records import intent
-from tests.support.world.virtual_time import clock, in_virtual_time
+from tests.support.world.virtual_time import in_virtual_time
+from tests.works.accounts.counted_account import CountedAccount as Account
 
 WALLET, KEY, WORKFLOW, MACHINE, PARAMETER = "812", "412", "380", "433", "1007"
 """Codes of refusals: of the account, of its key, of a model on it, of one job on it, and of every account."""
-
-
-class Account:
-    """An account with slots and no RunningHub."""
-
-    def __init__(self, name: str, limit: int = 2, *, block: str | None = None, site: str = "site") -> None:
-        async def count() -> tuple[int, int]:
-            return limit, self.limiter.held
-
-        self.name, self.block = name, block
-        self.provider = SimpleNamespace(site=site)
-        self.limiter = Limiter(count, clock=clock)
-
-    def at(self, _: str) -> Account:
-        return self
-
-    def is_of(self, paid: Intent) -> bool:
-        return self.name == paid.account
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def pool_of(*accounts: Any, **more: Any) -> Pool:
@@ -81,7 +59,7 @@ async def account_for(lease: Lease) -> str:
 async def test_an_account_that_refuses_a_job_is_left_as_far_as_the_refusal_says(
     code: str, said: str, same_job: str, same_model: str, other_model: str
 ) -> None:
-    pool, exclusions = pool_of(Account("a"), Account("b")), Exclusions()
+    pool, exclusions = pool_of(Account(2, "a"), Account(2, "b")), Exclusions()
     lease, later = lease_of(pool, exclusions), lease_of(pool, exclusions)
     message = lease.after_refusal(refusal(code))
     assert message is not None and message.startswith(said)
@@ -101,7 +79,7 @@ def refusal_advice(code: str) -> str:
 
 @in_virtual_time
 async def test_the_error_without_any_account_is_that_of_the_last_refusal() -> None:
-    pool, exclusions = pool_of(Account("a"), Account("b")), Exclusions()
+    pool, exclusions = pool_of(Account(2, "a"), Account(2, "b")), Exclusions()
     lease = lease_of(pool, exclusions)
     assert lease.after_refusal(refusal(WALLET))
     assert await account_for(lease) == "b"
@@ -113,16 +91,16 @@ async def test_the_error_without_any_account_is_that_of_the_last_refusal() -> No
 
 @in_virtual_time
 async def test_only_other_accounts_are_tried_after_a_refusal_of_an_account() -> None:
-    pair = pool_of(Account("a"), Account("b"))
+    pair = pool_of(Account(2, "a"), Account(2, "b"))
     assert lease_of(pair, {}).after_refusal(refusal(PARAMETER)) is None
-    alone, exclusions = pool_of(Account("a")), Exclusions()
+    alone, exclusions = pool_of(Account(2, "a")), Exclusions()
     assert lease_of(alone, exclusions).after_refusal(refusal(WALLET)) is None
     assert await account_for(lease_of(alone, exclusions)) == "a"
 
 
 @in_virtual_time
 async def test_a_slot_of_an_account_that_was_excluded_meanwhile_is_given_back() -> None:
-    a, b = Account("a", 1), Account("b", 1)
+    a, b = Account(1, "a"), Account(1, "b")
     pool, exclusions = pool_of(a, b), Exclusions()
     holders = [lease_of(pool, {}) for _ in range(2)]
     for holder in holders:
@@ -142,7 +120,7 @@ async def test_a_slot_of_an_account_that_was_excluded_meanwhile_is_given_back() 
 
 @in_virtual_time
 async def test_a_job_is_announced_once_until_it_has_a_slot_or_leaves() -> None:
-    a, b = Account("a"), Account("b")
+    a, b = Account(2, "a"), Account(2, "b")
     pool = pool_of(a, b)
     lease, other = lease_of(pool, {}), lease_of(pool, {})
     for _ in range(2):
@@ -168,8 +146,16 @@ async def test_a_job_is_announced_once_until_it_has_a_slot_or_leaves() -> None:
 
 
 @in_virtual_time
+async def test_a_job_uploads_its_inputs_to_the_account_with_the_lowest_load() -> None:
+    """The accounts are counted first: nothing is known yet of the tasks of others."""
+    lease = lease_of(pool_of(Account(2, "busy", others=2), Account(2, "free")), {})
+    await lease.select_account()
+    assert str(lease.account) == "free"
+
+
+@in_virtual_time
 async def test_a_submission_counts_until_it_is_finished_or_its_slot_is_released() -> None:
-    pool = pool_of(Account("a", 80))
+    pool = pool_of(Account(80, "a"))
     leases = [lease_of(pool, {}) for _ in range(61)]
     acquiring = [asyncio.create_task(lease.acquire()) for lease in leases]
 
@@ -196,7 +182,7 @@ async def test_a_submission_counts_until_it_is_finished_or_its_slot_is_released(
 
 @in_virtual_time
 async def test_a_job_moves_to_the_account_that_has_its_task() -> None:
-    a, b = Account("a", block="x"), Account("b", block="y")
+    a, b = Account(2, "a", block="x"), Account(2, "b", block="y")
     lease = lease_of(pool_of(a, b), {})
     await lease.acquire()
     assert str(await lease.switch_to(intent(account="a", credentials="x"))) == "a"
@@ -224,12 +210,12 @@ async def test_a_job_moves_to_the_account_that_has_its_task() -> None:
 async def test_a_record_names_its_account_by_name_and_block(
     account: str, block: str, found: str | None, paid: str | None
 ) -> None:
-    accounts = {"first": Account("studio", block="x"), "second": Account("studio", block="y")}
+    accounts = {"first": Account(2, "studio", block="x"), "second": Account(2, "studio", block="y")}
 
     async def find(_: Intent) -> Any:
         if found is None:
             raise ConfigError("there is no such block")
-        return accounts.setdefault("found", Account(found, block=block))
+        return accounts.setdefault("found", Account(2, found, block=block))
 
     pool = pool_of(*accounts.values(), find=find)
     if paid is None:
@@ -262,7 +248,7 @@ async def test_a_record_names_its_account_by_name_and_block(
 async def test_the_error_of_a_task_that_cannot_be_queried_says_whose_task_it_is(
     account: str, error: ApiError, said: str
 ) -> None:
-    lease = lease_of(pool_of(Account("a", block="x")), {})
+    lease = lease_of(pool_of(Account(2, "a", block="x")), {})
     found = lease.query_error(intent(account=account, credentials="x"), "1", error)
     assert (type(found), found.code, found.advice) == (type(error), error.code, error.advice)
     assert re.search(said, found.message), found.message
@@ -271,12 +257,12 @@ async def test_the_error_of_a_task_that_cannot_be_queried_says_whose_task_it_is(
 @in_virtual_time
 async def test_an_account_that_is_not_configured_is_an_error() -> None:
     with pytest.raises(ConfigError, match="which is not configured here"):
-        await pool_of(Account("a"), Account("b")).account_of(intent(account="c", credentials="z"))
+        await pool_of(Account(2, "a"), Account(2, "b")).account_of(intent(account="c", credentials="z"))
 
 
 @in_virtual_time
 async def test_an_unpaid_call_is_made_with_each_account_until_one_accepts_it() -> None:
-    pool, exclusions = pool_of(Account("a"), Account("b")), Exclusions()
+    pool, exclusions = pool_of(Account(2, "a"), Account(2, "b")), Exclusions()
     asked: list[str] = []
 
     async def call(refused: dict[str, str], **more: Any) -> str:
@@ -298,6 +284,6 @@ async def test_an_unpaid_call_is_made_with_each_account_until_one_accepts_it() -
     with pytest.raises(RequestRejected, match=rf"^(?!.*night).*{PARAMETER}"):
         await call({"a": PARAMETER})
     assert asked == ["a"]
-    pool = pool_of(Account("a"))
+    pool = pool_of(Account(2, "a"))
     with pytest.raises(AccountError, match=r"^(?!.*night)"):
         await call({"a": WALLET})

@@ -7,47 +7,12 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import ResponseLost, RunningHubError
-from rh_prefect.works.accounts.limiter import Count, Limiter, first_free, pause_seconds
-from tests.support.world.virtual_time import clock, in_virtual_time, now, settle
+from rh_prefect.works.accounts.limiter import Count, first_free, pause_seconds
+from tests.support.world.virtual_time import in_virtual_time, now, settle
+from tests.works.accounts.counted_account import CountedAccount as Account
 
 COUNT_AGE, GRACE = 5.0, 0.5
 """Seconds for which a count is used, and after which a slot that others have left is used."""
-
-
-class Account:
-    """Answers `queue/status`."""
-
-    def __init__(self, limit: int | None, *, others: int = 0, error: RunningHubError | None = None) -> None:
-        self.limit = limit
-        self.others = others
-        self.error = error
-        self.slots: Limiter | None = None
-        self.counted_at: list[float] = []
-
-    async def ask(self) -> tuple[int | None, int]:
-        self.counted_at.append(now())
-        await asyncio.sleep(0.1)
-        if self.error is not None:
-            raise self.error
-        return self.limit, self.others + (self.slots.held if self.slots else 0)
-
-
-def slots_of(account: Account, **options: Any) -> Limiter:
-    account.slots = Limiter(account.ask, clock=clock, jitter=lambda: 1.0, **options)
-    return account.slots
-
-
-async def taken(slots: Limiter) -> None:
-    """Takes a slot and finishes its submission."""
-    await first_free([slots])
-    slots.submit_finished()
-
-
-async def acquired(slots: Limiter, count: int) -> list[asyncio.Task[None]]:
-    """Starts a number of acquisitions and waits until the free slots are assigned."""
-    tasks = [asyncio.create_task(taken(slots)) for _ in range(count)]
-    await asyncio.sleep(0.5)
-    return tasks
 
 
 def done(tasks: list[asyncio.Task[Any]]) -> int:
@@ -56,47 +21,43 @@ def done(tasks: list[asyncio.Task[Any]]) -> int:
 
 @in_virtual_time
 async def test_the_slots_of_the_account_are_assigned_in_the_order_of_the_requests() -> None:
-    slots, order, most = slots_of(Account(2)), list[int](), 0
+    account, order = Account(2), list[int]()
 
     async def job(n: int) -> None:
-        nonlocal most
-        await taken(slots)
+        await first_free([account.limiter])
         order.append(n)
-        most = max(most, slots.held)
-        await asyncio.sleep(10)
-        slots.release()
+        await account.run(10)
 
     async with asyncio.TaskGroup() as group:
         for n in range(20):
             group.create_task(job(n))
             await asyncio.sleep(0.01)
-    assert (order, most) == (list(range(20)), 2)
-    assert slots.held == 0
+    assert (order, account.most, account.limiter.held) == (list(range(20)), 2, 0)
 
 
 @in_virtual_time
 async def test_slots_of_other_clients_are_not_assigned() -> None:
     account = Account(3, others=2)
-    tasks = await acquired(slots_of(account), 3)
+    tasks = await account.start(3)
     assert done(tasks) == 1
     account.others = 0
     await asyncio.sleep(2 * COUNT_AGE)
     assert done(tasks) == 3
 
 
-async def refused_often(slots: Limiter) -> list[asyncio.Task[None]]:
+async def refused_often(account: Account) -> list[asyncio.Task[None]]:
     """Two jobs that wait behind four refusals, each of which has doubled the pause."""
     for _ in range(4):
-        await first_free([slots])
-        slots.release(full=True)
-        slots.submit_finished()
-    return await acquired(slots, 2)
+        await first_free([account.limiter])
+        account.limiter.release(full=True)
+        account.limiter.submit_finished()
+    return await account.start(2)
 
 
 @in_virtual_time
 async def test_a_pause_after_refusals_ends_when_other_clients_free_slots() -> None:
     account = Account(2, others=2)
-    tasks = await refused_often(slots_of(account))
+    tasks = await refused_often(account)
     await asyncio.sleep(2.0)
     account.others = 0
     await asyncio.sleep(1.5)
@@ -106,8 +67,8 @@ async def test_a_pause_after_refusals_ends_when_other_clients_free_slots() -> No
 @pytest.mark.parametrize("error", [None, ResponseLost("HTTP 502")], ids=["counted before", "not counted before"])
 @in_virtual_time
 async def test_a_refusal_that_the_count_does_not_explain_causes_a_pause(error: RunningHubError | None) -> None:
-    account = Account(2, error=error)
-    tasks = await refused_often(slots_of(account))
+    account = Account(error=error)
+    tasks = await refused_often(account)
     account.error = None
     await asyncio.sleep(4.0)
     assert not done(tasks)
@@ -119,7 +80,7 @@ async def test_a_refusal_that_the_count_does_not_explain_causes_a_pause(error: R
 @in_virtual_time
 async def test_a_full_account_is_counted_more_often_if_others_use_it(others: int, gap: float) -> None:
     account = Account(3, others=others)
-    await acquired(slots_of(account), 4)
+    await account.start(4)
     account.counted_at.clear()
     await asyncio.sleep(20)
     gaps = [later - earlier for earlier, later in pairwise(account.counted_at)]
@@ -127,47 +88,50 @@ async def test_a_full_account_is_counted_more_often_if_others_use_it(others: int
     assert gaps == pytest.approx([gap] * len(gaps), abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("facts", "requested", "assigned"),
+    [
+        pytest.param({"limit": 3, "others": 9}, 2, 1, id="one task is always allowed"),
+        pytest.param({"limit": None, "others": 7}, 50, 50, id="an account without a limit is limited by 421"),
+        pytest.param({"error": ResponseLost("HTTP 502")}, 50, 50, id="one that does not answer is counted once"),
+    ],
+)
 @in_virtual_time
-async def test_one_task_is_always_allowed() -> None:
-    assert done(await acquired(slots_of(Account(3, others=9)), 2)) == 1
-
-
-@in_virtual_time
-async def test_a_free_slot_is_assigned_immediately() -> None:
-    slots = slots_of(Account(1))
-    tasks = await acquired(slots, 2)
-    slots.release()
-    await settle()
-    assert done(tasks) == 2
+async def test_the_slots_that_are_assigned_at_once(facts: dict[str, Any], requested: int, assigned: int) -> None:
+    account = Account(**facts)
+    assert done(await account.start(requested)) == assigned
+    assert len(account.counted_at) == 1
 
 
 @in_virtual_time
 async def test_after_a_421_no_slot_is_assigned_until_the_tasks_are_counted_again() -> None:
     account = Account(5)
-    slots = slots_of(account)
-    await taken(slots)
+    await account.take()
     counts = len(account.counted_at)
     account.others = 5
-    slots.release(full=True)
-    refused_at = now()
-    tasks = [asyncio.create_task(taken(slots)) for _ in range(3)]
+    account.limiter.release(full=True)
+    tasks = [asyncio.create_task(account.take()) for _ in range(3)]
     await asyncio.sleep(1.9)
     assert done(tasks) == 0
     await asyncio.sleep(1.0)
     assert done(tasks) == 1
     assert len(account.counted_at) > counts
-    assert now() - refused_at < COUNT_AGE
+
+
+async def pause_after_refusals(account: Account, refusals: int = 1) -> float:
+    """The seconds between these concurrent refusals and the next slot."""
+    for _ in range(refusals):
+        account.limiter.release(full=True)
+    began = now()
+    await account.take()
+    return now() - began
 
 
 @in_virtual_time
 async def test_each_further_421_causes_a_longer_pause_up_to_a_limit() -> None:
-    slots, closed = slots_of(Account(50)), []
-    await taken(slots)
-    for _ in range(8):
-        slots.release(full=True)
-        began = now()
-        await taken(slots)
-        closed.append(round(now() - began, 2))
+    account = Account(50)
+    await account.take()
+    closed = [round(await pause_after_refusals(account), 2) for _ in range(8)]
     assert closed == sorted(closed)
     assert closed[0] < 5
     assert closed[-1] <= 30 + COUNT_AGE
@@ -175,27 +139,19 @@ async def test_each_further_421_causes_a_longer_pause_up_to_a_limit() -> None:
 
 @in_virtual_time
 async def test_concurrent_refusals_count_once() -> None:
-    slots = slots_of(Account(20))
-    for _ in range(10):
-        await taken(slots)
-    for _ in range(10):
-        slots.release(full=True)
-    began = now()
-    await taken(slots)
-    assert now() - began < COUNT_AGE
+    account = Account(20)
+    await account.start(10)
+    assert await pause_after_refusals(account, 10) < COUNT_AGE
 
 
 @in_virtual_time
 async def test_the_first_refusal_after_a_release_causes_the_shortest_pause() -> None:
-    slots, closed = slots_of(Account(5)), []
-    await taken(slots)
+    account, closed = Account(5), []
+    await account.take()
     for _ in range(2):
-        slots.release(full=True)
-        began = now()
-        await taken(slots)
-        closed.append(now() - began)
-        slots.release()
-        await taken(slots)
+        closed.append(await pause_after_refusals(account))
+        account.limiter.release()
+        await account.take()
     assert closed == pytest.approx([pause_seconds(1, jitter=1.0)] * 2, abs=0.2)
 
 
@@ -204,39 +160,36 @@ async def test_the_first_refusal_after_a_release_causes_the_shortest_pause() -> 
 async def test_a_cancelled_waiter_leaks_no_slot(*, is_assigned: bool) -> None:
     """It counts neither as one that waits nor as one that submits."""
     account = Account(1)
-    slots = slots_of(account)
-    _, second, third = await acquired(slots, 3)
+    _, second, third = await account.start(3)
     if is_assigned:
-        slots.release()
+        account.limiter.release()
     second.cancel()
     await settle()
     if not is_assigned:
-        slots.release()
+        account.limiter.release()
         await settle()
     assert second.cancelled() and third.done()
-    assert slots.held == 1
+    assert account.limiter.held == 1
     account.limit = 80
     await asyncio.sleep(COUNT_AGE)
-    tasks = [asyncio.create_task(first_free([slots])) for _ in range(60)]
-    await asyncio.sleep(0.5)
-    assert done(tasks) == 50
+    assert done(await account.start(60, finish=False)) == 50
 
 
 @in_virtual_time
 async def test_a_waiter_cancelled_during_a_count_delays_no_other() -> None:
-    slots = slots_of(Account(1))
-    first, second = (asyncio.create_task(taken(slots)) for _ in range(2))
-    await asyncio.sleep(0.05)
+    account = Account(1)
+    first, second = (asyncio.create_task(account.take()) for _ in range(2))
+    await asyncio.sleep(0.02)
     first.cancel()
     await asyncio.sleep(0.5)
     assert second.done()
-    assert slots.held == 1
+    assert account.limiter.held == 1
 
 
 @in_virtual_time
 async def test_no_counts_are_requested_after_the_last_waiter_is_cancelled() -> None:
     account = Account(1)
-    _, second = await acquired(slots_of(account), 2)
+    _, second = await account.start(2)
     second.cancel()
     await asyncio.sleep(2 * COUNT_AGE)
     counts = len(account.counted_at)
@@ -246,255 +199,164 @@ async def test_no_counts_are_requested_after_the_last_waiter_is_cancelled() -> N
 
 @in_virtual_time
 async def test_adopted_tasks_count_over_the_limit_without_waiting() -> None:
-    slots = slots_of(Account(2))
+    account = Account(2)
     for _ in range(3):
-        slots.occupy()
-    assert slots.held == 3
-    tasks = await acquired(slots, 1)
-    slots.release()
-    await settle()
-    assert done(tasks) == 0
-    slots.release()
-    await settle()
-    assert done(tasks) == 1
-
-
-@in_virtual_time
-async def test_an_account_without_a_limit_is_limited_by_421() -> None:
-    assert done(await acquired(slots_of(Account(None, others=7)), 50)) == 50
-
-
-@in_virtual_time
-async def test_an_account_without_a_response_is_limited_by_421_and_counted_once() -> None:
-    account = Account(1, error=ResponseLost("HTTP 502"))
-    assert done(await acquired(slots_of(account), 50)) == 50
-    assert len(account.counted_at) == 1
+        account.limiter.occupy()
+    assert account.limiter.held == 3
+    tasks = await account.start(1)
+    for is_assigned in (0, 1):
+        account.limiter.release()
+        await settle()
+        assert done(tasks) == is_assigned
 
 
 @in_virtual_time
 async def test_one_count_is_used_by_all_jobs_for_some_time() -> None:
     account = Account(100)
-    slots = slots_of(account)
-    await acquired(slots, 50)
+    await account.start(50)
     assert len(account.counted_at) == 1
     await asyncio.sleep(COUNT_AGE - 1)
-    await taken(slots)
-    assert len(account.counted_at) == 1
+    await account.take()
     await asyncio.sleep(1)
     assert len(account.counted_at) == 1, "no job waits"
-    await taken(slots)
+    await account.take()
     assert len(account.counted_at) == 2
 
 
 @in_virtual_time
 async def test_releasing_a_slot_that_was_not_taken_adds_no_slot() -> None:
-    slots = slots_of(Account(1))
-    slots.release()
-    assert done(await acquired(slots, 2)) == 1
+    account = Account(1)
+    account.limiter.release()
+    assert done(await account.start(2)) == 1
 
 
 @in_virtual_time
 async def test_few_submissions_are_concurrent_on_a_shared_account_and_a_refusal_stops_the_others() -> None:
-    slots = slots_of(Account(50, others=1))
-    tasks = [asyncio.create_task(first_free([slots])) for _ in range(30)]
-    await asyncio.sleep(0.5)
+    account = Account(50, others=1)
+    tasks = await account.start(30, finish=False)
     assert done(tasks) == 20
     for _ in range(3):
-        slots.submit_finished()
+        account.limiter.submit_finished()
     await settle()
     assert done(tasks) == 23
     for _ in range(20):
-        slots.release(full=True)
-        slots.submit_finished()
+        account.limiter.release(full=True)
+        account.limiter.submit_finished()
     await settle()
     assert done(tasks) == 23
 
 
-@in_virtual_time
-async def test_more_submissions_are_concurrent_on_an_account_without_others() -> None:
-    tasks = [asyncio.create_task(first_free([slots])) for slots in [slots_of(Account(80))] for _ in range(60)]
-    await asyncio.sleep(0.5)
-    assert done(tasks) == 50
+STAYS = (1, 0, 0, 3, 1, 2)
 
 
+@pytest.mark.parametrize(
+    ("others", "requested", "assigned", "counts"),
+    [
+        pytest.param(
+            *(0, 5, 5),
+            [(0, 0, 0, 5, 0, 0), (-2, 0, 0, 5, 2, 0), (3, 0, 0, 5, 0, 3), (4, 1, 0, 4, 0, 4)],
+            id="own tasks that have ended, and tasks of others",
+        ),
+        pytest.param(2, 5, 3, [STAYS], id="on a shared account, no slot is assigned before an end is known"),
+        pytest.param(
+            *(2, 5, 4),
+            [STAYS, STAYS, (1, 0, GRACE, 3, 0, 1), (0, 0, 0, 4, 1, 1)],
+            id="what stays missing counts as tasks of others, and another one has to stay missing too",
+        ),
+        pytest.param(
+            *(2, 3, 3),
+            [STAYS, (1, 1, GRACE, 2, 1, 2), (2, 0, 0, 2, 0, 2)],
+            id="an end that is found later explains a missing task",
+        ),
+        pytest.param(2, 3, 3, [(0, 0, 0, 3, 2, 2), (1, 1, GRACE, 2, 0, 1)], id="and explains only one"),
+        pytest.param(2, 3, 3, [(1, 1, 2 * GRACE, 2, 1, 2)], id="a task that is missing after another end"),
+        pytest.param(2, 5, 3, [STAYS, (2, 0, GRACE / 2, 3, 0, 2)] * 5, id="a slot that others leave briefly"),
+    ],
+)
 @in_virtual_time
-async def test_a_count_shows_how_many_own_tasks_have_ended() -> None:
-    account = Account(5)
-    slots = slots_of(account)
-    await acquired(slots, 5)
-    assert await slots.count(5) == Count(missing=0, others=0)
-    account.others = -2
-    assert await slots.count(5) == Count(missing=2, others=0)
-    account.others = 3
-    assert await slots.count(5) == Count(missing=0, others=3)
-    slots.release()
-    account.others = 4
-    assert await slots.count(4) == Count(missing=0, others=4)
+async def test_a_count_shows_how_many_own_tasks_have_ended(
+    others: int, requested: int, assigned: int, counts: list[tuple[int, int, float, int, int, int]]
+) -> None:
+    """Before each count: tasks of others, slots that are released, seconds. Then: polled, missing, others."""
+    account = Account(5, others=others)
+    tasks = await account.start(requested)
+    for account.others, released, seconds, polled, missing, shown in counts:
+        for _ in range(released):
+            account.limiter.release()
+        await asyncio.sleep(seconds)
+        assert await account.limiter.count(polled) == Count(missing=missing, others=shown)
+        await settle()
+    assert done(tasks) == assigned
 
 
 @in_virtual_time
 async def test_a_slot_that_a_count_shows_free_is_assigned_before_the_end_is_found() -> None:
     account = Account(5)
-    slots = slots_of(account)
-    tasks = await acquired(slots, 9)
+    tasks = await account.start(9)
     account.others = -2
-    await slots.count(5)
+    await account.limiter.count(5)
     await settle()
     assert done(tasks) == 7
-    slots.release()
-    slots.release()
-    await settle()
-    assert done(tasks) == 7
-    slots.release()
-    await settle()
-    assert done(tasks) == 8
+    for assigned in (7, 7, 8):
+        account.limiter.release()
+        await settle()
+        assert done(tasks) == assigned
 
 
 @in_virtual_time
 async def test_submissions_in_flight_do_not_count_as_free_slots() -> None:
     account = Account(5)
-    slots = slots_of(account)
-    await acquired(slots, 3)
-    tasks = [asyncio.create_task(first_free([slots])) for _ in range(5)]
-    await asyncio.sleep(0.5)
+    await account.start(3)
+    tasks = await account.start(5, finish=False)
     account.others = -2
-    assert await slots.count(3) == Count(missing=0, others=0)
+    assert await account.limiter.count(3) == Count(missing=0, others=0)
     await settle()
     assert done(tasks) == 2
 
 
 @in_virtual_time
-async def test_on_a_shared_account_no_slot_is_assigned_before_an_end_is_known() -> None:
-    account = Account(5, others=2)
-    slots = slots_of(account)
-    tasks = await acquired(slots, 5)
-    account.others = 1
-    assert await slots.count(3) == Count(missing=1, others=2)
-    await settle()
-    assert done(tasks) == 3
-
-
-@in_virtual_time
-async def test_tasks_that_stay_missing_count_as_tasks_of_others() -> None:
-    account = Account(5, others=2)
-    slots = slots_of(account)
-    tasks = await acquired(slots, 5)
-    account.others = 1
-    assert (await slots.count(3)) == Count(missing=1, others=2)
-    assert (await slots.count(3)) == Count(missing=1, others=2)
-    await asyncio.sleep(GRACE)
-    assert (await slots.count(3)) == Count(missing=0, others=1)
-    await settle()
-    assert done(tasks) == 4
-    account.others = 0
-    assert (await slots.count(4)) == Count(missing=1, others=1), "another one, which has to stay missing too"
-
-
-@in_virtual_time
-async def test_an_end_that_is_found_later_explains_a_missing_task() -> None:
-    account = Account(5, others=2)
-    slots = slots_of(account)
-    tasks = await acquired(slots, 3)
-    account.others = 1
-    assert (await slots.count(3)) == Count(missing=1, others=2)
-    account.others = 2
-    slots.release()
-    await asyncio.sleep(GRACE)
-    account.others = 1
-    assert (await slots.count(2)) == Count(missing=1, others=2), "another one"
-    account.others = 2
-    assert (await slots.count(2)) == Count(missing=0, others=2)
-    assert done(tasks) == 3
-
-
-@in_virtual_time
-async def test_an_end_that_is_found_later_explains_one_missing_task_only() -> None:
-    account = Account(5, others=2)
-    slots = slots_of(account)
-    await acquired(slots, 3)
-    account.others = 0
-    assert (await slots.count(3)) == Count(missing=2, others=2)
-    slots.release()
-    account.others = 1
-    await asyncio.sleep(GRACE)
-    assert (await slots.count(2)) == Count(missing=0, others=1)
-
-
-@in_virtual_time
-async def test_a_task_that_is_missing_after_another_end_is_waited_for() -> None:
-    account = Account(5, others=2)
-    slots = slots_of(account)
-    await acquired(slots, 3)
-    slots.release()
-    await asyncio.sleep(2 * GRACE)
-    account.others = 1
-    assert (await slots.count(2)) == Count(missing=1, others=2)
-
-
-@in_virtual_time
 async def test_the_load_of_an_account_is_relative_to_its_limit() -> None:
-    slots = slots_of(Account(8, others=2))
-    assert slots.load == 0
-    await acquired(slots, 3)
-    slots.announce()
-    slots.announce()
-    slots.withdraw()
-    assert slots.load == (3 + 2 + 1) / 8
-    unknown = slots_of(Account(None))
-    await acquired(unknown, 3)
-    assert unknown.load == 3
+    account, unknown = Account(8, others=2), Account(None)
+    assert account.limiter.load == 0
+    for one in (account, unknown):
+        await one.start(3)
+    account.limiter.announce()
+    account.limiter.announce()
+    account.limiter.withdraw()
+    assert (account.limiter.load, unknown.limiter.load) == ((3 + 2 + 1) / 8, 3)
 
 
 @in_virtual_time
 async def test_own_tasks_that_have_ended_are_not_tasks_of_others() -> None:
     account = Account(8, others=2)
-    slots = slots_of(account)
-    await acquired(slots, 3)
+    await account.start(3)
     for others_at_the_count, others in ((3, 2), (2, 2), (-1, 0)):
         await asyncio.sleep(COUNT_AGE)
-        counting = asyncio.create_task(slots.refresh())
-        await asyncio.sleep(0.05)
+        counting = asyncio.create_task(account.limiter.refresh())
+        await asyncio.sleep(0.02)
         if others_at_the_count == 3:
-            slots.release()  # RunningHub has counted this task
+            account.limiter.release()  # RunningHub has counted this task
         account.others = others_at_the_count
         await counting
-        assert slots.load == (2 + others) / 8
-
-
-@in_virtual_time
-async def test_a_slot_that_others_leave_briefly_is_not_assigned() -> None:
-    account = Account(5, others=2)
-    slots = slots_of(account)
-    tasks = await acquired(slots, 5)
-    for _ in range(5):
-        account.others = 1
-        await slots.count(3)
-        await asyncio.sleep(GRACE / 2)
-        account.others = 2
-        await slots.count(3)
-    assert done(tasks) == 3
+        assert account.limiter.load == (2 + others) / 8
 
 
 @in_virtual_time
 async def test_own_tasks_that_end_during_a_count_are_not_tasks_of_others() -> None:
     account = Account(5)
-    slots = slots_of(account)
-    await acquired(slots, 5)
-    count = asyncio.create_task(slots.count(5))
-    await asyncio.sleep(0.05)
+    await account.start(5)
+    count = asyncio.create_task(account.limiter.count(5))
+    await asyncio.sleep(0.02)
     account.others = 3  # RunningHub has counted six tasks before two of them end
-    slots.release()
-    slots.release()
+    for _ in range(2):
+        account.limiter.release()
     assert await count == Count(missing=0, others=1)
 
 
 @in_virtual_time
 async def test_an_account_that_does_not_answer_is_not_counted() -> None:
-    account = Account(5)
-    slots = slots_of(account)
-    await acquired(slots, 5)
-    account.error = ResponseLost("HTTP 502")
-    assert await slots.count(5) is None
+    account = Account(error=ResponseLost("HTTP 502"))
+    assert await account.limiter.count(0) is None
 
 
 @pytest.mark.parametrize("jitter", [0.0, 1.0])
