@@ -67,8 +67,9 @@ def test_kept_sound_stays_with_its_picture_and_is_silent_under_silent_clips(tmp_
 
 @pytest.mark.parametrize("late", [0.5, -0.5])
 def test_sound_that_begins_before_or_after_the_picture_is_kept_in_time(tmp_path: Path, late: float) -> None:
-    """The tone sounds for the second picture second of two, whenever its track begins."""
-    clip = _with_shifted_sound(tmp_path / "shifted.mkv", late)
+    """The tone sounds from the second picture second on, whenever its track begins."""
+    wave = np.concatenate([np.zeros(round((1 - late) * 48000)), clip_samples.tone(440, 1)])
+    clip = _with_sounds(tmp_path / "shifted.mkv", [(1 + late, wave)], begin=1)
     concat([clip], tmp_path / "joined.mp4", audio="keep")
     loud = np.abs(clip_samples.heard(tmp_path / "joined.mp4")[0]) > 0.05
     assert abs(np.argmax(loud) / 48000 - 1) < 0.03
@@ -143,27 +144,16 @@ def test_nothing_cannot_be_joined(tmp_path: Path) -> None:
         concat([], tmp_path / "joined.mp4")
 
 
-def _with_shifted_sound(path: Path, late: float) -> Path:
-    """Two seconds of picture, from 1 s on; a track begins so much later, with a tone for the picture's last second."""
-    with av.open(str(path), "w", format="matroska") as file:
-        picture = file.add_stream("libx264", rate=12)
-        picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
-        track = file.add_stream("pcm_s16le", rate=48000, layout="mono")
-        for number in range(24):
-            frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
-            frame.pts, frame.time_base = number + 12, Fraction(1, 12)
-            file.mux(picture.encode(frame))
-        file.mux(picture.encode(None))
-        wave = np.concatenate([np.zeros(round((1 - late) * 48000)), clip_samples.tone(440, 1)])
-        tone = av.AudioFrame.from_ndarray((wave[None] * 32767).astype(np.int16), format="s16", layout="mono")
-        tone.sample_rate, tone.pts, tone.time_base = 48000, round((1 + late) * 48000), Fraction(1, 48000)
-        file.mux(track.encode(tone))
-        file.mux(track.encode(None))
-    return path
-
-
 def _with_tones(path: Path, starts: list[float], *, codec: str = "pcm_s16le", rate: int = 48000) -> Path:
     """A film of 4 s with a tone of about a second from each of these times on."""
+    tone = clip_samples.tone(440, 1, 0.5)[: rate // 1024 * 1024]
+    return _with_sounds(path, [(start, tone) for start in starts], codec=codec, rate=rate)
+
+
+def _with_sounds(
+    path: Path, sounds: list[tuple[float, np.ndarray]], *, begin: int = 0, codec: str = "pcm_s16le", rate: int = 48000
+) -> Path:
+    """A black film of 4 s, which begins at a second of its own, with sounds that begin at theirs."""
     with av.open(str(path), "w", format="matroska") as file:
         picture = file.add_stream("libx264", rate=12)
         picture.width, picture.height = 64, 48
@@ -172,15 +162,14 @@ def _with_tones(path: Path, starts: list[float], *, codec: str = "pcm_s16le", ra
         packets = []
         for number in range(48):
             frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 12)
+            frame.pts, frame.time_base = 12 * begin + number, Fraction(1, 12)
             packets += picture.encode(frame)
         packets += picture.encode(None)
-        tone = (0.5 * np.sin(2 * np.pi * 440 * np.arange(1024) / rate))[None, :]
         form = "s16" if codec == "pcm_s16le" else "fltp"
-        piece = (tone * 32767).astype(np.int16) if form == "s16" else tone.astype(np.float32)
-        for start in starts:
-            for at in range(0, rate - 1023, 1024):
-                sound = av.AudioFrame.from_ndarray(piece, format=form, layout="mono")
+        for start, wave in sounds:
+            wave = (wave[None] * 32767).astype(np.int16) if form == "s16" else wave[None].astype(np.float32)
+            for at in range(0, wave.shape[1], 1024):
+                sound = av.AudioFrame.from_ndarray(wave[:, at : at + 1024].copy(), format=form, layout="mono")
                 sound.sample_rate, sound.pts, sound.time_base = rate, round(start * rate) + at, Fraction(1, rate)
                 packets += track.encode(sound)
         packets += track.encode(None)

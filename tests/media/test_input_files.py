@@ -55,11 +55,15 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return MediaStore(s3.url(), options=s3.options).publish(photo, "photo.png"), s3.options
 
 
-def test_fetches_from_everywhere(source: Given, tmp_path: Path) -> None:
+def test_a_file_is_fetched_and_opened_from_everywhere(source: Given, tmp_path: Path) -> None:
     given, options = source
     got = fetch(given, tmp_path / "copy", options=options)
     assert (tmp_path / "copy").read_bytes() == PICTURE
     assert got[:2] == (hashlib.sha256(PICTURE).hexdigest(), len(PICTURE))
+    with open_input(given, options=options) as reader:
+        assert reader.read(4) + reader.read() == PICTURE
+    with pytest.raises(ZeroDivisionError), open_input(given, options=options):
+        1 / 0  # noqa: B018
 
 
 def test_a_media_whose_file_was_changed_is_not_fetched(tmp_path: Path) -> None:
@@ -70,14 +74,6 @@ def test_a_media_whose_file_was_changed_is_not_fetched(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"was changed.*put the original file back"):
         fetch(media, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
-
-
-def test_opens_from_everywhere(source: Given) -> None:
-    given, options = source
-    with open_input(given, options=options) as reader:
-        assert reader.read(4) + reader.read() == PICTURE
-    with pytest.raises(ZeroDivisionError), open_input(given, options=options):
-        1 / 0  # noqa: B018
 
 
 UNREADABLE = {

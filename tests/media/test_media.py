@@ -4,7 +4,6 @@ import json
 import pickle
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -71,20 +70,23 @@ def test_accepts_what_names_a_file(given: object, expected: object) -> None:
     assert Request(image=given, more=[given]).more == [expected]
 
 
-@pytest.mark.parametrize("given", [3, None, "", " ", b"photo.jpg", {"uri": "x"}, object(), ["photo.jpg"]])
-def test_refuses_what_does_not(given: object) -> None:
-    with pytest.raises(InputError, match="Expected a file"):
+UNFINISHED: tuple[object, ...] = (PrefectConcurrentFuture[None](uuid4(), Future()), Future[None](), Completed())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        *[(one, "Expected a file") for one in (3, None, "", " ", b"photo.jpg", object(), ["photo.jpg"])],
+        ({"uri": "x"}, "Expected a file.*kind, mime, sha256, size"),
+        *[(one, rf"{type(one).__name__} .*`\.result\(\)`") for one in UNFINISHED],
+        *[(name, "What to do: rename the file") for name in ("a\0b.png", "caf\udce9.png", Path("a\0b.png"))],
+    ],
+)
+def test_refuses_what_does_not_and_says_what_to_do(given: object, said: str) -> None:
+    with pytest.raises(InputError, match=said):
         as_media_input(given)
-    with pytest.raises(ValidationError, match=r"image\n.*Expected a file"):
+    with pytest.raises(ValidationError, match=rf"image\n.*{said}"):
         Request(image=given)
-
-
-def test_says_how_a_result_is_got_of_a_future() -> None:
-    future: PrefectConcurrentFuture[None] = PrefectConcurrentFuture(uuid4(), Future())
-    unfinished: tuple[Any, ...] = (future, Future(), Completed())
-    for one in unfinished:
-        with pytest.raises(InputError, match=rf"{type(one).__name__} .*`\.result\(\)`"):
-            as_media_input(one)
 
 
 def test_says_what_a_call_lacks_that_was_never_awaited() -> None:
@@ -94,17 +96,6 @@ def test_says_what_a_call_lacks_that_was_never_awaited() -> None:
     with pytest.raises(InputError, match="What to do: put `await` before it"):
         as_media_input(call)
     call.close()
-
-
-@pytest.mark.parametrize("given", ["a\0b.png", "caf\udce9.png", Path("a\0b.png")])
-def test_refuses_a_name_that_no_record_could_hold(given: object) -> None:
-    with pytest.raises(InputError, match="What to do: rename the file"):
-        as_media_input(given)
-
-
-def test_says_what_a_json_form_lacks() -> None:
-    with pytest.raises(InputError, match=r"kind, mime, sha256, size"):
-        as_media_input({"uri": "x"})
 
 
 def test_does_not_hide_the_error_of_a_result_without_files() -> None:

@@ -7,12 +7,9 @@ import gc
 import hashlib
 import io
 import os
-import socket
 import threading
 import tracemalloc
 import uuid
-from collections.abc import Iterator
-from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +26,7 @@ from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.writers import PART_SIZE, to_other, writer_for
 from tests.support.samples import media as samples
+from tests.support.servers.faulty_proxy import FaultyProxy
 from tests.support.servers.s3 import S3Server
 
 
@@ -54,33 +52,18 @@ class Drips(io.BytesIO):
         return super().read(min(size or 1, 300_001))
 
 
-def big_file(path: Path, size: int) -> Path:
-    block = os.urandom(2**20)
-    with path.open("wb") as file:
-        for number in range(size // 2**20):
-            file.write(number.to_bytes(4, "big") + block[4:])
-    return path
-
-
-def test_publish_tells_what_it_is(store: MediaStore, tmp_path: Path) -> None:
-    local = samples.mp4(tmp_path / "clip.mp4", seconds=1, size=(64, 48))
-    media = store.publish(local, "shots/1.mp4")
+def test_publish_and_move_tell_what_a_file_is(store: MediaStore, tmp_path: Path) -> None:
+    local = samples.mp4(tmp_path / "clip.mp4")
+    content, media = local.read_bytes(), store.publish(local, "shots/1.mp4")
     assert media.uri == store.uri("shots/1.mp4")
     assert (media.kind, media.mime, media.width, media.height) == ("video", "video/mp4", 64, 48)
     assert (media.seconds, media.fps, media.has_audio) == (1.0, 12.0, True)
-    assert media.sha256 == hashlib.sha256(local.read_bytes()).hexdigest()
-    assert media.size == local.stat().st_size == store.size("shots/1.mp4")
-    assert store.read_bytes("shots/1.mp4") == local.read_bytes()
+    assert media.sha256 == hashlib.sha256(content).hexdigest()
+    assert media.size == len(content) == store.size("shots/1.mp4")
     assert store.describe(local, "shots/1.mp4") == media
-
-
-def test_take_tells_the_same(store: MediaStore, tmp_path: Path) -> None:
-    local = samples.mp4(tmp_path / "clip.mp4", seconds=1, size=(64, 48))
-    content, published = local.read_bytes(), store.publish(local, "shots/1.mp4")
     store.write_bytes("shots/2.mp4", b"what was there before")
-    taken = store.move(local, "shots/2.mp4")
-    assert taken == published.model_copy(update={"uri": store.uri("shots/2.mp4")})
-    assert store.read_bytes("shots/2.mp4") == content
+    assert store.move(local, "shots/2.mp4") == media.model_copy(update={"uri": store.uri("shots/2.mp4")})
+    assert store.read_bytes("shots/1.mp4") == store.read_bytes("shots/2.mp4") == content
 
 
 def test_take_moves_a_file_within_one_disk_and_copies_what_a_link_leads_to(tmp_path: Path) -> None:
@@ -127,34 +110,24 @@ def test_publish_keeps_a_broken_file_without_facts(store: MediaStore, tmp_path: 
     assert store.list() == ["cut.mp4", "empty.bin"]
 
 
-@pytest.mark.parametrize("size", [0, 1000, 10_000_000, 20_000_000])
-def test_a_source_that_breaks_leaves_what_was_there_and_nothing_else(store: MediaStore, size: int) -> None:
+@pytest.mark.parametrize("size", [0, 1000, 1_100_000, 20_000_000])
+def test_a_source_that_breaks_leaves_what_was_there_and_nothing_else(
+    store: MediaStore, size: int, request: pytest.FixtureRequest
+) -> None:
     store.write_bytes("old.mp4", b"first")
     for name in ("new.mp4", "old.mp4"):
         with pytest.raises(StoreError):
             store.write_stream(name, BreaksAfter(size))
+    gc.collect()  # which closes files that are still open: fsspec would store what was written
     assert not store.exists("new.mp4")
     assert store.read_bytes("old.mp4") == b"first"
     assert store.list() == ["old.mp4"]
     if store.protocol == "file":
         assert [path.name for path in Path(store.url).rglob("*") if path.is_file()] == ["old.mp4"]
-
-
-def test_nothing_is_uploaded_later_of_a_source_that_broke(store: MediaStore) -> None:
-    """A file of fsspec that is collected while it is open is closed, and then it is stored as far as it was written."""
-    with suppress(StoreError):
-        store.write_stream("film.mp4", BreaksAfter(1_100_000))
-    gc.collect()
-    assert store.list() == []
-
-
-@pytest.mark.s3
-def test_s3_keeps_no_half_upload(s3: S3Server, tmp_path: Path) -> None:
-    store = MediaStore(s3.url("half"), options=s3.options)
-    with pytest.raises(StoreError):
-        store.write_stream("film.mp4", BreaksAfter(3 * PART_SIZE))
-    prefix = store.url.removeprefix("s3://media/")
-    assert not s3.filesystem().call_s3("list_multipart_uploads", Bucket="media", Prefix=prefix).get("Uploads")
+    if store.protocol == "s3":
+        place = {"Bucket": "media", "Prefix": store.url.removeprefix("s3://media/")}
+        s3 = request.getfixturevalue("s3").filesystem()
+        assert not s3.call_s3("list_multipart_uploads", **place).get("Uploads"), "half an upload"
 
 
 def test_nobody_sees_a_file_being_written(store: MediaStore) -> None:
@@ -258,7 +231,8 @@ def test_reads_in_pieces_and_lets_an_error_of_the_reading_code_through(store: Me
 def test_a_large_file_takes_little_memory(store: MediaStore, tmp_path: Path) -> None:
     if store.protocol == "memory":
         pytest.skip("it is kept in memory")
-    local = big_file(tmp_path / "big.bin", 64 * 2**20)
+    local = tmp_path / "big.bin"
+    local.write_bytes(os.urandom(64 * 2**20))
     store.check()
     tracemalloc.start()
     try:
@@ -288,10 +262,8 @@ async def test_many_threads_share_a_store(store: MediaStore, tmp_path: Path) -> 
 
 
 def test_name_of_knows_its_own(store: MediaStore) -> None:
-    assert store.name_of(store.uri("a/b.png")) == "a/b.png"
-    assert store.name_of(store.url) is None
-    assert store.name_of(store.url + "x/b.png") is None
-    assert store.name_of("https://example.com/a/b.png") is None
+    for other in (store.url, store.url + "x/b.png", "https://example.com/a/b.png"):
+        assert store.name_of(other) is None
 
 
 def test_signs_nothing_unless_public(store: MediaStore, tmp_path: Path) -> None:
@@ -323,72 +295,25 @@ def test_stores_of_one_place_share_its_file_system() -> None:
     assert len(MediaStore(place).list()) == 21
 
 
-class Breaks(io.BytesIO):
-    def read(self, size: int | None = -1) -> bytes:
-        raise OSError("broken")
-
-
 def test_an_unknown_kind_of_place_is_written_beside_and_moved(tmp_path: Path) -> None:
     assert writer_for("sftp") is to_other
     path = f"{tmp_path}/a/b.txt"
-    tally = to_other(LocalFileSystem(), path, io.BytesIO(b"new"), "text/plain")
-    assert tally.size == 3
+    assert to_other(LocalFileSystem(), path, io.BytesIO(b"new"), "text/plain").size == 3
     to_other(LocalFileSystem(), path, io.BytesIO(b"newer"), "text/plain")
     assert Path(path).read_bytes() == b"newer"
-    with pytest.raises(OSError, match="broken"):
-        to_other(LocalFileSystem(), path, Breaks(), "text/plain")
+    with pytest.raises(OSError, match="the source broke"):
+        to_other(LocalFileSystem(), path, BreaksAfter(2), "text/plain")
     assert Path(path).read_bytes() == b"newer"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
 
 
-class BreakingWay:
-    """A way to the S3 server that breaks in the middle of the first large requests, and is fine from then on."""
-
-    def __init__(self, target: tuple[str, int], *, after: int, times: int) -> None:
-        self.target = target
-        self.after = after
-        self.left = times
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def close(self) -> None:
-        self.listener.close()
-
-    def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self.listener.accept()
-                server = socket.create_connection(self.target)
-                threading.Thread(target=self._pass, args=(client, server, True), daemon=True).start()
-                threading.Thread(target=self._pass, args=(server, client, False), daemon=True).start()
-
-    def _pass(self, source: socket.socket, to: socket.socket, asking: bool) -> None:
-        passed = 0
-        with suppress(OSError), source, to:
-            while data := source.recv(65536):
-                passed += len(data)
-                if asking and passed > self.after and self.left > 0:
-                    self.left -= 1
-                    # The rest is taken and lost: to close at once would look like a server that is not there.
-                    source.settimeout(0.1)
-                    while source.recv(65536):
-                        pass
-                to.sendall(data)
-
-
-@pytest.fixture
-def way(s3: S3Server) -> Iterator[BreakingWay]:
-    host, port = s3.endpoint.removeprefix("http://").split(":")
-    with closing(BreakingWay((host, int(port)), after=PART_SIZE // 2, times=4)) as way:
-        yield way
-
-
 @pytest.mark.s3
-def test_a_part_that_is_sent_again_is_sent_whole(s3: S3Server, way: BreakingWay) -> None:
-    # aiohttp repeats a request once, and without botocore's own retries it is s3fs that repeats the call.
-    options = {**s3.options, "endpoint_url": way.url, "config_kwargs": {"retries": {"max_attempts": 0}}}
+def test_a_part_that_is_sent_again_is_sent_whole(s3: S3Server) -> None:
     url, data = s3.url(), os.urandom(2 * PART_SIZE + 1000)
-    MediaStore(url, options=options).write_stream("a.bin", io.BytesIO(data))
-    assert not way.left
+    with FaultyProxy(s3.endpoint) as way:
+        fault = way.add_fault("^PUT .*partNumber", "cut", times=4)
+        # aiohttp repeats a request once, and without botocore's own retries it is s3fs that repeats the call.
+        options = {**s3.options, "endpoint_url": way.url, "config_kwargs": {"retries": {"max_attempts": 0}}}
+        MediaStore(url, options=options).write_stream("a.bin", io.BytesIO(data))
+    assert fault.happened == 4
     assert MediaStore(url, options=s3.options).read_bytes("a.bin") == data

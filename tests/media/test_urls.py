@@ -56,12 +56,6 @@ def test_a_folder_may_have_the_name_of_a_protocol(tmp_path: Path, monkeypatch: p
     ]
 
 
-def test_a_file_is_readable_by_others(tmp_path: Path) -> None:
-    MediaStore(tmp_path).write_bytes("a.txt", b"1")
-    (tmp_path / "b.txt").write_bytes(b"1")
-    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
-
-
 @pytest.mark.parametrize(
     ("url", "why"),
     [
