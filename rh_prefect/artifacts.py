@@ -1,8 +1,8 @@
 """Creates the Prefect artifacts of a run: texts in Markdown and a progress bar.
 
 A failure is logged and never raised, because an artifact must not fail a paid job. Each function returns the artifact's
-id, or None outside of flows and after a failure. `page` is by default that of the caller's flow run; a hook that a
-worker calls must pass the page. `what` names the artifact, in lower-case letters and dashes.
+id, or None outside of flows and after a failure. By default, `page` is the page of the caller's flow run; a hook that a
+worker calls must pass a page. `what` names the artifact, in lower-case letters and dashes.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from rh_prefect.prefect_api import ask
 _T = TypeVar("_T")
 _logger = logging.getLogger("rh_prefect.artifacts")
 MAX_PAGE = 500_000
-"""Maximum bytes of a text in the dashboard, including pictures. Prefect Cloud refuses requests above 5 MiB. A Prefect
-server has no limit, but its database keeps each version, and a browser loads texts completely.
+"""Maximum size in bytes of a text in the dashboard, including pictures. Prefect Cloud refuses requests above 5 MiB. A
+Prefect server has no limit, but its database keeps each version, and a browser loads texts completely.
 """
 _PATIENCE = 15.0
 
@@ -82,9 +82,9 @@ class Page:
         return page.key(what) if page is not None else what
 
     def key(self, what: str) -> str:
-        """Returns an artifact's key, which is equal in all runs of a flow, so that the artifact has a history."""
+        """Returns an artifact's key, which is the same in all runs of a flow, so that the artifact has a history."""
         flow = re.sub(r"[^a-z0-9]+", "-", self.flow.lower()).strip("-") or "flow"
-        if not self.flow.isascii():  # Prefect allows no other letters: names that differ in these would have one key
+        if not self.flow.isascii():  # Other characters are not allowed; names that differ in these would share a key
             flow = f"{flow}-{hashlib.sha256(self.flow.encode()).hexdigest()[:8]}"
         return f"{PIPELINE_PREFIX if self.is_pipeline else ''}{flow}-{what}"
 
@@ -143,7 +143,7 @@ class Progress:
         return self._clock() >= self._next and not self._lock.locked()
 
     async def report(self, percent: float, *, description: str | None = None) -> None:
-        """Updates the bar, unless the last update was a moment ago."""
+        """Updates the bar, but not more often than every few seconds."""
         async with self._lock:
             if self._clock() >= self._next:
                 await self._show(min(max(percent, 0.0), 100.0), description)
@@ -166,7 +166,7 @@ class Progress:
 
 
 async def end_progress(percent: float, description: str, *, page: Page) -> None:
-    """Sets the newest progress bar of a run, whose own process has ended, to its final value."""
+    """Sets the newest progress bar of a run to its final value if the run's own process has ended."""
     bars = ArtifactFilter(
         flow_run_id=ArtifactFilterFlowRunId(any_=[page.flow_run_id]),
         key=ArtifactFilterKey(any_=[page.key("progress")]),
@@ -194,7 +194,7 @@ async def _create(page: Page | None, what: str, kind: str, data: str | float, de
 
 
 async def _of_earlier_attempt(page: Page, what: str) -> UUID | None:
-    """Returns the id of an earlier attempt's artifact with the same key, which is updated in place of a new one."""
+    """Returns the id of the artifact to update: an earlier attempt's artifact with the same key, if there is one."""
     before = page.replaces_before
     if before is None:
         return None

@@ -106,13 +106,13 @@ def _params(params: object) -> object:
 class CustomInput(CheckedInput):
     """The input of an endpoint that is not in the catalogue; only its files are checked.
 
-    It is processed like the input of a model: it is paid for once, its outputs are saved in the storage, and it counts
-    in budgets and in `rh-prefect spend`.
+    A call is processed like the call of a model: it is paid for once, its outputs are saved in the storage, and its
+    cost counts in budgets and in `rh-prefect spend`.
 
     Attributes:
         endpoint: The path below `/openapi/v2/`.
         params: The parameters, by the names of the API; a file is a `FileValue`.
-        price: The price of a call in the account's currency, for budgets. If it is None and a budget needs it,
+        price: The price of a call in the account's currency, for budgets. If it is None and a budget needs a price,
             RunningHub is asked.
     """
 
@@ -140,8 +140,8 @@ def custom(
 
     Args:
         endpoint: The path below `/openapi/v2/`, as RunningHub's page of the model shows it.
-        price: The price of a call in the account's currency, for budgets; by default RunningHub is asked if a budget
-            needs it.
+        price: The price of a call in the account's currency, for budgets; by default, RunningHub is asked if a budget
+            needs a price.
         params: Parameters whose names are not valid in Python, or are also arguments of this function.
         more: The other parameters, by the names of the API. A `Path`, `Media`, `models.FileValue` or the result of
             another job is a file, and is uploaded; a text is sent unchanged.

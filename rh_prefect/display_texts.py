@@ -37,7 +37,7 @@ def cut_middle(text: str, width: int) -> str:
 
 
 def beginning_of_prompt(params: Mapping[str, Any], width: int = PROMPT_SHOWN) -> str:
-    """Returns the beginning of the main text of a request; empty if it has none."""
+    """Returns the beginning of the main text of a request; empty if the request has no text."""
     # The `prompt` of ComfyUI's own API is a graph.
     texts = (text for name in _PROMPTS if isinstance(text := params.get(name), str))
     return shortened(next(filter(str.strip, texts), ""), width)

@@ -20,10 +20,10 @@ Retry = Literal["final", "throttled", "unknown", "pending", "action_required"]
 """How to continue after an error.
 
 - `final`: the same request fails again.
-- `throttled`: not accepted for now; wait and send it again.
-- `unknown`: it may have been accepted; a submission must not be sent again.
+- `throttled`: the request was not accepted this time; wait and send it again.
+- `unknown`: the request may have been accepted; a submission must not be sent again.
 - `pending`: not an error; the task is queued or running.
-- `action_required`: pay, change the plan or save the workflow; then send it again.
+- `action_required`: pay, change the plan or save the workflow; then send the request again.
 """
 
 RefusalScope = Literal["account", "model", "job"]
@@ -51,10 +51,10 @@ class RunningHubError(Exception):
 
     Args:
         message: What happened, to which job, and what to do next.
-        facts: Set as attributes; they survive pickling, which Prefect does to every exception.
+        facts: The error's attributes; they survive pickling, which Prefect applies to every exception.
 
     Attributes:
-        step: The label or model of the failed call, which begins the text; None outside of calls.
+        step: The label or model of the failed call, with which the text begins; None outside of calls.
     """
 
     step: str | None = None
@@ -89,7 +89,7 @@ def _rebuild(kind: type[RunningHubError], message: str, facts: dict[str, Any]) -
 
 
 class JobsFailed(ExceptionGroup[Exception]):
-    """The error for several failed jobs or steps of a run; its text lists each cause once, with its steps.
+    """The error for several failed jobs or steps of a run; its text lists each cause once, with the failed steps.
 
     Attributes:
         results: For `generate_many`: the result or the error of each job, in the order of the requests.
@@ -106,7 +106,7 @@ class JobsFailed(ExceptionGroup[Exception]):
 
 
 def jobs_failed(errors: Sequence[Exception], *, total: int, what: str) -> JobsFailed:
-    """Returns one error for several; `what` is the plural noun for what failed, as in "jobs"."""
+    """Returns one error for several errors; `what` names in the plural what failed, as in "jobs"."""
     # The traceback of this package's own error adds nothing to its text.
     known = [one.with_traceback(None) if isinstance(one, RunningHubError) else one for one in errors]
     return JobsFailed(" ".join([f"{len(errors)} of {total} {what} failed.", *causes(errors)]), known)
@@ -507,7 +507,7 @@ _NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "the code is not documented", _CHECK_CA
 
 
 def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
-    """Returns the row of `CODES` for an answer. With the row for an unlisted code, nothing is paid for twice.
+    """Returns the row of `CODES` for an answer. The row for an unlisted code lets nothing be paid for twice.
 
     Args:
         code: RunningHub's code; v1 errors without a known number are found by their message.

@@ -1,4 +1,4 @@
-"""Atomic writes of local files, readable by their user only, because records and downloads contain prompts."""
+"""Writes local files atomically, readable by their user only, because records and downloads contain prompts."""
 
 from __future__ import annotations
 

@@ -42,16 +42,16 @@ class ModelInput(InputBase):
         return input_for(entry)
 
     def estimate(self) -> Price | None:
-        """Returns the price of one call in the catalogue; sends nothing.
+        """Returns the catalogue's price of one call; sends nothing.
 
             models.KlingV26ProImageToVideo(image_url="cat.jpg", prompt="waves", duration="5").estimate()
 
         Returns:
-            The price; None if the catalogue has none, or if it depends on the length of a file that is neither local
-            nor the result of a job.
+            The price; None if the catalogue has no price, or if the price depends on the length of a file that is
+            neither local nor the result of a job.
 
         Raises:
-            MediaError: The length of a local file is needed, and it is missing or damaged.
+            MediaError: The length of a local file is needed, and the file is missing or damaged.
         """
         entry, params, files = self.entry, self.params(), list[object]()
         for param in entry.file_params:
@@ -79,13 +79,13 @@ def _seconds(file: object) -> float | None:
 
 
 def estimate(model: str, params: Mapping[str, object]) -> Price | None:
-    """Returns the price of one call of a model in the catalogue; sends nothing.
+    """Returns the catalogue's price of one call of a model; sends nothing.
 
         rh_prefect.estimate("kling-v2.6-pro-image-to-video", {"image_url": "cat.jpg", "prompt": "waves"})
 
     Args:
         model: Any name of a model.
-        params: Its parameters; a file may be written as `{"file": "photo.jpg"}`.
+        params: The model's parameters; a file may be written as `{"file": "photo.jpg"}`.
 
     Returns:
         The price; None if it is not known, see `ModelInput.estimate`.
@@ -113,7 +113,7 @@ def any_input(model: str, params: Mapping[str, object]) -> ModelInput:
 
     Args:
         model: Any name of a model.
-        params: Its parameters; a file may be written as `{"file": "photo.jpg"}`.
+        params: The model's parameters; a file may be written as `{"file": "photo.jpg"}`.
 
     Raises:
         InputError: A parameter is unknown or not valid.

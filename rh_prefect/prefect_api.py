@@ -38,14 +38,14 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A started client of the Prefect API for one event loop; acquire `gate`, which limits requests, for each one."""
+    """A started client of the Prefect API for one event loop; acquire `gate` for each request."""
 
     client: PrefectClient
     gate: asyncio.Semaphore
 
 
 async def connect() -> Connection:
-    """Returns this event loop's connection to the Prefect API in the current settings.
+    """Returns this event loop's connection to the Prefect API of the current settings.
 
     A client costs about 40 ms (TLS context, CSRF probe) and a request 5 ms, so the client is kept.
     """
@@ -126,7 +126,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def failure_of(error: Exception) -> tuple[str, str]:
-    """Returns a clause about why a request to the Prefect API has failed, and what to do."""
+    """Returns a clause that says why a request to the Prefect API has failed, and the advice for it."""
     if isinstance(error, httpx.TransportError):
         return f"no answer ({type(error).__name__})", "start the API again, then run again"
     advice = "check PREFECT_API_URL, and whether a proxy in front of the API asks for a login"

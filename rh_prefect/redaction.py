@@ -100,7 +100,7 @@ def mask_url(url: httpx.URL, *, key: SecretStr) -> MaskedUrl:
 
 
 def without_query(url: str) -> MaskedUrl:
-    """Removes user, password and query, which may contain a signature; raises `httpx.InvalidURL` if it is not a URL."""
+    """Removes user, password and query (which may be a signature); raises `httpx.InvalidURL` if `url` is not a URL."""
     return MaskedUrl(str(httpx.URL(bare(url)).copy_with(userinfo=b"")), SecretStr(url))
 
 

@@ -29,21 +29,22 @@ class Settings(BaseSettings):
         base_url: The site: `https://www.runninghub.cn`, `https://www.runninghub.ai`, or an emulator.
         storage_url: The storage for files: a folder or any fsspec URL, as in `s3://bucket/prefix`.
         storage_options: fsspec's storage options for `storage_url`, as JSON.
-        records: The location of the records of pipelines, of named scopes and of `reuse="always"`, if not the storage:
-            a folder or fsspec URL that all machines share.
+        records: Where pipelines, named scopes and `reuse="always"` keep records, if not in the storage: a folder or
+            fsspec URL that all machines share.
         state_dir: A folder of this machine for downloads in progress, and for task ids that are not recorded yet.
         poll_seconds: The base interval between polls of a running task; other intervals of polls scale with it.
         grace_seconds: Seconds for which an unexpected answer about a paid task is checked again before it is final: a
             task that RunningHub does not know, a rejected key, a success without files, a link that does not work.
-        submit_timeout: Maximum seconds of a submission; after it, the answer counts as lost.
+        submit_timeout: Maximum seconds of a submission; afterwards, the answer counts as lost.
         webhook_url: The address at which RunningHub reaches `rh-prefect webhook serve`; if unset, tasks are only
             polled.
         webhook_token: The secret part of the webhook's address.
         input_roots: Folders and URL prefixes, separated by commas, below which deployments may read inputs.
         restrict_inputs: Whether the input rules of deployments apply to all calls.
         allow_private_links: Whether links to private addresses, such as those of your own network, are allowed.
-        max_budget: Maximum cost of one pipeline run of this machine, even with a larger budget.
-        suspend_seconds: Maximum seconds for which a run stays suspended; then it waits for its tasks in its process.
+        max_budget: Maximum cost of one pipeline run on this machine, even if the run has a larger budget.
+        suspend_seconds: Maximum seconds for which a run stays suspended; then the run waits for its tasks in its
+            process.
     """
 
     model_config = SettingsConfigDict(env_prefix="RH_", extra="ignore", frozen=True, hide_input_in_errors=True)

@@ -60,16 +60,16 @@ class Row:
 class Source:
     """Where rows come from (a table, a folder or a list), and the function that reads them."""
 
-    name: str  # Where they are from, for people
+    name: str  # Where the rows are from, as messages show it
     identity: str  # Identifies a location, even after its content has changed; identifies a list by its content
     base: str | None  # The folder that relative paths start from; None for the working folder
     rows: Callable[[], Iterator[Row]]
-    root: str = ""  # Its folder or prefix, below which rows may name files; empty for a list
-    is_table: bool = False  # Its rows have columns in common, so that each row names all of them
+    root: str = ""  # The table's folder or prefix, below which rows may name files; empty for a list
+    is_table: bool = False  # Whether the rows have columns in common, so that each row names all columns
 
 
 def table_format(place: str) -> TableFormat | None:
-    """Returns the format of a table by its name; None if it is not a table."""
+    """Returns the format of a table by the extension of its name; None for any other extension."""
     return _FORMATS.get(PurePosixPath(place if is_local(place) else place.partition("?")[0]).suffix.lower())
 
 
@@ -102,7 +102,7 @@ def trouble(error: Exception) -> str:
 
 
 def _limited(reader: BinaryIO, most: int | None, name: str) -> Iterator[bytes]:
-    """Yields the content of a file; raises an error if it exceeds a number of bytes."""
+    """Yields the content of a file; raises an error if the file has more than `most` bytes."""
     size = 0
     for piece in pieces_of(reader.read):
         size += len(piece)

@@ -50,8 +50,8 @@ class NodeValues(CheckedInput):
     Attributes:
         nodes: `<node id>.<field name>` -> value; all other fields stay unchanged.
         seed: Sets every seed that `nodes` does not set; if it is None, RunningHub generates new seeds for each run.
-        opens_texts: Whether a text in a file's field may be a path or link; otherwise it is the name of a file at
-            RunningHub.
+        opens_texts: Whether a string in a file field may be a path or link; otherwise, the string is the name of a file
+            at RunningHub.
     """
 
     nodes: dict[str, NodeValue] = Field(default_factory=dict)
@@ -70,7 +70,7 @@ class NodesInput(NodeValues):
     """The base class of the inputs of workflows and apps.
 
     Attributes:
-        id: RunningHub's id: 19 digits, as a string.
+        id: The id at RunningHub: a string of 19 digits.
         instance_type: The machine.
         retain_seconds: Seconds, 10 to 180, for which the machine is kept for another run; this costs money.
         use_personal_queue: Whether a run waits while the account's own machines are busy; for exclusive keys only.
@@ -123,8 +123,8 @@ class QuickCreateInput(CheckedInput):
 
     Attributes:
         id: The module's `webappId`.
-        code: Its `quickCreateCode`, such as `002`, from the module's page.
-        nodes: Its whole `nodeInfoList`, from the module's page; a value may be a file.
+        code: The module's `quickCreateCode`, such as `002`, from the module's page.
+        nodes: The module's whole `nodeInfoList`, from the module's page; a value may be a file.
     """
 
     id: str = Field(pattern=r"^[0-9]{1,20}$")
@@ -141,8 +141,8 @@ class GraphInput(NodeValues):
     """A whole graph that runs on ComfyUI's own API, without a saved workflow.
 
     Attributes:
-        graph: In ComfyUI's API format: node id -> `class_type` and `inputs`; its seeds are not changed. If a value is a
-            `Media`, a `Path` or a job's result, it is moved to `nodes`.
+        graph: The graph in ComfyUI's API format: node id -> `class_type` and `inputs`; its seeds are not changed. If a
+            value is a `Media`, a `Path` or a job's result, it is moved to `nodes`.
         machine: `proxy` has a 24 GB card, `proxy-plus` 48 GB.
     """
 

@@ -21,7 +21,7 @@ class RunningHubCredentials(CredentialsBlock):
     Prefect retries the run.
 
     Example:
-        Load a saved block and ask what the account may run at a time:
+        Load a saved block and print how many tasks the account runs and may run:
         ```python
         from rh_prefect.blocks import RunningHubCredentials
 
@@ -102,11 +102,11 @@ def _distinct(names: list[str]) -> list[str]:
 class RunningHubPool(Block):
     """Several RunningHub accounts; each job goes to the first account with free capacity.
 
-    The block contains the *names* of `RunningHubCredentials` blocks, and no key. Flows and tasks accept its name like
-    that of one account: `credentials="night"`.
+    The block contains the *names* of `RunningHubCredentials` blocks, and no key. Flows and tasks accept a pool's name
+    in place of an account's name: `credentials="night"`.
 
     Example:
-        Load a saved pool and see which accounts it has; then run on all of them by its name:
+        Load a saved pool and print its accounts; then use all of them by passing the pool's name:
         ```python
         from rh_prefect import flow, generate_many, models
         from rh_prefect.blocks import RunningHubPool

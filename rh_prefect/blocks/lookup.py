@@ -37,7 +37,7 @@ _B = TypeVar("_B", bound=Block)
 
 
 async def load_credentials(name: str | None = None) -> RunningHubCredentials:
-    """Loads the account of a block, or that of `RH_API_KEY` and `RH_BASE_URL`; raises `ConfigError` without one."""
+    """Loads the account of a block, or of `RH_API_KEY` and `RH_BASE_URL`; raises `ConfigError` if there is none."""
     if name is not None:
         found = await find_block(RunningHubCredentials, name)
         if found is None:
@@ -60,7 +60,7 @@ async def load_credentials(name: str | None = None) -> RunningHubCredentials:
 
 
 async def load_storage(name: str | None = None) -> MediaStore:
-    """Opens the storage of a `MediaStorage` block, or of `RH_STORAGE_URL`; raises `ConfigError` without one."""
+    """Opens the storage of a `MediaStorage` block, or of `RH_STORAGE_URL`; raises `ConfigError` if there is none."""
     from rh_prefect.media.input_access_policy import allow_below
 
     if name is not None:
@@ -68,7 +68,7 @@ async def load_storage(name: str | None = None) -> MediaStore:
         if found is None:
             raise missing(MediaStorage, name, ", ".join(await _names(MediaStorage)))
         store = found.get_store()
-        # What earlier jobs have made is an input of later ones, even in deployments.
+        # Outputs of earlier jobs may be inputs of later jobs, even in deployments.
         allow_below(store.url)
         return store
     settings = get_settings()
@@ -89,7 +89,7 @@ def _flaws(error: ValidationError) -> str:
 
 
 def _check_name(kind: type[Block], name: object) -> None:
-    """Raises an error for a block or a key in place of a block's name, before the name is looked up and shown."""
+    """Raises an error if a block or a key is given in place of a name, before the value is looked up or shown."""
     option = "storage" if kind is MediaStorage else "credentials"
     if not isinstance(name, str):
         raise InputError(
@@ -168,7 +168,7 @@ async def _names(kind: type[Block]) -> list[str]:
 
 
 POOL_CACHE_SECONDS = 60.0
-"""Seconds for which a process caches whether a name is a pool's, and the pool's accounts: each job needs this."""
+"""Seconds for which a process caches whether a name belongs to a pool, and the pool's accounts; each job needs both."""
 
 
 async def load_pool_context(name: str | None = None) -> PoolServices:
@@ -179,7 +179,7 @@ async def load_pool_context(name: str | None = None) -> PoolServices:
 
 
 async def _recorded(intent: Intent) -> Account:
-    """Returns the account in a record by its credentials block, even if the block is now part of a pool."""
+    """Returns the account whose credentials block a record names, even if the block is now part of a pool."""
     try:
         return _account(await load_credentials(intent.credentials), intent.credentials)
     except ConfigError as error:
@@ -190,7 +190,7 @@ async def _recorded(intent: Intent) -> Account:
 
 
 RECORDED: Final = Pool(find=_recorded)
-"""The accounts in jobs' records, by the names of their blocks; use it on the loop thread."""
+"""The accounts in jobs' records, by the name of the account's block; use this pool on the loop thread only."""
 
 
 def _account(block: RunningHubCredentials, name: str | None) -> Account:
@@ -201,7 +201,7 @@ Blocks: TypeAlias = Mapping[str, RunningHubCredentials]
 """The blocks of a pool's accounts, by name."""
 
 _pools: SingleFlight[tuple[str, str], Blocks | None] = SingleFlight(1000, seconds=POOL_CACHE_SECONDS)
-"""The accounts of a pool by API and name; None if no pool has the name. Used on the loop thread only."""
+"""The accounts of a pool, by Prefect API and pool name; None if no pool has the name. Used on the loop thread only."""
 # A forked child has its parent's tasks, which belong to a loop that the child does not have.
 os.register_at_fork(after_in_child=_pools.clear)
 

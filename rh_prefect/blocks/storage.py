@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class MediaStorage(Block):
-    """A folder for media: on a disk, on S3, or on any other place that fsspec reaches.
+    """A folder for media: on a disk, on S3, or in any other place that fsspec can open.
 
     Example:
         Load a saved block and list what a run has made:
@@ -95,7 +95,7 @@ class MediaStorage(Block):
             A block with a copy of the bucket's credentials; save it under a separate name.
 
         Raises:
-            ConfigError: The bucket's credentials assume a role, which lasts for an hour and cannot be copied.
+            ConfigError: The bucket's credentials assume a role; such a role lasts an hour and cannot be copied.
         """
         url = f"s3://{bucket.bucket_name}/{bucket.bucket_folder.strip('/')}".rstrip("/")
         return cls(url=url, options=SecretDict(_s3_options(bucket)), signed_inputs=signed_inputs)
@@ -111,7 +111,7 @@ class MediaStorage(Block):
 
 
 def _s3_options(bucket: S3Bucket) -> dict[str, Any]:
-    """Returns the bucket's credentials and client settings as s3fs options, without unset ones."""
+    """Returns the bucket's credentials and client settings as s3fs options; omits unset values."""
     credentials = bucket.credentials
     options = _client_options(credentials.aws_client_parameters, credentials.region_name) | _keys(credentials)
     return {name: value for name, value in options.items() if value not in (None, {})}

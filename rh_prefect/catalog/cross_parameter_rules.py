@@ -9,7 +9,7 @@ from rh_prefect.catalog.model import Model, Rule, text_of
 
 
 def problems(model: Model, values: Mapping[str, object], *, unchecked: Collection[str] = ()) -> list[str]:
-    """Returns a clause for each rule that an input (by wire keys) breaks; rules about `unchecked` names are skipped."""
+    """Returns a clause for each rule that `values` (by wire key) break; skips rules about `unchecked` names."""
     applied = (rule for rule in model.rules if not {_name(model, key) for key in _keys(rule)} & {*unchecked})
     found = (_problem(model, rule, values) for rule in applied)
     return [problem for problem in found if problem]
@@ -28,7 +28,7 @@ def notices(model: Model, values: Mapping[str, object]) -> list[str]:
 def complete(model: Model, values: dict[str, object]) -> None:
     """Adds the defaults that a rule requires, and removes the parameters that a rule does not allow in this input.
 
-    Changes `values` in place; they must have passed `problems`.
+    `values` is changed in place, and must have passed `problems`.
     """
     for rule in model.rules:
         if rule.kind == "needed" and holds(model, rule, values):
@@ -40,7 +40,7 @@ def complete(model: Model, values: dict[str, object]) -> None:
 
 
 def holds(model: Model, rule: Rule, values: Mapping[str, object]) -> bool:
-    """Returns whether a rule's condition is true; a parameter that was not given has its default."""
+    """Returns whether a rule's condition is true; for a parameter that was not given, the default counts."""
     if any(key in values for key in rule.given):
         return True
     return bool(rule.when) and all(

@@ -46,7 +46,7 @@ def read(content: Mapping[str, Any]) -> list[Model]:
 
 
 def checked(raw: Mapping[str, Any]) -> Model:
-    """Reads one model; raises `InputError` if it would cause an error later in an input class, a form or a search."""
+    """Reads one model; raises `InputError` if the model would cause an error in an input class, a form or a search."""
     _refuse_unseen(raw)
     model = decode_model(json.loads(json.dumps(raw)))
     try:

@@ -33,7 +33,7 @@ def summary(model: Model) -> str:
 
 
 def docstring(model: Model, *, options: Mapping[str, str], returns: str = "") -> str:
-    """Returns the docstring of a model's task or flow, in Google's style; `options` describes further arguments."""
+    """Returns the docstring of a model's task or flow, in Google's style; `options` describes the other arguments."""
     lines = [_what(model), "", *_facts(model), "", "Args:"]
     lines += [f"    {param.name}: {limits(param) or _KINDS[param.type]}." for param in model.params]
     lines += [f"    {name}: {text}" for name, text in options.items()]
@@ -75,7 +75,7 @@ def standing(model: Model) -> str:
 
 
 def describe(param: Param) -> str:
-    """Returns a description of a parameter's limits, without type, default and options; empty without limits."""
+    """Returns a description of a parameter's limits, without type, default and options; empty if it has no limits."""
     clauses = [param.note, *_file_limits(param)]
     if param.max_length is not None:
         clauses.append(f"up to {param.max_length} characters")

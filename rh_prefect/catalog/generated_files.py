@@ -1,7 +1,7 @@
-"""Writes the stubs and the number of models in the docs from the catalogue's data file, and merges newer data into it.
+"""Generates the stubs and the docs' number of models from the catalogue's data file; merges newer data into this file.
 
-python -m rh_prefect.catalog.generated_files           writes the data file in order, the stubs and the count
-python -m rh_prefect.catalog.generated_files SOURCE    first takes over another data file, such as a user's
+python -m rh_prefect.catalog.generated_files           sorts the data file, and writes the stubs and the count
+python -m rh_prefect.catalog.generated_files SOURCE    first merges another data file, such as a user's file
 python -m rh_prefect.catalog.generated_files --check   fails if one of these files does not match the data
 """
 
@@ -170,7 +170,7 @@ def _field(param: Param) -> str:
 
 
 def _types(param: Param) -> tuple[str, str]:
-    """Returns the type of the value in a call, and the type of the field of the input."""
+    """Returns a parameter's type as an argument of a call, and its type as a field of an input class."""
     if param.type == "json":
         takes = "Sequence[Mapping[str, Any]] | str" if param.shape == "list" else "Mapping[str, Any] | str"
         return takes, "list[dict[str, Any]]" if param.shape == "list" else "dict[str, Any] | list[dict[str, Any]]"

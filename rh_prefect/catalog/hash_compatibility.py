@@ -1,4 +1,4 @@
-"""Keeps the hashes of requests when the catalogue changes; otherwise a refresh would pay for earlier calls again.
+"""Keeps the hashes of requests when the catalogue changes; otherwise, earlier calls would be paid for again.
 
 The hash of a request contains the parameters that the caller gave. The *form* of a parameter (its key, its type, and
 whether it is a list) decides how its value is hashed. A parameter gets its form when it enters the catalogue. It keeps
@@ -22,12 +22,12 @@ _FILES = ("image", "video", "audio")
 
 
 def as_given(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> dict[str, object]:
-    """Returns the parameters of a call in the form in which they are hashed, by the keys of the forms.
+    """Returns the parameters of a call in the form in which they are hashed, keyed as in the forms.
 
     For a parameter with one value, a list of one value equals the value; for a parameter with several values, a single
     value equals a list of this value. `5` equals `"5"` for a choice. Empty values count as not given. Values of
-    `unchecked` are not converted, because each spelling of them is a different request. Files are given by content.
-    Defaults of the catalogue are not added.
+    `unchecked` are not converted, because each spelling of such a value is a different request. Files are identified by
+    their content. Defaults of the catalogue are not added.
     """
     found: dict[str, object] = {}
     for name, value in params.items():
@@ -87,8 +87,8 @@ def keep_models(earlier: Iterable[Raw], later: Iterable[Raw], *, flaws: list[str
     """Returns the models of a later catalogue, changed so that each earlier call is still the same request.
 
     A model in both catalogues keeps its name. A name, an endpoint or an alias of an earlier model stays with this
-    model: a new model gets another name, and is left out if its endpoint is taken. `flaws` receives a clause about each
-    unused part, with the reason.
+    model: a new model with this name gets another name, and is left out if its endpoint is taken. `flaws` receives a
+    clause about each unused part, with the reason.
     """
     known = {model["endpoint"]: model for model in earlier}
     owners = {name: str(model["endpoint"]) for model in known.values() for name in _names(model)}
@@ -118,7 +118,7 @@ def _names(model: Raw) -> list[str]:
 
 
 def _free_name(model: Raw, owners: Mapping[str, str]) -> str:
-    """Returns the name of a new model; if another model has this name, the endpoint, possibly with a number."""
+    """Returns the name of a new model or, if another model has this name, the endpoint, possibly with a number."""
     name, number = str(model["name"]), 1
     while any(one.lower() in owners for one in (name, class_name(name), snake_name(name))):
         name = model["endpoint"] if number == 1 else f"{model['endpoint']}-{number}"
@@ -190,7 +190,7 @@ def _keep_param(before: Raw, now: Raw, shown: str, flaws: list[str]) -> Raw:
 
 
 def _nature(raw: Raw) -> str:
-    """Returns whether a parameter takes files, objects or plain values, which a later catalogue cannot change."""
+    """Returns whether a parameter takes files, objects or plain values; a later catalogue cannot change this."""
     return "file" if raw["type"] in _FILES else "objects" if raw["type"] == "json" else "value"
 
 

@@ -39,11 +39,11 @@ _JSON: dict[str, Any] = {"list": list[dict[str, Any]], "object": dict[str, Any] 
 
 
 class _Unchecked(dict[str, Any]):
-    """Unchecked values by Python names; their type tells a second validation that they were separated before."""
+    """Unchecked values by Python name; this class tells a second validation that they are already separated."""
 
 
 class InvalidInput(InputError, ValueError):
-    """An `InputError` that pydantic can include in its own validation error, for an input in a larger model."""
+    """An `InputError` that pydantic can include in its own error, for an input inside a larger pydantic model."""
 
 
 class InputBase(BaseModel):
@@ -55,7 +55,7 @@ class InputBase(BaseModel):
     model: str  # The model's name; it identifies a stored input's class
 
     def __init_subclass__(cls, *, entry: Model | None = None, **config: Any) -> None:
-        """Sets the model before pydantic builds the schema, which depends on it."""
+        """Sets the model before pydantic builds the schema, which depends on the model."""
         super().__init_subclass__(**config)
         if entry is not None:
             cls.entry = entry
@@ -83,7 +83,7 @@ class InputBase(BaseModel):
 
     @property
     def unchecked(self) -> dict[str, Any]:
-        """The parameters, by name, that are sent without a check because the catalogue does not have their values."""
+        """The parameters, by name, that are sent unchecked because the catalogue does not know them or their values."""
         # Not a field: a form would show it, and a dict in a field would make the input unhashable.
         return dict((self.model_extra or {}).get("unchecked", {}))
 
@@ -136,14 +136,14 @@ class InputBase(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Makes the base class, as the type of a parameter, accept the input of any model."""
+        """Makes the base class accept the input of any model when the class is the type of a parameter."""
         if hasattr(cls, "entry"):
             return handler(source)
         return core_schema.no_info_plain_validator_function(cls._any)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Describes the base class as an object with the model's name and its parameters."""
+        """Describes the base class as an object with a model's name and parameters."""
         if hasattr(cls, "entry"):
             return handler(schema)
         names = [model.name for model in models()]
@@ -232,7 +232,7 @@ def _literal(options: tuple[str, ...]) -> Any:
 
 
 def _by_name(entry: Model, unchecked: Any, values: dict[str, Any]) -> _Unchecked:
-    """Returns the unchecked values by Python names; None counts as not given."""
+    """Returns the unchecked values by Python name; None counts as not given."""
     if isinstance(unchecked, _Unchecked):
         for name in unchecked:
             values.pop(name, None)
@@ -240,7 +240,7 @@ def _by_name(entry: Model, unchecked: Any, values: dict[str, Any]) -> _Unchecked
     if not isinstance(unchecked, Mapping):
         raise ValueError("`unchecked` must map names of parameters to values")
     found = _Unchecked()
-    # A model's task passes None for what its caller omits.
+    # A model's task passes None for parameters that the caller omits.
     for name in [name for name, value in values.items() if value is None]:
         del values[name]
     taken = {param.name if (param := entry.find_param(name)) else name for name in values}
@@ -254,7 +254,7 @@ def _by_name(entry: Model, unchecked: Any, values: dict[str, Any]) -> _Unchecked
 
 
 def _own(entry: Model, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Removes `model` if it names this model. Another value is a `ValueError`, unless `model` is also a parameter."""
+    """Removes `model` if it names this model; raises `ValueError` if it names another and is no parameter."""
     named = data.get("model")
     if not isinstance(named, str):
         return {name: value for name, value in data.items() if name != "model" or value is not None}

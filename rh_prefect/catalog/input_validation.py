@@ -68,7 +68,7 @@ class Parameters:
 
 
 def read_parameters(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> Parameters:
-    """Checks an input as `validate` does; returns the given and the sent parameters; does not change `unchecked`."""
+    """Checks an input as `validate` does, and returns its `Parameters`; keeps the `unchecked` ones unchanged."""
     checked = _valid(model, params, unchecked)
     return Parameters(as_given(model, params, unchecked=unchecked), _filled(model, checked, unchecked))
 
@@ -166,7 +166,7 @@ def check_file(
 ) -> None:
     """Raises a `MediaError` for a file of the wrong kind or format, or a file that is too large for a parameter.
 
-    `extension` and `kind` follow from the content, None if unknown; `source` names the file in the message.
+    `extension` and `kind` are read from the content, None if unknown; `source` names the file in the message.
     """
     param = model.param(param) if isinstance(param, str) else param
     wrong = _wrong_file(param, extension, size, kind)
@@ -199,7 +199,7 @@ def _article(kind: str) -> str:
 
 
 def _unknown(model: Model, name: str, value: object) -> str:
-    """Returns a clause about a parameter that the model lacks: RunningHub would ignore it and charge the call."""
+    """Returns a clause about a parameter that the model lacks; RunningHub would ignore it and charge for the call."""
     held = next(iter(_holding_a_file(name, value)), "")
     if held:
         return held
@@ -209,7 +209,7 @@ def _unknown(model: Model, name: str, value: object) -> str:
 
 
 def _holding_a_file(name: str, value: object) -> list[str]:
-    """Returns a clause about a local file that would be sent as its name, not uploaded."""
+    """Returns a clause about a file that would not be uploaded, because the catalogue knows no such file parameter."""
     if not _holds_file(value):
         return []
     why = "but the catalogue has no file parameter with this name; `models.custom` uploads it"
@@ -225,7 +225,7 @@ def _holds_file(value: object) -> bool:
 
 
 def _converted(param: Param, value: object) -> object:
-    """Converts a value that has the parameter's form before a refresh to its present form; keeps all other values."""
+    """Converts a value from the parameter's form before a refresh to its present form; keeps all other values."""
     form = param.form
     if form.multiple and not param.multiple and isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
@@ -233,7 +233,7 @@ def _converted(param: Param, value: object) -> object:
 
 
 def _take(checked: InputCheck, param: Param, value: object, as_media: Callable[[object], object]) -> str:
-    """Reads one value into `checked`; returns its problem, or an empty text."""
+    """Reads one value into `checked`; returns the problem of the value, or an empty string."""
     try:
         read = _list(param, value, as_media) if param.multiple else _one(param, value, as_media)
     except _Wrong as wrong:
@@ -332,7 +332,7 @@ _PATH = re.compile(r"(?i)[a-z][a-z0-9+.-]+://|[/\\~]|.*\.[a-z0-9]{2,4}$|[a-z]:\\
 
 
 def _refuse_path(key: str, value: object) -> None:
-    """Rejects a local path where RunningHub expects a link: it would be sent as text and charged."""
+    """Rejects a local path where RunningHub expects a link; the path would be sent as text, and the call charged."""
     is_path = isinstance(value, str) and not _LINK.match(value) and ("/" in value or _PATH.match(value) is not None)
     if is_path and _URL_KEY.search(key.strip()):
         raise _Wrong(f"takes a link, not the local file {_show(value)}; `tasks.upload_file` makes a link of one")
@@ -353,7 +353,7 @@ def _refuse_files(value: object, key: str = "") -> None:
 
 
 def _json(param: Param, value: object) -> object:
-    """Reads a list, an object, or a JSON string of one; the parsed value is sent, not the string."""
+    """Reads a list or an object, also from a JSON string; the parsed value is sent, not the string."""
     kind = "a list of objects" if param.shape == "list" else "an object"
     if isinstance(value, str):
         try:

@@ -46,7 +46,7 @@ RUN_OPTIONS = (
     "storage",
     "scope",
 )
-"""The options of a model's task; a parameter with such a name gets an underscore."""
+"""The options of a model's task; a parameter with the name of an option gets an underscore."""
 
 _PREFECT = {"wait_for", "return_state"}
 _TAKEN = {*_OWN, *_PYDANTIC, *RUN_OPTIONS, *_PREFECT, "parse_file", "parse_obj", "parse_raw"}
@@ -107,7 +107,7 @@ LEAST_PRICE = Decimal("0.0001")
 """The lowest amount that counts as a price; a list of prices with a lower amount has an error."""
 
 PLACEHOLDER = Decimal(9999)
-"""Amounts from here on are placeholders: RunningHub's price files show 0 or 9999 for a missing price."""
+"""Amounts of at least this are placeholders; RunningHub's price files show 0 or 9999 for a missing price."""
 
 Unit = Literal["call", "second", "second, from", "image", "1000 characters", "5 seconds"]
 
@@ -134,7 +134,7 @@ class PriceTable:
     per_when: tuple[tuple[str, str], ...] = ()  # `per` counts only if these parameters have these values
     fixed: Decimal | None = None  # The price of a unit, if it is always the same
     by: tuple[str, ...] = ()  # The wire keys of the parameters that the price of a unit depends on
-    rows: tuple[tuple[tuple[str, ...], Decimal], ...] = ()  # Their values as text, and the price of a unit
+    rows: tuple[tuple[tuple[str, ...], Decimal], ...] = ()  # The values of `by` as text, and the price of a unit
     currency: str = "CNY"
 
     @property
@@ -207,7 +207,7 @@ Scalar = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The form in which the hash of a request compares a parameter; see `rh_prefect.catalog.hash_compatibility`."""
+    """The form in which a parameter enters the hash of a request; see `rh_prefect.catalog.hash_compatibility`."""
 
     key: str
     type: ParamType
@@ -218,11 +218,11 @@ class Form:
 class Param:
     """A parameter of a model: its names, type, default and limits, as in RunningHub's lists."""
 
-    key: str  # Its name in the request, verbatim; one has a leading space, another is misspelt
-    name: str  # Its name in Python, snake_case
+    key: str  # The name in the request, verbatim; one has a leading space, another is misspelt
+    name: str  # The name in Python, snake_case
     type: ParamType  # For `image`, `video` and `audio`, the request holds a URL
     required: bool = False
-    default: Scalar | tuple[Scalar, ...] | None = None  # A tuple if it holds several; filled in if it is required
+    default: Scalar | tuple[Scalar, ...] | None = None  # A tuple if it has several values; filled in if required
     options: tuple[str, ...] = ()  # The allowed values of an `enum`
     min: float | None = None
     max: float | None = None
@@ -234,13 +234,13 @@ class Param:
     max_size_mb: int | None = None  # MiB of a file
     shape: Shape = ""  # What a `json` parameter holds: a list of objects, or one object
     pattern: str = ""  # A regular expression that a string must match, put into words by `note`
-    note: str = ""  # What the vendor says about it, in one clause
+    note: str = ""  # What the vendor says about the parameter, in one clause
     is_numeric: bool = False  # Whether an `enum` is sent as a number: 5 for the option "5"
-    frozen: Form | None = None  # The form in which it was first shipped, if that differs from its form now
+    frozen: Form | None = None  # The form in which the parameter was first shipped, if its present form differs
 
     @property
     def form(self) -> Form:
-        """The parameter's form in the hash of a request; later changes of the parameter do not change it."""
+        """The parameter's form in the hash of a request; later changes of the parameter do not change this form."""
         return self.frozen or Form(self.key, self.type, self.multiple)
 
     @property
@@ -250,17 +250,18 @@ class Param:
 
     @property
     def wire_default(self) -> Scalar | list[Scalar] | None:
-        """The default in the form of a call: a list if the parameter has several values."""
+        """The default as it is sent: as a list if the parameter has several values."""
         return list(self.default) if isinstance(self.default, tuple) else self.default
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule about several parameters of a model, which it names by their wire keys.
+    """A rule about several parameters of a model, which are named by their wire keys.
 
-    `one`: exactly one of `params` is given; `any`: at least one; `either`: at most one; `needed`: they are required if
-    the condition is true; `only`: they are refused if it is false; `used`: they have no effect if it is false; `most`:
-    their lists together have at most `limit` items; `never`: the values in `when` exclude each other.
+    `one`, `any`, `either`: exactly, at least or at most one of `params` is given. `needed`: `params` are
+    required if the condition (`when` or `given`) is true; `only`: they are refused if it is false; `used`: they have no
+    effect if it is false. `most`: their lists together have at most `limit` items. `never`: the values in `when`
+    exclude each other.
     """
 
     kind: RuleKind
@@ -285,16 +286,16 @@ class Model(_ParamIndex):
     name: str  # In the documentation
     endpoint: str  # Where a request goes, after `/openapi/v2/`
     output: Output
-    family: str  # The line of models that it belongs to
-    groups: tuple[str, ...] = ()  # Its places in the tree of the documentation
-    in_docs: bool = False  # Whether the documentation lists it
+    family: str  # The line of models that the model belongs to
+    groups: tuple[str, ...] = ()  # The model's places in the tree of the documentation
+    in_docs: bool = False  # Whether the documentation lists the model
     status: Status = "current"  # By RunningHub's newest lists; a model that is gone from them may still answer
     aliases: tuple[str, ...] = ()  # Other spellings of the endpoint in RunningHub's lists
-    replaced_by: str = ""  # The endpoint of its successor
-    seen: str = ""  # The date of the newest list that has it, as in `2026-09-13`
+    replaced_by: str = ""  # The endpoint of the model's successor
+    seen: str = ""  # The date of the newest list that has the model, as in `2026-09-13`
     on_cn: bool = True  # False: the open model pages of runninghub.cn lacked it, so that it may need a key of .ai
-    incomplete: bool = False  # Whether it is known to take more parameters than are listed here
-    provenance: str = "official-registry"  # Where its facts are from
+    incomplete: bool = False  # Whether the model is known to take more parameters than are listed here
+    provenance: str = "official-registry"  # Where the model's facts are from
     params: tuple[Param, ...] = ()  # In the documentation's order
     removed: tuple[Param, ...] = ()  # Of earlier lists. A call that gives one is sent as before, with a notice
     added: tuple[str, ...] = ()  # Python names of parameters that lists have added since the catalogue first had it
@@ -335,7 +336,7 @@ class Model(_ParamIndex):
 
     @property
     def feeds(self) -> Iterator[tuple[tuple[Param, bool], ...]]:
-        """Yields groups of parameters that may receive a file without a name; each with whether it was required.
+        """Yields groups of parameters that may receive an unnamed file; each is paired with whether it was required.
 
         The first group has the file parameters of the first catalogue; a further group adds those of a later list.
         The first group with a suitable parameter is used, so that a refresh moves no file to another parameter.
@@ -349,7 +350,7 @@ class Model(_ParamIndex):
             yield tuple(found)
 
     def find_param(self, name_or_key: str) -> Param | None:
-        """Returns a parameter by its Python name or else its wire key; None if it does not exist."""
+        """Returns a parameter by its Python name or else its wire key; None if the model has no such parameter."""
         try:  # a plan asks for it often
             return self._found.get(name_or_key)
         except AttributeError:

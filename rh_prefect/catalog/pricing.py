@@ -9,10 +9,10 @@ from rh_prefect.catalog.model import Model, Price, PriceTable, text_of
 
 
 def estimate(model: Model, payload: Mapping[str, object], *, seconds: float | None = None) -> Price | None:
-    """Estimates the cost of a call; None if the catalogue does not determine it.
+    """Returns the estimated cost of a call; None if the catalogue does not determine the cost.
 
-    `payload` is the request as it will be sent, by wire keys; omitted parameters have their defaults. `seconds` is the
-    length of the input, for models that are priced by this length (upscalers, motion control, lip sync).
+    `payload` is the request as it will be sent, keyed by wire key; omitted parameters take their defaults. `seconds` is
+    the length of the input, for models that are priced by this length (upscalers, motion control, lip sync).
     """
     table = model.price
     if table is None:
@@ -33,7 +33,7 @@ def _unit_price(table: PriceTable, model: Model, payload: Mapping[str, object]) 
 
 
 def _units(table: PriceTable, model: Model, payload: Mapping[str, object], seconds: float | None) -> Decimal | None:
-    """Returns the number of units of a call; None if the parameters do not determine it."""
+    """Returns the number of units of a call; None if the parameters do not determine this number."""
     value = _value(model, payload, table.per) if table.per else seconds
     match table.unit:
         case "call":
@@ -44,7 +44,7 @@ def _units(table: PriceTable, model: Model, payload: Mapping[str, object], secon
             return _number(value)
         case "1000 characters":
             return Decimal(len(value)) / 1000 if isinstance(value, str) else None
-        case "5 seconds":  # begun ones count whole
+        case "5 seconds":  # a unit that has begun counts as a whole
             length = _number(value)
             return None if length is None else (length / 5).to_integral_value(ROUND_CEILING)
 
@@ -62,7 +62,7 @@ def _value(model: Model, payload: Mapping[str, object], key: str) -> object:
 
 
 def _number(value: object) -> Decimal | None:
-    """Returns a positive number; None for `auto`, `-1` and `0`, with which the model or the input decides."""
+    """Reads a positive number; None for `auto`, `-1` and `0`, which leave the choice to the model or the input."""
     if value is None or isinstance(value, bool):
         return None
     try:

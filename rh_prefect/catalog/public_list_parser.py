@@ -1,9 +1,9 @@
 """Reads public lists of RunningHub's models; the format is detected from the file's content.
 
-The registry of RunningHub's ComfyUI nodes is a list, or an object with `models`. The capabilities of its command-line
-tools and skills are an object with `endpoints`; its price file is an object with `pricing`. This package's own format
-is an object with `models` that have a `family`. Unusable parts of an entry are reported and left out; the rest of the
-file is used.
+The registry of RunningHub's ComfyUI nodes is a list, or an object with `models`. The capabilities of RunningHub's
+command-line tools and skills are an object with `endpoints`; RunningHub's price file is an object with `pricing`. This
+package's own format is an object with `models` that have a `family`. Unusable parts of an entry are reported and left
+out; the rest of the file is used.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ TELLS: dict[ListFormat, frozenset[str]] = {
     "registry": frozenset((*_BOTH, "step", "accept")),
     "capabilities": frozenset(_BOTH),
 }
-"""The facts about a parameter that a list of each format states: an omitted fact is false; all other facts are unknown.
+"""The facts about a parameter that each format can state; such a fact is false if it is omitted. Others are unknown.
 """
 
 _NAMES = {
@@ -70,15 +70,15 @@ _NAMES = {
     "maxInputNum": "max_items",
     "maxCount": "max_items",
 }
-"""This package's names for the facts in the formats, if they differ."""
+"""This package's names for the facts in the formats, if the names differ."""
 
 
 @dataclass(slots=True)
 class PublicList:
     """The usable content of one public file, in the terms of the slim file; models and prices by endpoint.
 
-    A price is None if the file lists the model without a usable price; the field `seen` of a price is its date, if
-    known.
+    A price is None if the file lists the model without a usable price; the field `seen` of a price is the date of the
+    price, if known.
     """
 
     format: ListFormat
@@ -87,10 +87,10 @@ class PublicList:
     prices: dict[str, Raw | None] = field(default_factory=dict)
     flaws: list[str] = field(default_factory=list)
     marked: set[str] = field(default_factory=set)
-    """Endpoints with only entries that are marked as deprecated so far; an unmarked entry has priority."""
+    """Endpoints of which all entries so far are marked as deprecated; an unmarked entry has priority."""
 
     def takes(self, endpoint: str, literal: str, known: Collection[str]) -> bool:
-        """Returns whether an entry is used: the first entry of an endpoint, or its first entry without a mark."""
+        """Returns whether an entry is used: the first entry of an endpoint, or the first one without a mark."""
         is_marked = endpoint != literal
         if endpoint in known and (is_marked or endpoint not in self.marked):
             return False
@@ -103,7 +103,7 @@ class _Unusable(Exception):  # carries what is wrong with a part to where the fl
 
 
 def read_list(content: object) -> PublicList:
-    """Reads the content of a public file; raises `InputError` if it has none of the known formats."""
+    """Reads the content of a public file; raises `InputError` if the content has none of the known formats."""
     format_, entries = _format_of(content)
     found = PublicList(format_)
     found.date = _date_of(content, found.flaws)
@@ -296,7 +296,7 @@ _FACTS: dict[str, Callable[[object, Raw], object]] = {
     "max_size_mb": _most,
     "default": _default,
 }
-"""Functions that read each fact of a parameter; None if the fact is not used, `_Unusable` if it is wrong."""
+"""The functions that read a parameter's facts; each returns None for an unused fact, or raises `_Unusable`."""
 
 
 def _number(value: object, *, whole: bool) -> int | float | None:
@@ -362,7 +362,7 @@ def _rows(rules: object) -> Raw:
 
 
 def _amount(value: object) -> float | None:
-    """Reads an amount; returns None for a placeholder, and raises `_Unusable` if it is not an amount."""
+    """Reads an amount; returns None for a placeholder, and raises `_Unusable` if the value is not an amount."""
     number = _number(value, whole=False)
     if number in (0, float(PLACEHOLDER)):
         return None
@@ -372,7 +372,7 @@ def _amount(value: object) -> float | None:
 
 
 def _read_own(found: PublicList, endpoint: str, entry: Any) -> None:
-    """Copies an entry of this package's own format unchanged; `refresh` checks it."""
+    """Copies an entry of this package's own format unchanged; `refresh` checks the entry."""
     found.models[endpoint] = dict(entry)
 
 

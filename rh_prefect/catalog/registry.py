@@ -15,14 +15,14 @@ from rh_prefect.catalog.model import Model, class_name, decode_model, snake_name
 from rh_prefect.errors import UnknownModelError
 
 SLIM_FILE = Path(__file__).with_name("models.json")
-"""The package's own data: made by `python -m rh_prefect.catalog.generated_files`, never by hand."""
+"""The package's own data; it is written by `python -m rh_prefect.catalog.generated_files`, and never edited by hand."""
 
 _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(?:\+\d+)?")
 
 
 @cache
 def models() -> tuple[Model, ...]:
-    """Returns every model, in the order of their names; the file is read once, at the first call.
+    """Returns all models, sorted by name; the file is read once, at the first call.
 
     The file is the package's own, or the one that `rh-prefect models refresh` has created for this user.
     """
@@ -59,7 +59,7 @@ def user_file() -> Path:
 
 
 def is_older(version: str, than: str) -> bool:
-    """Returns whether a data file's version, as in `2026-04-29+1`, is before another; False for other texts."""
+    """Returns whether a data file's version, as in `2026-04-29+1`, is older than another; False for other texts."""
     mine, other = _VERSION.fullmatch(version), _VERSION.fullmatch(than)
     return bool(mine and other) and _order(version) < _order(than)
 
@@ -124,7 +124,7 @@ def index_of(raws: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def of_class(name: str) -> Model | None:
-    """Returns the model of an input class by the class's exact name; None if the class does not exist."""
+    """Returns the model whose input class has exactly this name; None if there is no such class."""
     position = _index().get(name.lower())
     return _model(position) if position is not None and class_name(_raws()[position]["name"]) == name else None
 
@@ -138,7 +138,7 @@ def is_known(endpoint: str) -> bool:
 
 
 def get(name: str) -> Model:
-    """Returns the model with a name, in any spelling; raises `UnknownModelError` if there is none."""
+    """Returns the model with this name, in any spelling; raises `UnknownModelError` if there is none."""
     plain = name.strip().strip("/")
     position = _index().get(plain, _index().get(plain.lower()))
     if position is not None:

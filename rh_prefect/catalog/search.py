@@ -59,8 +59,8 @@ def find(
         with_old: Also models that are deprecated, or gone from RunningHub's newest lists.
         max_price: Only models whose cheapest unit (a call, a second, ...) costs at most this; models without a
             known price are left out.
-        sort: By relevance, then the newest first; or by the lowest price of a unit, by the date of the newest list
-            that has the model, or by name.
+        sort: The order: by relevance, and then the newest first; by the lowest price of a unit; by the date of the
+            newest list that has the model; or by name.
 
     Returns:
         The models that match the whole query; without such a model, the models that match most of it, or the most
@@ -137,7 +137,7 @@ def _names() -> frozenset[str]:
 
 @cache
 def _phrases() -> Mapping[str, tuple[str, Tag]]:
-    """Returns the spelling and tag of each name and synonym, without spaces; a name has priority over a synonym."""
+    """Returns the spelling and the tag by name or synonym without spaces; a name has priority over a synonym."""
     known = [*((phrase, tag) for tag in TAGS for phrase in tag.synonyms), *((tag.name, tag) for tag in TAGS)]
     return {phrase.replace(" ", ""): (phrase, tag) for phrase, tag in known}
 
@@ -149,7 +149,7 @@ def _vocabulary() -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Term:
-    """One search term of a query: its words as typed, and its meaning if the vocabulary has it."""
+    """One search term of a query: the words as typed, and their meaning if the vocabulary contains the term."""
 
     phrase: str
     tag: Tag | None
@@ -160,7 +160,7 @@ class _Term:
         return 1 if self.tag is not None and self.tag.name in get_args(Output) else 2
 
     def points(self, card: _Card) -> int:
-        """Returns the points of one model for this term; zero if it does not match."""
+        """Returns the points of one model for this term; zero if the model does not match."""
         whole = f" {self.phrase} "
         if self.tag is None:
             is_part = len(self.phrase) > 2 and (self.phrase in card.name or self.phrase in card.endpoint)
@@ -174,7 +174,7 @@ class _Term:
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """The match of a model with a query: the weight of the matching terms, the points, and whether it is partial."""
+    """A model's match with a query: the weight of the matching terms, the points, and whether the match is partial."""
 
     card: _Card
     hits: int
@@ -256,7 +256,7 @@ def _known(word: str) -> str:
             return one
     if len(word) >= 3 and any(word in name for name in _names()):
         return word
-    # A typing error is seldom in the first letter, and without this "relight" would be "starlight".
+    # A typing error is seldom in the first letter, and without this check "relight" would become "starlight".
     begin_alike = [one for one in _candidates() if one[0] == word[0]]
     return next(iter(_close(word, begin_alike, n=1, cutoff=_ALIKE)), "") if len(word) > 3 else ""
 

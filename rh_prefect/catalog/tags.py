@@ -1,4 +1,4 @@
-"""The words of a search, from `vocabulary.json`, and the tags and inputs of each model."""
+"""Reads the words of searches from `vocabulary.json`, and determines the tags and inputs of each model."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Tag:
     """A capability of models, such as `lip sync`, by which a search finds models.
 
     A model has the tag if its name contains it, or if its family, parameters or group are in `families`, `params` or
-    `groups`. With `groups` or `needs`, its required files must be exactly of the kinds in `needs`, because the groups
-    of RunningHub's documentation are not always right. A tag without these fields is for all models with the output
-    `makes`.
+    `groups`. If the tag has `groups` or `needs`, the model's required files must be exactly of the kinds in `needs`,
+    because the groups of RunningHub's documentation are not always right. A tag without these fields applies to all
+    models with the output `makes`.
     """
 
     name: str
-    synonyms: tuple[str, ...] = ()  # what else people call it; spaces and hyphens do not matter
+    synonyms: tuple[str, ...] = ()  # other names of the capability; spaces and hyphens do not matter
     named: tuple[str, ...] = ()  # words of which a model's name or endpoint has some, each between spaces
-    families: tuple[str, ...] = ()  # lines of models that all do it
+    families: tuple[str, ...] = ()  # lines of models that all have the capability
     params: tuple[str, ...] = ()  # parameters of which a model has one; `name=option` also asks for that option
     groups: tuple[str, ...] = ()  # beginnings of the documentation's groups that list such models
     makes: tuple[str, ...] = ()  # the outputs of which a model makes one
@@ -33,7 +33,7 @@ class Tag:
     near: tuple[str, ...] = ()  # tags of the models that are the next best matches
 
     def is_of(self, model: Model, text: str) -> bool:
-        """Returns whether a model has the tag; `text` is what `spelled` returns for its name and endpoint."""
+        """Returns whether a model has the tag; `text` is what `spelled` returns for the model's name and endpoint."""
         if (self.makes and model.output not in self.makes) or _any_in(self.but, text):
             return False
         return _any_in(self.named, text) or (self._is_hinted(model) and self._fits_files(model))
@@ -76,8 +76,8 @@ def tags_of(model: Model) -> tuple[str, ...]:
 def inputs_of(model: Model) -> tuple[Input, ...]:
     """Returns the kinds of input that a model accepts, required or not.
 
-    They come from its parameters and its name, because not every list of parameters is complete, and some models accept
-    the link of a file as text.
+    The kinds follow from the model's parameters and name, because not every list of parameters is complete, and some
+    models accept the link of a file as text.
     """
     text = spelled(model.name, model.endpoint)
     kinds: set[str] = {param.type for param in model.media_params}

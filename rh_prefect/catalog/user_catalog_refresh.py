@@ -104,8 +104,8 @@ def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[
     Models that cannot be used are added to `listed.flaws`.
 
     A list without a date, or a list that is older than the catalogue, adds the models and prices that the catalogue
-    lacks, and changes nothing else. A model that a newer list lacks is kept and counts as gone. No list changes which
-    request a call makes; see `hash_compatibility`.
+    lacks, and changes nothing else. A model that is not in a newer list is kept and counts as gone. No list changes
+    which request a call makes; see `hash_compatibility`.
     """
     models = {model["endpoint"]: model for model in content["models"]}
     only_adds = is_addition(content, date)
@@ -137,7 +137,7 @@ def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[
 
 
 def is_addition(content: Mapping[str, Any], date: str) -> bool:
-    """Returns whether a list may only add models and prices: it has no date, or is older than the catalogue."""
+    """Returns whether a list may only add models and prices, because it has no date or is older than the catalogue."""
     return not date or date < str(content["version"])[:10]
 
 
@@ -208,7 +208,7 @@ def _param(listed: PublicList, before: Mapping[str, Any], param: Raw) -> Raw:
 
 
 def _family(endpoint: str, content: Mapping[str, Any]) -> str:
-    """Returns a new model's family: that of the endpoints with the same beginning, else one that its endpoint names."""
+    """Returns a new model's family: the family of endpoints with the same beginning, or one that its endpoint names."""
     parts = endpoint.lower().split("/")
     for length in range(len(parts) - 1, 0, -1):
         start = "/".join([*parts[:length], ""])
@@ -243,7 +243,7 @@ def _reprice(
 
 
 def _quantity(unit: str, model: Mapping[str, Any]) -> Raw:
-    """Returns the fields of a price that name the parameter for the number of units; empty if no parameter sets it."""
+    """Returns the fields of a price that name the parameter for the number of units; empty if there is none."""
     keys = [param["key"] for param in model["params"]]
     if unit in ("second", "second, from", "5 seconds"):
         return {"per": "duration"} if "duration" in keys else {}
@@ -258,7 +258,7 @@ def _quantity(unit: str, model: Mapping[str, Any]) -> Raw:
 
 
 def _spelled(price: Raw, model: Mapping[str, Any]) -> Raw:
-    """Returns the values in a price's rows in the spelling of the parameters' options: `1080p` for `1080P`."""
+    """Returns a price whose rows spell values as the parameters' options do: `1080p` for `1080P`."""
     if "rows" not in price:
         return price
     options = {param["key"]: {one.lower(): one for one in param.get("options", ())} for param in model["params"]}
@@ -272,7 +272,7 @@ def _spelled(price: Raw, model: Mapping[str, Any]) -> Raw:
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """The result of a refresh; `is_addition` says that the list only added missing models and prices."""
+    """The result of a refresh; `is_addition` says whether the list only added missing models and prices."""
 
     format: ListFormat
     entries: int
@@ -331,6 +331,6 @@ def _day(text: str) -> str:
 
 
 def _version(before: str, date: str) -> str:
-    """Returns a version after the present one, so that a package with older models does not replace this file."""
+    """Returns a version later than the present one, so that a package with older models does not replace this file."""
     day, _, number = before.partition("+")
     return f"{date}+0" if date > day else f"{day}+{int(number or 0) + 1}"

@@ -158,7 +158,7 @@ def main(command: Callable[[], object] = app) -> None:
 
 
 def quiet_prefect() -> None:
-    """Stops Prefect's output to the terminal; called before Prefect is imported, which then sets up its logging."""
+    """Stops Prefect's output to the terminal; called before Prefect is imported, because the import sets up logging."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for service in ("APILogWorker", "EventsWorker"):  # they would print counts of unsent events
@@ -166,14 +166,14 @@ def quiet_prefect() -> None:
 
 
 def _open_closed_outputs() -> None:
-    """Replaces an output stream that the caller has closed, as with `>&-`, by one that discards text."""
+    """Replaces an output stream that the caller has closed, as with `>&-`, with one that discards text."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115, open until the end
 
 
 def _show_in_any_encoding() -> None:
-    """Replaces characters that the terminal's encoding lacks by ASCII, because an error would end the command."""
+    """Replaces characters that the terminal's encoding lacks with ASCII, because an error would end the command."""
     codecs.register_error("rh-ascii", _in_ascii)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="rh-ascii")
@@ -229,11 +229,11 @@ def _code(error: BaseException) -> int | None:
 
 
 def _flush() -> OSError | None:
-    """Writes the rest of the output; returns the error if it cannot be written, as before `… | head`."""
+    """Writes the rest of the output; returns the error if the reader has ended, as in `… | head`."""
     try:
         sys.stdout.flush()
     except OSError as error:
-        # The interpreter flushes again at its exit, and would report an error.
+        # The interpreter flushes again when it exits, and would report an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return error
     return None

@@ -96,7 +96,7 @@ async def _check_account() -> None:
     except (ConfigError, KeyRejected):
         raise
     except (RunningHubError, TimeoutError):
-        return  # not about the key; the run itself waits, and reports its own errors
+        return  # an error that is not about the key; the run itself waits, and reports its own errors
 
 
 def check_store(storage: str | None) -> None:
@@ -128,7 +128,7 @@ def _is_missing(source: str) -> bool:
 
 
 def batch_values(assignments: Iterable[str]) -> dict[str, Any]:
-    """Reads the values of a batch, each as `NAME=VALUE`; its plan converts the texts, like cells of a table.
+    """Reads the values of a batch, each as `NAME=VALUE`; the batch's plan converts the texts like cells of a table.
 
     `@PATH` is a file. A name with several values becomes a list of them.
     """

@@ -39,7 +39,7 @@ def demo(
     folder = folder.resolve()
     print(f"The pipeline `film` runs in {folder}, on an emulator of RunningHub.")
     with Emulator(clock="real", factor=20, limit=50, long_side=640, fps=24) as rh:
-        # Before Prefect is imported: it reads its settings once. No run is to reach a server of the user.
+        # Before Prefect is imported, which reads its settings once: no run may reach a server of the user.
         os.environ.update(
             PREFECT_API_URL="",
             PREFECT_HOME=str(folder / "prefect"),

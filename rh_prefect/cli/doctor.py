@@ -241,7 +241,7 @@ class ExpiryRule:
 
 
 def expiry_rules(url: str, options: Mapping[str, object]) -> list[ExpiryRule]:
-    """Returns the rules of an S3 bucket that may delete objects at a location: the prefixes of both overlap.
+    """Returns the rules of an S3 bucket that may delete objects at a location, because their prefixes overlap with it.
 
     Raises a `StoreError` if the rules cannot be read; the key may lack the right `s3:GetLifecycleConfiguration`.
     """

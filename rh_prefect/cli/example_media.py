@@ -155,4 +155,4 @@ MEDIA: Mapping[str, Mapping[str, Draw]] = {
     "assemble": {**_HARBOUR, "harbour.mp4": partial(_pan, 5), "speech.mp3": partial(_talk, 8)},
     "image-to-video": {"mug.jpg": _mug},
 }
-"""The generated files of each example, by their names in its folder."""
+"""The generated files of each example, by their names in the example's folder."""

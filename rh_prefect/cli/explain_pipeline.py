@@ -63,7 +63,7 @@ def explanation(pipeline: Pipeline, arguments: Mapping[str, Any]) -> dict[str, A
 
 
 def _steps(checked: Checked, before: str = "") -> Iterable[dict[str, str]]:
-    """Yields the steps with their models and the price of one call; the steps of a used file follow its step."""
+    """Yields the steps with their models and the price of one call; the steps of a used file follow the `use:` step."""
     for at, step in checked.file.walk():
         path = before + ".".join(map(str, at[1::2]))
         yield {"path": path, **_step(step)}

@@ -104,7 +104,7 @@ def _data(record: Record) -> dict[str, Any]:
 
 
 async def _find(job: str) -> tuple[Journal, str]:
-    """Returns the journal of a job, and its complete key; a list shows only the first digits."""
+    """Returns the journal of a job, and the job's complete key; lists show only the first digits of a key."""
     scope, key = split_job(job)
     journal = _journal(scope)
     if len(key) != _KEY_SHOWN:
@@ -178,7 +178,7 @@ async def _other_unknown(run: str, key: str) -> list[tuple[str, str]]:
 
 def _continuation(journal: Journal) -> str:
     """Returns a clause about how to continue a job whose task exists."""
-    if isinstance(journal, WorksJournal):  # which `jobs collect` and `jobs cancel` do not take
+    if isinstance(journal, WorksJournal):  # a scope that `jobs collect` and `jobs cancel` do not accept
         return "run the pipeline again, or repeat the call, which waits for the task"
     return (
         f"run the flow run again, which waits for the task; or rh-prefect jobs collect {journal.scope}; or, if you no "
@@ -484,7 +484,7 @@ async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_accoun
 
 
 async def _check_files_lost(job: str, view: JobView, journal: Journal) -> None:
-    """Raises an error if a job's files can still be downloaded; downloads them if so."""
+    """Raises an error if a job's files can still be downloaded; in this case, downloads them first."""
     from rh_prefect.flow_runs.recorded_job_collection import collect_result
 
     submit = view.submits[-1]

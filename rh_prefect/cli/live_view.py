@@ -43,7 +43,7 @@ _LINES_AROUND = 6
 @dataclass(slots=True)
 class _Row:
     event: JobEvent
-    since: float  # When it got its state
+    since: float  # The time at which the job got this state
 
 
 class LiveView:
@@ -55,8 +55,8 @@ class LiveView:
         self._clock = clock
         self._began = clock()
         self._rows: dict[str, _Row] = {}
-        self._submitted: dict[str, float] = {}  # When a job's task was submitted, by job
-        self._took: dict[str, list[float]] = {}  # How many seconds the tasks of a model took, by model
+        self._submitted: dict[str, float] = {}  # The time at which a job's task was submitted, by job
+        self._took: dict[str, list[float]] = {}  # The seconds that a model's tasks took, by model
         self._edits = 0
 
     @property
@@ -118,7 +118,7 @@ class LiveView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Renders the rows that fit, and the lines below them."""
         width, rows = options.max_width, list(self._rows.values())
-        # What waits for a slot says least: it comes last.
+        # Rows of jobs that wait for a slot say least, so they come last.
         rows.sort(key=lambda row: row.event.state == "queued" and not row.event.task_id)
         most = max(1, console.height - _LINES_AROUND)
         parts: list[RenderableType] = []

@@ -1,4 +1,4 @@
-"""Finds the plan that `rh-prefect plan --compare` compares with: a saved plan, or one of a file in a git revision."""
+"""Finds the plan for the comparison of `rh-prefect plan --compare`: a saved plan, or the plan of a file in git."""
 
 from __future__ import annotations
 

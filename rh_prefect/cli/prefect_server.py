@@ -147,7 +147,7 @@ def _wait_until_up(server: subprocess.Popen[bytes], address: str, *, log: Path, 
     else:
         raise _not_up(log)
     if say:
-        # Beside the data of a command, which another program may read.
+        # On stderr, because another program may read the command's data on stdout.
         print(f"\rPrefect's server is running ({time.monotonic() - began:.0f} s)        ", flush=True, file=sys.stderr)
 
 

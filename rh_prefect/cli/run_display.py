@@ -46,7 +46,7 @@ _OF_MANY = {"moved", "failed", "unknown", "cancelled"}
 """The events of a job that are printed in a run with at least `_MANY` jobs."""
 
 _MANY = 50
-"""Number of jobs from which on a run prints a line of counts in place of each event."""
+"""Number of jobs from which a run prints a line of counts in place of each event."""
 
 _EVERY = 10.0
 """Seconds between two lines of counts if the output is not a terminal."""
@@ -144,7 +144,7 @@ class Watch(Pages):
         console.print(Text(f"{name}: ").append(short, style=f"link {url}" if url else ""))
 
     def say_how_to_open(self, report: str) -> None:
-        """Prints the command that opens the results of a run, by the address of the run's report."""
+        """Prints the command that opens the results of a run; `report` is the address of the run's report."""
         self.say(f"open it: {shlex.join(['rh-prefect', 'open', report.split('/')[-2], *self._place])}")
 
     async def show_end(
@@ -197,7 +197,7 @@ class Watch(Pages):
         has_submitted = any(event.task_id or event.state == "unknown" for event in self._board.rows.values())
         if has_submitted or LOOP.is_submitting:
             print(f"continue (nothing is paid for twice): {self._command}", file=sys.stderr)
-        if LOOP.is_submitting:  # for whose answers the end of the process waits in any case
+        if LOOP.is_submitting:  # the process waits for the submissions' answers before it ends
             LOOP.call_sync(LOOP.settle(JOIN_SECONDS))
             named |= self._say_running(named)
         if self._flow_run_id and named:

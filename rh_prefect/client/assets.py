@@ -1,4 +1,4 @@
-"""Registers media as assets, so that Seedance and SparkVideo accept media that show people."""
+"""Registers media as assets, because Seedance and SparkVideo accept media that show people only as assets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BLIPS: Final = 5
 class Assets(Requests):
     """Registered files; errors as in `Client`. A model takes an asset's `uri` in place of a link.
 
-    RunningHub does not publish which codes these endpoints answer.
+    RunningHub does not publish which codes these endpoints return.
     """
 
     def __init__(self, session: Session) -> None:
@@ -31,7 +31,7 @@ class Assets(Requests):
         self.groups = AssetGroups(session)
 
     async def create(self, url: str, *, group_id: str, kind: AssetKind, name: str) -> Asset:
-        """Registers the file at an upload's `url`. It is ready some time later: see `wait`."""
+        """Registers the file at an upload's `url`. The asset is ready some time later; see `wait`."""
         ask = RequestInfo(f"registration of asset {name!r}", makes=True)
         known = Asset(asset_id="", kind=kind, name=name, group_id=usable_id(group_id, of="an asset group"))
         body = {"groupId": known.group_id, "url": url, "assetType": kind, "name": name}
@@ -53,7 +53,7 @@ class Assets(Requests):
         pause: float = 2.0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> Asset:
-        """Waits until an asset can be used, at most `timeout` seconds; by default, the `SECONDS` of its kind."""
+        """Waits until an asset can be used, at most `timeout` seconds; the default is the `SECONDS` of its kind."""
         ask, waited, blips = RequestInfo(f"waiting for asset {asset_id}"), 0.0, 0
         limit = SECONDS["Video"] if timeout is None else timeout
         while True:

@@ -37,7 +37,7 @@ V1Submit = Literal["/task/openapi/create", "/task/openapi/ai-app/run", "/task/op
 """The v1 endpoints that start a workflow, an AI app and a quick create."""
 
 LEGACY_UPLOAD_BYTES: Final = 30 * 1024 * 1024
-"""Maximum size of a legacy upload; above it, RunningHub answers 809."""
+"""Maximum size of a legacy upload; for a larger file, RunningHub answers with code 809."""
 _NO_PRICE: Final = "PRICE_CONFIG_NOT_FOUND"
 """RunningHub's message for a price preview without a price."""
 
@@ -47,10 +47,10 @@ _ENDPOINT: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 class Client:
     """A client of one RunningHub account.
 
-    It belongs to one event loop. No repr, log, error or value contains the key. Every method, including those of the
-    attributes, raises `InputError` for an invalid id, page or request (nothing was sent); `ConnectFailed` without a
-    connection; `ResponseLost` without a readable response; and the `ApiError` of RunningHub's code, such as
-    `KeyRejected`, `Busy` or `TaskNotFound`. The docstrings of methods list further errors only.
+    A client belongs to one event loop. No repr, log, error or value contains the key. Every method, including those of
+    the attributes, raises `InputError` for an invalid id, page or request (nothing was sent); `ConnectFailed` if there
+    is no connection; `ResponseLost` if there is no readable response; and the `ApiError` of RunningHub's code, such as
+    `KeyRejected`, `Busy` or `TaskNotFound`. The methods' docstrings list only further errors.
 
     Args:
         api_key: The account's key.
@@ -129,7 +129,7 @@ class Client:
             endpoint: The model's path, as in `alibaba/wan-2.6/text-to-video`, or `run/workflow/ID`, `run/ai-app/ID`;
                 one of `V1Submit`; or one of `NativeSubmit`, with a graph in API format as the payload's `prompt`.
             payload: The wire parameters, without the key.
-            webhook_url: RunningHub posts to it when the task ends; not for native submissions.
+            webhook_url: The URL to which RunningHub posts when the task ends; not for native submissions.
 
         Returns:
             The task; it may have ended already.
@@ -188,10 +188,10 @@ class Client:
         return Account.read(responses.with_data(answer, ask))
 
     async def price_preview(self, endpoint: str, payload: Mapping[str, object]) -> PricePreview:
-        """Returns the price of a submission; creates nothing. A response without a price is a `PriceUnknown`."""
+        """Returns the price of a submission; creates nothing. Raises `PriceUnknown` if the response has no price."""
         ask = RequestInfo(f"price preview of {endpoint}")
         answer = await self._session.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
-        if _NO_PRICE in answer.reason:  # its code, 1501, is that of the content check
+        if _NO_PRICE in answer.reason:  # the response's code, 1501, is also the code of the content check
             raise PriceUnknown(
                 f"{ask.doing}: RunningHub has no price. Nothing was paid. What to do: look for the price on the "
                 "model's page."
@@ -210,8 +210,8 @@ class Client:
 
         Args:
             path: A local file.
-            name: Its name on the wire; the extension counts.
-            mime: Its MIME type.
+            name: The name that is sent; its extension matters.
+            mime: The file's MIME type.
 
         Raises:
             MediaError: The file cannot be read, or changed during the upload.
@@ -223,7 +223,7 @@ class Client:
     async def upload_legacy(
         self, path: Path, *, name: str, mime: str, file_type: Literal["input", "image", "video", "audio"] = "input"
     ) -> Upload:
-        """Sends a file of at most 30 MB by the deprecated endpoint, as `upload`; the result has no `url`.
+        """Sends a file of at most 30 MB to the deprecated endpoint, like `upload`; the result has no `url`.
 
         `file_type` is the value of `fileType` in older versions of the API.
 
@@ -241,10 +241,10 @@ class Client:
         return await self._uploaded("task/openapi/upload", body, ask)
 
     async def upload_lora(self, path: Path, *, name: str) -> str:
-        """Uploads a LoRA under a name, unless RunningHub already has it (by MD5).
+        """Uploads a LoRA under a name, unless RunningHub already has a file with the same MD5.
 
         Returns:
-            Its `file_name` for a RHLoraLoader node; no other loader finds it.
+            The LoRA's `file_name` for a RHLoraLoader node; no other loader node finds the file.
 
         Raises:
             MediaError: The file cannot be read, or changed during the upload.
@@ -260,7 +260,7 @@ class Client:
         return upload
 
     async def download(self, url: str, to: Path, *, progress: Progress | None = None) -> Download:
-        """Downloads a result, or the rest of it, from its file host.
+        """Downloads a result, or the missing rest of a result, from the file host.
 
         Args:
             url: The URL; a `data:` URL is decoded. The API key is not sent: file hosts are third parties.
@@ -271,7 +271,7 @@ class Client:
 
         Raises:
             LinkExpired: The link no longer works.
-            ResponseLost: The body was cut or has the wrong length. The next call continues from there.
+            ResponseLost: The body was cut or has the wrong length. The next call continues with the missing rest.
             StoreError: The bytes cannot be written.
         """
         if (machine := self._machine_of(url)) is not None:
@@ -282,7 +282,7 @@ class Client:
             return await download(self._session.pools.files, url, to, progress=progress)
 
     def _machine_of(self, name: str) -> NativeProxy | None:
-        """Returns the native proxy's machine of an endpoint, task or URL; None if it belongs to no machine."""
+        """Returns the native-proxy machine that an endpoint, task or URL belongs to; None if it belongs to none."""
         return next((machine for machine in (self.comfy, self.comfy_plus) if machine.owns(name)), None)
 
     async def aclose(self) -> None:
@@ -300,7 +300,7 @@ class Client:
 
 def _path(endpoint: str) -> str:
     path = endpoint.strip("/")
-    if path.startswith("task/openapi/"):  # below /openapi/v2/ it does not exist, and would look lost
+    if path.startswith("task/openapi/"):  # below /openapi/v2/ no such endpoint exists, and the response would look lost
         raise InputError(
             f"{endpoint!r} is not a valid endpoint for a submission. Nothing was sent. What to do: use one of the v1 "
             f"endpoints {', '.join(get_args(V1Submit))}."

@@ -33,7 +33,7 @@ chance: Final = random.SystemRandom().random
 """Random numbers from 0 to 1 for pauses, from a generator of this package.
 
 Pauses start in the loop's thread. `random.random` would change the random numbers of a program that has called
-`random.seed`, and processes with one seed would wait equally long.
+`random.seed`, and processes with the same seed would wait equally long.
 """
 
 _LONGEST_PAUSE: Final = 5.0
@@ -43,7 +43,7 @@ _AGAIN: Final = frozenset({429, 500, 502, 503, 504})
 
 
 class ResendTransport(httpx.AsyncBaseTransport):
-    """Resends requests that allow it, after connection errors, HTTP 429 and HTTP 5xx; each pause is twice the last."""
+    """Resends requests that allow it, after connection errors, HTTP 429 and HTTP 5xx; each pause doubles."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ def _tls() -> ssl.SSLContext:
 
 
 FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError)
-"""The exceptions of sending and receiving.
+"""The exceptions that sending and receiving can raise.
 
 `OSError` includes `TimeoutError` (this package's deadline) and an `ssl.SSLError` of an interrupted TLS stream;
 `ValueError` includes the `UnicodeError` of a host name that DNS does not support.
@@ -147,7 +147,7 @@ _UNSENT_ERRORS: Final = (
 class SendTrace:
     """Records through the transport's `trace` extension whether a request was sent.
 
-    An exception alone does not show this: a deadline can pass while connecting or while waiting for the answer. A
+    An exception alone does not show this: a deadline can pass before the request is sent or after it. A
     request counts as sent from the first byte of its head on.
     """
 
@@ -163,7 +163,7 @@ class SendTrace:
             self._sent = True
 
     def explain(self, error: Exception, ask: RequestInfo) -> ConnectFailed | ResponseLost:
-        """Converts an exception of `FOREIGN`; without evidence, it assumes that the request may have arrived."""
+        """Converts an exception of `FOREIGN`; unless the trace proves otherwise, the request may have arrived."""
         what = f"{_NAMES.get(type(error), 'the connection failed')}{_words(error)}"
         if not self._sent and (self._connecting or isinstance(error, _UNSENT_ERRORS)):
             advice = "What to do: check the network, the proxy and the base URL; it is safe to send the request again"

@@ -68,7 +68,7 @@ class Webhooks(Requests):
         return event
 
     async def resend(self, event_id: str, *, url: str | None = None) -> None:
-        """Requests a new delivery of an event by the event's id, to `url` or to its first address."""
+        """Requests a new delivery of an event by the event's id, to `url` or to the event's first address."""
         ask = RequestInfo(f"resend of webhook event {event_id}")
         body: dict[str, object] = {"webhookId": usable_id(event_id, of="a webhook event")}
         if url is not None:
@@ -114,7 +114,7 @@ class Workflows(Requests):
     async def json(self, workflow_id: str) -> dict[str, object]:
         """Fetches a workflow's graph in API format: nodes by id, each with `class_type` and `inputs`.
 
-        An input that is a list of two is a link to another node, not a value.
+        An input that is a list of two items is a link to another node, not a value.
         """
         ask = RequestInfo(f"graph of workflow {workflow_id}")
         body = {"workflowId": usable_id(workflow_id, of="a workflow")}
@@ -175,7 +175,7 @@ class QuickCreate(Requests):
     """The style library of quick create; `Client.submit` starts a quick-create module."""
 
     async def params(self, webapp_id: str, *, kind: int = 2) -> tuple[Style, ...]:
-        """Lists the styles of a quick-create module; `kind` is its `type`, 2 in all samples."""
+        """Lists the styles of a quick-create module; `kind` is the request's `type`, 2 in all samples."""
         ask = RequestInfo(f"quick-create styles of {webapp_id}")
         body = {"type": kind, "webappId": usable_id(webapp_id, of="a quick-create module")}
         # Whether this endpoint needs the key is not confirmed; like every v1 endpoint, it gets the key in the body too.

@@ -177,7 +177,7 @@ class Page(Value, Generic[Item]):
     has no name.
     """
 
-    items: tuple[Item, ...] = ()  # What is on it
-    number: int = 1  # Its number, from 1
-    total: Count = wire("total", "totalCount", default=None)  # How many items all pages have, if known
-    has_next: Flag = wire("hasNext", default=False)  # Whether there is another page behind it
+    items: tuple[Item, ...] = ()  # The items on the page
+    number: int = 1  # The number of the page, from 1
+    total: Count = wire("total", "totalCount", default=None)  # The number of items on all pages, if known
+    has_next: Flag = wire("hasNext", default=False)  # Whether there is a further page

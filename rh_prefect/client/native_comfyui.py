@@ -39,8 +39,9 @@ _CHANGE_SECONDS: Final = 90.0
 class NativeProxy:
     """ComfyUI's own API on a machine of the family `proxy` (24 GB) or `proxy-plus` (48 GB); errors as in `Client`.
 
-    The id of a task is `proxy.` or `proxy-plus.` and the id of ComfyUI's prompt. Run one graph at a time; more is not
-    documented. The machine does not always refuse a wrong key: check it with `Client.queue_status`.
+    The id of a task is `proxy.` or `proxy-plus.`, followed by the id of ComfyUI's prompt. Run one graph at a time;
+    whether more are possible is not documented. The machine does not always refuse a wrong key: check the key with
+    `Client.queue_status`.
     """
 
     def __init__(self, session: Session, family: Family) -> None:
@@ -70,7 +71,7 @@ class NativeProxy:
     async def query(self, task_id: str) -> TaskView:
         """Returns the state of a graph; raises `TaskNotFound` if it is neither in the history nor in the queue."""
         found = await self._ended(task_id) or await self._waiting(task_id)
-        found = found or await self._ended(task_id)  # it may have ended between the two requests
+        found = found or await self._ended(task_id)  # the graph may have ended between the two requests
         if found is None:
             raise api_error("807", doing=f"query of task {task_id}", task_id=task_id)
         return found
@@ -95,7 +96,7 @@ class NativeProxy:
         return TaskView(task_id=task_id, status="QUEUED", ahead=len(running) + waiting.index(prompt_id))
 
     async def cancel(self, task_id: str) -> None:
-        """Removes a graph from the queue or stops it; does nothing if it has ended."""
+        """Removes a graph from the queue or stops it; does nothing if the graph has ended."""
         prompt_id = self._prompt_id(task_id)
         ask = RequestInfo(f"cancel of prompt {prompt_id}")
         running, waiting = await self._queue()
@@ -123,9 +124,9 @@ class NativeProxy:
         return got
 
     async def upload(self, path: Path, *, name: str, mime: str) -> Upload:
-        """Sends a file to the machine; loader nodes take its `file_name`."""
+        """Sends a file to the machine; loader nodes take the upload's `file_name`."""
         ask = RequestInfo(f"upload of {path} to ComfyUI at /{self.family}")
-        # Resending it must not leave a second copy under another name.
+        # If the file is sent again, it must not leave a second copy under another name.
         fields = {"type": "input", "overwrite": "true"}
         body = await asyncio.to_thread(FileBody, path, name=name, mime=mime, field="image", fields=fields)
         client = self._session.pools.uploads
@@ -190,7 +191,7 @@ def judged(status: int, body: bytes, ask: RequestInfo, *, prefix: str) -> TaskVi
 
 
 def read_run(entry: dict[str, object], *, task_id: str, view: str) -> TaskView | None:
-    """Reads one entry of the history; None if it has no end. `view` is the address of files."""
+    """Reads one entry of the history; None if the entry has no end. `view` is the address of files."""
     status = table(entry.get("status"))
     word, messages = first_text(status, "status_str").lower(), [rows(one) for one in rows(status.get("messages"))]
     failure = _failure(messages)
@@ -225,7 +226,7 @@ def _failure(messages: list[list[object]]) -> Failure | None:
 
 
 def _ids(listed: object) -> list[str]:
-    """Returns graph ids in the order of their positions; entries are in any order, and begin with position and id."""
+    """Returns graph ids by position; the entries are unordered, and each begins with its position and id."""
     entries = [entry for entry in map(rows, rows(listed)) if len(entry) > 1 and text(entry[1])]
     entries.sort(key=lambda entry: float(entry[0]) if isinstance(entry[0], int | float) else 0.0)
     return [text(entry[1]) for entry in entries]

@@ -22,7 +22,7 @@ from rh_prefect.settings import proxy_for
 _log = logging.getLogger("rh_prefect.client")
 
 _MUTE: Final = logging.Logger("rh_prefect.client.progress.wire", level=logging.CRITICAL + 1)
-"""A logger for the library without output: its debug log would contain the address, which is secret."""
+"""A logger without output for the WebSocket library, whose debug log would contain the secret address."""
 
 _LARGEST_FRAME: Final = 16 * 1024 * 1024  # previews are pictures
 _ENDS: Final = frozenset({"execution_success", "execution_error", "execution_interrupted"})
@@ -35,7 +35,7 @@ class ProgressEvent(Value):
     value: int | None = None  # The steps that are done
     max: int | None = None  # All the steps
     cached: tuple[str, ...] = ()  # Nodes that need not run, since their results are known
-    done: bool = False  # No more node will run: the files come next, or the task has failed; a query shows which
+    done: bool = False  # No further node will run: the files come next, or the task has failed; a query shows which
 
 
 def watch_progress(url: SecretStr | str, *, open_timeout: float = 10.0) -> AsyncIterator[ProgressEvent]:

@@ -208,7 +208,7 @@ def json_bytes(body: Mapping[str, object], ask: RequestInfo) -> bytes:
 def usable_id(value: str, *, of: str) -> str:
     """Returns an id without surrounding spaces.
 
-    Raises `InputError` if it has other characters than letters, digits, `.`, `_` and `-`.
+    Raises `InputError` if the id has characters other than letters, digits, `.`, `_` and `-`.
     """
     found = value.strip() if isinstance(value, str) else ""
     if not _ID.fullmatch(found):
@@ -231,7 +231,7 @@ def usable_page(number: int, size: int, *, largest: int) -> None:
 class Backoff:
     """Repeats a request for at most the given seconds, with doubled and jittered pauses.
 
-    With 0 seconds it never repeats.
+    With 0 seconds, the request is never repeated.
     """
 
     def __init__(
@@ -262,7 +262,7 @@ class Backoff:
             try:
                 answer = await once()
             except Busy as error:
-                # Any other code was raised because the response does not say whether something was created.
+                # Any other code is an error because the response does not say whether something was created.
                 if is_over or error.code != "429":
                     raise
             else:

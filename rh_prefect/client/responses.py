@@ -32,9 +32,9 @@ class RequestInfo:
     """The purpose of a request; each error's message begins with `doing`."""
 
     doing: str
-    paid: bool = False  # sent twice, it may cost twice
-    makes: bool = False  # sent twice, it creates two objects, at no cost
-    pace_seconds: float | None = None  # how long it is repeated while RunningHub is too busy, if not by default
+    paid: bool = False  # a request that is sent twice may cost twice
+    makes: bool = False  # a request that is sent twice creates two objects, at no cost
+    pace_seconds: float | None = None  # seconds of repetition while RunningHub is too busy, if not the default
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class ApiResponse:
 
 
 def read(status: int, body: bytes, ask: RequestInfo) -> ApiResponse:
-    """Parses a response, which may contain an error code; raises an error if it is not a response of RunningHub."""
+    """Parses a response, which may contain an error code; raises an error if the body is not RunningHub's."""
     source = loads(body)
     answer = judge(source) if isinstance(source, dict) else None
     # A task id means that the task exists and is paid for, even beside a status that asks for another submission.
@@ -93,7 +93,7 @@ def _code(source: dict[str, object]) -> str:
 
 
 def _is_upload(source: dict[str, object]) -> bool:
-    """Returns whether a response describes an uploaded file; one document says that its code is then 200."""
+    """Returns whether a response describes an uploaded file; one document says that the response's code is then 200."""
     return bool(text(table(source.get("data")).get("download_url")))
 
 
@@ -177,7 +177,7 @@ def with_rows(answer: ApiResponse, ask: RequestInfo) -> list[dict[str, object]]:
 
 
 def submitted(answer: ApiResponse, ask: RequestInfo) -> TaskView:
-    """Reads the response to a paid submission. Without a valid task id or a code of refusal, its outcome is unknown."""
+    """Reads the response to a paid submission. Without a valid task id or a code of refusal, the outcome is unknown."""
     task = answer.task
     task_id = read_task_id(task)
     if not task_id and answer.code:
@@ -191,7 +191,7 @@ def submitted(answer: ApiResponse, ask: RequestInfo) -> TaskView:
 
 
 def parse_query(answer: ApiResponse, ask: RequestInfo, *, task_id: str) -> TaskView:
-    """Reads the response to a query; raises an error if it has no state of this task."""
+    """Reads the response to a query; raises an error if the response has no state of this task."""
     task = answer.task
     named = read_task_id(task)
     if named and named != task_id:
@@ -230,7 +230,7 @@ def read_v1(
 def read_webhook_payload(data: object, *, task_id: str) -> TaskView | None:
     """Parses a webhook's `eventData`: v1 outputs or a v2 task, as an object or a JSON string.
 
-    Returns None if it has no state, or the state of another task.
+    Returns None if the payload has no state, or the state of another task.
     """
     source = table(data)
     if read_task_id(source) not in {"", task_id}:
@@ -242,7 +242,7 @@ def read_webhook_payload(data: object, *, task_id: str) -> TaskView | None:
 
 
 def read_delivery(body: bytes | str) -> WebhookDelivery | None:
-    """Reads the body of a webhook; None if it names no task. See `WebhookDelivery`.
+    """Reads the body of a webhook; None if the body names no task. See `WebhookDelivery`.
 
     The body is not trusted: anyone who knows the URL can send one.
     """
@@ -256,7 +256,7 @@ def read_delivery(body: bytes | str) -> WebhookDelivery | None:
 
 
 def by_outputs(answer: ApiResponse, task_id: str) -> TaskView | None:
-    """Reads a task from the response of v1's outputs endpoint; None if it has no state."""
+    """Reads a task from the response of v1's outputs endpoint; None if the response has no state."""
     if "data" not in answer.source:
         return None
     data = unfold(answer.source["data"])
@@ -276,7 +276,7 @@ def _done(items: list[object], task_id: str) -> TaskView:
 
 
 def by_word(answer: ApiResponse, task_id: str) -> TaskView | None:
-    """Reads a task from the response of v1's status endpoint; None if it has no state."""
+    """Reads a task from the response of v1's status endpoint; None if the response has no state."""
     data = answer.source.get("data")
     status = read_status(text(data).strip() or first_text(table(data), "taskStatus", "status"))
     return status and TaskView(task_id=task_id, status=status)

@@ -33,7 +33,7 @@ class Charge:
 
     @property
     def wallet(self) -> Decimal:
-        """The wallet money in total."""
+        """The total wallet money."""
         return self.money + self.third_party
 
     def __sub__(self, other: Charge) -> Charge:
@@ -52,14 +52,14 @@ class Charge:
 
 
 def run_charge(assumptions: Assumptions, tier: str, seconds: float, machine: str, *, retained: int = 0) -> Charge:
-    """Returns the price of a graph's run, by the second.
+    """Returns the price of a graph's run, which is charged by the second.
 
     Args:
         assumptions: The rates.
-        tier: The key's tier: consumers pay coins, shared keys money, exclusive keys have paid for their machines.
+        tier: The key's tier: consumer keys pay coins, shared keys pay money, exclusive keys pay nothing more.
         seconds: The run time of the graph.
         machine: The machine type.
-        retained: Seconds for which the machine is kept after the run.
+        retained: The seconds for which the machine is kept after the run.
     """
     whole = max(1, int(_rounded(Decimal(str(seconds)), Decimal(1))))
     paid = (whole + retained) * assumptions.machine_factors[machine]
@@ -80,7 +80,7 @@ Tier = Literal["FREE", "NORMAL", "SHARED", "EXCLUSIVE"]
 
 @dataclass(slots=True)
 class Account:
-    """The wallet that one or more keys share."""
+    """An account: a wallet that one or more keys share."""
 
     name: str
     money: Decimal
@@ -121,11 +121,11 @@ class ApiKey:
 
     Attributes:
         secret: The 32 characters that a client sends.
-        name: Its name in records and logs.
+        name: The key's name in records and logs.
         tier: The account type, which decides what the key may do.
         limit: Number of tasks that the key may run at once.
         account: The account that pays.
-        queue: Number of tasks that may wait in its personal queue.
+        queue: Number of tasks that may wait in the key's personal queue.
     """
 
     secret: str = field(repr=False)
@@ -140,7 +140,7 @@ class ApiKeys:
     """The API keys of the emulator.
 
     Args:
-        assumptions: Defaults of a new key, and the refusal of an invalid key.
+        assumptions: The defaults of new keys, and the refusal of an invalid key.
     """
 
     def __init__(self, assumptions: Assumptions = DEFAULT) -> None:
@@ -165,15 +165,15 @@ class ApiKeys:
         """Adds a key, or replaces the key of this name.
 
         Args:
-            name: Its name in records and logs.
+            name: The key's name in records and logs.
             tier: The account type, which decides what the key may do.
-            limit: Number of tasks that the key may run at once; default by tier.
-            money: The wallet's content, where the account is new; default `Assumptions.start_money`.
-            coins: RH coins, where the account is new; default by tier.
-            queue: Number of tasks that may wait in its personal queue; default `Assumptions.personal_queue`.
-            account: The account that pays; default a new one named like the key.
-            secret: The key's value; default 32 random characters.
-            currency: The wallet's currency, where the account is new; default `Assumptions.currency`.
+            limit: Number of tasks that the key may run at once; the default depends on the tier.
+            money: The wallet's content if the account is new; by default `Assumptions.start_money`.
+            coins: The RH coins if the account is new; the default depends on the tier.
+            queue: Number of tasks that may wait in the key's personal queue; by default `Assumptions.personal_queue`.
+            account: The name of the account that pays; by default a new account with the key's name.
+            secret: The key's value; by default 32 random characters.
+            currency: The wallet's currency if the account is new; by default `Assumptions.currency`.
         """
         with self._lock:
             known = self.assumptions
@@ -189,7 +189,7 @@ class ApiKeys:
             return key
 
     def find(self, secret: str) -> ApiKey | None:
-        """Finds the key by its value; None if it is invalid."""
+        """Finds the key with this value; None if there is none."""
         return self._by_secret.get(secret)
 
     def __getitem__(self, name: str) -> ApiKey:
@@ -202,7 +202,7 @@ class ApiKeys:
         return iter(list(self._by_secret.values()))
 
     def mask(self, text: str) -> str:
-        """Replaces key values by key names, for records and logs."""
+        """Replaces each API key in a text with the key's name, for records and logs."""
         for key in self:
             text = text.replace(key.secret, f"<{key.name}>")
         return text
@@ -216,7 +216,7 @@ class RateLimit:
 
     Args:
         clock: The clock.
-        most: Requests in a minute; 0 for no limit.
+        most: The maximum number of requests in a minute; 0 for no limit.
     """
 
     def __init__(self, clock: Clock, *, most: int) -> None:

@@ -75,7 +75,7 @@ class RequestLog:
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    """Responds to an unknown path or method: v2 has codes for these errors, elsewhere a misspelt path gives 412."""
+    """Responds to an unknown path or method: v2 has codes for these errors; other misspelt paths get 412."""
     state: State = request.app.state.emulator
     if not request.url.path.startswith("/openapi/v2/"):
         return responses.bare(state.assumptions, *state.assumptions.v1_no_route)

@@ -1,4 +1,4 @@
-"""Assets: registered media that are processed once and then named as `asset://id` in requests."""
+"""Assets: registered media, which are processed once and then named as `asset://id` in requests."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Assets:
 
     Args:
         clock: The clock of the processing.
-        assumptions: Duration of the processing, and the status words.
+        assumptions: The duration of the processing, and the status words.
     """
 
     def __init__(self, clock: Clock, *, assumptions: Assumptions) -> None:
@@ -137,7 +137,7 @@ class Assets:
         return self._assumptions.asset_statuses[stage]
 
     def ready(self, account: Account, asset_id: str) -> Path | None:
-        """Returns the file of an asset that is ready for use."""
+        """Returns the file of an asset; None if the asset does not exist or is not ready."""
         asset = self.find(account, asset_id)
         is_active = asset is not None and self.status(asset) == self._assumptions.asset_statuses["DONE"]
         return asset.path if asset and is_active else None

@@ -67,18 +67,18 @@ class Assumptions:
     measured."""
 
     refused_task: Mapping[str, object] = field(default_factory=_refused_task)
-    """The values of a refused v2 submit or query. Evidence: measured for a query."""
+    """The field values in the response to a refused v2 submit or query. Evidence: measured for a query."""
 
     unpublished_words: Mapping[str, str] = field(default_factory=_unpublished_words)
-    """English texts of codes whose text is not published. Evidence: 1520 has a Chinese text of that meaning; 40310 was
-    measured with a text that points to .ai; none for the others."""
+    """English messages of codes whose messages are not published. Evidence: 1520 has a Chinese text of that meaning;
+    40310 was measured with a text that points to .ai; none for the others."""
 
     too_fast: Refusal = ("422", "TASK_CREATE_TOO_FAST")
     """Code and message of a refusal by the creation rate. Evidence: clients know the message; none for the code."""
 
     requests_per_minute: int = 0
-    """Requests that a key may send in a minute before 1003; 0 for no limit. Evidence: according to a client, 1003
-    counts per key and minute; the number is unknown."""
+    """Requests that a key may send in a minute before 1003 is returned; 0 for no limit. Evidence: according to a
+    client, 1003 counts per key and minute; the number is unknown."""
 
     free_key: Refusal = ("801", "")
     """The refusal of a free account's key in v1. Evidence: the table of codes."""
@@ -87,16 +87,16 @@ class Assumptions:
     """The refusal of a free account's key in v2. Evidence: v2 uses other v1 codes; none for this code."""
 
     upload_bad_key: Refusal = ("401", "ApiKey verification failed: invalid api key")
-    """The new upload's refusal of a missing or invalid key. Evidence: documented with a different end of the text; a
-    second client recorded a Chinese text."""
+    """The refusal of a missing or invalid key by the new upload. Evidence: documented with a different end of the text;
+    a second client recorded a Chinese text."""
 
     account_key_fields: tuple[str, ...] = ("apikey", "apiKey")
     """Accepted names of the key field of the account endpoint. Evidence: `apikey` was measured; RunningHub's own
     refusal names `apiKey`, and two clients in use send it."""
 
     wrong_host: Refusal | None = None
-    """The refusal of a Host header of another host; None accepts it. Evidence: the documentation calls the header
-    mandatory; a client that sends another host works on .cn; no refusal was recorded."""
+    """The refusal of a Host header that names another host; None accepts the header. Evidence: the documentation calls
+    the header mandatory; a client that sends another host works on .cn; no refusal was recorded."""
 
     v1_blank: str = "{field} must not be blank"
     """The message for a missing field of a v1 body, with code 301. Evidence: measured for `apiKey`."""
@@ -219,10 +219,10 @@ class Assumptions:
     """The refusal of an exclusive key whose machines are busy. Evidence: the table of codes."""
 
     personal_queue: int = 1000
-    """Tasks that may wait in a personal queue before 814. Evidence: documented."""
+    """Tasks that may wait in a personal queue before 814 is returned. Evidence: documented."""
 
     counted: tuple[str, ...] = ("QUEUED", "RUNNING")
-    """The states of a task that take one of the key's slots. Evidence: the names of the counts in queue status."""
+    """The states in which a task takes one of the key's slots. Evidence: the names of the counts in queue status."""
 
     default_limits: Mapping[str, int] = field(
         default_factory=lambda: {"FREE": 0, "NORMAL": 1, "SHARED": 50, "EXCLUSIVE": 1}
@@ -264,15 +264,15 @@ class Assumptions:
     preview_per_second: Mapping[str, Decimal] = field(
         default_factory=lambda: {"rhart-video/minimax-h3-oss/*": Decimal("0.15")}
     )
-    """Amounts of previews that are for one second of `duration`, by pattern of endpoint; the task costs all seconds.
+    """Amounts of price previews that quote only one second of `duration`, by endpoint pattern; the task costs all.
     Evidence: recorded by a third party."""
 
     preview_zero: tuple[str, ...] = ("bytedance/seedance-2.5*",)
-    """Patterns of endpoints whose price previews quote 0, without being free. Evidence: measured; these models are
-    charged by tokens."""
+    """Patterns of endpoints whose price previews quote 0 although the calls are not free. Evidence: measured; these
+    models are charged by tokens."""
 
     preview_bare_refusal: Refusal | None = None
-    """The response to a price preview with wrong parameters, without an envelope; None gives 1007. Evidence: a third
+    """The response, without an envelope, to a price preview with wrong parameters; None gives 1007. Evidence: a third
     party recorded 301 `PARAMS_INVALID` for some endpoints, and 1007 for others."""
 
     preview_counts_as_text: bool = True
@@ -282,8 +282,8 @@ class Assumptions:
     """The refusal of a shared key that cannot pay. Evidence: recorded by a third party; 416 has the same meaning."""
 
     billing_gate_first: tuple[str, ...] = ("workflow", "app")
-    """Starts that check the wallet after the parameters and before the lookup and the graph. Evidence: measured for
-    workflows; none for apps."""
+    """Start requests that check the wallet after the parameters and before the lookup and the graph. Evidence: measured
+    for workflows; none for apps."""
 
     billing_gate_tiers: tuple[str, ...] = ("NORMAL", "SHARED", "EXCLUSIVE")
     """The tiers whose wallet is checked as early as `billing_gate_first` says. Evidence: measured for consumer keys;
@@ -321,7 +321,7 @@ class Assumptions:
     statements of a third party it is billed."""
 
     refund_cancelled: Mapping[str, bool] = field(default_factory=lambda: {"QUEUED": True, "RUNNING": False})
-    """Whether a cancelled model task is refunded, by its state at the cancel. Evidence: none."""
+    """Whether a cancelled model task is refunded, by the state in which it was cancelled. Evidence: none."""
 
     cancel_stops_charging: bool = True
     """Whether a graph that is cancelled while it runs costs only its seconds. Evidence: second-hand documentation."""
@@ -342,8 +342,8 @@ class Assumptions:
     """The largest new upload. Evidence: none; the page states no limit."""
 
     upload_extensions: Mapping[str, str] = field(default_factory=_upload_extensions)
-    """File types of uploads, and the `type` in the response. Evidence: the documented list, and the types that models
-    accept."""
+    """The accepted file types of uploads, and their `type` in the response. Evidence: the documented list, and the
+    types that models accept."""
 
     upload_unsupported: Refusal = ("1007", "Unsupported file type")
     """The refusal of a new upload of another type. Evidence: none."""
@@ -390,31 +390,30 @@ class Assumptions:
     # --- graphs and apps ---------------------------------------------------------------------------------------------
 
     node_info_v2: Refusal = ("1101", "")
-    """The refusal of a v2 start with a node list that does not match. Evidence: the meaning of 1101."""
+    """The refusal of a v2 start request whose node list does not match. Evidence: the meaning of 1101."""
 
     wrong_password: Refusal = ("301", "accessPassword is missing or wrong")
     """The refusal of a protected workflow or app without its password. Evidence: none; clients send it."""
 
     v2_reads_password: bool = True
-    """Whether a v2 start reads `accessPassword`; otherwise protected workflows and apps start by v1 only. Evidence:
-    none."""
+    """Whether a v2 start request reads `accessPassword`; otherwise, only v1 starts protected graphs. Evidence: none."""
 
     v2_reads_workflow: bool = True
-    """Whether a v2 start reads `workflow`. Evidence: none."""
+    """Whether a v2 start request reads `workflow`. Evidence: none."""
 
     placeholder_ids: tuple[str, ...] = ("1",)
-    """Ids that need not exist in a start with a whole graph in `workflow`. Evidence: measured."""
+    """Ids that need not exist if a start request has a whole graph in `workflow`. Evidence: measured."""
 
     node_list_beside_graph: bool = True
     """Whether the node list beside `workflow` is checked against the workflow of the id; it never changes the graph.
-    Evidence: measured for the placeholder; according to a third party it is ignored."""
+    Evidence: measured for the placeholder; according to a third party, the list is ignored."""
 
     override_keeps_seeds: bool = True
-    """Whether the seeds of a graph in `workflow` stay. Evidence: none; there is no other way to set them."""
+    """Whether the seeds of a graph in `workflow` stay unchanged. Evidence: none; there is no other way to set seeds."""
 
     reads_random_seed: bool = False
-    """Whether `randomSeed: false` in a start keeps the seeds of the saved graph. Evidence: a server-side record shows
-    the field; no client sends it."""
+    """Whether `randomSeed: false` in a start request keeps the seeds of the saved graph. Evidence: a server-side record
+    shows the field; no client sends it."""
 
     app_fields_only: bool = True
     """Whether an app's node list may set only the fields that the app shows. Evidence: none."""
@@ -447,7 +446,7 @@ class Assumptions:
     events of v1 successes contain the response of `outputs`."""
 
     webhook_on_cancel: bool = False
-    """Whether a cancelled task has a delivery. Evidence: none."""
+    """Whether the end of a cancelled task is delivered. Evidence: none."""
 
     webhook_waiting: str = "PENDING"
     """`callbackStatus` before the end of the first attempt. Evidence: a client's guess; FAILED and SUCCESS known."""
@@ -469,7 +468,7 @@ class Assumptions:
     """The word for an asset with an invalid file. Evidence: official code knows it among others."""
 
     asset_seconds: float = 8.0
-    """Seconds for which an asset is processed, on a running clock. Evidence: none; official code waits up to 180 s."""
+    """Seconds for which an asset is processed if the clock runs. Evidence: none; official code waits up to 180 s."""
 
     asset_fields: tuple[str, ...] = ("assetId", "groupId", "name", "status", "previewUrl", "assetType")
     """The fields of an asset in responses and lists. Evidence: official code reads four of them from a query; none for
@@ -486,7 +485,7 @@ class Assumptions:
     """The response to a request for an unknown group. Evidence: none."""
 
     asset_refused: str = "1013"
-    """The code for a model's input that is an unknown asset, or one that is not ready. Evidence: none."""
+    """The code for a model's input that is an asset which is unknown or not ready. Evidence: none."""
 
     def status_of(self, code: str) -> int:
         """Returns the HTTP status of a refusal.

@@ -55,7 +55,7 @@ def upload_bearer(keys: ApiKeys, request: Request, body: Mapping[str, object]) -
 
 
 def body_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
-    """Reads `apiKey` of a v1 body; a header alone does not count."""
+    """Reads `apiKey` from a v1 body; a key that is only in the header is not accepted."""
     sent = body.get("apiKey")
     if not isinstance(sent, str) or not sent.strip():
         raise Refused("301", keys.assumptions.v1_blank.format(field="apiKey"))
@@ -63,7 +63,7 @@ def body_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> Api
 
 
 def query_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
-    """Reads `apiKey` of the query string; a header alone does not count."""
+    """Reads `apiKey` from the query string; a key that is only in the header is not accepted."""
     sent = request.query_params.get("apiKey", "")
     if not sent.strip():
         raise Refused("301", keys.assumptions.v1_blank.format(field="apiKey"))
@@ -77,7 +77,7 @@ def header_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> A
 
 
 def in_handler(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
-    """Accepts a request whose handler reads the key, such as from a form, or that needs no key."""
+    """Accepts a request that needs no key, or whose handler reads the key, such as from a form."""
     return NO_KEY
 
 
@@ -93,7 +93,7 @@ def quick_params_key(keys: ApiKeys, request: Request, body: Mapping[str, object]
 
 
 def account_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
-    """Reads the key of the account endpoint, where the field of the key has another name than in other bodies."""
+    """Reads the key of the account endpoint, where the key's field has a different name than in other bodies."""
     sent = next((body[name] for name in keys.assumptions.account_key_fields if body.get(name)), None)
     if not isinstance(sent, str):
         raise Refused("1601")

@@ -61,7 +61,7 @@ class HeldResponses:
 
 
 TRANSPORT: Final = "rh_transport"
-"""Where the server keeps a connection's transport in the scope's state."""
+"""The name of a connection's transport in the scope's state."""
 
 STALL_SECONDS: Final = 600.0
 HOLD_SECONDS: Final = 300.0
@@ -92,7 +92,7 @@ class BrokenResponse(Response):
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers as an ASGI application."""
+        """Sends the response as an ASGI application."""
         fault = self._fault
         match fault.kind:
             case "cut":

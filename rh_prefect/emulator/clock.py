@@ -13,7 +13,7 @@ from typing import Final, Literal, assert_never
 from rh_prefect.catalog.model import Model, Output
 
 Mode = Literal["instant", "polls", "real"]
-"""How tasks progress: done at the first poll, done at the n-th poll, or by time."""
+"""How tasks progress: they are done at the first poll, at the n-th poll, or after some time."""
 
 Stage = Literal["QUEUED", "RUNNING", "DONE"]
 
@@ -75,7 +75,7 @@ class Clock:
             self._ahead += seconds
 
     def stage(self, timing: Timing, *, polls: int) -> Stage:
-        """Returns whether a task is queued, runs or is done.
+        """Returns whether a task is queued, running or done.
 
         Args:
             timing: The durations of the task.
@@ -112,7 +112,7 @@ class Clock:
 
 
 Durations = Callable[[Model, Mapping[str, object]], tuple[float, float]]
-"""Returns the seconds that a request is queued and runs."""
+"""Returns for how many seconds a request is queued, and for how many seconds it runs."""
 
 _QUEUED: Final = (0.5, 3.0)
 _RUNNING: Final[dict[Output, tuple[float, float]]] = {

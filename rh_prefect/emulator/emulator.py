@@ -75,14 +75,14 @@ class Emulator:
 
     Args:
         host: The address to serve on.
-        port: The API's port; 0 takes a free one.
+        port: The API's port; 0 selects a free port.
         files_port: The file host's port.
         clock: How tasks progress: `instant` (done at the first poll), `polls` (at the n-th poll), `real` (by time).
         factor: In the mode `real`: the emulator's seconds in one real second; 0 stops the clock until `clock.advance`.
         polls: In the mode `polls`: the poll at which a task is done.
-        limit: Number of tasks that the key may run at once; default `Assumptions.default_limits`.
-        money: The wallet's content; default `Assumptions.start_money`.
-        key: The key's value; default 32 random characters.
+        limit: Number of tasks that the key may run at once; by default `Assumptions.default_limits`.
+        money: The wallet's content; by default `Assumptions.start_money`.
+        key: The key's value; by default 32 random characters.
         long_side: The longest side of pictures and videos, in pixels.
         fps: Frames per second of videos.
         max_seconds: The longest sound or video; None for no limit.
@@ -91,8 +91,8 @@ class Emulator:
         moderated: Words that fail the content check.
         durations: Durations of tasks, in the mode `real`.
         deterministic: Whether equal requests give equal results.
-        random_seed: The seed of all results; default a random number, in the attribute `random_seed`. The same
-            seed and the same requests give the same results.
+        random_seed: The seed of all results; by default a random number, which is in the attribute `random_seed`. The
+            same seed and the same requests give the same results.
         assumptions: The values for behaviour that RunningHub has not published.
     """
 
@@ -170,13 +170,13 @@ class Emulator:
         rules: Iterable[Rule] = (),
         price: PriceTable | Decimal | str | int | None = None,
     ) -> Model:
-        """Adds or replaces a model; an unknown endpoint gets the code 1001.
+        """Adds or replaces a model; requests to endpoints without a model get code 1001.
 
         Args:
             endpoint: The path after `/openapi/v2/`.
             output: The kind of output.
             params: The parameters of the model; other parameters of a request are ignored.
-            rules: Rules over several parameters.
+            rules: Rules about several parameters.
             price: The price: a table, or the amount per call; None for no published price.
         """
         model = new_model(endpoint, output=output, params=params, rules=rules, price=price)

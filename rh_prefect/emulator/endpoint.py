@@ -25,7 +25,7 @@ NOT_POSITIVE: Final = "must be greater than 0"
 """The message for an id that is not a positive number; measured for tasks and workflows."""
 
 Reads = Literal["json", "form", "nothing"]
-"""The body of a request; the handler reads a form, straight to disk."""
+"""The kind of body that a request has; a form is read by the handler, straight to disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Call:
         state: The emulator.
         request: The HTTP request.
         key: The key of the request.
-        body: Its JSON object; empty if the route reads none.
+        body: The request's JSON object; empty if the route reads none.
         fault: The fault that applies to the request.
     """
 
@@ -48,7 +48,7 @@ class Call:
 
     @property
     def endpoint(self) -> str:
-        """The endpoint, as in the records; see `endpoint_of`."""
+        """The endpoint as records show it; see `endpoint_of`."""
         return endpoint_of(self.request)
 
 
@@ -62,9 +62,9 @@ class Endpoint:
     Attributes:
         path: Starlette's path.
         handler: Handles the request, or raises `Refused`.
-        auth: Reads the key, or refuses.
+        auth: Reads the key, or refuses the request.
         envelope: The format of a refusal.
-        on: Its name in faults; None if no fault can apply to it.
+        on: The route's name in faults; None if no fault can apply to the route.
         reads: The kind of body.
         method: GET or POST.
         on_refusal: Called for a request without effect, with RunningHub's code or the kind of the fault.
@@ -146,7 +146,7 @@ def _check_host(state: State, request: Request) -> None:
 
 def _refuse_by(state: State, fault: Fault) -> NoReturn:
     code, words = state.assumptions.too_fast
-    if fault.code == words:  # a refusal whose number is not published: a script names it by its words
+    if fault.code == words:  # a refusal whose number is not published; a fault names it by its message
         raise Refused(code, words)
     raise Refused(fault.code, fault.message)
 

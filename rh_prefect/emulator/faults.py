@@ -110,25 +110,26 @@ _BEFORE: Final = ("429", "code")
 class Fault:
     """An error that the emulator produces on purpose, and the requests that it affects.
 
-    A fault counts the matching requests since it was added, including refused requests; `number`, `every` and `times`
-    choose among them. Without all three, every matching request fails.
+    A fault counts the matching requests since the fault was added, including refused requests; `number`, `every` and
+    `times` choose among them. Without all three, every matching request fails.
 
     Attributes:
         on: The requests that can fail.
-        number: Only the n-th, from 1.
+        number: Only the n-th matching request fails, counted from 1.
         kind: The effect.
-        every: Only each n-th.
-        times: At most so often.
-        endpoint: Only where the endpoint fits this pattern, as in `kling-*`, `run/workflow/*` or `/task/openapi/*`.
-        prompt: Only of requests with this text in one of their values; links do not count, nor the webhook's address.
-        phase: Default `after`; for `429` and `code` `before`.
+        every: Only each n-th matching request fails.
+        times: The maximum number of requests that fail.
+        endpoint: Only requests whose endpoint fits this pattern, as in `kling-*`, `run/workflow/*` or
+            `/task/openapi/*`.
+        prompt: Only requests with this text in one of their values; links and the webhook's address do not count.
+        phase: See `Phase`; by default `after`, but `before` for `429` and `code`.
         seconds: See `Kind`.
-        code: RunningHub's code, of `code` and `fail`; `TASK_CREATE_TOO_FAST` has no known number.
-        message: Its message; default the published text.
-        node: The node that fails, of `node-errors`, and of `fail` where a graph runs.
+        code: RunningHub's code, for `code` and `fail`; `TASK_CREATE_TOO_FAST` has no known number.
+        message: The code's message; by default the published text.
+        node: The node that fails, for `node-errors`, and for `fail` if a graph runs.
         exception: The exception of the node.
         at: The share at which a download, or a connection at `netWssUrl`, is cut.
-        link: The `url` of results, of `odd-link`.
+        link: The `url` of results, for `odd-link`.
     """
 
     on: Route
@@ -209,7 +210,7 @@ class Faults:
         return count
 
     def seen(self, route: Route) -> int:
-        """Returns the number of requests of a route."""
+        """Returns the number of requests that a route has received."""
         return self._seen.get(route, 0)
 
     def fired(self) -> list[tuple[Fault, int]]:

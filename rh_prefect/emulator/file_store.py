@@ -22,8 +22,8 @@ class DeadLink(Exception):
 
     Args:
         status: The file host's HTTP status.
-        code: Its error code.
-        words: Its message.
+        code: The error code.
+        words: The message.
     """
 
     def __init__(self, status: int, code: str, words: str) -> None:
@@ -49,7 +49,7 @@ class FileStore:
         folder: The folder of uploaded files.
         url: The address of the file host.
         clock: The clock of the links.
-        assumptions: Lifetimes of links, and the response to an expired one.
+        assumptions: The lifetimes of links, and the response to an expired link.
     """
 
     def __init__(self, folder: Path, *, url: str, clock: Clock, assumptions: Assumptions) -> None:
@@ -66,8 +66,8 @@ class FileStore:
 
         Args:
             path: The file; it is moved.
-            sha256: Its hash.
-            extension: Without the dot.
+            sha256: The hash of the file.
+            extension: The extension without the dot.
 
         Returns:
             RunningHub's `fileName`, and a signed link.
@@ -82,9 +82,9 @@ class FileStore:
 
         Args:
             path: The file; it is moved.
-            name: Its name in a node.
-            sha256: Its hash.
-            extension: Without the dot.
+            name: The file's name in a node.
+            sha256: The hash of the file.
+            extension: The extension without the dot.
         """
         kept = self.folder / f"{sha256}.{extension}"
         path.replace(kept)
@@ -109,7 +109,7 @@ class FileStore:
         return self.sign(place) if self._assumptions.signed_results else self.url + place
 
     def sign(self, place: str) -> str:
-        """Returns a signed link, valid for a day, or for an hour to upload a LoRA."""
+        """Returns a signed link, which is valid for a day, or for an hour if it is for the upload of a LoRA."""
         known, start = self._assumptions, int(self._clock.now())
         lives = {_RESULTS: known.result_seconds, f"/{known.lora_folder}/": known.lora_link_seconds}
         life = next((seconds for folder, seconds in lives.items() if place.startswith(folder)), known.link_seconds)
@@ -145,7 +145,7 @@ class FileStore:
         """Checks the signature of a link.
 
         Returns:
-            The path that it points to.
+            The path to which the link points.
 
         Raises:
             DeadLink: The link has expired or has an invalid signature.
@@ -168,7 +168,7 @@ class Loras:
     """All LoRAs that were announced or uploaded.
 
     Args:
-        file_store: Signs their links.
+        file_store: The file store, which signs the links of LoRAs.
         folder: The folder in the names of all LoRAs.
     """
 

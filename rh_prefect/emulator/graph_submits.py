@@ -1,4 +1,4 @@
-"""Checks and prices the start of a workflow or an AI app, as the service does."""
+"""Checks and prices the requests that start a workflow or an AI app, as the service does."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Target:
     """The graph of a workflow or app that is to be started.
 
     Attributes:
-        graph: A copy, which the start may change.
+        graph: A copy of the graph, which the start request may change.
         items: The request's node list.
         fields: The fields that the list may set, as (nodeId, fieldName); None for every field.
-        keeps_seeds: Whether all seeds stay.
+        keeps_seeds: Whether all seeds stay unchanged.
         may_stamp: Whether pictures may contain the graph as metadata; pictures of apps do not.
     """
 
@@ -53,13 +53,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A start that has passed all checks.
+    """A start request that has passed all checks.
 
     Attributes:
         spec: The task to create.
         verdict: The result of validation.
         failure: The failure to come, if any.
-        may_wait: Whether it waits in the personal queue if no slot is free.
+        may_wait: Whether the task waits in the personal queue if no slot is free.
     """
 
     spec: TaskSpec
@@ -70,7 +70,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The codes with which v1 and v2 starts refuse a parameter."""
+    """The codes with which v1 or v2 start requests are refused for a parameter."""
 
     is_v1: bool
     bad: str
@@ -85,14 +85,14 @@ Startable = Literal["workflow", "app"]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The request of a start.
+    """A request that starts a workflow or an app.
 
     Attributes:
         state: The emulator.
         key: The key of the request.
-        endpoint: The endpoint, as in the records.
+        endpoint: The endpoint as records show it.
         body: The request's JSON object.
-        kind: The kind of start.
+        kind: The kind of object that is started.
         family: The codes of refusals.
     """
 
@@ -115,7 +115,7 @@ class Start:
 
     @property
     def items(self) -> object:
-        """The node list; empty if missing."""
+        """The request's node list; empty if it has none."""
         sent = self.body.get("nodeInfoList")
         return [] if sent is None else sent
 
@@ -126,14 +126,14 @@ class Start:
 
 
 FindTarget = Callable[[Start], Target]
-"""Finds the workflow or app of a start, or raises `Refused`."""
+"""Finds the workflow or app that a start request names, or raises `Refused`."""
 
 
 def workflow_target(start: Start, *, workflow_id: str) -> Target:
-    """Finds the workflow of a start.
+    """Finds the workflow that a start request names.
 
     Raises:
-        Refused: It does not exist, it was never run, or it is protected.
+        Refused: The workflow does not exist, was never run, or is protected.
     """
     known = start.assumptions
     sent = start.body.get("workflow") if start.family.is_v1 or known.v2_reads_workflow else None
@@ -162,10 +162,10 @@ def _own_graph(start: Start, sent: object, *, beside: Graph) -> Target:
 
 
 def app_target(start: Start, *, app_id: str) -> Target:
-    """Finds the app of a start.
+    """Finds the app that a start request names.
 
     Raises:
-        Refused: It does not exist, or it is protected.
+        Refused: The app does not exist or is protected.
     """
     app = find_app(start.state, app_id)
     _check_password(start, app.password)
@@ -175,10 +175,10 @@ def app_target(start: Start, *, app_id: str) -> Target:
 
 
 def quick_target(start: Start, *, app_id: str, code: str) -> Target:
-    """Finds the module of a quick create.
+    """Finds the quick-create module that a start request names.
 
     Raises:
-        Refused: It does not exist, or the code belongs to another module.
+        Refused: The module does not exist, or the code belongs to another module.
     """
     if find_app(start.state, app_id).quick_code != code:
         raise Refused(*start.assumptions.wrong_quick_code)
@@ -189,7 +189,7 @@ def find_app(state: State, app_id: object) -> App:
     """Finds an app.
 
     Raises:
-        Refused: It does not exist.
+        Refused: The app does not exist.
     """
     app = state.apps.find(app_id)
     if app is None:
@@ -205,12 +205,12 @@ def _check_password(start: Start, password: str) -> None:
 
 
 def prepare(start: Start, find: FindTarget) -> Run:
-    """Checks a start and prices it; blocks, so call it from a thread.
+    """Checks and prices a start request; blocks, so call it from a thread.
 
     The order is parameters, money, lookup, node list, content, graph; the position of money is an assumption.
 
     Raises:
-        Refused: The service would refuse it.
+        Refused: The service would refuse the request.
     """
     state, key, body, bad = start.state, start.key, start.body, start.family.bad
     machine, may_wait, retained = _options(start)
@@ -262,7 +262,7 @@ def _switch(body: Mapping[str, object], name: str, bad: str, *, default: bool) -
 
 
 def _changed(start: Start, target: Target) -> Graph:
-    """Sets the values of the node list, and draws the other seeds."""
+    """Sets the values of the node list, draws the other seeds, and returns the graph."""
     try:
         _check_fields(target)
     except graphs.BadNodeInfo as bad:

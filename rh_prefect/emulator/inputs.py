@@ -35,7 +35,7 @@ class Inputs:
 
     Attributes:
         files: Paths by wire key, in the order of the request.
-        lengths: Seconds by the kind of file, for files that have a length.
+        lengths: The length in seconds by kind of file, for kinds that have a length.
     """
 
     files: dict[str, list[Path]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Inputs:
 
     @property
     def seconds(self) -> float | None:
-        """The length of the input for pricing: of the video, else of the sound."""
+        """The length of the input for pricing, in seconds: the video's, or else the sound's."""
         return self.lengths.get("video", self.lengths.get("audio"))
 
 
@@ -87,7 +87,7 @@ def gather(sources: Sources, model: Model, payload: Mapping[str, object]) -> Inp
 
 
 def sha256_of(path: Path) -> str:
-    """Returns the hash of a file; the name of an upload is its hash."""
+    """Returns the hash of a file; an uploaded file already has its hash as its name."""
     if re.fullmatch(r"[0-9a-f]{64}", path.stem):
         return path.stem
     with path.open("rb") as file:
@@ -95,7 +95,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _own_links(file_store: FileStore, value: object) -> Iterable[str]:
-    """Returns the links of this file store inside a `json` parameter; others are ignored."""
+    """Returns the links of this file store inside a `json` parameter; other links are ignored."""
     return (text for text in texts(value) if file_store.owns(text))
 
 

@@ -1,4 +1,4 @@
-"""Submits: checks and prices the request of a model, and creates and charges tasks."""
+"""Handles submissions: checks and prices requests to models, and creates and charges tasks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def tips(call: Call, otherwise: str = "") -> str:
 
     Args:
         call: The submit; its fault can name invalid nodes.
-        otherwise: The result of validation; default no error.
+        otherwise: The result of validation; by default no error.
     """
     broken = call.fault if has(call.fault, "node-errors") else None
     return task_formats.prompt_tips(broken) if broken or not otherwise else otherwise
@@ -135,12 +135,12 @@ class ModelSubmit:
 
     @cached_property
     def payload(self) -> dict[str, object]:
-        """The parameters that the model has."""
+        """Those parameters of the request that the model has."""
         return sent_params(self.model, self.body)
 
     @cached_property
     def webhook(self) -> str:
-        """The webhook URL; empty if missing."""
+        """The webhook URL; empty if the request has none."""
         return webhook_of(self.body, code="1007")
 
     @cached_property
@@ -212,7 +212,7 @@ def check_submit(state: State, key: ApiKey, endpoint: str, body: Mapping[str, ob
         body: The request's JSON object.
 
     Raises:
-        Refused: The service would refuse it.
+        Refused: The service would refuse the request.
     """
     if endpoint in state.assumptions.withdrawn:
         raise Refused("1000")
@@ -226,7 +226,7 @@ def check_submit(state: State, key: ApiKey, endpoint: str, body: Mapping[str, ob
 
 
 def webhook_of(body: Mapping[str, object], *, code: str) -> str:
-    """Reads a request's `webhookUrl`; empty if missing.
+    """Reads a request's `webhookUrl`; empty if the request has none.
 
     Args:
         body: The request.

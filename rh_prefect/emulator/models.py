@@ -13,7 +13,7 @@ from rh_prefect.emulator.request_texts import spelled
 
 
 class Models:
-    """All models by endpoint; an unknown endpoint gets the code 1001."""
+    """All models by endpoint; requests to endpoints without a model get code 1001."""
 
     def __init__(self) -> None:
         self._added: dict[str, Model] = {}
@@ -45,8 +45,8 @@ def new_model(
     Args:
         endpoint: The path after `/openapi/v2/`.
         output: The kind of output.
-        params: Its parameters.
-        rules: Rules over several parameters.
+        params: The model's parameters.
+        rules: Rules about several parameters.
         price: The price: a table, or the amount per call; None for no published price.
     """
     table = price if isinstance(price, PriceTable | None) else PriceTable("call", fixed=Decimal(str(price)))

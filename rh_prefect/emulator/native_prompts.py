@@ -24,9 +24,9 @@ class Prompt:
 
     Attributes:
         id: ComfyUI's `prompt_id`.
-        number: Its number, from 0.
-        task: The task that runs it.
-        client_id: The client that receives its frames.
+        number: The prompt's number, counted from 0.
+        task: The task that runs the graph.
+        client_id: The client that receives the frames of the task.
     """
 
     id: str
@@ -51,7 +51,7 @@ class Proxy:
             return prompt
 
     def forget(self, prompt: Prompt) -> None:
-        """Removes a prompt that was deleted from the queue; it has no history."""
+        """Removes a prompt that was deleted from the queue, so that it has no history."""
         with self._lock:
             self._prompts.pop(prompt.id, None)
 

@@ -54,7 +54,7 @@ class Progress:
         self._secret = secrets.token_bytes(16)
 
     def url(self, task: Task, status: Status) -> str | None:
-        """Returns the `netWssUrl` of a task; None if it does not run."""
+        """Returns the `netWssUrl` of a task; None if the task is not running."""
         if status != "RUNNING" or task.spec.graph is None:
             return None
         host, _, port = self._url.rpartition(":")
@@ -171,7 +171,7 @@ async def watch(socket: WebSocket) -> None:
 
 
 async def proxied(socket: WebSocket) -> None:
-    """Sends the frames of every prompt of a client, one after the other, until it disconnects."""
+    """Sends the frames of every prompt of a client, one after the other, until the client disconnects."""
     state: State = socket.app.state.emulator
     key, client_id = path_key(state.keys, socket), socket.query_params.get("clientId", "")
     if key is None:
@@ -203,7 +203,7 @@ def _sender(socket: WebSocket) -> Send:
 
 
 async def _until_gone(socket: WebSocket, playing: Coroutine[object, object, None]) -> None:
-    """Sends until the end, or until the client disconnects; its messages are ignored."""
+    """Sends frames until the end, or until the client disconnects; the client's messages are ignored."""
     tasks = [asyncio.create_task(playing), asyncio.create_task(_gone(socket))]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

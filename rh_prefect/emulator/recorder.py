@@ -19,14 +19,14 @@ class Submission:
     """A recorded submission, accepted or refused.
 
     Attributes:
-        number: Its number, from 1.
-        task_id: Its task; empty if it was refused.
-        endpoint: A model's endpoint, `run/workflow/…`, or the whole path of a v1 start.
+        number: The submission's number, counted from 1.
+        task_id: The id of the created task; empty if the submission was refused.
+        endpoint: A model's endpoint, `run/workflow/…`, or the full path of a v1 start request.
         payload: The request's body; data URIs are shortened.
         key_name: The name of the key.
         accepted: Whether a task exists and was charged.
         charged: The charge at acceptance, in money.
-        time: The time, by the emulator's clock.
+        time: The time by the emulator's clock.
         code: The reason of a refusal: RunningHub's code, or the kind of the fault.
         coins: The charge at acceptance, in RH coins.
         inputs: The SHA-256 of the model's input files, by wire key, in the order of the request.
@@ -115,8 +115,8 @@ class Recorder:
 
     Args:
         tasks: Lists the current tasks.
-        mask: Replaces key values by key names.
-        lock: The lock of the tasks, so that a condition can read tasks and records.
+        mask: Replaces each API key in a text with the key's name.
+        lock: The lock of the tasks, with which a condition can read tasks and records.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class Recorder:
         return list(self._downloads)
 
     def served(self, task_id: str) -> int:
-        """Returns the bytes of a task's results that were sent."""
+        """Returns the number of bytes of a task's results that were sent."""
         return sum(download.sent for download in self.downloads if download.task_id == task_id)
 
     def wait(self, condition: Callable[[Recorder], bool], *, seconds: float = 300.0) -> bool:
@@ -238,7 +238,7 @@ class Recorder:
             return number
 
     def update_download(self, number: int, sent: int) -> None:
-        """Records the bytes sent of a download."""
+        """Records the number of bytes that were sent for a download."""
         with self._changed:
             self._downloads[number - 1] = replace(self._downloads[number - 1], sent=sent)
             self._changed.notify_all()

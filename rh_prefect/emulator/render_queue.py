@@ -30,7 +30,7 @@ class RandomSource:
     and the same requests give the same results again; the order of different requests does not matter.
 
     Args:
-        seed: The seed of all draws; default a random number.
+        seed: The seed of all draws; by default a random number.
         options: The runtime options; `deterministic` turns draws off.
     """
 
@@ -45,7 +45,7 @@ class RandomSource:
 
         Args:
             request: The request; equal requests have equal texts.
-            seed: The seed of the request, if any; then the result depends on it alone.
+            seed: The seed of the request, if any; the result then depends on this seed alone.
 
         Returns:
             Digits that differ at each call; empty if the emulator is deterministic.
@@ -184,7 +184,7 @@ class RenderQueue:
 
 
 def fingerprint(output: OutputSpec) -> str:
-    """Returns the hash of a request by its content: links differ from upload to upload, stored files do not."""
+    """Returns the hash of a request by its content: links differ from upload to upload, but stored files do not."""
     plain = {key: value for key, value in output.payload.items() if key not in output.inputs}
     files = {key: [Path(path).name for path in paths] for key, paths in output.inputs.items()}
     text = json.dumps([output.model.endpoint, plain, files], sort_keys=True, default=str)

@@ -71,8 +71,8 @@ class Refused(Exception):
 
     Args:
         code: RunningHub's code.
-        words: Its message; default the code's own text.
-        envelope: The format of the response; default the format of the route.
+        words: The message; by default the code's own text.
+        envelope: The format of the response; by default the format of the route.
     """
 
     def __init__(self, code: str, words: str = "", *, envelope: Envelope | None = None) -> None:
@@ -83,7 +83,7 @@ class Refused(Exception):
 
 
 def message_of(assumptions: Assumptions, code: str, words: str = "") -> str:
-    """Returns the message of a refusal: its own, or the text of its code.
+    """Returns the message of a refusal: the message of the check, or the text of the code.
 
     Args:
         assumptions: Contains the texts that are not published.
@@ -125,7 +125,7 @@ def task_refusal(assumptions: Assumptions, code: str, words: str, **known: objec
     Args:
         assumptions: Contains the empty values of the other fields.
         code: RunningHub's code.
-        words: Its message.
+        words: The message.
         known: Fields of the task object.
     """
     full_code, full_words = assumptions.queue_full_v2

@@ -19,7 +19,7 @@ from rh_prefect.emulator.broken_responses import TRANSPORT
 from rh_prefect.errors import ConfigError
 
 _KEEP_ALIVE = 75
-"""Seconds; longer than any client keeps a connection, so that the server closes none during a request."""
+"""Seconds for which idle connections are kept: longer than any client keeps one, so that no request is cut."""
 
 
 class _Protocol(H11Protocol):
@@ -88,7 +88,7 @@ def listen(host: str, port: int) -> socket.socket:
 
     Args:
         host: The address.
-        port: The port; 0 takes a free one.
+        port: The port; 0 selects a free port.
 
     Raises:
         ConfigError: The port is taken, or the address does not belong to this machine.

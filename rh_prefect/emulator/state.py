@@ -32,10 +32,10 @@ class RuntimeOptions:
 
     Attributes:
         webhook_spacing: Seconds between the tries of a delivery, by the emulator's clock.
-        webhook_timeout: Seconds of real time in which a receiver must have answered.
+        webhook_timeout: Seconds of real time within which a receiver must answer.
         webhook_data: The type of `eventData` of v2 and model tasks.
-        real_people: Whether every picture, video and sound shows a real person: Seedance 2.0 then takes only assets,
-            or `realPersonMode`.
+        real_people: Whether every picture, video and sound shows a real person: Seedance 2.0 then takes only assets, or
+            requires `realPersonMode`.
         deterministic: Whether equal requests give equal results; otherwise only requests with the same seed do.
     """
 

@@ -1,4 +1,4 @@
-"""Wire formats of a task: the v2 task object at submit and in the query, and the v1 forms."""
+"""Formats tasks for responses: the v2 task object at submit and in the query, and the v1 forms."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _result(assumptions: Assumptions, output: Output) -> dict[str, object]:
 
 
 def usage_of(assumptions: Assumptions, task: Task) -> dict[str, object]:
-    """Returns the usage of a task: empty before its end, less refunds."""
+    """Returns the usage of a task, less refunds; empty before the task has ended."""
     cost = task.cost
     ran = task.spec.graph is not None and (cost.wallet or cost.coins or task.ended == "SUCCESS")
     seconds = str(cost.seconds) if ran else assumptions.model_seconds
@@ -122,7 +122,7 @@ def _money(amount: Decimal) -> str | None:
 def started(
     assumptions: Assumptions, task: Task, status: Status, *, tips: str, progress: str | None
 ) -> dict[str, object]:
-    """Returns a task for the response to a v1 start; a queued task has no progress URL."""
+    """Returns a task for the response to a v1 start request; a queued task has no progress URL."""
     return {
         "netWssUrl": progress,
         "taskId": task.id,

@@ -34,7 +34,7 @@ class OutputSpec:
         model: The model.
         payload: The wire parameters.
         inputs: Local files by wire key.
-        node_id: The node of a graph that saves it.
+        node_id: The node of a graph that saves the output.
         metadata: The metadata of pictures.
     """
 
@@ -51,14 +51,14 @@ class TaskSpec:
 
     Attributes:
         key: The key of the request.
-        endpoint: A model's endpoint, `run/workflow/…`, or the whole path of a v1 start.
+        endpoint: A model's endpoint, `run/workflow/…`, or the full path of a v1 start request.
         payload: The request's body.
         outputs: The outputs to make, in the order of the results.
         charge: The cost.
         seconds: Seconds of run time.
         queued: Seconds in the queue.
         webhook: The webhook URL.
-        is_v1: Whether it was started by a v1 path.
+        is_v1: Whether the task was started through a v1 path.
         graph: The graph that runs; None for models.
         inputs: The SHA-256 of the model's input files, by wire key.
     """
@@ -102,14 +102,14 @@ class Task:
     Attributes:
         id: 19 digits.
         spec: The request.
-        timing: Its durations.
+        timing: The durations of the task.
         failure: The failure to come, if any.
-        outputs: Its results, when they are rendered.
+        outputs: The results, as soon as they are rendered.
         polls: Number of polls so far.
-        done_at_submit: Whether it is done at once, independent of the clock.
-        ended: Its final status.
+        done_at_submit: Whether the task is done at once, independently of the clock.
+        ended: The final status.
         refunded: The refund.
-        is_waiting: Whether it waits in a personal queue for a free slot.
+        is_waiting: Whether the task waits in a personal queue for a free slot.
     """
 
     id: str
@@ -131,7 +131,7 @@ class Task:
 
     @property
     def cost(self) -> Charge:
-        """The cost in a query: zero before the end, less refunds."""
+        """The cost as a query shows it, less refunds; zero before the end."""
         return self.spec.charge - self.refunded if self.ended else Charge()
 
 
@@ -294,11 +294,11 @@ class Tasks:
         task.spec.key.account.give_back(charge)
 
     def counts(self, key: ApiKey) -> dict[str, int]:
-        """Counts a key's tasks that are queued and running."""
+        """Counts a key's queued and running tasks, by status."""
         return self._count(self._of(key))
 
     def counts_of_account(self, key: ApiKey) -> dict[str, int]:
-        """Counts the tasks of all keys of the key's account."""
+        """Counts the queued and running tasks of all keys of the key's account."""
         return self._count([task for task in self._tasks.values() if task.spec.key.account is key.account])
 
     def _count(self, tasks: list[Task]) -> dict[str, int]:

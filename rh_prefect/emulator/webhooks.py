@@ -1,4 +1,4 @@
-"""Webhooks: the end of a task is posted to the URL of its submit, with retries, event detail and resend."""
+"""Posts the end of each task to the webhook URL of the task's submit, with retries, event detail and resend."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Event:
 
 
 class Webhooks:
-    """Posts the ends of tasks; `send` and `forge` post on demand, from any thread.
+    """Posts events about the ends of tasks; `send` and `forge` post on demand, from any thread.
 
     Args:
         tasks: The tasks.
@@ -111,8 +111,8 @@ class Webhooks:
 
         Args:
             task_id: The task.
-            url: The URL; default that of its submit.
-            body: The body; default the current state of the task.
+            url: The URL; by default the URL of the task's submit.
+            body: The body; by default the current state of the task.
 
         Returns:
             The receiver's HTTP status.
@@ -131,7 +131,7 @@ class Webhooks:
 
         Args:
             task_id: The task.
-            url: The URL; default that of its submit.
+            url: The URL; by default the URL of the task's submit.
             status: The forged status.
             result: The forged result file of a success.
 
@@ -141,12 +141,12 @@ class Webhooks:
         return self.send(task_id, url=url, body=forged(task_id, status=status, result=result))
 
     def watch(self, task: Task) -> None:
-        """Delivers the end of a task when it comes; called in the server's event loop."""
+        """Delivers a task's event when the task ends; call it in the server's event loop."""
         self._watched.append(task)
         self._rouse()
 
     def event_of(self, task: Task) -> Event | None:
-        """Finds the event of a task; None before its end."""
+        """Finds the event of a task; None if the task has not ended."""
         return next((event for event in self._events.values() if event.task is task), None)
 
     def find(self, event_id: object, *, key: ApiKey) -> Event | None:

@@ -66,7 +66,7 @@ def fill(template: str, fields: dict[str, str | int]) -> str:
 def safe(text: str) -> str:
     """Returns a text as a part of a file name: it keeps letters of all scripts; dashes replace invalid characters.
 
-    If the text was changed or cut, the name ends with a hash of the text, so that two texts never get one name.
+    If the text was changed or cut, the name ends with a hash of the text, so that two texts never get the same name.
     """
     clean = _UNSAFE.sub("-", text).strip(" .-")
     # Bytes, not characters: a file name may have 255 bytes, and a label may be Chinese.
@@ -95,7 +95,7 @@ def check_name(name: str) -> str:
 
 
 def wrong_part(text: str) -> str:
-    """Returns a clause about why a text cannot be one part of a file name, with a valid one; empty for a valid text."""
+    """Returns a clause that says why a text cannot be part of a file name, with a valid one; empty for a valid text."""
     if "/" in text or "\\" in text or text in ("", ".", ".."):
         return "it must be one part of a name, without / and .."
     if not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):

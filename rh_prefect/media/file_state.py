@@ -23,8 +23,8 @@ _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified")
 class Stamp:
     """The state of a file as its storage reports it.
 
-    Stamps with equal texts are of the same state. `changed_at` is the time of the last change, in seconds since 1970;
-    None if an equal text alone proves equal content.
+    Stamps with equal texts stand for the same state. `changed_at` is the time of the last change, in seconds since
+    1970; None if an equal text alone proves equal content.
     """
 
     text: str
@@ -54,7 +54,7 @@ def of_object(fs: AbstractFileSystem, path: str, info: Mapping[str, object]) -> 
         return Stamp(f"etag {tag} {info.get('size')}")
     when = next((info[name] for name in _TIMES if info.get(name)), None)
     if when is None:
-        with suppress(Exception):  # each kind of place refuses in its own way
+        with suppress(Exception):  # each kind of storage has its own exceptions
             when = fs.modified(path)
     return None if when is None else Stamp(f"time {when} {info.get('size')}", _seconds(when))
 

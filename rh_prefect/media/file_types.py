@@ -215,7 +215,7 @@ _Step: TypeAlias = "Callable[[bytes], int | None]"
 
 
 def missing_bytes(path: Path, found: FileType) -> int:
-    """Returns the number of bytes missing at the end, by the lengths in the file; 0 if the file has no lengths."""
+    """Returns the number of bytes missing at the end, by the lengths that the file states; 0 if it states none."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if found is MP3:
@@ -270,7 +270,7 @@ def _chunk(head: bytes) -> int | None:
 
 
 def _page(head: bytes) -> int | None:
-    """Returns the length of an Ogg page; live encoders do not mark the last page, so its mark proves nothing."""
+    """Returns the length of an Ogg page; live encoders do not mark the last page, so a missing mark proves nothing."""
     if not head.startswith(b"OggS"[: len(head)]):
         return None  # something else, such as a tag, follows
     return 27 + head[26] + sum(head[27 : 27 + head[26]]) if len(head) >= 27 else 27
@@ -281,7 +281,7 @@ def _tag(head: bytes) -> int | None:
 
 
 def _announced_by_flv(head: bytes) -> int:
-    """Returns the size in an FLV's first tag, since a cut between two tags is not visible otherwise; 0 if unknown."""
+    """Returns the size that an FLV's first tag states, since only it reveals a cut between two tags; 0 if unknown."""
     found = re.search(rb"\x08filesize\x00(.{8})", head, re.DOTALL)
     size: float = struct.unpack(">d", found[1])[0] if found else 0
     return int(size) if math.isfinite(size) else 0
@@ -309,16 +309,16 @@ _COUNTED = 3
 
 
 def _missing_of_mp3(file: BinaryIO, size: int) -> int:
-    """Returns the missing bytes of an MP3 by its Xing header, if the header's numbers of bytes and frames agree.
+    """Returns the number of missing bytes of an MP3 by its Xing header, if the header's byte and frame counts agree.
 
-    Editors of tags often leave one number wrong. Without this header, an MP3 does not contain its length.
+    Tag editors often leave one count wrong. Without this header, an MP3 does not contain its length.
     """
     start = _last_end(file, size, 0, _id3)
     file.seek(start)
     head = file.read(64)
     if not _frame_length(head):
         return 0
-    # Its place depends on whether the frame is stereo, and on the version of MPEG.
+    # The header's place depends on whether the frame is stereo, and on the version of MPEG.
     is_first, is_mono = head[1] & 0x08 != 0, head[3] & 0xC0 == 0xC0
     xing = head[4 + ((17 if is_mono else 32) if is_first else (9 if is_mono else 17)) :]
     if len(xing) < 16 or xing[:4] not in (b"Xing", b"Info") or xing[7] & _COUNTED != _COUNTED:
@@ -327,7 +327,7 @@ def _missing_of_mp3(file: BinaryIO, size: int) -> int:
     missing = start + length - size
     if missing <= 0:
         return 0
-    # The frame with the header is not counted in it.
+    # The header does not count its own frame.
     whole = sum(end <= size for end in _ends(file, size, start, _frame_length)) - 1
     return missing if whole < frames else 0
 

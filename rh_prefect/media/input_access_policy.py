@@ -186,7 +186,7 @@ def allowed_below(*roots: str) -> Iterator[None]:
 
 
 def current_access(*roots: str) -> InputAccess:
-    """Returns which inputs the caller may read, by the settings and the current run; `roots` are further roots."""
+    """Returns which inputs the caller may read under the settings and the current run; `roots` are further roots."""
     settings = get_settings()
     return InputAccess(
         roots=(*roots, *_roots.get(), settings.storage_url, *settings.input_roots),
@@ -236,7 +236,7 @@ class CheckedTransport(httpx.BaseTransport):
         return self._by_proxy[proxy].handle_request(request)
 
     def _send_checked(self, request: httpx.Request) -> httpx.Response:
-        """Resolves a name, checks its addresses, and sends the request to one of them: a second lookup could differ."""
+        """Resolves a name, checks its addresses, and sends the request to one; a second lookup could return others."""
         host = request.url.raw_host.decode("ascii")
         try:
             addresses = self._check_name(host, request.url.port or 0)
@@ -263,7 +263,7 @@ class CheckedTransport(httpx.BaseTransport):
 
 
 def _sent_to(address: str, request: httpx.Request, host: str) -> httpx.Request:
-    """Returns a request to an address that keeps the host name for its headers and its certificate."""
+    """Returns the request with an IP address as its target; headers and certificate check keep the host name."""
     extensions = {**request.extensions, "sni_hostname": host}
     url, headers = request.url.copy_with(host=address), request.headers
     return httpx.Request(request.method, url, headers=headers, stream=request.stream, extensions=extensions)

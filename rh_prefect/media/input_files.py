@@ -70,8 +70,8 @@ class FileState:
 def identity_uri(source: Source) -> str:
     """Returns the canonical URI of a file: absolute, without a link's fragment; a path becomes `file:///…`.
 
-    It contains the whole address, because user, query and signature may identify the file. So it may contain a secret:
-    it is compared and hashed, and never shown or recorded. For messages, use `shown`.
+    The URI contains the whole address, because user, query and signature may identify the file. So the URI may contain
+    a secret: it is compared and hashed, and never shown or recorded. For messages, use `shown`.
     """
     uri = _text(source)
     if is_local(uri):
@@ -93,7 +93,7 @@ def unsigned_uri(source: Source) -> str | None:
 
 
 def shown(source: Source) -> str:
-    """Returns the source for messages: without query, user and password."""
+    """Returns the source as messages show it: without query, user and password."""
     text = _text(source)
     if text.startswith("data:"):
         return text.partition(",")[0]
@@ -155,7 +155,7 @@ def fetch(
     """Copies a file to this machine, with constant memory use; the local file is complete or does not exist.
 
     `check_size` raises an error if the size is not allowed. It is called before the reading if the length is known,
-    else during the reading. The content of a `Media` must have its hash. Raises `MediaError` as `open_input` does, and
+    else during the reading. The content of a `Media` must match its hash. Raises `MediaError` as `open_input` does, and
     if the file keeps changing; raises `OSError` if the local file cannot be written.
     """
     with atomic_path(to, durable=False) as part:
@@ -190,7 +190,7 @@ class _Reading:
     def settled(self, to: Path | None, clock: Callable[[], float]) -> Fetched:
         """Reads until the file's state is the same before and after the reading, so that no mixture is returned."""
         if is_link(self.source):
-            return self._read(to, None)  # its state comes with the response that is read
+            return self._read(to, None)  # a link's state comes with the response that is read
         for _ in range(_TRIES):
             before, began = self.state(), clock()
             try:

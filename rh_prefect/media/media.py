@@ -46,12 +46,12 @@ class Media(BaseModel):
         uri: The location: a path or an fsspec URI, without credentials.
         kind: The kind of file, from its content.
         mime: The MIME type, from its content.
-        size: Bytes.
-        sha256: Hex digest of its content.
-        width: Pixels, as shown (a rotation in the file is applied).
-        height: Pixels, as shown.
+        size: The size in bytes.
+        sha256: The hash of the content, as hex digits.
+        width: The width in pixels as shown, after a rotation that the file states.
+        height: The height in pixels as shown.
         seconds: Duration of a video or audio.
-        fps: Frames a second of a video.
+        fps: Frames per second of a video.
         has_audio: Whether a video has a sound track.
         defect: The defect, as in "a broken png", if the file was damaged in every download.
     """
@@ -97,8 +97,8 @@ class Media(BaseModel):
         """Opens the file for reading, with constant memory use.
 
         Args:
-            options: fsspec's storage options for its storage; by default those of `RH_STORAGE_OPTIONS`, if it is of the
-                same kind as `RH_STORAGE_URL`.
+            options: fsspec's storage options for its storage; by default those of `RH_STORAGE_OPTIONS`, if the storage
+                is of the same kind as `RH_STORAGE_URL`.
 
         Yields:
             A binary reader.
@@ -123,8 +123,8 @@ class Media(BaseModel):
         """Copies the file to this machine, with constant memory use; the copy is complete or does not exist.
 
         Args:
-            path: A file, which is replaced, or a folder, which keeps the file's own name.
-            options: As of `open`.
+            path: A file, which is replaced, or a folder, in which the copy keeps the file's name.
+            options: See `open`.
 
         Returns:
             The path of the copy.
@@ -151,7 +151,7 @@ class Media(BaseModel):
 
         Args:
             seconds: Validity of a signed link; S3 allows at most 7 days.
-            options: As of `open`.
+            options: See `open`.
 
         Raises:
             StoreError: The storage cannot sign links.
@@ -185,7 +185,7 @@ def _file_system(uri: str, options: Mapping[str, object]) -> tuple[AbstractFileS
 
 
 def _options_for(uri: str) -> Mapping[str, object]:
-    """Returns the environment's storage options, if a file is in the same kind of storage."""
+    """Returns the environment's storage options if a file is in the same kind of storage."""
     settings = get_settings()
     return settings.storage_options if protocol_of(uri) == protocol_of(settings.storage_url) else {}
 

@@ -37,7 +37,7 @@ def as_html(media: Media) -> str:
 
 
 def listing(head: str, values: Iterable[tuple[str, Any]]) -> str:
-    """Returns HTML with a heading and named results; after the first `_SHOWN` results, it has only their names."""
+    """Returns HTML with a heading and named results; results after the first `_SHOWN` appear by name only."""
     named = list(_single(values))
     parts = [f"<p>{escape(head)}</p>"]
     for name, value in named[:_SHOWN]:

@@ -87,7 +87,7 @@ def probe(path: Path) -> Facts:
 
 
 def file_type(path: Path) -> FileType:
-    """Detects the type of a local file from its first bytes; `MediaError` if it is missing, a folder or empty."""
+    """Detects the type of a local file from its first bytes; `MediaError` if the file is missing, a folder or empty."""
     with as_media_error(str(path)):
         size = size_of(path)
         with path.open("rb") as file:

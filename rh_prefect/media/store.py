@@ -102,7 +102,7 @@ class MediaStore:
         url: A folder or an fsspec URL.
         options: fsspec's storage options, such as key and secret; they are never shown.
         signed_inputs: Whether RunningHub can reach signed links to this storage.
-        template: How files are named, see `name_for`.
+        template: The template of file names; see `name_for`.
 
     Attributes:
         url: The location, without credentials; a local folder as an absolute path.
@@ -110,7 +110,7 @@ class MediaStore:
         signed_inputs: As given.
         template: As given.
         identity: Equal for stores of one location with the same options, in this process only: two services can have
-            buckets of one name. Caches use this value, not the URL.
+            buckets of the same name. Caches use this value, not the URL.
 
     Raises:
         ConfigError: The URL or the template cannot be used.
@@ -159,7 +159,7 @@ class MediaStore:
         return f"{self._root}{check_name(name)}"
 
     def name_of(self, uri: str) -> str | None:
-        """Returns the name of a file by its URI; None if it is not in this store."""
+        """Returns the name of the file with this URI; None if the file is not in this store."""
         if self.protocol == "file" and is_local(uri):
             uri = local_path(uri)
         return uri[len(self._root) :] if uri.startswith(self._root) and len(uri) > len(self._root) else None
@@ -237,7 +237,7 @@ class MediaStore:
             return int(info["size"]) if info["type"] == "file" else None
 
     def stamp(self, name: str) -> Stamp | None:
-        """Returns the state of a file, which shows later changes; None if the file is missing or its state unknown."""
+        """Returns the state of a file, which shows later changes; None if the file is missing or has no known state."""
         with self._at(name, "look at") as (fs, path):
             try:
                 return _stamp_of(Path(path)) if self.protocol == "file" else of_object(fs, path, fs.info(path))
@@ -352,7 +352,7 @@ class MediaStore:
 
 
 def link_to(uri: str, store: MediaStore | None) -> str:
-    """Returns a link to a file for browsers, with the longest validity; empty if there is none.
+    """Returns a link to a file for browsers, valid for as long as possible; empty if there is no link.
 
     If the file is in `store`, the store signs the link.
     """

@@ -65,7 +65,7 @@ def protocol_of(url: str) -> str:
 
 
 def is_web_link(url: str) -> bool:
-    """Returns whether a URL is an http(s) link; `::` in one belongs to its address, as in `http://[::1]/`."""
+    """Returns whether a URL is an http(s) link; `::` in a link belongs to the address, as in `http://[::1]/`."""
     return url.lower().startswith(("http://", "https://"))
 
 
@@ -284,7 +284,7 @@ def unsigned(link: str) -> str | None:
 
 
 def signing_options(protocol: str, options: Mapping[str, object]) -> dict[str, object]:
-    """Selects S3's current signature version: botocore signs links with the first one, which many services refuse."""
+    """Returns options for S3's current signature version; botocore's default is the first; many services refuse it."""
     config = options.get("config_kwargs") or {}
     if protocol != "s3" or not isinstance(config, Mapping):
         return {}

@@ -67,7 +67,7 @@ def to_folder(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) ->
 
 
 def move_to_folder(local: Path, path: str) -> Tally | None:
-    """Moves a local file to its final name, synced to the disk; returns None if it is on another disk."""
+    """Moves a local file to its final name, synced to the disk; returns None if the file is on another disk."""
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     if local.is_symlink() or local.stat().st_dev != final.parent.stat().st_dev:

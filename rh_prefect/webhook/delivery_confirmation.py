@@ -40,7 +40,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The content of a webhook: its address names a job's submission, and its body the task that has ended."""
+    """The content of a webhook: its address names a job's submission, and its body names the task that has ended."""
 
     scope: str
     key: str

@@ -156,7 +156,7 @@ async def _body(request: Request) -> bytes:
 
 
 HEAD_SECONDS: Final = 10.0
-"""Maximum seconds for receiving the head of a request, since the connection or the previous answer."""
+"""Maximum seconds for receiving the head of a request, counted from the connection or the previous answer."""
 
 MOST_WAITING: Final = 500
 """Maximum number of connections without a request; a further connection closes the oldest one."""
@@ -241,7 +241,7 @@ def serve(on_ready: Callable[[str], object], *, host: str, port: int, token: Sec
         try:
             uvicorn.Server(config).run(sockets=[listener])
         finally:
-            # Without an API nothing was sent, and draining would start a throw-away server for itself.
+            # Without an API nothing was sent, and draining would start a throw-away Prefect server.
             if PREFECT_API_URL.value():
                 asyncio.run(drain())
 

@@ -49,7 +49,7 @@ class QueueStatus(Value):
 
 
 class PricePreview(Value):
-    """The price of a request; `free` if this call costs nothing."""
+    """The price of a request; `free` says whether this call costs nothing."""
 
     amount: Decimal
     currency: OptionalText
@@ -73,7 +73,7 @@ class Download(Value):
 
 
 def read_price(source: dict[str, object]) -> PricePreview | None:
-    """Reads a price preview; returns None if it has no price.
+    """Reads a price preview; returns None if the response has no price.
 
     For models that are charged by tokens, RunningHub returns 0, which is the price only if the response says that the
     call is free.
@@ -114,7 +114,7 @@ class ResourceVersion(Value):
 
 
 class Resource(Value):
-    """One model of the public library, a UNET, CHECKPOINT, LORA or GGUF; loader nodes take its `node_model_name`."""
+    """One model (UNET, CHECKPOINT, LORA or GGUF) of the public library; loader nodes take its `node_model_name`."""
 
     resource_id: Text = wire("id")
     name: Text = wire("resourceName")

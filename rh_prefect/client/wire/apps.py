@@ -67,7 +67,7 @@ class AppNode(Value):
 
 
 class App(Value):
-    """The fields and files that an AI app accepts as input; no `nodes` if the app was never run on the site.
+    """The fields and files that an AI app accepts as input; `nodes` is empty if the app was never run on the site.
 
     A run of an `encrypted` app needs `accessPassword`. The `tags` are in English where they have an English name.
     """

@@ -65,9 +65,9 @@ class RemoteOutput(Value):
 
     Attributes:
         url: The link to the file, which works for about a day: an http(s) link or a `data:` URL.
-        text: The text, of a text model.
+        text: The text that a text model wrote.
         type: The file's extension: at most 16 lower-case letters and digits, or None.
-        node_id: The node of a workflow that saved it.
+        node_id: The workflow node that saved the result.
     """
 
     url: str | None = None
@@ -77,7 +77,7 @@ class RemoteOutput(Value):
 
     @property
     def is_usable(self) -> bool:
-        """Whether it is a text, or a link that can be downloaded."""
+        """Whether the output is a text, or a link that can be downloaded."""
         return self.url is None or _is_link(self.url)
 
 
@@ -126,16 +126,16 @@ class TaskView(Value):
 
     Attributes:
         task_id: RunningHub's id, with all its digits.
-        status: One of a closed set; an undocumented status is read as RUNNING.
+        status: One of the known statuses; an undocumented status is read as RUNNING.
         code: RunningHub's code, empty without an error.
         reason: RunningHub's message for the code.
         outputs: All results; empty until the end, and sometimes for some seconds longer.
         usage: What the task has cost so far.
         failure: The failing node, if RunningHub names one.
         node_errors: The fault of each refused node of a workflow; such a task fails, or only a part of it runs.
-        progress_url: The address of a running workflow's progress. It contains a secret of the account, and is in no
-            repr and no dump.
-        ahead: The number of tasks before it in the queue, if that is known.
+        progress_url: The address of a running workflow's progress. The address contains a secret of the account, and is
+            in no repr and no dump.
+        ahead: The number of tasks before this one in the queue, if known.
     """
 
     task_id: str
@@ -360,12 +360,12 @@ def _node_error(error: object) -> str:
 
 
 class WebhookDelivery(Value):
-    """A webhook's body. It is not signed: confirm it with a query before you use it.
+    """A webhook's body. Webhooks are not signed: confirm the state with a query before you use it.
 
     Attributes:
-        task_id: The task in its body.
-        event: The kind of event in its body.
-        view: The state of the task in its body; None if that is not readable.
+        task_id: The task that the body names.
+        event: The kind of event that the body names.
+        view: The state of the task in the body; None if the state is not readable.
     """
 
     task_id: str
@@ -386,7 +386,7 @@ class WebhookEvent(Value):
     Attributes:
         event_id: The id for `resend`.
         task_id: The task.
-        url: The receiver's address. It may contain the receiver's secret, and is in no repr.
+        url: The receiver's address, which may contain the receiver's secret and is in no repr.
         event: The kind of the event.
         view: The state of the task in the event, unverified.
         status: The outcome of the delivery: SUCCESS and FAILED are known.

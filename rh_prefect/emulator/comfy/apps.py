@@ -33,9 +33,9 @@ class AppField:
         node_id: The node that has the field.
         field_name: The node's input.
         field_type: The type in a form.
-        description: Its label.
-        options: Of a LIST or SWITCH: each value with its description, in the form that ends with the default; without
-            them ComfyUI's own specification is shown.
+        description: The field's label.
+        options: For a LIST or SWITCH: each value with its description, in the form that ends with the default; without
+            options, ComfyUI's own specification is shown.
     """
 
     node_id: str
@@ -51,13 +51,13 @@ class App:
 
     Attributes:
         id: 19 digits.
-        name: Its title.
+        name: The app's title.
         graph: The graph.
         fields: The fields that can be set.
-        password: Its `accessPassword`, if any.
-        ran: Whether it was run once on the site; before that the call example lists no fields.
-        quick_code: Its `quickCreateCode`, if it is a module of quick create.
-        uses: Number of uses, for the order of the list.
+        password: The app's `accessPassword`, if any.
+        ran: Whether the app was run once on the site; before that, the call example lists no fields.
+        quick_code: The `quickCreateCode` if the app is a module of quick create.
+        uses: The number of uses, for the order of the list.
     """
 
     id: str
@@ -70,7 +70,7 @@ class App:
     uses: int = 0
 
     def node_list(self) -> list[dict[str, object]]:
-        """Shows the fields as the call example does."""
+        """Returns the fields in the form of the call example."""
         return [self._shown(item) for item in self.fields] if self.ran else []
 
     def _shown(self, item: AppField) -> dict[str, object]:
@@ -168,15 +168,15 @@ class Apps:
         """Publishes an app.
 
         Args:
-            graph: The graph, in API format.
-            fields: The fields that can be set; default every value of the graph that is not a link.
-            name: Its title.
+            graph: The graph in API format.
+            fields: The fields that can be set; by default every value of the graph that is not a link.
+            name: The app's title.
             password: The required `accessPassword`.
-            ran: Whether it was run once on the site.
-            quick_code: Its `quickCreateCode`.
+            ran: Whether the app was run once on the site.
+            quick_code: The app's `quickCreateCode`.
 
         Returns:
-            Its id.
+            The app's id.
 
         Raises:
             InputError: The graph is invalid, or lacks a field.
@@ -201,12 +201,12 @@ class Apps:
         raise KeyError(name)
 
     def find(self, app_id: object) -> App | None:
-        """Finds an app by its id, text or number."""
+        """Finds an app by its id, which is a string or a number."""
         return self._known.get(str(app_id))
 
     @property
     def foreign(self) -> frozenset[str]:
-        """The node classes that only added apps have."""
+        """The node classes that occur only in added apps."""
         names = {class_type(node) for app in self for node in app.graph.values()}
         return frozenset(names - set(CLASSES) - {""})
 

@@ -19,10 +19,10 @@ class BadNodeInfo(Exception):
 
 
 def parse(text: str | Mapping[str, object]) -> Graph | None:
-    """Reads a graph, from JSON text or from its object.
+    """Reads a graph from JSON text or from an object.
 
     Returns:
-        None if it is not an object of nodes.
+        The graph; None if the value is not an object of nodes.
     """
     try:
         raw = json.loads(text) if isinstance(text, str) else text
@@ -35,18 +35,18 @@ def parse(text: str | Mapping[str, object]) -> Graph | None:
 
 
 def inputs_of(node: Mapping[str, object]) -> dict[str, object]:
-    """Returns a node's inputs, not a copy."""
+    """Returns the inputs of a node themselves, not a copy."""
     inputs = node.get("inputs")
     return inputs if isinstance(inputs, dict) else {}
 
 
 def class_type(node: Mapping[str, object]) -> str:
-    """Returns a node's class; empty if missing."""
+    """Returns the class of a node; empty if the node has none."""
     return str(node.get("class_type") or "")
 
 
 def link_of(value: object) -> tuple[str, int] | None:
-    """Reads a link: a node and the number of its output."""
+    """Reads a link: a node, and the number of the node's output."""
     if isinstance(value, list) and len(value) == 2 and isinstance(value[1], int) and not isinstance(value[1], bool):
         return str(value[0]), value[1]
     return None
@@ -105,11 +105,11 @@ def shake(graph: Graph, *, kept: set[tuple[str, str]], draw: Callable[[int], int
 
 
 def upstream(graph: Graph, node_id: str, *, without: Sequence[str] = ()) -> Iterator[tuple[str, Node]]:
-    """Traverses the dependencies of a node, the nearest first.
+    """Yields a node and its dependencies, the nearest first.
 
     Args:
         graph: The graph.
-        node_id: The node; it comes first.
+        node_id: The node, which comes first.
         without: Inputs to skip.
     """
     todo, seen = [node_id], {node_id}

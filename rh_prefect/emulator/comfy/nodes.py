@@ -15,11 +15,11 @@ class Resource:
     """A model of the public library, which a loader node can load.
 
     Attributes:
-        title: Its name in the list.
+        title: The model's name in the list.
         kind: The kind of model.
-        file: Its file name in a loader node.
-        base: Its base model.
-        tags: The ids and names of its tags.
+        file: The model's file name in a loader node.
+        base: The base model.
+        tags: The ids and names of the model's tags.
     """
 
     title: str
@@ -63,7 +63,7 @@ def find(kind: str, *, name: str = "", bases: Sequence[str] = (), tags: Sequence
 
     Args:
         kind: The kind of model.
-        name: Part of its title.
+        name: A part of the title.
         bases: Accepted base models.
         tags: Accepted tags.
     """
@@ -92,7 +92,7 @@ class Field:
 
     Attributes:
         kind: `INT`, `FLOAT`, `STRING`, `BOOLEAN`, `COMBO`, or the type of a link, such as `IMAGE`.
-        default: Its value in a new node.
+        default: The value in a new node.
         least: Minimum.
         most: Maximum.
         options: The choices of a `COMBO`.
@@ -116,10 +116,10 @@ class NodeClass:
     """A class of ComfyUI nodes.
 
     Attributes:
-        name: Its `class_type`.
-        fields: Its inputs.
-        outputs: The types of its outputs.
-        saves: The kind of output that it saves, if any.
+        name: The `class_type`.
+        fields: The inputs of the class.
+        outputs: The types of the outputs.
+        saves: The kind of output that nodes of the class save, if any.
     """
 
     name: str
@@ -292,7 +292,7 @@ def _info(known: NodeClass) -> dict[str, object]:
 
 
 def spec(item: Field) -> list[object]:
-    """Writes ComfyUI's specification of an input."""
+    """Returns an input's specification in ComfyUI's form."""
     limits = {"default": item.default, "min": item.least, "max": item.most}
     shown: dict[str, object] = {name: value for name, value in limits.items() if value is not None}
     if item.media:

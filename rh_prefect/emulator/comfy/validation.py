@@ -113,7 +113,7 @@ def _error(kind: str, message: str, details: str = "", **extra: object) -> Error
 
 
 class _Check:
-    """Checks every node once, from the saving nodes upwards."""
+    """Checks every node once, upstream from the nodes that save files."""
 
     def __init__(self, graph: Graph, files: Files) -> None:
         self.errors: dict[str, list[Error]] = {}

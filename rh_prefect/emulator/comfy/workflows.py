@@ -14,7 +14,7 @@ from rh_prefect.emulator.comfy.nodes import CLASSES
 from rh_prefect.errors import InputError
 
 SAMPLE_PICTURE: Final = "example.png"
-"""The picture that every ComfyUI has among its inputs."""
+"""The picture that is among the inputs of every ComfyUI."""
 
 
 def _node(class_type: str, title: str = "", **inputs: object) -> Node:
@@ -110,10 +110,10 @@ class Workflow:
 
     Attributes:
         id: 19 digits.
-        name: Its name in the emulator.
-        graph: In API format.
-        password: Its `accessPassword`, if any.
-        saved: Whether it was saved and run once, as the API requires.
+        name: The workflow's name in the emulator.
+        graph: The graph in API format.
+        password: The workflow's `accessPassword`, if any.
+        saved: Whether the workflow was saved and run once, as the API requires.
     """
 
     id: str
@@ -137,13 +137,13 @@ class Workflows:
         """Saves a workflow; its unknown node classes are accepted from now on.
 
         Args:
-            graph: In API format, as an object or as JSON text; it may be invalid.
+            graph: The graph in API format, as an object or as JSON text; it may be invalid.
             name: The name for `id_of`.
             password: The required `accessPassword`.
-            saved: Whether it was saved and run once.
+            saved: Whether the workflow was saved and run once.
 
         Returns:
-            Its id.
+            The workflow's id.
 
         Raises:
             InputError: The graph is not an object of nodes.
@@ -180,12 +180,12 @@ class Workflows:
         raise KeyError(name)
 
     def find(self, workflow_id: object) -> Workflow | None:
-        """Finds a workflow by its id, text or number."""
+        """Finds a workflow by its id, which is a string or a number."""
         return self._known.get(str(workflow_id))
 
     @property
     def foreign(self) -> frozenset[str]:
-        """The node classes that only added graphs have."""
+        """The node classes that occur only in added graphs."""
         names = {class_type(node) for workflow in self for node in workflow.graph.values()}
         return frozenset(names - set(CLASSES) - {""})
 

@@ -20,7 +20,7 @@ def cube(*, hue: float) -> bytes:
     """Builds a GLB file with one cube.
 
     Args:
-        hue: The colour, 0 to 1 round the circle.
+        hue: The colour, from 0 to 1 around the colour circle.
 
     Returns:
         Header, JSON chunk and BIN chunk, each padded to four bytes, as glTF 2.0 requires (section 4.4).

@@ -73,11 +73,11 @@ def pad(path: Path, *, least_bytes: int) -> Path:
 
     Args:
         path: The file, which is not changed.
-        least_bytes: The least size; a few bytes more if the file type requires it.
+        least_bytes: The minimum size; the result may be a few bytes larger if the file type requires this.
 
     Returns:
-        The larger file beside it, created once: a second copy would have another ETag, and a client with half of the
-        first copy would have to start again. The file itself if it is large enough.
+        The larger file beside the original, created once: a second copy would have another ETag, and a client with half
+        of the first copy would have to start again. The original file if it is large enough.
     """
     size = path.stat().st_size
     if size >= least_bytes:

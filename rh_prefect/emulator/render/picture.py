@@ -1,4 +1,4 @@
-"""Image models: a generated scene with its prompt, or the input picture with a caption."""
+"""Draws the results of image models: a generated scene with the prompt, or the input picture with a caption."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def draw(request: Request, *, index: int = 0) -> Image.Image:
 
     Args:
         request: A request to an image model, or to a video model that starts from words.
-        index: The number of the picture among several; each shows another scene.
+        index: The number of the picture among several; each shows a different scene.
 
     Returns:
         An RGB picture.

@@ -24,7 +24,7 @@ class Rendered:
     Attributes:
         path: The file, which belongs to the renderer; None for a text.
         text: The text; None for a file.
-        extension: As RunningHub gives it, without a dot: `png`, `mp4`, `mp3`, `glb`, `txt`.
+        extension: The extension as RunningHub gives it, without a dot: `png`, `mp4`, `mp3`, `glb`, `txt`.
     """
 
     path: Path | None
@@ -39,7 +39,7 @@ class Renderer:
         folder: The folder of the files.
         long_side: The longest side of pictures and videos, in pixels.
         fps: Frames per second of videos that are made of pictures.
-        max_seconds: The longest sound or video; None for as long as a request asks.
+        max_seconds: The longest sound or video in seconds; None for no limit.
         id_answers: The format of answers that are ids.
         lyrics_as_text: Whether a lyrics model that is listed under audio returns a text.
     """
@@ -88,7 +88,7 @@ class Renderer:
             The outputs, at least one.
 
         Raises:
-            MediaError: If a file of the request cannot be read.
+            MediaError: A file of the request cannot be read.
         """
         request = Request(model, dict(payload), dict(inputs), self._limits, seed_text, variant)
         key = self._key(request)

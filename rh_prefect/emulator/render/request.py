@@ -30,8 +30,8 @@ class Limits:
 
     Attributes:
         long_side: The longest side of pictures and videos, in pixels.
-        fps: Frames per second of videos that are made from nothing but pictures.
-        max_seconds: The longest sound or video; None for as long as the request asks.
+        fps: Frames per second of videos that are made only from pictures.
+        max_seconds: The longest sound or video in seconds; None for no limit.
     """
 
     long_side: int = 256
@@ -86,18 +86,18 @@ class Request:
 
     @cached_property
     def words(self) -> str:
-        """The prompt of the request; empty if it has none."""
+        """The prompt of the request; empty if the request has no prompt."""
         found = (self.payload.get(key) for key in _WORD_KEYS)
         return next((text.strip() for text in found if isinstance(text, str) and text.strip()), "")
 
     @cached_property
     def subject(self) -> str:
-        """The text to draw from: the prompt, else the seed text, else the model's name."""
+        """The text to draw from: the prompt, or else the seed text, or else the model's name."""
         return self.words or self.seed_text or self.model.name
 
     @cached_property
     def drawn_from(self) -> str:
-        """The subject with the variant."""
+        """The subject together with the variant."""
         return f"{self.subject} #{self.variant}" if self.variant else self.subject
 
     @cached_property
@@ -140,7 +140,7 @@ class Request:
 
     @cached_property
     def seconds(self) -> float | None:
-        """The requested length; None if the request does not state it."""
+        """The requested length in seconds; None if the request does not state a length."""
         asked = _number(self.value("duration", "duration_seconds", "length"))
         return self.limits.cut(asked) if asked and asked > 0 else None
 
@@ -167,7 +167,7 @@ class Request:
         return fit(asked, min(self.limits.long_side, max(asked)) if min(asked) > _THINNEST else self.limits.long_side)
 
     def _asked_size(self) -> Size | None:
-        # The shape of a picture that was sent is meant, unless the request itself says otherwise.
+        # The result has the shape of a picture that was sent, unless the request itself says otherwise.
         read = self.given.get if self.images or self.videos else self.value
         shape = str(read("aspectRatio") or read("ratio") or "")
         if shape.lower() in {"", "custom"}:

@@ -1,4 +1,4 @@
-"""Generates a landscape from a text: its words choose light and land, its hash chooses the rest."""
+"""Generates a landscape from a text: the words choose light and land, and the text's hash chooses the rest."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Light:
     """The colours of a time of day, each as #rrggbb.
 
     Attributes:
-        sky: From the zenith to the horizon.
+        sky: The sky, from the zenith to the horizon.
         sun: The sun or the moon, and its glow.
         far: The farthest land, which haze brings near the colour of the horizon.
         near: The nearest land.
         cloud: The clouds.
-        stars: How many of the sky's pixels are stars, as a fraction.
+        stars: The fraction of the sky's pixels that are stars.
         words: Words of a text that call for this light.
     """
 
@@ -120,7 +120,7 @@ LIGHTS: dict[str, Light] = {
 }
 
 _CHEERFUL = tuple(name for name in LIGHTS if name != "storm")
-"""Lights that chance may choose."""
+"""Lights that may be chosen at random."""
 
 _LAND_WORDS: dict[Land, tuple[str, ...]] = {
     "sea": (
@@ -152,7 +152,7 @@ def paint(text: str, size: Size) -> Image.Image:
 
     Args:
         text: The subject of the picture; the same text gives the same picture.
-        size: Pixels.
+        size: The size in pixels.
 
     Returns:
         An RGB picture.

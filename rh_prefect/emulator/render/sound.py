@@ -1,4 +1,4 @@
-"""Sound: WAV and MP3 files, speech of hummed syllables, and music."""
+"""Makes sound: WAV, MP3 and FLAC files, speech of hummed syllables, and music."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_sound(to: Path, samples: Array, *, rate: int, bit_rate: int = 128_000,
         to: The file.
         samples: Shape (channels, samples), -1 to 1; one or two channels. Louder samples are scaled down together.
         rate: Samples per second.
-        bit_rate: Bits per second, where the format has a choice.
+        bit_rate: Bits per second, if the format has a choice.
         comment: Text for the file's metadata.
     """
     container_format, codec, sample_format = _CODECS[to.suffix]
@@ -78,8 +78,8 @@ _DEEP, _HIGH = (96, 138), (172, 236)
 def speak(request: Request) -> Array:
     """Synthesizes the text of a request.
 
-    About 2.6 words a second (4.2 characters of Chinese), divided by `speed`, and a rest at each punctuation mark.
-    `voice_id` chooses the pitch of the voice, `pitch` moves it by semitones, `volume` makes it louder.
+    At `speed` 1, the voice speaks about 2.6 words (4.2 Chinese characters) a second; it rests at punctuation marks.
+    `voice_id` chooses the pitch of the voice, `pitch` moves this pitch by semitones, and `volume` scales the sound.
 
     Returns:
         Samples, shape (1, samples), at `SPEECH_RATE`.
@@ -171,10 +171,10 @@ class Score:
     """A piece of music to play.
 
     Attributes:
-        seconds: Its length, a whole number of bars.
-        bars: How many bars; each has one chord.
+        seconds: The length in seconds, a whole number of bars.
+        bars: The number of bars; each bar has one chord.
         root: The root note of the key, in semitones above A2 (110 Hz).
-        chords: One chord after the other, repeated.
+        chords: The chords, which are played in turn and repeated.
         figure: The arpeggio: for each of the eight quavers of a bar, the index of the chord's note.
     """
 
@@ -193,7 +193,7 @@ def play(request: Request) -> Array:
 
 
 def length_of(request: Request) -> float:
-    """Returns the seconds that a request asks for, in a parameter or in its description, else 20 to 30.
+    """Returns the length in seconds that a request states in a parameter or in its description, or else 20 to 30.
 
     A prompt beside tags contains lyrics; lengths in it are ignored.
     """
@@ -219,7 +219,7 @@ def compose(text: str, seconds: float, *, variant: str = "") -> Score:
 
     Args:
         text: The text that chooses key, chords and pace.
-        seconds: Its length.
+        seconds: The length of the piece in seconds.
         variant: Chooses another key, chords and figure for the same words.
     """
     progressions = _MINOR if has_any(text, _SAD) else _MAJOR

@@ -1,4 +1,4 @@
-"""Outlines of the layers of a scene: hills, mountains, dunes, trees, houses."""
+"""Draws the outlines of a scene's layers: hills, mountains, dunes, trees, houses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ridge(land: Land, *, width: int, depth: float, random: np.random.Generator) 
 
     Args:
         land: The kind of land.
-        width: Pixels.
+        width: The width in pixels.
         depth: 0 for the farthest layer, 1 for the nearest.
         random: The random source.
 

@@ -1,4 +1,4 @@
-"""Text models: an answer with the prompt, a description of a file, lyrics, or an id."""
+"""Writes the answers of text models: a text about the prompt, a description of a file, lyrics, or an id."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def answer(request: Request, *, ids_as: Literal["json", "lines"] = "json") -> st
 
     Args:
         request: The request.
-        ids_as: How ids are written.
+        ids_as: The format in which ids are written.
     """
     for part, ids in _IDS:
         if request.names(part):

@@ -32,10 +32,10 @@ class Facts:
     """The properties of a video.
 
     Attributes:
-        size: Pixels.
+        size: Width and height in pixels.
         fps: Frames per second.
-        seconds: Its length.
-        has_sound: Whether it has an audio stream.
+        seconds: The length in seconds.
+        has_sound: Whether the video has an audio stream.
     """
 
     size: Size
@@ -91,7 +91,7 @@ def steady(path: Path, fps: Fraction, *, blend: bool = False, most: float | None
         path: A video.
         fps: Frames per second of the output; frames are repeated or dropped.
         blend: Whether a moment between two frames gets a mix of both, instead of the earlier frame.
-        most: Seconds after which to stop.
+        most: The number of seconds after which reading stops.
 
     Yields:
         Frames in the pixel format of the video; mixed frames are 4:2:0.
@@ -163,7 +163,7 @@ def write_film(
     Args:
         to: The file.
         frames: Pictures or decoded frames; frames of another size are resized.
-        size: Pixels; made even.
+        size: The size in pixels, which is rounded to even numbers.
         fps: Frames per second.
         sound: 44.1 kHz stereo blocks; cut at the end of the frames, or continued with silence. None for no audio.
         variant: Digits in the metadata, so that files of the same frames differ.

@@ -41,8 +41,8 @@ def pan(pictures: Sequence[Image.Image], *, size: Size, count: int, seed: str) -
     Args:
         pictures: RGB, of any size.
         size: The frames' size.
-        count: How many frames.
-        seed: Chooses the direction, and the direction of the zoom.
+        count: The number of frames.
+        seed: A text that chooses the direction of the movement and of the zoom.
 
     Yields:
         The frames.

@@ -1,4 +1,4 @@
-"""The account: queue status, balance, list of keys; and the public library of models."""
+"""Routes for the account: queue status, balance and list of keys; and for the public library of models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rh_prefect.emulator.routes.graphs import page_of
 
 
 async def queue_status(call: Call) -> Response:
-    """Returns the number of tasks and the limit of the key; counts are strings, the limit is a number."""
+    """Returns the number of tasks and the limit of the key; counts are strings, and the limit is a number."""
     counts = call.state.tasks.counts(call.key)
     return responses.success(
         {

@@ -83,7 +83,7 @@ async def moderate(request: Request) -> Response:
 
 
 async def add_workflow(request: Request) -> Response:
-    """Saves a workflow; takes the arguments of `Workflows.add` and returns its id."""
+    """Saves a workflow; takes the arguments of `Workflows.add` and returns the workflow's id."""
     raw = await _json(request)
     try:
         return JSONResponse({"id": _state(request).workflows.add(**raw)})
@@ -103,7 +103,7 @@ async def add_model(request: Request) -> Response:
 
 
 async def add_app(request: Request) -> Response:
-    """Publishes an app; takes the arguments of `Apps.add`, each field as a list, and returns its id."""
+    """Publishes an app; takes the arguments of `Apps.add`, each field as a list, and returns the app's id."""
     raw = await _json(request)
     try:
         fields = raw.pop("fields", None)

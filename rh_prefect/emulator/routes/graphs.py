@@ -1,4 +1,4 @@
-"""ComfyUI workflows, AI apps and quick create: start, show, list."""
+"""Routes that start, show and list ComfyUI workflows, AI apps and quick-create modules."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from rh_prefect.emulator.tasks import Status, Task
 
 
 async def create(call: Call) -> Response:
-    """Starts a workflow by v1, basic or advanced: the same path with more or fewer fields."""
+    """Starts a workflow through the v1 API, basic or advanced: the same path with fewer or more fields."""
     return await start_v1(call, "workflow", partial(workflow_target, workflow_id=_positive(call, "workflowId")))
 
 
 async def run(call: Call) -> Response:
-    """Starts a workflow by v2."""
+    """Starts a workflow through the v2 API."""
     workflow_id = call.request.path_params["workflow_id"]
     return await start_v2(call, "workflow", partial(workflow_target, workflow_id=workflow_id))
 
@@ -98,12 +98,12 @@ def needed(call: Call, name: str) -> str:
 
 
 def v1_start(path: str, handler: Handler) -> Endpoint:
-    """Returns the endpoint of a v1 start."""
+    """Returns the route for a v1 start request."""
     return Endpoint(path, handler, auth.body_key, responses.v1, on="submit", on_refusal=model_submits.record_refusal)
 
 
 def v2_start(path: str, handler: Handler) -> Endpoint:
-    """Returns the endpoint of a v2 start."""
+    """Returns the route for a v2 start request."""
     return Endpoint(path, handler, auth.bearer, responses.v2, on="submit", on_refusal=model_submits.record_refusal)
 
 
@@ -117,14 +117,14 @@ _STYLES: Final = (
 
 
 async def run_v1(call: Call) -> Response:
-    """Starts an app by v1."""
+    """Starts an app through the v1 API."""
     app_id = needed(call, "webappId")
     _need_list(call)
     return await start_v1(call, "app", partial(app_target, app_id=app_id))
 
 
 async def run_v2(call: Call) -> Response:
-    """Starts an app by v2."""
+    """Starts an app through the v2 API."""
     return await start_v2(call, "app", partial(app_target, app_id=call.request.path_params["app_id"]))
 
 
@@ -170,7 +170,7 @@ async def demo(call: Call) -> Response:
 
 
 async def browse(call: Call) -> Response:
-    """Lists apps; an id is only inside the example call. Numbers are text."""
+    """Lists apps; an app's id is only inside the example call, and numbers are strings."""
     sort = call.body.get("sort") or "RECOMMEND"
     if sort not in _SORTS:
         raise Refused(call.state.assumptions.list_refusal, f"sort must be one of {', '.join(_SORTS)}")
@@ -193,7 +193,7 @@ def page_of(call: Call, rows: Sequence[object], *, size: int) -> dict[str, objec
     """Returns the requested page of a list in RunningHub's format.
 
     Args:
-        call: The request, with `current` from 1 and `size`.
+        call: The request, with `current` (the page number, from 1) and `size`.
         rows: All rows.
         size: The default page size.
 

@@ -1,4 +1,4 @@
-"""Standard models: submit and price preview."""
+"""Routes for standard models: submit and price preview."""
 
 from __future__ import annotations
 

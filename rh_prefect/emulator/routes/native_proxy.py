@@ -37,7 +37,7 @@ _PICTURES: Final = ("png", "jpg", "jpeg", "webp")
 
 
 async def prompt(request: Request) -> Response:
-    """Queues a graph, as ComfyUI does: invalid graphs are refused with 400."""
+    """Queues a graph; refuses an invalid graph with status 400, as ComfyUI does."""
     state = _state(request)
     key = path_key(state.keys, request)
     if key is None:
@@ -132,7 +132,7 @@ async def change_queue(request: Request) -> Response:
 
 
 async def interrupt(request: Request) -> Response:
-    """Stops the running prompt; a named prompt only if it is running."""
+    """Stops the running prompt; if the request names a prompt, stops it only if it is running."""
     state = _state(request)
     key = path_key(state.keys, request)
     if key is None:

@@ -1,4 +1,4 @@
-"""Tasks and their webhooks: v2 query, v1 status, outputs and cancel; detail and resend of a webhook."""
+"""Routes for tasks and webhooks: v2 query, v1 status, outputs and cancel; detail and resend of a webhook."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def query(call: Call) -> Response:
 
 
 def _task_id(call: Call) -> str:
-    """Reads the id of a v2 query, a text or a number.
+    """Reads the id in a v2 query, which is a string or a number.
 
     Raises:
         Refused: The id is missing or not a positive number.
@@ -102,7 +102,7 @@ async def cancel(call: Call) -> Response:
 
 
 def _named(call: Call) -> Task:
-    """Finds the task of a v1 request."""
+    """Finds the task that a v1 request names."""
     task_id = call.body.get("taskId")
     if task_id in (None, ""):
         raise Refused("301", call.state.assumptions.v1_blank.format(field="taskId"))
@@ -124,7 +124,7 @@ async def detail(call: Call) -> Response:
 
 
 async def resend(call: Call) -> Response:
-    """Delivers an event again, by its own id."""
+    """Delivers an event again; the request names the event by the event's id."""
     url = webhook_of(call.body, code="301")
     event = call.state.webhooks.find(needed(call, "webhookId"), key=call.key)
     if event is None:

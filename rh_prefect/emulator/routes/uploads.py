@@ -53,10 +53,10 @@ async def read_form(
 
     Args:
         request: The request.
-        folder: The folder for its files.
+        folder: The folder for the form's files.
         limit: The maximum size of a file, in bytes.
         no_form: The refusal of a request without a form.
-        large: The refusal of a file that is too large; default 1008.
+        large: The refusal of a file that is too large; by default 1008.
 
     Raises:
         Refused: The body is not a form, or a file is too large. The whole body is read first.
@@ -163,7 +163,7 @@ _LEGACY_MAX_BYTES: Final = 30 * 1024 * 1024
 
 
 async def upload(call: Call) -> Response:
-    """Receives one file, in the field `file`."""
+    """Receives one file in the form field `file`."""
     known = call.state.assumptions
     no_form = Refused(*known.upload_no_file)
     form = await read_form(call.request, call.state.file_store.folder, limit=known.upload_max_bytes, no_form=no_form)
@@ -211,7 +211,7 @@ def _keep(call: Call, key: ApiKey, form: Form) -> Response:
     extension = Path(received.file_name).suffix.lstrip(".").lower()
     if extension not in known.upload_extensions:
         raise Refused(*known.legacy_unsupported)
-    # A ZIP has a bare hash for its name, all else a folder and an extension.
+    # The name of a ZIP is a bare hash; other names have a folder and an extension.
     name = received.sha256 if extension == "zip" else f"api/{received.sha256}.{extension}"
     call.state.file_store.keep(received.path, name, sha256=received.sha256, extension=extension)
     call.state.recorder.add_upload(Upload(name, received.size, received.sha256, key.name, call.state.clock.now()))
@@ -219,7 +219,7 @@ def _keep(call: Call, key: ApiKey, form: Form) -> Response:
 
 
 async def lora(call: Call) -> Response:
-    """Returns the upload link of a LoRA; none if the same file was uploaded before."""
+    """Returns the upload link of a LoRA; no link if the same file was uploaded before."""
     name, md5 = (str(call.body.get(key) or "").strip() for key in ("loraName", "md5Hex"))
     for key, value in (("loraName", name), ("md5Hex", md5)):
         if not value:

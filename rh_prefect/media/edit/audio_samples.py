@@ -1,4 +1,4 @@
-"""Audio as streams of samples, and its loudness."""
+"""Reads audio as streams of samples, and measures its loudness."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _OVERLAP = RATE // 4
 
 
 class Sound:
-    """A stream of audio, which gets pieces of any size and returns the requested sizes; it can be read only once."""
+    """A stream of audio that takes pieces of any size and returns pieces of the requested size; to be read once."""
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
@@ -87,7 +87,7 @@ def recording(path: Path, start: float = 0.0) -> Pieces:
 
 
 def sound_with_picture(path: Path, start: float = 0.0) -> Pieces:
-    """Yields a video's sound from `start` seconds after the first frame on; before a late sound, it yields silence."""
+    """Yields a video's sound from `start` seconds after the first frame on, with silence until a late sound begins."""
     with opened(path) as file:
         stream, picture = _sound_of(file, path), picture_of(file, path)
         late = round((_begin(stream) - _begin(picture)) * RATE)
@@ -113,7 +113,7 @@ def looped(path: Path) -> Pieces:
 
 
 def exactly(samples: int, sound: Sound) -> Pieces:
-    """Yields a sound that is cut, or filled up with silence, to a length."""
+    """Yields a sound, cut or extended with silence to a given length."""
     remaining = samples
     while remaining:
         length = min(PIECE, remaining)
@@ -193,7 +193,7 @@ def _begin(stream: av.stream.Stream) -> float:
 
 
 def _decoded(file: InputContainer, stream: AudioStream, path: Path) -> Pieces:
-    """Decodes a sound in stereo at `RATE`; gaps in its times become silence, so that it stays synchronous."""
+    """Decodes a sound in stereo at `RATE`; gaps in its times become silence, so that the sound stays synchronous."""
     with reading(path):
         resampler: av.AudioResampler | None = None
         clock = _Clock(longest=file.duration / av.time_base if file.duration else math.inf)
@@ -204,7 +204,7 @@ def _decoded(file: InputContainer, stream: AudioStream, path: Path) -> Pieces:
                 yield from _silent(round(gap * RATE))
                 resampler = None
             if resampler is None:
-                # FFmpeg makes mono quieter when it makes stereo of it; here it is simply doubled.
+                # FFmpeg makes mono quieter when it converts it to stereo; here the channel is simply doubled.
                 layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
                 resampler = av.AudioResampler(format="fltp", layout=layout, rate=RATE)
             yield from map(_stereo, resampler.resample(frame))
@@ -214,7 +214,7 @@ def _decoded(file: InputContainer, stream: AudioStream, path: Path) -> Pieces:
 
 @dataclass(slots=True)
 class _Clock:
-    """Finds gaps between a sound's frames by their times; a gap longer than the file is an error and is ignored."""
+    """Finds gaps between a sound's frames by the frames' times; ignores gaps longer than the file, which are errors."""
 
     longest: float
     _due: float | None = None
@@ -224,7 +224,7 @@ class _Clock:
         time = frame.time if frame.time is not None else self._due or 0.0
         gap = time - self._due if self._due is not None else 0.0
         is_jump = abs(gap) > _LEAST_GAP
-        # Small differences are summed up, since a container may round each time.
+        # Small differences are added up, since a container may round each time.
         since = time if is_jump or self._due is None else self._due
         self._due = since + frame.samples / frame.sample_rate
         return gap if is_jump and 0 < gap <= self.longest else 0.0

@@ -64,7 +64,7 @@ def open_image(path: Path, *, side: int | None = None) -> Image.Image:
 
 
 def thumbnail(source: Path, *, max_bytes: int = 30_000, side: int = _SIDES[0]) -> bytes:
-    """Makes a JPEG of at most `max_bytes` and `side` pixels of a picture, or of the middle frame of a video."""
+    """Makes a JPEG, of at most `max_bytes` and `side` pixels, from a picture or from the middle frame of a video."""
     image = still(source, side=side)
     for smaller in (side, *(one for one in _SIDES if one < side)):
         image.thumbnail((smaller, smaller))
@@ -126,7 +126,7 @@ def _time_at(file: InputContainer, stream: VideoStream, at: At) -> int:
 
 
 def _end_of(frame: av.VideoFrame, stream: VideoStream) -> Fraction:
-    """Returns the end of a video's last frame, in units of the time base; its length is that of the other frames."""
+    """Returns the end of a video's last frame, in units of the time base; the frame is as long as the other frames."""
     length = 1 / (Fraction(stream.time_base or 1) * (stream.average_rate or _USUAL_RATE))
     return (frame.pts or 0) + length
 
@@ -153,7 +153,7 @@ _WHITES = {"I": (0xFF, 0xFFFF), "F": (1, 0xFF, 0xFFFF)}
 
 
 def in_eight_bits(image: Image.Image) -> Image.Image:
-    """Returns a picture whose values have 8 bits; Pillow itself makes all greater values, as in a depth map, white.
+    """Returns a picture whose values have 8 bits; Pillow itself turns all greater values, as in a depth map, white.
 
     Integers and floats outside of the usual ranges, such as distances in millimetres, are scaled to all greys.
     """
@@ -199,8 +199,8 @@ _FONTS = (
     ),
     *("NotoSansCJK-Regular.ttc", "PingFang.ttc", "msyh.ttc", "wqy-microhei.ttc", "DroidSansFallbackFull.ttf"),
 )
-"""Fonts with more letters than Pillow's own, by their names on Linux, macOS and Windows; the last five contain Chinese,
-Japanese and Korean.
+"""Fonts with more letters than Pillow's own font, by their names on Linux, macOS and Windows; the last five contain
+Chinese, Japanese and Korean.
 """
 
 _NO_LETTER = "\U0010fffe"
@@ -303,7 +303,7 @@ def font_for(text: str, size: int, file: Path | None = None) -> Font:
 
 
 def missing_letter(text: str, font: Font) -> str:
-    """Returns the first letter of a text that a font lacks; empty if it has all letters."""
+    """Returns the first letter of a text that a font lacks; empty if the font has all letters."""
     unknown = bytes(font.getmask(_NO_LETTER))
     letters = (letter for letter in dict.fromkeys(text) if not letter.isspace())
     return next((letter for letter in letters if bytes(font.getmask(letter)) == unknown), "")

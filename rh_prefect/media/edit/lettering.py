@@ -1,4 +1,4 @@
-"""Texts in pictures: captions over a video (captions), and a title as a clip (title_clip)."""
+"""Draws texts: captions over a video (`captions`), and a title as a clip (`title_clip`)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def captions(
     size: float = 0.05,
     font: Path | None = None,
 ) -> float:
-    """Draws texts over a video at their times, and keeps the video's sound; returns the video's seconds.
+    """Draws texts over a video at their times, and keeps the sound; returns the length of the video in seconds.
 
     `size` is the height of the letters as a fraction of the picture's height; `font` is a TrueType or OpenType file.
     """
@@ -111,7 +111,7 @@ def lettered(text: str, size: tuple[int, int], share: float, font_of: Callable[[
 
 
 def _font_of(text: str, file: Path | None) -> Callable[[int], Font]:
-    """Returns a function from a size in pixels to a font that has all letters of a text."""
+    """Returns a function that takes a size in pixels and returns a font with all letters of a text."""
     if letter := missing_letter(text, font_for(text, 16, file)):
         raise InputError(
             f"No font for the letter {letter!r} was found. Nothing was made and nothing was paid for it. What to do: "

@@ -65,13 +65,12 @@ def mix(
     music_level: float | None = None,
     loudness: float = LOUDNESS,
 ) -> float:
-    """Mixes speech and music to one sound track, and returns its seconds.
+    """Mixes speech and music into one sound track, and returns the track's length in seconds.
 
     `speech` is a file that begins at 0, or lines with the second at which each begins; all lines get the `loudness` in
     LUFS. The music is at `music_level`, by default somewhat below the speech, is lowered under each line, is repeated
     if it is too short, and fades out at the end. A limiter keeps the peaks below full scale. Without `seconds`, the
-    music continues for a moment after the last word. For `mux`, write a WAV, so that only the film's AAC is compressed
-    with a loss.
+    music continues for a moment after the last word. For `mux`, write a WAV, so that only the film's AAC loses quality.
     """
     check_number("loudness", loudness, -70, 0)
     check_number("music_level", music_level, -70, 0)

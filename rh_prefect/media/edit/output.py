@@ -1,4 +1,4 @@
-"""Files that an edit writes: atomic output, video and audio streams, images."""
+"""Writes the files of edits: atomic output, video and audio streams, images."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def create_file(to: Path, kind: Literal["video", "sound track"] = "video") -> It
 
 
 def write_image(image: Image.Image, to: Path, *, quality: int = 92) -> None:
-    """Saves a picture as JPEG or PNG, by the file name's extension."""
+    """Saves a picture as JPEG or PNG, as the file name's extension says."""
     out = io.BytesIO()
     image.save(out, format_for(to, "picture"), quality=quality, optimize=True)
     with product(to) as part:
@@ -94,7 +94,7 @@ class Picture:
 
     @property
     def seconds(self) -> float:
-        """The length of the frames that were written so far, in seconds."""
+        """The length, in seconds, of the frames that have been written so far."""
         return float(self._frames / self._rate)
 
     def write(self, frame: av.VideoFrame) -> None:
@@ -148,7 +148,7 @@ class Film:
 
 
 def write_pictures(to: Path, canvas: Shape, pictures: Iterable[Image.Image]) -> float:
-    """Writes a silent video of pictures of the canvas's size, and returns its seconds."""
+    """Writes a silent video from pictures of the canvas's size, and returns its length in seconds."""
     with create_film(to, canvas) as film:
         for one in pictures:
             frame = av.VideoFrame.from_image(one)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Edits that make one file from one file: trim, resize, add a logo, save a frame, make a clip of a picture."""
+"""Edits that make one file from one file: trim, resize, add a logo, make a clip of a picture, extract or add sound."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ _MARGIN = 0.03
 def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover") -> float | None:
     """Resizes a picture or a video; a video keeps its sound, and gets an even width and height.
 
-    `fit` fills the size and crops (`cover`), adds bars (`contain`) or distorts (`stretch`). Returns a video's seconds.
+    `fit` fills the size and crops (`cover`), adds bars (`contain`) or distorts (`stretch`). Returns the seconds of a
+    video.
     """
     check_size(width, height)
     check_word("fit", fit, Fit)
@@ -50,7 +51,7 @@ def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover
 
 
 def trim(source: Path, to: Path, *, seconds: float, start: float = 0.0) -> float:
-    """Saves a section of a video or a sound, and returns the section's seconds: fewer if the file ends earlier."""
+    """Saves a section of a video or a sound, and returns its length in seconds, shorter if the file ends earlier."""
     check_time("start", start)
     check_time("seconds", seconds)
     if _kind_of(source) == "image":
@@ -75,7 +76,7 @@ def watermark(
     size: float = 0.15,
     opacity: float = 1.0,
 ) -> float | None:
-    """Places a logo on a corner of a picture or a video; returns a video's seconds. Transparent parts are kept.
+    """Places a logo in a corner of a picture or a video; keeps transparent parts; returns a video's length in seconds.
 
     `size` is the logo's width as a fraction of the file's width; `opacity` is from 0, which is invisible, to 1.
     """
@@ -97,7 +98,7 @@ def watermark(
 def still_clip(
     image: Path, to: Path, *, seconds: float, width: int | None = None, height: int | None = None, zoom: Zoom = "none"
 ) -> float:
-    """Makes a silent video of a picture, in which the camera may move slowly; returns its seconds.
+    """Makes a silent video of a picture, in which the camera may move slowly; returns the video's length in seconds.
 
     A missing width or height follows from the other one and the picture's proportions; without both, the size is kept.
     """
@@ -121,7 +122,7 @@ def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> f
 
 
 def add_sounds(video: Path, audio: Path, to: Path) -> float:
-    """Mixes the sound of a video, if it has one, with the sound of a file, up to the later end; returns its seconds."""
+    """Mixes a video's sound, if any, with a file's sound, up to the later end; returns the mix's length in seconds."""
     if not shape_of(video).has_audio:
         return extract_audio(audio, to)
     written = 0
@@ -159,7 +160,7 @@ def _canvas_to_cut(video: Path) -> Shape:
 
 
 def write_film(to: Path, canvas: Shape, frames: Iterable[av.VideoFrame], source: Path, *, start: float = 0.0) -> float:
-    """Writes frames with the source's sound from `start` seconds on, and returns the film's seconds."""
+    """Writes frames with the source's sound from `start` seconds on, and returns the film's length in seconds."""
     pieces = sound_with_picture(source, start) if canvas.has_audio else endless_silence()
     with Sound(pieces) as sound, create_film(to, canvas) as film:
         film.write(frames, sound)
@@ -195,7 +196,7 @@ def _fitted_image(image: Image.Image, width: int, height: int, fit: Fit) -> Imag
 
 
 def _logo(path: Path, size: tuple[int, int], share: float, opacity: float) -> Image.Image:
-    """Returns the logo, scaled to a share of the width, and at most as high as the file."""
+    """Returns the logo, scaled to a share of the picture's width, and at most as high as the picture."""
     logo = open_image(path).convert("RGBA")
     scale = min(share * size[0] / logo.width, size[1] * (1 - 2 * _MARGIN) / logo.height)
     logo = logo.resize((max(1, round(logo.width * scale)), max(1, round(logo.height * scale))))

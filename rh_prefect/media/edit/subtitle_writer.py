@@ -46,7 +46,7 @@ def subtitles(
 
     `at` has the second at which each text begins. Texts with the same start share the time until the next start, in
     proportion to their lengths. Without `at`, all sentences share `seconds`, the length of the film, in this way.
-    Without `seconds`, the last text is shown as long as reading it takes.
+    Without `seconds`, the last text is shown for as long as it takes to read it.
     """
     cues = cues_of(texts, at=at, seconds=seconds)
     if form == "vtt":

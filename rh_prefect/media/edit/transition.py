@@ -1,4 +1,4 @@
-"""Joins clips so that the end of each one is faded into the next one (crossfaded)."""
+"""Joins clips, and fades the end of each clip into the next one (`crossfaded`)."""
 
 from __future__ import annotations
 

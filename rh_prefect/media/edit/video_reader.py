@@ -1,4 +1,4 @@
-"""Reading of videos: opening a file, its size and rotation, and its frames fitted to one canvas."""
+"""Reads videos: opens a file, gets its size and rotation, and fits its frames to one canvas."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def picture_of(file: InputContainer, path: Path) -> VideoStream:
-    """Returns the first video stream of a file; raises `MediaError` if the file has none, or is a still picture."""
+    """Returns the first video stream of a file; raises `MediaError` if there is none, or only a still picture."""
     if file.format.name == "image2" or file.format.name.endswith("_pipe"):
         raise MediaError(f"The file {path} is a still picture. What to do: give a video.")
     for stream in pictures_of(file):
