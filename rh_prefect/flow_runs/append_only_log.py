@@ -55,7 +55,7 @@ def encode(by: str, records: Mapping[str, str]) -> str:
 
 
 def decode(text: str) -> tuple[str, dict[str, str]]:
-    """Decodes an entry; see `encode`. Raises `ValueError` if it has another format."""
+    """Decodes an entry; see `encode`. Raises `ValueError` if the entry has a different format."""
     head, *lines = text.split("\n")
     first = json.loads(head)
     if not isinstance(first, dict) or first.get("format") != FORMAT:
@@ -87,7 +87,7 @@ class Records:
         return self._all.get(key)
 
     def add(self, records: Mapping[str, str]) -> None:
-        """Adds the records of the next entry; ignores a record whose key exists already."""
+        """Adds the records of the next entry; ignores a record whose key already exists."""
         for key, text in records.items():
             if key not in self._all:
                 self._all[key] = text
@@ -199,7 +199,7 @@ class RecordLog:
         return self.records
 
     async def missing(self) -> int | None:
-        """Returns the number of the last entry that this process knows, if it was deleted or replaced; None otherwise.
+        """Returns the number of the last entry that this process knows, if that was deleted or replaced; else None.
 
         A person who deletes entries usually also deletes the last one. Each entry contains a unique name of its writer,
         so a replaced entry is detected.
@@ -244,7 +244,7 @@ class RecordLog:
         self._last = by
 
     def _is_same(self, key: str, token: object) -> bool:
-        """Returns whether this process created an existing record: the response to its creation may be lost."""
+        """Returns whether this process created an existing record; the response to the creation may have been lost."""
         text = self.records.get(key)
         with suppress(ValueError):
             there = json.loads(text or "{}")
@@ -290,7 +290,7 @@ class RecordLog:
         return max(self._sent_at + SPACING, min(due, default=0.0))
 
     def _next_batch(self) -> list[_Item]:
-        """Takes the next records from the queue, the most urgent first; completes existing records."""
+        """Takes the next records from the queue, the most urgent first; answers calls for existing records."""
         batch: dict[str, _Item] = {}
         rest, size = [], 0
         for item in sorted(self._drain(), key=lambda item: item.urgency):
@@ -336,7 +336,7 @@ class RecordLog:
                 item.done.cancel()
 
     async def _append(self, batch: list[_Item]) -> None:
-        """Appends new records as one entry; tells the callers of records that exist already who has created them."""
+        """Appends new records as one entry; if records already exist, tells their callers who created the records."""
         if self._read_at == float("-inf"):
             await self.read()  # another version may have written here
             batch = [item for item in batch if not self._settle(item)]

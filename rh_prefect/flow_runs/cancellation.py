@@ -1,4 +1,4 @@
-"""Cancels the tasks of a flow run, and detects in the run's process that it was cancelled."""
+"""Cancels the tasks of a flow run, and detects in the run's process that the run was cancelled."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ _NEWEST_EVENTS: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The rule of an automation: the tags of its runs, the time for which it waits, and up to which attempt it acts."""
+    """The rule of an automation: the tags of its runs, its waiting time, and the last attempt on which it acts."""
 
     tags: list[str]  # The tags, all of which a run must have
     within: timedelta  # How long the automation waits
@@ -64,7 +64,7 @@ class StoppedRun:
 
 
 async def revive_stopped(*, hours: float = 24.0, now: datetime | None = None) -> list[StoppedRun]:
-    """Marks runs without heartbeats as crashed, and reschedules runs that crashed in the last `hours`; returns them."""
+    """Marks runs without heartbeats as crashed, and reschedules runs that crashed in the last `hours`; returns both."""
     now = now or datetime.now(UTC)
     lost, crashed = await _rule(MARK_CRASHED), await _rule(RUN_AGAIN)
     done = [] if lost is None else [one async for one in _mark_crashed(lost, now)]
@@ -102,7 +102,7 @@ async def _mark_crashed(rule: Rule, now: datetime) -> AsyncIterator[StoppedRun]:
 
 
 async def _is_silent(flow_run_id: UUID, *, since: datetime, until: datetime) -> bool:
-    """Returns whether a run sent no heartbeat; False if no event of the run is stored, since that proves nothing."""
+    """Returns whether a run sent no heartbeat; False if no event of the run is stored, because that proves nothing."""
 
     async def names(since: datetime) -> list[str]:
         found = EventFilter(
@@ -129,7 +129,7 @@ async def _run_again(rule: Rule, now: datetime, since: datetime) -> AsyncIterato
 
 
 async def _crashes(flow_run_id: UUID) -> int:
-    """Returns how often a run crashed before it started; Prefect does not count these attempts."""
+    """Returns how many times a run crashed before it started; Prefect does not count these crashes as attempts."""
     states = await ask(lambda api: api.read_flow_run_states(flow_run_id))
     return sum(state.is_crashed() for state in states)
 
@@ -152,7 +152,7 @@ async def _deployed(
 
 
 async def _set_state(flow_run: FlowRun, expected: State, state: State) -> bool:
-    """Sets a run's state, unless it is no longer the expected one; returns whether Prefect has set the state."""
+    """Sets a run's state if the present state is the expected one; returns whether Prefect has set the state."""
     current = await ask(lambda api: api.read_flow_run(flow_run.id))
     if current.state is None or current.state.id != expected.id:
         return False

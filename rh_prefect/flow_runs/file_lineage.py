@@ -60,7 +60,7 @@ def _files_in(value: object) -> Iterator[Media]:
 
 
 def emit_asset(file: Media, *, sources: Iterable[str] = (), flow_run: UUID | None = None, **facts: Any) -> None:
-    """Emits the event with which Prefect records a file as an asset, and its sources; sends no request.
+    """Emits the event with which Prefect records a file and its sources as assets; sends no request.
 
     `sources` are addresses of files; a caller outside of the flow run's context passes `flow_run`; `facts` are JSON.
     """
@@ -80,7 +80,7 @@ def emit_asset(file: Media, *, sources: Iterable[str] = (), flow_run: UUID | Non
 
 
 def _asset(uri: str, name: str | None = None) -> Asset | None:
-    """Returns a file as an asset, without the signature of a link; None if its address is too long."""
+    """Returns a file as an asset, without the signature of a link; None if the address is too long."""
     place = f"file://{local_path(uri)}" if is_local(uri) else shown_url(uri)
     try:
         return Asset(key="".join(_NOT_ALLOWED.get(sign, sign) for sign in place), properties=AssetProperties(name=name))

@@ -184,7 +184,7 @@ def _generated_words() -> frozenset[str]:
 
 
 def _named(value: object) -> str:
-    """Returns a parameter's value as a part of a run's name: a row's first value, the last part of a path or link."""
+    """Returns a parameter's value as a part of a run's name: a row's first value, or a path's or link's last part."""
     if isinstance(value, BaseModel):  # a file, or the parameters of a model
         value = next((getattr(value, name) for name in ("uri", "prompt", "model") if hasattr(value, name)), value)
     if isinstance(value, Mapping):
@@ -201,7 +201,7 @@ _log = logging.getLogger("rh_prefect")
 async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
     """Cancels a cancelled flow run's tasks at RunningHub; attach it with `on_cancellation`.
 
-    Prefect calls it in another process, after the flow's process has ended, with its arguments by name.
+    Prefect calls this hook in another process, after the flow's process has ended, and passes the arguments by name.
     """
     with patient():
         await _cancel_remote_jobs(flow, flow_run)
@@ -231,7 +231,7 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
 
 
 def _page(flow: Flow[..., Any], flow_run: FlowRun) -> artifacts.Page:
-    """Returns the page of a flow run whose attempt has ended: a hook has no context of a run."""
+    """Returns the page of a flow run whose attempt has ended, because a hook has no context of a run."""
     now = datetime.now(UTC) if flow_run.run_count > 1 else None
     return artifacts.Page.of(flow, flow_run.id, replaces_before=now)
 
@@ -271,7 +271,7 @@ async def _show_report(status: RunProgress, state: State[Any], name: str) -> Non
 
 
 async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[logging.Logger]) -> None:
-    """Logs the deployment runs that a resumed run has started: each pays for its own jobs, again in every attempt."""
+    """Logs the deployment runs that a resumed run has started; each pays for its own jobs, again in every attempt."""
     started = FlowRunFilter(
         parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]),
         deployment_id=FlowRunFilterDeploymentId(is_null_=False),

@@ -46,7 +46,7 @@ class FlowRunInputs:
         return True
 
     async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
-        """Reads the entries from a number to the end of its block, or all if they are fewer than a page.
+        """Reads the entries from a number to the end of that block, or all entries if they are fewer than a page.
 
         Also returns whether later blocks may have further entries.
         """

@@ -1,7 +1,7 @@
 """`FlowRunJournal`: the records of a flow run's paid jobs, stored as inputs of that flow run in the Prefect API.
 
 Prefect creates an input atomically (a second one with the same key gets a 409). Every worker and hook can read it,
-after kill -9 and in every final state. If the flow run is deleted, its journal is deleted.
+after kill -9 and in every final state. If the flow run is deleted, its journal is deleted too.
 
 The inputs `rh-log-<number>` are the entries of a `RecordLog`.
 """
@@ -38,8 +38,8 @@ _logs: WeakKeyDictionary[asyncio.AbstractEventLoop, LruCache[_LogKey, RecordLog]
 class FlowRunJournal(Journal):
     """A journal in the inputs of one flow run; see `rh_prefect.works.journal.journal.Journal`.
 
-    It works on any event loop, with the Prefect API in the caller's settings. All journals of a flow run on one loop
-    share one log.
+    The journal works on any event loop, with the Prefect API in the caller's settings. All journals of a flow run on
+    one loop share one log.
     """
 
     notifies = True
@@ -47,8 +47,8 @@ class FlowRunJournal(Journal):
     def __init__(self, flow_run_id: UUID | str, *, patience: float = PATIENCE) -> None:
         """Opens the journal of a root flow run, without a request.
 
-        If the API does not respond, a call is repeated for `patience` seconds. Prefect's client also repeats, for up to
-        a minute, so that a call may take longer.
+        If the API does not respond, a call is repeated for `patience` seconds. Prefect's client also repeats requests
+        for up to a minute, so a call may take longer.
         """
         self._inputs = FlowRunInputs(UUID(str(flow_run_id)), patience)
         self.scope = self._inputs.scope

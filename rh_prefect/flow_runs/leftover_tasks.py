@@ -1,7 +1,7 @@
 """Cancels remaining tasks of cancelled flow runs at RunningHub, and collects the paid outputs of failed runs.
 
 If a run was cancelled while it was suspended, or while its worker was dead, no process calls its cancellation hook.
-Tasks of crashed and failed runs are not cancelled: a resumed run waits for them.
+Tasks of crashed and failed runs are not cancelled, because a resumed run waits for these tasks.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Reconciled:
 
     @property
     def stuck(self) -> tuple[Finding, ...]:
-        """Tasks of cancelled runs that may still run, and paid results that cannot be downloaded."""
+        """Tasks of cancelled runs that may still be running, and paid results that cannot be downloaded."""
         return tuple(one for one in self.findings if one.done in ("NOT cancelled", "NOT collected"))
 
     def __str__(self) -> str:
@@ -116,7 +116,7 @@ async def _runs(flow_run_id: UUID | None, hours: float) -> AsyncIterator[FlowRun
 
 
 def _mark(flow_run: FlowRun) -> str:
-    """Returns the key of the record that an attempt needs no further action; later checks skip such an attempt."""
+    """Returns the key of the record that marks an attempt as needing no further action; later checks skip it."""
     return f"reconciled-{max(flow_run.run_count, 1)}"
 
 
@@ -191,7 +191,7 @@ def _by_report(report: CancelReport, job: str, submit: Submit) -> _Judged:
 
 
 async def _collected(view: JobView, submit: Submit, scope: Scope, job: str, *, is_kept: bool) -> _Judged:
-    """Downloads an ended task's results before its links expire; with `is_kept`, reports a task that may still run."""
+    """Downloads an ended task's results before the links expire; with `is_kept`, reports a task that may still run."""
     if submit.state == "ended":
         return await _bring(view, submit, scope)
     if not is_kept or submit.state not in ("open", "unknown", "ticket"):

@@ -71,7 +71,7 @@ def flow_running_elsewhere() -> str | None:
     """Returns the name of a flow run that is active in this process, or None; for a caller without a run context.
 
     Other threads do not see context variables. So this searches all objects in memory, in about 15 ms, only for calls
-    without a scope. Prefect enters a context while its flow run lasts.
+    without a scope. A context is entered as long as its flow run lasts.
     """
     for one in gc.get_objects():
         if type(one) is FlowRunContext and is_entered(one) and one.flow_run is not None:
@@ -105,9 +105,9 @@ def _first_each(contexts: Iterator[_C], key: Callable[[_C], UUID | None]) -> lis
 
 
 async def drain() -> None:
-    """Waits until Prefect has sent all events and logs: without a server, Prefect would try for a minute at exit.
+    """Waits until Prefect has sent all events and logs; if there is no server, Prefect would try for a minute at exit.
 
-    After half a minute, the rest is dropped: the jobs are done by then.
+    After half a minute, the rest is dropped, because the jobs are already done.
     """
     for drained in (APILogWorker.instance().drain(), EventsWorker.drain_all()):
         if inspect.isawaitable(drained):
@@ -116,7 +116,7 @@ async def drain() -> None:
 
 
 def is_exiting() -> bool:
-    """Returns whether the interpreter is ending its threads, so that Prefect can send no more events and logs.
+    """Returns whether the interpreter is ending its threads, and Prefect can thus send no more events and logs.
 
     A submission in flight may still report its answer after that.
     """

@@ -99,7 +99,7 @@ class RunProgress:
 
     @property
     def total(self) -> int:
-        """The number of jobs, including expected ones."""
+        """The number of jobs, including expected jobs."""
         return max(self.expected, len(self.rows))
 
     @property
@@ -183,7 +183,7 @@ _progress_by_run: LruCache[str, RunProgress] = LruCache(_CACHE_SIZE)
 
 
 def run_progress_of(page: Page) -> RunProgress:
-    """Returns the `RunProgress` of a root flow run, by its page."""
+    """Returns the `RunProgress` of the root flow run that `page` shows."""
     run = str(page.flow_run_id)
     status = _progress_by_run.get(run)
     return _progress_by_run.setdefault(run, RunProgress(page=page)) if status is None else status
@@ -198,7 +198,7 @@ def _progress_in(scope: FlowScope) -> RunProgress:
 
 
 def known_run_progress(flow_run_id: str) -> RunProgress | None:
-    """Returns the `RunProgress` of a root flow run in this process; None if it has no jobs here, or has ended."""
+    """Returns the `RunProgress` of a root flow run in this process; None if the run has no jobs here, or has ended."""
     return _progress_by_run.get(flow_run_id)
 
 

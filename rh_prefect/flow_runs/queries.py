@@ -38,12 +38,12 @@ class FlowScope(Scope):
     """The scope whose jobs belong to one flow run, with the journal of this run."""
 
     async def works(self) -> WorksJournal | None:
-        """Opens the records of the works that the run shares with other runs; None if it shares none."""
+        """Opens the records of the works that the run shares with other runs; None if the run shares none."""
         return await works_of(self.journal)
 
 
 async def works_of(run: Journal) -> WorksJournal | None:
-    """Opens the records of the works that a flow run shares with other runs; None if it shares none."""
+    """Opens the records of the works that a flow run shares with other runs; None if the flow run shares none."""
     location = await read_location(run)
     if location is None:
         return None
@@ -89,7 +89,7 @@ def is_flow_run(scope: str) -> bool:
 async def has_ended(flow_run: str) -> bool | None:
     """Returns whether a flow run has ended, by its state in Prefect.
 
-    None if Prefect does not have the run or does not respond. A run that is suspended, paused, scheduled or awaits a
+    None if Prefect does not have the run or does not respond. A run that is suspended, paused, scheduled or awaiting a
     retry has not ended.
     """
     if not is_flow_run(flow_run) or not is_available():

@@ -56,7 +56,7 @@ async def records_of(job: str, n: int, *, flow_run: str | None = None) -> JobRec
 
 
 async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) -> End | None:
-    """Queries a task, and records and returns its end; None if it still runs. Call it on the loop thread."""
+    """Queries a task, and records and returns its end; None if the task still runs. Call this on the loop thread."""
     return await record_end(submit, await queried(submit, task_id), records=records)
 
 

@@ -110,7 +110,7 @@ class Links:
         self._store = store
 
     def to(self, uri: str, name: str) -> str:
-        """Returns a link in Markdown; the address as text if browsers cannot open it."""
+        """Returns a link in Markdown; returns the address as text if browsers cannot open it."""
         url = link_to(uri, self._store)
         # The default dashboard shows a backslash in the text of a link.
         return f"[{visible(name).translate(_IN_LINK)}](<{url}>)" if url else f"{escaped(name)}: {wrapped(uri, _REASON)}"

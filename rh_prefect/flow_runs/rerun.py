@@ -42,11 +42,11 @@ async def rerun(flow: Flow[..., R], flow_run_id: UUID | str) -> R: ...
 async def rerun(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
     """Runs a flow run again in this process, after a failure, or after a crash that no worker detected.
 
-    `prefect flow-run retry` cannot do this: it refuses a run that a killed process left "Running".
+    `prefect flow-run retry` cannot do this, because it refuses a run that a killed process left "Running".
 
     Raises:
         ConfigError: There is no such flow run.
-        InputError: It is a run of another flow.
+        InputError: The flow run belongs to another flow.
     """
     flow_run = await _prepare(flow, flow_run_id)
     try:
@@ -92,7 +92,7 @@ def resume(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
 
     Raises:
         ConfigError: There is no such flow run, or this is called inside a flow.
-        InputError: It is a run of another flow; its state is not changed.
+        InputError: The flow run belongs to another flow; its state is not changed.
     """
     if FlowRunContext.get() is not None:
         raise ConfigError(
@@ -123,7 +123,7 @@ def _wrong(error: Exception) -> str:
 
 
 async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
-    """Returns a run of a flow; `ConfigError` if there is none, `InputError` if it is a run of another flow."""
+    """Returns a run of a flow; raises `ConfigError` if there is none, `InputError` if it is another flow's."""
     flow_run = await read_flow_run(flow_run_id)
     name = await flow_name_of(flow_run)
     wrong = f"belongs to the flow {name!r}, not to {flow.name!r}" if name != flow.name else None

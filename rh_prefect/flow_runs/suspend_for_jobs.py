@@ -1,8 +1,8 @@
 """Suspends a flow run when all its jobs are submitted.
 
-The run's process ends, and the run is resumed after the jobs have ended. While a job has no task yet, the run waits
-for the other jobs as usual, since their ends free slots. When all jobs are submitted, the run records the tasks that
-still run, and then reads the ends once more. So if a task ends meanwhile, either the run notices its end, or the
+The run's process ends, and the run is resumed after the jobs have ended. While a job has no task yet, the run waits for
+the other jobs as usual, because their ends free slots. When all jobs are submitted, the run records the tasks that are
+still running, and then reads the ends once more. So if a task ends meanwhile, either the run notices its end, or the
 receiver finds the record of the suspension.
 """
 

@@ -71,8 +71,8 @@ class SuspendedRun:
 async def wake_suspended() -> list[UUID]:
     """Resumes each suspended run whose tasks have ended or whose time limit has passed; call it on the loop thread.
 
-    It queries RunningHub, so that a lost webhook only causes a delay. For each run, it stops at the first task that
-    still runs. It can be called concurrently and repeatedly: a run is resumed once.
+    RunningHub is queried, so a lost webhook only causes a delay. For each run, the queries stop at the first task that
+    is still running. Concurrent and repeated calls resume a run only once.
     """
     return await Resumer().check(asks=True)
 
@@ -169,8 +169,8 @@ async def _is_unknown(watched: _Watched, submit: Submit) -> bool:
     """Returns whether RunningHub repeats that it does not know a task.
 
     One answer may be wrong, and a run that is resumed early occupies a worker until its last task ends. If the answer
-    is repeated for one task, the queries of the others are not repeated: with the key of another account, all are
-    unknown.
+    is repeated for one task, the queries of the other tasks are not repeated, because with the key of another account
+    all tasks are unknown.
     """
     if not watched.has_unknown:
         client = await RECORDED.provider_of(submit.intent)

@@ -67,8 +67,8 @@ async def charges(
     """Returns every task that was or may have been paid for, in any storage.
 
     Locations are read concurrently, with a limit on journals. An unreadable location does not stop the others.
-    `default` has the records of the default storage, if this may be another storage than `store`. `records` is the
-    location of shared works, by default the storage.
+    `default` has the records of the default storage, if that storage may be a different one from `store`. `records` is
+    the location of shared works, by default the storage.
     """
     works = (records or store.url).rstrip("/")
     reader = _Reader(works)
@@ -81,7 +81,7 @@ async def charges(
 
 
 async def charges_of(storage: str | None, *, with_prefect: bool) -> tuple[MediaStore, Charges]:
-    """Returns the storage of a block name, and the charges of the tasks in it and in other recorded locations."""
+    """Returns the storage that a block names, and the charges of the tasks in it and in other recorded locations."""
     store, settings = await load_storage(storage), get_settings()
     default = None if settings.records else default_works(settings)
     return store, await charges(store, with_prefect=with_prefect, default=default, records=settings.records)

@@ -47,7 +47,8 @@ def announce(task_id: str, *, job: str, model: str, status: str, flow_run: str |
 def subscribe(listener: EndListener) -> None:
     """Registers a listener for ends of tasks on this process's subscription; call it on the loop thread.
 
-    It uses the Prefect API in the caller's settings. If the subscription fails, the listener is set to not receiving.
+    The subscription uses the Prefect API in the caller's settings. If the subscription fails, the listener is set to
+    not receiving.
     """
     url = PREFECT_API_URL.value()
     if not url:

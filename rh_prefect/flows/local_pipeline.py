@@ -38,10 +38,10 @@ async def run_locally(
 
     Args:
         pipeline: The pipeline.
-        values: Its parameters and the options of the run, as for its flow.
-        reviewed: A reviewed plan; the run pays for nothing else.
+        values: The pipeline's parameters and the options of the run, as for its flow.
+        reviewed: A reviewed plan; the run pays for nothing that is not in it.
         pages: The views that the run updates; by default none.
-        **more: Further surroundings of the run; see `Surroundings`.
+        **more: Other settings of the run; see `Surroundings`.
 
     Raises:
         InputError: An option cannot be used; nothing was paid.

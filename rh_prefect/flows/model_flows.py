@@ -24,8 +24,8 @@ MODULE = "rh_prefect.flows.model_flows"
 def for_model(name: str) -> PipelineFlow:
     """Returns the flow of a model, always the same object.
 
-    It can be deployed by name, without writing a file: its entrypoint is
-    `rh_prefect.flows.model_flows.kling_v2_6_pro_image_to_video`. Its result has the output `result`.
+    The flow can be deployed by name, without a file: an entrypoint is, for example,
+    `rh_prefect.flows.model_flows.kling_v2_6_pro_image_to_video`. The result of the flow has the output `result`.
 
     Args:
         name: Any name of the model.
@@ -67,7 +67,7 @@ async def _any_model(
 
     Args:
         model: Any name of a model.
-        params: Its parameters, by name; a file is a path, a URI or a link.
+        params: The model's parameters, by name; a file is a path, a URI or a link.
         budget: Maximum cost of the run, in the account's currency. Empty: the price of the model.
         reuse: `never` makes a new result, and continues a run that stopped early; `always` uses the result of any run.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.

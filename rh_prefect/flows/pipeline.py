@@ -59,7 +59,7 @@ class Pipeline(files.Pipeline):
         """Returns the pipeline's flow, for `.serve()` and `.deploy()`.
 
         Args:
-            reviewed: A plan that was reviewed; runs of the flow pay for nothing else.
+            reviewed: A plan that was reviewed; runs of the flow pay for nothing that is not in it.
         """
         return pipeline_flow(self, reviewed=reviewed)
 
@@ -100,13 +100,13 @@ class Pipeline(files.Pipeline):
 
         Args:
             params: The parameters' values, for names that are not valid in Python.
-            reviewed: A plan that was reviewed; the run pays for nothing else.
+            reviewed: A plan that was reviewed; the run pays for nothing that is not in it.
             **more: Parameters and options by name; see `RunOptions`.
 
         Raises:
             PipelineError: The file or a parameter is not valid; nothing was paid.
             PlanChanged: The run would differ from the reviewed plan; nothing was paid.
-            PipelineIncomplete: Some steps were not made; its result has the state of each step.
+            PipelineIncomplete: Some steps were not made; the error's `result` has the state of each step.
             RunningHubError: The account, the storage or the budget cannot be used.
         """
         result: PipelineResult = await pipeline_flow(self, reviewed=reviewed)(**{**(params or {}), **more})
@@ -127,7 +127,7 @@ def pipeline_flow(
         pipeline: The pipeline. Its parameters become the flow's.
         module: The module from which a deployment imports the flow.
         name: The flow's name in this module.
-        reviewed: A plan that was reviewed; runs of the flow pay for nothing else.
+        reviewed: A plan that was reviewed; runs of the flow pay for nothing that is not in it.
         reuse: The default of the option `reuse`; empty for the value in the file.
     """
 
@@ -166,7 +166,7 @@ def local_flow(
     name: str,
     entrypoint: str,
 ) -> PipelineFlow:
-    """Creates a flow that calls `local` outside of flows if no API is set, where a call would start a server."""
+    """Creates a flow; outside of flows, if no API is set, a call runs `local` and does not start Prefect's server."""
     run.__module__, _, run.__name__ = entrypoint.partition(":")
     run.__qualname__ = run.__name__
     # The outputs are in the store; Prefect keeps no second copy of the result.
@@ -214,10 +214,10 @@ async def run_in_flow(
 
     Args:
         pipeline: The pipeline.
-        params: Its parameters.
+        params: The pipeline's parameters.
         options: The options of the run.
-        reviewed: A plan that was reviewed; the run pays for nothing else.
-        **more: Further surroundings of the run; see `Surroundings`.
+        reviewed: A plan that was reviewed; the run pays for nothing that is not in it.
+        **more: Other settings of the run; see `Surroundings`.
 
     Returns:
         A state whose data is a `PipelineResult`, or in a failed state a `PipelineIncomplete`.

@@ -32,7 +32,7 @@ class PrefectEngine(StepEngine):
         self._ended: dict[str, UUID] = {}  # The task runs of steps, by address
 
     async def open(self, wait: Wait) -> None:
-        """With `wait="suspend"`, the flow run is suspended once it only waits for tasks, if that is possible."""
+        """Prepares the run: with `wait="suspend"`, it will be suspended when it only waits for tasks, if possible."""
         self._group = await open_suspend_group(wait)
 
     @property
@@ -62,7 +62,7 @@ class PrefectEngine(StepEngine):
         return [TaskRunResult(id=one) for one in found if one is not None]
 
     async def make(self, runner: WorkRunner, asked: WorkCall) -> WorkResult | None:
-        """Makes a work; returns None if the flow run will be suspended for its task."""
+        """Makes a work; returns None if the flow run will be suspended until the work's task ends."""
         group = self._group
         if group is None:
             return await LOOP.call(runner.make(asked))

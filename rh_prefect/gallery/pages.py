@@ -76,7 +76,7 @@ def _page(
 
 
 def filled_in(data: Any) -> str:
-    """Returns the page with its data, embedded as data, so that the browser never runs it as a script or HTML."""
+    """Returns the page with its data, embedded in a form that the browser never treats as a script or HTML."""
     folder = files("rh_prefect.gallery")
     page, style, script = (folder.joinpath(f"page.{one}").read_text(encoding="utf-8") for one in ("html", "css", "js"))
     # The rules allow only this style and this script, so that no text of the data can run, even if it were HTML.
@@ -131,7 +131,7 @@ def _link(store: MediaStore, name: str) -> str:
 
 
 def _poster(store: MediaStore, file: Media, until: float) -> str:
-    """Returns a small picture of a file as a data URL, and stores it; empty if there is none, or no time for it."""
+    """Returns a small picture of a file as a data URL, and stores it; empty if none can be made before `until`."""
     if file.kind not in ("image", "video", "3d") or file.defect is not None or time.monotonic() > until:
         return ""
     name = f"{FOLDER}/posters/{file.sha256}.jpg"
@@ -148,7 +148,7 @@ def _poster(store: MediaStore, file: Media, until: float) -> str:
 
 
 def _keep(store: MediaStore, name: str, picture: bytes) -> None:
-    """Stores a small picture; in a folder, without a sync to the disk, which takes longer than drawing it again."""
+    """Stores a small picture; in a folder, without a sync to the disk, which would take longer than a new drawing."""
     if store.protocol != "file":
         store.write_bytes(name, picture)
         return

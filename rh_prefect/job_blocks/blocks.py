@@ -85,7 +85,7 @@ class RunningHubJob(JobBlock[Result], ABC):
 
     @model_validator(mode="after")
     def _check_defaults(self) -> Self:
-        """Raises an error for saved values with which no job could start."""
+        """Raises an error if no job could start with the saved values."""
         try:
             self._check()
         except InputError as error:
@@ -94,7 +94,7 @@ class RunningHubJob(JobBlock[Result], ABC):
 
     @abstractmethod
     def _check(self) -> None:
-        """Raises `InputError` if the saved values are invalid with any arguments of `trigger`."""
+        """Raises `InputError` if the saved values are invalid for all arguments of `trigger`."""
 
     @abstractmethod
     def _request(self, overrides: Mapping[str, Any]) -> Request:

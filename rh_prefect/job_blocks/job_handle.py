@@ -88,7 +88,7 @@ _SCOPE: Final = "attached"
 
 
 class MemoryJournal(Journal):
-    """A journal in memory, because an attached task needs no permanent records.
+    """A journal in memory; an attached task needs no permanent records.
 
     See `rh_prefect.works.journal.journal.Journal`.
     """
@@ -149,7 +149,7 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
 
 
 def _result_of(store: MediaStore, task_id: str) -> StoredResult | None:
-    """Returns the stored result of a task, of any job: `spend` would count a second stored result as another task."""
+    """Returns a task's stored result from any job, because `spend` would count a second one as another task."""
     names = [name for name in store.list(stored_result.FOLDER) if name.endswith(f"/{task_id}.json")]
     found = (stored_result.read(store, name) for name in names)
     return next((one for one in found if one is not None), None)
@@ -192,10 +192,10 @@ def _intent(
 
 
 class RunningHubJobRun(JobRun[Result]):
-    """A paid task at RunningHub, with the download of its outputs to the storage.
+    """A paid task at RunningHub, and the download of its outputs to the storage.
 
     After `trigger`, this process waits for the task in the background. Each method blocks; its variant with the suffix
-    `_async` is a coroutine. To continue in another process, keep the `task_id` and `attach` to it there.
+    `_async` is a coroutine. To continue in another process, keep the `task_id`, and call `attach` with it there.
     """
 
     task_id: str
@@ -224,7 +224,7 @@ class RunningHubJobRun(JobRun[Result]):
             task_id: RunningHub's task id.
             credentials: Name of the block that paid for it, or of a pool that has it; by default RH_API_KEY.
             storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
-            label: A name for the output, in its file's name.
+            label: A name for the output; the name of its file contains the label.
 
         Raises:
             InputError: This is not a task id.
@@ -271,7 +271,7 @@ class RunningHubJobRun(JobRun[Result]):
     def cancel(self) -> None:
         """Cancels the task at RunningHub; waiting for it then raises `JobCancelled`.
 
-        A task that has ended is not changed: the outputs of a successful task are still downloaded.
+        An ended task is not changed, and the outputs of a successful task are still downloaded.
 
         Raises:
             RunningHubError: The task could not be cancelled; it may continue and cost money.

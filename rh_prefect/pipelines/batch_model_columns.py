@@ -1,4 +1,4 @@
-"""The models of a batch, and the parameter of a model that each column or value sets."""
+"""The models of a batch, and which parameter of which model each column or value sets."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def stages_of(model: str, chain: Sequence[ChainStep], values: Mapping[str, objec
 
 
 def _named(stages: Sequence[Stage]) -> list[Stage]:
-    """Returns the stages, named by their output kinds; equal kinds are numbered."""
+    """Returns the stages, each named by the kind of its output; stages of equal kinds are numbered."""
     kinds = {"image": "picture", "video": "clip", "audio": "sound", "3d": "object"}
     names: list[str] = []
     for number, stage in enumerate(stages, 1):
@@ -68,7 +68,7 @@ def _named(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def place(stages: Sequence[Stage], name: str) -> tuple[int, Param | None]:
-    """Returns the index of the stage, and the parameter, that a name belongs to.
+    """Returns the index of the stage and the parameter to which a name belongs.
 
     `name` is a Python or wire name of the first step that has it; `2.name` belongs to the second step. `unchecked`
     belongs to the first step, and is not a parameter.

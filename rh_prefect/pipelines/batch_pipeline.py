@@ -49,7 +49,7 @@ class BatchOptions:
         label_column: The column with the names of outputs.
         ignore_columns: Columns that are not parameters.
         budget: Maximum total cost of the rows in all runs, in the account's currency; by default without a limit.
-        strict: Stop before anything is paid if one row, or one file, is invalid.
+        strict: Stop before anything is paid for if one row, or one file, is invalid.
         attempts: Maximum number of tasks paid for one job in one run, failed ones included; the next run of the
             batch makes failed rows again.
         reuse: `always` shares results with all runs, and uses the stored results of identical earlier requests.
@@ -194,7 +194,7 @@ class _Source:
 
     @property
     def is_table(self) -> bool:
-        """Whether the rows are a table or a list of parameters, and not files."""
+        """Whether the rows are a table or a list of parameters, rather than files."""
         return not self.kind
 
     @classmethod
@@ -361,6 +361,6 @@ def _literal(value: Any) -> Any:
 
 
 def subject_of(values: Iterable[object]) -> str:
-    """Returns the name of the first file among some values; empty without a file."""
+    """Returns the name of the first file among some values; empty if there is none."""
     files = (value for value in values if isinstance(value, Media | str))
     return next((PurePath(getattr(one, "uri", str(one))).name for one in files), "")

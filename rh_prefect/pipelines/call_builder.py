@@ -71,12 +71,12 @@ def _check_files(instance: PlannedStep, values: dict[str, Any]) -> None:
 
 
 def known_values(instance: PlannedStep) -> dict[str, Any]:
-    """Returns the parameters of a step as they are sent: files as `Media`, lists as lists."""
+    """Returns the parameters of a step as they are sent, with files as `Media` and lists as lists."""
     return {name: _sent(value) for name, value in instance.values.items()}
 
 
 def has_all_ids(instance: PlannedStep) -> bool:
-    """Returns whether all ids that RunningHub gives at run time are known; the request's hash does not contain them."""
+    """Returns whether all ids that RunningHub gives at run time are known; the request's hash contains none of them."""
     return all(not isinstance(one, Unknown) or one.sent is not None for one in leaves(instance.values))
 
 
@@ -86,7 +86,7 @@ def has_all_files(instance: PlannedStep) -> bool:
 
 
 def files_that_stand_in(instance: PlannedStep) -> dict[str, str]:
-    """Maps the hash of each file that was rendered again to the hash of its first version, which requests contain."""
+    """Maps the hash of each file that was rendered again to the hash of its first version, which is in the requests."""
     return {own.removeprefix("sha256:"): first.removeprefix("sha256:") for own, first in _stand_ins(instance.values)}
 
 

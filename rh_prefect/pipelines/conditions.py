@@ -47,7 +47,7 @@ def truth(condition: Any, frame: Frame) -> bool | None:
 
 
 def not_numbers(condition: Any, frame: Frame) -> Iterator[tuple[Path, str]]:
-    """Yields the known values that a condition compares as numbers although they are none: path in it, and a clause."""
+    """Yields each known value that a condition wrongly compares as a number: its path in the condition and a clause."""
     if not isinstance(condition, dict):
         return
     [(operator, argument)] = condition.items()

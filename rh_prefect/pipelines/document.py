@@ -102,7 +102,7 @@ class Document:
         return node
 
     def child(self, node: Node, part: str | int) -> Node | None:
-        """Returns the value of a key or at an index, for a step also from the file's `defaults`; None without value."""
+        """Returns the value of a key or at an index, for a step also from the file's `defaults`; None if missing."""
         for one in (node, *self._defaults_of(node)):
             try:
                 found: Node = one.value[part]
@@ -127,7 +127,7 @@ class Document:
         return self._find(node, needle) if needle else node.place
 
     def hide(self, secret: str) -> None:
-        """Replaces a text by as many stars in all lines that are shown later."""
+        """Replaces a text with as many stars in all lines that are shown later."""
         self.lines = [line.replace(secret, "*" * len(secret)) for line in self.lines]
 
     def _find(self, node: Node, needle: str) -> Place:

@@ -1,4 +1,4 @@
-"""Renders local edits: from parameters with local files to a file or a text."""
+"""Renders local edits; each makes a file or a text from parameters that contain local files."""
 
 from __future__ import annotations
 

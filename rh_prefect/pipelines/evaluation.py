@@ -42,8 +42,8 @@ _LONGEST_SLUG = 80
 def lookup(reference: Reference, frame: Frame) -> Any:
     """Returns the value of a reference: the first of its options that exists.
 
-    If it is not known which option exists, the value has the range of the lengths of all possible options. Of lists,
-    the longest is returned.
+    If it is not known which option exists, the range of the value's length covers all possible options; of several
+    lists, the longest is returned.
     """
     if len(reference.options) == 1 and reference.fallback is None:  # as most are
         return _result(follow(reference.options[0], frame))
@@ -64,7 +64,7 @@ def lookup(reference: Reference, frame: Frame) -> Any:
 
 
 def maker_of(reference: Reference, frame: Frame) -> PlannedStep | None:
-    """Returns the step that makes a reference's value; None if no step does."""
+    """Returns the step that makes a reference's value; None if no step makes it."""
     names = next((one for one in reference.options if _result(follow(one, frame)) is not ABSENT), ())
     values = [certain(follow(names[:end], frame)) for end in range(len(names), 0, -1)]
     return next((one.maker for one in values if isinstance(one, StepOutput) and one.maker is not None), None)
@@ -251,7 +251,7 @@ def evaluate(value: Any, frame: Frame) -> Any:
 
 
 def evaluate_text(template: Template, frame: Frame) -> Any:
-    """Replaces the references in a text; a text that is a single reference keeps that value's type."""
+    """Replaces the references in a text; a text that is a single reference becomes the referenced value."""
     if template.only is not None:
         return lookup(template.only, frame)
     if template.literal is not None:

@@ -133,7 +133,7 @@ class _Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _has_value(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuses a key without a value: its omission could change the cost."""
+        """Refuses a key without a value, because ignoring the key could change the cost."""
         if value is None and info.field_name != "default":
             raise _wrong("has no value; write a value, or remove the key")
         return value
@@ -456,7 +456,7 @@ def actions_in(data: Mapping[str, Any]) -> list[str]:
 
 
 def tag_of(data: Any) -> str | None:
-    """Returns the name of a step's kind; None unless it has exactly one of `ACTIONS`."""
+    """Returns the name of a step's kind; None unless the step has exactly one of `ACTIONS`."""
     if not isinstance(data, dict):
         return "ModelStep"  # its error says that a step takes a mapping
     actions = actions_in(data)

@@ -214,7 +214,7 @@ class InputReader:
         return Items(tuple(await asyncio.gather(*(self._listed_file(param, one) for one in found))))
 
     async def _listed_file(self, param: Param, value: Any) -> File:
-        """Returns a file of a list; if invalid items are skipped, an unusable file contains its problem."""
+        """Returns a file of a list; if invalid items are skipped, the result for an unusable file has its problem."""
         try:
             return await self._file(param, as_media_input(value), "it")
         except InputError as error:
@@ -362,7 +362,7 @@ def _parent(place: str) -> str:
 
 
 def identify(source: str, options: Mapping[str, object]) -> Media:
-    """Reads a file, and returns the hash of its content and its properties; raises `MediaError` if it is damaged."""
+    """Reads a file, and returns its content hash and its properties; raises `MediaError` if the file is damaged."""
     with open_local(source, get_settings().state_dir / "inputs", options=options) as held:
         with naming({held.path: source}):
             facts = probe(held.path)
@@ -396,7 +396,7 @@ def list_files(place: str, kind: str, options: Mapping[str, object], *, most: in
 
 
 def without_results(files: Sequence[str], place: str, storage: str) -> Sequence[str]:
-    """Removes a storage's files from a list: all if the storage lies below the listed folder, else only its results."""
+    """Removes a storage's files from a list: all files if the storage is below the listed folder, else only results."""
     head = re.split(r"[*?\[]", place)[0]
     top, base = _real(place if head == place else head.rpartition("/")[0]), _real(storage)
     if base.startswith(f"{top}/"):

@@ -105,8 +105,8 @@ class StoredWorks(KnownWorks):
     """Reads recorded works in a store; see `planned_steps.KnownWorks`.
 
     Each result is read once, many at a time, unless this machine has a copy of the record. The submissions are read for
-    works without a result. One listing shows which files of results exist; no payment depends on it. A copy counts only
-    if the listing contains its files, so deleted records and files are noticed.
+    works without a result. One listing shows which files of results exist; no payment depends on this listing. A copy
+    counts only if the listing contains its files, so deleted records and files are noticed.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class StoredWorks(KnownWorks):
         return self._sizes
 
     def _is_here(self, result: ResultRecord) -> bool:
-        """Returns whether a result's files are in this store, so that its listing contains them."""
+        """Returns whether a result's files are in this store, whose listing then contains them."""
         return self._works.is_in(result, self._store)
 
     async def new_take(self, base: str, scope: str = "") -> int:
@@ -267,7 +267,7 @@ def _has_files(result: ResultRecord, sizes: Mapping[str, int]) -> bool:
 
 
 def _cost_of(submit: Submit) -> Decimal:
-    """Returns the cost of a submission, or its estimate if the cost is unknown; 0 if it was certainly refused."""
+    """Returns the cost of a submission, or the estimate if the cost is unknown; 0 if it was certainly refused."""
     if submit.end is not None and submit.end.cost is not None:
         return submit.end.cost
     return (submit.intent.estimate or Decimal(0)) if may_cost(submit) else Decimal(0)

@@ -1,6 +1,6 @@
 """The last run of a pipeline: its final plan, kept with the records to show later changes.
 
-No payment depends on this record: a later run replaces it. The last run of a deployment is in
+No payment depends on this record, because a later run replaces it. The last run of a deployment is in
 `pipelines/<name>/<deployment>.json`, the last run outside of deployments in `pipelines/<name>/cli.json`, and the last
 run of the pipeline in `pipelines/<name>/latest.json`.
 """
@@ -69,7 +69,7 @@ class LastRuns:
         return None
 
     def write(self, plan: Plan, *, run: str, deployment: str) -> None:
-        """Replaces the stored last run by a run with this plan; slow for many rows."""
+        """Replaces the stored last run with a run of this plan; slow for many rows."""
         head = LastRun(run=run, deployment=deployment, plan=head_as_json(plan)).model_dump_json()
         # Step by step, since the data of all steps takes several times the memory of their text.
         data = bytearray(head.removesuffix("}}").encode() + b',"steps":[')

@@ -1,4 +1,4 @@
-"""Binds the arguments of a step to the parameters of its model: `check` binds types, a plan binds values.
+"""Binds the arguments of a step to the parameters of its model; `check` binds types, and a plan binds values.
 
 Both use the same messages, so that a plan reports only problems that the types did not show.
 """
@@ -59,7 +59,7 @@ class Bound:
             self.faults.append(Fault(at, message, key))
 
     def fit(self, at: Path, written: Any, value: Any, param: Param, model: Model, *, is_choice: bool = False) -> None:
-        """Adds the fault of a value for a parameter, if it has one."""
+        """Adds a fault if a value does not fit a parameter."""
         if param.type == "json" or (is_choice and not param.is_media and has_reference(written)):
             return  # of several models, each may have its own values
         if not isinstance(value, Type):
@@ -208,7 +208,7 @@ def _feed(bound: Bound, at: Path, written: str, model: Model, evaluate: Evaluate
 
 
 def feed(model: Model, kind: str, present_names: Collection[str]) -> tuple[Param | None, str]:
-    """Returns the parameter of a model for a file of `from`; if none fits or several do, None and a message."""
+    """Returns the parameter of a model for a file of `from`; if none fits or several do, returns None and a message."""
     fitting, free = list[Param](), list[Param]()
     for files in model.feeds:
         fitting = [param for param, _ in files if kind in (param.form.type, "file")]
@@ -325,5 +325,5 @@ def _each(value: Any) -> Iterator[Any]:
 
 
 def _is_switch(param: Param) -> bool:
-    """Returns whether a parameter is a boolean, even if the API has it as text."""
+    """Returns whether a parameter is a boolean, even if the API takes it as text."""
     return param.type == "bool" or {*param.options} == {"true", "false"}

@@ -37,7 +37,8 @@ def write_model(model: Model) -> str:
 def _declared(param: Param) -> dict[str, Any]:
     """Returns the declaration of a parameter, with limits for numbers and texts for the form of a deployment.
 
-    If the model has a default, the parameter is optional without a default: a request with the default is another work.
+    If the model has a default, the parameter is optional and has no default here, because a request that contains the
+    default is another work.
     """
     declared = column_of(param)
     if declared.get("type") in ("integer", "number"):

@@ -64,7 +64,7 @@ class Pipeline:
         """Reads a file.
 
         Args:
-            file: Its path.
+            file: The path of the file.
 
         Raises:
             PipelineError: The file is not valid; the error has the line, the column and the remedy of every problem.
@@ -86,7 +86,7 @@ class Pipeline:
 
         Args:
             text: YAML or JSON.
-            name: Its name in messages.
+            name: The name of the text in messages.
 
         Raises:
             PipelineError: The text is not a valid pipeline.
@@ -110,7 +110,7 @@ class Pipeline:
         """Reads a pipeline that comes with the package, such as `film`.
 
         Args:
-            name: Its name; `rh-prefect init --help` lists them.
+            name: The pipeline's name; `rh-prefect init --help` lists all names.
 
         Raises:
             InputError: There is no such pipeline.
@@ -283,7 +283,7 @@ def _with_reuse(checked: Checked, reuse: str) -> Checked:
 
 
 def _is_hidden(value: Any, shown_value: Any) -> bool:
-    """Returns whether a plan hides a part of a parameter, as a link's signature; a run needs the parameter again."""
+    """Returns whether a plan hides a part of a parameter, such as a signature; a run then needs the parameter again."""
     if isinstance(value, Mapping):
         return any(_is_hidden(one, shown_value[name]) for name, one in value.items())
     if isinstance(value, list | tuple):

@@ -73,14 +73,14 @@ class File:
 
     @property
     def length(self) -> Span | None:
-        """Its length in seconds; None if it has none, or if it is not known."""
+        """The length of the file in seconds; None if the file has no length, or if the length is not known."""
         if self.seconds is None and self.media is not None and self.media.seconds is not None:
             return exactly(self.media.seconds)
         return self.seconds
 
     @property
     def is_settled(self) -> bool:
-        """Whether its content is known."""
+        """Whether the content of the file is known."""
         return self.media is not None or self.key.startswith("sha256:")
 
 
@@ -218,7 +218,7 @@ class Frame:
         self.waits_for = tuple(dict.fromkeys([*self.waits_for, *steps]))
 
     def deciders(self, at: tuple[str | int, ...] = ()) -> tuple[PlannedStep, ...]:
-        """Returns the steps that decide whether the item, the items around it, and a step in it exist."""
+        """Returns the steps that decide whether the item, the items around it, and its step at the path `at` exist."""
         by = (step for frame in self.around() for step in frame.by or ())
         return tuple(dict.fromkeys([*self.undecided.get(at, ()), *by]))
 
@@ -229,7 +229,7 @@ class Frame:
 
     @property
     def problems_around(self) -> list[str]:
-        """Problems of the item and of the items around it."""
+        """The problems of the item and of the items around it."""
         return [problem for frame in self.around() for problem in frame.problems]
 
 

@@ -15,7 +15,7 @@ the round. `rounds/<key>/` beside the works contains:
 | `<n>-closed-1`      | when a run has made everything              | the flow run                              |
 | `<n>-<step>-takes`  | when an age in `reuse` has selected takes    | the numbers of these takes                |
 
-The journal of each flow run notes its round, so that a retry continues it.
+The journal of each flow run notes its round, so that a retry continues the same round.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class RoundState:
         return self.left is not None and self.left.waits_for_review
 
     def verdict(self, *, now: datetime, is_running: bool) -> Verdict:
-        """Returns what a run that is neither a retry nor scheduled does; `abandon` also begins a round."""
+        """Returns what a run does that is neither a retry nor scheduled; `abandon` also begins another round."""
         if not self.n or self.is_closed:
             return "begin"
         if now - self.seen > ABANDONED_AFTER and not self.waits_for_review:

@@ -53,7 +53,7 @@ class SavedName(Record):
 
 
 class SavedStamp(SavedName):
-    """The storage's state of a saved file, by which its content is known without reading it."""
+    """The storage's state of a saved file, from which its content is known without a read."""
 
     stamp: str  # See `rh_prefect.media.file_state`
 
@@ -133,7 +133,7 @@ class SavedNames:
     async def _content(self, there: _NameState, file: Media) -> str:
         """Returns the hash of the file at a name; reads the file unless its state is recorded.
 
-        Empty for a file of a user that differs in size, which is not read.
+        Returns "" for a user's file of a different size, which is not read.
         """
         if not there.saved and there.size != file.size:  # a user's file, which is not replaced, so it is not read
             return ""

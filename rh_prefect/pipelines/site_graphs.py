@@ -1,4 +1,4 @@
-"""Reads the graphs of workflows and apps that are saved on the site now; they are part of the requests.
+"""Reads the graphs of workflows and apps that are saved on the site now; these graphs are part of the requests.
 
 The fields that a step sets in `with` are ignored. An app's graph cannot be read; its call example is used instead.
 """
@@ -76,7 +76,7 @@ async def _read(pool: Pool, action: str, name: str) -> SavedGraph | UnreadGraph:
 
 
 def with_used_graphs(saved: SavedGraphs, plan: Mapping[str, Any]) -> SavedGraphs:
-    """Returns the graphs; a graph that cannot be read is replaced by that of the last run."""
+    """Returns the graphs; for a graph that cannot be read, the graph of the last run."""
     used: dict[str, dict[frozenset[str], UsedGraph]] = {}
     for step in plan.get("steps", ()):
         request, nodes = step.get("request") or {}, step.get("nodes") or {}

@@ -1,7 +1,7 @@
 """The results of local edits, stored by recipe: `edits/<recipe>/result.json` next to the works' records.
 
 A *recipe* is an edit, its parameters and its input files by content. The same recipe can give other bytes on another
-machine. So all later requests contain the hash of its first result.
+machine. So all later requests contain the hash of the recipe's first result.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def open_edits(store: MediaStore, settings: Settings) -> EditResults:
 
 
 def publish_content(store: MediaStore, path: Path) -> tuple[Media, bool]:
-    """Moves a file into a store under a name made of its content; also returns whether the store lacked it."""
+    """Moves a file into a store under a name derived from its content; also returns whether the store lacked it."""
     described = store.describe(path, "described")
     name = f"{FILES}/{described.sha256}{path.suffix.lower()}"
     is_new = store.size(name) != described.size
@@ -204,7 +204,7 @@ def publish_content(store: MediaStore, path: Path) -> tuple[Media, bool]:
 
 
 def as_recorded(params: Mapping[str, Any], counts_as: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the parameters of an edit for its recipe: files by content."""
+    """Returns the parameters of an edit as its recipe records them, with files identified by their content."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Media):

@@ -45,7 +45,7 @@ class Choices:
 
     @property
     def bare(self) -> set[str]:
-        """The addresses in the takes file without a hash of their item."""
+        """The addresses in the takes file that have no hash of their item."""
         return self.takes.keys() - self.items.keys() - set(self.given)
 
 

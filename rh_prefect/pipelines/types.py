@@ -104,7 +104,7 @@ class Type:
         return replace(self, guards=self.guards | frozenset(guards))
 
     def known_fields(self) -> dict[str, Type]:
-        """The fields of a value for references, by name."""
+        """Returns the fields of a value for references, by name."""
         if self.kind == "group" and not self.many:
             return dict(self.fields)
         if self.many:
@@ -122,7 +122,7 @@ class Type:
 
 
 def of_param(param: Param, guard: str = "") -> Type:
-    """Returns the type of a parameter's value, or of a column's."""
+    """Returns the type of a parameter's or a column's value."""
     guards = frozenset([guard] if guard and param.optional and param.default is None else [])
     if param.kind == "enum":
         return Type("enum", options=param.options, guards=guards)
@@ -198,7 +198,7 @@ def _shared(name: str, types: Sequence[Type]) -> Type:
 
 
 def misfit(type_: Type, param: ModelParam, shown: str) -> str:
-    """Returns a clause about why a value does not fit a model's parameter; empty if it fits or is not known yet."""
+    """Returns a clause that says why a value does not fit a model's parameter; empty if it fits or is not known yet."""
     if type_.kind == "any":
         return ""
     if type_.kind == "mixed":
@@ -229,7 +229,7 @@ def misfit(type_: Type, param: ModelParam, shown: str) -> str:
 
 
 def edit_misfit(type_: Type, param: EditParam, shown: str) -> str:
-    """Returns a clause about why a value does not fit an edit's parameter; empty if it fits."""
+    """Returns a clause that says why a value does not fit an edit's parameter; empty if it fits."""
     if type_.many and not param.many:
         concat = "concat, or " if type_.kind == "video" and "video" in param.kinds else ""
         what = "file" if param.takes_files else "value"
@@ -298,7 +298,7 @@ def _is_number(value: Any) -> bool:
 
 
 def may_be_number(type_: Type) -> bool:
-    """Returns whether a value of a type can be a number; a text can if it is written like one."""
+    """Returns whether a value of a type can be a number; a text can if it is written like a number."""
     if type_.many or all(one.kind not in ("string", "enum", *NUMBERS, "any") for one in type_.possible):
         return False
     return not type_.options or any(map(_is_number, type_.options))

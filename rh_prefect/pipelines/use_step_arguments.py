@@ -39,7 +39,7 @@ def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
 
 
 def wrong_file(param: Param, media: Media, what: str) -> str:
-    """Returns a clause about why a parameter does not accept a file; empty if it accepts the file."""
+    """Returns a clause that says why a parameter does not accept a file; empty if it accepts the file."""
     kind = kind_of((param.of or "file") if param.kind == "files" else param.kind)
     if kind not in ("file", media.kind):
         return f"{what} takes {Type(kind).words}, but {media.name} is {Type(media.kind).words}"

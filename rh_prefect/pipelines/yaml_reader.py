@@ -52,7 +52,7 @@ class _WrongAt(Exception):  # carries a message from the reading of an event to 
 
 @dataclass(slots=True)
 class _Open:
-    """A list or mapping whose end was not read yet."""
+    """A list or mapping whose end has not been read yet."""
 
     node: Node
     is_mapping: bool
@@ -159,7 +159,7 @@ class _Reader:
 
 
 def _merge(node: Node) -> None:
-    """Adds keys of the mappings below `<<` that a mapping does not have; the first mapping has priority."""
+    """Adds to a mapping the keys that it lacks from the mappings below `<<`; the first of these has priority."""
     below, place = node.value.pop("<<"), node.keys.pop("<<")
     for one in below.value if isinstance(below.value, list) else [below]:
         if not isinstance(one.value, dict):

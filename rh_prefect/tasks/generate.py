@@ -156,7 +156,7 @@ async def generate(
         InputError: A parameter or file is wrong; nothing was sent.
         EqualRequest: An earlier call of the run has the same request and take; nothing was paid for this call.
         SubmissionUnknown: The response to the submission was lost; the message shows the two possible actions.
-        BudgetExceeded: The job was not started, since it would exceed the budget.
+        BudgetExceeded: The job was not started, because it would exceed the budget.
         JobFailed: The task failed; the message says why, and whether another run can succeed.
         RunningHubError: Any other failure; see `rh_prefect.errors`.
     """

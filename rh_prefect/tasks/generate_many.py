@@ -56,7 +56,7 @@ def generate_many(
 ) -> Coroutine[Any, Any, list[Result]]:
     """Runs many jobs at once, and waits until all have ended or failed.
 
-    Use this and not `generate.map`, which gives each waiting job its own thread and event loop.
+    Use this instead of `generate.map`, which gives each waiting job a separate thread and event loop.
 
         clips = await generate_many([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")
                                      for photo in photos], wait="suspend")
@@ -64,7 +64,7 @@ def generate_many(
     Args:
         requests: The inputs of the jobs. RunningHub's limit decides how many run at once. Equal requests are refused
             before anything is paid.
-        takes: How many results of each request.
+        takes: The number of results of each request.
         labels: A label for each request, in place of `label`, which all of them share.
         wait: With `suspend`, the run suspends when all jobs are submitted, and is resumed when they have ended.
             Meanwhile it occupies no worker. This needs a deployment and a receiver of webhooks. Without these, and
@@ -111,7 +111,7 @@ def generate_many(
 
 
 def _refuse_equal(requests: Sequence[Request]) -> None:
-    """Raises `EqualRequest` if two requests are written alike; equal files of other names are found when read."""
+    """Raises `EqualRequest` if two requests are written alike; equal files with different names are found later."""
     seen: dict[str, int] = {}
     for number, one in enumerate(requests, 1):
         first = seen.setdefault(repr(one), number)

@@ -51,8 +51,8 @@ def build(model: Model) -> PaidTask[...]:
 class Omitted(Generic[T]):
     """A default value that also shows that the caller gave no argument.
 
-    Prefect fills in defaults before it calls a task. A parameter that the caller omitted must not be sent: otherwise
-    the equal call of `generate` would be another job.
+    Prefect fills in defaults before it calls a task. A parameter that the caller omitted must not be sent, because the
+    equal call of `generate` would then be another job.
     """
 
     value: T

@@ -97,7 +97,7 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
 
 
 def require_text(name: str, value: object) -> str:
-    """Returns a text; raises `InputError` if it is empty."""
+    """Returns a text; raises `InputError` if the text is empty."""
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{name} must be a non-empty text, not {value!r}. Nothing was sent. What to do: pass a text.")
     return value
@@ -195,13 +195,13 @@ async def query_task(task_id: str, *, credentials: str | None = None) -> TaskVie
 
 @repeatable("v1 status of task {task_id}")
 async def task_status_v1(task_id: str, *, credentials: str | None = None) -> TaskView:
-    """Returns only a task's status, by the deprecated v1 endpoint; `query_task` returns more."""
+    """Returns only a task's status, from the deprecated v1 endpoint; `query_task` returns more."""
     return storable(await ask(lambda client: client.workflows.status_v1(task_id), credentials, of_task=task_id))
 
 
 @repeatable("v1 outputs of task {task_id}")
 async def task_outputs_v1(task_id: str, *, credentials: str | None = None) -> TaskView:
-    """Reads a task's outputs by the deprecated v1 endpoint; queued, running and failed are states, not errors."""
+    """Reads a task's outputs from the deprecated v1 endpoint; queued, running and failed are states, not errors."""
     return storable(await ask(lambda client: client.workflows.outputs_v1(task_id), credentials, of_task=task_id))
 
 
@@ -218,7 +218,7 @@ def storable(view: TaskView) -> TaskView:
 
 @repeatable("webhook of task {task_id}")
 async def webhook_detail(task_id: str, *, credentials: str | None = None) -> WebhookEvent:
-    """Returns RunningHub's record of a task's webhook; `RequestRejected` if there is none yet.
+    """Returns RunningHub's record of a task's webhook; raises `RequestRejected` if there is none yet.
 
     Pass its `event_id` to `resend_webhook`. The secret in the address of this package's receiver is masked.
     """

@@ -37,7 +37,7 @@ _LINKS = ("http://", "https://", "asset://")
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """A file to send, under a plain ASCII name, since RunningHub detects the type by the extension."""
+    """A file to send, under a plain ASCII name; RunningHub detects the type by the extension."""
 
     source: str
     path: Path
@@ -86,7 +86,7 @@ async def upload_file_legacy(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Upload:
-    """Uploads a file up to 30 MB by the deprecated v1 endpoint.
+    """Uploads a file of up to 30 MB to the deprecated v1 endpoint.
 
     The result has a `file_name` for loader nodes, and no `url`. `upload_file` has no such limit. Older documentation of
     the API requires a `file_type`.
@@ -127,7 +127,7 @@ async def local_copy(source: Source, *, store: MediaStore) -> AsyncIterator[Loca
 async def link_to(
     source: Source, *, client: Client, store: MediaStore, check: Callable[[Local], None] = lambda _: None
 ) -> str:
-    """Returns a link that RunningHub can read: the given link, or that of an uploaded file."""
+    """Returns a link that RunningHub can read: the given link, or the link of an uploaded copy."""
     media = as_media_input(source)
     if isinstance(media, str) and media.lower().startswith(_LINKS):
         return media
@@ -192,7 +192,7 @@ async def list_assets(
     size: int = 20,
     credentials: str | None = None,
 ) -> Page[Asset]:
-    """Lists all assets, or those of a group, with a status or with a name, at most 100 on a page."""
+    """Lists all assets, or only the assets with a given group, status or name, at most 100 on a page."""
     return await ask(
         lambda client: client.assets.list(page=page, size=size, group_id=group_id, status=status, name=name),
         credentials,
@@ -229,7 +229,7 @@ async def query_asset_group(group_id: str, *, credentials: str | None = None) ->
 async def list_asset_groups(
     *, name: str = "", page: int = 1, size: int = 20, credentials: str | None = None
 ) -> Page[AssetGroup]:
-    """Lists all groups of assets, or those with a name, at most 100 on a page; costs nothing."""
+    """Lists all groups of assets, or only the groups with a given name, at most 100 on a page; costs nothing."""
     return await ask(lambda client: client.assets.groups.list(page=page, size=size, name=name), credentials)
 
 

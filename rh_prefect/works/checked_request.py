@@ -54,28 +54,28 @@ class JobRequest:
 
     @classmethod
     def of(cls, intent: Intent) -> JobRequest:
-        """Builds a request from its record, to collect its outputs; it cannot be submitted."""
+        """Builds a request from its record, to collect the outputs; such a request cannot be submitted."""
         return cls(**{name: getattr(intent, name) for name in _RECORDED})
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """Returns the fields that the record `intent` takes from the request, by name."""
+        """Returns, by name, the fields that the record `intent` takes from the request."""
         return {name: getattr(self, name) for name in _RECORDED}
 
     @property
     def prompt(self) -> str:
-        """Returns the beginning of its prompt; empty if it has none."""
+        """Returns the beginning of the request's prompt; empty if the request has no prompt."""
         return beginning_of_prompt(self.payload)
 
     def sent(self, links: Mapping[str, str]) -> dict[str, Any]:
-        """Returns the payload to send: with links in place of files, a whole graph as text, and secret values."""
+        """Returns the payload to send, with links in place of files, a whole graph as text, and secret values."""
         payload = {**replace_marks(self.payload, links), **self.private}
         if isinstance(payload.get("workflow"), dict):
             payload["workflow"] = json.dumps(payload["workflow"], ensure_ascii=False)
         return payload
 
     def with_graph(self) -> JobRequest:
-        """Returns the request with the site's current graph in its hash, for reuse of results."""
+        """Returns the request with the site's current graph in its hash, so that results can be reused."""
         return replace(self, base=graph_base(self.base, self.graph))
 
 
@@ -118,7 +118,7 @@ def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:
 
 
 def as_request(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the parameters for the request's hash: texts without trailing line breaks."""
+    """Returns the parameters for the request's hash; their texts have no trailing line breaks."""
     return {name: _without_line_breaks(value) for name, value in params.items()}
 
 

@@ -105,9 +105,10 @@ async def _poll_once_cancelled(work: Work, task_id: str) -> None:
 
 
 def _check_outputs(work: Work, view: TaskView) -> None:
-    """Raises `OutputsPending` if a successful task has no usable output yet, since the record of its end never changes.
+    """Raises `OutputsPending` if a successful task has no usable output yet, because a recorded end never changes.
 
-    One usable output is enough: its link would expire while the others are awaited. The collector requests their links.
+    One usable output is enough, because its link would expire while the process waits for the other outputs. The
+    collector requests the links of the others.
     """
     if view.status != "SUCCESS" or any(output.is_usable for output in view.outputs):
         return

@@ -51,7 +51,7 @@ _T = TypeVar("_T", bound=ResultRecord)
 
 @dataclass(slots=True)
 class _Refusals:
-    """The jobs whose outputs a store has refused since its last accepted output."""
+    """The jobs whose outputs a store has refused since it last accepted an output."""
 
     jobs: frozenset[str]  # Their names
     reason: str  # Why the last one was refused
@@ -94,7 +94,7 @@ class StoreChecks:
         return result
 
     def refuse_payment(self, run: RunAttempt, store: MediaStore, job: str) -> None:
-        """Raises `StoreError` if a store has refused a run's last outputs; every `_HOLD` s, one job may test it."""
+        """Raises `StoreError` if a store has refused a run's last outputs; every `_HOLD` s, one job may try again."""
         refused = self._refusals.get((run, store.identity))
         if refused is None or len(refused.jobs) <= _TOLERATED or refused.trying == job:
             return
@@ -126,7 +126,7 @@ def local_errors(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def part_file(folder: Path, name: str) -> Iterator[Path]:
-    """Yields the path of an unfinished or new download, with a lock; a unique path if another process has the lock."""
+    """Locks a new or unfinished download, and yields its path; yields a unique path if another process has the lock."""
     name = safe(name)  # it contains an id from RunningHub
     with local_errors(folder):
         make_folder(folder)

@@ -63,7 +63,7 @@ class JobEvent:
 
 
 class Observer(Protocol):
-    """Receives each event on the package's loop thread; `notify` must return quickly and not raise."""
+    """Receives each event on the package's loop thread; `notify` must return quickly and must not raise."""
 
     def notify(self, event: JobEvent) -> None:
         """Handles an event, without blocking or raising."""
@@ -99,7 +99,7 @@ def event_of(result: Result, *, message: str, prompt: str, costs: Costs, sources
 
 
 def summary_of(result: Result) -> str:
-    """Returns a clause for messages: the outputs of a job, the damage of each, and the job's cost."""
+    """Returns a clause for messages that names a job's outputs, the damage to each output, and the job's cost."""
     outputs = ", ".join(map(_file, result.outputs)) or f"{len(result.text)} characters of text"
     cost = (
         f"; {amount_text(result.cost)} {result.currency or CURRENCY}"

@@ -1,4 +1,4 @@
-"""Reads a job's input files and identifies each by its content; `Uploads` of an account sends them to RunningHub."""
+"""Reads a job's input files and identifies each by its content; an account's `Uploads` sends them to RunningHub."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Copies:
             return False  # the write reports it
 
     def put(self, local: Path, record: MediaRecord) -> str:
-        """Writes the copy of a file, unless it exists; returns the copy's name. The file must not change meanwhile."""
+        """Writes the copy of a file, unless the copy exists; returns its name. The file must not change meanwhile."""
         if not self.has(record):
             with local.open("rb") as reader:
                 self._store.write_stream(self.name(record), reader, mime=record.mime)
@@ -121,15 +121,15 @@ READS: Final = 16
 class Inputs:
     """The input files of one scope, each identified by its current content.
 
-    An unchanged file is not read again. If the content of a path or URI has changed, it counts as another file, and a
-    warning is logged. A link without a strong ETag does not show a change, so the run uses the content that it has read
-    first, of which the store has a copy.
+    An unchanged file is not read again. If the content of a path or URI has changed, the new content counts as another
+    file, and the log has a warning. A link without a strong ETag does not show a change, so the run uses the content
+    that it has read first; the store has a copy of it.
     """
 
     def __init__(
         self, journal: Journal, folder: Path, store: MediaStore, *, clock: Callable[[], float] = time.time
     ) -> None:
-        """Starts without files. `store` receives the copies of inputs, and has the options for reading inputs."""
+        """Starts with no files. `store` receives the copies of inputs, and has the options for reading inputs."""
         self._journal = journal
         self._folder = folder
         self._options_for = store.options_for
@@ -144,7 +144,8 @@ class Inputs:
     ) -> Input:
         """Returns a file's content hash and properties.
 
-        `check_size` is called before the file is read, if its size is known; `check` before its content is recorded.
+        `check_size` is called before the file is read, if its size is known; `check` is called before the content is
+        recorded.
         """
         if isinstance(source, Media):
             of_media = Input(source.uri, _record_of(source))
@@ -243,7 +244,7 @@ class Inputs:
             )
 
     async def _record(self, name: str, state: _Source, record: MediaRecord) -> MediaRecord:
-        """Records a content of a source, unless it is recorded already; returns the valid record."""
+        """Records a content of a source, unless a record of it exists; returns the record that counts."""
         known = len(state.records)
         while (same := next((one for one in state.records if one.sha256 == record.sha256), None)) is None:
             if await self._journal.create(_key(name, len(state.records) + 1), record.model_dump(mode="json")):
@@ -282,7 +283,7 @@ def open_local(
 ) -> Iterator[LocalFile]:
     """Opens a source as a local file for a `with` block.
 
-    With `copied`, even a local file is copied, so that it cannot change during the block.
+    With `copied`, even a local file is copied; the copy cannot change during the block.
     """
     if is_local(source) and not copied:
         content = digest(source, check_size=check_size, clock=clock)

@@ -122,7 +122,7 @@ class Options:
 
 
 def _is_number(value: object) -> bool:
-    """Returns whether a value is a finite number: NaN would pass each comparison with a limit."""
+    """Returns whether a value is a finite number; NaN would pass each comparison with a limit."""
     try:
         return not isinstance(value, bool) and isinstance(value, int | float | Decimal) and math.isfinite(value)
     except (TypeError, ValueError, ArithmeticError):

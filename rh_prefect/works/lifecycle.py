@@ -13,16 +13,16 @@ notes of waiters and claims are not written. The rules, in the order in which th
 - The records have precedence. A ticket is queried, never submitted again; a recorded end is final.
 - An `end` with a success says that the work is paid for, and a `result` that it is done. Missing files of a result are
   downloaded again; they never lead to a payment.
-- If an intent has no answer, its POST is in flight, or its owner has died; the process waits until this is known.
+- If an intent has no answer, its POST is in flight or its owner has died; the process waits until it knows which.
 - An unknown answer stays unknown until a person, the late owner or the caller's own option resolves it.
 - No task is submitted that would exceed the run's budget; a work that has a ticket ignores the budget.
 - A refusal is recorded before any wait; the next POST has the next number.
-- A ticket's end is recorded before its outputs are fetched.
+- The end of a task is recorded before its outputs are downloaded.
 - After a failed task, another task is paid for if `attempts` allows it, and if the code says that a new task may
   succeed, or the failure belongs to an earlier attempt. If the same request would fail again, no task is paid for.
 
-Records are only added. So a stale read shows an earlier state. A decision from such a state is repeated if an exclusive
-creation fails.
+Records are only added, so a stale read shows an earlier state. If a decision from such a state makes an exclusive
+creation fail, it is made again.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class _Progress:
 
 
 async def run_work(steps: Steps) -> Any:
-    """Returns the result of one work, and pays for it if necessary; None if it is unpaid and `may_submit` is False."""
+    """Returns the result of one work, and pays for it if necessary; None if an unpaid work may not be submitted."""
     policy = steps.policy
     result = await steps.read_result()
     if result is not None:
@@ -342,7 +342,7 @@ def _invalid(policy: Policy, submit: Submit, invalid: Invalid) -> JobFailed:
 
 
 def _used_up(policy: Policy, failure: JobFailed) -> JobFailed:
-    """Returns the error after the last task that `attempts` allows; no retry of the run submits another."""
+    """Returns the error after the last task that `attempts` allows; no retry of the run submits another task."""
     limit = f"`attempts` allows {policy.attempts}"
     message = f"{failure.message} This run submits no further task of the job: {limit}."
     return JobFailed(message, job=failure.job, task_id=failure.task_id, code=failure.code, new_task=False)

@@ -102,7 +102,7 @@ class Steps:
     # -- what is recorded ----------------------------------------------------------------------------------------------
 
     async def read_result(self) -> Any:
-        """Reads the recorded result; None if there is none or a file is missing."""
+        """Reads the recorded result; None if there is no record of it or a file is missing."""
         if self._is_unread:
             return None  # nothing is recorded of a new job
         delivery = self.work.delivery
@@ -116,7 +116,7 @@ class Steps:
         return None if record is None else await delivery.restore(self.work, record)
 
     async def read_submission(self, n: int) -> Submit | None:
-        """Reads the records of submission n; None without an intent."""
+        """Reads the records of submission n; None if there is no intent n."""
         known = self._view.find(n)
         if known is not None and known.state in ("refused", "forgotten"):
             return known  # final, and a work may have hundreds of refusals
@@ -186,7 +186,7 @@ class Steps:
         await self.records.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
 
     async def is_cancelled(self, *, fresh: bool) -> bool:
-        """Returns whether the run was cancelled; with `fresh`, only a reading after the last claim's note counts."""
+        """Returns whether the run was cancelled; with `fresh`, from a read after the last claim's note."""
         # A cancellation after the note of a claim waits for the answer, and cancels the task itself.
         age = min(self._clock() - self._noted_at, BEFORE_CLAIM) if fresh else BEFORE_CLAIM
         return await self.work.is_cancelled(max_age=age)
@@ -212,13 +212,13 @@ class Steps:
                 await self._leave_account(error)
 
     async def await_slot(self) -> None:
-        """Waits until an account has a free slot, and takes it; raises `StoreError` if the store refuses outputs."""
+        """Waits for a free slot on an account, and takes the slot; raises `StoreError` if the store refuses outputs."""
         work = self.work
         await self._lease.acquire(on_wait=lambda: work.notify("queued", "waits for a free slot of the account"))
         work.services.stores.refuse_payment(work.run_attempt, work.store, work.job)
 
     async def free_slot(self, *, full: bool) -> None:
-        """Releases the slot of a submission without a task; `full` if RunningHub had no free slot."""
+        """Releases the slot of a submission without a task; `full` says whether RunningHub had no free slot."""
         self._lease.release(full=full)
 
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
@@ -320,7 +320,7 @@ class Steps:
             _log.error(message, self.work.job, answer.task_id, error)
 
     async def record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
-        """Records answer n, and returns the valid submission: another process may have recorded it as unknown."""
+        """Records answer n, even if another process has recorded it as unknown; returns the recorded submission."""
         submit = await self._record(Submit(n, intent), answer)
         self.records.note_settled(submit)
         before = self._spending.answered(submit)
@@ -432,12 +432,12 @@ class Steps:
         return await work.delivery.publish(work, submit, end, first_time=self._first_time)
 
     async def record_result(self, result: Any) -> Any:
-        """Records the result, and returns it; returns the result of another process if that was first."""
+        """Records the result, and returns it; returns another process's result if that was recorded first."""
         return await self.work.delivery.record(self.work, result)
 
 
 def answer_of(error: Exception) -> Answer:
-    """Returns the record for a POST that failed; its outcome is `unknown` if the request may have arrived."""
+    """Returns the record for a failed POST; the recorded outcome is `unknown` if the request may have arrived."""
     match error:
         case ConnectFailed():
             return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.what or error.message, retry="throttled")

@@ -1,7 +1,7 @@
 """The package's event loop: one daemon thread per process, which runs clients, pollers, slots and journals.
 
 A Prefect task may run on any loop, in any thread, and may be cancelled at any await. But a submission must not be
-cancelled. So it runs on this loop, and the caller waits for it.
+cancelled, so submissions run on this loop, and their callers wait.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Workers(concurrent.futures.ThreadPoolExecutor):
     moment needs threads for DNS and for the record of its answer.
 
     The number of threads is the highest number of concurrent calls plus one, because Python 3.12 starts no thread at
-    process exit. More threads would cost memory: each one gets a heap from glibc, which keeps freed memory.
+    process exit. More threads would cost memory, because each thread gets a heap from glibc, which keeps freed memory.
     """
 
     def __init__(self) -> None:

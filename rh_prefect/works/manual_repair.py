@@ -30,7 +30,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 async def adopt(journal: Journal, key: str, task_id: str) -> None:
-    """Records the task of an unknown submission; the next run waits for it and pays nothing."""
+    """Records the task of an unknown submission; the next run waits for the task and pays nothing."""
     if not is_task_id(task_id):
         raise InputError(
             f"{task_id!r} is not a task id: RunningHub's ids have only digits, and an id of ComfyUI has "
@@ -66,7 +66,7 @@ async def mark_lost(journal: Journal, key: str) -> None:
 
 
 def may_be_lost(submit: Submit) -> bool:
-    """Returns whether a submission has a running task, or a result whose files can be lost."""
+    """Returns whether a submission can be lost: it has a running task, or a result whose files can be lost."""
     has_result = submit.state == "ended" and submit.end is not None and submit.end.status == "SUCCESS"
     return submit.state == "ticket" or has_result
 

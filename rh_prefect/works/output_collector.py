@@ -62,7 +62,7 @@ class Collector:
         """Publishes the outputs that are not in the store, and returns all files, named as in the store.
 
         If RunningHub has only a damaged file, it is published with `Media.defect`. `there` contains the files in the
-        store, by index. `count` is the known number of files, because the record may list fewer links.
+        store, by index. `count` is the known number of files; the record may list fewer links.
         """
         if self.work.lease.account.provider.is_bare:  # files of a machine are behind the key that paid for them
             await self.work.lease.switch_to(self.intent)
@@ -78,7 +78,7 @@ class Collector:
         return tuple(one for one in outputs if isinstance(one, Media))
 
     async def _all_links(self, count: int) -> list[Link]:
-        """Returns links for at least `count` files; queries the task if its record has fewer, as after a recovery."""
+        """Returns links for at least `count` files; if the record has fewer, queries the task."""
         links = _file_links(self.end.links)
         if not self.end.links:  # its stored result may also be gone, and each task that succeeded has an output
             count = max(count, 1)
@@ -102,7 +102,7 @@ class Collector:
             return media.model_copy(update={"defect": defect.what if defect else None})
 
     async def _download(self, links: list[Link], index: int, part: Path) -> DownloadDefect | None:
-        """Downloads a file, with retries; returns its defect if the file is damaged at RunningHub itself."""
+        """Downloads a file, with retries; returns the defect if the file is damaged at RunningHub itself."""
         url, failures = links[index].url or "", _Failures()
         while True:
             try:
@@ -118,7 +118,7 @@ class Collector:
                 await self.work.services.sleep(2.0**failures.downloads / 4)
 
     async def _check(self, part: Path, link: Link, failures: _Failures) -> DownloadDefect | None:
-        """Checks a file, as HTTP 200 may bring a web page or half a file; deletes an invalid file and raises an error.
+        """Checks a file, which may be cut or a web page; raises an error for an invalid file, and deletes the file.
 
         If RunningHub itself has only a damaged file, the file is kept, and its defect is returned.
         """
@@ -137,7 +137,7 @@ class Collector:
         )
 
     async def _pause_after_refusal(self, failures: _Failures, error: LinkExpired) -> None:
-        """Pauses, longer after each refusal: a file host may not have a new file yet, or refuse it by mistake."""
+        """Pauses, longer after each refusal; a file host may not have a new file yet, or may refuse it by mistake."""
         services = self.work.services
         if not failures.refusals:
             failures.refused_since = services.clock()
@@ -174,10 +174,10 @@ def _file_links(links: tuple[Link, ...]) -> list[Link]:
 
 
 def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
-    """Returns the new link of a recorded output. RunningHub may list a task's outputs in another order each time.
+    """Returns the new link of a recorded output. RunningHub may list outputs in a different order each time.
 
-    Links are compared by address without query, then by the number of equal parameters. A new address belongs to the
-    output if no other output of its node and type has a new address. Otherwise the order decides.
+    Links are compared by their addresses without the query, then by the number of equal query parameters. A new address
+    belongs to the output if no other output of its node and type has a new address. Otherwise the order decides.
     """
     link, pairs = recorded[index], _pairs(recorded, newer)
     if id(link) in pairs:
@@ -224,7 +224,7 @@ def _parameters(link: Link) -> set[str]:
 
 
 def _is_of_kind(one: Link, other: Link) -> bool:
-    """Whether two links can be of one node and type; a link that names no node or no type fits any."""
+    """Returns whether two links can be of one node and type; a link without a node or a type fits any node or type."""
     pairs = ((one.node_id, other.node_id), (one.type, other.type))
     return all(first == second or first is None or second is None for first, second in pairs)
 
@@ -240,7 +240,7 @@ def _extension(link: Link) -> str:
 
 
 def extension_of_output(link: Link, part: Path) -> str:
-    """Returns an output's extension: that of its link if the file's content fits it, else one for the content."""
+    """Returns an output's extension: the link's extension if it fits the file's content, else one that does."""
     named = _extension(link)
     said = format_named(f"file.{named}")
     if named and (said is None or file_type(part).kind in (said[0], "3d", "text", "other")):

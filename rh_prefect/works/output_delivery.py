@@ -90,7 +90,7 @@ class Delivery:
         return record if await work.records.create_result(record) else await work.records.read_result()
 
     async def publish(self, work: Work, submit: Submit, end: End, *, first_time: bool) -> Delivered | Invalid:
-        """Downloads and publishes the outputs of an ended submission; `Invalid` if `parse` refuses the answer."""
+        """Downloads and publishes an ended submission's outputs; returns `Invalid` if `parse` refuses the answer."""
         record = ResultRecord(
             task_id=end.task_id,
             n=submit.n,
@@ -168,7 +168,7 @@ class Delivery:
         return done.record
 
     async def _record(self, work: Work, record: ResultRecord) -> ResultRecord | None:
-        """Creates the record `result`; returns the record of another process if that was first, else None."""
+        """Creates the record `result` and returns None; if another process was first, returns its record."""
         try:
             is_first = await work.records.create_result(record, self.shape)
             return None if is_first else await work.records.read_result(self.shape)

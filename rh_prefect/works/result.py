@@ -40,11 +40,12 @@ class Result(BaseModel):
         outputs: The task's files, in the order of RunningHub's response; a damaged file has a `Media.defect`.
         texts: The task's texts; text models return nothing else.
         cost: What this task cost; 0 if another run has paid for it, None if RunningHub does not report it. The job's
-            failed tasks are not included; `rh-prefect jobs list` shows the cost of all.
+            failed tasks are not included; `rh-prefect jobs list` shows the cost of all tasks.
         currency: The currency of `cost`.
         queued_seconds: Measured time in RunningHub's queue.
-        run_seconds: Time that the task ran.
-        reused: Whether another run has paid for it. Outside of flows a named scope is one run, in all its processes.
+        run_seconds: Time for which the task ran.
+        reused: Whether another run has paid for the result. Outside of flows, all processes of a named scope are one
+            run.
         record: URI of the JSON file that describes the result: request, cost, times and files.
         label: The caller's name for the output.
     """
@@ -113,7 +114,7 @@ class Result(BaseModel):
             kind: Any type that pydantic validates.
 
         Raises:
-            InputError: The texts contain no JSON, or JSON of another form; they are paid for and remain in `texts`.
+            InputError: The texts contain no JSON that fits `kind`; the texts are paid for and remain in `texts`.
         """
         value = self.json()
         try:
@@ -212,7 +213,7 @@ def end_of(
 
 
 def with_times(end: End, *, queued: float, ran: float) -> End:
-    """Adds measured times to an end without times: the process that recorded the end did not poll the task."""
+    """Adds measured times to an end that another process has recorded without polling the task."""
     measured = {"queued_seconds": round(queued, 3), "run_seconds": round(ran, 3)}
     return end.model_copy(update={name: value for name, value in measured.items() if getattr(end, name) is None})
 
@@ -237,7 +238,7 @@ class Face(BaseModel):
 
     Attributes:
         session_id: Id of the analysed video.
-        face_id: Id of the face in it.
+        face_id: Id of the face in the video.
         start_ms: Time in milliseconds at which the face appears; 0 if the response does not contain it.
         end_ms: Time in milliseconds at which the face disappears; None if the response does not contain it.
     """

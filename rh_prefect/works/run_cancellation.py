@@ -36,7 +36,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 class Cancels(Protocol):
-    """The calls of a client that a cancellation needs."""
+    """The client calls that a cancellation needs."""
 
     async def cancel(self, task_id: str) -> None:
         """Requests the cancellation of a task."""
@@ -117,9 +117,9 @@ async def cancel_scope(
 ) -> CancelReport:
     """Cancels all tasks that a run has submitted, and shared tasks that no other run waits for.
 
-    First it creates the `cancel` record: from then on, a live process of the run submits nothing, and cancels a task
-    that it has just submitted. Then it reads the records and cancels each task. It reads submissions in flight again
-    until they have an answer, or until `PATIENCE` has passed.
+    First, the `cancel` record is created: from then on, a live process of the run submits nothing, and cancels a task
+    that it has just submitted. Then the records are read, and each task is cancelled. Submissions in flight are read
+    again until they have an answer, or until `PATIENCE` has passed.
     """
     await _forbid(scope, by=by)
     cancellation = _Cancellation(scope, client_for, clock, sleep, clock() + PATIENCE)
@@ -179,7 +179,7 @@ class _Cancellation:
         return submit.intent.flow_run in ("", self.scope.journal.scope)
 
     def _is_later(self, submit: Submit) -> bool:
-        """Returns whether a later attempt of the run has made a submission: that is a new decision to pay."""
+        """Returns whether a later attempt of the run has made a submission, which is a new decision to pay."""
         return self._is_own(submit) and submit.intent.attempt > self.scope.attempt
 
     def _is_in_flight(self, submit: Submit | None) -> bool:

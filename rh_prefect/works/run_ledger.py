@@ -1,4 +1,4 @@
-"""A flow run's notes about the works that it has paid for or waited for, from which its budget is computed.
+"""A flow run's notes about the works that it has paid for or waited for; they show what its budget has been spent on.
 
 | note                             | written                                                                    |
 |----------------------------------|----------------------------------------------------------------------------|
@@ -7,8 +7,8 @@
 | `<work>-settled-<…>-<n>`         | when the cost of submission n is final                                     |
 
 A claim counts only if the intent is this run's; a claim without an intent cost nothing. The name of a `settled` note
-contains the cost of the submission, because a storage lists all names in one request, but needs one request for each
-record. If a submission has no such note, for example after a crash, the records of its work are read.
+contains the cost of the submission, because a storage lists all names in one request, but reads only one record with
+each request. If a submission has no such note, for example after a crash, the records of its work are read.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Claim = tuple[str, int]
 
 
 class RecordsLocation(Record):
-    """The record of the location where a run's works have their records; another process reads it to cancel the run."""
+    """The record that says where the records of a run's works are; another process reads it to cancel the run."""
 
     url: str  # The URL of the location
     storage: str | None = None  # Name of the storage block whose options open it; None for RH_STORAGE_OPTIONS
@@ -79,7 +79,7 @@ async def note_location(run: Journal, location: RecordsLocation) -> None:
 
 
 async def read_location(run: Journal) -> RecordsLocation | None:
-    """Returns the location of the works that a flow run shares with other runs; None if it shares none."""
+    """Returns the location of the works that a flow run shares with other runs; None if the run shares none."""
     found = await run.read(_PLACE)
     return None if found is None else RecordsLocation.model_validate(found)
 
@@ -237,7 +237,7 @@ class WorksLedger:
         return sorted((await Notes.of(self._run.journal)).claims)
 
     async def unsettled(self) -> list[Claim]:
-        """Returns the submissions that the run has claimed or waited for, and whose tasks may run."""
+        """Returns the submissions that the run has claimed or waited for, and whose tasks may be running."""
         notes = await Notes.of(self._run.journal)
         return sorted((notes.claims | notes.waits) - notes.settled.keys())
 
@@ -250,7 +250,7 @@ class WorksLedger:
         return await self._read((await Notes.of(self._run.journal)).open_claims)
 
     async def entries(self) -> AsyncIterator[tuple[str, Entries]]:
-        """Returns the costs of the submissions of this run, by work."""
+        """Yields the costs of the submissions of this run, by work."""
         if await self._run.works() is None:
             return
         notes = await Notes.of(self._run.journal)
@@ -263,7 +263,7 @@ class WorksLedger:
             yield one
 
     async def _read(self, claims: Iterable[Claim]) -> list[JobView]:
-        """Reads submissions from the records of works, by work, except those of other runs."""
+        """Reads the claimed submissions of this run from the records of works, by work."""
         works = await self._run.works()
         if works is None:
             return []
@@ -293,7 +293,7 @@ def spending_of(run: Scope) -> SpendTracker:
 
 
 async def _entries_of(run: Scope) -> AsyncIterator[tuple[str, Entries]]:
-    """Returns the costs of the jobs of a run and of its submissions of shared works."""
+    """Yields the costs of a run's jobs and of its submissions of shared works."""
     async for key, entries in entries_in(run.journal):
         yield key, entries
     async for key, entries in WorksLedger(run).entries():

@@ -102,8 +102,8 @@ def find_equal(store: MediaStore, request: JobRequest, *, take: int) -> StoredRe
 def find(store: MediaStore, base: str, graph: str = "", *, take: int = 1) -> StoredResult | None:
     """Finds the newest finished job with an equal request whose files are all in the store and undamaged.
 
-    For a saved workflow or an app, `graph` is the fingerprint of what the site has under its id now; results of another
-    graph are not found.
+    For a saved workflow or an app, `graph` is the fingerprint of what the site has under its id now; it does not find
+    results of another graph.
     """
     names = [name for folder in {base, graph_base(base, graph)} for name in store.list(f"{FOLDER}/{folder}")]
     found = [one for one in _read_valid(store, names) if one.graph == graph and one.take == take]
@@ -141,10 +141,10 @@ def whole(store: MediaStore, record: ResultRecord) -> ResultRecord | None:
 
 
 def copy_from_its_place(store: MediaStore, record: ResultRecord) -> ResultRecord | None:
-    """Copies a result and its stored result into a store, from the storage that the result names.
+    """Copies a result's files and its stored result into a store, from the storage that the result names.
 
-    Returns the descriptions of its files; None if a file is not complete there, or cannot be read with the options of
-    the store.
+    Returns the result with descriptions of these files; None if a file is not complete there, or cannot be read with
+    the options of the store.
     """
     try:
         source = MediaStore(record.store, options=store.options_for(record.store))
@@ -184,7 +184,7 @@ def has_all_files(store: MediaStore, result: ResultRecord) -> bool:
 
 
 def whole_files(store: MediaStore, results: Sequence[ResultRecord]) -> dict[int, Media]:
-    """Returns the undamaged files of a task in the store, by index; the first result that has a file describes it."""
+    """Returns the undamaged files of a task in the store, by index, as described by the first result that has each."""
     found: dict[int, Media] = {}
     for result in results:
         for index, file in enumerate(result.outputs):

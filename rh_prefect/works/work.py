@@ -213,7 +213,7 @@ class WorkSpending:
         self._reserved: int | None = None
 
     async def find_price(self, links: Mapping[str, str]) -> None:
-        """Finds the price on the account with links to the inputs; requests a preview only for a budget."""
+        """Finds the price on the account for links to the inputs; requests a preview only if there is a budget."""
         self._links = links
         if self._work.lease.account.provider.is_bare:
             return  # RunningHub reports neither price nor cost of these.
@@ -234,7 +234,7 @@ class WorkSpending:
         return await prices.of(request.endpoint, request.sent(self._links), self._listed)
 
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
-        """Reserves the price of submission n, in place of an earlier price; `Shortfall` if the budget is too small."""
+        """Reserves the price of submission n, in place of an earlier price; returns a `Shortfall` if it is too high."""
         self.release()
         self._price = await self._request_price()
         short = await self._spending.reserve(self._key, n, self._price, budget=budget)

@@ -99,7 +99,7 @@ class FoundWork:
 
     @property
     def is_in_progress(self) -> bool:
-        """Whether a task is paid for, or may be, and the call would use its result."""
+        """Whether a task whose result the call would use is paid for, or may be."""
         last = self.view.last
         if self.is_done or last is None:
             return False
@@ -119,7 +119,7 @@ class RunningWork:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has its result, has failed or is interrupted; then the next caller reads the records again."""
+        """Whether the work has a result, has failed or is interrupted; the next caller then reads the records again."""
         return self._life is not None and (self._life.done() or self._life.cancelling() > 0)
 
     async def next_running_task(self) -> Submit | None:
@@ -314,7 +314,7 @@ class WorkRunner:
         return await RunningWork(work).complete()
 
     async def costs(self) -> dict[str, Costs]:
-        """Returns a flow run's payments for each shared work, by its id: also for failed tasks and invalid answers."""
+        """Returns a flow run's payments for each shared work, by work id, even for failed tasks and invalid answers."""
         claimed = {work for work, _ in (await Notes.of(self.scope.journal)).claims}
         costs = await spending_of(self.scope).costs()
         return {work: costs[work] for work in claimed & costs.keys()}
@@ -424,7 +424,7 @@ def result_of_step(asked: WorkCall, done: Delivered) -> WorkResult:
 
 
 def named_by_content(work: Work, end: End, part: Path, index: int, extension: str) -> Media:  # noqa: ARG001
-    """Publishes an output under a name made of its content, so that parallel runs write equal files."""
+    """Publishes an output under a name derived from its content; parallel runs then write equal files."""
     described = work.store.describe(part, "described")
     name = f"{FILES}/{described.sha256}.{extension.lower()}"
     # Even if the file exists already: it may be damaged.
@@ -439,7 +439,7 @@ def _state_of(error: RunningHubError) -> JobEventState:
 
 
 def _refuse_unequal(first: Policy, other: Policy) -> None:
-    """Raises an error if a call shares a work in progress and has other options of payment."""
+    """Raises an error if a call shares a work in progress but has different payment options."""
     for name in ("attempts", "on_unknown"):
         if (given := getattr(first, name)) != (now := getattr(other, name)):
             raise InputError(
@@ -449,7 +449,7 @@ def _refuse_unequal(first: Policy, other: Policy) -> None:
 
 
 def _refuse_edited(asked: WorkCall, request: JobRequest) -> None:
-    """Raises an error if a graph was edited on the site after the plan: it would make another result."""
+    """Raises an error if a graph was edited on the site after the plan; the edited graph would make another result."""
     if asked.saved_graph != request.graph:
         raise JobError(
             f"{asked.step}: the graph of {request.model} was edited on the site after this run was planned. "

@@ -27,12 +27,12 @@ class RowResult(BaseModel):
     """The state of one row of a batch after a run, with its result and its jobs.
 
     Attributes:
-        row: Its number, from 1.
-        label: Its label, or its number.
+        row: The number of the row, from 1.
+        label: The label of the row, or its number.
         subject: The beginning of its prompt, or the name of its file.
-        state: Its state.
-        reason: The reason, unless it is done.
-        result: The file of its last step, or its text; None unless it is done.
+        state: The state of the row.
+        reason: Why the row is not done; empty if it is done.
+        result: The file or the text of its last step; None if the row is not done.
         tasks: RunningHub's task ids of its results, and of the task that failed.
         jobs: The names of its jobs, for `rh-prefect jobs`.
     """
@@ -113,12 +113,12 @@ class BatchReport(BaseModel):
 
     @property
     def failed(self) -> int:
-        """The number of rows that failed, invalid ones included."""
+        """The number of rows that failed, including invalid rows."""
         return self.counts["failed"]
 
     @property
     def unknown(self) -> int:
-        """The number of rows of which it is not known whether a submission was accepted."""
+        """The number of rows for which it is not known whether a submission was accepted."""
         return self.counts["unknown"]
 
     @property

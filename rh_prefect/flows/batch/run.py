@@ -101,7 +101,7 @@ class WrittenBatch:
         return await self._pipeline.plan(self.file.arguments, **more)
 
     async def run(self, pages: Pages | None = None) -> BatchReport:
-        """Runs the batch in the caller's flow run; outside of flows in this process, without Prefect's engine."""
+        """Runs the batch in the caller's flow run; outside of a flow, in this process without Prefect's engine."""
         batch = self.batch
         options: dict[str, Any] = {
             "only": list(batch.only) or None,

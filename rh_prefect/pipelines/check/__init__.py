@@ -1,4 +1,4 @@
-"""Checks a file without its inputs: names, types of references, parameters of models and edits, rules of steps."""
+"""Checks a file without its inputs: its names, types of references, parameters of models and edits, and steps."""
 
 from rh_prefect.pipelines.check.check_result import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.file import check_document, notes_of

@@ -1,4 +1,4 @@
-"""Checks a whole file: blocks, parameters, all steps in order, loops, outputs."""
+"""Checks a whole file: its blocks, its parameters, all steps in order, its loops and its outputs."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ class FileCheck(OtherCheck):
         return found
 
     def _check_saved_kind(self, path: Path, step: Step, save_as: str, found: Type) -> None:
-        """Reports a step whose file has another kind or format than the extension in `save_as` says."""
+        """Reports a step whose file has a different kind or format than the extension in `save_as`."""
         said, kinds = format_named(re.sub(r"\$\([^)]*\)", "x", save_as)), {one.kind for one in found.possible}
         if kinds <= {*types.PLAIN, "object"}:
             self._say((*path, "save_as"), f"save_as saves a file, and this step makes {found.words}", key=True)

@@ -109,7 +109,7 @@ def wrong_value(param: Param, value: Any) -> str:
 
 
 def wrong_input(param: Param, value: Any) -> str:
-    """Returns the same clause for a value of a caller or a table, which records must be able to contain."""
+    """Returns a clause like `wrong_value`, and also for a caller's or a table's value that records cannot contain."""
     if param.kind != "any":
         return wrong_value(param, value)
     takes = "takes a text, a number, true, false, a list or a mapping with texts as keys"
@@ -155,7 +155,7 @@ def _wrong_number(param: Param, value: Any) -> str:
 
 
 def are_whole(options: tuple[Any, ...]) -> bool:
-    """Returns whether all options are whole numbers; False without options."""
+    """Returns whether all options are whole numbers; False if there are none."""
     return bool(options) and all(isinstance(one, int) and not isinstance(one, bool) for one in options)
 
 
@@ -169,7 +169,7 @@ def texts_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def edit_value(param: EditParam, value: Any) -> tuple[Any, str]:
-    """Converts a value to the type of an edit's parameter; also returns a clause if the value is wrong, else empty."""
+    """Converts a value to the type of an edit's parameter; also returns a clause about a wrong value, else ""."""
     if {"integer", "number"} & {*param.kinds}:
         return _edit_number(param, value)
     if param.kinds == ("boolean",) and not isinstance(value, bool):
@@ -181,7 +181,7 @@ def edit_value(param: EditParam, value: Any) -> tuple[Any, str]:
 
 
 def no_caption(edit: str, text: Any) -> str:
-    """Returns a clause if `captions` would have nothing to draw; else an empty text."""
+    """Returns a clause if `captions` would have nothing to draw; empty otherwise."""
     texts = text if isinstance(text, list) else [text]
     is_empty = edit == "captions" and all(isinstance(one, str) and not one.strip() for one in texts)
     return "text is empty: captions needs a text to draw" if is_empty else ""

@@ -178,7 +178,7 @@ class PaidCheck(ValueCheck):
                 self._say_faults(path, step, model, check_values(step, model, bound)[1])
 
     def _is_left_out(self, value: Any, scope: NameScope) -> bool:
-        """Returns whether a value refers only to an optional parameter or column, without which no value is sent."""
+        """Returns whether a value is only a reference to an optional parameter or column, and thus may not be sent."""
         try:
             guards = resolve(parse(value).references[0], scope).guards if is_reference(value) else ()
         except WrongReferenceError:

@@ -1,4 +1,4 @@
-"""Checks the steps that are not paid: local edits, uses of other pipeline files, and reviews."""
+"""Checks the steps that cost nothing: local edits, uses of other pipeline files, and reviews."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEEPEST_USE = 2
 
 
 class OtherCheck(PaidCheck):
-    """Checks the unpaid steps: edits, other files and reviews."""
+    """Checks the steps that cost nothing: edits, uses of other files, and reviews."""
 
     def _edit(self, path: Path, step: EditStep, scope: NameScope) -> Type:
         edit = EDITS.get(step.edit)
@@ -224,7 +224,7 @@ class OtherCheck(PaidCheck):
 
 
 def _has_items(value: Any) -> bool:
-    """Returns whether a value is a list that contains references, so that only its items' types are known."""
+    """Returns whether a value is a list with references, of which only the types of the items are known."""
     return isinstance(value, list) and has_reference(value)
 
 

@@ -1,4 +1,4 @@
-"""Finds differences from an earlier plan: in file, parameters, inputs and requests, and new and removed steps."""
+"""Finds how a plan differs from an earlier plan: in its file, parameters, inputs, requests and steps."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ _PENDING = re.compile(
 
 
 def head_changes(earlier: Mapping[str, Any], plan: Plan, params: Mapping[str, Param]) -> Iterator[dict[str, Any]]:
-    """Returns the changes outside of steps, as `{what, was, is}`: file, parameters, inputs, catalogue."""
+    """Yields the changes outside of steps, as `{what, was, is}`: in the file, parameters, inputs and catalogue."""
     if earlier.get("spec_sha256") != plan.spec_sha256:
         yield {"what": "file", "was": _digits(earlier.get("spec_sha256")), "is": _digits(plan.spec_sha256)}
     was = earlier.get("params") or {}
@@ -111,7 +111,7 @@ def _value_or_default(value: Any, default: Any) -> Any:
 
 
 def _as_texts(value: Any) -> Any:
-    """Returns a parameter with its values as texts for comparisons: a command line has only texts."""
+    """Returns a parameter with its values as texts for comparisons, because a command line has only texts."""
     if isinstance(value, Mapping):
         return {name: _as_texts(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -159,7 +159,7 @@ def _cut(text: str, start: int) -> str:
 
 
 def by_items(addresses: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Returns addresses with one name, as in `each[A-4]`, for the steps of an item that has no step in `others`."""
+    """Returns addresses, but only one, as in `each[A-4]`, for all steps of an item that has no step in `others`."""
     other_items = {_item(address) for address in others}
     return list(dict.fromkeys(item if (item := _item(one)) and item not in other_items else one for one in addresses))
 

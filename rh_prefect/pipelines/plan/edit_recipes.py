@@ -114,7 +114,7 @@ def _without_failed(values: dict[str, Any], step: EditStep, failed: Collection[s
 
 
 def _edit_values(param: EditParam, written: Any, value: Any) -> tuple[Any, str]:
-    """Returns the known values of an edit's parameter, converted, and a clause about the first wrong one."""
+    """Returns the known values of an edit's parameter, converted, and a clause about the first wrong value."""
     if isinstance(value, list) and param.many:
         found = [_edit_values(replace(param, many=False), written, one) for one in value]
         return [one for one, _ in found], next((wrong for _, wrong in found if wrong), "")

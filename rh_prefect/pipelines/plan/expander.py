@@ -133,7 +133,7 @@ class Expander:
         await self._step(name, step, at, [frame], name)
 
     def fan_out(self, name: str, step: FanOutStep, at: Path, frame: Frame) -> Group | None:
-        """Returns the items of an outermost fan-out without expanding them; None if it is absent."""
+        """Returns the items of an outermost fan-out without expanding them; None if the fan-out is absent."""
         if not self._is_live(name, step, at, frame, name):
             return None
         [group] = self._groups(step, at, [frame], name)
@@ -197,7 +197,7 @@ class Expander:
                 self._count_inner(step.steps, (*at, name, "steps"), frames, f"{path}.{name}")
 
     def _count_steps(self, steps: Mapping[str, Step], items: int, at: Path, path: str) -> int:
-        """Returns the number of steps of items, without inner fan-outs; raises an error if it is too large."""
+        """Returns the number of steps of all items, without inner fan-outs; raises an error if there are too many."""
         each, inner = 0, list(steps.values())
         while inner:
             one = inner.pop()
@@ -259,7 +259,7 @@ class Expander:
     # -- steps that need one whose `expect` is false -----------------------------------------------------------------
 
     def _block(self, instance: PlannedStep, cause: PlannedStep) -> StepOutput:
-        """Removes a step from the run, because it needs a step that was removed from the run."""
+        """Removes a step from the run, because it needs another step that was removed."""
         first = self.missing.lost[cause.address]
         instance.settle("x")
         instance.works, instance.blocked_by = (), first.address
@@ -321,7 +321,7 @@ class Expander:
         self._save_as(instance, draft.frame)
 
     def _skipped(self, draft: Draft) -> list[str]:
-        """Returns why an item is skipped; empty if it is valid or the file does not skip invalid items."""
+        """Returns why an item is skipped; empty if the item is valid, or if the file does not skip invalid items."""
         if self._planning.checked.file.invalid_items != "skip" or not draft.instance.item:
             return []
         clauses = (clause for _, clause in draft.problems)

@@ -1,4 +1,4 @@
-"""Creates the items of a fan-out from rows, files, lists, answers or a matrix; selects, orders and names them."""
+"""Creates the items of a fan-out from rows, files, lists, answers or a matrix; selects, orders and names the items."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FanOuts:
         self._missing, self._size, self._findings_of = missing, size, findings_of
 
     def count(self, step: FanOutStep, at: Path, frame: Frame, path: str) -> int:
-        """Returns the most items that a fan-out can have in one frame, by its lists and `limit`; creates no items."""
+        """Returns the maximum number of items of a fan-out in one frame, by its lists and `limit`; creates no items."""
         if step.matrix is not None:
             number, key = prod(len(one.values) for one in _matrix_lists(step, frame).values()), "matrix"
         else:
@@ -143,7 +143,7 @@ class FanOuts:
         items.frames = found
 
     def _sort(self, step: FanOutStep, items: _Taken) -> None:
-        """Orders the items; while the order is not known, all of them wait."""
+        """Orders the items; while the order is not known, all items wait."""
         if step.sort is None:
             return
         if _is_order_known(items.frames, step.sort.by, self._missing):
@@ -214,7 +214,7 @@ def _deciders(frame: Frame) -> set[str]:
 
 
 def _size_of(lists: Mapping[str, Items], size: int) -> Unknown | None:
-    """Returns the unknown number of items if one of their lists is not known yet; None otherwise."""
+    """Returns the unknown number of items if one of the lists is not known yet; None otherwise."""
     count = next((one.count for one in lists.values() if one.count is not None), None)
     if count is None:
         return None
@@ -252,7 +252,7 @@ def _matrix_lists(step: FanOutStep, frame: Frame) -> dict[str, Items]:
 
 
 def _matrix_of(lists: Mapping[str, Items], frame: Frame) -> list[Frame]:
-    """Returns the items of `matrix`: all combinations of its lists."""
+    """Returns the items of `matrix`: all combinations of the values of its lists."""
     found, is_pending = [], any(one.count is not None for one in lists.values())
     for combined in product(*(zip(results(one), one.pairs(), strict=True) for one in lists.values())):
         values = {name: certain(value) for name, (value, _) in zip(lists, combined, strict=True)}
@@ -298,7 +298,7 @@ def _rename(one: Frame, name: str, outer: Frame) -> None:
 
 
 def _candidates(frames: list[Frame], limit: int | None, doubtful: Collection[int]) -> list[Frame]:
-    """Returns the items that `limit` may select: also later items while earlier ones may be absent."""
+    """Returns the items that `limit` may select, including later items while earlier items may be absent."""
     if limit is None:
         return frames
     found, sure = list[Frame](), 0
@@ -314,7 +314,7 @@ def _candidates(frames: list[Frame], limit: int | None, doubtful: Collection[int
 def mark_chosen(fan_outs: Iterable[tuple[str, Group]], instances: Sequence[PlannedStep]) -> None:
     """Marks which items' works count in the lowest and in the highest price, if `limit` may select different items.
 
-    A work that several steps share counts in the highest price; in the lowest price only if it is certainly made.
+    A work that several steps share counts in the highest price, but in the lowest price only if it is certainly made.
     """
     users = Counter(work.key for one in instances for work in one.works)
     choices = [(group.chosen, _steps_by_item(path, group, instances)) for path, group in fan_outs]

@@ -29,11 +29,11 @@ class PlanOptions:
 
     Attributes:
         known: The source of existing works; without it, all works are new.
-        site: RunningHub's host; by default that of the settings.
-        takes: The first take of a step (`each.picture`) or of an item's step (`each[A-17].picture`). Those of the file
-            `<pipeline>.takes.yaml` are added.
+        site: RunningHub's host; by default the host in the settings.
+        takes: The first take of a step (`each.picture`) or of an item's step (`each[A-17].picture`). The takes in the
+            file `<pipeline>.takes.yaml` are added.
         choices: A person's choices at reviews; the choices in the takes file are added.
-        new: Steps that make their next take, by step or address; `*` for all paid steps.
+        new: Steps whose next take is made, by step or address; `*` for all paid steps.
         selection: The part of the pipeline to make; only its steps get a next take.
         date: The value of `$(run.date)`; by default today, UTC.
         inputs: Reads the inputs, each once: `Inputs(allow=[…])` allows further folders for the files of rows.

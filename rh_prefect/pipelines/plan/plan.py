@@ -26,7 +26,7 @@ from rh_prefect.pipelines.takes_file import Choices, step_of
 
 @dataclass(repr=False)
 class Plan:
-    """What a run would make and pay: each step with its state and price, and the problems of the file.
+    """What a run would make and pay for: each step with its state and price, and the problems of the file.
 
     Attributes:
         pipeline: The pipeline's name.
@@ -34,13 +34,13 @@ class Plan:
         catalogue: The version of the catalogue.
         params: The parameters' values, as they were given.
         hidden_params: Parameters whose values are not shown in full, such as signed links.
-        inputs: The locations of its input files, with the hash of their content.
+        inputs: The location of each input file, with the hash of the file's content.
         currency: The currency of all prices.
         budget: The file's budget; None if the file has no budget, or an unlimited budget.
         is_unlimited: Whether the file says that a run has no budget.
         instances: Every step of every item.
         works: Every request and take, each once.
-        problems: Its errors; a plan with problems is not run.
+        problems: The plan's errors; a plan with problems is not run.
         notes: Hints that do not prevent a run.
         removed: Addresses that only the last run had.
         added: Addresses of steps without a result that were not in the last run.
@@ -53,7 +53,7 @@ class Plan:
         paths: The names of all steps of the file and of the files that it uses, as in `each.picture`.
         selection: The part of the pipeline that a run of the plan makes.
         open_fan_outs: The fan-outs whose items are not all known yet, each with whether the fan-out is outermost.
-        planner: The planner that plans parts again when they have results.
+        planner: The planner, which plans parts again when steps have results.
     """
 
     pipeline: str
@@ -102,7 +102,7 @@ class Plan:
         return grouped(self.instances)
 
     def price_of(self, instances: Sequence[PlannedStep], selection: Selection | None = None) -> PriceRange:
-        """Returns the price of some steps; a work that they share counts once.
+        """Returns the price of some steps; a shared work counts once.
 
         Args:
             instances: The steps.
@@ -114,7 +114,7 @@ class Plan:
 
     @property
     def items_by_number(self) -> dict[str, str]:
-        """The hash of each item that has a number in place of an id, by its steps' addresses; see `Frame.meaning`."""
+        """The hash of each item that has a number in place of an id, by addresses of its steps; see `Frame.meaning`."""
         return {one.address: one.item_meaning for one in self.instances if one.item_meaning}
 
     def may_have(self, address: str) -> bool:
@@ -128,7 +128,7 @@ class Plan:
         return (is_possible and path in self.paths) or any(one.address == address for one in self.instances)
 
     def refuse_unknown(self, selection: Selection, *, new: Collection[str] = ()) -> None:
-        """Raises an error if selected steps or items do not exist, since a run would make nothing for them.
+        """Raises an error if selected steps or items do not exist, because a run would make nothing for them.
 
         Args:
             selection: The selection.
@@ -170,7 +170,7 @@ class Plan:
         return found
 
     def keep_problems_of(self, without_results: Plan) -> None:
-        """Converts problems caused by existing results to notes: a run fails only the steps with these problems.
+        """Converts problems caused by existing results to notes, because a run fails only the steps with such problems.
 
         Args:
             without_results: The same plan without any existing result.
@@ -216,7 +216,7 @@ class Plan:
 
 
 def _price(works: Iterable[Work], *, with_spare: bool = False) -> PriceRange:
-    """Returns the price of works; each request and take counts once, even if steps parse its answer differently."""
+    """Returns the price of works; each request and take counts once, even if steps parse the answer differently."""
     paid: dict[str, tuple[PriceRange, bool]] = {}
     for work in works:
         if work.is_paid and (with_spare or not work.is_spare):

@@ -93,9 +93,9 @@ class KnownWork:
     counts_as: Mapping[str, str] = field(default_factory=dict)
 
     def output(self, kind: str) -> Media | None:
-        """Returns the file that is the result of a step: its first one of the step's kind.
+        """Returns the file that is the result of a step: the first file of the step's kind.
 
-        Other files of a graph, such as a preview, are not its result. If there is no file of the kind, a file of
+        Other files of a graph, such as a preview, are not the result. If there is no file of this kind, a file of
         unknown kind counts, such as an archive with a 3D model.
         """
         ranked = (one for kinds in ((kind,), ("other",)) for one in self.outputs if one.kind in kinds)
@@ -133,7 +133,7 @@ class Selection:
     sample: int = 0  # Only the first items of each outermost fan-out; 0 for all
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the selection as plain JSON data, with the names of a run's options."""
+        """Returns the selection as plain JSON data, with the names of the run options as keys."""
         return {"only": sorted(self.steps), "items": sorted(self.items), "sample": self.sample}
 
     @classmethod
@@ -222,7 +222,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Candidate:
-    """One of the results that a review shows; its number is its position among them."""
+    """One of the results that a review shows; its number is its position among these results."""
 
     value: Any  # The result
     maker: PlannedStep | None = None  # The step that made it; None for a parameter
@@ -301,19 +301,19 @@ class PlannedStep:
         self.address = f"{group}[{self.item}].{name}" if self.item else self.path
 
     def settle(self, state: State) -> None:
-        """Sets the state by the records, as `state` and as `found`."""
+        """Sets both `state` and `found` to the state by the records."""
         self.state = self.found = state
 
     @property
     def saved_names(self) -> list[str]:
-        """The names for saving its takes; the second take has `-2` before the extension."""
+        """The names under which the step's takes are saved; the second take has `-2` before the extension."""
         if not self.save_as:
             return []
         path, further = PurePosixPath(self.save_as), range(2, len(self.works) + 1)
         return [self.save_as, *(str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in further)]
 
     def no_candidate(self, chosen: object) -> str:
-        """Returns a clause that a review has no candidate with the chosen number, with the numbers that exist."""
+        """Returns a clause that says that a review has no candidate with the chosen number, and which numbers exist."""
         count = len(self.candidates)
         there = {0: "none", 1: "1", 2: "1 and 2"}.get(count, f"1 to {count}")
         return f"there is no candidate {json.dumps(chosen, default=str)[:80]}; it has {there}"
@@ -325,27 +325,27 @@ class PlannedStep:
 
     @property
     def shows_files(self) -> bool:
-        """Whether it is a review of files; `choose --text`, which replaces a reviewed text, is then refused."""
+        """Whether the step is a review of files; `choose --text`, which replaces a reviewed text, is then refused."""
         return any(isinstance(one.value, File) for one in self.candidates)
 
     @property
     def top_item(self) -> str:
-        """The item of the outermost fan-out around it."""
+        """The item of the outermost fan-out around the step."""
         return self.item.partition("/")[0]
 
     @property
     def has_failed(self) -> bool:
-        """Whether one of its tasks has failed in an earlier run."""
+        """Whether one of the step's tasks has failed in an earlier run."""
         return any(work.known is not None and work.known.state == "+" for work in self.works)
 
     @property
     def shape(self) -> str:
-        """The structure of its answer; see `parsed_answers.shape_of`."""
+        """The structure of the step's answer; see `parsed_answers.shape_of`."""
         return shape_of(self.step.get("parse"), at_most=self.at_most)
 
     @property
     def is_paid(self) -> bool:
-        """Whether it sends a request to RunningHub."""
+        """Whether the step sends a request to RunningHub."""
         return self.step.is_paid
 
 

@@ -55,7 +55,7 @@ class Pace:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Pauses Python's garbage collector: the objects of a plan stay, so a pass over them would free nothing."""
+    """Pauses Python's garbage collector, because the objects of a plan stay and a pass over them would free nothing."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -159,7 +159,7 @@ class Planner:
         return {key: parts[key[1]].instances if key[1] < len(parts) else () for key, parts in changed.items()}
 
     def free(self) -> None:
-        """Frees the plan's memory at once: its items, and the names around them, refer to each other."""
+        """Frees the plan's memory at once, because its items and the names around them refer to each other."""
         self._top.names.clear()
 
     def due_in(self) -> float:
@@ -366,7 +366,7 @@ class Planner:
 
 
 def _share(works: Sequence[Work], users: Sequence[PlannedStep]) -> bool:
-    """Combines the data of all steps that need a work, as any of them may submit it; returns whether it changed."""
+    """Combines the data of all steps that need a work, any of which may submit it; returns whether the data changed."""
     price, attempts = (users[0].price, users[0].attempts) if users else (PriceRange(), 1)
     if len(users) > 1:
         attempts = max(one.attempts for one in users)

@@ -1,4 +1,4 @@
-"""Requests the prices of a plan's new requests from RunningHub, which also checks their parameters, at no cost."""
+"""Gets the prices of a plan's new requests from RunningHub, which also checks their parameters; costs nothing."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _set_price(plan: Plan, steps: Iterable[PlannedStep], preview: PricePreview, 
 
 
 def _without_known(plan: Plan) -> list[str]:
-    """Returns the notes without notes about prices that are known now."""
+    """Returns the plan's notes, except notes about prices that are known now."""
     open_models = {one.model for one in plan.instances if one.price.is_open}
     known = {one.model for one in plan.instances if one.is_quoted} - open_models
     return [one for one in plan.notes if not any(f"the catalogue has no price of {model};" in one for model in known)]

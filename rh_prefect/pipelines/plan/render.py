@@ -57,7 +57,7 @@ def _size(plan: Plan) -> str:
 
 
 def table(plan: Plan, width: int = 0) -> str:
-    """Formats a plan as a table of at most `width` columns; 0 for any number."""
+    """Formats a plan as a table of at most `width` columns; 0 for any width."""
     counts = plan.counts
     states: list[State] = [state for state in STATES if counts[state] or state in (_NARROW if width else _ALWAYS)]
     rows = [("step", "model or edit", *states, "expected", "most")]
@@ -170,7 +170,7 @@ def _earlier_prices(plan: Plan) -> dict[str, PriceRange]:
 
 
 def markdown(plan: Plan) -> str:
-    """Formats a plan as Markdown, for a comment at a pull request."""
+    """Formats a plan as Markdown, for a comment on a pull request."""
     is_compared = bool(plan.earlier)
     least, expected, most = prices(plan.price)
     lines = [f"### {_markdown(plan.pipeline)}: {expected} {plan.currency}", "", _markdown(head(plan)), ""]

@@ -42,7 +42,7 @@ def price_of(
 
 
 def _by_table(table: PriceTable, attempts: int) -> PriceRange:
-    """Returns an open price, for an unknown length or option: the lowest of a call or image, or 0 for other units."""
+    """Returns an open price for an unknown length or option: the lowest price of a call or an image, else 0."""
     least = table.least if table.unit in ("call", "image") else Decimal(0)
     return PriceRange(least, least, least * attempts, is_open=True)
 
@@ -80,7 +80,8 @@ def input_seconds(files: Iterable[File], assume: Span | None) -> Span | None:
     """Returns the duration for a model's price, if its input determines the price.
 
     RunningHub does not publish which of several files determines the price (the emulator takes the first video, else
-    the first sound). So the minimum is the shortest file; expected and maximum are the longest file.
+    the first sound). So the minimum is the length of the shortest file, and the expected and the maximum value are that
+    of the longest.
     """
     lengths = [one.length for one in files]
     known = [one for one in lengths if one is not None]

@@ -58,7 +58,7 @@ def _with_handles(draft: Draft, value: dict[str, Any], kind: Type, number: int) 
 
 
 def _handle(draft: Draft, name: str, number: int, sent: str | None = None) -> Unknown:
-    """Returns a placeholder for an expiring id of RunningHub; in hashes, the request that gave the id stands for it."""
+    """Returns a placeholder for an expiring id of RunningHub; in hashes, the request that gave the id replaces it."""
     key = f"handle:{draft.base}.{number}.{name}"
     return Unknown("handle", key, Span(1, 20, 100), draft.instance, draft.is_settled, sent)
 
@@ -86,7 +86,7 @@ def _text_span(kind: Type) -> Span:
 
 
 def undecided_result(value: Any, by: PlannedStep | None, key: str) -> Any:
-    """Returns a placeholder for a result that another result may replace; steps that use it wait."""
+    """Returns a placeholder for a result that another result may replace; steps that use the result wait."""
     if isinstance(value, File):
         return replace(value, key=key + value.key, media=None, seconds=value.length, maker=by)
     if isinstance(value, Unknown):
@@ -101,7 +101,7 @@ def undecided_result(value: Any, by: PlannedStep | None, key: str) -> Any:
 
 
 def placeholder(kind: Type, instance: PlannedStep, key: str) -> Any:
-    """Returns a placeholder for a result that does not exist yet; the plan finds by it which steps need the result."""
+    """Returns a placeholder for a result that does not exist yet; it tells the plan which steps need the result."""
     if kind.many:
         count = Unknown("integer", f"{key}.count", None, instance)
         return Items((placeholder(kind.one, instance, f"{key}[]"),), (None,), (False,), count)

@@ -1,4 +1,4 @@
-"""A plan that a person has reviewed; a run with it pays only for the works in it.
+"""A plan that a person has reviewed; a run of the reviewed plan pays only for the works in the plan.
 
 reviewed = ReviewedPlan.read("p.json")      # written by `rh-prefect plan FILE --json`
 reviewed.refuse_changes(plan)               # of the same file and parameters, made now
@@ -103,13 +103,13 @@ class ReviewedPlan:
         return tuple(self.data.get("hidden_params", ()))
 
     def selected(self, given: Selection) -> Selection:
-        """Returns the selection of the reviewed plan, which a run uses.
+        """Returns the selection that a run uses: that of the reviewed plan, or the given one if the plan has none.
 
         Args:
             given: The selection of the run's options; everything if they select nothing.
 
         Raises:
-            PlanChanged: The plan selects another part.
+            PlanChanged: The plan selects a different part.
         """
         reviewed = Selection.from_json(self.data.get("selection", {}))
         if given in (Selection(), reviewed):
@@ -122,7 +122,7 @@ class ReviewedPlan:
         )
 
     def refuse_changes(self, plan: Plan, params: Mapping[str, Param]) -> None:
-        """Raises an error if a new plan has another file, other parameters or inputs, or more payments.
+        """Raises an error if a new plan has a different file, different parameters or inputs, or more payments.
 
         Args:
             plan: The plan as it is now.
@@ -153,7 +153,7 @@ class ReviewedPlan:
     def refusal(self, instance: PlannedStep, work: Work) -> str:
         """Returns the reason why this plan does not allow a step's work; empty if it allows the work.
 
-        The plan allows the works in it. For a step whose inputs did not exist yet, it allows works with the same
+        The plan allows the works in it. For a step whose inputs did not exist yet, the plan allows works with the same
         address, model and takes. No work may cost more than in the plan.
 
         Args:
@@ -203,7 +203,7 @@ def _works_of(step: Mapping[str, Any]) -> list[str]:
 
 
 def _other_work(step: Mapping[str, Any], work: Work) -> str:
-    """Returns the reason why the plan has another work for a step whose request did not change."""
+    """Returns the reason why the plan has a different work for a step whose request did not change."""
     if step.get("take", 1) != work.take:
         return f"take: {step.get('take', 1)} -> {work.take}"
     if step.get("round", "") != work.scope:

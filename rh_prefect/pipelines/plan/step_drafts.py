@@ -40,7 +40,7 @@ def without_failed(value: Any, step: Step, failed: Collection[str]) -> Any:
 
 
 def failed_places(items: Items, failed: Collection[str]) -> set[int]:
-    """Returns the positions in a list of the values of steps that this run cannot make."""
+    """Returns the positions at which a list has values of steps that this run cannot make."""
     return {n for n, one in enumerate(items.values) if any(maker.address in failed for maker in makers(one))}
 
 

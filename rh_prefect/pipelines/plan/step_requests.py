@@ -113,7 +113,7 @@ def _add_graph(draft: Draft, step: GraphStep, checked: Checked, saved: SavedGrap
 
 
 def _add_unread(draft: Draft, pin: str | None, found: UnreadGraph | None) -> None:
-    """Adds the fingerprint of `pin` or of the last run, by which an existing result is found without the graph."""
+    """Adds the fingerprint of `pin` or of the last run, with which an existing result is found without the graph."""
     instance = draft.instance
     instance.unread_graph = found.reason if found is not None else ""
     used = found.used.get(frozenset(instance.request)) if found is not None else None

@@ -107,7 +107,7 @@ class TakeChooser:
         return list(range(first, first + (number or 1)))
 
     async def _new(self, draft: Draft, takes: list[int]) -> list[int]:
-        """Returns the takes of a step; if it is made again, they begin with a take that was never submitted."""
+        """Returns the takes of a step; if the step is made again, these begin with a take that was never submitted."""
         if not self._wants_new(draft):
             return takes
         first = await self.known.new_take(draft.base, draft.scope)
@@ -123,7 +123,7 @@ class TakeChooser:
         return draft.is_settled and not names.isdisjoint(self.choices.new) and selection.has(one)
 
     async def _fresh(self, draft: Draft, takes: list[int], reuse: str, current: Round) -> list[int]:
-        """Returns as many takes as given that are not older than `reuse` allows. A round chooses them once."""
+        """Returns as many takes as given, none of them older than `reuse` allows. A round chooses these takes once."""
         if not draft.is_settled or self._wants_new(draft):
             return takes
         choice = f"{current.scope}-{draft.base}-{reuse}-{takes[0]}x{len(takes)}"
@@ -152,7 +152,7 @@ class TakeChooser:
         return None if known is None or known.state == "+" else known
 
     def _is_fresh(self, known: KnownWork | None, reuse: str, draft: Draft, current: Round) -> bool:
-        """Returns whether a take was new enough at the start of the round; a take without a result always is."""
+        """Returns whether a take was new enough at the start of the round; a take without a result always was."""
         if known is None or known.state != "=" or known.age is None:
             return True
         if known.age < 0:

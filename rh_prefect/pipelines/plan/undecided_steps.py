@@ -47,7 +47,7 @@ class Missing(AbstractSet[str]):
         return iter({*self.failed, *self.lost, *self.blocked})
 
     def __len__(self) -> int:
-        """Returns an upper limit of the number of these steps, which is 0 if there is none."""
+        """Returns an upper limit for the number of these steps; 0 if there are none."""
         return len(self.failed) + len(self.lost) + len(self.blocked)
 
     def forget(self, instance: PlannedStep) -> None:
@@ -59,7 +59,7 @@ class Missing(AbstractSet[str]):
     def waits_for(self, step: Step, frame: Frame) -> tuple[PlannedStep, ...]:
         """Returns the steps that decide whether a step is made, and under which name its file is saved.
 
-        They decide its conditions, or whether its item exists, or make results that `save_as` contains.
+        These steps decide the step's conditions, decide whether its item exists, or make results that `save_as` uses.
         """
         if not (step.conditions or step.named_by):
             return tuple(frame.waits_for)
@@ -70,7 +70,7 @@ class Missing(AbstractSet[str]):
     def mark(self, instance: PlannedStep, *, is_open: bool = False) -> PlannedStep | None:
         """Marks a step that may cost nothing in this run, or that a failed step prevents.
 
-        Returns the step of `lost` that it needs; None if there is none.
+        Returns the step in `lost` that the marked step needs; None if it needs none.
         """
         if is_open or any(need in self.unsure for need in instance.needs):
             instance.is_sure = False
@@ -83,7 +83,7 @@ class Missing(AbstractSet[str]):
         return next((need for need in needs if need.address in self.lost), None)
 
     def keep_open(self, draft: Draft, step: Step) -> bool:
-        """Leaves a request open while undecided conditions can change it; returns whether only they keep it open."""
+        """Leaves a request open while undecided conditions can change it; returns whether nothing else keeps it so."""
         undecided = undecided_parts(step.taken, draft.frame, self if step.require == "any" else ())
         was_settled, instance = draft.is_settled, draft.instance
         draft.is_settled &= not undecided
@@ -117,7 +117,7 @@ def undecided_parts(references: Iterable[Reference], frame: Frame, failed: Colle
 def report_not_numbers(
     findings_of: FindingsOf, checked: Checked, step: Step, at: Path, frame: Frame, keys: Sequence[str]
 ) -> list[str]:
-    """Reports values that conditions compare as numbers although they are none; returns a clause for each."""
+    """Reports values that conditions wrongly compare as numbers; returns a clause for each value."""
     found: list[str] = []
     for key in keys:
         condition = step.get(key)
@@ -131,7 +131,7 @@ def report_not_numbers(
 
 
 def _without(value: Any, failed: Collection[str]) -> Any:
-    """Removes the values of failed steps, and of items that wait for them, from a list."""
+    """Removes the values of failed steps, and of items that wait for failed steps, from a list."""
     if not failed or not isinstance(value, Items):
         return value
     return [
@@ -153,7 +153,7 @@ def deciding_steps(references: Iterable[Reference], frame: Frame) -> list[Planne
 
 
 def naming_steps(step: Step, frame: Frame) -> list[PlannedStep]:
-    """Returns the steps without a result to which `save_as` refers; the file cannot be named before they are made."""
+    """Returns the steps without a result to which `save_as` refers; without these results, the file cannot be named."""
     values = (lookup(one, frame) for one in step.named_by)
     return [maker for one in values if isinstance(certain(one), Unknown) for maker in makers(one)]
 
@@ -164,7 +164,7 @@ def is_unmade(instances: Sequence[PlannedStep]) -> bool:
 
 
 def is_open(step: Step, frame: Frame, waits_for: Sequence[PlannedStep]) -> bool:
-    """Returns whether it is not known yet if a step will be made."""
+    """Returns whether it is still unknown if a step will be made."""
     conditions = (step.when, step.get("expect"))
     is_unknown = any(one is not None and truth(one, frame) is None for one in conditions)
     return frame.is_pending or is_unknown or is_unmade(waits_for)

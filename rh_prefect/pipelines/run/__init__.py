@@ -1,1 +1,1 @@
-"""Runs pipelines: schedules and makes steps, saves results, applies the budget; independent of Prefect."""
+"""Runs pipelines: schedules and makes steps, saves results, and applies the budget; independent of Prefect."""

@@ -50,7 +50,7 @@ def report_name(run: str) -> str:
 
 
 async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name: str) -> RunEnd:
-    """Writes and shows the report of a run that has ended, and returns its end; `name` names the run in file names."""
+    """Writes and shows the report of an ended run, and returns how the run ended; `name` names it in file names."""
     away = await _store_error(run.count_costs) or await _store_error(run.find_saved)
     by_step, other_costs = run.costs_by_step()
     # In a thread, like all that takes long for many rows: the event loop is not blocked.
@@ -92,7 +92,7 @@ async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name:
 
 
 async def report_of_interrupted(run: StepScheduler, name: str) -> None:
-    """Writes the report of a run that is interrupted, as by Ctrl-C; some steps may be in progress."""
+    """Writes the report of an interrupted run, for example after Ctrl-C; some steps may still be in progress."""
     run.is_interrupted = True
     await run.look_again()
     by_step, other_costs = run.costs_by_step()

@@ -57,7 +57,7 @@ class StepEngine:
         await make()
 
     async def make(self, runner: WorkRunner, asked: WorkCall) -> WorkResult | None:
-        """Makes a work; returns None if the run will be suspended for its task."""
+        """Makes a work; returns None if the run will be suspended until the work's task ends."""
         return await LOOP.call(runner.make(asked))
 
     async def expect(self, members: int) -> None:

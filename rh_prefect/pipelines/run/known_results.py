@@ -49,7 +49,7 @@ class KnownResults(KnownWorks):
         return self._takes[choice]
 
     def result(self, query: WorkQuery) -> KnownWork | None:
-        """Returns the result of a work that was looked up; None if it has none."""
+        """Returns the result of a work that was looked up; None if the work has none."""
         return self._found.get(query)
 
     def add(self, work: str, shape: str, known: KnownWork, *, is_edit: bool = False) -> None:

@@ -22,7 +22,7 @@ class RunOptions:
         choices: The choices at reviews; copy the value from the artifact of the run that waits for a review.
         new: Steps to make and pay for again, as in `["each.picture"]`; `["*"]` for all paid steps.
         reuse: `never` makes new results, and continues a run that stopped early; `always` uses the results of all
-            runs with `always`. Empty for the file's value. It does not change a step that has `reuse`.
+            runs with `always`. Empty for the file's value. A step that has `reuse` keeps its own value.
         only: Steps to make, as in `["each.clip"]`; empty for all.
         items: Ids of items to make, as in `["A-17"]`; empty for all.
         sample: Make only the first items of each fan-out; 0 for all.

@@ -103,18 +103,18 @@ class PipelineResult(BaseModel):
     takes: dict[str, int] = {}
 
     def __getitem__(self, name: str) -> Any:
-        """Returns an output by its name."""
+        """Returns the output with this name."""
         return self.outputs[name]
 
     def output(self, name: str, kind: type[_T]) -> _T:
         """Returns an output as a type, as in `done.output("clips", list[Media])`.
 
         Args:
-            name: Its name.
+            name: The output's name.
             kind: Any type that pydantic validates.
 
         Raises:
-            InputError: There is no such output, or it is of another type.
+            InputError: There is no such output, or its type is not `kind`.
         """
         if name not in self.outputs:
             there = ", ".join(self.outputs) or "none"

@@ -34,9 +34,9 @@ def run_limit(
 ) -> Decimal | None:
     """Returns the maximum total cost of a flow run, including its earlier attempts.
 
-    It is the given budget, else the file's, else the highest price of the remaining steps. With a reviewed plan, it is
-    at most the highest price of the plan's remaining steps. If a price of the plan is not known, it is at most the
-    budget of the reviewed file. A price in another currency than the account's counts as unknown.
+    The maximum is the given budget, else the file's, else the highest price of the remaining steps. With a reviewed
+    plan, the maximum is not above the highest price of the plan's remaining steps or, if a price of the plan is not
+    known, not above the budget of the reviewed file. A price in another currency than the account's counts as unknown.
     """
     whole_items = plan.budget is not None and plan.budget.whole_items
     is_foreign = currency not in (None, plan.currency)
@@ -151,7 +151,7 @@ class RunBudget:
             self._parts[key] = dict(now)
 
     def refusal(self, instance: PlannedStep) -> BudgetExceeded | None:
-        """Returns why a step cannot start now; None if it can, and then records that the step and its item started."""
+        """Returns why a step cannot start now. If the step can, notes that it and its item start, and returns None."""
         budget, item = self._budget, instance.top_item
         # A result that exists is only copied to its names.
         is_free = not instance.is_paid or all(work.state == "=" for work in instance.works)
@@ -192,7 +192,7 @@ class RunBudget:
         return [key for key in works if all(one == item or not users for one, users in self._owners[key].items())]
 
     def _run_refusal(self, instance: PlannedStep, budget: Budget) -> BudgetExceeded | None:
-        """Returns the error if `whole_items` is set, and the started items and this item may exceed the budget."""
+        """Returns the error if, with `whole_items`, this item and the started items together may exceed the budget."""
         item = instance.top_item
         if not budget.whole_items or self.limit is None or item in self._items:
             return None
@@ -227,8 +227,8 @@ class RunBudget:
     def _prices(self, instances: Iterable[PlannedStep]) -> dict[str, Decimal]:
         """Returns the unpaid works of steps, each once, with their highest prices.
 
-        A task of another run is included: if it fails, this run pays for the next one. A task that this run has paid
-        for, as before a suspension, is in its spent amount.
+        A task of another run is included, because this run pays for the next task if that task fails. A task that this
+        run has paid for, for example before a suspension, is in the run's spent amount.
         """
         works = (work for one in instances if one.is_paid for work in one.works if work.is_needed)
         # With a budget for all runs, the limit excludes the tasks of other runs already.

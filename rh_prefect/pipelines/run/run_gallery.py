@@ -1,4 +1,4 @@
-"""Writes the page of a run's outputs at its end, from the run's plan: reads nothing but pictures and videos."""
+"""Writes the page of a run's outputs when the run ends, from its plan; reads nothing but pictures and videos."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log = logging.getLogger("rh_prefect")
 def write_run_gallery(run: StepScheduler, steps: Sequence[StepReport], *, name: str) -> str:
     """Writes the page `gallery/<name>.html` of the outputs and the failed steps of a run.
 
-    Returns its address; empty if there are no outputs, more than a page shows, or if the page cannot be written.
+    Returns the page's address; empty if there are no outputs or too many, or if the page cannot be written.
     """
     store = run.services.store
     try:

@@ -46,7 +46,7 @@ async def run_pipeline(
     *,
     reviewed: ReviewedPlan | None = None,
 ) -> RunEnd:
-    """Runs a pipeline, and returns how the run ended; raises `PipelineError` for a problem of its first plan."""
+    """Runs a pipeline, and returns how the run ended; raises `PipelineError` for a problem in the first plan."""
     pipeline = pipeline.with_reuse(options.reuse) if options.reuse is not None else pipeline
     selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
     selection = selection if reviewed is None else reviewed.selected(selection)
@@ -87,7 +87,7 @@ async def _alive(around: Surroundings) -> AsyncIterator[None]:
 
 
 def _report_name(pipeline: Pipeline, arguments: Mapping[str, Any], around: Surroundings) -> str:
-    """Returns the name of the run in the files of its report; each pipeline of a flow has a name of its own."""
+    """Returns the name of the run in the files of its report; each pipeline of a flow has a separate name."""
     if not around.is_part:
         return around.scope.run
     given = json.dumps([pipeline.name, arguments], sort_keys=True, default=str)

@@ -60,5 +60,5 @@ class SavedResults:
 
 
 def _with_extension(name: str, file: Media) -> str:
-    """Replaces `.*` at the end of a name by the extension of the file."""
+    """Replaces `.*` at the end of a name with the extension of the file."""
     return f"{name.removesuffix('.*')}{PurePosixPath(file.name).suffix}" if name.endswith(".*") else name

@@ -36,7 +36,7 @@ class StepMaker:
         self._rendering: SharedTasks[str, None] = SharedTasks()
 
     async def make(self, instance: PlannedStep) -> None:
-        """Makes a step and saves its results; a step whose inputs have changed meanwhile is planned again."""
+        """Makes a step and saves its results; a step whose inputs have meanwhile changed is planned again."""
         engine = self._services.engine
         async with member(engine):
             if any(work.state != "=" for work in instance.works):
@@ -47,7 +47,7 @@ class StepMaker:
     def _slot_position(self, instance: PlannedStep) -> tuple[int, ...]:
         """Returns the position of a step in the queue for a slot: steps of started items come first.
 
-        Steps reach the queue in any order, so that the first free slots may go to later items.
+        Steps reach the queue in any order, so the first free slots may go to later items.
         """
         is_first = not instance.item or instance.top_item in self._paid_items
         return (2 if instance.has_failed else 0 if is_first else 1, *instance.numbers)
@@ -172,5 +172,5 @@ class StepMaker:
 
 
 def _rank(error: BaseException) -> int:
-    """Orders the errors of a step's takes: the run's state is `Over budget` only if nothing else has failed."""
+    """Ranks the errors of a step's takes; the run's state is `Over budget` only if nothing else has failed."""
     return 0 if not isinstance(error, RunningHubError) else 2 if isinstance(error, BudgetExceeded) else 1

@@ -159,7 +159,7 @@ class StepScheduler:
         return Costs.of(round(expected, 2), self.plan.currency) if not self.outcome.begun and expected else None
 
     def dated(self) -> str:
-        """Returns the time of the newest result, as in `, the newest since 24 Nov 03:00 UTC`; empty without results."""
+        """Returns the time of the newest result, as in `, the newest since 24 Nov 03:00 UTC`; empty if none exists."""
         known = [work.known for one in self.plan.instances for work in one.works if work.known is not None]
         ages = [one.age for one in known if one.age is not None]
         if not ages:
@@ -191,7 +191,7 @@ class StepScheduler:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all steps were made, so that the next run begins another round."""
+        """Whether all steps were made; the next run then begins another round."""
         return self.selection == Selection() and not self.outcome.errors and not self._waits_for_review
 
     @property
@@ -306,7 +306,7 @@ class StepScheduler:
         await engine.expect(len(self._running) - running)
 
     def _start(self) -> None:
-        """Starts the ready steps: steps of earlier items first, and steps that have failed before last."""
+        """Starts the ready steps: steps of earlier items come first, and steps that have already failed come last."""
         planner, before, later = self.plan.planner, sorted(one.numbers for one in self._running.values()), []
         shapes = {key: shape for one in self._running.values() for key, shape in _shapes_of(one)}
         while self._ready and bisect(before, self._ready[0][1]) < MAX_IN_FLIGHT:
@@ -383,7 +383,7 @@ class StepScheduler:
     async def earlier_costs(self) -> Decimal:
         """Returns the cost of the plan's works in other runs, and the price of their tasks in progress.
 
-        A result counts with the cost of its task; its record does not contain earlier tasks that failed.
+        A result is counted at the cost of its task; the record of a result does not contain earlier tasks that failed.
         """
         own, budget = await LOOP.call(self.services.runner.costs()), self.services.budget
         works = {
@@ -412,8 +412,8 @@ class StepScheduler:
     def costs_by_step(self) -> tuple[dict[str, Costs], Costs]:
         """Returns the cost of each step, by address, and the cost of steps outside of the plan.
 
-        A shared work counts for its first step. An earlier attempt may have had another file or table, and the flow run
-        may have run other pipelines.
+        A shared work counts for its first step. Steps outside of the plan exist if an earlier attempt had a different
+        file or table, or if the flow run also ran other pipelines.
         """
         remaining, found = dict(self.outcome.costs), dict[str, Costs]()
         for one in self.plan.instances:
@@ -430,5 +430,5 @@ class StepScheduler:
 
 
 def _shapes_of(step: PlannedStep) -> Iterator[tuple[str, str]]:
-    """Yields the paid works of a step, each with how its answer is read."""
+    """Yields the paid works of a step, each with the shape in which its answer is read."""
     return ((work.key, work.shape) for work in step.works if step.is_paid)

@@ -49,7 +49,7 @@ class Uploads:
         self._semaphore = asyncio.Semaphore(UPLOADS_AT_ONCE)
 
     async def address(self, file: Input, mark: str, *, store: MediaStore) -> str:
-        """Returns a link to an input, or its file name at RunningHub if `mark` stands for a name; valid for some hours.
+        """Returns a link to an input, or its name at RunningHub if `mark` stands for a name; both expire within hours.
 
         If the job's store has `signed_inputs`, a link refers to a copy of the input in the store.
         """
@@ -151,7 +151,7 @@ class Account:
         return cls("", None, provider, limiter, poller, Prices(provider), uploads, settings, {})
 
     def at(self, endpoint: str) -> Account:
-        """Returns this account or, for an endpoint of the native proxy, the account with the slots of its machine."""
+        """Returns this account or, for an endpoint of the native proxy, the account of the endpoint's machine."""
         provider = self.provider.at(endpoint)
         if provider is self.provider:
             return self
@@ -160,7 +160,7 @@ class Account:
         return replace(self._machines[provider], name=self.name, block=self.block)
 
     def is_of(self, intent: Intent) -> bool:
-        """Whether a submission's record names this account and its block."""
+        """Returns whether a submission's record names this account and its block."""
         return (self.name, self.block) == (intent.account, intent.credentials)
 
     def __str__(self) -> str:

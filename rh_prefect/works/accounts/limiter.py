@@ -113,9 +113,9 @@ def _add_when_counted(limiter: Limiter, count: asyncio.Task[None], waiter: Waite
 
 
 async def refresh_counts(limiters: Iterable[Limiter]) -> dict[Limiter, asyncio.Task[None]]:
-    """Requests new task counts of accounts whose counts are old.
+    """Requests new task counts for accounts whose counts are old.
 
-    Returns the request of each limiter. A request without a response after `COUNT_TIMEOUT` continues.
+    Returns the request of each limiter. A request that has no response after `COUNT_TIMEOUT` is not stopped.
     """
     counts = {limiter: asyncio.ensure_future(limiter.refresh()) for limiter in limiters}
     await asyncio.wait(counts.values(), timeout=COUNT_TIMEOUT)
@@ -184,12 +184,12 @@ class Limiter:
         self._announced += 1
 
     def withdraw(self) -> None:
-        """Removes the reservation of `announce`: the job has a slot, or needs none."""
+        """Removes the reservation of `announce`, because the job has a slot or needs none."""
         self._announced -= 1
         self._admit()
 
     def return_unused(self) -> None:
-        """Releases a slot that was assigned to a job and not used."""
+        """Releases a slot that was assigned to a job but not used."""
         self._submitting -= 1
         self._release()
 
@@ -199,14 +199,14 @@ class Limiter:
         self._admit()
 
     def occupy(self) -> None:
-        """Takes a slot for a task that already runs, even if no slot is free."""
+        """Takes a slot for a task that is already running, even if no slot is free."""
         self._held += 1
 
     def release(self, *, full: bool = False) -> None:
-        """Releases a slot; `full` if RunningHub refused the task because no slot was free.
+        """Releases a slot; `full` says whether RunningHub refused the task because no slot was free.
 
-        After such a refusal, no slot is assigned for a while, and the tasks are counted again: other programs use
-        slots.
+        After such a refusal, the limiter assigns no slot for a while and counts the tasks again, because other programs
+        use slots.
         """
         if not full:
             self._refusals = 0
@@ -219,7 +219,7 @@ class Limiter:
         self._release()
 
     async def count(self, polled: int) -> Count | None:
-        """Requests the account's task count now, even if the last count is recent; None without a response.
+        """Requests the account's task count now, even if the last count is recent; None if there is no response.
 
         `polled` is the number of this process's tasks that are not known to have ended.
         """
@@ -239,7 +239,7 @@ class Limiter:
         return Count(missing - ended, self._others)
 
     def _ended_of_others(self, missing: int) -> int:
-        """Returns the number of tasks of other programs that no count has shown for `OTHERS_GRACE_SECONDS`."""
+        """Returns how many tasks of other programs were missing from all counts of the last `OTHERS_GRACE_SECONDS`."""
         if not self._missing or not missing:
             self._missing, self._missing_since = missing, self._clock()
         self._missing = min(self._missing, missing)
@@ -298,7 +298,7 @@ class Limiter:
             self._refresh_later()
 
     def _next_waiter(self) -> Waiter | None:
-        """Removes and returns the next job: the first that does not prefer another account, or the first one.
+        """Removes and returns the next job: the first job that does not prefer another account, or else the first job.
 
         A slot that is reserved for an uploading job is not given to a job that prefers another account.
         """

@@ -5,7 +5,7 @@ causes few requests. Only a terminal state that RunningHub reports ends a job. I
 them. If the count has dropped, the tasks that were not polled for the longest time are polled. While the counts show
 every end, other polls are rare.
 
-Where webhooks report ends, polls are rare, and a notification only causes a poll. After several ends without a
+If webhooks report ends, polls are rare, and a notification only causes a poll. After several ends without a
 notification, polls are as frequent as without webhooks.
 """
 
@@ -89,14 +89,14 @@ _log = logging.getLogger("rh_prefect")
 
 
 def is_settled(view: TaskView) -> bool:
-    """Returns whether a task has ended completely: if it succeeded, its outputs can be downloaded."""
+    """Returns whether a task has ended completely, so that the outputs of a successful task can be downloaded."""
     if view.status != "SUCCESS":
         return view.is_terminal
     return bool(view.outputs) and all(output.is_usable for output in view.outputs)
 
 
 async def query_repeatedly(query: Callable[[str], Awaitable[TaskView]], task_id: str) -> TaskView:
-    """Queries a task, up to three times, a second apart, until RunningHub finds it: one answer may be wrong."""
+    """Queries a task until RunningHub finds it, up to three times, a second apart, because one answer may be wrong."""
     for _ in range(MIN_REPEATS - 1):
         with suppress(TaskNotFound):
             return await query(task_id)
@@ -118,11 +118,11 @@ class Streak:
         self.times += 1
 
     def has_lasted(self, seconds: float, *, now: float) -> bool:
-        """Whether the answer was repeated often and long enough to be accepted."""
+        """Returns whether the answer was repeated often and long enough to be accepted."""
         return self.times >= MIN_REPEATS and now - self.since >= seconds
 
     def clear(self) -> None:
-        """Resets the counter after another answer."""
+        """Resets the counter after a different answer."""
         self.times = 0
 
 
@@ -165,9 +165,9 @@ class DurationHistory:
         return len(self._sorted) >= MIN_DURATIONS
 
     def estimate(self, age: float) -> float | None:
-        """Estimates the age at which a running task of this age ends.
+        """Estimates the age at which a running task of this age will end.
 
-        The estimate is the median of all longer durations times `MARGIN`; None if fewer than `MIN_DURATIONS` are
+        The estimate is `MARGIN` times the median of all longer durations; None if fewer than `MIN_DURATIONS` are
         longer.
         """
         first = bisect_right(self._sorted, age)
@@ -175,7 +175,7 @@ class DurationHistory:
         return MARGIN * self._sorted[first + longer // 2] if longer >= MIN_DURATIONS else None
 
     def overdue(self, age: float) -> float | None:
-        """Returns for how many seconds this age has had no estimate; None if it has one, or if no age has one."""
+        """Returns for how many seconds a task of this age has had no estimate; None if it has one or no age has one."""
         if not self.is_known:
             return None
         longest = self._sorted[-MIN_DURATIONS]
@@ -224,10 +224,10 @@ class Poller:
         has_webhook: bool = False,
         age: float = 0.0,
     ) -> TaskView | None:
-        """Waits until a task is terminal; `age` is in seconds since RunningHub accepted it, 0 if unknown.
+        """Waits until a task is terminal; `age` is the seconds since RunningHub accepted the task, or 0 if unknown.
 
         `on_change` is called with each new status, including the last one. If `is_recorded` says that the end is
-        recorded, RunningHub is not queried, and None is returned.
+        recorded, the wait ends without a query, and returns None.
         """
         task = self._add(task_id, is_recorded, has_webhook=has_webhook, age=age)
         task.waiters += 1
@@ -337,7 +337,7 @@ class Poller:
                 self._begin(self._poll(task))
 
     def _begin(self, request: Coroutine[None, None, None]) -> None:
-        """Starts a request; drops its reference when it ends: an ended request would keep the context of its run."""
+        """Starts a request, and drops the reference at its end: an ended request would keep its run's context."""
         self._requests.add(task := asyncio.ensure_future(request))
         task.add_done_callback(self._requests.discard)
 
@@ -374,7 +374,7 @@ class Poller:
             return None
 
     def _search(self, missing: int) -> bool:
-        """Polls the tasks that were not seen running for the longest time, each only once: the count may be wrong.
+        """Polls the tasks that were last seen running the longest ago, each only once because the count may be wrong.
 
         Returns whether the search continues.
         """
@@ -485,7 +485,7 @@ class Poller:
                 _log.exception("task %s: a listener failed on the status %s", task.task_id, view.status)
 
     async def _deny(self, task: _Task, error: RunningHubError) -> None:
-        """Handles an answer that would end the wait for a paid task; it ends the wait only if it is repeated."""
+        """Handles an answer that would end the wait for a paid task; only a repeated answer ends the wait."""
         if await self._ended_elsewhere(task):
             return  # RunningHub deletes a task that was cancelled in the queue
         task.denials.note(self._clock())

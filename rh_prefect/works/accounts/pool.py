@@ -1,8 +1,8 @@
 """The accounts that may pay for a job (one account or a pool), and the lease: a job's slot on one of them.
 
-A new job uses the first account with a free slot. A job that was paid, or may have been, stays with the account in its
-record. An account that refuses a job for an account-specific reason is excluded for the rest of the run, and the other
-accounts take its jobs: a refused job was not accepted, so it is not paid twice.
+A new job uses the first account with a free slot. A job that was paid for, or may have been, stays with the account in
+its record. An account that refuses a job for an account-specific reason is excluded for the rest of the run, and the
+other accounts take its jobs: a refused job was not accepted, so it is not paid twice.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _CURRENCY_SECONDS = 60.0
 
 
 async def unknown_account(intent: Intent) -> Account:
-    """Raises `ConfigError`: the account that a record names is not configured here."""
+    """Raises `ConfigError`, because the account that a record names is not configured here."""
     raise ConfigError(
         f"the task was paid for on account {intent.account_words}, which is not configured here. What to "
         "do: run again with the key of this account."
@@ -49,7 +49,7 @@ async def unknown_account(intent: Intent) -> Account:
 
 
 class Pool:
-    """Accounts of one site, any of which may pay; also finds the account that a job's record names."""
+    """The accounts of one site, any of which may pay; the pool also finds the account that a job's record names."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Pool:
     def exclusions(self, scope: Scope) -> Exclusions:
         """Returns the exclusions in the current attempt of a run.
 
-        A later attempt starts without exclusions: the accounts may have been repaired.
+        A later attempt starts without exclusions, because the accounts may have been repaired.
         """
         return self._exclusions.setdefault((repr(scope.journal), scope.attempt), {})
 
@@ -113,7 +113,7 @@ class Pool:
         return next(iter(both or named or with_block), None) or await self.find(intent)
 
     async def find_owner(self, task_id: str) -> Account:
-        """Queries the accounts, and returns the account that has a task; raises the error of a query if none has it."""
+        """Queries the accounts and returns the one that has a task; raises a query's error if no account has it."""
         errors: list[RunningHubError] = []
         for account in self.accounts:
             try:
@@ -185,7 +185,7 @@ def refusal_in(exclusions: Exclusions, account: Account, model: str) -> Answer |
 
 
 def describe(refusal: Answer) -> str:
-    """Returns a clause with the meaning of a refusal and advice for the user."""
+    """Returns a clause that says what a refusal means and what the user can do."""
     row = explain(refusal.code, refusal.reason)
     reason = f', "{refusal.reason}"' if refusal.reason else ""
     return f"{row.meaning} (code {refusal.code}{reason}; {row.advice})"
@@ -246,7 +246,7 @@ class Lease:
             limiter.submit_finished()
 
     def release(self, *, full: bool = False) -> None:
-        """Releases the slot, if there is one; `full` if RunningHub refused the task because no slot was free."""
+        """Releases any slot; `full` says whether RunningHub refused the task because no slot was free."""
         self._withdraw()
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
@@ -263,7 +263,7 @@ class Lease:
         return account
 
     def occupy(self) -> None:
-        """Takes a slot for a task that already runs, even if no slot is free."""
+        """Takes a slot for a task that is already running, even if no slot is free."""
         if self._limiter is None:
             self._withdraw()
             self._limiter = self.account.limiter
@@ -272,7 +272,7 @@ class Lease:
     def after_refusal(self, refusal: Answer) -> str | None:
         """Excludes the account after its refusal; returns a message, or None if the refusal is not account-specific.
 
-        Call `release` first. The message is empty if the account was excluded already.
+        Call `release` first. The message is empty if the account was already excluded.
         """
         scope = None if self._pool.is_single else refusal.account_scope
         if scope is None:
@@ -315,7 +315,7 @@ class Lease:
         )
 
     def _usable(self) -> list[Account]:
-        """The usable accounts; a single account always is usable. Raises an error with all refusals if none is left."""
+        """Returns the usable accounts, or the single account; raises an error with all refusals if none is usable."""
         if self._pool.is_single:
             return self._accounts
         refusals = {account: self._refusal(account) for account in self._accounts}

@@ -50,7 +50,7 @@ class Prices:
         return Money(price.amount, price.currency or self._currency) if is_comparable else None
 
     async def listed(self, price: Money | None) -> Money | None:
-        """Returns the catalogue's price; None without a price, or if the account's currency differs or is not known."""
+        """Returns the catalogue's price; None if there is none, or if the account's currency differs or is unknown."""
         await self.currency()
         return self.guess(price) if self._is_known else None
 
@@ -90,7 +90,7 @@ class Prices:
             return None
 
     async def certain_currency(self) -> str | None:
-        """Returns the account's currency; None if RunningHub reports none. Raises the error of a temporary failure."""
+        """Returns the account's currency; None if RunningHub reports none. Raises any temporary error."""
         if self._is_known:
             return self._currency
         try:

@@ -1,8 +1,8 @@
 """Adds up the costs of tasks, and refuses a job that would exceed the budget of its run.
 
 All jobs of a scope share one `SpendTracker` in an attempt, even jobs without a budget. The first job with a budget
-reads the journal. An ended job counts with its cost, a job that may still be paid for with its estimate. Currencies and
-coins are added separately. Use the tracker on the loop thread.
+reads the journal. An ended job is counted at its cost, and a job that may still be paid for at its estimated price.
+Currencies and coins are added separately. Use the tracker on the loop thread.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CURRENCY = "CNY"
 
 
 def amount_text(amount: Decimal, unit: str | None = None) -> str:
-    """Formats an amount of money with at least two decimals; coins as they are."""
+    """Formats an amount: money with at least two decimals, coins unchanged."""
     text = f"{amount.normalize():f}"
     if unit == COINS:
         return text
@@ -44,12 +44,12 @@ class Costs:
 
     @classmethod
     def of(cls, amount: Decimal | None, unit: str | None) -> Costs:
-        """The cost of one task; the unit is the catalogue's currency by default."""
+        """Returns the cost of one task; the unit is the catalogue's currency by default."""
         return cls(unknown=1) if amount is None else cls(amounts={unit or CURRENCY: amount})
 
     @classmethod
     def total(cls, parts: Iterable[Costs]) -> Costs:
-        """Adds costs up, unit by unit."""
+        """Adds up costs, unit by unit."""
         amounts: dict[str, Decimal] = {}
         unknown = 0
         for part in parts:
@@ -66,7 +66,7 @@ class Costs:
         return bool(self.unknown) or any(self.amounts.values())
 
     def __str__(self) -> str:
-        """Formats the costs, as in `8.21 CNY, 25 coins, 2 tasks of unknown cost`; `0` without costs."""
+        """Formats the costs, as in `8.21 CNY, 25 coins, 2 tasks of unknown cost`; `0` if there are none."""
         sums = [f"{amount_text(amount, unit)} {unit}" for unit, amount in sorted(self.amounts.items()) if amount]
         tasks = f"{self.unknown} {'task' if self.unknown == 1 else 'tasks'} of unknown cost"
         return ", ".join(sums + [tasks] * bool(self.unknown)) or "0"
@@ -82,7 +82,7 @@ class Charge:
 
 
 def costs_of(end: End) -> Costs:
-    """The cost of a task that has ended: a graph with paid nodes costs coins and money."""
+    """Returns the cost of a task that has ended; a graph with paid nodes costs coins and money."""
     if end.coins is None:
         return Costs.of(end.cost, end.currency)
     coins = Costs.of(end.coins, COINS)
@@ -90,12 +90,12 @@ def costs_of(end: End) -> Costs:
 
 
 def ended_costs(job: JobView) -> Costs:
-    """The cost of all tasks of a job that have ended, failed ones included."""
+    """Returns the cost of all ended tasks of a job, including failed tasks."""
     return Costs.total(costs_of(submit.end) for submit in job.submits if submit.end is not None)
 
 
 def charge_of(submit: Submit) -> Charge | None:
-    """The cost of a submission; None if it certainly cost nothing."""
+    """Returns the cost of a submission; None if the submission certainly cost nothing."""
     estimate = Costs.of(submit.intent.estimate, submit.intent.currency)
     parts: list[Costs] = []
     if submit.end is not None:
@@ -111,7 +111,7 @@ def charge_of(submit: Submit) -> Charge | None:
 
 
 def may_cost(submit: Submit) -> bool:
-    """Whether a submission was accepted, or may have been."""
+    """Returns whether a submission was accepted, or may have been."""
     return submit.state != "refused" and (submit.state != "forgotten" or submit.may_be_paid)
 
 
@@ -129,7 +129,7 @@ Ask: TypeAlias = Callable[[], Awaitable[Money | None]]
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """Why the budget does not allow a job: the job's price, and the amounts that are spent and reserved."""
+    """The reason why the budget does not allow a job: the job's price, and the amounts that are spent and reserved."""
 
     price: Money | None  # What it would cost; None if it is unknown
     spent: Decimal  # What the run's ended jobs have cost, in the currency of the price
@@ -162,7 +162,7 @@ Entries: TypeAlias = "dict[int, Entry | None]"
 
 
 def entries_of(job: JobView) -> Entries:
-    """Returns the amount of each submission of a job, by its number."""
+    """Returns the amount of each submission of a job, by the number of the submission."""
     return {submit.n: entry_of(submit) for submit in job.submits}
 
 
@@ -224,7 +224,7 @@ class SpendTracker:
             self._is_complete = True
 
     def spent_on(self, key: str) -> Costs | None:
-        """The cost of one job's ended tasks; None if no task has ended."""
+        """Returns the cost of one job's ended tasks; None if no task has ended."""
         ended = [entry.costs for entry in tuple(self._entries.get(key, {}).values()) if entry.is_spent]
         return Costs.total(ended) if ended else None
 
@@ -235,16 +235,16 @@ class SpendTracker:
         return len(costs), Costs.total(costs)
 
     def newest_submit(self, key: str) -> int:
-        """Returns the number of a job's newest submission that has or may have a task; 0 if this process knows none."""
+        """Returns the number of a job's newest submission that has or may have a task; 0 if it is not known."""
         return max(tuple(self._entries.get(key, {})), default=0)
 
     async def costs(self) -> dict[str, Costs]:
-        """Returns the costs of the ended tasks of each job, by its key, including earlier processes of the run."""
+        """Returns the costs of each job's ended tasks, by job key, including tasks of earlier processes of the run."""
         await self.complete()
         return {key: costs for key in tuple(self._entries) if (costs := self.spent_on(key)) is not None}
 
     def replace_job(self, view: JobView) -> None:
-        """Replaces the amounts of a job by newly read amounts; keeps an amount that a call has reserved."""
+        """Replaces the amounts of a job with newly read amounts, but keeps an amount that a call has reserved."""
         for n in tuple(self._entries.get(view.key, {})):
             if (view.key, n) not in self._holders:
                 self.release(view.key, n)

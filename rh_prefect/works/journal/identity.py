@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 
 def media_mark(sha256: str) -> str:
-    """Returns a placeholder for a file in a job's payload: it contains the hash of the content, not the address."""
+    """Returns a placeholder for a file in a job's payload; it contains the hash of the file's content."""
     return f"sha256:{sha256}"
 
 
@@ -34,7 +34,7 @@ def _plain(value: object) -> object:
 
 
 def graph_base(base: str, graph: str) -> str:
-    """Returns a hash of a call's `base` and of the graph that the site has for it; `base` itself without a graph."""
+    """Returns a hash of a call's `base` and the site's graph for the call; `base` itself if there is no graph."""
     return _hash(f"{base}/{graph}")[:40] if graph else base
 
 

@@ -66,7 +66,7 @@ class Submit:
 
     @property
     def may_be_paid(self) -> bool:
-        """Whether the submission may be charged: it is unknown, was resolved without a check, or its task was lost."""
+        """Whether the submission may be charged: it is unknown, was resolved unchecked, or has lost its task."""
         if self.state == "forgotten":
             return self.lost is not None or (self.resolution is not None and self.resolution.by == RESUBMITTED)
         return self.state == "unknown"
@@ -81,7 +81,7 @@ class Submit:
 
     @property
     def late_task_id(self) -> str | None:
-        """The task whose id arrived after the submission was resolved without it."""
+        """The task id that arrived after the submission was resolved without a task id."""
         late = self.late.task_id if self.late is not None else None
         return late if late != self.task_id else None
 
@@ -101,7 +101,7 @@ class JobView:
 
     @property
     def state(self) -> JobState:
-        """The state of the newest submission; `new` without submissions."""
+        """The state of the newest submission; `new` if there is none."""
         return self.last.state if self.last else "new"
 
     @property
@@ -110,7 +110,7 @@ class JobView:
         return sum(1 for submit in self.submits if submit.task_id)
 
     def find(self, n: int) -> Submit | None:
-        """Returns the submission with a number; None if the job has none."""
+        """Returns the submission with this number; None if the job has no such submission."""
         return next((submit for submit in self.submits if submit.n == n), None)
 
     def adding(self, submit: Submit) -> JobView:
@@ -133,7 +133,7 @@ class JobView:
 
 
 class JobRecords:
-    """Reads and writes one work's records in the scope of one run. No other class makes their keys.
+    """Reads and writes one work's records in the scope of one run. No other class makes the keys of such records.
 
     No other run shares this work, so the methods for waiters, signs of life and the run's notes do nothing.
     """
@@ -196,10 +196,9 @@ class JobRecords:
         return await self._create("answer", n, record)
 
     async def settle(self, submit: Submit, answer: Answer, *, by: str) -> Submit:
-        """Records the answer to a submission, and returns the valid submission.
+        """Records the answer to a submission, and returns the submission as it is recorded.
 
-        If another process has waited for the answer and recorded it as unknown, this process resolves the unknown
-        answer.
+        If another process has already recorded the answer as unknown, this process resolves the unknown answer.
         """
         n = submit.n
         if await self.answer(n, answer):

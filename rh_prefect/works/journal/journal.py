@@ -59,7 +59,7 @@ class EndListener(Protocol):
     """An object that is notified of the ends of tasks."""
 
     def wake(self, task_id: str) -> None:
-        """Handles a notification that a task has ended: queries the task."""
+        """Queries a task, after a notification that the task has ended."""
         ...
 
     def set_receiving(self, *, is_on: bool) -> None:
@@ -81,8 +81,8 @@ class Journal(ABC):
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
         """Creates a record exclusively; returns False if the key exists.
 
-        The record has a unique `token`. If a response was lost and the request is repeated, the token shows that the
-        first request has created the record.
+        The record has a unique `token`. If a response is lost and the request is repeated, the token shows that the
+        first request created the record.
         """
 
     @abstractmethod
@@ -99,7 +99,7 @@ class Journal(ABC):
 
     @abstractmethod
     def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
-        """Reads all jobs in pages, in no order: yields each job's key and its records by full key.
+        """Reads all jobs in pages, in no particular order; yields each job's key and its records by full key.
 
         The first jobs are yielded before the last are read. Records that are created meanwhile may be missing.
         """
@@ -198,11 +198,11 @@ async def run_together(waiting: deque[partial[Coroutine[Any, Any, T]]], *, at_on
 class FolderJournal(Journal):
     """A journal on fsspec: one folder for each job, one small JSON file for each record.
 
-    On a local disk a record has the mode of any new file, as the outputs beside it. It appears completely or not at
+    On a local disk, a record has the mode of any new file, like the outputs beside it. It appears completely or not at
     all, and survives a power failure: it is written to a temporary file, flushed to the disk, and then linked to its
-    name, which fails if the name exists; then the folder is flushed. Elsewhere the conditional put of the store is used
-    (If-None-Match on S3). Before the first use in a process, two clients create some files at once, and a store where
-    more than one of them succeeds is rejected: some servers refuse a second creation only if it comes later.
+    name. The link fails if the name exists. Then the folder is flushed. Elsewhere, the journal uses the conditional put
+    of the store (If-None-Match on S3). Before its first use in a process, two clients create some files at once. A
+    store is rejected if both succeed, because some servers refuse only a later second creation.
     """
 
     def __init__(

@@ -1,11 +1,11 @@
 """The journal's records about one paid job, each created once and never changed.
 
 Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submissions; `job_records` makes and reads them.
-docs/never-pay-twice.md lists them with their content and the time of their creation.
+docs/never-pay-twice.md lists these records, and says what each contains and when it is created.
 
 Besides the jobs, a scope contains `format-1`, its first record, and `media-<hash of a name>-<n>`, n from 1 without
-gaps: a `MediaRecord` for each content that was read under the name. The name is an input's address as the caller gave
-it, without a signature.
+gaps: a `MediaRecord` for each content that was read from an input.  The name is the input's address as the caller gave
+    it, without a signature.
 
 It also contains `cancel-<attempt>`, after which that attempt of the run submits nothing more. A named scope outside of
 flows contains `attempt-<n>` for each process that has opened it.
@@ -82,7 +82,7 @@ def uptime() -> float:
 
 
 def _boot_id() -> str:
-    """Returns the boot's id and the pid namespace: two containers of a host may have equal pids."""
+    """Returns the boot's id and the pid namespace, because two containers of a host may have equal pids."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}:{Path('/proc/self/ns/pid').readlink()}"
@@ -101,7 +101,7 @@ def _exists(pid: int) -> bool:
 
 
 def _start_time(pid: int) -> str | None:
-    """Returns field 22 of /proc/<pid>/stat; the state Z of a zombie, None if no such process is visible."""
+    """Returns field 22 of /proc/<pid>/stat, or the state Z for a zombie; None if no such process is visible."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -142,7 +142,7 @@ class Requested(BaseModel):
 
 
 class Intent(Record, Requested):
-    """The record before a POST. If it exists, the job may have been paid for."""
+    """The record that is created before a POST. If it exists, the job may have been paid for."""
 
     owner: Owner  # The process that posts
     credentials: str | None = None  # Name of the credentials block, if one was named
@@ -293,7 +293,7 @@ class End(Charged):
 
 
 class ResultRecord(Charged):
-    """The record of a work's result. An `End` says that the work is paid for; this record says that it is done."""
+    """The record of a work's result. An `End` says that a work is paid for; this record says that the work is done."""
 
     task_id: str  # RunningHub's task id
     n: int = 1  # The number of its submission
@@ -311,7 +311,7 @@ class ResultRecord(Charged):
 
     @property
     def is_adopted(self) -> bool:
-        """Whether it refers to the stored result of another work, so that this work cost nothing."""
+        """Whether the record refers to the stored result of another work; this work then cost nothing."""
         return "/" in self.flow_run
 
     @property

@@ -49,7 +49,7 @@ flow run are deleted when the run ends. If a scope is dropped to limit the memor
 
 
 def is_repeat(chain: Chain, earlier: Chain) -> bool:
-    """Returns whether a call repeats an earlier call: the outermost run that differs was executed again."""
+    """Returns whether a call repeats an earlier call; it does if the outermost run that differs was executed again."""
     for (run, number), (other, other_number) in zip(chain, earlier, strict=False):
         if (run, number) != (other, other_number):
             return run == other
@@ -58,7 +58,7 @@ def is_repeat(chain: Chain, earlier: Chain) -> bool:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A call of this process for a work, by which a later call is recognised as a repeat or as a second call."""
+    """A call that this process made for a work; it shows whether a later call is a repeat or a second call."""
 
     chain: Chain  # Where it was made
     before: _Call | None  # The call before it, which it repeats
@@ -119,7 +119,7 @@ class Calls:
         may_repeat: bool = False,
         task: asyncio.Task[Any] | None = None,
     ) -> Iterator[None]:
-        """Registers a call during a `with` block, permanently on success; raises `EqualRequest` for a second call."""
+        """Registers a call for a block, permanently if the block succeeds; raises `EqualRequest` for a second call."""
         calls = self._calls.setdefault(work, [])
         before = next((call for call in calls if is_repeat(chain, call.chain)), None)
         if before is None and not (may_repeat or all(call.is_cancelled for call in calls)):
@@ -152,7 +152,7 @@ class Calls:
 
     @staticmethod
     def _replace(calls: list[_Call], old: _Call | None, new: _Call | None) -> None:
-        """Replaces a call by another; without `old`, adds the new call; without `new`, removes the old one."""
+        """Replaces a call with another; without `old`, adds the new call; without `new`, removes the old call."""
         at = len(calls) if old is None else calls.index(old)
         calls[at : at + 1] = [] if new is None else [new]
 
@@ -175,7 +175,7 @@ class Scope:
         self.first_attempt = self.first_attempt or self.attempt
 
     async def works(self) -> WorksJournal | None:
-        """Opens the records of the works that this run shares with others; None if it shares none."""
+        """Opens the records of the works that this run shares with others; None if this run shares none."""
         return None
 
 
@@ -193,12 +193,12 @@ class FolderScope(Scope):
         self._works = works
 
     async def works(self) -> WorksJournal | None:
-        """Returns the records of the works, which the scope was created with."""
+        """Returns the records of works with which the scope was created."""
         return self._works
 
 
 class Opened(Record):
-    """The record that a process has opened a scope, which starts a new attempt."""
+    """The record that a process has opened a scope; opening it starts a new attempt."""
 
     owner: Owner  # The process
     pipeline: str = ""  # The pipeline of a run; empty for a named scope
@@ -236,7 +236,7 @@ class RecordedRun:
 
 
 async def read_run(works: WorksJournal, name: str) -> RecordedRun | None:
-    """Reads the records of a run; None if it has paid for nothing."""
+    """Reads the records of a run; None if the run has claimed no work."""
     journal = works.notes_of(name)
     claimed = {key.partition("-")[0] async for key in journal.names() if "-claim-" in key}
     opened, ended = await journal.read(_attempt_key(1)), await journal.read(_END_KEY)
@@ -282,7 +282,7 @@ async def find_scope(works: WorksJournal, name: str) -> FolderScope:
 
 
 async def last_attempt(journal: Journal, *, kind: str = "attempt") -> int:
-    """Returns the newest attempt of a named scope, with few reads, since attempts are numbered without gaps."""
+    """Returns the newest attempt of a named scope; it needs few reads, because attempts are numbered without gaps."""
 
     async def exists(number: int) -> bool:
         return await journal.read(f"{kind}-{number}") is not None
@@ -312,10 +312,10 @@ class OpenScopes:
         self._were_empty: SingleFlight[tuple[str, str, int], bool] = SingleFlight(_CACHE_SIZE)
 
     async def open(self, scope: Scope, store: MediaStore) -> bool:
-        """Checks a scope before the first job of an attempt, once; returns whether it had no job then.
+        """Checks a scope once, before the first job of an attempt; returns whether the scope had no job at that time.
 
-        Later records of another process do not matter: an intent is created exclusively, and the second process reads
-        the first one's records.
+        Later records of another process do not matter, because intents are created exclusively and the process that
+        fails reads the other's records.
         """
         # A later attempt in this process has to read the records of earlier ones.
         name = (repr(scope.journal), store.identity, scope.calls.number)
@@ -345,7 +345,7 @@ async def _open(scope: Scope, store: MediaStore) -> bool:
 
 
 async def _begin(scope: Scope, store: MediaStore) -> None:
-    """Records the format, and writes the marker of the run in the store, by which a restored journal is detected."""
+    """Records the format, and writes the run's marker into the store; the marker later reveals a restored journal."""
     journal, marker = scope.journal, f"runs/{scope.journal.scope}.json"
     # The owner of a named scope outside of flows may delete it, to start again.
     is_flow_run = "flow_run" in scope.details

@@ -1,8 +1,8 @@
 """A local folder for tickets (task ids) that are not recorded in the journal yet.
 
 A ticket is written here when it arrives, and deleted when the journal contains it. So a paid task is not lost if the
-process is killed between RunningHub's answer and its record, or if the journal does not respond. The token of an intent
-identifies the submission of a ticket: scopes of one name in several journals have jobs with the same keys.
+process is killed before it has recorded RunningHub's answer, or if the journal does not respond. The token of an intent
+identifies the submission of a ticket, because scopes of one name in several journals have jobs with the same keys.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Spool:
         self._flush = flush
 
     async def save(self, entry: Spooled) -> None:
-        """Writes an answer in a thread, since a flush to the disk may take long; see `put`."""
+        """Writes an answer in a thread, because a flush to the disk may take long; see `put`."""
         try:
             await asyncio.to_thread(self.put, entry)
         except RuntimeError:  # at the end of a process no more threads start

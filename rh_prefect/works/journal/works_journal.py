@@ -73,7 +73,7 @@ _AFTER_INTENT = ("answer", "resolution", "end", "lost", "late")
 
 
 async def no_evidence(_flow_run: str) -> bool | None:
-    """Returns None: it is not known whether a flow run has ended."""
+    """Returns None, which means that it is not known whether a flow run has ended."""
     return None
 
 
@@ -92,7 +92,7 @@ class Chosen(Record):
 
 
 class WorksJournal(FolderJournal):
-    """The records of works that runs share; the attribute `rounds` is the journal of the rounds beside them."""
+    """The records of works that runs share; the attribute `rounds` is the journal of rounds beside these records."""
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(url, scope=FOLDER, options=options)
@@ -136,7 +136,7 @@ class WorksJournal(FolderJournal):
         return folder_scopes(self._scopes_at, options=self._options)
 
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
-        """Creates a record exclusively, and the format record before the first record of all; see `Journal.create`."""
+        """Creates a record exclusively, after the format record if that is missing; see `Journal.create`."""
         if repr(self) not in _known:
             await super().create(FORMAT_KEY, Format().model_dump(mode="json"))
             _known.add(repr(self))
@@ -199,8 +199,8 @@ class WorksJournal(FolderJournal):
     async def has_other_waiter(self, work: str, flow_run: str, *, has_ended: HasEnded = no_evidence) -> bool:
         """Returns whether another flow run still waits for a work.
 
-        A run no longer waits if `has_ended` says so, or if its process has certainly ended. If neither is known, it no
-        longer waits after 15 minutes without a sign of life.
+        A run no longer waits if `has_ended` says so, or if its process has certainly ended. If neither is known, the
+        run no longer waits after 15 minutes without a sign of life.
         """
         others: dict[str, dict[str, Waiting]] = {}
         for name, one in (await self._waiters(work)).items():
@@ -236,7 +236,7 @@ class WorksJournal(FolderJournal):
         return now - max(known if alive is None else [*known, alive]) > SILENT_AFTER
 
     async def _waiters(self, work: str) -> dict[str, Waiting]:
-        """Returns the waiters that were not released, by the last part of their keys."""
+        """Returns the waiters that have not been released, by the last part of each waiter's key."""
         records, begin = await super().job(work), f"{work}-waiter-"
         waiting = {key.removeprefix(begin): one for key, one in records.items() if key.startswith(begin)}
         return {
@@ -281,14 +281,14 @@ async def open_default_works() -> WorksJournal:
 
 
 def find_works(scope: str, settings: Settings) -> WorksJournal | None:
-    """Opens the records of works with a `scope` from messages; None if no configured location has this name."""
+    """Opens the records of works whose `scope` messages show; None if no configured location has this name."""
     beside_storage = settings.model_copy(update={"records": None})
     places = (default_works(one) for one in (settings, beside_storage))
     return next((works for works in places if works.scope == scope), None)
 
 
 async def choose_new_take(works: WorksJournal, run: Journal, base: str, scope: str = "") -> int:
-    """Returns a take of a request that was never submitted, and records it for resumed runs."""
+    """Returns a take of a request for which nothing was submitted, and records the take for resumed runs."""
     key = f"{work_id(base, 0, scope)}-take-1"
     noted = await run.read(key)
     if noted is None:
@@ -299,7 +299,7 @@ async def choose_new_take(works: WorksJournal, run: Journal, base: str, scope: s
 
 
 async def next_take(works: WorksJournal, base: str, scope: str = "") -> int:
-    """Returns a take that was never submitted, where the take before it was; the number of reads is logarithmic."""
+    """Returns the take after the last submitted take of a request; the number of reads is logarithmic."""
 
     async def is_submitted(take: int) -> bool:
         return await works.read(f"{work_id(base, take, scope)}-intent-1") is not None
@@ -318,7 +318,7 @@ _writers: SharedTasks[tuple[asyncio.AbstractEventLoop, str, str], None] = Shared
 
 @contextmanager
 def signs_of_life(works: WorksJournal, flow_run: str) -> Iterator[None]:
-    """Writes signs of life during a `with` block: one file for all works of a run.
+    """Writes signs of life during a `with` block, to one file for all works of a run.
 
     The writes are made on the package's loop thread, so that they continue while the flow's own thread computes.
     """

@@ -68,18 +68,18 @@ class GraphFields:
         return value
 
     def takes_file(self, node_id: str, field: str) -> bool:
-        """Whether the field is the file of a loader node."""
+        """Returns whether the field is the file of a loader node."""
         return field in _LOADERS and "load" in self._class(node_id).lower()
 
     def seeds(self) -> Iterator[tuple[str, str]]:
-        """The seed fields that are not connected to another node."""
+        """Yields the seed fields that are not connected to another node."""
         for node_id in self._graph:
             for name, value in self._inputs(node_id).items():
                 if name in SEEDS and not _is_link(value):
                     yield node_id, name
 
     def node_names(self) -> dict[str, str]:
-        """The class names of all nodes, by node id."""
+        """Returns the class names of all nodes, by node id."""
         return {node_id: self._class(node_id) for node_id in self._graph}
 
     def _inputs(self, node_id: str) -> Mapping[str, Any]:
@@ -128,16 +128,16 @@ class AppFields:
         return value
 
     def takes_file(self, node_id: str, field: str) -> bool:
-        """Whether the field takes a picture, a video or a sound."""
+        """Returns whether the field takes a picture, a video or a sound."""
         node = self._nodes.get((node_id, field))
         return node is not None and node.media is not None
 
     def seeds(self) -> Iterator[tuple[str, str]]:
-        """The seed fields of the app."""
+        """Yields the seed fields of the app."""
         return (key for key in self._nodes if key[1] in SEEDS)
 
     def node_names(self) -> dict[str, str]:
-        """The class names of the app's nodes, by node id."""
+        """Returns the class names of the app's nodes, by node id."""
         return {node.node_id: node.node_name for node in self._app.nodes if node.node_name}
 
 
@@ -147,7 +147,7 @@ def is_link_text(value: object) -> bool:
 
 
 def _unmet_requirement(node: AppNode, value: object) -> str:
-    """Returns the requirement of a number field that a value does not meet; empty if there is none."""
+    """Returns the requirement of a number field that a value does not meet; empty if the value meets all."""
     number = _number(value)
     if number is None:
         return "a number"
@@ -273,7 +273,7 @@ async def _of_app(graph_input: AppInput, client: Client, inputs: Inputs, files: 
 
 
 async def _of_graph(graph_input: GraphInput, inputs: Inputs, files: dict[str, Input]) -> _Built:
-    """Builds the request for a whole graph on the native proxy; ComfyUI itself checks the rest."""
+    """Builds the request for a whole graph on the native proxy; ComfyUI itself checks what this function does not."""
     fields = GraphFields(graph_input.graph, "the graph")
     nodes = await _node_list(graph_input, fields, inputs, files)
     payload = {"prompt": _graph_with(graph_input.graph, nodes)}
@@ -329,7 +329,7 @@ async def _wire_value(name: str, value: object, kind: FieldKind, inputs: Inputs,
 
 
 def _source_of(value: object, kind: FieldKind) -> Media | str | None:
-    """Returns the file of a value; None for a plain value and for the name of a file at RunningHub."""
+    """Returns the file that a value names; None for a plain value and for the name of a file at RunningHub."""
     if isinstance(value, Media):
         return value
     is_file = isinstance(value, str) and kind != "value" and value.startswith(_FILE_SCHEME)
@@ -338,7 +338,7 @@ def _source_of(value: object, kind: FieldKind) -> Media | str | None:
 
 
 async def _refuse_local_file(name: str, value: object, kind: FieldKind) -> None:
-    """Raises an error if a text is the path of a local file: RunningHub would get the path, not the file.
+    """Raises an error if a text is the path of a local file; RunningHub would get the path, not the file.
 
     If any text is allowed, only a text with a folder or a suffix is checked.
     """
@@ -361,7 +361,7 @@ def _local_uri(text: str) -> str | None:
 
 
 def _graph_with(graph: Mapping[str, Any] | None, nodes: list[dict[str, object]]) -> dict[str, Any]:
-    """Returns the caller's graph with its nodes set: RunningHub ignores `nodeInfoList` in a request with a graph."""
+    """Returns the caller's graph with its nodes set, because RunningHub ignores `nodeInfoList` beside a graph."""
     changed: dict[str, Any] = copy.deepcopy(dict(graph or {}))
     for node in nodes:
         changed[str(node["nodeId"])]["inputs"][str(node["fieldName"])] = node["fieldValue"]
@@ -369,7 +369,7 @@ def _graph_with(graph: Mapping[str, Any] | None, nodes: list[dict[str, object]])
 
 
 def fingerprint(graph: object) -> str:
-    """Returns a hash of a graph, as plain JSON data, that changes if the graph is edited on the site; 40 hex digits."""
+    """Returns 40 hex digits that identify a graph, given as plain JSON data; an edit of the graph changes them."""
     text = json.dumps(graph, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 

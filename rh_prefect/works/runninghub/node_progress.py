@@ -1,4 +1,4 @@
-"""Reports the progress of a graph's nodes, from RunningHub's websocket of a running task."""
+"""Reports the progress of a graph's nodes, from RunningHub's websocket for a running task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _watching: set[asyncio.Task[None]] = set()
 
 
 class NodeProgress:
-    """The node progress of one job's task, while the job waits for its end."""
+    """The node progress of one job's task, while the job waits for the end of the task."""
 
     def __init__(self, client: Client, request: JobRequest, task_id: str, report: Callable[[str], None]) -> None:
         self._client = client
@@ -47,7 +47,7 @@ class NodeProgress:
                 self._task.cancel()
 
     def runs(self) -> None:
-        """Records that the task runs; requests the websocket's address of a v1 task if it is not known."""
+        """Records that the task is running; requests the websocket's address for a v1 task if it is not known."""
         if self._task is None and self._request.endpoint in get_args(V1Submit):
             self._begin(None)
 

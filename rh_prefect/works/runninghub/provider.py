@@ -51,7 +51,7 @@ class RunningHub:
         return cls(client)
 
     def at(self, endpoint: str) -> RunningHub:
-        """Returns the machine for an endpoint of the native proxy, else the account itself."""
+        """Returns the machine for an endpoint of the native proxy; for any other endpoint, the account itself."""
         if endpoint not in get_args(NativeSubmit):
             return self
         if endpoint not in self._machines:
@@ -59,7 +59,7 @@ class RunningHub:
         return self._machines[endpoint]
 
     def task_list(self, endpoint: str) -> tuple[str, str]:
-        """Returns the name of the list in which a person finds a task, and the form of its id."""
+        """Returns the name of the list in which a person finds a task, and the form of the task's id."""
         if endpoint not in get_args(NativeSubmit):
             return "RunningHub's call log", "TASK_ID"
         lists = f"{endpoint}/<key>/history and {endpoint}/<key>/queue"
@@ -73,7 +73,7 @@ class RunningHub:
         return await graph_request(request, client=self.client, inputs=inputs, label=label)
 
     async def slots(self) -> tuple[int | None, int | None]:
-        """Returns the key's limit and the number of its running and queued tasks."""
+        """Returns the key's limit of concurrent tasks, and the number of its running and queued tasks."""
         status = await self.client.queue_status()
         return status.limit, status.running + status.queued
 
@@ -91,7 +91,7 @@ class RunningHub:
 
 
 class Machine(RunningHub):
-    """One ComfyUI machine of an account. The account's queue, prices and call log do not include it."""
+    """One ComfyUI machine of an account. The account's queue, prices and call log do not include the machine."""
 
     is_bare = True
     file_seconds = MACHINE_FILE_SECONDS
