@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from prefect import Flow
 
 from rh_prefect import flow, models
 from rh_prefect.cli import app
-from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import RunningHubError, SubmissionUnknown
 from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.tasks import generate
-from rh_prefect.workflow_inputs import GraphInput
 from rh_prefect.works.result import Result
 
 MODULE = "tests.e2e.flows"
@@ -92,17 +90,6 @@ def _told(done: object) -> str:
         return f"{type(done).__name__}: {done}"
     assert isinstance(done, Result), repr(done)
     return done.record
-
-
-@flow
-async def graphs(prompts: list[str]) -> list[Result]:
-    """One graph on each of the machines, which take one at a time."""
-    machines: tuple[Literal["proxy", "proxy-plus"], ...] = ("proxy", "proxy-plus")
-    calls = (
-        generate(GraphInput(graph=TEXT_TO_IMAGE, nodes={"6.text": prompt}, machine=machine))
-        for prompt, machine in zip(prompts, machines, strict=False)
-    )
-    return list(await asyncio.gather(*calls))
 
 
 async def begin(flow: Flow[..., Any], **parameters: object) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import json
 import shutil
 import time
@@ -21,9 +19,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.job_records import JobView, jobs_of
-from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.spool import Spool
-from rh_prefect.works.journal.works_journal import WorksJournal
 from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, command, flow_processes
 from tests.support.samples.clip_samples import play
 from tests.support.servers.emulator_env import environment
@@ -54,7 +50,6 @@ class FilmRun:
     flow_processes: FlowProcesses
     store: MediaStore  # where the films go
     run: str = ""
-    is_shared: bool = False  # whether its jobs are works that runs share, as those of a batch
     published: frozenset[str] = frozenset()  # files that were in the store when the child was killed
     fetched: Mapping[str, int] | None = None  # downloads of each task by then
 
@@ -93,12 +88,8 @@ class FilmRun:
         return {f"{run}/{view.key}" for view in self.jobs() if view.state == "open" and view.key not in spooled}
 
     @property
-    def journal(self) -> Journal:
-        return WorksJournal(self.store.url) if self.is_shared else FlowRunJournal(self.run)
-
-    def report(self) -> list[dict[str, str]]:
-        newest = max((Path(self.store.url) / "runs").glob("*/report.csv"), key=lambda file: file.stat().st_mtime)
-        return list(csv.DictReader(io.StringIO(newest.read_text())))
+    def journal(self) -> FlowRunJournal:
+        return FlowRunJournal(self.run)
 
     def jobs(self) -> list[JobView]:
         async def read() -> list[JobView]:

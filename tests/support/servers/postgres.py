@@ -6,11 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from tests.support.waiting import wait_until
 
 
 def program(name: str) -> str | None:
@@ -23,7 +24,7 @@ def _version(path: str) -> tuple[int, ...]:
     return tuple(int(part) for part in Path(path).parts[4].split(".") if part.isdecimal())
 
 
-PROGRAMS = all(program(name) for name in ("initdb", "postgres", "pg_isready", "pg_dump"))
+PROGRAMS = all(program(name) for name in ("initdb", "postgres", "pg_isready"))
 WHY_NOT = "PostgreSQL is not installed; on Debian: apt-get install postgresql"
 
 
@@ -36,39 +37,20 @@ def postgres(port: int) -> Iterator[str]:
         if user:
             shutil.chown(folder, user)
         initdb = _command("initdb", f"--pgdata={folder}", "--username=prefect", "--auth=trust", "--no-sync")
-        _run([*initdb, "--encoding=UTF8", "--locale=C"], user)
+        command = [*initdb, "--encoding=UTF8", "--locale=C"]
+        subprocess.run(command, user=user, check=True, stdout=subprocess.DEVNULL, cwd="/")
         # No socket file (its folder may not be writable), and no fsync: the data is thrown away.
         settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
         command = _command("postgres", "-D", folder, *(f"--{name}={value}" for name, value in settings.items()))
         process = subprocess.Popen(command, user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
         try:
-            _wait(port)
+            ready = _command("pg_isready", "--quiet", "--host=127.0.0.1", f"--port={port}")
+            wait_until(lambda: subprocess.run(ready, check=False).returncode == 0)
             yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
         finally:
             process.send_signal(signal.SIGQUIT)
             process.wait(timeout=30)
 
 
-def dump(port: int) -> bytes:
-    """Writes out all that such a PostgreSQL holds, as text."""
-    command = _command("pg_dump", "--host=127.0.0.1", f"--port={port}", "--username=prefect", "postgres")
-    return subprocess.run(command, check=True, capture_output=True).stdout
-
-
 def _command(name: str, *arguments: str) -> list[str]:
     return [program(name) or name, *arguments]
-
-
-def _run(command: list[str], user: str | None) -> None:
-    done = subprocess.run(command, user=user, check=False, capture_output=True, text=True, cwd="/")
-    if done.returncode:
-        raise RuntimeError(f"{command[0]} failed: {done.stderr}")
-
-
-def _wait(port: int) -> None:
-    deadline = time.monotonic() + 300
-    ready = _command("pg_isready", "--quiet", "--host=127.0.0.1", f"--port={port}")
-    while subprocess.run(ready, check=False).returncode != 0:
-        if time.monotonic() > deadline:
-            raise RuntimeError("PostgreSQL did not start")
-        time.sleep(0.1)
