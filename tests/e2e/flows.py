@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 from prefect import Flow
+from pydantic import SecretStr
 
 from rh_prefect import flow, models
 from rh_prefect.cli import app
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import RunningHubError, SubmissionUnknown
 from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.tasks import generate
+from rh_prefect.workflow_inputs import GraphInput, WorkflowInput
+from rh_prefect.works.job_options import Request
 from rh_prefect.works.result import Result
 
 MODULE = "tests.e2e.flows"
@@ -67,10 +72,15 @@ async def parent() -> list[str]:
     return [*done, *(result.task_id for result in more)]
 
 
+def behind_password(locked: str, text: str, name: str) -> WorkflowInput:
+    """A password comes from the environment: a parameter of the flow would stand in Prefect's database."""
+    return WorkflowInput(id=locked, nodes={"6.text": text}, access_password=SecretStr(os.environ[name]))
+
+
 @flow(persist_result=True, result_serializer="json")
-async def everything(photo: str, broken: str) -> dict[str, str]:
-    """One job of each kind: good ones, refused ones, failed ones, unknown ones, bad input."""
-    asked = {
+async def everything(photo: str, broken: str, locked: str) -> dict[str, str]:
+    """One job for each way in which a secret travels: good ones, refused, failed and unknown ones, bad input."""
+    asked: dict[str, Request] = {
         "good": picture("a lighthouse"),
         "animated": models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5"),
         "text": models.RhartTextG3FlashPreviewTextToText(prompt="Name a colour"),
@@ -78,9 +88,15 @@ async def everything(photo: str, broken: str) -> dict[str, str]:
         "failing": picture("this one fails"),
         "lost": picture("this one's answer is lost"),
         "broken": models.KlingV26ProImageToVideo(image_url=broken, prompt="waves", duration="5"),
+        "workflow": behind_password(locked, "behind a password", "ACCESS_PASSWORD"),
+        "locked": behind_password(locked, "locked", "WRONG_PASSWORD"),
+        "graph": GraphInput(graph=TEXT_TO_IMAGE, nodes={"6.text": "on a machine"}),
+        "lost-graph": GraphInput(graph=TEXT_TO_IMAGE, machine="proxy-plus"),
     }
     calls = {name: generate.with_options(persist_result=True)(one, label=name) for name, one in asked.items()}
     calls["nobody"] = generate(picture("no such block"), credentials="nobody")
+    calls["rejected"] = generate(picture("with a wrong key"), credentials="canary-wrong")
+    calls["bucket"] = generate(picture("into the bucket"), storage="canary-bucket")
     done = dict(zip(calls, await asyncio.gather(*calls.values(), return_exceptions=True), strict=True))
     return {name: _told(one) for name, one in done.items()}
 

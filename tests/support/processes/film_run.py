@@ -8,7 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -174,37 +174,22 @@ def plain(payload: Mapping[str, object]) -> dict[str, str]:
     return {key: str(value) for key, value in payload.items()}
 
 
-@contextmanager
-def staged(server: PrefectServer, proxy: Proxy, rh: Emulator, folder: Path, **env: str) -> Iterator[FilmRun]:
-    """Sets up a stage: a folder, an environment, and no processes yet."""
-    scratch = folder / "tmp"
-    scratch.mkdir(parents=True)
-    own = {**environment(rh, folder), "TMPDIR": str(scratch), "PREFECT_API_URL": f"{proxy.url}/api"}
-    with flow_processes({**server.env, **own, **env}, folder / "logs") as children:
-        options = json.loads(children.env.get("RH_STORAGE_OPTIONS", "{}"))
-        try:
-            yield FilmRun(rh, proxy, folder, children, MediaStore(children.env["RH_STORAGE_URL"], options=options))
-        finally:
-            proxy.drop()
-
-
-@pytest.fixture(scope="session")
-def prefect_proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
-    """Stands between child processes and the session's Prefect server."""
-    with Proxy(prefect_server.url) as proxy:
-        yield proxy
-
-
 OpenStage: TypeAlias = Callable[..., FilmRun]
 
 
 @pytest.fixture
-def open_stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[OpenStage]:
+def open_stage(prefect_server: PrefectServer, tmp_path: Path) -> Iterator[OpenStage]:
     """Opens the test's stage for an emulator, or with the options of a new one; `env` adds to the environment."""
-    with ExitStack() as stack:
+    (tmp_path / "tmp").mkdir()
+    with Proxy(prefect_server.url) as proxy, ExitStack() as stack:
 
         def make(rh: Emulator | None = None, *, env: Mapping[str, str] | None = None, **options: Any) -> FilmRun:
             rh = rh or stack.enter_context(Emulator(**{"long_side": 96, "fps": 6, **options}))
-            return stack.enter_context(staged(prefect_server, prefect_proxy, rh, tmp_path, **env or {}))
+            own = {"TMPDIR": str(tmp_path / "tmp"), "PREFECT_API_URL": f"{proxy.url}/api", **(env or {})}
+            whole = {**prefect_server.env, **environment(rh, tmp_path), **own}
+            children = stack.enter_context(flow_processes(whole, tmp_path / "logs"))
+            stack.callback(proxy.drop)
+            store = MediaStore(whole["RH_STORAGE_URL"], options=json.loads(whole.get("RH_STORAGE_OPTIONS", "{}")))
+            return FilmRun(rh, proxy, tmp_path, children, store)
 
         yield make
