@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import traceback
 from decimal import Decimal
 from pathlib import Path
@@ -16,24 +15,17 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import (
     BudgetExceeded,
-    EqualRequest,
-    InputError,
-    JobFailed,
     JobTimeout,
     OutputsExpired,
     SubmissionUnknown,
 )
 from rh_prefect.flow_runs.queries import journal_of
-from rh_prefect.media.media import Media
-from rh_prefect.tasks import generate, generate_many
+from rh_prefect.tasks import generate, generate_many, model_tasks
 from rh_prefect.tasks.generate import run_name
-from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.journal.job_records import split_job
 from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt
-from rh_prefect.works.stored_result import files_in
-from tests.support.samples import media as samples
 from tests.support.world.as_task import make
 
 LIGHTHOUSE = models.ZImageTurbo(prompt="a lighthouse")
@@ -51,22 +43,6 @@ async def test_a_result_can_be_given_wherever_a_call_takes_media(rh: Emulator) -
     assert sum(one.charged for one in rh.recorder.paid) == Decimal("2.84")
 
 
-async def test_text_models_answer_text(rh: Emulator) -> None:
-    result = await make(models.RhartTextG3FlashPreviewTextToText(prompt="Name a colour"))
-    assert result.text
-    assert result.outputs == ()
-    with pytest.raises(InputError, match="made no file"):
-        result.first_output  # noqa: B018
-
-
-async def test_a_local_file_is_uploaded_once_for_several_jobs(rh: Emulator, tmp_path: Path) -> None:
-    photo = samples.png(tmp_path / "photo.png")
-    asked = [models.KlingV26ProImageToVideo(image_url=photo, prompt=f"move {n}", sound="false") for n in range(4)]
-    await asyncio.gather(*(make(one) for one in asked))
-    assert len(rh.recorder.uploads) == 1
-    assert len(rh.recorder.paid) == 4
-
-
 async def test_each_take_of_a_request_is_paid_for_once(rh: Emulator) -> None:
     made = [await make(LIGHTHOUSE, take=take) for take in range(1, 5)]
     assert len(rh.recorder.paid) == 4
@@ -77,23 +53,6 @@ async def test_each_take_of_a_request_is_paid_for_once(rh: Emulator) -> None:
     assert len(rh.recorder.paid) == 4
     assert {result.cost for result in served} == {Decimal(0)}
     assert all(result.reused and Path(result.first_output.uri).is_file() for result in served)
-
-
-@pytest.mark.prefect
-async def test_a_second_call_for_a_work_is_refused_before_it_pays(rh: Emulator) -> None:
-
-    @flow
-    async def twice(**second: Any) -> list[Any]:
-        calls = [generate(LIGHTHOUSE, label="left"), generate(LIGHTHOUSE, label="right", **second)]
-        return list(await asyncio.gather(*calls, return_exceptions=True))
-
-    done = await twice()
-    (refused,) = [one for one in done if isinstance(one, EqualRequest)]
-    assert "take=2" in refused.message and "same=True" in refused.message and len(rh.recorder.paid) == 1
-    first, second = await twice(same=True)
-    assert first.task_id == second.task_id and len(rh.recorder.paid) == 2
-    first, second = await twice(take=2)
-    assert first.task_id != second.task_id and len(rh.recorder.paid) == 4
 
 
 async def test_a_resumed_run_is_served_with_what_served_it_before(rh: Emulator) -> None:
@@ -167,17 +126,6 @@ async def test_what_was_published_is_not_fetched_again(rh: Emulator) -> None:
     assert len(rh.recorder.submissions) == 1
 
 
-async def test_the_stored_result_says_all_there_is_to_know(rh: Emulator, tmp_path: Path) -> None:
-    photo = samples.png(tmp_path / "photo.png")
-    result = await make(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", sound="false"), label="clip")
-    stored = json.loads(Path(result.record).read_text())
-    assert stored["task_id"] == result.task_id
-    assert stored["payload"]["imageUrl"].startswith("sha256:")
-    assert stored["cost"] == "1.75"
-    assert files_in(stored["store"], [Media.model_validate(one) for one in stored["outputs"]]) == result.outputs
-    assert rh.key not in Path(result.record).read_text()
-
-
 @pytest.mark.parametrize("kind", ["cut", "502"])
 async def test_a_lost_reply_is_unknown_and_never_sent_again(rh: Emulator, kind: Kind) -> None:
     rh.faults.add(Fault("submit", number=1, kind=kind))
@@ -192,25 +140,16 @@ async def test_a_lost_reply_is_unknown_and_never_sent_again(rh: Emulator, kind: 
     assert len(rh.recorder.paid) == 2
 
 
-async def test_a_failed_graph_says_which_node_failed(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="fail"))
-    with pytest.raises(JobFailed, match="KSampler"):
-        await make(WorkflowInput(id=rh.workflows.id_of("text-to-image")))
-    assert rh.recorder.charged > 0  # its seconds are billed
-
-
-async def test_a_call_makes_another_task_at_once_where_that_may_help(rh: Emulator) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="fail"))
-    result = await make(LIGHTHOUSE)
-    assert [one.task_id for one in rh.recorder.submissions][1:] == [result.task_id]
-
-
 def test_a_task_run_is_named_after_label_model_and_prompt() -> None:
-    asked = models.ZImageTurbo(prompt="a lighthouse  above\na stormy sea at dawn, gulls in the wind")
-    assert run_name({"request": asked}) == "z-image/turbo (a lighthouse above a stormy sea at…)"
-    assert run_name({"request": asked, "label": "one"}).startswith("one: z-image/turbo (")
+    name: Any = model_tasks.z_image_turbo.task_run_name
+    words = "a lighthouse  above\na stormy sea at dawn, gulls in the wind"
+    for named in (run_name({"request": models.ZImageTurbo(prompt=words)}), name({"prompt": words})):
+        assert named == "z-image/turbo (a lighthouse above a stormy sea at…)"
+    assert name({"prompt": "dusk", "label": "one"}) == "one: z-image/turbo (dusk)"
     without_spaces = models.ZImageTurbo(prompt="黎明时分的海边灯塔,海浪拍打着礁石," * 4)
     assert run_name({"request": without_spaces}) == f"z-image/turbo ({without_spaces.prompt[:39]}…)"
+    name = model_tasks.rh_video_upscaler.task_run_name
+    assert name({"video_url": "a.mp4"}) == "rh-video-upscaler"
 
 
 @pytest.mark.prefect

@@ -11,7 +11,7 @@ from prefect.exceptions import Pause
 
 from rh_prefect import flow, generate_many, models
 from rh_prefect.emulator import Fault
-from rh_prefect.errors import InputError, JobFailed
+from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.works.loop_thread import LOOP
@@ -112,35 +112,8 @@ async def test_what_has_ended_before_the_last_one_is_in_is_collected_and_a_full_
     await without_webhooks.has_all(rerun(pictures, run), 8)
 
 
-async def test_a_task_that_fails_before_the_last_one_is_in_is_followed_by_another_one_that_is_waited_for(
-    without_webhooks: SuspendedRuns,
-) -> None:
-    without_webhooks.rh.faults.add(Fault("submit", prompt="unlucky", kind="fail", code="1504", times=1))
-    prompts = ["unlucky", *(f"number {n}" for n in range(5))]
-    run = await without_webhooks.begin(pictures, prompts=prompts)
-    going_on = asyncio.ensure_future(rerun(pictures, run))
-    await until_paid(without_webhooks, 5)
-    await without_webhooks.end()
-    with pytest.raises(Pause):
-        await going_on
-    assert len(without_webhooks.paid) == 7
-    await without_webhooks.end()
-    assert await LOOP.call(wake_suspended()) == [run]
-    fetched = await rerun(pictures, run)
-    assert set(fetched) < set(without_webhooks.paid)
-    assert len(without_webhooks.paid) == 7
-
-
-async def test_what_fails_fails_once_and_is_not_paid_for_again_by_waking_up(with_webhooks: SuspendedRuns) -> None:
-    with_webhooks.rh.faults.add(Fault("submit", prompt="bad", kind="fail", code="805", message="no such face"))
-    run = await with_webhooks.suspended(pictures, "good", "bad")
-    await with_webhooks.end_and_wake(run)
-    with pytest.raises(ExceptionGroup) as caught:
-        await rerun(pictures, run)
-    (failed,) = caught.value.exceptions
-    assert isinstance(failed, JobFailed)
-    assert "no such face" in str(failed)
-    assert len(with_webhooks.paid) == 2
+async def until_paid(desk: SuspendedRuns, jobs: int) -> None:
+    await until(lambda: len(desk.paid) == jobs)
 
 
 @pytest.mark.long
@@ -189,10 +162,6 @@ async def test_outside_of_a_flow_it_waits_and_says_why(
     await without_webhooks.end()
     assert sorted(result.task_id for result in await going_on) == sorted(without_webhooks.paid)
     assert "the call is outside of a flow" in caplog.text
-
-
-async def until_paid(desk: SuspendedRuns, jobs: int) -> None:
-    await until(lambda: len(desk.paid) == jobs)
 
 
 async def test_a_way_to_wait_that_there_is_not_is_refused(without_webhooks: SuspendedRuns) -> None:

@@ -116,20 +116,10 @@ def test_a_task_and_its_variants_survive_the_way_to_another_process(tmp_path: Pa
     assert len(pickled) < 20_000  # the catalogue is not in it
 
 
-def test_a_task_run_is_named_after_label_model_and_prompt() -> None:
-    name: Any = model_tasks.z_image_turbo.task_run_name
-    assert name({"prompt": "a lighthouse  above\na stormy sea at dawn, gulls"}) == (
-        "z-image/turbo (a lighthouse above a stormy sea at…)"
-    )
-    assert name({"prompt": "dusk", "label": "one"}) == "one: z-image/turbo (dusk)"
-    name = model_tasks.rh_video_upscaler.task_run_name
-    assert name({"video_url": "a.mp4"}) == "rh-video-upscaler"
-
-
 async def test_a_call_is_the_same_work_as_through_generate(rh: Emulator) -> None:
-    first = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="one")
-    assert await model_tasks.z_image_turbo.fn(prompt="a lighthouse", scope="one") == first
-    assert len(rh.recorder.paid) == 1
+    first = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="one", label="dawn")
+    assert Path(first.first_output.uri).name.startswith("dawn-")
+    assert await model_tasks.z_image_turbo.fn(prompt="a lighthouse", scope="one", label="dawn") == first
     other = await model_tasks.z_image_turbo.fn(prompt="a lighthouse", scope="one", take=2)
     assert (await model_tasks.z_image_turbo.fn(prompt="a lighthouse", scope="three", reuse="always")).reused
     assert [one.task_id for one in rh.recorder.paid] == [first.task_id, other.task_id]
@@ -152,15 +142,6 @@ async def test_what_was_given_is_sent_even_where_it_is_the_default(rh: Emulator,
     given: dict[str, Any] = {optional.name: optional.wire_default}
     await task.fn(prompt="waves", first_image_url=photo, scope="s", **given)
     assert [optional.key in row.payload for row in rh.recorder.paid] == [False, True]
-
-
-async def test_options_reach_the_job(rh: Emulator) -> None:
-    first = await model_tasks.z_image_turbo.fn(prompt="a", scope="s", label="dawn")
-    assert Path(first.first_output.uri).name.startswith("dawn-")
-    assert await model_tasks.z_image_turbo.fn(prompt="a", scope="s", label="dawn") == first
-    assert len(rh.recorder.paid) == 1
-    with pytest.warns(UserWarning, match="Pass a scope"):
-        await model_tasks.z_image_turbo.fn(prompt="b")
 
 
 async def test_more_parameters_are_sent_unchecked_where_the_published_list_is_incomplete(rh: Emulator) -> None:

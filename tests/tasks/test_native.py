@@ -15,16 +15,14 @@ import pytest
 from prefect.futures import PrefectConcurrentFuture
 
 from rh_prefect import flow, generate, tasks
-from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.comfy.graph import Graph
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
-from rh_prefect.emulator.faults import Kind
-from rh_prefect.errors import BudgetExceeded, InputError, JobCancelled, JobFailed, RequestRejected, SubmissionUnknown
+from rh_prefect.errors import InputError, JobCancelled
 from rh_prefect.flow_runs import progress_observer
 from rh_prefect.workflow_inputs import GraphInput
 from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
-from tests.support.servers.caller import Caller
 from tests.support.waiting import until
 from tests.support.world.as_task import make
 
@@ -68,13 +66,6 @@ async def test_a_graph_runs_as_a_task_of_a_flow(rh: Emulator) -> None:
     assert task.charged > 0
 
 
-async def test_the_larger_machine(rh: Emulator) -> None:
-    result = await run(graph(), machine="proxy-plus")
-    assert prompts(rh) == ["/proxy-plus"]
-    assert result.task_id.startswith("proxy-plus.")
-    assert " " not in Path(result.first_output.uri).name
-
-
 async def test_files_are_uploaded_to_the_machine(rh: Emulator, tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png")
     first = await run(graph(RESTYLE, n10_image=photo))
@@ -95,62 +86,12 @@ async def test_the_key_is_nowhere(rh: Emulator, tmp_path: Path, caplog: pytest.L
     assert not any(rh.key.encode() in data for data in written)
 
 
-@pytest.mark.parametrize("kind", ["cut", "html", "502", "empty"])
-async def test_a_lost_reply_is_unknown_and_is_adopted_by_its_id(rh: Emulator, kind: Kind) -> None:
-    rh.faults.add(Fault("submit", number=1, kind=kind))
-    for _ in range(2):
-        with pytest.raises(SubmissionUnknown, match="/proxy"):
-            await run(graph())
-    assert len(prompts(rh)) == 1
-
-
-@pytest.mark.parametrize("kind", ["code", "429"])
-async def test_a_busy_proxy_is_waited_for(rh: Emulator, kind: Kind) -> None:
-    rh.faults.add(Fault("submit", number=1, kind=kind, code="421"))
-    await run(graph())
-    assert len(prompts(rh)) == 1
-
-
-async def test_a_task_that_is_left_is_found_again(rh: Emulator) -> None:
-    rh.clock.mode, rh.clock.factor = "real", 0
-    waiting = asyncio.ensure_future(run(graph()))
-    await until(lambda: prompts(rh))
-    await until(lambda: any("/history/" in request.path for request in rh.recorder.requests))
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    rh.clock.mode = "instant"
-    assert (await run(graph())).first_output.kind == "image"
-    assert len(prompts(rh)) == 1
-
-
-async def test_graphs_wait_for_each_other(rh: Emulator) -> None:
-    results = await asyncio.gather(*(run(graph(), {"6.text": text}) for text in ("a pier", "a harbour", "a boat")))
-    assert len({one.first_output.uri for one in results}) == len(prompts(rh)) == 3
-
-
-async def test_a_graph_that_fails_names_its_node(rh: Emulator, tmp_path: Path) -> None:
-    sound = Caller(rh).upload(samples.wav(tmp_path / "a.wav"))["data"]["fileName"]
-    for _ in range(2):
-        with pytest.raises(JobFailed, match=r"task proxy.*of /proxy failed: node 10 .LoadImage"):
-            await run(graph(RESTYLE, n10_image=sound))
-    assert len(prompts(rh)) == 1
-
-
-async def test_a_graph_that_comfyui_refuses_costs_nothing(rh: Emulator) -> None:
-    with pytest.raises(RequestRejected, match="node 3"):
-        await run(graph(n3_steps=0))
-    assert not prompts(rh)
-
-
 @pytest.mark.parametrize(
     ("given", "nodes", "said"),
     [
         ({"nodes": [], "links": []}, {}, r"'nodes' is not a node of a graph in API format.*Export \(API\)"),
         ({"6": {"class_type": "X"}}, {}, "'6' is not a node of a graph"),
         (TEXT_TO_IMAGE, {"66.text": "x"}, "the graph has no node '66'"),
-        (TEXT_TO_IMAGE, {"3.model": "x"}, "connected to the output of node 4"),
-        (TEXT_TO_IMAGE, {"6text": "x"}, "is not a field of a node"),
         (graph(RESTYLE, n10_image=FUTURE), {}, r"10.image.*whose result is not available yet.*`.result\(\)`"),
     ],
 )
@@ -162,12 +103,6 @@ async def test_wrong_input_is_refused_before_anything_is_sent(
     with pytest.raises(InputError, match="machine"):
         await run(TEXT_TO_IMAGE, machine="proxy-ultra")
     assert not rh.recorder.requests
-
-
-async def test_a_budget_refuses_what_has_no_price(rh: Emulator) -> None:
-    with pytest.raises(BudgetExceeded):
-        await run(graph(), budget=5)
-    assert not prompts(rh)
 
 
 async def test_a_graph_that_is_cancelled_on_the_machine_is_cancelled(rh: Emulator) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import uuid
 from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,20 +16,13 @@ from rh_prefect import flow, generate_many, models
 from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, SubmissionUnknown
-from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel
-from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
-from rh_prefect.works.journal.job_records import jobs_of
-from rh_prefect.works.journal.journal import Journal
-from rh_prefect.works.journal.works_journal import default_works
 from rh_prefect.works.result import Result
 from tests.support.processes.flow_process import command
 from tests.support.servers.emulator_env import StartEmulator, environment
 from tests.support.servers.prefect_server import PrefectServer
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.prefect
 
@@ -102,15 +93,6 @@ def prompts(count: int) -> list[str]:
     return [f"picture {number}" for number in range(count)]
 
 
-async def test_a_flow_runs_on_all_accounts_of_the_pool(rh: Emulator, blocks: Blocks) -> None:
-    done = await night(prompts(12), await blocks.pool("main", "spare"))
-    assert len({one.task_id for one in done}) == len(rh.recorder.paid) == 12
-    paid = paid_by(rh)
-    assert min(paid["main"], paid["spare"]) >= 4
-    accounts = Counter(json.loads(Path(one.record).read_text())["account"] for one in done)
-    assert accounts == {"the main": paid["main"], "the spare": paid["spare"]}
-
-
 async def test_an_account_that_cannot_pay_is_one_warning_in_the_run_s_log(
     rh: Emulator, blocks: Blocks, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -121,39 +103,6 @@ async def test_an_account_that_cannot_pay_is_one_warning_in_the_run_s_log(
     assert len(warnings) == 1
     assert f"the spare (block '{blocks.name('spare')}')" in warnings[0].getMessage()
     assert vars(warnings[0]).get("flow_run_id"), "it is in the run's own log"
-
-
-async def test_a_job_is_adopted_on_the_account_that_paid_though_the_pool_is_another(
-    rh: Emulator, blocks: Blocks
-) -> None:
-    pool = await blocks.pool("main", "spare")
-    pools = iter([pool, await blocks.pool("third", "spare", name="other")])
-
-    @flow
-    async def changing() -> list[Result]:
-        # Another pool stands for what a new process would find under the old name.
-        asked = [models.ZImageTurbo(prompt=prompt) for prompt in prompts(4)]
-        return await generate_many(asked, credentials=next(pools))
-
-    run = str(await create(changing, {}))
-    rh.clock.factor = 0
-    first = asyncio.ensure_future(rerun(changing, run))
-    await _until_recorded(FlowRunJournal(run), 4)
-    first.cancel()
-    await asyncio.gather(first, return_exceptions=True)
-    rh.clock.factor = 50
-    paid = paid_by(rh)
-    assert paid == {"main": 2, "spare": 2}
-    done = await rerun(changing, run)
-    assert {one.task_id for one in done} == {one.task_id for one in rh.recorder.paid}
-    assert paid_by(rh) == paid
-
-
-async def _until_recorded(journal: Journal, tickets: int) -> None:
-    async def are_recorded() -> bool:
-        return len([view async for view in jobs_of(journal) if view.tickets]) >= tickets
-
-    await until(are_recorded)
 
 
 async def test_a_person_settles_a_job_on_the_account_that_was_asked(
@@ -178,23 +127,6 @@ async def test_a_person_settles_a_job_on_the_account_that_was_asked(
     said = await adopt(unknown.value.job, unrelated.task_id)
     assert "has no task" in said, "the account that was asked does not know it"
     assert "is recorded for this job" in await adopt(unknown.value.job, paid.task_id)
-
-
-async def test_a_block_that_is_gone_says_who_paid_and_what_to_do(rh: Emulator, blocks: Blocks) -> None:
-    await blocks.save("main", "spare")
-    rh.clock.factor = 0
-    asked = models.ZImageTurbo(prompt="x")
-    known: dict[str, Any] = {"scope": blocks.mark}
-    working = asyncio.ensure_future(generate.fn(asked, credentials=blocks.name("main"), **known))
-    await _until_recorded(default_works(get_settings()), 1)
-    working.cancel()
-    await asyncio.gather(working, return_exceptions=True)
-    await RunningHubCredentials.adelete(blocks.name("main"))
-    with pytest.raises(ConfigError) as gone:
-        await generate.fn(asked, credentials=blocks.name("spare"), **known)
-    for word in ("account the main (block", blocks.name("main"), "save it"):
-        assert word in gone.value.message
-    assert len(rh.recorder.paid) == 1
 
 
 async def test_a_job_block_triggers_cancels_and_attaches_on_the_right_account(rh: Emulator, blocks: Blocks) -> None:

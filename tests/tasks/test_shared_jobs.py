@@ -46,9 +46,7 @@ async def begin(rh: Emulator, *, is_later: bool, first: dict[str, Any], second: 
 async def test_a_call_ends_at_its_own_deadline_and_the_other_one_gets_the_result(
     stopped: Emulator, shared: dict[str, Any], is_later: bool, hasty: int
 ) -> None:
-    deadlines: list[dict[str, Any]] = [{"deadline": 3600}, {"deadline": 3600}]
-    deadlines[hasty]["deadline"] = 0.5
-    first, second = ({**one, **shared} for one in deadlines)
+    first, second = ({"deadline": 0.5 if number == hasty else 3600, **shared} for number in range(2))
     calls = await begin(stopped, is_later=is_later, first=first, second=second)
     with pytest.raises(JobTimeout, match=r"has not ended within 0\.5 s.*paid for"):
         await calls.pop(hasty)
@@ -65,10 +63,7 @@ async def test_a_call_ends_at_its_own_deadline_and_the_other_one_gets_the_result
 async def test_two_equal_calls_of_a_flow_keep_their_deadlines(stopped: Emulator) -> None:
     @flow
     async def posters() -> tuple[Any, Result]:
-        hasty, patient = (
-            generate.submit(POSTER, reuse="always", deadline=0.5),
-            generate.submit(POSTER, reuse="always", deadline=3600),
-        )
+        hasty, patient = (generate.submit(POSTER, reuse="always", deadline=seconds) for seconds in (0.5, 3600))
         failed = await asyncio.to_thread(hasty.result, raise_on_failure=False)
         stopped.clock.mode = "instant"
         return failed, await asyncio.to_thread(patient.result)
@@ -79,20 +74,12 @@ async def test_two_equal_calls_of_a_flow_keep_their_deadlines(stopped: Emulator)
     assert len(stopped.recorder.submissions) == 1
 
 
-async def test_a_call_alone_ends_at_its_deadline_and_the_next_one_waits_for_the_task(stopped: Emulator) -> None:
-    with pytest.raises(JobTimeout, match=r"has not ended within 0\.2 s"):
-        await run(deadline=0.2)
-    stopped.clock.mode = "instant"
-    assert (await run(deadline=300)).first_output
-    assert len(stopped.recorder.submissions) == 1
-
-
-async def test_a_call_after_a_deadline_may_have_other_options(stopped: Emulator) -> None:
+async def test_a_call_alone_ends_at_its_deadline_and_the_next_one_may_have_other_options(stopped: Emulator) -> None:
     """Also where the program keeps the error: no call waits any more, so there is none to agree with."""
-    with pytest.raises(JobTimeout) as _kept:
+    with pytest.raises(JobTimeout, match=r"has not ended within 0\.2 s") as _kept:
         await run(deadline=0.2, budget=1, attempts=1)
     stopped.clock.mode = "instant"
-    assert (await run(budget=2)).first_output
+    assert (await run(budget=2, deadline=300)).first_output
     assert len(stopped.recorder.submissions) == 1
 
 
