@@ -85,18 +85,6 @@ async def test_a_cancelled_run_cancels_its_tasks(start_rh: StartEmulator) -> Non
     assert len(rh.recorder.cancelled) == len(rh.recorder.paid) == 1
 
 
-async def test_names_order_and_style_are_no_part_of_a_request(rh: Emulator) -> None:
-    await run(FILM, idea="a lighthouse", budget=10)
-    motion = (
-        'model: kling-v2.6-pro-image-to-video, with: {sound: false, duration: "5", prompt: waves, image_url: $(still)}'
-    )
-    other = "params: {idea: string, more: {type: integer, default: 3}}\n" + steps(
-        still="model: z-image/turbo, with: {aspect_ratio: '16:9', prompt: $(params.idea)}", motion=motion
-    )
-    state, _ = await run(other + "outputs: {motion: $(motion)}\n", idea="a lighthouse", budget=10)
-    assert (state.name, len(rh.recorder.paid)) == (NOTHING_NEW, 2)
-
-
 async def test_a_damaged_output_is_neither_saved_nor_used_and_is_downloaded_again(rh: Emulator, tmp_path: Path) -> None:
     rh.faults.add(Fault("download", kind="short", endpoint="kling*"))
     state, broken = await run(FILM, idea="a lighthouse", budget=10)
@@ -109,19 +97,6 @@ async def test_a_damaged_output_is_neither_saved_nor_used_and_is_downloaded_agai
     assert state.is_completed(), state.message
     assert not whole.costs.amounts
     assert len(rh.recorder.paid) == 2
-
-
-async def test_one_changed_cell_pays_for_the_chain_of_its_row_alone(rh: Emulator, tmp_path: Path) -> None:
-    titles = {"a": "cup", "b": "mug", "c": "bowl"}
-    await run(PRODUCTS, products=table(tmp_path, **titles), budget=10)
-    assert len(rh.recorder.paid) == 6
-    _, second = await run(PRODUCTS, products=table(tmp_path, **titles | {"b": "jug"}), budget=10)
-    assert len(rh.recorder.paid) == 8
-    made = {one.step for one in second.steps if one.state == "made"}
-    assert made == {"each[b].picture", "each[b].clip", "sheet"}
-    state, _ = await run(PRODUCTS, products=table(tmp_path, **dict(reversed(titles.items()))), budget=10)
-    assert len(rh.recorder.paid) == 8
-    assert state.is_completed()
 
 
 async def test_a_failed_item_stops_neither_the_others_nor_what_does_without_it(rh: Emulator, tmp_path: Path) -> None:
@@ -171,17 +146,6 @@ async def test_a_step_to_be_made_again_that_does_not_exist_is_refused_before_a_p
     with pytest.raises(InputError, match=r"pictur does not exist.*picture"):
         await run(FILM, idea="a lighthouse", new=["pictur"])
     assert rh.recorder.submissions == []
-
-
-async def test_whole_items_never_leaves_a_begun_item_for_money(rh: Emulator, tmp_path: Path) -> None:
-    text = PRODUCTS.replace("name: products", "name: products\nbudget: {amount: 4.2, whole_items: true}")
-    state, first = await run(text, products=table(tmp_path, a="cup", b="mug", c="bowl"))
-    assert (state.is_failed(), state.name) == (True, OVER_BUDGET), state.message
-    made = [name for name in "abc" if states(first)[f"each[{name}].clip"] == "made"]
-    assert made
-    assert len(made) < 3
-    assert len(rh.recorder.paid) == 2 * len(made)
-    assert rh.recorder.charged <= 4.2
 
 
 async def test_a_budget_refuses_no_existing_result(rh: Emulator, tmp_path: Path) -> None:

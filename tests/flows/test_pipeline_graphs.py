@@ -80,29 +80,11 @@ def test_a_field_that_the_graph_does_not_have_is_found_by_the_check(tmp_path: Pa
         Pipeline.from_file(tmp_path / "ink.yaml")
 
 
-async def test_an_edited_workflow_is_new_work(rh: Emulator) -> None:
-    name = rh.workflows.add(changed())
-    text = ink("workflow", name)
-    assert await states_of(text, text="a pier") == ["made"]
-    assert await states_of(text, text="a pier") == ["reused"]
-    rh.workflows.edit(name, changed(n5_width=512))  # which the step sets
-    assert await states_of(text, text="a pier") == ["reused"]
-    rh.workflows.edit(name, changed(n3_steps=30))
-    assert await states_of(text, text="a pier") == ["made"]
-    assert paid(rh) == 2
-
-
 async def test_a_pinned_workflow_that_was_edited_is_not_paid_for(rh: Emulator) -> None:
     _, result = await run(ink("workflow", rh.workflows.add(changed()), f"{ASSUME}, pin: {PIN}"), text="a pier")
     assert result.steps[0].state == "failed"
     assert f"pin is {PIN}, and the graph of workflow" in result.steps[0].reason
     assert paid(rh) == 0
-
-
-async def test_an_app_is_the_same_while_its_call_example_is(rh: Emulator) -> None:
-    text = "budget: 5\n" + steps(face=f"app: {APP}, with: {{6.text: a pier}}, {ASSUME}")
-    assert [await states_of(text) for _ in range(2)] == [["made"], ["reused"]]
-    assert paid(rh) == 1
 
 
 @pytest.mark.parametrize("then", ["edited", "removed"])

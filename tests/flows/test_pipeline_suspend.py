@@ -54,20 +54,6 @@ async def test_it_suspends_while_all_tasks_run_and_is_woken_by_webhooks(
     assert {one.task_id for one in desk.rh.recorder.deliveries} == set(desk.paid)
 
 
-async def test_it_is_woken_by_the_clock_without_webhooks(
-    without_webhooks: SuspendedRuns, pictures: Flow[..., Any]
-) -> None:
-    desk = without_webhooks
-    run = await desk.begin(pictures, rows=ROWS[:1], wait="suspend")
-    await desk.run_until_suspended(pictures, run, jobs=1)
-    assert await LOOP.call(wake_suspended()) == []
-    await desk.wake(run)
-    await desk.run_until_suspended(pictures, run, jobs=2)
-    await desk.wake(run)
-    await rerun(pictures, run)
-    assert len(desk.paid) == 2
-
-
 async def test_a_task_that_fails_while_the_run_is_suspended_is_paid_for_again_within_attempts(
     without_webhooks: SuspendedRuns,
 ) -> None:
