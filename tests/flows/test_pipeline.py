@@ -26,7 +26,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, WAITING
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples import media as samples
-from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, of_rows, rows, steps
+from tests.support.samples.steps import CLIP, PICTURE, RESIZE, of_rows, rows, steps
 from tests.support.servers.emulator_env import StartEmulator
 from tests.support.servers.link_server import LinkHost
 from tests.support.world.pipeline_flows import (
@@ -295,38 +295,3 @@ async def test_an_output_is_made_though_only_the_condition_of_an_existing_result
     _, second = await run(text, line="two")
     assert second["voice"] is not None
     assert plan.price.most == second.costs.amounts["CNY"] > 0
-
-
-async def test_values_of_used_files_and_candidates_wait_for_the_conditions_of_what_exists(
-    rh: Emulator, tmp_path: Path
-) -> None:
-    clip = "model: kling-v2.6-pro-image-to-video, from: %s, with: {prompt: %s, duration: 5, sound: false}"
-    titled = steps(clip=clip % ("$(params.photo)", "$(params.title)"))
-    (tmp_path / "titled.yaml").write_text(
-        f"params: {{title: string, photo: image}}\n{titled}outputs: {{clip: $(clip)}}\n"
-    )
-    uses = "params: {line: string}\n" + steps(
-        voice=VOICE,
-        title=f"when: {IS_LONG}, {ANSWER % 'a title'}, parse: {{text: {{}}}}",
-        large=f"when: {IS_LONG}, {PICTURE % 'a large table'}",
-        small=PICTURE % "a small table",
-        made="use: ./titled.yaml, with: {title: $(title or params.line), photo: $(large or small)}",
-        chosen="review: $(large or small)",
-        moved=clip % ("$(chosen)", "$(params.line)"),
-    )
-    (tmp_path / "uses.yaml").write_text(uses + "outputs: {clip: $(made.clip), moved: $(moved)}\n")
-    pipeline = Pipeline.from_file(tmp_path / "uses.yaml")
-    await run(pipeline, line=LONG, budget=20)
-    (review,) = [one for one in (await planned(pipeline, line=LONG)).instances if one.model == "review"]
-    choices = {"chosen": {"of": review.request["of"], "take": 1}}
-    state, _ = await run(pipeline, line=LONG, budget=20, choices=choices)
-    assert state.is_completed(), state.message
-    before = len(rh.recorder.paid)
-    plan = await planned(pipeline, line=SHORT, choices=choices)
-    state, second = await run(pipeline, line=SHORT, budget=20, choices=choices)
-    assert state.name == WAITING, state.message
-    # The speech, and the clip of the used file with the line; the choice was made among other candidates.
-    paid = rh.recorder.paid[before:]
-    assert [one.endpoint.split("/")[-1] for one in paid] == ["speech-2.8-hd", "image-to-video"]
-    assert paid[-1].payload["prompt"] == SHORT
-    assert plan.price.least <= second.costs.amounts["CNY"] <= plan.price.most

@@ -14,7 +14,6 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.recorder import Recorder
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.document import PipelineError
-from tests.support.samples import media as samples
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, further, of_rows, rows, steps
 from tests.support.servers.emulator_env import StartEmulator
 from tests.support.world.pipeline_flows import in_flow_run, run, run_in_flow, states
@@ -41,36 +40,6 @@ async def test_a_list_without_failed_items_waits_for_what_is_made_without_them(r
     assert found["each[cup].sheet"] == found["all"] == "made"
     paid = [one for one in rh.recorder.paid if "all of them" in str(one.payload)]
     assert [str(one.payload["imageUrls"]).count("http") for one in paid] == [2]
-
-
-LIPS = """
-name: lips
-params: {video: video, audio: audio}
-steps:
-  face:
-    model: kling-lip-sync/identify-face
-    from: $(params.video)
-    parse: {object: {sessionId: handle, faceId: handle}}
-  lips:
-    model: kling-lip-sync/lip-sync-video
-    from: $(params.audio)
-    with:
-      session_id: $(face.sessionId)
-      face_id: $(face.faceId)
-      sound_start_time: 0
-      sound_end_time: 1000
-      sound_insert_time: 0
-      original_audio_volume: 0
-    assume: {seconds: 2}
-"""
-
-
-async def test_a_step_waits_for_an_id_that_ends(rh: Emulator, tmp_path: Path) -> None:
-    video, audio = samples.mp4(tmp_path / "a.mp4"), samples.wav(tmp_path / "a.wav")
-    state, result = await run(LIPS, video=str(video), audio=str(audio), budget=9)
-    assert state.is_completed(), state.message
-    assert [one.state for one in result.steps] == ["made", "made"]
-    assert all(rh.recorder.paid[1].payload[name] for name in ("sessionId", "faceId"))
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,7 +18,6 @@ from rh_prefect.errors import InputError, JobFailed, SubmissionUnknown
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.run_continuation import Left, Rounds, RoundState, Verdict, leave_rounds
 from rh_prefect.works.journal.job_records import jobs_of
-from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import current_owner
 from rh_prefect.works.journal.works_journal import ROUNDS
 from rh_prefect.works.manual_repair import adopt, mark_refused
@@ -174,54 +172,6 @@ async def records_of_a_run(rh: Emulator, folder: Path) -> int:
     return sum(one.startswith("create") for one in operations)
 
 
-async def test_a_run_that_failed_leaves_its_round_open(rh: Emulator, tmp_path: Path) -> None:
-    runs = Runs(rh, tmp_path)
-    rh.faults.add(Fault("submit", prompt="a turn", kind="fail", code="1504", times=1))
-    with pytest.raises(JobFailed):
-        await runs.process("first").run(NEVER)
-    assert len(rh.recorder.paid) == 2
-    expected = await runs.process("plan").plan(NEVER)
-    assert [one.state for one in expected.instances] == ["=", "+", ">"]
-    assert any("is not complete and is continued" in note for note in expected.notes)
-    made = await runs.run("second", pays=2)
-    assert made.instances[0].works[0].key == expected.instances[0].works[0].key
-
-
-async def test_a_cancelled_run_leaves_its_round_open(rh: Emulator, tmp_path: Path) -> None:
-    runs = Runs(rh, tmp_path)
-    rh.faults.add(Fault("submit", prompt="a turn", kind="slow", seconds=30, times=1))
-    running = asyncio.ensure_future(runs.process("first").run(NEVER))
-    await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
-    await asyncio.to_thread(until, lambda: list(tmp_path.glob("store/works/*/result.json")))
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
-    plan = await runs.process("plan").plan(NEVER)
-    assert plan.instances[0].state == "="
-
-
-def until(condition: Callable[[], object]) -> None:
-    for _ in range(15_000):
-        if condition():
-            return
-        time.sleep(0.02)
-    raise AssertionError("it never happened")
-
-
-async def test_a_complete_round_is_used_by_no_later_run(rh: Emulator, tmp_path: Path) -> None:
-    runs = Runs(rh, tmp_path)
-    seen = set[str]()
-    for number in range(1, 5):
-        expected = await runs.process("plan").plan(NEVER)
-        assert [one.state for one in expected.instances] == ["+", ">", ">"]
-        made = await runs.run(str(number), pays=STEPS)
-        assert expected.instances[0].works[0].key == made.instances[0].works[0].key
-        seen.add(made.instances[0].works[0].key)
-    assert len(seen) == 4
-    # The run of an earlier day that is retried makes nothing new.
-    await runs.run("2", pays=0)
-
-
 async def test_a_second_run_at_the_same_time_is_refused_before_it_pays(rh: Emulator, tmp_path: Path) -> None:
     runs = Runs(rh, tmp_path)
     process = runs.process("first")
@@ -238,21 +188,6 @@ async def test_a_second_run_at_the_same_time_is_refused_before_it_pays(rh: Emula
     await runs.run("fourth", pays=STEPS, rounds={"deployment": "nightly"})
     await rounds.leave(is_complete=False)
     await runs.run("second", pays=STEPS)
-
-
-async def test_a_run_that_has_ended_in_prefect_or_was_cancelled_is_not_waited_for(rh: Emulator, tmp_path: Path) -> None:
-    runs, over = Runs(rh, tmp_path), {"crashed"}
-
-    async def has_ended(flow_run: str) -> bool:
-        return flow_run in over
-
-    for name in ("crashed", "cancelled"):
-        process = runs.process(name)
-        await process.plan(NEVER, process.rounds(is_run=True, has_ended=has_ended))
-    records = FolderJournal(str(tmp_path / "store"), scope=ROUNDS)
-    await leave_rounds(process.scope.journal, records)
-    await leave_rounds(process.scope.journal, records)
-    await runs.run("next", pays=STEPS)
 
 
 RECORDS = "chain"
@@ -433,10 +368,23 @@ async def test_a_cancelled_run_ends_no_part_but_its_own_and_its_round_is_abandon
     await leave_rounds(MemoryJournal(days.place, "first"), records)
     with pytest.raises(InputError, match="Run second"):
         await days.held("third")
-    await leave_rounds(MemoryJournal(days.place, "second"), records)
+    for _ in range(2):
+        await leave_rounds(MemoryJournal(days.place, "second"), records)
     assert await days.scope() == scope
     days.now = datetime.now(UTC) + timedelta(hours=25)
     assert await days.scope() != scope
+
+
+async def test_a_run_that_has_ended_in_prefect_is_not_waited_for() -> None:
+    async def has_ended(run: str) -> bool:
+        return run == "first"
+
+    days = Days()
+    await days.held("first")
+    scope = await days.scope("second", has_ended=has_ended)
+    with pytest.raises(InputError, match="Run second"):
+        await days.scope("third", has_ended=has_ended)
+    assert await days.scope("first") == scope
 
 
 async def test_a_run_of_which_prefect_knows_nothing_is_waited_for_unless_it_is_silent_and_not_suspended() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rh_prefect.media.media import Media
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Round, Selection
@@ -227,6 +228,31 @@ async def test_a_step_waits_for_the_name_of_its_file() -> None:
     records.answer(word, texts=("mug",))
     _, picture = (await plan_of(file, known=records)).instances
     assert (picture.is_pending, picture.save_as) == (False, "mug.png")
+
+
+async def test_values_of_used_files_and_candidates_wait_for_the_conditions_of_what_exists(tmp_path: Path) -> None:
+    clip = "model: kling-v2.6-pro-image-to-video, from: $(params.photo), with: {prompt: $(params.title), duration: 5}"
+    (tmp_path / "titled.yaml").write_text("params: {title: string, photo: image}\n" + steps(clip=clip))
+    is_long = "when: {gt: [$(voice.seconds), 4]}"
+    uses = steps(
+        voice="model: minimax/speech-2.8-hd, with: {text: $(params.line)}",
+        title=f"{is_long}, {WORD}",
+        large=f"{is_long}, {PICTURE % 'large'}",
+        small=PICTURE % "small",
+        made="use: ./titled.yaml, with: {title: $(title or params.line), photo: $(large or small)}",
+        chosen="review: $(large or small)",
+    )
+    (tmp_path / "uses.yaml").write_text("params: {line: string}\n" + uses)
+    pipeline, records = Pipeline.from_file(tmp_path / "uses.yaml"), Records()
+    await run(pipeline, records, line="a long line " * 9)
+    plan = await plan_of(pipeline, known=records, line="a line of few words here")
+    assert (states(plan), plan.steps["made.clip"][0].works[0].is_settled) == ("+===>r", False)
+    assert waits_for(plan.steps["chosen"][0]) == ["voice"]
+    short = Media(uri="v.mp3", kind="audio", mime="", size=1, sha256="a" * 64, seconds=2)
+    records.answer(plan.steps["voice"][0], outputs=(short,))
+    plan = await plan_of(pipeline, known=records, line="a line of few words here")
+    assert states(plan) == "=xx=+r"
+    assert plan.steps["made.clip"][0].request["prompt"] == "a line of few words here"
 
 
 async def test_an_edit_whose_only_clip_cannot_be_made_is_planned() -> None:
