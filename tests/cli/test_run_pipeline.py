@@ -6,15 +6,13 @@ import json
 import re
 import shutil
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from rh_prefect.blocks import MediaStorage
-from rh_prefect.emulator import Emulator, Fault
-from tests.support.processes.typed_commands import Terminal, printed
+from rh_prefect.emulator import Fault
+from tests.cli.conftest import Here
+from tests.support.processes.typed_commands import printed
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, of_rows, steps
 from tests.support.servers.link_server import LinkHost, picture
 
@@ -40,48 +38,23 @@ PLAN = "plan products.yaml --set products=products.csv"
 RUN = "run products.yaml --set products=products.csv"
 
 
-class Here(Terminal):
-    """A folder with a pipeline and its table, in which commands are typed."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], rh: Emulator) -> None:
-        super().__init__(capsys)
-        self.folder, self.rh = Path.cwd(), rh
-        self.write("products.yaml", PRODUCTS)
-        self.titles(a="cup", b="mug")
-
-    def write(self, name: str, text: str) -> None:
-        (self.folder / name).write_text(text)
-
-    def titles(self, **titles: str) -> None:
-        self.write("products.csv", "sku,title\n" + "".join(f"{sku},{title}\n" for sku, title in titles.items()))
-
-    def plan(self) -> dict[str, Any]:
-        plan: dict[str, Any] = self.json(PLAN)
-        self.write("p.json", json.dumps(plan))
-        return plan
-
-    def takes(self, name: str = "products") -> dict[str, int]:
-        """The takes of a takes file."""
-        found: dict[str, int] = yaml.safe_load((self.folder / f"{name}.takes.yaml").read_text())["takes"]
-        return found
-
-    def paid(self) -> int:
-        return len(self.rh.recorder.paid)
+def titles(here: Here, **rows: str) -> None:
+    here.write("products.csv", "sku,title\n" + "".join(f"{sku},{title}\n" for sku, title in rows.items()))
 
 
-@pytest.fixture
-def here(rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
-    monkeypatch.chdir(tmp_path)
-    return Here(capsys, rh)
+@pytest.fixture(autouse=True)
+def products(here: Here) -> None:
+    here.write("products.yaml", PRODUCTS)
+    titles(here, a="cup", b="mug")
 
 
 def test_what_changed_since_the_review_is_said_before_anything_is_paid(here: Here) -> None:
-    here.plan()
+    here.call(f"{PLAN} --out p.json")
     here.write("other.yaml", PRODUCTS.replace("a turn", "a slow turn"))
     said = here.call("run other.yaml --plan p.json --set seconds=10", fails=True)
     assert "param seconds: 5 -> " in said
     assert "file: " in said
-    here.titles(a="cup", b="jug", c="bowl")
+    titles(here, a="cup", b="jug", c="bowl")
     said = here.call("run products.yaml --plan p.json --set seconds=5", fails=True)
     assert "param" not in said
     assert "input products.csv: " in said
@@ -105,15 +78,15 @@ def test_a_run_of_a_reviewed_plan_makes_the_part_that_the_plan_selects(here: Her
 
 
 def test_a_plan_says_what_changed_since_the_last_run_and_why(here: Here) -> None:
-    here.titles(a="cup", b="mug", c="pot")
+    titles(here, a="cup", b="mug", c="pot")
     here.call(RUN)
     same, longer = here.call(PLAN), here.call(f"{PLAN} --set seconds=10")
     assert not [line for line in same.splitlines() if line.startswith(("~", "+", "-", "changed"))]
     assert "changed: param seconds: 5 -> " in longer
     assert "~ each[a].clip  duration: " in longer
 
-    here.titles(a="cup", b="jug", d="bowl")
-    found = here.plan()
+    titles(here, a="cup", b="jug", d="bowl")
+    found = here.json(PLAN)
     assert found["since"]["deployment"] == ""
     assert [one["what"] for one in found["changes"]] == ["input products.csv"]
     assert found["added"] == ["each[d].picture", "each[d].clip"]
@@ -168,7 +141,7 @@ def test_new_results_of_a_part_leave_all_other_takes(here: Here, part: str, take
     here.call(RUN)
     assert here.paid() == 5
     here.call(f"{RUN} --new {part}")
-    assert here.takes() == takes
+    assert here.takes("products") == takes
     assert here.paid() == 5 + 2
     assert "Nothing new" in here.call(RUN)
     assert here.paid() == 5 + 2
@@ -178,7 +151,7 @@ def test_a_retake_of_a_step_is_one_of_each_of_its_items(here: Here) -> None:
     here.call(RUN)
     here.call(f"{RUN} --retake each[a].clip")
     here.call(f"{RUN} --retake each.clip")
-    assert here.takes() == {"each[a].clip": 3, "each.clip": 2}
+    assert here.takes("products") == {"each[a].clip": 3, "each.clip": 2}
     assert here.paid() == 4 + 1 + 2
 
 
