@@ -33,7 +33,6 @@ from rh_prefect.pipelines.stored_edits import EditResult
 from rh_prefect.settings import get_settings
 from rh_prefect.table_files import csv_text
 from rh_prefect.tasks import generate
-from rh_prefect.works.stored_result import StoredResult
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
 
@@ -102,13 +101,6 @@ def test_a_place_without_results_is_an_error(rh: Emulator, tmp_path: Path) -> No
     assert len(rh.recorder.paid) == 1
 
 
-def test_a_run_has_a_page_of_its_outputs(tmp_path: Path) -> None:
-    store = MediaStore(tmp_path)
-    entries = [Entry("m", str(n), text="a text", run=f"run-{n}", at=f"2026-01-0{n + 1}") for n in range(2)]
-    assert [one["run"] for one in page_of(store, entries[1], name="run-1")["entries"]] == ["run-1"]
-    assert store.list("gallery") == ["gallery/run-1.html"]
-
-
 PIPELINE = """
 name: signs
 steps:
@@ -154,55 +146,42 @@ steps:
   film: {edit: concat, with: {videos: [$(clip)], width: 64, height: 36}, save_as: films/$(run.id).mp4}
   sheet: {edit: contact_sheet, with: {of: [$(film)]}}
   words: {edit: subtitles, with: {text: [Far out], at: [0], seconds: 1}}
+  bad: {model: z-image/turbo, with: {prompt: a sign}}
 outputs: {film: $(film)}
 """
 
 
-async def test_the_film_of_a_run_is_opened_and_its_report_and_gallery_where_they_are_wanted(
+async def test_a_run_ends_with_a_page_of_its_outputs_and_its_film_report_and_page_are_opened(
     rh: Emulator, tmp_path: Path, opened: Path
 ) -> None:
-    """A run that made nothing new has the results that it gave, under the names that it gave them."""
-    pipeline = Pipeline.from_text(FILM)
-    for _ in range(2):
-        end = await run_locally(pipeline, {"budget": 5})
-        report = Path(end.result.report)
-        await asyncio.to_thread(open_, report.parent.name)
-        film = end.result.outputs["film"]
-        assert opened.read_text() == Path(film.uri).as_uri()
-        await asyncio.to_thread(open_, report.parent.name, what="report")
-        assert opened.read_text() == report.as_uri()
-    await asyncio.to_thread(open_, what="gallery")
-    page = tmp_path / "out" / "gallery" / f"{report.parent.name}.html"
-    assert opened.read_text() == page.as_uri()
-    entries = data_of(page.read_text())["entries"]
-    # Edits are known by their steps, even one that no job is a source of.
-    assert {(one["label"], one["model"]) for one in entries} == {
-        ("photo", "z-image/turbo"),
-        ("clip", "kling-v2.6-pro-image-to-video"),
-        ("film", "concat"),
-        ("sheet", "contact_sheet"),
-        ("words", "subtitles"),
-    }
-    assert len({one["run"] for one in entries}) == 1
-    assert storage().name_of(film.uri) in [one["saved_as"] for one in entries]
-    assert len(rh.recorder.paid) == 2
-
-
-async def test_a_run_ends_with_a_page_of_its_outputs(rh: Emulator, tmp_path: Path) -> None:
-    """The second run pays for nothing, takes the small pictures of the first one, and has a page of its own."""
+    """The second run pays for nothing, has the results and small pictures of the first one, and its own page."""
     rh.faults.add(Fault("submit", kind="code", code="1007", message="no such sign", prompt="a sign"))
-    text = f"{FILM.partition('outputs:')[0]}  bad: {{model: z-image/turbo, with: {{prompt: a sign}}}}\n"
     kept: dict[str, int] = {}
     for _ in range(2):
-        result = (await run_locally(Pipeline.from_text(text), {"budget": 5})).result
-        assert Path(result.gallery) == tmp_path / "out" / "gallery" / f"{Path(result.report).parent.name}.html"
-        entries = {one["label"]: one for one in data_of(Path(result.gallery).read_text())["entries"]}
+        result = (await run_locally(Pipeline.from_text(FILM), {"budget": 5})).result
+        report, page, film = Path(result.report), Path(result.gallery), result.outputs["film"]
+        run = report.parent.name
+        assert page == tmp_path / "out" / "gallery" / f"{run}.html"
+        expected: list[tuple[Any, Path]] = [(None, Path(film.uri)), ("report", report), ("gallery", page)]
+        for what, file in expected:
+            await asyncio.to_thread(open_, run, what=what)
+            assert opened.read_text() == file.as_uri()
+        entries = {one["label"]: one for one in data_of(page.read_text())["entries"]}
+        assert {label: one["model"] for label, one in entries.items()} == {
+            "photo": "z-image/turbo",
+            "clip": "kling-v2.6-pro-image-to-video",
+            "film": "concat",
+            "sheet": "contact_sheet",
+            "words": "subtitles",  # known by its step, though no job is a source of it
+            "bad": "z-image/turbo",
+        }
         assert {one["label"] for one in entries.values() if one["poster"]} == {"photo", "clip", "film", "sheet"}
+        assert len({one["run"] for one in entries.values() if one["state"] != "failed"}) == 1
         assert (entries["photo"]["cost"], entries["photo"]["prompt"]) == ("0.04 CNY", "a lighthouse")
         assert entries["clip"]["sources"] == [entries["photo"]["sha"]]
-        assert entries["film"]["saved_as"].startswith("films/")
+        assert entries["film"]["saved_as"] == storage().name_of(film.uri)
         assert (entries["bad"]["state"], "no such sign" in entries["bad"]["reason"]) == ("failed", True)
-        pictures = {one.name: one.stat().st_mtime_ns for one in (tmp_path / "out" / "gallery" / "posters").iterdir()}
+        pictures = {one.name: one.stat().st_mtime_ns for one in (page.parent / "posters").iterdir()}
         assert kept in ({}, pictures)
         kept = pictures
     assert len(rh.recorder.paid) == 2
@@ -364,18 +343,10 @@ async def test_small_pictures_are_no_rows_of_a_batch_over_the_storage(tmp_path: 
     assert sum(one.is_paid for one in plan.instances) == 1
 
 
-def test_an_edit_is_shown_after_its_storage_was_moved(tmp_path: Path) -> None:
-    store = MediaStore(tmp_path / "before")
-    picture = store.publish(samples.png(tmp_path / "a.png"), "a.png").model_copy(update={"uri": "a.png"})
-    edit = EditResult(
-        token="t", edit="resize", params={"file": f"sha256:{picture.sha256}"}, store=store.url, file=picture
-    )
-    job = StoredResult(
-        token="t", task_id="1", base="b", outputs=(picture,), store=store.url, job="j/k", site="s", account="a",
-        model="m", endpoint="m", payload={}, submitted_at="2026-01-01", ended_at="2026-01-01",
-    )  # fmt: skip
+def test_an_edit_is_shown_after_its_storage_was_moved(rh: Emulator, tmp_path: Path) -> None:
+    picture, store = make(PICTURE).first_output, storage()
+    file = picture.model_copy(update={"uri": store.name_of(picture.uri)})
+    edit = EditResult(token="t", edit="resize", params={"file": f"sha256:{file.sha256}"}, store=store.url, file=file)
     store.write_bytes("edits/recipe/result.json", edit.model_dump_json().encode())
-    store.write_bytes("results/b/1.json", job.model_dump_json().encode())
-    (tmp_path / "before").rename(tmp_path / "after")
-    moved = MediaStore(tmp_path / "after")
-    assert {one.model for one in entries_of(moved, moved)} == {"m", "resize"}
+    moved = MediaStore((tmp_path / "out").rename(tmp_path / "after"))
+    assert {one.model for one in entries_of(moved, moved)} == {"z-image/turbo", "resize"}

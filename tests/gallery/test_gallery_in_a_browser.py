@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -190,10 +189,6 @@ def test_it_fits_a_window(page: Page, store: MediaStore, width: int) -> None:
 def test_a_full_page_is_small_enough(page: Page, store: MediaStore, tmp_path: Path) -> None:
     files = [store.publish(noise(tmp_path / "noise.png"), f"{n}.png") for n in range(20)]
     named = [file.model_copy(update={"uri": f"{n}.png"}) for n, file in enumerate(files)]
-    began = time.monotonic()
     shown(page, store, [Entry("m", str(n), file=named[n % 20], prompt=f"number {n} " * 20) for n in range(ON_A_PAGE)])
-    print(f"written and shown in {time.monotonic() - began:.1f} s")
     assert Path(store.uri("gallery/index.html")).stat().st_size < 40_000_000
     assert page.ask("document.querySelectorAll('#cards .card').length") == ON_A_PAGE
-    spent = page.ask("performance.timing.loadEventEnd - performance.timing.navigationStart")
-    print(f"loaded in {spent} ms")
