@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -25,25 +24,11 @@ async def shown(page: Page) -> list[Artifact]:
         return await client.read_artifacts(artifact_filter=found)
 
 
-def run_in_a_flow(show: Any, *, name: str = "Some Film!") -> Page:
-    pages: list[Page] = []
-
-    @flow(name=name)
-    async def run() -> None:
-        page = Page.current()
-        assert page is not None
-        pages.append(page)
-        await show()
-
-    asyncio.run(run())
-    return pages[0]
-
-
 @pytest.fixture
 def page(prefect_server: object) -> Page:
-    async def nothing() -> None: ...
-
-    return run_in_a_flow(nothing)
+    found = flow(name="Some Film!")(Page.current)()
+    assert found is not None
+    return found
 
 
 def test_a_key_is_made_of_what_prefect_allows() -> None:

@@ -123,14 +123,6 @@ def test_make_targets_of_the_docs_exist() -> None:
     assert named <= targets
 
 
-def test_every_rule_about_money_names_a_test_that_exists() -> None:
-    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
-    assert len(named) >= 60
-    for path, test in named:
-        assert re.search(rf"def {test}\(", (ROOT / path).read_text(encoding="utf-8")), f"{path}::{test}"
-
-
 def test_links_of_the_docs_lead_somewhere() -> None:
     for page in PAGES:
         for target, part in re.findall(r"\]\(([^)#:]*)(#[^)]+)?\)", page.read_text(encoding="utf-8")):
@@ -266,7 +258,7 @@ def test_every_row_about_scopes_and_programs_has_its_tests_in_the_first_stage() 
 HEADS = ("scope of a call", "your program")
 """How the tables begin."""
 
-OF_THE_SECOND_STAGE = ("test_kills", "test_pipeline_kills", "test_outages", "test_faults")
+OF_THE_SECOND_STAGE = ("test_kills.py", "test_pipeline_kills.py", "test_outages.py", "test_faults.py")
 """Kills and outages take minutes."""
 
 
@@ -276,5 +268,6 @@ def test_every_other_rule_about_money_has_its_test_in_the_first_stage() -> None:
         for row in re.findall(r"^\|.*`tests/[\w/]+\.py::\w+`.*$", text, re.MULTILINE):
             with case(row):
                 tests = re.findall(r"`(tests/[\w/]+\.py::\w+)`", row)
-                if not any(f"tests/long/{name}.py" in test for test in tests for name in OF_THE_SECOND_STAGE):
-                    assert any(guarantees.is_in_first_stage(test) for test in tests)
+                stages = [guarantees.is_in_first_stage(test) for test in tests]
+                assert None not in stages, "a test does not exist"
+                assert any(stages) or any(one in test for test in tests for one in OF_THE_SECOND_STAGE)

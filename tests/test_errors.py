@@ -8,26 +8,7 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 from rh_prefect import errors
-from rh_prefect.errors import (
-    CODES,
-    AccountError,
-    ApiError,
-    Busy,
-    ConnectFailed,
-    GenerationFailed,
-    KeyRejected,
-    ModerationError,
-    OutcomeUnknown,
-    RequestRejected,
-    ResponseLost,
-    Retry,
-    RunningHubError,
-    TaskNotFound,
-    TaskState,
-    Transient,
-    api_error,
-    explain,
-)
+from rh_prefect.errors import CODES, ApiError, Retry, RunningHubError, api_error, explain
 from tests.support.each_case import each_case
 
 V1 = (
@@ -41,15 +22,15 @@ V2 = (
 NAMED = "TASK_CREATE_TOO_FAST TASK_CREATE_FAILED_BY_NOT_ENOUGH_POWER_VALUE"
 
 ALLOWED: dict[type[ApiError], set[Retry]] = {
-    RequestRejected: {"final"},
-    ModerationError: {"final"},
-    GenerationFailed: {"final"},
-    TaskNotFound: {"final"},
-    KeyRejected: {"action_required"},
-    AccountError: {"action_required"},
-    Busy: {"throttled"},
-    TaskState: {"pending"},
-    OutcomeUnknown: {"unknown"},
+    errors.RequestRejected: {"final"},
+    errors.ModerationError: {"final"},
+    errors.GenerationFailed: {"final"},
+    errors.TaskNotFound: {"final"},
+    errors.KeyRejected: {"action_required"},
+    errors.AccountError: {"action_required"},
+    errors.Busy: {"throttled"},
+    errors.TaskState: {"pending"},
+    errors.OutcomeUnknown: {"unknown"},
 }
 
 
@@ -73,15 +54,15 @@ def test_every_row_is_of_the_closed_set_and_says_what_to_do() -> None:
                 assert row.retry in get_args(Retry)
                 assert row.meaning
                 assert row.advice
-                assert not row.new_task or row.error is GenerationFailed
+                assert not row.new_task or row.error is errors.GenerationFailed
 
 
 def test_what_may_be_sent_again_is_transient() -> None:
     assert {code for code, row in CODES.items() if row.retry == "throttled"} == {
-        code for code, row in CODES.items() if issubclass(row.error, Transient)
+        code for code, row in CODES.items() if issubclass(row.error, errors.Transient)
     }
-    assert {each for each in family() if issubclass(each, Transient)} == {ConnectFailed, Busy}
-    assert not issubclass(ResponseLost, Transient)
+    assert {each for each in family() if issubclass(each, errors.Transient)} == {errors.ConnectFailed, errors.Busy}
+    assert not issubclass(errors.ResponseLost, errors.Transient)
 
 
 def test_codes_that_nobody_can_explain_are_unknown() -> None:

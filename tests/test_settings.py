@@ -77,22 +77,19 @@ def test_secrets_are_in_no_repr(bare: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("RH_POLL_SECONDS", "0"), ("RH_SUBMIT_TIMEOUT", "-1"), ("RH_POLL_SECONDS", "x")]
+    ("name", "value"),
+    [
+        *[("RH_POLL_SECONDS", "0"), ("RH_SUBMIT_TIMEOUT", "-1"), ("RH_POLL_SECONDS", "canary")],
+        ("RH_STORAGE_OPTIONS", '["canary-secret"]'),
+    ],
 )
-def test_a_senseless_value_is_refused(name: str, value: str, bare: pytest.MonkeyPatch) -> None:
+def test_a_senseless_value_is_refused_and_not_shown(name: str, value: str, bare: pytest.MonkeyPatch) -> None:
     bare.setenv(name, value)
-    with pytest.raises(ConfigError, match=name):
+    with pytest.raises(ConfigError, match=name) as caught:
         get_settings()
+    assert "canary" not in str(caught.value)
 
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         get_settings().storage_url = "x"  # type: ignore[misc]  # the assignment is the test
-
-
-def test_a_value_that_is_wrong_is_not_shown(bare: pytest.MonkeyPatch) -> None:
-    bare.setenv("RH_STORAGE_OPTIONS", '["canary-secret"]')
-    with pytest.raises(ConfigError) as caught:
-        get_settings()
-    assert "RH_STORAGE_OPTIONS" in str(caught.value)
-    assert "canary-secret" not in str(caught.value)

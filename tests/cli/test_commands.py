@@ -51,13 +51,6 @@ def test_help_loads_neither_prefect_nor_the_catalogue() -> None:
     assert "LOADED []" in done.stdout
 
 
-def test_models_are_found_and_shown() -> None:
-    assert "models.KlingV26ProImageToVideo" in call("models", "search", "kling", "image", "to", "video").stdout
-    shown = call("models", "show", "kling-v2.6-pro-image-to-video").stdout
-    assert "duration" in shown
-    assert "'5' | '10'" in shown
-
-
 @pytest.mark.prefect
 def test_a_film_is_made_listed_and_added_up(rh: Emulator, env: dict[str, str], tmp_path: Path) -> None:
     done = call("run", "film", "--prompt", "a lighthouse", "--shots", "2", "--out", str(tmp_path / "films"), env=env)

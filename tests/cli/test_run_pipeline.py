@@ -106,45 +106,40 @@ def test_a_plan_says_what_changed_since_the_last_run_and_why(here: Here) -> None
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "takes"),
     [
-        pytest.param("--new", marks=pytest.mark.long),
-        pytest.param("--retake each[b].picture", marks=pytest.mark.long),
-        "--retake each.clip",
+        ("--new --items a", {"each[a].picture": 2}),
+        ("--retake each.clip", {"each.clip": 2}),
+        *[
+            pytest.param(options, takes, marks=pytest.mark.long)
+            for options, takes in (
+                ("--retake each[b].picture", {"each[b].picture": 2}),
+                ("--new", {"cover": 2, "each[a].picture": 2, "each[b].picture": 2}),
+                ("--new --sample 1", {"each[a].picture": 2}),
+                ("--new --only each.clip", {"each[a].clip": 2, "each[b].clip": 2}),
+            )
+        ],
     ],
 )
-def test_a_plan_shows_what_a_run_makes_again(here: Here, options: str) -> None:
-    here.call(RUN)
-    assert here.json(PLAN)["price"]["most"] == 0
-    plan = here.json(f"{PLAN} {options}")
-    before = here.rh.recorder.charged
-    here.call(f"{RUN} {options}")
-    assert Decimal(str(plan["price"]["expected"])) == here.rh.recorder.charged - before > 0
-    ran = json.loads((here.folder / "out" / "pipelines" / "products" / "cli.json").read_text())["plan"]
-    shown, made = ({one["address"]: one["take"] for one in each["steps"]} for each in (plan, ran))
-    assert shown == made
-    new = {one["address"] for one in plan["steps"] if one["state"] in "+>"}
-    assert {one["address"]: one["state"] for one in ran["steps"] if one["address"] in new} == dict.fromkeys(new, "=")
-
-
-@pytest.mark.parametrize(
-    ("part", "takes"),
-    [
-        ("--items a", {"each[a].picture": 2}),
-        pytest.param("--sample 1", {"each[a].picture": 2}, marks=pytest.mark.long),
-        pytest.param("--only each.clip", {"each[a].clip": 2, "each[b].clip": 2}, marks=pytest.mark.long),
-    ],
-)
-def test_new_results_of_a_part_leave_all_other_takes(here: Here, part: str, takes: dict[str, int]) -> None:
+def test_a_plan_shows_what_a_run_makes_again_and_other_takes_stay(
+    here: Here, options: str, takes: dict[str, int]
+) -> None:
     cover = "steps:\n  cover: {model: z-image/turbo, with: {prompt: a cover}}\n"
     here.write("products.yaml", PRODUCTS.replace("steps:\n", cover, 1))
     here.call(RUN)
-    assert here.paid() == 5
-    here.call(f"{RUN} --new {part}")
+    assert here.json(PLAN)["price"]["most"] == 0
+    plan = here.json(f"{PLAN} {options}")
+    paid, charged = here.paid(), here.rh.recorder.charged
+    here.call(f"{RUN} {options}")
     assert here.takes("products") == takes
-    assert here.paid() == 5 + 2
+    assert Decimal(str(plan["price"]["expected"])) == here.rh.recorder.charged - charged > 0
+    new = {one["address"] for one in plan["steps"] if one["state"] in "~+>"}
+    assert here.paid() == paid + len(new)
+    ran = json.loads((here.folder / "out" / "pipelines" / "products" / "cli.json").read_text())["plan"]
+    shown, made = ({one["address"]: one["take"] for one in each["steps"]} for each in (plan, ran))
+    assert shown == made
+    assert {one["address"]: one["state"] for one in ran["steps"] if one["address"] in new} == dict.fromkeys(new, "=")
     assert "Nothing new" in here.call(RUN)
-    assert here.paid() == 5 + 2
 
 
 def test_a_retake_of_a_step_is_one_of_each_of_its_items(here: Here) -> None:
