@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -89,55 +89,58 @@ def dead() -> LinkExpired:
     return LinkExpired("download of https://files/a.png: the link no longer works (HTTP 404).")
 
 
-def store_in(folder: Path) -> MediaStore:
-    return MediaStore(str(folder / "out"))
-
-
 SUBMIT = Submit(1, intent(label="pier", payload={"prompt": "a lighthouse", "seed": 7}), answer=ticket())
 
 
-def work_for(host: FileHost, journal: FolderJournal, folder: Path, intent: Intent = SUBMIT.intent, **facts: Any) -> Any:
-    return work_of(
-        JobRequest.of(intent),
-        scope=FolderScope(journal),
-        key=KEY,
-        store=store_in(folder),
-        lease=FileLease(host.download, host.query),
-        services=services(sleep=host.pause, jitter=lambda: 0.5, clock=lambda: 1e6 + host.now),
-        **facts,
-    )
+@dataclass
+class Run:
+    """Delivers the outputs of a task into a folder."""
+
+    journal: FolderJournal
+    folder: Path
+
+    @property
+    def store(self) -> MediaStore:
+        return MediaStore(str(self.folder / "out"))
+
+    def work(self, host: FileHost, intent: Intent = SUBMIT.intent, **facts: Any) -> Any:
+        return work_of(
+            JobRequest.of(intent),
+            scope=FolderScope(self.journal),
+            key=KEY,
+            store=self.store,
+            lease=FileLease(host.download, host.query),
+            services=services(sleep=host.pause, jitter=lambda: 0.5, clock=lambda: 1e6 + host.now),
+            **facts,
+        )
+
+    async def collect(
+        self, host: FileHost, *, is_first: bool = True, links: tuple[Link, ...] = (Link(url=LINK),), take: int = 1
+    ) -> Result:
+        """As a run does: by the recorded result, or by a download."""
+        end = End(status="SUCCESS", task_id=TASK, links=links, cost=COST)
+        submit = replace(SUBMIT, intent=SUBMIT.intent.model_copy(update={"take": take}))
+        work, delivery = self.work(host, submit.intent), Delivery(self.folder / "parts", GRACE)
+        record = None if is_first else await work.records.read_result(delivery.shape)
+        done = None if record is None else await delivery.restore(work, record)
+        if done is None:
+            published = await delivery.publish(work, submit, end, first_time=is_first)
+            assert isinstance(published, Delivered)
+            done = await delivery.record(work, published)
+        return done.result
+
+    async def recorded(self) -> ResultRecord | None:
+        return await JobRecords(self.journal, KEY).read_result()
 
 
-async def collect(
-    host: FileHost,
-    journal: FolderJournal,
-    folder: Path,
-    *,
-    first_time: bool = True,
-    links: tuple[Link, ...] = (Link(url=LINK),),
-    take: int = 1,
-    **facts: Any,
-) -> Result:
-    """Delivers the outputs of a task, as a run does: by the recorded result, or by a download."""
-    end = End(status="SUCCESS", task_id=TASK, links=links, cost=COST)
-    submit = replace(SUBMIT, intent=SUBMIT.intent.model_copy(update={"take": take}))
-    work = work_for(host, journal, folder, submit.intent)
-    delivery = Delivery(folder / "parts", GRACE, **facts)
-    record = None if first_time else await work.records.read_result(delivery.shape)
-    done = None if record is None else await delivery.restore(work, record)
-    if done is None:
-        published = await delivery.publish(work, submit, end, first_time=first_time)
-        assert isinstance(published, Delivered)
-        done = await delivery.record(work, published)
-    return done.result
+@pytest.fixture
+def run(journal: FolderJournal, tmp_path: Path) -> Run:
+    return Run(journal, tmp_path)
 
 
 @pytest.mark.parametrize("first", [[PAGE], [b""], [HALF], [PAGE, b"", HALF]], ids=["page", "empty", "half", "all"])
-async def test_an_invalid_download_is_discarded_and_repeated(
-    journal: FolderJournal, tmp_path: Path, first: list[bytes]
-) -> None:
-    host = FileHost(*first, PICTURE)
-    result = await collect(host, journal, tmp_path)
+async def test_an_invalid_download_is_discarded_and_repeated(run: Run, first: list[bytes]) -> None:
+    result = await run.collect(host := FileHost(*first, PICTURE))
     assert Path(result.first_output.uri).read_bytes() == PICTURE
     assert host.times == len(first) + 1
     assert host.now == sum(2.0**n / 4 for n in range(1, len(first) + 1)), "the pauses double"
@@ -153,42 +156,36 @@ async def test_an_invalid_download_is_discarded_and_repeated(
     ],
 )
 async def test_a_web_page_or_a_file_with_another_damage_in_each_download_is_never_published(
-    journal: FolderJournal, tmp_path: Path, given: list[bytes], link: Link, what: str
+    run: Run, given: list[bytes], link: Link, what: str
 ) -> None:
     host = FileHost(*given)
     with pytest.raises(ResponseLost, match=f"task {TASK} was paid for.*{what}(?s:.*)at no cost"):
-        await collect(host, journal, tmp_path, links=(link,))
+        await run.collect(host, links=(link,))
     assert host.times == 5
-    assert not MediaStore(str(tmp_path / "out")).list()
+    assert not run.store.list()
 
 
-async def test_a_file_with_the_same_damage_in_each_download_is_published_as_damaged(
-    journal: FolderJournal, tmp_path: Path
-) -> None:
+async def test_a_file_with_the_same_damage_in_each_download_is_published_as_damaged(run: Run) -> None:
     """The file was paid for, so it is kept; result, stored result and event name the damage, and it is not done."""
-    host = FileHost(HALF)
-    result = await collect(host, journal, tmp_path)
+    result = await run.collect(host := FileHost(HALF))
     assert Path(result.first_output.uri).read_bytes() == HALF
     assert host.times == 5
     assert result.damaged == (result.first_output,)
     assert result.first_output.defect == "a broken png"
-    store = store_in(tmp_path)
-    (stored,) = stored_result.read_all(store)
-    assert stored_result.files_in(store.url, stored.outputs) == result.outputs
-    assert stored_result.find(store, stored.base) is None, "`reuse` does not serve it"
-    assert await recorded(journal) is None
+    (stored,) = stored_result.read_all(run.store)
+    assert stored_result.files_in(run.store.url, stored.outputs) == result.outputs
+    assert stored_result.find(run.store, stored.base) is None, "`reuse` does not serve it"
+    assert await run.recorded() is None
     event = event_of(result, prompt="", message=summary_of(result), costs=Costs())
     assert event.state == "failed"
     assert "damaged" in event.message
 
 
-async def test_a_recovered_job_without_its_stored_result_is_no_result_without_files(
-    journal: FolderJournal, tmp_path: Path
-) -> None:
+async def test_a_recovered_job_without_its_stored_result_is_no_result_without_files(run: Run) -> None:
     """Its record has no links: a result without an output was written, and every later call returned it."""
     with pytest.raises(OutputsExpired, match="not all of its files are in the storage"):
-        await collect(FileHost(dead(), links=[""]), journal, tmp_path, first_time=False, links=())
-    again = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False, links=())
+        await run.collect(FileHost(dead(), links=[""]), is_first=False, links=())
+    again = await run.collect(FileHost(PICTURE), is_first=False, links=())
     assert again.first_output.defect is None
 
 
@@ -202,151 +199,127 @@ class ClosingHost(FileHost):
             return await client.download(f"{wire.url}/a.png", to)
 
 
-async def test_a_connection_closed_early_without_a_length_gives_a_damaged_file(
-    journal: FolderJournal, tmp_path: Path
-) -> None:
+async def test_a_connection_closed_early_without_a_length_gives_a_damaged_file(run: Run) -> None:
     """Without a length in the HTTP response, the content shows that the file is incomplete."""
-    result = await collect(host := ClosingHost(), journal, tmp_path)
+    result = await run.collect(host := ClosingHost())
     assert result.damaged == (result.first_output,)
     assert host.times == 5
 
 
-@pytest.mark.parametrize("given", ["media", "result", "json"])
-async def test_a_damaged_file_is_refused_as_an_input(journal: FolderJournal, tmp_path: Path, given: str) -> None:
+async def test_a_damaged_file_is_refused_as_an_input(run: Run) -> None:
     """Half a picture is refused before anything is sent."""
-    result = await collect(FileHost(HALF), journal, tmp_path)
-    values: dict[str, Any] = {
-        "media": result.first_output,
-        "result": result,
-        "json": result.first_output.model_dump(mode="json"),
-    }
-    with pytest.raises(InputError, match=r"damaged \(a broken png\).*Nothing was sent"):
-        models.KlingV26ProImageToVideo(image_url=values[given], prompt="waves", duration="5")
+    result = await run.collect(FileHost(HALF))
+    given: list[Any] = [result, result.first_output, result.first_output.model_dump(mode="json")]
+    for one in given:
+        with pytest.raises(InputError, match=r"damaged \(a broken png\).*Nothing was sent"):
+            models.KlingV26ProImageToVideo(image_url=one, prompt="waves", duration="5")
 
 
-async def test_a_damaged_file_is_downloaded_again_by_the_next_run(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_a_damaged_file_is_downloaded_again_by_the_next_run(run: Run) -> None:
     """A file that RunningHub has repaired replaces it; a file that RunningHub has deleted does not remove it."""
-    damaged = await collect(FileHost(HALF), journal, tmp_path)
-    still = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
+    damaged = await run.collect(FileHost(HALF))
+    still = await run.collect(host := FileHost(dead()), is_first=False)
     assert still == damaged
     assert host.now == 0.0
-    whole = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False)
+    whole = await run.collect(FileHost(PICTURE), is_first=False)
     assert (whole.damaged, whole.first_output.uri) == ((), damaged.first_output.uri)
     assert Path(whole.first_output.uri).read_bytes() == PICTURE
-    again = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
+    again = await run.collect(host := FileHost(dead()), is_first=False)
     assert (again, host.times) == (whole, 0)
 
 
-async def test_links_of_files_that_only_the_result_has_are_requested(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_links_of_files_that_only_the_result_has_are_requested(run: Run) -> None:
     """A recovered record has no links; its files that are missing in the store are not ignored."""
-    first = await collect(FileHost(PICTURE), journal, tmp_path)
-    store = store_in(tmp_path)
-    store.delete(str(store.name_of(first.first_output.uri)))
-    (before,) = stored_result.read_all(store)
+    first = await run.collect(FileHost(PICTURE))
+    Path(first.first_output.uri).unlink()
+    (before,) = stored_result.read_all(run.store)
     with pytest.raises(OutputsExpired, match="neither its record nor RunningHub still lists its files"):
-        await collect(FileHost(dead(), links=[""]), journal, tmp_path, first_time=False, links=())
-    assert list(stored_result.read_all(store)) == [before]
-    again = await collect(host := FileHost(PICTURE), journal, tmp_path, first_time=False, links=())
+        await run.collect(FileHost(dead(), links=[""]), is_first=False, links=())
+    assert list(stored_result.read_all(run.store)) == [before]
+    again = await run.collect(host := FileHost(PICTURE), is_first=False, links=())
     assert (again.outputs, host.urls) == (first.outputs, [LINK])
 
 
 RECODED = samples.picture("PNG", text="the same picture, encoded again")
 
 
-def damage(store: MediaStore, name: str, how: str) -> None:
-    if how == "deleted":
-        store.delete(name)
-    else:
-        store.write_bytes(name, {"cut": HALF, "replaced": bytes(len(PICTURE))}[how])
-
-
-@pytest.mark.parametrize("how", ["deleted", "cut", "replaced"])
+@pytest.mark.parametrize("left", [b"", HALF, bytes(len(PICTURE))], ids=["deleted", "cut", "replaced"])
 @pytest.mark.parametrize("given", [PICTURE, RECODED], ids=["equal bytes", "other bytes"])
-async def test_a_file_that_is_not_whole_is_downloaded_again_and_then_found(
-    journal: FolderJournal, tmp_path: Path, how: str, given: bytes
-) -> None:
+async def test_a_file_that_is_not_whole_is_downloaded_again_and_then_found(run: Run, left: bytes, given: bytes) -> None:
     """The record is never changed; the stored result has the state of the newer file.
 
     If it cannot be downloaded, the error says what to do.
     """
-    first, store = await collect(FileHost(PICTURE), journal, tmp_path), store_in(tmp_path)
-    record = await recorded(journal)
-    damage(store, str(store.name_of(first.first_output.uri)), how)
+    first = await run.collect(FileHost(PICTURE))
+    record, file = await run.recorded(), Path(first.first_output.uri)
+    file.write_bytes(left) if left else file.unlink()
     with pytest.raises(OutputsExpired, match=r"No new task was submitted.*a new run or another `take` pays for a new"):
-        await collect(FileHost(dead()), journal, tmp_path, first_time=False)
-    again = await collect(host := FileHost(given), journal, tmp_path, first_time=False)
+        await run.collect(FileHost(dead()), is_first=False)
+    again = await run.collect(host := FileHost(given), is_first=False)
     assert (host.times, again.first_output.uri) == (1, first.first_output.uri)
     assert Path(again.first_output.uri).read_bytes() == given
     assert again.cost == first.cost == COST
-    assert await collect(host := FileHost(dead()), journal, tmp_path, first_time=False) == again
-    assert (host.times, await recorded(journal)) == (0, record)
+    assert await run.collect(host := FileHost(dead()), is_first=False) == again
+    assert (host.times, await run.recorded()) == (0, record)
 
 
-async def test_only_the_missing_one_of_several_files_is_downloaded_again(
-    journal: FolderJournal, tmp_path: Path
-) -> None:
+async def test_only_the_missing_one_of_several_files_is_downloaded_again(run: Run) -> None:
     links = numbered("a", "b", sign=2)
-    first, store = await collect(ChangingHost(), journal, tmp_path, links=links), store_in(tmp_path)
-    store.delete(str(store.name_of(first.outputs[1].uri)))
-    again = await collect(host := ChangingHost(), journal, tmp_path, links=links, first_time=False)
+    first = await run.collect(ChangingHost(), links=links)
+    Path(first.outputs[1].uri).unlink()
+    again = await run.collect(host := ChangingHost(), links=links, is_first=False)
     assert (again, host.urls) == (first, [links[1].url])
 
 
-async def test_a_whole_result_is_returned_without_its_stored_result(journal: FolderJournal, tmp_path: Path) -> None:
-    first = await collect(FileHost(PICTURE), journal, tmp_path)
-    shutil.rmtree(tmp_path / "out" / stored_result.FOLDER)
-    again = await collect(host := FileHost(dead()), journal, tmp_path, first_time=False)
+async def test_a_whole_result_is_returned_without_its_stored_result(run: Run) -> None:
+    first = await run.collect(FileHost(PICTURE))
+    shutil.rmtree(Path(run.store.url) / stored_result.FOLDER)
+    again = await run.collect(host := FileHost(dead()), is_first=False)
     assert (again, host.times) == (first, 0)
-    (tmp_path / "moved").mkdir()
-    shutil.move(tmp_path / "out", tmp_path / "moved/out")
-    moved = await collect(host := FileHost(dead()), journal, tmp_path / "moved", first_time=False)
+    (run.folder / "moved").mkdir()
+    shutil.move(run.store.url, run.folder / "moved/out")
+    moved = await replace(run, folder=run.folder / "moved").collect(host := FileHost(dead()), is_first=False)
     assert (moved.first_output.sha256, host.times) == (first.first_output.sha256, 0)
 
 
-async def test_a_recorded_result_is_reported_with_its_maker_and_forgotten_if_an_adopted_file_is_lost(
-    journal: FolderJournal, tmp_path: Path
-) -> None:
+async def test_a_recorded_result_is_reported_with_its_maker_and_forgotten_if_an_adopted_file_is_lost(run: Run) -> None:
     """Only a pipeline, which can make another task, waits for the files of the other work."""
     told: list[str] = []
     observer = SimpleNamespace(notify=lambda event: told.append(event.message))
-    first = await collect(FileHost(PICTURE), journal, tmp_path)
-    record, work = await recorded(journal), work_for(FileHost(), journal, tmp_path, observer=observer)
+    first = await run.collect(FileHost(PICTURE))
+    record, work = await run.recorded(), run.work(FileHost(), observer=observer)
     assert record is not None
     file, elsewhere = first.first_output.uri, record.model_copy(update={"flow_run": "one/other", "store": "/moved"})
     for one in (record, elsewhere):
-        assert await Delivery(tmp_path, GRACE).restore(work, one)
+        assert await Delivery(run.folder, GRACE).restore(work, one)
     assert told == [
         f"an earlier call of this run has made it: {file}; nothing was paid",
         f"run one/other has made it: {file}; nothing was paid",
     ]
     Path(file).unlink()
     for one, another_task, is_kept in ((record, "", True), (elsewhere, "", False), (elsewhere, "with --retake", True)):
-        policy, delivery = replace(work.policy, another_task=another_task), Delivery(tmp_path, GRACE)
+        policy, delivery = replace(work.policy, another_task=another_task), Delivery(run.folder, GRACE)
         assert await delivery.restore(replace(work, policy=policy), one) is None
         assert (delivery.recorded is not None) == is_kept
 
 
-async def test_only_the_files_of_a_bare_machine_need_the_account_that_has_paid(
-    journal: FolderJournal, tmp_path: Path
-) -> None:
+async def test_only_the_files_of_a_bare_machine_need_the_account_that_has_paid(run: Run) -> None:
     end = End(status="SUCCESS", task_id=TASK, links=(Link(url=LINK),))
     for is_bare in (False, True):
-        work = work_for(FileHost(PICTURE), journal, tmp_path / f"{is_bare}")
+        work = replace(run, folder=run.folder / f"{is_bare}").work(FileHost(PICTURE))
         work.lease.account.provider.is_bare = is_bare
-        await Delivery(tmp_path / "parts", GRACE).publish(work, SUBMIT, end, first_time=True)
+        await Delivery(run.folder / "parts", GRACE).publish(work, SUBMIT, end, first_time=True)
         assert work.lease.switches == is_bare
 
 
-async def test_a_second_process_returns_the_result_that_the_first_one_has_recorded(
-    journal: FolderJournal, tmp_path: Path
-) -> None:
+async def test_a_second_process_returns_the_result_that_the_first_one_has_recorded(run: Run) -> None:
     """Both have downloaded the file, and the host has encoded it again meanwhile."""
-    await collect(FileHost(PICTURE), journal, tmp_path)
-    record = await recorded(journal)
-    second = await collect(FileHost(RECODED), journal, tmp_path)
+    await run.collect(FileHost(PICTURE))
+    record = await run.recorded()
+    second = await run.collect(FileHost(RECODED))
     assert Path(second.first_output.uri).read_bytes() == RECODED
-    assert await collect(host := FileHost(dead()), journal, tmp_path, first_time=False) == second
-    assert (host.times, await recorded(journal)) == (0, record)
+    assert await run.collect(host := FileHost(dead()), is_first=False) == second
+    assert (host.times, await run.recorded()) == (0, record)
 
 
 NEW = [f"https://files/a.png?sign={n}" for n in range(2, 12)]
@@ -363,44 +336,38 @@ NEW = [f"https://files/a.png?sign={n}" for n in range(2, 12)]
     ids=["a single refusal", "pauses begin again after another failure", "a new link", "changing links"],
 )
 async def test_a_refusal_of_a_link_only_causes_a_delay_and_a_new_link_is_used_at_once(
-    journal: FolderJournal, tmp_path: Path, responses: Any, listed: Any, urls: list[str], seconds: float
+    run: Run, responses: Any, listed: Any, urls: list[str], seconds: float
 ) -> None:
     """New links that do not work do not use up the tries in milliseconds."""
-    host = FileHost(*responses, PICTURE, links=listed)
-    result = await collect(host, journal, tmp_path)
+    result = await run.collect(host := FileHost(*responses, PICTURE, links=listed))
     assert Path(result.first_output.uri).read_bytes() == PICTURE
     assert (host.urls, host.now) == (urls, seconds)
 
 
-async def test_a_link_that_does_not_work_is_requested_for_minutes(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_a_link_that_does_not_work_is_requested_for_minutes(run: Run) -> None:
     """After that, the outputs count as expired, and the message says what a later run can do at no cost."""
     host = FileHost(dead())
     with pytest.raises(OutputsExpired, match=r"run it again, or `rh-prefect jobs collect`.*at no cost") as caught:
-        await collect(host, journal, tmp_path)
+        await run.collect(host)
     assert host.now == GRACE
     assert "pay for" not in caught.value.message
-    result = await collect(FileHost(PICTURE), journal, tmp_path, first_time=False)
+    result = await run.collect(FileHost(PICTURE), is_first=False)
     assert Path(result.first_output.uri).read_bytes() == PICTURE
 
 
 @pytest.mark.parametrize(("is_stored", "times"), [(False, 2), (True, 1)])
 async def test_what_was_published_before_a_crash_is_recorded_under_its_names(
-    journal: FolderJournal, tmp_path: Path, is_stored: bool, times: int
+    run: Run, is_stored: bool, times: int
 ) -> None:
     """The process was killed before it could record the result, or even store it."""
-    store, host = store_in(tmp_path), FileHost(PICTURE)
-    first = await collect(host, journal, tmp_path)
-    shutil.rmtree(tmp_path / "journal")
+    first = await run.collect(host := FileHost(PICTURE))
+    shutil.rmtree(run.folder / "journal")
     if not is_stored:
-        shutil.rmtree(tmp_path / "out" / stored_result.FOLDER)
-    again = await collect(host, journal, tmp_path, first_time=False)
+        shutil.rmtree(Path(run.store.url) / stored_result.FOLDER)
+    again = await run.collect(host, is_first=False)
     assert (again, host.times) == (first, times)
-    assert len([name for name in store.list() if name.endswith(".png")]) == 1
-    assert await recorded(journal) is not None
-
-
-async def recorded(journal: FolderJournal) -> ResultRecord | None:
-    return await JobRecords(journal, KEY).read_result()
+    assert len([name for name in run.store.list() if name.endswith(".png")]) == 1
+    assert await run.recorded() is not None
 
 
 FILM = b"\0\0\0\x18ftypmp42"
@@ -432,11 +399,11 @@ def test_the_content_gives_the_extension_that_a_link_does_not_name_or_names_wron
 
 
 async def test_a_stored_result_has_the_take_the_label_and_the_seed_of_its_work_and_the_names_of_its_files(
-    journal: FolderJournal, tmp_path: Path
+    run: Run,
 ) -> None:
     """`recover` rebuilds the record of the work from it."""
-    await collect(FileHost(PICTURE), journal, tmp_path, take=3)
-    (stored,) = stored_result.read_all(store_in(tmp_path))
+    await run.collect(FileHost(PICTURE), take=3)
+    (stored,) = stored_result.read_all(run.store)
     assert (stored.take, stored.label, stored.seed) == (3, "pier", 7)
     assert [file.uri for file in stored.outputs] == [f"call/run/pier-{KEY[:16]}-1.png"]
 
@@ -467,12 +434,11 @@ class ChangingHost(FileHost):
         return TaskView(task_id=task_id, status="SUCCESS", outputs=outputs)
 
 
-def queried(*names: str, sign: int) -> tuple[Link, ...]:
-    return tuple(Link(url=f"https://files/view?file=/{name}.png&sign={sign}", type="png") for name in names)
-
-
 def tokens(*names: str, sign: int) -> tuple[Link, ...]:
     return tuple(Link(url=f"https://files/view?token=/{name}.{sign}&sign={sign}") for name in names)
+
+
+QUERIED = "view?file=/{}.png&sign="
 
 
 def written(form: str, *names: str) -> tuple[Link, ...]:
@@ -490,9 +456,9 @@ NODES = numbered("a", sign=1, node="7") + numbered("b", sign=1, node="9")
         (THREE, numbered("red", "kept", "blue", sign=2), ["red", "kept", "blue"]),
         (THREE, numbered("blue", "red", "kept", sign=2), ["red", "kept", "blue"]),
         (THREE, numbered("kept", "blue", "red", sign=2), ["red", "kept", "blue"]),
-        (queried("red", "blue", sign=1), queried("red", "blue", sign=2), ["red", "blue"]),
-        (queried("red", "blue", sign=1), queried("blue", "red", sign=2), ["red", "blue"]),
-        ((*queried("red", sign=1), Link(url="")), queried("blue", "red", sign=2), ["red", "blue"]),
+        (written(f"{QUERIED}1", "red", "blue"), written(f"{QUERIED}2", "red", "blue"), ["red", "blue"]),
+        (written(f"{QUERIED}1", "red", "blue"), written(f"{QUERIED}2", "blue", "red"), ["red", "blue"]),
+        ((*written(f"{QUERIED}1", "red"), Link(url="")), written(f"{QUERIED}2", "blue", "red"), ["red", "blue"]),
         (tokens("a", "b", sign=1), tokens("c", "d", sign=2), ["c", "d"]),
         (NODES, numbered("c", sign=2, node="9") + numbered("d", sign=2, node="7"), ["d", "c"]),
         (PAIR, written("{}.png?sign=2&expires=9", "blue", "red"), ["red", "blue"]),
@@ -506,10 +472,10 @@ NODES = numbered("a", sign=1, node="7") + numbered("b", sign=1, node="9")
     ],
 )
 async def test_a_new_link_is_that_of_the_same_file_in_whatever_order_it_is_listed(
-    journal: FolderJournal, tmp_path: Path, first: tuple[Link, ...], listed: tuple[Link, ...], found: list[str]
+    run: Run, first: tuple[Link, ...], listed: tuple[Link, ...], found: list[str]
 ) -> None:
     """Taken by its place in the list, one file would be published twice and another one lost."""
-    result = await collect(ChangingHost(listed), journal, tmp_path, links=first)
+    result = await run.collect(ChangingHost(listed), links=first)
     contents = [Path(media.uri).read_bytes() for media in result.outputs]
     assert contents == [samples.picture("PNG", text=name) for name in found]
 
@@ -517,17 +483,17 @@ async def test_a_new_link_is_that_of_the_same_file_in_whatever_order_it_is_liste
 @pytest.mark.parametrize(
     ("first", "listed", "saved"),
     [
-        (queried("red", "blue", sign=1), queried("red", sign=2), ["red"]),
+        (written(f"{QUERIED}1", "red", "blue"), written(f"{QUERIED}2", "red"), ["red"]),
         (numbered("kept", "a", "b", sign=1), numbered("c", "kept", "d", sign=2), ["kept"]),
     ],
     ids=["of another file", "of one of two files"],
 )
 async def test_a_new_link_that_may_be_another_file_s_is_not_taken(
-    journal: FolderJournal, tmp_path: Path, first: tuple[Link, ...], listed: tuple[Link, ...], saved: list[str]
+    run: Run, first: tuple[Link, ...], listed: tuple[Link, ...], saved: list[str]
 ) -> None:
     with pytest.raises(OutputsExpired):
-        await collect(ChangingHost(listed), journal, tmp_path, links=first)
-    store = store_in(tmp_path)
+        await run.collect(ChangingHost(listed), links=first)
+    store = run.store
     contents = [store.read_bytes(name) for name in store.list() if name.endswith(".png")]
     assert contents == [samples.picture("PNG", text=name) for name in saved]
 
@@ -543,24 +509,22 @@ class LateHost(ChangingHost):
 
 
 @pytest.mark.parametrize("url", ["", "/files/b.png", "http://[::1"])
-async def test_an_output_beside_one_with_an_invalid_link_is_saved(
-    journal: FolderJournal, tmp_path: Path, url: str
-) -> None:
+async def test_an_output_beside_one_with_an_invalid_link_is_saved(run: Run, url: str) -> None:
     """The other one is downloaded as soon as RunningHub lists its link, in any order."""
     links = (*numbered("a", sign=2), Link(url=url, node_id="9"))
     with pytest.raises(OutputsExpired, match="could not be downloaded"):
-        await collect(LateHost(links), journal, tmp_path, links=links)
-    (saved,) = [name for name in store_in(tmp_path).list() if name.endswith(".png")]
-    assert store_in(tmp_path).read_bytes(saved) == samples.picture("PNG", text="a")
+        await run.collect(LateHost(links), links=links)
+    (saved,) = [name for name in run.store.list() if name.endswith(".png")]
+    assert run.store.read_bytes(saved) == samples.picture("PNG", text="a")
     host = LateHost(numbered("b", "a", sign=3))
-    result = await collect(host, journal, tmp_path, links=links, first_time=False)
+    result = await run.collect(host, links=links, is_first=False)
     assert [Path(media.uri).read_bytes() for media in result.outputs] == [
         samples.picture("PNG", text=name) for name in "ab"
     ]
     assert host.urls == [links[0].url, "https://files/b.png?sign=3"]
 
 
-async def test_an_output_is_saved_although_another_one_fails_at_once(journal: FolderJournal, tmp_path: Path) -> None:
+async def test_an_output_is_saved_although_another_one_fails_at_once(run: Run) -> None:
     """The process may end with the error, and the links of all outputs expire at the same time."""
 
     class Host(LateHost):
@@ -571,5 +535,5 @@ async def test_an_output_is_saved_although_another_one_fails_at_once(journal: Fo
 
     links = numbered("broken", "a", sign=2)
     with pytest.raises(StoreError, match="no space left"):
-        await collect(Host(links), journal, tmp_path, links=links)
-    assert [name for name in store_in(tmp_path).list() if name.endswith(".png")]
+        await run.collect(Host(links), links=links)
+    assert [name for name in run.store.list() if name.endswith(".png")]

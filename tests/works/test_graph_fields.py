@@ -18,22 +18,20 @@ from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.journal.identity import base_hash, file_mark
 from rh_prefect.works.runninghub.graph_request import AppFields, GraphFields, GraphRequest, fingerprint, graph_request
 
+
+def listed(node_id: str, field_name: str, field_type: str, **facts: Any) -> AppNode:
+    return AppNode(node_id=node_id, field_name=field_name, field_type=field_type, **facts)
+
+
 APP = App(
     webapp_id="1",
     nodes=(
-        AppNode(
-            node_id="3",
-            node_name="KSampler",
-            field_name="steps",
-            field_type="INT",
-            minimum=Decimal(1),
-            maximum=Decimal(50),
-        ),
-        AppNode(node_id="3", field_name="denoise", field_type="FLOAT", minimum=Decimal(0), maximum=Decimal(1)),
-        AppNode(node_id="3", field_name="seed", field_type="INT"),
-        AppNode(node_id="3", field_name="mode", field_type="INT", options=(AppOption(value="2"),), maximum=Decimal(1)),
-        AppNode(node_id="6", field_name="text", field_type="STRING", maximum=Decimal(1)),
-        AppNode(node_id="7", field_name="image", field_type="IMAGE", options=(AppOption(value="a.png"),)),
+        listed("3", "steps", "INT", node_name="KSampler", minimum=Decimal(1), maximum=Decimal(50)),
+        listed("3", "denoise", "FLOAT", minimum=Decimal(0), maximum=Decimal(1)),
+        listed("3", "seed", "INT"),
+        listed("3", "mode", "INT", options=(AppOption(value="2"),), maximum=Decimal(1)),
+        listed("6", "text", "STRING", maximum=Decimal(1)),
+        listed("7", "image", "IMAGE", options=(AppOption(value="a.png"),)),
     ),
 )
 FIELDS = AppFields(APP)
@@ -89,11 +87,7 @@ def test_a_value_that_the_app_accepts_is_sent_unchanged(name: str, value: object
 
 
 def test_a_seed_of_a_graph_is_a_field_that_no_other_node_sets() -> None:
-    inputs = {
-        "3": {"seed": 5, "steps": 20},
-        "4": {"seed": ["3", 0], "noise_seed": 1},
-        "5": {"rand_seed": 2},
-    }
+    inputs = {"3": {"seed": 5, "steps": 20}, "4": {"seed": ["3", 0], "noise_seed": 1}, "5": {"rand_seed": 2}}
     graph = {node: {"class_type": "KSampler", "inputs": fields} for node, fields in inputs.items()}
     fields = GraphFields({**graph, "6": {"class_type": "Note"}, "7": []}, "WorkflowInput")  # type: ignore[dict-item]
     assert list(fields.seeds()) == [("3", "seed"), ("4", "noise_seed"), ("5", "rand_seed")]
@@ -237,14 +231,8 @@ async def test_a_text_is_no_file_where_texts_are_not_opened() -> None:
 
 
 FILE = Media(uri="file:///b.png", kind="image", mime="image/png", size=1, sha256="b" * 64)
-TEXTS = (
-    "a lighthouse " * 40,
-    "a/" + "b" * 300 + ".png",
-    "~nobody/at dawn",
-    "~nobody.",
-    "as on https://h/a.png",
-    "a\0b.png",
-)
+LONG = ("a lighthouse " * 40, "a/" + "b" * 300 + ".png")
+TEXTS = (*LONG, "~nobody/at dawn", "~nobody.", "as on https://h/a.png", "a\0b.png")
 
 
 @pytest.mark.parametrize(
@@ -286,6 +274,14 @@ async def test_a_value_is_a_file_or_is_sent_as_it_is(
     assert (sent["fieldValue"], sources) == (
         (file_mark("a1"), {file_mark("a1"): value}) if meant == "file" else (value, {})
     )
+
+
+async def test_a_deleted_working_folder_causes_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    request = await made(QuickCreateInput(id="2", code="002", nodes=(node("20", "text", "a/b.png"),)))
+    assert request.payload["nodeInfoList"] == [node("20", "text", "a/b.png")]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from rh_prefect import models
 from rh_prefect.blocks.lookup import load_pool_context
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
-from rh_prefect.errors import InputError, MediaError
+from rh_prefect.errors import InputError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.workflow_inputs import AppInput, GraphInput, QuickCreateInput, WorkflowInput
 from rh_prefect.works.job_options import Options, Request
@@ -87,32 +86,9 @@ async def test_a_text_that_is_a_local_file_is_refused_and_its_path_is_not(
     assert values(rh)["20.text1"] == rh.recorder.uploads[0].file_name
 
 
-async def test_a_name_at_runninghub_is_sent_as_it_is(
-    rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    name = await _uploaded(samples.png(tmp_path / "first.png"))
-    first = await pay(restyle(rh, name))
-    assert values(rh)["10.image"] == name
-    again = await pay(restyle(rh, name), attempt=2)
-    assert (len(rh.recorder.paid), again.task_id) == (1, first.task_id)
-
-
-async def _uploaded(path: Path) -> str:
-    payer = await load_pool_context(None)
-    sent = await LOOP.call(payer.pool.accounts[0].provider.upload(path, name=path.name, mime="image/png"))
-    return str(sent.file_name)
-
-
 def module(rh: Emulator, value: Any) -> QuickCreateInput:
     node = {"nodeId": "20", "fieldName": "text1", "fieldType": "STRING", "fieldValue": value}
     return QuickCreateInput(id=rh.apps.id_of("Quick picture"), code="002", nodes=(node,))
-
-
-async def test_a_missing_file_of_quick_create_is_refused(rh: Emulator, pay: Any) -> None:
-    with pytest.raises(MediaError, match=r"photo\.png"):
-        await pay(module(rh, Path("no-such-folder/photo.png")))
-    assert not rh.recorder.submissions
 
 
 @pytest.mark.parametrize("kind", ["workflow", "app"])
@@ -140,18 +116,3 @@ async def test_a_job_is_not_paid_again_because_its_graph_was_edited(rh: Emulator
     site.find(ident).graph["6"]["inputs"]["text"] = "edited on the site"
     assert (await pay(WorkflowInput(id=ident), attempt=2)).task_id == first.task_id
     assert len(rh.recorder.paid) == 2
-
-
-async def test_a_deleted_working_folder_causes_no_error(
-    rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    before = Path.cwd()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
-    try:
-        await pay(module(rh, "a/b.png"))
-    finally:
-        os.chdir(before)
-    assert values(rh)["20.text1"] == "a/b.png"
