@@ -115,7 +115,8 @@ async def test_what_had_succeeded_is_brought_home_before_its_links_die(
     assert all(Path(one.note.removeprefix("file://")).is_relative_to(tmp_path / "out") for one in found)
     assert await look(run) == ()
     if state.is_failed():
-        assert len(await rerun(flows.many, run)) == 2
+        results = await rerun(flows.many, run)
+        assert len(results) == 2
     assert len(rh.recorder.downloads) == 2, "it is home already"
     assert not rh.recorder.cancelled
 
