@@ -28,30 +28,21 @@ from rh_prefect.works.journal.record_types import (
     NOT_SENT,
     Answer,
     End,
-    Intent,
     Lost,
-    Owner,
     Resolution,
 )
 from rh_prefect.works.lifecycle import Policy
 from tests.support.world.asked_steps import Step, life_of, lifecycle
-from tests.support.world.job_records import failed, refused
+from tests.support.world.job_records import TASK, failed, intent, refused, ticket, unknown
 
 POLICY = Policy(job="run/key", endpoint="some/model")
 SECOND = replace(POLICY, run="second")
-INTENT = Intent(
-    owner=Owner(host="h", boot="b", pid=1, started="1"),
-    account="a",
-    site="s",
-    model="some/model",
-    endpoint="some/model",
-    payload={},
-    base="0" * 40,
-)
-TICKET = Answer(outcome="ticket", task_id="2031112223334445057")
-UNKNOWN = Answer(outcome="unknown", reason="read timeout")
-BUSY = refused("421", "TASK_QUEUE_MAXED")
-SUCCESS = End(status="SUCCESS", task_id="2031112223334445057")
+SEVERAL_ACCOUNTS = replace(POLICY, may_switch_account=True)
+INTENT, TICKET, UNKNOWN, BUSY = intent(), ticket(), unknown(), refused("421", "TASK_QUEUE_MAXED")
+THEIRS = intent(flow_run="first")
+SUCCESS = End(status="SUCCESS", task_id=TASK)
+GIVEN_UP = Answer(outcome="refused", code=GAVE_UP, reason="never begun", retry="throttled")
+AWAY = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
 
 
 Raised = TypeVar("Raised", bound=RunningHubError)
@@ -197,8 +188,11 @@ def test_a_stopped_process_takes_what_another_one_has_recorded_of_its_submission
     life = Life().answers(*posts(1, TICKET)[:-1])
     assert life.ends(("record_answer", INTENT, 1, TICKET), adopted) == adopted
     forgotten = Submit(1, INTENT, UNKNOWN, Resolution(outcome="forgotten"))
-    life = Life().answers(*posts(1, TICKET)[:-1], (("record_answer", INTENT, 1, TICKET), forgotten))
-    assert life.step == ("read_submission", 2)
+    given_up = Submit(1, INTENT, GIVEN_UP)
+    for recorded, step in ((forgotten, ("read_submission", 2)), (given_up, ("free_slot", False))):
+        life = Life().answers(*posts(1, TICKET)[:-1], (("record_answer", INTENT, 1, TICKET), recorded))
+        assert life.step == step
+    assert life.answers((("free_slot", False), None)).step == ("pause", 1, GIVEN_UP)
 
 
 def test_a_request_that_is_not_json_is_an_input_error() -> None:
@@ -214,10 +208,15 @@ def test_a_full_queue_is_recorded_before_each_wait_and_never_fails_the_job() -> 
     assert life.answers(*posts(200, TICKET)).step == ("is_cancelled", True)
 
 
-def test_an_abandoned_claim_is_followed_by_a_new_one() -> None:
-    gave_up = Answer(outcome="refused", code=GAVE_UP, retry="throttled")
-    life = Life().answers(*posts(1, gave_up), (("free_slot", False), None), (("pause", 1, gave_up), None))
-    assert life.answers(*posts(2, TICKET)).step == ("is_cancelled", True)
+@pytest.mark.parametrize(
+    ("refusal", "has_no_slot"),
+    [(BUSY, True), (refused("1520"), True), (refused("1003"), False), (GIVEN_UP, False)],
+    ids=["full", "full, of a model", "too fast", "given up"],
+)
+def test_a_temporary_refusal_is_followed_by_a_new_claim(refusal: Answer, has_no_slot: bool) -> None:
+    """And is no reason for another account."""
+    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, refusal), (("free_slot", has_no_slot), None))
+    assert life.answers((("pause", 1, refusal), None), *posts(2, TICKET)).step == ("is_cancelled", True)
 
 
 def test_a_cancellation_that_comes_with_the_ticket_cancels_the_task() -> None:
@@ -226,39 +225,23 @@ def test_a_cancellation_that_comes_with_the_ticket_cancels_the_task() -> None:
     life.raises(JobCancelled, ("cancel_task", submit), End(status="CANCELLED", task_id="1"))
 
 
-def test_a_rate_limit_is_not_a_full_queue() -> None:
-    fast = refused("1003")
-    life = Life().answers(*posts(1, fast))
-    assert life.step == ("free_slot", False)
-
-
 @pytest.mark.parametrize(("code", "kind"), [("1501", ModerationError), ("1014", AccountError), (HTTP_401, KeyRejected)])
 def test_a_definite_refusal_is_recorded_and_raised(code: str, kind: type[RunningHubError]) -> None:
     life = Life().answers(*posts(1, refused(code)))
     life.raises(kind, ("free_slot", False), None)
 
 
-def test_a_request_that_cannot_be_sent_is_an_error_after_some_tries() -> None:
-    away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
-    life = Life()
-    for n in range(1, 5):
-        life.answers(*posts(n, away), (("free_slot", False), None), (("pause", n, away), None))
-    life.answers(*posts(5, away))
-    assert "Nothing was paid" in life.raises(ConnectFailed, ("free_slot", False), None).message
-
-
-def test_only_consecutive_requests_that_cannot_be_sent_are_counted() -> None:
-    away = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
-    life, answers = Life(), (away, BUSY, *[away] * 4)
-    for n, answer in enumerate(answers, 1):
-        pause = ("pause", n, answer)
-        life.answers(*posts(n, answer), (("free_slot", answer is BUSY), None), (pause, None))
-    life.answers(*posts(7, away))
-    life.raises(ConnectFailed, ("free_slot", False), None)
+def test_a_request_that_cannot_be_sent_is_an_error_after_five_tries_in_a_row() -> None:
+    for answers in ([AWAY] * 4, [AWAY, BUSY, *[AWAY] * 4]):
+        life = Life()
+        for n, answer in enumerate(answers, 1):
+            pause = ("pause", n, answer)
+            life.answers(*posts(n, answer), (("free_slot", answer is BUSY), None), (pause, None))
+        life.answers(*posts(n + 1, AWAY))
+        assert "Nothing was paid" in life.raises(ConnectFailed, ("free_slot", False), None).message
 
 
 REFUSED = refused("812", "no money")
-SEVERAL_ACCOUNTS = replace(POLICY, may_switch_account=True)
 
 
 def test_a_refused_work_is_submitted_on_another_account_at_once() -> None:
@@ -277,18 +260,6 @@ def test_a_refused_work_ends_if_there_is_no_other_account() -> None:
     assert named.raises(AccountError, ("free_slot", False), None).message.startswith(
         "each[1].clip: submit to some/model: "
     )
-
-
-def test_a_refusal_that_passes_is_no_reason_for_another_account() -> None:
-    life = Life(SEVERAL_ACCOUNTS).answers(*posts(1, BUSY), (("free_slot", True), None))
-    assert life.step == ("pause", 1, BUSY)
-
-
-def test_the_recorded_answer_counts_where_another_process_has_recorded_one() -> None:
-    gave_up = Answer(outcome="refused", code=GAVE_UP, reason="never begun", retry="throttled")
-    life = Life().answers(*posts(1, BUSY)[:-1], (("record_answer", INTENT, 1, BUSY), Submit(1, INTENT, gave_up)))
-    life.answers((("free_slot", False), None))
-    assert life.step == ("pause", 1, gave_up)
 
 
 def test_an_unknown_submission_is_looked_for_in_the_list_that_the_policy_names() -> None:
@@ -313,7 +284,7 @@ def test_nothing_is_submitted_after_a_cancellation() -> None:
 
 def test_a_cancelled_run_cancels_the_task_that_another_run_has_left_to_it() -> None:
     """The other run was cancelled too, and has read that this one waits for the task."""
-    theirs = Submit(1, INTENT.model_copy(update={"flow_run": "first"}), TICKET)
+    theirs = Submit(1, THEIRS, TICKET)
     life = Life(SECOND).answers(*posts(1, TICKET)[:4], (("is_cancelled", False), True), (("free_slot", False), None))
     life.answers((("read_submission", 1), theirs), (("read_submission", 1), theirs), (("is_cancelled", True), True))
     life.raises(JobCancelled, ("cancel_task", theirs), End(status="CANCELLED", task_id="1"))
@@ -463,13 +434,53 @@ def steps_until(last: str, policy: Policy = POLICY, **results: Any) -> list[Step
     """The steps of a work up to one of this name, if each step has the result that its name has here."""
     life = life_of(policy)
     steps = [life.send(None)]
-    while steps[-1][0] != last:
-        steps.append(life.send(results.get(steps[-1][0])))
+    while (name := steps[-1][0]) != last:
+        came = results.get(name)
+        steps.append(life.send(came(*steps[-1][1:]) if callable(came) else came))
     return steps
 
 
+def test_the_journal_of_a_run_names_a_submission_before_the_intent_exists() -> None:
+    """Otherwise a run that is killed in between has paid for what neither its budget nor its cancellation knows."""
+    assert steps_until("post", claim=INTENT) == [
+        ("read_result",),
+        ("note_waiter",),
+        ("read_submission", 1),
+        ("prepare",),
+        ("await_slot",),
+        ("prepare",),
+        ("is_cancelled", False),
+        ("note_claim", 1),
+        ("claim", 1),
+        ("post", INTENT, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "has_waited", "attempts", "pays"),
+    [
+        ("1504", True, 1, False),
+        ("1504", True, 2, True),
+        ("805", True, 2, False),
+        ("805", False, 1, True),
+        ("1501", False, 3, False),
+    ],
+)
+def test_a_failure_of_another_run_s_task_is_one_of_the_attempts_of_a_run_that_has_waited_for_it(
+    code: str, has_waited: bool, attempts: int, pays: bool
+) -> None:
+    failure = Submit(1, THEIRS, TICKET, end=failed(code))
+    results = {"read_submission": {1: failure}.get, "has_waited": has_waited}
+    policy = replace(SECOND, attempts=attempts)
+    if pays:
+        assert ("read_submission", 2) in steps_until("prepare", policy, **results)
+    else:
+        with pytest.raises(JobFailed):
+            steps_until("prepare", policy, **results)
+
+
 def test_that_a_run_waits_for_the_task_of_another_one_is_noted_before_it_may_be_suspended() -> None:
-    submit = Submit(n=1, intent=INTENT.model_copy(update={"flow_run": "first"}), answer=TICKET)
+    submit = Submit(1, THEIRS, TICKET)
     steps = steps_until("accepted", SECOND, read_submission=submit)
     assert steps == [("read_result",), ("note_waiter",), ("read_submission", 1), ("note_wait", 1), ("accepted", submit)]
 
@@ -538,6 +549,8 @@ def test_a_cancelled_run_waits_no_more_before_it_looks_for_another_run_that_wait
     submit = Submit(1, INTENT, TICKET)
     steps = steps_until("cancel_task", read_submission=submit, is_cancelled=True)
     assert steps[-4:] == [("is_cancelled", True), ("release_waiter",), ("has_other_waiters",), ("cancel_task", submit)]
+    with pytest.raises(JobCancelled, match="because another run waits for it"):
+        steps_until("cancel_task", read_submission=submit, is_cancelled=True, has_other_waiters=True)
 
 
 def test_a_run_that_is_cancelled_before_a_claim_frees_its_slot_and_waits_no_more() -> None:

@@ -440,6 +440,7 @@ async def test_before_a_wait_for_an_earlier_task_a_cancellation_is_looked_for(tm
     with pytest.raises(JobCancelled):
         await work.finish()
     assert work.did == ["cancel at main", "query at main"]
+    assert work.spending.reserved() == 0
 
 
 async def test_a_cancellation_that_cannot_be_looked_for_stops_no_work(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -17,24 +16,21 @@ from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import (
     ApiError,
     BudgetExceeded,
-    JobCancelled,
     JobError,
     JobFailed,
     JournalError,
     MediaError,
-    RequestRejected,
-    SubmissionUnknown,
 )
 from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, End, Format, Link, Record
-from rh_prefect.works.journal.scope import Scope, cancel_key
+from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import FOLDER, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_services import PoolServices
 from rh_prefect.works.run_ledger import Notes, SharedRecords, spending_of
-from rh_prefect.works.work_runner import WorkCall, WorkResult
+from rh_prefect.works.work_runner import WorkCall
 from tests.support.world.job_records import TASK, intent, ticket, write
 from tests.support.world.pipeline_runs import PipelineRun, bury, picture
 
@@ -61,204 +57,8 @@ async def reserved(run: PipelineRun) -> Decimal:
     return await LOOP.call(look())
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for what no event tells; the records of a process change in its own thread."""
-    for _ in range(15_000):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("it did not come true within 300 s")
-
-
-async def cancel(run: PipelineRun) -> None:
-    """Cancels an attempt of a flow run, as a person does."""
-    await run.scope.journal.create(cancel_key(run.attempt), Record().model_dump(mode="json"))
-
-
-def before(order: list[str], first: str, second: str) -> bool:
-    """Whether a record is created before another one; both end in these words."""
-    created = [what for what in order if what.startswith("create ")]
-    at = {end: next(number for number, what in enumerate(created) if what.endswith(end)) for end in (first, second)}
-    return at[first] < at[second]
-
-
-async def test_the_journal_of_a_run_names_a_submission_before_the_intent_exists(
-    rh: Emulator, given: dict[str, Any]
-) -> None:
-    """Otherwise a run that is killed in between has paid for what neither its budget nor its cancellation knows."""
-    rh.faults.add(Fault("submit", number=1, kind="code", code="421"))
-    order: list[str] = []
-    await PipelineRun(**given, operation=order.append).one(picture())
-    for n in (1, 2):
-        assert before(order, f"-claim-{n}", f"-intent-{n}")
-        assert before(order, f"-intent-{n}", f"-answer-{n}")
-    assert before(order, "-answer-1", "-claim-2")
-    assert before(order, "waiter-one-1", "-claim-1")
-
-
-async def test_a_run_that_waits_for_a_task_of_another_says_so_and_claims_nothing(
-    rh: Emulator, given: dict[str, Any]
-) -> None:
-    rh.clock.polls = 10**6
-    first = asyncio.ensure_future(PipelineRun(**given).one(picture()))
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
-    order: list[str] = []
-    second = asyncio.ensure_future(PipelineRun(**given, name="two", operation=order.append).one(picture()))
-    await until(lambda: any("-wait1-1" in what for what in order))
-    assert not [what for what in order if "-claim-" in what]
-    rh.clock.polls = 1
-    assert (await first).record == (await second).record
-    assert not [what for what in order if "-wait" in what and "-wait1-1" not in what and "-waiter-" not in what]
-    assert len(rh.recorder.submissions) == 1
-
-
-HELPED, NOT_HELPED, HOPELESS = "1504", "805", "1501"
-"""Failures after which a new task may succeed, need not, and will not."""
-
-
-@pytest.mark.parametrize(
-    ("fault", "error", "paid"),
-    [
-        (None, None, 1),
-        (Fault("submit", number=1, kind="code", code="421"), None, 1),
-        (Fault("submit", number=1, kind="fail", code=HELPED), None, 2),
-        (Fault("submit", every=1, times=9, kind="fail", code=HELPED), JobFailed, 3),
-        (Fault("submit", every=1, times=9, kind="fail", code=NOT_HELPED), JobFailed, 1),
-        (Fault("submit", every=1, times=9, kind="fail", code=HOPELESS), JobFailed, 1),
-        (Fault("submit", every=1, times=9, kind="code", code="301"), RequestRejected, 0),
-    ],
-    ids=["success", "no slot", "one failure", "failures", "useless", "hopeless", "refusal"],
-)
-@pytest.mark.parametrize("budget", [None, 1])
-async def test_nothing_stays_reserved_when_a_work_has_ended(
-    rh: Emulator, given: dict[str, Any], fault: Fault | None, error: type[Exception] | None, paid: int, budget: Any
-) -> None:
-    if fault is not None:
-        rh.faults.add(fault)
-    run = PipelineRun(**given)
-    (done,) = await run.make(picture(attempts=3), budget=budget)
-    assert isinstance(done, error or WorkResult)
-    assert len(rh.recorder.paid) == paid
-    assert await reserved(run) == 0
-
-
-@pytest.mark.parametrize(
-    ("code", "advice"),
-    [(HELPED, "run again: a new task may succeed.*allows 1"), (HOPELESS, "run the pipeline with --retake")],
-)
-async def test_a_failure_says_whether_the_same_request_is_worth_another_task(
-    rh: Emulator, given: dict[str, Any], code: str, advice: str
-) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="fail", code=code))
-    with pytest.raises(JobFailed, match=advice) as caught:
-        await PipelineRun(**given).one(picture())
-    assert caught.value.new_task is False, "the step allows one attempt"
-    assert (caught.value.code, caught.value.task_id) == (code, rh.recorder.paid[0].task_id)
-
-
-@pytest.mark.parametrize(("code", "paid"), [(HELPED, 2), (NOT_HELPED, 2), (HOPELESS, 1)])
-async def test_a_later_run_pays_again_unless_the_same_request_would_fail_again(
-    rh: Emulator, given: dict[str, Any], code: str, paid: int
-) -> None:
-    rh.faults.add(Fault("submit", number=1, kind="fail", code=code))
-    await PipelineRun(**given).make(picture())
-    (done,) = await PipelineRun(**given, name="later").make(picture(attempts=3))
-    assert isinstance(done, WorkResult if paid == 2 else JobFailed)
-    assert len(rh.recorder.paid) == paid
-
-
-@pytest.mark.parametrize("budget", [None, 1])
-async def test_an_unknown_submission_stays_reserved(rh: Emulator, given: dict[str, Any], budget: Any) -> None:
-    rh.faults.add(Fault("submit", number=1))
-    run = PipelineRun(**given)
-    with pytest.raises(SubmissionUnknown):
-        await run.one(picture(), budget=budget)
-    assert await reserved(run) == PRICE
-
-
-async def _submitting(rh: Emulator, run: PipelineRun) -> asyncio.Task[WorkResult]:
-    """A run whose task is accepted, and which does not know it yet."""
-    rh.faults.add(Fault("submit", number=1, kind="hold", seconds=300))
-    running = asyncio.ensure_future(run.one(picture()))
-    assert await asyncio.to_thread(rh.held.wait)
-    return running
-
-
-async def test_a_run_that_is_cancelled_during_its_submission_cancels_the_task(
-    rh: Emulator, given: dict[str, Any]
-) -> None:
-    rh.clock.polls = 10**6
-    run = PipelineRun(**given)
-    running = await _submitting(rh, run)
-    await cancel(run)
-    rh.held.release()
-    with pytest.raises(JobCancelled) as caught:
-        await running
-    (paid,) = rh.recorder.paid
-    assert rh.recorder.cancelled == [paid.task_id]
-    assert caught.value.task_id == paid.task_id
-    assert await reserved(run) == 0
-    rh.clock.polls = 1
-    later = await PipelineRun(**given, name="later").one(picture())
-    assert (later.record.n, len(rh.recorder.paid)) == (2, 2)
-
-
-async def test_a_cancelled_run_leaves_its_task_to_a_run_that_waits_for_it(rh: Emulator, given: dict[str, Any]) -> None:
-    rh.clock.polls = 10**6
-    run, other = PipelineRun(**given), PipelineRun(**given, name="two", machine="there")
-    running = await _submitting(rh, run)
-    waiting = asyncio.ensure_future(other.one(picture()))
-    works = await other.works()
-    while not [key async for key, _ in works.jobs() if await works.has_other_waiter(key, "one")]:  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
-    await cancel(run)
-    rh.held.release()
-    with pytest.raises(JobCancelled, match="because another run waits for it"):
-        await running
-    assert rh.recorder.cancelled == []
-    rh.clock.polls = 1
-    assert (await waiting).record.task_id == rh.recorder.paid[0].task_id
-    assert len(rh.recorder.paid) == 1
-
-
-@pytest.mark.parametrize(("attempts", "paid"), [(1, 1), (2, 2)])
-async def test_a_failure_that_a_run_has_waited_for_is_one_of_its_attempts(
-    rh: Emulator, given: dict[str, Any], attempts: int, paid: int
-) -> None:
-    rh.clock.polls = 10**6
-    rh.faults.add(Fault("submit", number=1, kind="fail", code=HELPED))
-    first = asyncio.ensure_future(PipelineRun(**given).one(picture()))
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
-    order: list[str] = []
-    other = PipelineRun(**given, name="two", operation=order.append)
-    second = asyncio.ensure_future(other.one(picture(attempts=attempts)))
-    await until(lambda: any("-wait1-1" in what for what in order))
-    rh.clock.polls = 1
-    with pytest.raises(JobFailed):
-        await first
-    done = (await asyncio.gather(second, return_exceptions=True))[0]
-    assert isinstance(done, WorkResult if paid == 2 else JobFailed)
-    assert len(rh.recorder.paid) == paid
-    assert await reserved(other) == 0
-
-
-async def test_a_resumed_run_counts_the_failure_that_it_had_waited_for_and_a_new_attempt_does_not(
-    rh: Emulator, given: dict[str, Any]
-) -> None:
-    rh.clock.polls = 10**6
-    rh.faults.add(Fault("submit", number=1, kind="fail", code=HELPED))
-    first = asyncio.ensure_future(PipelineRun(**given).one(picture()))
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
-    killed = asyncio.ensure_future(PipelineRun(**given, name="two").one(picture()))
-    await until(lambda: bool(list(given["folder"].rglob("wait1-1.json"))))
-    killed.cancel()
-    rh.clock.polls = 1
-    await asyncio.gather(first, killed, return_exceptions=True)
-    with pytest.raises(JobFailed):
-        await PipelineRun(**given, name="two").one(picture())
-    assert len(rh.recorder.paid) == 1
-    assert (await PipelineRun(**given, name="two", attempt=2).one(picture())).record.n == 2
-    assert len(rh.recorder.paid) == 2
+HELPED, HOPELESS = "1504", "1501"
+"""Failures after which a new task may succeed, and will not."""
 
 
 async def test_a_graph_that_is_reported_as_broken_is_cancelled_and_not_waited_for(
@@ -270,15 +70,6 @@ async def test_a_graph_that_is_reported_as_broken_is_cancelled_and_not_waited_fo
     with pytest.raises(JobFailed, match=r"failed: node \d+: .+ What to do: change the request"):
         await PipelineRun(**given).one(WorkCall(graph, "ink"))
     assert rh.recorder.cancelled == [rh.recorder.paid[0].task_id]
-
-
-async def test_a_refused_submission_leaves_its_slot_to_the_others(tmp_path: Path) -> None:
-    with Emulator(clock="polls", polls=2, long_side=48, limit=1) as rh:
-        rh.faults.add(Fault("submit", prompt="wrong", kind="code", code="301"))
-        run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
-        wrong, *right = await run.make(picture("wrong"), picture("one"), picture("two"))
-    assert isinstance(wrong, RequestRejected)
-    assert all(isinstance(one, WorkResult) for one in right)
 
 
 UNPRICED = "dola-Seedream-5.0-pro/text-to-image"

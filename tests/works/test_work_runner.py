@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import httpx
 import pytest
@@ -22,7 +22,6 @@ from rh_prefect.errors import (
     BudgetExceeded,
     JobCancelled,
     JobFailed,
-    JobTimeout,
     NotPlanned,
     OutputsExpired,
     OutputsPending,
@@ -34,7 +33,7 @@ from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal.job_records import JobRecords, JobView
 from rh_prefect.works.journal.journal import JSON, FolderJournal
-from rh_prefect.works.journal.record_types import End, Link, Record, uptime
+from rh_prefect.works.journal.record_types import End, Link, Record
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.lifecycle_steps import Steps
@@ -48,6 +47,7 @@ from rh_prefect.works.stored_result import read_all
 from rh_prefect.works.work_runner import FoundWork, RunningWork, WorkCall, WorkResult, WorkRunner
 from tests.support.processes.forkserver import FORKS
 from tests.support.servers.s3 import S3Server
+from tests.support.waiting import until
 from tests.support.world.job_records import (
     KEY,
     TASK,
@@ -70,6 +70,16 @@ def rh() -> Iterator[Emulator]:
 @pytest.fixture
 def given(rh: Emulator, tmp_path: Path) -> dict[str, Any]:
     return {"url": rh.url, "key": rh.key, "folder": tmp_path, "store_url": str(tmp_path / "store")}
+
+
+Stopped: TypeAlias = tuple[Emulator, dict[str, Any]]
+
+
+@pytest.fixture
+def stopped(given: dict[str, Any]) -> Iterator[Stopped]:
+    """An emulator whose tasks run until a test moves its clock, and what runs are given for it."""
+    with Emulator(clock="real", factor=0, long_side=96) as rh:
+        yield rh, {**given, "url": rh.url, "key": rh.key}
 
 
 @pytest.fixture
@@ -111,15 +121,6 @@ async def test_another_run_on_another_machine_pays_nothing(rh: Emulator, on_s3: 
     (file,) = first.files
     assert file.uri.endswith(f"/pipelines/{file.sha256}.png") or file.sha256 in file.uri
     assert PipelineRun(**on_s3).store.exists(first.record.outputs[0].uri)
-
-
-async def test_equal_steps_of_a_run_are_one_work_and_takes_are_others(rh: Emulator, given: dict[str, Any]) -> None:
-    run = PipelineRun(**given)
-    done = await run.make(picture(), picture(take=1), picture(take=2), picture("a ship"))
-    assert len(rh.recorder.paid) == 3
-    works = [one.work for one in done if isinstance(one, WorkResult)]
-    assert works[0] == works[1]
-    assert len(set(works)) == 3
 
 
 async def test_what_a_plan_does_not_name_is_used_if_it_exists_and_never_paid(
@@ -206,15 +207,6 @@ async def test_a_lost_answer_is_a_question_for_every_run(rh: Emulator, given: di
     assert len(rh.recorder.paid) == 1
 
 
-async def test_a_forgotten_submission_is_paid_for(rh: Emulator, given: dict[str, Any]) -> None:
-    rh.faults.add(Fault("submit", number=1, phase="before"))
-    with pytest.raises(SubmissionUnknown) as unknown:
-        await PipelineRun(**given).one(picture())
-    await mark_refused(WorksJournal(given["store_url"]), str(unknown.value.job).rpartition("/")[2])
-    assert (await PipelineRun(**given).one(picture())).record.n == 2
-    assert len(rh.recorder.paid) == 1
-
-
 async def test_only_the_claimer_counts_a_work_in_its_budget(rh: Emulator, given: dict[str, Any]) -> None:
     price = (await PipelineRun(**given).one(picture("the price"))).record.cost
     assert price is not None
@@ -231,21 +223,9 @@ async def test_only_the_claimer_counts_a_work_in_its_budget(rh: Emulator, given:
     assert len(rh.recorder.paid) == 7
 
 
-async def test_a_run_without_the_key_waits_for_the_end_of_another_and_names_the_account(given: dict[str, Any]) -> None:
-    with Emulator(clock="real", factor=0, long_side=96) as rh:
-        given = {**given, "url": rh.url, "key": rh.key}
-        other = rh.keys.add("other").secret
-        first = PipelineRun(**given)
-        without_key = PipelineRun(**{**given, "key": other}, name="two", machine="there")
-        running = asyncio.create_task(first.one(picture()))
-        await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
-        engine = without_key.engine
-        engine.services = replace(engine.services, clock=lambda: 1_000_000 * uptime())
-        with pytest.raises(JobTimeout, match=r"run one has submitted .* on account .*This run does not have the key"):
-            await without_key.one(picture())
-        rh.clock.advance(1000)
-        assert (await running).record == (await without_key.one(picture())).record
-        assert len(rh.recorder.paid) == 1
+def told(run: PipelineRun, state: str) -> int:
+    """How often a run was told that a work is in this state."""
+    return sum(event.state == state for event in run.heard)
 
 
 async def cancelled(run: PipelineRun) -> list[str]:
@@ -258,133 +238,93 @@ async def cancelled(run: PipelineRun) -> list[str]:
     ("waits", "has_ended", "is_cancelled"), [(False, False, True), (True, False, False), (True, True, True)]
 )
 async def test_the_task_of_a_cancelled_run_is_cancelled_unless_a_run_that_counts_waits_for_it(
-    given: dict[str, Any], *, waits: bool, has_ended: bool, is_cancelled: bool
+    stopped: Stopped, *, waits: bool, has_ended: bool, is_cancelled: bool
 ) -> None:
     """Which run counts is in test_works_journal."""
 
     async def ended(_: str) -> bool:
         return has_ended
 
-    with Emulator(clock="real", factor=0, long_side=96) as rh:
-        given = {**given, "url": rh.url, "key": rh.key}
-        run, other = PipelineRun(**given), PipelineRun(**given, name="two")
-        running = asyncio.create_task(run.one(picture()))
-        await _until_told(run, "submitted")
-        client_for = run.engine.pool.provider_of
-        ((work, _),) = await WorksLedger(run.scope).claims()
-        if waits:
-            await (await other.works()).add_waiter(work, other.name)
-        report = await LOOP.call(cancel_scope(run.scope, client_for, by="a test", has_ended=ended))
-        task = rh.recorder.paid[0].task_id
-        assert (report.cancelled, report.continued) == (([task], []) if is_cancelled else ([], [task]))
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+    rh, given = stopped
+    run, other = PipelineRun(**given), PipelineRun(**given, name="two")
+    running = asyncio.create_task(run.one(picture()))
+    await until(lambda: told(run, "submitted"))
+    client_for = run.engine.pool.provider_of
+    ((work, _),) = await WorksLedger(run.scope).claims()
+    if waits:
+        await (await other.works()).add_waiter(work, other.name)
+    report = await LOOP.call(cancel_scope(run.scope, client_for, by="a test", has_ended=ended))
+    task = rh.recorder.paid[0].task_id
+    assert (report.cancelled, report.continued) == (([task], []) if is_cancelled else ([], [task]))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_run_that_failed_keeps_no_task_of_a_later_run_from_its_cancellation(given: dict[str, Any]) -> None:
-    with Emulator(clock="real", factor=0, long_side=96) as rh:
-        given = {**given, "url": rh.url, "key": rh.key}
-        rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
-        old = asyncio.create_task(PipelineRun(**given, name="old").one(picture()))
-        await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
-        rh.clock.advance(1000)
-        with pytest.raises(JobFailed):
-            await old
-        new = PipelineRun(**given, name="new")
-        running = asyncio.create_task(new.one(picture()))
-        await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
-        await _until_told(new, "submitted")
-        assert await cancelled(new) == [rh.recorder.paid[1].task_id]
-        with pytest.raises(JobCancelled):
-            await running
+async def test_a_run_that_failed_keeps_no_task_of_a_later_run_from_its_cancellation(stopped: Stopped) -> None:
+    rh, given = stopped
+    rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
+    old = asyncio.create_task(PipelineRun(**given, name="old").one(picture()))
+    await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+    rh.clock.advance(1000)
+    with pytest.raises(JobFailed):
+        await old
+    new = PipelineRun(**given, name="new")
+    running = asyncio.create_task(new.one(picture()))
+    await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
+    await until(lambda: told(new, "submitted"))
+    assert await cancelled(new) == [rh.recorder.paid[1].task_id]
+    with pytest.raises(JobCancelled):
+        await running
 
 
-async def test_a_task_of_a_crashed_run_is_cancelled_with_the_run_that_waits_for_it(given: dict[str, Any]) -> None:
-    with Emulator(clock="real", factor=0, long_side=96) as rh:
-        given = {**given, "url": rh.url, "key": rh.key}
-        process = Stoppable()
-        first = PipelineRun(**given, name="crashed", operation=process)
-        crashed = asyncio.create_task(first.one(picture()))
-        await _until_told(first, "submitted")
-        process.is_stopped = True
-        crashed.cancel()
-        await asyncio.gather(crashed, return_exceptions=True)
-        bury(given["folder"])
-        again, third = PipelineRun(**given, name="again"), PipelineRun(**given, name="third")
-        waiting = [asyncio.create_task(one.make(picture())) for one in (again, third)]
-        for one in (again, third):
-            await _until_told(one, "adopted")
-        assert await cancelled(again) == []  # the third one waits for it, too
-        assert await cancelled(third) == [rh.recorder.paid[0].task_id]
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+async def test_a_task_of_a_crashed_run_is_cancelled_with_the_run_that_waits_for_it(stopped: Stopped) -> None:
+    rh, given = stopped
+    process = Stoppable()
+    first = PipelineRun(**given, name="crashed", operation=process)
+    crashed = asyncio.create_task(first.one(picture()))
+    await until(lambda: told(first, "submitted"))
+    process.is_stopped = True
+    crashed.cancel()
+    await asyncio.gather(crashed, return_exceptions=True)
+    bury(given["folder"])
+    again, third = PipelineRun(**given, name="again"), PipelineRun(**given, name="third")
+    waiting = [asyncio.create_task(one.make(picture())) for one in (again, third)]
+    await until(lambda: told(again, "adopted") and told(third, "adopted"))
+    assert await cancelled(again) == []  # the third one waits for it, too
+    assert await cancelled(third) == [rh.recorder.paid[0].task_id]
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_a_cancelled_caller_keeps_the_task_for_another_caller_of_its_run(given: dict[str, Any]) -> None:
-    with Emulator(clock="real", factor=0, long_side=96) as rh:
-        given = {**given, "url": rh.url, "key": rh.key}
-        owner, other = (PipelineRun(**given, name=name) for name in ("owner", "waiting"))
-        running = [asyncio.create_task(owner.one(picture()))]
-        await _until_told(owner, "submitted")
-        runner = await other.runner()
-        running += [asyncio.ensure_future(LOOP.call(runner.make(picture()))) for _ in range(2)]
-        await _until_told(other, "adopted")
-        while _callers(runner) < 2:  # noqa: ASYNC110 - nothing else tells it
-            await asyncio.sleep(0.01)
-        running[1].cancel()
-        await asyncio.wait(running[1:2])
-        assert await cancelled(owner) == []
-        running[2].cancel()
-        await _until_released(await owner.works(), 2)
-        assert await cancelled(owner) == [rh.recorder.paid[0].task_id]
-        running[0].cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+async def test_a_cancelled_caller_keeps_the_task_for_another_caller_of_its_run(stopped: Stopped) -> None:
+    rh, given = stopped
+    owner, other = (PipelineRun(**given, name=name) for name in ("owner", "waiting"))
+    running = [asyncio.create_task(owner.one(picture()))]
+    await until(lambda: told(owner, "submitted"))
+    runner = await other.runner()
+    running += [asyncio.ensure_future(LOOP.call(runner.make(picture()))) for _ in range(2)]
+    await until(lambda: told(other, "adopted"))
+    await until(lambda: _callers(runner) == 2)
+    running[1].cancel()
+    await asyncio.wait(running[1:2])
+    assert await cancelled(owner) == []
+    running[2].cancel()
+    works = await owner.works()
 
+    async def both_are_released() -> bool:
+        return len([key async for _, records in works.jobs() for key in records if "-released-" in key]) == 2
 
-async def _until_released(works: WorksJournal, waiters: int) -> None:
-    for _ in range(6000):
-        released = [key async for _, records in works.jobs() for key in records if "-released-" in key]
-        if len(released) >= waiters:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"fewer than {waiters} waiters were released")
+    await until(both_are_released)
+    assert await cancelled(owner) == [rh.recorder.paid[0].task_id]
+    running[0].cancel()
+    await asyncio.gather(*running, return_exceptions=True)
 
 
 def _callers(runner: WorkRunner) -> int:
     """How many callers of an attempt of a run wait for its work."""
     running = dict(runner.shared.running)
     return sum(work.callers for name, work in running.items() if name[1] == runner.scope.calls.number)
-
-
-async def _until_told(run: PipelineRun, state: str) -> None:
-    for _ in range(6000):
-        if any(event.state == state for event in run.heard):
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"the run was never told that its work is {state}")
-
-
-async def test_a_success_without_files_at_the_cancellation_of_its_run_is_fetched_later(
-    given: dict[str, Any],
-) -> None:
-    with Emulator(clock="real", factor=0, long_side=96) as rh:
-        given = {**given, "url": rh.url, "key": rh.key}
-        run, other = PipelineRun(**given), PipelineRun(**given, name="two")
-        gone = asyncio.create_task(run.one(picture()))
-        while not any(event.state == "submitted" for event in run.heard):  # noqa: ASYNC110 - told in another thread
-            await asyncio.sleep(0.02)
-        gone.cancel()
-        await asyncio.gather(gone, return_exceptions=True)
-        rh.faults.add(Fault("query", kind="no-results"))
-        rh.clock.advance(1000)
-        await asyncio.to_thread(rh.recorder.wait, lambda recorder: recorder.tasks[0].status == "SUCCESS")
-
-        report = await LOOP.call(cancel_scope(run.scope, run.engine.pool.provider_of, by="a test"))
-        rh.faults.clear()
-        assert len((await other.one(picture())).files) == 1
-        assert (report.cancelled, report.finished) == ([], [rh.recorder.paid[0].task_id])
-        assert len(rh.recorder.paid) == 1
 
 
 async def test_a_success_without_files_says_how_to_get_them(rh: Emulator, given: dict[str, Any]) -> None:
@@ -567,8 +507,7 @@ async def test_works_that_wait_get_slots_in_the_order_of_their_steps(given: dict
     with Emulator(clock="real", factor=0, limit=1, long_side=48) as rh:
         run = PipelineRun(**{**given, "url": rh.url, "key": rh.key})
         making = asyncio.ensure_future(run.make(*(picture(f"{n}", position=(n,)) for n in (5, 4, 3, 2, 1))))
-        while sum(event.state == "queued" for event in run.heard) < 4:  # noqa: ASYNC110 - told in another thread
-            await asyncio.sleep(0.02)
+        await until(lambda: told(run, "queued") == 4)
         rh.clock.factor = 1000
         await making
         _, *later = [str(one.payload["prompt"]) for one in rh.recorder.paid]
