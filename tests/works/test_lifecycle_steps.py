@@ -1,9 +1,9 @@
-"""How the driver performs the steps of a job, by the requests to RunningHub and the events of the job."""
+"""How the steps of a job are performed, by what they do to accounts, slots, storage and records."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
@@ -12,9 +12,7 @@ from typing import Any
 
 import pytest
 
-from rh_prefect import models
 from rh_prefect.client.wire.task import TaskView
-from rh_prefect.emulator import Emulator
 from rh_prefect.errors import (
     AccountError,
     BudgetExceeded,
@@ -30,84 +28,41 @@ from rh_prefect.errors import (
 )
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.input_identification import Input
-from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.journal.job_records import RESUBMITTED
 from rh_prefect.works.journal.record_types import Answer, Cancelled, End, MediaRecord, Resolution
-from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.lifecycle_steps import LIMITER_PAUSES, Steps
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.pool_services import pool_services
-from rh_prefect.works.result import Result
-from rh_prefect.works.work_runner import WorkRunner
-from tests.support.processes.pooled_run import PooledRun, complete_job, pictures
-from tests.support.samples import media as samples
+from tests.support.waiting import until
 from tests.support.world.executed_work import REQUEST, SUCCESS, ExecutedWork, with_policy
 from tests.support.world.job_records import TASK, intent
-from tests.support.world.memory_journal import MemoryPlace
-
-
-@pytest.fixture
-def run(rh: Emulator, tmp_path: Path) -> PooledRun:
-    return PooledRun(rh, tmp_path, members=("main",))
-
-
-@pytest.mark.parametrize("budget", [None, 1.0])
-async def test_the_price_of_the_catalogue_is_recorded_and_not_requested(run: PooledRun, budget: float | None) -> None:
-    await run.all(pictures(1), budget=budget)
-    (intent,) = await run.intents()
-    assert (intent.estimate, intent.currency) == (Decimal("0.04"), "CNY")
-    assert not [one for one in run.rh.recorder.requests if "price-preview" in one.path]
-
-
-async def test_a_job_reports_each_change_of_its_state(run: PooledRun, tmp_path: Path) -> None:
-    photo = str(samples.png(tmp_path / "photo.png"))
-    await run.all([models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")])
-    states = [event.state for event in run.heard if not event.is_step]
-    assert [state for state in states if state != "running"] == ["uploading", "submitted", "collecting", "succeeded"]
-    (task,) = run.rh.recorder.paid
-    submitted = next(event for event in run.heard if event.state == "submitted")
-    assert submitted.task_id == task.task_id
-    assert run.said("uploading") == ["making 1 input(s) available to RunningHub"]
-
-
-async def test_a_cancelled_call_leaves_the_slot_to_another_call_of_its_job(tmp_path: Path) -> None:
-    with Emulator(clock="real", factor=0, limit=1, long_side=48) as rh:
-        run = PooledRun(rh, tmp_path, members=("main",))
-        scope, store = FolderScope(run.journal), MediaStore(str(tmp_path / "out"))
-        engine = pool_services([run.account("main")], settings=run.settings, find=run.find)
-
-        async def job(**options: Any) -> Result:
-            runner = WorkRunner(engine, scope, store, options=Options(same=True, **options), observer=run)
-            return await complete_job(runner, models.ZImageTurbo(prompt="a"))
-
-        async def calls() -> list[Result]:
-            leaver, stayer = (asyncio.ensure_future(job()) for _ in range(2))
-            while not run.said("submitted"):  # noqa: ASYNC110 - nothing else tells it
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.1)
-            leaver.cancel()
-            await asyncio.gather(leaver, return_exceptions=True)
-            other = asyncio.ensure_future(job(take=2))
-            await asyncio.sleep(0.3)
-            rh.clock.factor = 1000
-            return [await stayer, await other]
-
-        assert len(await LOOP.call(calls())) == 2
-        assert not engine.running, "no work is kept that no caller waits for"
-        assert [one.accepted for one in rh.recorder.submissions] == [True, True], "refused for want of a slot"
-
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 CANCELLED = TaskView(task_id=TASK, status="CANCELLED")
 PHOTO = MediaRecord(uri="photo.png", sha256="1", size=1, kind="image", mime="image/png", extension="png")
 WITH_INPUT = replace(REQUEST, inputs={"sha256:1": Input("photo.png", PHOTO)})
 
 
-async def intents_of(work: ExecutedWork) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-    """The claims that a work has recorded, in order."""
-    for key, record in (await work.journal.job("job")).items():
-        if "-intent-" in key:
-            yield key, record
+async def cancel_run(work: ExecutedWork) -> None:
+    await MemoryJournal.create(work.journal, "cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+
+
+async def claimed(work: ExecutedWork) -> dict[str, Any]:
+    """What the only claim of a work has recorded."""
+    (record,) = (one for key, one in (await work.journal.job("job")).items() if "-intent-" in key)
+    return record
+
+
+def hold(work: ExecutedWork) -> asyncio.Event:
+    """Has the task of a work run until the event."""
+    ends = asyncio.Event()
+
+    async def wait() -> None:
+        if "wait at main" in work.did:
+            await ends.wait()
+
+    work.main.during = wait
+    return ends
 
 
 SLOT, RATE = "421", "1003"
@@ -164,7 +119,7 @@ async def test_a_work_is_made_in_this_order(tmp_path: Path) -> None:
         "record the result",
     ]
     assert [state for state, _ in work.heard] == ["submitted", "collecting"]
-    ((_, intent),) = [one async for one in intents_of(work)]
+    intent = await claimed(work)
     assert (intent["run"], intent["flow"], intent["attempt"], intent["take"]) == ("run", "call", 1, 1)
 
 
@@ -189,7 +144,7 @@ async def test_a_task_of_an_earlier_process_occupies_a_slot_of_its_account_and_i
 async def test_the_task_of_a_cancelled_run_is_cancelled_at_the_account_that_has_it(tmp_path: Path) -> None:
     work = ExecutedWork(tmp_path)
     await work.paid_before(account="two")
-    await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+    await cancel_run(work)
     work.accounts["two"].view = CANCELLED
     with pytest.raises(JobCancelled):
         await work.finish()
@@ -277,15 +232,13 @@ async def test_after_a_refused_upload_another_account_gets_the_inputs_and_no_slo
     work = ExecutedWork(tmp_path, request=WITH_INPUT)
     work.main.refusal, work.spare = NO_MONEY, ["two"]
     await work.finish()
-    assert work.did[:6] == [
+    assert work.did[:11] == [
         "check the storage",
         "select an account",
         "upload to main",
         "select an account",
         "upload to two",
         "take a slot",
-    ]
-    assert work.did[6:11] == [
         "look for refused outputs",
         "check the storage",
         "select an account",
@@ -339,7 +292,7 @@ async def test_after_a_refused_price_another_account_gets_the_work_and_its_budge
     work.main.refusal, work.spare = NO_MONEY, ["two"]
     await work.finish()
     asked = work.did.index("price at main")
-    assert work.did[asked : asked + 8] == [
+    assert work.did[asked : asked + 9] == [
         "price at main",
         "release the slot",
         "take a slot",
@@ -348,9 +301,9 @@ async def test_after_a_refused_price_another_account_gets_the_work_and_its_budge
         "select an account",
         "upload to two",
         "price at two",
+        "submit to two",
     ]
-    assert work.did[asked + 8] == "submit to two"
-    (intent,) = [one async for _, one in intents_of(work)]
+    intent = await claimed(work)
     assert (intent["estimate"], intent["account"]) == ("5", "two")
 
 
@@ -359,7 +312,7 @@ async def test_a_work_that_ends_after_its_budget_was_asked_for_releases_its_slot
     tmp_path: Path, budget: Decimal, error: type[Exception]
 ) -> None:
     work = ExecutedWork(tmp_path, policy=with_policy(budget=budget))
-    await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+    await cancel_run(work)
     with pytest.raises(error):
         await work.finish()
     assert work.did[-1] == "release the slot"
@@ -373,7 +326,7 @@ async def test_the_catalogue_s_price_is_recorded_where_the_account_s_currency_is
 
     work.main.listed = listed  # type: ignore[method-assign]
     await work.finish()
-    (intent,) = [one async for _, one in intents_of(work)]
+    intent = await claimed(work)
     assert (intent["estimate"], intent["currency"]) == ("1", None)
 
 
@@ -382,7 +335,7 @@ async def test_a_graph_on_a_bare_machine_has_no_price(tmp_path: Path) -> None:
     work.main.is_bare = True
     await work.finish()
     assert "price at main" not in work.did
-    (intent,) = [one async for _, one in intents_of(work)]
+    intent = await claimed(work)
     assert (intent["estimate"], intent["currency"]) == (None, None)
 
 
@@ -418,16 +371,19 @@ async def test_a_cancellation_during_a_submission_is_seen_although_it_was_looked
     submit = work.main.submit
 
     async def cancelled(endpoint: str, payload: Any, *, webhook_url: str | None) -> TaskView:
-        await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+        await cancel_run(work)
         return await submit(endpoint, payload, webhook_url=webhook_url)
 
     work.main.submit = cancelled  # type: ignore[method-assign]
     await work.finish()
-    seen, published = (
-        ["submitted", "cancel at main", "query at main"],
-        ["publish without a search", "record the result"],
-    )
-    assert work.did[-6:] == [*seen, "release the slot", *published], "it had succeeded before it was cancelled"
+    assert work.did[-6:] == [
+        "submitted",
+        "cancel at main",
+        "query at main",
+        "release the slot",
+        "publish without a search",
+        "record the result",
+    ], "it had succeeded before it was cancelled"
 
 
 async def test_before_a_wait_for_an_earlier_task_a_cancellation_is_looked_for(tmp_path: Path) -> None:
@@ -435,7 +391,7 @@ async def test_before_a_wait_for_an_earlier_task_a_cancellation_is_looked_for(tm
     await work.paid_before()
     assert not await work.work.is_cancelled()
     work.pauses.append(0.5)
-    await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+    await cancel_run(work)
     work.main.view = CANCELLED
     with pytest.raises(JobCancelled):
         await work.finish()
@@ -512,20 +468,14 @@ async def test_recorded_refusals_are_read_once(tmp_path: Path) -> None:
 async def test_a_work_that_no_caller_waits_for_releases_its_slot_and_is_continued_by_the_next_one(
     tmp_path: Path, how: str
 ) -> None:
-    place, waits = MemoryPlace(), asyncio.Event()
+    place = MemoryPlace()
     work = ExecutedWork(tmp_path, place=place)
-
-    async def wait() -> None:
-        if "wait at main" in work.did:
-            waits.set()
-            await asyncio.Event().wait()
-
-    work.main.during = wait
+    hold(work)
     task = await work.running.next_running_task()
     assert task is not None
     assert task.task_id == TASK
     assert await work.running.next_running_task() is task
-    await waits.wait()
+    await until(lambda: "wait at main" in work.did)
     assert not work.running.is_over
     if how == "forget":
         work.running.forget()
@@ -543,13 +493,8 @@ async def test_a_work_that_no_caller_waits_for_releases_its_slot_and_is_continue
 
 
 async def test_callers_learn_when_a_task_runs_and_when_it_has_ended(tmp_path: Path) -> None:
-    work, ends = ExecutedWork(tmp_path), asyncio.Event()
-
-    async def wait() -> None:
-        if "wait at main" in work.did:
-            await ends.wait()
-
-    work.main.during = wait
+    work = ExecutedWork(tmp_path)
+    ends = hold(work)
     task = await work.running.next_running_task()
     assert task is not None
     end = asyncio.ensure_future(work.running.end_of(task, None))
@@ -563,12 +508,7 @@ async def test_callers_learn_when_a_task_runs_and_when_it_has_ended(tmp_path: Pa
 
 async def test_a_call_ends_at_its_deadline_and_names_the_task_that_continues(tmp_path: Path) -> None:
     work = ExecutedWork(tmp_path)
-
-    async def wait() -> None:
-        if "wait at main" in work.did:
-            await asyncio.Event().wait()
-
-    work.main.during = wait
+    hold(work)
     with pytest.raises(JobTimeout, match=f"task {TASK} has not ended within 0.001 s") as caught:
         await work.running.complete(0.001)
     assert caught.value.task_id == TASK
@@ -602,7 +542,7 @@ async def test_a_reading_of_a_cached_journal_counts_for_ten_seconds_before_a_cla
     work = ExecutedWork(tmp_path)
     work.journal.is_absent = lambda key, *, max_age: work.seconds <= max_age  # type: ignore[method-assign]
     work.pauses.append(seconds)
-    await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+    await cancel_run(work)
     with pytest.raises(JobCancelled):
         await work.finish()
     assert "submit to main" not in work.did
@@ -621,7 +561,7 @@ async def test_a_run_that_is_cancelled_while_its_claim_is_written_posts_nothing_
     async def slow(key: str, record: Mapping[str, Any]) -> bool:
         if "-intent-" in key:
             work.pauses.append(seconds)
-            await create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+            await cancel_run(work)
         return await create(key, record)
 
     work.journal.create = slow  # type: ignore[method-assign]
@@ -633,7 +573,7 @@ async def test_a_run_that_is_cancelled_while_its_claim_is_written_posts_nothing_
 async def test_a_reading_of_a_cached_journal_counts_for_two_seconds_while_a_task_is_waited_for(tmp_path: Path) -> None:
     work, age = ExecutedWork(tmp_path), 2.0
     work.journal.is_absent = lambda key, *, max_age: age <= max_age  # type: ignore[method-assign]
-    await work.journal.create("cancel-1", Cancelled(by="a person").model_dump(mode="json"))
+    await cancel_run(work)
     assert not await work.work.is_cancelled()
     age = 2.5
     assert await work.work.is_cancelled()
