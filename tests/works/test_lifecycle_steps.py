@@ -29,6 +29,7 @@ from rh_prefect.errors import (
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.input_identification import Input
 from rh_prefect.works.journal.costs_and_budget import Money
+from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.job_records import RESUBMITTED
 from rh_prefect.works.journal.record_types import Answer, Cancelled, End, MediaRecord, Resolution
 from rh_prefect.works.lifecycle_steps import LIMITER_PAUSES, Steps
@@ -40,7 +41,8 @@ from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 CANCELLED = TaskView(task_id=TASK, status="CANCELLED")
 PHOTO = MediaRecord(uri="photo.png", sha256="1", size=1, kind="image", mime="image/png", extension="png")
-WITH_INPUT = replace(REQUEST, inputs={"sha256:1": Input("photo.png", PHOTO)})
+MARK = media_mark("a" * 64)
+WITH_INPUT = replace(REQUEST, payload={"image": [MARK]}, inputs={MARK: Input("photo.png", PHOTO)})
 
 
 async def cancel_run(work: ExecutedWork) -> None:
@@ -245,6 +247,7 @@ async def test_after_a_refused_upload_another_account_gets_the_inputs_and_no_slo
         "upload to two",
         "submit to two",
     ]
+    assert work.accounts["two"].sent == [{"image": [f"https://two/{MARK}"]}]
     assert work.heard[:2] == [("uploading", "making 1 input(s) available to RunningHub"), ("moved", "account two pays")]
     assert [state for state, _ in work.heard[2:]] == ["submitted", "collecting"]
 

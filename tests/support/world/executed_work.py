@@ -54,11 +54,12 @@ class Account:
 
     name: str
     did: list[str]  # where that is noted
-    answers: list[TaskView | RunningHubError]  # to the submissions, in their order; then each is accepted
+    answers: list[TaskView | Exception]  # to the submissions, in their order; then each is accepted
     view: TaskView = SUCCESS  # the task when it is waited for
     price: Money | None = None  # of each request, where the catalogue has none
     refusal: ApiError | None = None  # of each upload and price, if there is one
     ages: list[float] = field(default_factory=list)  # how old each task was when it was waited for
+    sent: list[Mapping[str, object]] = field(default_factory=list)  # the payloads of the submissions
     during: Callable[[], Awaitable[None]] | None = None  # is called at each submission and wait
     query_error: RunningHubError | None = None  # of each query, if there is one
     block: str | None = None
@@ -79,7 +80,8 @@ class Account:
     async def submit(self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None) -> TaskView:
         await self._note(f"submit to {self.name}")
         answer = self.answers.pop(0) if self.answers else QUEUED
-        if isinstance(answer, RunningHubError):
+        self.sent.append(payload)
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
