@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import gc
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 
@@ -27,3 +29,14 @@ async def limited(wire: WireServer) -> AsyncIterator[Client]:
     """A client whose submits give up after 3 s, for tests of responses that never come."""
     async with Client(KEY, base_url=wire.url, submit_timeout=3, pace_seconds=0) as made:
         yield made
+
+
+async def peak_memory(work: Awaitable[object]) -> int:
+    """The most bytes that Python has allocated while something ran."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        await work
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

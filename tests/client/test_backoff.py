@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -106,19 +105,6 @@ async def test_the_time_is_bounded_and_the_pauses_grow(kind: str) -> None:
         assert (await pace.send(once)).code == "1003"
     assert slept[:5] == [0.5, 1.0, 2.0, 4.0, 8.0]
     assert 50 < now <= 60
-
-
-async def test_a_pause_does_not_change_the_random_numbers_of_the_process(patient: Client, wire: WireServer) -> None:
-    """Pauses run in a thread of their own, at any moment of a program that has called `random.seed`."""
-
-    async def changes_them() -> bool:
-        wire.plays(BUSY[0], reply(task()))
-        before = random.getstate()
-        await patient.query(TASK)
-        return random.getstate() != before
-
-    # Threads of other libraries draw numbers now and then; a pause that drew one would do so every time.
-    assert not all([await changes_them() for _ in range(5)])
 
 
 def test_no_module_uses_the_random_numbers_of_the_process() -> None:

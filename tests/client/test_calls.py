@@ -28,7 +28,7 @@ from rh_prefect.client import (
 from rh_prefect.client.wire.account_and_files import AssetPage, GroupPage, ResourcePage
 from rh_prefect.client.wire.apps import AppPage
 from tests.client.conftest import KEY
-from tests.support.servers.scripted_server import Body, WireServer, reply
+from tests.support.servers.scripted_server import Step, WireServer, reply, said
 
 TASK = "2031112223334445057"
 APP = "2030000000000000002"
@@ -138,128 +138,124 @@ class Call(NamedTuple):
     """A call, its answer, the path and the body of its request, and what it returns; no slash: below /openapi/v2/."""
 
     send: Callable[[Client], Awaitable[object]]
-    answer: Body
+    answer: Step
     path: str
     body: dict[str, Any] | None
     value: object
-
-
-def data(value: object) -> dict[str, object]:
-    return {"code": 0, "msg": "success", "errorMessages": None, "data": value}
 
 
 V1_TASK = {"apiKey": KEY, "taskId": TASK}
 CALLS = {
     "asset": Call(
         lambda rh: rh.assets.create(LINK, group_id=GROUP, kind="Image", name="hero"),
-        data({"assetId": ASSET, "status": "Processing"}),
+        said({"assetId": ASSET, "status": "Processing"}),
         "assets/create",
         {"groupId": GROUP, "url": LINK, "assetType": "Image", "name": "hero"},
         Asset(asset_id=ASSET, status="Processing", kind="Image", name="hero", group_id=GROUP),
     ),
     "query of an asset": Call(
         lambda rh: rh.assets.query(ASSET),
-        data({"assetId": ASSET, "status": "Active", "previewUrl": "https://p", "assetType": "Video"}),
+        said({"assetId": ASSET, "status": "Active", "previewUrl": "https://p", "assetType": "Video"}),
         "assets/query",
         {"assetId": ASSET},
         Asset(asset_id=ASSET, status="Active", kind="Video", preview_url="https://p"),
     ),
     "list of assets": Call(
         lambda rh: rh.assets.list(page=2, size=20, group_id=GROUP, status="Active", name="hero"),
-        data({"items": [{"assetId": ASSET, "name": "hero"}, {}, None, {"id": "2"}], "totalCount": "41"}),
+        said({"items": [{"assetId": ASSET, "name": "hero"}, {}, None, {"id": "2"}], "totalCount": "41"}),
         "assets/list",
         {"pageNumber": 2, "pageSize": 20, "groupId": GROUP, "status": "Active", "name": "hero"},
         AssetPage(items=(Asset(asset_id=ASSET, name="hero"), Asset(asset_id="2")), number=2, total=41, has_next=True),
     ),
     "last page of assets": Call(
         lambda rh: rh.assets.list(page=3),
-        data({"items": [], "totalCount": "41"}),
+        said({"items": [], "totalCount": "41"}),
         "assets/list",
         {"pageNumber": 3, "pageSize": 20},
         AssetPage(number=3, total=41),
     ),
     "update of an asset": Call(
         lambda rh: rh.assets.update(ASSET, name="villain"),
-        data({"assetId": ASSET, "name": "villain", "status": "Active"}),
+        said({"assetId": ASSET, "name": "villain", "status": "Active"}),
         "assets/update",
         {"assetId": ASSET, "name": "villain"},
         Asset(asset_id=ASSET, name="villain", status="Active"),
     ),
     "update without data": Call(
         lambda rh: rh.assets.update(ASSET, name="hero"),
-        data(None),
+        said(None),
         "assets/update",
         {"assetId": ASSET, "name": "hero"},
         Asset(asset_id=ASSET, name="hero"),
     ),
     "deletion of an asset": Call(
-        lambda rh: rh.assets.delete(ASSET), data(None), "assets/delete", {"assetId": ASSET}, None
+        lambda rh: rh.assets.delete(ASSET), said(None), "assets/delete", {"assetId": ASSET}, None
     ),
     "group": Call(
         lambda rh: rh.assets.groups.create("cast", description="d"),
-        data({"groupId": GROUP, "name": "cast"}),
+        said({"groupId": GROUP, "name": "cast"}),
         "assets/groups/create",
         {"name": "cast", "description": "d"},
         AssetGroup(group_id=GROUP, name="cast", description="d"),
     ),
     "list of groups": Call(
         lambda rh: rh.assets.groups.list(size=100, name="cast"),
-        data({"items": [TOLD_GROUP, {}], "totalCount": 1}),
+        said({"items": [TOLD_GROUP, {}], "totalCount": 1}),
         "assets/groups/list",
         {"pageNumber": 1, "pageSize": 100, "name": "cast"},
         GroupPage(items=(WHOLE_GROUP,), total=1),
     ),
     "query of a group": Call(
         lambda rh: rh.assets.groups.query(GROUP),
-        data(TOLD_GROUP),
+        said(TOLD_GROUP),
         "assets/groups/query",
         {"groupId": GROUP},
         WHOLE_GROUP,
     ),
     "update of a group": Call(
         lambda rh: rh.assets.groups.update(GROUP, description=""),
-        data({"groupId": GROUP}),
+        said({"groupId": GROUP}),
         "assets/groups/update",
         {"groupId": GROUP, "description": ""},
         AssetGroup(group_id=GROUP),
     ),
     "deletion of a group": Call(
-        lambda rh: rh.assets.groups.delete(GROUP), data(None), "assets/groups/delete", {"groupId": GROUP}, None
+        lambda rh: rh.assets.groups.delete(GROUP), said(None), "assets/groups/delete", {"groupId": GROUP}, None
     ),
     "app list": Call(
         lambda rh: rh.apps.list(page=2, size=10, sort="HOTTEST", days=30),
-        data(LISTED),
+        said(LISTED),
         "aiapp/list",
         {"current": 2, "size": 10, "sort": "HOTTEST", "days": 30},
         AppPage(items=APPS, number=2, total=70000, has_next=True),
     ),
     "app list by date, which has no days": Call(
         lambda rh: rh.apps.list(sort="NEWEST", days=30),
-        data({"records": None, "hasNext": "false"}),
+        said({"records": None, "hasNext": "false"}),
         "aiapp/list",
         {"current": 1, "size": 50, "sort": "NEWEST"},
         AppPage(),
     ),
     "styles": Call(
         lambda rh: rh.quick_create.params(APP),
-        data([STYLE]),
+        said([STYLE]),
         "/api/fast/creation/model/params",
         {"type": 2, "webappId": APP, "apiKey": KEY},
         (READ_STYLE,),
     ),
     "no styles": Call(
         lambda rh: rh.quick_create.params(APP, kind=3),
-        data([]),
+        said([]),
         "/api/fast/creation/model/params",
         {"type": 3, "webappId": APP, "apiKey": KEY},
         (),
     ),
-    "keys, which are masked": Call(lambda rh: rh.platform.api_keys(), data(KEYS), "api-key/list", None, READ_KEYS),
+    "keys, which are masked": Call(lambda rh: rh.platform.api_keys(), said(KEYS), "api-key/list", None, READ_KEYS),
     "resources": Call(
         lambda rh: rh.platform.resources(
             "LORA", name="sea", base_models=["IL-XL"], tags=["1870000000000000009", "new"], page=3, size=20
         ),
-        data({"records": [RESOURCE, {}], "size": 20, "current": 3, "total": 41, "pages": 3, "hasNext": False}),
+        said({"records": [RESOURCE, {}], "size": 20, "current": 3, "total": 41, "pages": 3, "hasNext": False}),
         "resource/list",
         {
             "resourceType": "LORA",
@@ -273,43 +269,43 @@ CALLS = {
     ),
     "all resources, without empty filters": Call(
         lambda rh: rh.platform.resources("UNET"),
-        data({"records": [], "total": "0"}),
+        said({"records": [], "total": "0"}),
         "resource/list",
         {"resourceType": "UNET", "current": 1, "size": 50},
         ResourcePage(total=0),
     ),
     "queue": Call(
         lambda rh: rh.queue_status(),
-        data({"apiKeyType": "SHARED", "concurrentLimit": 50, "runningCount": "7", "queuedCount": None}),
+        said({"apiKeyType": "SHARED", "concurrentLimit": 50, "runningCount": "7", "queuedCount": None}),
         "queue/status",
         None,
         QueueStatus(key_type="SHARED", limit=50, running=7, queued=0),
     ),
     "account, which spells the key in lower case": Call(
         lambda rh: rh.account(),
-        data({"remainCoins": "76600", "currentTaskCounts": "2", "remainMoney": None, "apiType": "NORMAL"}),
+        said({"remainCoins": "76600", "currentTaskCounts": "2", "remainMoney": None, "apiType": "NORMAL"}),
         "/uc/openapi/accountStatus",
         {"apikey": KEY},
         Account(coins=Decimal(76600), money=None, currency=None, running=2, key_type="NORMAL"),
     ),
     "price": Call(
         lambda rh: rh.price_preview("a/b", {"x": 1}),
-        {"errorCode": "", "errorMessage": "", "estimatedPrice": 0.28, "currency": "CNY", "isFreeThisCall": False},
+        reply({"errorCode": "", "estimatedPrice": 0.28, "currency": "CNY", "isFreeThisCall": False}),
         "price-preview/a/b",
         {"x": 1},
         PricePreview(amount=Decimal("0.28"), currency="CNY", free=False),
     ),
-    "cancel": Call(lambda rh: rh.cancel(TASK), data(None), "/task/openapi/cancel", V1_TASK, None),
+    "cancel": Call(lambda rh: rh.cancel(TASK), said(None), "/task/openapi/cancel", V1_TASK, None),
     "status of a task by v1": Call(
         lambda rh: rh.workflows.status_v1(TASK),
-        data("QUEUED"),
+        said("QUEUED"),
         "/task/openapi/status",
         V1_TASK,
         TaskView(task_id=TASK, status="QUEUED"),
     ),
     "outputs of a task by v1, whose costs are of the task and not of a file": Call(
         lambda rh: rh.workflows.outputs_v1(TASK),
-        data([{**FILE, "fileUrl": "https://h/a.png", "nodeId": "12"}, {**FILE, "fileUrl": "https://h/b", "nodeId": 3}]),
+        said([{**FILE, "fileUrl": "https://h/a.png", "nodeId": "12"}, {**FILE, "fileUrl": "https://h/b", "nodeId": 3}]),
         "/task/openapi/outputs",
         V1_TASK,
         TaskView(
@@ -324,14 +320,14 @@ CALLS = {
     ),
     "resend of an event": Call(
         lambda rh: rh.webhooks.resend(EVENT),
-        data(None),
+        said(None),
         "/task/openapi/retryWebhook",
         {"webhookId": EVENT, "apiKey": KEY},
         None,
     ),
     "resend to another address": Call(
         lambda rh: rh.webhooks.resend(EVENT, url="https://h.example/t"),
-        data(None),
+        said(None),
         "/task/openapi/retryWebhook",
         {"webhookId": EVENT, "webhookUrl": "https://h.example/t", "apiKey": KEY},
         None,
@@ -342,7 +338,7 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 async def test_a_call_is_one_request_and_its_answer_a_value(name: str, client: Client, wire: WireServer) -> None:
     call = CALLS[name]
-    wire.plays(reply(call.answer))
+    wire.plays(call.answer)
     assert await call.send(client) == call.value
     [asked] = wire.asked
     path = call.path if call.path.startswith("/") else f"/openapi/v2/{call.path}"

@@ -160,12 +160,6 @@ async def serving(
     server.close()
 
 
-async def test_a_connection_is_kept() -> None:
-    async with serving(OK, OK, OK) as (client, connections):
-        assert [(await client.get("/")).text for _ in range(3)] == ["ok"] * 3
-    assert connections == [3]
-
-
 LATE = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
 
 

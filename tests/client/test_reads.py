@@ -15,7 +15,6 @@ from rh_prefect.client import Client, RemoteOutput, TaskView
 from rh_prefect.client.wire.task import read_failure, read_outputs
 from rh_prefect.errors import (
     Busy,
-    ConnectFailed,
     KeyRejected,
     OutcomeUnknown,
     PriceUnknown,
@@ -357,12 +356,6 @@ async def test_a_stalled_call_ends_by_itself_when_cancelled(client: Client, wire
     with pytest.raises(asyncio.CancelledError):
         await asked
     assert (await query(client, wire, task())).status == "RUNNING"
-
-
-async def test_no_connection_is_not_delivered() -> None:
-    async with Client(KEY, base_url="http://127.0.0.1:9") as client:
-        with pytest.raises(ConnectFailed, match="queue status"):
-            await client.queue_status()
 
 
 async def test_the_key_is_seen_nowhere(client: Client, wire: WireServer, caplog: pytest.LogCaptureFixture) -> None:
