@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect import flow, generate, models
-from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs import task_end_events
 from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.works.loop_thread import LOOP
@@ -23,6 +20,7 @@ from tests.support.servers.emulator_env import environment
 from tests.support.servers.holding_proxy import Proxy
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.servers.webhook_receiver import receiver_process
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.prefect
 JOBS = 6
@@ -34,53 +32,20 @@ async def pictures(jobs: int) -> list[Result]:
     return list(await asyncio.gather(*(generate(one) for one in asked)))
 
 
-@dataclass
-class Stage:
-    """One emulator and one receiver for all tests here: a process takes seconds to start."""
-
-    rh: Emulator
-    env: dict[str, str]
-    log: Path
-
-    def since(self) -> Callable[[], Counter[str]]:
-        """Counts the requests to RunningHub's API from here on, by path."""
-        before = len(self.rh.recorder.requests)
-        return lambda: Counter(one.path for one in self.rh.recorder.requests[before:])
-
-
-@pytest.fixture(scope="module")
-def shared(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    folder = tmp_path_factory.mktemp("webhook")
-
-    def durations(model: Any, payload: Any) -> tuple[float, float]:
-        return 0.1, 0.5
-
-    with Emulator(clock="real", long_side=64, durations=durations) as rh:
-        env = {**environment(rh, folder), "RH_POLL_SECONDS": "2"}
-        log = folder / "receiver.log"
+async def test_a_job_needs_a_submit_and_one_query_and_the_receiver_logs_no_secret(
+    prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "receiver.log"
+    with Emulator(clock="real", long_side=64, durations=lambda model, payload: (0.1, 0.5)) as rh:
+        env = {**environment(rh, tmp_path), "RH_POLL_SECONDS": "2"}
         with receiver_process({**prefect_server.env, **env}, log=log) as exported:
-            yield Stage(rh, {**env, **exported}, log)
-
-
-@pytest.fixture
-def stage(shared: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    # Its own state folder is its own account object, as in a separate process.
-    for name, value in {**shared.env, "RH_STATE_DIR": str(tmp_path / "state")}.items():
-        monkeypatch.setenv(name, value)
-    shared.rh.faults.clear()
-    return shared
-
-
-async def run(jobs: int = JOBS) -> tuple[list[Result], float]:
-    began = time.monotonic()
-    results: list[Result] = await rerun(pictures, str(await create(pictures, {"jobs": jobs})))
-    return results, time.monotonic() - began
-
-
-async def test_a_job_needs_a_submit_and_one_query(stage: Stage) -> None:
-    calls = stage.since()
-    results, seconds = await run()
-    counted = calls()
+            # A state folder of its own is an account object of its own, as in a separate process.
+            for name, value in {**env, **exported, "RH_STATE_DIR": str(tmp_path / "state-2")}.items():
+                monkeypatch.setenv(name, value)
+            began = time.monotonic()
+            results: list[Result] = await rerun(pictures, str(await create(pictures, {"jobs": JOBS})))
+            seconds = time.monotonic() - began
+    counted = Counter(one.path for one in rh.recorder.requests)
     asked = counted.pop("/openapi/v2/query")
     submits = counted.pop("/openapi/v2/rhart-image/z-image/turbo")
     assert (submits, asked) == (JOBS, JOBS)
@@ -88,31 +53,11 @@ async def test_a_job_needs_a_submit_and_one_query(stage: Stage) -> None:
     assert counted.total() <= 1 + seconds / 5  # whether the account has slots, every five seconds for all jobs
     assert seconds < 60  # after which it polls by itself
     assert all(result.run_seconds is not None and result.outputs for result in results)
-
-
-async def test_lost_deliveries_cost_time_and_nothing_else(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RH_POLL_SECONDS", "0.05")
-    stage.rh.faults.add(Fault("webhook", kind="lost"))
-    paid = len(stage.rh.recorder.paid)
-    results, _ = await run()
-    assert len(results) == len(stage.rh.recorder.paid) - paid == JOBS
-
-
-async def test_a_failure_reaches_the_waiter_with_its_reason(stage: Stage) -> None:
-    stage.rh.faults.add(Fault("submit", kind="fail", code="1501", message="no such face"))
-    calls = stage.since()
-    with pytest.raises(Exception, match="no such face"):
-        await run(1)
-    assert calls()["/openapi/v2/query"] == 1
-
-
-async def test_the_token_and_what_was_told_are_not_in_the_receivers_log(stage: Stage) -> None:
-    await run(1)
-    said = stage.log.read_text()
+    said = log.read_text()
     assert "has ended: SUCCESS" in said
-    assert len(stage.env["RH_WEBHOOK_TOKEN"]) >= 32
-    assert stage.env["RH_WEBHOOK_TOKEN"] not in said
-    assert stage.rh.key not in said
+    assert len(exported["RH_WEBHOOK_TOKEN"]) >= 32
+    assert exported["RH_WEBHOOK_TOKEN"] not in said
+    assert rh.key not in said
 
 
 class Ear:
@@ -127,13 +72,6 @@ class Ear:
 
     def set_receiving(self, *, is_on: bool) -> None:
         self.states.append(is_on)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        await asyncio.sleep(0.02)
 
 
 async def announced(task_id: str) -> None:
