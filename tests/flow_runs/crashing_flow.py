@@ -32,15 +32,6 @@ async def killed(names: list[str]) -> list[bool]:
     return [await pay(name) for name in names]
 
 
-@flow
-def failed() -> int:
-    scope = current_scope()
-    assert scope is not None
-    if scope.attempt == 1:
-        raise RuntimeError("the first attempt fails")
-    return scope.attempt
-
-
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         print(asyncio.run(rerun(killed, sys.argv[1])), flush=True)

@@ -19,9 +19,8 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.cancellation import EVERY, cancel_run
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import FlowScope, recorded_scope
+from rh_prefect.flow_runs.queries import recorded_scope
 from rh_prefect.flow_runs.rerun import rerun
-from rh_prefect.works.journal.scope import cancel_key
 from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows
 from tests.e2e.flows import begin
@@ -43,8 +42,11 @@ async def until_paid(rh: Emulator, tasks: int) -> None:
     assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == tasks)
 
 
-async def until_cancelled(rh: Emulator, tasks: int) -> None:
-    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.cancelled) == tasks)
+async def until_cancelled(rh: Emulator, run: asyncio.Future[Any]) -> None:
+    """Waits for the cancellation of both tasks, and for the run, which does not wait for what was cancelled."""
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.cancelled) == 2)
+    await asyncio.wait([run], timeout=300)
+    assert run.done()
 
 
 async def running(rh: Emulator) -> tuple[str, asyncio.Future[Any]]:
@@ -59,9 +61,7 @@ async def running(rh: Emulator) -> tuple[str, asyncio.Future[Any]]:
 async def test_without_worker_and_hook_its_tasks_are_cancelled(rh: Emulator, state: State[Any]) -> None:
     run, task = await running(rh)
     await set_states(run, state)
-    await until_cancelled(rh, 2)
-    await asyncio.wait([task], timeout=300)
-    assert task.done(), "it does not wait for what was cancelled"
+    await until_cancelled(rh, task)
     assert len(rh.recorder.submissions) == 2
     ended = (await set_states(run)).state
     assert ended is not None
@@ -74,26 +74,9 @@ async def test_a_run_that_is_cancelled_while_it_is_paused_cancels_its_tasks(rh: 
     run, task = await running(rh)
     await set_states(run, Paused(reschedule=False))
     await asyncio.sleep(EVERY + 1)
-    await set_states(run, Cancelling())
-    await until_cancelled(rh, 2)
-    await asyncio.wait([task], timeout=300)
-    assert task.done()
-
-
-async def test_a_run_that_goes_on_is_left_alone(rh: Emulator) -> None:
-    _, task = await running(rh)
-    await asyncio.sleep(6)
     assert not rh.recorder.cancelled
-    rh.clock.advance(3600)
-    assert len(await task) == 2
-
-
-async def test_an_earlier_attempt_that_lives_on_submits_nothing_more_either(rh: Emulator) -> None:
-    journal = FlowRunJournal(await begin(flows.many, prompts=PROMPTS))
-    third = FlowScope(journal=journal, run="run", flow="many", attempt=3)
-    await LOOP.call(cancel_run(third, by="a test"))
-    looks = [await journal.read(cancel_key(attempt)) is not None for attempt in (1, 2, 3, 4)]
-    assert looks == [True, True, True, False], "a later attempt is a new decision"
+    await set_states(run, Cancelling())
+    await until_cancelled(rh, task)
 
 
 async def test_a_cancellation_of_a_run_with_many_attempts_takes_few_requests() -> None:
@@ -103,7 +86,7 @@ async def test_a_cancellation_of_a_run_with_many_attempts_takes_few_requests() -
         await LOOP.call(cancel_run(replace(await recorded_scope(run), attempt=attempts), by="a test"))
         entries = await client.filter_flow_run_input(UUID(run), "rh-log-", 200, set())
     forbidden = [name for entry in entries for name in re.findall(r"cancel-\d+", entry.value)]
-    assert (len(forbidden), forbidden[0]) == (attempts, f"cancel-{attempts}")
+    assert (len(forbidden), forbidden[0]) == (attempts, f"cancel-{attempts}"), "a later attempt is a new decision"
     assert len(entries) < 10
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Any, cast
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from prefect import Flow, flow
@@ -23,16 +23,13 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JobsFailed
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish, run_name, run_name_with
 from rh_prefect.flow_runs.prefect_internals import drain
-from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flows.batch import batch
 from rh_prefect.media.media import Media
+from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from tests.support.world.prefect_runs import artifacts_of, set_states
 
-called: list[str] = []
 
-
-def theirs(flow: Flow[..., Any], flow_run: Any, state: Any) -> None:
-    called.append(state.name)
+def theirs(flow: Flow[..., Any], flow_run: Any, state: Any) -> None: ...
 
 
 def test_it_is_used_like_prefects_own() -> None:
@@ -99,22 +96,12 @@ def test_a_batch_is_named_by_its_rows() -> None:
 def test_hooks_are_attached_beside_the_users() -> None:
     given: list[FlowStateHook[..., Any]] = [theirs]
 
-    @rh_prefect.flow(on_cancellation=given)
+    @rh_prefect.flow(on_cancellation=given, on_completion=given)
     def run() -> None: ...
 
     assert run.on_cancellation_hooks == [theirs, cancel_remote_jobs]
-    assert (run.on_completion_hooks, run.on_failure_hooks) == ([finish], [finish])
+    assert (run.on_completion_hooks, run.on_failure_hooks) == ([theirs, finish], [finish])
     assert given == [theirs], "the user's own list is not touched"
-
-
-@pytest.mark.prefect
-def test_hooks_of_the_user_are_called() -> None:
-    @rh_prefect.flow(on_completion=[theirs])
-    def run() -> None: ...
-
-    called.clear()
-    run()
-    assert called == ["Completed"]
 
 
 @pytest.mark.prefect
@@ -129,6 +116,7 @@ async def test_a_run_says_what_was_made_and_its_cost(rh: Emulator, caplog: pytes
     assert f"2 of 2 jobs done, cost {rh.recorder.charged} CNY" in caplog.messages
     run = state.state_details.flow_run_id
     assert run is not None
+    assert str(run) not in REQUESTED_KEYS, "what a run asked for is dropped when it ends"
     report, ended = (await artifacts_of(run))["pair-report"], (await set_states(run)).state
     assert ended is not None
     assert report.description == ended.message == f"2 of 2 jobs done, cost {rh.recorder.charged} CNY."
@@ -258,12 +246,3 @@ async def test_the_steps_of_an_own_flow_are_connected_and_its_files_are_assets(r
         "kling-v2.6-pro-image-to-video": {"z-image/turbo"},
         "rh-video-upscaler": {"kling-v2.6-pro-image-to-video"},
     }
-
-
-@pytest.mark.prefect
-async def test_a_name_that_a_person_gave_is_kept(rh: Emulator) -> None:
-    async with get_client() as client:
-        run = await create(shot, {"prompt": "a quay"})
-        await client.set_flow_run_name(UUID(str(run)), "for-the-customer")
-        await rerun(shot, str(run))
-        assert (await client.read_flow_run(UUID(str(run)))).name == "for-the-customer"

@@ -19,17 +19,15 @@ import prefect
 import pytest
 from prefect.context import FlowRunContext
 
-import rh_prefect
 from rh_prefect import generate, models
 from rh_prefect.artifacts import Page
-from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs import progress_observer
 from rh_prefect.flow_runs.progress_observer import ENDED, RunObserver, RunProgress, run_progress_of
 from rh_prefect.flow_runs.recorded_job_collection import recorded_progress
 from rh_prefect.works.events import JobEvent, JobEventState
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.record_types import Record
-from rh_prefect.works.journal.scope import REQUESTED_KEYS, FolderScope
+from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import CancelReport
@@ -192,12 +190,6 @@ async def plain() -> str:
     return str(prefect.runtime.flow_run.id)
 
 
-@rh_prefect.flow
-async def ours() -> str:
-    await generate(models.ZImageTurbo(prompt="a lighthouse"))
-    return str(prefect.runtime.flow_run.id)
-
-
 async def drop_cancelled_timers() -> None:
     """Removes the cancelled timers of this loop, which asyncio keeps, with their contexts, until they would be due."""
     loop: Any = asyncio.get_running_loop()
@@ -225,11 +217,3 @@ async def test_a_flow_run_that_has_ended_is_not_kept() -> None:
     while len(await kept(runs)) > KEPT and time.monotonic() < deadline:  # noqa: ASYNC110 - it sets no event
         await asyncio.sleep(0.5)
     assert len(await kept(runs)) <= KEPT
-
-
-@pytest.mark.prefect
-@pytest.mark.usefixtures("rh")
-async def test_what_a_run_asked_for_is_dropped_when_it_ends(rh: Emulator) -> None:
-    run = await ours()
-    assert len(rh.recorder.paid) == 1
-    assert run not in REQUESTED_KEYS

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import sqlite3
@@ -27,7 +28,6 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.rerun import create, rerun, resume
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import RecordsLocation, note_location
-from tests.flow_runs.crashing_flow import failed
 from tests.support.processes import warm_process
 from tests.support.servers.prefect_server import PrefectServer
 
@@ -53,14 +53,6 @@ def test_a_killed_run_is_run_again_and_finds_its_records(prefect_server: Prefect
         f"paid paid-c attempt 2 of {flow_run_id}",
         "[False, False, True]",
     ]
-
-
-async def test_a_failed_run_is_run_again_under_its_id() -> None:
-    state = failed(return_state=True)
-    flow_run_id = state.state_details.flow_run_id
-    assert flow_run_id is not None
-    assert await rerun(failed, flow_run_id) == 2
-    assert await attempts_and_state(flow_run_id) == (2, "Completed")
 
 
 async def attempts_and_state(flow_run_id: UUID) -> tuple[int, str | None]:
@@ -89,7 +81,10 @@ tried: list[int] = []
 def test_a_sync_flow_is_resumed_by_a_plain_call() -> None:
     tried.clear()
     state = half(21, return_state=True)
-    assert resume(half, str(state.state_details.flow_run_id)) == 42
+    flow_run_id = state.state_details.flow_run_id
+    assert flow_run_id is not None
+    assert resume(half, str(flow_run_id)) == 42
+    assert asyncio.run(attempts_and_state(flow_run_id)) == (2, "Completed")
 
 
 async def test_an_async_flow_is_resumed_by_an_awaited_call() -> None:
@@ -140,7 +135,7 @@ def test_a_run_is_not_resumed_inside_of_another() -> None:
 async def test_a_run_that_is_not_there_is_named() -> None:
     for nobody in (uuid.uuid4(), "this-one"):
         with pytest.raises(ConfigError, match=f"no flow run {nobody}"):
-            await rerun(failed, nobody)
+            await rerun(half, nobody)
 
 
 async def test_wrong_parameters_are_one_readable_line() -> None:
@@ -164,7 +159,7 @@ async def test_another_flows_run_is_refused() -> None:
     async with get_client() as client:
         flow_run = await client.create_flow_run(other)
     with pytest.raises(InputError, match="belongs to the flow 'other'"):
-        await rerun(failed, flow_run.id)
+        await rerun(half, flow_run.id)
 
 
 @pytest.mark.parametrize("is_pipeline", [True, False])

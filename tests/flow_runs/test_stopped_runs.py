@@ -74,8 +74,10 @@ async def test_a_crashed_run_is_scheduled_again_up_to_the_limit_of_the_automatio
     first = await begin(Running(), Crashed())
     third = await begin(*[Running(), Crashed()] * 3)
     fourth = await begin(*[Running(), Crashed()] * 4)
+    never_begun = await begin(*[Pending(), Crashed()] * 4)
     assert await look() == {first, third}
-    assert [await state_of(run) for run in (first, third, fourth)] == ["AwaitingRetry"] * 2 + ["Crashed"]
+    assert [await state_of(run) for run in (first, third)] == ["AwaitingRetry"] * 2
+    assert [await state_of(run) for run in (fourth, never_begun)] == ["Crashed"] * 2
     assert await look() == set(), "they are scheduled"
 
 
@@ -118,12 +120,6 @@ async def test_a_run_whose_worker_died_before_it_began_is_brought_back(name: str
     assert await look(later=timedelta(minutes=25)) == set(), "infrastructure may take some time"
     assert await look() == {run}
     assert (await states_of(run))[-2:] == ["Crashed", "AwaitingRetry"]
-
-
-async def test_a_run_that_can_never_begin_is_not_tried_for_ever() -> None:
-    run = await begin(*[Pending(), Crashed()] * 4)
-    assert await look() == set()
-    assert await state_of(run) == "Crashed"
 
 
 async def test_a_run_that_was_killed_before_its_first_heartbeat_is_brought_back(prefect_server: PrefectServer) -> None:

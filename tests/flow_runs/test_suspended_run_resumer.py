@@ -46,21 +46,6 @@ async def resume(run: UUID) -> SetStateStatus:
         return (await client.resume_flow_run(run)).status
 
 
-@pytest.mark.long
-async def test_a_person_who_resumes_it_early_and_twice_has_it_wait_in_its_process(
-    without_webhooks: SuspendedRuns,
-) -> None:
-    run = await without_webhooks.suspended(pictures, "one", "two")
-    assert [await resume(run), await resume(run)] == [SetStateStatus.ACCEPT, SetStateStatus.ABORT]
-    going_on = asyncio.ensure_future(rerun(pictures, run))
-    await until_state(run, "Running")
-    assert await resume(run) == SetStateStatus.ABORT
-    assert await LOOP.call(wake_suspended()) == []
-    await without_webhooks.end()
-    await without_webhooks.has_all(going_on, 2)
-    assert (await states_of(run)).count("Suspended") == 1
-
-
 async def test_two_who_look_at_the_same_time_wake_it_once(without_webhooks: SuspendedRuns) -> None:
     run = await without_webhooks.suspended(pictures, "one", "two")
     await without_webhooks.end()
@@ -116,18 +101,6 @@ async def test_webhooks_that_come_while_it_is_being_suspended_wake_it(
 
 
 @pytest.mark.long
-async def test_what_has_ended_when_it_writes_down_what_it_waits_for_is_not_slept_for(
-    with_webhooks: SuspendedRuns, proxy: Proxy
-) -> None:
-    run, going_on = await held_at(proxy, r'"rh-log-[0-9]+".*nsuspend-1 ', with_webhooks)
-    await with_webhooks.end()
-    await until_recorded(run, 2)
-    proxy.release()
-    await with_webhooks.has_all(going_on, 2)
-    assert "Suspended" not in await states_of(run)
-
-
-@pytest.mark.long
 async def test_a_suspension_whose_answer_is_lost_is_one(with_webhooks: SuspendedRuns, proxy: Proxy) -> None:
     run, going_on = await held_at(proxy, SUSPENDS, with_webhooks, answer=True)
     proxy.drop()
@@ -177,17 +150,6 @@ async def test_a_success_whose_link_is_not_valid_is_not_slept_for(without_webhoo
     # The run waits in its process for the link, as long as a file host may need for a new file.
     assert await rerun(pictures, run) == without_webhooks.paid
     assert (await states_of(run)).count("Suspended") == 1
-
-
-@pytest.mark.long
-async def test_half_of_it_is_refused_at_the_submit_and_half_of_it_is_slept_for(with_webhooks: SuspendedRuns) -> None:
-    with_webhooks.rh.faults.add(Fault("submit", prompt="bad", kind="code", code="1007"))
-    run = await with_webhooks.begin(pictures, prompts=["good one", "bad one", "good two", "bad two"])
-    await with_webhooks.run_until_suspended(pictures, run, 2)
-    await with_webhooks.end_and_wake(run)
-    with pytest.raises(ExceptionGroup) as caught:
-        await rerun(pictures, run)
-    assert len(caught.value.exceptions) == len(with_webhooks.paid) == 2
 
 
 async def test_what_others_have_suspended_is_none_of_ours(without_webhooks: SuspendedRuns) -> None:
