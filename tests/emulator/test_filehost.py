@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -16,7 +15,7 @@ from rh_prefect.emulator.render.metadata_and_padding import pad
 from rh_prefect.media.probe import probe
 from tests.emulator.conftest import Emulate
 from tests.support.samples import media as samples
-from tests.support.servers.caller import CLIP, Caller
+from tests.support.servers.caller import Caller
 
 
 @pytest.fixture
@@ -120,27 +119,11 @@ def test_a_stalled_download(rh: Caller, link: str) -> None:
         httpx.get(link, timeout=httpx.Timeout(300, read=1))
 
 
-def test_padded_results_are_still_what_they_were(emulate: Emulate, tmp_path: Path) -> None:
-    rh = emulate(least_bytes=2_000_000)
-    picture = tmp_path / "a.png"
-    picture.write_bytes(get(rh.result()).content)
-    body = {"prompt": "waves", "sound": "false", "duration": "5", "imageUrl": rh.link(picture)}
-    clip = tmp_path / "a.mp4"
-    clip.write_bytes(get(rh.result(CLIP, body)).content)
-    assert (picture.stat().st_size, clip.stat().st_size) == (2_000_000, 2_000_000)
-    assert (probe(picture).kind, probe(clip).kind, probe(clip).seconds) == ("image", "video", 1.0)
+def test_results_are_padded(emulate: Emulate) -> None:
+    assert len(get(emulate(least_bytes=2_000_000).result()).content) == 2_000_000
 
 
 LEAST = 1_000_001
-MADE: dict[str, Callable[[Path], Path]] = {
-    "mp3": samples.mp3,
-    "wav": samples.wav,
-    "flac": samples.flac,
-    "mp4": samples.mp4,
-    "png": samples.png,
-    "jpg": samples.jpg,
-    "webp": samples.webp,
-}
 
 
 def decoded(path: Path) -> tuple[list[float], str]:
@@ -156,9 +139,9 @@ def decoded(path: Path) -> tuple[list[float], str]:
     return times, digest.hexdigest()
 
 
-@pytest.mark.parametrize("kind", MADE)
+@pytest.mark.parametrize("kind", ["mp3", "wav", "flac", "mp4", "png", "jpg", "webp"])
 def test_a_padded_file_shows_what_it_showed(tmp_path: Path, kind: str) -> None:
-    made = MADE[kind](tmp_path / f"a.{kind}")
+    made = getattr(samples, kind)(tmp_path / f"a.{kind}")
     before, facts = decoded(made), probe(made)
     padded = pad(made, least_bytes=LEAST)
     assert LEAST <= padded.stat().st_size <= LEAST + 4

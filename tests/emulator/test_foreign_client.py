@@ -47,13 +47,6 @@ def test_a_workflow(rh: Caller, sdk: RunningHubClient, tmp_path: Path) -> None:
     assert sdk.wait_for_completion(task.task_id, poll_interval=0.01)[0].file_type == "mp4"
 
 
-async def test_a_workflow_without_blocking(rh: Caller) -> None:
-    async with sdk_of(rh) as sdk:
-        task = await sdk.async_run(rh.rh.workflows.id_of("music"))
-        outputs = await sdk.async_wait_for_completion(task.task_id, poll_interval=0.01)
-    assert outputs[0].file_type == "mp3"
-
-
 def test_an_app(rh: Caller, sdk: RunningHubClient, tmp_path: Path) -> None:
     app_id = rh.rh.apps.id_of("Portrait restyle")
     demo = sdk.get_ai_app_api_demo(app_id)
@@ -62,6 +55,9 @@ def test_an_app(rh: Caller, sdk: RunningHubClient, tmp_path: Path) -> None:
     first = demo.node_info_list[0]
     task = sdk.run_ai_app(app_id, [NodeInput(first.node_id, first.field_name, sent.file_name)])
     assert len(sdk.wait_for_completion(task.task_id, poll_interval=0.01)) == 2
+    with pytest.raises(RunningHubError) as refused:  # it leaves an empty list of nodes out, which is required
+        sdk.run_ai_app(rh.rh.apps.id_of("Quick picture"))
+    assert refused.value.code == 301
 
 
 def test_a_model_with_an_upload(rh: Caller, sdk: RunningHubClient, tmp_path: Path) -> None:
@@ -123,9 +119,3 @@ def test_webhooks(rh: Caller, sdk: RunningHubClient) -> None:
     assert (detail.retry_count, detail.task_id) == (3, task.task_id)
     sdk.retry_webhook(detail.id, "http://127.0.0.1:9/y")
     assert rh.rh.recorder.wait(lambda recorder: recorder.deliveries[-1].url.endswith("/y"))
-
-
-def test_an_app_s_node_list_is_required_and_it_leaves_an_empty_one_out(rh: Caller, sdk: RunningHubClient) -> None:
-    with pytest.raises(RunningHubError) as refused:
-        sdk.run_ai_app(rh.rh.apps.id_of("Quick picture"))
-    assert refused.value.code == 301

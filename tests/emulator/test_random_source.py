@@ -63,15 +63,6 @@ def test_the_same_random_seed_gives_the_same_results_again(emulate: Emulate) -> 
     assert made(emulate(), "z-image/turbo", asked) not in there
 
 
-def test_the_switch_is_turned_while_it_runs(emulate: Emulate) -> None:
-    rh, asked = emulate(), ("z-image/turbo", {"prompt": "a hill"})
-    rh.http.post("/_emulator/options", json={"deterministic": True})
-    first = made(rh, *asked)
-    assert made(rh, *asked) == first
-    rh.rh.options.update(deterministic=False)
-    assert made(rh, *asked) != first
-
-
 def test_a_workflow_draws_its_seeds_and_keeps_those_that_are_set(emulate: Emulate) -> None:
     rh = emulate()
 

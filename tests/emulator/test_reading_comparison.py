@@ -14,7 +14,7 @@ from rh_prefect.emulator import DEFAULT
 from rh_prefect.emulator.model_checks import sent_params, violations
 from rh_prefect.emulator.models import price_of
 from tests.support.samples.each_model import for_each_model
-from tests.support.world.reading_comparison import NOWHERE, client_reading, full_request, least_request, requests
+from tests.support.world.reading_comparison import client_reading, requests
 
 LENGTHS = (None, 0.0, 4.2, 11.0)
 """Seconds of the longest file: models that are priced by their input are priced by these."""
@@ -38,12 +38,6 @@ def test_both_readings_agree(model: Model) -> None:
             if prices[0] != prices[1]:
                 apart.append((given, seconds, prices))
     assert apart == []
-
-
-@for_each_model
-def test_the_least_and_the_full_request_are_accepted(model: Model) -> None:
-    for given in (least_request(model, NOWHERE), full_request(model, NOWHERE)):
-        assert client_reading(model, given).accepts
 
 
 def test_the_emulator_uses_the_catalogue_as_data() -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
 
 import pytest
 
 from rh_prefect.emulator import Fault
 from tests.emulator.conftest import Emulate
-from tests.support.servers.caller import IMAGE_PRICE, Caller, Json
+from tests.support.servers.caller import IMAGE_PRICE, Caller
 
 
 def steady(model: object, payload: object) -> tuple[float, float]:
@@ -36,12 +35,6 @@ def test_the_query_of_a_finished_task(rh: Caller) -> None:
     assert result["url"].startswith(rh.rh.files_url)
     assert (result["outputType"], result["text"]) == ("png", None)
     assert rh.rh.files_url != rh.rh.url
-
-
-def test_a_task_that_nobody_knows(rh: Caller) -> None:
-    answer = rh.query("2031112223334445057")
-    assert (answer["errorCode"], answer["results"]) == ("1004", None)
-    task_id = rh.submit()["taskId"]
     assert rh.post("/openapi/v2/query", {"taskId": int(task_id)}).json()["status"] == "SUCCESS"
 
 
@@ -152,20 +145,15 @@ def test_a_failed_graph_names_its_node_and_is_billed(emulate: Emulate) -> None:
     answer = rh.query(rh.started())
     assert (answer["status"], answer["errorCode"], answer["results"]) == ("FAILED", "1000", None)
     reason = answer["failedReason"]
-    assert (reason["node_name"], reason["exception_type"]) == ("VAEDecode", "TypeError")
-    assert reason["exception_message"] == "missing argument 'vae'"
-    assert isinstance(reason["traceback"], str)
+    told = [reason[name] for name in ("node_name", "exception_type", "exception_message")]
+    assert (told, type(reason["traceback"])) == (["VAEDecode", "TypeError", "missing argument 'vae'"], str)
     assert Decimal(answer["usage"]["consumeMoney"]) == rh.rh.recorder.charged > 0
-
-
-def status(rh: Caller, task_id: object) -> Json:
-    return rh.v1("/task/openapi/status", taskId=task_id)
 
 
 def test_status_says_one_word(emulate: Emulate) -> None:
     rh = emulate(clock="polls", polls=3)
     task_id = rh.started()
-    seen = [status(rh, task_id) for _ in range(4)]
+    seen = [rh.v1("/task/openapi/status", taskId=task_id) for _ in range(4)]
     assert [answer["data"] for answer in seen] == ["QUEUED", "RUNNING", "SUCCESS", "SUCCESS"]
     assert (seen[0]["code"], seen[0]["msg"]) == (0, "")
 
@@ -183,12 +171,8 @@ def test_outputs_say_the_state_by_their_code(emulate: Emulate) -> None:
     assert of_a_model[0]["thirdPartyConsumeMoney"] == IMAGE_PRICE
 
 
-def exclusive(rh: Caller, **options: Any) -> Caller:
-    return rh.other(tier="EXCLUSIVE", limit=1, **options)
-
-
 def test_busy_machines_refuse_unless_the_task_may_queue(emulate: Emulate) -> None:
-    rh = exclusive(emulate(clock="polls", polls=2))
+    rh = emulate(clock="polls", polls=2).other(tier="EXCLUSIVE", limit=1)
     first = rh.started()
     assert (rh.create()["code"], rh.create(usePersonalQueue="false")["code"]) == (415, 415)
     waiting = rh.started(usePersonalQueue="true")
@@ -202,7 +186,7 @@ def test_busy_machines_refuse_unless_the_task_may_queue(emulate: Emulate) -> Non
 
 
 def test_a_personal_queue_can_be_full_and_its_tasks_cancelled(emulate: Emulate) -> None:
-    rh = exclusive(emulate(clock="polls", polls=9), queue=2)
+    rh = emulate(clock="polls", polls=9).other(tier="EXCLUSIVE", limit=1, queue=2)
     tasks = [rh.started(usePersonalQueue=True) for _ in range(3)]
     refused = rh.create(usePersonalQueue=True)
     assert (refused["code"], refused["msg"]) == (814, "PERSONAL_QUEUE_COUNT_LIMIT")

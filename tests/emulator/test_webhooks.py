@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,13 +13,6 @@ from rh_prefect.errors import InputError
 from tests.emulator.conftest import Emulate
 from tests.support.servers.caller import WORDS, Caller, Json
 from tests.support.servers.receiver import Receiver
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.close()
 
 
 def delivered(rh: Caller, count: int = 1) -> bool:
@@ -38,16 +30,10 @@ def test_v1_data_is_text_with_seconds_as_a_number(rh: Caller, receiver: Receiver
     assert told["data"][0]["fileUrl"] == rh.outputs(task_id)["data"][0]["fileUrl"]
 
 
-@pytest.mark.parametrize("form", ["object", "string"])
-def test_v2_and_models_send_the_task_object(rh: Caller, receiver: Receiver, form: str) -> None:
-    rh.rh.options.update(webhook_data=form)
+def test_v2_and_models_send_the_task_object(rh: Caller, receiver: Receiver) -> None:
     task_id = rh.submit(body={**WORDS, "webhookUrl": receiver.url})["taskId"]
     assert delivered(rh)
-    data = receiver.got[0]["eventData"]
-    assert isinstance(data, str) == (form == "string")
-    told = json.loads(data) if isinstance(data, str) else data
-    assert told == rh.query(task_id)
-    assert told["taskUsageList"][0]["taskId"] == int(task_id)
+    assert receiver.got[0]["eventData"] == rh.query(task_id)
 
 
 def test_nothing_is_told_before_the_end_or_after_a_cancel(emulate: Emulate, receiver: Receiver) -> None:
@@ -156,7 +142,6 @@ def test_by_hand(emulate: Emulate, receiver: Receiver) -> None:
     task_id = rh.started(webhookUrl=receiver.url)
     assert rh.rh.webhooks.forge(task_id) == 200
     assert receiver.got[-1]["eventData"]["status"] == "SUCCESS"
-    assert rh.rh.webhooks.forge("2031112223334445057", url=receiver.url, status="FAILED") == 200
     assert rh.rh.webhooks.send(task_id, url=receiver.url, body={"event": "NONSENSE"}) == 200
     assert receiver.got[-1] == {"event": "NONSENSE"}
     rh.rh.webhooks.send(task_id)
