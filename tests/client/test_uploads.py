@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -86,27 +87,6 @@ async def test_a_file_that_cannot_be_read_is_told(client: Client, wire: WireServ
     assert wire.asked == []
 
 
-async def test_an_upload_may_succeed_with_the_code_200(client: Client, wire: WireServer, photo: Path) -> None:
-    wire.plays(reply({**DONE, "code": 200}), reply({"code": 200, "message": "success", "data": None}))
-    assert (await client.upload(photo, name="a.png", mime="image/png")).url == LINK
-    with pytest.raises(RequestRejected, match="code 200"):
-        await client.upload(photo, name="a.png", mime="image/png")
-
-
-async def test_a_refused_upload_is_told(client: Client, wire: WireServer, photo: Path) -> None:
-    wire.plays(
-        reply({"code": 401, "message": "ApiKey verification failed: ...", "data": None}),
-        reply({"code": 809, "message": "APIKEY_FILE_SIZE_EXCEEDED", "data": None}),
-        reply({"code": 808, "message": "APIKEY_UPLOAD_FAILED", "data": None}),
-        reply("<html>", status=413),
-        reply({"code": 0, "message": "success", "data": {"type": "image"}}),
-        reply({"code": 0, "message": "success", "data": None}),
-    )
-    for error in (KeyRejected, RequestRejected, Busy, RequestRejected, ResponseLost, ResponseLost):
-        with pytest.raises(error, match=r"upload of .*photo\.png"):
-            await client.upload(photo, name="a.png", mime="image/png")
-
-
 SIGNED = "q-sign-algorithm=sha1&q-signature=0123456789abcdef0123456789abcdef"
 NAME = "api-lora-cn/f8d9.safetensors"
 
@@ -146,44 +126,6 @@ async def test_a_known_lora_is_not_sent(client: Client, wire: WireServer, lora: 
         wire.plays(said({"fileName": NAME, **url}))
         assert await client.upload_lora(lora, name="x") == NAME
     assert {asked.method for asked in wire.asked} == {"POST"}
-
-
-@pytest.mark.parametrize(
-    ("step", "error"),
-    [
-        (reply("<Error>expired</Error>", status=403), LinkExpired),
-        (reply("", status=404), LinkExpired),
-        (reply("", status=400), ResponseLost),
-        (reply("", status=302, headers={"Location": "/elsewhere"}), ResponseLost),
-    ],
-)
-async def test_a_refused_put(
-    step: Step, error: type[RunningHubError], client: Client, wire: WireServer, lora: Path
-) -> None:
-    wire.plays(address(wire), step)
-    with pytest.raises(error, match=r"upload of LoRA .*style\.safetensors") as caught:
-        await client.upload_lora(lora, name="x")
-    assert "0123456789abcdef" not in str(caught.value)
-    assert len(wire.asked) == 2
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (reply({"code": 301, "msg": "md5Hex must not be blank", "data": None}), RequestRejected),
-        (said({"url": "https://x"}), ResponseLost),
-        (said({"fileName": NAME, "url": "ftp://x/y"}), ResponseLost),
-        (said({"fileName": NAME, "url": "http://[::1"}), ResponseLost),
-        (said({"fileName": NAME, "url": "http://no.invalid/x"}), ConnectFailed),
-    ],
-)
-async def test_no_address(
-    answer: Step, error: type[RunningHubError], client: Client, wire: WireServer, lora: Path
-) -> None:
-    wire.plays(answer)
-    with pytest.raises(error):
-        await client.upload_lora(lora, name="x")
-    assert len(wire.asked) == 1
 
 
 async def test_a_lora_that_cannot_be_is_not_sent(client: Client, wire: WireServer, lora: Path) -> None:
@@ -226,12 +168,59 @@ async def test_a_legacy_upload_has_a_limit(client: Client, wire: WireServer, tmp
     assert len(wire.asked) == 1
 
 
-async def test_a_refused_legacy_upload(client: Client, wire: WireServer, photo: Path) -> None:
-    wire.plays(
-        reply({"code": 809, "msg": "APIKEY_FILE_SIZE_EXCEEDED", "data": None}),
-        reply({"code": 808, "msg": "APIKEY_UPLOAD_FAILED", "data": None}),
-        said({"fileType": "input"}),
-    )
-    for error in (RequestRejected, Busy, ResponseLost):
-        with pytest.raises(error, match="legacy upload of"):
-            await client.upload_legacy(photo, name="a.png", mime="image/png")
+UPLOADS: dict[str, Callable[[Client, Path], Awaitable[object]]] = {
+    "upload of": lambda client, path: client.upload(path, name="a.png", mime="image/png"),
+    "legacy upload of": lambda client, path: client.upload_legacy(path, name="a.png", mime="image/png"),
+    "upload of LoRA": lambda client, path: client.upload_lora(path, name="x"),
+}
+"""The kinds of uploads, by the words that begin their errors."""
+
+TOO_LARGE = {"code": 809, "msg": "APIKEY_FILE_SIZE_EXCEEDED", "data": None}
+FAILED = {"code": 808, "message": "APIKEY_UPLOAD_FAILED", "data": None}
+
+
+@pytest.mark.parametrize(
+    ("doing", "answer", "error"),
+    [
+        ("upload of", reply({"code": 401, "message": "ApiKey verification failed: ...", "data": None}), KeyRejected),
+        ("upload of", reply(TOO_LARGE), RequestRejected),
+        ("upload of", reply(FAILED), Busy),
+        ("upload of", reply("<html>", status=413), RequestRejected),
+        ("upload of", reply({"code": 200, "message": "success", "data": None}), RequestRejected),
+        ("upload of", said({"type": "image"}), ResponseLost),
+        ("upload of", said(None), ResponseLost),
+        ("legacy upload of", reply(TOO_LARGE), RequestRejected),
+        ("legacy upload of", reply(FAILED), Busy),
+        ("legacy upload of", said({"fileType": "input"}), ResponseLost),
+        ("upload of LoRA", reply({"code": 301, "msg": "md5Hex must not be blank", "data": None}), RequestRejected),
+        ("upload of LoRA", said({"url": "https://x"}), ResponseLost),
+        ("upload of LoRA", said({"fileName": NAME, "url": "ftp://x/y"}), ResponseLost),
+        ("upload of LoRA", said({"fileName": NAME, "url": "http://[::1"}), ResponseLost),
+        ("upload of LoRA", said({"fileName": NAME, "url": "http://no.invalid/x"}), ConnectFailed),
+    ],
+)
+async def test_a_refused_upload_is_told(
+    doing: str, answer: Step, error: type[RunningHubError], client: Client, wire: WireServer, photo: Path
+) -> None:
+    wire.plays(answer)
+    with pytest.raises(error, match=rf"{doing} .*photo\.png"):
+        await UPLOADS[doing](client, photo)
+    assert len(wire.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(403, LinkExpired), (404, LinkExpired), (400, ResponseLost), (302, ResponseLost)]
+)
+async def test_a_refused_put(
+    status: int, error: type[RunningHubError], client: Client, wire: WireServer, lora: Path
+) -> None:
+    wire.plays(address(wire), reply("", status=status, headers={"Location": "/elsewhere"}))
+    with pytest.raises(error, match=r"upload of LoRA .*style\.safetensors") as caught:
+        await client.upload_lora(lora, name="x")
+    assert "0123456789abcdef" not in str(caught.value)
+    assert len(wire.asked) == 2
+
+
+async def test_an_upload_may_succeed_with_the_code_200(client: Client, wire: WireServer, photo: Path) -> None:
+    wire.plays(reply({**DONE, "code": 200}))
+    assert (await client.upload(photo, name="a.png", mime="image/png")).url == LINK
