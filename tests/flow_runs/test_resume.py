@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sqlite3
-import subprocess
 import uuid
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -28,31 +26,9 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.rerun import create, rerun, resume
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import RecordsLocation, note_location
-from tests.support.processes import warm_process
 from tests.support.servers.prefect_server import PrefectServer
 
 pytestmark = pytest.mark.prefect
-
-
-def run(server: PrefectServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return warm_process.run(["-m", "tests.flow_runs.crashing_flow", *arguments], env=server.env)
-
-
-def test_a_killed_run_is_run_again_and_finds_its_records(prefect_server: PrefectServer) -> None:
-    first = run(prefect_server)
-    assert first.returncode == -signal.SIGKILL
-    flow_run_id = first.stdout.split()[-1]
-    assert first.stdout.splitlines() == [
-        f"paid paid-a attempt 1 of {flow_run_id}",
-        f"paid paid-b attempt 1 of {flow_run_id}",
-    ]
-    again = run(prefect_server, flow_run_id)
-    assert again.stdout.splitlines() == [
-        f"found paid-a attempt 2 of {flow_run_id}",
-        f"found paid-b attempt 2 of {flow_run_id}",
-        f"paid paid-c attempt 2 of {flow_run_id}",
-        "[False, False, True]",
-    ]
 
 
 async def attempts_and_state(flow_run_id: UUID) -> tuple[int, str | None]:
