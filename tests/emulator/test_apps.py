@@ -1,4 +1,4 @@
-"""AI apps and quick create: call example, list, starts by v1 and v2."""
+"""AI apps, quick create, keys and the library: call example, lists, starts by v1 and v2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from rh_prefect.emulator import AppField
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError
-from tests.support.servers.caller import Caller, Json, node
+from tests.support.servers.caller import IMAGE_PRICE, Caller, Json, node
 
 RESTYLE = "Portrait restyle"
 
@@ -120,3 +120,43 @@ def test_quick_create(rh: Caller) -> None:
     assert rh.v1("/task/openapi/quick-ai-app/run", quickCreateCode="003", **body)["code"] == 301
     assert rh.v1("/task/openapi/quick-ai-app/run", **body)["msg"] == "quickCreateCode must not be blank"
     assert [entry.endpoint for entry in rh.rh.recorder.paid] == ["/task/openapi/quick-ai-app/run"]
+
+
+def test_the_keys_of_the_account_are_listed_without_their_values(rh: Caller) -> None:
+    sibling = rh.rh.keys.add("sibling", account="main")
+    rh.rh.keys.add("other")
+    rh.submit()
+    answer = rh.http.get("/openapi/v2/api-key/list", headers=rh.bearer()).json()
+    assert answer["code"] == 0
+    first, second = answer["data"]
+    assert (first["apiKeyName"], first["status"], first["quotaUsed"]) == ("main", 1, float(IMAGE_PRICE))
+    assert second["apiKeyName"] == "sibling"
+    assert first["key"].startswith(rh.key[:4])
+    assert rh.key not in str(answer)
+    assert sibling.secret not in str(answer)
+
+
+def resources(rh: Caller, **body: object) -> Json:
+    answer: Json = rh.post("/openapi/v2/resource/list", body).json()
+    return answer
+
+
+def test_the_library_is_paged(rh: Caller) -> None:
+    page = resources(rh, resourceType="LORA", current=2, size=25)["data"]
+    counted = {"current": "2", "size": "25", "total": "60", "pages": "3", "hasNext": True, "hasPrevious": True}
+    assert (page, len(page["records"])) == ({**page, **counted}, 25)
+    last = resources(rh, resourceType="LORA", current=3, size=25)["data"]
+    assert (len(last["records"]), last["hasNext"]) == (10, False)
+    past = resources(rh, resourceType="LORA", size=51, current=9)["data"]
+    assert (past["size"], past["records"]) == ("50", [])
+    loaded = resources(rh, resourceType="CHECKPOINT")["data"]["records"][0]["nodeModelName"]
+    assert '"result": true' in rh.create(nodeInfoList=[node("4", "ckpt_name", loaded)])["data"]["promptTips"]
+
+
+def test_the_library_is_searched(rh: Caller) -> None:
+    found = resources(rh, resourceType="LORA", resourceName="ink", baseModels=["FLUX.1"], tags=[12])["data"]["records"]
+    assert [record["nodeModelName"] for record in found] == ["Ink_FLUX.1_v1.safetensors"]
+    assert found[0]["versions"][0]["baseModel"] == "FLUX.1"
+    assert resources(rh, resourceType="LORA", tags=[99])["data"]["records"] == []
+    wrong: tuple[Json, ...] = ({"resourceType": "VAE"}, {}, {"resourceType": "GGUF", "tags": "x"})
+    assert [resources(rh, **body)["code"] for body in wrong] == [301] * 3

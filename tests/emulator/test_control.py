@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from rh_prefect.emulator import Fault
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from tests.support.servers.caller import IMAGE, IMAGE_PRICE, WORDS, Caller
 
 CANARY = "c" * 28 + "anry"
@@ -113,3 +114,18 @@ def test_a_process_of_its_own_ends_cleanly_and_keeps_the_key_to_itself(
     assert CANARY not in books + rest + (tmp_path / "log").read_text() + json.dumps(url)
     assert (tmp_path / "log").read_text() == ""
     assert not any(tmp_path.glob("rh-emulator-*"))
+
+
+def test_steering_from_another_process(rh: Caller) -> None:
+    post = rh.http.post
+    workflow = post("/_emulator/workflows", json={"graph": TEXT_TO_IMAGE, "name": "mine"}).json()["id"]
+    assert rh.create("mine")["code"] == 0
+    app = post("/_emulator/apps", json={"graph": TEXT_TO_IMAGE, "fields": [["6", "text", "STRING"]]}).json()["id"]
+    assert rh.v1("/task/openapi/ai-app/run", webappId=app, nodeInfoList=[])["code"] == 0
+    about = rh.http.get("/_emulator").json()
+    assert {"id": workflow, "name": "mine"} in about["workflows"]
+    assert app in [listed["id"] for listed in about["apps"]]
+    assert post("/_emulator/options", json={"webhook_spacing": 2.5}).json()["webhook_spacing"] == 2.5
+    assert rh.http.get("/_emulator/webhooks").json() == []
+    for path, body in (("workflows", {}), ("workflows", {"graph": 1}), ("apps", []), ("options", {"no": 1})):
+        assert post(f"/_emulator/{path}", json=body).status_code == 400

@@ -152,3 +152,28 @@ def test_a_fault_that_cannot_be(rh: Caller, raw: dict[str, object]) -> None:
         fault_from_json(raw)
     answer = rh.http.post("/_emulator/faults", json=raw)
     assert (answer.status_code, "error" in answer.json()) == (400, True)
+
+
+STARTS = ("/task/openapi/create", "/task/openapi/ai-app/run", "/task/openapi/quick-ai-app/run")
+
+
+V1 = {
+    "/task/openapi/status": "status",
+    "/task/openapi/outputs": "outputs",
+    "/task/openapi/upload": "legacy-upload",
+    "/api/openapi/getLoraUploadUrl": "lora",
+    "/api/openapi/getJsonApiFormat": "workflow",
+    "/api/fast/creation/model/params": "quick-create",
+    "/task/openapi/getWebhookDetail": "event",
+    "/task/openapi/retryWebhook": "resend",
+    **dict.fromkeys(STARTS, "submit"),
+}
+
+
+@pytest.mark.parametrize(("path", "route"), V1.items())
+def test_every_v1_route_can_go_wrong(rh: Caller, path: str, route: str) -> None:
+    rh.rh.faults.add(fault_from_json({"on": route, "number": 1, "kind": "code", "code": "500"}))
+    rh.rh.faults.add(fault_from_json({"on": route, "number": 1, "kind": "502"}))
+    answer = rh.v1(path)
+    assert answer == {"code": 500, "msg": "UNKNOWN_ERROR", "errorMessages": None, "data": None}
+    assert [entry.code for entry in rh.rh.recorder.submissions] == (["500"] if path in STARTS else [])

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from runninghub_sdk import NodeInput, RunningHubClient, RunningHubError, TaskStatus
 
@@ -100,22 +99,3 @@ def test_cancel_and_unknown_tasks(emulate: Emulate) -> None:
         sdk.cancel(submitted.task_id)
         with pytest.raises(ValueError, match="CANCEL"):  # a state of v2 that it does not know
             sdk.query_v2(submitted.task_id)
-
-
-def test_loras(rh: Caller, sdk: RunningHubClient) -> None:
-    name = sdk.upload_lora("style", b"weights")
-    assert name.startswith("api-lora-cn/")
-    assert rh.rh.recorder.uploads[0].file_name == name
-    # A LoRA that is known already has no `url`; it puts the file to an empty one.
-    with pytest.raises(httpx.UnsupportedProtocol):
-        sdk.upload_lora("style", b"weights")
-
-
-def test_webhooks(rh: Caller, sdk: RunningHubClient) -> None:
-    rh.rh.options.update(webhook_spacing=0.0)
-    task = sdk.run(rh.rh.workflows.id_of("music"), webhook_url="http://127.0.0.1:9/x")
-    assert rh.rh.recorder.wait(lambda recorder: len(recorder.deliveries) == 4)
-    detail = sdk.get_webhook_detail(task.task_id)
-    assert (detail.retry_count, detail.task_id) == (3, task.task_id)
-    sdk.retry_webhook(detail.id, "http://127.0.0.1:9/y")
-    assert rh.rh.recorder.wait(lambda recorder: recorder.deliveries[-1].url.endswith("/y"))

@@ -1,7 +1,11 @@
-"""What the emulator makes of a request: what was asked for, from what was sent, with the prompt in it, and once."""
+"""What the emulator makes of a request: what was asked for, from what was sent, with the prompt in it.
+
+Equal requests give different results, as real models do, unless a seed or the test says otherwise.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Callable, Mapping
@@ -23,7 +27,9 @@ from rh_prefect.emulator.render.sound import write_sound
 from rh_prefect.emulator.render.texts import subject_of, write
 from rh_prefect.emulator.render.video_files import Facts, facts, frames_of, seconds_of, sound_of
 from rh_prefect.errors import MediaError
+from tests.emulator.conftest import Emulate
 from tests.support.samples import media as samples
+from tests.support.servers.caller import Caller, Json, node
 
 Render = Callable[..., list[Rendered]]
 SENTENCE = "The little train crossed the mountains and nobody knew where it was going"
@@ -324,3 +330,72 @@ def test_a_broken_file_is_an_error_each_time_and_never_kept(tmp_path: Path) -> N
             renderer.render(UPSCALER, {"targetResolution": "1080p"}, {"videoUrl": [broken]}, seed_text="x")
     samples.mp4(broken)
     assert renderer.render(UPSCALER, {"targetResolution": "1080p"}, {"videoUrl": [broken]}, seed_text="x")
+
+
+def made(rh: Caller, name: str, asked: Mapping[str, object]) -> bytes:
+    """What a request gives: the content of its first result."""
+    model = catalog.get(name)
+    body = catalog.validate(model, {**catalog.example(model), **asked})
+    (first, *_) = rh.query(rh.submit(model.endpoint, dict(body))["taskId"])["results"]
+    return first["text"].encode() if first["text"] else rh.http.get(first["url"]).content
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("z-image/turbo", {"prompt": "a hill"}),
+        ("qwen-image/edit-2511", {"prompt": "snow", "image_url": "a photo"}),
+        ("kling-v2.6-pro-image-to-video", {"image_url": "a photo", "prompt": "waves"}),
+        ("rh-video-upscaler", {"video_url": "a clip", "target_resolution": "1080p"}),
+        ("minimax/speech-2.6-hd", {"text": "A light."}),
+        ("suno-single-v5.5", {"description": "calm, 2 seconds"}),
+        ("meshy6/text-to-3d", {"prompt": "a boat"}),
+        ("rhart-text-g-3-flash-preview/text-to-text", {"prompt": "Name a colour"}),
+        ("rhart-text-g-3-flash-preview/text-to-text", {"prompt": "Write 3 shots as JSON"}),
+    ],
+)
+def test_equal_requests_give_equal_results_only_of_a_deterministic_emulator(
+    emulate: Emulate, tmp_path: Path, name: str, asked: dict[str, str]
+) -> None:
+    """One request for each kind of result, and for each way to make one."""
+    photo, clip = samples.png(tmp_path / "photo.png"), samples.mp4(tmp_path / "clip.mp4")
+    for deterministic, results in ((False, 3), (True, 1)):
+        rh = emulate(deterministic=deterministic)
+        links = {"a photo": rh.link(photo), "a clip": rh.link(clip)}
+        given = {key: links.get(value, value) for key, value in asked.items()}
+        assert len({made(rh, name, given) for _ in range(3)}) == results
+
+
+def test_the_same_random_seed_gives_the_same_results_again(emulate: Emulate) -> None:
+    first = emulate()
+    again = emulate(random_seed=first.rh.random_seed)
+    asked = {"prompt": "a hill"}
+    there, here = ([made(rh, "z-image/turbo", asked) for _ in range(3)] for rh in (first, again))
+    assert there == here
+    assert str(first.rh.random_seed) in repr(first.rh)
+    assert first.http.get("/_emulator").json()["random_seed"] == first.rh.random_seed
+    assert made(emulate(), "z-image/turbo", asked) not in there
+
+
+def test_a_workflow_draws_its_seeds_and_keeps_those_that_are_set(emulate: Emulate) -> None:
+    rh = emulate()
+
+    def run(*nodes: Json) -> bytes:
+        task_id = rh.started(nodeInfoList=list(nodes))
+        rh.query(task_id)
+        return rh.http.get(rh.outputs(task_id)["data"][0]["fileUrl"]).content
+
+    assert run() != run()
+    assert run(node("3", "seed", 7)) == run(node("3", "seed", 7))
+
+
+def test_the_books_say_which_files_a_request_brought(emulate: Emulate, tmp_path: Path) -> None:
+    rh = emulate()
+    photo = samples.png(tmp_path / "photo.png")
+    model = catalog.get("z-image-turbo/image-to-image")
+    first = rh.result()
+    for link in (rh.link(photo), first):
+        rh.submit(model.endpoint, dict(catalog.validate(model, {"prompt": "snow", "image_url": link})))
+    contents = [photo.read_bytes(), rh.http.get(first).content]
+    brought = [entry.inputs["imageUrl"] for entry in rh.rh.recorder.paid[1:]]
+    assert brought == [(hashlib.sha256(content).hexdigest(),) for content in contents]
