@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from rh_prefect.works.accounts.limiter import MAX_COUNT_AGE, Turn, first_free
-from tests.support.world.virtual_time import in_virtual_time, now, settle
+from rh_prefect.works.accounts.limiter import Turn, first_free
+from tests.support.world.virtual_time import in_virtual_time, now
 from tests.works.accounts.counted_account import CountedAccount as Account
 
 SECONDS = 10.0
@@ -20,20 +20,6 @@ async def job(accounts: list[Account], seconds: float = SECONDS, *, preferred: A
     account = next(one for one in accounts if one.limiter is slots)
     await account.run(seconds)
     return account
-
-
-@in_virtual_time
-async def test_two_accounts_with_five_slots_equal_one_with_ten() -> None:
-    spans = []
-    for accounts in ([Account(5, "a"), Account(5, "b")], [Account(10, "one")]):
-        began = now()
-        ran = await asyncio.gather(*(job(accounts) for _ in range(40)))
-        spans.append(now() - began)
-        assert [one.most for one in accounts] == [one.limit for one in accounts]
-        assert Counter(one.name for one in ran) == {one.name: 4 * (one.limit or 0) for one in accounts}
-        assert [one.limiter.held for one in accounts] == [0] * len(accounts)
-    assert spans[0] == pytest.approx(spans[1], abs=0.1)
-    assert spans[0] == pytest.approx(4 * SECONDS, abs=0.1)
 
 
 @in_virtual_time
@@ -56,24 +42,6 @@ async def test_jobs_use_the_account_with_a_free_slot_and_not_in_turn() -> None:
     ran = await asyncio.gather(*(job(accounts, seconds) for seconds in lengths))
     assert [one.name for one in ran] == ["a", *["b"] * 6]
     assert now() == pytest.approx(60.0, abs=0.1)
-
-
-@in_virtual_time
-async def test_a_slot_that_others_leave_on_one_account_is_used() -> None:
-    accounts = [Account(1, "a", others=1), Account(1, "b")]
-    long = asyncio.create_task(job(accounts[1:], 300))
-    short = asyncio.create_task(job(accounts[1:], 300))
-    await settle()
-    # One of ours may always try, so the first account is filled too.
-    tried = asyncio.create_task(job(accounts, 300))
-    waits = asyncio.create_task(job(accounts, 1))
-    await asyncio.sleep(2)
-    assert not waits.done()
-    accounts[0].limit, accounts[0].others = 2, 0
-    await asyncio.sleep(2 * MAX_COUNT_AGE)
-    assert waits.done() and waits.result().name == "a"
-    for task in (long, short, tried):
-        task.cancel()
 
 
 @in_virtual_time
@@ -199,13 +167,13 @@ async def test_a_waiter_cancelled_during_a_count_takes_no_slot() -> None:
     assert (await job([only], 1)) is only
 
 
-async def _chains(account: Account, *, items: int, is_ordered: bool = True) -> tuple[list[set[int]], int]:
+async def _chains(account: Account, *, items: int) -> tuple[list[set[int]], int]:
     """Runs two jobs for each item; returns the items that end together, in order, and the most that were begun."""
     ended, begun, most = dict[int, set[int]](), set[int](), 0
 
     async def step(item: int) -> None:
         nonlocal most
-        turn = Turn("run", (item not in begun, item)) if is_ordered else Turn()
+        turn = Turn("run", (item not in begun, item))
         assert await first_free([account.limiter], turn=turn) is account.limiter
         begun.add(item)
         most = max(most, len(begun))
@@ -232,16 +200,6 @@ async def test_a_run_ends_its_first_items_before_later_ones_begin() -> None:
     ended, most = await _chains(Account(2, "a"), items=8)
     assert ended == [{7, 6}, {0, 1}, {2, 3}, {4, 5}]
     assert most == 4
-
-
-@in_virtual_time
-async def test_the_order_of_items_costs_no_time() -> None:
-    spans = []
-    for is_ordered in (False, True):
-        began = now()
-        await _chains(Account(3, "a"), items=12, is_ordered=is_ordered)
-        spans.append(now() - began)
-    assert spans[1] == pytest.approx(spans[0], abs=2)
 
 
 @in_virtual_time

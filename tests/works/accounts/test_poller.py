@@ -427,19 +427,6 @@ class Account:
         return list(await asyncio.gather(*(self.late(poller, str(n), length) for n, length in enumerate(lengths))))
 
 
-@in_virtual_time
-async def test_counted_tasks_are_polled_less_and_noticed_sooner() -> None:
-    lengths = [60.0 + 3 * n for n in range(40)]
-    counted = Account()
-    late = await counted.lateness(lengths)
-    alone = RunningHub(RUNNING)
-    for n, length in enumerate(lengths):
-        ends_after(alone, length, n)
-    await asyncio.gather(*waits(poller_of(alone), *range(len(lengths))))
-    assert sum(late) / len(late) < 4.0
-    assert len(counted.rh.polls) + len(counted.counts) < len(alone.polls)
-
-
 @pytest.mark.parametrize(
     ("facts", "lengths", "polls", "share"),
     [

@@ -36,11 +36,10 @@ from rh_prefect.works.journal.costs_and_budget import (
     SpendTracker,
     amount_text,
     entries_in,
-    entry_of,
 )
 from rh_prefect.works.journal.job_records import JobView, Submit
 from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.journal.record_types import End, Record
+from rh_prefect.works.journal.record_types import End
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.result import Result
@@ -52,13 +51,24 @@ from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 BUDGET = Decimal("1.00")
 INTENT = intent(estimate=Decimal("0.40"), currency="CNY")
-IN_DOLLARS = INTENT.model_copy(update={"currency": "USD"})
 BUSY = refused("421", "TASK_QUEUE_MAXED")
 POLICY = Policy(job="run/key", endpoint="some/model", budget=BUDGET)
 
 
-def end(cost: str | None = None, *, status: Any = "SUCCESS", currency: str = "CNY") -> End:
-    return End(status=status, task_id=TASK, cost=None if cost is None else Decimal(cost), currency=currency)
+def end(cost: str | None = None) -> End:
+    return End(status="SUCCESS", task_id=TASK, cost=None if cost is None else Decimal(cost), currency="CNY")
+
+
+@pytest.fixture
+def ledger(journal: FolderJournal) -> SpendTracker:
+    return SpendTracker(partial(entries_in, journal))
+
+
+def money(amount: str, currency: str = "CNY") -> Money:
+    return Money(Decimal(amount), currency)
+
+
+PRICE = money("0.40")
 
 
 def drive(policy: Policy, *pairs: tuple[object, object]) -> Any:
@@ -80,7 +90,7 @@ def test_the_price_is_reserved_between_the_slot_and_the_claim() -> None:
 
 
 def test_a_job_beyond_the_budget_is_not_claimed_and_the_error_has_the_sums() -> None:
-    short = Shortfall(Money(Decimal("0.40"), "CNY"), spent=Decimal("0.50"), reserved=Decimal("0.25"))
+    short = Shortfall(money("0.40"), spent=Decimal("0.50"), reserved=Decimal("0.25"))
     with pytest.raises(
         BudgetExceeded, match=r"cost 0\.40 CNY; of the budget of 1\.00 CNY, 0\.50 .* 0\.25 reserved"
     ) as caught:
@@ -88,79 +98,44 @@ def test_a_job_beyond_the_budget_is_not_claimed_and_the_error_has_the_sums() -> 
     assert (caught.value.job, caught.value.price, caught.value.budget) == ("run/key", Decimal("0.40"), BUDGET)
 
 
-async def test_a_submission_that_another_call_has_claimed_stays_counted_when_it_is_reserved_again() -> None:
-    ledger = SpendTracker(partial(entries_in, MemoryJournal(MemoryPlace(), "run")))
+async def test_a_submission_of_another_call_stays_counted_when_it_is_reserved_again(ledger: SpendTracker) -> None:
     ledger.claim("a", 1, PRICE)
     assert await ledger.reserve("a", 1, PRICE, budget=Decimal(0)) is None
     assert ledger.all_counted == PRICE.amount
 
 
-@pytest.mark.parametrize(
-    ("submit", "counts"),
-    [
-        (Submit(1, INTENT), Entry(Decimal("0.40"), is_spent=False)),
-        (Submit(1, INTENT, BUSY), None),
-        (Submit(1, INTENT, ticket(), end=end("0.30")), Entry(Decimal("0.30"), is_spent=True)),
-        (Submit(1, INTENT, ticket(), end=end("0", status="FAILED")), Entry(Decimal(0), is_spent=True)),
-        (Submit(1, INTENT, ticket(), end=end()), Entry(Decimal("0.40"), is_spent=True)),
-        (Submit(1, INTENT, ticket(), end=end("250", currency="coins")), Entry(Decimal("0.40"), is_spent=True)),
-        (Submit(1, IN_DOLLARS, ticket(), end=end()), Entry(Decimal("0.40"), is_spent=True, currency="USD")),
-    ],
-    ids=["open", "refused", "ended", "failed", "unpriced", "coins", "unpriced, in dollars"],
-)
-def test_the_budget_entry_of_a_submission(submit: Submit, counts: Entry | None) -> None:
-    assert entry_of(submit) == counts
-
-
-def journal(folder: Path) -> FolderJournal:
-    return FolderJournal(str(folder), scope="run")
-
-
-async def test_the_spending_is_rebuilt_from_the_journal(tmp_path: Path) -> None:
-    records = journal(tmp_path)
-    jobs: list[dict[str, Record]] = [
-        {"intent-1": INTENT, "answer-1": ticket(), "end-1": end("0.35")},
-        {"intent-1": INTENT, "answer-1": ticket()},
-        {"intent-1": INTENT, "answer-1": BUSY},
-    ]
-    for number, job in enumerate(jobs):
-        await write(records, job, key=f"{number:024d}")
-    ledger = SpendTracker(partial(entries_in, records))
-    short = await ledger.reserve("f" * 24, 1, Money(Decimal("0.26"), "CNY"), budget=BUDGET)
-    assert short == Shortfall(Money(Decimal("0.26"), "CNY"), spent=Decimal("0.35"), reserved=Decimal("0.40"))
-    assert await ledger.reserve("f" * 24, 1, Money(Decimal("0.25"), "CNY"), budget=BUDGET) is None
+async def test_the_spending_is_rebuilt_from_the_journal(ledger: SpendTracker, journal: FolderJournal) -> None:
+    await write(journal, {"intent-1": INTENT, "answer-1": ticket(), "end-1": end("0.35")}, key="0" * 24)
+    await write(journal, {"intent-1": INTENT, "answer-1": ticket()}, key="1" * 24)
+    await write(journal, {"intent-1": INTENT, "answer-1": BUSY}, key="2" * 24)
+    short = await ledger.reserve("f" * 24, 1, money("0.26"), budget=BUDGET)
+    assert short == Shortfall(money("0.26"), spent=Decimal("0.35"), reserved=Decimal("0.40"))
+    assert await ledger.reserve("f" * 24, 1, money("0.25"), budget=BUDGET) is None
     assert (ledger.spent(), ledger.reserved()) == (Decimal("0.35"), Decimal("0.65"))
     paid = {"0" * 24: Costs({"CNY": Decimal("0.35")})}
-    assert await SpendTracker(partial(entries_in, records)).costs() == paid
+    assert await SpendTracker(partial(entries_in, journal)).costs() == paid
 
 
-async def test_a_later_attempt_counts_what_another_process_has_paid(tmp_path: Path) -> None:
+async def test_a_later_attempt_counts_what_another_process_has_paid(journal: FolderJournal) -> None:
     """A process that keeps running is followed by others, and goes on after them."""
-    records, price = journal(tmp_path), Money(Decimal("0.30"), "CNY")
-    mine, theirs, new = (letter * 24 for letter in "abc")
-
-    first, second = (spending_of(FolderScope(records, attempt=attempt)) for attempt in (1, 2))
+    price, (mine, theirs, new) = money("0.30"), (letter * 24 for letter in "abc")
+    first, second = (spending_of(FolderScope(journal, attempt=attempt)) for attempt in (1, 2))
     assert await first.reserve(mine, 1, price, budget=BUDGET) is None
     # Its own claims are in the journal too.
-    await write(records, {"intent-1": INTENT.model_copy(update={"estimate": price.amount})}, key=mine)
-    await write(records, {"intent-1": INTENT, "answer-1": ticket(), "end-1": end("0.55")}, key=theirs)
+    await write(journal, {"intent-1": INTENT.model_copy(update={"estimate": price.amount})}, key=mine)
+    await write(journal, {"intent-1": INTENT, "answer-1": ticket(), "end-1": end("0.55")}, key=theirs)
     assert await first.reserve(new, 1, price, budget=BUDGET) is None, "one attempt reads the journal once"
     short = await second.reserve(new, 1, price, budget=BUDGET)
     assert short == Shortfall(price, spent=Decimal("0.55"), reserved=Decimal("0.30"))
 
 
-async def test_concurrent_reservations_stay_within_the_budget(tmp_path: Path) -> None:
-    ledger = SpendTracker(partial(entries_in, journal(tmp_path)))
-    requested = [ledger.reserve(f"{n:024d}", 1, Money(Decimal("0.30"), "CNY"), budget=BUDGET) for n in range(20)]
+async def test_concurrent_reservations_stay_within_the_budget(ledger: SpendTracker) -> None:
+    requested = [ledger.reserve(f"{n:024d}", 1, money("0.30"), budget=BUDGET) for n in range(20)]
     assert sum(short is None for short in await asyncio.gather(*requested)) == 3
 
 
-PRICE = Money(Decimal("0.40"), "CNY")
-
-
-async def test_a_call_without_a_budget_counts_from_its_claim(tmp_path: Path) -> None:
+async def test_a_call_without_a_budget_counts_from_its_claim(ledger: SpendTracker) -> None:
     """The claim of a call without a budget counts immediately, not when its answer is recorded."""
-    ledger = SpendTracker(partial(entries_in, journal(tmp_path)))
     ledger.claim("a", 1, PRICE)
     ledger.claim("b", 1, PRICE)
     short = await ledger.reserve("c", 1, PRICE, budget=BUDGET)
@@ -169,24 +144,23 @@ async def test_a_call_without_a_budget_counts_from_its_claim(tmp_path: Path) -> 
     assert await ledger.reserve("c", 1, PRICE, budget=BUDGET) is None
 
 
-async def test_an_unknown_price_is_requested_if_a_budget_needs_it(tmp_path: Path) -> None:
+async def test_an_unknown_price_is_requested_if_a_budget_needs_it(ledger: SpendTracker, journal: FolderJournal) -> None:
     """Two submissions without a budget and without a listed price; one of them ends meanwhile.
 
     Reading the journal for the first budget keeps the request.
     """
-    records, requests = journal(tmp_path), []
-    await write(records, {"intent-1": intent()}, key="a" * 24)
-    ledger = SpendTracker(partial(entries_in, records))
+    requests = []
+    await write(journal, {"intent-1": intent()}, key="a" * 24)
 
     async def ask() -> Money:
         requests.append("price")
         await asyncio.sleep(0)
         ledger.note("b", Submit(1, INTENT, BUSY))
-        return Money(Decimal("0.70"), "CNY")
+        return money("0.70")
 
     for key in ("a" * 24, "b"):
         ledger.claim(key, 1, None, ask)
-    ledger.claim("d", 1, Money(Decimal(1), "USD"), ask)  # its price is known
+    ledger.claim("d", 1, money("1", "USD"), ask)  # its price is known
     assert ledger.reserved() == 0
     for _ in range(2):
         short = await ledger.reserve("c", 1, PRICE, budget=BUDGET)
@@ -196,19 +170,18 @@ async def test_an_unknown_price_is_requested_if_a_budget_needs_it(tmp_path: Path
 
 async def test_what_a_call_claims_or_notes_while_the_records_are_read_is_newer_than_they_are() -> None:
     async def read() -> AsyncIterator[tuple[str, dict[int, Entry | None]]]:
-        ledger.claim("a", 1, PRICE)
-        ledger.note("b", Submit(1, INTENT, BUSY))
+        tracker.claim("a", 1, PRICE)
+        tracker.note("b", Submit(1, INTENT, BUSY))
         for key in "ab":
             yield key, {1: Entry(Decimal(9), is_spent=False)}
 
-    ledger = SpendTracker(read)
-    await ledger.complete()
-    assert ledger.reserved() == PRICE.amount
-    assert [ledger.newest_submit(key) for key in "ab"] == [1, 0]
+    tracker = SpendTracker(read)
+    await tracker.complete()
+    assert tracker.reserved() == PRICE.amount
+    assert [tracker.newest_submit(key) for key in "ab"] == [1, 0]
 
 
-async def test_the_records_of_a_job_replace_its_earlier_entries(tmp_path: Path) -> None:
-    ledger = SpendTracker(partial(entries_in, journal(tmp_path)))
+async def test_the_records_of_a_job_replace_its_earlier_entries(ledger: SpendTracker) -> None:
     for n in (1, 2):
         ledger.claim("a", n, PRICE)
     ledger.claim("b", 1, PRICE)
@@ -218,9 +191,9 @@ async def test_the_records_of_a_job_replace_its_earlier_entries(tmp_path: Path) 
     assert (ledger.spent(), ledger.reserved()) == (Decimal("0.05"), Decimal(0))
 
 
-async def test_each_currency_has_its_own_sums(tmp_path: Path) -> None:
+async def test_each_currency_has_its_own_sums(ledger: SpendTracker) -> None:
     """Amounts of two currencies are not added, and neither are coins."""
-    ledger, dollars = SpendTracker(partial(entries_in, journal(tmp_path))), Money(Decimal("0.90"), "USD")
+    dollars = money("0.90", "USD")
     ledger.claim("a", 1, dollars)
     assert await ledger.reserve("b", 1, PRICE, budget=BUDGET) is None
     ended = End(status="SUCCESS", task_id=TASK, cost=Decimal("0.30"), currency="CNY", coins=Decimal(7))
@@ -311,7 +284,7 @@ async def test_a_price_without_a_currency_is_in_that_of_the_account() -> None:
     account = Account("USD")
     prices = prices_of(account)
     assert prices.guess(PRICE) == PRICE, "the account's currency is not known yet"
-    assert await prices.listed(Money(Decimal(1), None)) == Money(Decimal(1), "USD")
+    assert await prices.listed(Money(Decimal(1), None)) == money("1", "USD")
     assert account.paces == [2.0], "a label is not waited for"
 
 
@@ -333,7 +306,7 @@ async def test_a_price_in_another_currency_than_the_account_s_is_none(
 async def test_a_price_that_names_its_currency_needs_no_other_answer_of_the_account() -> None:
     silence = ResponseLost("HTTP 502")
     named = prices_of(Account(silence, preview=PricePreview(amount=Decimal(2), currency="USD", free=False)))
-    assert await named.of("some/model", {}, PRICE) == Money(Decimal(2), "USD")
+    assert await named.of("some/model", {}, PRICE) == money("2", "USD")
     unnamed = prices_of(Account(silence, preview=PricePreview(amount=Decimal(2), currency=None, free=False)))
     with pytest.raises(ResponseLost, match="HTTP 502"):
         await unnamed.of("some/model", {}, PRICE)
@@ -383,8 +356,8 @@ async def test_an_account_without_a_response_is_queried_again_later(seconds: int
         ("0.00", False, None),
         ("9999", False, None),
         ("-1", False, None),
-        ("0", True, Money(Decimal(0), "USD")),
-        ("0.50", False, Money(Decimal("0.50"), "USD")),
+        ("0", True, money("0", "USD")),
+        ("0.50", False, money("0.50", "USD")),
     ],
 )
 async def test_a_previewed_placeholder_is_an_unknown_price(amount: str, free: bool, price: Money | None) -> None:
@@ -425,11 +398,6 @@ async def run(request: models.ModelInput, **options: Any) -> Result:
     return result
 
 
-async def run_many(count: int, budget: float, **options: object) -> list[Result | BaseException]:
-    requested = (run(models.ZImageTurbo(prompt=f"picture {n}"), budget=budget, **options) for n in range(count))
-    return list(await asyncio.gather(*requested, return_exceptions=True))
-
-
 async def test_calls_with_and_without_a_budget_stay_within_the_budget(rh: Emulator) -> None:
     """The budget suffices for some of the calls with a budget."""
     rh.faults.add(Fault("submit", every=1, kind="slow", seconds=1.0))  # until then no answer is recorded
@@ -455,22 +423,15 @@ async def test_a_price_is_requested_only_when_a_call_with_a_budget_needs_it(rh: 
     assert len(rh.recorder.submissions) == 1
 
 
-async def test_a_paid_job_is_found_again_with_any_budget(rh: Emulator) -> None:
-    request = models.ZImageTurbo(prompt="a lighthouse")
-    first = await run(request)
-    assert await run(request, budget=0.01) == first
-    with pytest.raises(BudgetExceeded, match=r"0\.04 is spent"):
-        await run(models.ZImageTurbo(prompt="a harbour"), budget=0.07)
-
-
 async def test_a_failed_task_counts_with_its_cost(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail", code="1000"))
     with pytest.raises(JobFailed):
         await run(models.ZImageTurbo(prompt="a lighthouse"), budget=0.05)
     (failed,) = rh.recorder.paid
-    done = await run_many(1, float(failed.charged + PICTURE))
-    assert isinstance(done[0], Result)
-    assert isinstance((await run_many(2, float(failed.charged + PICTURE)))[1], BudgetExceeded)
+    budget = float(failed.charged + PICTURE)
+    await run(models.ZImageTurbo(prompt="picture 0"), budget=budget)
+    with pytest.raises(BudgetExceeded):
+        await run(models.ZImageTurbo(prompt="picture 1"), budget=budget)
 
 
 async def test_the_result_of_a_job_has_the_costs_of_all_its_tasks(rh: Emulator, tmp_path: Path) -> None:

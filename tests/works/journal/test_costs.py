@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.client import TaskView, Usage
-from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs, charge_of, costs_of
+from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs, Entry, charge_of, costs_of, entry_of
 from rh_prefect.works.journal.job_records import RESUBMITTED, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Lost, Resolution
 from rh_prefect.works.result import end_of
@@ -16,6 +16,7 @@ from tests.support.world.job_records import TASK, intent, ticket, unknown
 
 INTENT = intent(estimate=Decimal("0.40"), currency="USD")
 ESTIMATE = Charge(Costs({"USD": Decimal("0.40")}), is_estimate=True)
+OPEN = Entry(Decimal("0.40"), is_spent=False, currency="USD")
 LATE = ticket("2031112223334445058")
 
 
@@ -32,43 +33,75 @@ def test_units_are_never_added() -> None:
     assert (str(Costs()), bool(Costs()), bool(Costs(unknown=1))) == ("0", False, True)
 
 
+RESOLVED = Resolution(outcome="forgotten", by="a person")
+AGAIN = Resolution(outcome="forgotten", by=RESUBMITTED)
+ADOPTED = Resolution(outcome="adopted", task_id=TASK)
+PAID = end(cost=Decimal("0.30"))
+
+
+def costs(amount: str) -> Costs:
+    return Costs({"USD": Decimal(amount)})
+
+
+def entry(amount: str, *, is_spent: bool = True) -> Entry:
+    return Entry(Decimal(amount), is_spent=is_spent, currency="USD")
+
+
 @pytest.mark.parametrize(
-    ("submit", "charge"),
+    ("submit", "charge", "counts"),
     [
-        (Submit(1, INTENT), ESTIMATE),
-        (Submit(1, INTENT, ticket()), ESTIMATE),
-        (Submit(1, INTENT, unknown()), ESTIMATE),
-        (Submit(1, intent()), Charge(Costs(unknown=1), is_estimate=True)),
-        (Submit(1, INTENT, Answer(outcome="refused", code="421")), None),
-        (Submit(1, INTENT, unknown(), Resolution(outcome="forgotten", by="a person")), None),
-        (Submit(1, INTENT, unknown(), Resolution(outcome="forgotten", by=RESUBMITTED)), ESTIMATE),
-        (Submit(1, INTENT, ticket(), lost=Lost(by="a person")), ESTIMATE),
-        (Submit(1, INTENT, unknown(), Resolution(outcome="forgotten", by="a person"), late=LATE), ESTIMATE),
-        (Submit(1, INTENT, unknown(), Resolution(outcome="forgotten", by=RESUBMITTED), late=LATE), ESTIMATE),
-        (
-            Submit(1, INTENT, unknown(), Resolution(outcome="adopted", task_id=TASK), late=LATE),
-            Charge(Costs({"USD": Decimal("0.80")}), is_estimate=True),
+        pytest.param(Submit(1, INTENT), ESTIMATE, OPEN, id="open"),
+        pytest.param(Submit(1, INTENT, ticket()), ESTIMATE, OPEN, id="ticket"),
+        pytest.param(Submit(1, INTENT, unknown()), ESTIMATE, OPEN, id="unknown"),
+        pytest.param(
+            Submit(1, intent()), Charge(Costs(unknown=1), is_estimate=True), Entry(None, is_spent=False), id="no price"
         ),
-        (Submit(1, INTENT, ticket(), end=end(cost=Decimal("0.30"))), Charge(Costs({"USD": Decimal("0.30")}))),
-        (Submit(1, INTENT, ticket(), end=end(status="FAILED")), Charge(Costs(unknown=1))),
-        (
-            Submit(1, INTENT, ticket(), end=end(cost=Decimal("0.30")), late=LATE),
-            Charge(Costs({"USD": Decimal("0.70")}), is_estimate=True),
+        pytest.param(Submit(1, INTENT, Answer(outcome="refused", code="421")), None, None, id="refused"),
+        pytest.param(Submit(1, INTENT, unknown(), RESOLVED), None, None, id="forgotten"),
+        pytest.param(Submit(1, INTENT, unknown(), AGAIN), ESTIMATE, OPEN, id="resubmitted"),
+        pytest.param(Submit(1, INTENT, ticket(), lost=Lost(by="a person")), ESTIMATE, OPEN, id="lost"),
+        pytest.param(Submit(1, INTENT, unknown(), RESOLVED, late=LATE), ESTIMATE, OPEN, id="late after forgotten"),
+        pytest.param(Submit(1, INTENT, unknown(), AGAIN, late=LATE), ESTIMATE, OPEN, id="late after resubmitted"),
+        pytest.param(
+            Submit(1, INTENT, unknown(), ADOPTED, late=LATE),
+            Charge(costs("0.80"), is_estimate=True),
+            entry("0.80", is_spent=False),
+            id="late beside another task",
         ),
-    ],
-    ids=[
-        *("open", "ticket", "unknown", "without a price", "refused", "forgotten", "resubmitted", "lost"),
-        *("late after forgotten", "late after resubmitted", "late beside another task", "ended", "unreported"),
-        "late beside an ended task",
+        pytest.param(Submit(1, INTENT, ticket(), end=PAID), Charge(costs("0.30")), entry("0.30"), id="ended"),
+        pytest.param(
+            Submit(1, INTENT, ticket(), end=end(status="FAILED", cost=Decimal(0))),
+            Charge(costs("0")),
+            entry("0"),
+            id="failed",
+        ),
+        pytest.param(
+            Submit(1, INTENT, ticket(), end=end(status="FAILED")),
+            Charge(Costs(unknown=1)),
+            entry("0.40"),
+            id="unreported",
+        ),
+        pytest.param(
+            Submit(1, INTENT, ticket(), end=end(cost=Decimal(250), currency=COINS)),
+            Charge(Costs({COINS: Decimal(250)})),
+            entry("0.40"),
+            id="coins",
+        ),
+        pytest.param(
+            Submit(1, INTENT, ticket(), end=PAID, late=LATE),
+            Charge(costs("0.70"), is_estimate=True),
+            entry("0.70"),
+            id="late beside an ended task",
+        ),
     ],
 )
-def test_the_costs_of_a_submission(submit: Submit, charge: Charge | None) -> None:
-    """Cancelled, failed, lost and earlier submissions count with their costs."""
-    assert charge_of(submit) == charge
+def test_the_costs_of_a_submission(submit: Submit, charge: Charge | None, counts: Entry | None) -> None:
+    """Cancelled, failed, lost and earlier submissions count with their costs, in a budget at least with their price."""
+    assert (charge_of(submit), entry_of(submit)) == (charge, counts)
 
 
 def test_a_graph_with_paid_nodes_costs_coins_and_money() -> None:
     """Both are recorded, each in its unit."""
-    for money, costs in ((Decimal("3.85"), {COINS: Decimal(7), "USD": Decimal("3.85")}), (None, {COINS: Decimal(7)})):
+    for money, parts in ((Decimal("3.85"), {COINS: Decimal(7), "USD": Decimal("3.85")}), (None, {COINS: Decimal(7)})):
         view = TaskView(task_id=TASK, status="SUCCESS", usage=Usage(third_party_money=money, coins=Decimal(7)))
-        assert costs_of(end_of(Submit(1, INTENT, ticket()), view, attempt=1)) == Costs(costs)
+        assert costs_of(end_of(Submit(1, INTENT, ticket()), view, attempt=1)) == Costs(parts)

@@ -17,7 +17,7 @@ from rh_prefect.settings import Settings, get_settings
 from rh_prefect.works.journal.identity import work_id
 from rh_prefect.works.journal.job_records import JobRecords, result_key
 from rh_prefect.works.journal.journal import FolderJournal, NotExclusive
-from rh_prefect.works.journal.record_types import FORMAT_KEY, Answer, End, Format, Intent, ResultRecord, current_owner
+from rh_prefect.works.journal.record_types import FORMAT_KEY, Format, ResultRecord
 from rh_prefect.works.journal.works_journal import (
     FOLDER,
     HasEnded,
@@ -33,19 +33,10 @@ from rh_prefect.works.journal.works_journal import (
 )
 from tests.support.servers.s3 import S3Server
 from tests.support.world.filesystems import ClockedFiles, TwoWriters
-from tests.support.world.job_records import SOMEWHERE_ELSE, dead_owner
+from tests.support.world.job_records import SOMEWHERE_ELSE, dead_owner, failed, intent, ticket, write
 from tests.support.world.virtual_time import in_virtual_time, now
 
 WORK = work_id("ab" * 20, 1)
-
-
-def intent(flow_run: str = "A") -> dict[str, Any]:
-    given: dict[str, Any] = {"site": "s", "model": "m", "endpoint": "e", "payload": {"prompt": "a"}, "base": "b"}
-    return Intent(owner=current_owner(), account="a", flow_run=flow_run, **given).model_dump(mode="json")
-
-
-def answer(task_id: str = "1") -> dict[str, Any]:
-    return Answer(outcome="ticket", task_id=task_id).model_dump(mode="json")
 
 
 def result(task_id: str = "1") -> ResultRecord:
@@ -68,12 +59,10 @@ def works(request: pytest.FixtureRequest, tmp_path: Path) -> WorksJournal:
 async def test_a_work_is_read_by_the_numbers_of_its_submissions(works: WorksJournal) -> None:
     await works.check()
     assert await works.job(WORK) == {}
-    assert await works.create(f"{WORK}-intent-1", intent())
-    assert not await works.create(f"{WORK}-intent-1", intent("B"))
-    await works.create(f"{WORK}-answer-1", answer())
-    await works.create(f"{WORK}-end-1", End(status="FAILED", task_id="1").model_dump(mode="json"))
-    await works.create(f"{WORK}-intent-2", intent("B"))
-    await works.create(f"{WORK}-intent-4", intent("C"))  # no number is left out
+    await write(works, {"intent-1": intent(flow_run="A")}, key=WORK)
+    assert not await works.create(f"{WORK}-intent-1", intent().model_dump(mode="json"))
+    await write(works, {"answer-1": ticket(), "end-1": failed("805"), "intent-2": intent()}, key=WORK)
+    await write(works, {"intent-4": intent()}, key=WORK)  # no number is left out
     assert set(await works.job(WORK)) == {f"{WORK}-{what}" for what in ("intent-1", "answer-1", "end-1", "intent-2")}
     first, second = await JobRecords(works, WORK).submission(1), await JobRecords(works, WORK).submission(2)
     assert first is not None and first.state == "ended" and first.intent.flow_run == "A"
@@ -137,12 +126,13 @@ def on_disk(tmp_path: Path) -> WorksJournal:
     return WorksJournal(str(tmp_path / "store"))
 
 
-async def ends_in_prefect(_: str) -> bool:
-    return True
+def says(has_ended: bool) -> HasEnded:
+    """What Prefect says of a run."""
 
+    async def answer(_: str) -> bool:
+        return has_ended
 
-async def goes_on_in_prefect(_: str) -> bool:
-    return False
+    return answer
 
 
 async def wait_elsewhere(works: WorksJournal, *, minutes: float, suspended: float | None = None) -> None:
@@ -164,12 +154,12 @@ HOUR = 3600.0
     [
         (14, None, no_evidence, True),
         (16, None, no_evidence, False),
-        (1, None, ends_in_prefect, False),
-        (10_000, None, goes_on_in_prefect, True),
+        (1, None, says(True), False),
+        (10_000, None, says(False), True),
         (70, HOUR, no_evidence, True),
         (80, HOUR, no_evidence, False),
-        (80, HOUR, goes_on_in_prefect, True),
-        (1, HOUR, ends_in_prefect, False),
+        (80, HOUR, says(False), True),
+        (1, HOUR, says(True), False),
     ],
 )
 async def test_a_run_that_prefect_cannot_be_asked_about_waits_until_it_was_silent_for_15_minutes(
@@ -241,9 +231,9 @@ async def test_a_new_take_is_the_least_that_was_never_submitted(works: WorksJour
     base = "cd" * 20
     runs = [FolderJournal(str(tmp_path / "runs"), scope=name) for name in ("one", "two")]
     for take in (1, 2):
-        await works.create(f"{work_id(base, take)}-intent-1", intent())
+        await write(works, {"intent-1": intent()}, key=work_id(base, take))
     assert await choose_new_take(works, runs[0], base) == 3
-    await works.create(f"{work_id(base, 3)}-intent-1", intent())
+    await write(works, {"intent-1": intent()}, key=work_id(base, 3))
     assert await choose_new_take(works, runs[0], base) == 3  # the resumed run
     assert await choose_new_take(works, runs[1], base) == 4
 
@@ -266,14 +256,14 @@ async def test_a_process_looks_for_the_format_of_a_place_and_writes_it_once(tmp_
     new, known = tmp_path / "new", tmp_path / "known"
     new.touch()
     with pytest.raises(JournalError):
-        await WorksJournal(str(new)).create(f"{WORK}-intent-1", intent())
+        await write(WorksJournal(str(new)), {"intent-1": intent()}, key=WORK)
     new.unlink()
-    await WorksJournal(str(new)).create(f"{WORK}-intent-1", intent())
+    await write(WorksJournal(str(new)), {"intent-1": intent()}, key=WORK)
     await FolderJournal(str(known), scope=FOLDER).create(FORMAT_KEY, Format().model_dump(mode="json"))
     await WorksJournal(str(known)).check()
     for place in (new, known):
         (place / "works/format/1.json").unlink()
-        await WorksJournal(str(place)).create(f"{WORK}-intent-2", intent())
+        await write(WorksJournal(str(place)), {"intent-2": intent()}, key=WORK)
         assert not (place / "works/format/1.json").exists()
 
 
@@ -297,7 +287,7 @@ def test_the_files_of_a_result_are_in_the_storage_that_it_names_and_beside_its_r
 async def test_records_lie_beside_the_files(s3: S3Server) -> None:
     store = MediaStore(s3.url("films"), options=s3.options)
     works = await open_works(store, get_settings())
-    await works.create(f"{WORK}-intent-1", intent())
+    await write(works, {"intent-1": intent()}, key=WORK)
     assert f"works/{WORK}/intent-1.json" in await asyncio.to_thread(store.list, "works")
 
 
