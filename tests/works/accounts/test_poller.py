@@ -14,6 +14,7 @@ from rh_prefect.errors import (
     AccountError,
     Busy,
     ConnectFailed,
+    JournalError,
     KeyRejected,
     ResponseLost,
     TaskNotFound,
@@ -598,3 +599,196 @@ def test_the_estimate_is_the_median_of_the_longer_durations_of_the_last_200() ->
     assert durations.estimate(6.2) == pytest.approx(180.0 * 1.008)
     durations.note(6.0)
     assert durations.estimate(6.2) is None
+
+
+class Notified(RunningHub):
+    """Tasks that end at given times, a journal in which their ends are recorded, and a poller with webhooks."""
+
+    def __init__(self, *, shortest: float = 2.0, count: Any = None, **ends: float) -> None:
+        super().__init__(RUNNING)
+        self.ends = ends
+        self.recorded: set[str] = set()
+        self.broken = False
+        self.poller = poller_of(self, shortest=shortest, count=count)
+        self.poller.set_receiving(is_on=True)
+        for name, end in ends.items():
+            ends_after(self, end, name)
+
+    def wait(self, task_id: str) -> asyncio.Task[TaskView | None]:
+        async def is_recorded() -> bool:
+            if self.broken:
+                raise JournalError("away")
+            return task_id in self.recorded
+
+        return asyncio.create_task(self.poller.wait(task_id, is_recorded=is_recorded, has_webhook=True))
+
+    async def found(self, task_id: str) -> float:
+        """Waits for a task, and returns when its end was noticed."""
+        await self.wait(task_id)
+        return now()
+
+    async def notify(self, task_id: str, *, recorded: bool = True) -> None:
+        """Notifies the poller at the task's end."""
+        await asyncio.sleep(max(0.0, self.ends[task_id] - now()))
+        if recorded:
+            self.recorded.add(task_id)
+        self.poller.wake(task_id)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "broken", "is_queried"), [(True, False, False), (False, False, True), (True, True, True)]
+)
+@in_virtual_time
+async def test_a_notified_end_is_queried_unless_it_is_recorded(recorded: bool, broken: bool, is_queried: bool) -> None:
+    tasks = Notified(a=40)
+    tasks.broken = broken
+    waiting = tasks.wait("a")
+    await tasks.notify("a", recorded=recorded)
+    ended = await waiting
+    assert (ended is not None and ended.is_terminal, len(tasks.polls)) == (is_queried, is_queried)
+    assert round(now()) == 40
+
+
+@in_virtual_time
+async def test_polls_are_rare_with_webhooks_and_a_false_notification_ends_no_task() -> None:
+    tasks = Notified(a=1000)
+    waiting = tasks.wait("a")
+    await asyncio.sleep(10)
+    tasks.poller.wake("a")
+    ended = await waiting
+    assert ended is not None
+    assert ended.is_terminal
+    assert round(tasks.polls[0], 1) == 10.0
+    assert set(map(round, tasks.gaps)) == {240}
+
+
+@in_virtual_time
+async def test_three_missed_notifications_make_polls_frequent_until_one_arrives() -> None:
+    tasks = Notified(a=6, b=6, c=6, d=90, e=200, f=200, g=350, h=600)
+    asyncio.get_running_loop().call_later(100.0, tasks.poller.wake, "another")
+    *first, d, e, f, g, h = await asyncio.gather(*map(tasks.found, tasks.ends))
+    assert first == pytest.approx([60.0] * 3, abs=0.1)
+    assert d < 100, "three were missed"
+    assert 300 < e < 350 and 300 < f < 350, "one has arrived since"
+    assert g > 500, "two were missed"
+    assert h < 650, "three were missed"
+
+
+@in_virtual_time
+async def test_notified_ends_are_not_missed_ones() -> None:
+    tasks = Notified(a=10, b=20, c=30, last=70)
+    found = [asyncio.create_task(tasks.found(name)) for name in tasks.ends]
+    for name in "abc":
+        await tasks.notify(name, recorded=False)
+    assert await found[-1] == pytest.approx(300.0, abs=0.1)
+
+
+@pytest.mark.parametrize(("shortest", "times"), [(0.5, [15.0, 75.0]), (10.0, [60.0, 300.0])])
+@in_virtual_time
+async def test_the_time_between_polls_with_webhooks_is_limited(shortest: float, times: list[float]) -> None:
+    tasks = Notified(shortest=shortest, a=times[0] + 1)
+    await tasks.wait("a")
+    assert tasks.polls == pytest.approx(times, abs=0.1)
+
+
+@in_virtual_time
+async def test_tasks_are_counted_only_while_webhooks_do_not_report_their_ends() -> None:
+    counted = list[float]()
+
+    async def count(running: int) -> Count:
+        assert running > 1
+        counted.append(now())
+        return Count(missing=0, others=0)
+
+    tasks = Notified(count=count, a=6, b=6, c=6, d=1000, e=1000)
+    for name in tasks.ends:
+        tasks.wait(name)
+    await asyncio.sleep(70)
+    assert counted[0] == pytest.approx(62.0, abs=0.1), "three were missed"
+    tasks.poller.wake("another")
+    await asyncio.sleep(30)
+    counted.clear()
+    await asyncio.sleep(100)
+    assert not counted
+    tasks.poller.set_receiving(is_on=False)
+    await asyncio.sleep(3)
+    assert counted
+    counted.clear()
+    tasks.poller.set_receiving(is_on=False)
+    await asyncio.sleep(3)
+    assert not counted, "it was off before"
+
+
+@in_virtual_time
+async def test_polls_are_frequent_while_no_notifications_are_received() -> None:
+    tasks = Notified(a=100, b=100)
+    waiting = [tasks.wait("a"), tasks.wait("b")]
+    await asyncio.sleep(61)
+    tasks.poller.set_receiving(is_on=False)
+    await asyncio.gather(*waiting)
+    assert tasks.polls[2] == pytest.approx(63.05, abs=0.1), "a twentieth of its age after the last one"
+    assert now() <= 105
+    began, quick = now(), RunningHub(RUNNING)
+    ends_after(quick, 1, "a")
+    await poller_of(quick).wait("a", has_webhook=True)
+    assert quick.polls[0] - began < 1.5
+
+
+@in_virtual_time
+async def test_an_end_that_was_notified_before_the_wait_is_queried_immediately() -> None:
+    tasks = Notified(a=0)
+    tasks.recorded.add("a")
+    tasks.poller.wake("a")
+    assert await tasks.wait("a") is None
+    assert now() < 0.1
+
+
+@in_virtual_time
+async def test_the_last_4096_notifications_are_stored() -> None:
+    tasks = Notified(a=0, b=0)
+    for name in ("a", "b", *map(str, range(4095))):
+        tasks.poller.wake(name)
+    waiting: list[Any] = [tasks.wait("a"), tasks.wait("b")]
+    await settle()
+    assert [wait.done() for wait in waiting] == [False, True]
+    await waiting[0]
+
+
+@in_virtual_time
+async def test_a_failed_poll_is_repeated_soon() -> None:
+    tasks = Notified(a=61)
+    tasks.answer_with("a", ResponseLost("lost"), RUNNING)
+    await tasks.wait("a")
+    assert now() < 61 + 20
+
+
+@in_virtual_time
+async def test_poll_often_polls_a_task_as_without_webhooks() -> None:
+    """Once its run is cancelled, a task is polled as without webhooks."""
+    tasks = Notified(a=100)
+    waiting = tasks.wait("a")
+    await asyncio.sleep(80)
+    tasks.poller.poll_often("a")
+    tasks.poller.poll_often("another")
+    await waiting
+    assert now() < 106
+
+
+@in_virtual_time
+async def test_a_task_without_a_webhook_is_polled_often() -> None:
+    tasks = Notified(a=10)
+    await tasks.poller.wait("a")
+    assert now() <= 12
+
+
+@in_virtual_time
+async def test_an_end_during_a_disconnection_is_found_soon_after_it() -> None:
+    tasks = Notified(a=5, b=500)
+    waiting = [tasks.wait("a"), tasks.wait("b")]
+    tasks.poller.set_receiving(is_on=False)
+    await asyncio.sleep(6)
+    tasks.poller.set_receiving(is_on=True)
+    await waiting[0]
+    assert now() < 8
+    await waiting[1]
+    assert len(tasks.polls) <= 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -43,22 +43,14 @@ def rh() -> Iterator[Emulator]:
         yield emulator
 
 
-Again = Callable[..., PooledRun]
-
-
 @pytest.fixture
-def again(rh: Emulator, tmp_path: Path) -> Again:
-    """Creates another run of the same scope, with any accounts."""
-
-    def made(**facts: Any) -> PooledRun:
-        return PooledRun(rh, tmp_path, **facts)
-
-    return made
+def run(rh: Emulator, tmp_path: Path) -> PooledRun:
+    return PooledRun(rh, tmp_path)
 
 
-@pytest.fixture
-def run(again: Again) -> PooledRun:
-    return again()
+def again(run: PooledRun, **facts: Any) -> PooledRun:
+    """Another run of the same scope, with any accounts."""
+    return PooledRun(run.rh, run.folder, **facts)
 
 
 def results(done: list[Result | RunningHubError]) -> list[Result]:
@@ -137,8 +129,8 @@ async def test_an_account_with_a_rejected_key_is_excluded_with_one_warning(
     assert "f" * 32 not in warning
 
 
-async def test_a_refused_price_of_the_only_account_is_not_a_missing_price(again: Again) -> None:
-    run = again(members=("main",), secrets={"main": "f" * 32})
+async def test_a_refused_price_of_the_only_account_is_not_a_missing_price(run: PooledRun) -> None:
+    run = again(run, members=("main",), secrets={"main": "f" * 32})
     request = models.SkyreelsV4TextToVideoFast(prompt="x")
     (wrong,) = errors(await run.all([request], budget=Decimal(100)))
     assert isinstance(wrong, KeyRejected), wrong
@@ -209,17 +201,17 @@ async def test_a_budget_for_wallets_of_two_currencies_is_refused(run: PooledRun,
     results(await run.all(pictures(1)))
 
 
-def in_dollars(again: Again, rh: Emulator) -> PooledRun:
-    """A run whose only account does not tell its currency yet, and whose tasks do not end yet."""
+def pay_in_dollars(run: PooledRun, rh: Emulator) -> None:
+    """The only account does not tell its currency yet, and its tasks do not end yet."""
     rh.keys.add("dollars", limit=10, currency="USD")
     rh.clock.factor = 0
     rh.faults.add(Fault("account", kind="429"))
-    return again(members=("dollars",))
+    run.members = ("dollars",)
 
 
-async def test_a_budget_holds_where_the_currency_is_not_known_at_first(again: Again, rh: Emulator) -> None:
+async def test_a_budget_holds_where_the_currency_is_not_known_at_first(run: PooledRun, rh: Emulator) -> None:
     """The first jobs were reserved in the catalogue's currency, the later ones in the account's."""
-    run = in_dollars(again, rh)
+    pay_in_dollars(run, rh)
     first = asyncio.ensure_future(run.all(pictures(2, "early"), budget=Decimal("0.10")))
     await asyncio.sleep(3)
     rh.faults.clear()
@@ -232,9 +224,9 @@ async def test_a_budget_holds_where_the_currency_is_not_known_at_first(again: Ag
     assert rh.recorder.charged <= Decimal("0.10")
 
 
-async def test_a_job_without_a_budget_counts_in_the_accounts_currency(again: Again, rh: Emulator) -> None:
+async def test_a_job_without_a_budget_counts_in_the_accounts_currency(run: PooledRun, rh: Emulator) -> None:
     """Its cost was recorded in the catalogue's currency permanently, and no budget of the account's counted it."""
-    run = in_dollars(again, rh)
+    pay_in_dollars(run, rh)
     free = asyncio.ensure_future(run.all(pictures(2, "early")))
     await asyncio.to_thread(wait_until, lambda: len(rh.recorder.submissions) == 2)
     rh.faults.clear()
@@ -260,78 +252,74 @@ async def test_the_owner_of_a_task_is_found_beside_an_account_whose_key_is_refus
         await LOOP.call(pool.find_owner("1234567890123456789"))
 
 
-class TestPaidOn:
-    """A job that was paid, or may have been, keeps its account."""
+async def begin(run: PooledRun, count: int = 4) -> None:
+    """Submits some pictures without completing them."""
+    run.rh.clock.factor = 0
+    working = asyncio.ensure_future(run.all(pictures(count)))
+    await asyncio.to_thread(wait_until, lambda: len(run.said("submitted")) == count)
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    run.rh.clock.factor = 50
 
-    async def begin(self, run: PooledRun, count: int = 4) -> None:
-        """Submits some pictures without completing them."""
-        run.rh.clock.factor = 0
-        working = asyncio.ensure_future(run.all(pictures(count)))
-        await asyncio.to_thread(wait_until, lambda: len(run.said("submitted")) == count)
-        working.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await working
-        run.rh.clock.factor = 50
 
-    @pytest.mark.parametrize("members", [("two", "main"), ("two",), ("main",), ("third", "two"), ("third",)], ids=str)
-    async def test_a_job_keeps_its_account_when_the_pool_changes(
-        self, run: PooledRun, again: Again, rh: Emulator, members: Any
-    ) -> None:
-        rh.keys.add("third", limit=3)
-        await self.begin(run)
-        before = run.paid
-        assert before["main"] and before["two"]
-        later = again(members=members)
-        done = results(await later.all(pictures(4)))
-        assert later.paid == before, "nothing was paid for again"
-        assert {one.task_id for one in done} == {one.task_id for one in rh.recorder.paid}
-        assert len(later.said("adopted")) == 4
+@pytest.mark.parametrize("members", [("two", "main"), ("two",), ("main",), ("third", "two"), ("third",)], ids=str)
+async def test_a_job_keeps_its_account_when_the_pool_changes(run: PooledRun, rh: Emulator, members: Any) -> None:
+    rh.keys.add("third", limit=3)
+    await begin(run)
+    before = run.paid
+    assert before["main"] and before["two"]
+    later = again(run, members=members)
+    done = results(await later.all(pictures(4)))
+    assert later.paid == before, "nothing was paid for again"
+    assert {one.task_id for one in done} == {one.task_id for one in rh.recorder.paid}
+    assert len(later.said("adopted")) == 4
 
-    async def test_a_new_task_after_a_failure_may_use_any_account(
-        self, run: PooledRun, again: Again, rh: Emulator
-    ) -> None:
-        rh.faults.add(Fault("submit", kind="fail", code="1000", times=1))
-        run.members = ("two",)
-        (failed,) = errors(await run.all(pictures(1)))
-        assert isinstance(failed, JobFailed)
-        results(await again(members=("main",), attempt=2).all(pictures(1)))
-        assert run.paid == {"two": 1, "main": 1}
 
-    async def test_an_unknown_submit_names_its_account(self, run: PooledRun, again: Again, rh: Emulator) -> None:
-        rh.faults.add(Fault("submit", kind="cut", times=1))
-        run.members = ("two",)
-        rh.keys.add("third")
-        (first,) = errors(await run.all(pictures(1)))
-        (second,) = errors(await again(members=("main", "third"), gone=frozenset({"two"})).all(pictures(1)))
-        for one in (first, second):
-            assert isinstance(one, SubmissionUnknown)
-            assert "task of account account of two" in one.message
-        assert len(rh.recorder.submissions) == 1
+async def test_a_new_task_after_a_failure_may_use_any_account(run: PooledRun, rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", kind="fail", code="1000", times=1))
+    run.members = ("two",)
+    (failed,) = errors(await run.all(pictures(1)))
+    assert isinstance(failed, JobFailed)
+    results(await again(run, members=("main",), attempt=2).all(pictures(1)))
+    assert run.paid == {"two": 1, "main": 1}
 
-    async def test_a_missing_block_is_an_error_with_the_account_that_paid(
-        self, run: PooledRun, again: Again, rh: Emulator
-    ) -> None:
-        await self.begin(run, 2)
-        later = again(members=("third",), gone=frozenset({"main", "two"}))
-        rh.keys.add("third")
-        for one in errors(await later.all(pictures(2))):
-            assert isinstance(one, ConfigError)
-        assert later.paid == run.paid
-        done = results(await again(members=("main", "two")).all(pictures(2)))
-        assert len(done) == 2
 
-    async def test_a_key_that_is_rejected_while_its_tasks_run(self, run: PooledRun, again: Again, rh: Emulator) -> None:
-        rh.clock.factor = 0
-        working = asyncio.ensure_future(run.all(pictures(6)))
-        await asyncio.to_thread(wait_until, lambda: len(run.said("submitted")) == 6)
-        secret = rh.keys["two"].secret
-        rh.keys.add("two", limit=3, account="two", secret="0" * 32)
-        rh.clock.factor = 50
-        done = await working
-        assert len(results([one for one in done if isinstance(one, Result)])) == run.paid["main"]
-        for one in errors(done):
-            assert isinstance(one, KeyRejected)
-            assert "account of two" in one.message and "does not pay for it again" in one.message
-        rh.keys.add("two", limit=3, account="two", secret=secret)
-        results(await again().all(pictures(6)))
-        assert sum(run.paid.values()) == 6
+async def test_an_unknown_submit_names_its_account(run: PooledRun, rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", kind="cut", times=1))
+    run.members = ("two",)
+    rh.keys.add("third")
+    (first,) = errors(await run.all(pictures(1)))
+    (second,) = errors(await again(run, members=("main", "third"), gone=frozenset({"two"})).all(pictures(1)))
+    for one in (first, second):
+        assert isinstance(one, SubmissionUnknown)
+        assert "task of account account of two" in one.message
+    assert len(rh.recorder.submissions) == 1
+
+
+async def test_a_missing_block_is_an_error_with_the_account_that_paid(run: PooledRun, rh: Emulator) -> None:
+    await begin(run, 2)
+    later = again(run, members=("third",), gone=frozenset({"main", "two"}))
+    rh.keys.add("third")
+    for one in errors(await later.all(pictures(2))):
+        assert isinstance(one, ConfigError)
+    assert later.paid == run.paid
+    done = results(await again(run, members=("main", "two")).all(pictures(2)))
+    assert len(done) == 2
+
+
+async def test_a_key_that_is_rejected_while_its_tasks_run(run: PooledRun, rh: Emulator) -> None:
+    rh.clock.factor = 0
+    working = asyncio.ensure_future(run.all(pictures(6)))
+    await asyncio.to_thread(wait_until, lambda: len(run.said("submitted")) == 6)
+    secret = rh.keys["two"].secret
+    rh.keys.add("two", limit=3, account="two", secret="0" * 32)
+    rh.clock.factor = 50
+    done = await working
+    assert len(results([one for one in done if isinstance(one, Result)])) == run.paid["main"]
+    for one in errors(done):
+        assert isinstance(one, KeyRejected)
+        assert "account of two" in one.message and "does not pay for it again" in one.message
+    rh.keys.add("two", limit=3, account="two", secret=secret)
+    results(await again(run).all(pictures(6)))
+    assert sum(run.paid.values()) == 6
