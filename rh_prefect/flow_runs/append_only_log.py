@@ -1,7 +1,7 @@
 """`RecordLog`: the records of one scope as numbered entries of an append-only log, with compare-and-append.
 
 An entry contains records of many jobs. Entry n is created exclusively, by a process that has read entries 1 to n-1. So
-only one process can create a record: any other process first reads the entry with this record.
+only one process can create a record, because any other process first reads the entry with this record.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Records:
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    """A record that waits to be appended, and the future that tells its caller whether it was created."""
+    """A record that waits to be appended, and the future that tells the caller whether the record was created."""
 
     key: str
     text: str

@@ -60,11 +60,11 @@ class Finding:
 
     @property
     def is_open(self) -> bool:
-        """Whether an action is left, so that the run is checked again."""
+        """Whether an action is left; the run is then checked again."""
         return self.done in _OPEN
 
     def row(self) -> dict[str, str]:
-        """Returns the finding as one row of the report's table: the cells by the names of the columns."""
+        """Returns the finding as one row of the report's table: the cells by column name."""
         return {
             "flow run": f"{self.flow_run} ({self.state})",
             "job": self.model,
@@ -197,10 +197,13 @@ async def _collected(view: JobView, submit: Submit, scope: Scope, job: str, *, i
     if not is_kept or submit.state not in ("open", "unknown", "ticket"):
         return None
     if submit.state != "ticket":
-        how = f"rh-prefect jobs adopt {job} TASK_ID; if it is not there: rh-prefect jobs mark-refused {job}"
-        return "unknown", f"Look for the task in RunningHub's call log: {how}."
+        how = (
+            f"If the task is there, run rh-prefect jobs adopt {job} TASK_ID; if not, run rh-prefect jobs mark-refused "
+            f"{job}"
+        )
+        return "unknown", f"Look for the task in RunningHub's call log. {how}."
     if not (await queried(submit, submit.task_id or "")).is_terminal:
-        return "still runs", f"Retry the flow run, or: rh-prefect jobs cancel {scope.journal.scope}"
+        return "still runs", f"Retry the flow run, or run rh-prefect jobs cancel {scope.journal.scope}"
     return await _bring(view, submit, scope)
 
 

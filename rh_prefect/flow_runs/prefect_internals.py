@@ -88,7 +88,7 @@ def is_entered(context: RunContext) -> bool:
 
 
 def _outwards(context: _C) -> Iterator[_C]:
-    """Yields a context and those around it: each context's token contains the context that it replaced."""
+    """Yields a context and the contexts around it; each context's token contains the context that it replaced."""
     inner: _C | None = context
     while inner is not None:
         yield inner

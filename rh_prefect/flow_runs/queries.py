@@ -120,16 +120,16 @@ async def scope_named(scope: str) -> Scope:
     journal = journal_of(scope)
     if isinstance(journal, WorksJournal):
         raise InputError(
-            f"{scope}: this is the folder of the jobs that runs share, not a run. Nothing was sent. What to do: give "
-            "the run or the scope that uses them, as `rh-prefect jobs list` shows it."
+            f"{scope}: this is the folder of the jobs that runs share, not a run. Nothing was sent. What to do: name "
+            "the run or the scope that uses these jobs, as `rh-prefect jobs list` shows it."
         )
     if not isinstance(journal, FolderJournal):
         return await recorded_scope(scope)
     works = default_works(get_settings())
     if scope not in await asyncio.to_thread(works.scopes):
         raise InputError(
-            f"{scope}: this run does not exist, and {works.url} has no such scope. What to do: see `rh-prefect jobs "
-            "list`, and check RH_RECORDS and RH_STORAGE_URL."
+            f"{scope}: this run does not exist, and {works.url} has no such scope. What to do: look up the name with "
+            "`rh-prefect jobs list`, and check RH_RECORDS and RH_STORAGE_URL."
         )
     return await find_scope(works, scope)
 
@@ -163,8 +163,8 @@ async def read_flow_run(flow_run_id: UUID | str, *, patience: float = 0.0) -> Fl
         return await ask_repeatedly(lambda api: api.read_flow_run(UUID(str(flow_run_id))), what=what, patience=patience)
     except (ObjectNotFound, ValueError) as error:
         raise ConfigError(
-            f"There is no flow run {flow_run_id}. What to do: copy its id from `rh-prefect jobs list` or "
-            "from the dashboard, and check that PREFECT_API_URL is the address of the server that it ran on."
+            f"There is no flow run {flow_run_id}. What to do: copy the run's id again from `rh-prefect jobs list` or "
+            "from the dashboard, and check that PREFECT_API_URL is the address of the server on which the flow ran."
         ) from error
 
 

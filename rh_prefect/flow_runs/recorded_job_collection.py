@@ -132,7 +132,7 @@ async def collected_result(view: JobView) -> Result | None:
 
 
 async def recorded_progress(scope: Scope, report: CancelReport | None = None) -> RunProgress:
-    """Returns the progress of a cancelled run from its records, because its process has ended.
+    """Returns the progress of a cancelled run, whose process has ended, from the run's records.
 
     With `report`, the progress also has the files, and says why a job continues or may be charged.
     """

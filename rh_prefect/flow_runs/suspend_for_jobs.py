@@ -223,7 +223,7 @@ _places: PerObject[_Place] = PerObject(_Place)
 async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> RunSuspender | None:
     """Returns the suspend group of the caller's flow run; None if the run is to wait in its process."""
     if wait not in ("poll", "suspend"):
-        raise InputError(f'`wait` is {wait!r}. Nothing was sent. What to do: pass "poll" or "suspend".')
+        raise InputError(f'`wait` cannot be {wait!r}. Nothing was sent. What to do: pass "poll" or "suspend".')
     if wait == "poll":
         return None
     try:
@@ -256,7 +256,8 @@ def _suspendable() -> FlowRun:
         raise _StaysError("only a run of a deployment can be resumed by a worker. What to do: deploy the flow.")
     if not get_settings().webhook_url:
         raise _StaysError(
-            "RH_WEBHOOK_URL is not set, so no receiver would resume the run. What to do: see the page on webhooks."
+            "RH_WEBHOOK_URL is not set, so no receiver would resume the run. What to do: set RH_WEBHOOK_URL; the page "
+            "on webhooks says how."
         )
     return flow.flow_run
 
@@ -322,6 +323,7 @@ async def _collect(task: PendingTask, scope: Scope) -> Result:
     if result is None:
         raise JournalError(
             f"{task.job}: its task {task.task_id} is no longer recorded. No further task was submitted. What to do: "
-            "look for the task in RunningHub's call log before you run the flow again, which may pay for a new task."
+            "look for the task in RunningHub's call log before you run the flow again: the next run may pay for a new "
+            "task."
         )
     return result

@@ -2,7 +2,7 @@
 
 Before a run suspends, it records its running tasks as `suspend-<n>` in its journal, and then suspends with a pause key
 that names this record. So the monitor can recognise such runs and query their tasks. A run is resumed when all these
-tasks have ended, or when its time limit has passed. Then it finds its jobs in the journal and collects them.
+tasks have ended, or when its time limit has passed. The resumed run finds its jobs in the journal and collects them.
 """
 
 from __future__ import annotations

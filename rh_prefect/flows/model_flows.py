@@ -47,7 +47,7 @@ def __getattr__(name: str) -> PipelineFlow:
     entry = next((model for model in models() if model.snake_name == name), None)
     if entry is None:
         near = ", ".join(get(known).snake_name for known in nearest(name))
-        raise AttributeError(f"module {__name__!r} has no flow {name!r}; the nearest are {near}")
+        raise AttributeError(f"module {__name__!r} has no flow {name!r}; similar names: {near}")
     return for_model(entry.name)
 
 

@@ -32,7 +32,7 @@ class PrefectEngine(StepEngine):
         self._ended: dict[str, UUID] = {}  # The task runs of steps, by address
 
     async def open(self, wait: Wait) -> None:
-        """Prepares the run: with `wait="suspend"`, it will be suspended when it only waits for tasks, if possible."""
+        """Prepares the run: with `wait="suspend"`, suspends it later, when it only waits for tasks, if possible."""
         self._group = await open_suspend_group(wait)
 
     @property

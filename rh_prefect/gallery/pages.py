@@ -159,8 +159,10 @@ def _keep(store: MediaStore, name: str, picture: bytes) -> None:
 
 
 def _shape(store: MediaStore, file: Media) -> bytes:
-    if file.size > _LARGEST_SHAPE or not file.uri.endswith(".glb"):
-        raise ValueError("only GLB files of up to 64 MB are drawn")
+    if not file.uri.endswith(".glb"):
+        raise ValueError("it is not a GLB file, the only 3D format that is drawn")
+    if file.size > _LARGEST_SHAPE:
+        raise ValueError("it is larger than 64 MB, the limit of 3D files that are drawn")
     from rh_prefect.gallery.glb_picture import glb_picture  # numpy takes 17 MB, and few runs make shapes
 
     return glb_picture(store.read_bytes(file.uri), side=_SIDE)

@@ -180,9 +180,8 @@ class RunningHubModel(RunningHubJob):
         unknown = sorted(set(overrides) - {"params"})
         if unknown:
             raise InputError(
-                f"RunningHubModel {self.model}: {', '.join(unknown)} cannot be overridden, because no "
-                "field has this name. What to do: put a model's parameters into `params`. Nothing was "
-                "sent."
+                f"RunningHubModel {self.model}: {', '.join(unknown)} cannot be overridden, because the block has no "
+                "such field. Nothing was sent. What to do: put a model's parameters into `params`."
             )
         return input_for(self.model)(**{**self.params, **overrides.get("params", {})})
 

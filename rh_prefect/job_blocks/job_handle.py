@@ -218,11 +218,12 @@ class RunningHubJobRun(JobRun[Result]):
     ) -> RunningHubJobRun:
         """Attaches to a task by its id, even if another client has started it; this pays for nothing.
 
-        `fetch_result` downloads its outputs into the storage, except for files that the storage already has.
+        `fetch_result` downloads the task's outputs into the storage, except for files that the storage already has.
 
         Args:
             task_id: RunningHub's task id.
-            credentials: Name of the block that paid for it, or of a pool that has it; by default RH_API_KEY.
+            credentials: Name of the block of the account that paid, or of a pool that contains it; by default
+                RH_API_KEY.
             storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
             label: A name for the output; the name of its file contains the label.
 
@@ -329,7 +330,7 @@ class RunningHubJobRun(JobRun[Result]):
 
     def _cancelled(self) -> JobCancelled:
         return JobCancelled(
-            f"{self.job}: task {self.task_id} was cancelled. What to do: run again, which pays for a new task.",
+            f"{self.job}: task {self.task_id} was cancelled. What to do: run again (this pays for a new task).",
             job=self.job,
             task_id=self.task_id,
         )

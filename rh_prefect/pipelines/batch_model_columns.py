@@ -50,8 +50,8 @@ def stages_of(model: str, chain: Sequence[ChainStep], values: Mapping[str, objec
         key, stage = param.name if param is not None else name, stages[number]
         if key in stage.values:
             raise InputError(
-                f"values: {name!r} is the parameter {key} of {stage.model.name}, which also has a value in `chain`. "
-                "What to do: leave one of them out."
+                f"values: {name!r} is the parameter {key} of {stage.model.name}, and `chain` also has a value for this "
+                "parameter. What to do: leave one of them out."
             )
         stage.values[key] = _read(param, value)
     return _named(stages)
@@ -102,8 +102,8 @@ def refuse_same(stages: Sequence[Stage], names: Iterable[str], where: str) -> No
         first = known.setdefault((number, key), name)
         if first != name:
             raise InputError(
-                f"{where}: it has both {first!r} and {name!r}, which are the same parameter {key} of "
-                f"{stages[number].model.name}. What to do: leave one of them out."
+                f"{where}: {first!r} and {name!r} are the same parameter {key} of {stages[number].model.name}. What to "
+                "do: leave one of them out."
             )
 
 

@@ -59,7 +59,7 @@ def not_numbers(condition: Any, frame: Frame) -> Iterator[tuple[Path, str]]:
         for n, written in enumerate(argument):
             value = evaluate(written, frame)
             if value is not ABSENT and not isinstance(value, Unknown | Maybe) and number_of(value) is None:
-                yield (operator, n), f"{operator} compares numbers, and {written} is {_value_text(value)}"
+                yield (operator, n), f"{operator} compares numbers, but {written} is {_value_text(value)}"
 
 
 def _value_text(value: Any) -> str:

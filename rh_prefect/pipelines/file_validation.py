@@ -59,7 +59,7 @@ def build(document: Document, problems: Problems) -> PipelineFile | None:
     """Returns the model of a file; if parts are invalid, reports them as problems and returns None."""
     data = document.data
     if not isinstance(data, dict):
-        problems.add(document, (), "a pipeline is a mapping with steps; `rh-prefect init` writes one to begin with")
+        problems.add(document, (), "a pipeline is a mapping with steps; `rh-prefect init` writes a file to start from")
         return None
     data = {name: value for name, value in data.items() if not name.startswith("x-")}  # for anchors
     if isinstance(data.get("defaults"), dict) and "steps" in data:

@@ -405,7 +405,7 @@ def without_results(files: Sequence[str], place: str, storage: str) -> Sequence[
     if first in OWN_FOLDERS and not further:
         raise InputError(
             f"{shown(place)} is a folder of results of this storage, {shown(storage)}: the next run would use its own "
-            "outputs as inputs and pay for them. What to do: choose another output location, or pass a list of files"
+            "outputs as inputs, and pay again. What to do: choose another output location, or pass a list of files"
         )
     return files if first in OWN_FOLDERS else [one for one in files if _folder_in(_real(one), base) not in OWN_FOLDERS]
 
@@ -434,14 +434,14 @@ def read_rows(value: Any, options: Mapping[str, object]) -> Table:
     if isinstance(value, str):
         return _table_rows(value, options)
     if not isinstance(value, list | tuple):
-        raise InputError("a table must be a path or URL, or a list of rows")
+        raise InputError(f"a table must be a path, a URL or a list of rows, not {type(value).__name__}")
     return "", "", _few((_listed_row(number, row) for number, row in enumerate(value, 1)), "the table")
 
 
 def _listed_row(number: int, row: Any) -> Row:
     if isinstance(row, Mapping):
         return Row(number, row)
-    return Row(number, {}, problem=f"each row is a mapping of columns to values, and {shown_value(row)}")
+    return Row(number, {}, problem=f"each row must be a mapping of columns to values, but {shown_value(row)}")
 
 
 def _table_rows(place: str, options: Mapping[str, object]) -> Table:
@@ -458,7 +458,7 @@ def _few(rows: Iterator[Row], name: str) -> list[Row]:
     found: list[Row] = []
     for row in rows:
         if len(found) == MOST_ROWS:
-            raise InputError(f"{name} has more than {MOST_ROWS} rows, which is the limit; split the table")
+            raise InputError(f"{name} has more than {MOST_ROWS} rows, the limit; split the table")
         found.append(row)
     return found
 

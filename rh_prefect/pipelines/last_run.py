@@ -101,7 +101,7 @@ def since(plan: Plan, last: LastRun, params: Mapping[str, Param]) -> None:
 
 
 def _files(pipeline: str, deployment: str) -> tuple[str, str]:
-    """Returns the names of the file of a deployment's last run, and of the file of the pipeline's last run."""
+    """Returns two file names: for the last run of a deployment, and for the last run of the pipeline."""
     folder = f"{FOLDER}/{_part(pipeline)}"
     own = _part(deployment, other_than=_OWN_NAMES) if deployment else "cli"
     return f"{folder}/{own}.json", f"{folder}/latest.json"

@@ -28,7 +28,7 @@ def output_words(type_: Type) -> str:
 
 
 def call_prices(checked: Checked) -> dict[str, str]:
-    """Returns the price of one call of each model of a pipeline, in the order of the file; see `call_price`."""
+    """Returns the price per call of each model in a pipeline, in the order of the file; see `call_price`."""
     models = (step.model for _, step in checked.walk() if isinstance(step, ModelStep))
     return {name: price for name in models if (price := call_price(name))}
 

@@ -32,7 +32,7 @@ def read(text: str, name: str) -> Document:
     """Parses the text of a file; raises `PipelineError` with the position of the first mistake."""
     lines = text.split("\n")
     if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
-        raise PipelineError([Problem(name, 1, 1, "the file has more than 1 MiB, which is the limit")])
+        raise PipelineError([Problem(name, 1, 1, "the file is larger than 1 MiB, the limit")])
     if not is_text(text):
         raise PipelineError([problem_at(name, lines, Place(1, 1), "the file is not UTF-8; save it as UTF-8 text")])
     try:
@@ -77,7 +77,7 @@ class _Reader:
                 raise _WrongAt(_place(event.start_mark), "a second document begins here; one file is one pipeline")
             self._take(event)
         if self._root is None or self._root.data is None:
-            raise _WrongAt(Place(1, 1), "the file is empty; `rh-prefect init` writes one to begin with")
+            raise _WrongAt(Place(1, 1), "the file is empty; `rh-prefect init` writes a file to start from")
         return self._root
 
     def _take(self, event: Any) -> None:

@@ -78,7 +78,8 @@ def generate_many(
     Raises:
         InputError: This is not a list of inputs; nothing was sent.
         EqualRequest: Two of the requests are equal; nothing was paid.
-        BudgetExceeded: The jobs together cost more than `budget` has left, or a price is not known; none was submitted.
+        BudgetExceeded: The jobs together cost more than `budget` has left, or a price is not known; no job was
+            submitted.
         JobsFailed: An `ExceptionGroup` of the errors of failed jobs. Its `results` contains the result or the error of
             each job. If the same flow run is run again, it pays only for missing results.
     """
@@ -91,7 +92,10 @@ def generate_many(
     for one in all_requests:
         check_request(one)
     if isinstance(takes, bool) or not isinstance(takes, int) or takes < 1:
-        raise InputError(f"`takes` is {takes!r}. Nothing was sent. What to do: pass the number of results, 1 or more.")
+        raise InputError(
+            f"`takes` cannot be {takes!r}: it is the number of results, 1 or more. Nothing was sent. What to do: pass "
+            "such a number."
+        )
     refuse_unknown("generate_many", options, JobOptions.__annotations__)
     if labels is not None and len(labels) != len(all_requests):
         raise InputError(

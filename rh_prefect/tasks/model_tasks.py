@@ -20,7 +20,7 @@ def __getattr__(name: str) -> PaidTask[...]:
     entry = next((model for model in models() if model.snake_name == name), None)
     if entry is None:
         near = ", ".join(get(known).snake_name for known in nearest(name))
-        raise AttributeError(f"module {__name__!r} has no task {name!r}; the nearest are {near}")
+        raise AttributeError(f"module {__name__!r} has no task {name!r}; similar names: {near}")
     with _LOCK:  # one task for all threads: tasks are compared by identity
         if name not in globals():
             globals()[name] = build(entry)

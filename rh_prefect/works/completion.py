@@ -62,7 +62,7 @@ async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, 
 
 
 async def cancel_and_record(work: Work, submit: Submit) -> End:
-    """Cancels a task; returns its end, which is recorded only if RunningHub confirms it."""
+    """Cancels a task and returns the task's end; records the end only if RunningHub reports it."""
     view = await cancel_task(work.lease.account.provider, submit.task_id or "")
     if not view.is_terminal:
         accepted = view.model_copy(update={"status": "CANCELLED"})

@@ -307,10 +307,10 @@ def check_unchanged(file: Input, sha256: str) -> None:
     """Raises an error if a file to upload has changed since the request was prepared."""
     if sha256 != file.record.sha256:
         raise InputError(
-            f"{file.record.uri} was changed after this job had read it, so RunningHub would not receive the file "
-            "in the job's record. The job was not submitted. What to do: for a result of an earlier job, put the "
+            f"{file.record.uri} was changed after this job had read it, so RunningHub would not receive the file in "
+            "the job's record. The job was not submitted. What to do: for a result of an earlier job, put the "
             "original file back, or pass the path of the changed file in place of the result; for any other file, run "
-            "again, which makes a new job with the changed file."
+            "again: this makes a new job with the changed file."
         )
 
 

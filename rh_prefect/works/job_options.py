@@ -106,18 +106,18 @@ class Options:
             )
         if not isinstance(self.attempts, int) or self.attempts < 1:
             raise InputError(
-                "`attempts` is the maximum number of tasks paid for one job and must be at least 1, "
-                f"not {self.attempts!r}. Nothing was sent. What to do: pass 1 or a higher number."
+                f"`attempts` must be at least 1, not {self.attempts!r}: it is the maximum number of tasks that are "
+                "paid for one job. Nothing was sent. What to do: pass 1 or a higher number."
             )
         if self.deadline is not None and not (_is_number(self.deadline) and self.deadline > 0):
             raise InputError(
-                f"`deadline` is a number of seconds to wait, more than 0, not {self.deadline!r}. Nothing was sent. "
-                "What to do: omit it to wait without a limit."
+                f"`deadline` must be a number of seconds above 0, not {self.deadline!r}. Nothing was sent. What to do: "
+                "pass such a number, or omit `deadline` to wait without a limit."
             )
         if self.budget is not None and not (_is_number(self.budget) and self.budget >= 0):
             raise InputError(
-                f"`budget` is an amount of money, 0 or more, not {self.budget!r}. Nothing was sent. "
-                "What to do: omit it for no limit."
+                f"`budget` must be an amount of money of 0 or more, not {self.budget!r}. Nothing was sent. What to do: "
+                "pass such an amount, or omit `budget` for no limit."
             )
 
 

@@ -12,7 +12,7 @@ notes of waiters and claims are not written. The rules, in the order in which th
 
 - The records have precedence. A ticket is queried, never submitted again; a recorded end is final.
 - An `end` with a success says that the work is paid for, and a `result` that it is done. Missing files of a result are
-  downloaded again; they never lead to a payment.
+  downloaded again, and never lead to a payment.
 - If an intent has no answer, its POST is in flight or its owner has died; the process waits until it knows which.
 - An unknown answer stays unknown until a person, the late owner or the caller's own option resolves it.
 - No task is submitted that would exceed the run's budget; a work that has a ticket ignores the budget.
@@ -22,7 +22,7 @@ notes of waiters and claims are not written. The rules, in the order in which th
   succeed, or the failure belongs to an earlier attempt. If the same request would fail again, no task is paid for.
 
 Records are only added, so a stale read shows an earlier state. If a decision from such a state makes an exclusive
-creation fail, it is made again.
+creation fail, the decision is made again.
 """
 
 from __future__ import annotations
@@ -223,11 +223,11 @@ async def _settle_unknown(steps: Steps, submit: Submit, progress: _Progress) -> 
     reason = f" ({answer.reason})" if answer and answer.reason else ""
     place, form = policy.task_list
     raise SubmissionUnknown(
-        f"{policy.title}: submission {submit.n} to {submit.intent.request_words} was started at {submit.intent.at} and "
-        f"it is not known whether RunningHub accepted it{reason}. It is not sent again, because you could pay twice. "
-        f"What to do: look for the task of account {submit.intent.account_words} in {place}. If the task exists, with "
-        f"this request: rh-prefect jobs adopt {policy.job} {form}. "
-        f"If no such task exists: rh-prefect jobs mark-refused {policy.job}. Then run again.",
+        f"{policy.title}: submission {submit.n} to {submit.intent.request_words} was started at {submit.intent.at} "
+        f"and it is not known whether RunningHub accepted it{reason}. It is not sent again, because you could pay "
+        f"twice. What to do: look for the task of account {submit.intent.account_words} in {place}. If a task with "
+        f"this request exists, run rh-prefect jobs adopt {policy.job} {form}. If none exists, run rh-prefect jobs "
+        f"mark-refused {policy.job}. Then run again.",
         job=policy.job,
     )
 
@@ -316,7 +316,7 @@ async def _final_error(
 def _failure(policy: Policy, end: End) -> JobFailed | JobCancelled:
     if end.status == "CANCELLED":
         return JobCancelled(
-            f"{policy.title}: task {end.task_id} was cancelled. What to do: run again, which pays for a new task.",
+            f"{policy.title}: task {end.task_id} was cancelled. What to do: run again (this pays for a new task).",
             job=policy.job,
             task_id=end.task_id,
         )
@@ -332,9 +332,9 @@ def _failure(policy: Policy, end: End) -> JobFailed | JobCancelled:
 
 def _invalid(policy: Policy, submit: Submit, invalid: Invalid) -> JobFailed:
     return JobFailed(
-        f"{policy.title}: the answer of task {submit.task_id} does not match `parse`: {invalid.reason}. The "
-        "answer was paid for. What to do: run again, which pays for a new answer; or increase `attempts` of the "
-        "step; or change the prompt or `parse`.",
+        f"{policy.title}: the answer of task {submit.task_id} does not match `parse`: {invalid.reason}. The answer "
+        "was paid for. What to do: run again (this pays for a new answer), increase `attempts` of the step, or "
+        "change the prompt or `parse`.",
         job=policy.job,
         task_id=submit.task_id,
         new_task=True,
@@ -344,12 +344,12 @@ def _invalid(policy: Policy, submit: Submit, invalid: Invalid) -> JobFailed:
 def _used_up(policy: Policy, failure: JobFailed) -> JobFailed:
     """Returns the error after the last task that `attempts` allows; no retry of the run submits another task."""
     limit = f"`attempts` allows {policy.attempts}"
-    message = f"{failure.message} This run submits no further task of the job: {limit}."
+    message = f"{failure.message} This run submits no further task for the job: {limit}."
     return JobFailed(message, job=failure.job, task_id=failure.task_id, code=failure.code, new_task=False)
 
 
 def _advice(policy: Policy, end: End) -> str:
     if end.next_task != "never":
-        return end.advice or "run again, which pays for a new task"
+        return end.advice or "run again (this pays for a new task)"
     advice = end.advice or "change the request; the same request would fail again"
     return f"{advice}; {policy.another_task}" if policy.another_task else advice

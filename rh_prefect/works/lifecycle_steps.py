@@ -1,4 +1,4 @@
-"""The steps of the lifecycle for one work: they read and write its records and send its requests."""
+"""The steps of the lifecycle for one work, which read and write the work's records and send its requests."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class Steps:
     async def watch(self, submit: Submit) -> None:
         """Waits until another process's submission has an answer, or that process has certainly ended.
 
-        Only this process's clock is used, since the clocks of two machines may differ.
+        Only this process's clock is used, because the clocks of two machines may differ.
         """
         began, pause = self._clock(), 0.05
         while (current := (await self.read()).find(submit.n)) is not None and current.state == "open":
@@ -338,8 +338,8 @@ class Steps:
             raise JournalError(
                 f"{job}: task {answer.task_id} is paid for and running, but it could not be recorded in the journal: "
                 f"{error} The task id is stored in {self.work.services.spool.folder}. What to do: run again on this "
-                f"machine, which records the task; or, on another machine, rh-prefect jobs adopt {job} "
-                f"{answer.task_id}."
+                f"machine (this records the task), or run rh-prefect jobs adopt {job} {answer.task_id} on another "
+                "machine."
             ) from error
         self._unspool(submit.n, submit.intent)
         return settled

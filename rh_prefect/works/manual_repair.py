@@ -41,10 +41,10 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
         others = view.submits[:-1] if view.key == key else view.submits
         if any(submit.task_id == task_id for submit in others):
             raise InputError(
-                f"{journal.scope}/{key}: task {task_id} already belongs to {journal.scope}/{view.key}, "
-                "and one task cannot belong to two jobs. What to do: look for another task in "
-                "RunningHub's call log, near the time that is shown in the error; if there is none, "
-                f"`rh-prefect jobs mark-refused {journal.scope}/{key}`. Nothing was recorded."
+                f"{journal.scope}/{key}: task {task_id} already belongs to {journal.scope}/{view.key}, and one task "
+                "cannot belong to two jobs. Nothing was recorded. What to do: look for another task in RunningHub's "
+                "call log, near the time that the job's error shows; if there is none, run `rh-prefect jobs "
+                f"mark-refused {journal.scope}/{key}`."
             )
     await _resolve(journal, key, Resolution(outcome="adopted", task_id=task_id, by=BY_A_PERSON))
 
@@ -60,7 +60,7 @@ async def mark_lost(journal: Journal, key: str) -> None:
     if not may_be_lost(submit):
         raise InputError(
             f"{journal.scope}/{key}: this job has neither a running task nor a result that could be lost. Nothing was "
-            "recorded. What to do: see `rh-prefect jobs show`."
+            "recorded. What to do: check its state with `rh-prefect jobs show`."
         )
     await JobRecords(journal, key).lost(submit.n, Lost(by=BY_A_PERSON, of_result=submit.state == "ended"))
 
@@ -80,12 +80,12 @@ async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
         task = f" (its last task is {submit.task_id})" if submit.task_id else ""
         raise InputError(
             f"{journal.scope}/{key}: this job has no submission with an unknown outcome{task}. Nothing was recorded. "
-            "What to do: run the job again, which waits for a running task at no cost."
+            "What to do: run the job again (this waits for a running task at no cost)."
         )
     if not await JobRecords(journal, key).resolve(submit.n, resolution):
         raise InputError(
-            f"{journal.scope}/{key}: another process has just recorded the outcome of its submission. What to do: see "
-            "`rh-prefect jobs show`."
+            f"{journal.scope}/{key}: another process has just recorded the outcome of this job's submission. What to "
+            "do: run `rh-prefect jobs show`."
         )
 
 
@@ -104,7 +104,7 @@ async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Subm
 
 
 async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
-    """Writes the task ids that only this machine's spool has into the journal of their scope, and returns them.
+    """Copies the task ids that only this machine's spool has to the journal of their scope; returns these ids.
 
     If the journal does not have the submission of a task id, the id belongs to a scope of the same name elsewhere, and
     stays on this machine.
@@ -116,7 +116,7 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
         if submit is None or submit.intent.token != entry.token:
             _log.warning(
                 "task %s was paid for by %s, which is not recorded in this journal, so its task id stays on this "
-                "machine. What to do: set RH_RECORDS and RH_STORAGE_URL to the values of the run that paid, then "
+                "machine. What to do: set RH_RECORDS and RH_STORAGE_URL to the values of the run that paid, then run "
                 "rh-prefect jobs adopt --spool",
                 task_id,
                 records.name,
@@ -147,8 +147,8 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
     is_of_works = any(one.run.get("flow_run") == journal.scope for one in stored)
     if not (results or lacks_format or is_of_works):
         raise InputError(
-            f"{store.url} has no result of a job of {journal.scope}; nothing was recorded. What to do: "
-            "pass with --storage the name of the MediaStorage block that contains the run's outputs."
+            f"{store.url} contains no result of {journal.scope}'s jobs; nothing was recorded. What to do: use "
+            "--storage to name the MediaStorage block that contains the run's outputs."
         )
     await begin_scope(journal)
     for key, one in results.items():

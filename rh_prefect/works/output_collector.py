@@ -132,8 +132,8 @@ class Collector:
         await asyncio.to_thread(discard_partial, part)
         raise ResponseLost(
             f"{self.work.job}: task {self.end.task_id} was paid for, but the file host returned {defect.what} instead "
-            f"of a complete {f'{extension} file' if extension else 'file'}, which was discarded. What to do: run again "
-            "within a day, at no cost."
+            f"of a complete {f'{extension} file' if extension else 'file'}; this response was discarded. What to do: "
+            "run again within a day, at no cost."
         )
 
     async def _pause_after_refusal(self, failures: _Failures, error: LinkExpired) -> None:
@@ -240,7 +240,7 @@ def _extension(link: Link) -> str:
 
 
 def extension_of_output(link: Link, part: Path) -> str:
-    """Returns an output's extension: the link's extension if it fits the file's content, else one that does."""
+    """Returns an output's extension: the link's extension, or another one if that does not fit the content."""
     named = _extension(link)
     said = format_named(f"file.{named}")
     if named and (said is None or file_type(part).kind in (said[0], "3d", "text", "other")):

@@ -28,7 +28,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The result of a work, as it is recorded and as a caller gets it."""
+    """The result of a work, in the form of its record and in the form for a caller."""
 
     record: ResultRecord  # What is recorded
     result: Result  # The result for the caller, with the addresses of its files
@@ -63,9 +63,9 @@ class Delivery:
     # Whether the files of a recorded result belong into the caller's store; otherwise they stay in the recorded one
     is_here: Callable[[ResultRecord, MediaStore], bool] = lambda _record, _store: True
     advice: str = (
-        "run it again, or `rh-prefect jobs collect`: the file can be downloaded at no cost while RunningHub stores it, "
-        "which is about a day. Later, a new run or another `take` pays for a new result; so does this run after "
-        "`rh-prefect jobs mark-lost` of this job."
+        "run it again, or run `rh-prefect jobs collect`: RunningHub stores the file for about a day, and the download "
+        "costs nothing. After that, a new run or another `take` pays for a new result; so does this run after "
+        "`rh-prefect jobs mark-lost` for this job."
     )  # What to do if a file cannot be downloaded
     recorded: ResultRecord | None = None  # The recorded result, whose files may be missing
 
@@ -81,7 +81,7 @@ class Delivery:
         return done
 
     async def adopt(self, work: Work) -> ResultRecord | None:
-        """Records the newest stored result of an equal request as this work's; None if there is no such result."""
+        """Records the newest stored result of an equal request as this work's result; None if there is none."""
         found = await asyncio.to_thread(stored_result.find_equal, work.store, work.request, take=work.policy.take)
         if found is None:
             return None

@@ -117,9 +117,9 @@ class Notes:
 
 
 def is_settled(submit: Submit) -> bool:
-    """Returns whether the cost of a submission is final: it was refused, or its task has ended.
+    """Returns whether the cost of a submission is final; it is if the submission was refused or its task has ended.
 
-    The cost is not final if a person has resolved the submission: its late owner may still report a task id.
+    The cost is not final if a person has resolved the submission, because its late owner may still report a task id.
     """
     if submit.answer is None or submit.resolution or submit.lost or submit.late:
         return False
@@ -242,7 +242,7 @@ class WorksLedger:
         return sorted((notes.claims | notes.waits) - notes.settled.keys())
 
     async def jobs(self) -> list[JobView]:
-        """Reads the submissions that this run has made, by work."""
+        """Reads the submissions that this run has made, grouped by work."""
         return await self._read((await Notes.of(self._run.journal)).claims)
 
     async def open_jobs(self) -> list[JobView]:
@@ -263,7 +263,7 @@ class WorksLedger:
             yield one
 
     async def _read(self, claims: Iterable[Claim]) -> list[JobView]:
-        """Reads the claimed submissions of this run from the records of works, by work."""
+        """Reads the claimed submissions of this run from the records of works, grouped by work."""
         works = await self._run.works()
         if works is None:
             return []

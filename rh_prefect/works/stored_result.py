@@ -184,7 +184,7 @@ def has_all_files(store: MediaStore, result: ResultRecord) -> bool:
 
 
 def whole_files(store: MediaStore, results: Sequence[ResultRecord]) -> dict[int, Media]:
-    """Returns the undamaged files of a task in the store, by index, as described by the first result that has each."""
+    """Returns a task's undamaged files in the store, by index, each as the first result that contains it has it."""
     found: dict[int, Media] = {}
     for result in results:
         for index, file in enumerate(result.outputs):
@@ -203,7 +203,7 @@ def stamped(store: MediaStore, result: _R) -> _R:
 
 
 def _is_unchanged(store: MediaStore, result: ResultRecord, index: int) -> bool:
-    """Returns whether a file has the recorded state, so that it need not be read."""
+    """Returns whether a file has the recorded state, in which case it need not be read."""
     state, name = "".join(result.states[index : index + 1]), result.outputs[index].uri
     try:
         return bool(state) and (stamp := store.stamp(name)) is not None and stamp.text == state

@@ -74,8 +74,8 @@ def usable_token(token: SecretStr) -> SecretStr:
     """Returns a token, or raises an error if it is not valid."""
     if not _TOKEN.fullmatch(token.get_secret_value()):
         raise ConfigError(
-            "RH_WEBHOOK_TOKEN must have 16 to 200 letters, digits, dashes and underscores. What to do: "
-            "unset it for `rh-prefect webhook serve`, which generates a token and shows it."
+            "RH_WEBHOOK_TOKEN is not valid: it must have 16 to 200 letters, digits, dashes and underscores. What to "
+            "do: unset it before you run `rh-prefect webhook serve`, which then generates and shows a token."
         )
     return token
 

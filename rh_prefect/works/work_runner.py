@@ -399,16 +399,20 @@ class WorkRunner:
             return self.shared.delivery()
         if asked.step is None and not self.pipeline:
             return self.shared.delivery(
-                advice="run it again: the file can be downloaded at no cost while RunningHub stores it, which is about "
-                "a day. Later, another `take` pays for a new result."
+                advice=(
+                    "run it again: RunningHub stores the file for about a day, and the download costs nothing. After "
+                    "that, another `take` pays for a new result."
+                )
             )
         return self.shared.delivery(
             publish_file=named_by_content,
             parse=asked.parse,
             shape=asked.shape,
             is_here=self.works.is_in,
-            advice="run again within about a day: RunningHub still stores the file, and the download costs nothing. "
-            "If a file stays missing, run with --retake of this step, which pays for a new result.",
+            advice=(
+                "run again within about a day: RunningHub still stores the file, and the download costs nothing. If a "
+                "file stays missing, run with --retake for this step; this pays for a new result."
+            ),
         )
 
 
@@ -417,8 +421,8 @@ def result_of_step(asked: WorkCall, done: Delivered) -> WorkResult:
     for file in done.result.damaged:
         raise MediaError(
             f"{asked.step}: task {done.record.task_id} was paid for, but each download of {file.uri} was damaged "
-            f"({file.defect}). The file is stored, but not used. What to do: run again within a day, which downloads "
-            "the file again at no cost; or pay for a new result with --retake."
+            f"({file.defect}). The file is stored, but not used. What to do: run again within a day (this downloads "
+            "the file again at no cost), or pay for a new result with --retake."
         )
     return WorkResult(split_job(done.result.job)[1], done.record, done.result.outputs, not done.result.reused)
 

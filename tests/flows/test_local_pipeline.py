@@ -67,7 +67,7 @@ async def test_outputs_have_types_and_plan_and_result_are_shown_in_a_notebook(rh
     sign, both = done.output("sign", Media), done.output("both", list[Media])
     assert both == [sign, sign]
     assert done.output("words", str)
-    with pytest.raises(InputError, match=r"the output both\[0\] has another type"):
+    with pytest.raises(InputError, match=r"the output both\[0\] does not have the requested type"):
         done.output("both", list[str])
     with pytest.raises(
         InputError, match=r"has no output 'clip'\. What to do: use one of its outputs: sign, both, words"

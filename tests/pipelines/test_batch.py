@@ -265,8 +265,8 @@ async def test_an_unknown_column_says_which_options_name_it(folder: Path) -> Non
     [
         ("prompt,prompt\na,b\n", "columns 1 and 2 have the same name, 'prompt'"),
         ("prompt, aspectRatio , aspectRatio\na,b,c\n", "columns 2 and 3 have the same name, 'aspectRatio'"),
-        ("prompt,aspect_ratio,aspectRatio\na,,1:1\n", "'aspect_ratio' and 'aspectRatio', which are the same"),
-        ("prompt,1.prompt\na,b\n", "'prompt' and '1.prompt', which are the same"),
+        ("prompt,aspect_ratio,aspectRatio\na,,1:1\n", "'aspect_ratio' and 'aspectRatio' are the same parameter"),
+        ("prompt,1.prompt\na,b\n", "'prompt' and '1.prompt' are the same parameter"),
         ('prompt\na lighthouse\n\n"a harbour\na gull\n', "begins in line 4 has a quote that is not closed"),
         ('prompt\n"a "harbour""\n', "begins in line 2 has a quote"),
     ],
@@ -352,12 +352,12 @@ async def test_a_row_that_has_the_file_of_a_later_step_uses_it(folder: Path) -> 
 @pytest.mark.parametrize(
     ("steps", "values", "said"),
     [
-        ([], {"prompt": "a", "1.prompt": "b"}, "values: it has both 'prompt' and '1.prompt', which are the same"),
-        ([], {"aspect_ratio": "16:9", "aspectRatio": "9:16"}, "both 'aspect_ratio' and 'aspectRatio'"),
+        ([], {"prompt": "a", "1.prompt": "b"}, "values: 'prompt' and '1.prompt' are the same parameter"),
+        ([], {"aspect_ratio": "16:9", "aspectRatio": "9:16"}, "'aspect_ratio' and 'aspectRatio'"),
         (
             [{"target_resolution": "720p", "targetResolution": "4k"}],
             {},
-            r"chain\[0\]: it has both 'target_resolution' and 'targetResolution'",
+            r"chain\[0\]: 'target_resolution' and 'targetResolution'",
         ),
         ([{"target_resolution": "720p"}], {"2.target_resolution": "4k"}, "values: '2.target_resolution' .*chain"),
         ([{"target_resolution": "720p"}], {"targetResolution": "720p"}, "values: 'targetResolution' .*chain"),

@@ -270,15 +270,15 @@ TOO_LARGE = {
     ),
     "a matrix": (
         each(f"matrix: {CUBE}, where: {{equals: [$(matrix.x), 1]}}, limit: 5", a=PICTURE % "no. $(matrix.x)"),
-        "each has 2700000 items before `where` and `limit` are applied; a plan has at most 400000; shorten",
+        "each has 2700000 items before `where` and `limit` are applied, more than the limit of 400000; shorten",
     ),
     "groups in groups": (
         each(f"foreach: {THOUSANDS}, as: one", inner=f"foreach: {THOUSANDS}, steps: {{a: {{{JOIN % '$(one)'}}}}}"),
-        "each.inner has 402000 items before `where` and `limit` are applied; a plan has at most",
+        "each.inner has 402000 items before `where` and `limit` are applied, more than the limit of",
     ),
     "steps of items": (
         each(f"matrix: {{x: {HUNDREDS}, y: {HUNDREDS}}}, limit: 90000", **CHAIN),
-        "each has 90000 items with 450000 steps; a plan has at most 400000 steps of items; select",
+        "each has 90000 items with 450000 steps in total, more than the limit of 400000; select",
     ),
 }
 

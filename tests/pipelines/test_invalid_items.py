@@ -60,7 +60,7 @@ async def test_an_invalid_row_is_not_paid_for_and_the_others_are(row: dict[str, 
         "photo is empty; the column is required",
         "gone.png",
         "duration takes 5 or 10, but '7' is a text",
-        "each row is a mapping of columns to values, and 5 is a number",
+        "each row must be a mapping of columns to values, but 5 is a number",
     ]
     assert [words in reason for words, reason in zip(said, reasons, strict=True)] == [True] * 4, reasons
     assert plan.counts == {"+": 2, "x": 4}
@@ -71,7 +71,7 @@ async def test_an_invalid_row_is_not_paid_for_and_the_others_are(row: dict[str, 
 async def test_without_skipping_the_file_is_refused_with_each_row(row: dict[str, str]) -> None:
     said = " ".join(await problems_of(CLIPS, rows=[{**row, "duration": "7"}, 5]))
     assert "row 1: duration takes 5 or 10" in said
-    assert "row 2: each row is a mapping" in said
+    assert "row 2: each row must be a mapping" in said
 
 
 async def test_a_row_whose_second_step_is_invalid_is_not_begun(row: dict[str, str]) -> None:

@@ -134,7 +134,7 @@ async def test_a_person_settles_a_work_by_its_name(rh: Emulator, tmp_path: Path)
     ):
         assert said in done["adopted"].stdout
     assert done["collected"].returncode == 1
-    assert "give the run or the scope" in done["collected"].stderr
+    assert "name the run or the scope" in done["collected"].stderr
     assert f'"task_id": "{task_id}"' in done["shown"].stdout
     assert (await run.one(picture("a pier"))).record.task_id == task_id
     assert len(rh.recorder.paid) == 2, "the picture, and the sound"

@@ -468,10 +468,10 @@ async def test_an_answer_that_a_used_file_does_not_take_fails_its_steps_before_t
 @pytest.mark.parametrize(
     ("kind", "value", "said"),
     [
-        ("{type: table, columns: {name: string}}", "$(params.k)", "rows needs the column title, and $(params.k)"),
-        ("", "[{name: a}]", "rows needs the column title, and this list has none; there are name"),
+        ("{type: table, columns: {name: string}}", "$(params.k)", "rows needs the column title, but $(params.k)"),
+        ("", "[{name: a}]", "rows needs the column title, but this list has no such column; there are name"),
         ("", "[a, b]", "rows takes rows of columns, but this list has no columns"),
-        ("", "[{title: a, logo: b.png}]", "its column logo takes an image, but that of this list is a text"),
+        ("", "[{title: a, logo: b.png}]", "its column logo takes an image, but the column of this list is a text"),
     ],
 )
 def test_a_table_without_the_columns_that_a_used_file_needs_is_refused_by_check(
@@ -526,7 +526,7 @@ async def test_an_answer_that_is_no_number_fails_the_step_with_the_condition() -
     text, records = steps(s=ANSWER % "x", p="when: {gt: [$(s), 3]}, " + PICTURE % "x"), Records()
     records.make(await plan_of(text))
     (step,) = (await plan_of(text, known=records)).steps["p"]
-    assert (step.state, step.problems) == ("x", ("gt compares numbers, and $(s) is 'a text'",))
+    assert (step.state, step.problems) == ("x", ("gt compares numbers, but $(s) is 'a text'",))
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ WRONG = {
     "a: @x": "film.yaml:1:4: a text cannot begin with @; put it in quotes",
     "a: {b: [1, 2": "film.yaml:1:8: the value that begins here is not closed before the end of the file",
     'a: "x\nb: 1': "film.yaml:1:4: the value that begins here is not closed before the end of the file",
-    "": "film.yaml:1:1: the file is empty; `rh-prefect init` writes one to begin with",
+    "": "film.yaml:1:1: the file is empty; `rh-prefect init` writes a file to start from",
     "? [a]\n: b": "film.yaml:1:3: a key must be a name; put a text with braces or brackets in quotes",
     "a: *b": "film.yaml:1:4: *b needs an anchor &b that ends before it",
     "a: &a [*a]": "film.yaml:1:8: *a needs an anchor &a that ends before it",
@@ -88,7 +88,7 @@ def test_expanded_aliases_are_counted() -> None:
 
 
 def test_a_file_and_a_text_have_a_size() -> None:
-    assert "more than 1 MiB" in message("a: " + "x" * 2 * 1024 * 1024)
+    assert "larger than 1 MiB" in message("a: " + "x" * 2 * 1024 * 1024)
     assert "has 100001 characters; at most 100000 are read" in message("a: " + "x" * 100_001)
 
 

@@ -347,7 +347,9 @@ async def test_a_refusal_of_a_link_only_causes_a_delay_and_a_new_link_is_used_at
 async def test_a_link_that_does_not_work_is_requested_for_minutes(run: Run) -> None:
     """After that, the outputs count as expired, and the message says what a later run can do at no cost."""
     host = FileHost(dead())
-    with pytest.raises(OutputsExpired, match=r"run it again, or `rh-prefect jobs collect`.*at no cost") as caught:
+    with pytest.raises(
+        OutputsExpired, match=r"run it again, or run `rh-prefect jobs collect`.*costs nothing"
+    ) as caught:
         await run.collect(host)
     assert host.now == GRACE
     assert "pay for" not in caught.value.message

@@ -267,7 +267,7 @@ def test_an_unknown_submission_is_looked_for_in_the_list_that_the_policy_names()
     for reason, shown in (("", "accepted it. It"), ("cut", "accepted it (cut). It")):
         unknown = Submit(1, INTENT, UNKNOWN.model_copy(update={"reason": reason}))
         error = Life(policy).raises(SubmissionUnknown, ("read_submission", 1), unknown)
-        place = f"look for the task of account {INTENT.account_words} in the list of a machine. If the task exists"
+        place = f"look for the task of account {INTENT.account_words} in the list of a machine. If a task"
         assert place in error.message
         assert "jobs adopt run/key proxy.PROMPT_ID." in error.message
         assert shown in error.message
@@ -500,7 +500,7 @@ def test_an_executor_may_stop_when_a_task_is_accepted_and_when_it_has_ended() ->
     ]
 
 
-PAY_AGAIN = "run again, which pays for a new task"
+PAY_AGAIN = "run again (this pays for a new task)"
 
 
 @pytest.mark.parametrize(

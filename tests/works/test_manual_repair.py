@@ -267,7 +267,7 @@ async def test_a_scope_without_results_is_recovered_if_it_lacks_its_format(
     if lost == "nothing":
         await begin_scope(journal)
     if lost.startswith("nothing"):
-        with pytest.raises(InputError, match="has no result of a job of run; nothing was recorded"):
+        with pytest.raises(InputError, match="contains no result of run's jobs; nothing was recorded"):
             await recover(journal, store)
     else:
         assert await recover(journal, store) == []

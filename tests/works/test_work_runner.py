@@ -373,7 +373,7 @@ async def test_a_file_that_stays_missing_is_no_result_and_the_error_says_how_to_
     rh: Emulator, given: dict[str, Any]
 ) -> None:
     rh.faults.add(Fault("download", kind="expired"))
-    with pytest.raises(OutputsExpired, match=r"If a file stays missing, run with --retake of this step") as caught:
+    with pytest.raises(OutputsExpired, match=r"If a file stays missing, run with --retake for this step") as caught:
         await PipelineRun(**given).one(picture())
     assert "jobs collect" not in str(caught.value), "it is for flows only"
     with pytest.raises(OutputsExpired):

@@ -50,7 +50,7 @@ class RowResult(BaseModel):
 
     @property
     def title(self) -> str:
-        """The number of the row, with its label or else its subject, if it has one."""
+        """The number of the row, with the row's label or, without a label, its subject."""
         name = self.subject if self.label in ("", str(self.row)) else self.label
         return f"row {self.row}: {name}" if name else f"row {self.row}"
 

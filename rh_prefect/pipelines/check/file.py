@@ -165,7 +165,7 @@ class FileCheck(OtherCheck):
         if param.kind == "table" and not param.columns:
             self._say(path, "a table needs its columns, as in {type: table, columns: {title: string}}")
         if param.min is not None and param.max is not None and param.min > param.max:
-            self._say((*path, "min"), f"min is {param.min:g}, and max is {param.max:g}: no value is allowed")
+            self._say((*path, "min"), f"min is {param.min:g} and max is {param.max:g}, so no value is allowed")
         if param.of is not None and param.of not in FILE_TYPES:
             self._say((*path, "of"), f"there is no kind of files {param.of}; {nearest(param.of, FILE_TYPES)}")
 
@@ -216,14 +216,14 @@ class FileCheck(OtherCheck):
         """Reports a step whose file has a different kind or format than the extension in `save_as`."""
         said, kinds = format_named(re.sub(r"\$\([^)]*\)", "x", save_as)), {one.kind for one in found.possible}
         if kinds <= {*types.PLAIN, "object"}:
-            self._say((*path, "save_as"), f"save_as saves a file, and this step makes {found.words}", key=True)
+            self._say((*path, "save_as"), f"save_as saves a file, but this step makes {found.words}", key=True)
         elif said is not None and kinds <= {*FILES} - {said[0], "file"}:
-            self._say((*path, "save_as"), f"save_as names {Type(said[0]).words}, and this step makes {found.words}")
+            self._say((*path, "save_as"), f"save_as names {Type(said[0]).words}, but this step makes {found.words}")
         elif isinstance(step, EditStep) and (edit := EDITS.get(step.edit)) is not None:
             made = str(step.with_.get("format", edit.extension))
             own = FORMATS.get(made)
             if said is not None and (made in ("srt", "vtt") or (own and own != said and not is_made_from(said, own))):
-                self._say((*path, "save_as"), f"save_as names another format, and {step.edit} makes .{made}")
+                self._say((*path, "save_as"), f"save_as names another format, but {step.edit} makes .{made}")
 
     def _result(self, path: Path, step: Step, scope: NameScope) -> Type:
         match step:

@@ -116,7 +116,7 @@ class PaidCheck(ValueCheck):
         if not is_text:
             self._say(
                 (*path, "parse"),
-                f"parse reads a text, and {step.get('model') or step.action} makes {Type(kind).words}",
+                f"parse reads a text, but {step.get('model') or step.action} makes {Type(kind).words}",
                 key=True,
             )
         is_right = self._check_answer((*path, "parse"), step.parse)

@@ -157,11 +157,14 @@ class OtherCheck(PaidCheck):
         )
         missing = next((name for name in needed if name not in known), None)
         if missing is not None and known:
-            self._say(path, f"{path[-1]} needs the column {missing}, and {written} has none; {nearest(missing, known)}")
+            self._say(
+                path,
+                (f"{path[-1]} needs the column {missing}, but {written} has no such column; {nearest(missing, known)}"),
+            )
         for name, column in (param.columns or {}).items():
             expected, given = types.of_param(column), known.get(name, Type("any"))
             if expected.kind in types.FILES and not _is_file_of(given, expected):
-                wrong = f"its column {name} takes {expected.words}, but that of {written} is {given.one.words}"
+                wrong = f"its column {name} takes {expected.words}, but the column of {written} is {given.one.words}"
                 never = "; a text is not read as a link to a file" if given.one.is_plain else ""
                 self._say(path, f"{path[-1]}: {wrong}{never}")
 

@@ -119,7 +119,7 @@ class ValueCheck:
         for reference in template.references:
             found_type = self._reference(path, reference, scope)
             if not found_type.is_plain:
-                problem = f"{reference.text} is {found_type.words}, and a text can contain only texts and numbers"
+                problem = f"{reference.text} is {found_type.words}, but a text can contain only texts and numbers"
                 hint = (
                     "; join_text joins a list into one text" if found_type.many and found_type.kind == "string" else ""
                 )
@@ -200,7 +200,7 @@ class ValueCheck:
                 for n, one in enumerate(argument):
                     found = self._value((*at, n), one, scope, may_be_absent=True)
                     if operator in ORDERED and found is not None and not types.may_be_number(found):
-                        self._say((*at, n), f"{operator} compares numbers, and {shown(one)} is {found.words}")
+                        self._say((*at, n), f"{operator} compares numbers, but {shown(one)} is {found.words}")
                 return frozenset([f"{operator}:{argument}"])
         return frozenset()
 

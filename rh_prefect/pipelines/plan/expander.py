@@ -107,7 +107,7 @@ class Expander:
     """Expands parts of a plan: a step outside of fan-outs, or some items of an outermost fan-out."""
 
     def __init__(self, planning: Planning, *, are_items: bool = False) -> None:
-        """`are_items` says that the expander expands items of an outermost fan-out."""
+        """`are_items` says whether the expander expands items of an outermost fan-out."""
         self._planning = planning
         self.instances: list[PlannedStep] = []  # Its steps
         self.findings: dict[int, PartFindings] = defaultdict(PartFindings)  # By the item; 0 for none
@@ -207,7 +207,7 @@ class Expander:
         if self._planning.size.steps + number > MOST_STEPS:
             raise PlanTooLarge(
                 at,
-                f"{path} has {items} items with {number} steps; a plan has at most {MOST_STEPS} steps of items; select "
+                f"{path} has {items} items with {number} steps in total, more than the limit of {MOST_STEPS}; select "
                 "fewer items with `limit` or `where`",
             )
         return number

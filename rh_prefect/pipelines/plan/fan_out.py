@@ -73,8 +73,9 @@ class FanOuts:
         if self._size.items[path] > MOST_STEPS:
             raise PlanTooLarge(
                 (*at, key),
-                f"{path} has {self._size.items[path]} items before `where` and `limit` are applied; a plan has at most "
-                f"{MOST_STEPS}; shorten its lists, or use `limit` or `where` in the groups around it",
+                f"{path} has {self._size.items[path]} items before `where` and `limit` are applied, more than the "
+                f"limit of {MOST_STEPS}; shorten the lists of {path}, or use `limit` or `where` in its enclosing "
+                "groups",
             )
         limit, _ = count_of("limit", step.limit, frame)
         return number if limit is None else min(number, limit)

@@ -29,7 +29,7 @@ class Needs:
     def replace(
         self, old: Iterable[PlannedStep], new: Sequence[PlannedStep], *, outputs: Iterable[PlannedStep] = ()
     ) -> list[PlannedStep]:
-        """Replaces steps by newly planned steps; returns other steps whose `is_needed` or `state` changed."""
+        """Replaces steps with newly planned steps; returns other steps whose `is_needed` or `state` changed."""
         found = {one.address: None for one in outputs}
         for one in old:
             self._weigh(one, None, found)

@@ -37,7 +37,7 @@ class PlanOptions:
         selection: The part of the pipeline to make; only its steps get a next take.
         date: The value of `$(run.date)`; by default today, UTC.
         inputs: Reads the inputs, each once: `Inputs(allow=[…])` allows further folders for the files of rows.
-        saved_graphs: The graphs of workflows and apps, from `read_saved_graphs`; without them their earlier results
+        saved_graphs: The graphs of workflows and apps, from `read_saved_graphs`; without these graphs, earlier results
             are not found.
         run_id: The value of `$(run.id)`, the id of the run that plans; empty without a run.
         failed: Addresses of steps that this run cannot make; a step with `require: any` is made without them.

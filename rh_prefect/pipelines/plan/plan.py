@@ -148,7 +148,7 @@ class Plan:
     def out_of_reach(self, selection: Selection) -> list[tuple[PlannedStep, PlannedStep]]:
         """Returns the selected steps that need an unselected step without a result, each with that step.
 
-        If only items are selected, steps outside of fan-outs are left out: they usually need all items.
+        If only items are selected, steps outside of fan-outs are left out, because these usually need all items.
 
         Args:
             selection: The selection.

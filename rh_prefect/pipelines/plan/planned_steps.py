@@ -295,13 +295,13 @@ class PlannedStep:
     address: str = field(init=False)  # Its name in reports: `each[A-17].clip`
 
     def __post_init__(self) -> None:
-        """Copies the given state to `found`, the state by the records alone, and sets the address."""
+        """Copies the given state to `found`, the state that the records alone show, and sets the address."""
         self.found = self.state
         group, _, name = self.path.rpartition(".")
         self.address = f"{group}[{self.item}].{name}" if self.item else self.path
 
     def settle(self, state: State) -> None:
-        """Sets both `state` and `found` to the state by the records."""
+        """Sets both `state` and `found` to the state that the records show."""
         self.state = self.found = state
 
     @property

@@ -34,7 +34,7 @@ SHARE = 20
 
 
 class Pace:
-    """Limits a repeated action to one `share`-th of the time: a pause follows each execution."""
+    """Limits a repeated action to one `share`-th of the time, with a pause after each execution."""
 
     def __init__(self, share: int) -> None:
         self._share, self._began, self.due = share, 0.0, 0.0

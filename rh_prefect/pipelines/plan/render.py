@@ -159,7 +159,7 @@ def _money_of(data: Mapping[str, Any]) -> PriceRange:
 
 
 def _earlier_prices(plan: Plan) -> dict[str, PriceRange]:
-    """Returns the prices of the earlier plan by step; a work that several steps share counts for the first one."""
+    """Returns the prices of the earlier plan by step; a work that several steps share counts for the first step."""
     found, seen = dict[str, PriceRange](), set[str]()
     for step in plan.earlier.get("steps", ()):
         known = step.get("work", "")

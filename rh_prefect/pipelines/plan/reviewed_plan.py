@@ -58,8 +58,8 @@ class ReviewedPlan:
             data = json.loads(Path(file).read_bytes(), parse_constant=_no_number)
         except OSError as error:
             raise InputError(
-                f"The plan {file} cannot be read: {error.strerror or error}. Nothing was paid. What to do: write one "
-                "with `rh-prefect plan … --out`."
+                f"The plan {file} cannot be read: {error.strerror or error}. Nothing was paid. What to do: write a "
+                "plan with `rh-prefect plan … --out`."
             ) from None
         except (ValueError, RecursionError):
             data = None
@@ -67,7 +67,8 @@ class ReviewedPlan:
         if flaw is not None:
             where = f": its {flaw.json_path.removeprefix('$.')} has another form than in a plan" if flaw.path else ""
             raise InputError(
-                f"{file} is not a plan{where}. Nothing was paid. What to do: write one with `rh-prefect plan … --out`."
+                f"{file} is not a plan{where}. Nothing was paid. What to do: write a plan with `rh-prefect plan … "
+                "--out`."
             )
         if data.get("problems"):
             raise InputError(

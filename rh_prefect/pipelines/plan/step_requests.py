@@ -107,7 +107,7 @@ def _add_graph(draft: Draft, step: GraphStep, checked: Checked, saved: SavedGrap
     if step.pin and step.pin != present:
         instance.forbidden = (
             f"pin is {step.pin}, and the graph of {instance.model} is {present} now. What to do: put the graph back, "
-            "or write its present fingerprint as pin, which makes a new result."
+            "or write its present fingerprint as pin; this makes a new result."
         )
     instance.request["graph"] = step.pin or present
 
@@ -124,7 +124,7 @@ def _add_unread(draft: Draft, pin: str | None, found: UnreadGraph | None) -> Non
         draft.notes.append(f"the graph of {instance.model} cannot be read; a result of the last run's graph is used.")
     else:
         instance.is_unread = True
-        draft.notes.append(f"the graph of {instance.model} was not read, so that earlier results are not found.")
+        draft.notes.append(f"the graph of {instance.model} was not read, so earlier results are not found.")
 
 
 def _of_model(step: ModelStep, instance: PlannedStep, frame: Frame, failed: Collection[str]) -> Draft:

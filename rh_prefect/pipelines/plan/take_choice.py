@@ -30,8 +30,8 @@ def query_of(draft: Draft, take: int) -> WorkQuery | None:
 class EqualRequests:
     """The takes of equal requests of several items, for `same: separate`.
 
-    A run keeps these takes in all its plans: if an item later gets another input, it must not use the result of another
-    item.
+    A run keeps these takes in all its plans, because an item whose input changes later must not use another item's
+    result.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class TakeChooser:
     scope: str
 
     async def choose(self, drafts: Sequence[Draft]) -> list[list[int]]:
-        """Returns the numbers of the takes of each draft, and sets the scopes of their works."""
+        """Returns the take numbers of each draft, and sets the scopes of the drafts' works."""
         for draft in drafts:
             draft.scope = self.scope if draft.endpoint else ""
         asking = [one for one in drafts if one.endpoint and (one.instance.reuse != "always" or self._wants_new(one))]

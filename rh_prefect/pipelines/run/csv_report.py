@@ -114,8 +114,8 @@ def _without_report(end: RunEnd, error: RunningHubError) -> RunEnd:
     """Returns the end of a run whose report could not be written: its results, its cost and the reason."""
     head = end.message if end.is_failed else summary(end.result)
     message = (
-        f"{head} The report could not be written: {error} What to do: run again, which writes the report and pays for "
-        "no result twice."
+        f"{head} The report could not be written: {error} What to do: run again (this writes the report and pays for "
+        "no result twice)."
     )
     return replace(end, name=end.name if end.is_failed else FAILED, message=message, is_failed=True)
 

@@ -47,9 +47,9 @@ class StepEngine:
         """Begins the run; raises an error if it would need a suspension."""
         if wait != "poll":
             raise InputError(
-                f"wait={wait!r}: only a run of a deployment can be suspended, and this one runs without a Prefect "
-                "server. Nothing was paid. What to do: set PREFECT_API_URL to the address of a server and run a "
-                "deployment of the pipeline; or leave `wait` out, so that the run waits in this process."
+                f"wait={wait!r}: only a run of a deployment can be suspended, but this run has no Prefect server. "
+                "Nothing was paid. What to do: set PREFECT_API_URL to the address of a server and run a deployment of "
+                "the pipeline; or leave `wait` out, so that the run waits in this process."
             )
 
     async def run(self, instance: PlannedStep, make: Callable[[], Awaitable[None]]) -> None:  # noqa: ARG002

@@ -40,12 +40,12 @@ class StepReport:
     """The result of one step of one item, or of one job of a flow.
 
     Attributes:
-        step: Its address, as in `each[A-17].clip`.
+        step: The step's address, as in `each[A-17].clip`.
         model: The model, or the edit.
-        state: Its final state.
-        cost: Its cost for this run.
+        state: The step's final state.
+        cost: The step's cost for this run.
         files: The addresses of its results.
-        reason: The reason if it has no result.
+        reason: Why the step has no result; empty if it has one.
         number: The number of its item in the outermost fan-out; 0 outside of fan-outs.
         row: The table row of its item.
         subject: The beginning of its prompt, or the name of its first file.
@@ -125,8 +125,8 @@ class PipelineResult(BaseModel):
             (wrong, *_) = error.errors(include_url=False)
             place = "".join(f"[{one}]" for one in wrong["loc"])
             raise InputError(
-                f"{self.pipeline}: the output {name}{place} has another type: {wrong['msg']}. "
-                "What to do: pass the type of the output."
+                f"{self.pipeline}: the output {name}{place} does not have the requested type: {wrong['msg']}. What to "
+                "do: pass the output's actual type."
             ) from None
 
     def __repr__(self) -> str:

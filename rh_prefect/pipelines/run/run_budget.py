@@ -243,7 +243,7 @@ class RunBudget:
         }
 
     def is_own(self, work: str) -> bool:
-        """Returns whether this run has submitted a work, so that its spent amount includes it."""
+        """Returns whether this run has submitted a work; the run's spent amount then includes the work."""
         return bool(self.spending.newest_submit(work))
 
 

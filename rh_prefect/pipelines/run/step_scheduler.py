@@ -344,7 +344,7 @@ class StepScheduler:
         if instance.state == "!":
             return InputError(
                 f"{problem}. The result was paid for, and its files are stored. What to do: if the step has `assume`, "
-                "correct its `kind`, which costs nothing; or pay for another result with --retake."
+                "correct its `kind` (this costs nothing), or pay for another result with --retake."
             )
         what = "correct its row or its file" if instance.is_invalid_item else "change the step, or make another take"
         return InputError(f"{problem}. Nothing was paid for it. What to do: {what}.")

@@ -130,8 +130,8 @@ class Account:
     def open(cls, provider: RunningHub, *, settings: Settings, clock: Callable[[], float] = time.time) -> Account:
         """Opens an account without a name; sends no request.
 
-        The clock counts seconds since 1970, because links of uploads expire by the wall clock. A monotonic clock stops
-        while a laptop sleeps.
+        The clock counts seconds since 1970, because the expiry of upload links follows the wall clock. A monotonic
+        clock stops while a laptop sleeps.
         """
 
         async def slots() -> tuple[int | None, int]:
@@ -164,7 +164,7 @@ class Account:
         return (self.name, self.block) == (intent.account, intent.credentials)
 
     def __str__(self) -> str:
-        """The account's name and the source of its key."""
+        """Returns the account's name and the source of its API key."""
         return account_words(self.name, self.block)
 
 

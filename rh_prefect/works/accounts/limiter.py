@@ -155,7 +155,7 @@ class Limiter:
 
     @property
     def load(self) -> float:
-        """The tasks of the account and the reserved slots, divided by the number of its slots."""
+        """The sum of the account's tasks and the reserved slots, divided by the number of the account's slots."""
         return (self._held + self._others + self._announced) / (self._limit or 1)
 
     def add(self, waiter: Waiter) -> None:

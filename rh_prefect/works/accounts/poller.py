@@ -337,7 +337,7 @@ class Poller:
                 self._begin(self._poll(task))
 
     def _begin(self, request: Coroutine[None, None, None]) -> None:
-        """Starts a request, and drops the reference at its end: an ended request would keep its run's context."""
+        """Starts a request, and drops its reference at the end; otherwise that reference keeps the run's context."""
         self._requests.add(task := asyncio.ensure_future(request))
         task.add_done_callback(self._requests.discard)
 
@@ -402,7 +402,7 @@ class Poller:
         return min(longest, max(self._shortest / COUNTS_PER_GAP, between_ends / COUNTS_PER_JOB))
 
     def _ran_at(self, task: _Task) -> float:
-        """The time at which a poll or a count last showed that the task runs."""
+        """Returns the time at which a poll or a count last showed that the task was running."""
         return max(task.ran_at, self._all_ran_at)
 
     def _without_webhook(self) -> list[_Task]:

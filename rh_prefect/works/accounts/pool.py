@@ -2,7 +2,7 @@
 
 A new job uses the first account with a free slot. A job that was paid for, or may have been, stays with the account in
 its record. An account that refuses a job for an account-specific reason is excluded for the rest of the run, and the
-other accounts take its jobs: a refused job was not accepted, so it is not paid twice.
+other accounts take its jobs. A refused job was not accepted, so it is not paid for twice.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _CURRENCY_SECONDS = 60.0
 async def unknown_account(intent: Intent) -> Account:
     """Raises `ConfigError`, because the account that a record names is not configured here."""
     raise ConfigError(
-        f"the task was paid for on account {intent.account_words}, which is not configured here. What to "
+        f"the task was paid for on account {intent.account_words}, which is not configured in this process. What to "
         "do: run again with the key of this account."
     )
 
@@ -90,9 +90,9 @@ class Pool:
         account = await self._account_of(intent)
         if account.provider.site != intent.site:
             raise ConfigError(
-                f"A job was submitted to {intent.site}, but the credentials here are for "
-                f"{account.provider.site}. Nothing was sent now. What to do: start this process with the RH_BASE_URL "
-                "of that site, or use credentials blocks in your flows."
+                f"A job was submitted to {intent.site}, but the credentials of this process are for "
+                f"{account.provider.site}. Nothing was sent this time. What to do: start this process with the "
+                "RH_BASE_URL of that site, or use credentials blocks in your flows."
             )
         return account
 
@@ -139,9 +139,9 @@ class Pool:
         known = {account: unit for account, unit in zip(self.accounts, currencies) if unit}
         if len(set(known.values())) > 1:
             raise ConfigError(
-                f"The accounts of pool {self.name!r} do not all have the same currency ("
-                f"{', '.join(f'{account}: {currency}' for account, currency in known.items())}), but a budget, "
-                "which each pipeline run has, has only one currency. Nothing was sent. What to do: make a pool for "
+                f"The accounts of pool {self.name!r} do not all have the same currency "
+                f"({', '.join(f'{account}: {currency}' for account, currency in known.items())}), but a budget has "
+                "only one currency, and each pipeline run has a budget. Nothing was sent. What to do: make a pool for "
                 "each currency, or run jobs without a budget."
             )
         return next(iter(known.values()), None)
@@ -286,7 +286,7 @@ class Lease:
         others = ", ".join(map(str, self._usable()))
         model = "" if scope == "account" else f" for {self._model}"
         message = (
-            f"account {refused} is not used any more in this run{model}: {describe(refusal)}. Nothing was paid. These "
+            f"account {refused} is no longer used in this run{model}: {describe(refusal)}. Nothing was paid. These "
             f"accounts are still used: {others}"
         )
         return message if is_new else ""
@@ -302,8 +302,8 @@ class Lease:
             condition = "" if is_same else ", and both are the same account with a renewed key or another name"
             option = "" if is_same else " --same-account"
             advice += (
-                f" If RunningHub still does not find the task{condition}: rh-prefect jobs mark-lost {self._job}"
-                f"{option}; the next run pays for a new task."
+                f" If RunningHub still does not find the task{condition}, run rh-prefect jobs mark-lost "
+                f"{self._job}{option}; the next run then pays for a new task."
             )
         return type(error)(
             f"{self._job}: task {task_id} was paid for on account {account}, which currently cannot "

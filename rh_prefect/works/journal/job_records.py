@@ -276,8 +276,9 @@ async def read_job(journal: Journal, key: str) -> JobView:
     view = await JobRecords(journal, key).view()
     if view.last is None:
         raise InputError(
-            f"{journal.scope}/{key}: this job is not recorded here. What to do: see `rh-prefect jobs list`. If the job "
-            "belongs to a pipeline or a named scope, set RH_RECORDS and RH_STORAGE_URL to the values of its run."
+            f"{journal.scope}/{key}: this job is not recorded here. What to do: look up the job with `rh-prefect jobs "
+            "list`. If the job belongs to a pipeline or a named scope, set RH_RECORDS and RH_STORAGE_URL to the "
+            "values of its run."
         )
     return view
 

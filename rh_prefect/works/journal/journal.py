@@ -140,7 +140,8 @@ def check_key(key: str) -> str:
     """Returns a key; raises an error if the key is not valid in every kind of journal."""
     if not _KEY.fullmatch(key):
         raise ValueError(
-            f"{key!r} is not a journal key, which has only lower-case letters and digits, in parts joined by dashes"
+            f"{key!r} is not a valid journal key: a key has only lower-case letters and digits, in parts joined by "
+            "dashes"
         )
     return key
 
@@ -154,8 +155,8 @@ def check_scope(name: str) -> str:
     """Returns a scope's name; raises an error if the name is not valid in every kind of journal."""
     if not is_scope_name(name):
         raise InputError(
-            f"{str(name)[:80]!r} is not a valid scope name. What to do: use up to {LONGEST_SCOPE} letters, digits, "
-            "dashes, dots and underscores, beginning with a letter or a digit. Nothing was sent."
+            f"{str(name)[:80]!r} is not a valid scope name. Nothing was sent. What to do: use up to {LONGEST_SCOPE} "
+            "letters, digits, dashes, dots and underscores, beginning with a letter or a digit."
         )
     return name
 

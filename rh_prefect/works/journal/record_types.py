@@ -4,8 +4,8 @@ Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submissio
 docs/never-pay-twice.md lists these records, and says what each contains and when it is created.
 
 Besides the jobs, a scope contains `format-1`, its first record, and `media-<hash of a name>-<n>`, n from 1 without
-gaps: a `MediaRecord` for each content that was read from an input.  The name is the input's address as the caller gave
-    it, without a signature.
+gaps: a `MediaRecord` for each content of an input. The name is the input's address as the caller gave it, without a
+    signature.
 
 It also contains `cancel-<attempt>`, after which that attempt of the run submits nothing more. A named scope outside of
 flows contains `attempt-<n>` for each process that has opened it.
@@ -246,7 +246,7 @@ class Resolution(Record):
 
 
 class Lost(Record):
-    """The record that an accepted and paid task has no result, so that another task may be paid for."""
+    """The record that an accepted and paid task has no result; another task may then be paid for."""
 
     by: str = ""  # Who has confirmed it
     # Whether the task had succeeded, and its files can be downloaded no more; else RunningHub has lost the task itself
@@ -321,7 +321,7 @@ class ResultRecord(Charged):
 
 
 class MediaRecord(Record):
-    """The content of an input when it was read, with the name under which it was read."""
+    """An input's content at the time of reading, and the name under which the input was read."""
 
     uri: str  # Where it was read, without user and query, for display
     sha256: str  # Hex digest of the content

@@ -337,9 +337,9 @@ async def _open(scope: Scope, store: MediaStore) -> bool:
         )
     elif Format.model_validate(record).format != FORMAT:
         raise JournalError(
-            f"The jobs of {journal.scope} are recorded in a format other than {FORMAT}, which this "
-            "version of rh_prefect writes. Nothing was paid. What to do: finish this run with the "
-            "version that started it, or start a new run."
+            f"The jobs of {journal.scope} are not recorded in format {FORMAT}, the format of this version of "
+            "rh_prefect. Nothing was paid. What to do: finish this run with the version that started it, or start a "
+            "new run."
         )
     return was_empty
 

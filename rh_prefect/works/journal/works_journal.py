@@ -121,9 +121,9 @@ class WorksJournal(FolderJournal):
         found = Format.model_validate(record).format
         if found != FORMAT:
             raise UnreadableRecord(
-                f"The records of jobs that runs share at {self.url} have the format {found}, and this version of "
-                f"rh_prefect writes {FORMAT}. Nothing was paid. What to do: use the version that wrote these records, "
-                "or set RH_RECORDS to another place, in which all jobs are paid for again."
+                f"The records of jobs that runs share at {self.url} have the format {found}, but this version of "
+                f"rh_prefect uses the format {FORMAT}. Nothing was paid. What to do: use the version that wrote these "
+                "records, or set RH_RECORDS to another place, in which all jobs are paid for again."
             )
         _known.add(repr(self))
 
@@ -224,7 +224,7 @@ class WorksJournal(FolderJournal):
     async def is_silent(self, run: str, begun: Sequence[datetime | None], *, reader: str) -> bool:
         """Returns whether the last sign of life of a run is too old.
 
-        The storage's clock is used, since the clocks of two machines may differ: the reader writes a file to get the
+        The storage's clock is used, because the clocks of two machines may differ; the reader writes a file to get the
         present time. If a storage has no modification times, the result is False.
         """
         own = f"{run_name(reader)}-reads"

@@ -71,7 +71,7 @@ class NodeProgress:
 
 
 class Lines:
-    """Limits progress lines: reports the first line at once, then at most one, the newest, every few seconds."""
+    """Limits progress lines: reports the first line at once, and then only the newest line every few seconds."""
 
     def __init__(self, report: Callable[[str], None], names: Mapping[str, str]) -> None:
         self._report = report

@@ -50,8 +50,8 @@ async def account_for(lease: Lease) -> str:
 @pytest.mark.parametrize(
     ("code", "said", "same_job", "same_model", "other_model"),
     [
-        (WALLET, "account a is not used any more in this run: ", "b", "b", "b"),
-        (WORKFLOW, "account a is not used any more in this run for m: ", "b", "b", "a"),
+        (WALLET, "account a is no longer used in this run: ", "b", "b", "b"),
+        (WORKFLOW, "account a is no longer used in this run for m: ", "b", "b", "a"),
         (MACHINE, "", "b", "a", "a"),
     ],
 )
@@ -189,7 +189,9 @@ async def test_a_job_moves_to_the_account_that_has_its_task() -> None:
     assert a.limiter.held == 1
     assert str(await lease.switch_to(intent(account="b", credentials="y"))) == str(lease.account) == "b"
     assert (a.limiter.held, lease.has_slot) == (0, False)
-    with pytest.raises(ConfigError, match=r"was submitted to elsewhere, but the credentials here are for site\."):
+    with pytest.raises(
+        ConfigError, match=r"was submitted to elsewhere, but the credentials of this process are for site\."
+    ):
         await lease.switch_to(intent(account="b", credentials="y", site="elsewhere"))
 
 
@@ -230,7 +232,7 @@ async def test_a_record_names_its_account_by_name_and_block(
     ("account", "error", "said"),
     [
         ("a", KeyRejected("disabled.", code="802"), r"paid for on account a, .* Then run again: .* for it again\.$"),
-        ("a", TaskNotFound("unknown."), "Then run again: .* find the task: .* mark-lost run/job; the next"),
+        ("a", TaskNotFound("unknown."), "Then run again: .* find the task, run .* mark-lost run/job; the next"),
         (
             "c",
             KeyRejected("disabled."),
@@ -256,7 +258,7 @@ async def test_the_error_of_a_task_that_cannot_be_queried_says_whose_task_it_is(
 
 @in_virtual_time
 async def test_an_account_that_is_not_configured_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="which is not configured here"):
+    with pytest.raises(ConfigError, match="which is not configured in this process"):
         await pool_of(Account(2, "a"), Account(2, "b")).account_of(intent(account="c", credentials="z"))
 
 
