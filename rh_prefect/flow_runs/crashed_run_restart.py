@@ -88,7 +88,7 @@ async def _rule(name: str) -> Rule | None:
 async def _mark_crashed(rule: Rule, now: datetime) -> AsyncIterator[StoppedRun]:
     heartbeat = get_current_settings().flows.heartbeat_frequency
     silence = max(rule.within, timedelta(seconds=_MISSED_HEARTBEATS * (heartbeat or 0))) + MARGIN
-    # Where runs send no heartbeats, their absence says nothing.
+    # If runs send no heartbeats, the absence of heartbeats says nothing.
     types = [StateType.PENDING, *([StateType.RUNNING] if heartbeat else [])]
     async for flow_run, state in _deployed(rule, types):
         if state.timestamp > now - silence:

@@ -135,7 +135,7 @@ def awaiting_retry() -> State[Any]:
 
 
 def is_detached(context: FlowRunContext) -> bool:
-    """Returns whether this process has only a part of the flow run's context, as a task's worker process has."""
+    """Returns whether this process has only a part of the flow run's context, like a task's worker process."""
     return context.detached
 
 

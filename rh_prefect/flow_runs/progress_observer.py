@@ -53,7 +53,7 @@ class RunProgress:
     is_reported: bool = False
     page: Page | None = None
     estimate: Costs | None = None
-    files: dict[str, tuple[Media, ...]] = field(default_factory=dict)  # Of the first jobs that have ended, by job
+    files: dict[str, tuple[Media, ...]] = field(default_factory=dict)  # The files of the first ended jobs, by job
     store: MediaStore | None = None  # Where the newest job's files go
     progress: Progress = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)

@@ -194,7 +194,7 @@ async def find_flow_runs(flow_run_filter: FlowRunFilter | None = None, *, sort: 
 
 
 async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
-    """Yields flow runs that are being cancelled, then runs that ended incomplete in the last `hours`, latest first."""
+    """Yields the flow runs being cancelled, then unsuccessful runs that ended in the last `hours`, latest first."""
     since = datetime.now(UTC) - timedelta(hours=hours)
     cancelling = FlowRunFilter(state=_in(StateType.CANCELLING))
     ended = FlowRunFilter(state=_in(*_ENDED), end_time=FlowRunFilterEndTime(after_=since))

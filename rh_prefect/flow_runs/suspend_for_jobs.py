@@ -80,7 +80,7 @@ Verdict: TypeAlias = Literal["leave", "stay", "ended"]
 
 
 class SuspendGroup:
-    """Members that each run jobs in one flow run; the run is suspended only when every member waits for a task."""
+    """The members that run jobs in one flow run; the run is suspended only when every member waits for a task."""
 
     def __init__(self, decide: Callable[[Sequence[PendingTask]], Awaitable[Verdict]], *, timeout: int = 0) -> None:
         self._decide = decide

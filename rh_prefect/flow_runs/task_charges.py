@@ -43,7 +43,7 @@ class TaskCharge:
     model: str  # The model's name
     account: str  # The account that paid
     at: str  # When it ended; of one without an end, when it was submitted. ISO 8601, UTC
-    charge: Charge  # How much
+    charge: Charge  # The cost, or the possible cost
     site: str  # RunningHub's host
     task_id: str | None  # None if it is not known
     store: str  # URL of the storage for its outputs

@@ -53,7 +53,7 @@ def subscribe(listener: EndListener) -> None:
     url = PREFECT_API_URL.value()
     if not url:
         return
-    # By loop: the child of a fork has another one, on which its parent's subscription does not run.
+    # By loop, because a forked child has another loop, on which its parent's subscription does not run.
     key = (asyncio.get_running_loop(), url)
     if key not in _open:
         _open[key] = Subscription()

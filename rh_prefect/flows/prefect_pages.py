@@ -42,7 +42,7 @@ _log = logging.getLogger("rh_prefect")
 class PrefectPages(Pages):
     """Shows a run in Prefect; see `rh_prefect.pipelines.run.interfaces.Pages`."""
 
-    tags: Sequence[str] = ()  # Those of the pipeline's file
+    tags: Sequence[str] = ()  # The tags in the pipeline's file
 
     async def show_plan(self, plan: Plan) -> None:
         """Shows the plan with its prices and its graph as artifacts, and tags the flow run."""

@@ -41,7 +41,7 @@ def app_of(store: MediaStore, pages: Sequence[str], entries: Sequence[Entry]) ->
 
 
 def serve(app: Starlette, announce: Callable[[str], None], *, port: int) -> None:
-    """Serves the web application to browsers of this machine until Ctrl-C; `announce` gets its address."""
+    """Serves the web application to browsers of this machine until Ctrl-C; calls `announce` with the address."""
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((HOST, port))

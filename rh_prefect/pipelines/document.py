@@ -28,7 +28,7 @@ class Node:
     place: Place  # Where it begins
     end: Place  # Where it ends, exclusively
     value: Any = None  # A scalar's value; of a list the nodes, of a mapping the nodes by key
-    keys: dict[str, Place] = field(default_factory=dict)  # Of a mapping: where each key begins
+    keys: dict[str, Place] = field(default_factory=dict)  # In a mapping, where each key begins
     is_plain: bool = False  # Whether it is a scalar without quotes
     comment: str = ""  # The comment behind a plain scalar on its line
     size: int = 1  # How many nodes it has with all of its parts, aliases expanded

@@ -339,7 +339,7 @@ def is_default(param: Param, value: Any) -> bool:
 def input_roots(params: Mapping[str, Param], arguments: Mapping[str, Any]) -> list[str]:
     """Returns the folders and prefixes of a run's given tables and files, below which files may be read.
 
-    Links are not included: a form may name any address, and each link is checked when it is opened.
+    Links are not included, because a form may name any address, and each link is checked when it is opened.
     """
     found = []
     for name, param in params.items():

@@ -47,7 +47,7 @@ class Bound:
 
     # Values and types by the Python names of the parameters; those below `unchecked` by that key
     values: dict[str, Any] = field(default_factory=dict)
-    written: dict[str, Any] = field(default_factory=dict)  # The same, as they stand in the file
+    written: dict[str, Any] = field(default_factory=dict)  # The same values, as written in the file
     faults: list[Fault] = field(default_factory=list)  # What is wrong with them
     notes: list[str] = field(default_factory=list)  # What is worth knowing
     is_fed: bool = True  # Whether it is known which parameter each file of `from` is for

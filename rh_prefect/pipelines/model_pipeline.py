@@ -1,4 +1,4 @@
-"""Writes the pipeline of one model: it has the parameters of the model, and its one step calls the model."""
+"""Writes the pipeline of one model, which has the model's parameters, and one step that calls the model."""
 
 from __future__ import annotations
 

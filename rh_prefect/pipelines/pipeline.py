@@ -50,7 +50,7 @@ class Pipeline:
 
         Args:
             checked: The file.
-            takes: The takes file of its runs; without it, takes and choices are not recorded.
+            takes: The takes file for the pipeline's runs; without it, takes and choices are not recorded.
         """
         self.checked, self.takes = checked, takes
 
@@ -95,7 +95,7 @@ class Pipeline:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Reads the content of a file from a dictionary; messages show the lines of its JSON form.
+        """Reads the content of a file from a dictionary; messages show the lines of the JSON form of this content.
 
         Args:
             data: Plain JSON data.
@@ -136,7 +136,7 @@ class Pipeline:
 
     @classmethod
     def open(cls, name: str | PathLike[str]) -> Self:
-        """Reads a file, or by its name a shipped pipeline or the pipeline of a model.
+        """Reads a pipeline: from a file, or by name a shipped pipeline or the pipeline of a model.
 
         Args:
             name: A path, or a name such as `film` or `z-image/turbo`. A file of that name has priority.
@@ -228,7 +228,7 @@ class Pipeline:
         return plan
 
     def _refuse_options_as_params(self, given: Iterable[str]) -> None:
-        """Raises an error for options that can also be parameters of the file."""
+        """Raises an error for given options that are also parameters of the file."""
         name = next((name for name in given if name in OPTIONS and name in self.file.params), None)
         if name is not None:
             raise InputError(

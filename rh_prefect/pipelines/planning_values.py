@@ -49,7 +49,7 @@ class Absent:
     """A missing value: an empty field, a skipped step, or the previous item of the first item."""
 
     def __repr__(self) -> str:
-        """Returns a text for messages of tests."""
+        """Returns a text for test messages."""
         return "ABSENT"
 
 
@@ -113,7 +113,7 @@ class Items:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Maybe:
-    """A value that may be absent, because a condition is undecided; steps that use it wait."""
+    """A value that may be absent, because a condition is undecided; steps that use the value wait."""
 
     value: Any  # The value, if it exists
     by: tuple[PlannedStep, ...] = field(default=(), compare=False)  # The steps that decide it

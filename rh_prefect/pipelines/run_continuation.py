@@ -80,7 +80,7 @@ class Left(Record):
 class Decided(Record):
     """The takes that a round uses for a step whose `reuse` is an age."""
 
-    takes: tuple[int, ...]  # Their numbers
+    takes: tuple[int, ...]  # The numbers of the takes
 
 
 class NotedRound(Record):
@@ -100,8 +100,8 @@ class RoundState:
     holders: int = 0  # How many times a run has begun to make it
     holder: Holder | None = None  # The last of these runs
     holder_key: str = ""  # The name of its record
-    is_suspended: bool = False  # Whether that one has suspended itself, and has no process
-    left: Left | None = None  # How that one ended; None if it wrote nothing
+    is_suspended: bool = False  # Whether the last run has suspended itself, and has no process
+    left: Left | None = None  # How the last run ended; None if it wrote nothing
 
     @property
     def waits_for_review(self) -> bool:

@@ -183,7 +183,7 @@ async def list_apps(
 
 @repeatable("styles of quick create {webapp_id}")
 async def quick_create_styles(webapp_id: str, *, kind: int = 2, credentials: str | None = None) -> tuple[Style, ...]:
-    """Lists the styles of a module of quick create; `kind` is its `type`, 2 in each published sample."""
+    """Lists the styles of a module of quick create; `kind` is the module's `type`, 2 in each published sample."""
     return await ask(lambda client: client.quick_create.params(webapp_id, kind=kind), credentials)
 
 
@@ -212,7 +212,7 @@ async def cancel_task(task_id: str, *, credentials: str | None = None) -> None:
 
 
 def storable(view: TaskView) -> TaskView:
-    """Returns the task without its progress address, which contains a secret, because results are stored."""
+    """Returns the task without its progress address, because results are stored and the address contains a secret."""
     return view.model_copy(update={"progress_url": None})
 
 

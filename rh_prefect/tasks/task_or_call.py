@@ -1,4 +1,4 @@
-"""`PlainTask`: a Prefect task that is an ordinary call if it is outside of Prefect runs and no Prefect API is set."""
+"""`PlainTask`: a Prefect task that becomes an ordinary call outside of Prefect runs if no Prefect API is set."""
 
 from __future__ import annotations
 

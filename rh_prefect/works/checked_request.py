@@ -37,7 +37,7 @@ class JobRequest:
     base: str  # A hash of `request`; calls with the same hash are equal
     label: str | None = None  # The caller's name for the output
     estimate: Decimal | None = None  # Expected price; None if the catalogue has none
-    currency: str | None = None  # Of the estimate
+    currency: str | None = None  # The currency of the estimate
     # The parameters that the caller gave, as the identity compares them; see `rh_prefect.catalog.hash_compatibility`.
     # Defaults of the catalogue and of this package are in `payload` only, so that changed defaults do not create new
     # jobs. Empty for a request that was rebuilt from the journal

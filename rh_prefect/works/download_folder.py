@@ -53,8 +53,8 @@ _T = TypeVar("_T", bound=ResultRecord)
 class _Refusals:
     """The jobs whose outputs a store has refused since it last accepted an output."""
 
-    jobs: frozenset[str]  # Their names
-    reason: str  # Why the last one was refused
+    jobs: frozenset[str]  # The names of the jobs
+    reason: str  # Why the outputs of the last job were refused
     is_permanent: bool  # Whether only a person can repair that
     at: float  # When it was refused, or when a job was allowed to try
     trying: str = ""  # The job that was allowed to try; empty if there is none

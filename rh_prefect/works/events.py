@@ -39,10 +39,10 @@ class JobEvent:
     task_id: str | None = None  # RunningHub's task id, once it is known
     message: str = ""  # One line for the log
     cost: Decimal | None = None  # Its cost, at the end
-    currency: str | None = None  # Of the cost
+    currency: str | None = None  # The currency of the cost
     # The cost of all ended tasks of the job, including earlier attempts; at a submission and at the end
     costs: Costs = field(default_factory=Costs)
-    run_seconds: float | None = None  # At the end
+    run_seconds: float | None = None  # The run time of the task, at the end
     output: str | None = None  # URI of the first file, at the end
     estimate: Costs = field(default_factory=Costs)  # The expected price of its task
     is_edit: bool = False  # Whether it is a local edit, which costs nothing and is no job

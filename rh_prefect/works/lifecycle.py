@@ -86,11 +86,11 @@ class Policy(Options):
         return self.name or self.job
 
     def is_own(self, submit: Submit) -> bool:
-        """Whether this run, or one of its earlier attempts, made a submission."""
+        """Returns whether this run, or one of its earlier attempts, made a submission."""
         return submit.intent.flow_run == self.run
 
     def counts(self, submit: Submit) -> bool:
-        """Whether a submission counts toward the `attempts` of this run."""
+        """Returns whether a submission counts toward the `attempts` of this run."""
         return self.is_own(submit) and submit.intent.attempt >= self.first_attempt
 
 
@@ -141,7 +141,7 @@ async def run_work(steps: Steps) -> Any:
 
 
 async def may_cancel(records: JobRecords) -> bool:
-    """Records that a cancelled run no longer waits for a work; returns whether it may cancel the task."""
+    """Records that a cancelled run no longer waits for a work; returns whether the run may cancel the task."""
     # First: of two runs that are cancelled at once, at least one reads that the other waits no more.
     await records.release_waiter()
     return not await records.has_other_waiters()

@@ -249,7 +249,8 @@ class Steps:
     async def pause(self, refusals: int, refused: Answer) -> None:
         """Waits before the next POST, longer after more refusals.
 
-        The first refusals for lack of a slot cause no pause: `await_slot` waits until the account has a free slot.
+        The first refusals for lack of a slot cause no pause, because `await_slot` waits until the account has a free
+        slot.
         """
         if not self._is_refused:
             self._is_refused = True

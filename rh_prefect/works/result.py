@@ -69,7 +69,7 @@ class Result(BaseModel):
 
     @property
     def first_output(self) -> Media:
-        """The first file.
+        """The first output file.
 
         Raises:
             InputError: The job has no file.
@@ -83,7 +83,7 @@ class Result(BaseModel):
 
     @property
     def damaged(self) -> tuple[Media, ...]:
-        """The files that were damaged in every download. No paid step uses them; a later run downloads them again."""
+        """Files that were damaged in every download; no paid step uses them, and a later run downloads them again."""
         return tuple(media for media in self.outputs if media.defect is not None)
 
     @property

@@ -287,7 +287,7 @@ os.register_at_fork(after_in_child=_trackers.clear)
 def spending_of(run: Scope) -> SpendTracker:
     """Returns this process's only `SpendTracker` of an attempt of a run; call it on the loop thread.
 
-    Each attempt reads the journal again: another process may have paid meanwhile.
+    Each attempt reads the journal again, because another process may have paid meanwhile.
     """
     return _trackers.setdefault((repr(run.journal), run.calls.number), SpendTracker(partial(_entries_of, run)))
 

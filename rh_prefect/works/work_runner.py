@@ -83,7 +83,7 @@ class WorkResult:
 
     work: str
     record: ResultRecord  # What is recorded
-    # Its files, with their addresses. RunningHub may have given one again with other bytes than are recorded
+    # Its files, with their addresses. RunningHub may have returned a file again with bytes other than the recorded ones
     files: tuple[Media, ...]
     is_new: bool  # Whether this flow run has paid for it
 
@@ -108,7 +108,7 @@ class FoundWork:
 
 
 class RunningWork:
-    """A work in progress, for all callers in a run that wait for it."""
+    """A work in progress, for all callers of a run that wait for the work."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -123,7 +123,7 @@ class RunningWork:
         return self._life is not None and (self._life.done() or self._life.cancelling() > 0)
 
     async def next_running_task(self) -> Submit | None:
-        """Waits until a task runs, and returns its submission; None if the work gets its result first."""
+        """Waits until a task is running, and returns its submission; None if the work gets its result first."""
         await self._until(lambda: self._steps.running_task is not None)
         return self._steps.running_task
 
@@ -180,7 +180,7 @@ class RunningWork:
             self._life.cancel()
 
     def forget(self) -> None:
-        """Interrupts the work, and drops its result or error: the traceback of the error refers to this object."""
+        """Interrupts the work, and drops its result or error, because the error's traceback refers to this object."""
         self.interrupt()
         self._life = None
 
@@ -308,7 +308,7 @@ class WorkRunner:
         return FoundWork(work, request, view, is_done)
 
     async def collect(self, intent: Intent, key: str) -> Delivered | None:
-        """Completes a work that was paid for earlier; it never submits."""
+        """Completes a work that was paid for earlier; submits nothing."""
         collecting = replace(self, options=Options(may_submit=False))
         work = collecting._context(_COLLECTION, key, JobRequest.of(intent), is_new=False)
         return await RunningWork(work).complete()

@@ -300,7 +300,7 @@ def _allows_same_works(one: PlannedStep, checked: Checked) -> bool:
 
 
 def _note_repeated(repeated: Mapping[str, Collection[str]], notes: dict[str, None]) -> None:
-    """Adds a note about items of `same: separate` with equal requests: each is paid for separately."""
+    """Adds a note about items of `same: separate` with equal requests, each of which is paid for separately."""
     for path, items in repeated.items():
         has, more = ("has", "") if len(items) == 1 else ("have", f" and {len(items) - 1} more")
         first = visible(next(iter(items)))

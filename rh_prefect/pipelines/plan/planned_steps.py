@@ -261,7 +261,7 @@ class PlannedStep:
     why: Sequence[dict[str, Any]] = ()  # What differs from the last run: `{param, was, is, from}`
     save_as: str = ""  # The name that the result is saved under
     is_sure: bool = True  # Whether it exists even in the cheapest course of the run
-    is_needed: bool = True  # Whether the run uses its result; see `needs`
+    is_needed: bool = True  # Whether the run uses its result; see `needed_steps`
     is_output: bool = False  # Whether it is an output of the file
     attempts: int = 1  # How many tasks one take may pay for
     reuse: str = "always"  # Which earlier results it may use: `always`, `never`, or at most how old ones
@@ -291,7 +291,7 @@ class PlannedStep:
     found: State = field(init=False)
     price: PriceRange = FREE  # What one take costs
     is_quoted: bool = False  # Whether the price is RunningHub's, from `quote`
-    weight: int | None = None  # How it counts for the steps before it; see `needs`
+    weight: int | None = None  # How the step counts for the steps before it; see `needed_steps`
     address: str = field(init=False)  # Its name in reports: `each[A-17].clip`
 
     def __post_init__(self) -> None:

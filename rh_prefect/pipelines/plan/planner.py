@@ -40,7 +40,7 @@ class Pace:
         self._share, self._began, self.due = share, 0.0, 0.0
 
     def is_due(self) -> bool:
-        """Returns whether the pause is over, so that the action may start again."""
+        """Returns whether the pause is over and the action may start again."""
         return time.monotonic() >= self.due
 
     def __enter__(self) -> None:
@@ -73,9 +73,9 @@ PartKey: TypeAlias = tuple[str, int]
 class Part:
     """The data of one part of a plan."""
 
-    frame: Frame | None = None  # Of an item: its names
-    names: Mapping[str, Any] = field(default_factory=dict)  # Of an item: its names before its steps are expanded
-    is_sure: bool = True  # Of an item: whether it exists even in the cheapest course of the run, by its fan-out alone
+    frame: Frame | None = None  # For an item: its names
+    names: Mapping[str, Any] = field(default_factory=dict)  # For an item: its names before its steps are expanded
+    is_sure: bool = True  # For an item: whether it exists even in the cheapest course of the run, by its fan-out alone
     instances: list[PlannedStep] = field(default_factory=list)  # Its steps
     findings: PartFindings | None = None  # None if there is nothing besides the steps
 

@@ -84,7 +84,7 @@ class ReviewedPlan:
 
     @property
     def is_open(self) -> bool:
-        """Whether a price of the plan was not known, so that its maximum cost is unknown."""
+        """Whether a price of the plan was not known; the plan's maximum cost is then unknown."""
         return bool(self.data["price"]["open"])
 
     @property

@@ -1,6 +1,6 @@
 """Evaluates the counts of a step, and limits the size of a plan before it is expanded.
 
-A count can come from a form: a wrong count must not exhaust the memory of a worker.
+A count can come from a form, so a wrong count must not exhaust the memory of a worker.
 """
 
 from __future__ import annotations

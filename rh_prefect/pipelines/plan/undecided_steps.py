@@ -32,10 +32,10 @@ from rh_prefect.pipelines.references import Reference, references_in
 class Missing(AbstractSet[str]):
     """The addresses of a plan's steps without a result."""
 
-    failed: set[str]  # Those that the run could not make
-    # Those that need a step whose `expect` is false, each with that step
+    failed: set[str]  # The steps that the run could not make
+    # The steps that need a step whose `expect` is false, each with that step
     lost: dict[str, PlannedStep] = field(default_factory=dict)
-    blocked: set[str] = field(default_factory=set)  # Those that cannot be made since another one failed
+    blocked: set[str] = field(default_factory=set)  # The steps that cannot be made because another step failed
     unsure: set[PlannedStep] = field(default_factory=set)  # Steps that may cost nothing in this run
 
     def __contains__(self, address: object) -> bool:

@@ -1,4 +1,4 @@
-"""Writes the report of a pipeline run as CSV, shows it, and returns the end of the run."""
+"""Writes the report of a pipeline run as CSV, shows it, and returns how the run ended."""
 
 from __future__ import annotations
 

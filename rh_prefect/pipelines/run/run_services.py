@@ -81,5 +81,5 @@ class Outcome:
     open_submissions: int = 0  # How many of its submissions have no known end, as of a lost response
     open_costs: Costs = field(default_factory=Costs)  # What they may cost, by their prices
     saved: dict[str, list[Media]] = field(default_factory=dict)  # The file that a step was saved as, by its address
-    # The same files by the content of the result, from which a converted picture differs
+    # The same files by the content of the result; a converted picture has another content
     named: dict[str, Media] = field(default_factory=dict)

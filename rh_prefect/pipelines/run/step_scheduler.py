@@ -332,7 +332,7 @@ class StepScheduler:
         return one.address in errors or one.blocked_by in errors or not self._is_selected(one)
 
     def stopped_by(self) -> str:
-        """Returns the failed step whose `on_error`, or that of a group around it, is `fail`; empty if there is none.
+        """Returns a failed step that has `on_error: fail`, itself or through a group around it; empty if there is none.
 
         Running steps continue to their end; no further step is started.
         """

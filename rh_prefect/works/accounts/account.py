@@ -102,7 +102,7 @@ class Uploads:
 
 
 def _check_again(file: Input, local: LocalFile) -> None:
-    """Raises an error if a local file changed during its upload: RunningHub may have the old or the new content."""
+    """Raises an error if a local file changed during the upload; RunningHub may then have the old or new content."""
     if not is_local(file.source):
         return  # a copy of this process was uploaded, which does not change
     if local.stamp != file_state(file.source).stamp:

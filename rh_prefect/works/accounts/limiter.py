@@ -62,7 +62,7 @@ class Turn:
     position: tuple[int, ...] = ()  # The run's jobs are served in the order of their positions
 
     def precedes(self, other: Turn) -> bool:
-        """Whether this job is served before another job of the same run."""
+        """Returns whether this job is served before another job of the same run."""
         return bool(self.run) and self.run == other.run and self.position < other.position
 
 

@@ -155,7 +155,7 @@ class DurationHistory:
         self._sorted: list[float] = []
 
     def note(self, seconds: float) -> None:
-        """Adds the duration of an ended task; drops the oldest one beyond `DURATIONS`."""
+        """Adds the duration of an ended task; drops the oldest duration if there are more than `DURATIONS`."""
         self._latest.append(seconds)
         self._sorted = sorted(self._latest)
 

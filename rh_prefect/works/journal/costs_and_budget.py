@@ -62,7 +62,7 @@ class Costs:
         return Costs.total((self, other))
 
     def __bool__(self) -> bool:
-        """Whether anything was paid, or may have been."""
+        """Returns whether anything was paid, or may have been."""
         return bool(self.unknown) or any(self.amounts.values())
 
     def __str__(self) -> str:
@@ -76,8 +76,8 @@ class Costs:
 class Charge:
     """The cost, or possible cost, of one submission."""
 
-    costs: Costs  # By unit
-    # Whether it is the price from before the submission: the task has not ended, or its end is not known
+    costs: Costs  # The amount in each unit
+    # Whether the costs are the price before the submission, because the task has not ended or its end is not known
     is_estimate: bool = False
 
 
@@ -131,7 +131,7 @@ Ask: TypeAlias = Callable[[], Awaitable[Money | None]]
 class Shortfall:
     """The reason why the budget does not allow a job: the job's price, and the amounts that are spent and reserved."""
 
-    price: Money | None  # What it would cost; None if it is unknown
+    price: Money | None  # What the job would cost; None if that is unknown
     spent: Decimal  # What the run's ended jobs have cost, in the currency of the price
     reserved: Decimal  # What its other jobs may still cost, in the same currency
 
@@ -142,7 +142,7 @@ class Entry:
 
     amount: Decimal | None  # In a budget; None if neither a cost nor a price is known
     is_spent: bool  # Whether its task has ended
-    currency: str = CURRENCY  # Of the amount
+    currency: str = CURRENCY  # The currency of the amount
     costs: Costs = field(default_factory=Costs, compare=False)  # What RunningHub reports of the ended task
 
 

@@ -106,7 +106,7 @@ class JobView:
 
     @property
     def tickets(self) -> int:
-        """The number of tasks that were paid for this job."""
+        """The number of this job's tasks that were paid for."""
         return sum(1 for submit in self.submits if submit.task_id)
 
     def find(self, n: int) -> Submit | None:
@@ -120,7 +120,7 @@ class JobView:
 
     @classmethod
     def parse(cls, key: str, records: Mapping[str, Mapping[str, Any]]) -> JobView:
-        """Builds the view from a job's records, in any order."""
+        """Builds the view from a job's records, which may be in any order."""
         by_number: dict[int, dict[str, Mapping[str, Any]]] = {}
         for name, record in records.items():
             kind, _, n = name.removeprefix(f"{key}-").rpartition("-")

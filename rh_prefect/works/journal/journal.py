@@ -75,7 +75,7 @@ class Journal(ABC):
     """
 
     scope: str  # What the journal covers: a flow-run id, or a folder's name
-    notifies = False  # Whether it notifies listeners of ends that other processes have recorded in it
+    notifies = False  # Whether the journal notifies listeners of ends that other processes have recorded
 
     @abstractmethod
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:

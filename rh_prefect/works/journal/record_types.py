@@ -152,7 +152,7 @@ class Intent(Record, Requested):
     run: str = ""  # Short name of the run, used in file names
     flow_run: str = ""  # The flow run that submits a work of a pipeline; empty for a job of a scope
     estimate: Decimal | None = None  # Expected price
-    currency: str | None = None  # Of the estimate
+    currency: str | None = None  # The currency of the estimate
     give_up: float = 30.0  # Seconds in which the POST must begin, from before the claim was written
     submit_timeout: float = 60.0  # Seconds that the POST may take
     attempt: int = 1  # The flow-run attempt
@@ -268,7 +268,7 @@ class Charged(Record):
     """The cost and the durations of a task."""
 
     cost: Decimal | None = None  # Its cost, if RunningHub reports it
-    currency: str | None = None  # Of the cost
+    currency: str | None = None  # The currency of the cost
     coins: Decimal | None = None  # The coins of a task that cost coins beside its money
     queued_seconds: float | None = None  # Time from the answer to the first poll in which it ran
     run_seconds: float | None = None  # Time that it ran, as RunningHub reports it or as it was measured here

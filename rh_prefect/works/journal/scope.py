@@ -60,7 +60,7 @@ def is_repeat(chain: Chain, earlier: Chain) -> bool:
 class _Call:
     """A call that this process made for a work; it shows whether a later call is a repeat or a second call."""
 
-    chain: Chain  # Where it was made
+    chain: Chain  # The runs around the call
     before: _Call | None  # The call before it, which it repeats
     task: asyncio.Task[Any] | None  # The task that makes it; None when it has ended
     has_failed: bool = False  # Whether it has ended without a result
@@ -263,7 +263,7 @@ async def open_scope(works: WorksJournal, name: str) -> FolderScope:
     """Opens a named scope as a new attempt, in which failed or cancelled jobs may be paid for again.
 
     Each process is an attempt, even if the previous process is still running. Two processes at the same time do not pay
-    for one job twice: only the process that creates the intent submits.
+    for one job twice, because only the process that creates the intent submits.
     """
     journal, record = works.notes_of(name), Opened(owner=current_owner()).model_dump(mode="json")
     attempt = await last_attempt(journal) + 1

@@ -55,7 +55,7 @@ class Spool:
             self.put(entry)
 
     def put(self, entry: Spooled) -> None:
-        """Writes an answer atomically; it survives a power failure."""
+        """Writes an answer atomically; the written answer survives a power failure."""
         head = {"scope": entry.scope, "key": entry.key, "n": entry.n, "token": entry.token}
         data = json.dumps({**head, "answer": entry.answer.model_dump(mode="json")}).encode()
         write_atomic(self._path(*entry.submission), data, flush=self._flush)

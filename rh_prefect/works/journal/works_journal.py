@@ -88,7 +88,7 @@ class Waiting(Record):
 class Chosen(Record):
     """The record of the take that a run has chosen for a new result of a request."""
 
-    take: int  # Its number
+    take: int  # The number of the take
 
 
 class WorksJournal(FolderJournal):
@@ -322,7 +322,7 @@ def signs_of_life(works: WorksJournal, flow_run: str) -> Iterator[None]:
 
     The writes are made on the package's loop thread, so that they continue while the flow's own thread computes.
     """
-    # By loop, since a forked child has another one, in which the tasks of its parent do not run.
+    # By loop, because a forked child has another loop, in which the tasks of its parent do not run.
     key = (asyncio.get_running_loop(), flow_run, repr(works))
     writing = _writers.run(key, lambda: _write(works, flow_run))
     needs_it = asyncio.ensure_future(writing)
