@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rh_prefect import catalog
+from rh_prefect import catalog, models
 from rh_prefect.catalog import InputWarning, Model, Param
 from rh_prefect.errors import InputError, MediaError
+from rh_prefect.media.media import Media
 
 KLING = "kling-v2.6-pro-image-to-video"
 EDIT = "nano-banana/edit-official-stable"
@@ -18,12 +20,17 @@ O3 = "kling-video-o3-pro-text-to-video"
 V3 = "kling-v3.0-pro-text-to-video"
 SHOTS_OR_PROMPT = "kling-v3.0-4k-image-to-video"
 OMNI = "skyreels-v4/omni-reference"
+OMNI_FAST, OMNI_STD = "skyreels-v4/omni-reference-fast", "skyreels-v4/omni-reference-std"
+MARBLE = "marble-1.1/image-to-world"
+H3 = "rhart-video/minimax-h3-oss/fl2va"
 FACE = "kling-lip-sync/identify-face"
 VOICE = "minimax/voice-clone"
 V7 = "midjourney-text-to-image-v7"
 REFERENCES = "wan-2.6-reference-to-video"
 WAN = "wan-2.7/text-to-image-pro"
 PICTURE, CLIP, SOUND = (f"https://example.com/a.{extension}" for extension in ("png", "mp4", "mp3"))
+LINKED = {"type": "image", "tag": "image_1", "url": PICTURE}
+LOCAL = ("photo.jpg", "/home/me/photo", "./photo", "~/photo", "s3://bucket/a.png", "file:///a.png", Path("a"))
 SHOTS = [{"prompt": "a", "duration": 5}]
 WAVES: dict[str, Any] = {"image_url": PICTURE, "prompt": "waves"}
 HELLO = {"audio": SOUND, "text": "hello"}
@@ -93,6 +100,14 @@ SENT: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"first_frame_url": "asset://asset-1"},
         {"firstFrameUrl": "asset://asset-1"},
     ),
+    **{
+        f"{link} for a link in a text": (MARBLE, {"image_url": link}, {"imageUrl": link})
+        for link in (PICTURE, "asset://7", "data:image/png;base64,AAAA", "3f2a-asset-id")
+    },
+    **{
+        f"a link of a reference image of {name}": (name, {**ANY, "ref_images": [LINKED]}, {"refImages": [LINKED]})
+        for name in (OMNI_FAST, OMNI_STD)
+    },
     "a prompt without shots": (SHOTS_OR_PROMPT, WAVES, {"prompt": "waves", "multiPrompt": None}),
     "shots without a prompt": (
         SHOTS_OR_PROMPT,
@@ -154,6 +169,21 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     *[
         (KLING, {**WAVES, "duration": wrong}, 'duration must be one of "5", "10"')
         for wrong in (7, "7", True, 5.5, ["5"], {"a": 1}, "5 ")
+    ],
+    *[(H3, {**ANY, "duration": wrong}, "duration must be") for wrong in ("banana", 4, 16, 5.5)],
+    *[
+        (name, {**ANY, "ref_images": [{"type": "image", "url": url}]}, "link")
+        for name in (OMNI_FAST, OMNI_STD)
+        for url in (*LOCAL, Media(uri="/a.png", kind="image", mime="image/png", size=1, sha256="0" * 64))
+    ],
+    *[
+        (name, {**catalog.example(catalog.get(name)), param: path}, "takes a link, not the local file")
+        for name, param in (
+            (MARBLE, "image_url"),
+            ("alibaba/wan-3.0/reference-to-video", "file_url"),
+            ("seedance2.0/upload-asset", "url"),
+        )
+        for path in ("photo.jpg", "/home/me/photo.jpg", "C:\\photo.jpg", "a/b")
     ],
     (KLING, {**WAVES, "prompt": ""}, "prompt is missing"),
     (EDIT, {**ANY, "image_urls": []}, "image_urls is missing"),
@@ -223,6 +253,17 @@ def test_a_whole_float_is_taken_for_an_integer() -> None:
     sent = payload(O3, {**ANY, "duration": 6.0})["duration"]
     assert sent == 6
     assert isinstance(sent, int)
+
+
+@pytest.mark.parametrize("given", ["3", 3, 3.0])
+@pytest.mark.parametrize("name", ["alibaba/qwen-image-3.0-pro/text-to-image", "alibaba/qwen-image-3.0/text-to-image"])
+def test_an_option_that_the_page_shows_as_a_number_is_sent_as_one(name: str, given: Any) -> None:
+    model = catalog.get(name)
+    read = catalog.read_parameters(model, {"prompt": "x", "image_num": given})
+    assert read.sent["imageNum"] == 3
+    assert isinstance(read.sent["imageNum"], int)
+    assert read.given["imageNum"] == "3"
+    assert models.input_for(model)(prompt="x", image_num=given).params()["image_num"] == "3"
 
 
 def test_an_unknown_parameter_of_a_partly_known_model() -> None:

@@ -47,6 +47,7 @@ RAW = {raw["name"]: raw for raw in json.loads(SLIM_FILE.read_text(encoding="utf-
         ("seedance-2.0/text-to-video", {"duration": "6", "resolution": "native1080p"}, None, "18"),
         ("seedance-2.0-fast/text-to-video", {"resolution": "native1080p"}, None, None),  # no row for it
         ("wan-2.2/text-to-video", {}, None, None),
+        *[(f"rhart-video/minimax-h3-oss/fl2va{one}", {"duration": 10}, None, "1.50") for one in ("", "-advanced")],
         ("hitem3d-v2/image-to-3d", {"resolution": "1536pro", "requestType": "both"}, None, "12.6"),
     ],
 )
@@ -123,3 +124,10 @@ def test_every_row_of_every_model() -> None:
                     assert got is not None
                     assert got.amount == Decimal(str(amount)) * (count or 0)
                     assert got.lower_bound == ("from" in price["unit"] or "price_note" in raw)
+
+
+def test_models_by_tokens_say_that_a_preview_of_zero_is_not_their_price() -> None:
+    found = [model for model in catalog.models() if "seedance-2.5" in model.endpoint]
+    assert len(found) == 6
+    for model in found:
+        assert (model.price, "shows 0, which is not the price" in model.price_note) == (None, True)

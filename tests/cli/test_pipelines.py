@@ -9,7 +9,6 @@ import re
 import shlex
 import stat
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,17 +28,9 @@ from tests.support.samples.steps import PICTURE, steps
 ROOT = Path(__file__).parents[2]
 
 
-Call = Callable[..., str]
-
-
 @pytest.fixture
-def call(terminal: Terminal) -> Call:
-    return terminal.call
-
-
-@pytest.fixture
-def film(call: Call) -> None:
-    call("init --example film")
+def film(terminal: Terminal) -> None:
+    terminal.call("init --example film")
 
 
 FILES = {
@@ -83,31 +74,31 @@ def test_each_command_says_what_it_found(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize("to", [".", "folder", "film", "file/film.yaml"])
-def test_init_says_that_a_name_is_of_no_use(call: Call, to: str) -> None:
+def test_init_says_that_a_name_is_of_no_use(terminal: Terminal, to: str) -> None:
     """It ended with a traceback; without an extension, the inputs' folder had the name of the pipeline's file."""
     Path("folder").mkdir()
     Path("file").touch()
-    assert "--to" in call(f"init --example dub --to {to}", fails=True)
+    assert "--to" in terminal.call(f"init --example dub --to {to}", fails=True)
     assert not Path("film").exists()
 
 
 @pytest.mark.parametrize("name", ["film", "score"])  # tests/test_docs.py plans those that have a page with theirs
-def test_an_example_is_planned_with_its_own_inputs(call: Call, name: str) -> None:
-    call(f"init --example {name} --to below/{name}.yaml")
-    assert "least " in call(f"plan below/{name}.yaml --params below/{name}.params.yaml")
+def test_an_example_is_planned_with_its_own_inputs(terminal: Terminal, name: str) -> None:
+    terminal.call(f"init --example {name} --to below/{name}.yaml")
+    assert "least " in terminal.call(f"plan below/{name}.yaml --params below/{name}.params.yaml")
 
 
-def test_a_plan_is_written_for_its_owner_and_compared(call: Call, film: None) -> None:
-    call("plan film.yaml --set prompt=x --out p.json --exit-code", fails=True)
+def test_a_plan_is_written_for_its_owner_and_compared(terminal: Terminal, film: None) -> None:
+    terminal.call("plan film.yaml --set prompt=x --out p.json --exit-code", fails=True)
     assert stat.S_IMODE(Path("p.json").stat().st_mode) == 0o600
     compare = "plan film.yaml --set prompt=y --compare p.json"
-    assert "~ script  prompt:" in call(compare)
+    assert "~ script  prompt:" in terminal.call(compare)
     plan = json.loads(Path("p.json").read_text())
     damaged = {"price: least": {**plan, "price": {"least": "x"}}, "steps[0]": {**plan, "steps": ["script"]}}
     texts = {name: json.dumps(one) for name, one in damaged.items()} | {"is not a plan": "[" * 100_000}
     for name, text in texts.items():
         Path("p.json").write_text(text)
-        assert name.partition(":")[0] in call(compare, fails=True)
+        assert name.partition(":")[0] in terminal.call(compare, fails=True)
 
 
 def git(*words: str) -> None:
@@ -116,12 +107,12 @@ def git(*words: str) -> None:
 
 
 def test_the_recipes_for_pull_requests_show_the_difference_in_price(
-    call: Call, monkeypatch: pytest.MonkeyPatch
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipes = [one for one in blocks(ROOT / "docs/recipes.md", "yaml") if "--markdown" in one]
     assert [yaml.safe_load(one).keys() for one in recipes] == [{True, "permissions", "jobs"}, {"price"}]
     git("init", "--initial-branch", "main")
-    call("init --example film --to pipelines/film.yaml")
+    terminal.call("init --example film --to pipelines/film.yaml")
     Path("pipelines/elsewhere").symlink_to("/etc/hosts")
     git("add", ".")
     git("commit", "-m", "A film")
@@ -132,20 +123,20 @@ def test_the_recipes_for_pull_requests_show_the_difference_in_price(
     monkeypatch.setenv("GITHUB_BASE_REF", "main")
     for recipe in recipes:
         for command in re.findall(r"rh-prefect (.*)", recipe):
-            said = call(os.path.expandvars(command.partition(" >")[0]))
+            said = terminal.call(os.path.expandvars(command.partition(" >")[0]))
         assert "| difference | +0.04 | +0.12 | +0.12 |" in said, "the last command of each recipe is the plan"
         assert "| `shots.picture` | z-image/turbo | 3 waiting for a result | 0.24 | 0.12 |" in said
     plan = "plan pipelines/film.yaml --set prompt=x --compare"
-    assert "difference: least +0.04, expected +0.24, most +0.24 CNY; steps: 0 added" in call(f"{plan} HEAD")
+    assert "difference: least +0.04, expected +0.24, most +0.24 CNY; steps: 0 added" in terminal.call(f"{plan} HEAD")
     for unknown in ("mian", "HEAD^{tree}"):
-        assert "neither a file with a plan nor a git revision" in call(f"{plan} {unknown}", fails=True)
+        assert "neither a file with a plan nor a git revision" in terminal.call(f"{plan} {unknown}", fails=True)
     file.rename("pipelines/other.yaml")
-    assert "compared with main, which lacks other.yaml" in call(f"{plan.replace('film', 'other')} main")
+    assert "compared with main, which lacks other.yaml" in terminal.call(f"{plan.replace('film', 'other')} main")
 
 
-def test_a_plan_fits_the_terminal(call: Call, film: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_fits_the_terminal(terminal: Terminal, film: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    lines = call("plan film.yaml --set prompt=x").splitlines()
+    lines = terminal.call("plan film.yaml --set prompt=x").splitlines()
     assert max(map(len, lines)) <= 60
     assert "  step           model or edit   =  +  >  x  expected   most" in lines
     assert "  shots.motion   kling-v…-video  .  .  6  .     10.50  10.50" in lines
@@ -161,22 +152,22 @@ def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:
         assert done.stdout.split() == [expected]
 
 
-def test_prices_json_pictures_and_the_schema(call: Call, film: None) -> None:
-    assert "1 file checked: no problems" in call("check film.yaml")
-    planned = call("plan film.yaml --set 'prompt=a lighthouse'")
+def test_prices_json_pictures_and_the_schema(terminal: Terminal, film: None) -> None:
+    assert "1 file checked: no problems" in terminal.call("check film.yaml")
+    planned = terminal.call("plan film.yaml --set 'prompt=a lighthouse'")
     assert "least 3.58, expected 18.39, most 20.18 of a budget of 60" in planned
-    assert json.loads(call("plan film.yaml --set prompt=x --json"))["price"]["most"] == 20.176
-    assert call("plan film.yaml --set prompt=x --svg").startswith("<svg ")
-    assert json.loads(call("schema film.yaml"))["title"] == "rh-prefect pipeline"
+    assert terminal.json("plan film.yaml --set prompt=x")["price"]["most"] == 20.176
+    assert terminal.call("plan film.yaml --set prompt=x --svg").startswith("<svg ")
+    assert json.loads(terminal.call("schema film.yaml"))["title"] == "rh-prefect pipeline"
 
 
-def test_a_parameter_may_be_named_file(call: Call) -> None:
+def test_a_parameter_may_be_named_file(terminal: Terminal) -> None:
     Path("own.yaml").write_text(
         "params: {file: image}\nsteps: {s: {edit: resize, with: {file: $(params.file), width: 32, height: 32}}}\n"
     )
     png(Path("p.png"))
-    assert "s     resize         .  1" in call("plan own.yaml --file p.png")
-    assert json.loads(call("explain own.yaml --file p.png --json"))["price"].startswith("least 0.00")
+    assert "s     resize         .  1" in terminal.call("plan own.yaml --file p.png")
+    assert terminal.json("explain own.yaml --file p.png")["price"].startswith("least 0.00")
 
 
 async def script_is_there(store: str) -> None:
@@ -197,7 +188,7 @@ def test_results_of_earlier_runs_are_found(
     assert len([step for step in steps if step["path"] == "shots.picture"]) == 1
 
 
-def test_the_help_of_a_command_shows_the_parameters_of_its_file(call: Call) -> None:
+def test_the_help_of_a_command_shows_the_parameters_of_its_file(terminal: Terminal) -> None:
     Path("own.yaml").write_text(
         "name: own\nparams:\n"
         "  idea: {type: string, min: 3, max: 300, description: '[bold] What it shows'}\n"
@@ -208,7 +199,7 @@ def test_the_help_of_a_command_shows_the_parameters_of_its_file(call: Call) -> N
         "outputs: {voice: $(voice)}\n"
     )
     for command in ("run own.yaml --help", "plan --help own.yaml", "run --sample 1 own.yaml --help"):
-        said = " ".join(call(command).replace("│", " ").split())
+        said = " ".join(terminal.call(command).replace("│", " ").split())
         assert "Parameters of own, as --NAME VALUE" in said
         assert "* idea [bold] What it shows. A text of 3 to 300 characters. [required]" in said
         assert "count A whole number from 1 to 12. Default: 6." in said
@@ -217,9 +208,9 @@ def test_the_help_of_a_command_shows_the_parameters_of_its_file(call: Call) -> N
         assert "Outputs of own" in said
         assert "voice minimax/speech-2.8-hd: 0.62 CNY per 1000 characters" in said
         assert "one run depends on rows: pass --rows" in said
-    assert "Parameters of own" not in call("run --params own.yaml --help")
+    assert "Parameters of own" not in terminal.call("run --params own.yaml --help")
     Path("rows.jsonl").write_text('{"sku": "a"}')
-    told = json.loads(call("explain own.yaml --set rows=rows.jsonl --json"))
+    told = terminal.json("explain own.yaml --set rows=rows.jsonl")
     assert told["params"]["count"] == {
         "type": "integer",
         "min": 1,

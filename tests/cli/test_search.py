@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,39 +12,12 @@ from rh_prefect.pipelines.pipeline import shipped_names
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.record_types import End
 from rh_prefect.works.journal.works_journal import default_works
-from tests.support.processes.cli_process import Done, run_each
 from tests.support.processes.typed_commands import Terminal
 from tests.support.world.job_records import KEY, intent, ticket, write
 
-COMMANDS: dict[str, Sequence[str]] = {
-    "table": ["music"],
-    "more": ["music", "--limit", "3"],
-    "old": ["f-2-dev", "edit", "--all"],
-    "json": ["lip", "sync", "--json"],
-    "first": ["speech", "--json", "--limit", "2"],
-    "typo": ["lipsnyc", "--json"],
-    "none": ["zzz"],
-    "none as json": ["zzz", "--json"],
-    "cheap": ["speech", "--max-price", "0.25", "--sort", "price", "--json"],
-    "takes": ["--input", "audio", "--output", "video", "--json"],
-    "all": ["--all", "--json"],
-    "bad order": ["music", "--sort", "size"],
-    "bad price": ["music", "--max-price", "-1"],
-    "bad limit": ["music", "--limit", "0"],
-}
 
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
-    folder: Path = tmp_path_factory.mktemp("search")
-    env = {**os.environ, "RH_STATE_DIR": str(folder)}
-    commands = [["models", "search", *words] for words in COMMANDS.values()]
-    return dict(zip(COMMANDS, run_each(commands, env=env, cwd=folder), strict=True))
-
-
-def names(one: Done) -> list[str]:
-    assert one.returncode == 0, one.stderr
-    return [record["name"] for record in json.loads(one.stdout)]
+def names(terminal: Terminal, words: str) -> list[str]:
+    return [record["name"] for record in terminal.json(f"models search {words}")]
 
 
 @pytest.mark.parametrize(
@@ -78,23 +48,20 @@ def test_the_shipped_pipelines_are_listed(terminal: Terminal) -> None:
     assert listed["image-to-video"] == "A video from a picture."
 
 
-def test_the_table_shows_names_outputs_classes_and_prices_with_their_unit(done: dict[str, Done]) -> None:
-    lines = done["table"].stdout.splitlines()
+def test_the_table_shows_names_outputs_classes_and_prices_with_their_unit(terminal: Terminal) -> None:
+    lines = terminal.call("models search music").splitlines()
     assert lines[0].split("  ")[0] == "minimax/music-2.5"
     assert "audio  models.MinimaxMusic25" in lines[0]
     assert lines[0].endswith("0.80 CNY per call")
     assert any(line.endswith("price not known") for line in lines)
     assert len(lines) == 21
     assert lines[-1].startswith(f"… and {len(catalog.find('music')) - 20} more")
-    assert len(done["more"].stdout.splitlines()) == 4
+    assert len(terminal.call("models search music --limit 3").splitlines()) == 4
+    assert "(gone)" in terminal.call("models search f-2-dev edit --all").splitlines()[0]
 
 
-def test_old_models_are_marked(done: dict[str, Done]) -> None:
-    assert "(gone)" in done["old"].stdout.splitlines()[0]
-
-
-def test_json_is_one_array_and_nothing_else_is_on_stdout(done: dict[str, Done]) -> None:
-    records = json.loads(done["json"].stdout)
+def test_json_is_one_array_and_notes_go_to_stderr(terminal: Terminal) -> None:
+    records = terminal.json("models search lip sync")
     video = next(record for record in records if record["name"] == "kling-lip-sync/lip-sync-video")
     assert video == {
         "name": "kling-lip-sync/lip-sync-video",
@@ -108,28 +75,25 @@ def test_json_is_one_array_and_nothing_else_is_on_stdout(done: dict[str, Done]) 
         "status": "current",
         "tags": ["video", "audio to video", "lip sync"],
     }
-    assert len(names(done["first"])) == 2
-    assert len(names(done["all"])) == len(catalog.models())
+    assert names(terminal, "lipsnyc") == [record["name"] for record in records]
+    assert '"lipsnyc" is interpreted as "lip sync".' in terminal.said
+    assert names(terminal, "zzz") == []
+    assert 'No model matches "zzz"' in terminal.said
+    assert 'No model matches "zzz"' in terminal.call("models search zzz")
 
 
-def test_notes_go_to_stderr_with_json(done: dict[str, Done]) -> None:
-    assert names(done["typo"]) == names(done["json"])
-    assert '"lipsnyc" is interpreted as "lip sync".' in done["typo"].stderr
-    assert names(done["none as json"]) == []
-    assert 'No model matches "zzz"' in done["none as json"].stderr
-    assert 'No model matches "zzz"' in done["none"].stdout
-
-
-def test_options_choose_and_sort(done: dict[str, Done]) -> None:
-    cheap = names(done["cheap"])
+def test_options_choose_and_sort(terminal: Terminal) -> None:
+    cheap = names(terminal, "speech --max-price 0.25 --sort price")
     assert cheap == [model.name for model in catalog.find("speech", max_price=0.25, sort="price")]
-    assert "no price is known" in done["cheap"].stderr
-    assert "kling-lip-sync/lip-sync-video" in names(done["takes"])
-    assert {catalog.get(name).output for name in names(done["takes"])} == {"video"}
+    assert "no price is known" in terminal.said
+    found = names(terminal, "--input audio --output video")
+    assert "kling-lip-sync/lip-sync-video" in found
+    assert {catalog.get(name).output for name in found} == {"video"}
+    assert len(names(terminal, "speech --limit 2")) == 2
+    assert len(names(terminal, "--all")) == len(catalog.models())
 
 
-@pytest.mark.parametrize("wrong", ["bad order", "bad price", "bad limit"])
-def test_bad_options_are_one_message(done: dict[str, Done], wrong: str) -> None:
-    assert done[wrong].returncode == 2
-    assert "Invalid value" in done[wrong].stdout + done[wrong].stderr
-    assert "Traceback" not in done[wrong].stderr
+@pytest.mark.parametrize("wrong", ["--sort size", "--max-price -1", "--limit 0"])
+def test_bad_options_are_one_message(terminal: Terminal, wrong: str) -> None:
+    terminal.call(f"models search music {wrong}", fails=True)
+    assert "Invalid value" in terminal.said and "Traceback" not in terminal.said

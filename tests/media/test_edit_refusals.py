@@ -147,7 +147,6 @@ WRITING = ["mux-picture", "mix-speech", "mix-music", "concat", "sheet", "last", 
 
 @pytest.mark.parametrize("name", WRITING)
 def test_a_place_that_is_none_is_a_store_error(tmp_path: Path, good: Path, edits: dict[str, Edit], name: str) -> None:
-    """A folder that does not exist, and a path under a regular file."""
     for place in (tmp_path / "nowhere", good):
         with pytest.raises(StoreError, match=r"result\.\w+ could not be written.*What to do"):
             edits[name](good, place / "result")

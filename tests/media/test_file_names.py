@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.media.file_names import DEFAULT_TEMPLATE, check_name, check_template, safe
+from rh_prefect.media.file_names import DEFAULT_TEMPLATE, check_name, safe
 from rh_prefect.media.store import MediaStore
 
 FIELDS: dict[str, Any] = {"run": "calm-fox", "flow": "film", "model": "kling", "key": "ab12", "index": 1, "ext": "mp4"}
@@ -21,6 +21,8 @@ FIELDS: dict[str, Any] = {"run": "calm-fox", "flow": "film", "model": "kling", "
         (DEFAULT_TEMPLATE, {"ext": "x" * 17}, "film/calm-fox/kling-ab12-1.bin"),
         ("{model}/{task}_{index:03d}.{ext}", {"task": "77"}, "kling/77_001.mp4"),
         ("{task}_{index:09d}.{ext}", {"task": "77"}, "77_000000001.mp4"),
+        ("{task}-{index}", {"task": "77"}, "77-1"),
+        ("{run}/{key}/{index}.{ext}", {}, "calm-fox/ab12/1.mp4"),
     ],
 )
 def test_a_file_is_named_by_the_template(template: str, more: dict[str, Any], name: str) -> None:
@@ -36,11 +38,6 @@ def test_a_field_adds_no_folder_and_fits_every_file_system(label: str) -> None:
     assert name.count("/") == 2
     assert len(name.rpartition("/")[2].encode()) < 200
     assert name.endswith("-ab12-1.mp4")
-
-
-@pytest.mark.parametrize("template", [DEFAULT_TEMPLATE, "{task}-{index}", "{run}/{key}/{index}.{ext}"])
-def test_a_template_that_tells_files_apart_is_taken(template: str) -> None:
-    assert check_template(template) == template
 
 
 FORMATTED = (

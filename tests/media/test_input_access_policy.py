@@ -136,7 +136,6 @@ DOORS: dict[str, Callable[[str], object]] = {
 def test_no_spelling_of_a_private_address_is_asked_through_any_door(
     files: int, door: str, is_restricted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each link of a chain is checked before any request, wherever an input is named."""
     monkeypatch.delenv("RH_ALLOW_PRIVATE_LINKS")
     monkeypatch.setenv("RH_RESTRICT_INPUTS", is_restricted)
     places = [link.format(f"{host}:{files}") for link in LINKS for host in HOSTS[:1]]
@@ -186,7 +185,6 @@ def read(transport: CheckedTransport, url: str) -> bytes:
 
 
 def test_a_name_that_leads_to_this_machine_is_not_read(files: int) -> None:
-    """The name is resolved, and each of its addresses is checked."""
     for answer in (["127.0.0.1"], ["1.1.1.1", "127.0.0.1"]):
         with pytest.raises(MediaError, match=r"files\.example may not be read: 127\.0\.0\.1"):
             read(CheckedTransport(OPEN, resolve=Names(answer)), f"http://files.example:{files}/x")
@@ -194,7 +192,6 @@ def test_a_name_that_leads_to_this_machine_is_not_read(files: int) -> None:
 
 
 def test_the_address_that_is_checked_is_the_one_that_is_connected_to() -> None:
-    """A name that has another address a moment later is not asked for again."""
     names = Names(["192.0.2.1"], ["127.0.0.1"])
     with pytest.raises((MediaError, httpx.ConnectError)):
         read(CheckedTransport(OPEN, resolve=names), "http://files.example:9/x")
@@ -224,7 +221,6 @@ def test_a_checked_link_is_asked_under_its_name(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_redirect_to_a_private_address_is_not_followed(files: int) -> None:
-    """Each redirect is checked as the first link is."""
     here = f"http://127.0.0.1:{files}"
     with open_client(InputAccess(roots=(f"{here}/open",)), timeout=TIMEOUT) as client:
         assert client.get(f"{here}/open/a").content == b"secret"
@@ -245,7 +241,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_deployment_reads_files_below_its_roots_only(folder: Path) -> None:
-    """Neither another folder, nor file://, nor a symbolic link, nor dots lead out of the roots."""
     deployed = InputAccess(roots=(str(folder), "s3://bucket/inputs"), is_restricted=True)
     for allowed in (
         *(f"{folder}/a.png", f"file://{folder}/a.png", "https://files.example/a.png"),
@@ -266,7 +261,6 @@ def test_a_deployment_reads_files_below_its_roots_only(folder: Path) -> None:
 
 
 def test_a_message_tells_no_secret_of_what_it_refuses() -> None:
-    """A refused address is shown without password and query."""
     for source in ("ftp://u:pa55w0rd@10.0.0.1/a", "http://h.example/a?token=pa55w0rd"):
         with pytest.raises(MediaError) as caught:
             InputAccess(is_restricted=True).check(source)
@@ -274,7 +268,6 @@ def test_a_message_tells_no_secret_of_what_it_refuses() -> None:
 
 
 def test_the_setting_restricts_inputs_everywhere(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RH_RESTRICT_INPUTS and RH_INPUT_ROOTS are asked for each file that is read."""
     monkeypatch.setenv("RH_RESTRICT_INPUTS", "1")
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))
     with pytest.raises(MediaError, match="RH_INPUT_ROOTS"):

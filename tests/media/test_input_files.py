@@ -155,7 +155,6 @@ OSS = "x-oss-signature-version=4&x-oss-credential=1&x-oss-date=2&x-oss-expires=3
     ],
 )
 def test_a_presigned_link_has_a_second_name_without_its_signature(query: str, left: str) -> None:
-    """The second name leaves out the exact parameters of a signature, and keeps what says which file is meant."""
     assert unsigned_uri(f"https://h/a.png?{query}") == f"https://h/a.png{left}"
 
 
@@ -187,7 +186,6 @@ def test_what_is_no_presigned_link_has_no_second_name(source: str) -> None:
     ],
 )
 def test_links_that_differ_in_anything_are_two_sources(one: str, other: str) -> None:
-    """Nothing is cut out of a link's name: each parameter, and the user, may say which file is meant."""
     assert identity_uri(one) != identity_uri(other)
 
 
@@ -217,7 +215,6 @@ def test_what_is_shown_has_no_query_and_no_user() -> None:
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket"])
 def test_what_has_no_end_is_refused_at_once(tmp_path: Path, kind: str) -> None:
-    """A pipe, a device or a socket as input is refused with a clear error, and is not waited for."""
     path = tmp_path / "photo.png"
     if kind == "pipe":
         os.mkfifo(path)
@@ -233,7 +230,6 @@ def test_what_has_no_end_is_refused_at_once(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_stream_that_never_ends_is_given_up(tmp_path: Path, web: str) -> None:
-    """A link whose host sends a little at a time for ever is given up after a time limit."""
     with pytest.raises(MediaError, match=r"/drip was not complete after 1 s of reading"):
         fetch(f"{web}/drip", tmp_path / "copy", seconds=1)
 

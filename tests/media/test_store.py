@@ -131,7 +131,6 @@ def test_a_source_that_breaks_leaves_what_was_there_and_nothing_else(
 
 
 def test_nobody_sees_a_file_being_written(store: MediaStore) -> None:
-    """While the source is open in the middle, the name shows the old content and the list shows no other name."""
     store.write_bytes("a.bin", b"old")
     middle, go_on = threading.Event(), threading.Event()
 
