@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from rh_prefect import batch as batch_in_a_flow
 from rh_prefect import catalog, flow
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import BatchIncomplete, InputError
+from rh_prefect.errors import BatchIncomplete
 from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flows import batch
 from rh_prefect.flows.batch import BatchReport
@@ -115,19 +115,6 @@ async def test_a_chain_pays_each_step_once_and_goes_on_at_the_step_that_failed(r
     assert again.is_complete
     assert Counter(one.endpoint for one in rh.recorder.paid) == {"kling-v2.6-pro/image-to-video": 4, UPSCALER: 5}
     assert [Path(file.uri).name for file in again.results] == [f"clip {n}.mp4" for n in range(4)]
-
-
-async def test_a_strict_batch_pays_nothing_for_a_bad_row_or_file(rh: Emulator, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
-    rows = [{"image_url": str(samples.png(tmp_path / "photo.png")), "prompt": "waves"}]
-    for bad in ({"prompt": "no picture given"}, {"image_url": str(broken), "prompt": "waves"}):
-        with pytest.raises(InputError, match="row 2: image_url"):
-            await batch([*rows, bad], model=KLING, strict=True)
-    assert not rh.recorder.submissions
-    report = await run([*rows, {"image_url": str(broken), "prompt": "waves"}], model=KLING)
-    assert states(report) == ["done", "failed"]
-    assert "broken.png" in report.rows[1].reason
 
 
 async def test_an_unknown_submit_is_named_and_never_paid_for_again(rh: Emulator) -> None:

@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Scheduled
 
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import BudgetExceeded, InputError, PipelineIncomplete
+from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import scope_of
 from rh_prefect.flow_runs.rerun import rerun
@@ -140,12 +140,6 @@ async def test_a_selected_step_without_what_it_needs_fails(
         assert f"it needs {need}, which has no result and is not selected" in reasons(result)[step]
     assert state.is_completed() is not bool(failed)
     assert len(rh.recorder.paid) == paid
-
-
-async def test_a_step_to_be_made_again_that_does_not_exist_is_refused_before_a_payment(rh: Emulator) -> None:
-    with pytest.raises(InputError, match=r"pictur does not exist.*picture"):
-        await run(FILM, idea="a lighthouse", new=["pictur"])
-    assert rh.recorder.submissions == []
 
 
 async def test_a_budget_refuses_no_existing_result(rh: Emulator, tmp_path: Path) -> None:

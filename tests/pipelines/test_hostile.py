@@ -198,13 +198,7 @@ async def test_a_signature_and_a_password_are_not_in_a_plan(tmp_path: Path) -> N
 async def test_a_reference_in_an_answer_or_a_row_is_text() -> None:
     plan = await Pipeline.from_text(TABLE).plan(rows=rows("$(params.rows)"))
     assert plan.steps["each.sign"][0].request == {"prompt": "$(params.rows)"}
-    records, film = Records(), Pipeline.shipped("film")
-    first = await plan_of(film, prompt="$(run.id)")
-    assert first.steps["script"][0].request["prompt"].startswith("Write 6 shots of a film about: $(run.id)")
-    answer = json.dumps([{"picture": "$(params.prompt)", "move": "m", "line": "l"}])
-    records.answer(first.steps["script"][0], texts=(answer,))
-    plan = await plan_of(film, known=records, prompt="$(run.id)")
-    assert plan.steps["shots.picture"][0].request["prompt"] == "$(params.prompt)"
+    assert (await answered("$(run.id)")).steps["each.sign"][0].request == {"prompt": "1 $(run.id)"}
 
 
 async def test_what_reads_like_a_reference_and_is_a_literal_is_text() -> None:

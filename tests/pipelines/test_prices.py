@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,6 @@ from tests.support.samples.example_prices import GIVEN
 from tests.support.samples.pipeline_assets import photo, sound, video
 
 TEXT = "rhart-text-g-3-flash-preview/text-to-text"
-
-
-def cents(value: Decimal) -> str:
-    return str(value.quantize(Decimal("0.01"), ROUND_HALF_UP))
 
 
 async def plan_of(name: str, folder: Path) -> Plan:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 
 from rh_prefect.pipelines.document import PipelineError, Place
@@ -40,15 +38,7 @@ def test_a_place_is_found_in_a_text_of_several_lines() -> None:
     assert document.place(("a",), "$(x)") == Place(3, 7)
 
 
-def test_a_comment_behind_a_plain_text_is_seen() -> None:
-    root = read("a: Product no #5 on a table\nb: 'x' # y\nc: $(d) # e\n", "f").root
-    assert [root.value[key].comment for key in "abc"] == ["#5 on a table", "", "# e"]
-
-
 WRONG = {
-    "prompt: Close-up: a cat": "film.yaml:1:17: a colon and a space begin a new key here; put the text in quotes",
-    "a: {ask: Is this right?}": "film.yaml:1:23: a text with ? needs quotes inside of braces",
-    "a: 1\nb: 2\na: 3": "film.yaml:3:1: a is given twice, also in line 1; leave one of them out",
     "a: !!python/name:os x": "film.yaml:1:4: !!python/name:os is a tag, which a pipeline cannot have; leave it out",
     "a:\n\tb: 1": "film.yaml:2:1: YAML does not allow tabs as indentation; use spaces",
     "a: \x07": "film.yaml:1:4: the file contains a control character, which YAML does not allow",
@@ -78,13 +68,6 @@ def test_the_line_and_a_caret_follow_the_message() -> None:
 def test_nesting_of_ten_thousand_is_refused() -> None:
     assert message("[" * 10_000) == "film.yaml:1:33: lists and mappings are nested more than 32 deep"
     assert "nested more than 32 deep" in message("\n".join(" " * n + "a:" for n in range(60)))
-
-
-def test_expanded_aliases_are_counted() -> None:
-    names = "abcdefghi"
-    lines = [f"{names[0]}: &{names[0]} [x, x, x, x, x, x, x, x, x]"]
-    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in pairwise(names)]
-    assert message("\n".join(lines)).endswith("more than 20000 values after its aliases are expanded")
 
 
 def test_a_file_and_a_text_have_a_size() -> None:
