@@ -71,40 +71,26 @@ class TestSaved:
 
         return saved
 
-    async def test_it_comes_back_as_it_was_saved_and_holds_no_key(self, save: Save) -> None:
+    async def test_it_holds_no_key_and_its_name_stands_for_its_accounts_in_order(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
-        assert [one.rpartition("-")[0] for one in await _credentials(name)] == ["studio", "spare"]
         async with get_client() as client:
             document = await client.read_block_document_by_name(name, "runninghub-account-pool")
         assert "canary" not in document.model_dump_json()
-
-    async def test_its_name_stands_for_its_accounts_in_order(self, save: Save) -> None:
-        name = await save(("studio", key("a")), ("spare", key("b")))
         payer = await load_pool_context(name)
         assert (payer.pool.name, payer.pool.site) == (name, "www.runninghub.ai")
         blocks = await _credentials(name)
         assert accounts(payer) == [("the studio", blocks[0]), ("the spare", blocks[1])]
         expected = [Client(SecretStr(key(mark)), base_url=SITE).account_id for mark in "ab"]
         assert [one.provider.account_id for one in payer.pool.accounts] == expected
-
-    async def test_the_name_of_one_account_stands_for_it_alone(self, save: Save) -> None:
-        name = await save(("studio", key("a")), ("spare", key("b")))
-        one = (await _credentials(name))[1]
-        payer = await load_pool_context(one)
-        assert (payer.pool.name, accounts(payer)) == (None, [("the spare", one)])
+        alone = await load_pool_context(blocks[1])
+        assert (alone.pool.name, accounts(alone)) == (None, [("the spare", blocks[1])])
+        assert alone.pool.accounts[0].limiter is payer.pool.accounts[1].limiter, "one account has one set of slots"
 
     async def test_without_a_name_the_environment_pays(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RH_API_KEY", key("e"))
         payer = await load_pool_context()
         expected = Client(SecretStr(key("e")), base_url=SITE).account_id
         assert accounts(payer) == [(expected, None)]
-
-    async def test_who_pays_together_is_one_in_a_process(self, save: Save) -> None:
-        name = await save(("studio", key("a")), ("spare", key("b")))
-        first, second = [await load_pool_context(name) for _ in range(2)]
-        assert first is second
-        alone = await load_pool_context((await _credentials(name))[0])
-        assert alone.pool.accounts[0].limiter is first.pool.accounts[0].limiter, "one account has one set of slots"
 
     async def test_one_name_for_a_pool_and_an_account_is_refused(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))

@@ -99,22 +99,14 @@ async def test_what_is_no_name_of_a_block_is_refused_and_not_shown(given: Any, w
 @pytest.mark.prefect
 @pytest.mark.usefixtures("prefect_server")
 class TestSavedBlocks:
-    async def test_they_are_found_by_name(self, name: str, tmp_path: Path) -> None:
-        await RunningHubCredentials(api_key=KEY, account="studio").asave(name)
-        await MediaStorage(url=str(tmp_path), options={"auto_mkdir": True}, signed_inputs=True).asave(name)
-        block = await load_credentials(name)
-        assert (block.api_key.get_secret_value(), block.account) == (KEY, "studio")
-        assert (await load_storage(name)).signed_inputs
-
-    async def test_a_long_name_is_no_key(self, name: str) -> None:
+    async def test_they_are_found_by_a_name_of_any_length_and_on_any_loop(self, name: str, tmp_path: Path) -> None:
         long = f"production-credentials-for-the-video-team-{name}"
-        await RunningHubCredentials(api_key=KEY).asave(long)
-        assert (await load_credentials(long)).api_key.get_secret_value() == KEY
-
-    async def test_they_are_found_on_any_loop(self, name: str) -> None:
-        await RunningHubCredentials(api_key=KEY).asave(name)
-        elsewhere = await asyncio.to_thread(lambda: asyncio.run(load_credentials(name)))
-        assert elsewhere.api_key.get_secret_value() == KEY
+        await RunningHubCredentials(api_key=KEY, account="studio").asave(long)
+        await MediaStorage(url=str(tmp_path), options={"auto_mkdir": True}, signed_inputs=True).asave(name)
+        elsewhere = await asyncio.to_thread(lambda: asyncio.run(load_credentials(long)))
+        for block in (elsewhere, await load_credentials(long)):
+            assert (block.api_key.get_secret_value(), block.account) == (KEY, "studio")
+        assert (await load_storage(name)).signed_inputs
 
     async def test_options_come_back_whole_and_are_kept_secret(self, name: str) -> None:
         saved = MediaStorage(url="s3://bucket", options={"secret": KEY, "client_kwargs": {"verify": False}})
@@ -168,14 +160,10 @@ class TestSavedBlocks:
         async with get_client() as client:
             found = await client.read_block_document(document)
             found.data["base_url"] = KEY
-            await client.update_block_document(document, _update(found.data))
+            await client.update_block_document(document, BlockDocumentUpdate(data=found.data))
         with pytest.raises(ConfigError, match="wrong or missing base_url") as error:
             await load_credentials(name)
         assert KEY not in str(error.value)
-
-
-def _update(data: dict[str, object]) -> BlockDocumentUpdate:
-    return BlockDocumentUpdate(data=data)
 
 
 @pytest.mark.parametrize("kind", [RunningHubCredentials, MediaStorage])

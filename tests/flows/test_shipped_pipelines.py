@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -15,44 +14,12 @@ from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.pipelines.check import SHIPPED
 from rh_prefect.pipelines.run.result import WAITING
-from tests.support.samples import media as samples
-from tests.support.samples.pipeline_assets import photo, photos, smaller, sound, video
+from tests.support.samples.pipeline_assets import smaller, some, video
 from tests.support.servers.emulator_env import StartEmulator
 from tests.support.world.pipeline_flows import planned, run
 
-GIVEN: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "product-video": lambda folder: {"products": products(folder), "size": "1080p"},
-    "film": lambda _: {"prompt": "a lighthouse", "shots": 2},
-    "six-languages": lambda folder: {"video": video(folder / "v.mp4", 30)},
-    "dub": lambda folder: {"video": video(folder / "v.mp4", 30)},
-    "two-models": lambda folder: {
-        "table": [{"line": f"line {n}", "photo": photo(folder / f"{n}.png", n)} for n in (1, 2)]
-    },
-    "weekly-news": lambda _: {
-        "news": [{"title": f"T{n}", "summary": f"S{n}", "date": f"2026-11-0{n}"} for n in (1, 2)]
-    },
-    "formats": lambda folder: {
-        "master": str(samples.mp4(folder / "v.mp4", seconds=4)),
-        "logo": photo(folder / "logo.png"),
-    },
-    "storyboard": lambda folder: {
-        "hero": photo(folder / "hero.png"),
-        "opening": "a harbour",
-        "scenes": [{"move": f"move {n}"} for n in range(2)],
-    },
-    "podcast-video": lambda folder: {
-        "recording": sound(folder / "r.wav", 6),
-        "chapters": [{"title": f"chapter {n}", "seconds": 3} for n in range(2)],
-    },
-    "model-shootout": lambda folder: {"photo": photo(folder / "photo.png"), "prompt": "the sea at night"},
-    "3d-catalogue": lambda folder: {"photos": photos(folder / "photos", 2)},
-    "house-style": lambda folder: {"photos": photos(folder / "photos", 1)},
-}
-
-
-def products(folder: Path) -> list[dict[str, str]]:
-    rows = [{"sku": f"A-{n}", "title": f"Mug {n}", "mood": f"mood {n}"} for n in (1, 2)]
-    return [rows[0], rows[1] | {"photo": photo(folder / "mug.jpg")}]
+NAMES = sorted({file.stem for file in SHIPPED.glob("*.yaml")} - {"formats", "assemble", "captions"})
+"""Those that pay for something."""
 
 
 @pytest.fixture
@@ -65,15 +32,13 @@ def faulty(start_rh: StartEmulator) -> Emulator:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        # Formats pays for nothing.
-        pytest.param(name, marks=[] if name == "two-models" else [pytest.mark.long])
-        for name in sorted(GIVEN.keys() - {"formats"})
-    ],
+    [pytest.param(name, marks=[] if name == "two-models" else [pytest.mark.long]) for name in NAMES],
 )
 async def test_it_stays_within_its_price_when_tasks_fail(faulty: Emulator, tmp_path: Path, name: str) -> None:
-    given, choices = GIVEN[name](tmp_path), dict[str, Any]()
-    pipeline = without_blocks(name, tmp_path)
+    pipeline, choices = without_blocks(name, tmp_path), dict[str, Any]()
+    given = {key: some(key, param, tmp_path) for key, param in pipeline.file.params.items()}
+    if name == "six-languages":
+        given["video"] = video(tmp_path / "long.mp4", 30)  # speech in any language fits into it
     for _ in range(12):
         price = (await planned(pipeline, **given, choices=choices)).price
         before, budget = faulty.recorder.charged, Decimal(500) if price.is_open else None
