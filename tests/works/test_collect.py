@@ -46,12 +46,7 @@ GRACE = sum(PAUSES)
 
 
 class FileHost:
-    """A file host with given responses, and RunningHub with given links; the last one of each is repeated.
-
-    Args:
-        given: Bytes, or the error that a request for them ends with.
-        links: The link in each response of RunningHub, or its error.
-    """
+    """A file host with given responses, and RunningHub with given links; the last one of each is repeated."""
 
     def __init__(self, *responses: bytes | Exception, links: Sequence[str | Exception] = (LINK,)) -> None:
         self.responses = responses
@@ -200,14 +195,12 @@ class ClosingHost(FileHost):
 
 
 async def test_a_connection_closed_early_without_a_length_gives_a_damaged_file(run: Run) -> None:
-    """Without a length in the HTTP response, the content shows that the file is incomplete."""
     result = await run.collect(host := ClosingHost())
     assert result.damaged == (result.first_output,)
     assert host.times == 5
 
 
 async def test_a_damaged_file_is_refused_as_an_input(run: Run) -> None:
-    """Half a picture is refused before anything is sent."""
     result = await run.collect(FileHost(HALF))
     given: list[Any] = [result, result.first_output, result.first_output.model_dump(mode="json")]
     for one in given:
@@ -361,7 +354,6 @@ async def test_a_link_that_does_not_work_is_requested_for_minutes(run: Run) -> N
 async def test_what_was_published_before_a_crash_is_recorded_under_its_names(
     run: Run, is_stored: bool, times: int
 ) -> None:
-    """The process was killed before it could record the result, or even store it."""
     first = await run.collect(host := FileHost(PICTURE))
     shutil.rmtree(run.folder / "journal")
     if not is_stored:

@@ -134,7 +134,6 @@ async def test_a_success_without_files_at_a_cancellation_is_not_an_end() -> None
 
 @in_virtual_time
 async def test_an_invalid_link_is_named() -> None:
-    """Neither a relative nor a malformed link is recorded as the job's output."""
     for url in ("/files/a.png?token=secret", "http://[::1"):
         job = WaitingJob(RunningHub(TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(url=url),))))
         with pytest.raises(OutputsPending, match="which is not a URL") as caught:

@@ -93,7 +93,6 @@ def module(rh: Emulator, value: Any) -> QuickCreateInput:
 
 @pytest.mark.parametrize("kind", ["workflow", "app"])
 async def test_a_result_of_another_graph_is_not_reused(rh: Emulator, pay: Any, kind: str) -> None:
-    """After an edit of the graph on the site, `reuse="always"` submits a new job; else it reuses the result."""
     site: Any = rh.workflows if kind == "workflow" else rh.apps
     ident = site.add(copy.deepcopy(TEXT_TO_IMAGE))
     asked = WorkflowInput(id=ident) if kind == "workflow" else AppInput(id=ident)

@@ -131,14 +131,6 @@ async def test_a_task_is_polled_without_a_deadline_and_the_gap_grows_with_its_ag
 
 
 @in_virtual_time
-async def test_the_first_polls_of_several_tasks_are_spread() -> None:
-    rh = RunningHub(RUNNING)
-    waits(poller_of(rh), *range(4))
-    await asyncio.sleep(2.6)
-    assert [round(poll, 2) for poll in rh.polls] == [1.0, 1.29, 1.76, 2.53]
-
-
-@in_virtual_time
 async def test_a_task_that_takes_longer_than_the_last_ones_is_polled_often_at_first() -> None:
     rh = RunningHub(RUNNING, RUNNING, RUNNING, SUCCESS)
     poller = poller_of(rh, shortest=1.5)
@@ -764,7 +756,6 @@ async def test_a_failed_poll_is_repeated_soon() -> None:
 
 @in_virtual_time
 async def test_poll_often_polls_a_task_as_without_webhooks() -> None:
-    """Once its run is cancelled, a task is polled as without webhooks."""
     tasks = Notified(a=100)
     waiting = tasks.wait("a")
     await asyncio.sleep(80)

@@ -133,7 +133,6 @@ class JournalContract:
         assert sorted(await listed(journal)) == sorted(jobs)
 
     async def test_jobs_are_read_with_exactly_their_records(self, journal: Journal, job: str) -> None:
-        """`Journal.jobs()` reads the records of all jobs at once."""
         written = {f"{job}{n}-{what}-1": record(n=n) for n in range(90) for what in ("intent", "answer", "end")}
         await asyncio.gather(*(journal.create(key, value) for key, value in written.items()))
         for key in (f"media-{job}", "cancel-1", "attempt-1"):

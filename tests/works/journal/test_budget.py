@@ -135,7 +135,6 @@ async def test_concurrent_reservations_stay_within_the_budget(ledger: SpendTrack
 
 
 async def test_a_call_without_a_budget_counts_from_its_claim(ledger: SpendTracker) -> None:
-    """The claim of a call without a budget counts immediately, not when its answer is recorded."""
     ledger.claim("a", 1, PRICE)
     ledger.claim("b", 1, PRICE)
     short = await ledger.reserve("c", 1, PRICE, budget=BUDGET)
@@ -192,7 +191,6 @@ async def test_the_records_of_a_job_replace_its_earlier_entries(ledger: SpendTra
 
 
 async def test_each_currency_has_its_own_sums(ledger: SpendTracker) -> None:
-    """Amounts of two currencies are not added, and neither are coins."""
     dollars = money("0.90", "USD")
     ledger.claim("a", 1, dollars)
     assert await ledger.reserve("b", 1, PRICE, budget=BUDGET) is None
@@ -216,7 +214,6 @@ CALLS = st.tuples(st.integers(0, 5), st.sampled_from([None, "0.10", "0.40"]), st
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(CALLS, st.sampled_from(["start", "refuse", "end", "rest", "read"])), max_size=40))
 def test_a_job_with_a_budget_starts_only_within_it(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
-    """With any concurrent jobs with and without a budget, and any end of them."""
     asyncio.run(play(moves))
 
 

@@ -25,7 +25,6 @@ def end(**facts: Any) -> End:
 
 
 def test_units_are_never_added() -> None:
-    """Coins and two currencies are three sums."""
     parts = [Costs.of(Decimal("0.10"), "CNY"), Costs.of(Decimal(2), "USD"), Costs.of(Decimal(25), COINS)]
     total = Costs.total([*parts, *parts, Costs.of(None, "CNY")])
     assert total.amounts == {"CNY": Decimal("0.20"), "USD": Decimal(4), COINS: Decimal(50)}
@@ -101,7 +100,6 @@ def test_the_costs_of_a_submission(submit: Submit, charge: Charge | None, counts
 
 
 def test_a_graph_with_paid_nodes_costs_coins_and_money() -> None:
-    """Both are recorded, each in its unit."""
     for money, parts in ((Decimal("3.85"), {COINS: Decimal(7), "USD": Decimal("3.85")}), (None, {COINS: Decimal(7)})):
         view = TaskView(task_id=TASK, status="SUCCESS", usage=Usage(third_party_money=money, coins=Decimal(7)))
         assert costs_of(end_of(Submit(1, INTENT, ticket()), view, attempt=1)) == Costs(parts)

@@ -115,7 +115,6 @@ def test_a_read_only_folder_is_an_os_error(tmp_path: Path) -> None:
 
 
 def test_a_ticket_is_flushed_with_its_folder_and_every_new_folder_above_it(tmp_path: Path) -> None:
-    """After the file is renamed, its folder and all new folders are flushed to the disk."""
     flushed: list[tuple[Path, bool]] = []
     folder = tmp_path / "not" / "yet"
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -121,9 +120,13 @@ async def test_the_scopes_outside_of_flows_are_listed(works: WorksJournal) -> No
     assert await asyncio.to_thread(works.scopes) == ["order-17", "order-18"]
 
 
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
 @pytest.fixture
-def on_disk(tmp_path: Path) -> WorksJournal:
-    return WorksJournal(str(tmp_path / "store"))
+def clocked() -> WorksJournal:
+    ClockedFiles.now = START
+    return WorksJournal(f"{ClockedFiles.protocol}://{uuid4().hex}")
 
 
 def says(has_ended: bool) -> HasEnded:
@@ -133,17 +136,6 @@ def says(has_ended: bool) -> HasEnded:
         return has_ended
 
     return answer
-
-
-async def wait_elsewhere(works: WorksJournal, *, minutes: float, suspended: float | None = None) -> None:
-    """Records that a run on another machine waits for the work, so many minutes ago by the storage's clock."""
-    if suspended is None:
-        await works.create(f"{WORK}-waiter-0190-b-1", waiting())
-    else:
-        await works.add_waiter(WORK, "0190-b", suspended=suspended)
-    file = Path(works.url) / f"works/{WORK}/waiter-0190-b-1.json"
-    when = file.stat().st_mtime - 60 * minutes
-    os.utime(file, (when, when))
 
 
 HOUR = 3600.0
@@ -163,16 +155,20 @@ HOUR = 3600.0
     ],
 )
 async def test_a_run_that_prefect_cannot_be_asked_about_waits_until_it_was_silent_for_15_minutes(
-    on_disk: WorksJournal, minutes: float, suspended: float | None, has_ended: HasEnded, waits: bool
+    clocked: WorksJournal, minutes: float, suspended: float | None, has_ended: HasEnded, waits: bool
 ) -> None:
-    await wait_elsewhere(on_disk, minutes=minutes, suspended=suspended)
-    assert await on_disk.has_other_waiter(WORK, "0190-a", has_ended=has_ended) is waits
+    if suspended is None:
+        await clocked.create(f"{WORK}-waiter-0190-b-1", waiting())
+    else:
+        await clocked.add_waiter(WORK, "0190-b", suspended=suspended)
+    ClockedFiles.now = START + timedelta(minutes=minutes)
+    assert await clocked.has_other_waiter(WORK, "0190-a", has_ended=has_ended) is waits
 
 
-async def test_a_waiter_of_another_process_is_released_only_with_the_whole_run(on_disk: WorksJournal) -> None:
-    await wait_elsewhere(on_disk, minutes=1)
-    await on_disk.release_waiters(WORK, "0190-b", only=())
-    assert await on_disk.has_other_waiter(WORK, "0190-a"), "its process is on another host and may live"
+async def test_a_waiter_of_another_process_is_released_only_with_the_whole_run(clocked: WorksJournal) -> None:
+    await clocked.create(f"{WORK}-waiter-0190-b-1", waiting())
+    await clocked.release_waiters(WORK, "0190-b", only=())
+    assert await clocked.has_other_waiter(WORK, "0190-a"), "its process is on another host and may live"
 
 
 async def test_a_run_that_wrote_a_moment_ago_waits_in_each_storage(works: WorksJournal) -> None:
@@ -184,27 +180,25 @@ async def test_a_run_that_wrote_a_moment_ago_waits_in_each_storage(works: WorksJ
 
 
 @pytest.mark.parametrize("year", [2000, 2100])
-async def test_a_run_is_silent_after_15_minutes_by_the_clock_of_the_storage(year: int) -> None:
-    works = WorksJournal(f"{ClockedFiles.protocol}://{uuid4().hex}")
+async def test_a_run_is_silent_after_15_minutes_by_the_clock_of_the_storage(clocked: WorksJournal, year: int) -> None:
     ClockedFiles.now = datetime(year, 1, 1, tzinfo=UTC)
-    await works.add_waiter(WORK, "0190-b")
+    await clocked.add_waiter(WORK, "0190-b")
     for _ in range(2):
         ClockedFiles.now += timedelta(minutes=15)
-        assert await works.has_other_waiter(WORK, "0190-a")
+        assert await clocked.has_other_waiter(WORK, "0190-a")
         ClockedFiles.now += timedelta(microseconds=1)
-        assert not await works.has_other_waiter(WORK, "0190-a")
-        await works.sign_of_life("0190-b")
+        assert not await clocked.has_other_waiter(WORK, "0190-a")
+        await clocked.sign_of_life("0190-b")
 
 
-async def test_a_run_is_never_silent_if_the_storage_does_not_tell_when_it_began_to_wait() -> None:
-    works = WorksJournal(f"{ClockedFiles.protocol}://{uuid4().hex}")
+async def test_a_run_is_never_silent_if_the_storage_does_not_tell_when_it_began_to_wait(clocked: WorksJournal) -> None:
     ClockedFiles.now = None
-    await works.add_waiter(WORK, "0190-b")
-    assert await works.has_other_waiter(WORK, "0190-a")
-    ClockedFiles.now = datetime(2026, 1, 1, tzinfo=UTC)
-    await works.sign_of_life("0190-b")
+    await clocked.add_waiter(WORK, "0190-b")
+    assert await clocked.has_other_waiter(WORK, "0190-a")
+    ClockedFiles.now = START
+    await clocked.sign_of_life("0190-b")
     ClockedFiles.now += timedelta(minutes=16)
-    assert await works.has_other_waiter(WORK, "0190-a")
+    assert await clocked.has_other_waiter(WORK, "0190-a")
 
 
 @in_virtual_time
