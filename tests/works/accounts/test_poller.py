@@ -747,29 +747,18 @@ async def test_the_last_4096_notifications_are_stored() -> None:
 
 
 @in_virtual_time
-async def test_a_failed_poll_is_repeated_soon() -> None:
-    tasks = Notified(a=61)
-    tasks.answer_with("a", ResponseLost("lost"), RUNNING)
-    await tasks.wait("a")
-    assert now() < 61 + 20
-
-
-@in_virtual_time
-async def test_poll_often_polls_a_task_as_without_webhooks() -> None:
-    tasks = Notified(a=100)
-    waiting = tasks.wait("a")
-    await asyncio.sleep(80)
-    tasks.poller.poll_often("a")
-    tasks.poller.poll_often("another")
-    await waiting
-    assert now() < 106
-
-
-@in_virtual_time
-async def test_a_task_without_a_webhook_is_polled_often() -> None:
-    tasks = Notified(a=10)
-    await tasks.poller.wait("a")
-    assert now() <= 12
+async def test_an_end_without_a_notification_is_found_soon_where_polls_are_frequent() -> None:
+    alone, failing, often = Notified(a=10), Notified(a=61), Notified(a=100)
+    failing.answer_with("a", ResponseLost("lost"), RUNNING)
+    asyncio.get_running_loop().call_later(80, often.poller.poll_often, "a")
+    often.poller.poll_often("another")
+    await alone.poller.wait("a")
+    assert now() <= 12, "it has no webhook"
+    waiting = failing.wait("a"), often.wait("a")
+    await waiting[0]
+    assert now() < 61 + 20, "a failed poll is repeated soon"
+    await waiting[1]
+    assert now() < 106, "its run was cancelled"
 
 
 @in_virtual_time

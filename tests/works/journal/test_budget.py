@@ -23,7 +23,6 @@ from rh_prefect.errors import (
     JobFailed,
     PriceUnknown,
     ResponseLost,
-    RunningHubError,
     api_error,
 )
 from rh_prefect.tasks import generate
@@ -258,7 +257,7 @@ def prices_of(account: Any, **options: Any) -> Prices:
 class Account:
     """An account for `Prices`; each answer is returned once, the last one always."""
 
-    def __init__(self, *answers: str | Exception | None, preview: PricePreview | None = None) -> None:
+    def __init__(self, *answers: str | Exception | None, preview: PricePreview | Exception | None = None) -> None:
         self.answers, self.preview, self.requests = list(answers), preview, 0
         self.paces: list[float | None] = []
         self.is_silent = False
@@ -274,6 +273,8 @@ class Account:
         return answer
 
     async def price(self, endpoint: str, payload: object) -> PricePreview | None:
+        if isinstance(self.preview, Exception):
+            raise self.preview
         return self.preview
 
 
@@ -367,22 +368,13 @@ async def test_a_previewed_placeholder_is_an_unknown_price(amount: str, free: bo
 
 async def test_a_failed_price_request_is_an_error_and_a_missing_price_is_not() -> None:
     """Without the error, a call would start that no budget counts."""
-
-    class Away(Account):
-        def __init__(self, error: RunningHubError) -> None:
-            super().__init__("USD")
-            self.error = error
-
-        async def price(self, endpoint: str, payload: object) -> PricePreview | None:
-            raise self.error
-
     # A gateway's 502, and a code of RunningHub about itself, were "neither the catalogue nor RunningHub's price
     # preview has its price", which no retry repeats.
     for error in (ConnectFailed("refused"), ResponseLost("HTTP 502"), api_error("1000", doing="price")):
         with pytest.raises(type(error)):
-            await prices_of(Away(error)).of("some/model", {}, None)
+            await prices_of(Account("USD", preview=error)).of("some/model", {}, None)
     for no_price in (api_error("1007", doing="price"), PriceUnknown("no price")):
-        assert await prices_of(Away(no_price)).of("some/model", {}, None) is None
+        assert await prices_of(Account("USD", preview=no_price)).of("some/model", {}, None) is None
 
 
 # Against the emulator.
