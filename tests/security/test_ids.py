@@ -40,7 +40,6 @@ async def test_a_task_id_that_is_not_valid_leaves_the_outcome_unknown(bad: objec
 
 @pytest.mark.parametrize("bad", BAD_PROMPTS)
 async def test_a_prompt_id_that_is_not_valid_leaves_the_outcome_unknown(bad: str) -> None:
-    """The same for a prompt of the native proxy."""
     async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
         wire.plays(reply({"prompt_id": bad, "number": 1, "node_errors": {}}))
         with pytest.raises(ResponseLost, match="invalid prompt id"):
@@ -61,17 +60,12 @@ def _answers(task_id: str) -> Step:
 async def test_a_job_whose_task_id_is_a_path_is_unknown_and_touches_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`taskId` names a file outside of the state folder; the job is `SubmissionUnknown`, and the file is kept."""
     victim = tmp_path / "victim" / "x-0.png"
     victim.parent.mkdir()
     victim.write_bytes(b"mine")
     async with WireServer(always=_answers("../../victim/x")) as wire:
-        for name, value in {
-            "RH_API_KEY": KEY,
-            "RH_BASE_URL": wire.url,
-            "RH_STORAGE_URL": str(tmp_path / "out"),
-            "RH_STATE_DIR": str(tmp_path / "state"),
-        }.items():
+        folders = {"RH_STORAGE_URL": str(tmp_path / "out"), "RH_STATE_DIR": str(tmp_path / "state")}
+        for name, value in {"RH_API_KEY": KEY, "RH_BASE_URL": wire.url, **folders}.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(SubmissionUnknown):
             await generate.fn(models.ZImageTurbo(prompt="x"), scope="ids")
@@ -82,7 +76,6 @@ async def test_a_job_whose_task_id_is_a_path_is_unknown_and_touches_no_file(
 
 
 def test_a_download_in_progress_stays_in_its_folder(tmp_path: Path) -> None:
-    """Whatever a name holds, what lies outside of the folder is neither written nor removed."""
     folder, victim = tmp_path / "parts", tmp_path / "victim-0.png"
     victim.write_bytes(b"mine")
     with part_file(folder, "../victim-0") as part:
@@ -94,7 +87,6 @@ def test_a_download_in_progress_stays_in_its_folder(tmp_path: Path) -> None:
 
 
 def test_a_pattern_in_a_name_removes_nothing_else(tmp_path: Path) -> None:
-    """Brackets in a name are taken literally when a download is removed."""
     with part_file(tmp_path, "a-1") as other, part_file(tmp_path, "[a]-1") as part:
         other.write_bytes(b"other")
         remove(part)
@@ -103,7 +95,6 @@ def test_a_pattern_in_a_name_removes_nothing_else(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["../x", "a/b", "x" * 17, "p\x00g", "é"])
 def test_a_file_type_that_is_not_an_extension_is_not_read(kind: str) -> None:
-    """An output's type is letters and digits, or the type of its link."""
     link = "https://files.example/a.PNG"
     [output] = read_outputs([{"url": link, "outputType": kind}])
     assert output == RemoteOutput(url=link, type="png")
@@ -121,7 +112,6 @@ def test_what_an_id_is(read: Callable[[str], bool]) -> None:
 
 
 async def test_a_query_about_another_task_shows_its_id_escaped() -> None:
-    """An id in an answer to a query stands escaped in the message."""
     async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
         wire.plays(reply(task("\x1b[2J\n9")))
         with pytest.raises(ResponseLost, match="another task") as caught:

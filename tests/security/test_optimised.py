@@ -22,7 +22,6 @@ print(generate.fn.__doc__, task.name, flow.name)
 
 
 def test_everything_is_imported_and_a_models_task_and_flow_are_built_without_docstrings() -> None:
-    """With `python -OO` every module is imported, and a model's task and flow are built."""
     done = subprocess.run([sys.executable, "-OO", "-c", textwrap.dedent(SCRIPT)], capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().split() == ["None", "z-image/turbo", "z-image-turbo"]

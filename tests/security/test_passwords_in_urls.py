@@ -67,7 +67,6 @@ def told(error: BaseException) -> str:
 
 @pytest.mark.parametrize("url", URLS)
 def test_an_input_that_cannot_be_read_tells_no_password(url: str) -> None:
-    """The message about an input, its causes and its shown name hold no part of a password."""
     assert not has_secret(shown(url))
     with pytest.raises(MediaError) as caught, open_input(url):
         pass
@@ -77,7 +76,6 @@ def test_an_input_that_cannot_be_read_tells_no_password(url: str) -> None:
 @pytest.mark.parametrize("allowed", ["0", "1"])
 @pytest.mark.parametrize("url", TOKENS)
 def test_an_input_that_cannot_be_read_tells_no_token(url: str, allowed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither this package nor the library that was asked quotes a token or a signature, in chains, too."""
     monkeypatch.setenv("RH_ALLOW_PRIVATE_LINKS", allowed)
     assert not has_secret(shown(url))
     assert not has_secret(masked(f"it said: '{url}', and more"))
@@ -89,7 +87,6 @@ def test_an_input_that_cannot_be_read_tells_no_token(url: str, allowed: str, mon
 @pytest.mark.parametrize("place", ["*.png", "a.csv", "folder/"])
 @pytest.mark.parametrize("url", TOKENS)
 async def test_rows_that_cannot_be_read_tell_no_token(url: str, place: str, tmp_path: Path) -> None:
-    """The same for a table, a folder and a pattern."""
     named = url.replace("a.png", place).replace("a.zip", place)
     with pytest.raises(RunningHubError) as caught:
         await write(named, tmp_path)
@@ -98,7 +95,6 @@ async def test_rows_that_cannot_be_read_tell_no_token(url: str, place: str, tmp_
 
 @pytest.mark.parametrize("url", [url.replace("a.png", "out") for url in URLS])
 def test_a_place_that_cannot_be_used_tells_no_password(url: str) -> None:
-    """The same for a place for files and for a journal."""
     with pytest.raises((ConfigError, StoreError)) as caught:
         store = MediaStore(url)
         assert not has_secret(repr(store))
@@ -109,7 +105,6 @@ def test_a_place_that_cannot_be_used_tells_no_password(url: str) -> None:
 
 @pytest.mark.parametrize("url", [url for url in URLS if url.startswith(("ftp", "s4", "s3"))])
 def test_a_journal_that_cannot_be_used_tells_no_password(url: str) -> None:
-    """The same for a journal."""
     try:
         said = repr(FolderJournal(url, scope="x"))
     except JournalError as error:
@@ -151,7 +146,6 @@ def test_a_signature_in_the_url_of_a_place_is_refused_with_what_to_do(query: str
     ],
 )
 def test_a_librarys_words_are_masked(text: str, said: str) -> None:
-    """What a library quotes of an address is masked; what only looks like an address is kept."""
     assert masked(text) == said
 
 
@@ -175,7 +169,6 @@ def test_a_url_without_its_user(url: str, bare: str) -> None:
 
 
 def test_a_chain_is_not_a_local_file() -> None:
-    """A chain of places was taken for a path, and shown as it was."""
     assert protocol_of("simplecache::ftp://u:p@h/x") == "simplecache"
     assert protocol_of("a::b.png") == "file"
     for kept in ("http://127.0.0.1:80/a@b", "http://[::1]:80/a@b"):  # a port, and an at sign in a path
@@ -191,7 +184,6 @@ def test_a_chain_is_read(tmp_path: Path) -> None:
 
 
 def test_the_clients_mask_hides_passwords_and_control_characters() -> None:
-    """In RunningHub's words, too; a terminal obeys some control characters."""
     assert mask("at https://u:p@h/x \x1b[2J\x00!\n") == "at https://***@h/x  [2J !\n"
 
 

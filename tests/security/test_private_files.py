@@ -37,19 +37,16 @@ def assert_private(folder: Path) -> None:
 
 
 async def test_a_spool_is_private(tmp_path: Path) -> None:
-    """Tickets on their way to the journal are 0600 files in 0700 folders under any umask."""
     await Spool(tmp_path / "state" / "spool").save(Spooled("run", KEY, 1, "token", ticket()))
     assert_private(tmp_path / "state")
 
 
 def test_the_scratch_folder_is_private(tmp_path: Path) -> None:
-    """So is the folder of downloads and copies of inputs."""
     check_folder(tmp_path / "state" / "parts")
     assert_private(tmp_path / "state")
 
 
 async def test_an_unfinished_download_is_private_and_a_published_file_is_not(tmp_path: Path, umask: int) -> None:
-    """An unfinished download and its note are 0600; the file in the store has the mode of any new file."""
     body = b"x" * 100
     async with WireServer() as wire, Client("key", base_url=wire.url) as client:
         wire.plays(reply(body[:40], length=100, headers={"ETag": '"1"'}))
