@@ -26,7 +26,7 @@ from tests.support.processes import warm_process
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer, new_flow_run
 from tests.support.world.resume_scenario import open_trial
-from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, serve, submitted
+from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, prefect_api, submitted
 
 pytestmark = pytest.mark.prefect
 
@@ -143,6 +143,6 @@ async def test_deleted_entries_of_a_long_journal_are_noticed_by_a_fresh_process(
     inputs = RunInputs(logged({name: text for key in job_keys(500) for name, text in submitted(key).items()}))
     for number in deleted:
         del inputs.values[f"rh-log-{number:08}"]
-    async with serve(inputs):
+    async with prefect_api(always=inputs.answer):
         with pytest.raises(JournalError, match=rf"Entry {deleted.start} of the journal is missing, but entry"):
             await FlowRunJournal(RUN).job(KEY)

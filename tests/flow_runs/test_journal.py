@@ -22,7 +22,7 @@ from tests.support.processes.warm_process import WarmProcess
 from tests.support.servers.postgres import PROGRAMS, WHY_NOT, postgres
 from tests.support.servers.prefect_server import PrefectServer, free_port, new_flow_run
 from tests.support.servers.scripted_server import Step, reply
-from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, prefect_api, serve, submitted
+from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, prefect_api, submitted
 from tests.works.journal.journal_contract import PAGE, JournalContract, OpenJournal, listed, record
 
 pytestmark = pytest.mark.prefect
@@ -148,7 +148,7 @@ async def test_many_jobs_are_read_in_pages_and_their_number_does_not_lengthen_th
     inputs, keys = RunInputs(), job_keys(2500)
     records = {name: text for key in keys for name, text in submitted(key).items()}
     inputs.values |= logged(records | {"cancel-1": "{}", **{f"media-{key}-1": "{}" for key in keys[:300]}})
-    async with serve(inputs):
+    async with prefect_api(always=inputs.answer):
         views = [view async for view in jobs_of(FlowRunJournal(RUN))]
         assert len(inputs.requests) < 2 * len(inputs.values) / PAGE + 10
         assert sorted(await listed(FlowRunJournal(RUN))) == sorted(keys)
@@ -163,7 +163,7 @@ async def test_a_job_with_many_records_is_whole() -> None:
     for key in others:
         records |= submitted(key)
     inputs.values |= logged(records)
-    async with serve(inputs):
+    async with prefect_api(always=inputs.answer):
         views = {view.key: view async for view in jobs_of(FlowRunJournal(RUN))}
     assert views.keys() == {one, *others}
     assert len(views[one].submits) == 1299
@@ -173,7 +173,7 @@ async def test_a_job_with_many_records_is_whole() -> None:
 async def test_what_was_read_is_not_read_again_and_what_is_new_takes_one_request() -> None:
     inputs, (*keys, new) = RunInputs(), job_keys(400)
     inputs.values |= logged({name: text for key in keys for name, text in submitted(key).items()})
-    async with serve(inputs):
+    async with prefect_api(always=inputs.answer):
         assert await has_records(FlowRunJournal(RUN))
         inputs.requests.clear()
         entry = encode("another-1", submitted(new))

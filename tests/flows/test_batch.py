@@ -23,8 +23,8 @@ from rh_prefect.works.journal.costs_and_budget import Costs
 from tests.support.samples import media as samples
 from tests.support.samples.pipeline_assets import csv_file
 from tests.support.servers.link_server import LinkHost, picture
-from tests.support.world.pipeline_flows import artifacts_of, in_flow_run
 from tests.support.world.pipeline_flows import prompts as paid
+from tests.support.world.prefect_runs import artifacts_of
 from tests.support.world.suspended_runs import SuspendedRuns
 
 KLING, UPSCALER, PICTURE = "kling-v2.6-pro-image-to-video", "rhart-video/video-upscaler", "z-image/turbo"
@@ -132,7 +132,7 @@ async def nightly(subjects: list[str]) -> str:
     return report.csv_uri
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_batch_in_a_flow_is_continued_by_a_batch_in_another_one(rh: Emulator) -> None:
     run_id = str(await create(nightly, {"subjects": ["a lighthouse", "a lighthouse"]}))
     uri = await rerun(nightly, run_id)
@@ -141,7 +141,7 @@ async def test_a_batch_in_a_flow_is_continued_by_a_batch_in_another_one(rh: Emul
     assert len(rh.recorder.paid) == 2, "two equal rows, paid once each, whichever flow runs them"
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_the_report_of_a_batch_says_what_its_state_says_and_names_rows(rh: Emulator) -> None:
     state: State[Any] = await batch(prompts("a lighthouse", "a forbidden thing"), model=PICTURE, return_state=True)
     report = (await artifacts_of(state))["batch-report"]
@@ -188,7 +188,7 @@ async def test_outside_of_a_flow_the_function_reports_without_an_error(rh: Emula
     assert states(report) == ["done", "failed"]
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_row_that_the_budget_had_too_little_left_for_is_tried_again_after_the_rest(
     without_webhooks: SuspendedRuns,
 ) -> None:

@@ -31,8 +31,6 @@ from tests.support.servers.emulator_env import StartEmulator
 from tests.support.servers.link_server import LinkHost
 from tests.support.world.pipeline_flows import (
     PRODUCTS,
-    artifacts_of,
-    in_flow_run,
     planned,
     reasons,
     run,
@@ -41,6 +39,7 @@ from tests.support.world.pipeline_flows import (
     table,
     until_paid,
 )
+from tests.support.world.prefect_runs import artifacts_of
 
 FILM = """
 name: short-film
@@ -54,7 +53,7 @@ outputs: {clip: $(clip), end: $(end)}
 """
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Path) -> None:
     state, first = await run_in_flow(FILM, idea="a lighthouse", budget=10)
     assert state.is_completed(), state.message
@@ -72,7 +71,7 @@ async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Pat
     assert second["clip"].sha256 == first["clip"].sha256
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_cancelled_run_cancels_its_tasks(start_rh: StartEmulator) -> None:
     rh = start_rh(clock="real")
     pipeline = Pipeline.from_text(FILM.replace("short-film", "cancelled-film"))
@@ -110,7 +109,7 @@ async def test_a_failed_item_stops_neither_the_others_nor_what_does_without_it(r
     assert second.costs.amounts["CNY"] + first.costs.amounts["CNY"] == rh.recorder.charged
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_budget_is_compared_with_the_selected_steps_before_a_payment(rh: Emulator) -> None:
     with pytest.raises(BudgetExceeded, match="costs at least"):
         await run(FILM, idea="a lighthouse", budget=0.1)
@@ -162,7 +161,7 @@ PICK = "name: pick\n" + steps(
 )
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_review_shows_its_candidates_and_the_next_run_follows_the_choice(rh: Emulator, tmp_path: Path) -> None:
     text = PICK + "outputs: {clip: $(clip), chosen: $(chosen)}\n"
     state, first = await run_in_flow(text, budget=10)
@@ -196,7 +195,7 @@ async def test_a_review_shows_its_candidates_and_the_next_run_follows_the_choice
 OF_A_LINK = "params: {photo: image}\n" + steps(small=RESIZE % "$(params.photo)", clip=CLIP % "$(params.photo)")
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_signed_link_is_read_by_the_steps_and_appears_nowhere(rh: Emulator, links: LinkHost) -> None:
     photo = samples.picture("PNG", (400, 400), "0a7fb0")
     for signature in ("first-secret", "second-secret"):
@@ -222,7 +221,7 @@ async def of_a_parent() -> None:
     await pipeline_flow(Pipeline.from_text(DATED))(budget=5)
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_late_run_and_its_resumed_attempt_keep_the_scheduled_date_of_the_outer_flow(
     rh: Emulator, tmp_path: Path
 ) -> None:

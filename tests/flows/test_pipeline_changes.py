@@ -31,7 +31,6 @@ from tests.support.samples.steps import CLIP, PICTURE, RESIZE, steps
 from tests.support.world.filesystems import TwoWriters
 from tests.support.world.pipeline_flows import (
     PRODUCTS,
-    in_flow_run,
     prompts,
     reasons,
     run,
@@ -74,7 +73,7 @@ async def test_a_table_that_is_edited_during_a_run_counts_in_the_next_one(slow_r
     assert result.costs.amounts["CNY"] == slow_rh.recorder.charged
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_what_an_attempt_paid_for_a_row_that_is_gone_is_in_the_report(rh: Emulator, tmp_path: Path) -> None:
     products = pipeline_flow(Pipeline.from_text(PRODUCTS))
     flow_run = await create(products, {"products": table(tmp_path, a="mug", b="forbidden cup")})
@@ -132,7 +131,7 @@ async def test_a_changed_stored_result_is_downloaded_again_before_it_is_used(rh:
     assert len(rh.recorder.paid) == 1
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_an_attempt_with_another_place_of_records_pays_nothing(
     slow_rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +148,7 @@ async def test_an_attempt_with_another_place_of_records_pays_nothing(
     assert (result.steps[0].state, len(slow_rh.recorder.paid)) == ("made", 1)
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_cancellation_finds_the_works_of_a_flow_that_runs_pipelines(slow_rh: Emulator) -> None:
     @flow
     async def outer() -> None:
@@ -170,7 +169,7 @@ PAIR = "params: {other: {type: string, optional: true}}\n" + steps(
 )
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_cancelled_run_leaves_the_task_that_another_run_waits_for(slow_rh: Emulator, tmp_path: Path) -> None:
     def start(name: str, **params: Any) -> asyncio.Future[Any]:
         flow: Any = pipeline_flow(Pipeline.from_text(f"name: {name}\n{PAIR}"))
@@ -197,7 +196,7 @@ async def test_a_cancelled_run_leaves_the_task_that_another_run_waits_for(slow_r
     assert "1 reused, 1 absent; paid nothing" in str(state.message)
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_store_without_exclusive_creation_is_refused_before_a_payment(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

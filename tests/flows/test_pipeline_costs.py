@@ -21,7 +21,7 @@ from rh_prefect.pipelines.run.result import OVER_BUDGET, WAITING
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.samples.steps import CLIP, PICTURE, RESIZE, steps
-from tests.support.world.pipeline_flows import in_flow_run, run_in_flow
+from tests.support.world.pipeline_flows import run_in_flow
 
 
 def pictures(name: str, *, attempts: int = 1, budget: str = "5", further: str = "") -> str:
@@ -35,7 +35,7 @@ def rh(charging_rh: Emulator) -> Emulator:
     return charging_rh
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_failed_tasks_count_in_the_run_the_report_and_spend(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", prompt="cup", kind="fail", code="1504", times=1))
     rh.faults.add(Fault("submit", prompt="mug", kind="fail", code="1504"))
@@ -61,7 +61,7 @@ async def test_failed_tasks_count_in_the_run_the_report_and_spend(rh: Emulator) 
         assert sum(Decimal(str(row["amount"])) for row in rows) == rh.recorder.charged
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_spend_counts_tasks_that_a_pipeline_recorded_in_another_storage(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,7 +89,7 @@ async def events_of(pipeline: str, *, until: str) -> list[dict[str, Any]]:
     raise AssertionError(f"no event {until}: {[one['event'] for one in found]}")
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_run_that_waits_for_a_review_emits_which(rh: Emulator) -> None:
     reviewed = f", chosen: {{review: $(picture)}}, clip: {{{CLIP % '$(chosen)'}}}"
     state, _ = await run_in_flow(pictures("asking", further=reviewed))
@@ -107,7 +107,7 @@ async def test_a_run_that_waits_for_a_review_emits_which(rh: Emulator) -> None:
     assert (done["state"], done["steps"]) == (WAITING, {"made": 2, "waits for review": 4})
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_run_over_its_budget_emits_why(rh: Emulator) -> None:
     state, _ = await run_in_flow(pictures("short", budget="{amount: 0.04, whole_items: true}"))
     assert state.name == OVER_BUDGET, state.message
@@ -122,7 +122,7 @@ async def test_a_run_over_its_budget_emits_why(rh: Emulator) -> None:
     assert rh.recorder.charged == Decimal("0.04")
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_run_has_tags_connected_task_runs_and_events(rh: Emulator) -> None:
     tagged = "name: tagged\ntags: [spring]\n" + steps(picture=PICTURE % "a cup", small=RESIZE % "$(picture)")
     await run_in_flow(tagged, budget=1)

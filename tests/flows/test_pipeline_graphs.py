@@ -23,7 +23,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.site_graphs import SavedGraph
 from tests.support.samples.steps import ANSWER, RESIZE, steps
 from tests.support.servers.emulator_env import StartEmulator
-from tests.support.world.pipeline_flows import in_flow_run, run, states, until_paid
+from tests.support.world.pipeline_flows import run, states, until_paid
 
 APP = "2030000000000000101"
 ASSUME = "assume: {kind: image, price: 0.30}"
@@ -155,7 +155,7 @@ async def pool_of(rh: Emulator, *secrets: str) -> str:
     return f"night-{mark}"
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_graph_is_read_from_an_account_of_a_pool_that_has_it(rh: Emulator, tmp_path: Path) -> None:
     file, printed = tmp_path / "two.yaml", tmp_path / "plan.json"
     file.write_text(two(rh.workflows.add(changed())))

@@ -26,7 +26,7 @@ from rh_prefect.pipelines.run.run_budget import run_limit
 from tests.support.samples.pipeline_assets import photo
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, further, of_rows, rows, steps
 from tests.support.servers.emulator_env import StartEmulator
-from tests.support.world.pipeline_flows import in_flow_run, planned, prompts, reasons, run, states
+from tests.support.world.pipeline_flows import planned, prompts, reasons, run, states
 
 PRICE = Decimal("0.04")
 """Of one picture."""
@@ -119,7 +119,7 @@ async def resumed(text: str, **given: Any) -> PipelineResult:
 
 
 @pytest.mark.parametrize("options", [{"budget": 0.24, "require_new": True}, {}], ids=["budget", "no budget"])
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_resumed_run_reports_and_counts_all_that_it_has_paid(rh: Emulator, options: dict[str, Any]) -> None:
     """Without a budget, it may pay the highest price of what is left."""
     fail(rh, "a cup again", times=1)
@@ -285,7 +285,7 @@ async def test_a_run_in_python_makes_the_part_that_its_reviewed_plan_selects(rh:
     assert {str(one.payload["prompt"])[:5] for one in rh.recorder.paid} == {"a cup"}
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_resumed_run_pays_no_more_than_its_reviewed_plan_in_all(rh: Emulator) -> None:
     fail(rh, "a cup again", times=1)
     pipeline = Pipeline.from_text(pictures(budget="9"))
@@ -336,7 +336,7 @@ def test_a_reviewed_plan_of_unknown_price_limits_a_run_to_the_budget_that_was_re
     assert run_limit(Plan("pictures"), left, budget=500, counted=counted, reviewed=reviewed) == 9
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_second_pipeline_of_a_flow_run_is_refused_if_the_first_has_spent_its_budget(rh: Emulator) -> None:
     first, second = (
         FlowPipeline.from_text(f"name: {name}\n" + steps(mug=PICTURE % f"{name} mug", cup=PICTURE % f"{name} cup"))

@@ -16,7 +16,7 @@ from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.document import PipelineError
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, further, of_rows, rows, steps
 from tests.support.servers.emulator_env import StartEmulator
-from tests.support.world.pipeline_flows import in_flow_run, run, run_in_flow, states
+from tests.support.world.pipeline_flows import run, run_in_flow, states
 
 ANGLE = f"picture: {{{PICTURE % '$(item.title) from the $(matrix.angle)'}}}"
 ANGLES = of_rows(
@@ -66,7 +66,7 @@ async def test_a_lost_file_of_an_edit_is_there_before_the_steps_that_need_it(
     assert stored.is_file()
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_retries_that_prefect_gives_each_task_are_none_of_a_step(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", prompt="a bad word", kind="code", code="301"))
     with temporary_settings({PREFECT_TASKS_DEFAULT_RETRIES: 2}):
@@ -85,7 +85,7 @@ def answers(save: str, prompt: str = "$(item.text)") -> str:
 
 
 @pytest.mark.parametrize("save", [pytest.param("", marks=pytest.mark.long), ", save_as: $(item.text).png"])
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_pipeline_that_ran_is_not_refused_because_of_an_answer(rh: Emulator, save: str) -> None:
     """Two texts of the answer are equal: one picture is made for both, and only one step can have the name."""
     text = answers(save)

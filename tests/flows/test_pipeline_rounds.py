@@ -26,7 +26,7 @@ from rh_prefect.works.journal.record_types import current_owner
 from rh_prefect.works.journal.works_journal import ROUNDS
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples.steps import CLIP, PICTURE, steps
-from tests.support.world.pipeline_flows import in_flow_run, planned, prompts, run, run_in_flow
+from tests.support.world.pipeline_flows import planned, prompts, run, run_in_flow
 
 NEVER = ", reuse: never"
 PAIR = "name: pair\n" + steps(first=PICTURE % "a mug" + NEVER, second=PICTURE % "a cup" + NEVER)
@@ -86,7 +86,7 @@ async def hold(flow: Any, rh: Emulator) -> UUID:
     return run_id
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_run_on_another_machine_is_waited_for_until_prefect_says_that_it_ended(rh: Emulator) -> None:
     flow = pipeline_flow(Pipeline.from_text(PAIR))
     run_id = await hold(flow, rh)
@@ -99,7 +99,7 @@ async def test_a_run_on_another_machine_is_waited_for_until_prefect_says_that_it
     assert len(rh.recorder.paid) == 3
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_cancelled_run_gives_its_round_to_the_next_one(rh: Emulator) -> None:
     flow = pipeline_flow(Pipeline.from_text(PAIR))
     run_id = await hold(flow, rh)
@@ -110,7 +110,7 @@ async def test_a_cancelled_run_gives_its_round_to_the_next_one(rh: Emulator) -> 
     assert len(rh.recorder.paid) == 3
 
 
-@in_flow_run
+@pytest.mark.prefect
 async def test_a_schedule_begins_a_round_and_a_retry_of_it_keeps_it(rh: Emulator) -> None:
     fail(rh, "a cup")
     await run_in_flow(PAIR)

@@ -23,9 +23,9 @@ from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.result import StepReport
 from rh_prefect.pipelines.run.reviews import waiting_reviews
 from tests.support.samples.steps import ANSWER, PICTURE, RESIZE, steps
-from tests.support.world.pipeline_flows import artifacts_of
 from tests.support.world.planned_works import Records
 from tests.support.world.planned_works import run as made
+from tests.support.world.prefect_runs import artifacts_of
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

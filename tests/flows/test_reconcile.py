@@ -26,7 +26,7 @@ from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows
 from tests.e2e.flows import begin
 from tests.support.samples.steps import PICTURE, steps
-from tests.support.world.pipeline_flows import artifacts_of
+from tests.support.world.prefect_runs import artifacts_of
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server", "no_earlier_flow_runs")]
 

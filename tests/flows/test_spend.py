@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from rh_prefect import flow, generate, models
 from rh_prefect.emulator import Emulator
 from rh_prefect.flows import spend
-from tests.support.world.pipeline_flows import artifacts_of
+from tests.support.world.prefect_runs import artifacts_of
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 

@@ -7,13 +7,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from rh_prefect import catalog
 from rh_prefect.catalog import Model
 from rh_prefect.catalog.input_class_builder import build_input
 from rh_prefect.media.media import MediaInput
 from rh_prefect.models import ModelInput
+from tests.support.each_case import each_case
 
 
 def for_each_model(test: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,17 +25,12 @@ def for_each_model(test: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(test)
     async def of_all(**fixtures: object) -> None:
-        wrong: list[BaseException] = []
-        for model in catalog.models():
-            try:
-                result = test(model=model, **fixtures)
-                if inspect.isawaitable(result):
-                    await result
-            except (Exception, pytest.fail.Exception) as error:  # the second is that of `pytest.raises`
-                error.add_note(f"model: {model.name}")
-                wrong.append(error)
-        if wrong:
-            raise BaseExceptionGroup(f"{len(wrong)} models", wrong)
+        with each_case() as case:
+            for model in catalog.models():
+                with case(model.name):
+                    result = test(model=model, **fixtures)
+                    if inspect.isawaitable(result):
+                        await result
 
     others = [one for name, one in signature.parameters.items() if name != "model"]
     of_all.__signature__ = signature.replace(parameters=others)  # type: ignore[attr-defined]  # pytest reads it

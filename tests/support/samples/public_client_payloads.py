@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 from rh_prefect import catalog
 from rh_prefect.catalog import Model, Param
@@ -24,16 +23,6 @@ _REASONS = (
     (r"size must be between", "a text is too long"),
 )
 """What a flaw of the emulator says, and what that is called in the table."""
-
-
-@dataclass
-class Verdicts:
-    """What became of the payloads of one style."""
-
-    made: int = 0  # how many payloads there are
-    accepted: int = 0  # how many the emulator accepts
-    sent: int = 0  # how many this package would send, some of them repaired
-    reasons: Counter[str] = field(default_factory=Counter)  # why others are refused by the emulator, and how often
 
 
 def _nodes_value(param: Param) -> object:
@@ -73,19 +62,6 @@ STYLES: dict[str, Callable[[Model], Payload]] = {
 }
 
 
-def verdicts(make: Callable[[Model], Payload]) -> Verdicts:
-    """Tries one style on every current model."""
-    found = Verdicts()
-    for model in catalog.find():
-        payload = make(model)
-        flaws = violations(DEFAULT, model, payload)
-        found.made += 1
-        found.accepted += not flaws
-        found.sent += client_reading(model, payload).accepts
-        found.reasons.update({_reason(flaw) for flaw in flaws[:1]})
-    return found
-
-
 def _reason(flaw: str) -> str:
     return next((name for pattern, name in _REASONS if re.search(pattern, flaw)), flaw)
 
@@ -93,6 +69,8 @@ def _reason(flaw: str) -> str:
 def table_rows() -> Iterator[tuple[str, ...]]:
     """A row for each style: payloads, accepted, refused and why, and how many this package sends, repaired or not."""
     for name, make in STYLES.items():
-        found = verdicts(make)
-        why = "; ".join(f"{count} because {reason}" for reason, count in found.reasons.most_common())
-        yield name, str(found.made), str(found.accepted), why or "none", str(found.sent)
+        payloads = [(model, make(model)) for model in catalog.find()]
+        refused = [flaws[0] for model, payload in payloads if (flaws := violations(DEFAULT, model, payload))]
+        why = "; ".join(f"{count} because {reason}" for reason, count in Counter(map(_reason, refused)).most_common())
+        sent = sum(client_reading(model, payload).accepts for model, payload in payloads)
+        yield name, str(len(payloads)), str(len(payloads) - len(refused)), why or "none", str(sent)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
-from uuid import UUID
+from typing import Any
 
-import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.client.schemas.objects import Artifact, State
+from prefect.client.schemas.objects import State
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import PipelineIncomplete
@@ -25,15 +20,6 @@ from rh_prefect.pipelines.plan import Plan, ReviewedPlan
 from rh_prefect.pipelines.run.result import PipelineResult, RunEnd
 from rh_prefect.settings import get_settings
 from tests.support.samples.pipeline_assets import csv_file
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def in_flow_run(test: Callable[P, R]) -> Callable[P, R]:
-    """Marks a test that looks at a flow run, and needs a Prefect server."""
-    return pytest.mark.prefect(test)
-
 
 PRODUCTS = """
 name: products
@@ -109,15 +95,6 @@ def prompts(rh: Emulator) -> list[str]:
 
 async def until_paid(rh: Emulator, number: int) -> None:
     assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == number)
-
-
-async def artifacts_of(run: State[Any] | UUID) -> dict[str | None, Artifact]:
-    """The artifacts of a flow run, by their keys."""
-    run_id = run if isinstance(run, UUID) else run.state_details.flow_run_id
-    assert run_id is not None
-    async with get_client() as client:
-        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
-        return {one.key: one for one in await client.read_artifacts(artifact_filter=of_run)}
 
 
 def table(folder: Path, **titles: str) -> str:

@@ -49,8 +49,9 @@ async def until_state(run: UUID, name: str) -> None:
     await until(is_reached)
 
 
-async def artifacts_of(run: UUID | str | None) -> dict[str, Artifact]:
-    """The artifacts of a flow run, by their keys."""
-    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(str(run))]))
+async def artifacts_of(run: State[Any] | UUID | str | None) -> dict[str, Artifact]:
+    """The artifacts of a flow run, or of the run that has a state, by their keys."""
+    run_id = run.state_details.flow_run_id if isinstance(run, State) else run
+    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(str(run_id))]))
     async with get_client() as client:
         return {str(one.key): one for one in await client.read_artifacts(artifact_filter=of_run)}

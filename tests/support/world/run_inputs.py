@@ -62,12 +62,6 @@ async def prefect_api(*answers: Step, always: Step | None = None) -> AsyncIterat
             await disconnect()
 
 
-@asynccontextmanager
-async def serve(inputs: RunInputs) -> AsyncIterator[None]:
-    async with prefect_api(always=inputs.answer):
-        yield
-
-
 def job_keys(count: int) -> list[str]:
     """Keys of so many jobs, as evenly spread as hashes are."""
     return [f"{number * 2654435761 % 2**32:08x}{number:016x}" for number in range(1, count + 1)]
