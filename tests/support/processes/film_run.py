@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import time
 from collections import Counter
@@ -20,12 +19,13 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.job_records import JobView, jobs_of
 from rh_prefect.works.journal.spool import Spool
-from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, command, flow_processes
+from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, flow_processes
 from tests.support.samples.clip_samples import play
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.holding_proxy import Hold, Proxy
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.waiting import wait_until
+from tests.support.world.call_log import request_of, settle
 
 FILM = "tests.support.processes.composed_film:film"
 ASKED = {"prompt": "a lighthouse", "shots": 2, "narration": "A light."}
@@ -46,7 +46,6 @@ class FilmRun:
 
     rh: Emulator
     proxy: Proxy  # between the children and the Prefect server
-    folder: Path
     flow_processes: FlowProcesses
     store: MediaStore  # where the films go
     run: str = ""
@@ -109,69 +108,30 @@ class FilmRun:
             assert {one["type"] for one in errors} == {"SubmissionUnknown"}
             assert {one["job"] for one in errors} == unknown
             assert all(f"jobs adopt {one['job']}" in one["message"] for one in errors)
-            self.settle(unknown)
+            assert asyncio.run(settle(self.rh, self.journal)) == len(unknown)
             child = self.again(flow)
         assert child.ended() == 0, f"{child.heard('failed')} {child.errors()}"
         done: Said = child.wait_for("done")
         return done
 
-    def settle(self, unknown: set[str]) -> None:
-        """Looks into RunningHub's call log and says what became of each job."""
-        known = {submit.task_id for view in self.jobs() for submit in view.submits}
-        for view in self.jobs():
-            job = f"{self.journal.scope}/{view.key}"
-            if job not in unknown or view.last is None:
-                continue
-            asked = plain(view.last.intent.payload)
-            found = [
-                one for one in self.rh.recorder.paid if one.task_id not in known and self.sent(one.payload) == asked
-            ]
-            words = ("adopt", job, found[0].task_id) if found else ("mark-refused", job)
-            done = command(self.env, "jobs", *words)
-            assert done.returncode == 0, done.stderr + done.stdout
-
-    def sent(self, payload: Mapping[str, object]) -> dict[str, str]:
-        """A payload as it came over the wire, with contents for links."""
-        contents = {Path(one.file_name).name: f"sha256:{one.sha256}" for one in self.rh.recorder.uploads}
-        named = {key: Path(str(value).partition("?")[0]).name for key, value in payload.items()}
-        return plain({key: contents.get(named[key], value) for key, value in payload.items()})
-
-    def check(self, done: Said, *, jobs: Mapping[str, int] = JOBS) -> None:
+    def check(self, done: Said) -> None:
         """Looks at the books, the store and the film."""
         paid = self.rh.recorder.paid
-        assert Counter(one.endpoint for one in paid) == Counter(jobs)
-        twice = Counter((one.endpoint, str(sorted(self.sent(one.payload).items()))) for one in paid)
+        assert Counter(one.endpoint for one in paid) == Counter(JOBS)
+        twice = Counter(map(request_of, paid))
         assert set(twice.values()) == {1}, twice
         steps: list[dict[str, Any]] = done["result"]["steps"]
         assert {step["task_id"] for step in steps} == {one.task_id for one in paid}
-        self._check_fetched_once(steps)
-        self._check_film(done["result"])
-
-    def _check_fetched_once(self, steps: list[dict[str, Any]]) -> None:
         now = Counter(one.task_id for one in self.rh.recorder.downloads)
         for step in steps:
             if step["record"] in self.published:
                 before = (self.fetched or {}).get(step["task_id"], 0)
                 assert now[step["task_id"]] == before, f"{step['label']} was stored and is fetched again"
-
-    def _check_film(self, result: dict[str, Any]) -> None:
-        played = play(self.local(result["film"]["uri"]))
+        played = play(Path(done["result"]["film"]["uri"]))
         assert played.codecs == ("h264", "aac")
         assert 9.5 < played.seconds < 10.5
         assert len(played.frames) > 40
-        assert self.local(result["contact_sheet"]["uri"]).read_bytes()[:2] == b"\xff\xd8"
-
-    def local(self, uri: str) -> Path:
-        name = self.store.name_of(uri)
-        assert name is not None, f"{uri} is not in {self.store}"
-        copy = self.folder / Path(name).name
-        copy.write_bytes(self.store.read_bytes(name))
-        return copy
-
-
-def plain(payload: Mapping[str, object]) -> dict[str, str]:
-    """A payload that can be compared: every value as a string."""
-    return {key: str(value) for key, value in payload.items()}
+        assert Path(done["result"]["contact_sheet"]["uri"]).read_bytes()[:2] == b"\xff\xd8"
 
 
 OpenStage: TypeAlias = Callable[..., FilmRun]
@@ -189,7 +149,6 @@ def open_stage(prefect_server: PrefectServer, tmp_path: Path) -> Iterator[OpenSt
             whole = {**prefect_server.env, **environment(rh, tmp_path), **own}
             children = stack.enter_context(flow_processes(whole, tmp_path / "logs"))
             stack.callback(proxy.drop)
-            store = MediaStore(whole["RH_STORAGE_URL"], options=json.loads(whole.get("RH_STORAGE_OPTIONS", "{}")))
-            return FilmRun(rh, proxy, tmp_path, children, store)
+            return FilmRun(rh, proxy, children, MediaStore(whole["RH_STORAGE_URL"]))
 
         yield make

@@ -30,16 +30,15 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.run_continuation import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResults
-from rh_prefect.works.journal.job_records import JobView, Submit
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.journal.works_journal import WorksJournal
-from rh_prefect.works.manual_repair import adopt, mark_refused
 from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, flow_processes
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.holding_proxy import Proxy
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.servers.s3 import S3Server
 from tests.support.waiting import wait_until
+from tests.support.world.call_log import request_of, settle
 from tests.support.world.invariants import paid_tasks
 
 Prefects: TypeAlias = tuple[Sequence[Proxy], Sequence[FlowProcesses]]
@@ -149,23 +148,8 @@ class KilledRuns:
         self.log.append(f"{point}: {len(self.rh.recorder.paid)} paid, {asyncio.run(self._settle())} unknown")
 
     async def _settle(self) -> int:
-        """Looks into RunningHub's call log, as a person would, for the submissions that were never answered."""
-        works = self.works
-        kept = list(Spool(self.state / "spool").entries()) if self.keeps_machine else []
-        spooled, on_their_way = {one.key for one in kept}, {one.answer.task_id for one in kept}
-        views = [JobView.parse(key, records) async for key, records in works.jobs()]
-        # A task whose answer only the machine keeps belongs to its own work, and not to another take.
-        known = on_their_way | {submit.task_id for view in views for submit in view.submits if submit.task_id}
-        last = [(view.key, view.last) for view in views if view.last is not None and view.key not in spooled]
-        unknown = [(key, submit) for key, submit in last if submit.state in ("open", "unknown")]
-        for key, submit in unknown:
-            found = [one for one in self.rh.recorder.paid if one.task_id not in known and is_of(one, submit)]
-            if found:
-                known.add(found[0].task_id)
-                await adopt(works, key, found[0].task_id)
-            else:
-                await mark_refused(works, key)
-        return len(unknown)
+        """Settles the submissions that were never answered, as a person would."""
+        return await settle(self.rh, self.works, Spool(self.state / "spool").entries() if self.keeps_machine else ())
 
     async def plan(self) -> list[PlannedStep]:
         edits = EditResults(self.url, self.store, options=self.options)
@@ -223,21 +207,6 @@ def end_of(run: FlowProcess) -> Said:
     ended = run.heard("done") + run.heard("failed")
     assert ended, run.errors()
     return ended[0]
-
-
-def is_of(paid: Submission, submit: Submit) -> bool:
-    """Whether a task in the call log may be that of a submission."""
-    asked = {key: str(value) for key, value in submit.intent.payload.items() if "sha256:" not in str(value)}
-    marks = sorted(mark for value in submit.intent.payload.values() for mark in [str(value)] if "sha256:" in mark)
-    inputs = sorted(f"sha256:{sha}" for hashes in paid.inputs.values() for sha in hashes)
-    is_same = all(str(paid.payload.get(key)) == value for key, value in asked.items())
-    return paid.endpoint == submit.intent.endpoint and is_same and all(one in " ".join(marks) for one in inputs)
-
-
-def request_of(paid: Submission) -> tuple[str, str]:
-    """What a task was asked for, with contents in place of links."""
-    texts = {key: value for key, value in paid.payload.items() if key not in paid.inputs}
-    return paid.endpoint, str(sorted({**texts, **paid.inputs}.items()))
 
 
 @contextmanager

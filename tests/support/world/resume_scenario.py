@@ -15,7 +15,6 @@ from typing import Any
 
 import httpx
 import stamina
-from prefect import Flow
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from pydantic import SecretStr
@@ -33,7 +32,6 @@ from rh_prefect.works.accounts.account import Account, account_of
 from rh_prefect.works.events import JobEvent, Observer
 from rh_prefect.works.job_options import Options
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.manual_repair import adopt, mark_refused
 from rh_prefect.works.pool_services import PoolServices, pool_services
 from rh_prefect.works.result import Result
 from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
@@ -42,7 +40,8 @@ from tests.support.processes.flow_process import leaves
 from tests.support.processes.pooled_run import complete_job
 from tests.support.samples import media as samples
 from tests.support.waiting import until
-from tests.support.world.invariants import Evidence, Place, Told, broken, gather, plain
+from tests.support.world.call_log import settle
+from tests.support.world.invariants import Evidence, Place, Told, broken, gather
 
 ON: dict[str, Any] = {"aspect_ratio": "1:1", "output_format": "png"}
 
@@ -121,7 +120,7 @@ class Scenario:
 
     async def once(self, *, evicted: Callable[[], bool] = lambda: False) -> list[str] | None:
         """Runs it to its end, or until it is evicted as on a cluster; what goes wrong is kept in `told`."""
-        running = asyncio.ensure_future(rerun(_flow(), self.run))
+        running = asyncio.ensure_future(rerun(trial, self.run))
         evict = asyncio.ensure_future(until(evicted, seconds=float("inf")))
         evict.add_done_callback(lambda done: done.cancelled() or running.cancel())
         self.is_running = True
@@ -144,20 +143,8 @@ class Scenario:
         return report
 
     async def settle(self) -> None:
-        """Does what a person does about jobs of which nobody knows: looks into the call log, adopts or forgets."""
-        evidence = await self.look()
-        known = {submit.task_id for _, submit in evidence.submits}
-        left = [task for task in evidence.paid if task.task_id not in known]
-        for view in evidence.jobs.values():
-            if view.state != "unknown" or view.last is None:
-                continue
-            asked = view.last.intent
-            found = next((one for one in left if plain(one.payload) == plain(asked.payload)), None)
-            if found is None:
-                await mark_refused(self.journal, view.key)
-            else:
-                left.remove(found)
-                await adopt(self.journal, view.key, found.task_id)
+        """Does what a person does about jobs of which nobody knows."""
+        await settle(self.rh, self.journal, states=("unknown",))
 
     async def look(self, *, was_cancelled: bool = False) -> Evidence:
         """Looks at everything; the emulator must have no faults left."""
@@ -187,10 +174,6 @@ class Scenario:
         if is_over and len(evidence.jobs) != len(self.asked):
             found.append(f"{len(evidence.jobs)} jobs are recorded where {len(self.asked)} were asked for")
         return found
-
-
-def _flow() -> Flow[Any, Any]:
-    return trial
 
 
 async def _kept(running: asyncio.Future[Any], told: list[Told]) -> list[str] | None:
