@@ -276,14 +276,6 @@ def goes_on(stage: FilmRun) -> None:
     holds(stage, [], is_over=True)
 
 
-def test_a_disk_that_is_full_before_the_end_of_a_download(stage: FilmRun) -> None:
-    stage.flow_processes.spare()
-    fill_up(stage.flow_processes.children[0])
-    child = stage.begin(PATIENT, {"retries": 0}, spares=1)
-    fails(stage, child, "cannot be saved here")
-    goes_on(stage)
-
-
 def test_a_disk_that_is_full_before_the_end_of_an_output(open_stage: OpenStage, other_disk: Path) -> None:
     stage = open_stage(least_bytes=LARGE, env={**UNPRIVILEGED, "RH_STORAGE_URL": str(other_disk)})
     stage.rh.faults.add(Fault("query", number=1, kind="hold", seconds=60))

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -25,7 +24,7 @@ from tests.support.world.prefect_runs import states_of
 pytestmark = [pytest.mark.long]
 
 FLOWS = "tests.long.worker_flows"
-MANY, BATCH, RETRIED = "suspending-pictures/test", "suspending-batch/test", "retried-pictures/test"
+MANY, BATCH = "suspending-pictures/test", "suspending-batch/test"
 
 
 @dataclass
@@ -55,11 +54,11 @@ class Office:
     async def end(self) -> None:
         await asyncio.to_thread(self.rh.clock.advance, 600)
 
-    async def check(self, *runs: UUID, jobs: int, suspended: int = 1) -> None:
-        """Each run was suspended and woken so often; one task was paid for each job, and its picture is here."""
+    async def check(self, *runs: UUID, jobs: int) -> None:
+        """Each run was suspended and woken once; one task was paid for each job, and its picture is here."""
         for run in runs:
             states = Counter(await states_of(run))
-            assert states["Suspended"] == states["Resuming"] == suspended, states
+            assert states["Suspended"] == states["Resuming"] == 1, states
         assert len(self.paid) == jobs
         fetched = Counter(one.task_id for one in self.rh.recorder.downloads if one.task_id in self.paid)
         assert fetched == dict.fromkeys(self.paid, 1)
@@ -68,12 +67,11 @@ class Office:
 @pytest.fixture(scope="module")
 def office(tmp_path_factory: pytest.TempPathFactory, prefect_template: Path) -> Iterator[Office]:
     folder = tmp_path_factory.mktemp("suspend")
-    with Emulator(clock="real", factor=0, long_side=64, durations=durations) as rh:
+    with Emulator(clock="real", factor=0, long_side=64) as rh:
         env = {**environment(rh, folder), "RH_WEBHOOK_TOKEN": TOKEN, "RH_SUSPEND_SECONDS": "3600"}
         with workplace(folder, env, template=prefect_template) as place:
             receiver = ReceiverProcess(place.env, log=folder / "receiver.log")
-            names = ("suspending_pictures", "suspending_batch", "retried_pictures")
-            asyncio.run(place.deploy(*(f"{FLOWS}.{name}" for name in names)))
+            asyncio.run(place.deploy(f"{FLOWS}.suspending_pictures", f"{FLOWS}.suspending_batch"))
             place.prefect("deploy", "--prefect-file", "deployments/prefect.yaml", "--name", "reconcile")
             receiver.start()
             worker = {**place.env, "RH_WEBHOOK_URL": receiver.url}
@@ -82,10 +80,6 @@ def office(tmp_path_factory: pytest.TempPathFactory, prefect_template: Path) -> 
                 yield Office(rh, place, receiver)
             finally:
                 receiver.end()
-
-
-def durations(_: Any, payload: Any) -> tuple[float, float]:
-    return (0, 0) if "at once" in str(payload) else (1, 10)
 
 
 @pytest.fixture
@@ -121,19 +115,3 @@ async def test_a_receiver_that_was_killed_makes_up_for_what_it_has_missed(desk: 
     await desk.reach(run, "Completed")
     await desk.check(run, jobs=2)
     assert not desk.deliveries()
-
-
-async def test_the_flow_s_own_retry_pays_for_what_has_failed_and_stays(desk: Office) -> None:
-    """Prefect gives a run that was retried in its process to no worker, also when it is resumed."""
-    desk.rh.faults.add(Fault("submit", prompt="unlucky", kind="fail", code="805", message="bad luck", times=1))
-    run = await desk.start(RETRIED, "unlucky", "lucky one", "lucky two")
-    await desk.reach(run, "Suspended")
-    assert len(desk.paid) == 3
-    await desk.end()
-    await desk.place.until(lambda: len(desk.paid) == 4)
-    await desk.place.until_told(run, "no worker would resume it")
-    await desk.end()
-    await desk.reach(run, "Completed")
-    states = Counter(await states_of(run))
-    assert states["Suspended"] == states["Resuming"] == 1
-    assert len(desk.paid) == 4

@@ -107,12 +107,6 @@ async def cancel(run: UUID) -> None:
     await set_states(run, Cancelling(), force=False)
 
 
-async def finish(place: Workplace, desk: Desk, run: UUID) -> None:
-    desk.rh.clock.advance(600)
-    await place.until(lambda: place.is_in(run, "Completed"))
-    assert {view.last.end.task_id for view in await place.jobs(run) if view.last and view.last.end} == set(desk.paid)
-
-
 @pytest.mark.parametrize("flow", ["pictures", "blocking-pictures"])
 async def test_cancelled_while_it_runs(place: Workplace, desk: Desk, flow: str) -> None:
     run = await begin(place, desk, flow, f"{flow} one", f"{flow} two", f"{flow} three")
@@ -139,15 +133,6 @@ async def test_what_could_not_be_cancelled_is_said_in_the_run_s_logs(place: Work
     desk.check(jobs=2, cancelled=2)
 
 
-async def test_cancelled_while_it_is_suspended(place: Workplace, desk: Desk) -> None:
-    run = await begin(place, desk, "resting-pictures", "asleep one", "asleep two")
-    await place.until(lambda: place.is_in(run, "Suspended"))
-    await cancel(run)
-    assert await place.is_in(run, "Cancelled"), "at once, and no hook is called"
-    await place.until(lambda: len(desk.cancelled) == 2)
-    desk.check(jobs=2, cancelled=2)
-
-
 async def test_cancelled_while_its_worker_is_dead(place: Workplace, desk: Desk) -> None:
     run = await begin(place, desk, "pictures", "left one", "left two")
     place.black_out()
@@ -166,7 +151,9 @@ async def test_evicted_or_killed_it_goes_on_with_its_tasks(
     run = await begin(place, desk, "pictures", f"{number.name} one", f"{number.name} two")
     place.signal(run, number)
     await place.until(lambda: place.is_in(run, "Running", attempt=2))
-    await finish(place, desk, run)
+    desk.rh.clock.advance(600)
+    await place.until(lambda: place.is_in(run, "Completed"))
+    assert {view.last.end.task_id for view in await place.jobs(run) if view.last and view.last.end} == set(desk.paid)
     await place.until_told(run, "was already paid for; waiting for it")
     desk.check(jobs=2, cancelled=0)
 

@@ -53,9 +53,3 @@ async def suspending_pictures(prompts: list[str]) -> list[str]:
 async def suspending_batch(prompts: list[str]) -> int:
     account = await batch([{"prompt": prompt} for prompt in prompts], model="z-image/turbo", wait="suspend")
     return account.done
-
-
-@flow(retries=1)
-async def retried_pictures(prompts: list[str]) -> int:
-    asked = [models.ZImageTurbo(prompt=prompt) for prompt in prompts]
-    return len(await generate_many(asked, wait="suspend"))
