@@ -21,14 +21,9 @@ def small(tmp_path: Path) -> Iterator[Emulator]:
         yield emulator
 
 
-@pytest.fixture
-def asking(small: Emulator, tmp_path: Path) -> Iterator[WireReading]:
-    with WireReading(small, tmp_path) as reading:
-        yield reading
-
-
 @pytest.mark.timeout(1200)
-def test_the_client_and_the_emulator_take_the_same_files(asking: WireReading) -> None:
+def test_the_client_and_the_emulator_take_the_same_files(small: Emulator, tmp_path: Path) -> None:
+    asking = WireReading(small, tmp_path)
     apart = [
         (model.name, param.key, verdict)
         for model in catalog.models()

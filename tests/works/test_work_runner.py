@@ -48,6 +48,7 @@ from rh_prefect.works.work_runner import FoundWork, RunningWork, WorkCall, WorkR
 from tests.support.processes.forkserver import FORKS
 from tests.support.servers.s3 import S3Server
 from tests.support.waiting import until
+from tests.support.world import pipeline_runs
 from tests.support.world.job_records import (
     KEY,
     TASK,
@@ -58,7 +59,7 @@ from tests.support.world.job_records import (
     unknown,
     write,
 )
-from tests.support.world.pipeline_runs import PipelineRun, Stoppable, bury, picture, run_and_be_killed
+from tests.support.world.pipeline_runs import PipelineRun, bury, picture, run_and_be_killed
 
 
 @pytest.fixture
@@ -279,11 +280,11 @@ async def test_a_run_that_failed_keeps_no_task_of_a_later_run_from_its_cancellat
 
 async def test_a_task_of_a_crashed_run_is_cancelled_with_the_run_that_waits_for_it(stopped: Stopped) -> None:
     rh, given = stopped
-    process = Stoppable()
+    process = pipeline_runs.Stopped(100)
     first = PipelineRun(**given, name="crashed", operation=process)
     crashed = asyncio.create_task(first.one(picture()))
     await until(lambda: told(first, "submitted"))
-    process.is_stopped = True
+    process.left = 0
     crashed.cancel()
     await asyncio.gather(crashed, return_exceptions=True)
     bury(given["folder"])

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import re
+import wave
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 from PIL import Image
 
 from rh_prefect.pipelines.file_model import Param
+from tests.support.samples import media as samples
 
 
 def photo(to: Path, shade: int = 0) -> str:
@@ -23,22 +22,10 @@ def photo(to: Path, shade: int = 0) -> str:
 
 def video(to: Path, seconds: int) -> str:
     """A video without sound, of one frame a second."""
-    with av.open(str(to), "w", format="mp4") as file:
-        stream = file.add_stream("mpeg4", rate=1)
-        stream.width = stream.height = 32
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1)
-        for number in range(seconds):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), number * 7 % 256, np.uint8), format="rgb24")
-            frame.pts = number
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode(None))
-    return str(to)
+    return str(samples.mp4(to, seconds=seconds, size=(32, 32), fps=1, audio=False))
 
 
 def sound(to: Path, seconds: int) -> str:
-    import wave
-
     with wave.open(str(to), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(1)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import random
-import sys
-import threading
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -54,17 +50,10 @@ def drawn(cell: object) -> random.Random:
 
 
 def hang_dump() -> str:
-    """The stacks of all threads, and of all tasks of this loop, of the package's and of fsspec's."""
-    said = io.StringIO()
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    for ident, frame in sys._current_frames().items():
-        print(f"\n--- thread {names.get(ident)}", file=said)
-        traceback.print_stack(frame, file=said)
-    loops = {"this": asyncio.get_running_loop(), "the package's": LOOP.loop, "fsspec's": fsspec.asyn.loop[0]}
-    for name, loop in loops.items():
-        for task in asyncio.all_tasks(loop) if loop is not None else ():
-            print(f"\n--- a task of {name} loop: {' > '.join(_awaited(task))}", file=said)
-    return said.getvalue()
+    """What the tasks of this loop, of the package's and of fsspec's wait for."""
+    loops = (asyncio.get_running_loop(), LOOP.loop, fsspec.asyn.loop[0])
+    tasks = [task for loop in loops if loop is not None for task in asyncio.all_tasks(loop)]
+    return "".join(f"\n--- {' > '.join(_awaited(task))}" for task in tasks)
 
 
 def _awaited(task: asyncio.Task[Any]) -> Iterator[str]:

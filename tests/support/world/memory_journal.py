@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -13,27 +14,11 @@ class MemoryPlace:
     """Where journals lie: what all processes of a test share. Records are kept as text, as in any other place."""
 
     def __init__(self) -> None:
-        self._scopes: dict[str, dict[str, str]] = {}
-
-    def create(self, scope: str, key: str, record: Mapping[str, Any]) -> bool:
-        text = json.dumps(record)
-        there = self._scopes.setdefault(scope, {}).setdefault(check_key(key), text)
-        return there is text or json.loads(there).get("token") == record["token"]
-
-    def read(self, scope: str, key: str) -> JSON | None:
-        text = self.texts(scope).get(check_key(key))
-        return None if text is None else dict(json.loads(text))
-
-    def job(self, scope: str, job_key: str) -> dict[str, JSON]:
-        return {key: json.loads(text) for key, text in self.texts(scope).items() if key.startswith(f"{job_key}-")}
+        self._scopes: defaultdict[str, dict[str, str]] = defaultdict(dict)
 
     def texts(self, scope: str) -> dict[str, str]:
         """All records as they lie there, by key."""
-        return self._scopes.get(scope, {}).copy()
-
-    def keys(self, scope: str) -> list[str]:
-        names = [key.partition("-")[0] for key in self.texts(scope)]
-        return [name for name in dict.fromkeys(names) if name not in ("media", "cancel", "attempt")]
+        return self._scopes[scope].copy()
 
 
 class MemoryJournal(Journal):
@@ -44,17 +29,22 @@ class MemoryJournal(Journal):
         self.scope = scope
 
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
-        return self.place.create(self.scope, key, record)
+        text = json.dumps(record)
+        there = self.place._scopes[self.scope].setdefault(check_key(key), text)
+        return there is text or json.loads(there).get("token") == record["token"]
 
     async def read(self, key: str) -> JSON | None:
-        return self.place.read(self.scope, key)
+        text = self.place._scopes[self.scope].get(check_key(key))
+        return None if text is None else dict(json.loads(text))
 
     async def job(self, job_key: str) -> dict[str, JSON]:
-        return self.place.job(self.scope, job_key)
+        texts = self.place.texts(self.scope).items()
+        return {key: json.loads(text) for key, text in texts if key.startswith(f"{job_key}-")}
 
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
-        for key in self.place.keys(self.scope):
-            yield key, self.place.job(self.scope, key)
+        for name in dict.fromkeys(key.partition("-")[0] for key in self.place.texts(self.scope)):
+            if name not in ("media", "cancel", "attempt"):
+                yield name, await MemoryJournal.job(self, name)
 
 
 class FiniteJournal(MemoryJournal):

@@ -178,28 +178,17 @@ class ProcessKilled(BaseException):
 
 
 class Stopped:
-    """Stops a run before it creates a record, by its number; from then on it reads and writes nothing.
+    """Stops a run before it creates a record, by its number, or once none are `left`; then it reads and writes nothing.
 
     It stands for a kill without the costs of a process; `bury` makes the records say that the process has ended.
     """
 
     def __init__(self, number: int) -> None:
-        self._left = number
+        self.left = number
 
     def __call__(self, operation: str) -> None:
-        self._left -= operation.startswith("create")
-        if self._left <= 0:
-            raise ProcessKilled(operation)
-
-
-class Stoppable:
-    """Stops a run when a test says so: from then on it reads and writes nothing; see `Stopped`."""
-
-    def __init__(self) -> None:
-        self.is_stopped = False
-
-    def __call__(self, operation: str) -> None:
-        if self.is_stopped:
+        self.left -= operation.startswith("create")
+        if self.left <= 0:
             raise ProcessKilled(operation)
 
 

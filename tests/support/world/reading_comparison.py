@@ -13,10 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from types import TracebackType
-from typing import Self
-
-import httpx
 
 from rh_prefect import catalog
 from rh_prefect.catalog import Model, Param
@@ -24,6 +20,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.probe import Facts, probe
 from tests.support.samples import media as samples
+from tests.support.servers.caller import Caller
 
 Payload = dict[str, object]
 Links = Mapping[str, str]
@@ -153,7 +150,7 @@ class WireReading:
     """Asks an emulator for the price of requests with files, which makes no task of them."""
 
     def __init__(self, rh: Emulator, folder: Path) -> None:
-        self._http = httpx.Client(base_url=rh.url, headers={"Authorization": f"Bearer {rh.key}"}, timeout=300)
+        self._caller = Caller(rh)
         paths = (
             samples.png(folder / "a.png"),
             samples.jpg(folder / "a.jpg"),
@@ -165,23 +162,10 @@ class WireReading:
             samples.mp3(folder / "a.mp3"),
             samples.wav(folder / "a.wav"),
         )
-        self._files: dict[str, Facts] = {self._upload(path): probe(path) for path in paths}
+        self._files: dict[str, Facts] = {self._caller.link(path): probe(path) for path in paths}
         self.links: dict[str, str] = {}
         for link, facts in self._files.items():
             self.links.setdefault(facts.kind, link)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.close()
-
-    def _upload(self, path: Path) -> str:
-        with path.open("rb") as file:
-            answer = self._http.post("/openapi/v2/media/upload/binary", files={"file": (path.name, file)}).json()
-        return str(answer["data"]["download_url"])
 
     def disagreements_on_files(self, model: Model, param: Param) -> Iterator[str]:
         """Says of which files the client and the emulator think otherwise."""
@@ -190,8 +174,7 @@ class WireReading:
             given = {**least, param.key: [link] if param.multiple else link}
             if not client_reading(model, given).accepts:  # another parameter excludes it
                 continue
-            body = client_reading(model, given).sent
-            answer = self._http.post(f"/openapi/v2/price-preview/{model.endpoint}", json=body).json()
+            answer = self._caller.preview(model.endpoint, client_reading(model, given).sent)
             code, words = answer["errorCode"], answer["errorMessage"]
             if _takes(model, param, facts) != (code == ""):
                 yield f"{facts.kind} {facts.extension}: {code} {words}"
