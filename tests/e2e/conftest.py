@@ -8,5 +8,4 @@ from tests.support.processes.film_run import FilmRun, OpenStage
 
 @pytest.fixture
 def stage(open_stage: OpenStage, rh: Emulator) -> FilmRun:
-    """Child processes that work with the test's emulator."""
     return open_stage(rh)

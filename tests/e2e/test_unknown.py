@@ -18,7 +18,6 @@ pytestmark = pytest.mark.prefect
 
 
 async def lost_answer(rh: Emulator) -> tuple[str, SubmissionUnknown]:
-    """A run whose submission was accepted and not answered."""
     rh.faults.add(Fault("submit", number=1, kind="cut"))
     run = await flows.begin(flows.one)
     return run, await flows.fails(flows.one, run, words=r"(?s)jobs adopt.*jobs mark-refused")

@@ -7,15 +7,22 @@ work is paid for once, every file is whole, and no two works have each other's r
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Iterator
+from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 from rh_prefect.emulator import Emulator
-from tests.support.processes.killed_pipelines import PAYMENTS, KilledRuns, Point, Prefects, end_of, killed_runs
+from tests.support.processes.flow_process import FlowProcesses, flow_processes
+from tests.support.processes.killed_pipelines import PAYMENTS, KilledRuns, Point, end_of
+from tests.support.servers.emulator_env import environment
+from tests.support.servers.holding_proxy import Proxy
+from tests.support.servers.prefect_server import PrefectServer
 from tests.support.servers.s3 import S3Server
 
 pytestmark = [pytest.mark.long, pytest.mark.prefect]
@@ -72,13 +79,32 @@ SEEDS = range(3)
 ANY = "^(PUT|GET|HEAD|POST|DELETE) "
 
 
+Prefects: TypeAlias = tuple[list[Proxy], list[FlowProcesses]]
+
+
+@pytest.fixture(scope="module")
+def prefects(
+    prefect_server: PrefectServer, prefect_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prefects]:
+    """Two Prefect servers, each behind a proxy and with processes that run pipelines on it."""
+    folder = tmp_path_factory.mktemp("prefects")
+    with PrefectServer(folder / "other", template=prefect_template) as other, ExitStack() as stack:
+        servers = (prefect_server, other)
+        proxies = [stack.enter_context(Proxy(server.url)) for server in servers]
+        envs = [{**one.env, "PREFECT_API_URL": f"{proxy.url}/api"} for one, proxy in zip(servers, proxies, strict=True)]
+        yield proxies, [stack.enter_context(flow_processes(env, folder)) for env in envs]
+
+
 @pytest.fixture
 def runs(prefects: Prefects, s3: S3Server, tmp_path: Path) -> Iterator[KilledRuns]:
-    with (
-        Emulator(long_side=96, fps=6, clock="polls", polls=2) as rh,
-        killed_runs(rh=rh, s3=s3, prefects=prefects, folder=tmp_path, params={"budget": 20}) as found,
-    ):
-        yield found
+    """Runs of the pipeline on a new prefix of the S3 server; none is started."""
+    emulator = Emulator(long_side=96, fps=6, clock="polls", polls=2)
+    with emulator as rh, Proxy(s3.endpoint) as to_s3, Proxy(rh.url) as to_rh:
+        url, options = s3.url("killed"), json.dumps({**s3.options, "endpoint_url": to_s3.url})
+        storage = {"RH_STORAGE_URL": url, "RH_STORAGE_OPTIONS": options}
+        env = {**environment(rh, tmp_path), "RH_BASE_URL": to_rh.url, **storage}
+        proxies = {"s3": to_s3, "rh": to_rh, **{f"prefect{n}": one for n, one in enumerate(prefects[0])}}
+        yield KilledRuns(rh, tmp_path, url, s3.options, proxies, prefects[1], env)
 
 
 @pytest.mark.parametrize("number", range(len(CHAINS)))

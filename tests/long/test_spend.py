@@ -88,7 +88,6 @@ def charged(rh: Emulator) -> dict[str, Decimal]:
 
 
 async def test_200_jobs_cost_what_the_books_say(rh: Emulator, tmp_path: Path) -> None:
-    """Failures, cancellations, lost attempts and two currencies, beside coins; by the service's own books."""
     # In the folder in which `spend` reads the jobs that runs share.
     cny = PooledRun(rh, tmp_path, members=("main",), scope=FOLDER)
     usd, coins = replace(cny, members=("dollars",)), replace(cny, members=("consumer",))

@@ -45,9 +45,6 @@ class Office:
         told = [one for one in self.rh.recorder.deliveries if one.task_id in self.paid and one.status == 200]
         return Counter(one.task_id for one in told)
 
-    async def start(self, deployment: str, *prompts: str) -> UUID:
-        return await self.place.start(deployment, prompts=list(prompts))
-
     async def reach(self, run: UUID, state: str) -> None:
         await self.place.until(lambda: self.place.is_in(run, state))
 
@@ -90,8 +87,8 @@ async def desk(office: Office) -> AsyncIterator[Office]:
 
 
 async def test_two_runs_share_one_slot_while_their_tasks_run(desk: Office) -> None:
-    first = await desk.start(MANY, "one", "two", "three")
-    second = await desk.start(BATCH, "four", "five")
+    first = await desk.place.start(MANY, prompts=["one", "two", "three"])
+    second = await desk.place.start(BATCH, prompts=["four", "five"])
     for run in (first, second):
         await desk.reach(run, "Suspended")
     assert len(desk.paid) == 5
@@ -104,7 +101,7 @@ async def test_two_runs_share_one_slot_while_their_tasks_run(desk: Office) -> No
 
 
 async def test_a_receiver_that_was_killed_makes_up_for_what_it_has_missed(desk: Office) -> None:
-    run = await desk.start(MANY, "missed one", "missed two")
+    run = await desk.place.start(MANY, prompts=["missed one", "missed two"])
     await desk.reach(run, "Suspended")
     desk.receiver.end(signal.SIGKILL)
     desk.rh.faults.add(Fault("webhook", kind="lost"))

@@ -49,7 +49,6 @@ def script(server: int, emulator: int) -> str:
 @pytest.mark.readme
 @pytest.mark.timeout(1800)
 def test_the_commands_of_the_readme_run_in_their_order(tmp_path: Path) -> None:
-    """The block of deployments lacked the server's address and the emulator's variables."""
     for name in ("blocks", "flows", "deployments"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "product.yaml").write_text(blocks(PAGES[0], "yaml")[0], encoding="utf-8")

@@ -137,7 +137,6 @@ def of(diagnostics: list[Diagnostic], module: str) -> tuple[list[Diagnostic], li
 
 
 def test_the_samples_are_without_an_error(diagnostics: list[Diagnostic]) -> None:
-    """A future of `generate.submit` was one of a coroutine, and the README's own sample had errors."""
     name, words = WRONG_ON_PURPOSE
     found = [one for one in diagnostics if one.severity == "error" and not one.module.startswith("use_")]
     wanted = [one for one in found if one.module == name and words in one.message.replace('"', "'")]

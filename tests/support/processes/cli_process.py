@@ -21,7 +21,6 @@ class Done:
 
 
 def run_each(commands: Sequence[Sequence[str]], *, env: Mapping[str, str], cwd: Path) -> list[Done]:
-    """Runs commands in one process."""
     done = warm_process.run(["-m", "tests.support.processes.cli_process"], env=env, cwd=cwd, text=json.dumps(commands))
     assert done.returncode == 0, done.stderr
     return [Done(**one) for one in json.loads(done.stdout.splitlines()[-1])]

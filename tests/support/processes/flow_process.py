@@ -139,22 +139,22 @@ class FlowProcess:
         self._process.stdin.write(json.dumps({"do": do, "flow": flow, **more}) + "\n")
         self._process.stdin.flush()
 
-    def wait_for(self, event: str, *, seconds: float = PATIENCE, **facts: object) -> Said:
-        self.wait_until_heard(event, 1, seconds=seconds, **facts)
+    def wait_for(self, event: str, **facts: object) -> Said:
+        self.wait_until_heard(event, 1, **facts)
         return self.heard(event, **facts)[0]
 
-    def wait_until_heard(self, event: str, count: int, *, seconds: float = PATIENCE, **facts: object) -> None:
+    def wait_until_heard(self, event: str, count: int, **facts: object) -> None:
         """Blocks until the process has printed this event so many times."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self.heard(event, **facts)) >= count or self._is_over, seconds)
+            self._changed.wait_for(lambda: len(self.heard(event, **facts)) >= count or self._is_over, PATIENCE)
         heard = self.heard(event, **facts)
         assert len(heard) >= count, f"{len(heard)} of {count} {event} {facts}; {self.said[-3:]}\n{self.errors()}"
 
     def heard(self, event: str, **facts: object) -> list[Said]:
         return [one for one in self.said if one["event"] == event and facts.items() <= one.items()]
 
-    def ended(self, *, seconds: float = PATIENCE) -> int:
-        code = self._process.wait(seconds)
+    def ended(self) -> int:
+        code = self._process.wait(PATIENCE)
         self._reader.join(10)
         return code
 

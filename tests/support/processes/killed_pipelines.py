@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.recorder import Submission
@@ -32,17 +30,11 @@ from rh_prefect.pipelines.run_continuation import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResults
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.journal.works_journal import WorksJournal
-from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, flow_processes
-from tests.support.servers.emulator_env import environment
+from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said
 from tests.support.servers.holding_proxy import Proxy
-from tests.support.servers.prefect_server import PrefectServer
-from tests.support.servers.s3 import S3Server
 from tests.support.waiting import wait_until
 from tests.support.world.call_log import request_of, settle
 from tests.support.world.invariants import paid_tasks
-
-Prefects: TypeAlias = tuple[Sequence[Proxy], Sequence[FlowProcesses]]
-PATIENCE = 500.0
 
 FILM = """
 name: killed
@@ -91,7 +83,6 @@ class KilledRuns:
     processes: Sequence[FlowProcesses]  # what starts runs, one for each Prefect server
     env: Mapping[str, str]  # of all runs
     keeps_machine: bool = True
-    params: Mapping[str, Any] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     count: int = 0
 
@@ -112,7 +103,7 @@ class KilledRuns:
         self.count += 1
         processes = self.processes[self.count % len(self.processes)]
         env = {**self.env, "RH_STATE_DIR": str(self.state)}
-        return processes.run(f"{__name__}:killed", parameters=dict(self.params), env=env)
+        return processes.run(f"{__name__}:killed", parameters={"budget": 20}, env=env)
 
     def finish(self) -> dict[str, Any]:
         """Runs until all is made; what a run names as unknown is settled before the next one."""
@@ -138,7 +129,7 @@ class KilledRuns:
             if name.startswith(point.where)
         ]
         started.set_result(run := self.start())
-        wait_until(lambda: any(hold.held for hold in holds) or not run.is_running, seconds=PATIENCE)
+        wait_until(lambda: any(hold.held for hold in holds) or not run.is_running)
         assert any(hold.held for hold in holds), f"{point} was not reached; {self.log}; {run.errors()}"
         run.kill()
         for proxy in self.proxies.values():
@@ -179,7 +170,10 @@ class KilledRuns:
                     hashes = tuple(file.sha256 for file in work.known.outputs)
                     assert served[work.known.task_id] == hashes, f"{instance.address} has another result\n{log}"
                     assert tasks.setdefault(work.key, work.known.task_id) == work.known.task_id
-            self._check_saved(instance)
+            if instance.save_as:
+                content = self.store.read_bytes(instance.save_as)
+                hashes = tuple(file.sha256 for work in instance.works for file in _files(work))
+                assert hashes == (hashlib.sha256(content).hexdigest(),), instance.save_as
         assert sorted(tasks.values()) == sorted(books), f"a paid task is no work's result\n{log}"
 
     def _check_task(self, instance: PlannedStep, task: Submission) -> None:
@@ -190,12 +184,6 @@ class KilledRuns:
         if "prompt" in instance.values:
             assert task.payload["prompt"] == instance.values["prompt"], instance.address
 
-    def _check_saved(self, instance: PlannedStep) -> None:
-        if instance.save_as:
-            (work,) = instance.works
-            content = self.store.read_bytes(instance.save_as)
-            assert [hashlib.sha256(content).hexdigest()] == [one.sha256 for one in _files(work)], instance.save_as
-
 
 def _files(work: Any) -> Sequence[Any]:
     return work.known.outputs if work.known is not None else ()
@@ -203,35 +191,7 @@ def _files(work: Any) -> Sequence[Any]:
 
 def end_of(run: FlowProcess) -> Said:
     """Waits for the end of a run, and returns what it has reported last: its result, or its errors."""
-    run.ended(seconds=PATIENCE)
+    run.ended()
     ended = run.heard("done") + run.heard("failed")
     assert ended, run.errors()
     return ended[0]
-
-
-@contextmanager
-def pipeline_processes(servers: Sequence[PrefectServer], folder: Path) -> Iterator[Prefects]:
-    """Starts a proxy for each Prefect server, and has processes that run flows on it."""
-    with ExitStack() as stack:
-        proxies = [stack.enter_context(Proxy(server.url)) for server in servers]
-        processes = [
-            stack.enter_context(flow_processes({**server.env, "PREFECT_API_URL": f"{proxy.url}/api"}, folder))
-            for server, proxy in zip(servers, proxies, strict=True)
-        ]
-        yield proxies, processes
-
-
-@contextmanager
-def killed_runs(*, rh: Emulator, s3: S3Server, prefects: Prefects, folder: Path, **more: Any) -> Iterator[KilledRuns]:
-    """Sets up runs of the pipeline on a new prefix of the S3 server; no run is started."""
-    url = s3.url("killed")
-    with Proxy(s3.endpoint) as to_s3, Proxy(rh.url) as to_rh:
-        options = {**s3.options, "endpoint_url": to_s3.url}
-        env = {
-            **environment(rh, folder),
-            "RH_BASE_URL": to_rh.url,
-            "RH_STORAGE_URL": url,
-            "RH_STORAGE_OPTIONS": json.dumps(options),
-        }
-        proxies = {"s3": to_s3, "rh": to_rh, **{f"prefect{n}": one for n, one in enumerate(prefects[0])}}
-        yield KilledRuns(rh, folder, url, s3.options, proxies, prefects[1], env, **more)

@@ -68,7 +68,6 @@ def sample(param: Param, folder: Path) -> Path:
 
 
 async def run_all(rh: Emulator, chosen: Iterable[Model], folder: Path) -> dict[str, str]:
-    """Runs models, a few at a time."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(model: Model) -> tuple[str, str]:

@@ -14,7 +14,6 @@ from rh_prefect.catalog.registry import SLIM_FILE
 def registry(
     path: Path, *, version: str = "2026-11-01", change: Callable[[dict[str, Any]], None] | None = None
 ) -> Path:
-    """Writes a data file of all models."""
     models = {raw["name"]: raw for raw in json.loads(SLIM_FILE.read_bytes())["models"]}
     if change is not None:
         change(models)

@@ -11,7 +11,6 @@ RESIZE = "edit: resize, with: {file: %s, width: 64, height: 64}"
 
 
 def steps(**written: str) -> str:
-    """The steps of a file."""
     return "steps:\n" + further(**written)
 
 

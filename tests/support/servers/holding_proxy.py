@@ -29,17 +29,13 @@ class Hold:
     answer: bool = False  # whether the request goes through, and what is held is its answer
     when_held: Callable[[], None] = lambda: None  # is called when one is held, before anything else happens there
     seen: int = 0
+    held: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
-    _held: int = 0
 
-    @property
-    def held(self) -> int:
-        return self._held
-
-    def wait(self, count: int = 1, *, seconds: float = 300.0) -> None:
+    def wait(self, count: int = 1) -> None:
         """Blocks until so many are held."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self._held >= count, seconds), f"{self._held} of {self.pattern} held"
+            assert self._changed.wait_for(lambda: self.held >= count, 300), f"{self.held} of {self.pattern} held"
 
     def counts(self) -> bool:
         """Counts one fitting request; tells whether it is one to hold."""
@@ -49,7 +45,7 @@ class Hold:
     def is_held(self) -> None:
         self.when_held()
         with self._changed:
-            self._held += 1
+            self.held += 1
             self._changed.notify_all()
 
 

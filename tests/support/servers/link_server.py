@@ -44,13 +44,11 @@ class LinkHost:
         return f"{self.url}/{name}"
 
     def drop(self, name: str) -> None:
-        """Lets a link die."""
         del self.files[f"/{name}"]
 
 
 @pytest.fixture
 def links() -> Iterator[LinkHost]:
-    """A host of links, empty."""
     host = LinkHost()
     under_way: dict[str, int] = {}
     lock = threading.Lock()

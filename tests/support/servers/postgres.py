@@ -30,7 +30,6 @@ WHY_NOT = "PostgreSQL is not installed; on Debian: apt-get install postgresql"
 
 @contextmanager
 def postgres(port: int) -> Iterator[str]:
-    """Runs PostgreSQL on an empty folder that goes away with it."""
     # PostgreSQL refuses to run as root; its package brings a user for it.
     user = "postgres" if os.geteuid() == 0 else None
     with TemporaryDirectory(prefix="postgres-") as folder:

@@ -66,8 +66,6 @@ _ADDRESS = pytest.StashKey[str]()
 
 
 class PrefectServer:
-    """A Prefect server in a separate folder."""
-
     def __init__(
         self,
         home: Path,
@@ -130,7 +128,6 @@ class PrefectServer:
             _copy_database(database, self._template)
 
     def stop(self) -> None:
-        """Stops the server and everything that it started."""
         process, self._process = self._process, None
         for number in (signal.SIGTERM, signal.SIGKILL):
             if process is not None and process.poll() is None:

@@ -37,7 +37,6 @@ class RacingS3:
 
     @property
     def options(self) -> dict[str, Any]:
-        """fsspec's storage options."""
         checksums = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
         config = {**checksums, "retries": {"max_attempts": 1}}
         return {"key": "id", "secret": "secret", "endpoint_url": self.url, "config_kwargs": config}
@@ -63,7 +62,6 @@ class RacingS3:
 
 @contextmanager
 def racing_s3(**behaviour: int) -> Iterator[RacingS3]:
-    """Runs a server; see `RacingS3`."""
     s3 = RacingS3(**behaviour)
 
     class Objects(Handler):

@@ -59,7 +59,6 @@ class S3Server:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must be found nowhere."""
         return (*ADMIN, *READER)
 
     def url(self, name: str = "") -> str:
@@ -67,7 +66,6 @@ class S3Server:
         return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}{name and '-' + name}"
 
     def filesystem(self) -> s3fs.S3FileSystem:
-        """The admin's own look at what is there."""
         return s3fs.S3FileSystem(**self.options, use_listings_cache=False)
 
     def start(self) -> None:

@@ -129,7 +129,6 @@ class WireServer:
         return self
 
     async def holds(self, requests: int) -> None:
-        """Waits until so many requests are in flight."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.in_flight >= requests)
 

@@ -40,12 +40,10 @@ def unknown(reason: str = "read timeout") -> Answer:
 
 
 def refused(code: str, reason: str = "") -> Answer:
-    """A submission that RunningHub has refused with a code."""
     return Answer.of(api_error(code, reason, doing="submit", submitting=True))
 
 
 def failed(code: str, *, task_id: str = "1", attempt: int = 1) -> End:
-    """The end of a task that has failed with a code."""
     return End(
         status="FAILED",
         task_id=task_id,

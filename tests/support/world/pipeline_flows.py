@@ -79,7 +79,6 @@ def _read(pipeline: str | Pipeline) -> Pipeline:
 
 
 def states(result: PipelineResult) -> dict[str, str]:
-    """The state of each step of a run."""
     return {one.step: one.state for one in result.steps}
 
 

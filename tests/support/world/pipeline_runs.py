@@ -92,7 +92,6 @@ class PipelineRun:
         return Rounds(records, run=self.scope.journal if is_run else None, **{"deployment": COMMAND_LINE, **options})
 
     async def plan(self, text: str, rounds: Rounds | None = None, **params: Any) -> Plan:
-        """Plans a pipeline with what the records know."""
         edits = open_edits(self.store, self.settings)
         known = StoredWorks(await self.works(), edits, self.store, rounds=rounds or self.rounds())
         return await Pipeline.from_text(text).plan(params, known=known, site=self.engine.pool.site)

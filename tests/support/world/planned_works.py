@@ -85,7 +85,6 @@ async def plan_of(file: str | Pipeline, params: Mapping[str, Any] | None = None,
 
 
 async def problems_of(file: str | Pipeline, params: Mapping[str, Any] | None = None, /, **options: Any) -> list[str]:
-    """What a plan says that is wrong."""
     pipeline = Pipeline.from_text(file) if isinstance(file, str) else file
     return [problem.message for problem in (await pipeline.plan(params, **options)).problems]
 

@@ -143,11 +143,9 @@ class Scenario:
         return report
 
     async def settle(self) -> None:
-        """Does what a person does about jobs of which nobody knows."""
         await settle(self.rh, self.journal, states=("unknown",))
 
     async def look(self, *, was_cancelled: bool = False) -> Evidence:
-        """Looks at everything; the emulator must have no faults left."""
         return await gather(
             self.rh,
             journals=[self.journal],
@@ -213,7 +211,6 @@ def jobs(photo: str, *, words: str = "waves") -> list[models.ModelInput]:
 
 @asynccontextmanager
 async def open_trial(folder: Path, *, place: Place | None = None, **more: Any) -> AsyncIterator[Scenario]:
-    """Sets up a trial with a separate emulator."""
     folder.mkdir(parents=True, exist_ok=True)
     emulator: Mapping[str, Any] = {"long_side": 48, "fps": 2, "max_seconds": 1, "limit": 3, **more.pop("emulator", {})}
     rh = await asyncio.to_thread(Emulator(**emulator).start)

@@ -23,7 +23,6 @@ async def seed(server: PrefectServer, jobs: int, *, running: int) -> UUID:
 
 
 async def seed_records(server: PrefectServer, records: Callable[[UUID], Mapping[str, str]]) -> UUID:
-    """Makes a flow run whose journal holds these records."""
     async with get_client() as client:
         flow_run_id = (await client.create_flow_run(empty)).id
         await client.create_flow_run_input(flow_run_id, _SAMPLE, '{"token": "sample"}')

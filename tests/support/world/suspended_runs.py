@@ -48,7 +48,6 @@ class SuspendedRuns:
         return Counter(one.path.rpartition("/")[2] for one in self.rh.recorder.requests[self.asked_before :])
 
     async def begin(self, flow_: Flow[..., Any], **parameters: Any) -> UUID:
-        """A run of a deployment, which nobody runs yet."""
         self.runs.append(run := await deployed_run(flow_, **parameters))
         return run
 
