@@ -15,23 +15,14 @@ from tests.support.servers.http_server import Handler, serving
 
 @dataclass
 class LinkHost:
-    """What the host serves.
-
-    Attributes:
-        url: Its address.
-        files: The content by path and query, and its ETag as it is sent; without an ETag none is sent.
-        makers: In place of a fixed content: makes it anew for each whole reading.
-        reads: Whole readings, by path and query, in order.
-        looks: Requests for the first byte.
-        most_at_once: How many whole readings of any one link were under way together.
-    """
+    """What the host serves, by path and query."""
 
     url: str = ""
-    files: dict[str, tuple[bytes, str]] = field(default_factory=dict)
-    makers: dict[str, Callable[[], bytes]] = field(default_factory=dict)
-    reads: list[str] = field(default_factory=list)
-    looks: list[str] = field(default_factory=list)
-    most_at_once: int = 0
+    files: dict[str, tuple[bytes, str]] = field(default_factory=dict)  # the contents, each with its ETag if it has one
+    makers: dict[str, Callable[[], bytes]] = field(default_factory=dict)  # what makes a content for each whole reading
+    reads: list[str] = field(default_factory=list)  # whole readings, in order
+    looks: list[str] = field(default_factory=list)  # requests for the first byte
+    most_at_once: int = 0  # how many whole readings of any one link were under way together
 
     def put(self, name: str, content: bytes, *, etag: str = "") -> str:
         """Puts a content under a name with its query; returns the link."""
@@ -81,12 +72,9 @@ def links() -> Iterator[LinkHost]:
         yield host
 
 
-_SIZE = (64, 48)
-
-
 def picture(name: str) -> bytes:
     """A different picture for each name; a long text would not fit into it."""
-    return samples.picture("PNG", _SIZE, sha256(name.encode())[:6])
+    return samples.picture("PNG", (64, 48), sha256(name.encode())[:6])
 
 
 def sha256(content: bytes) -> str:

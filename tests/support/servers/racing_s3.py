@@ -20,18 +20,13 @@ class RacingS3:
     Args:
         winners: How many conditional writes of one key that are under way at once succeed.
         conflicts: How many of the first conditional writes of each key are answered with 409.
-
-    Attributes:
-        url: Its address.
-        objects: The content by path.
-        writes: How many conditional writes each path had.
     """
 
     def __init__(self, *, winners: int = 1, conflicts: int = 0) -> None:
         self.winners, self.conflicts = winners, conflicts
         self.url = ""
-        self.objects: dict[str, bytes] = {}
-        self.writes: Counter[str] = Counter()
+        self.objects: dict[str, bytes] = {}  # by path
+        self.writes: Counter[str] = Counter()  # how many conditional writes each path had
         self._won: Counter[str] = Counter()
         self._lock = threading.Lock()
 
