@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 from uuid import UUID
 
 import pytest
@@ -27,88 +28,76 @@ FLOWS = "tests.long.worker_flows"
 MANY, BATCH = "suspending-pictures/test", "suspending-batch/test"
 
 
-@dataclass
-class Office:
-    """One worker with one slot, one receiver, and what one test has at RunningHub."""
-
-    rh: Emulator  # RunningHub, whose tasks run until the clock is moved on
-    place: Workplace
-    receiver: ReceiverProcess
-    before: int = 0  # how many submits there were before the test
-
-    @property
-    def paid(self) -> list[str]:
-        return [one.task_id for one in self.rh.recorder.submissions[self.before :] if one.accepted]
-
-    def deliveries(self) -> Counter[str]:
-        """How often each task's end was told, and the receiver had it."""
-        told = [one for one in self.rh.recorder.deliveries if one.task_id in self.paid and one.status == 200]
-        return Counter(one.task_id for one in told)
-
-    async def reach(self, run: UUID, state: str) -> None:
-        await self.place.until(lambda: self.place.is_in(run, state))
-
-    async def end(self) -> None:
-        await asyncio.to_thread(self.rh.clock.advance, 600)
-
-    async def check(self, *runs: UUID, jobs: int) -> None:
-        """Each run was suspended and woken once; one task was paid for each job, and its picture is here."""
-        for run in runs:
-            states = Counter(await states_of(run))
-            assert states["Suspended"] == states["Resuming"] == 1, states
-        assert len(self.paid) == jobs
-        fetched = Counter(one.task_id for one in self.rh.recorder.downloads if one.task_id in self.paid)
-        assert fetched == dict.fromkeys(self.paid, 1)
-
-
-@pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory, prefect_template: Path) -> Iterator[Office]:
-    folder = tmp_path_factory.mktemp("suspend")
-    with Emulator(clock="real", factor=0, long_side=64) as rh:
-        env = {**environment(rh, folder), "RH_WEBHOOK_TOKEN": TOKEN, "RH_SUSPEND_SECONDS": "3600"}
-        with workplace(folder, env, template=prefect_template) as place:
-            receiver = ReceiverProcess(place.env, log=folder / "receiver.log")
-            asyncio.run(place.deploy(f"{FLOWS}.suspending_pictures", f"{FLOWS}.suspending_batch"))
-            place.prefect("deploy", "--prefect-file", "deployments/prefect.yaml", "--name", "reconcile")
-            receiver.start()
-            worker = {**place.env, "RH_WEBHOOK_URL": receiver.url}
-            place.workers.append(Worker(worker, folder, "only", limit=1))
-            try:
-                yield Office(rh, place, receiver)
-            finally:
-                receiver.end()
+Office: TypeAlias = tuple[Workplace, ReceiverProcess]
 
 
 @pytest.fixture
-async def desk(office: Office) -> AsyncIterator[Office]:
-    office.before = len(office.rh.recorder.submissions)
-    yield office
-    office.rh.faults.clear()
+def rh() -> Iterator[Emulator]:
+    """RunningHub, whose tasks run until the clock is moved on."""
+    with Emulator(clock="real", factor=0, long_side=64) as emulator:
+        yield emulator
 
 
-async def test_two_runs_share_one_slot_while_their_tasks_run(desk: Office) -> None:
-    first = await desk.place.start(MANY, prompts=["one", "two", "three"])
-    second = await desk.place.start(BATCH, prompts=["four", "five"])
-    for run in (first, second):
-        await desk.reach(run, "Suspended")
-    assert len(desk.paid) == 5
-    assert not desk.deliveries(), "both have given the slot away, and no task has ended"
-    await desk.end()
-    for run in (first, second):
-        await desk.reach(run, "Completed")
-    await desk.check(first, second, jobs=5)
-    assert desk.deliveries() == dict.fromkeys(desk.paid, 1)
+@pytest.fixture
+def office(rh: Emulator, tmp_path: Path, prefect_template: Path) -> Iterator[Office]:
+    """One worker with one slot, and one receiver."""
+    env = {**environment(rh, tmp_path), "RH_WEBHOOK_TOKEN": TOKEN, "RH_SUSPEND_SECONDS": "3600"}
+    with workplace(tmp_path, env, template=prefect_template) as place:
+        receiver = ReceiverProcess(place.env, log=tmp_path / "receiver.log")
+        asyncio.run(place.deploy(f"{FLOWS}.suspending_pictures", f"{FLOWS}.suspending_batch"))
+        receiver.start()
+        worker = {**place.env, "RH_WEBHOOK_URL": receiver.url}
+        place.workers.append(Worker(worker, tmp_path, "only", limit=1))
+        try:
+            yield place, receiver
+        finally:
+            receiver.end()
 
 
-async def test_a_receiver_that_was_killed_makes_up_for_what_it_has_missed(desk: Office) -> None:
-    run = await desk.place.start(MANY, prompts=["missed one", "missed two"])
-    await desk.reach(run, "Suspended")
-    desk.receiver.end(signal.SIGKILL)
-    desk.rh.faults.add(Fault("webhook", kind="lost"))
-    await desk.end()
+def deliveries(rh: Emulator) -> Counter[str]:
+    """How often the receiver was told of each task's end."""
+    return Counter(one.task_id for one in rh.recorder.deliveries if one.status == 200)
+
+
+async def reach(place: Workplace, state: str, *runs: UUID) -> None:
+    for run in runs:
+        await place.until(partial(place.is_in, run, state))
+
+
+async def check(rh: Emulator, *runs: UUID, jobs: int) -> None:
+    """Each run was suspended and woken once; one task was paid for each job, and its picture is here."""
+    for run in runs:
+        states = Counter(await states_of(run))
+        assert states["Suspended"] == states["Resuming"] == 1, states
+    assert len(rh.recorder.paid) == jobs
+    assert Counter(one.task_id for one in rh.recorder.downloads) == Counter(one.task_id for one in rh.recorder.paid)
+
+
+async def test_two_runs_share_one_slot_while_their_tasks_run(rh: Emulator, office: Office) -> None:
+    place, _ = office
+    runs = [
+        await place.start(MANY, prompts=["one", "two", "three"]),
+        await place.start(BATCH, prompts=["four", "five"]),
+    ]
+    await reach(place, "Suspended", *runs)
+    assert len(rh.recorder.paid) == 5
+    assert not deliveries(rh), "both have given the slot away, and no task has ended"
+    await asyncio.to_thread(rh.clock.advance, 600)
+    await reach(place, "Completed", *runs)
+    await check(rh, *runs, jobs=5)
+    assert deliveries(rh) == Counter(one.task_id for one in rh.recorder.paid)
+
+
+async def test_a_receiver_that_was_killed_makes_up_for_what_it_has_missed(rh: Emulator, office: Office) -> None:
+    place, receiver = office
+    run = await place.start(MANY, prompts=["missed one", "missed two"])
+    await reach(place, "Suspended", run)
+    receiver.end(signal.SIGKILL)
+    rh.faults.add(Fault("webhook", kind="lost"))
+    await asyncio.to_thread(rh.clock.advance, 600)
     await asyncio.sleep(1)
-    assert await desk.place.is_in(run, "Suspended")
-    desk.receiver.start()
-    await desk.reach(run, "Completed")
-    await desk.check(run, jobs=2)
-    assert not desk.deliveries()
+    assert await place.is_in(run, "Suspended")
+    receiver.start()
+    await reach(place, "Completed", run)
+    await check(rh, run, jobs=2)
+    assert not deliveries(rh)
