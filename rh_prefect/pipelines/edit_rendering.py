@@ -54,7 +54,7 @@ def _check_files(name: str, params: Params) -> None:
         values = value if param.many and isinstance(value, list) else [value]
         wrong = value is not None and any(isinstance(one, Path) is not param.takes_files for one in values)
         if wrong:
-            takes = param.takes if param.takes_files else "no file"
+            takes = f"{param.takes}, but this is not a file" if param.takes_files else "no file, but this is a file"
             raise InputError(
                 f"{param.name} of {name} takes {takes}. Nothing was read and nothing was paid for it. What to do: "
                 f"change {param.name}."

@@ -260,7 +260,7 @@ class InputReader:
             given = {header: row.values.get(header) for header in one.headers or (column,)}
             given = {header: value for header, value in given.items() if not is_empty(value)}
             if len(given) > 1:
-                self._add(cells, at, f"it has a value in the columns {' and '.join(given)}, which are the same")
+                self._add(cells, at, f"it has values in the columns {' and '.join(given)}, which are the same column")
             value = next(iter(given.values()), one.default)
             if value is None:
                 cells[column] = ABSENT
@@ -469,9 +469,9 @@ def _undeclared(row: Row, table: Param) -> Iterator[str]:
     for name, value in row.values.items():
         if not (name in known or name in (table.other_columns or ()) or is_empty(value)):
             yield (
-                f"it has a value in the column {name!r}, which is not a parameter; {nearest(name, known)}: "
-                "correct its name; or name it in --ignore-columns or --label-column of a batch, or in "
-                "`other_columns` of a pipeline"
+                f"it has a value in the column {name!r}, which is not a parameter; {nearest(name, known)}; correct its "
+                "name, or name the column in --ignore-columns or --label-column of a batch, or in `other_columns` of "
+                "a pipeline"
             )
 
 

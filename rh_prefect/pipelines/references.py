@@ -127,7 +127,8 @@ def _why(text: str, inner: str, option: str) -> str:
         return f"{text}: a literal is allowed only after the last 'or', as in $(name or {option})"
     if "[" in option:
         return (
-            f"{text} has an index, but references have none; in a fan-out $(item…) and the steps' names mean this item"
+            f"{text} has an index, but references have none; in a fan-out $(item…) and the steps' names refer to the "
+            "present item"
         )
     if re.search(r"[-+*/<>=|?&!\"'({]|\s(and|if|else)\s", option):
         return f"{text} is an expression, but a reference only names a value: $(name.field), or $(first or second)"

@@ -37,8 +37,8 @@ def _converts(file: Media, name: str) -> bool:
     if is_made_from(said, own):
         return True
     raise StoreError(
-        f"{name} was not saved: the ending of the name does not fit the result, {file.mime}. The result is "
-        f"{file.uri}. What to do: change the name in `save_as`, and run again at no cost."
+        f"{name} was not saved: the ending of the name does not fit the result, which is of the type {file.mime}. The "
+        f"result is {file.uri}. What to do: change the name in `save_as`, and run again at no cost."
     )
 
 

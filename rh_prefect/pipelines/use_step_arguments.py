@@ -75,7 +75,9 @@ def _table(name: str, param: Param, value: Any) -> tuple[Any, str]:
         row, by = certain(one), one.by if isinstance(one, Maybe) else None
         row = row.value if isinstance(row, StepOutput) else row
         if not isinstance(row, dict):
-            return value, f"{name} takes rows, which are mappings of columns to values; row {number} is not one"
+            return value, (
+                f"{name} takes rows, which are mappings of columns to values, but row {number} is not a mapping"
+            )
         where = row.get("\0row") or f"row {number}"
         cells, clause = _row(param.columns or {}, row)
         rows.append(maybe({"\0row": where, **cells}, by))

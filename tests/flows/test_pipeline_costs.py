@@ -118,7 +118,7 @@ async def test_a_run_over_its_budget_emits_why(rh: Emulator) -> None:
         "flow_run": str(state.state_details.flow_run_id),
         "reason": state.message,
     }
-    assert "item mug costs up to 0.04, and the budget of the run is 0.04" in event["payload"]["reason"]
+    assert "item mug costs up to 0.04, but the budget of the run is 0.04" in event["payload"]["reason"]
     assert rh.recorder.charged == Decimal("0.04")
 
 

@@ -90,7 +90,7 @@ async def test_an_empty_cell_leaves_an_optional_parameter_out_and_a_column_has_s
     plan = await plan_of(SKIP + CLIPS, rows=[named, {**row, "Prompt": "wind"}, {**row, "z": 1}])
     assert by_number(plan)[0].request.keys() == {"imageUrl", "prompt", "sound"}
     _, both, unknown = wrong(plan)
-    assert "a value in the columns prompt and Prompt, which are the same" in both
+    assert "values in the columns prompt and Prompt, which are the same" in both
     assert "a value in the column 'z'" in unknown
 
 

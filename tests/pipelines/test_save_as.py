@@ -172,7 +172,8 @@ async def test_a_converted_picture_is_replaced_by_the_next_result_and_kept_if_a_
 async def test_a_name_that_says_another_format_is_refused(store: MediaStore, picture: Media) -> None:
     for name in ("film.mp4", "film.webp", "film.mp3", "film.GIF"):
         with pytest.raises(
-            StoreError, match=r"the ending of the name does not fit the result, image/png. .* at no cost"
+            StoreError,
+            match=r"the ending of the name does not fit the result, which is of the type image/png. .* at no cost",
         ):
             await names(store).save(picture, name)
         assert not store.exists(name), name

@@ -301,7 +301,7 @@ class FileCheck(OtherCheck):
     def _check_unnumbered(self, path: Path, step: FanOutStep) -> None:
         for at, reference in references_in(step.where):
             if any(option[0] == "number" for option in reference.options):
-                problem = f"where selects items before they are numbered, so {reference.text} is not available in it"
+                problem = f"where selects items before they are numbered, so {reference.text} is not available in where"
                 self._say((*path, *at), f"{problem}; use limit for the first items", reference.text)
 
     def _matrix(self, path: Path, step: FanOutStep, scope: NameScope) -> Type:

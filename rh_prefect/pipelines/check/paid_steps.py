@@ -97,7 +97,9 @@ class PaidCheck(ValueCheck):
             return
         graph = read_graph(file)
         if graph is None:
-            self._say(path, f"{name} is not a graph in API format: a JSON object of nodes, of at most 8 MiB")
+            self._say(
+                path, (f"{name} is not a graph in API format; such a graph is a JSON object of nodes, of at most 8 MiB")
+            )
         else:
             self._checked.graphs[name] = graph
             for where, clause in wrong_fields(graph, name, step.with_):
@@ -148,7 +150,7 @@ class PaidCheck(ValueCheck):
             if "$(run.id" in text:
                 self._say(
                     at,
-                    "run.id differs in each run, so each run would pay again; use it in save_as only",
+                    "run.id differs in each run, so each run would pay again; use run.id only in save_as",
                     "$(run.id",
                 )
             elif "$(run.date" in text:

@@ -208,7 +208,7 @@ def _other_work(step: Mapping[str, Any], work: Work) -> str:
     if step.get("take", 1) != work.take:
         return f"take: {step.get('take', 1)} -> {work.take}"
     if step.get("round", "") != work.scope:
-        return "its result was made after the plan, and reuse: never would make another one in this run"
+        return "its result was made after the plan, and reuse: never would make another result in this run"
     return "its request differs: the plan was made for another site, or by another version"
 
 

@@ -59,7 +59,7 @@ def run_limit(
     if written is None and is_open and not is_quoted:
         cause = f"{foreign} the run needs a budget in {currency}"
         if not is_foreign:
-            cause = "the price of a step is not known, or assumed, so the run needs a budget"
+            cause = "the price of a step is not known or only assumed, so the run needs a budget"
         raise BudgetExceeded(
             f"{plan.pipeline}: {cause}. Nothing was paid. What to do: write `budget` into the file, or pass it to the "
             "run. If neither the catalogue nor RunningHub has the price of a step, also write its price into the file, "
@@ -202,7 +202,7 @@ class RunBudget:
             return None
         price = sum(rest.values(), Decimal(0))
         return BudgetExceeded(
-            f"{instance.address}: the rest of item {item} costs up to {price}, and the budget of the run is "
+            f"{instance.address}: the rest of item {item} costs up to {price}, but the budget of the run is "
             f"{self.limit}. The item was not started. What to do: raise the budget and run again; existing results "
             "cost nothing."
         )
