@@ -32,8 +32,7 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def test_a_job_s_name_is_split_at_its_last_slash() -> None:
-    assert split_job(f"run/{KEY}") == ("run", KEY)
-    assert split_job(f"a/b/{KEY}") == ("a/b", KEY)
+    assert [split_job(name) for name in ("run/k", "a/b/k")] == [("run", "k"), ("a/b", "k")]
 
 
 @pytest.mark.parametrize("name", ["", "run", "run/", "/key", "/"])
@@ -55,9 +54,8 @@ async def test_a_task_that_is_adopted_twice_for_its_job_is_no_other_jobs(journal
     for again in (adopt(journal, KEY, TASK), mark_refused(journal, KEY)):
         with pytest.raises(InputError, match=rf"unknown outcome \(its last task is {TASK}\)\. .* What to do: run the"):
             await again
-    view = await read_job(journal, KEY)
-    assert view.last is not None
-    assert (view.state, view.last.task_id) == ("ticket", TASK)
+    (adopted,) = (await read_job(journal, KEY)).submits
+    assert (adopted.state, adopted.task_id) == ("ticket", TASK)
 
 
 async def test_one_task_cannot_be_adopted_for_two_jobs(journal: FolderJournal) -> None:
@@ -96,37 +94,29 @@ async def test_an_invalid_task_id_is_refused(journal: FolderJournal, task_id: st
     assert (await read_job(journal, KEY)).state == "unknown"
 
 
-@pytest.mark.parametrize("answer", [ticket(), Answer(outcome="refused", code="1501")], ids=["a ticket", "a refusal"])
-async def test_a_known_answer_cannot_be_resolved_by_a_person(journal: FolderJournal, answer: Answer) -> None:
-    await write(journal, {"intent-1": intent(), "answer-1": answer})
+async def test_a_refusal_cannot_be_resolved_by_a_person(journal: FolderJournal) -> None:
+    await write(journal, {"intent-1": intent(), "answer-1": Answer(outcome="refused", code="1501")})
     with pytest.raises(InputError, match="no submission with an unknown outcome"):
         await mark_refused(journal, KEY)
 
 
-async def test_a_lost_task_lets_the_next_run_pay_and_still_counts_as_paid_for(journal: FolderJournal) -> None:
-    await write(journal, {"intent-1": intent(), "answer-1": ticket()})
+@pytest.mark.parametrize("has_ended", [False, True], ids=["a task", "a result"])
+async def test_what_is_lost_lets_the_next_run_pay_and_keeps_its_cost(journal: FolderJournal, has_ended: bool) -> None:
+    end = {"end-1": End(status="SUCCESS", task_id=TASK, cost=Decimal("0.04"))}
+    paid = {"intent-1": intent(estimate="9"), "answer-1": ticket()}
+    await write(journal, paid | end if has_ended else paid)
     await mark_lost(journal, KEY)
-    view = await read_job(journal, KEY)
-    assert view.last is not None
-    assert (view.state, view.last.may_be_paid) == ("forgotten", True)
+    (lost,) = (await read_job(journal, KEY)).submits
+    assert (lost.state, lost.may_be_paid) == ("forgotten", True)
     with pytest.raises(InputError, match="has neither a running task nor a result"):
         await mark_lost(journal, KEY)
-    await write(journal, {"end-1": End(status="SUCCESS", task_id=TASK)})
-    assert (await read_job(journal, KEY)).state == "ended", "it was found after all"
-
-
-async def test_a_lost_result_lets_the_next_run_pay_and_keeps_its_cost(journal: FolderJournal) -> None:
-    end = End(status="SUCCESS", task_id=TASK, cost=Decimal("0.04"))
-    await write(journal, {"intent-1": intent(estimate="9"), "answer-1": ticket(), "end-1": end})
-    await mark_lost(journal, KEY)
-    view = await read_job(journal, KEY)
-    assert view.last is not None
-    assert (view.state, view.last.may_be_paid) == ("forgotten", True)
-    charge = charge_of(view.last)
+    if not has_ended:
+        await write(journal, end)
+        (lost,) = (await read_job(journal, KEY)).submits
+        assert lost.state == "ended", "it was found after all"
+    charge = charge_of(lost)
     assert charge is not None
     assert str(charge.costs) == "0.04 CNY"
-    with pytest.raises(InputError, match="has neither a running task nor a result"):
-        await mark_lost(journal, KEY)
 
 
 @pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
@@ -154,11 +144,11 @@ async def test_only_the_last_submission_is_resolved(journal: FolderJournal) -> N
     assert [submit.state for submit in view.submits] == ["forgotten", "ticket"]
 
 
-async def test_a_spooled_ticket_answers_its_submission(journal: FolderJournal, spool: Spool) -> None:
-    paid = intent(owner=dead_owner())
-    await write(journal, {"intent-1": paid})
-    spool.put(Spooled("run", KEY, 1, paid.token, ticket()))
-    spool.put(Spooled("another", KEY, 1, paid.token, ticket("9")))
+@pytest.mark.parametrize("is_recorded", [False, True])
+async def test_a_spooled_ticket_answers_its_submission(journal: FolderJournal, spool: Spool, is_recorded: bool) -> None:
+    await write(journal, {"intent-1": PAID, **({"answer-1": ticket()} if is_recorded else {})})
+    spool.put(SPOOLED)
+    spool.put(Spooled("another", KEY, 1, PAID.token, ticket("9")))
     assert await replay_spool(spool, journal) == [TASK]
     assert (await read_job(journal, KEY)).state == "ticket"
     assert [entry.scope for entry in spool.entries()] == ["another"]
@@ -178,13 +168,6 @@ async def test_a_ticket_of_another_journal_stays_in_the_spool(tmp_path: Path, sp
     assert (await read_job(there, KEY)).submits[0].late is None
     assert await replay_spool(spool, here) == [TASK]
     assert list(spool.entries()) == []
-
-
-async def test_a_spooled_ticket_that_is_recorded_is_dropped(journal: FolderJournal, spool: Spool) -> None:
-    await write(journal, {**UNKNOWN, "answer-1": ticket()})
-    spool.put(SPOOLED)
-    assert await replay_spool(spool, journal) == [TASK]
-    assert await replay_spool(spool, journal) == []
 
 
 async def test_a_ticket_of_a_forgotten_submission_is_recorded_and_logged(
@@ -211,23 +194,10 @@ async def test_orphans_are_paid_jobs_that_were_not_requested(journal: FolderJour
 
 
 def stored(store: MediaStore, **facts: Any) -> StoredResult:
-    made = StoredResult(
-        **intent(take=2, label="a pier", graph="g").requested,
-        **{
-            "job": f"run/{KEY}",
-            "base": BASE,
-            "task_id": TASK,
-            "texts": ("one", "two"),
-            "cost": Decimal("0.30"),
-            "currency": "USD",
-            "coins": Decimal(7),
-            "queued_seconds": 1.0,
-            "run_seconds": 2.0,
-            "submitted_at": "2026-01-01T10:00:00.000+00:00",
-            "ended_at": "2026-01-01T10:01:00.000+00:00",
-            **facts,
-        },
-    )
+    times = {"submitted_at": "2026-01-01T10:00:00.000+00:00", "ended_at": "2026-01-01T10:01:00.000+00:00"}
+    costs = {"cost": Decimal("0.30"), "currency": "USD", "coins": Decimal(7), "queued_seconds": 1.0, "run_seconds": 2.0}
+    known = {"job": f"run/{KEY}", "base": BASE, "task_id": TASK, "texts": ("one", "two"), **times, **costs, **facts}
+    made = StoredResult(**intent(take=2, label="a pier", graph="g").requested, **known)
     stored_result.write(store, made)
     return made
 

@@ -28,7 +28,6 @@ from rh_prefect.works.work_runner import WorkRunner
 from tests.support.processes.pooled_run import complete_job
 from tests.support.samples import media as samples
 from tests.support.servers.link_server import LinkHost
-from tests.support.servers.s3 import S3Server
 from tests.support.world.filesystems import TwinFiles
 
 ENLARGER = "hypir-ultra"
@@ -127,47 +126,10 @@ async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time
     assert sent(rh, new) == sent(rh, rh.recorder.paid[0])
 
 
-async def test_equal_contents_under_several_links_are_one_request(rh: Emulator, run: Run, links: LinkHost) -> None:
-    """A link with a new signature does not create a new job."""
-    first = await run.pay(enlarge(links.put("photo.png?token=1", picture("1"))), reuse="always")
-    again = await run.pay(enlarge(links.put("photo.png?token=2", picture("1"))), reuse="always")
-    assert (len(rh.recorder.paid), again.task_id) == (1, first.task_id)
-
-
 async def test_a_text_that_looks_like_a_link_is_sent_as_text(rh: Emulator, run: Run) -> None:
     for number in "12":
         await run.pay(models.ZImageTurbo(prompt=f"https://host/a?token={number}"))
     assert len({one.payload["prompt"] for one in rh.recorder.paid}) == 2
-
-
-@pytest.mark.s3
-async def test_a_store_with_signed_inputs_links_content_named_copies(
-    rh: Emulator, s3: S3Server, tmp_path: Path
-) -> None:
-    """With public storage RunningHub gets a link to a content-named copy, which is not overwritten."""
-    run = Run(tmp_path, MediaStore(s3.url(), options=s3.options, signed_inputs=True))
-    for number in "12":
-        run.store.write_bytes("photo.png", picture(number))
-        await run.pay(enlarge(run.store.uri("photo.png")))
-    links = [str(one.payload["imageUrl"]) for one in rh.recorder.paid]
-    for link, number in zip(links, "12", strict=True):
-        assert f"/inputs/{sha(picture(number))}.png?" in link
-    assert not rh.recorder.uploads
-    assert sorted(name for name in run.store.list("inputs")) == sorted(
-        f"inputs/{sha(picture(number))}.png" for number in "12"
-    )
-
-
-@pytest.mark.s3
-async def test_an_output_as_input_is_linked_through_a_content_named_copy(
-    rh: Emulator, s3: S3Server, tmp_path: Path
-) -> None:
-    """With public storage a job's output reaches the next job through a copy that is not overwritten."""
-    run = Run(tmp_path, MediaStore(s3.url(), options=s3.options, signed_inputs=True))
-    first = await run.pay(models.ZImageTurbo(prompt="a lighthouse"))
-    await run.pay(enlarge(first))
-    assert f"/inputs/{first.first_output.sha256}.png?" in str(rh.recorder.paid[1].payload["imageUrl"])
-    assert not rh.recorder.uploads
 
 
 async def test_stores_of_one_url_and_other_options_have_their_own_files(

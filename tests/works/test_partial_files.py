@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import resource
 import signal
+from contextlib import ExitStack
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
@@ -30,11 +31,6 @@ def test_an_unfinished_download_is_resumed_by_the_next_run(folder: Path) -> None
         assert again.read_bytes() == b"half"
 
 
-def test_each_output_has_its_own_file(folder: Path) -> None:
-    with part_file(folder, "1-1") as one, part_file(folder, "1-2") as two, part_file(folder, "11-1") as three:
-        assert len({one, two, three}) == 3
-
-
 def test_a_second_holder_gets_a_private_file_that_is_removed(folder: Path) -> None:
     with part_file(folder, NAME) as part:
         part.write_bytes(b"mine")
@@ -59,11 +55,14 @@ def test_removing_a_download_leaves_no_file(folder: Path) -> None:
         assert not fresh.exists()
 
 
-def test_removing_a_download_keeps_the_others(folder: Path) -> None:
-    with part_file(folder, "1-1") as one, part_file(folder, "1-11") as other:
-        other.write_bytes(b"half")
+def test_each_output_has_its_own_file_which_the_removal_of_another_one_keeps(folder: Path) -> None:
+    names = ("1-1", "1-2", "11-1", "1-11")
+    with part_file(folder, names[0]) as one, ExitStack() as stack:
+        others = [stack.enter_context(part_file(folder, name)) for name in names[1:]]
+        assert len({one, *others}) == 4
+        others[-1].write_bytes(b"half")
         remove(one)
-        assert other.read_bytes() == b"half"
+        assert others[-1].read_bytes() == b"half"
 
 
 def _hold(folder: Path, held: SimpleQueue[str]) -> None:

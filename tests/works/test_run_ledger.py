@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
-from rh_prefect.errors import ConfigError, RequestRejected, SubmissionUnknown
+from rh_prefect.errors import ConfigError, RequestRejected
 from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.journal.costs_and_budget import Costs, Entry, SpendTracker, entries_of
 from rh_prefect.works.journal.job_records import Submit
@@ -24,7 +24,7 @@ from rh_prefect.works.journal.record_types import Answer, End, Lost, Record, Res
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import no_evidence, run_name
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.run_cancellation import UNCLEAR, CancelReport, cancel_scope
+from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
 from rh_prefect.works.run_ledger import (
     Notes,
     RecordsLocation,
@@ -140,48 +140,6 @@ async def test_claims_are_listed_once_and_in_order(given: dict[str, Any]) -> Non
     assert [view.key for view in await WorksLedger(run.scope).jobs() if view.submits] == [], (
         "a claim without an intent cost nothing"
     )
-
-
-async def _ticketed(run: PipelineRun, count: int = 1) -> None:
-    while sum(event.state == "submitted" for event in run.heard) < count:  # noqa: ASYNC110 - told in another thread
-        await asyncio.sleep(0.02)
-
-
-async def test_a_cancelled_run_reports_each_of_its_tasks(rh: Emulator, given: dict[str, Any]) -> None:
-    rh.faults.add(Fault("submit", prompt="lost"))
-    rh.faults.add(Fault("submit", prompt="done", kind="at-once"))
-    run = PipelineRun(**given)
-    await run.one(picture("done"))
-    (unknown,) = await run.make(picture("lost"))
-    assert isinstance(unknown, SubmissionUnknown)
-    running = asyncio.ensure_future(run.make(picture("one"), picture("two")))
-    await _ticketed(run, 3)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    report = await cancel(run)
-    ids = {str(one.payload["prompt"]): one.task_id for one in rh.recorder.paid}
-    assert sorted(report.cancelled) == sorted((ids["one"], ids["two"]))
-    assert sorted(rh.recorder.cancelled) == sorted(report.cancelled)
-    assert (report.finished, report.continued) == ([], []), "what is recorded as ended is not asked for"
-    assert report.failed == {str(unknown.job): UNCLEAR}
-    again = await cancel(run)
-    assert (again.cancelled, again.finished, again.continued) == ([], [], [])
-    assert again.failed == report.failed
-
-
-async def test_the_task_of_another_run_is_not_cancelled(rh: Emulator, given: dict[str, Any]) -> None:
-    run, other = PipelineRun(**given), PipelineRun(**given, name="two", machine="there")
-    first = asyncio.ensure_future(run.one(picture()))
-    await _ticketed(run)
-    # A claim that came too late: the intent is the first run's.
-    ((work, n),) = await WorksLedger(run.scope).claims()
-    await (await notes_of(other, work)).note_claim(n)
-    report = await cancel(other)
-    assert rh.recorder.cancelled == []
-    assert (report.cancelled, report.failed) == ([], {})
-    assert [view.key for view in await WorksLedger(other.scope).jobs() if view.submits] == []
-    rh.clock.polls = 1
-    assert (await first).is_new
 
 
 WORKS, OPEN = 40, 3

@@ -60,14 +60,21 @@ def test_a_stored_result_is_read_as_it_was_written(store: MediaStore, tmp_path: 
     assert b'\n "cost": "0.30",\n' in store.read_bytes(f"results/{BASE}/{TASK}.json"), "people read it"
 
 
-def test_a_missing_or_invalid_stored_result_is_none(store: MediaStore) -> None:
+def test_a_missing_or_invalid_stored_result_is_none_and_the_log_names_each_one(
+    store: MediaStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A request whose result is not found is paid for again."""
     name = f"results/{BASE}/{TASK}.json"
     assert stored_result.read(store, name) is None
-    for text in ("", "{", "[]", "{}"):
+    stored_result.write(store, result(store, base="c" * 40, task_id="1"))
+    for text in ("", "[]", "{}", "{"):
         store.write_bytes(name, text.encode())
         assert stored_result.read(store, name) is None
+    caplog.clear()
     assert stored_result.find(store, BASE) is None
-    assert list(stored_result.read_all(store)) == []
+    assert [one.task_id for one in stored_result.read_all(store)] == ["1"]
+    named = [record.message.partition(" is damaged")[0] for record in caplog.records]
+    assert named == [f"The stored result {store.uri(name)}"] * 2
 
 
 def test_the_newest_equal_request_is_found(store: MediaStore) -> None:
@@ -155,18 +162,6 @@ def test_an_object_is_not_read_to_find_it(s3: S3Server, tmp_path: Path) -> None:
     assert store.reads == 0
     store.write_bytes(NAME, b"x" * media.size)
     assert stored_result.find(store, BASE) is None
-
-
-def test_the_log_names_each_damaged_stored_result(store: MediaStore, caplog: pytest.LogCaptureFixture) -> None:
-    """A request whose result is not found is paid for again."""
-    stored_result.write(store, result(store, base="c" * 40, task_id="1"))
-    name = f"results/{BASE}/{TASK}.json"
-    store.write_bytes(name, b"{")
-    assert stored_result.find(store, BASE) is None
-    assert [one.task_id for one in stored_result.read_all(store)] == ["1"]
-    assert [record.message.partition(" is damaged")[0] for record in caplog.records] == [
-        f"The stored result {store.uri(name)}"
-    ] * 2
 
 
 def test_a_result_has_the_cost_of_the_job(store: MediaStore, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from rh_prefect.flow_runs.suspend_for_jobs import PendingTask, SuspendGroup, Verdict
+from tests.support.world.virtual_time import settle
 
 ONE, TWO = (PendingTask(job=f"run/{name}", n=1, task_id=name) for name in ("one", "two"))
 
@@ -42,31 +43,22 @@ class Waiting:
         self.polls += 1
 
 
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-async def test_run_is_suspended_when_the_last_member_waits() -> None:
+@pytest.mark.parametrize("last", [ONE, TWO, None], ids=["waits for the same task", "waits for another one", "ends"])
+async def test_a_run_is_suspended_when_the_last_member_waits_or_has_ended(last: PendingTask | None) -> None:
     decider = Decider()
     group = SuspendGroup(decider)
     await group.expect(2)
     first = Waiting(group, ONE)
     await settle()
     assert not group.is_suspended
-    second = Waiting(group, TWO)
-    assert [await first.over, await second.over] == [None, None]
+    waiting = [first]
+    if last is None:
+        await group.end()
+    else:
+        waiting.append(Waiting(group, last))
+    assert [await one.over for one in waiting] == [None] * len(waiting)
     assert group.is_suspended
-    assert decider.calls == [{ONE, TWO}]
-
-
-async def test_a_member_that_has_ended_does_not_delay_the_suspension() -> None:
-    group = SuspendGroup(Decider())
-    await group.expect(2)
-    first = Waiting(group, ONE)
-    await settle()
-    await group.end()
-    assert await first.over is None
+    assert decider.calls == [{ONE, last} - {None}]
 
 
 async def test_a_group_without_waiting_members_is_not_suspended() -> None:
@@ -101,28 +93,24 @@ async def test_an_error_of_a_member_is_raised() -> None:
         await first.over
 
 
-@pytest.mark.parametrize("verdict", ["stay", "ended"])
-async def test_a_member_that_must_not_be_suspended_waits_for_the_end(verdict: Verdict) -> None:
-    group = SuspendGroup(Decider(verdict))
+async def fail() -> None:
+    raise OSError("no journal")
+
+
+@pytest.mark.parametrize(
+    "decider", [Decider("stay"), Decider("ended"), Decider(meanwhile=fail)], ids=["stay", "ended", "fails"]
+)
+async def test_a_member_that_must_not_be_suspended_waits_for_the_end(
+    decider: Decider, caplog: pytest.LogCaptureFixture
+) -> None:
+    group = SuspendGroup(decider)
     await group.expect(1)
     first = Waiting(group, ONE)
     await settle()
     assert not first.over.done()
-    assert first.polls == (verdict == "ended")
-    first.end.set_result("done")
-    assert await first.over == "done"
-
-
-async def test_a_member_waits_if_the_decision_fails(caplog: pytest.LogCaptureFixture) -> None:
-    async def fails(_: Sequence[PendingTask]) -> Verdict:
-        raise OSError("no journal")
-
-    group = SuspendGroup(fails)
-    await group.expect(1)
-    first = Waiting(group, ONE)
-    await settle()
     assert not group.is_suspended
-    assert "no journal" in caplog.text
+    assert first.polls == (decider.verdict == "ended")
+    assert ("no journal" in caplog.text) == (decider.meanwhile is fail)
     first.end.set_result("done")
     assert await first.over == "done"
 
@@ -145,17 +133,6 @@ async def test_an_end_during_the_decision_causes_a_new_decision() -> None:
     await group.end()
     assert await waiting[1].over is None
     assert decider.calls == [{ONE, TWO}, {TWO}]
-
-
-async def test_two_members_that_wait_for_one_task_are_suspended_together() -> None:
-    decider = Decider()
-    group = SuspendGroup(decider)
-    await group.expect(2)
-    first = Waiting(group, ONE)
-    await settle()
-    second = Waiting(group, ONE)
-    assert [await first.over, await second.over] == [None, None]
-    assert decider.calls == [{ONE}]
 
 
 async def test_a_cancelled_member_leaves_no_asyncio_task() -> None:
