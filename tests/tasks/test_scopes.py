@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from rh_prefect.cli.jobs import cancel_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.cancellation import cancel_run
-from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere
 from rh_prefect.flow_runs.queries import scope_named
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
@@ -63,18 +61,6 @@ class TestThreadsOfAFlow:
 
         asyncio.run(named())
         assert default_works(get_settings()).scopes() == ["mine"]
-
-    def test_a_flow_is_seen_while_it_runs_and_no_longer(self) -> None:
-        @prefect.flow(flow_run_name="seen")
-        def seeing() -> str | None:
-            found: list[str | None] = []
-            thread = threading.Thread(target=lambda: found.append(flow_running_elsewhere()))
-            thread.start()
-            thread.join()
-            return found[0]
-
-        assert seeing() == "seen"
-        assert flow_running_elsewhere() is None
 
 
 @pytest.fixture

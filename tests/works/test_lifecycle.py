@@ -335,12 +335,6 @@ def test_the_attempts_that_may_pay_for_a_failed_job_again(code: str, attempt: in
         Life(policy).raises(JobFailed, ("read_submission", 1), submit)
 
 
-def test_a_call_pays_for_a_new_task_at_once_if_the_code_says_that_it_helps() -> None:
-    life = Life().answers(*posts(1, TICKET), (("is_cancelled", True), False))
-    life.answers((("await_end", Submit(1, INTENT, TICKET), False), failed("1504")), *posts(2, TICKET))
-    assert life.step == ("is_cancelled", True)
-
-
 def paid_and_failed(*attempts: int, code: str = "1504") -> list[Submit]:
     """One submission for each of these attempts, each with a failed task."""
     intents = [INTENT.model_copy(update={"attempt": attempt}) for attempt in attempts]

@@ -205,8 +205,9 @@ def test_process_exit_ends_before_prefect_kills_the_process() -> None:
     assert 15 < JOIN_SECONDS < 30
 
 
-def test_no_critical_section_starts_during_process_exit(tmp_path: Path) -> None:
-    script = """
+SCRIPTS = {
+    "no critical section starts during process exit": (
+        """
 began = threading.Event()
 async def first():
     began.set()
@@ -223,12 +224,11 @@ async def job():
         print("cancelled")
 LOOP.submit(job())
 began.wait()
-"""
-    assert runs(script, tmp_path=tmp_path) == "first\ncancelled\n"
-
-
-def test_connections_are_closed_at_process_exit(tmp_path: Path) -> None:
-    script = """
+""",
+        "first\ncancelled\n",
+    ),
+    "connections are closed at process exit": (
+        """
 async def fail(): raise OSError
 async def close(): print("closed")
 async def gone(): print("gone")
@@ -239,24 +239,22 @@ for closer in (close, gone):
 for _ in range(2):
     LOOP.forget_closer(gone)
 LOOP.call_sync(asyncio.sleep(0))
-"""
-    assert runs(script, tmp_path=tmp_path) == "closed\n"
-
-
-def test_a_thread_that_runs_longer_than_the_main_thread_can_call_the_loop(tmp_path: Path) -> None:
-    script = """
+""",
+        "closed\n",
+    ),
+    "a thread that runs longer than the main thread can call the loop": (
+        """
 async def give(): return await asyncio.to_thread(lambda: "given")
 LOOP.call_sync(give())
 def late():
     threading.main_thread().join()
     print(LOOP.call_sync(give()))
 threading.Thread(target=late).start()
-"""
-    assert runs(script, tmp_path=tmp_path) == "given\n"
-
-
-def test_a_forked_child_has_its_own_loop_and_both_processes_exit(tmp_path: Path) -> None:
-    script = """
+""",
+        "given\n",
+    ),
+    "a forked child has its own loop and both processes exit": (
+        """
 async def pid(): return os.getpid()
 parent = LOOP.call_sync(pid())
 child = os.fork()
@@ -267,12 +265,18 @@ if not child:
 os.waitpid(child, 0)
 assert LOOP.call_sync(pid()) == parent
 print("parent")
-"""
-    assert runs(script, tmp_path=tmp_path) == "child\nparent\n"
+""",
+        "child\nparent\n",
+    ),
+    "a process without calls has no loop": ("print(threading.active_count())", "1\n"),
+}
+"""What a process does, and what it prints."""
 
 
-def test_a_process_without_calls_has_no_loop(tmp_path: Path) -> None:
-    assert runs("print(threading.active_count())", tmp_path=tmp_path) == "1\n"
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_process(name: str, tmp_path: Path) -> None:
+    script, printed = SCRIPTS[name]
+    assert runs(script, tmp_path=tmp_path) == printed
 
 
 @in_virtual_time

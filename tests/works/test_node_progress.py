@@ -24,6 +24,7 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.runninghub import node_progress
 from rh_prefect.works.runninghub.node_progress import AT_ONCE, Lines, NodeProgress
 from rh_prefect.works.work import Work
+from tests.support.waiting import until
 from tests.support.world.executed_work import work_of
 from tests.support.world.virtual_time import in_virtual_time
 
@@ -160,8 +161,7 @@ async def test_the_node_that_runs_is_reported_until_the_job_ends(
         with progress.during(seen(url) if has_address else None):
             progress.runs()
             progress.runs()
-            while not stored.lines:  # noqa: ASYNC110 - nothing else tells it
-                await asyncio.sleep(0.01)
+            await until(lambda: stored.lines)
         await socket.closed.wait()
     assert (stored.lines, socket.opened) == (["CLIPTextEncode"], 1)
 
@@ -195,8 +195,7 @@ async def test_a_failed_connection_ends_only_the_progress(call: Work, client: Cl
         server.close()
         await server.wait_closed()
         with progress_of(call, client).during(seen(f"ws://127.0.0.1:{port}/")):
-            while node_progress._watching:  # noqa: ASYNC110 - it ends by itself and notifies no waiter
-                await asyncio.sleep(0.01)
+            await until(lambda: not node_progress._watching)
         with progress_of(call, client).during(seen("no address")):
             await asyncio.sleep(0)
     assert stored.lines == []
@@ -210,8 +209,7 @@ async def test_a_start_without_an_address_opens_no_socket_until_the_task_runs(
         assert not node_progress._watching
         progress.runs()
         assert len(node_progress._watching) == 1, "RunningHub is asked for the address"
-    while node_progress._watching:  # noqa: ASYNC110 - it was cancelled just now
-        await asyncio.sleep(0)
+    await until(lambda: not node_progress._watching)
     other = TaskView(task_id="2", status="RUNNING", progress_url=SecretStr("ws://127.0.0.1:9/"))
     with progress.during(other):
         assert not node_progress._watching, "it is another task's"
@@ -230,5 +228,4 @@ async def test_the_number_of_concurrent_sockets_is_limited(call: Work, client: C
         assert len(node_progress._watching) == AT_ONCE
         for one in watched:
             one.__exit__(None, None, None)
-        while node_progress._watching:  # noqa: ASYNC110 - they were cancelled just now
-            await asyncio.sleep(0.01)
+        await until(lambda: not node_progress._watching)

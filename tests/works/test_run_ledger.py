@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator
 from decimal import Decimal
@@ -24,7 +23,7 @@ from rh_prefect.works.journal.record_types import Answer, End, Lost, Record, Res
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import no_evidence, run_name
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
+from rh_prefect.works.run_cancellation import cancel_scope
 from rh_prefect.works.run_ledger import (
     Notes,
     RecordsLocation,
@@ -37,7 +36,8 @@ from rh_prefect.works.run_ledger import (
     spending_of,
 )
 from rh_prefect.works.work_runner import WorkCall, WorkResult
-from tests.support.world.job_records import TASK, intent, ticket, unknown
+from tests.support.waiting import until
+from tests.support.world.job_records import TASK, intent, ticket, unknown, write
 from tests.support.world.pipeline_runs import PipelineRun, picture
 
 HERE, THERE = RecordsLocation(url="/here", storage="disk"), RecordsLocation(url="/there")
@@ -50,7 +50,7 @@ def journal(tmp_path: Path) -> FolderJournal:
 
 @pytest.fixture
 def rh() -> Iterator[Emulator]:
-    with Emulator(clock="polls", polls=10**6, long_side=48) as emulator:
+    with Emulator(long_side=48) as emulator:
         yield emulator
 
 
@@ -61,10 +61,6 @@ def given(rh: Emulator, tmp_path: Path) -> dict[str, Any]:
 
 async def notes_of(run: PipelineRun, work: str) -> SharedRecords:
     return SharedRecords(await run.works(), work, run.scope, has_ended=no_evidence)
-
-
-async def cancel(run: PipelineRun) -> CancelReport:
-    return await LOOP.call(cancel_scope(run.scope, run.engine.pool.provider_of, by="a test"))
 
 
 async def test_a_flow_run_has_one_place_for_its_works_in_all_of_its_attempts(journal: FolderJournal) -> None:
@@ -150,17 +146,14 @@ async def seed(run: PipelineRun) -> None:
     works = await run.works()
     for number in range(1, WORKS + 1):
         work = f"{number:040x}"
-        end = End(status="SUCCESS", task_id=str(number), cost=Decimal("0.04"), currency="CNY")
-        paid = Submit(1, intent(flow_run="one", estimate="0.04"), answer=ticket(str(number)), end=end)
-        records: dict[str, Record | None] = {"intent": paid.intent, "answer": paid.answer, "end": paid.end}
-        if number > WORKS - OPEN:
-            records["end"] = None
-        for what, record in records.items():
-            if record is not None:
-                await works.create(f"{work}-{what}-1", record.model_dump(mode="json"))
+        paid = Submit(1, intent(flow_run="one", estimate="0.04"), answer=ticket(str(number)), end=ENDED)
+        records: dict[str, Record] = {"intent-1": paid.intent, "answer-1": ticket(str(number)), "end-1": ENDED}
+        if is_open := number > WORKS - OPEN:
+            del records["end-1"]
+        await write(works, records, key=work)
         notes = await notes_of(run, work)
         await notes.note_claim(1)
-        if records["end"] is not None:
+        if not is_open:
             notes.note_settled(paid)
     await LOOP.settle(60)
 
@@ -181,7 +174,7 @@ async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(g
     await tracker.complete()
     assert (tracker.spent(), tracker.reserved()) == (Decimal("0.04") * (WORKS - OPEN), Decimal("0.04") * OPEN)
     assert read() == OPEN
-    await cancel(run)
+    await LOOP.call(cancel_scope(run.scope, run.engine.pool.provider_of, by="a test"))
     assert read() == OPEN
     for note in (Path(given["folder"]) / "runs").rglob("settled-*"):
         note.unlink()
@@ -190,18 +183,7 @@ async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(g
     assert tracker.spent() == Decimal("0.04") * (WORKS - OPEN), "a crash before a note loses nothing"
 
 
-async def _noted(run: PipelineRun) -> dict[str, dict[int, Entry | None]]:
-    """The entries of a run, once all its submissions are noted as settled."""
-    ledger = WorksLedger(run.scope)
-    for _ in range(3000):
-        if not await ledger.open_jobs():
-            return {work: entries async for work, entries in ledger.entries()}
-        await asyncio.sleep(0.1)
-    raise AssertionError("a submission was not noted as settled within 300 s")
-
-
 async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emulator, given: dict[str, Any]) -> None:
-    rh.clock.polls = 1
     rh.faults.add(Fault("submit", prompt="refused once", times=1, kind="code", code="421"))
     rh.faults.add(Fault("submit", prompt="fails once", times=1, kind="fail", code="1504"))
     run, other = PipelineRun(**given), PipelineRun(**given, name="two")
@@ -212,7 +194,13 @@ async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emul
     made = await run.make(WorkCall(ink, "ink"), *(picture(one, attempts=2) for one in words))
     assert [type(one) for one in made] == [*[WorkResult] * 4, RequestRejected]
     recorded = {view.key: entries_of(view) for view in await WorksLedger(run.scope).jobs() if view.submits}
-    noted = await _noted(run)
+    ledger = WorksLedger(run.scope)
+
+    async def is_settled() -> bool:
+        return not await ledger.open_jobs()
+
+    await until(is_settled)
+    noted = {work: entries async for work, entries in ledger.entries()}
     assert noted == recorded
     assert sorted(map(len, noted.values())) == [1, 1, 2, 2]
     costs = [
