@@ -312,33 +312,57 @@ def test_a_call_that_waits_for_a_failing_job_raises_its_code_and_advice() -> Non
     assert "run again" in error.message
 
 
+def paid_and_failed(*attempts: int, code: str = "1504", met_in: int = 0, run: str = "") -> list[Submit]:
+    """One submission for each of these attempts, each with a failed task; its end was recorded in attempt `met_in`."""
+    return [
+        Submit(n, intent(attempt=attempt, flow_run=run), TICKET, end=failed(code, attempt=met_in or attempt))
+        for n, attempt in enumerate(attempts, 1)
+    ]
+
+
 @pytest.mark.parametrize(
-    ("code", "attempt", "pays"),
+    ("facts", "submits", "pays"),
     [
-        ("1000", 1, False),  # the same attempt again, and the code does not say that a new task helps
-        ("1000", 2, True),  # a later attempt of the flow run
-        ("1006", 1, True),  # the code says that a new task helps
-        ("1015", 1, True),
-        ("1504", 1, True),
-        ("1501", 2, False),  # moderated: never again
-        ("1505", 9, False),
-        ("1007", 2, False),
-        ("805", 2, True),
+        # The same attempt: only if the code says that a new task helps.
+        ({}, paid_and_failed(1, code="1000"), False),
+        ({}, paid_and_failed(1, code="1006"), True),
+        ({}, paid_and_failed(1, code="1015"), True),
+        ({}, paid_and_failed(1, code="1504"), True),
+        # A later attempt of the flow run: unless the same request would fail again.
+        ({"attempt": 2}, paid_and_failed(1, code="1000"), True),
+        ({"attempt": 2}, paid_and_failed(1, code="805"), True),
+        ({"attempt": 2}, paid_and_failed(1, code="1007"), False),
+        ({"attempt": 2}, paid_and_failed(1, code="1501"), False),
+        ({"attempt": 9}, paid_and_failed(1, code="1505"), False),
+        # The task was paid for in the first attempt; a call of the second one has waited for it, and is repeated.
+        ({"attempt": 2, "first_attempt": 2, "attempts": 1}, paid_and_failed(1, code="805", met_in=2), False),
+        ({"attempt": 2, "first_attempt": 2, "attempts": 1}, paid_and_failed(1, code="1504", met_in=2), False),
+        # The end of a shared work has the attempt of the run that recorded it, which says nothing of this one.
+        (
+            {"run": "one", "attempt": 2, "first_attempt": 2, "attempts": 1},
+            paid_and_failed(1, code="805", met_in=5, run="one"),
+            True,
+        ),
+        # A deliberate rerun has fresh attempts; retries that Prefect makes by itself count together.
+        ({"attempt": 2, "first_attempt": 2}, paid_and_failed(1, 1, 1), True),
+        ({"attempt": 2, "first_attempt": 2}, paid_and_failed(1, 1, 1, 2, 2, 2), False),
+        ({"attempt": 4, "first_attempt": 1}, paid_and_failed(1, 2, 3), False),
+        # Refusals are no attempts.
+        (
+            {"attempt": 2, "attempts": 2},
+            [*(Submit(n, INTENT, BUSY) for n in range(1, 6)), Submit(6, INTENT, TICKET, end=failed("1000"))],
+            True,
+        ),
     ],
 )
-def test_the_attempts_that_may_pay_for_a_failed_job_again(code: str, attempt: int, pays: bool) -> None:
-    submit = Submit(1, INTENT, TICKET, end=failed(code))
-    policy = replace(POLICY, attempt=attempt)
+def test_the_attempts_that_may_pay_for_a_failed_job_again(
+    facts: dict[str, Any], submits: list[Submit], pays: bool
+) -> None:
+    life = Life(replace(POLICY, **facts))
     if pays:
-        assert Life(policy).reads(submit).step == ("prepare",)
+        assert life.reads(*submits).step == ("prepare",)
     else:
-        Life(policy).raises(JobFailed, ("read_submission", 1), submit)
-
-
-def paid_and_failed(*attempts: int, code: str = "1504") -> list[Submit]:
-    """One submission for each of these attempts, each with a failed task."""
-    intents = [INTENT.model_copy(update={"attempt": attempt}) for attempt in attempts]
-    return [Submit(n, intent, TICKET, end=failed(code, attempt=intent.attempt)) for n, intent in enumerate(intents, 1)]
+        life.reads_and_raises(JobFailed, *submits)
 
 
 def test_a_job_pays_for_at_most_attempts_tasks() -> None:
@@ -357,27 +381,6 @@ def test_the_defaults_of_a_policy_are_safe() -> None:
         may_switch_account=False,
         unpriced_advice="run it without a budget", forbidden="", another_task="",
     )  # fmt: skip
-
-
-def test_a_deliberate_rerun_has_fresh_attempts() -> None:
-    """A later attempt pays again for a job whose earlier attempt used all of `attempts`."""
-    policy = replace(POLICY, attempt=2, first_attempt=2, attempts=3)
-    submits = paid_and_failed(1, 1, 1)
-    assert Life(policy).reads(*submits).step == ("prepare",)
-    later = [replace(one, n=one.n + 3) for one in paid_and_failed(2, 2, 2)]
-    Life(policy).reads_and_raises(JobFailed, *submits, *later)
-
-
-def test_automatic_flow_retries_count_together() -> None:
-    """Retries that Prefect makes by itself do not pay for more than `attempts` tasks in all."""
-    policy = replace(POLICY, attempt=4, first_attempt=1, attempts=3)
-    Life(policy).reads_and_raises(JobFailed, *paid_and_failed(1, 2, 3))
-
-
-def test_refusals_do_not_count_as_attempts() -> None:
-    submits = [Submit(n, INTENT, BUSY) for n in range(1, 6)]
-    submits.append(Submit(6, INTENT, TICKET, end=failed("1000")))
-    assert Life(replace(POLICY, attempt=2, attempts=2)).reads(*submits).step == ("prepare",)
 
 
 def test_an_attempt_that_has_waited_for_a_failure_has_met_it_although_an_earlier_one_has_recorded_it() -> None:
@@ -514,21 +517,6 @@ def test_the_error_of_a_failed_task_says_what_to_do(code: str, another_task: str
     submit = Submit(1, INTENT, TICKET, end=failed(code))
     error = Life(replace(POLICY, another_task=another_task)).raises(JobFailed, ("read_submission", 1), submit)
     assert error.message.endswith(f"(code {code}). What to do: {advice}.")
-
-
-@pytest.mark.parametrize("code", ["805", "1504"])
-def test_a_repeated_call_does_not_pay_again_after_a_failure_that_its_attempt_has_met(code: str) -> None:
-    """The task was paid for in the first attempt; a call of the second one has waited for it, and is repeated."""
-    policy = replace(POLICY, attempt=2, first_attempt=2, attempts=1)
-    submit = Submit(1, INTENT, TICKET, end=failed(code, attempt=2))
-    Life(policy).raises(JobFailed, ("read_submission", 1), submit)
-
-
-def test_a_later_attempt_pays_after_a_failure_that_another_run_has_met() -> None:
-    """The end of a shared work has the attempt of the run that recorded it, which says nothing of this one."""
-    policy = replace(POLICY, run="one", attempt=2, first_attempt=2, attempts=1)
-    submit = Submit(1, INTENT.model_copy(update={"flow_run": "one"}), TICKET, end=failed("805", attempt=5))
-    assert Life(policy).answers((("read_submission", 1), submit)).step == ("read_submission", 2)
 
 
 @pytest.mark.parametrize(("reason", "reported"), [("the GPU is gone", "the GPU is gone"), ("", "1504")])

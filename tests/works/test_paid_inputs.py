@@ -15,7 +15,7 @@ from rh_prefect import models
 from rh_prefect.blocks.lookup import load_pool_context
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.recorder import Submission
-from rh_prefect.errors import ConfigError, StoreError
+from rh_prefect.errors import ConfigError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
 from rh_prefect.works.job_options import Options, Request
@@ -153,16 +153,3 @@ async def test_outputs_on_an_ftp_server_are_refused_before_payment(rh: Emulator,
     with pytest.raises(ConfigError, match="use a folder, s3://"):
         await run.pay(models.ZImageTurbo(prompt="a"))
     assert rh.recorder.paid == []
-
-
-async def test_a_store_of_the_same_url_that_cannot_be_written_to_is_found_before_payment(
-    rh: Emulator, run: Run
-) -> None:
-    """The check of another store with the same URL does not count."""
-    bucket = f"{TwinFiles.protocol}://checked"
-    run.store = MediaStore(bucket, options={"where": "first"})
-    await run.pay(models.ZImageTurbo(prompt="a"))
-    run.store = MediaStore(bucket, options={"where": "read-only"})
-    with pytest.raises(StoreError):
-        await run.pay(models.ZImageTurbo(prompt="b"))
-    assert len(rh.recorder.paid) == 1

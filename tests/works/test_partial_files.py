@@ -14,6 +14,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.works.download_folder import StoreChecks, check_folder, part_file, remove
 from rh_prefect.works.journal.record_types import ResultRecord
 from tests.support.processes.forkserver import FORKS
+from tests.support.world.filesystems import TwinFiles
 
 NAME = "2031112223334445057-1"
 
@@ -157,6 +158,13 @@ async def test_a_folder_or_a_storage_that_cannot_be_written_to_is_an_error(tmp_p
         await StoreChecks(folder).check(store)
     with pytest.raises(StoreError, match="file/out"):
         await StoreChecks(tmp_path).check(store)
+    writable, read_only = (
+        MediaStore(f"{TwinFiles.protocol}://checked", options={"where": where}) for where in ("first", "read-only")
+    )
+    checks = StoreChecks(tmp_path)
+    await checks.check(writable)
+    with pytest.raises(StoreError):
+        await checks.check(read_only)
     with pytest.raises(StoreError, match=r"file/parts cannot be written to: .*Records of paid jobs are kept"):
         part_file(folder, NAME).__enter__()
 

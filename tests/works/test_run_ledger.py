@@ -54,11 +54,6 @@ def rh() -> Iterator[Emulator]:
         yield emulator
 
 
-@pytest.fixture
-def given(rh: Emulator, tmp_path: Path) -> dict[str, Any]:
-    return {"url": rh.url, "key": rh.key, "folder": tmp_path, "store_url": str(tmp_path / "store")}
-
-
 async def notes_of(run: PipelineRun, work: str) -> SharedRecords:
     return SharedRecords(await run.works(), work, run.scope, has_ended=no_evidence)
 

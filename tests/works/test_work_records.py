@@ -43,11 +43,6 @@ def rh() -> Iterator[Emulator]:
         yield emulator
 
 
-@pytest.fixture
-def given(rh: Emulator, tmp_path: Path) -> dict[str, Any]:
-    return {"url": rh.url, "key": rh.key, "folder": tmp_path, "store_url": str(tmp_path / "store")}
-
-
 async def reserved(run: PipelineRun) -> Decimal:
     """What the works of a run may still cost, as its process counts it."""
 

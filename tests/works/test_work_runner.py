@@ -67,11 +67,6 @@ def rh() -> Iterator[Emulator]:
         yield emulator
 
 
-@pytest.fixture
-def given(rh: Emulator, tmp_path: Path) -> dict[str, Any]:
-    return {"url": rh.url, "key": rh.key, "folder": tmp_path, "store_url": str(tmp_path / "store")}
-
-
 Stopped: TypeAlias = tuple[Emulator, dict[str, Any]]
 
 
