@@ -66,19 +66,13 @@ async def test_a_task_is_seen_in_three_ways_and_cancelled(rh: Emulator) -> None:
 
 
 async def test_a_price_without_a_task(rh: Emulator, tmp_path: Path) -> None:
-    photo = samples.png(tmp_path / "photo.png", size=(640, 480))
-    clip = models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5")
-    price = await as_task(tasks.price_preview, clip)
+    sound, photo = samples.wav(tmp_path / "sound.png"), samples.png(tmp_path / "photo.png", size=(640, 480))
+    with pytest.raises(MediaError, match="image_url"):
+        await tasks.price_preview(models.KlingV26ProImageToVideo(image_url=sound, prompt="waves"))
+    price = await as_task(tasks.price_preview, models.KlingV26ProImageToVideo(image_url=photo, prompt="waves"))
     assert price.amount > 0
     assert [upload.size for upload in rh.recorder.uploads] == [photo.stat().st_size]
     assert not rh.recorder.submissions
-
-
-async def test_a_file_that_the_model_would_refuse_is_not_priced(rh: Emulator, tmp_path: Path) -> None:
-    sound = samples.wav(tmp_path / "photo.png")
-    with pytest.raises(MediaError, match="image_url"):
-        await tasks.price_preview(models.KlingV26ProImageToVideo(image_url=sound, prompt="waves", duration="5"))
-    assert not rh.recorder.uploads
 
 
 @pytest.mark.prefect
@@ -111,7 +105,7 @@ async def test_a_file_gets_a_link_and_a_name(rh: Emulator, tmp_path: Path) -> No
     upload = await as_task(tasks.upload_file, photo)
     assert (upload.size, upload.kind) == (photo.stat().st_size, "image")
     assert upload.file_name.endswith(".png")
-    clip = models.KlingV26ProImageToVideo(image_url=upload.url, prompt="waves", duration="5")
+    clip = models.KlingV26ProImageToVideo(image_url=upload.url, prompt="waves")
     assert (await as_task(tasks.price_preview, clip)).amount > 0
     assert [one.size for one in rh.recorder.uploads] == [upload.size]
 

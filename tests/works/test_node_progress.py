@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,16 +15,10 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from rh_prefect.client import Client, TaskView
 from rh_prefect.client.progress import ProgressEvent
-from rh_prefect.media.store import MediaStore
 from rh_prefect.works.checked_request import JobRequest
-from rh_prefect.works.events import JobEvent
-from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.runninghub import node_progress
 from rh_prefect.works.runninghub.node_progress import AT_ONCE, Lines, NodeProgress
-from rh_prefect.works.work import Work
 from tests.support.waiting import until
-from tests.support.world.executed_work import work_of
 from tests.support.world.virtual_time import in_virtual_time
 
 NAMES = {"6": "CLIPTextEncode", "3": "KSampler", "8": "VAEDecode"}
@@ -71,14 +64,7 @@ async def test_no_line_is_repeated_or_reported_after_the_end() -> None:
     assert reported == ["KSampler 1/20", "KSampler 2/20"]
 
 
-class StoredLines:
-    """Stores the progress lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def notify(self, event: JobEvent) -> None:
-        self.lines.append(event.message)
+ORDER = JobRequest("workflow/1", "/task/openapi/create", "site", {}, "b" * 40, node_names=NAMES)
 
 
 @pytest.fixture
@@ -88,22 +74,14 @@ async def client() -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-def stored() -> StoredLines:
-    return StoredLines()
+def lines() -> list[str]:
+    """What is reported."""
+    return []
 
 
 @pytest.fixture
-def call(tmp_path: Path, stored: StoredLines) -> Work:
-    order = JobRequest("workflow/1", "/task/openapi/create", "site", {}, "b" * 40, node_names=NAMES)
-    scope, store = FolderScope(FolderJournal(str(tmp_path), scope="test")), MediaStore(str(tmp_path / "out"))
-    return work_of(order, scope=scope, key="key", store=store, observer=stored)
-
-
-def progress_of(call: Work, client: Client) -> NodeProgress:
-    def report(line: str) -> None:
-        call.notify("running", line, task_id="1", is_step=True)
-
-    return NodeProgress(client, call.request, "1", report)
+def progress(client: Client, lines: list[str]) -> NodeProgress:
+    return NodeProgress(client, ORDER, "1", lines.append)
 
 
 def seen(url: str) -> TaskView:
@@ -147,9 +125,7 @@ async def says_a_node(connection: ServerConnection) -> None:
 
 
 @pytest.mark.parametrize("has_address", [True, False])
-async def test_the_node_that_runs_is_reported_until_the_job_ends(
-    call: Work, stored: StoredLines, has_address: bool
-) -> None:
+async def test_the_node_that_runs_is_reported_until_the_job_ends(lines: list[str], has_address: bool) -> None:
     socket = Socket(says_a_node)
     async with at_address(socket) as url:
 
@@ -157,29 +133,29 @@ async def test_the_node_that_runs_is_reported_until_the_job_ends(
             return seen(url)
 
         client: Any = SimpleNamespace(workflows=SimpleNamespace(outputs_v1=outputs))
-        progress = progress_of(call, client)
+        progress = NodeProgress(client, ORDER, "1", lines.append)
         with progress.during(seen(url) if has_address else None):
             progress.runs()
             progress.runs()
-            await until(lambda: stored.lines)
+            await until(lambda: lines)
         await socket.closed.wait()
-    assert (stored.lines, socket.opened) == (["CLIPTextEncode"], 1)
+    assert (lines, socket.opened) == (["CLIPTextEncode"], 1)
 
 
 @pytest.mark.parametrize("handle", [says_nothing, says_nonsense])
 async def test_a_socket_without_usable_messages_is_closed_with_the_job(
-    call: Work, client: Client, stored: StoredLines, handle: Callable[[ServerConnection], Awaitable[None]]
+    progress: NodeProgress, lines: list[str], handle: Callable[[ServerConnection], Awaitable[None]]
 ) -> None:
     socket = Socket(handle)
     async with at_address(socket) as url:
-        with progress_of(call, client).during(seen(url)):
+        with progress.during(seen(url)):
             await socket.came.wait()
         await socket.closed.wait()
-    assert stored.lines == []
+    assert lines == []
     assert not node_progress._watching
 
 
-async def test_a_failed_connection_ends_only_the_progress(call: Work, client: Client, stored: StoredLines) -> None:
+async def test_a_failed_connection_ends_only_the_progress(client: Client, lines: list[str]) -> None:
     came = asyncio.Event()
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -190,21 +166,20 @@ async def test_a_failed_connection_ends_only_the_progress(call: Work, client: Cl
     server = await asyncio.start_server(hold, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with asyncio.timeout(300):
-        with progress_of(call, client).during(seen(f"ws://127.0.0.1:{port}/")):
+        with NodeProgress(client, ORDER, "1", lines.append).during(seen(f"ws://127.0.0.1:{port}/")):
             await came.wait()
         server.close()
         await server.wait_closed()
-        with progress_of(call, client).during(seen(f"ws://127.0.0.1:{port}/")):
+        with NodeProgress(client, ORDER, "1", lines.append).during(seen(f"ws://127.0.0.1:{port}/")):
             await until(lambda: not node_progress._watching)
-        with progress_of(call, client).during(seen("no address")):
+        with NodeProgress(client, ORDER, "1", lines.append).during(seen("no address")):
             await asyncio.sleep(0)
-    assert stored.lines == []
+    assert lines == []
 
 
 async def test_a_start_without_an_address_opens_no_socket_until_the_task_runs(
-    call: Work, client: Client, stored: StoredLines
+    progress: NodeProgress, client: Client, lines: list[str]
 ) -> None:
-    progress = progress_of(call, client)
     with progress.during(TaskView(task_id="1", status="QUEUED")):
         assert not node_progress._watching
         progress.runs()
@@ -213,16 +188,16 @@ async def test_a_start_without_an_address_opens_no_socket_until_the_task_runs(
     other = TaskView(task_id="2", status="RUNNING", progress_url=SecretStr("ws://127.0.0.1:9/"))
     with progress.during(other):
         assert not node_progress._watching, "it is another task's"
-    progress = NodeProgress(client, replace(call.request, endpoint="run/workflow/1"), "1", stored.lines.append)
+    progress = NodeProgress(client, replace(ORDER, endpoint="run/workflow/1"), "1", lines.append)
     with progress.during(None):
         progress.runs()
         assert not node_progress._watching, "only starts of the old API are asked for the address"
 
 
-async def test_the_number_of_concurrent_sockets_is_limited(call: Work, client: Client) -> None:
+async def test_the_number_of_concurrent_sockets_is_limited(client: Client) -> None:
     socket = Socket(says_nothing)
     async with at_address(socket) as url:
-        watched = [progress_of(call, client).during(seen(url)) for _ in range(AT_ONCE + 1)]
+        watched = [NodeProgress(client, ORDER, "1", print).during(seen(url)) for _ in range(AT_ONCE + 1)]
         for one in watched:
             one.__enter__()
         assert len(node_progress._watching) == AT_ONCE

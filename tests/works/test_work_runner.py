@@ -35,7 +35,6 @@ from rh_prefect.works.journal.job_records import JobView
 from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.record_types import End, Link, Record
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt, mark_refused
@@ -176,20 +175,6 @@ async def test_an_invalid_answer_is_asked_for_again_and_kept_for_another_shape(
     free = await PipelineRun(**given, name="two").one(words(parse=str.upper, shape="bb"))
     assert len(rh.recorder.paid) == 2
     assert (free.record.n, free.record.value) == (1, "\n\n".join(free.record.texts).upper())
-
-
-async def test_a_lost_answer_is_a_question_for_every_run(rh: Emulator, given: dict[str, Any]) -> None:
-    rh.faults.add(Fault("submit", number=1))  # accepted, and the connection ends without an answer
-    with pytest.raises(SubmissionUnknown, match=r"rh-prefect jobs adopt works-\w+/\w+ TASK_ID"):
-        await PipelineRun(**given).one(picture())
-    later = PipelineRun(**given, name="two")
-    with pytest.raises(SubmissionUnknown) as unknown:
-        await later.one(picture())
-    assert len(rh.recorder.paid) == 1
-    works, key = WorksJournal(later.store.url), str(unknown.value.job).rpartition("/")[2]
-    await adopt(works, key, rh.recorder.paid[0].task_id)
-    assert (await later.one(picture())).record.task_id == rh.recorder.paid[0].task_id
-    assert len(rh.recorder.paid) == 1
 
 
 async def test_only_the_claimer_counts_a_work_in_its_budget(rh: Emulator, given: dict[str, Any]) -> None:
@@ -417,6 +402,7 @@ async def test_a_job_of_a_run_is_read_once_unless_it_is_new(given: dict[str, Any
     for again in (first, later):
         assert await made(again) == done
         assert journal.did == ["read"]
+    assert not first.shared.running, "no work is kept that no caller waits for"
 
 
 async def test_what_an_earlier_process_has_paid_for_is_collected(given: dict[str, Any]) -> None:
