@@ -374,15 +374,6 @@ def test_a_job_pays_for_at_most_attempts_tasks() -> None:
     assert Life(POLICY).reads(*submits[:2]).step == ("prepare",)
 
 
-def test_the_defaults_of_a_policy_are_safe() -> None:
-    assert Policy(job="run/key", endpoint="some/model") == Policy(
-        job="run/key", endpoint="some/model", name="", run="", attempt=1, first_attempt=1, attempts=3,
-        on_unknown="raise", may_submit=True, budget=None,
-        may_switch_account=False,
-        unpriced_advice="run it without a budget", forbidden="", another_task="",
-    )  # fmt: skip
-
-
 def test_an_attempt_that_has_waited_for_a_failure_has_met_it_although_an_earlier_one_has_recorded_it() -> None:
     """Two attempts may wait at once; the failure of a task that the later one knows is no reason for another task."""
     submit = Submit(1, INTENT, TICKET)

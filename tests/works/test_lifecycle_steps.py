@@ -45,6 +45,13 @@ MARK = media_mark("a" * 64)
 WITH_INPUT = replace(REQUEST, payload={"image": [MARK]}, inputs={MARK: Input("photo.png", PHOTO)})
 
 
+WITH_A_SLOT = ("take a slot", "look for refused outputs", "check the storage")
+
+
+def upload_to(account: str) -> tuple[str, str]:
+    return "select an account", f"upload to {account}"
+
+
 async def cancel_run(work: ExecutedWork) -> None:
     await MemoryJournal.create(work.journal, "cancel-1", Cancelled(by="a person").model_dump(mode="json"))
 
@@ -172,7 +179,7 @@ async def test_a_refusal_for_want_of_a_slot_is_reported_once_and_the_work_waits_
     work = ExecutedWork(tmp_path)
     work.main.answers = [api_error(SLOT, doing="submit", submitting=True)] * 2
     await work.finish()
-    tried = ["take a slot", "look for refused outputs", "check the storage", "submit to main"]
+    tried = [*WITH_A_SLOT, "submit to main"]
     refused = [*tried, "release the slot, which was none", "check the storage"]
     assert work.did[1:] == [*refused, *refused, *tried, *work.did[-5:]]
     assert work.pauses == [], "the limiter pauses for all works of the account"
@@ -234,19 +241,8 @@ async def test_after_a_refused_upload_another_account_gets_the_inputs_and_no_slo
     work = ExecutedWork(tmp_path, request=WITH_INPUT)
     work.main.refusal, work.spare = NO_MONEY, ["two"]
     await work.finish()
-    assert work.did[:11] == [
-        "check the storage",
-        "select an account",
-        "upload to main",
-        "select an account",
-        "upload to two",
-        "take a slot",
-        "look for refused outputs",
-        "check the storage",
-        "select an account",
-        "upload to two",
-        "submit to two",
-    ]
+    before = ["check the storage", *upload_to("main"), *upload_to("two")]
+    assert work.did[:11] == [*before, *WITH_A_SLOT, *upload_to("two"), "submit to two"]
     assert work.accounts["two"].sent == [{"image": [f"https://two/{MARK}"]}]
     assert work.heard[:2] == [("uploading", "making 1 input(s) available to RunningHub"), ("moved", "account two pays")]
     assert [state for state, _ in work.heard[2:]] == ["submitted", "collecting"]
@@ -261,17 +257,8 @@ async def test_a_work_whose_upload_is_refused_when_it_has_a_slot_takes_one_of_th
     work = Poorer(tmp_path, request=WITH_INPUT)
     work.spare = ["two"]
     await work.finish()
-    assert work.did[3:12] == [
-        "take a slot",
-        "check the storage",
-        "select an account",
-        "upload to main",
-        "release the slot",
-        "take a slot",
-        "select an account",
-        "upload to two",
-        "submit to two",
-    ]
+    first, second = ["check the storage", *upload_to("main"), "release the slot"], [*upload_to("two"), "submit to two"]
+    assert work.did[3:12] == ["take a slot", *first, "take a slot", *second]
 
 
 async def test_a_refused_upload_of_the_only_account_is_the_error_of_the_work(tmp_path: Path) -> None:
@@ -295,17 +282,8 @@ async def test_after_a_refused_price_another_account_gets_the_work_and_its_budge
     work.main.refusal, work.spare = NO_MONEY, ["two"]
     await work.finish()
     asked = work.did.index("price at main")
-    assert work.did[asked : asked + 9] == [
-        "price at main",
-        "release the slot",
-        "take a slot",
-        "look for refused outputs",
-        "check the storage",
-        "select an account",
-        "upload to two",
-        "price at two",
-        "submit to two",
-    ]
+    refused, second = ["price at main", "release the slot"], [*upload_to("two"), "price at two", "submit to two"]
+    assert work.did[asked : asked + 9] == [*refused, *WITH_A_SLOT, *second]
     intent = await claimed(work)
     assert (intent["estimate"], intent["account"]) == ("5", "two")
 

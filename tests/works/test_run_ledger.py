@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -41,17 +40,6 @@ from tests.support.world.job_records import TASK, intent, ticket, unknown, write
 from tests.support.world.pipeline_runs import PipelineRun, picture
 
 HERE, THERE = RecordsLocation(url="/here", storage="disk"), RecordsLocation(url="/there")
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> FolderJournal:
-    return FolderJournal(str(tmp_path / "runs"), scope="one")
-
-
-@pytest.fixture
-def rh() -> Iterator[Emulator]:
-    with Emulator(long_side=48) as emulator:
-        yield emulator
 
 
 async def notes_of(run: PipelineRun, work: str) -> SharedRecords:
