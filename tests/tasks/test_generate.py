@@ -23,7 +23,6 @@ from rh_prefect.flow_runs.queries import journal_of
 from rh_prefect.tasks import generate, generate_many, model_tasks
 from rh_prefect.tasks.generate import run_name
 from rh_prefect.works.journal.job_records import split_job
-from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt
 from tests.support.world.as_task import make
@@ -89,20 +88,6 @@ async def test_the_files_of_a_shared_result_that_are_gone_are_another_take(rh: E
     with pytest.raises(OutputsExpired, match="another `take` pays for a new result") as caught:
         await make(LIGHTHOUSE)
     assert "mark-lost" not in caught.value.message
-
-
-async def test_what_another_process_began_in_a_scope_that_was_empty_is_not_paid_for_again(
-    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await make(models.ZImageTurbo(prompt="the first in its scope"))
-    with monkeypatch.context() as elsewhere:
-        # Another account object, which has seen the scope with a job in it; this one remembers it as empty.
-        elsewhere.setenv("RH_STATE_DIR", str(tmp_path / "elsewhere"))
-        theirs = await make(LIGHTHOUSE)
-    REQUESTED_KEYS["test"].clear()
-    ours = await make(LIGHTHOUSE)
-    assert ours.task_id == theirs.task_id
-    assert len(rh.recorder.paid) == 2
 
 
 async def test_a_label_names_the_file_and_makes_no_other_work(rh: Emulator) -> None:

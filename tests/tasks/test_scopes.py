@@ -14,19 +14,19 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.cli.jobs import cancel_
-from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.queries import scope_named
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.tasks.generate import scope_for
-from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.journal.scope import last_attempt, open_scope
+from rh_prefect.works.journal.scope import open_scope
 from rh_prefect.works.journal.works_journal import default_works
 from rh_prefect.works.loop_thread import LOOP
-from tests.support.processes.scope_process import PROMPT, ask, ask_elsewhere, asking
+from tests.support.processes.scope_process import PROMPT, ask, ask_elsewhere
 from tests.support.servers.emulator_env import StartEmulator
+from tests.support.waiting import until
 
 
 def pay(prompt: str, **options: Any) -> str:
@@ -63,37 +63,6 @@ class TestThreadsOfAFlow:
         assert default_works(get_settings()).scopes() == ["mine"]
 
 
-@pytest.fixture
-def slow(start_rh: StartEmulator) -> Emulator:
-    """An emulator whose tasks end only when the test has its clock go on."""
-    return start_rh(clock="real", durations=lambda *_: (0.0, 600.0))
-
-
-def notes(scope: str) -> FolderJournal:
-    return default_works(get_settings()).notes_of(scope)
-
-
-async def test_what_failed_for_two_processes_at_once_is_paid_once_and_by_a_later_one_again(slow: Emulator) -> None:
-    slow.faults.add(Fault("submit", number=1, kind="fail", code="805"))
-    mine = asyncio.create_task(ask("nightly"))
-    await asyncio.to_thread(slow.recorder.wait, lambda recorder: len(recorder.paid) == 1)
-    with asking("nightly") as other:
-        assert other.stdout is not None
-        while await asyncio.to_thread(other.stdout.readline) != "adopted\n":
-            assert other.poll() is None
-        slow.clock.advance(3600)
-        said = (await asyncio.to_thread(other.communicate))[0].splitlines()[-1]
-    assert said.startswith("JobFailed")
-    assert (await mine).startswith("JobFailed")
-    assert (await ask("nightly")).startswith("JobFailed"), "the same process is the same attempt"
-    assert len(slow.recorder.submissions) == 1
-    later = asyncio.create_task(asyncio.to_thread(ask_elsewhere, "nightly"))
-    await asyncio.to_thread(slow.recorder.wait, lambda recorder: len(recorder.paid) == 2)
-    slow.clock.advance(3600)
-    assert await later == slow.recorder.paid[1].task_id
-    assert await last_attempt(notes("nightly")) == 3
-
-
 async def test_a_cancelled_scope_is_open_to_processes_that_come_later(rh: Emulator) -> None:
     # Two processes have opened it and live: this one, and one that has submitted nothing yet.
     await scope_for("nightly")
@@ -107,10 +76,10 @@ async def test_a_cancelled_scope_is_open_to_processes_that_come_later(rh: Emulat
 
 @pytest.mark.prefect
 async def test_a_task_that_another_run_waits_for_continues_and_the_command_says_so(
-    slow: Emulator, capsys: pytest.CaptureFixture[str]
+    start_rh: StartEmulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command said that the scope has no running task."""
-    waiting = asyncio.Event()
+    slow, waiting = start_rh(clock="real", durations=lambda *_: (0.0, 600.0)), asyncio.Event()
 
     @prefect.flow
     async def other() -> str:
@@ -124,8 +93,7 @@ async def test_a_task_that_another_run_waits_for_continues_and_the_command_says_
     await waiting.wait()
     works = default_works(get_settings())
     (work,) = {name.partition("-")[0] async for name in works.names()}
-    while not await works.has_other_waiter(work, "nightly"):  # noqa: ASYNC110, a file of another run
-        await asyncio.sleep(0.05)
+    await until(lambda: works.has_other_waiter(work, "nightly"))
     await cancel_("nightly")
     assert f"continues: task {task.task_id}, because another run waits for it" in capsys.readouterr().out
     slow.clock.advance(3600)

@@ -431,6 +431,15 @@ async def test_an_open_submission_of_another_process_is_watched_until_it_counts_
     assert [state for state, _ in work.heard] == ["unknown"]
 
 
+async def test_a_new_work_that_another_process_has_claimed_meanwhile_is_read(tmp_path: Path) -> None:
+    place = MemoryPlace()
+    await ExecutedWork(tmp_path, place=place).paid_before()
+    work = ExecutedWork(tmp_path, place=place, is_new=True)
+    await work.finish()
+    assert "submit to main" not in work.did
+    assert "wait at main" in work.did
+
+
 async def test_recorded_refusals_are_read_once(tmp_path: Path) -> None:
     reads = list[int]()
     for number in (1, 6):
