@@ -43,29 +43,39 @@ def test_the_text_of_webvtt_is_no_markup() -> None:
     assert "a &lt;b&gt; --&gt; c" in subtitles(["a <b> --> c"], at=[0], form="vtt")
 
 
-def test_times_must_fit() -> None:
-    with pytest.raises(InputError, match="2 texts and 1 times"):
-        subtitles(["a", "b"], at=[0])
-    with pytest.raises(InputError, match="need times"):
-        subtitles(["a"])
-
-
 def test_no_text_is_shown_after_the_end_of_the_film() -> None:
-    made = subtitles(["One.", "x" * 60], at=[0, 9.99], seconds=10)
-    assert "00:00:09,990 --> 00:00:10,000" in made
-    with pytest.raises(InputError, match=r"begins at 12 s, and `seconds` is 10"):
-        subtitles(["One.", "Two."], at=[0, 12], seconds=10)
+    assert "00:00:09,990 --> 00:00:10,000" in subtitles(["One.", "x" * 60], at=[0, 9.99], seconds=10)
+
+
+WRONG = [-1, float("nan"), float("inf")]
+
+
+@pytest.mark.parametrize(
+    ("texts", "at", "seconds", "said"),
+    [
+        ("ab", [0], None, "2 texts and 1 times"),
+        ("a", None, None, "need times"),
+        ("ab", [0, 12], 10, "begins at 12 s, and `seconds` is 10"),
+        ("a", [9.9999], 10, "begins at"),  # less than a millisecond before the end
+        *[("ab", [0, wrong], 4, r"`at` must be 0 or more seconds, not (-1|nan|inf)\.") for wrong in WRONG],
+        *[
+            ("a", at, wrong, r"`seconds` must be 0 or more seconds, not (-1|nan|inf)\.")
+            for at in (None, [0.0])
+            for wrong in WRONG
+        ],
+    ],
+)
+def test_times_that_do_not_fit_are_refused(
+    texts: str, at: list[float] | None, seconds: float | None, said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        subtitles(list(texts), at=at, seconds=seconds)
 
 
 def test_a_text_cannot_add_a_cue_of_its_own() -> None:
     text = subtitles(["hello\n2\n00:00:00,000 --> 00:00:01,000\nother"], at=[0], seconds=3)
     assert text.count("-->") == 1
     assert "00:00:00,000 -> 00:00:01,000" in text
-
-
-def test_a_text_that_begins_less_than_a_millisecond_before_the_end_is_refused() -> None:
-    with pytest.raises(InputError, match="begins at"):
-        subtitles(["late"], at=[9.9999], seconds=10)
 
 
 def spans(text: str) -> list[tuple[str, str]]:
@@ -87,12 +97,3 @@ def test_texts_that_begin_together_share_the_time_in_their_order_by_characters()
         "2\n00:00:05,000 --> 00:00:07,500\nFive!",
         "3\n00:00:07,500 --> 00:00:15,000\nAnd ten more...",
     ]
-
-
-@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf")])
-def test_a_time_that_is_none_is_refused(wrong: float) -> None:
-    with pytest.raises(InputError, match=r"`at` must be 0 or more seconds, not (-1|nan|inf)\."):
-        subtitles(["a", "b"], at=[0, wrong], seconds=4)
-    for at in (None, [0.0]):
-        with pytest.raises(InputError, match=r"`seconds` must be 0 or more seconds, not (-1|nan|inf)\."):
-            subtitles(["a"], at=at, seconds=wrong)

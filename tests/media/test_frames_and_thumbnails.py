@@ -12,14 +12,9 @@ from rh_prefect.errors import InputError
 from rh_prefect.media.edit import contact_sheet, frame, thumbnail
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
-from tests.support.samples.clip_samples import BLUE, GREEN, RED, Colour, near
+from tests.support.samples.clip_samples import BLUE, GREEN, RED, near, plain
 
 GROUND = (24, 24, 27)
-
-
-def _plain(path: Path, colour: Colour, size: tuple[int, int]) -> Path:
-    Image.new("RGB", size, colour).save(path)
-    return path
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
@@ -81,11 +76,11 @@ def test_a_thumbnail_that_cannot_be_is_refused(tmp_path: Path) -> None:
 def test_a_sheet_is_a_tidy_grid(tmp_path: Path) -> None:
     """Five cells in three columns: 400 = 3 cells of 128 and 4 gaps of 4; proportions 4:3."""
     sources = [
-        _plain(tmp_path / "red.png", RED, (640, 480)),
+        plain(tmp_path / "red.png", RED, (640, 480)),
         clip_samples.solid(tmp_path / "green", [RED] * 5 + [GREEN] * 3 + [RED] * 4),
-        _plain(tmp_path / "blue.jpg", BLUE, (400, 300)),
-        _plain(tmp_path / "tall.png", RED, (30, 300)),
-        _plain(tmp_path / "small.png", GREEN, (8, 6)),
+        plain(tmp_path / "blue.jpg", BLUE, (400, 300)),
+        plain(tmp_path / "tall.png", RED, (30, 300)),
+        plain(tmp_path / "small.png", GREEN, (8, 6)),
     ]
     contact_sheet(sources, tmp_path / "sheet.jpg", columns=3, width=400)
     with Image.open(tmp_path / "sheet.jpg") as sheet:
@@ -101,12 +96,12 @@ def test_a_sheet_is_a_tidy_grid(tmp_path: Path) -> None:
 
 
 def test_captions_are_written_under_their_pictures_and_cut(tmp_path: Path) -> None:
-    pictures = [_plain(tmp_path / f"{number}.png", RED, (64, 48)) for number in range(3)]
+    pictures = [plain(tmp_path / f"{number}.png", RED, (64, 48)) for number in range(3)]
     captions = ["", "a walk\nby the sea", "far too long for so small a picture " * 9]
     contact_sheet(pictures, tmp_path / "sheet.jpg", columns=3, width=640, captions=captions)
     contact_sheet(pictures, tmp_path / "plain.jpg", columns=3, width=640)
-    sheet, plain = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("sheet.jpg", "plain.jpg"))
-    strip = sheet[plain.shape[0] - 4 :]
+    sheet, bare = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("sheet.jpg", "plain.jpg"))
+    strip = sheet[bare.shape[0] - 4 :]
     written = [(strip[:-6, left : left + 202].max(axis=2) > 150) for left in (6, 218, 430)]
     assert not written[0].any()
     assert 60 < np.flatnonzero(written[1].any(axis=0)).max() < 150
@@ -118,7 +113,7 @@ def test_captions_are_written_under_their_pictures_and_cut(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (4, 2), (9, 3), (30, 4)])
 def test_a_sheet_chooses_its_columns(tmp_path: Path, count: int, columns: int) -> None:
-    picture = _plain(tmp_path / "red.png", RED, (64, 64))
+    picture = plain(tmp_path / "red.png", RED, (64, 64))
     contact_sheet([picture] * count, tmp_path / "sheet.jpg", width=200)
     cell, rows = (200 - 2 * (columns + 1)) // columns, -(-count // columns)
     assert Image.open(tmp_path / "sheet.jpg").size == (200, rows * (cell + 2) + 2)

@@ -14,18 +14,13 @@ from rh_prefect.media.edit.single_file_edits import Corner, Zoom, extract_audio,
 from rh_prefect.media.edit.video_reader import Fit
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
-from tests.support.samples.clip_samples import BLACK, BLUE, GREEN, RED, near
+from tests.support.samples.clip_samples import BLACK, BLUE, GREEN, RED, near, plain
 
 
 @pytest.fixture
 def three(tmp_path: Path) -> Path:
     """A second of red, of green and of blue, 12 frames each."""
     return clip_samples.solid(tmp_path / "three.mp4", [RED] * 12 + [GREEN] * 12 + [BLUE] * 12)
-
-
-def picture(path: Path, colour: tuple[int, ...], size: tuple[int, int] = (40, 20)) -> Path:
-    Image.new("RGBA" if len(colour) == 4 else "RGB", size, colour).save(path)
-    return path
 
 
 def test_a_video_is_cut_to_the_frame(three: Path, tmp_path: Path) -> None:
@@ -93,7 +88,7 @@ def test_a_resized_video_keeps_its_sound(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("fit", "corner"), [("cover", (0, 0, 255)), ("contain", (0, 0, 0)), ("stretch", (0, 0, 255))])
 def test_a_picture_gets_another_size_and_format(tmp_path: Path, fit: Fit, corner: tuple[int, int, int]) -> None:
-    source = picture(tmp_path / "source.png", (0, 0, 255))
+    source = plain(tmp_path / "source.png", (0, 0, 255))
     assert resize(source, tmp_path / "square.jpg", width=50, height=50, fit=fit) is None
     with Image.open(tmp_path / "square.jpg") as made:
         assert (made.format, made.size) == ("JPEG", (50, 50))
@@ -113,7 +108,7 @@ def test_a_photo_that_is_to_be_turned_is_resized_upright(tmp_path: Path) -> None
 @pytest.mark.parametrize(("corner", "at"), [("top-left", (4, 4)), ("bottom-right", (59, 43))])
 def test_a_logo_is_laid_over_each_frame(tmp_path: Path, corner: Corner, at: tuple[int, int]) -> None:
     clip = clip_samples.solid(tmp_path / "clip.mp4", [RED] * 6, size=(64, 48), tagged=True)
-    logo = picture(tmp_path / "logo.png", (*GREEN, 255))
+    logo = plain(tmp_path / "logo.png", (*GREEN, 255))
     assert watermark(clip, logo, tmp_path / "marked.mp4", corner=corner, size=0.5) == pytest.approx(0.5)
     film = clip_samples.play(tmp_path / "marked.mp4")
     assert len(film.frames) == 6
@@ -123,7 +118,7 @@ def test_a_logo_is_laid_over_each_frame(tmp_path: Path, corner: Corner, at: tupl
 
 
 def test_a_logo_is_laid_over_a_picture_as_far_as_it_is_opaque(tmp_path: Path) -> None:
-    source, logo = picture(tmp_path / "source.png", RED, (200, 100)), picture(tmp_path / "logo.png", (*GREEN, 255))
+    source, logo = plain(tmp_path / "source.png", RED, (200, 100)), plain(tmp_path / "logo.png", (*GREEN, 255))
     watermark(source, logo, tmp_path / "half.png", size=0.2, opacity=0.5)
     watermark(source, logo, tmp_path / "none.jpg", size=0.2, opacity=0)
     with Image.open(tmp_path / "half.png") as half, Image.open(tmp_path / "none.jpg") as none:
@@ -188,7 +183,7 @@ def test_loudness_and_the_level_of_the_music_can_be_given(tmp_path: Path) -> Non
 @pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf")])
 def test_a_time_that_is_none_is_refused(three: Path, wrong: float, tmp_path: Path) -> None:
     sound, to = samples.wav(tmp_path / "sound.wav"), tmp_path / "to.mp4"
-    logo = picture(tmp_path / "logo.png", RED)
+    logo = plain(tmp_path / "logo.png", RED)
     edits: list[tuple[str, Callable[[], object]]] = [
         ("at", lambda: frame(three, to.with_suffix(".png"), at=wrong)),
         ("start", lambda: trim(three, to, start=wrong, seconds=1)),

@@ -54,6 +54,12 @@ def solid(
     return path
 
 
+def plain(path: Path, colour: tuple[int, ...], size: tuple[int, int] = (40, 20)) -> Path:
+    """A picture of one colour, with transparency if the colour has it."""
+    Image.new("RGBA" if len(colour) == 4 else "RGB", size, colour).save(path)
+    return path
+
+
 def turned(path: Path) -> Path:
     """Writes "turn this clockwise by a quarter" into the head of an MP4's first track, as telephones do."""
     data = bytearray(path.read_bytes())
