@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -57,11 +56,6 @@ def named(table: list[list[str]], column: int) -> list[str]:
     return [name for row in table for name in CODE.findall(row[column])]
 
 
-@cache
-def a_client() -> Client:
-    return Client("0" * 32)
-
-
 def methods() -> Iterator[str]:
     """Every public coroutine of the client and of what hangs on it, as the page names it."""
 
@@ -74,7 +68,7 @@ def methods() -> Iterator[str]:
             elif type(value).__module__.startswith("rh_prefect.client") and not inspect.isroutine(value):
                 yield from walk(value, f"{path}.{name}")
 
-    yield from walk(a_client(), "client")
+    yield from walk(Client("0" * 32), "client")
 
 
 def routes() -> Iterator[str]:

@@ -11,8 +11,6 @@ from rh_prefect.catalog.model import decode_price, money
 from rh_prefect.catalog.registry import SLIM_FILE
 from tests.support.each_case import each_case
 
-RAW = {raw["name"]: raw for raw in json.loads(SLIM_FILE.read_text(encoding="utf-8"))["models"]}
-
 
 @pytest.mark.parametrize(
     ("name", "payload", "seconds", "amount"),
@@ -73,9 +71,6 @@ def test_prices_in_words() -> None:
     assert [money(Decimal(text)) for text in ("5", "0.5", "0.035", "9999")] == ["5.00", "0.50", "0.035", "9999.00"]
 
 
-PRICED = [model.name for model in catalog.models() if model.price]
-
-
 @pytest.mark.parametrize("amount", ["0", "0.00", "9999", "9999.0", "99999"])
 def test_a_placeholder_is_an_unknown_price(amount: str) -> None:
     """An amount that stands for "no price yet" is neither 0 nor 9,999."""
@@ -105,10 +100,11 @@ def units(raw: dict[str, Any], payload: dict[str, object]) -> Decimal | None:
 
 
 def test_every_row_of_every_model() -> None:
+    written = {raw["name"]: raw for raw in json.loads(SLIM_FILE.read_text(encoding="utf-8"))["models"]}
     with each_case() as case:
-        for name in PRICED:
-            with case(name):
-                raw, model = RAW[name], catalog.get(name)
+        for model in (one for one in catalog.models() if one.price):
+            with case(model.name):
+                raw = written[model.name]
                 price = raw["price"]
                 for *values, amount in price.get("rows") or [[price.get("fixed")]]:
                     types = {param["key"]: param["type"] for param in raw["params"]}

@@ -21,9 +21,8 @@ from tests.support.samples.registry_file import registry as written
 
 TODAY = datetime.now(UTC).date().isoformat()
 OWN = json.loads(SLIM_FILE.read_bytes())
-COUNT = len(OWN["models"])
 SHOW = "from rh_prefect import catalog; m = catalog.get('z-image/turbo'); print(len(catalog.models()), m.price)"
-PACKAGES_OWN = f"{COUNT} 0.04 CNY per call\n"
+PACKAGES_OWN = f"{len(OWN['models'])} 0.04 CNY per call\n"
 
 
 class Mine:

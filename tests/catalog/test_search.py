@@ -100,20 +100,20 @@ def test_what_is_near_comes_after() -> None:
     assert {"suno-lyrics", "mureka-ai/generate-lyrics"} <= {model.name for model in found[-7:]}
 
 
-SAME = [
-    ("lipsync", "lip sync"),
-    ("enhance video", "video enhancer"),
-    ("i2v", "img2vid"),
-    ("text to speech", "tts"),
-    ("matting", "remove bg"),
-    ("dubbing", "translation"),
-    ("song", "songs"),
-    ("3d", "the 3D"),
-    ("kling", "a Kling model"),
-]
-
-
-@pytest.mark.parametrize(("one", "other"), SAME)
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("lipsync", "lip sync"),
+        ("enhance video", "video enhancer"),
+        ("i2v", "img2vid"),
+        ("text to speech", "tts"),
+        ("matting", "remove bg"),
+        ("dubbing", "translation"),
+        ("song", "songs"),
+        ("3d", "the 3D"),
+        ("kling", "a Kling model"),
+    ],
+)
 def test_synonyms_find_the_same(one: str, other: str) -> None:
     assert set(names(one)) == set(names(other)) != set()
 

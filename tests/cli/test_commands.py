@@ -71,8 +71,6 @@ def test_a_film_is_made_listed_and_added_up(rh: Emulator, env: dict[str, str], t
     assert rh.key not in done.stdout + done.stderr + listed + spent
 
 
-NOBODY = "00000000-0000-0000-0000-000000000000"
-
 WRONG: dict[str, list[str]] = {
     "nowhere.jpg": ["run", "image-to-video", "--image", "https://127.0.0.1:9/nowhere.jpg", "--prompt", "x"],
     "not the name of a job": ["jobs", "show", "nonsense"],
@@ -133,7 +131,7 @@ def test_a_prefect_api_that_does_not_answer_is_one_line(prefect_server: PrefectS
     env = {**prefect_server.env, "PREFECT_HOME": str(tmp_path), "RH_STATE_DIR": str(tmp_path / "state")}
     env["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
     film = ["run", "film", "--prompt", "x", "--credentials", "studio"]
-    commands = [["jobs", "list"], ["jobs", "cancel", NOBODY], film]
+    commands = [["jobs", "list"], ["jobs", "cancel", "00000000-0000-0000-0000-000000000000"], film]
     for done in run_each(commands, env=env, cwd=tmp_path):
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1, done.stderr

@@ -78,14 +78,11 @@ def test_a_text_cannot_add_a_cue_of_its_own() -> None:
     assert "00:00:00,000 -> 00:00:01,000" in text
 
 
-def spans(text: str) -> list[tuple[str, str]]:
-    return re.findall(r"(\S+) --> (\S+)", text)
-
-
 @pytest.mark.parametrize("seconds", [None, 20])
 @pytest.mark.parametrize("at", [[0, 5, 5, 9], [5, 5, 5, 5], [0, 5, 5.0004, 5.03], [9, 5, 0, 5], [0, 0, 0.05, 0.09]])
 def test_texts_are_never_shown_together(at: list[float], seconds: float | None) -> None:
-    found = spans(subtitles(["One.", "Two.", "Three.", "Four."], at=at, seconds=seconds))
+    made = subtitles(["One.", "Two.", "Three.", "Four."], at=at, seconds=seconds)
+    found = re.findall(r"(\S+) --> (\S+)", made)
     assert len(found) == 4
     assert all(start < end for start, end in found)
     assert all(end <= start for (_, end), (start, _) in pairwise(found)), found

@@ -271,14 +271,11 @@ def test_a_picture_in_a_form_that_cannot_be_decoded_is_not_damaged(tmp_path: Pat
 PAGE = b"<!doctype html><html><body>Please try again later.</body></html>"
 
 
-NESTED = b"[" * 1000 + b"]" * 1000
-
-
 @pytest.mark.parametrize(
     ("data", "extensions"),
     [
         (PAGE, "html htm"),
-        (NESTED, "json txt bin"),
+        (b"[" * 1000 + b"]" * 1000, "json txt bin"),
         (b"A text about <html> and <body>.", "txt"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"></svg>', "svg"),
         (b'{"html": "<html></html>"}', "json"),
