@@ -151,69 +151,63 @@ SET = {**GRAPH, "3": {**GRAPH["3"], "inputs": {**SAMPLER, "steps": 9}}}
 
 
 @pytest.mark.parametrize(
-    ("asked", "endpoint", "hashed", "rest", "names"),
+    ("asked", "endpoint", "hashed", "rest"),
     [
         (
             WorkflowInput(id="1", nodes=STEPS, seed=7),
             "run/workflow/1",
             {"nodeInfoList": [node("3", "steps", 9), node("3", "seed", 7)]},
             {**PLAIN, "addMetadata": True},
-            NAMES,
         ),
         (
             WorkflowInput(id="1", nodes={"3.seed": 1}, seed=7, instance_type="plus", use_personal_queue=True),
             "run/workflow/1",
             {"nodeInfoList": [node("3", "seed", 1)], "instanceType": "plus", "usePersonalQueue": True},
             {"addMetadata": True},
-            NAMES,
         ),
         (
             WorkflowInput(id="1", workflow=GRAPH, nodes=STEPS, add_metadata=False, retain_seconds=20),
             "/task/openapi/create",
             {"workflow": SET, "workflowId": "1", "addMetadata": False, "retainSeconds": 20},
             PLAIN,
-            NAMES,
         ),
         (
             WorkflowInput(id="1", access_password=SecretStr("word")),
             "/task/openapi/create",
             {"nodeInfoList": [], "workflowId": "1"},
             {**PLAIN, "addMetadata": True},
-            NAMES,
         ),
         (
             AppInput(id="2", nodes=STEPS, seed=7),
             "run/ai-app/2",
             {"nodeInfoList": [node("3", "steps", 9), node("3", "seed", 7)]},
             PLAIN,
-            {"3": "KSampler"},
         ),
         (
             AppInput(id="2", access_password=SecretStr("word"), retain_seconds=20),
             "/task/openapi/ai-app/run",
             {"nodeInfoList": [], "webappId": "2", "retainSeconds": 20},
             PLAIN,
-            {"3": "KSampler"},
         ),
         (
             QuickCreateInput(id="2", code="002", nodes=(node("20", "text", "words"),)),
             "/task/openapi/quick-ai-app/run",
             {"nodeInfoList": [node("20", "text", "words")], "webappId": "2", "quickCreateCode": "002"},
             {},
-            {},
         ),
-        (GraphInput(graph=GRAPH, nodes=STEPS, machine="proxy-plus"), "/proxy-plus", {"prompt": SET}, {}, NAMES),
+        (GraphInput(graph=GRAPH, nodes=STEPS, machine="proxy-plus"), "/proxy-plus", {"prompt": SET}, {}),
     ],
     ids=["workflow", "options", "own graph", "password", "app", "app with password", "quick create", "machine"],
 )
 async def test_the_request_of_each_kind(
-    asked: GraphRequest, endpoint: str, hashed: dict[str, Any], rest: dict[str, Any], names: dict[str, str]
+    asked: GraphRequest, endpoint: str, hashed: dict[str, Any], rest: dict[str, Any]
 ) -> None:
     """Defaults of this package are sent, and a change of them makes no other job."""
     request = await made(asked)
     assert (request.endpoint, request.payload, request.request) == (endpoint, {**rest, **hashed}, hashed)
     assert request.base == base_hash(site="www.runninghub.ai", endpoint=endpoint, payload=hashed)
-    assert request.node_names == names
+    apps = {AppInput: {"3": "KSampler"}, QuickCreateInput: {}}
+    assert request.node_names == apps.get(type(asked), NAMES)
     is_secret = getattr(asked, "access_password", None) is not None
     assert request.private == ({"accessPassword": "word"} if is_secret else {})
     is_saved = isinstance(asked, WorkflowInput | AppInput) and getattr(asked, "workflow", None) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -107,39 +107,26 @@ async def test_a_call_that_is_being_cancelled_refuses_no_other_one() -> None:
         ask(calls, job("c"))
 
 
-def test_a_repeat_that_fails_restores_the_call_before_it() -> None:
-    calls = Calls()
-    ask(calls, job("a"))
-    ask(calls, job("a", 2), error=KeyError)
-    with refused():
-        ask(calls, job("b"))
-
-
-def test_a_call_that_fails_after_its_repeat_has_failed_is_not_restored() -> None:
+@pytest.mark.parametrize(
+    ("ends", "is_refused"),
+    [
+        pytest.param("begin 1, end 1, begin 2, fail 2", True, id="a repeat that fails restores the call before it"),
+        pytest.param("begin 1, begin 2, fail 2, fail 1", False, id="but not if that one fails too"),
+        pytest.param("begin 1, begin 2, fail 1, fail 2", False, id="or has failed before"),
+        pytest.param("begin 1, begin 2, end 2, fail 1", True, id="a call that fails leaves its repeat in the table"),
+    ],
+)
+def test_a_call_is_refused_while_one_before_it_has_not_failed(ends: str, *, is_refused: bool) -> None:
     """The first try of a task may run on in its thread when Prefect has begun the second."""
     calls = Calls()
-    with pytest.raises(KeyError), calls.asking("work", job("a"), job="run/work"):
-        ask(calls, job("a", 2), error=KeyError)
-        raise KeyError
-    ask(calls, job("b"))
-
-
-def test_a_repeat_that_fails_after_the_call_before_it_does_not_restore_that_call() -> None:
-    calls = Calls()
-    both = [calls.asking("work", job("a", number), job="run/work") for number in (1, 2)]
-    for call in both:
-        call.__enter__()
-    for call in both:
-        assert not call.__exit__(KeyError, KeyError(), None), "the error goes on"
-    ask(calls, job("b"))
-
-
-def test_a_call_that_fails_leaves_its_repeat_in_the_table() -> None:
-    calls = Calls()
-    with pytest.raises(KeyError), calls.asking("work", job("a"), job="run/work"):
-        ask(calls, job("a", 2))
-        raise KeyError
-    with refused():
+    tries = {number: calls.asking("work", job("a", int(number)), job="run/work") for number in "12"}
+    for what, number in (one.split() for one in ends.split(", ")):
+        if what == "begin":
+            tries[number].__enter__()
+        else:
+            error = (KeyError, KeyError(), None) if what == "fail" else (None, None, None)
+            assert not tries[number].__exit__(*error), "the error goes on"
+    with refused() if is_refused else nullcontext():
         ask(calls, job("b"))
 
 
