@@ -38,8 +38,7 @@ def with_default(model: Model, name: str, default: str) -> Model:
 
 
 async def order(model: Model, params: Mapping[str, object], inputs: Inputs) -> JobRequest:
-    made = input_class(model)
-    return await prepare_request(made(**params), site=SITE, inputs=inputs)
+    return await prepare_request(input_class(model)(**params), site=SITE, inputs=inputs)
 
 
 async def test_a_default_of_the_catalogue_does_not_change_the_request(inputs: Inputs) -> None:
@@ -109,13 +108,11 @@ def test_what_is_sent_has_links_in_place_of_files_a_graph_as_text_and_the_secret
         "accessPassword": "word",
     }
     assert "word" not in repr(request)
-    text = replace(request, payload={"workflow": "a text"}, private={})
-    assert text.sent(links) == {"workflow": "a text"}
+    assert replace(request, payload={"workflow": "a text"}, private={}).sent(links) == {"workflow": "a text"}
 
 
 def test_a_request_is_built_again_from_its_record() -> None:
-    recorded = intent(label="a pier", estimate=Decimal(2), currency="USD", graph="f" * 40)
-    request = JobRequest.of(recorded)
+    request = JobRequest.of(intent(label="a pier", estimate=Decimal(2), currency="USD", graph="f" * 40))
     assert request.recorded == {
         "model": "some/model",
         "endpoint": "some/model",

@@ -211,14 +211,12 @@ async def test_a_damaged_file_is_refused_as_an_input(run: Run) -> None:
 async def test_a_damaged_file_is_downloaded_again_by_the_next_run(run: Run) -> None:
     """A file that RunningHub has repaired replaces it; a file that RunningHub has deleted does not remove it."""
     damaged = await run.collect(FileHost(HALF))
-    still = await run.collect(host := FileHost(dead()), is_first=False)
-    assert still == damaged
+    assert await run.collect(host := FileHost(dead()), is_first=False) == damaged
     assert host.now == 0.0
     whole = await run.collect(FileHost(PICTURE), is_first=False)
     assert (whole.damaged, whole.first_output.uri) == ((), damaged.first_output.uri)
     assert Path(whole.first_output.uri).read_bytes() == PICTURE
-    again = await run.collect(host := FileHost(dead()), is_first=False)
-    assert (again, host.times) == (whole, 0)
+    assert (await run.collect(host := FileHost(dead()), is_first=False), host.times) == (whole, 0)
 
 
 async def test_links_of_files_that_only_the_result_has_are_requested(run: Run) -> None:
@@ -267,8 +265,7 @@ async def test_only_the_missing_one_of_several_files_is_downloaded_again(run: Ru
 async def test_a_whole_result_is_returned_without_its_stored_result(run: Run) -> None:
     first = await run.collect(FileHost(PICTURE))
     shutil.rmtree(Path(run.store.url) / stored_result.FOLDER)
-    again = await run.collect(host := FileHost(dead()), is_first=False)
-    assert (again, host.times) == (first, 0)
+    assert (await run.collect(host := FileHost(dead()), is_first=False), host.times) == (first, 0)
     (run.folder / "moved").mkdir()
     shutil.move(run.store.url, run.folder / "moved/out")
     moved = await replace(run, folder=run.folder / "moved").collect(host := FileHost(dead()), is_first=False)
@@ -358,8 +355,7 @@ async def test_what_was_published_before_a_crash_is_recorded_under_its_names(
     shutil.rmtree(run.folder / "journal")
     if not is_stored:
         shutil.rmtree(Path(run.store.url) / stored_result.FOLDER)
-    again = await run.collect(host, is_first=False)
-    assert (again, host.times) == (first, times)
+    assert (await run.collect(host, is_first=False), host.times) == (first, times)
     assert len([name for name in run.store.list() if name.endswith(".png")]) == 1
     assert await run.recorded() is not None
 

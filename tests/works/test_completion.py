@@ -86,8 +86,7 @@ class WaitingJob:
             release=lambda: None,
             query_error=lambda intent, _task_id, error: ConfigError(f"{intent.account}: {error}"),
         )
-        shared = services(clock=clock)
-        self.work = work_of(REQUEST, scope=self.scope, key=KEY, lease=lease, services=shared)
+        self.work = work_of(REQUEST, scope=self.scope, key=KEY, lease=lease, services=services(clock=clock))
 
     async def begin(self) -> asyncio.Task[End]:
         await write(self.journal, {"intent-1": self.submit.intent, "answer-1": ticket()})

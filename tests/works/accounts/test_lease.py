@@ -140,8 +140,7 @@ async def test_a_job_is_announced_once_until_it_has_a_slot_or_leaves() -> None:
     await lease.select_account()
     lease.occupy()
     assert (a.limiter.held, a.limiter.load) == (1, 0.5)
-    alone = lease_of(pool_of(b), {})
-    await alone.select_account()
+    await lease_of(pool_of(b), {}).select_account()
     assert b.limiter.load == 0, "there is nothing to select"
 
 

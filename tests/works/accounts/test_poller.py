@@ -515,8 +515,7 @@ async def test_tasks_of_others_delay_the_ends_of_short_tasks_by_half_a_second() 
 @in_virtual_time
 async def test_after_the_end_of_a_search_the_next_ended_task_is_searched() -> None:
     account = Account()
-    poller = account.poller()
-    following, first, _ = waits(poller, "next", "first", "last", age=600.0)
+    following, first, _ = waits(account.poller(), "next", "first", "last", age=600.0)
     await asyncio.sleep(40)
     # The search for the first one has polled the next one while it ran.
     for task_id, wait in (("first", first), ("next", following)):

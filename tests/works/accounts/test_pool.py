@@ -125,8 +125,7 @@ async def test_an_account_with_a_rejected_key_is_excluded_with_one_warning(
 
 async def test_a_refused_price_of_the_only_account_is_not_a_missing_price(run: PooledRun) -> None:
     run = again(run, members=("main",), secrets={"main": "f" * 32})
-    request = models.SkyreelsV4TextToVideoFast(prompt="x")
-    (wrong,) = errors(await run.all([request], budget=Decimal(100)))
+    (wrong,) = errors(await run.all([models.SkyreelsV4TextToVideoFast(prompt="x")], budget=Decimal(100)))
     assert isinstance(wrong, KeyRejected), wrong
 
 
@@ -167,8 +166,7 @@ async def test_a_workflow_is_read_from_an_account_that_has_it(run: PooledRun, rh
 
 async def test_a_job_that_no_account_accepts_does_not_affect_the_others(run: PooledRun, rh: Emulator) -> None:
     rh.faults.add(Fault("submit", prompt="picture 0", kind="code", code="433"))
-    done = await run.all(pictures(6))
-    (wrong,) = errors(done)
+    (wrong,) = errors(await run.all(pictures(6)))
     assert "433" in wrong.message
     assert sum(run.paid.values()) == 5
     assert not run.said("moved")

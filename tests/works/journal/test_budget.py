@@ -444,8 +444,7 @@ UNPRICED = next(
 
 
 async def test_a_model_without_a_price_is_priced_by_runninghub(rh: Emulator) -> None:
-    request = models.input_for(UNPRICED)(prompt="a lighthouse")
-    result = await run(request, budget=1000)
+    result = await run(models.input_for(UNPRICED)(prompt="a lighthouse"), budget=1000)
     assert result.cost is not None
     assert len([one for one in rh.recorder.requests if "price-preview" in one.path]) == 1
     with pytest.raises(BudgetExceeded, match=f"{amount_text(result.cost)} is spent"):

@@ -211,8 +211,7 @@ async def test_a_place_is_proved_once_in_a_process_by_races_of_two_clients() -> 
             await journal.check()
             assert await journal.create("abc-intent-1", record())
             assert not await journal.create("abc-intent-1", record())
-        probes = [number for path, number in s3.writes.items() if "probe" in path]
-        assert probes == [17] * 3
+        assert [number for path, number in s3.writes.items() if "probe" in path] == [17] * 3
         assert sorted(s3.objects) == [f"/bucket/{folder}/run/abc/intent-1.json" for folder in ("one", "two")]
 
 

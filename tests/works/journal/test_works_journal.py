@@ -280,8 +280,7 @@ def test_the_files_of_a_result_are_in_the_storage_that_it_names_and_beside_its_r
 
 async def test_records_lie_beside_the_files(s3: S3Server) -> None:
     store = MediaStore(s3.url("films"), options=s3.options)
-    works = await open_works(store, get_settings())
-    await write(works, {"intent-1": intent()}, key=WORK)
+    await write(await open_works(store, get_settings()), {"intent-1": intent()}, key=WORK)
     assert f"works/{WORK}/intent-1.json" in await asyncio.to_thread(store.list, "works")
 
 
