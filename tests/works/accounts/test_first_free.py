@@ -78,8 +78,9 @@ async def test_a_job_precedes_others_on_the_account_with_its_inputs() -> None:
     assert order == ["second on a", "first on b", "fourth on a", "third on b"]
 
 
+@pytest.mark.parametrize("comes", [True, False])
 @in_virtual_time
-async def test_a_slot_is_kept_for_a_job_that_uploads_its_inputs() -> None:
+async def test_a_slot_is_kept_for_a_job_that_uploads_its_inputs_until_it_has_it_or_leaves(comes: bool) -> None:
     a, b = Account(1, "a"), Account(2, "b", others=1)
     busy = asyncio.create_task(job([a], 100))
     await b.limiter.refresh()
@@ -87,28 +88,15 @@ async def test_a_slot_is_kept_for_a_job_that_uploads_its_inputs() -> None:
     other_job = asyncio.create_task(job([a, b], preferred=a))
     await asyncio.sleep(1)
     assert not other_job.done() and b.limiter.held == 0
-    # It has brought them, and comes; it is no longer expected once it has its slot.
-    comes = asyncio.create_task(job([a, b], preferred=b))
+    uploaded = asyncio.create_task(job([a, b] if comes else [a], preferred=b))
     await asyncio.sleep(0.1)
-    assert b.limiter.held == 1
-    b.limiter.withdraw()
-    assert (await comes) is b
-    assert (await other_job) is b
-    busy.cancel()
-
-
-@in_virtual_time
-async def test_the_slot_of_a_withdrawn_job_is_assigned_to_the_next() -> None:
-    a, b = Account(1, "a"), Account(1, "b")
-    busy = asyncio.create_task(job([a], 100))
-    await b.limiter.refresh()
-    b.limiter.announce()
-    other_job = asyncio.create_task(job([a, b], preferred=a))
-    await asyncio.sleep(1)
+    assert b.limiter.held == comes
     b.limiter.withdraw()
     assert (await other_job) is b
-    assert now() == pytest.approx(1 + SECONDS, abs=0.1)
-    busy.cancel()
+    assert uploaded.done() == comes
+    assert now() == pytest.approx(1.1 + (1 + comes) * SECONDS, abs=0.1)
+    for task in (busy, uploaded):
+        task.cancel()
 
 
 @in_virtual_time

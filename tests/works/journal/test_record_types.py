@@ -76,46 +76,30 @@ def test_two_requests_that_were_sent_at_once_are_told_apart_without_secrets() ->
 
 
 @pytest.mark.parametrize(
-    ("records", "state", "task_id"),
+    ("records", "state", "task_id", "may_be_paid"),
     [
-        ({}, "open", None),
-        ({"answer": ticket("5")}, "ticket", "5"),
-        ({"answer": REFUSED}, "refused", None),
-        ({"answer": unknown()}, "unknown", None),
-        ({"answer": unknown(), "resolution": ADOPTED}, "ticket", "7"),
-        ({"answer": unknown(), "resolution": FORGOTTEN}, "forgotten", None),
-        ({"answer": ticket("1"), "end": SUCCESS}, "ended", "1"),
-        ({"answer": unknown(), "resolution": ADOPTED, "end": SUCCESS}, "ended", "1"),
+        ({}, "open", None, False),
+        ({"answer": ticket("5")}, "ticket", "5", False),
+        ({"answer": REFUSED}, "refused", None, False),
+        ({"answer": unknown()}, "unknown", None, True),
+        ({"answer": unknown(), "end": SUCCESS}, "ended", "1", False),
+        ({"answer": unknown(), "resolution": ADOPTED}, "ticket", "7", False),
+        ({"answer": unknown(), "resolution": ADOPTED, "lost": Lost()}, "forgotten", "7", True),
+        ({"answer": unknown(), "resolution": ADOPTED, "end": SUCCESS}, "ended", "1", False),
+        ({"answer": unknown(), "resolution": FORGOTTEN}, "forgotten", None, False),
+        ({"answer": unknown(), "resolution": Resolution(outcome="forgotten", by=RESUBMITTED)}, "forgotten", None, True),
+        ({"answer": ticket("1"), "end": SUCCESS}, "ended", "1", False),
         # Not meant to come about; but a task that is known of must never be paid for again.
-        ({"answer": REFUSED, "resolution": ADOPTED}, "ticket", "7"),
-        ({"resolution": ADOPTED}, "ticket", "7"),
-        ({"answer": ticket("5"), "lost": Lost(by="a person")}, "forgotten", "5"),
-        ({"answer": ticket("5"), "lost": Lost(by="a person"), "end": SUCCESS}, "ended", "1"),
-        ({"answer": ticket("5"), "resolution": ADOPTED}, "ticket", "7"),
+        ({"answer": REFUSED, "resolution": ADOPTED}, "ticket", "7", False),
+        ({"resolution": ADOPTED}, "ticket", "7", False),
+        ({"answer": ticket("5"), "lost": Lost(by="a person")}, "forgotten", "5", True),
+        ({"answer": ticket("5"), "lost": Lost(by="a person"), "end": SUCCESS}, "ended", "1", False),
+        ({"answer": ticket("5"), "resolution": ADOPTED}, "ticket", "7", False),
     ],
 )
-def test_the_state_of_a_submission(records: dict[str, Any], state: str, task_id: str | None) -> None:
+def test_the_state_of_a_submission(records: dict[str, Any], state: str, task_id: str | None, may_be_paid: bool) -> None:
     submit = Submit(1, INTENT, **records)
-    assert (submit.state, submit.task_id) == (state, task_id)
-
-
-@pytest.mark.parametrize(
-    ("records", "may_be_paid"),
-    [
-        ({}, False),
-        ({"answer": ticket()}, False),
-        ({"answer": REFUSED}, False),
-        ({"answer": unknown()}, True),
-        ({"answer": unknown(), "resolution": ADOPTED}, False),
-        ({"answer": unknown(), "resolution": FORGOTTEN}, False),
-        ({"answer": unknown(), "resolution": Resolution(outcome="forgotten", by=RESUBMITTED)}, True),
-        ({"answer": ticket(), "lost": Lost()}, True),
-        ({"answer": unknown(), "resolution": ADOPTED, "lost": Lost()}, True),
-        ({"answer": unknown(), "end": SUCCESS}, False),
-    ],
-)
-def test_submissions_that_may_be_paid_without_a_known_task(records: dict[str, Any], may_be_paid: bool) -> None:
-    assert Submit(1, INTENT, **records).may_be_paid == may_be_paid
+    assert (submit.state, submit.task_id, submit.may_be_paid) == (state, task_id, may_be_paid)
 
 
 @pytest.mark.parametrize(
