@@ -25,7 +25,7 @@ from rh_prefect.works.loop_thread import LOOP, WORKERS
 from tests.support.samples import media as samples
 from tests.support.servers.link_server import LinkHost
 
-PICTURE = samples.picture("PNG")
+PICTURE, OTHER = samples.picture("PNG"), samples.picture("PNG", text="another")
 
 
 @pytest.fixture
@@ -63,8 +63,9 @@ def records(journal: FolderJournal) -> list[Path]:
     return sorted(Path(journal.url).rglob("media/*.json"))
 
 
-def mark_of(path: Path) -> str:
-    return media_mark(hashlib.sha256(path.read_bytes()).hexdigest())
+def mark_of(file: Path | bytes) -> str:
+    content = file if isinstance(file, bytes) else file.read_bytes()
+    return media_mark(hashlib.sha256(content).hexdigest())
 
 
 async def test_a_file_is_identified_by_its_content(inputs: Inputs, photo: Path, tmp_path: Path) -> None:
@@ -219,9 +220,8 @@ async def test_a_rewritten_file_with_equal_content_is_the_same(
 
 async def test_a_remote_file_is_fetched_and_its_copy_removed(inputs: Inputs, tmp_path: Path) -> None:
     place = f"memory://{uuid.uuid4().hex}/photo.png"
-    data = samples.picture("PNG")
-    fsspec.filesystem("memory").pipe_file(place, data)
-    assert (await inputs.identify(place)).mark == media_mark(hashlib.sha256(data).hexdigest())
+    fsspec.filesystem("memory").pipe_file(place, PICTURE)
+    assert (await inputs.identify(place)).mark == mark_of(PICTURE)
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
@@ -272,17 +272,16 @@ async def test_a_recently_changed_file_is_hashed_each_time(
 
 
 async def test_a_link_with_a_strong_etag_is_read_once_for_each_of_its_states(
-    inputs: Inputs, later_run: Inputs, links: LinkHost, tmp_path: Path
+    inputs: Inputs, later_run: Inputs, links: LinkHost
 ) -> None:
     """A link whose file is overwritten gives another file, and one with an equal strong ETag is not read again."""
     link = links.put("photo.png", PICTURE, etag='"1"')
     first = await inputs.identify(link)
     assert (await inputs.identify(link), (await later_run.identify(link)).record) == (first, first.record)
     assert links.reads == ["/photo.png"]
-    other = samples.png(tmp_path / "other.png", text="another")
-    links.put("photo.png", other.read_bytes(), etag='"2"')
-    assert (await inputs.identify(link)).mark == mark_of(other)
-    assert (await later_run.identify(link)).mark == mark_of(other)
+    links.put("photo.png", OTHER, etag='"2"')
+    assert (await inputs.identify(link)).mark == mark_of(OTHER)
+    assert (await later_run.identify(link)).mark == mark_of(OTHER)
 
 
 @pytest.mark.parametrize("etag", ["", 'W/"1"'])
@@ -319,13 +318,12 @@ async def test_an_expired_presigned_link_has_its_recorded_content(
 
 
 async def test_an_expired_link_with_two_recorded_contents_is_an_error(
-    process: Callable[[], Inputs], links: LinkHost, tmp_path: Path
+    process: Callable[[], Inputs], links: LinkHost
 ) -> None:
     """A valid one is read again; the name without a signature is used only where one content is recorded under it."""
     await process().identify(links.put(f"photo.png?{SIGNED}1", PICTURE, etag='"1"'))
-    other = samples.png(tmp_path / "other.png", text="another")
-    link = links.put(f"photo.png?{SIGNED}2", other.read_bytes(), etag='"2"')
-    assert (await process().identify(link)).mark == mark_of(other)
+    link = links.put(f"photo.png?{SIGNED}2", OTHER, etag='"2"')
+    assert (await process().identify(link)).mark == mark_of(OTHER)
     with pytest.raises(MediaError, match="no such file"):
         await process().identify(f"{links.url}/photo.png?{SIGNED}3")
 
@@ -348,7 +346,7 @@ async def test_all_processes_and_attempts_of_a_run_use_the_first_reading_of_a_li
     assert len(links.reads) == begun == 3
     copy = tmp_path / "out" / "inputs" / f"{identified[0].record.sha256}.png"
     assert {one.source for one in identified} == {str(copy)}
-    assert media_mark(hashlib.sha256(copy.read_bytes()).hexdigest()) == identified[0].mark
+    assert mark_of(copy) == identified[0].mark
     copy.unlink()
     assert (await process().identify(link)).mark == identified[0].mark, "even if its copy is gone"
     assert "the copy of the earlier file was deleted" in caplog.text
@@ -366,17 +364,16 @@ async def test_the_copy_of_an_unchanged_link_is_written_again_if_it_is_gone(
 
 
 async def test_a_link_whose_host_fails_once_is_looked_at_again(
-    inputs: Inputs, later_run: Inputs, links: LinkHost, tmp_path: Path
+    inputs: Inputs, later_run: Inputs, links: LinkHost
 ) -> None:
     """It counted as one without a strong ETag from then on, and a job was paid for with the old file."""
     link = links.put("photo.png", PICTURE, etag='"1"')
     for one in (inputs, later_run):
         await one.identify(link)
         links.drop("photo.png")
-        assert (await one.identify(link)).mark == media_mark(hashlib.sha256(PICTURE).hexdigest()), "the recorded one"
-        other = samples.png(tmp_path / "other.png", text="another")
-        links.put("photo.png", other.read_bytes(), etag='"2"')
-        assert (await one.identify(link)).mark == mark_of(other)
+        assert (await one.identify(link)).mark == mark_of(PICTURE), "the recorded one"
+        links.put("photo.png", OTHER, etag='"2"')
+        assert (await one.identify(link)).mark == mark_of(OTHER)
         links.put("photo.png", PICTURE, etag='"1"')
 
 
