@@ -4,7 +4,7 @@
 separate process whose tasks take no time, so that planning has its largest share. Every 5 ms a signal shows where the
 flow's thread is, and a task of its event loop notes the longest time between two of its turns. `batch` gives the
 command `rh-prefect batch` on 8,000 rows of one model twice; its output goes to stderr. Each scene is a separate
-process. Memory is the peak of the whole process.
+process, which does not import the emulator. Memory is the peak of the whole process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
-from benchmarks.emulator_process import EmulatorProcess, started
 from benchmarks.report import Figure, show
 
 PIPELINE = """
@@ -59,7 +58,7 @@ PLANNING = (
 
 
 def main() -> None:
-    """Measures in processes of their own and prints."""
+    """Measures each scene in a separate process and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes", nargs="*", choices=[[], "plan", "run", "batch"], help="default: plan and run")
     parser.add_argument("--rows", type=int, help="default: 50,000 in a plan, else 8,000")
@@ -89,8 +88,14 @@ def main() -> None:
 
 
 def _measured(scene: str, rows: int) -> dict[str, Any]:
+    from benchmarks.emulator_process import started  # would count in the memory of the measured process
+
     words = [sys.executable, "-X", "faulthandler", "-m", "benchmarks.large_pipelines", "one", scene, str(rows)]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    with started() as server, TemporaryDirectory(prefix="rh-bench-") as folder:
+        server.limit(200)
+        env = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+        env |= _settings(server.url, server.key, Path(folder)) | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, cwd=folder, env=env)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -106,11 +111,7 @@ def measure_plan(rows: int) -> dict[str, Any]:
 
 def measure_run(rows: int) -> dict[str, Any]:
     """Runs in this process."""
-    with started() as server, TemporaryDirectory(prefix="rh-bench-") as folder:
-        server.limit(200)
-        os.environ |= _environment(server, Path(folder))
-        os.environ.pop("PREFECT_API_URL", None)
-        return asyncio.run(_run(rows))
+    return asyncio.run(_run(rows))
 
 
 async def _run(rows: int) -> dict[str, Any]:
@@ -137,19 +138,15 @@ async def _run(rows: int) -> dict[str, Any]:
 
 def measure_batch(rows: int) -> dict[str, Any]:
     """Gives the command twice."""
-    with started() as server, TemporaryDirectory(prefix="rh-bench-") as folder:
-        server.limit(200)
-        table, env = Path(folder) / "rows.csv", {**os.environ, **_environment(server, Path(folder))}
-        env.pop("PREFECT_API_URL", None)
-        with table.open("w", newline="") as file:
-            csv.writer(file).writerows([["prompt"], *([f"mug {n}"] for n in range(rows))])
-        return {"runs": [_batch(table, rows, env) for _ in range(2)]}
+    with Path("rows.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["prompt"], *([f"mug {n}"] for n in range(rows))])
+    return {"runs": [_batch(rows) for _ in range(2)]}
 
 
-def _batch(table: Path, rows: int, env: dict[str, str]) -> dict[str, Any]:
-    words = [sys.executable, "-m", "rh_prefect.cli", "batch", str(table), "--model", "z-image/turbo"]
+def _batch(rows: int) -> dict[str, Any]:
+    words = [sys.executable, "-m", "rh_prefect.cli", "batch", "rows.csv", "--model", "z-image/turbo"]
     began, said = time.monotonic(), ""
-    with subprocess.Popen([*words, "--budget", "1000000"], env=env, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*words, "--budget", "1000000"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", file=sys.stderr, flush=True)
@@ -219,10 +216,10 @@ def _rows(rows: int) -> list[dict[str, str]]:
     return [{"sku": f"A-{n}", "title": f"mug {n}"} for n in range(rows)]
 
 
-def _environment(server: EmulatorProcess, folder: Path) -> dict[str, str]:
+def _settings(url: str, key: str, folder: Path) -> dict[str, str]:
     return {
-        "RH_API_KEY": server.key,
-        "RH_BASE_URL": server.url,
+        "RH_API_KEY": key,
+        "RH_BASE_URL": url,
         "RH_STORAGE_URL": str(folder / "out"),
         "RH_STATE_DIR": str(folder / "state"),
         "RH_POLL_SECONDS": "0.05",
