@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import glob
 import os
 import time
 import uuid
@@ -15,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TypeAlias, TypeVar
 
+from rh_prefect.client.download import discard_partial
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.in_memory_caches import LruCache, SingleFlight
 from rh_prefect.local_files import lock_file, make_folder
@@ -148,6 +148,6 @@ def part_file(folder: Path, name: str) -> Iterator[Path]:
 
 
 def remove(part: Path) -> None:
-    """Removes a download, its metadata and its lock file."""
-    for path in (*part.parent.glob(f"{glob.escape(part.name)}*"), part.with_suffix(".lock")):
-        path.unlink(missing_ok=True)
+    """Removes a download, its resume file and its lock file."""
+    discard_partial(part)
+    part.with_suffix(".lock").unlink(missing_ok=True)
