@@ -117,7 +117,7 @@ async def choices_of(reviews: Sequence[PlannedStep], store: MediaStore) -> list[
     shown = [one for review in reviews for one in candidates(review)]
     found = [(name, value.media, value.address) for name, value in shown if isinstance(value, File) and value.media]
     # A parameter's file is read at the address that was given, whose signature no page shows.
-    pictures = [(name, media.model_copy(update={"uri": to or media.uri})) for name, media, to in found]
+    pictures = [(name, media.at(to or media.uri)) for name, media, to in found]
     links = Links(store)
     files = await asyncio.to_thread(lambda: [f"- {links.to(media.uri, name)}" for name, media, _ in found])
     values = [(name, value) for name, value in shown if not isinstance(value, File) and is_settled(value)]

@@ -93,7 +93,7 @@ def files_that_stand_in(instance: PlannedStep) -> dict[str, str]:
 def _sent(value: Any) -> Any:
     match value:
         case File(media=Media() as media, address=address) if address:
-            return media.model_copy(update={"uri": address})
+            return media.at(address)
         case File():
             return value.media
         case Unknown():

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rh_prefect.catalog.model import text_of
@@ -55,6 +56,9 @@ class Absent:
 
 ABSENT = Absent()
 
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+"""One mapping without entries for the thousands of steps of a plan that have none."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class File:
@@ -66,7 +70,7 @@ class File:
     seconds: Span | None = None  # How long it is, if `media` does not say it, or another file may take its place
     maker: PlannedStep | None = field(default=None, compare=False)  # The step that makes it
     label: str = ""  # A short name of what made it
-    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)  # Further facts, such as `starts`
+    facts: Mapping[str, Any] = field(default_factory=lambda: EMPTY, compare=False)  # Further facts, such as `starts`
     # Where a run reads it, with the signature of a link; `media` has it without, as plans and pages show it
     address: str = field(default="", compare=False, repr=False)
     problem: str = field(default="", compare=False)  # Why it cannot be used, of an item of a list that is skipped

@@ -152,7 +152,7 @@ class SavedNames:
         await self._records.create(f"{there.key}-stamp-{number}", record.model_dump(mode="json"))
 
     def _located(self, file: Media, name: str) -> Media:
-        return file.model_copy(update={"uri": self._store.uri(name)})
+        return file.at(self._store.uri(name))
 
     def _refusal(self, there: _NameState, file: Media, content: str) -> StoreError:
         what = "was changed after a pipeline saved it" if there.saved else "exists, and no pipeline has saved it"

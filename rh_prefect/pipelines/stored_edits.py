@@ -184,7 +184,7 @@ class EditResults:
         if result.file is None:
             return None
         root = self._store.url if self._is_beside else result.store
-        return result.file.model_copy(update={"uri": f"{root.rstrip('/')}/{result.file.uri}"})
+        return result.file.at(f"{root.rstrip('/')}/{result.file.uri}")
 
 
 def open_edits(store: MediaStore, settings: Settings) -> EditResults:
@@ -200,7 +200,7 @@ def publish_content(store: MediaStore, path: Path) -> tuple[Media, bool]:
     is_new = store.size(name) != described.size
     if is_new:
         store.move(path, name)
-    return described.model_copy(update={"uri": name}), is_new
+    return described.at(name), is_new
 
 
 def as_recorded(params: Mapping[str, Any], counts_as: Mapping[str, str]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def named_by_template(work: Work, end: End, part: Path, index: int, extension: s
         index=index + 1,
         ext=extension,
     )
-    return work.store.move(part, name).model_copy(update={"uri": name})
+    return work.store.move(part, name).at(name)
 
 
 @dataclass(slots=True)

@@ -68,7 +68,7 @@ def as_result(record: ResultRecord, request: StoredResult | JobRequest, *, job: 
 
 def files_in(url: str, outputs: Sequence[Media]) -> tuple[Media, ...]:
     """Returns files with their addresses in a storage, in place of their names."""
-    return tuple(file.model_copy(update={"uri": f"{url.rstrip('/')}/{file.uri}"}) for file in outputs)
+    return tuple(file.at(f"{url.rstrip('/')}/{file.uri}") for file in outputs)
 
 
 def name_of(result: ResultRecord) -> str:
@@ -154,7 +154,7 @@ def copy_from_its_place(store: MediaStore, record: ResultRecord) -> ResultRecord
         for file in found.outputs:
             with TemporaryDirectory(prefix="rh-copy-") as folder:
                 part, name = Path(folder) / "file", file.uri
-                fetch(file.model_copy(update={"uri": source.uri(name)}), part, options=source.options_for(record.store))
+                fetch(file.at(source.uri(name)), part, options=source.options_for(record.store))
                 store.move(part, name, known=file)
         if (stored := read(source, name_of(record))) is not None:
             write(store, stamped(store, stored))

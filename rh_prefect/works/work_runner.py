@@ -433,7 +433,7 @@ def named_by_content(work: Work, end: End, part: Path, index: int, extension: st
     name = f"{FILES}/{described.sha256}.{extension.lower()}"
     # Even if the file exists already: it may be damaged.
     work.store.move(part, name, known=described)
-    return described.model_copy(update={"uri": name})
+    return described.at(name)
 
 
 def _state_of(error: RunningHubError) -> JobEventState:

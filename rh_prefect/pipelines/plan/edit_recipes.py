@@ -69,7 +69,7 @@ def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collec
     draft.seconds = _edit_seconds(edit, lists, values)
     if "starts" in edit.facts:
         clips, overlap = values.get(edit.params[0].name, []), _overlap(edit, values)
-        draft.facts["starts"] = _starts(lists.get(edit.params[0].name), clips, overlap)
+        draft.facts = {"starts": _starts(lists.get(edit.params[0].name), clips, overlap)}
     link_needs(instance, list(values.values()))
     return draft
 

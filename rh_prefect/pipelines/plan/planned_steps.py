@@ -17,7 +17,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_answers import shape_of
-from rh_prefect.pipelines.planning_values import File
+from rh_prefect.pipelines.planning_values import EMPTY, File
 
 State = Literal["=", "…", "+", "~", ">", "?", "!", "r", "x"]
 """The state of a step or of a work; `STATES` explains each."""
@@ -90,7 +90,7 @@ class KnownWork:
     task_id: str = ""  # RunningHub's task
     # For files that were made or downloaded again with other bytes: own hash -> the hash of the first one, which stands
     # for it in requests
-    counts_as: Mapping[str, str] = field(default_factory=dict)
+    counts_as: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
     def output(self, kind: str) -> Media | None:
         """Returns the file that is the result of a step: the first file of the step's kind.
@@ -228,10 +228,6 @@ class Candidate:
     maker: PlannedStep | None = None  # The step that made it; None for a parameter
 
 
-_EMPTY: Mapping[str, Any] = {}
-"""The shared value of steps without a graph."""
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class PlannedStep:
     """One step of one item."""
@@ -267,10 +263,10 @@ class PlannedStep:
     reuse: str = "always"  # Which earlier results it may use: `always`, `never`, or at most how old ones
     note: str = ""  # Why it is in this state, if the state does not say
     # The nodes of its graph, of its workflow's or of its app's; see `site_graphs.SavedGraph`
-    graph: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
+    graph: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     saved_graph: str = ""  # The fingerprint of the whole graph that the site has under its id
     # Short hashes of these nodes, without the fields that it sets
-    nodes: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    nodes: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     is_unread: bool = False  # Whether its graph was not read, so that its works are not known
     unread_graph: str = ""  # Why its graph could not be read, and what to do; empty if it was
     forbidden: str = ""  # Why it must not be paid for; see `lifecycle.Policy`

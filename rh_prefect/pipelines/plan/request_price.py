@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -38,7 +39,13 @@ def price_of(
     if least is None or expected is None or most is None:
         return _by_table(model.price, attempts)
     is_open = any(price.lower_bound for price in (least, expected, most))
-    return PriceRange(least.amount, expected.amount, most.amount * attempts, is_open)
+    return _range(least.amount, expected.amount, most.amount * attempts, is_open=is_open)
+
+
+@lru_cache(maxsize=1024)
+def _range(least: Decimal, expected: Decimal, most: Decimal, *, is_open: bool) -> PriceRange:
+    """Returns one object for equal prices, since a plan keeps the price of each of thousands of steps."""
+    return PriceRange(least, expected, most, is_open)
 
 
 def _by_table(table: PriceTable, attempts: int) -> PriceRange:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.plan.planned_steps import FREE, PlannedStep, PriceRange
-from rh_prefect.pipelines.planning_values import File, Frame, Items, Maybe, Span, StepOutput, leaves, makers
+from rh_prefect.pipelines.planning_values import EMPTY, File, Frame, Items, Maybe, Span, StepOutput, leaves, makers
 
 
 @dataclass(slots=True, repr=False)
@@ -28,7 +28,7 @@ class Draft:
     # What is wrong: the parameter, or the step's key, and a clause
     problems: list[tuple[Path, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # What is worth knowing
-    facts: dict[str, Any] = field(default_factory=dict)  # Further facts of the result
+    facts: Mapping[str, Any] = field(default_factory=lambda: EMPTY)  # Further facts of the result
 
 
 def without_failed(value: Any, step: Step, failed: Collection[str]) -> Any:

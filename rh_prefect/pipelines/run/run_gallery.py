@@ -82,7 +82,7 @@ def _of_work(run: StepScheduler, entry: Entry, one: PlannedStep, known: KnownWor
         if (place := store.name_of(file.uri)) is not None:
             yield replace(
                 entry,
-                file=file.model_copy(update={"uri": place}),
+                file=file.at(place),
                 saved_as="" if saved is None else store.name_of(saved.uri) or "",
             )
     for text in () if known.outputs else known.texts:

@@ -51,7 +51,7 @@ class SavedResults:
         if isinstance(instance.chosen, File):
             address = instance.chosen.address
             media = instance.chosen.media
-            file = media and media.model_copy(update={"uri": address or media.uri})
+            file = media and media.at(address or media.uri)
             return [(file, instance.save_as)] if file else []
         files = [None if one is None else one.output(instance.file_kind) for one in self._known.of(instance)]
         return [

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from typing import TypeAlias
 
 from rh_prefect.errors import BudgetExceeded
@@ -45,11 +46,14 @@ class Costs:
     @classmethod
     def of(cls, amount: Decimal | None, unit: str | None) -> Costs:
         """Returns the cost of one task; the unit is the catalogue's currency by default."""
-        return cls(unknown=1) if amount is None else cls(amounts={unit or CURRENCY: amount})
+        return _costs_of_one(amount, unit or CURRENCY)
 
     @classmethod
     def total(cls, parts: Iterable[Costs]) -> Costs:
         """Adds up costs, unit by unit."""
+        parts = list(parts)
+        if len(parts) == 1:
+            return parts[0]
         amounts: dict[str, Decimal] = {}
         unknown = 0
         for part in parts:
@@ -113,6 +117,12 @@ def charge_of(submit: Submit) -> Charge | None:
 def may_cost(submit: Submit) -> bool:
     """Returns whether a submission was accepted, or may have been."""
     return submit.state != "refused" and (submit.state != "forgotten" or submit.may_be_paid)
+
+
+@lru_cache(maxsize=256)
+def _costs_of_one(amount: Decimal | None, unit: str) -> Costs:
+    """Returns one object for equal costs, since a run keeps the costs of each of thousands of jobs."""
+    return Costs(unknown=1) if amount is None else Costs(amounts={unit: amount})
 
 
 @dataclass(frozen=True, slots=True)
