@@ -7,7 +7,6 @@ import contextlib
 import gzip
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -18,7 +17,7 @@ from rh_prefect.client.connection_pools import RESEND, EnvironmentTransport, Res
 from rh_prefect.client.download import download
 from rh_prefect.client.h11_transport import CallTransport
 from rh_prefect.settings import proxy_for
-from tests.support.servers.scripted_server import BODY, WireServer, reply, serve
+from tests.support.servers.scripted_server import BODY, Asked, Step, WireServer, raw, reply, serve, stall
 
 Outcome = int | Exception | httpx.Response
 
@@ -125,84 +124,70 @@ async def test_a_request_goes_through_the_proxy(environment: pytest.MonkeyPatch,
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-@asynccontextmanager
-async def serving(
-    *answers: bytes | asyncio.Event | list[bytes] | None,
-) -> AsyncIterator[tuple[httpx.AsyncClient, list[int]]]:
-    """Plays answers, one for each request: bytes, parts, None for a closed connection, or an event to wait for."""
-    script, connections = list(answers), []
+LIMITS = httpx.Limits(max_keepalive_connections=4, keepalive_expiry=60)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.append(0)
-        number = len(connections) - 1
-        try:
-            while script and await reader.readuntil(b"\r\n\r\n"):
-                connections[number] += 1
-                answer = script.pop(0)
-                if answer is None:
-                    break
-                if isinstance(answer, asyncio.Event):
-                    await answer.wait()
-                    continue
-                for part in answer if isinstance(answer, list) else [answer]:
-                    writer.write(part)
-                    await asyncio.sleep(0.02)
-        except asyncio.IncompleteReadError:
-            pass
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    limits = httpx.Limits(max_keepalive_connections=4, keepalive_expiry=5.0)
-    transport = CallTransport(verify=httpx.create_ssl_context(), limits=limits)
-    async with httpx.AsyncClient(transport=transport, base_url=url, timeout=300) as client:
-        yield client, connections
-    server.close()
+@pytest.fixture
+async def calls(wire: WireServer) -> AsyncIterator[httpx.AsyncClient]:
+    transport = CallTransport(verify=httpx.create_ssl_context(), limits=LIMITS)
+    async with httpx.AsyncClient(transport=transport, base_url=wire.url, timeout=300) as client:
+        yield client
+
+
+def sends(*parts: bytes) -> Step:
+    """Writes parts one after the other, and keeps the connection."""
+
+    async def play(_: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(0.02)
+        return True
+
+    return play
 
 
 LATE = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
 
 
-@pytest.mark.parametrize("answer", [OK + LATE, [OK, LATE]], ids=["with the answer", "after it"])
-async def test_what_comes_unasked_is_not_the_next_answer(answer: bytes | list[bytes]) -> None:
-    async with serving(answer, OK) as (client, connections):
-        assert (await client.get("/")).text == "ok"
-        for _ in range(30):
-            await asyncio.sleep(0.01)
-        assert (await client.get("/")).text == "ok"
-    assert len(connections) == 2
+@pytest.mark.parametrize("answer", [sends(OK + LATE), sends(OK, LATE)], ids=["with the answer", "after it"])
+async def test_what_comes_unasked_is_not_the_next_answer(
+    answer: Step, calls: httpx.AsyncClient, wire: WireServer
+) -> None:
+    wire.plays(answer, sends(OK))
+    assert (await calls.get("/")).text == "ok"
+    for _ in range(30):
+        await asyncio.sleep(0.01)
+    assert (await calls.get("/")).text == "ok"
+    assert wire.connections == 2
 
 
-async def test_an_answer_may_come_in_any_form() -> None:
-    packed = gzip.compress(b"packed")
-    zipped = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
+async def test_an_answer_may_come_in_any_form(calls: httpx.AsyncClient, wire: WireServer) -> None:
+    zipped = reply(gzip.compress(b"packed"), headers={"Content-Encoding": "gzip"})
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
-    early = b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK
-    async with serving(zipped, chunked, early) as (client, _):
-        assert [(await client.get("/")).text for _ in range(3)] == ["packed", "abc", "ok"]
+    wire.plays(zipped, sends(chunked), sends(b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK))
+    assert [(await calls.get("/")).text for _ in range(3)] == ["packed", "abc", "ok"]
 
 
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (None, httpx.RemoteProtocolError),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", httpx.ReadTimeout),
-        (b"not HTTP at all\r\n\r\n", httpx.RemoteProtocolError),
-        (asyncio.Event(), httpx.ReadTimeout),
+        (raw(b""), httpx.RemoteProtocolError),
+        (sends(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"), httpx.ReadTimeout),
+        (sends(b"not HTTP at all\r\n\r\n"), httpx.RemoteProtocolError),
+        (stall(), httpx.ReadTimeout),
     ],
 )
 async def test_a_broken_answer_is_an_error_and_its_connection_is_closed(
-    answer: bytes | asyncio.Event | None, error: type[Exception]
+    answer: Step, error: type[Exception], calls: httpx.AsyncClient, wire: WireServer
 ) -> None:
-    async with serving(answer, OK) as (client, connections):
-        with pytest.raises(error):
-            await client.get("/", timeout=httpx.Timeout(300, read=0.3 if error is httpx.ReadTimeout else 300))
-        assert (await client.get("/")).text == "ok"
-    assert len(connections) == 2
+    wire.plays(answer, sends(OK))
+    with pytest.raises(error):
+        await calls.get("/", timeout=httpx.Timeout(300, read=0.3 if error is httpx.ReadTimeout else 300))
+    assert (await calls.get("/")).text == "ok"
+    assert wire.connections == 2
 
 
 AUTHORITY = trustme.CA()
-LIMITS = httpx.Limits(max_keepalive_connections=4, keepalive_expiry=60)
 
 
 @pytest.fixture
