@@ -60,6 +60,7 @@ HELD: dict[str, Any] = {"clock": "polls", "polls": 9}
 PNG = samples.picture("PNG")
 GRAPH = json.dumps(TEXT_TO_IMAGE)
 CREATE = "/task/openapi/create"
+ELSEWHERE = [node("66", "text", "x")]
 NOWHERE = "http://127.0.0.1:9/hook"
 QUIET_SECONDS = 0.25
 
@@ -202,11 +203,6 @@ def cancel_stops_charging(rh: Caller) -> object:
     return usage(rh, task_id)
 
 
-@probe(("1013", ""), (1007, 1007), (1013, 1013))
-def upload_no_file(rh: Caller) -> object:
-    return uploaded(rh, part="other")["code"], rh.post("/openapi/v2/media/upload/binary").json()["code"]
-
-
 @probe(True, False, True)
 def signed_results(rh: Caller) -> object:
     link = rh.result()
@@ -214,22 +210,10 @@ def signed_results(rh: Caller) -> object:
     return "q-signature" in link
 
 
-@probe(("803", ""), "1101", "803")
-def node_info_v2(rh: Caller) -> object:
-    workflow = rh.rh.workflows.id_of("text-to-image")
-    return rh.submit(f"run/workflow/{workflow}", {"nodeInfoList": [node("66", "text", "x")]})["errorCode"]
-
-
 @probe(False, 803, 0)
 def app_fields_only(rh: Caller) -> object:
     app_id = rh.rh.apps.id_of("Portrait restyle")
     return rh.v1("/task/openapi/ai-app/run", webappId=app_id, nodeInfoList=[node("3", "steps", 5)])["code"]
-
-
-@probe(("901", ""), 301, 901)
-def wrong_quick_code(rh: Caller) -> object:
-    body = {"webappId": rh.rh.apps.id_of("Quick picture"), "quickCreateCode": "no", "nodeInfoList": []}
-    return rh.v1("/task/openapi/quick-ai-app/run", **body)["code"]
 
 
 @probe(True, (0, 0), (301, 0))
@@ -255,11 +239,6 @@ def webhook_data(rh: Caller) -> object:
         return type(receiver.got[0]["eventData"])
 
 
-@probe("task", "code", "taskId", **FAILS)
-def webhook_v1_failed(rh: Caller) -> object:
-    return next(iter(json.loads(rh.ended_event(rh.started(webhookUrl=NOWHERE), "FAILED")["eventData"])))
-
-
 @probe(True, 1, 0, **HELD)
 def webhook_on_cancel(rh: Caller) -> object:
     task_id = rh.started(webhookUrl=NOWHERE)
@@ -280,6 +259,16 @@ def refusal(name: str, look: Look, now: object, then: str = "807") -> Probe:
     return Probe(name, look, (then, ""), now, then if isinstance(now, str) else int(then))
 
 
+def v1_failure(rh: Caller) -> object:
+    return next(iter(json.loads(rh.ended_event(rh.started(webhookUrl=NOWHERE), "FAILED")["eventData"])))
+
+
+def quick_code(rh: Caller) -> object:
+    app_id = rh.rh.apps.id_of("Quick picture")
+    body = {"webappId": app_id, "quickCreateCode": "no", "nodeInfoList": []}
+    return rh.v1("/task/openapi/quick-ai-app/run", **body)["code"]
+
+
 def without_default(rh: Caller) -> object:
     return refusals(rh, "test/model", [Param("size", "size", "string", required=True, default="1K")], {})
 
@@ -298,12 +287,18 @@ PROBES += [
     refusal("v1_unknown_task", lambda rh: rh.cancel(UNKNOWN)["code"], 807, "423"),
     refusal("upload_unsupported", lambda rh: uploaded(rh, "a.exe")["code"], 1007, "1013"),
     refusal("upload_empty", lambda rh: uploaded(rh, data=b"")["code"], 1007, "1013"),
+    refusal("upload_no_file", lambda rh: uploaded(rh, part="other")["code"], 1007, "1013"),
+    refusal("upload_no_file", lambda rh: rh.post("/openapi/v2/media/upload/binary").json()["code"], 1007, "1013"),
     refusal("legacy_unsupported", lambda rh: rh.legacy("a.exe", PNG)["code"], 301, "808"),
     refusal("legacy_no_file", lambda rh: rh.legacy("a.png", PNG, part="other")["code"], 301, "808"),
     refusal("legacy_no_file", lambda rh: rh.legacy("a.png", b"")["code"], 301, "808"),
     refusal("bad_md5", lambda rh: lora(rh, "no sum")["code"], 301, "1007"),
     refusal("wrong_password", lambda rh: rh.v1(CREATE, workflowId=locked(rh))["code"], 301, "803"),
     refusal("webhook_unknown", lambda rh: rh.event(rh.started())["code"], 1),
+    refusal(
+        "node_info_v2", lambda rh: v2_code(rh, rh.rh.workflows.id_of("restyle"), nodeInfoList=ELSEWHERE), "1101", "803"
+    ),
+    refusal("wrong_quick_code", quick_code, 301, "901"),
     refusal("asset_unknown", lambda rh: rh.asset("query", assetId="no")["code"], 1004),
     refusal("asset_group_unknown", lambda rh: rh.asset("groups/query", groupId="no")["code"], 1004),
     Probe("requests_per_minute", lambda rh: [rh.submit()["errorCode"] for _ in "12"], 1, ["", ""], ["", "1003"]),
@@ -377,6 +372,7 @@ PROBES += [
         **FAILS,
     ),
     Probe("refund_failed_runs", lambda rh: usage(rh, rh.started()), True, "0.01", None, **FAILS, **TEN),
+    Probe("webhook_v1_failed", v1_failure, "task", "code", "taskId", **FAILS),
     # files and graphs
     Probe("lora_checked", lambda rh: httpx.put(lora(rh)["data"]["url"], content=b"x").status_code, False, 400, 200),
     Probe("v2_reads_password", lambda rh: v2_code(rh, locked(rh), accessPassword="open sesame"), False, "", "301"),
@@ -384,7 +380,7 @@ PROBES += [
     Probe("placeholder_ids", lambda rh: rh.v1(CREATE, workflowId="1", workflow=GRAPH)["code"], (), 0, 380),
     Probe(
         "node_list_beside_graph",
-        lambda rh: rh.create(workflow=GRAPH, nodeInfoList=[node("66", "text", "x")])["code"],
+        lambda rh: rh.create(workflow=GRAPH, nodeInfoList=ELSEWHERE)["code"],
         False,
         803,
         0,
