@@ -89,16 +89,11 @@ async def test_everything_in_a_nested_flow_belongs_to_the_outermost_run() -> Non
     assert len({chain[0] for _, chain in asked}) == 1
 
 
-def _process_pool() -> Any:
-    # Prefect types a runner by its own kind of future, and the decorator takes the base class of the futures only.
-    return ProcessPoolTaskRunner(max_workers=2)
-
-
 @pytest.mark.usefixtures("prefect_worker_processes")
 async def test_a_process_pool_of_a_child_flow_belongs_to_the_root() -> None:
     """The context of a worker process holds only the child; the root is looked up."""
 
-    @flow(task_runner=_process_pool())
+    @flow(task_runner=ProcessPoolTaskRunner(max_workers=2))  # type: ignore[arg-type]  # its futures are of another class
     def child() -> list[tuple[str, Chain]]:
         asked: Any = [who.submit(), who.submit()]
         return [one.result() for one in asked]

@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
-from pydantic import SecretStr
 
-from rh_prefect.webhook import create_app
 from rh_prefect.webhook.server import BoundedProtocol
-from tests.support.servers.webhook_receiver import TOKEN, ReceiverProcess
+from tests.support.servers.webhook_receiver import TOKEN, ReceiverProcess, receiver
 
 SILENT = 500
-
-
-@contextmanager
-def served(protocol: type[BoundedProtocol]) -> Iterator[int]:
-    config = uvicorn.Config(
-        create_app(token=SecretStr(TOKEN)), http=protocol, ws="none", log_config=None, access_log=False, lifespan="off"
-    )
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 class Hasty(BoundedProtocol):
@@ -44,13 +24,13 @@ class Narrow(BoundedProtocol):
     most_waiting = 3
 
 
-def deliver(port: int, *, client: httpx.Client) -> int:
-    url = f"http://127.0.0.1:{port}/hook/{TOKEN}/run/0123456789abcdef/1"
-    return client.post(url, json={"taskId": "2031112223334445057"}).status_code
+def deliver(url: str, *, client: httpx.Client) -> int:
+    told = {"taskId": "2031112223334445057"}
+    return client.post(f"{url}/hook/{TOKEN}/run/0123456789abcdef/1", json=told).status_code
 
 
-def connect(port: int) -> socket.socket:
-    found = socket.create_connection(("127.0.0.1", port), timeout=300)
+def connect(url: str) -> socket.socket:
+    found = socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0), timeout=300)
     found.settimeout(30)
     return found
 
@@ -72,12 +52,11 @@ def test_silent_connections_do_not_keep_a_delivery_out(tmp_path: Path) -> None:
     process = ReceiverProcess(env, log=tmp_path / "log")
     try:
         process.start()
-        port = httpx.URL(process.url).port or 0
         with ExitStack() as stack:
             for _ in range(SILENT):
-                stack.enter_context(connect(port))
+                stack.enter_context(connect(process.url))
             client = stack.enter_context(httpx.Client(trust_env=False, timeout=300))
-            assert [deliver(port, client=client) for _ in range(3)] == [200] * 3
+            assert [deliver(process.url, client=client) for _ in range(3)] == [200] * 3
     finally:
         process.end()
 
@@ -93,7 +72,7 @@ def test_silent_connections_do_not_keep_a_delivery_out(tmp_path: Path) -> None:
 )
 def test_a_connection_that_sends_no_whole_request_is_closed(beginning: bytes) -> None:
     """However slowly something comes, the time for a head is limited."""
-    with served(Hasty) as port, connect(port) as slow:
+    with receiver(protocol=Hasty) as callback, connect(callback.url) as slow:
         slow.sendall(beginning)
         ended = threading.Event()
 
@@ -115,8 +94,8 @@ def test_a_connection_that_sends_no_whole_request_is_closed(beginning: bytes) ->
 
 def test_for_one_too_many_the_oldest_silent_one_is_closed() -> None:
     """Idle connections do not count against others."""
-    with served(Narrow) as port, ExitStack() as stack:
-        silent = [stack.enter_context(connect(port)) for _ in range(6)]
+    with receiver(protocol=Narrow) as callback, ExitStack() as stack:
+        silent = [stack.enter_context(connect(callback.url)) for _ in range(6)]
         client = stack.enter_context(httpx.Client(trust_env=False, timeout=300))
-        assert deliver(port, client=client) == 200
+        assert deliver(callback.url, client=client) == 200
         assert all(is_closed(one) for one in silent[:3])

@@ -18,22 +18,25 @@ from pydantic import SecretStr
 from rh_prefect.flow_runs.suspended_run_resumer import SHORTEST, SuspendedRunResumer
 from rh_prefect.webhook import create_app
 from rh_prefect.webhook.delivery_confirmation import Confirmer
+from rh_prefect.webhook.server import BoundedProtocol
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.work import Callback
 from tests.support.processes.warm_process import RH, WarmProcess
 from tests.support.servers.prefect_server import free_port
 
 TOKEN = "canary-token-of-the-receiver"
+HASTE = 50.0
 
 
 @contextmanager
-def receiver(*, haste: float = 50.0) -> Iterator[Callback]:
+def receiver(*, protocol: type[BoundedProtocol] = BoundedProtocol) -> Iterator[Callback]:
     async def sleep(seconds: float) -> None:
-        await asyncio.sleep(seconds / haste)
+        await asyncio.sleep(seconds / HASTE)
 
-    resumer = SuspendedRunResumer(shortest=SHORTEST / haste)
+    resumer = SuspendedRunResumer(shortest=SHORTEST / HASTE)
     app = create_app(token=SecretStr(TOKEN), confirmer=Confirmer(sleep=sleep, on_end=resumer.notify), resumer=resumer)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    config = uvicorn.Config(app, http=protocol, ws="none", log_config=None, access_log=False, lifespan="off")
+    server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # Prefect's settings of a test are context variables, which a new thread would not see.
         context = contextvars.copy_context()
