@@ -17,12 +17,11 @@ from prefect import task, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.context import hydrated_context, serialize_context
-from prefect.task_runners import ProcessPoolTaskRunner
 from prefect.task_worker import TaskWorker
 
 from rh_prefect import flow, generate, generate_many, models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import EqualRequest, JobsFailed, JobTimeout
+from rh_prefect.errors import EqualRequest, JobTimeout
 from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.works.result import Result
 from tests.support.world.suspended_runs import SuspendedRuns
@@ -100,27 +99,11 @@ async def persisted_child(take: int) -> Result:
     return await generate(LIGHTHOUSE, take=take)
 
 
-@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))  # type: ignore[arg-type]  # its futures are of another class
-async def pooled_child() -> list[Result]:
-    futures: list[Any] = [step.submit(take) for take in (1, 2)]
-    return [future.result() for future in futures]
-
-
-@paid("tasks in a process pool", 2)
-async def in_a_process_pool() -> Named:
-    return numbered(await pooled_child())
-
-
 @paid("TaskGroup", 3)
 async def in_a_task_group() -> Named:
     async with asyncio.TaskGroup() as group:
         takes = [group.create_task(generate(LIGHTHOUSE, take=take)) for take in (1, 2, 3)]
     return numbered([one.result() for one in takes])
-
-
-@paid("map", 3)
-async def mapped() -> Named:
-    return numbered([one.result() for one in generate.map(unmapped(LIGHTHOUSE), take=[1, 2, 3])])
 
 
 @paid("generate_many", 4)
@@ -146,7 +129,6 @@ async def shared() -> Named:
 
 
 @paid("wait_for that ends while the task runs, and again", 1, Fault("query", kind="slow", seconds=1, times=1))
-@paid("wait_for that ends in the submission, and again", 1, Fault("submit", kind="slow", seconds=1, times=1))
 async def cancelled_and_again() -> Named:
     if is_first("wait"):
         with pytest.raises(TimeoutError):
@@ -160,14 +142,6 @@ async def many_cancelled_and_again() -> Named:
     if is_first("many"):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(generate_many([LIGHTHOUSE, HARBOUR]), 1.5)
-    return numbered(await generate_many([LIGHTHOUSE, HARBOUR]))
-
-
-@paid("generate_many in which one fails, and again", 2, Fault("query", kind="slow", seconds=3, number=1))
-async def many_failed_and_again() -> Named:
-    if is_first("many"):
-        with pytest.raises(JobsFailed, match=r"of 2 jobs failed"):  # on a busy machine both
-            await generate_many([LIGHTHOUSE, HARBOUR], deadline=1.5)
     return numbered(await generate_many([LIGHTHOUSE, HARBOUR]))
 
 
@@ -189,18 +163,7 @@ async def in_persisted_children() -> Named:
     return numbered([await persisted_child(take) for take in (1, 2)])
 
 
-SECOND_STAGE = (
-    "map",
-    "wait_for that ends in the submission, and again",
-    "generate_many in which one fails, and again",
-    "tasks in a process pool",
-)
-"""Shapes of which another one differs in the words of the program: each takes three runs of a flow."""
-
-
-@pytest.mark.parametrize(
-    "shape", [pytest.param(one, marks=[pytest.mark.long] if one in SECOND_STAGE else []) for one in PAID]
-)
+@pytest.mark.parametrize("shape", PAID)
 async def test_a_program_that_is_run_again_is_paid_for_once(rh: Emulator, shape: str) -> None:
     """Every repeated call gets its own result again: after a retry, a cancellation, an error, and a resume."""
     make, works, faults = PAID[shape]
