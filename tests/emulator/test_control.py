@@ -61,10 +61,19 @@ def test_steering_over_http(rh: Caller) -> None:
     assert rh.query(rh.submit(body={**WORDS, "prompt": "a storm"})["taskId"])["errorCode"] == "1501"
     added = post("/_emulator/keys", json={"name": "second", "limit": 1}).json()
     assert Caller(rh.rh, added["secret"]).queue()["data"]["concurrentLimit"] == 1
-    assert post("/_emulator/keys", json={"nonsense": 1}).status_code == 400
+    workflow = post("/_emulator/workflows", json={"graph": TEXT_TO_IMAGE, "name": "mine"}).json()["id"]
+    assert rh.create("mine")["code"] == 0
+    app = post("/_emulator/apps", json={"graph": TEXT_TO_IMAGE, "fields": [["6", "text", "STRING"]]}).json()["id"]
+    assert rh.v1("/task/openapi/ai-app/run", webappId=app, nodeInfoList=[])["code"] == 0
+    assert post("/_emulator/options", json={"webhook_spacing": 2.5}).json()["webhook_spacing"] == 2.5
+    assert rh.http.get("/_emulator/webhooks").json() == []
     about = rh.http.get("/_emulator").json()
     assert about["files_url"] == rh.rh.files_url
     assert {key["name"] for key in about["keys"]} == {"main", "second"}
+    assert {"id": workflow, "name": "mine"} in about["workflows"]
+    assert app in [listed["id"] for listed in about["apps"]]
+    wrong = {"keys": {"nonsense": 1}, "workflows": {"graph": 1}, "apps": [], "options": {"no": 1}}
+    assert [post(f"/_emulator/{path}", json=body).status_code for path, body in wrong.items()] == [400] * 4
 
 
 def test_a_client_that_is_killed_right_after_its_post(rh: Caller) -> None:
@@ -114,18 +123,3 @@ def test_a_process_of_its_own_ends_cleanly_and_keeps_the_key_to_itself(
     assert CANARY not in books + rest + (tmp_path / "log").read_text() + json.dumps(url)
     assert (tmp_path / "log").read_text() == ""
     assert not any(tmp_path.glob("rh-emulator-*"))
-
-
-def test_steering_from_another_process(rh: Caller) -> None:
-    post = rh.http.post
-    workflow = post("/_emulator/workflows", json={"graph": TEXT_TO_IMAGE, "name": "mine"}).json()["id"]
-    assert rh.create("mine")["code"] == 0
-    app = post("/_emulator/apps", json={"graph": TEXT_TO_IMAGE, "fields": [["6", "text", "STRING"]]}).json()["id"]
-    assert rh.v1("/task/openapi/ai-app/run", webappId=app, nodeInfoList=[])["code"] == 0
-    about = rh.http.get("/_emulator").json()
-    assert {"id": workflow, "name": "mine"} in about["workflows"]
-    assert app in [listed["id"] for listed in about["apps"]]
-    assert post("/_emulator/options", json={"webhook_spacing": 2.5}).json()["webhook_spacing"] == 2.5
-    assert rh.http.get("/_emulator/webhooks").json() == []
-    for path, body in (("workflows", {}), ("workflows", {"graph": 1}), ("apps", []), ("options", {"no": 1})):
-        assert post(f"/_emulator/{path}", json=body).status_code == 400

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import httpx
 import pytest
 
 from rh_prefect.emulator import Fault
-from rh_prefect.emulator.faults import fault_from_json
+from rh_prefect.emulator.faults import Route, fault_from_json
 from rh_prefect.errors import InputError
 from tests.support.samples import media as samples
-from tests.support.servers.caller import IMAGE, WORDS, Caller
+from tests.support.servers.caller import IMAGE, WORDS, Caller, Json
 
 
 @pytest.mark.parametrize(("phase", "accepted"), [("after", True), ("before", False)])
@@ -80,30 +81,23 @@ def test_a_held_answer_is_booked_and_then_let_go(rh: Caller) -> None:
 
 
 def test_faults_of_other_routes(rh: Caller, tmp_path: Path) -> None:
-    rh.rh.faults.add(
-        Fault("query", 1, "502"),
-        Fault("query", 2, "code", code="1003"),
-        Fault("upload", 1, "code", code="1003"),
-        Fault("upload", 2, "cut"),
-        Fault("queue", 1, "code", code="500"),
-        Fault("cancel", 1, "code", code="805"),
-        Fault("account", 1, "html"),
-        Fault("price", 1, "code", code="1010"),
-    )
-    task_id = rh.submit()["taskId"]
-    assert rh.post("/openapi/v2/query", {"taskId": task_id}).status_code == 502
-    assert rh.query(task_id)["errorCode"] == "1003"
-    assert rh.query(task_id)["status"] == "SUCCESS"
-    path = samples.png(tmp_path / "a.png")
-    assert rh.upload(path) == {"code": 1003, "message": "Rate limit exceeded, please slow down requests", "data": None}
-    with pytest.raises(httpx.RemoteProtocolError):
-        rh.upload(path)
-    assert rh.upload(path)["code"] == 0
+    path, task_id = samples.png(tmp_path / "a.png"), rh.submit()["taskId"]
+    calls: dict[Route, Callable[[], Json]] = {
+        "query": lambda: rh.query(task_id),
+        "upload": lambda: rh.upload(path),
+        "queue": rh.queue,
+        "cancel": lambda: rh.cancel(task_id),
+        "account": rh.wallet,
+        "price": rh.preview,
+    }
+    for route, call in calls.items():
+        rh.rh.faults.add(Fault(route, 1, "code", code="1003"), Fault(route, 2, "cut"))
+        refused = call()
+        assert str(refused.get("errorCode") or refused["code"]) == "1003"
+        with pytest.raises(httpx.RemoteProtocolError):
+            call()
+        assert "1003" not in str(call())
     assert len(rh.rh.recorder.uploads) == 2
-    assert rh.queue()["code"] == 500
-    assert rh.cancel(task_id)["msg"] == "APIKEY_TASK_STATUS_ERROR"
-    assert "<html>" in rh.http.post("/uc/openapi/accountStatus", json={"apikey": rh.key}).text
-    assert rh.preview()["errorCode"] == "1010"
 
 
 def codes(rh: Caller, count: int, prompt: str = "x") -> list[str]:

@@ -143,17 +143,6 @@ def test_a_bad_file_and_a_large_file(rh: Caller, tmp_path: Path) -> None:
     assert found == codes
 
 
-def test_the_price_is_the_catalogues(rh: Caller, tmp_path: Path) -> None:
-    image = rh.link(samples.png(tmp_path / "a.png"))
-    usage = rh.query(rh.submit(CLIP, {**CLIP_BODY, "imageUrl": image})["taskId"])["usage"]
-    unused = {"consumeMoney": None, "consumeCoins": None, "taskCostTime": "0"}
-    assert usage == {**unused, "thirdPartyConsumeMoney": "1.75"}
-    rh.query(rh.submit()["taskId"])
-    assert [entry.charged for entry in rh.rh.recorder.paid] == [Decimal("1.75"), Decimal(IMAGE_PRICE)]
-    assert rh.rh.recorder.charged == Decimal("1.75") + Decimal(IMAGE_PRICE)
-    assert Decimal(rh.wallet()["data"]["remainMoney"]) == 10_000 - rh.rh.recorder.charged
-
-
 def test_the_price_preview_makes_no_task(rh: Caller) -> None:
     answer = rh.preview()
     assert (answer["estimatedPrice"], answer["currency"]) == (float(IMAGE_PRICE), "CNY")
