@@ -11,14 +11,13 @@ import pytest
 from rh_prefect.emulator import AppField
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError
-from tests.support.servers.caller import IMAGE_PRICE, Caller, Json, node
+from tests.support.servers.caller import IMAGE_PRICE, Caller, Json, node, read
 
 RESTYLE = "Portrait restyle"
 
 
 def demo(rh: Caller, app_id: str) -> Json:
-    answer: Json = rh.http.get("/api/webapp/apiCallDemo", params={"apiKey": rh.key, "webappId": app_id}).json()
-    return answer
+    return read(rh.http.get("/api/webapp/apiCallDemo", params={"apiKey": rh.key, "webappId": app_id}))
 
 
 def run(rh: Caller, app_id: object, items: object, **more: object) -> Json:
@@ -94,8 +93,7 @@ def test_apps_of_a_test(rh: Caller) -> None:
 
 def test_the_list_names_ids_only_inside_its_example_calls(rh: Caller) -> None:
     def browse(**body: object) -> Json:
-        answer: Json = rh.post("/openapi/v2/aiapp/list", body).json()
-        return answer
+        return read(rh.post("/openapi/v2/aiapp/list", body))
 
     page = browse(current=1, size=2, sort="HOTTEST", days=7)["data"]
     assert (page["current"], page["size"], page["total"], page["pages"], page["hasNext"]) == ("1", "2", "3", "2", True)
@@ -137,8 +135,7 @@ def test_the_keys_of_the_account_are_listed_without_their_values(rh: Caller) -> 
 
 
 def resources(rh: Caller, **body: object) -> Json:
-    answer: Json = rh.post("/openapi/v2/resource/list", body).json()
-    return answer
+    return read(rh.post("/openapi/v2/resource/list", body))
 
 
 def test_the_library_is_paged(rh: Caller) -> None:

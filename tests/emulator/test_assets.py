@@ -75,8 +75,7 @@ def test_a_bad_file_shows_in_the_status(rh: Caller, tmp_path: Path) -> None:
 
 def test_list_update_delete(rh: Caller, tmp_path: Path) -> None:
     def listed(**body: object) -> Json:
-        answer: Json = rh.asset("list", pageNumber=1, **body)
-        return answer
+        return rh.asset("list", pageNumber=1, **body)
 
     link = rh.link(samples.png(tmp_path / "a.png"))
     first, second = asset(rh, link), asset(rh, link, name="Grace")

@@ -21,7 +21,7 @@ from rh_prefect.emulator import DEFAULT, Assumptions, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from tests.emulator.conftest import Emulate
 from tests.support.samples import media as samples
-from tests.support.servers.caller import CLIP, IMAGE, WORDS, Caller, Json, node
+from tests.support.servers.caller import CLIP, IMAGE, WORDS, Caller, Json, node, read
 from tests.support.servers.receiver import Receiver
 
 Look = Callable[[Caller], object]
@@ -66,10 +66,7 @@ QUIET_SECONDS = 0.25
 
 
 def uploaded(rh: Caller, name: str = "a.png", data: bytes = b"x", *, part: str = "file") -> Json:
-    answer: Json = rh.http.post(
-        "/openapi/v2/media/upload/binary", files={part: (name, data)}, headers=rh.bearer()
-    ).json()
-    return answer
+    return read(rh.http.post("/openapi/v2/media/upload/binary", files={part: (name, data)}, headers=rh.bearer()))
 
 
 def sent(rh: Caller, name: str = "a.png", data: bytes = PNG) -> str:

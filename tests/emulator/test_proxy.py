@@ -17,7 +17,7 @@ from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.media.probe import probe
 from tests.emulator.conftest import Emulate
 from tests.support.samples import media as samples
-from tests.support.servers.caller import Caller, Json
+from tests.support.servers.caller import Caller, Json, read
 
 
 def at(rh: Caller, path: str, *, kind: str = "proxy", key: str | None = None) -> str:
@@ -25,13 +25,11 @@ def at(rh: Caller, path: str, *, kind: str = "proxy", key: str | None = None) ->
 
 
 def prompt(rh: Caller, graph: object, **more: object) -> Json:
-    answer: Json = rh.http.post(at(rh, "prompt"), json={"prompt": graph, **more}).json()
-    return answer
+    return read(rh.http.post(at(rh, "prompt"), json={"prompt": graph, **more}))
 
 
 def history(rh: Caller, prompt_id: str) -> Json:
-    answer: Json = rh.http.get(at(rh, f"history/{prompt_id}")).json()
-    return answer
+    return read(rh.http.get(at(rh, f"history/{prompt_id}")))
 
 
 @pytest.mark.parametrize("kind", ["proxy", "proxy-plus"])

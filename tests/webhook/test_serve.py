@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
 import signal
 import socket
 import threading
-import time
 import weakref
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -20,18 +21,18 @@ from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.suspended_run_resumer import SuspendedRunResumer
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.prefect_server import free_port
+from tests.support.waiting import wait_until
 
 TOKEN = "canary-token-that-is-set-already"
 
 
 def interrupt_when_up(port: int, seen: list[int]) -> None:
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        try:
+    def is_up() -> bool:
+        with suppress(httpx.TransportError):
             seen.append(httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code)
-            break
-        except httpx.TransportError:
-            time.sleep(0.02)
+        return bool(seen)
+
+    wait_until(is_up)
     os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -80,10 +81,6 @@ async def test_a_watch_that_was_closed_is_not_kept(closed_port: int) -> None:
                 await LOOP.call(resumer.close())
             watches.append(weakref.ref(resumer))
             del resumer
-    await LOOP.call(_a_turn())
+    await LOOP.call(asyncio.sleep(0))  # what the loop still had to do is done
     gc.collect()
     assert [watch() for watch in watches] == [None] * 3
-
-
-async def _a_turn() -> None:
-    """What the loop still had to do is done."""

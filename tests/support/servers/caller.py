@@ -22,9 +22,9 @@ def node(node_id: object, name: str, value: object) -> Json:
     return {"nodeId": node_id, "fieldName": name, "fieldValue": value}
 
 
-def _json(answer: httpx.Response) -> Json:
-    read: Json = answer.json()
-    return read
+def read(response: httpx.Response) -> Json:
+    answer: Json = response.json()
+    return answer
 
 
 class Caller:
@@ -40,13 +40,13 @@ class Caller:
         return self.http.post(path, json={} if body is None else body, headers=self.bearer(), **options)
 
     def submit(self, endpoint: str = IMAGE, body: Json | None = None, **options: Any) -> Json:
-        return _json(self.post(f"/openapi/v2/{endpoint}", WORDS if body is None else body, **options))
+        return read(self.post(f"/openapi/v2/{endpoint}", WORDS if body is None else body, **options))
 
     def query(self, task_id: str) -> Json:
-        return _json(self.post("/openapi/v2/query", {"taskId": task_id}))
+        return read(self.post("/openapi/v2/query", {"taskId": task_id}))
 
     def v1(self, path: str, **body: object) -> Json:
-        return _json(self.http.post(path, json={"apiKey": self.key, **body}))
+        return read(self.http.post(path, json={"apiKey": self.key, **body}))
 
     def create(self, name: str = "text-to-image", **body: object) -> Json:
         """Starts one of the emulator's own workflows by v1."""
@@ -65,7 +65,7 @@ class Caller:
     def upload(self, path: Path) -> Json:
         with path.open("rb") as file:
             files = {"file": (path.name, file)}
-            return _json(self.http.post("/openapi/v2/media/upload/binary", files=files, headers=self.bearer()))
+            return read(self.http.post("/openapi/v2/media/upload/binary", files=files, headers=self.bearer()))
 
     def link(self, path: Path) -> str:
         return str(self.upload(path)["data"]["download_url"])
@@ -75,18 +75,18 @@ class Caller:
         return Caller(self.rh, self.rh.keys.add(name, **options).secret)
 
     def preview(self, endpoint: str = IMAGE, body: Json | None = None) -> Json:
-        return _json(self.post(f"/openapi/v2/price-preview/{endpoint}", WORDS if body is None else body))
+        return read(self.post(f"/openapi/v2/price-preview/{endpoint}", WORDS if body is None else body))
 
     def asset(self, path: str, **body: object) -> Json:
-        return _json(self.post(f"/openapi/v2/assets/{path}", body))
+        return read(self.post(f"/openapi/v2/assets/{path}", body))
 
     def legacy(self, name: str, content: bytes, *, part: str = "file", **fields: str) -> Json:
         """The legacy upload: the key in the form."""
         form = {"apiKey": self.key, "fileType": "input", **fields}
-        return _json(self.http.post("/task/openapi/upload", data=form, files={part: (name, content)}))
+        return read(self.http.post("/task/openapi/upload", data=form, files={part: (name, content)}))
 
     def wallet(self) -> Json:
-        return _json(self.http.post("/uc/openapi/accountStatus", json={"apikey": self.key}))
+        return read(self.http.post("/uc/openapi/accountStatus", json={"apikey": self.key}))
 
     def event(self, task_id: str) -> Json:
         """What became of a task's webhook."""
@@ -102,7 +102,7 @@ class Caller:
         return data
 
     def queue(self) -> Json:
-        return _json(self.http.get("/openapi/v2/queue/status", headers=self.bearer()))
+        return read(self.http.get("/openapi/v2/queue/status", headers=self.bearer()))
 
     def result(self, endpoint: str = IMAGE, body: Json | None = None) -> str:
         """The link of a finished task's first result."""
