@@ -35,15 +35,16 @@ class TestFlowRunJournal(JournalContract):
         return lambda scope: FlowRunJournal(runs[scope])
 
 
+@pytest.fixture(scope="module")
+def prefect_on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    home = tmp_path_factory.mktemp("prefect-on-postgres")
+    with postgres(free_port()) as database, PrefectServer(home, database=database) as server:
+        yield server
+
+
 @pytest.mark.long
 @pytest.mark.skipif(not PROGRAMS, reason=WHY_NOT)
 class TestFlowRunJournalOnPostgres(JournalContract):
-    @pytest.fixture(scope="class")
-    def prefect_on_postgres(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-        home = tmp_path_factory.mktemp("prefect-on-postgres")
-        with postgres(free_port()) as database, PrefectServer(home, database=database) as server:
-            yield server
-
     @pytest.fixture
     def open_journal(self, prefect_on_postgres: PrefectServer) -> Iterator[OpenJournal]:
         runs: defaultdict[str, UUID] = defaultdict(new_flow_run)
@@ -239,7 +240,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 def test_of_two_processes_with_300_equal_keys_each_key_has_one_winner(prefect_server: PrefectServer) -> None:
     run = str(new_flow_run())
-    processes = [_claiming(run, name, prefect_server) for name in ("one", "two")]
+    processes = [WarmProcess(["-c", CLAIM, run, name], env=prefect_server.env) for name in ("one", "two")]
     assert [process.stdout.readline() for process in processes] == ["ready\n", "ready\n"]
     begin = f"{time.time() + 0.5}\n"
     for process in processes:
@@ -254,7 +255,3 @@ def test_of_two_processes_with_300_equal_keys_each_key_has_one_winner(prefect_se
     won = [sum(is_mine for _, is_mine in one) for one in claims]
     assert [one[1] != two[1] for one, two in zip(*claims, strict=True)] == [True] * 300
     assert by == Counter(one=won[0], two=won[1])
-
-
-def _claiming(run: str, name: str, server: PrefectServer) -> WarmProcess:
-    return WarmProcess(["-c", CLAIM, run, name], env=server.env)
