@@ -31,7 +31,6 @@ from tests.support.world.prefect_runs import set_states, state_of, states_of, un
 from tests.support.world.suspended_runs import SuspendedRuns
 
 pytestmark = pytest.mark.prefect
-SUSPENDS = r"/set_state[^\n]*\n.*Suspended"
 
 
 @flow
@@ -78,21 +77,25 @@ def proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
         asyncio.run(drain())  # while there is somebody who takes it
 
 
-async def held_at(proxy: Proxy, pattern: str, desk: SuspendedRuns, **more: Any) -> tuple[UUID, asyncio.Future[Any]]:
-    """A run of two pictures whose request with this pattern is held."""
+async def held(proxy: Proxy, desk: SuspendedRuns, **more: Any) -> tuple[UUID, asyncio.Future[Any]]:
+    """A run of two pictures whose suspension is held."""
     run = await desk.begin(pictures, prompts=["one", "two"])
-    held = proxy.hold(pattern, **more)
+    suspension = proxy.hold(r"/set_state[^\n]*\n.*Suspended", **more)
     going_on = asyncio.ensure_future(rerun(pictures, run))
-    await asyncio.to_thread(held.wait)
+    await asyncio.to_thread(suspension.wait)
     return run, going_on
 
 
 async def test_webhooks_that_come_while_it_is_being_suspended_wake_it(
     with_webhooks: SuspendedRuns, proxy: Proxy
 ) -> None:
-    run, going_on = await held_at(proxy, SUSPENDS, with_webhooks)
+    run, going_on = await held(proxy, with_webhooks)
     await with_webhooks.end()
-    await until_recorded(run, 2)
+
+    async def is_recorded() -> bool:
+        return [job.state async for job in jobs_of(FlowRunJournal(run))] == ["ended", "ended"]
+
+    await until(is_recorded)
     proxy.release()
     with pytest.raises(Pause):
         await going_on
@@ -102,7 +105,7 @@ async def test_webhooks_that_come_while_it_is_being_suspended_wake_it(
 
 @pytest.mark.long
 async def test_a_suspension_whose_answer_is_lost_is_one(with_webhooks: SuspendedRuns, proxy: Proxy) -> None:
-    run, going_on = await held_at(proxy, SUSPENDS, with_webhooks, answer=True)
+    run, going_on = await held(proxy, with_webhooks, answer=True)
     proxy.drop()
     with pytest.raises(Pause):
         await going_on
@@ -110,14 +113,6 @@ async def test_a_suspension_whose_answer_is_lost_is_one(with_webhooks: Suspended
     await with_webhooks.end_and_wake(run)
     await with_webhooks.has_all(rerun(pictures, run), 2)
     assert (await states_of(run)).count("Suspended") == 1
-
-
-async def until_recorded(run: UUID, ends: int) -> None:
-    async def is_recorded() -> bool:
-        jobs = [job async for job in jobs_of(FlowRunJournal(run))]
-        return sum(job.state == "ended" for job in jobs) == ends
-
-    await until(is_recorded)
 
 
 async def test_who_has_another_key_does_not_keep_it_asleep_for_good(
