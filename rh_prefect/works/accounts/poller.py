@@ -35,7 +35,7 @@ GOLDEN_ANGLE = 137.5
 """Multiples of this angle modulo 360 degrees are evenly spread, for any count of them."""
 
 OVERDUE_POLLS_PER_GAP = 4
-"""Maximum number of polls per shortest gap for an overdue task: it runs longer than recent tasks and may end soon."""
+"""Maximum polls per shortest gap for an overdue task; such a task runs longer than recent tasks and may end soon."""
 
 OVERDUE_FRACTION = 0.25
 """Gap between polls of an overdue task, as a fraction of the time for which it is overdue."""

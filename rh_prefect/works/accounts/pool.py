@@ -31,7 +31,7 @@ from rh_prefect.works.runninghub.provider import RunningHub
 T = TypeVar("T")
 
 Exclusions: TypeAlias = dict[tuple[Account, str | None], Answer]
-"""The refusals of excluded accounts, by account and model; None as the model excludes the account for all models."""
+"""The refusals of excluded accounts, by account and model; the model None excludes the account for all models."""
 
 _CACHE_SIZE = 200
 """Maximum number of attempts of runs whose excluded accounts a process stores."""
