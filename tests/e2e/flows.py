@@ -120,8 +120,4 @@ async def fails(flow: Flow[..., Any], run: str, *, words: str) -> SubmissionUnkn
 
 async def command(*words: str) -> None:
     """Runs `rh-prefect` on a thread, since it makes a separate event loop."""
-
-    def call() -> None:
-        app(list(words), result_action="return_value")
-
-    await asyncio.to_thread(call)
+    await asyncio.to_thread(app, list(words), result_action="return_value")

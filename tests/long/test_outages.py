@@ -66,15 +66,11 @@ JOURNAL: Final[dict[str, str]] = {
 """What is asked of the Prefect API."""
 
 AGAIN: Final[dict[str, str]] = {
-    "reading a job": r"POST \S*/input/filter HTTP",
     "looking for a result": r"^HEAD \S*/results/",
     "reading a result": r"^GET \S*/results/",
     "looking for an output": r"^HEAD \S*/trial/",
 }
-"""What is asked for only by a run that goes on with another one."""
-
-JOURNAL_AGAIN: Final = ("reading a job",)
-"""Those that are asked of the Prefect API."""
+"""What is asked of the store only by a run that goes on with another one."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ class Cell:
 
     @property
     def pattern(self) -> str:
-        return {**STORE, **JOURNAL, **AGAIN}[self.step]
+        return {**STORE, **JOURNAL, **AGAIN, "reading a job": JOURNAL["reading the records"]}[self.step]
 
 
 LASTING: Final[tuple[tuple[Kind, int | None], ...]] = (
@@ -147,7 +143,7 @@ def _shuffled(cells: list[Cell]) -> list[Cell]:
 
 async def _problems(cell: Cell, opened: Opened) -> list[str]:
     async with opened as (trial, outage):
-        if cell.step in AGAIN:
+        if cell.step in (*AGAIN, "reading a job"):
             # There must be something to go on with: paid for, and in part in the store.
             await trial.once()
         is_incomplete = cell.step in ("looking for a result", "reading a result")
@@ -173,10 +169,9 @@ async def _problems(cell: Cell, opened: Opened) -> list[str]:
 
 @pytest.mark.timeout(1200)
 async def test_the_store(s3: S3Server, tmp_path: Path) -> None:
-    steps = (*STORE, *(step for step in AGAIN if step not in JOURNAL_AGAIN))
     cells = [
         Cell(step, kind, times)
-        for step in steps
+        for step in (*STORE, *AGAIN)
         for kind, times in (BRIEF if step.startswith(("the first check", "a large output")) else OF_A_STORE)
     ]
     await all_hold(_shuffled(cells), tmp_path, lambda cell, folder: _problems(cell, with_store(s3, folder, cell)))
@@ -184,7 +179,7 @@ async def test_the_store(s3: S3Server, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(1200)
 async def test_the_prefect_api(prefect_server: PrefectServer, tmp_path: Path) -> None:
-    cells = [Cell(step, kind, times) for step in (*JOURNAL, *JOURNAL_AGAIN) for kind, times in LASTING]
+    cells = [Cell(step, kind, times) for step in (*JOURNAL, "reading a job") for kind, times in LASTING]
     opened = partial(with_journal, prefect_server)
     await all_hold(_shuffled(cells), tmp_path, lambda cell, folder: _problems(cell, opened(folder, cell)))
 

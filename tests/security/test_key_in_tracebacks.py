@@ -164,14 +164,6 @@ async def test_no_frame_of_a_submit_without_an_answer_holds_the_key() -> None:
             assert leaks(await _failure(CALLS[name], client, Path("none"))) == [], name
 
 
-async def test_the_key_arrives_where_v1_wants_it() -> None:
-    async with WireServer(always=reply({"code": 412, "msg": ""})) as wire, Client(KEY, base_url=wire.url) as client:
-        for name in ("account", "submit of v1", "cancel", "workflows.json"):
-            await _failure(CALLS[name], client, Path("none"))
-    workflow = {"apiKey": KEY, "workflowId": "1"}
-    assert [asked.json for asked in wire.asked] == [{"apikey": KEY}, workflow, {"apiKey": KEY, "taskId": "5"}, workflow]
-
-
 async def test_a_key_with_quotes_arrives_whole() -> None:
     odd = 'a"b\\c0123456789'
     async with WireServer(always=reply({"code": 412, "msg": ""})) as wire, Client(odd, base_url=wire.url) as client:

@@ -90,11 +90,6 @@ class PrefectServer:
         own = {"PREFECT_HOME": str(self.home), "PREFECT_API_URL": self.api}
         return {**kept, **_QUIET, **own, **self._settings}
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None, "the server is not running"
-        return self._process.pid
-
     def __enter__(self) -> Self:
         self.start()
         return self

@@ -81,11 +81,6 @@ class SuspendedRuns:
         assert sorted(await tasks) == sorted(self.paid)
         assert len(self.paid) == jobs
 
-    async def complete_runs(self) -> None:
-        """Has no run of this test be one that other tests' receivers and `reconcile` would look after."""
-        for run in self.runs:
-            await set_states(run, Completed())
-
 
 @pytest.fixture
 def without_webhooks(
@@ -98,7 +93,9 @@ def without_webhooks(
             monkeypatch.setenv(name, value)
         desk = SuspendedRuns(rh)
         yield desk
-        asyncio.run(desk.complete_runs())
+        # Other tests' receivers and `reconcile` would look after these runs.
+        for run in desk.runs:
+            asyncio.run(set_states(run, Completed()))
 
 
 @pytest.fixture
