@@ -225,13 +225,7 @@ class _Watched(FolderJournal):
         return await super().create(key, record)
 
 
-class _WatchedWorks(WorksJournal):
-    operation: Callable[[str], None]
-
-    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
-        self.operation(f"create {key}")
-        return await super().create(key, record)
-
+class _WatchedWorks(_Watched, WorksJournal):
     async def read(self, key: str) -> JSON | None:
         self.operation(f"read {key}")
         return await super().read(key)
