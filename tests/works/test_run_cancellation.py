@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.client import RemoteOutput, TaskView, Usage
-from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, ResponseLost, TaskNotFound, api_error
+from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, ResponseLost, api_error
 from rh_prefect.works.journal.job_records import read_job
 from rh_prefect.works.journal.journal import JSON, FolderJournal, Journal
 from rh_prefect.works.journal.record_types import Answer, End, Intent, Record, current_owner
 from rh_prefect.works.journal.scope import FolderScope, cancel_key
 from rh_prefect.works.journal.works_journal import WorksJournal
-from rh_prefect.works.run_cancellation import PATIENCE, POLLS_FOR_OUTPUTS, cancel_scope, cancel_task
+from rh_prefect.works.run_cancellation import PATIENCE, POLLS_FOR_OUTPUTS, UNCLEAR, cancel_scope, cancel_task
 from tests.support.world.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.world.virtual_time import in_virtual_time
@@ -119,16 +119,19 @@ async def test_outputs_that_come_seconds_after_the_success_are_waited_for(time: 
     assert POLLS_FOR_OUTPUTS == 5
 
 
-@pytest.mark.parametrize("query", [RUNNING, not_found()])
-async def test_a_task_that_could_not_be_cancelled_is_an_error(query: TaskView | Exception) -> None:
-    with pytest.raises(TaskNotFound):
-        await cancel_task(RunningHub(query, refuses=not_found()), TASK)
-
-
-@pytest.mark.parametrize("error", [KeyRejected("no", retry="action_required"), ResponseLost("HTTP 502")])
-async def test_a_refusal_that_says_nothing_about_the_task_is_an_error(error: Exception) -> None:
-    with pytest.raises(type(error)):
-        await cancel_task(RunningHub(SUCCESS, refuses=error), TASK)
+@pytest.mark.parametrize(
+    ("query", "refusal"),
+    [
+        (RUNNING, not_found()),
+        (not_found(), not_found()),
+        # These say nothing about the task.
+        (SUCCESS, KeyRejected("no", retry="action_required")),
+        (SUCCESS, ResponseLost("HTTP 502")),
+    ],
+)
+async def test_a_task_that_could_not_be_cancelled_is_an_error(query: TaskView | Exception, refusal: Exception) -> None:
+    with pytest.raises(type(refusal)):
+        await cancel_task(RunningHub(query, refuses=refusal), TASK)
 
 
 async def cancel(where: Journal | FolderScope, rh: RunningHub, time: Time) -> tuple[set[str], set[str], dict[str, str]]:
@@ -202,24 +205,23 @@ async def test_ended_and_refused_submissions_are_not_changed(journal: FolderJour
     assert rh.cancelled == []
 
 
-@pytest.mark.parametrize("owner", [current_owner(), SOMEWHERE_ELSE], ids=["living", "elsewhere"])
+@pytest.mark.parametrize(
+    ("owner", "answer", "waits"),
+    [
+        (current_owner, {}, PATIENCE),
+        (lambda: SOMEWHERE_ELSE, {}, PATIENCE),
+        (dead_owner, {}, 0),
+        (dead_owner, {"answer-1": unknown()}, 0),
+    ],
+    ids=["living", "elsewhere", "dead", "unknown"],
+)
 async def test_the_wait_for_a_submission_in_flight_is_limited_and_reported(
-    journal: FolderJournal, time: Time, owner: object
+    journal: FolderJournal, time: Time, owner: Callable[[], object], answer: dict[str, Record], waits: float
 ) -> None:
-    await write(journal, {"intent-1": intent(owner=owner)})
+    await write(journal, {"intent-1": intent(owner=owner()), **answer})
     _, _, failed = await cancel(journal, RunningHub(RUNNING), time)
-    assert list(failed) == [f"run/{KEY}"]
-    assert time.now == PATIENCE == 20, "Prefect ends the cancelling process after 30 s"
-
-
-@pytest.mark.parametrize("answer", [{}, {"answer-1": unknown()}], ids=["a dead process", "unknown"])
-async def test_a_submission_of_which_nothing_will_be_known_is_reported_without_a_wait(
-    journal: FolderJournal, time: Time, answer: dict[str, Record]
-) -> None:
-    await write(journal, {"intent-1": intent(owner=dead_owner()), **answer})
-    _, _, failed = await cancel(journal, RunningHub(RUNNING), time)
-    assert "it is unknown" in failed[f"run/{KEY}"]
-    assert time.now == 0
+    assert failed == {f"run/{KEY}": UNCLEAR}
+    assert (time.now, PATIENCE) == (waits, 20), "Prefect ends the cancelling process after 30 s"
 
 
 @pytest.mark.parametrize(

@@ -59,13 +59,6 @@ from tests.support.world.job_records import (
 )
 from tests.support.world.pipeline_runs import PipelineRun, bury, picture, run_and_be_killed
 
-
-@pytest.fixture
-def rh() -> Iterator[Emulator]:
-    with Emulator(long_side=96, fps=6) as emulator:
-        yield emulator
-
-
 Stopped: TypeAlias = tuple[Emulator, dict[str, Any]]
 
 
