@@ -58,13 +58,6 @@ async def test_the_price_that_is_given_counts_in_the_budget(ahead: Emulator) -> 
     assert not ahead.recorder.paid
 
 
-async def test_without_a_price_a_budget_asks_runninghub(ahead: Emulator) -> None:
-    with pytest.raises(BudgetExceeded, match=r"would cost 0\.30 CNY"):
-        await generate.fn(models.custom(ENDPOINT, prompt="x"), scope="night", budget=0.2)
-    assert not ahead.recorder.paid
-    assert (await generate.fn(models.custom(ENDPOINT, prompt="x"), scope="other", budget=1)).cost == Decimal("0.30")
-
-
 async def test_an_endpoint_that_runninghub_does_not_know_either_costs_nothing(rh: Emulator) -> None:
     with pytest.raises(RequestRejected, match="1001"):
         await generate.fn(models.custom("luma/uni-8/image-edit", prompt="x"), scope="night")

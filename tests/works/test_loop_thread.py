@@ -110,18 +110,6 @@ async def test_a_critical_section_completes_when_its_caller_is_cancelled() -> No
     assert await asyncio.to_thread(ended.wait, 10)
 
 
-async def test_a_critical_section_returns_its_result_and_raises_its_error() -> None:
-    async def give() -> int:
-        return 5
-
-    async def fail() -> int:
-        raise LookupError("here")
-
-    assert await LOOP.call(critical(give())) == 5
-    with pytest.raises(LookupError):
-        await LOOP.call(critical(fail()))
-
-
 async def test_settle_waits_for_critical_sections_until_its_limit() -> None:
     answered = threading.Event()
     paid: list[str] = []

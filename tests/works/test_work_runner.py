@@ -69,11 +69,6 @@ def stopped(given: dict[str, Any]) -> Iterator[Stopped]:
         yield rh, {**given, "url": rh.url, "key": rh.key}
 
 
-@pytest.fixture
-def on_s3(given: dict[str, Any], s3: S3Server) -> dict[str, Any]:
-    return {**given, "store_url": s3.url("works"), "store_options": s3.options}
-
-
 def words(text: str = "one", **more: Any) -> WorkCall:
     return WorkCall(models.RhartTextG3FlashPreviewTextToText(prompt=text), "words", **more)
 
@@ -122,7 +117,8 @@ async def test_accounts_that_accept_nothing_are_the_cause_and_not_the_graph(tmp_
             await run.one(WorkCall(ink, "ink", saved_graph="as planned"))
 
 
-async def test_runs_at_once_share_every_equal_work(rh: Emulator, on_s3: dict[str, Any]) -> None:
+async def test_runs_at_once_share_every_equal_work(rh: Emulator, given: dict[str, Any], s3: S3Server) -> None:
+    on_s3 = {**given, "store_url": s3.url("works"), "store_options": s3.options}
     rh.faults.add(Fault("submit", every=1, kind="slow", seconds=0.5))
     asked = [picture(f"ship {number}") for number in range(4)]
     runs = [PipelineRun(**on_s3, name=name, machine=name) for name in ("a", "b", "c")]
