@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -323,13 +324,12 @@ async def test_a_graph_on_a_bare_machine_has_no_price(tmp_path: Path) -> None:
 async def test_the_age_of_a_task_counts_from_the_middle_of_its_submission(tmp_path: Path) -> None:
     work = ExecutedWork(tmp_path)
     work.pauses.append(1000)
-    submit = work.main.submit
 
-    async def slow(endpoint: str, payload: Any, *, webhook_url: str | None) -> TaskView:
-        work.pauses.append(8)
-        return await submit(endpoint, payload, webhook_url=webhook_url)
+    async def slow() -> None:
+        if "submitted" not in work.did:
+            work.pauses.append(8)
 
-    work.main.submit = slow  # type: ignore[method-assign]
+    work.main.during = slow
     await work.finish()
     assert work.main.ages == [4]
 
@@ -349,13 +349,7 @@ async def test_a_cancellation_during_a_submission_is_seen_although_it_was_looked
 ) -> None:
     work = ExecutedWork(tmp_path)
     work.pauses.append(1000)
-    submit = work.main.submit
-
-    async def cancelled(endpoint: str, payload: Any, *, webhook_url: str | None) -> TaskView:
-        await cancel_run(work)
-        return await submit(endpoint, payload, webhook_url=webhook_url)
-
-    work.main.submit = cancelled  # type: ignore[method-assign]
+    work.main.during = partial(cancel_run, work)
     await work.finish()
     assert work.did[-6:] == [
         "submitted",
