@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -38,23 +37,13 @@ def rh(start_rh: StartEmulator) -> Emulator:
     return start_rh(clock="real", factor=0, durations=lambda model, payload: (QUEUED, RUNNING))
 
 
-def started(rh: Emulator, **options: Any) -> asyncio.Task[Result]:
-    """A run by v1, since it brings its own graph."""
-    ident, graph = rh.workflows.id_of("text-to-image"), options.pop("workflow", TEXT_TO_IMAGE)
-    request = WorkflowInput(id=ident, nodes={"6.text": "a pier"}, workflow=graph)
-    return asyncio.ensure_future(generate.fn(request, scope="test", **options))
-
-
-async def running(rh: Emulator, share: float, **options: Any) -> asyncio.Task[Result]:
-    """A run that has been rendered to this share."""
-    run = started(rh, **options)
+async def running(rh: Emulator, share: float) -> asyncio.Task[Result]:
+    """A run that has been rendered to this share; by v1, since it brings its own graph."""
+    request = WorkflowInput(id=rh.workflows.id_of("text-to-image"), workflow=TEXT_TO_IMAGE)
+    run = asyncio.ensure_future(generate.fn(request, scope="test"))
     await until(lambda: rh.recorder.paid)
     rh.clock.advance(QUEUED + share * RUNNING)
     return run
-
-
-def has_asked_for_outputs(rh: Emulator) -> bool:
-    return any(request.path.endswith("/outputs") for request in rh.recorder.requests)
 
 
 def steps(told: list[JobEvent]) -> list[str]:
@@ -99,7 +88,7 @@ async def test_a_waiting_job_tells_which_node_runs_and_how_far_it_is(
 async def test_a_job_succeeds_where_nothing_can_be_told(rh: Emulator, told: list[JobEvent], fault: Fault) -> None:
     rh.faults.add(fault)
     run = await running(rh, 0.5)
-    await until(lambda: has_asked_for_outputs(rh) or fault.kind == "hold")
+    await until(lambda: fault.kind == "hold" or any(one.path.endswith("/outputs") for one in rh.recorder.requests))
     rh.clock.advance(RUNNING)
     assert (await run).first_output.kind == "image"
     assert steps(told) == []

@@ -19,7 +19,6 @@ from rh_prefect.errors import ConfigError, SubmissionUnknown
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.job_blocks import RunningHubJobRun, RunningHubModel
 from rh_prefect.tasks import generate
-from rh_prefect.works.result import Result
 from tests.support.processes.flow_process import command
 from tests.support.servers.emulator_env import StartEmulator, environment
 from tests.support.servers.prefect_server import PrefectServer
@@ -29,10 +28,9 @@ pytestmark = pytest.mark.prefect
 
 @pytest.fixture
 def rh(start_rh: StartEmulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """Three keys with little room each, and no key in the environment."""
+    """Two keys with little room each, and no key in the environment."""
     emulator = start_rh(clock="real", factor=50, limit=2, long_side=48, fps=2)
-    for name in ("spare", "third"):
-        emulator.keys.add(name, limit=2)
+    emulator.keys.add("spare", limit=2)
     monkeypatch.delenv("RH_API_KEY")
     return emulator
 
@@ -47,16 +45,13 @@ class Blocks:
     def name(self, key: str) -> str:
         return f"{key}-{self.mark}"
 
-    async def save(self, *keys: str) -> None:
+    async def pool(self, *keys: str) -> str:
+        """Saves accounts and a pool of them; the pool's name."""
         for key in keys:
             block = RunningHubCredentials(api_key=self.rh.keys[key].secret, base_url=self.rh.url, account=f"the {key}")
             await block.asave(self.name(key), overwrite=True)
-
-    async def pool(self, *keys: str, name: str = "night") -> str:
-        """Saves accounts and a pool of them; the pool's name."""
-        await self.save(*keys)
-        await RunningHubPool(credentials=[self.name(key) for key in keys]).asave(self.name(name), overwrite=True)
-        return self.name(name)
+        await RunningHubPool(credentials=[self.name(key) for key in keys]).asave(self.name("night"), overwrite=True)
+        return self.name("night")
 
 
 @pytest.fixture
@@ -78,27 +73,16 @@ async def test_a_pipeline_refuses_wallets_of_two_currencies(
     assert not rh.recorder.submissions
 
 
-@flow
-async def night(prompts: list[str], credentials: str, budget: float | None = None) -> list[Result]:
-    asked = [models.ZImageTurbo(prompt=prompt) for prompt in prompts]
-    return await generate_many(asked, credentials=credentials, budget=budget)
-
-
-def paid_by(rh: Emulator) -> Counter[str]:
-    """How many tasks were paid for with each key."""
-    return Counter(one.key_name for one in rh.recorder.paid)
-
-
-def prompts(count: int) -> list[str]:
-    return [f"picture {number}" for number in range(count)]
-
-
 async def test_an_account_that_cannot_pay_is_one_warning_in_the_run_s_log(
     rh: Emulator, blocks: Blocks, caplog: pytest.LogCaptureFixture
 ) -> None:
+    @flow
+    async def night(credentials: str) -> None:
+        await generate_many([models.ZImageTurbo(prompt=f"{n}") for n in range(8)], credentials=credentials)
+
     rh.keys["spare"].account.money = Decimal(0)
-    await night(prompts(8), await blocks.pool("main", "spare"))
-    assert paid_by(rh) == {"main": 8}
+    await night(await blocks.pool("main", "spare"))
+    assert Counter(one.key_name for one in rh.recorder.paid) == {"main": 8}
     warnings = [one for one in caplog.records if one.levelno == logging.WARNING and "is not used" in one.getMessage()]
     assert len(warnings) == 1
     assert f"the spare (block '{blocks.name('spare')}')" in warnings[0].getMessage()
