@@ -123,16 +123,16 @@ async def test_two_calls_at_once_rest_together(with_webhooks: SuspendedRuns) -> 
     await with_webhooks.has_all(rerun(two_at_once, run), 2)
 
 
-STAYS = [
-    (parent, "nothing", "cannot suspend a child flow"),
-    pytest.param(with_a_task, "nothing", "a task cannot suspend", marks=pytest.mark.long),
-    pytest.param(retried, "nothing", "no worker would resume it", marks=pytest.mark.long),
-    (pictures, "a deployment", "only a run of a deployment"),
-    pytest.param(pictures, "a receiver", "no receiver would resume the run", marks=pytest.mark.long),
-]
-
-
-@pytest.mark.parametrize(("flow_", "lacks", "why"), STAYS)
+@pytest.mark.parametrize(
+    ("flow_", "lacks", "why"),
+    [
+        (parent, "nothing", "cannot suspend a child flow"),
+        pytest.param(with_a_task, "nothing", "a task cannot suspend", marks=pytest.mark.long),
+        pytest.param(retried, "nothing", "no worker would resume it", marks=pytest.mark.long),
+        (pictures, "a deployment", "only a run of a deployment"),
+        pytest.param(pictures, "a receiver", "no receiver would resume the run", marks=pytest.mark.long),
+    ],
+)
 async def test_where_it_cannot_be_suspended_it_waits_and_says_why(
     without_webhooks: SuspendedRuns,
     caplog: pytest.LogCaptureFixture,

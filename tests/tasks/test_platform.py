@@ -13,18 +13,14 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError
 from rh_prefect.workflow_inputs import AppInput, QuickCreateInput, WorkflowInput
-from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
 from tests.support.world.as_task import make
 
 
-async def workflow(name: str, nodes: dict[str, object], rh: Emulator, **given: Any) -> Result:
-    return await make(WorkflowInput(id=rh.workflows.id_of(name), nodes=nodes, **given))
-
-
 async def test_a_workflow_runs_with_its_nodes_set_and_all_its_outputs_come_home(rh: Emulator, tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png")
-    result = await workflow("restyle", {"10.image": photo, "6.text": "in ink"}, rh, seed=5)
+    given = {"10.image": photo, "6.text": "in ink"}
+    result = await make(WorkflowInput(id=rh.workflows.id_of("restyle"), nodes=given, seed=5))
     assert [media.kind for media in result.outputs] == ["image", "image"]
     nodes: Any = rh.recorder.submissions[-1].payload["nodeInfoList"]
     sent = {f"{one['nodeId']}.{one['fieldName']}": one["fieldValue"] for one in nodes}

@@ -17,9 +17,6 @@ from tests.support.world.as_task import make
 
 POSTER = models.ZImageTurbo(prompt="a poster")
 
-ways_to_share = pytest.mark.parametrize("shared", [{}, {"reuse": "always"}], ids=["scope", "reuse"])
-begins = pytest.mark.parametrize("is_later", [False, True], ids=["at once", "once the task runs"])
-
 
 @pytest.fixture
 def stopped(rh: Emulator) -> Emulator:
@@ -41,8 +38,8 @@ async def begin(rh: Emulator, *, is_later: bool, first: dict[str, Any], second: 
 
 
 @pytest.mark.parametrize("hasty", [0, 1], ids=["the first", "the second"])
-@begins
-@ways_to_share
+@pytest.mark.parametrize("is_later", [False, True], ids=["at once", "once the task runs"])
+@pytest.mark.parametrize("shared", [{}, {"reuse": "always"}], ids=["scope", "reuse"])
 async def test_a_call_ends_at_its_own_deadline_and_the_other_one_gets_the_result(
     stopped: Emulator, shared: dict[str, Any], is_later: bool, hasty: int
 ) -> None:

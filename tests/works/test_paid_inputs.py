@@ -30,11 +30,9 @@ from tests.support.samples import media as samples
 from tests.support.servers.link_server import LinkHost
 from tests.support.world.filesystems import TwinFiles
 
-ENLARGER = "hypir-ultra"
-
 
 def enlarge(source: object) -> Request:
-    return models.input_for(ENLARGER)(image_url=source)
+    return models.input_for("hypir-ultra")(image_url=source)
 
 
 class Run:
