@@ -40,6 +40,7 @@ SECOND = replace(POLICY, run="second")
 SEVERAL_ACCOUNTS = replace(POLICY, may_switch_account=True)
 INTENT, TICKET, UNKNOWN, BUSY = intent(), ticket(), unknown(), refused("421", "TASK_QUEUE_MAXED")
 THEIRS = intent(flow_run="first")
+PAID = Submit(1, INTENT, TICKET)
 SUCCESS = End(status="SUCCESS", task_id=TASK)
 GIVEN_UP = Answer(outcome="refused", code=GAVE_UP, reason="never begun", retry="throttled")
 AWAY = Answer(outcome="refused", code=NOT_DELIVERED, reason="connection refused", retry="throttled")
@@ -80,9 +81,8 @@ class Life:
     def reads_and_raises(self, kind: type[Raised], *submits: Submit) -> Raised:
         """Reads the recorded submissions; the last one raises."""
         *earlier, last = submits
-        return self.answers(*((("read_submission", one.n), one) for one in earlier)).raises(
-            kind, ("read_submission", last.n), last
-        )
+        self.answers(*((("read_submission", one.n), one) for one in earlier))
+        return self.raises(kind, ("read_submission", last.n), last)
 
     def raises(self, kind: type[Raised], expected: object, came: object) -> Raised:
         assert self.step == expected
@@ -107,13 +107,13 @@ def posts(n: int, answer: Answer) -> list[tuple[object, object]]:
 
 def test_a_new_job_is_claimed_then_posted_then_recorded_then_waited_for() -> None:
     life = Life().answers(*posts(1, TICKET), (("is_cancelled", True), False))
-    ended = life.ends(("await_end", Submit(1, INTENT, TICKET), False), SUCCESS)
+    ended = life.ends(("await_end", PAID, False), SUCCESS)
     assert ended == Submit(1, INTENT, TICKET, end=SUCCESS)
 
 
 @pytest.mark.parametrize(
     "submit",
-    [Submit(1, INTENT, TICKET), Submit(1, INTENT, UNKNOWN, Resolution(outcome="adopted", task_id="7"))],
+    [PAID, Submit(1, INTENT, UNKNOWN, Resolution(outcome="adopted", task_id="7"))],
     ids=["a ticket", "adopted"],
 )
 def test_a_task_is_waited_for_and_never_submitted_again(submit: Submit) -> None:
@@ -122,9 +122,8 @@ def test_a_task_is_waited_for_and_never_submitted_again(submit: Submit) -> None:
 
 
 def test_collecting_waits_for_the_task_of_a_cancelled_run() -> None:
-    submit = Submit(1, INTENT, TICKET)
-    life = Life(replace(POLICY, may_submit=False)).answers((("read_submission", 1), submit))
-    assert life.ends(("await_end", submit, True), SUCCESS) == replace(submit, end=SUCCESS)
+    life = Life(replace(POLICY, may_submit=False)).answers((("read_submission", 1), PAID))
+    assert life.ends(("await_end", PAID, True), SUCCESS) == replace(PAID, end=SUCCESS)
 
 
 @pytest.mark.parametrize(
@@ -150,10 +149,10 @@ def test_a_process_that_loses_the_claim_reads_again_and_does_not_post() -> None:
 
 
 def test_an_open_intent_is_watched_until_it_has_a_ticket_or_is_unknown() -> None:
-    theirs, answered = Submit(1, INTENT), Submit(1, INTENT, TICKET)
+    theirs = Submit(1, INTENT)
     life = Life().answers((("read_submission", 1), theirs), (("watch", theirs), None))
-    life.answers((("read_submission", 1), answered), (("is_cancelled", True), False))
-    assert life.step == ("await_end", answered, True)
+    life.answers((("read_submission", 1), PAID), (("is_cancelled", True), False))
+    assert life.step == ("await_end", PAID, True)
     dead = Life().answers((("read_submission", 1), theirs), (("watch", theirs), None))
     dead.raises(SubmissionUnknown, ("read_submission", 1), Submit(1, INTENT, UNKNOWN))
 
@@ -220,9 +219,8 @@ def test_a_temporary_refusal_is_followed_by_a_new_claim(refusal: Answer, has_no_
 
 
 def test_a_cancellation_that_comes_with_the_ticket_cancels_the_task() -> None:
-    submit = Submit(1, INTENT, TICKET)
     life = Life().answers(*posts(1, TICKET), (("is_cancelled", True), True))
-    life.raises(JobCancelled, ("cancel_task", submit), End(status="CANCELLED", task_id="1"))
+    life.raises(JobCancelled, ("cancel_task", PAID), End(status="CANCELLED", task_id="1"))
 
 
 @pytest.mark.parametrize(("code", "kind"), [("1501", ModerationError), ("1014", AccountError), (HTTP_401, KeyRejected)])
@@ -292,22 +290,20 @@ def test_a_cancelled_run_cancels_the_task_that_another_run_has_left_to_it() -> N
 
 @pytest.mark.parametrize("policy", [POLICY, SECOND], ids=["of this run", "of another run"])
 def test_a_cancelled_run_that_has_cancelled_a_task_pays_for_no_other_one(policy: Policy) -> None:
-    submit = Submit(1, INTENT, TICKET)
-    life = Life(policy).answers((("read_submission", 1), submit), (("is_cancelled", True), True))
-    error = life.raises(JobCancelled, ("cancel_task", submit), End(status="CANCELLED", task_id="1"))
+    life = Life(policy).answers((("read_submission", 1), PAID), (("is_cancelled", True), True))
+    error = life.raises(JobCancelled, ("cancel_task", PAID), End(status="CANCELLED", task_id="1"))
     assert error.task_id == "1"
 
 
 @pytest.mark.parametrize("policy", [POLICY, SECOND], ids=["of this run", "of another run"])
 def test_a_task_that_succeeded_before_its_cancellation_is_not_lost(policy: Policy) -> None:
-    submit = Submit(1, INTENT, TICKET)
-    life = Life(policy).answers((("read_submission", 1), submit), (("is_cancelled", True), True))
-    assert life.ends(("cancel_task", submit), SUCCESS) == replace(submit, end=SUCCESS)
+    life = Life(policy).answers((("read_submission", 1), PAID), (("is_cancelled", True), True))
+    assert life.ends(("cancel_task", PAID), SUCCESS) == replace(PAID, end=SUCCESS)
 
 
 def test_a_call_that_waits_for_a_failing_job_raises_its_code_and_advice() -> None:
     life = Life().answers(*posts(1, TICKET), (("is_cancelled", True), False))
-    error = life.raises(JobFailed, ("await_end", Submit(1, INTENT, TICKET), False), failed("1000"))
+    error = life.raises(JobFailed, ("await_end", PAID, False), failed("1000"))
     assert (error.code, error.new_task) == ("1000", False)
     assert "run again" in error.message
 
@@ -376,9 +372,8 @@ def test_a_job_pays_for_at_most_attempts_tasks() -> None:
 
 def test_an_attempt_that_has_waited_for_a_failure_has_met_it_although_an_earlier_one_has_recorded_it() -> None:
     """Two attempts may wait at once; the failure of a task that the later one knows is no reason for another task."""
-    submit = Submit(1, INTENT, TICKET)
-    life = Life(replace(POLICY, attempt=2)).answers((("read_submission", 1), submit), (("is_cancelled", True), False))
-    life.raises(JobFailed, ("await_end", submit, True), failed("1000", attempt=1))
+    life = Life(replace(POLICY, attempt=2)).answers((("read_submission", 1), PAID), (("is_cancelled", True), False))
+    life.raises(JobFailed, ("await_end", PAID, True), failed("1000", attempt=1))
 
 
 def test_a_cancelled_task_is_paid_for_again_only_by_a_later_attempt() -> None:
@@ -474,16 +469,15 @@ def test_that_a_run_waits_for_the_task_of_another_one_is_noted_before_it_may_be_
 
 
 def test_an_executor_may_stop_when_a_task_is_accepted_and_when_it_has_ended() -> None:
-    submit = Submit(1, INTENT, TICKET)
-    assert steps_until("record_result", read_submission=submit, await_end=SUCCESS, publish="files") == [
+    assert steps_until("record_result", read_submission=PAID, await_end=SUCCESS, publish="files") == [
         ("read_result",),
         ("note_waiter",),
         ("read_submission", 1),
-        ("accepted", submit),
+        ("accepted", PAID),
         ("is_cancelled", True),
-        ("await_end", submit, True),
+        ("await_end", PAID, True),
         ("ended",),
-        ("publish", submit, SUCCESS),
+        ("publish", PAID, SUCCESS),
         ("record_result", "files"),
     ]
 
@@ -519,11 +513,10 @@ def test_a_failure_is_reported_before_the_next_submission(reason: str, reported:
 
 def test_a_cancelled_run_waits_no_more_before_it_looks_for_another_run_that_waits() -> None:
     """Of two runs that are cancelled at once, one must cancel the task."""
-    submit = Submit(1, INTENT, TICKET)
-    steps = steps_until("cancel_task", read_submission=submit, is_cancelled=True)
-    assert steps[-4:] == [("is_cancelled", True), ("release_waiter",), ("has_other_waiters",), ("cancel_task", submit)]
+    steps = steps_until("cancel_task", read_submission=PAID, is_cancelled=True)
+    assert steps[-4:] == [("is_cancelled", True), ("release_waiter",), ("has_other_waiters",), ("cancel_task", PAID)]
     with pytest.raises(JobCancelled, match="because another run waits for it"):
-        steps_until("cancel_task", read_submission=submit, is_cancelled=True, has_other_waiters=True)
+        steps_until("cancel_task", read_submission=PAID, is_cancelled=True, has_other_waiters=True)
 
 
 def test_a_run_that_is_cancelled_before_a_claim_frees_its_slot_and_waits_no_more() -> None:
