@@ -17,7 +17,7 @@ from rh_prefect.works.journal.record_types import ResultRecord
 from rh_prefect.works.stored_result import StoredResult
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
-from tests.support.world.job_records import BASE, KEY, TASK
+from tests.support.world.job_records import BASE, KEY, TASK, intent
 
 
 @pytest.fixture
@@ -27,20 +27,14 @@ def store(tmp_path: Path) -> MediaStore:
 
 def result(store: MediaStore, /, **facts: Any) -> StoredResult:
     said: dict[str, Any] = {
+        **intent(payload={"prompt": "灯塔", "seed": 7}).requested,
         "job": f"run/{KEY}",
         "base": BASE,
-        "site": "www.runninghub.cn",
-        "account": "acc",
-        "model": "some/model",
-        "endpoint": "some/model",
-        "payload": {"prompt": "灯塔", "seed": 7},
-        "seed": 7,
         "task_id": TASK,
         "submitted_at": "2026-01-01T10:00:00.000+00:00",
         "ended_at": "2026-01-01T10:01:00.000+00:00",
         "cost": Decimal("0.30"),
         "currency": "CNY",
-        "run": {"flow_run": "1"},
     }
     made = StoredResult(**(said | facts))
     return stored_result.stamped(store, made) if "states" not in facts else made
