@@ -65,16 +65,13 @@ async def test_an_account_that_refuses_a_job_is_left_as_far_as_the_refusal_says(
     assert message is not None and message.startswith(said)
     assert bool(message) == bool(said)
     if said:
-        assert f"(code {code}; {refusal_advice(code)}). Nothing was paid" in message
+        advice = api_error(code, doing="submit", submitting=True).advice
+        assert f"(code {code}; {advice}). Nothing was paid" in message
         assert message.endswith("used: b")
     found = [await account_for(one) for one in (lease, lease_of(pool, exclusions))]
     found.append(await account_for(lease_of(pool, exclusions, model="n")))
     assert found == [same_job, same_model, other_model]
     assert later.after_refusal(refusal(code)) == "", "it is said once"
-
-
-def refusal_advice(code: str) -> str:
-    return str(api_error(code, doing="submit", submitting=True).advice)
 
 
 @in_virtual_time

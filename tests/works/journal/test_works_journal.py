@@ -261,12 +261,15 @@ async def test_a_process_looks_for_the_format_of_a_place_and_writes_it_once(tmp_
         assert not (place / "works/format/1.json").exists()
 
 
-def test_records_are_found_by_the_name_in_messages(tmp_path: Path) -> None:
+def test_records_are_found_by_the_name_in_messages_of_which_each_place_has_one(tmp_path: Path) -> None:
     settings = Settings(storage_url=f"{tmp_path}/out", records=f"{tmp_path}/records")
     for url in (f"{tmp_path}/records", f"{tmp_path}/out"):
         found = find_works(WorksJournal(url).scope, settings)
         assert found is not None and found.url == url
     assert find_works("works-0", settings) is None
+    names = {WorksJournal(url).scope for url in ("/a", "/b", "s3://user:secret@bucket/a")}
+    assert len(names) == 3
+    assert all(name.startswith("works-") for name in names)
 
 
 def test_the_files_of_a_result_are_in_the_storage_that_it_names_and_beside_its_records(tmp_path: Path) -> None:
@@ -282,12 +285,6 @@ async def test_records_lie_beside_the_files(s3: S3Server) -> None:
     store = MediaStore(s3.url("films"), options=s3.options)
     await write(await open_works(store, get_settings()), {"intent-1": intent()}, key=WORK)
     assert f"works/{WORK}/intent-1.json" in await asyncio.to_thread(store.list, "works")
-
-
-def test_each_place_has_a_name_of_its_own() -> None:
-    names = {WorksJournal(url).scope for url in ("/a", "/b", "s3://user:secret@bucket/a")}
-    assert len(names) == 3
-    assert all(name.startswith("works-") for name in names)
 
 
 def test_records_are_in_one_place_for_a_plan_and_the_run_after_it(
