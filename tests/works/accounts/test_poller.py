@@ -353,6 +353,7 @@ async def test_a_success_without_outputs_that_is_taken_back_does_not_count_later
     assert await poller_of(rh).wait("1", on_change=seen.append) == SUCCESS
     assert seen == [RUNNING, SUCCESS]
     assert max(rh.gaps[:150]) > 10, "a task that runs again is polled as any other"
+    assert rh.gaps[-2:] == [2.0, 4.0]
 
 
 ODD = TaskView(task_id="1", status="SUCCESS", outputs=(OUTPUT, RemoteOutput(url="/files/2.png", type="png")))
@@ -751,9 +752,9 @@ async def test_an_end_without_a_notification_is_found_soon_where_polls_are_frequ
     failing.answer_with("a", ResponseLost("lost"), RUNNING)
     asyncio.get_running_loop().call_later(80, often.poller.poll_often, "a")
     often.poller.poll_often("another")
+    waiting = failing.wait("a"), often.wait("a")
     await alone.poller.wait("a")
     assert now() <= 12, "it has no webhook"
-    waiting = failing.wait("a"), often.wait("a")
     await waiting[0]
     assert now() < 61 + 20, "a failed poll is repeated soon"
     await waiting[1]
