@@ -246,7 +246,10 @@ def test_every_promise_has_tests_of_which_one_is_in_the_first_stage() -> None:
 
 def test_every_row_about_scopes_and_programs_has_its_tests_in_the_first_stage() -> None:
     page = (ROOT / "docs" / "never-pay-twice.md").read_text(encoding="utf-8")
-    rows = [re.findall(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)[0] for head in HEADS]
+    rows = [
+        re.findall(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)[0]
+        for head in ("scope of a call", "your program")
+    ]
     cells = [row[2:].partition(" | ")[0] for row in "".join(rows).splitlines()]
     assert cells == list(guarantees.PROGRAMS)
     with each_case() as case:
@@ -255,19 +258,13 @@ def test_every_row_about_scopes_and_programs_has_its_tests_in_the_first_stage() 
                 assert [test for test in tests if not guarantees.is_in_first_stage(test)] == []
 
 
-HEADS = ("scope of a call", "your program")
-"""How the tables begin."""
-
-OF_THE_SECOND_STAGE = ("test_kills.py", "test_pipeline_kills.py", "test_outages.py", "test_faults.py")
-"""Kills and outages take minutes."""
-
-
 def test_every_other_rule_about_money_has_its_test_in_the_first_stage() -> None:
     text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8").partition("<!-- money:")[0]
+    slow = ("test_kills.py", "test_pipeline_kills.py", "test_outages.py", "test_faults.py")
     with each_case() as case:
         for row in re.findall(r"^\|.*`tests/[\w/]+\.py::\w+`.*$", text, re.MULTILINE):
             with case(row):
                 tests = re.findall(r"`(tests/[\w/]+\.py::\w+)`", row)
                 stages = [guarantees.is_in_first_stage(test) for test in tests]
                 assert None not in stages, "a test does not exist"
-                assert any(stages) or any(one in test for test in tests for one in OF_THE_SECOND_STAGE)
+                assert any(stages) or any(one in test for test in tests for one in slow)
