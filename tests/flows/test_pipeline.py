@@ -84,20 +84,6 @@ async def test_a_cancelled_run_cancels_its_tasks(start_rh: StartEmulator) -> Non
     assert len(rh.recorder.cancelled) == len(rh.recorder.paid) == 1
 
 
-async def test_a_damaged_output_is_neither_saved_nor_used_and_is_downloaded_again(rh: Emulator, tmp_path: Path) -> None:
-    rh.faults.add(Fault("download", kind="short", endpoint="kling*"))
-    state, broken = await run(FILM, idea="a lighthouse", budget=10)
-    assert state.is_failed()
-    assert "was damaged" in str(state.message)
-    assert states(broken) == {"picture": "made", "clip": "failed", "end": "not run"}
-    assert not list((tmp_path / "out").rglob("end.png"))
-    rh.faults.clear()
-    state, whole = await run(FILM, idea="a lighthouse", budget=10)
-    assert state.is_completed(), state.message
-    assert not whole.costs.amounts
-    assert len(rh.recorder.paid) == 2
-
-
 async def test_a_failed_item_stops_neither_the_others_nor_what_does_without_it(rh: Emulator, tmp_path: Path) -> None:
     state, first = await run(PRODUCTS, products=table(tmp_path, a="cup", b="forbidden mug", c="bowl"), budget=10)
     assert state.is_failed()

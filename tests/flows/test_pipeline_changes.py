@@ -12,15 +12,12 @@ from uuid import UUID
 import pytest
 from PIL import Image
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.states import Cancelled
 
 from rh_prefect import flow
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, JournalError, PipelineIncomplete, RunningHubError, StoreError
-from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.leftover_tasks import reconcile_runs
-from rh_prefect.flow_runs.queries import scope_of
 from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.run.result import NOTHING_NEW, PipelineResult, summary
@@ -59,9 +56,6 @@ async def given_up(rh: Emulator, flow: Any, flow_run: UUID) -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
-MADE = dict.fromkeys(("each[a].picture", "each[a].clip", "sheet"), "made")
-
-
 async def test_a_table_that_is_edited_during_a_run_counts_in_the_next_one(slow_rh: Emulator, tmp_path: Path) -> None:
     running = asyncio.ensure_future(run(PRODUCTS, products=table(tmp_path, a="mug", b="cup")))
     await until_paid(slow_rh, 2)
@@ -95,7 +89,7 @@ async def test_a_table_that_is_deleted_during_a_run_loses_nothing(slow_rh: Emula
     await until_paid(slow_rh, 1)
     Path(path).unlink()
     _, result = await end_of(slow_rh, running)
-    assert states(result) == MADE
+    assert states(result) == dict.fromkeys(("each[a].picture", "each[a].clip", "sheet"), "made")
 
 
 async def test_a_photo_that_is_edited_during_a_run_is_used_as_planned_or_not_at_all(
@@ -164,50 +158,18 @@ async def test_a_cancellation_finds_the_works_of_a_flow_that_runs_pipelines(slow
     assert slow_rh.recorder.cancelled == [task]
 
 
-PAIR = "params: {other: {type: string, optional: true}}\n" + steps(
-    shared=PICTURE % "a lighthouse", own="when: {exists: $(params.other)}, " + PICTURE % "$(params.other)"
-)
-
-
-@pytest.mark.prefect
-async def test_a_cancelled_run_leaves_the_task_that_another_run_waits_for(slow_rh: Emulator, tmp_path: Path) -> None:
-    def start(name: str, **params: Any) -> asyncio.Future[Any]:
-        flow: Any = pipeline_flow(Pipeline.from_text(f"name: {name}\n{PAIR}"))
-        started: asyncio.Future[Any] = asyncio.ensure_future(flow(**params, return_state=True))
-        return started
-
-    first = start("cancelled-pair", other="a ship")
-    await until_paid(slow_rh, 2)
-    second = start("waiting-pair")
-    while len(list((tmp_path / "out" / "works").glob("*/waiter-*"))) != 3:
-        assert not second.done()
-        await asyncio.sleep(0.05)
-    async with get_client() as client:
-        named = FlowFilter(name=FlowFilterName(any_=["cancelled-pair"]))
-        (cancelled,) = await client.read_flow_runs(flow_filter=named)
-    await LOOP.call(cancel_run(scope_of(cancelled, "cancelled-pair"), by="test"))
-    (own,) = [one.task_id for one in slow_rh.recorder.paid if one.payload["prompt"] == "a ship"]
-    assert slow_rh.recorder.cancelled == [own]
-    slow_rh.clock.advance(1000)
-    assert not (await first).is_completed()
-    state = await second
-    assert state.is_completed(), state.message
-    assert len(slow_rh.recorder.paid) == 2
-    assert "1 reused, 1 absent; paid nothing" in str(state.message)
-
-
 @pytest.mark.prefect
 async def test_a_store_without_exclusive_creation_is_refused_before_a_payment(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RH_STORAGE_URL", f"{TwoWriters.protocol}://{tmp_path}/store")
-    state = await pipeline_flow(Pipeline.from_text(PAIR))(return_state=True)
+    state = await pipeline_flow(Pipeline.from_text(ONE))(return_state=True)
     with pytest.raises(NotExclusive, match=r"two runs could create the same record there.* set RH_RECORDS"):
         await state.aresult()
     assert rh.recorder.submissions == []
     # The records lie elsewhere then, the files in the store.
     monkeypatch.setenv("RH_RECORDS", str(tmp_path / "records"))
-    text = PAIR.replace("a lighthouse}", "a lighthouse}, save_as: light.png")
+    text = steps(picture=PICTURE % "mug" + ", save_as: light.png")
     state, _ = await run_in_flow(text)
     assert state.is_completed(), state.message
     assert (tmp_path / "store" / "light.png").is_file()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import re
 import uuid
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,8 @@ from rh_prefect.errors import BudgetExceeded
 from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.site_graphs import SavedGraph
-from tests.support.samples.steps import ANSWER, RESIZE, steps
-from tests.support.servers.emulator_env import StartEmulator
-from tests.support.world.pipeline_flows import run, states, until_paid
+from tests.support.samples.steps import RESIZE, steps
+from tests.support.world.pipeline_flows import run, states
 
 APP = "2030000000000000101"
 ASSUME = "assume: {kind: image, price: 0.30}"
@@ -85,33 +83,6 @@ async def test_a_pinned_workflow_that_was_edited_is_not_paid_for(rh: Emulator) -
     assert result.steps[0].state == "failed"
     assert f"pin is {PIN}, and the graph of workflow" in result.steps[0].reason
     assert paid(rh) == 0
-
-
-@pytest.mark.parametrize("then", ["edited", "removed"])
-async def test_a_graph_that_changes_after_the_plan_is_not_paid_for(start_rh: StartEmulator, then: str) -> None:
-    """The step waits for a text; meanwhile a person saves another graph on the site, or deletes the workflow."""
-    rh = start_rh(clock="real")
-    name = rh.workflows.add(changed())
-    words = ANSWER % "A pier" + ", parse: {text: {max: 9000}}"
-    ink = f"workflow: {name}, with: {{6.text: $(words), 5.width: 64, 5.height: 64}}, {ASSUME}"
-    text = "budget: 5\n" + steps(words=words, ink=ink)
-    running = asyncio.ensure_future(run(text))
-    await until_paid(rh, 1)
-    if then == "edited":
-        rh.workflows.edit(name, changed(n3_steps=30))
-    else:
-        rh.faults.add(Fault("workflow", kind="code", code="380"))
-    _, result = await running
-    assert [one.state for one in result.steps] == ["made", "failed"]
-    reason = {
-        "edited": f"ink: the graph of workflow.{name} was edited on the site after this run was planned",
-        "removed": f"ink: the graph of workflow.{name} cannot be read: .* What to do: check the workflow id",
-    }[then]
-    assert re.match(reason, result.steps[1].reason), result.steps[1].reason
-    assert paid(rh) == 1
-    if then == "edited":
-        assert await states_of(text) == ["reused", "made"]
-        assert paid(rh) == 2
 
 
 def two(name: str, words: str = "a pier") -> str:

@@ -12,15 +12,10 @@ from prefect.client.schemas.objects import FlowRun
 from rh_prefect import flow
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials
 from rh_prefect.emulator import Emulator
-from rh_prefect.errors import JobCancelled
-from rh_prefect.flow_runs.call_scope import current_scope
-from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import recorded_scope
 from rh_prefect.job_blocks import RunningHubModel
 from rh_prefect.prefect_api import connect
 from rh_prefect.works.journal.job_records import JobView, jobs_of
-from rh_prefect.works.loop_thread import LOOP
 from tests.job_blocks.flows import MODULE, at_once, in_sync, tried_again
 from tests.support.processes.flow_process import flow_processes
 from tests.support.servers.emulator_env import environment
@@ -92,25 +87,6 @@ async def test_a_task_that_is_tried_again_meets_its_own_job_while_it_still_runs(
     await made()
     assert ids == [slow_rh.recorder.paid[0].task_id] * 2
     assert len(slow_rh.recorder.paid) == 1
-
-
-async def test_a_flow_run_that_is_cancelled_cancels_what_a_block_has_started(slow_rh: Emulator) -> None:
-    block = RunningHubModel(model="z-image/turbo", params={"prompt": "a lighthouse"})
-
-    @flow
-    async def made() -> str:
-        run = await block.trigger_async()
-        scope = current_scope()
-        assert scope is not None
-        outside = await recorded_scope(scope.journal.scope)
-        report = await LOOP.call(cancel_run(outside, by="a test"))
-        assert report.cancelled == [run.task_id]
-        with pytest.raises(JobCancelled):
-            await run.wait_for_completion_async()
-        return run.task_id
-
-    task_id = await made()
-    assert slow_rh.recorder.cancelled == [task_id]
 
 
 async def test_parameters_of_a_flow_run_hold_no_key(rh: Emulator, saved: str) -> None:

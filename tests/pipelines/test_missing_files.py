@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from rh_prefect.emulator import Emulator
-from rh_prefect.errors import JournalError
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.plan import Plan
 from tests.support.samples import media as samples
@@ -27,20 +24,6 @@ def file_of(plan: Plan, step: str) -> Media:
     (work,) = next(one for one in plan.instances if one.address == step).works
     assert work.known is not None
     return work.known.outputs[0]
-
-
-@pytest.mark.parametrize("how", ["deleted", "cut"])
-async def test_a_file_that_is_missing_or_cut_is_downloaded_again(rh: Emulator, run: PipelineRun, how: str) -> None:
-    first = file_of(await run.run(PICTURE_ONLY), "picture")
-    content = Path(first.uri).read_bytes()
-    Path(first.uri).unlink()
-    if how == "cut":
-        Path(first.uri).write_bytes(content[:-9])
-    assert states(await run.plan(PICTURE_ONLY)) == {"picture": "!"}
-    again = file_of(await run.run(PICTURE_ONLY), "picture")
-    assert (again, Path(again.uri).read_bytes()) == (first, content)
-    assert (len(rh.recorder.paid), len(rh.recorder.downloads)) == (1, 2)
-    assert states(await run.plan(PICTURE_ONLY)) == {"picture": "="}
 
 
 async def test_a_work_is_never_given_with_other_bytes_of_the_same_size(rh: Emulator, run: PipelineRun) -> None:
@@ -83,15 +66,3 @@ def record_other_file(run: PipelineRun, path: Path) -> Media:
     stored.unlink()
     record.write_text(json.dumps(was | {"outputs": [media.model_dump(mode="json")], "states": []}))
     return media.model_copy(update={"uri": run.store.uri(media.uri)})
-
-
-async def test_a_result_without_the_record_of_its_submission_is_not_paid_for_again(
-    rh: Emulator, run: PipelineRun
-) -> None:
-    done = await run.one(picture())
-    Path(done.files[0].uri).unlink()
-    for record in Path(run.store_url).glob("works/*/intent-1.json"):
-        record.unlink()
-    with pytest.raises(JournalError, match=r"the result was paid for.*No new task was submitted.*--retake"):
-        await run.one(picture())
-    assert len(rh.recorder.paid) == 1

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rh_prefect.pipelines.call_builder import work_call
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.plan import Plan
@@ -65,6 +66,13 @@ async def test_what_else_is_in_the_graph_counts_and_is_named(
     compare(second, first.as_json(), {})
     (why,) = second.instances[0].why
     assert why["param"] == ("graph node 3" if what == "workflow" else "graph node 3.steps")
+
+
+async def test_the_call_of_a_step_names_the_work_and_the_graph_of_its_plan() -> None:
+    made = await plan("workflow", WORKFLOW)
+    (one,) = made.instances
+    call = work_call(one, one.works[0])
+    assert (call.planned, call.saved_graph) == (work(made), "whole")
 
 
 async def test_a_graph_that_was_not_read_is_noted_and_its_work_is_not_named() -> None:
