@@ -152,7 +152,8 @@ def custom(
     twice = sorted({*(params or {})} & {*more})
     if twice:
         raise InputError(
-            f"{endpoint}: {', '.join(twice)} is given twice. Nothing was sent. What to do: leave one of them out."
+            f"{endpoint}: parameters are given twice: {', '.join(twice)}. Nothing was sent. What to do: give each "
+            "parameter once."
         )
     exact = Decimal(str(price)) if isinstance(price, float) else price
     request = CustomInput(endpoint=endpoint, price=exact, params={**(params or {}), **more})

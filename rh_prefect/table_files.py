@@ -227,7 +227,7 @@ def _json_lines(reader: BinaryIO) -> Iterator[Row]:
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     twice = next((name for name, count in Counter(name for name, _ in pairs).items() if count > 1), None)
     if twice is not None:
-        raise InputError(f"it contains {twice!r} twice. What to do: remove one of them.")
+        raise InputError(f"it contains the name {twice!r} twice. What to do: remove one of them.")
     return dict(pairs)
 
 
@@ -236,7 +236,7 @@ def _parquet(address: str, options: Mapping[str, object], most_bytes: int | None
         parquet: Any = import_module("pyarrow.parquet")
     except ImportError:
         raise ConfigError(
-            f"{shown(address)}: Parquet needs pyarrow. What to do: pip install 'rh-prefect[parquet]', or save the "
+            f"{shown(address)}: Parquet needs pyarrow. What to do: run pip install 'rh-prefect[parquet]', or save the "
             "table as CSV."
         ) from None
     folder, name = get_settings().state_dir / "inputs", shown(address)

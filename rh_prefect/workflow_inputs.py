@@ -172,8 +172,8 @@ def _checked_node(node_id: object, node: object) -> dict[str, Any]:
     if isinstance(node, dict) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict):
         return node
     raise ValueError(
-        f"{str(node_id)[:40]!r} is not a node of a graph in API format, which has `class_type` and `inputs`. "
-        "On the site, choose Export (API)"
+        f"{str(node_id)[:40]!r} is not a node in API format: such a node has `class_type` and `inputs`. On the site, "
+        "choose Export (API)"
     )
 
 

@@ -210,7 +210,7 @@ def test_any_input_is_told_by_its_model() -> None:
     shown = any_input.json_schema()["properties"]["model"]["enum"]
     assert len(shown) == len(catalog.models())
     for wrong, reason in (
-        ({"model": "klingg", "prompt": "x"}, "nearest are"),
+        ({"model": "klingg", "prompt": "x"}, "Similar names"),
         ({"prompt": "x"}, "z-image/turbo"),
         ({"model": KLING}, "prompt is missing"),
         ("text", "expected a model input"),

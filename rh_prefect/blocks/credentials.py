@@ -67,7 +67,7 @@ class RunningHubCredentials(CredentialsBlock):
     def _check_url(cls, value: str) -> str:
         value = value.strip().rstrip("/")
         if not value.startswith(("http://", "https://")):
-            raise ValueError("the site is a URL that starts with https:// (or http:// for an emulator)")
+            raise ValueError("the site must be a URL that starts with https:// (or http:// for an emulator)")
         return value
 
     def get_client(self) -> Client:
@@ -83,8 +83,8 @@ class RunningHubCredentials(CredentialsBlock):
 
         if set(self.api_key.get_secret_value()) == {"*"}:
             raise ConfigError(
-                "The API key of this block is masked: the block was passed as a flow parameter, and Prefect ran the "
-                "flow again. What to do: pass the block's name and let the task load it."
+                "The API key of this block is masked, because the block was passed as a flow parameter and Prefect "
+                "ran the flow again. What to do: pass the block's name and let the task load it."
             )
         return Client(self.api_key, base_url=self.base_url)
 
@@ -92,10 +92,10 @@ class RunningHubCredentials(CredentialsBlock):
 def _distinct(names: list[str]) -> list[str]:
     names = [name.strip() for name in names]
     if not names or not all(names):
-        raise ValueError("a pool needs the names of the credentials blocks of its accounts, at least one")
+        raise ValueError("a pool needs at least one account, by the name of the account's credentials block")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"each account may be listed only once; {', '.join(twice)} is listed twice")
+        raise ValueError(f"each account may be listed only once; listed twice: {', '.join(twice)}")
     return names
 
 

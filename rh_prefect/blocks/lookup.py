@@ -219,8 +219,8 @@ async def _find_pool(name: str) -> Blocks | None:
         return None
     if await find_block(RunningHubCredentials, name) is not None:
         raise ConfigError(
-            f"{name!r} is the name of two blocks, a pool of accounts and one account. It is not clear which of them "
-            "pays. Nothing was sent. What to do: copy one of them to another name, and delete its original."
+            f"{name!r} is the name of two blocks: one pool of accounts and one single account. It is not clear which "
+            "of them pays. Nothing was sent. What to do: save one of them under another name, and delete its original."
         )
     found = await asyncio.gather(*(_of_pool(name, account) for account in pool.credentials))
     blocks = dict(zip(pool.credentials, found, strict=True))
@@ -255,7 +255,7 @@ def _refuse_one_key_twice(pool: str, blocks: Blocks) -> None:
         other = names.setdefault(block.api_key, name)
         if other != name:
             raise ConfigError(
-                f"The accounts {other!r} and {name!r} of the pool {pool!r} have the same key, so that the key's limit "
-                "of running tasks would be counted twice. Nothing was sent. What to do: take one of them out of the "
+                f"The accounts {other!r} and {name!r} of the pool {pool!r} have the same key, so the key's limit of "
+                "running tasks would be counted twice. Nothing was sent. What to do: take one of them out of the "
                 "pool, or correct its key."
             )

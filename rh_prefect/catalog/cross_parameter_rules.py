@@ -60,8 +60,8 @@ def _problem(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
         case "needed":
             return _needed(model, rule, values)
         case "only":
-            idle = _names(model, _idle(model, rule, values), "and")
-            return f"{idle} is valid only when {_condition(model, rule)}" if idle else ""
+            idle = _idle(model, rule, values)
+            return f"{_that(model, idle)} valid only when {_condition(model, rule)}" if idle else ""
         case "most":
             count = sum(_count(values[key]) for key in present_keys)
             together = f"{_names(model, rule.params, 'and')} may have at most {rule.limit} items together, not {count}"
@@ -80,7 +80,7 @@ def _needed(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
     missing = [key for key in rule.params if key not in values and model.param(key).default is None]
     if not missing or not holds(model, rule, values):
         return ""
-    return f"{_names(model, missing, 'and')} is required when {_condition(model, rule)}"
+    return f"{_that(model, missing)} required when {_condition(model, rule)}"
 
 
 def _idle(model: Model, rule: Rule, values: Mapping[str, object]) -> list[str]:
@@ -102,6 +102,10 @@ def _count(value: object) -> int:
 
 def _name(model: Model, key: str) -> str:
     return model.param(key).name
+
+
+def _that(model: Model, keys: list[str]) -> str:
+    return f"{_names(model, keys, 'and')} {'is' if len(keys) == 1 else 'are'}"
 
 
 def _names(model: Model, keys: tuple[str, ...] | list[str], last: str) -> str:

@@ -145,8 +145,8 @@ def get(name: str) -> Model:
         return _model(position)
     near = nearest(name)
     raise UnknownModelError(
-        f"Model {name!r} does not exist. The nearest are {', '.join(near)}. "
-        "What to do: use one of these names, or find a model by what it does: `rh-prefect models search WORDS`.",
+        f"Model {name!r} does not exist. Similar names: {', '.join(near)}. What to do: use one of these names, or "
+        "find a model by what it does: `rh-prefect models search WORDS`.",
         nearest=near,
     )
 

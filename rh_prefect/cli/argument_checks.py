@@ -61,8 +61,8 @@ def _check_text(text: str) -> None:
 
     if _ASSIGNMENT.fullmatch(text).group(2).startswith(_HIDDEN):  # type: ignore[union-attr]  # as above
         raise InputError(
-            f"{text} is a placeholder for an address with a signature or a password, which are not printed. Nothing "
-            "was sent. What to do: write the whole address."
+            f"{text} stands for an address whose signature or password is not printed. Nothing was sent. What to do: "
+            "write the whole address."
         )
     if "\0" in text:
         raise InputError(
@@ -136,6 +136,8 @@ def batch_values(assignments: Iterable[str]) -> dict[str, Any]:
     for one in assignments:
         name, sign, text = one.partition("=")
         if not sign or not name:
-            raise InputError(f"batch: --set {one!r} is no assignment. Nothing was sent. What to do: write NAME=VALUE.")
+            raise InputError(
+                f"batch: --set {one!r} is not an assignment. Nothing was sent. What to do: write NAME=VALUE."
+            )
         found.setdefault(name, []).append({"file": text[1:]} if text.startswith("@") else text)
     return {name: values if len(values) > 1 else values[0] for name, values in found.items()}

@@ -108,8 +108,8 @@ def _refuse_invalid_rows(plan: Plan) -> None:
     reasons = [problems[0] for problems in rows.values() if problems]
     if reasons and len(reasons) == len(rows):
         raise InputError(
-            f"batch: {len(rows)} of {len(rows)} rows are invalid: {reasons[0]}. Nothing was paid. What to do: correct "
-            "them, or the options of the batch."
+            f"batch: {len(rows)} of {len(rows)} rows are invalid; the first reason: {reasons[0]}. Nothing was paid. "
+            "What to do: correct the rows, or the options of the batch."
         )
 
 

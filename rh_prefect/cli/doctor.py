@@ -118,8 +118,8 @@ async def _prefect() -> str:
     failure = await connection.client.api_healthcheck()
     if failure is not None:
         raise ConfigError(
-            f"the Prefect API at {url} does not answer ({failure}). What to do: start it (`prefect server start`), or "
-            f"correct the address; {WITHOUT_SERVER}."
+            f"the Prefect API at {url} does not answer ({failure}). What to do: start the API (`prefect server "
+            f"start`), or correct the address; {WITHOUT_SERVER}."
         )
     version: object = await connection.client.api_version()
     if not isinstance(version, str):
@@ -222,8 +222,8 @@ async def _machine() -> str:
     waiting = list(Spool(folder / "spool").entries())
     if waiting:
         raise ConfigError(
-            f"{len(waiting)} task id(s) in {folder / 'spool'} are not yet in the records of their jobs. "
-            "What to do: `rh-prefect jobs adopt --spool`."
+            f"{len(waiting)} task id(s) in {folder / 'spool'} are not yet in the records of their jobs. What to do: "
+            "run `rh-prefect jobs adopt --spool`."
         )
     return f"temporary files are in {folder}; no task id waits there to be recorded"
 

@@ -43,7 +43,7 @@ def emulator(
         Parameter(help="The key's value; default: the key created at the first start, stored in RH_STATE_DIR."),
     ] = None,
     deterministic: Annotated[bool, Parameter(help="Return the same results for the same requests.")] = False,
-    random_seed: Annotated[int | None, Parameter(help="Seed of all results; default a random number.")] = None,
+    random_seed: Annotated[int | None, Parameter(help="Seed of all results; by default a random number.")] = None,
 ) -> None:
     """Serve a local RunningHub emulator."""
     options = dict(locals())

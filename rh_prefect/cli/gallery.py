@@ -39,8 +39,8 @@ def gallery(
 
     if place is not None and storage is not None:
         raise InputError(
-            f"gallery: {place} and --storage {storage} are two places. Nothing was written. What to do: name only one "
-            "place."
+            f"gallery: {place} and --storage {storage} cannot both be given. Nothing was written. What to do: name "
+            "only one place."
         )
     store, found, name = _found("gallery", place, storage, run)
     pages = write_gallery(store, found, name=name or "index")

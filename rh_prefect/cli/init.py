@@ -47,7 +47,7 @@ def write_example(name: str, target: Path) -> list[Path]:
     writers = dict(_files(name, target))
     for file in writers:
         if file.exists():
-            raise InputError(f"{file} exists, and nothing was written. What to do: name another file with --to.")
+            raise InputError(f"{file} exists already. Nothing was written. What to do: name another file with --to.")
     for file, write in writers.items():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -135,7 +135,7 @@ async def adopt_(
         return
     if job is None or task_id is None:
         raise InputError(
-            "jobs adopt: a job and a task id are needed. Nothing was recorded. What to do: `rh-prefect jobs adopt "
+            "jobs adopt: a job and a task id are needed. Nothing was recorded. What to do: run `rh-prefect jobs adopt "
             "RUN/KEY TASK_ID`."
         )
     journal, key = await _find(job)
@@ -168,7 +168,7 @@ async def _other_unknown(run: str, key: str) -> list[tuple[str, str]]:
     try:
         jobs = await _jobs_in(run)
     except RunningHubError as error:
-        return [(run, f"its other jobs cannot be listed: {error}")]
+        return [(run, f"the run's other jobs cannot be listed: {error}")]
     return [
         (f"{name}/{view.key[:_KEY_SHOWN]}", f"{last.intent.request_words}, submitted at {last.intent.at}")
         for name, view, _ in jobs
@@ -181,8 +181,8 @@ def _continuation(journal: Journal) -> str:
     if isinstance(journal, WorksJournal):  # a scope that `jobs collect` and `jobs cancel` do not accept
         return "run the pipeline again, or repeat the call, which waits for the task"
     return (
-        f"run the flow run again, which waits for the task; or rh-prefect jobs collect {journal.scope}; or, if you no "
-        f"longer need the task, rh-prefect jobs cancel {journal.scope}"
+        f"run the flow run again, which waits for the task; or run `rh-prefect jobs collect {journal.scope}`; or, if "
+        f"you no longer need the task, run `rh-prefect jobs cancel {journal.scope}`"
     )
 
 
@@ -249,8 +249,8 @@ async def recover_(
     recovered = await manual_repair.recover(scope.journal, store)
     print(f"Restored from results: {len(recovered)} job(s). If you run {run} again, you do not pay for them again.")
     print(
-        "A task without a downloaded result has no stored result: look for such tasks in RunningHub's call log before "
-        "you run the flow again, because the flow would pay for them again."
+        "Tasks whose results were not downloaded cannot be restored. Look for such tasks in RunningHub's call log "
+        "before you run the flow again, because the flow would pay for them again."
     )
 
 
@@ -434,9 +434,8 @@ def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
     if kinds and output in _KINDS and kinds <= _KINDS - {output}:
         raise InputError(
             f"{job}: task {task.task_id} made {' and '.join(sorted(kinds))}, but {intent.endpoint} makes {output}, so "
-            "this is not the task of the job. Nothing was recorded. What to do: look for a task of "
-            f"{intent.endpoint} in RunningHub's call log, near {intent.at}; if there is none, "
-            f"`rh-prefect jobs mark-refused {job}`."
+            f"this is not the task of the job. Nothing was recorded. What to do: look for a task of {intent.endpoint} "
+            f"in RunningHub's call log, near {intent.at}; if there is none, run `rh-prefect jobs mark-refused {job}`."
         )
 
 
@@ -476,10 +475,10 @@ async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_accoun
     asked = await LOOP.call(RECORDED.account_of(submit.intent))
     if asked.name != submit.intent.account and not same_account:
         raise InputError(
-            f"{job}: task {task_id} was paid for on account {submit.intent.account_words}, but the present key belongs "
-            f"to account {asked}. Only the account that paid can tell whether the task is lost. Nothing was recorded. "
-            "What to do: set the key of the account that paid, and run again. If both are one account with a renewed "
-            f"key or another name: rh-prefect jobs mark-lost {job} --same-account."
+            f"{job}: task {task_id} was paid for on account {submit.intent.account_words}, but the present key "
+            f"belongs to account {asked}. Only the account that paid can tell whether the task is lost. Nothing was "
+            "recorded. What to do: set the key of the account that paid, and run again. If both are the same account, "
+            f"with a renewed key or another name, run `rh-prefect jobs mark-lost {job} --same-account`."
         )
 
 
@@ -491,7 +490,7 @@ async def _check_files_lost(job: str, view: JobView, journal: Journal) -> None:
     if isinstance(journal, WorksJournal):
         raise InputError(
             f"{job}: task {submit.task_id} has succeeded, so it is not recorded as lost. What to do: to pay for a new "
-            "result, run the pipeline again with --retake of this step, or repeat the call with another `take`."
+            "result, run the pipeline again with --retake for this step, or repeat the call with another `take`."
         )
     seconds = get_settings().grace_seconds
     print(f"task {submit.task_id} has succeeded; its files are tried again for up to {seconds:.0f} s", flush=True)
@@ -501,7 +500,7 @@ async def _check_files_lost(job: str, view: JobView, journal: Journal) -> None:
         return
     raise InputError(
         f"{job}: task {submit.task_id} has succeeded, and its files are in the storage, so they are not lost. Nothing "
-        f"was recorded. What to do: {_continuation(journal)}, which pays nothing."
+        f"was recorded. What to do: {_continuation(journal)}. This costs nothing."
     )
 
 

@@ -154,7 +154,9 @@ def refresh(
     from rh_prefect.media.input_files import open_input, shown
 
     if (file is None) is not reset:
-        raise InputError("models refresh needs one source. Nothing was changed. What to do: pass a file or `--reset`.")
+        raise InputError(
+            "models refresh needs exactly one source. Nothing was changed. What to do: pass a file or `--reset`."
+        )
     if file is None:
         there = reset_catalogue()
         print("the package's own models are used again" if there else "the package's own models are in use already")

@@ -127,17 +127,17 @@ class Place:
 
         if self.out is not None and storage:
             raise InputError(
-                f"{command}: --out {self.out} and --storage {storage} are two places for the files. Nothing was sent. "
-                "What to do: leave one of them out."
+                f"{command}: --out {self.out} and --storage {storage} cannot both be given. Nothing was sent. What to "
+                "do: leave one of them out."
             )
         if storage:
             return
         option, place = ("RH_STORAGE_URL=", get_settings().storage_url) if self.out is None else ("--out ", self.out)
         if protocol_of(place) == "memory":
             raise InputError(
-                f"{command}: {option}{place} is in this process's memory: paid results would be lost when the "
-                "command ends, and would be paid for again. What to do: set a folder, or a URL such as "
-                "s3://bucket/prefix. Nothing was sent."
+                f"{command}: {option}{place} is in this process's memory: paid results would be lost when the command "
+                "ends, and would be paid for again. Nothing was sent. What to do: set a folder, or a URL such as "
+                "s3://bucket/prefix."
             )
 
 

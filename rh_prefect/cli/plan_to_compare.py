@@ -58,6 +58,6 @@ def _git(file: Path, *words: str) -> bytes:
         done = subprocess.run(["git", *words], cwd=file.absolute().parent, capture_output=True, check=True)  # noqa: S603, S607
     except FileNotFoundError:
         raise InputError(
-            "plan --compare: git is not installed. What to do: install it, or compare with a plan's JSON."
+            "plan --compare: git is not installed. What to do: install git, or compare with a plan's JSON."
         ) from None
     return done.stdout

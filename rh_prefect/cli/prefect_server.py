@@ -65,9 +65,9 @@ def refuse_blocks(command: str, *names: str | None) -> None:
     name = next(filter(None, names), None)
     if name is not None and not is_configured():
         raise ConfigError(
-            f"{command}: the block {name!r} is named, and blocks are stored in a Prefect API, but PREFECT_API_URL is "
-            "not set. Nothing was sent. What to do: set it to the address of the API; or use RH_API_KEY and --out or "
-            "RH_STORAGE_URL in place of blocks."
+            f"{command}: the block {name!r} cannot be loaded, because blocks are stored in a Prefect API and "
+            "PREFECT_API_URL is not set. Nothing was sent. What to do: set PREFECT_API_URL to the address of the API; "
+            "or use RH_API_KEY and --out or RH_STORAGE_URL in place of blocks."
         )
 
 
@@ -87,7 +87,7 @@ def prefect_failed(error: Exception) -> str:
 
 
 WITHOUT_SERVER = (
-    "to work without a server, `prefect config unset PREFECT_API_URL`, and `unset PREFECT_API_URL` in this shell"
+    "to work without a server, run `prefect config unset PREFECT_API_URL`, and `unset PREFECT_API_URL` in this shell"
 )
 
 PREFECT_STARTS_IN = 180.0
@@ -117,7 +117,7 @@ def _start(address: str, log: Path) -> subprocess.Popen[bytes]:
     except OSError as error:
         raise ConfigError(
             f"Prefect's server cannot be started: {error}. Nothing was paid. What to do: set PREFECT_HOME to a folder "
-            "that you may write to; if the error is about a program, install the package again."
+            "that you may write to; if the error says that a program is missing, install the package again."
         ) from error
 
 
@@ -156,7 +156,8 @@ def _not_up(log: Path) -> ConfigError:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
     except OSError as error:
         lines = [str(error)]
-    output = "\n".join(f"    {line}" for line in lines) or "    (it said nothing)"
+    output = "\n".join(f"    {line}" for line in lines) or "    (no output)"
     return ConfigError(
-        f"Prefect's server did not start. It said:\n{output}\nWhat to do: repair what it names; the whole log is {log}."
+        f"Prefect's server did not start. Its output:\n{output}\nWhat to do: correct what the output names; the whole "
+        f"log is {log}."
     )

@@ -359,7 +359,10 @@ def _decisions(
                 f"REVIEW=NUMBER. The reviews are: {there}."
             )
         if address in seen:
-            raise InputError(f"choose: {address} is given twice. No choice was recorded. What to do: give one of them.")
+            raise InputError(
+                f"choose: {address} is given twice. No choice was recorded. What to do: give one choice for this "
+                "review."
+            )
         seen.add(address)
         review, chosen = reviews[address], words[len(address) + 1 :]
         if number >= len(choices):

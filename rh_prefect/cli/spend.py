@@ -33,7 +33,7 @@ def _day(_type: type, tokens: Sequence[Token]) -> date:
     try:
         return near.get(text) or date.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not a day as YYYY-MM-DD, today or yesterday") from None
+        raise ValueError(f"{text!r} is not a day; write YYYY-MM-DD, today or yesterday") from None
 
 
 def spend(
@@ -81,8 +81,8 @@ def spend(
     if found.unread:
         listed = "".join(f"\n  {place}: {why}" for place, why in sorted(found.unread.items()))
         raise JournalError(
-            "spend: the sums are incomplete. What to do: repair the places whose records cannot be read, and run "
-            f"again:{listed}"
+            f"spend: the sums are incomplete, because the records in these places cannot be read:{listed}\nWhat to "
+            "do: repair these records, and run again."
         )
 
 

@@ -136,7 +136,10 @@ class AssetGroups(Requests):
         ask = RequestInfo(f"update of asset group {group_id}")
         changes = {key: value for key, value in (("name", name), ("description", description)) if value is not None}
         if not changes:
-            raise InputError(f"{ask.doing}: there is nothing to update. What to do: pass a name or a description.")
+            raise InputError(
+                f"{ask.doing}: neither a name nor a description was given. Nothing was sent. What to do: pass a name "
+                "or a description."
+            )
         known = AssetGroup(group_id=usable_id(group_id, of="an asset group"), **changes)
         answer = await self._session.call(
             "openapi/v2/assets/groups/update", {"groupId": known.group_id, **changes}, ask

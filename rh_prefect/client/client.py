@@ -236,7 +236,7 @@ class Client:
         if body.size > LEGACY_UPLOAD_BYTES:
             limit = "the legacy upload accepts 30 MB at most (RunningHub's code 809)"
             raise MediaError(
-                f"{path}: {body.size} bytes is too large: {limit}. What to do: use `upload`, or pass a URL."
+                f"{path} is too large: it has {body.size} bytes, and {limit}. What to do: use `upload`, or pass a URL."
             )
         return await self._uploaded("task/openapi/upload", body, ask)
 

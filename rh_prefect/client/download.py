@@ -259,9 +259,11 @@ async def _check_length(partial: Partial, ask: RequestInfo) -> None:
     size, total = partial.size, partial.total
     if total is not None and size > total:
         await asyncio.to_thread(partial.restart)
-        raise no_answer(ask, f"{size} bytes were received, but {total} were announced; they are discarded")
+        raise no_answer(
+            ask, f"{size} bytes were received, but {total} were announced; the received bytes are discarded"
+        )
     if total is not None and size < total:
-        advice = "they are kept and the next call continues from there"
+        advice = "these bytes are kept, and the next call continues from there"
         raise no_answer(ask, f"only {size} of {total} bytes were received; {advice}")
 
 

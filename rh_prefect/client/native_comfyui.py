@@ -61,7 +61,7 @@ class NativeProxy:
         """
         ask, graph = RequestInfo(f"prompt to ComfyUI at /{self.family}", paid=True), payload.get("prompt")
         if not isinstance(graph, Mapping):
-            what = "A submit to ComfyUI has no graph as its `prompt`. Nothing was sent."
+            what = "The payload of a submit to ComfyUI has no graph as `prompt`. Nothing was sent."
             raise InputError(f"{what} What to do: pass a graph in API format.")
         client, limit = self._session.pools.submits, self._session.submit_timeout
         request = self._request(client, "POST", "prompt", content=json_bytes({"prompt": graph}, ask), headers=JSON)
@@ -110,8 +110,8 @@ class NativeProxy:
         """Downloads a file by its link; raises `LinkExpired` for a lost file, or a URL of another machine."""
         if not link.startswith(f"{self.files}?"):
             raise LinkExpired(
-                f"{mask(bare(link))} is not a URL of a file of ComfyUI at /{self.family}. What to do: query the task "
-                "again."
+                f"{mask(bare(link))} is not the URL of a file on ComfyUI at /{self.family}. What to do: query the "
+                "task again."
             )
         client = self._session.pools.calls
         request = self._request(client, "GET", f"view?{link.partition('?')[2]}")

@@ -65,7 +65,7 @@ def _proxy(address: str) -> str | None:
     except (httpx.InvalidURL, ValueError):
         url = httpx.URL()
     if url.scheme not in {"ws", "wss"} or not url.host:
-        raise InputError("This is not a WebSocket URL. What to do: pass the progress_url of a running task.")
+        raise InputError("The given URL is not a WebSocket URL. What to do: pass the progress_url of a running task.")
     return proxy_for("https" if url.scheme == "wss" else "http", url.host)
 
 

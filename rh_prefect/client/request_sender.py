@@ -223,8 +223,8 @@ def usable_page(number: int, size: int, *, largest: int) -> None:
     """Raises `InputError` for a page number or size that is not valid."""
     if number < 1 or not 1 <= size <= largest:
         raise InputError(
-            f"Page {number} of {size} items is not valid: page numbers start at 1, and a page has "
-            f"1 to {largest} items. Nothing was sent. What to do: pass numbers within these limits."
+            f"Page {number} with {size} items per page is not valid: page numbers start at 1, and a page has 1 to "
+            f"{largest} items. Nothing was sent. What to do: pass numbers within these limits."
         )
 
 

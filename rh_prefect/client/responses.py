@@ -130,7 +130,7 @@ def _http_error(status: int, body: bytes, ask: RequestInfo) -> Exception:
 
 def _describe(status: int, body: bytes) -> str:
     words = " ".join(mask(body[:2000].decode("utf-8", "replace")).split())
-    redirect = "; redirects are not followed, check the base URL" if 300 <= status < 400 else ""
+    redirect = "; redirects are not followed; check the base URL" if 300 <= status < 400 else ""
     return f"HTTP {status}{redirect}, " + (f'body "{words[:160]}"' if words else "empty body")
 
 

@@ -114,4 +114,4 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         advice = "What to do: check the path and its permissions"
-        raise MediaError(f"{path}: cannot be read ({error.strerror or error}). {advice}.") from error
+        raise MediaError(f"{path} cannot be read ({error.strerror or error}). {advice}.") from error

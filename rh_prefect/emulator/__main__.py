@@ -15,7 +15,7 @@ def main() -> None:
     """Reads the command line and serves until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m rh_prefect.emulator", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="the API's port; 0 takes a free one")
+    parser.add_argument("--port", type=int, default=0, help="the API's port; 0 selects a free port")
     parser.add_argument("--files-port", type=int, default=0, help="the file host's port")
     parser.add_argument("--clock", choices=get_args(Mode), default="real")
     parser.add_argument("--factor", type=float, default=1.0, help="the emulator's seconds in one real second")
@@ -26,8 +26,8 @@ def main() -> None:
     parser.add_argument("--max-seconds", type=float, help="maximum length of sounds and videos")
     parser.add_argument("--least-bytes", type=int, default=0, help="minimum size of a result; smaller ones are padded")
     parser.add_argument("--deterministic", action="store_true", help="equal requests give equal results")
-    parser.add_argument("--random-seed", type=int, help="seed of all results; default a random number")
-    parser.add_argument("--key", help="the key's value; default a random one, which is printed")
+    parser.add_argument("--random-seed", type=int, help="seed of all results; by default a random number")
+    parser.add_argument("--key", help="the key's value; by default a random value, which is printed")
     options = vars(parser.parse_args())
     given = options["key"]
 

@@ -150,7 +150,9 @@ class Fault:
 
     def __post_init__(self) -> None:
         if self.on not in get_args(Route) or self.kind not in get_args(Kind):
-            raise InputError(f"Unknown fault {self.kind!r} on {self.on!r}; see rh_prefect.emulator.faults.Kind.")
+            raise InputError(
+                f"Unknown fault {self.kind!r} on {self.on!r}. What to do: see rh_prefect.emulator.faults.Kind."
+            )
         if _ONLY.get(self.kind, self.on) != self.on:
             raise InputError(f"The fault {self.kind!r} applies to {_ONLY[self.kind]!r} only, not to {self.on!r}.")
         if self.on in _ONLY_THESE and self.kind not in _ONLY:

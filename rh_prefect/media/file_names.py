@@ -27,8 +27,8 @@ def check_template(template: str) -> str:
     """Raises a `ConfigError` if a template could give two files the same name, or has an unknown field."""
     if flaw := _flaw_of(template):
         raise ConfigError(
-            f"The naming template {template!r} {flaw} What to do: correct it. Its fields are {', '.join(FIELDS)}; the "
-            f"default is {DEFAULT_TEMPLATE!r}."
+            f"The naming template {template!r} {flaw} What to do: correct the template. The fields are "
+            f"{', '.join(FIELDS)}; the default template is {DEFAULT_TEMPLATE!r}."
         )
     return template
 

@@ -55,10 +55,10 @@ class InputAccess:
             return
         if self.is_restricted:
             raise MediaError(
-                f"The file {_shown(source)} may not be read here: a deployment reads files below the "
-                "folder of its table, below the output location and below RH_INPUT_ROOTS, and https "
-                "links to public addresses. What to do: put it into one of these folders, or add its folder to "
-                "RH_INPUT_ROOTS on the worker."
+                f"The file {_shown(source)} may not be read here: a deployment reads only files below the folder of "
+                "its table, below the output location and below RH_INPUT_ROOTS, and https links to public addresses. "
+                "What to do: put the file into one of these folders, or add its folder to RH_INPUT_ROOTS on the "
+                "worker."
             )
         self._check_unchecked(source)
 

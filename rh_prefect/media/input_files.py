@@ -163,8 +163,8 @@ def fetch(
         if isinstance(source, Media) and found.sha256 != source.sha256:
             raise MediaError(
                 f"The file {shown(source)} was changed after it was read or made. No job was submitted with the "
-                "changed file. What to do: for a result, put the original file back, or delete the file and run again, "
-                "or pass the path of the changed file; for another file, run again, which uses the changed file."
+                "changed file. What to do: for a result, put the original file back, or delete the file and run "
+                "again, or pass the path of the changed file; for another file, run again; this uses the changed file."
             )
         return found
 

@@ -233,9 +233,9 @@ def _whole(media: Media) -> Media:
     """Raises an error for a damaged file, because a job with it would be paid for in vain."""
     if media.defect is not None:
         raise InputError(
-            f"{media.uri} is damaged ({media.defect}): every download from RunningHub returned it "
-            "damaged. Nothing was sent. What to do: run again the job that made it, which downloads the "
-            "file again at no cost, or use another file."
+            f"{media.uri} is damaged ({media.defect}): the file was damaged in every download from RunningHub. "
+            "Nothing was sent. What to do: rerun the job that made the file, which downloads it again at no cost; or "
+            "use another file."
         )
     return media
 

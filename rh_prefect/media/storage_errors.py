@@ -150,7 +150,7 @@ def describe(
     # `strerror` lacks the path, which the opening of the message contains already.
     message = masked(str(getattr(error, "strerror", None) or error).strip(), options)
     # The message of a FileNotFoundError would only repeat the cause.
-    quote = f' It said: "{message}".' if message and not isinstance(error, FileNotFoundError) else ""
+    quote = f' The error message is: "{message}".' if message and not isinstance(error, FileNotFoundError) else ""
     clean = all(masked(str(one), options) == str(one) for one in _chain(error))
     return f"{opening}: {what}.{quote} What to do: {advice}.", error if clean else None
 
@@ -173,7 +173,7 @@ def fault_of(error: Exception) -> Fault:
         if isinstance(error, kind):
             return fault
     return Fault(
-        f"it failed ({type(error).__name__})",
+        f"the operation failed ({type(error).__name__})",
         "read the error message of the storage, then correct the address or the storage options",
     )
 

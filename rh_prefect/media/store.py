@@ -79,9 +79,9 @@ def lasting_location(url: str) -> str:
     if is_relative(url) and is_deployed() and _is_temporary(Path.cwd()):
         raise ConfigError(
             f"{url!r} is a relative folder, and this flow run works in the temporary folder {Path.cwd()}, which its "
-            "worker deletes when the run ends: all files would be lost. Nothing was paid. What to do: set the variable "
-            "that names it on the worker (RH_STORAGE_URL or RH_RECORDS), or the URL in the MediaStorage "
-            "block, to an absolute path or a URL such as s3://bucket/prefix."
+            "worker deletes when the run ends: all files would be lost. Nothing was paid. What to do: set the "
+            "variable that names the folder on the worker (RH_STORAGE_URL or RH_RECORDS), or the URL in the "
+            "MediaStorage block, to an absolute path or a URL such as s3://bucket/prefix."
         )
     return locate(url)
 
@@ -305,8 +305,9 @@ class MediaStore:
         if self.protocol in WITHOUT_THREADS:
             raise ConfigError(
                 f"Outputs cannot be stored at {self._shown}: the library for {self.protocol}:// does not support "
-                "several jobs at once, and paid results could be lost. No job was submitted. What to do: use a folder, "
-                "s3://, gs://, abfs:// or sftp://; or mount the server as a folder. Files that are there can be read."
+                "several jobs at once, and paid results could be lost. No job was submitted. What to do: use a "
+                "folder, s3://, gs://, abfs:// or sftp://; or mount the server as a folder. Existing files there can "
+                "still be read."
             )
         name, data = f"rh-prefect-check-{uuid.uuid4().hex[:12]}.txt", os.urandom(64)
         self.write_bytes(name, data)

@@ -172,9 +172,8 @@ def locate(url: str) -> str:
         raise ConfigError(f"Unknown protocol {protocol}:// in {masked_url(url)}. What to do: check its spelling.")
     if protocol in _KEYS_IN_OPTIONS and has_password(url):
         raise ConfigError(
-            f"{masked_url(url)} contains a key or a password, which {protocol}:// does not accept in a "
-            "URL. What to do: set them as storage options, in RH_STORAGE_OPTIONS or in a MediaStorage "
-            "block."
+            f"{masked_url(url)} contains a key or a password, which {protocol}:// does not accept in a URL. What to "
+            "do: set key and password as storage options, in RH_STORAGE_OPTIONS or in a MediaStorage block."
         )
     path = url.partition("://")[2]
     if "//" in path.strip("/"):
@@ -205,9 +204,9 @@ def refuse_signature(url: str) -> None:
     """Raises a `ConfigError` if the URL of a storage contains a signature, since such URLs are shown and recorded."""
     if has_signature(url):
         raise ConfigError(
-            f"{masked_url(url.partition('?')[0])} has a signature or a token after its question mark, but the URL of a "
-            "storage is shown and recorded. What to do: leave it out of the URL, and set it as a storage option, such "
-            "as sas_token for abfs://, in RH_STORAGE_OPTIONS or in a MediaStorage block."
+            f"{masked_url(url.partition('?')[0])} has a signature or a token after its question mark, but the URL of "
+            "a storage is shown and recorded. What to do: remove this value from the URL, and set it as a storage "
+            "option, such as sas_token for abfs://, in RH_STORAGE_OPTIONS or in a MediaStorage block."
         )
 
 

@@ -38,7 +38,7 @@ def accounts(payer: PoolServices) -> list[tuple[str, str | None]]:
     [
         ([], "at least one"),
         (["studio", " "], "at least one"),
-        (["studio", "spare", " studio"], "studio is listed twice"),
+        (["studio", "spare", " studio"], "listed twice: studio"),
     ],
 )
 def test_a_pool_names_accounts_each_once(names: list[str], said: str) -> None:
@@ -95,7 +95,7 @@ class TestSaved:
     async def test_one_name_for_a_pool_and_an_account_is_refused(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
         await RunningHubCredentials(api_key=key("c")).asave(name)
-        with pytest.raises(ConfigError, match=r"name of two blocks, a pool of accounts and one account.*another name"):
+        with pytest.raises(ConfigError, match=r"name of two blocks: one pool of accounts.*another name"):
             await load_pool_context(name)
 
     async def test_accounts_of_two_sites_are_refused(self, save: Save) -> None:

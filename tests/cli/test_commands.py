@@ -112,7 +112,7 @@ WRONG_AT_ONCE: dict[str, list[str]] = {
     '"13" for --shots. Must be <= 12': ["demo", "--shots", "13"],
     "demo: --prompt is missing": ["demo", "--prompt", ""],
     "--port. Must be <= 65535": ["emulator", "--port", "70000"],
-    "'last week' is not a day as YYYY-MM-DD, today or yesterday. What": ["spend", "--since", "last week"],
+    "'last week' is not a day; write YYYY-MM-DD, today or yesterday. What": ["spend", "--since", "last week"],
 }
 
 
@@ -216,7 +216,7 @@ def test_doctor_says_what_is_well_and_what_is_not(env: dict[str, str], tmp_path:
     assert strange.returncode == 1
     assert "✗ Prefect: http" in strange.stdout
     assert "is not the address of a Prefect API" in strange.stdout
-    assert "✗ account: RH_API_KEY or RH_BASE_URL cannot be used: the site is a URL" in strange.stdout
+    assert "✗ account: RH_API_KEY or RH_BASE_URL cannot be used: the site must be a URL" in strange.stdout
     assert "✓ this machine" in strange.stdout, strange.stderr
 
 

@@ -102,7 +102,7 @@ def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emul
     assert "most 0.08" in terminal.call("batch rows.csv --model z-image/turbo --dry-run")
     (tmp_path / "wrong.csv").write_text("prompt,title\na cup,one\na jug,two\n")
     wrong = terminal.call("batch wrong.csv --model z-image/turbo --dry-run", fails=True)
-    assert "batch: 2 of 2 rows are invalid: it has a value in the column 'title'" in wrong
+    assert "batch: 2 of 2 rows are invalid; the first reason: it has a value in the column 'title'" in wrong
     assert terminal.json("batch rows.csv --model z-image/turbo --dry-run")["price"]["most"] == 0.08
     terminal.call("run cup.yaml --only picture")
     assert "least 1.75, expected 1.75, most 1.75" in terminal.call("run cup.yaml --dry-run")
@@ -158,5 +158,5 @@ def test_the_tasks_of_a_running_run_are_cancelled_by_its_name(terminal: Terminal
 def test_a_block_is_refused_where_no_api_has_it(terminal: Terminal, rh: Emulator) -> None:
     for command in ("run cup.yaml --storage shelf", "plan cup.yaml --storage shelf", "run cup.yaml --credentials shop"):
         said = terminal.call(command, fails=True)
-        assert "blocks are stored in a Prefect API, but PREFECT_API_URL is not set" in said
+        assert "because blocks are stored in a Prefect API and PREFECT_API_URL is not set" in said
     assert not rh.recorder.submissions

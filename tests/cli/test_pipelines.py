@@ -48,7 +48,7 @@ SAID = [
     ("plan film.yaml --params params.yaml --set shots=3", "film: 3 items in shots"),
 ]
 REFUSED = [
-    ("init --example film", "film.yaml exists, and nothing was written"),
+    ("init --example film", "film.yaml exists already. Nothing was written"),
     ("init --example flim", "did you mean film?"),
     ("check wrong-a.yaml wrong-b.yaml", "wrong-a.yaml:2:7: modle is not a key of a step; did you mean model?"),
     ("check wrong-a.yaml wrong-b.yaml", "wrong-b.yaml:2:13: there is no edit rezise; did you mean resize?"),

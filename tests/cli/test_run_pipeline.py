@@ -329,7 +329,7 @@ def test_printed_commands_hide_signatures_and_are_refused_until_these_are_put_ba
     address = f"<the whole address of {links.url}/photo.png>"
     assert f"--set 'photo={address}'" in choose
     refused = here.call(choose, fails=True)
-    assert f"photo={address} is a placeholder for an address" in refused
+    assert f"photo={address} stands for an address whose signature" in refused
     assert "What to do" in refused
     (run,) = printed(here.call(choose.replace(address, link)))
     assert "5ec2e7" not in run
@@ -417,7 +417,7 @@ def test_two_places_for_the_files_are_refused_before_anything_is_paid(here: Here
     here.write("rows.csv", "prompt\na cup\n")
     for command in (RUN, "run image-to-video --image a.png --prompt x", "batch rows.csv --model z-image/turbo"):
         said = here.call(f"{command} --out mine --storage shelf", fails=True)
-        assert "--out mine and --storage shelf are two places for the files. Nothing was sent." in said
+        assert "--out mine and --storage shelf cannot both be given. Nothing was sent." in said
     assert not here.paid()
 
 

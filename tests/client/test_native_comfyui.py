@@ -190,7 +190,7 @@ async def test_a_file_is_fetched_whole_by_its_masked_link(client: Client, wire: 
     assert ("range" in wire.asked[3].headers, to.read_bytes()) == (False, b"other")
     with pytest.raises(LinkExpired, match=r"/proxy-plus/\*\*\*/view: the link no longer works"):
         await client.download(link, to)
-    with pytest.raises(LinkExpired, match="not a URL of a file of ComfyUI at /proxy"):
+    with pytest.raises(LinkExpired, match="not the URL of a file on ComfyUI at /proxy"):
         await client.comfy.fetch(link, tmp_path / "b.png")
 
 

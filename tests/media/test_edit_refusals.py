@@ -159,7 +159,7 @@ def test_arguments_that_are_not_valid_are_refused_before_anything_is_written(
     to, cues = tmp_path / "result.mp4", [Cue(0, 1, "a")]
     png, wrong = to.with_suffix(".png"), cast("Any", "wrong")
     edits: dict[str, list[Callable[[], object]]] = {
-        r"A video result\.png cannot be made": [
+        r"result\.png is not a valid name for a video": [
             lambda: resize(good, png, width=32, height=32),
             lambda: trim(good, png, seconds=0.2),
             lambda: watermark(good, logo, png),
@@ -170,14 +170,14 @@ def test_arguments_that_are_not_valid_are_refused_before_anything_is_written(
             lambda: crossfaded([good, good], png, seconds=0.1),
             lambda: mux(good, good, png),
         ],
-        r"A picture result\.mp4 cannot be made": [
+        r"result\.mp4 is not a valid name for a picture": [
             lambda: resize(logo, to, width=32, height=32),
             lambda: watermark(logo, logo, to),
             lambda: frame(good, to),
             lambda: contact_sheet([good], to),
             lambda: convert_image(logo, to),
         ],
-        r"A sound track result\.mp4 cannot be made": [
+        r"result\.mp4 is not a valid name for a sound track": [
             lambda: mix(good, None, to),
             lambda: extract_audio(good, to),
             lambda: add_sounds(good, good, to),

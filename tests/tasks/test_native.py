@@ -78,8 +78,8 @@ async def test_the_key_is_nowhere(rh: Emulator, tmp_path: Path, caplog: pytest.L
 @pytest.mark.parametrize(
     ("given", "nodes", "said"),
     [
-        ({"nodes": [], "links": []}, {}, r"'nodes' is not a node of a graph in API format.*Export \(API\)"),
-        ({"6": {"class_type": "X"}}, {}, "'6' is not a node of a graph"),
+        ({"nodes": [], "links": []}, {}, r"'nodes' is not a node in API format.*Export \(API\)"),
+        ({"6": {"class_type": "X"}}, {}, "'6' is not a node in API format"),
         (TEXT_TO_IMAGE, {"66.text": "x"}, "the graph has no node '66'"),
         (restyle(FUTURE), {}, r"10.image.*whose result is not available yet.*`.result\(\)`"),
     ],

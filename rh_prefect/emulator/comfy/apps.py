@@ -183,7 +183,7 @@ class Apps:
         """
         read = parse(graph)
         if read is None:
-            raise InputError("The graph is not a JSON object of nodes. Give a workflow in API format.")
+            raise InputError("The graph is not a JSON object of nodes. What to do: give a workflow in API format.")
         shown = tuple(_all_fields(read) if fields is None else fields)
         for item in shown:
             if item.field_name not in inputs_of(read.get(item.node_id, {})):

@@ -102,7 +102,9 @@ def looped(path: Path) -> Pieces:
         with Sound(recording(path)) as once:
             head = once.read(2 * _OVERLAP)
             if head.shape[1] < 2 * _OVERLAP:
-                raise MediaError(f"The music {path} is shorter than half a second. What to do: give longer music.")
+                raise MediaError(
+                    f"The music {path} is shorter than half a second. What to do: pass a longer music file."
+                )
             held = _crossfade(tail, head)
             while (piece := once.read(_OVERLAP)).shape[1]:
                 held = np.concatenate([held, piece], axis=1)

@@ -55,7 +55,7 @@ def captions(
     `size` is the height of the letters as a fraction of the picture's height; `font` is a TrueType or OpenType file.
     """
     if not cues:
-        raise InputError(f"There are no captions for {video}. What to do: pass a text, or subtitles with one.")
+        raise InputError(f"There are no captions for {video}. What to do: pass a text, or subtitles that contain text.")
     check_word("place", place, Place)
     check_number("size", size, 0, 1)
     look = _font_of("".join(cue.text for cue in cues), font)
@@ -114,8 +114,8 @@ def _font_of(text: str, file: Path | None) -> Callable[[int], Font]:
     """Returns a function that takes a size in pixels and returns a font with all letters of a text."""
     if letter := missing_letter(text, font_for(text, 16, file)):
         raise InputError(
-            f"No font for the letter {letter!r} was found. Nothing was made and nothing was paid for it. What to do: "
-            "pass as `font` a font file that contains the letter, or install such a font (Noto Sans CJK)."
+            f"No font for the letter {letter!r} was found. Nothing was made, and nothing was paid. What to do: pass "
+            "as `font` a font file that contains the letter, or install such a font (Noto Sans CJK)."
         )
     return lambda size: font_for(text, size, file)
 

@@ -32,7 +32,7 @@ def format_for(to: Path, kind: Literal["picture", "video", "sound track"]) -> st
     form = _FORMATS[kind].get(to.suffix.lower())
     if form is None:
         ends = " or ".join(_FORMATS[kind])
-        raise InputError(f"A {kind} {to.name} cannot be made. What to do: use a name that ends in {ends}.")
+        raise InputError(f"{to.name} is not a valid name for a {kind}. What to do: use a name that ends in {ends}.")
     return form
 
 

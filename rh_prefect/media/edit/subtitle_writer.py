@@ -93,8 +93,8 @@ def _seconds(clock: str) -> float:
 def _cues_at(texts: Sequence[str], at: Sequence[float], seconds: float | None) -> list[Cue]:
     if len(texts) != len(at):
         raise InputError(
-            f"There are {len(texts)} texts and {len(at)} times. What to do: pass one time for each text; "
-            "in a pipeline, take both lists from the same group of steps."
+            f"There are {len(texts)} texts but {len(at)} times. What to do: pass as many times as texts; in a "
+            "pipeline, take both lists from the same group of steps."
         )
     together: dict[float, list[str]] = {}
     for start, text in sorted(zip(at, map(_one_cue, texts)), key=lambda one: one[0]):
@@ -121,8 +121,8 @@ def _check_length(together: Mapping[float, Sequence[str]], seconds: float) -> No
     for start, texts in together.items():
         if start >= seconds:
             raise InputError(
-                f"The text {texts[0][:40]!r} begins at {start:g} s, and `seconds` is {seconds:g}. What to do: pass the "
-                "times and the length of the same film."
+                f"The text {texts[0][:40]!r} begins at {start:g} s, but the film ends at {seconds:g} s (`seconds`). "
+                "What to do: pass the times and the length of the same film."
             )
 
 
