@@ -63,7 +63,7 @@ def page(name: str) -> str:
     return "\n\n".join(
         [
             "## Example",
-            f"`init` writes {', '.join(f'`{file}`' for file in files)}.",
+            f"`init` writes {', '.join(f'`{file}`' for file in files[:-1])} and `{files[-1]}`.",
             *(_shown(name, file) for file in inputs),
             "## Parameters",
             _parameters(name),
