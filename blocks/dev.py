@@ -1,6 +1,6 @@
-"""Saves the blocks `runninghub` and `media` for development: with the emulator and a local folder they cost nothing.
+"""Saves the blocks `runninghub` and `media` for development: the emulator and a local folder cost nothing.
 
-`rh-prefect emulator` prints RH_BASE_URL and RH_API_KEY; with both set, `python blocks/dev.py`.
+`rh-prefect emulator` prints RH_BASE_URL and RH_API_KEY; set both, then run `python blocks/dev.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rh_prefect.settings import get_settings
 
 
 def save() -> None:
-    """Saves both blocks, over those that are there; refuses a real site."""
+    """Saves both blocks, and replaces existing ones; refuses a real site."""
     settings = get_settings()
     if settings.api_key is None or "base_url" not in settings.model_fields_set:
         raise SystemExit("blocks/dev.py: set RH_BASE_URL and RH_API_KEY to what `rh-prefect emulator` prints.")

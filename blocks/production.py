@@ -1,12 +1,12 @@
-"""Saves the blocks `runninghub` and `media` for real work: a paid account and a place on S3 that all workers share.
+"""Saves the blocks `runninghub` and `media` for real work: a paid account, and a place on S3 that all workers share.
 
 `RH_API_KEY=... RH_STORAGE_URL=s3://bucket/prefix python blocks/production.py`; RH_BASE_URL chooses the site.
-RH_STORAGE_OPTIONS (JSON, as in `{"key": "...", "secret": "..."}`) goes into the block; without it, workers open the
-bucket with separate AWS credentials.
+RH_STORAGE_OPTIONS (JSON, as in `{"key": "...", "secret": "..."}`) goes into the block; without this variable, workers
+open the bucket with their own AWS credentials.
 
-Several accounts can pay together. Run it once for each, with its key and a separate name, as in
-`RH_API_KEY=... python blocks/production.py studio`: the account is saved as `studio` and joins the pool
-`runninghub-pool`, which flows then take where they take the name of one account.
+Several accounts can pay together. Run this script once for each account, with the account's key and a separate name, as
+in `RH_API_KEY=... python blocks/production.py studio`: the account is saved as `studio` and joins the pool
+`runninghub-pool`, whose name flows accept in place of the name of one account.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ POOL = "runninghub-pool"
 
 
 def save(member: str | None = None) -> None:
-    """Saves both blocks, over those that are there, if the storage takes files.
+    """Saves both blocks, and replaces existing ones, if files can be written to the storage.
 
     Args:
-        member: A name for the account, which joins the pool; by default it is `runninghub`, and in no pool.
+        member: A name for the account, which then joins the pool; by default, the account is `runninghub` and joins no
+            pool.
     """
     settings = get_settings()
     missing = []
@@ -55,7 +56,7 @@ def save(member: str | None = None) -> None:
 
 
 async def join(member: str) -> list[str]:
-    """Adds an account to the pool, which is made for the first one; gives the pool's accounts."""
+    """Adds an account to the pool, which is created for the first account; returns the names of the pool's accounts."""
     try:
         found: RunningHubPool = await RunningHubPool.aload(POOL)
         there = found.credentials

@@ -21,12 +21,12 @@ async def narrate_video(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Media:
-    """Has a narration written and spoken, and lays it over music under the video.
+    """Lets models write and speak a narration, and adds this narration and music to the video.
 
     Args:
         video: An MP4 of up to 20 MB: a path, an fsspec URI or a link.
-        style: How the narration sounds.
-        music: What the music is like.
+        style: The style of the narration.
+        music: A description of the music.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """

@@ -27,7 +27,7 @@ def _name() -> str:
 
 
 def _of_the_day(subjects: list[str]) -> str:
-    # The day that the run was planned for: a run that is run again tomorrow must find the jobs that it paid for today.
+    # The day for which the run was scheduled: if the run is repeated tomorrow, it must find the jobs of today.
     day: int = flow_run.scheduled_start_time.toordinal()
     return subjects[day % len(subjects)]
 
@@ -41,13 +41,13 @@ async def nightly_film(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> str:
-    """Makes the film of the day with the pipeline `film`, and returns where it is.
+    """Makes the film of the day with the pipeline `film`, and returns the location of the film.
 
     Args:
-        subjects: What the films show; each day takes the next one, and after the last comes the first.
-        shots: How many shots the film has.
-        aspect: Width to height.
-        resolution: Size after upscaling.
+        subjects: The subjects of the films; each day uses the next subject, and starts again after the last one.
+        shots: The number of shots of the film.
+        aspect: The ratio of width to height.
+        resolution: The size after upscaling.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """

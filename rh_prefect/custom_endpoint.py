@@ -80,7 +80,7 @@ def _endpoint(value: object) -> object:
 
 
 def _value(value: object) -> object:
-    """Returns a parameter with each file as a `FileValue`. A string is never a file, because it may be a text."""
+    """Returns a parameter with each file as a `FileValue`. A string is never a file, because a string may be a text."""
     if value is None or isinstance(value, str | bool | int | float | FileValue):
         return value
     if isinstance(value, Mapping) and value.keys() == {"file"}:

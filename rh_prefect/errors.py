@@ -20,7 +20,7 @@ Retry = Literal["final", "throttled", "unknown", "pending", "action_required"]
 """How to continue after an error.
 
 - `final`: the same request fails again.
-- `throttled`: the request was not accepted this time; wait and send it again.
+- `throttled`: the request was not accepted this time; wait and send the request again.
 - `unknown`: the request may have been accepted; a submission must not be sent again.
 - `pending`: not an error; the task is queued or running.
 - `action_required`: pay, change the plan or save the workflow; then send the request again.

@@ -16,10 +16,10 @@ V = TypeVar("V")
 
 
 class LruCache(MutableMapping[K, V]):
-    """A mapping that drops the least recently used entry when it is full.
+    """A mapping that drops the least recently used entry when the mapping is full.
 
-    Several threads may use it, with keys that are texts, numbers, or tuples of these. It has no lock, because a forked
-    child could inherit the lock while another thread of the parent holds it.
+    Several threads may use one mapping, with keys that are texts, numbers, or tuples of these. The mapping has no lock,
+    because a forked child could inherit the lock while another thread of the parent holds it.
     """
 
     def __init__(self, most: int) -> None:
@@ -64,7 +64,7 @@ class LruCache(MutableMapping[K, V]):
 
 
 class LruSet(LruCache[K, None]):
-    """A set that drops the oldest element when it is full; several threads may use it."""
+    """A set that drops the oldest element when the set is full; several threads may use one set."""
 
     def add(self, element: K) -> None:
         """Adds an element as the most recently used one."""
@@ -150,7 +150,7 @@ class NamedLocks:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def of(self, name: str) -> asyncio.Lock:
-        """Returns the lock of a name; all callers that use it at the same time get the same lock."""
+        """Returns the lock of a name; all callers that use a name at the same time get the same lock."""
         lock = self._locks.get(name)
         if lock is None:
             lock = self._locks[name] = asyncio.Lock()

@@ -28,7 +28,7 @@ def snapshot(value: Any, *, depth: int = 0) -> Any:
 def flaw_of(value: Any, *, depth: int = 0) -> str:
     """Returns a clause about why a value cannot be sent or recorded; empty if the value has no flaw.
 
-    Files and other objects are not checked here; the code that uses them reports their problems.
+    Files and other objects are not checked here; the code that uses such objects reports the problems.
     """
     if isinstance(value, str):
         return "" if is_text(value) else "contains an incomplete character (a lone surrogate), which is not valid text"

@@ -40,7 +40,7 @@ def make_folder(folder: Path, *, mode: int = FOLDER_MODE) -> list[Path]:
 
 
 def create(path: Path, *, mode: int = FILE_MODE) -> BinaryIO:
-    """Creates a file and opens it for writing; raises `FileExistsError` if it exists."""
+    """Creates a file and opens it for writing; raises `FileExistsError` if the file exists."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
 
 

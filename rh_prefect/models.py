@@ -27,7 +27,8 @@ __all__ = ["CustomInput", "FileValue", "ModelInput", "any_input", "custom", "est
 class ModelInput(InputBase):
     """The input of one model; the base of all input classes.
 
-    As the type of a flow's parameter, it accepts the input of any model, also in the form of an object with the model's
+    As the type of a flow's parameter, this class accepts the input of any model, also in the form of an object with the
+    model's
     name: `{"model": "z-image/turbo", "prompt": "a lighthouse"}`.
     """
 
@@ -88,7 +89,7 @@ def estimate(model: str, params: Mapping[str, object]) -> Price | None:
         params: The model's parameters; a file may be written as `{"file": "photo.jpg"}`.
 
     Returns:
-        The price; None if it is not known, see `ModelInput.estimate`.
+        The price; None if the price is not known, see `ModelInput.estimate`.
 
     Raises:
         InputError: A parameter is unknown or not valid.

@@ -95,7 +95,7 @@ FAILURES: Final = (httpx.HTTPError, ValueError)
 async def ask_repeatedly(
     request: Callable[[PrefectClient], Awaitable[_T]], *, what: str, patience: float = PATIENCE
 ) -> _T:
-    """Sends a request that is safe to repeat, and repeats it after failures that may pass.
+    """Sends a request that is safe to repeat, and repeats the request after failures that may pass.
 
     Prefect's client repeats some requests, for up to a minute, but none that was answered with 500. `what` is the
     beginning of the warning, as in "the block 'media' cannot be read". After `patience` seconds, the last error is

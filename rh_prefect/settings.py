@@ -33,8 +33,9 @@ class Settings(BaseSettings):
             fsspec URL that all machines share.
         state_dir: A folder of this machine for downloads in progress, and for task ids that are not recorded yet.
         poll_seconds: The base interval between polls of a running task; other intervals of polls scale with it.
-        grace_seconds: Seconds for which an unexpected answer about a paid task is checked again before it is final: a
-            task that RunningHub does not know, a rejected key, a success without files, a link that does not work.
+        grace_seconds: Seconds for which an unexpected answer about a paid task is checked again before the answer
+            counts: a task that RunningHub does not know, a rejected key, a success without files, a link that does not
+            work.
         submit_timeout: Maximum seconds of a submission; afterwards, the answer counts as lost.
         webhook_url: The address at which RunningHub reaches `rh-prefect webhook serve`; if unset, tasks are only
             polled.

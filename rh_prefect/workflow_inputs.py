@@ -49,7 +49,7 @@ class NodeValues(CheckedInput):
 
     Attributes:
         nodes: `<node id>.<field name>` -> value; all other fields stay unchanged.
-        seed: Sets every seed that `nodes` does not set; if it is None, RunningHub generates new seeds for each run.
+        seed: Sets every seed that `nodes` does not set; if `seed` is None, RunningHub generates new seeds for each run.
         opens_texts: Whether a string in a file field may be a path or link; otherwise, the string is the name of a file
             at RunningHub.
     """
@@ -88,9 +88,9 @@ class WorkflowInput(NodesInput):
     The site must have run the workflow once; otherwise, RunningHub answers with code 810.
 
     Attributes:
-        workflow: A whole API-format graph to run in place of the saved one; `nodes` are set in it.
+        workflow: A whole API-format graph to run in place of the saved one; `nodes` are set in this graph.
         add_metadata: Whether pictures contain the graph in their metadata.
-        access_password: The password of an encrypted workflow; it is never recorded.
+        access_password: The password of an encrypted workflow; the password is never recorded.
     """
 
     workflow: dict[str, Any] | None = None
@@ -107,7 +107,7 @@ class AppInput(NodesInput):
     """A run of an AI app.
 
     Attributes:
-        access_password: The password of an encrypted app; it is never recorded.
+        access_password: The password of an encrypted app; the password is never recorded.
     """
 
     access_password: SecretStr | None = Field(default=None, exclude=True)
@@ -141,8 +141,8 @@ class GraphInput(NodeValues):
     """A whole graph that runs on ComfyUI's own API, without a saved workflow.
 
     Attributes:
-        graph: The graph in ComfyUI's API format: node id -> `class_type` and `inputs`; its seeds are not changed. If a
-            value is a `Media`, a `Path` or a job's result, it is moved to `nodes`.
+        graph: The graph in ComfyUI's API format: node id -> `class_type` and `inputs`; its seeds are not changed. A
+            value that is a `Media`, a `Path` or a job's result is moved to `nodes`.
         machine: `proxy` has a 24 GB card, `proxy-plus` 48 GB.
     """
 

@@ -5,7 +5,8 @@ whether it is a list) decides how its value is hashed. A parameter gets its form
 the form when RunningHub renames it, changes its type, makes it a list or removes it. `as_given` applies the forms.
 
 A value without a parameter's name, such as a file in `from`, goes to the parameters that the catalogue had first; see
-`Model.feeds` and `Model.added`. `keep_model` writes a form to the data only if it differs from the new definition.
+`Model.feeds` and `Model.added`. `keep_model` writes a form to the data only if the form differs from the new
+definition.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _item(form: Form, value: object) -> object:
 
 
 def converted(value: object, to: ParamType) -> object:
-    """Returns a plain value in another type if it can be converted back exactly; otherwise returns it unchanged."""
+    """Returns a plain value in another type if this can be undone exactly; otherwise returns the value unchanged."""
     if to == "string" and _is_plain(value):
         return text_of(value)
     if to == "bool" and value in ("true", "false"):
@@ -162,7 +163,7 @@ def keep_model(earlier: Raw, later: Raw, *, flaws: list[str]) -> dict[str, Any]:
 
 
 def _fed(earlier: Raw, params: Mapping[str, Raw]) -> list[list[list[Any]]]:
-    """Returns the groups of `Model.feeds`; empty if they follow from the parameters themselves."""
+    """Returns the groups of `Model.feeds`; empty if the groups follow from the parameters themselves."""
     first = earlier.get("fed") or [_files(earlier.get("params", ()))]
     known = {name for group in first for name, _ in group}
     new = [file for file in _files(params.values()) if file[0] not in known]

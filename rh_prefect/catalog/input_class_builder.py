@@ -74,7 +74,7 @@ class InputBase(BaseModel):
     @classmethod
     @abstractmethod
     def as_media(cls, value: object) -> object:
-        """Returns the file of a value; raises `InputError` if it is not a file."""
+        """Returns the file of a value; raises `InputError` if the value is not a file."""
 
     @classmethod
     @abstractmethod

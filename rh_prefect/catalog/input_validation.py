@@ -68,7 +68,7 @@ class Parameters:
 
 
 def read_parameters(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> Parameters:
-    """Checks an input as `validate` does, and returns its `Parameters`; keeps the `unchecked` ones unchanged."""
+    """Checks an input as `validate` does, and returns its `Parameters`; keeps `unchecked` values unchanged."""
     checked = _valid(model, params, unchecked)
     return Parameters(as_given(model, params, unchecked=unchecked), _filled(model, checked, unchecked))
 
@@ -111,8 +111,8 @@ def check(
 ) -> InputCheck:
     """Checks every part of an input, and returns its values without defaults, all problems and all warnings.
 
-    `as_media` reads a file and raises an `InputError` if it is invalid; by default only URLs are accepted. The values
-    of `unchecked` are sent unchanged: the catalogue may be out of date.
+    `as_media` reads a file, and raises an `InputError` if the file is invalid; by default only URLs are accepted. The
+    values of `unchecked` are sent unchanged: the catalogue may be out of date.
     """
     checked, tried = InputCheck(), set[str]()
     for name, value in params.items():
@@ -252,7 +252,7 @@ def _list(param: Param, value: object, as_media: Callable[[object], object]) -> 
 
 
 def _one(param: Param, value: object, as_media: Callable[[object], object]) -> object:
-    """Reads one value; returns None if it counts as not given."""
+    """Reads one value; returns None if the value counts as not given."""
     if value is None or (isinstance(value, str) and not value):
         return None
     if param.is_media:

@@ -180,7 +180,7 @@ def text_of(value: object) -> str:
 
 
 def decode_price(raw: Mapping[str, Any]) -> PriceTable | None:
-    """Reads a price from the slim file, without placeholders; returns None if it has only placeholders."""
+    """Reads a price from the slim file, without placeholders; returns None if there are only placeholders."""
     fixed = None if raw.get("fixed") is None else Decimal(str(raw["fixed"]))
     rows = tuple((tuple(values), Decimal(str(amount))) for *values, amount in raw.get("rows", ()))
     listed = tuple((values, amount) for values, amount in rows if not is_placeholder(amount))

@@ -1,4 +1,4 @@
-"""Search for models by what they do, accept and cost; synonyms and typing errors are handled."""
+"""Searches for models by what they do, accept and cost; understands synonyms and typing errors."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def find(
             newest list that has the model; or by name.
 
     Returns:
-        The models that match the whole query; without such a model, the models that match most of it, or the most
+        The models that match the whole query; if there are none, the models that match most of the query, or the most
         similar models. `notes` says how the query was understood.
 
     Raises:

@@ -35,7 +35,7 @@ def printable(word: str) -> str:
 
 
 def text_in(what: str, file: Path) -> str:
-    """Reads the text of a file that an option names; raises an `InputError` if it cannot be read."""
+    """Reads the text of a file that an option names; raises an `InputError` if the file cannot be read."""
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:

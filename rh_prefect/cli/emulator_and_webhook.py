@@ -93,7 +93,7 @@ def _log_to_terminal() -> None:
 
 
 def _kept_key() -> str:
-    """Returns the key of this user's emulators; it is stored, so that saved blocks are still valid after a restart."""
+    """Returns the key of this user's emulators; the key is stored, so that saved blocks stay valid after a restart."""
     from rh_prefect import local_files
 
     path = get_settings().state_dir / "emulator-key"

@@ -15,7 +15,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.run.csv_report import REPORTS, report_name
 
 _LOCAL_RUN = re.compile(r"run-(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-")
-"""Matches the id of a run without a flow run, which begins with its start time, UTC."""
+"""Matches the id of a run without a flow run; such an id begins with the run's start time in UTC."""
 
 _FLOW_RUN = re.compile(r"(\d{4}-\d\d-\d\d)-([0-9a-f]{12})")
 """Matches the folder of a flow run's report: its day and the last part of its id."""
@@ -47,7 +47,7 @@ def with_reports(store: MediaStore, entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _named_by(entry: Entry, steps: Mapping[str, tuple[str, str]]) -> Entry:
-    """Returns an edit with its step, and with its run if it belongs to no job."""
+    """Returns an edit with its step, and with its run if the edit belongs to no job."""
     if entry.task or entry.file is None:
         return entry
     step, run = steps.get(entry.saved_as) or steps.get(entry.file.uri) or ("", "")
@@ -94,7 +94,7 @@ def _named(store: MediaStore, name: str) -> str:
 
 
 def files_of(store: MediaStore, run: str) -> set[str]:
-    """Returns the names of the files in a run's report, made or reused; empty if it has no report."""
+    """Returns the names of the files in a run's report, made or reused; empty if the run has no report."""
     if not store.exists(report_name(run)):
         return set()
     return {name for row in _rows(store, run) for name in _files(store, row)}
@@ -122,7 +122,7 @@ def last_run(store: MediaStore, entries: Sequence[Entry]) -> str:
 
 
 def of_run(entries: Sequence[Entry], run: str, files: Collection[str], contents: Mapping[str, str]) -> list[Entry]:
-    """Returns the outputs of a run, and the results of other runs that it reused, under this run's names."""
+    """Returns the outputs of a run, and the results of other runs that this run reused, under this run's names."""
     names = {contents[name]: name for name in files if name in contents}
     flow_run = _FLOW_RUN.fullmatch(run)
     found = []

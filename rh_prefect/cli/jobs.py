@@ -164,7 +164,7 @@ async def adopt_(
 
 
 async def _other_unknown(run: str, key: str) -> list[tuple[str, str]]:
-    """Returns the submissions of a run without a known outcome, each with its request; leaves out one job."""
+    """Returns the submissions of a run whose outcome is unknown, each with its request; leaves out one job."""
     try:
         jobs = await _jobs_in(run)
     except RunningHubError as error:
@@ -351,7 +351,7 @@ def _run_row(run: Mapping[str, Any], name: str, *more: str) -> tuple[object, ...
 
 
 async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
-    """Returns a run's jobs by time, including shared works: each with its scope, and the error if it is unreadable."""
+    """Returns a run's jobs by time, including shared works: each with its scope, and the error of an unreadable job."""
     own = await _scope(run)
     works = await own.works()
     # A pipeline's run holds only the claims of its works, whose records are in the storage.

@@ -47,7 +47,7 @@ class _Row:
 
 
 class LiveView:
-    """The running jobs and edits of a run; rich renders it in another thread than the one that updates it."""
+    """The running jobs and edits of a run; rich renders the view in a different thread from the one that updates it."""
 
     def __init__(self, board: RunProgress, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Starts empty; `board` counts the run's jobs."""

@@ -1,4 +1,4 @@
-"""Options of several commands; the fields of a group are options of each command that takes it."""
+"""Options of several commands; the fields of a group are options of each command that has the group."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Given:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selected:
-    """The selected steps of a run, and the steps that it makes again."""
+    """The selected steps of a run, and the steps that the run makes again."""
 
     new: Annotated[bool, Parameter(help="Make and pay for new results of all paid steps.")] = False
     retake: Annotated[

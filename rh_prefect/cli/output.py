@@ -30,7 +30,7 @@ def print_wrapped(text: str, *, indent: str = "", more: str = "    ") -> None:
 
 
 def print_rows(rows: Iterable[Sequence[object]], *, indent: str = "") -> None:
-    """Prints rows in columns; if they do not fit the terminal, the cells of a row are printed below its first cell."""
+    """Prints rows in columns; if these do not fit the terminal, prints a row's cells below the row's first cell."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     is_narrow = 0 < terminal_width() < len(indent) + sum(widths) + 2 * (len(widths) - 1)

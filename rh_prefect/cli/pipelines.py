@@ -245,7 +245,7 @@ class Source:
 
 
 def read_pipeline(file: Path, *, as_json: bool = False) -> Pipeline:
-    """Reads a file; if it has problems, prints them and exits with 1."""
+    """Reads a file; if the file has problems, prints the problems and exits with 1."""
     try:
         return Pipeline.open(file)
     except PipelineError as error:
@@ -320,7 +320,7 @@ def _write_private(to: Path, text: str) -> None:
 
 
 def show_plan(plan: Plan, *, as_json: bool = False, svg: bool = False, markdown: bool = False) -> None:
-    """Prints a plan; if it has problems, prints these and exits with 1."""
+    """Prints a plan; if the plan has problems, prints the problems and exits with 1."""
     if as_json:
         print(plan.to_json())
         if plan.problems:

@@ -53,7 +53,7 @@ _EVERY = 10.0
 
 
 class Terminal(Console):
-    """A console that stops writing when its reader has ended, as before `… | head`."""
+    """A console that stops writing when its reader has ended, as in `… | head`."""
 
     def on_broken_pipe(self) -> None:
         """Ignores a broken pipe: `SystemExit` would end the jobs' thread, which writes the lines."""
@@ -62,9 +62,9 @@ class Terminal(Console):
 
 
 class Watch(Pages):
-    """Prints a line for each important event of a run; it is also the view (`Pages`) of a run without a server.
+    """Prints a line for each important event of a run; is also the view (`Pages`) of a run without a server.
 
-    On Ctrl-C, it prints the running tasks and the command that continues the run. With `quiet`, it prints nothing.
+    On Ctrl-C, prints the running tasks and the command that continues the run. With `quiet`, prints nothing.
     """
 
     choosing = "the terminal shows the candidates"

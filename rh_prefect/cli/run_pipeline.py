@@ -158,7 +158,7 @@ def run(
 class _Again:
     """Creates the commands that continue a run, and records the takes of `--retake` and `--new` in the takes file.
 
-    A take is recorded before the run submits anything with it, so that the next run continues with it.
+    A take is recorded before the run submits anything with this take, so that the next run continues with it.
     """
 
     file: Path

@@ -21,7 +21,7 @@ _BLIPS: Final = 5
 
 
 class Assets(Requests):
-    """Registered files; errors as in `Client`. A model takes an asset's `uri` in place of a link.
+    """Requests about registered files; errors as in `Client`. A model takes an asset's `uri` in place of a link.
 
     RunningHub does not publish which codes these endpoints return.
     """
@@ -104,7 +104,7 @@ class Assets(Requests):
 
 
 class AssetGroups(Requests):
-    """The groups of assets; errors as in `Assets`."""
+    """Requests about groups of assets; errors as in `Assets`."""
 
     async def create(self, name: str, *, description: str = "") -> AssetGroup:
         """Creates a group."""

@@ -55,7 +55,7 @@ class Client:
     Args:
         api_key: The account's key.
         base_url: The site: `https://www.runninghub.cn`, `https://www.runninghub.ai`, or an emulator.
-        submit_timeout: The hard time limit of a submission, in seconds; after it the response counts as lost.
+        submit_timeout: The hard time limit of a submission, in seconds; afterwards, the response counts as lost.
         pace_seconds: Seconds for which any other call is retried while RunningHub is too busy.
         transport: Replaces the network, for tests.
 
@@ -206,7 +206,7 @@ class Client:
         return price
 
     async def upload(self, path: Path, *, name: str, mime: str) -> Upload:
-        """Sends a file, streamed from disk; RunningHub keeps it for a day.
+        """Sends a file, streamed from disk; RunningHub keeps the file for a day.
 
         Args:
             path: A local file.

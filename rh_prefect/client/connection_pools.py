@@ -27,7 +27,7 @@ DirectTransport: TypeAlias = type[CallTransport] | type[httpx.AsyncHTTPTransport
 """Creates the transport for direct connections."""
 
 RESEND: Final = "rh_resend"
-"""The key in a request's extensions that allows it to be sent again."""
+"""The key in a request's extensions that allows the request to be sent again."""
 
 chance: Final = random.SystemRandom().random
 """Random numbers from 0 to 1 for pauses, from a generator of this package.
@@ -203,7 +203,7 @@ CONNECT_SECONDS = 10.0
 
 
 class Bearer(httpx.Auth):
-    """Adds the API key to a request just before it is sent, so that no client and no default header contains it."""
+    """Adds the API key to a request just before the sending, so that no client and no default header contains it."""
 
     def __init__(self, key: SecretStr) -> None:
         self._key = key

@@ -147,7 +147,7 @@ class Partial:
                 self._file = None
 
     def headers(self) -> dict[str, str]:
-        """Returns the headers that request the rest of the file if it is unchanged."""
+        """Returns the headers that request the rest of the file if the file is unchanged."""
         plain = {"Accept-Encoding": "identity"}
         if not self.size:
             return plain
@@ -162,7 +162,7 @@ async def download(
     progress: Progress | None = None,
     hidden: MaskedUrl | None = None,
 ) -> Download:
-    """Downloads a file, or the rest of it. See `Client.download`; `hidden` is the actual URL if `url` is masked."""
+    """Downloads a file, or the rest of a file. See `Client.download`; `hidden` is the actual URL if `url` is masked."""
     ask = RequestInfo(f"download of {mask(bare(url))}")
     partial = Partial(to, url)
     await asyncio.to_thread(partial.load)
@@ -218,7 +218,7 @@ async def _pour(response: httpx.Response, partial: Partial, progress: Progress |
 
 
 async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yields the body; after the first piece it reads the connection directly, which halves httpx's CPU time."""
+    """Yields the body; after the first piece, reads the connection directly, which halves httpx's CPU time."""
     rest = _plain_length(response)
     pieces = response.aiter_bytes()  # without a name for it, its end would close the connection
     async for piece in pieces:
@@ -243,7 +243,7 @@ async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
 
 
 def _plain_length(response: httpx.Response) -> int:
-    """Returns the length of an uncompressed body; 0 if it is not known."""
+    """Returns the length of an uncompressed body; 0 if the length is not known."""
     is_plain = not response.headers.get("content-encoding") and not response.headers.get("transfer-encoding")
     return (_length(response) or 0) if is_plain and "network_stream" in response.extensions else 0
 

@@ -142,7 +142,7 @@ Flag = Annotated[bool, BeforeValidator(flag)]
 
 
 def wire(*names: str, default: object = "", repr: bool = True) -> Any:  # noqa: A002, as of `Field`
-    """Declares a field of a `Value`, with the names that it may have in a response."""
+    """Declares a field of a `Value`, with the names that the field may have in a response."""
     return Field(default=default, validation_alias=AliasChoices(*names), repr=repr)
 
 

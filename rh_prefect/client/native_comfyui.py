@@ -57,7 +57,7 @@ class NativeProxy:
     async def submit(self, payload: Mapping[str, object]) -> TaskView:
         """Runs the graph in the payload's `prompt`, which costs machine time; see `Client.submit`.
 
-        The graph is sent once; after a `ResponseLost`, it may be running.
+        The graph is sent once; after a `ResponseLost`, the graph may be running.
         """
         ask, graph = RequestInfo(f"prompt to ComfyUI at /{self.family}", paid=True), payload.get("prompt")
         if not isinstance(graph, Mapping):
@@ -83,7 +83,7 @@ class NativeProxy:
         return read_run(table(answer.source.get(prompt_id)), task_id=task_id, view=self.files)
 
     async def _waiting(self, task_id: str) -> TaskView | None:
-        """Returns the state of a graph in the machine's queue; None if it is not in the queue."""
+        """Returns the state of a graph in the machine's queue; None if the graph is not there."""
         prompt_id = self._prompt_id(task_id)
         try:
             running, waiting = await self._queue()

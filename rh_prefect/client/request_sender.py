@@ -88,7 +88,7 @@ class Session:
         return request
 
     async def make(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> ApiResponse:
-        """Sends a request once, because repeating it would create a second object."""
+        """Sends a request once, because a repeated request would create a second object."""
         client = self.pools.submits
 
         async def once() -> ApiResponse:
@@ -197,7 +197,7 @@ class Requests:
 
 
 def json_bytes(body: Mapping[str, object], ask: RequestInfo) -> bytes:
-    """Encodes a request body; raises `InputError` if it cannot be written as JSON."""
+    """Encodes a request body; raises `InputError` if the body cannot be written as JSON."""
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:

@@ -161,7 +161,7 @@ def checked(answer: ApiResponse, ask: RequestInfo) -> ApiResponse:
 
 
 def with_data(answer: ApiResponse, ask: RequestInfo) -> dict[str, object]:
-    """Returns the `data` of a successful response; raises `ResponseLost` if it is missing."""
+    """Returns the `data` of a successful response; raises `ResponseLost` if `data` is missing."""
     data = checked(answer, ask).data
     if not data:
         raise no_answer(ask, "the response reports success without data")

@@ -1,4 +1,4 @@
-"""The body of an upload: a file that is read from disk while it is sent, with constant memory use."""
+"""The body of an upload: a file that is read from disk during the sending, with constant memory use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API keys and their accounts: tier, concurrency, wallet, charges and rate limit. No repr shows a key's value."""
+"""API keys and accounts: tier, concurrency, wallet, charges and rate limit. No repr shows a key's value."""
 
 from __future__ import annotations
 

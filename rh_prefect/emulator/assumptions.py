@@ -212,8 +212,8 @@ class Assumptions:
         "421",
         "api queue limit reached, please retry later | API 并发数已达上线，请降低并发或稍后重试",
     )
-    """The refusal of a v2 submit over the key's concurrency. Evidence: measured by two clients; others know 1520 as
-    well."""
+    """The refusal of a v2 submit that exceeds the key's concurrency. Evidence: measured by two clients; others know
+    1520 as well."""
 
     machines_full: Refusal = ("415", "TASK_INSTANCE_MAXED")
     """The refusal of an exclusive key whose machines are busy. Evidence: the table of codes."""

@@ -1,4 +1,4 @@
-"""Authentication: where each family of endpoints reads the key, and how it refuses a missing or invalid key."""
+"""Authentication: where each family of endpoints reads the key, and how the family refuses a missing or invalid key."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class HeldResponses:
         return len(self._held)
 
     async def hold(self, seconds: float) -> None:
-        """Holds a response until it is released, for at most the given number of seconds."""
+        """Holds a response until its release, for at most the given number of seconds."""
         event = asyncio.Event()
         with self._changed:
             self._held[event] = asyncio.get_running_loop()

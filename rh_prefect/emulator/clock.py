@@ -65,7 +65,7 @@ class Clock:
             self._mark, self._factor = mark, factor
 
     def now(self) -> float:
-        """Returns the time as Unix seconds."""
+        """Returns the time in Unix seconds."""
         with self._lock:
             return self._start + self._ahead + (time.monotonic() - self._mark) * self._factor
 

@@ -69,9 +69,10 @@ class Emulator:
 
     Equal requests give different results, as real models do, unless they name the same seed.
 
-    The emulator has one enterprise shared key, named `main`; `keys.add` adds further keys. It has a few workflows and
-    AI apps; `workflows.add` and `apps.add` publish others. `recorder` has all requests and payments, `webhooks` posts
-    webhooks on demand, `held` releases held responses, and `options` can change while the emulator runs.
+    The emulator has one enterprise shared key, named `main`; `keys.add` adds further keys. The emulator has a few
+    workflows and AI apps; `workflows.add` and `apps.add` publish others. `recorder` has all requests and payments,
+    `webhooks` posts webhooks on demand, `held` releases held responses, and `options` can change while the emulator
+    runs.
 
     Args:
         host: The address to serve on.

@@ -108,7 +108,7 @@ _BEFORE: Final = ("429", "code")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An error that the emulator produces on purpose, and the requests that it affects.
+    """An error that the emulator produces on purpose, and the requests that this error affects.
 
     A fault counts the matching requests since the fault was added, including refused requests; `number`, `every` and
     `times` choose among them. Without all three, every matching request fails.

@@ -163,7 +163,7 @@ class _Count:
         return self.fault is not None and self.fault.kind in ("cut", "stall", "wrong-length")
 
     def take(self, message: Message) -> Message:
-        """Counts a message and applies the fault to it."""
+        """Counts a message and applies the fault to the message."""
         if message["type"] == "http.response.start":
             return self._start(message)
         body = message.get("body", b"")

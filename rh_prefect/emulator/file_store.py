@@ -65,7 +65,7 @@ class FileStore:
         """Stores an uploaded file; equal content is stored once.
 
         Args:
-            path: The file; it is moved.
+            path: The file, which is moved.
             sha256: The hash of the file.
             extension: The extension without the dot.
 
@@ -81,7 +81,7 @@ class FileStore:
         """Stores a file that only the nodes of a graph can find, by name.
 
         Args:
-            path: The file; it is moved.
+            path: The file, which is moved.
             name: The file's name in a node.
             sha256: The hash of the file.
             extension: The extension without the dot.

@@ -158,7 +158,7 @@ _IS_TYPE: Final[dict[str, Callable[[object], bool]]] = {
 
 
 def _lenient(param: Param, value: object) -> object:
-    """Converts a value of another JSON type to its parameter's type, if its text allows it."""
+    """Converts a value of another JSON type to the parameter's type, if the text of the value allows this."""
     text = spelled(value)
     if param.type in ("string", "enum"):
         return text

@@ -264,7 +264,7 @@ def _check_content(submit: ModelSubmit) -> None:
 
 
 def content_failure(state: State, payload: Mapping[str, object]) -> Failure | None:
-    """Returns the failure that the task of a request will have because of a moderated word, if it has one.
+    """Returns the failure that the task of a request will have because of a moderated word, if there is one.
 
     Raises:
         Refused: The request contains a moderated word, and the content check is part of the submit.

@@ -63,7 +63,7 @@ def price_of(model: Model, payload: Mapping[str, object], *, seconds: float | No
     Args:
         model: The model.
         payload: The parameters that were sent; missing ones count with their defaults.
-        seconds: The length of the input, if it has one.
+        seconds: The length of the input in seconds, if the input has a length.
 
     Returns:
         The amount; None if no row of the table matches, or the request does not state the number of units.

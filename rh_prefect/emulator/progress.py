@@ -80,7 +80,7 @@ class Progress:
         return task
 
     async def play(self, task: Task, send: Send, **more: object) -> bool:
-        """Sends the frames of a task while it runs.
+        """Sends the frames of a task while the task runs.
 
         Args:
             task: The task.

@@ -1,4 +1,4 @@
-"""The recorder: submissions, charges, requests, uploads, downloads and webhooks. It contains no key's value."""
+"""The recorder: submissions, charges, requests, uploads, downloads and webhooks. No record contains a key's value."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ class Recorder:
             self._changed.notify_all()
 
     def add_request(self, method: str, path: str, *, at: float) -> int:
-        """Records a request when it arrives.
+        """Records a request on arrival.
 
         Returns:
             Its number.

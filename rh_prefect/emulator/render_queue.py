@@ -122,7 +122,7 @@ class RenderQueue:
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rh-emulator-render")
 
     def begin(self, task: Task) -> None:
-        """Starts the rendering of a task, unless it will fail."""
+        """Starts the rendering of a task, unless the task will fail."""
         if task.failure is None:
             # Drawn now, in the order of the submits: the pool works in any order.
             variants = [self._variant(output) for output in task.spec.outputs]

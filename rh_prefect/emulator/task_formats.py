@@ -66,7 +66,7 @@ def prompt_tips(broken: Fault | None = None) -> str:
 
 
 def model_failure(assumptions: Assumptions, fault: Fault) -> Failure:
-    """Returns the scripted failure of a standard model; it names no node."""
+    """Returns the scripted failure of a standard model, which names no node."""
     return Failure(fault.code or assumptions.failed_model, fault.message)
 
 

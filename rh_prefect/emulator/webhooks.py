@@ -248,7 +248,7 @@ class Webhooks:
                 return
 
     async def _try(self, event: Event) -> None:
-        """Posts an event, with retries if the receiver does not accept it."""
+        """Posts an event, with retries if the receiver does not accept the event."""
         for retry in range(self._assumptions.webhook_retries + 1):
             if retry:
                 await self._wait(self._options.webhook_spacing)

@@ -61,7 +61,7 @@ class Fetched(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """The stamp and size of a file before it is read; each is None if the file's storage does not report it."""
+    """The stamp and size of a file before it is read; each is None if the file's storage does not report this value."""
 
     stamp: Stamp | None = None
     size: int | None = None
@@ -120,7 +120,7 @@ def is_link(source: Source) -> bool:
 
 
 def file_state(source: Source, *, options: Mapping[str, object] | None = None) -> FileState:
-    """Reads the state and length of a file, not its content; raises `MediaError` if it is not a regular file."""
+    """Reads the state and length of a file, not its content; raises `MediaError` if the file is not a regular one."""
     return _Reading(source, options or {}).state()
 
 
@@ -154,9 +154,9 @@ def fetch(
 ) -> Fetched:
     """Copies a file to this machine, with constant memory use; the local file is complete or does not exist.
 
-    `check_size` raises an error if the size is not allowed. It is called before the reading if the length is known,
-    else during the reading. The content of a `Media` must match its hash. Raises `MediaError` as `open_input` does, and
-    if the file keeps changing; raises `OSError` if the local file cannot be written.
+    `check_size` raises an error if the size is not allowed. `check_size` is called before the reading if the length is
+    known, otherwise during the reading. The content of a `Media` must match its hash. Raises `MediaError` as
+    `open_input` does, and if the file keeps changing; raises `OSError` if the local file cannot be written.
     """
     with atomic_path(to, durable=False) as part:
         found = _Reading(source, options or {}, check_size, seconds).settled(part, clock)
@@ -171,7 +171,7 @@ def fetch(
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """One input to be read: where it is, how it is opened, and the limits for its size and its reading time."""
+    """One input to be read: its location, the way to open it, and the limits for its size and its reading time."""
 
     source: Source
     options: Mapping[str, object]

@@ -137,7 +137,7 @@ class Media(BaseModel):
             The path of the copy.
 
         Raises:
-            MediaError: The file cannot be read, or was changed after it was made.
+            MediaError: The file cannot be read, or was changed after the `Media` was made.
             OSError: The copy cannot be written.
         """
         to = Path(path)
@@ -201,7 +201,7 @@ def _options_for(uri: str) -> Mapping[str, object]:
 
 
 def as_media_input(value: object) -> Media | str:
-    """Returns a file as a `Media`, or the path or URI as it was given; reads nothing.
+    """Returns a file as a `Media`, or the path or URI unchanged; reads nothing.
 
     The value is a `Media`, a path, a URI, the JSON form of a `Media`, or an object with a `Media` as `first_output`,
     such as the result of a job. Raises `InputError` for any other value, and for a damaged `Media`.
@@ -230,7 +230,7 @@ def without_mark(value: object) -> object:
 
 
 def _whole(media: Media) -> Media:
-    """Raises an error for a damaged file, because a job with it would be paid for in vain."""
+    """Raises an error for a damaged file, because a job with this file would be paid for in vain."""
     if media.defect is not None:
         raise InputError(
             f"{media.uri} is damaged ({media.defect}): the file was damaged in every download from RunningHub. "
@@ -279,7 +279,7 @@ def _from_json(value: Mapping[str, object]) -> Media:
 
 
 def _validate(value: object) -> Media | str:
-    """Converts an `InputError` to a `ValueError`, so that pydantic reports it with the name of the field."""
+    """Converts an `InputError` to a `ValueError`, so that pydantic reports the error with the name of the field."""
     try:
         return as_media_input(value)
     except InputError as error:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SIDE = 512
 _PICTURE_BYTES = 60_000
 _SHOWN = 12
-"""Maximum number of results that are shown; the notebook stores their pictures."""
+"""Maximum number of results that are shown; the notebook stores the pictures of all shown results."""
 
 _NAME_WIDTH = 40
 

@@ -139,7 +139,7 @@ def as_media_error(source: str, *, options: Mapping[str, object] | None = None) 
 def describe(
     error: Exception, opening: str, *, options: Mapping[str, object] | None = None
 ) -> tuple[str, Exception | None]:
-    """Returns a message for a third-party error, and the error itself as the cause if it has no secrets."""
+    """Returns a message for a third-party error, and the error itself as the cause if the error contains no secrets."""
     what, advice, _ = fault_of(error)
     if _PORT.search(str(error)):
         what, advice = (
@@ -214,7 +214,7 @@ _PIECE = 2**20
 class _Pieces(io.RawIOBase):
     """A reader of pieces of any length that converts the errors of each of its reads.
 
-    Unlike a conversion around a `with` block, it does not convert errors of the block's own code.
+    Unlike a conversion around a `with` block, this reader does not convert errors of the block's own code.
     """
 
     def __init__(self, pieces: Iterator[bytes], error_guard: ErrorGuard) -> None:

@@ -173,7 +173,7 @@ class MediaStore:
         """Copies a local file into the store and returns it as `Media`, with the facts of `known` or of its content.
 
         Memory use does not depend on the file's size. An existing file is replaced. A damaged file is also published,
-        without facts, because it may have been paid for.
+        without facts, because the file may have been paid for.
 
         Raises:
             MediaError: The local file does not exist.
@@ -185,7 +185,7 @@ class MediaStore:
         return self._media(name, facts, tally)
 
     def move(self, local: Path, name: str, *, known: Media | None = None) -> Media:
-        """Publishes a local file like `publish`, but moves it if the store is a folder on the same disk."""
+        """Publishes a local file like `publish`, but moves the file if the store is a folder on the same disk."""
         if self.protocol != "file":
             return self.publish(local, name, known=known)
         facts = _facts(local, known)
@@ -209,7 +209,7 @@ class MediaStore:
         return self.uri(name)
 
     def read_bytes(self, name: str) -> bytes:
-        """Reads a small file; raises `StoreError` if it cannot be read."""
+        """Reads a small file; raises `StoreError` if the file cannot be read."""
         with self._at(name, "read") as (fs, path):
             data = fs.cat_file(path)
         return bytes(data)
@@ -228,7 +228,7 @@ class MediaStore:
         return self.size(name) is not None
 
     def size(self, name: str) -> int | None:
-        """Returns the size of a file in bytes; None if it does not exist."""
+        """Returns the size of a file in bytes; None if the file does not exist."""
         with self._at(name, "look at") as (fs, path):
             try:
                 info = fs.info(path)
@@ -370,7 +370,7 @@ def link_to(uri: str, store: MediaStore | None) -> str:
 
 
 def _facts(local: Path, known: Media | None) -> Facts:
-    """Returns the facts of `known` or, if it is None, the facts that are read from the file's content."""
+    """Returns the facts of `known`, or reads them from the file's content if `known` is None."""
     if known is None:
         return facts_or_type(local)
     of = {name: getattr(known, name) for name in ("width", "height", "seconds", "fps", "has_audio")}

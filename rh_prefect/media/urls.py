@@ -1,4 +1,4 @@
-"""URLs of storage locations and links: their protocol, local path, and form without secrets."""
+"""URLs of storage locations and links: the protocol, the local path, and the form without secrets."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _PROCESS_KEY = os.urandom(32)
 def protocol_of(url: str) -> str:
     """Returns fsspec's canonical protocol name of a URL; "file" for a path.
 
-    For a chain, as in `simplecache::ftp://host/file`, it is the protocol of the first part.
+    For a chain, as in `simplecache::ftp://host/file`, the result is the protocol of the first part.
     """
     found = _SCHEME.match(url) or _CHAIN.match(url)
     protocol = found[1].lower() if found else "file"
@@ -121,7 +121,7 @@ def has_signature(url: str) -> bool:
 
 
 def shown_url(url: str) -> str:
-    """Returns the URL for messages: without user and password, or with a mask where they cannot be identified.
+    """Returns the URL for messages: without user and password, or with a mask where these parts cannot be identified.
 
     Values of parameters that give access are masked; http(s) links in a chain are shown without parameters.
     """
@@ -261,11 +261,11 @@ _SCHEMES: tuple[tuple[frozenset[str], frozenset[str]], ...] = tuple(
         ("Signature Key-Pair-Id", "Expires Policy Hash-Algorithm"),
     )
 )
-"""For each way of signing a link: the parameters that it always has, and those that it may have."""
+"""For each way of signing a link: the parameters that such a link always has, and those that it may have."""
 
 
 def unsigned(link: str) -> str | None:
-    """Returns a link without its signature; None if it is not presigned.
+    """Returns a link without its signature; None if the link is not presigned.
 
     Other parameters are kept: `token=`, `x-oss-process=` or `versionId=` may identify the file.
     """

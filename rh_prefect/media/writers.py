@@ -28,7 +28,7 @@ _CHUNK = 2**20
 
 @dataclass(slots=True)
 class Tally:
-    """Counts and hashes the bytes that are read through it."""
+    """Counts and hashes the bytes that are read through this object."""
 
     size: int = 0
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
@@ -57,7 +57,7 @@ def writer_for(protocol: str) -> Writer:
 
 
 def to_folder(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) -> Tally:
-    """Writes a hidden file in the folder of the path, syncs it to the disk, then gives it its final name."""
+    """Writes a hidden file in the folder of the path, syncs the file to the disk, then renames it to the path."""
     del fs, mime
     tally, final = Tally(), Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def move_to_folder(local: Path, path: str) -> Tally | None:
 
 
 def to_s3(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) -> Tally:
-    """Writes with one request, or for a larger file with one multipart upload, which is aborted if it fails."""
+    """Writes with one request, or, for a larger file, with one multipart upload, which is aborted after a failure."""
     tally = Tally()
     file = fs.open(path, "wb", block_size=PART_SIZE, ContentType=mime)
     try:
@@ -103,7 +103,7 @@ def to_s3(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) -> Tal
 
 
 def to_other(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) -> Tally:
-    """Writes to a temporary name and renames it, because an unknown storage may show a file while it is written."""
+    """Writes to a temporary name, then renames the file, because an unknown storage may show an incomplete file."""
     del mime
     tally = Tally()
     folder = path.rpartition("/")[0]

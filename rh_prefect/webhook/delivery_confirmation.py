@@ -1,7 +1,7 @@
 """Verifies webhook deliveries: queries RunningHub, records the end of the task, and announces the end.
 
-A delivery only causes a query; an end is recorded only if RunningHub confirms it. So a lost, late, doubled or forged
-delivery changes only the time at which an end is detected, since a waiting job also polls.
+A delivery only causes a query; an end is recorded only if RunningHub confirms the end. So a lost, late, doubled or
+forged delivery changes only the time at which an end is detected, since a waiting job also polls.
 """
 
 from __future__ import annotations

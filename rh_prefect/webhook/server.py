@@ -1,7 +1,7 @@
 """The receiver of webhooks: an ASGI application, and its server with limited connections and no log of URLs.
 
-It responds at once and verifies deliveries afterwards. A request without the token gets status 404. Webhooks are not
-signed, so the receiver uses only the task id of a body; see `delivery_confirmation`. A URL contains the token.
+The receiver responds at once and verifies deliveries afterwards. A request without the token gets status 404. Webhooks
+are not signed, so the receiver uses only the task id of a body; see `delivery_confirmation`. A URL contains the token.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.work import usable_token
 
 LARGEST_BODY: Final = 1024 * 1024
-"""Maximum bytes of a body; a delivery with a hundred outputs needs less than a tenth of it."""
+"""Maximum bytes of a body; a delivery with a hundred outputs needs less than a tenth of this size."""
 
 BODY_SECONDS: Final = 15.0
 """Maximum seconds for receiving a body."""
@@ -109,7 +109,7 @@ class _Receiver:
             await LOOP.call(self._resumer.close())
 
     async def receive(self, request: Request) -> Response:
-        """Responds to one delivery; RunningHub sends it again unless the status is 2xx."""
+        """Responds to one delivery; RunningHub sends the delivery again unless the status is 2xx."""
         try:
             delivery = await self._read(request)
         except _Refused as refused:

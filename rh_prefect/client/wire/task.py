@@ -168,7 +168,7 @@ class TaskView(Value):
 
 
 def read_task(source: dict[str, object], *, task_id: str, code: str = "", reason: str = "") -> TaskView | None:
-    """Reads a v2 task object, as from `/openapi/v2/query`; returns None if it has no task state."""
+    """Reads a v2 task object, as from `/openapi/v2/query`; returns None if the object has no task state."""
     status = read_status(first_text(source, "status", "taskStatus"))
     if status is None:
         return None
@@ -209,7 +209,7 @@ def _note_unknown_status(name: str) -> None:
 def read_task_id(source: dict[str, object]) -> str:
     """Returns the unchecked value of the task id, under either of its field names; see `is_task_id`.
 
-    A number with an exponent was rounded by the sender, so it is returned unchanged, which is not a valid id. A
+    A number with an exponent was rounded by the sender, so the number is returned unchanged, and is not a valid id. A
     fraction of 0 is removed.
     """
     names = ("taskId", "task_id")
@@ -275,7 +275,7 @@ def _is_link(url: str) -> bool:
 
 
 def extension_of_link(url: str) -> str | None:
-    """Returns the file extension in a link or a `data:` URL; None if it has no valid extension."""
+    """Returns the file extension in a link or a `data:` URL; None if there is no valid extension."""
     if url[:5].lower() == "data:":
         mime = url[5:].partition(",")[0].partition(";")[0].lower()
         return read_extension(mimetypes.guess_extension(mime) or "")
@@ -304,7 +304,7 @@ def read_usage(usage: object) -> Usage:
 
 
 def _billed(source: dict[str, object], name: str) -> Decimal | None:
-    """Reads an amount of a task; a negative amount would lower the sums of a run, so it is treated as unknown."""
+    """Reads an amount of a task; treats a negative amount as unknown, because it would lower the sums of a run."""
     billed = amount(source.get(name))
     if billed is not None and billed < 0:
         _log.warning("RunningHub reports a negative %s of a task, %s; its cost is treated as unknown.", name, billed)
@@ -390,7 +390,7 @@ class WebhookEvent(Value):
         event: The kind of the event.
         view: The state of the task in the event, unverified.
         status: The outcome of the delivery: SUCCESS and FAILED are known.
-        response: The receiver's answer, or the reason why it did not answer. In no repr, like `url`.
+        response: The receiver's answer, or the reason why there is none; in no repr, like `url`.
         retries: The number of repeated deliveries.
         created_at: The time in RunningHub's format, without a time zone.
         updated_at: The time of the last delivery.

@@ -258,8 +258,8 @@ def class_of(name: str, *, foreign: frozenset[str] = frozenset()) -> NodeClass |
 
     Args:
         name: A node's `class_type`.
-        foreign: Classes of graphs that a test added: their inputs are not checked, and their names decide
-            what they save.
+        foreign: Classes of graphs that a test added: the inputs of such nodes are not checked, and the names decide
+            what the nodes save.
     """
     known = CLASSES.get(name)
     if known is not None or name not in foreign:
@@ -270,7 +270,7 @@ def class_of(name: str, *, foreign: frozenset[str] = frozenset()) -> NodeClass |
 
 
 def object_info(foreign: frozenset[str] = frozenset()) -> dict[str, object]:
-    """Describes all classes as ComfyUI does."""
+    """Returns the descriptions of all classes, in ComfyUI's form."""
     names = [*CLASSES, *sorted(foreign - set(CLASSES))]
     return {name: _info(known) for name in names if (known := class_of(name, foreign=foreign))}
 

@@ -37,7 +37,7 @@ _MODELS: Final[dict[Output, Model]] = {
 
 
 class BadNode(Exception):
-    """A node fails when it runs.
+    """A node has failed while it was running.
 
     Args:
         node_id: The node.

@@ -64,7 +64,7 @@ def write(picture: Image.Image, text: str, *, part: float = 0.5) -> Image.Image:
     The margins are wide enough that a slow zoom over the picture keeps the words in view.
 
     Args:
-        picture: RGB; it is not changed.
+        picture: A picture in RGB, which is not changed.
         text: Any text; a text that does not fit is cut and ends in three dots.
         part: The fraction of the picture's height that the text may take.
 

@@ -39,7 +39,7 @@ class Limits:
     max_seconds: float | None = None
 
     def cut(self, seconds: float) -> float:
-        """Returns a length in seconds, or `max_seconds` if the length exceeds it."""
+        """Returns a length in seconds, which is at most `max_seconds`."""
         return seconds if self.max_seconds is None else min(seconds, self.max_seconds)
 
 

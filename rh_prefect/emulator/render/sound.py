@@ -233,7 +233,7 @@ def compose(text: str, seconds: float, *, variant: str = "") -> Score:
 
 
 def perform(score: Score) -> Array:
-    """Plays a score; notes that ring past the end continue at the beginning, so that it can be looped."""
+    """Plays a score; notes that ring past the end continue at the beginning, so that the music can be looped."""
     total = max(1, round(score.seconds * SOUND_RATE))
     out = np.zeros((2, total), np.float32)
     length = total / score.bars

@@ -69,7 +69,7 @@ def _dunes(width: int, depth: float, random: np.random.Generator) -> Array:
 
 
 def _forest(width: int, depth: float, random: np.random.Generator) -> Array:
-    """Draws a hill with firs on it, each a triangle of a different height."""
+    """Draws a hill with firs, each of which is a triangle of a different height."""
     ground = 0.6 * _hills(width, depth, random)
     columns = np.arange(width) / width
     trees = np.zeros(width, np.float32)

@@ -118,7 +118,7 @@ def _edited_length(request: Request, about: video_files.Facts) -> float:
 
 
 def _scenes(source: Path, size: Size, fps: Fraction, seconds: float) -> Iterator[Image.Image]:
-    """Reads the video; if it is too short, zooms slowly into its last picture."""
+    """Reads the video; if the video is too short, zooms slowly into the last picture."""
     count, last = 0, None
     for frame in video_files.frames_of(source, fps, most=seconds):
         last = ImageOps.fit(frame, size, Image.Resampling.BICUBIC) if frame.size != size else frame
@@ -162,7 +162,7 @@ _MOST_FPS = 60
 
 
 def enlarge_picture(request: Request) -> Image.Image:
-    """Enlarges the picture of a request by the scale that it asks for, and sharpens it.
+    """Enlarges the picture of a request by the scale that the request asks for, and sharpens the picture.
 
     The result is at most four long sides long, unless the input picture is larger.
     """

@@ -141,7 +141,7 @@ def _need_list(call: Call) -> None:
 
 
 async def demo(call: Call) -> Response:
-    """Returns the fields of an app; the example call in it contains the caller's key."""
+    """Returns the fields of an app; the example call in the response contains the caller's key."""
     asked = call.request.query_params.get("webappId", "")
     if not asked.strip():
         raise Refused("301", call.state.assumptions.v1_blank.format(field="webappId"))

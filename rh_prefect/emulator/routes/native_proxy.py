@@ -264,4 +264,4 @@ def _routes(kind: str) -> list[BaseRoute]:
 
 
 ROUTES: Final = [route for kind in _MACHINES for route in _routes(kind)]
-"""The routes of this family; they have no envelope."""
+"""The routes of this family, whose responses have no envelope."""
