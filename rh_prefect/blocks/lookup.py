@@ -125,8 +125,8 @@ async def find_block(kind: type[_B], name: str) -> _B | None:
             raise
         fields = ", ".join(sorted({".".join(map(str, wrong["loc"])) for wrong in error.__cause__.errors()}))
         raise ConfigError(
-            f"The block {name!r} of type {kind.__name__} cannot be used: wrong or missing {fields}. "
-            "What to do: correct the block in Prefect's dashboard and save it."
+            f"The block {name!r} of type {kind.__name__} cannot be used; wrong or missing: {fields}. What to do: "
+            "correct the block in Prefect's dashboard and save it."
         ) from None
     except ValueError:
         return None

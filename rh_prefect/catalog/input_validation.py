@@ -51,7 +51,7 @@ class InputCheck:
 
 def complaint(model: Model, problems: list[str]) -> str:
     """Returns one message for the problems of an input, one clause each."""
-    return f"{model.name}: {'; '.join(problems)}. Nothing was sent; correct the input and call again."
+    return f"{model.name}: {'; '.join(problems)}. Nothing was sent. What to do: correct the input and call again."
 
 
 def validate(model: Model, params: Mapping[str, object]) -> dict[str, object]:
@@ -172,7 +172,7 @@ def check_file(
     wrong = _wrong_file(param, extension, size, kind)
     if wrong:
         raise MediaError(
-            f"{model.name}: {param.name} {wrong}: {source}. Nothing was sent; pass another file.",
+            f"{model.name}: {param.name} {wrong}: {source}. Nothing was sent. What to do: pass another file.",
             model=model.name,
             param=param.name,
         )

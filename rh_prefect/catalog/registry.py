@@ -98,8 +98,8 @@ def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
 
 def _warn(what: str) -> None:
     warnings.warn(
-        f"{what}; the package's models are used. What to do: `rh-prefect models refresh FILE` with a "
-        "newer file, or `rh-prefect models refresh --reset`.",
+        f"{what}; the package's models are used. What to do: run `rh-prefect models refresh FILE` with a newer file, "
+        "or `rh-prefect models refresh --reset`.",
         stacklevel=6,
     )
 

@@ -212,7 +212,7 @@ async def _webhook() -> str:
             "RH_WEBHOOK_TOKEN is set and RH_WEBHOOK_URL is not, so no webhook arrives. What to do: set RH_WEBHOOK_URL "
             "to the address at which RunningHub reaches `rh-prefect webhook serve`; or unset the token to poll instead."
         )
-    return "none is set; RunningHub is asked at intervals whether a task has ended"
+    return "RH_WEBHOOK_URL is not set; RunningHub is asked at intervals whether a task has ended"
 
 
 async def _machine() -> str:

@@ -70,7 +70,9 @@ class Assets(Requests):
                 if asset.state == "failed":
                     raise _refused(asset, ask)
                 if waited >= limit:
-                    raise responses.no_answer(ask, f"not ready after {waited:g} s (status {asset.status or 'unknown'})")
+                    raise responses.no_answer(
+                        ask, f"the asset is not ready after {waited:g} s (status {asset.status or 'unknown'})"
+                    )
             await sleep(pause)
             waited += pause
 

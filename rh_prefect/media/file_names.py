@@ -50,7 +50,7 @@ def _flaw_of(template: str) -> str:
     if any(not after[0] and "index" in (before[1], after[1]) for before, after in pairwise(parts)):
         return "could give two files the same name: put a character between {index} and the adjacent field."
     if "index" not in used or not ("task" in used or {"run", "key"} <= used):
-        return "could give two files the same name: it needs {index}, and {task} or both {run} and {key}."
+        return "could give two files the same name: a template needs {index}, and {task} or both {run} and {key}."
     try:
         check_name(fill(template, dict.fromkeys(FIELDS, "x") | {"index": 1}))
     except InputError as error:

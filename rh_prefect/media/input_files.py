@@ -338,9 +338,11 @@ def _length(response: httpx.Response) -> int | None:
 
 def _refused(status: int) -> str:
     if status in (404, 410):
-        return f"its host has no such file (HTTP {status}). What to do: check the link."
+        return f"the host has no such file (HTTP {status}). What to do: check the link."
     if status in (401, 403):
-        return f"its host refuses access (HTTP {status}). What to do: sign the link again; it may have expired."
+        return (
+            f"the host refuses access (HTTP {status}). What to do: sign the link again; the signature may have expired."
+        )
     if status == 429 or status >= 500:
-        return f"its host cannot serve the file now (HTTP {status}). What to do: run again later."
-    return f"its host returned HTTP {status}. What to do: open the link in a browser."
+        return f"the host cannot serve the file now (HTTP {status}). What to do: run again later."
+    return f"the host returned HTTP {status}. What to do: open the link in a browser."

@@ -143,7 +143,7 @@ def describe(
     what, advice, _ = fault_of(error)
     if _PORT.search(str(error)):
         what, advice = (
-            "its port is not a number",
+            "the port in the address is not a number",
             "write / as %2F and @ as %40 in a password, or pass it as a storage option",
         )
         return f"{opening}: {what}. What to do: {advice}.", None
@@ -250,7 +250,7 @@ def in_time(pieces: Iterator[bytes], seconds: float, name: str) -> Iterator[byte
     for piece in pieces:
         if time.monotonic() > deadline:
             raise MediaError(
-                f"The file {name} was not complete after {seconds:.0f} s of reading. What to do: check "
-                "its host and the network, or copy the file to the storage and use the copy."
+                f"The file {name} was not complete after {seconds:.0f} s of reading. What to do: check the host of "
+                "the file and the network, or copy the file to the storage and use the copy."
             )
         yield piece

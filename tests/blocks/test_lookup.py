@@ -161,7 +161,7 @@ class TestSavedBlocks:
             found = await client.read_block_document(document)
             found.data["base_url"] = KEY
             await client.update_block_document(document, BlockDocumentUpdate(data=found.data))
-        with pytest.raises(ConfigError, match="wrong or missing base_url") as error:
+        with pytest.raises(ConfigError, match="wrong or missing: base_url") as error:
             await load_credentials(name)
         assert KEY not in str(error.value)
 

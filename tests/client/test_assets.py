@@ -67,7 +67,7 @@ async def test_wait_until_it_is_ready(client: Client, wire: WireServer) -> None:
 async def test_how_long_it_waits(kind: str, seconds: int, client: Client, wire: WireServer) -> None:
     slept, sleep = clock()
     wire.always = said({"status": "Processing", "assetType": kind})
-    late = rf"waiting for asset {ASSET}: not ready after {seconds} s \(status Processing\)"
+    late = rf"waiting for asset {ASSET}: the asset is not ready after {seconds} s \(status Processing\)"
     with pytest.raises(ResponseLost, match=late):
         await client.assets.wait(ASSET, pause=30, sleep=sleep)
     assert sum(slept) == seconds

@@ -84,7 +84,7 @@ UNREADABLE = {
     "memory://nothing/no.png": r"no\.png cannot be read: the file does not exist",
     "memory://a-folder": "there is a folder where a file was expected",
     "{web}/status/404?{signed}": r"/status/404 cannot be read: its host has no such file \(HTTP 404\)",
-    "{web}/status/403?{signed}&id=5": r"403 cannot be read: its host refuses access \(HTTP 403\).*sign the link again",
+    "{web}/status/403?{signed}&id=5": r"403 cannot be read: the host refuses access \(HTTP 403\).*sign the link again",
     "{web}/status/503": "its host cannot serve the file now",
     "{web}/status/418": "its host returned HTTP 418",
     "{web}/empty?{signed}": "/empty is empty",

@@ -170,7 +170,7 @@ def _check_files(draft: Draft, model: Model, values: Mapping[str, Any]) -> None:
             try:
                 check_file(model, param, extension=extension, size=media.size, kind=media.kind, source=media.name)
             except MediaError as error:
-                problem = error.message.removesuffix(" Nothing was sent; use another file.").rstrip(".")
+                problem = error.message.partition(" Nothing was sent.")[0].rstrip(".")
                 draft.problems.append((("with", param.name), problem))
 
 
