@@ -329,7 +329,7 @@ class JobCancelled(JobError):
 
 
 class JobTimeout(JobError):
-    """The caller's deadline passed; the paid task continues, and the next run waits for it."""
+    """The caller's deadline passed; the paid task continues, and the next run waits for this task."""
 
 
 class BudgetExceeded(JobError):
@@ -359,7 +359,7 @@ class SubmissionUnknown(JobError):
 
 
 class OutputsPending(JobError):
-    """The task has succeeded, but RunningHub lists no file yet; the next run queries it again."""
+    """The task has succeeded, but RunningHub lists no file yet; the next run queries the task again."""
 
 
 class OutputsExpired(JobError):
@@ -507,7 +507,7 @@ _NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "the code is not documented", _CHECK_CA
 
 
 def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
-    """Returns the row of `CODES` for an answer. The row for an unlisted code lets nothing be paid for twice.
+    """Returns the row of `CODES` for an answer. The row for an unlisted code prevents a second payment.
 
     Args:
         code: RunningHub's code; v1 errors without a known number are found by their message.

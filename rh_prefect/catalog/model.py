@@ -81,7 +81,7 @@ def param_name(key: str) -> str:
 
 
 def param_names(keys: Sequence[str]) -> list[str]:
-    """Returns the unique Python names of all parameters of a model; on a conflict, an unchanged key keeps its name."""
+    """Returns the unique Python names of all parameters of a model; if two conflict, an unchanged key has priority."""
     taken: dict[str, str] = {}
     for key in sorted(keys, key=lambda key: key != param_name(key)):
         name, number = param_name(key), 2

@@ -103,7 +103,7 @@ def _run_as_flow(batch: Batch, watch: Watch) -> BatchReport:
 
 
 def _refuse_invalid_rows(plan: Plan) -> None:
-    """Raises an error if no row of a batch is valid: the price of 0.00 would look like success."""
+    """Raises an error if no row of a batch is valid, because a price of 0.00 would look like success."""
     rows = {one.item: one.problems for one in plan.instances if one.item}
     reasons = [problems[0] for problems in rows.values() if problems]
     if reasons and len(reasons) == len(rows):

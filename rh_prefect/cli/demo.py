@@ -1,4 +1,4 @@
-"""`rh-prefect demo`: runs a shipped pipeline on an emulator, without a Prefect server and as a flow on one."""
+"""`rh-prefect demo`: runs a shipped pipeline on an emulator, once without a Prefect server and once as a flow."""
 
 from __future__ import annotations
 

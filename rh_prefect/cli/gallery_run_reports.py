@@ -87,7 +87,7 @@ def report_of(store: MediaStore, run: str) -> str:
 
 
 def _named(store: MediaStore, name: str) -> str:
-    """Returns the id of the flow run with a name, from the markers of flow runs; empty if there is none."""
+    """Returns the id of the flow run with this name, from the markers of flow runs; empty if there is none."""
     names = (one for one in store.list(REPORTS) if one.endswith(".json") and one.count("/") == 1)
     notes = (json.loads(store.read_bytes(one)) for one in names)
     return next((note.get("flow_run", "") for note in notes if note.get("flow_run_name") == name), "")

@@ -214,7 +214,7 @@ class Watch(Pages):
 
 
 def _with_short_names(line: str) -> str:
-    """Shortens file names that are hashes of the files' content to eight digits."""
+    """Shortens to eight digits those file names that are hashes of the files' content."""
     return re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1…", line)
 
 

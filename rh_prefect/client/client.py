@@ -126,8 +126,8 @@ class Client:
         """Creates a task, which costs money. The request is sent once and never retried.
 
         Args:
-            endpoint: The model's path, as in `alibaba/wan-2.6/text-to-video`, or `run/workflow/ID`, `run/ai-app/ID`;
-                one of `V1Submit`; or one of `NativeSubmit`, with a graph in API format as the payload's `prompt`.
+            endpoint: The model's path, as in `alibaba/wan-2.6/text-to-video`; `run/workflow/ID` or `run/ai-app/ID`; one
+                of `V1Submit`; or one of `NativeSubmit`, with a graph in API format as the payload's `prompt`.
             payload: The wire parameters, without the key.
             webhook_url: The URL to which RunningHub posts when the task ends; not for native submissions.
 

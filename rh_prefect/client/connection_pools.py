@@ -203,7 +203,7 @@ CONNECT_SECONDS = 10.0
 
 
 class Bearer(httpx.Auth):
-    """Adds the API key to a request just before the sending, so that no client and no default header contains it."""
+    """Adds the API key to a request right before it is sent; no client and no default header contains the key."""
 
     def __init__(self, key: SecretStr) -> None:
         self._key = key

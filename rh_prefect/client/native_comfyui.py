@@ -69,7 +69,7 @@ class NativeProxy:
         return judged(status, answer, ask, prefix=self._prefix)
 
     async def query(self, task_id: str) -> TaskView:
-        """Returns the state of a graph; raises `TaskNotFound` if it is neither in the history nor in the queue."""
+        """Returns the state of a graph; raises `TaskNotFound` if the history and the queue lack the graph."""
         found = await self._ended(task_id) or await self._waiting(task_id)
         found = found or await self._ended(task_id)  # the graph may have ended between the two requests
         if found is None:
@@ -77,7 +77,7 @@ class NativeProxy:
         return found
 
     async def _ended(self, task_id: str) -> TaskView | None:
-        """Returns the end of a graph; None if it is not in the history, which lists only graphs that have ended."""
+        """Returns the end of a graph; None if the history, which lists only ended graphs, lacks the graph."""
         prompt_id = self._prompt_id(task_id)
         answer = await self._get(f"history/{prompt_id}", RequestInfo(f"history of prompt {prompt_id}"))
         return read_run(table(answer.source.get(prompt_id)), task_id=task_id, view=self.files)

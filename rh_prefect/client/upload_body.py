@@ -1,4 +1,4 @@
-"""The body of an upload: a file that is read from disk during the sending, with constant memory use."""
+"""The body of an upload: a file that is read from disk while the request is sent, with constant memory use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHUNK: Final = 1024 * 1024
 
 
 class RawBody(httpx.AsyncByteStream):
-    """The unchanged content of a file, of known length, that can be sent more than once.
+    """The unchanged content of a file, with a known length; this body can be sent more than once.
 
     httpx reads 64 KiB at a time on the event loop; this class reads 1 MiB at a time in a thread.
     """

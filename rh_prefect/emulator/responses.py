@@ -104,7 +104,7 @@ def v1(assumptions: Assumptions, code: str, words: str) -> Response:
 
 
 def state(assumptions: Assumptions, code: str, data: object, *, words: str = "") -> Response:
-    """Responds in the v1 envelope with the code of a state, and data."""
+    """Responds in the v1 envelope with the code of a state and with data."""
     msg = message_of(assumptions, code, words)
     return _refusal(assumptions, code, {"code": int(code), "msg": msg, "errorMessages": None, "data": data})
 

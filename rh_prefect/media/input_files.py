@@ -126,7 +126,7 @@ def file_state(source: Source, *, options: Mapping[str, object] | None = None) -
 
 @contextmanager
 def open_input(source: Source, *, options: Mapping[str, object] | None = None) -> Iterator[BinaryIO]:
-    """Opens a file for reading, with constant memory use; `MediaError` if it cannot be read or is empty."""
+    """Opens a file for reading, with constant memory use; `MediaError` if the file cannot be read or is empty."""
     with _Reading(source, options or {}).opened() as (reader, _):
         yield reader
 

@@ -114,7 +114,7 @@ def extension_for(mime: str, name: str) -> str:
 
 
 def facts_or_type(path: Path) -> Facts:
-    """Returns the properties of a file, or only its type if it is broken; raises `MediaError` if it is missing."""
+    """Returns the properties of a file, or only the type of a broken file; `MediaError` if the file is missing."""
     try:
         return probe(path)
     except MediaError:

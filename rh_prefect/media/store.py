@@ -170,7 +170,7 @@ class MediaStore:
         return dict(self._options) if protocol_of(uri) == self.protocol else {}
 
     def publish(self, local: Path, name: str, *, known: Media | None = None) -> Media:
-        """Copies a local file into the store and returns it as `Media`, with the facts of `known` or of its content.
+        """Copies a local file into the store and returns it as `Media`, with the facts of `known` or of the content.
 
         Memory use does not depend on the file's size. An existing file is replaced. A damaged file is also published,
         without facts, because the file may have been paid for.
@@ -378,7 +378,7 @@ def _facts(local: Path, known: Media | None) -> Facts:
 
 
 def _stamp_of(path: Path) -> Stamp:
-    """Returns the state of a local file: only properties that are equal on all machines and after a move."""
+    """Returns the state of a local file, from properties that are equal on all machines and after a move."""
     found = path.stat()
     return Stamp(f"time {found.st_mtime_ns} {found.st_size}", found.st_mtime_ns / 1e9)
 

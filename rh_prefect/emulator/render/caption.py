@@ -186,7 +186,7 @@ def drawable(text: str) -> str:
 
 
 def font_for(text: str, point: int) -> Font:
-    """Returns a font that has every letter of a text, else Pillow's own."""
+    """Returns a font that has every letter of a text, or else Pillow's own font."""
     if _covers(_built_in(16), text):
         return _built_in(point)
     name = _system_font(text)
