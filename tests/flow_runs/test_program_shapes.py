@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from typing import Any, TypeAlias
 
 import pytest
+from _pytest.mark import ParameterSet
 from prefect import task, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.context import hydrated_context, serialize_context
+from prefect.futures import as_completed
+from prefect.task_runners import ProcessPoolTaskRunner
 from prefect.task_worker import TaskWorker
 
 from rh_prefect import flow, generate, generate_many, models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import EqualRequest, JobTimeout
+from rh_prefect.errors import EqualRequest, JobsFailed, JobTimeout
 from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.works.result import Result
 from tests.support.world.suspended_runs import SuspendedRuns
@@ -87,6 +91,13 @@ async def parent_of_child() -> Result:
     return await child()
 
 
+@flow(retries=1)
+async def retried_child() -> Result:
+    photo = await generate(LIGHTHOUSE)
+    break_off("child")
+    return photo
+
+
 @task(cache_policy=NO_CACHE, retries=1)
 async def retried_step() -> Result:
     photo = await parent_of_child()
@@ -99,11 +110,44 @@ async def persisted_child(take: int) -> Result:
     return await generate(LIGHTHOUSE, take=take)
 
 
+@task(persist_result=True)
+async def persisted_step(take: int) -> Result:
+    return await generate(LIGHTHOUSE, take=take)
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))  # type: ignore[arg-type]  # its futures are of another class
+async def pooled_child() -> list[Result]:
+    futures: list[Any] = [step.submit(take) for take in (1, 2)]
+    return [future.result() for future in futures]
+
+
+@paid("tasks in a process pool", 2)
+async def in_a_process_pool() -> Named:
+    return numbered(await pooled_child())
+
+
+@paid("as_completed", 3)
+async def in_the_order_of_their_ends() -> Named:
+    places = {generate.submit(LIGHTHOUSE, take=take): take for take in (1, 2, 3)}
+    return {str(places[future]): future.result() for future in as_completed(list(places))}
+
+
 @paid("TaskGroup", 3)
 async def in_a_task_group() -> Named:
     async with asyncio.TaskGroup() as group:
         takes = [group.create_task(generate(LIGHTHOUSE, take=take)) for take in (1, 2, 3)]
     return numbered([one.result() for one in takes])
+
+
+@paid("submit", 3)
+async def submitted() -> Named:
+    futures = [generate.submit(LIGHTHOUSE, take=take) for take in (1, 2, 3)]
+    return numbered([one.result() for one in futures])
+
+
+@paid("map", 3)
+async def mapped() -> Named:
+    return numbered([one.result() for one in generate.map(unmapped(LIGHTHOUSE), take=[1, 2, 3])])
 
 
 @paid("generate_many", 4)
@@ -129,6 +173,7 @@ async def shared() -> Named:
 
 
 @paid("wait_for that ends while the task runs, and again", 1, Fault("query", kind="slow", seconds=1, times=1))
+@paid("wait_for that ends in the submission, and again", 1, Fault("submit", kind="slow", seconds=1, times=1))
 async def cancelled_and_again() -> Named:
     if is_first("wait"):
         with pytest.raises(TimeoutError):
@@ -145,6 +190,14 @@ async def many_cancelled_and_again() -> Named:
     return numbered(await generate_many([LIGHTHOUSE, HARBOUR]))
 
 
+@paid("generate_many in which one fails, and again", 2, Fault("query", kind="slow", seconds=3, number=1))
+async def many_failed_and_again() -> Named:
+    if is_first("many"):
+        with pytest.raises(JobsFailed, match=r"of 2 jobs failed"):  # on a busy machine both
+            await generate_many([LIGHTHOUSE, HARBOUR], deadline=1.5)
+    return numbered(await generate_many([LIGHTHOUSE, HARBOUR]))
+
+
 @paid("a deadline, and a call in another task", 1, Fault("query", kind="slow", seconds=0.5, times=1))
 async def timed_out_and_again() -> Named:
     if is_first("deadline"):
@@ -158,12 +211,42 @@ async def in_a_retried_task() -> Named:
     return {"photo": await retried_step(), "another": await step(2)}
 
 
+@paid("a retried child flow", 2)
+async def in_a_retried_child() -> Named:
+    return {"photo": await retried_child(), "another": await child(2)}
+
+
 @paid("child flows that Prefect does not run again", 2)
 async def in_persisted_children() -> Named:
     return numbered([await persisted_child(take) for take in (1, 2)])
 
 
-@pytest.mark.parametrize("shape", PAID)
+@paid("tasks that Prefect does not run again", 2)
+async def in_persisted_tasks() -> Named:
+    return numbered([await persisted_step(take) for take in (1, 2)])
+
+
+SECOND_STAGE = (
+    "submit",
+    "map",
+    "wait_for that ends in the submission, and again",
+    "generate_many in which one fails, and again",
+    "a retried child flow",
+    "tasks that Prefect does not run again",
+    "as_completed",
+    "tasks in a process pool",
+    "in two tasks",
+    "a loop without take",
+    "threads",
+)
+"""Shapes of which another one differs in the words of the program: each takes three runs of a flow."""
+
+
+def shapes(names: Iterable[str]) -> list[ParameterSet]:
+    return [pytest.param(name, id=name, marks=[pytest.mark.long] if name in SECOND_STAGE else []) for name in names]
+
+
+@pytest.mark.parametrize("shape", shapes(PAID))
 async def test_a_program_that_is_run_again_is_paid_for_once(rh: Emulator, shape: str) -> None:
     """Every repeated call gets its own result again: after a retry, a cancellation, an error, and a resume."""
     make, works, faults = PAID[shape]
@@ -204,9 +287,19 @@ async def twice_in_the_flow(corrected: bool) -> Named:
     return {"one": await generate(LIGHTHOUSE), "two": await generate(LIGHTHOUSE, take=2 if corrected else 1)}
 
 
+@refused("in two tasks", 2, 1)
+async def in_two_tasks(corrected: bool) -> Named:
+    return {"one": await step(), "two": await step(2 if corrected else 1)}
+
+
 @refused("in two child flows", 2, 1)
 async def in_two_children(corrected: bool) -> Named:
     return {"one": await child(), "two": await child(2 if corrected else 1)}
+
+
+@refused("a loop without take", 3, 1)
+async def loop_without_take(corrected: bool) -> Named:
+    return numbered([await generate(LIGHTHOUSE, take=take if corrected else 1) for take in (1, 2, 3)])
 
 
 @refused("gather", 3, 1)
@@ -219,6 +312,17 @@ async def gathered(corrected: bool) -> Named:
         if isinstance(error, BaseException):
             raise error
     return numbered([one for one in done if isinstance(one, Result)])
+
+
+@refused("threads", 3, 1)
+async def in_threads(corrected: bool) -> Named:
+    def call(take: int) -> Result:
+        return generate.submit(LIGHTHOUSE, take=take).result()
+
+    takes = (1, 2, 3) if corrected else (1, 1, 1)
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(contextvars.copy_context().run, call, take) for take in takes]
+    return numbered([one.result() for one in calls])
 
 
 @refused("map with duplicates", 2, 2)
@@ -251,7 +355,7 @@ async def called_again_by_the_program(corrected: bool) -> Named:
     return {"photo": await failing_child(corrected)}
 
 
-@pytest.mark.parametrize("shape", REFUSED)
+@pytest.mark.parametrize("shape", shapes(REFUSED))
 async def test_a_second_call_is_refused_before_it_pays_and_goes_on_when_it_is_corrected(
     rh: Emulator, shape: str
 ) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
+import json
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,14 +21,15 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.job_records import JobView, jobs_of
+from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.spool import Spool
-from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, flow_processes
+from rh_prefect.works.journal.works_journal import WorksJournal
+from tests.support.processes.flow_process import FlowProcess, FlowProcesses, Said, command, flow_processes
 from tests.support.samples.clip_samples import play
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.holding_proxy import Hold, Proxy
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.waiting import wait_until
-from tests.support.world.call_log import request_of, settle
 
 FILM = "tests.support.processes.composed_film:film"
 ASKED = {"prompt": "a lighthouse", "shots": 2, "narration": "A light."}
@@ -46,9 +50,11 @@ class FilmRun:
 
     rh: Emulator
     proxy: Proxy  # between the children and the Prefect server
+    folder: Path
     flow_processes: FlowProcesses
     store: MediaStore  # where the films go
     run: str = ""
+    is_shared: bool = False  # whether its jobs are works that runs share, as those of a batch
     published: frozenset[str] = frozenset()  # files that were in the store when the child was killed
     fetched: Mapping[str, int] | None = None  # downloads of each task by then
 
@@ -87,8 +93,12 @@ class FilmRun:
         return {f"{run}/{view.key}" for view in self.jobs() if view.state == "open" and view.key not in spooled}
 
     @property
-    def journal(self) -> FlowRunJournal:
-        return FlowRunJournal(self.run)
+    def journal(self) -> Journal:
+        return WorksJournal(self.store.url) if self.is_shared else FlowRunJournal(self.run)
+
+    def report(self) -> list[dict[str, str]]:
+        newest = max((Path(self.store.url) / "runs").glob("*/report.csv"), key=lambda file: file.stat().st_mtime)
+        return list(csv.DictReader(io.StringIO(newest.read_text())))
 
     def jobs(self) -> list[JobView]:
         async def read() -> list[JobView]:
@@ -108,47 +118,102 @@ class FilmRun:
             assert {one["type"] for one in errors} == {"SubmissionUnknown"}
             assert {one["job"] for one in errors} == unknown
             assert all(f"jobs adopt {one['job']}" in one["message"] for one in errors)
-            assert asyncio.run(settle(self.rh, self.journal)) == len(unknown)
+            self.settle(unknown)
             child = self.again(flow)
         assert child.ended() == 0, f"{child.heard('failed')} {child.errors()}"
         done: Said = child.wait_for("done")
         return done
 
-    def check(self, done: Said) -> None:
+    def settle(self, unknown: set[str]) -> None:
+        """Looks into RunningHub's call log and says what became of each job."""
+        known = {submit.task_id for view in self.jobs() for submit in view.submits}
+        for view in self.jobs():
+            job = f"{self.journal.scope}/{view.key}"
+            if job not in unknown or view.last is None:
+                continue
+            asked = plain(view.last.intent.payload)
+            found = [
+                one for one in self.rh.recorder.paid if one.task_id not in known and self.sent(one.payload) == asked
+            ]
+            words = ("adopt", job, found[0].task_id) if found else ("mark-refused", job)
+            done = command(self.env, "jobs", *words)
+            assert done.returncode == 0, done.stderr + done.stdout
+
+    def sent(self, payload: Mapping[str, object]) -> dict[str, str]:
+        """A payload as it came over the wire, with contents for links."""
+        contents = {Path(one.file_name).name: f"sha256:{one.sha256}" for one in self.rh.recorder.uploads}
+        named = {key: Path(str(value).partition("?")[0]).name for key, value in payload.items()}
+        return plain({key: contents.get(named[key], value) for key, value in payload.items()})
+
+    def check(self, done: Said, *, jobs: Mapping[str, int] = JOBS) -> None:
         """Looks at the books, the store and the film."""
         paid = self.rh.recorder.paid
-        assert Counter(one.endpoint for one in paid) == Counter(JOBS)
-        twice = Counter(map(request_of, paid))
+        assert Counter(one.endpoint for one in paid) == Counter(jobs)
+        twice = Counter((one.endpoint, str(sorted(self.sent(one.payload).items()))) for one in paid)
         assert set(twice.values()) == {1}, twice
         steps: list[dict[str, Any]] = done["result"]["steps"]
         assert {step["task_id"] for step in steps} == {one.task_id for one in paid}
+        self._check_fetched_once(steps)
+        self._check_film(done["result"])
+
+    def _check_fetched_once(self, steps: list[dict[str, Any]]) -> None:
         now = Counter(one.task_id for one in self.rh.recorder.downloads)
         for step in steps:
             if step["record"] in self.published:
                 before = (self.fetched or {}).get(step["task_id"], 0)
                 assert now[step["task_id"]] == before, f"{step['label']} was stored and is fetched again"
-        played = play(Path(done["result"]["film"]["uri"]))
+
+    def _check_film(self, result: dict[str, Any]) -> None:
+        played = play(self.local(result["film"]["uri"]))
         assert played.codecs == ("h264", "aac")
         assert 9.5 < played.seconds < 10.5
         assert len(played.frames) > 40
-        assert Path(done["result"]["contact_sheet"]["uri"]).read_bytes()[:2] == b"\xff\xd8"
+        assert self.local(result["contact_sheet"]["uri"]).read_bytes()[:2] == b"\xff\xd8"
+
+    def local(self, uri: str) -> Path:
+        name = self.store.name_of(uri)
+        assert name is not None, f"{uri} is not in {self.store}"
+        copy = self.folder / Path(name).name
+        copy.write_bytes(self.store.read_bytes(name))
+        return copy
+
+
+def plain(payload: Mapping[str, object]) -> dict[str, str]:
+    """A payload that can be compared: every value as a string."""
+    return {key: str(value) for key, value in payload.items()}
+
+
+@contextmanager
+def staged(server: PrefectServer, proxy: Proxy, rh: Emulator, folder: Path, **env: str) -> Iterator[FilmRun]:
+    """Sets up a stage: a folder, an environment, and no processes yet."""
+    scratch = folder / "tmp"
+    scratch.mkdir(parents=True)
+    own = {**environment(rh, folder), "TMPDIR": str(scratch), "PREFECT_API_URL": f"{proxy.url}/api"}
+    with flow_processes({**server.env, **own, **env}, folder / "logs") as children:
+        options = json.loads(children.env.get("RH_STORAGE_OPTIONS", "{}"))
+        try:
+            yield FilmRun(rh, proxy, folder, children, MediaStore(children.env["RH_STORAGE_URL"], options=options))
+        finally:
+            proxy.drop()
+
+
+@pytest.fixture(scope="session")
+def prefect_proxy(prefect_server: PrefectServer) -> Iterator[Proxy]:
+    """Stands between child processes and the session's Prefect server."""
+    with Proxy(prefect_server.url) as proxy:
+        yield proxy
 
 
 OpenStage: TypeAlias = Callable[..., FilmRun]
 
 
 @pytest.fixture
-def open_stage(prefect_server: PrefectServer, tmp_path: Path) -> Iterator[OpenStage]:
+def open_stage(prefect_server: PrefectServer, prefect_proxy: Proxy, tmp_path: Path) -> Iterator[OpenStage]:
     """Opens the test's stage for an emulator, or with the options of a new one; `env` adds to the environment."""
-    (tmp_path / "tmp").mkdir()
-    with Proxy(prefect_server.url) as proxy, ExitStack() as stack:
+    with ExitStack() as stack:
 
         def make(rh: Emulator | None = None, *, env: Mapping[str, str] | None = None, **options: Any) -> FilmRun:
             rh = rh or stack.enter_context(Emulator(**{"long_side": 96, "fps": 6, **options}))
-            own = {"TMPDIR": str(tmp_path / "tmp"), "PREFECT_API_URL": f"{proxy.url}/api", **(env or {})}
-            whole = {**prefect_server.env, **environment(rh, tmp_path), **own}
-            children = stack.enter_context(flow_processes(whole, tmp_path / "logs"))
-            stack.callback(proxy.drop)
-            return FilmRun(rh, proxy, children, MediaStore(whole["RH_STORAGE_URL"]))
+            return stack.enter_context(staged(prefect_server, prefect_proxy, rh, tmp_path, **env or {}))
 
         yield make

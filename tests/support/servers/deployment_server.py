@@ -144,8 +144,11 @@ class Workplace:
         """Looks until it is so; shows what the workers wrote where it does not come to that."""
         await until(reached, seconds=seconds, said=self.said)
 
+    def processes_of(self, run: UUID) -> list[int]:
+        return sorted(_processes(WORKPLACE=str(self.folder), PREFECT__FLOW_RUN_ID=str(run)))
+
     def signal(self, run: UUID, number: int) -> None:
-        found = _processes(WORKPLACE=str(self.folder), PREFECT__FLOW_RUN_ID=str(run))
+        found = self.processes_of(run)
         assert found, "nobody runs it"
         for pid in found:
             send(pid, number)

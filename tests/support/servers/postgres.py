@@ -24,7 +24,7 @@ def _version(path: str) -> tuple[int, ...]:
     return tuple(int(part) for part in Path(path).parts[4].split(".") if part.isdecimal())
 
 
-PROGRAMS = all(program(name) for name in ("initdb", "postgres", "pg_isready"))
+PROGRAMS = all(program(name) for name in ("initdb", "postgres", "pg_isready", "pg_dump"))
 WHY_NOT = "PostgreSQL is not installed; on Debian: apt-get install postgresql"
 
 
@@ -49,6 +49,12 @@ def postgres(port: int) -> Iterator[str]:
         finally:
             process.send_signal(signal.SIGQUIT)
             process.wait(timeout=30)
+
+
+def dump(port: int) -> bytes:
+    """Writes out all that such a PostgreSQL holds, as text."""
+    command = _command("pg_dump", "--host=127.0.0.1", f"--port={port}", "--username=prefect", "postgres")
+    return subprocess.run(command, check=True, capture_output=True).stdout
 
 
 def _command(name: str, *arguments: str) -> list[str]:
