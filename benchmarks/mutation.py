@@ -45,7 +45,7 @@ _WORKS = sorted((ROOT / PACKAGE / "works").rglob("[!_]*.py"))
 
 MODULES = [
     *(path.relative_to(ROOT / PACKAGE).with_suffix("").as_posix() for path in _WORKS),
-    "pipelines/run_continuation",
+    "pipelines/production_rounds",
     "pipelines/plan/request_price",
 ]
 

@@ -17,7 +17,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL
 
-from rh_prefect.client.connection_pools import chance
+from rh_prefect.client.http_connections import chance
 from rh_prefect.errors import ConfigError
 
 PATIENCE: Final = 60.0

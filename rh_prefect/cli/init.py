@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.check import SHIPPED
-from rh_prefect.pipelines.document import nearest
+from rh_prefect.pipelines.parsed_document import nearest
 from rh_prefect.pipelines.pipeline import shipped_names
 
 EXAMPLES = SHIPPED / "examples"

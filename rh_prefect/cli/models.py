@@ -17,7 +17,7 @@ from rh_prefect.cli.output import print_json, print_rows, print_wrapped
 from rh_prefect.errors import InputError
 
 if TYPE_CHECKING:
-    from rh_prefect.catalog.user_catalog_refresh import Refreshed
+    from rh_prefect.catalog.user_catalog_merge import Refreshed
 
 _SHOWN = 20
 """Default number of models in the table."""
@@ -149,8 +149,8 @@ def refresh(
 ) -> None:
     """Update this user's models or prices from a public file, and show what changed."""
     from rh_prefect.catalog.registry import user_file
-    from rh_prefect.catalog.user_catalog_refresh import refresh as refresh_catalogue
-    from rh_prefect.catalog.user_catalog_refresh import reset as reset_catalogue
+    from rh_prefect.catalog.user_catalog_merge import refresh as refresh_catalogue
+    from rh_prefect.catalog.user_catalog_merge import reset as reset_catalogue
     from rh_prefect.media.input_files import open_input, shown
 
     if (file is None) is not reset:

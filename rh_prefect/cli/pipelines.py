@@ -20,16 +20,16 @@ from rh_prefect.cli.plan_to_compare import earlier_plan
 from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.pipelines.check import notes_of
-from rh_prefect.pipelines.document import PipelineError, Problem, nearest_sentence, visible
 from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.last_run import open_last_runs, since
+from rh_prefect.pipelines.parsed_document import PipelineError, Problem, nearest_sentence, visible
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import changes
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PriceRange, Selection
 from rh_prefect.pipelines.plan.render import prices
+from rh_prefect.pipelines.production_rounds import COMMAND_LINE
 from rh_prefect.pipelines.run.run_budget import run_limit
-from rh_prefect.pipelines.run_continuation import COMMAND_LINE
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.site_graphs import SavedGraphs, ids_in, read_saved_graphs, with_used_graphs
 from rh_prefect.pipelines.takes_file import Choices, read_choices, step_of

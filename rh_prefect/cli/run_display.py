@@ -24,7 +24,7 @@ from rh_prefect.flow_runs import progress_observer
 from rh_prefect.flow_runs.progress_observer import ENDED, RunProgress, known_run_progress
 from rh_prefect.media.input_files import shown
 from rh_prefect.media.store import LONGEST_LINK, MediaStore
-from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.planning_values import File

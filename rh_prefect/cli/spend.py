@@ -17,11 +17,11 @@ from rh_prefect.cli.prefect_server import is_configured
 from rh_prefect.display_texts import cut_middle
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.spend_sums import Sum, bars, sums_of
-from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.works.journal.costs_and_budget import amount_text
 
 if TYPE_CHECKING:
-    from rh_prefect.flow_runs.task_charges import TaskCharge
+    from rh_prefect.flow_runs.charge_reader import TaskCharge
 
 
 By: TypeAlias = Literal["model", "day", "week", "month", "flow", "run", "account", "pipeline", "step", "item", "label"]
@@ -54,7 +54,7 @@ def spend(
     plot: Annotated[bool, Parameter(help="Draw the sums as bars.")] = False,
 ) -> None:
     """Add up the cost of all tasks of a storage's jobs, including failed, cancelled and lost tasks."""
-    from rh_prefect.flow_runs.task_charges import charges_of
+    from rh_prefect.flow_runs.charge_reader import charges_of
 
     store, found = asyncio.run(charges_of(storage, with_prefect=is_configured()))
     if not is_configured():

@@ -19,7 +19,7 @@ from urllib.parse import unquote, unquote_to_bytes
 import httpcore
 import httpx
 
-from rh_prefect.client.connection_pools import FOREIGN, RESEND, SendTrace
+from rh_prefect.client.http_connections import FOREIGN, RESEND, SendTrace
 from rh_prefect.client.json_values import loads
 from rh_prefect.client.responses import RequestInfo, no_answer
 from rh_prefect.client.wire.account_and_files import Download

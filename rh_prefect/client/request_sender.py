@@ -13,7 +13,7 @@ import httpx
 from pydantic import SecretStr
 
 from rh_prefect.client import responses
-from rh_prefect.client.connection_pools import FOREIGN, RESEND, SendTrace, chance, open_connections
+from rh_prefect.client.http_connections import FOREIGN, RESEND, SendTrace, chance, open_connections
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.client.upload_body import FileBody, RawBody
 from rh_prefect.errors import Busy, InputError

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
-from rh_prefect.client.connection_pools import chance
+from rh_prefect.client.http_connections import chance
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.flow_run_inputs import EntryRefused, FlowRunInputs
 from rh_prefect.works.journal.journal import UnreadableRecord, is_job_key

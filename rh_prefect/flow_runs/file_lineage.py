@@ -13,9 +13,9 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, ValidationError
 
 from rh_prefect.flow_runs.prefect_internals import emit
-from rh_prefect.in_memory_caches import LruCache
 from rh_prefect.media.media import Media
 from rh_prefect.media.urls import is_local, local_path, shown_url
+from rh_prefect.shared_caches import LruCache
 
 _FILES_KNOWN = 10_000
 """Number of files whose task run one process stores."""

@@ -19,8 +19,8 @@ from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs import task_end_events
 from rh_prefect.flow_runs.append_only_log import RecordLog
 from rh_prefect.flow_runs.flow_run_inputs import FlowRunInputs
-from rh_prefect.in_memory_caches import LruCache
 from rh_prefect.prefect_api import PATIENCE, connection_key, disconnect
+from rh_prefect.shared_caches import LruCache
 from rh_prefect.works.journal.journal import JSON, EndListener, Journal, check_key
 from rh_prefect.works.loop_thread import LOOP
 

@@ -20,7 +20,7 @@ from rh_prefect.errors import RunningHubError
 from rh_prefect.media.input_files import fetch, naming
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import LONGEST_LINK, MediaStore, link_to
-from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.run.result import StepReport
 
 MOST_ROWS = 200

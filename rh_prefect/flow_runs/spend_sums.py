@@ -13,7 +13,7 @@ from rh_prefect.pipelines.takes_file import step_of
 from rh_prefect.works.journal.record_types import is_fingerprint
 
 if TYPE_CHECKING:
-    from rh_prefect.flow_runs.task_charges import TaskCharge
+    from rh_prefect.flow_runs.charge_reader import TaskCharge
 
 
 @dataclass(slots=True)

@@ -17,26 +17,26 @@ from prefect.states import Completed, Failed
 from rh_prefect.artifacts import mark_pipeline
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.errors import InputError, RunningHubError
-from rh_prefect.flow_runs.call_scope import current_scope
 from rh_prefect.flow_runs.flow import add_hooks, run_name
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
 from rh_prefect.flow_runs.progress_observer import run_observer
 from rh_prefect.flow_runs.queries import FlowScope, has_ended
+from rh_prefect.flow_runs.root_flow_run import current_scope
 from rh_prefect.flows.local_pipeline import open_places, run_locally
 from rh_prefect.flows.pipeline_parameters import docstring_of, signature_of
 from rh_prefect.flows.prefect_engine import PrefectEngine
-from rh_prefect.flows.prefect_pages import PrefectPages
+from rh_prefect.flows.prefect_run_display import PrefectPages
 from rh_prefect.json_snapshot import flaw_of
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.file_model import RUN_OPTIONS
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.production_rounds import COMMAND_LINE
 from rh_prefect.pipelines.run.interfaces import Surroundings
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import PipelineResult
 from rh_prefect.pipelines.run.run_pipeline import run_pipeline
-from rh_prefect.pipelines.run_continuation import COMMAND_LINE
 from rh_prefect.pipelines.site_graphs import ids_in, read_saved_graphs
 from rh_prefect.settings import get_settings
 from rh_prefect.works.job_options import Reuse

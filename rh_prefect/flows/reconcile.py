@@ -15,7 +15,7 @@ from pydantic import Field
 from rh_prefect import artifacts
 from rh_prefect.flow_runs.crashed_run_restart import revive_stopped
 from rh_prefect.flow_runs.flow import run_name
-from rh_prefect.flow_runs.leftover_tasks import Finding, Reconciled, reconcile_runs
+from rh_prefect.flow_runs.leftover_jobs import Finding, Reconciled, reconcile_runs
 from rh_prefect.flow_runs.report_artifact import table, wrapped
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.works.loop_thread import LOOP

@@ -13,8 +13,8 @@ from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.client.wire.task import is_task_id
 from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.errors import InputError, JobCancelled, TaskNotFound
-from rh_prefect.flow_runs.call_scope import current_scope
 from rh_prefect.flow_runs.progress_observer import run_observer
+from rh_prefect.flow_runs.root_flow_run import current_scope
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.generate import prepare_call
 from rh_prefect.works import stored_result

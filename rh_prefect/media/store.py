@@ -19,7 +19,6 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from rh_prefect.errors import ConfigError, StoreError
-from rh_prefect.in_memory_caches import LruCache
 from rh_prefect.local_files import PART
 from rh_prefect.media.file_names import DEFAULT_TEMPLATE, check_name, check_template, extension_of, fill
 from rh_prefect.media.file_state import Stamp, of_object
@@ -43,6 +42,7 @@ from rh_prefect.media.urls import (
     without_user,
 )
 from rh_prefect.media.writers import BLOCK_SIZE, Tally, move_to_folder, writer_for
+from rh_prefect.shared_caches import LruCache
 
 LONGEST_LINK = 7 * 86400
 """Maximum validity of a signed link on S3, in seconds."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
-from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate, results
 from rh_prefect.pipelines.file_model import shown_value
+from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     Frame,

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from rh_prefect.pipelines.document import Path
+from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.references import Reference, references_in
 from rh_prefect.pipelines.run.options import RunOptions
 

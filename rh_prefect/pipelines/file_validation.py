@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from rh_prefect.pipelines.document import Document, Path, Problems, nearest, not_replaced
 from rh_prefect.pipelines.file_model import (
     ACTIONS,
     KINDS,
@@ -29,6 +28,7 @@ from rh_prefect.pipelines.file_model import (
     shown_value,
     with_defaults,
 )
+from rh_prefect.pipelines.parsed_document import Document, Path, Problems, nearest, not_replaced
 
 _SIMILAR = 0.6
 """Minimum similarity of an unknown key to a missing key, so that only the unknown key is reported, as misspelt."""

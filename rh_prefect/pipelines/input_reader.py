@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 from fsspec.core import url_to_fs
 
 from rh_prefect.errors import InputError
-from rh_prefect.in_memory_caches import SingleFlight
 from rh_prefect.media.input_access_policy import InputAccess, current_access
 from rh_prefect.media.input_files import naming, shown
 from rh_prefect.media.media import Media, as_media_input
@@ -25,12 +24,13 @@ from rh_prefect.media.urls import is_local, local_path, protocol_of, read_option
 from rh_prefect.pipelines.check import Checked, read_value, wrong_input
 from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
-from rh_prefect.pipelines.document import Path, Problems, nearest, visible
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
+from rh_prefect.pipelines.parsed_document import Path, Problems, nearest, visible
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items
 from rh_prefect.pipelines.types import FILES, kind_of
 from rh_prefect.pipelines.use_step_arguments import used_value, wrong_file
 from rh_prefect.settings import get_settings
+from rh_prefect.shared_caches import SingleFlight
 from rh_prefect.table_files import Row, is_empty, open_table, table_format
 from rh_prefect.works.input_identification import open_local
 

@@ -21,7 +21,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.parsed_answers import fits_shape
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, KnownWorks, Round, WorkQuery
-from rh_prefect.pipelines.run_continuation import COMMAND_LINE, Rounds
+from rh_prefect.pipelines.production_rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResult, EditResults, open_edits
 from rh_prefect.settings import Settings
 from rh_prefect.works import stored_result

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeAlias
 from rh_prefect.catalog import input_validation
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.pipelines import types
-from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import named, type_of
 from rh_prefect.pipelines.file_model import ModelStep, shown_value
+from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.planning_values import ABSENT, File, Unknown, characters
 from rh_prefect.pipelines.references import has_reference, is_reference, shown
 from rh_prefect.pipelines.types import FILES, PLAIN, Type

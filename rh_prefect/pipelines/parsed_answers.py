@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.file_model import Parse
+from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.types import Type
 
 _SHOWN = 300

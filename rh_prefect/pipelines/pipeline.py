@@ -18,10 +18,10 @@ from rh_prefect.errors import InputError, UnknownModelError
 from rh_prefect.media.input_access_policy import allowed_below
 from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.check import SHIPPED, Checked, check_document, read_text
-from rh_prefect.pipelines.document import Problems, nearest_sentence
 from rh_prefect.pipelines.file_model import PipelineFile
 from rh_prefect.pipelines.input_reader import InputReader, input_roots, is_default
 from rh_prefect.pipelines.model_pipeline import pipeline_name, write_model
+from rh_prefect.pipelines.parsed_document import Problems, nearest_sentence
 from rh_prefect.pipelines.plan.expander import Planning
 from rh_prefect.pipelines.plan.options import OPTIONS, PlanOptions
 from rh_prefect.pipelines.plan.plan import Plan, finished

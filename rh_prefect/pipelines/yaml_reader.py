@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from rh_prefect.json_snapshot import is_text
-from rh_prefect.pipelines.document import Document, Node, PipelineError, Place, Problem, problem_at
+from rh_prefect.pipelines.parsed_document import Document, Node, PipelineError, Place, Problem, problem_at
 
 MOST_BYTES = 1024 * 1024
 MOST_TEXT = 100_000

@@ -27,14 +27,14 @@ from rh_prefect.errors import (
     StoreError,
     TransportError,
 )
-from rh_prefect.flow_runs.call_scope import current_chain, current_scope, find_root
 from rh_prefect.flow_runs.file_lineage import note_made
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere, task_contexts
 from rh_prefect.flow_runs.progress_observer import run_observer
 from rh_prefect.flow_runs.queries import has_ended, is_flow_run
+from rh_prefect.flow_runs.root_flow_run import current_chain, current_scope, find_root
 from rh_prefect.flow_runs.suspend_for_jobs import PendingTask, SuspendGroup, current_suspend_group
-from rh_prefect.in_memory_caches import SingleFlight
 from rh_prefect.media.store import MediaStore
+from rh_prefect.shared_caches import SingleFlight
 from rh_prefect.tasks.paid_task_typing import PaidTask
 from rh_prefect.works.job_options import Options, Request, Reuse
 from rh_prefect.works.journal.journal import check_scope

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import Failed
 from prefect.tasks import Task
 
-from rh_prefect.client.connection_pools import chance
+from rh_prefect.client.http_connections import chance
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.file_lineage import add_inputs
 from rh_prefect.prefect_api import is_available

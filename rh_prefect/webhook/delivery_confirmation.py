@@ -19,7 +19,7 @@ from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.queries import is_flow_run
 from rh_prefect.flow_runs.recorded_job_collection import confirmed_end, records_of
 from rh_prefect.flow_runs.task_end_events import announce
-from rh_prefect.in_memory_caches import LruCache
+from rh_prefect.shared_caches import LruCache
 from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Resolution
 from rh_prefect.works.loop_thread import LOOP

@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from rh_prefect.errors import InputError, MediaError, StoreError
-from rh_prefect.in_memory_caches import NamedLocks
 from rh_prefect.local_files import make_folder
 from rh_prefect.media.file_state import Stamp
 from rh_prefect.media.input_files import (
@@ -32,10 +31,11 @@ from rh_prefect.media.probe import extension_for, probe
 from rh_prefect.media.storage_errors import as_media_error
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import is_local, local_path
-from rh_prefect.works.download_folder import local_errors
+from rh_prefect.shared_caches import NamedLocks
 from rh_prefect.works.journal.identity import media_mark, uri_hash
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import MediaRecord
+from rh_prefect.works.unfinished_downloads import local_errors
 
 FOLDER: Final = "inputs"
 """The folder of copies of inputs in a store."""

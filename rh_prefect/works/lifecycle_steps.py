@@ -21,7 +21,7 @@ from rh_prefect.errors import (
     ResponseLost,
     TaskNotFound,
 )
-from rh_prefect.in_memory_caches import LruSet
+from rh_prefect.shared_caches import LruSet
 from rh_prefect.works.accounts.limiter import pause_seconds
 from rh_prefect.works.completion import await_end, cancel_and_record
 from rh_prefect.works.journal.costs_and_budget import Shortfall

@@ -17,8 +17,8 @@ from rh_prefect.media.file_types import format_named
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import DownloadDefect, defect_of, facts_or_type, file_type
 from rh_prefect.redaction import bare
-from rh_prefect.works.download_folder import part_file, remove
 from rh_prefect.works.journal.record_types import End, Intent, Link
+from rh_prefect.works.unfinished_downloads import part_file, remove
 from rh_prefect.works.work import Work
 
 _log = logging.getLogger("rh_prefect")

@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any
 
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.in_memory_caches import LruCache
+from rh_prefect.shared_caches import LruCache
 from rh_prefect.works.journal.costs_and_budget import (
     Costs,
     Entries,

@@ -19,7 +19,6 @@ from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.pool import Lease
 from rh_prefect.works.checked_request import JobRequest
-from rh_prefect.works.download_folder import RunAttempt, StoreChecks
 from rh_prefect.works.events import JobEvent, JobEventState, Observer
 from rh_prefect.works.journal.costs_and_budget import Costs, Money, Shortfall, SpendTracker
 from rh_prefect.works.journal.job_records import JobRecords, Submit
@@ -27,6 +26,7 @@ from rh_prefect.works.journal.record_types import Intent, current_owner, uptime
 from rh_prefect.works.journal.scope import Scope, cancel_key
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.lifecycle import Policy
+from rh_prefect.works.unfinished_downloads import RunAttempt, StoreChecks
 
 if TYPE_CHECKING:
     from rh_prefect.works.output_delivery import Delivery

@@ -10,7 +10,7 @@ import pytest
 from rh_prefect.catalog import generated_files
 from rh_prefect.catalog.data_file import dumps, read
 from rh_prefect.catalog.registry import SLIM_FILE
-from rh_prefect.catalog.user_catalog_refresh import changes
+from rh_prefect.catalog.user_catalog_merge import changes
 from rh_prefect.errors import InputError
 
 MARK = "<!-- Written by `python -m rh_prefect.catalog.generated_files`. -->"

@@ -16,7 +16,7 @@ from rh_prefect.catalog import registry
 from rh_prefect.catalog.hash_compatibility import as_given, keep_model
 from rh_prefect.catalog.model import Model, decode_model, param_name
 from rh_prefect.catalog.public_list_parser import read_list
-from rh_prefect.catalog.user_catalog_refresh import merge
+from rh_prefect.catalog.user_catalog_merge import merge
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.model_arguments import feed
 from rh_prefect.works.checked_request import as_request

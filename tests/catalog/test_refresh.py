@@ -13,7 +13,7 @@ import pytest
 
 from rh_prefect.catalog import registry
 from rh_prefect.catalog.registry import SLIM_FILE, is_older
-from rh_prefect.catalog.user_catalog_refresh import Refreshed, reset
+from rh_prefect.catalog.user_catalog_merge import Refreshed, reset
 from rh_prefect.errors import InputError
 from tests.support.processes import warm_process
 from tests.support.samples.registry_file import refresh

@@ -17,8 +17,8 @@ from rh_prefect import flow, generate, models
 from rh_prefect.cli.spend import chart, records, spend, table
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JournalError
+from rh_prefect.flow_runs.charge_reader import TaskCharge, charges, once_each
 from rh_prefect.flow_runs.spend_sums import bars as spend_bars
-from rh_prefect.flow_runs.task_charges import TaskCharge, charges, once_each
 from rh_prefect.flows.spend import picture
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from rh_prefect.client import Client, Download, discard_partial
-from rh_prefect.client.connection_pools import EnvironmentTransport
 from rh_prefect.client.download import CHUNK, download, resume_note
+from rh_prefect.client.http_connections import EnvironmentTransport
 from rh_prefect.errors import LinkExpired, ResponseLost, RunningHubError, StoreError
 from tests.client.conftest import peak_memory
 from tests.support.servers.scripted_server import BODY, TAG, Asked, Step, WireServer, cut, raw, reply, serve

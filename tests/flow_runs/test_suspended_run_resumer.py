@@ -18,7 +18,7 @@ from prefect.states import Cancelling
 from rh_prefect import flow, generate_many, models
 from rh_prefect.emulator import Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.leftover_tasks import reconcile_runs
+from rh_prefect.flow_runs.leftover_jobs import reconcile_runs
 from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended

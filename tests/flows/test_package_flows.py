@@ -12,7 +12,7 @@ import pytest
 from rh_prefect import flow, flows
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import PipelineIncomplete
-from rh_prefect.pipelines.document import PipelineError
+from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import shipped_names
 from rh_prefect.pipelines.run.result import PipelineResult
 from tests.support.samples import media as samples

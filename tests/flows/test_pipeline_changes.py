@@ -17,7 +17,7 @@ from prefect.states import Cancelled
 from rh_prefect import flow
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, JournalError, PipelineIncomplete, RunningHubError, StoreError
-from rh_prefect.flow_runs.leftover_tasks import reconcile_runs
+from rh_prefect.flow_runs.leftover_jobs import reconcile_runs
 from rh_prefect.flow_runs.rerun import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.run.result import NOTHING_NEW, PipelineResult, summary

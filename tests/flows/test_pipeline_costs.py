@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import TaskRun, TaskRunResult
 
 from rh_prefect.cli import spend
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.flow_runs.task_charges import charges
+from rh_prefect.flow_runs.charge_reader import charges
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.run.result import OVER_BUDGET, WAITING
 from rh_prefect.settings import get_settings

@@ -17,7 +17,7 @@ from rh_prefect.cli import app
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import IMAGE_TO_VIDEO, TEXT_TO_IMAGE
 from rh_prefect.errors import BudgetExceeded
-from rh_prefect.pipelines.document import PipelineError
+from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.site_graphs import SavedGraph
 from tests.support.samples.steps import RESIZE, steps

@@ -11,7 +11,7 @@ import pytest
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.comfy.workflows import RESTYLE
 from rh_prefect.flows.pipeline import Pipeline
-from rh_prefect.pipelines.document import PipelineError
+from rh_prefect.pipelines.parsed_document import PipelineError
 from tests.support.samples import media as samples
 from tests.support.samples.steps import ANSWER, PICTURE, steps
 from tests.support.world.pipeline_flows import run, states

@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_TASKS_DEFAULT_RETRIES, temporary_settings
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.recorder import Recorder
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
-from rh_prefect.pipelines.document import PipelineError
+from rh_prefect.pipelines.parsed_document import PipelineError
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, further, of_rows, rows, steps
 from tests.support.servers.emulator_env import StartEmulator
 from tests.support.world.pipeline_flows import run, run_in_flow, states

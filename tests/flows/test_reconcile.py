@@ -17,7 +17,7 @@ from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running
 from rh_prefect import RunningHubCredentials
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.leftover_tasks import Finding, reconcile_runs
+from rh_prefect.flow_runs.leftover_jobs import Finding, reconcile_runs
 from rh_prefect.flow_runs.rerun import rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.reconcile import reconcile

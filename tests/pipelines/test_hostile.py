@@ -16,9 +16,9 @@ from rh_prefect.errors import InputError
 from rh_prefect.media.input_access_policy import current_access
 from rh_prefect.pipelines import input_reader
 from rh_prefect.pipelines.call_builder import request_of
-from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.edit_rendering import render
 from rh_prefect.pipelines.file_model import ModelStep
+from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep

@@ -11,9 +11,9 @@ from rh_prefect.errors import InputError
 from rh_prefect.models import ModelInput
 from rh_prefect.pipelines.call_builder import request_of
 from rh_prefect.pipelines.conditions import truth
-from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.evaluation import slug
 from rh_prefect.pipelines.file_model import FanOutStep
+from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.planning_values import ABSENT, Frame

@@ -16,7 +16,7 @@ import pytest
 from rh_prefect.errors import InputError, PlanChanged
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.media import Media
-from rh_prefect.pipelines.document import PipelineError
+from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, KnownWorks, Plan, ReviewedPlan, WorkQuery
 from rh_prefect.pipelines.plan.changes import compare

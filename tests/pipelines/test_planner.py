@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from rh_prefect.errors import StoreError
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.check import SHIPPED
-from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.parsed_answers import answer_type
+from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, Plan, WorkQuery
 from rh_prefect.pipelines.plan.plan import finish

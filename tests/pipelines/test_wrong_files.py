@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rh_prefect.pipelines.document import PipelineError, Problem
+from rh_prefect.pipelines.parsed_document import PipelineError, Problem
 from rh_prefect.pipelines.pipeline import Pipeline
 from tests.support.each_case import each_case
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rh_prefect.pipelines.document import PipelineError, Place
+from rh_prefect.pipelines.parsed_document import PipelineError, Place
 from rh_prefect.pipelines.yaml_reader import read
 
 

@@ -18,7 +18,7 @@ from rh_prefect.media.storage_errors import masked
 from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import masked_url, protocol_of, without_user
 from rh_prefect.pipelines.batch_pipeline import Batch
-from rh_prefect.pipelines.document import PipelineError
+from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.plan import KnownWorks, Plan
 from rh_prefect.redaction import mask
 from rh_prefect.works.journal.journal import FolderJournal

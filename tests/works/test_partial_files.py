@@ -11,8 +11,8 @@ import pytest
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.download_folder import StoreChecks, check_folder, part_file, remove
 from rh_prefect.works.journal.record_types import ResultRecord
+from rh_prefect.works.unfinished_downloads import StoreChecks, check_folder, part_file, remove
 from tests.support.processes.forkserver import FORKS
 from tests.support.world.filesystems import TwinFiles
 

@@ -10,11 +10,11 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.errors import PipelineIncomplete, RunningHubError
-from rh_prefect.flow_runs.call_scope import current_scope
+from rh_prefect.flow_runs.root_flow_run import current_scope
 from rh_prefect.flows.batch.report import BatchReport
 from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.flows.pipeline import Pipeline, run_in_flow
-from rh_prefect.flows.prefect_pages import PrefectPages
+from rh_prefect.flows.prefect_run_display import PrefectPages
 from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.batch_pipeline import Batch, BatchFile, BatchOptions, write_batch

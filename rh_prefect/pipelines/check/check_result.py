@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Any
 
-from rh_prefect.pipelines.document import Document, Path, Problems, visible
 from rh_prefect.pipelines.file_model import PipelineFile, Step
+from rh_prefect.pipelines.parsed_document import Document, Path, Problems, visible
 from rh_prefect.pipelines.types import Type
 from rh_prefect.pipelines.yaml_reader import MOST_BYTES
 

@@ -14,7 +14,6 @@ from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import Checked
 from rh_prefect.pipelines.check.literals import wrong_value
 from rh_prefect.pipelines.check.unpaid_steps import OtherCheck
-from rh_prefect.pipelines.document import Document, Path, Problems, nearest
 from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.file_model import (
     FILE_TYPES,
@@ -34,6 +33,7 @@ from rh_prefect.pipelines.file_model import (
 )
 from rh_prefect.pipelines.file_validation import build
 from rh_prefect.pipelines.model_arguments import items_in
+from rh_prefect.pipelines.parsed_document import Document, Path, Problems, nearest
 from rh_prefect.pipelines.references import is_reference, references_in
 from rh_prefect.pipelines.types import FILES, Type
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, NameScope

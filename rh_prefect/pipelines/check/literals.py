@@ -9,9 +9,9 @@ from typing import Any
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.json_snapshot import flaw_of
-from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.edits import EditParam
 from rh_prefect.pipelines.file_model import Param, shown_value
+from rh_prefect.pipelines.parsed_document import Path
 
 LONGEST_NUMBER = 300
 LARGEST_NUMBER = 10**LONGEST_NUMBER

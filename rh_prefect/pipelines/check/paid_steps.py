@@ -15,10 +15,10 @@ from rh_prefect.errors import InputError, UnknownModelError
 from rh_prefect.pipelines.check.check_result import read_graph
 from rh_prefect.pipelines.check.literals import texts_in
 from rh_prefect.pipelines.check.values import ValueCheck
-from rh_prefect.pipelines.document import Path, nearest, visible
 from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep, Parse, shown_value
 from rh_prefect.pipelines.model_arguments import LIKE, Fault, bind, check_values
 from rh_prefect.pipelines.parsed_answers import answer_type
+from rh_prefect.pipelines.parsed_document import Path, nearest, visible
 from rh_prefect.pipelines.references import WrongReferenceError, is_reference, parse
 from rh_prefect.pipelines.types import Type, kind_of
 from rh_prefect.pipelines.visible_names import NameScope, resolve

@@ -11,10 +11,10 @@ from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.literals import edit_value, no_caption, wrong_value
 from rh_prefect.pipelines.check.paid_steps import PaidCheck
-from rh_prefect.pipelines.document import Path, PipelineError, Problems, nearest, not_replaced
 from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.file_model import FILE_TYPES, TYPES, EditStep, Param, ReviewStep, UseStep, shown_value
 from rh_prefect.pipelines.model_arguments import items_in
+from rh_prefect.pipelines.parsed_document import Path, PipelineError, Problems, nearest, not_replaced
 from rh_prefect.pipelines.references import has_reference, is_reference, shown
 from rh_prefect.pipelines.types import Type
 from rh_prefect.pipelines.visible_names import NameScope

@@ -16,7 +16,6 @@ from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.check_result import Checked
 from rh_prefect.pipelines.check.literals import are_whole
 from rh_prefect.pipelines.conditions import ORDERED
-from rh_prefect.pipelines.document import Path, Problems, nearest
 from rh_prefect.pipelines.file_model import (
     COMPARISONS,
     CONDITIONS,
@@ -28,6 +27,7 @@ from rh_prefect.pipelines.file_model import (
     UseStep,
     shown_value,
 )
+from rh_prefect.pipelines.parsed_document import Path, Problems, nearest
 from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse, shown
 from rh_prefect.pipelines.types import Type, negated
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, NameScope, resolve

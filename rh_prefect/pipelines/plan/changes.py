@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rh_prefect.catalog.model import text_of
-from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.file_model import Param
+from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.work_identity import equal_numbers
 

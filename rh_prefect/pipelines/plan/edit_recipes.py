@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from rh_prefect.pipelines.check import edit_value, no_caption
-from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.evaluation import evaluate, named, type_of
 from rh_prefect.pipelines.file_model import EditStep
+from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.step_drafts import (
     Draft,

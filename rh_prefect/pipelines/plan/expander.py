@@ -13,7 +13,6 @@ from rh_prefect.media.file_names import folded, wrong_part
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import truth
-from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate, maker_of, results
 from rh_prefect.pipelines.file_model import (
     EditStep,
@@ -27,6 +26,7 @@ from rh_prefect.pipelines.file_model import (
     UseStep,
     uses,
 )
+from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts
 from rh_prefect.pipelines.plan.options import PlanOptions

@@ -11,9 +11,9 @@ from typing import Any
 
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.conditions import truth
-from rh_prefect.pipelines.document import Path, visible
 from rh_prefect.pipelines.evaluation import evaluate, part, results
 from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, uses
+from rh_prefect.pipelines.parsed_document import Path, visible
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work, id_part
 from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, PlanTooLarge, Size, count_of
 from rh_prefect.pipelines.plan.undecided_steps import (

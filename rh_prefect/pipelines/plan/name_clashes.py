@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
 from rh_prefect.media.file_names import folded
-from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 
 _LONGEST_NAME = 255

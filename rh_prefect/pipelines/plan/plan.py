@@ -13,8 +13,8 @@ from typing import Any
 
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.check import Checked, notes_of
-from rh_prefect.pipelines.document import Problem, Problems, nearest_sentence, visible
 from rh_prefect.pipelines.file_model import Budget, GroupStep, UseStep
+from rh_prefect.pipelines.parsed_document import Problem, Problems, nearest_sentence, visible
 from rh_prefect.pipelines.plan import render
 from rh_prefect.pipelines.plan.expander import Planning
 from rh_prefect.pipelines.plan.fan_out import mark_chosen

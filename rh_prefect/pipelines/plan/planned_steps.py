@@ -14,9 +14,9 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from rh_prefect.media.media import Media
-from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_answers import shape_of
+from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.planning_values import EMPTY, File
 
 State = Literal["=", "…", "+", "~", ">", "?", "!", "r", "x"]
@@ -162,7 +162,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The round of a run; see `run_continuation`."""
+    """The round of a run; see `production_rounds`."""
 
     scope: str  # Its name, a part of the identity of the works that belong to it, and valid in a record's key
     began: datetime  # When it began: the age of an earlier result counts at this time

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from rh_prefect.pipelines.check.check_result import ItemProblems
-from rh_prefect.pipelines.document import Problems
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import FanOutStep, Step, names_in, uses
+from rh_prefect.pipelines.parsed_document import Problems
 from rh_prefect.pipelines.plan.expander import AT_ONCE, Expander, Planning, state_of
 from rh_prefect.pipelines.plan.name_clashes import NameClashes
 from rh_prefect.pipelines.plan.needed_steps import Needs

@@ -28,7 +28,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.pipelines.call_builder import has_all_files, has_all_ids, request_of
 from rh_prefect.pipelines.check import Checked
-from rh_prefect.pipelines.document import Problems
+from rh_prefect.pipelines.parsed_document import Problems
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange
 from rh_prefect.works.accounts.account import Account

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 from rh_prefect.display_texts import counted, cut_middle, shortened
-from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.plan.changes import by_items, shown_change
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, PlannedStep, PriceRange, State
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from rh_prefect.errors import InputError, PlanChanged
-from rh_prefect.pipelines.document import visible
 from rh_prefect.pipelines.file_model import Param
+from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.plan.changes import head_changes, shown_change, step_changes
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Selection, Work

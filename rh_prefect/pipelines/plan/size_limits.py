@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
-from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate
+from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.planning_values import ABSENT, Frame, Unknown, certain
 
 MOST_WORKS = 200_000

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import FREE, PlannedStep, PriceRange
 from rh_prefect.pipelines.planning_values import EMPTY, File, Frame, Items, Maybe, Span, StepOutput, leaves, makers
 

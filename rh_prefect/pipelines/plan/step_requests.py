@@ -12,10 +12,10 @@ from rh_prefect.catalog.model import Model
 from rh_prefect.errors import MediaError, UnknownModelError
 from rh_prefect.pipelines.check import Checked, wrong_fields
 from rh_prefect.pipelines.check.paid_steps import no_such_model
-from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep
 from rh_prefect.pipelines.model_arguments import bind, check_values, flat, unchecked_in
+from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
 from rh_prefect.pipelines.plan.size_limits import count_of

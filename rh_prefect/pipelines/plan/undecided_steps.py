@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.conditions import not_numbers, truth
-from rh_prefect.pipelines.document import Path
 from rh_prefect.pipelines.evaluation import lookup
 from rh_prefect.pipelines.file_model import Step
+from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.planning_values import (

@@ -19,8 +19,8 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
+from rh_prefect.pipelines.production_rounds import COMMAND_LINE
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
-from rh_prefect.pipelines.run_continuation import COMMAND_LINE
 from rh_prefect.works.events import Observer, Silent
 from rh_prefect.works.job_options import Reuse, Wait
 from rh_prefect.works.journal.costs_and_budget import Costs

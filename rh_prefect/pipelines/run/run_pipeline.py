@@ -13,9 +13,9 @@ from typing import Any
 from rh_prefect.errors import RunningHubError, StoreError
 from rh_prefect.media.file_names import safe
 from rh_prefect.media.input_access_policy import allow_below
-from rh_prefect.pipelines.document import PipelineError
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
 from rh_prefect.pipelines.last_run import since
+from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection

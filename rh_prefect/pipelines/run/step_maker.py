@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 
 from rh_prefect.errors import BudgetExceeded, MediaError, RunningHubError
-from rh_prefect.in_memory_caches import SharedTasks
 from rh_prefect.pipelines.call_builder import files_that_stand_in, known_values, work_call
 from rh_prefect.pipelines.known_works import counts_as
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, PlannedStep, Work
@@ -16,6 +15,7 @@ from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.run_services import Outcome, Services
 from rh_prefect.pipelines.run.save_as_copies import SavedResults
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
+from rh_prefect.shared_caches import SharedTasks
 from rh_prefect.works.events import JobEvent, JobEventState
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.loop_thread import LOOP

@@ -21,7 +21,7 @@ from typing import Any
 
 from rh_prefect.errors import InputError, JobError, RunningHubError
 from rh_prefect.pipelines.call_builder import has_all_ids
-from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Selection, Work, WorkQuery

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from rh_prefect.client.connection_pools import chance
+from rh_prefect.client.http_connections import chance
 from rh_prefect.errors import JournalError, StoreError
 
 STORE_PAUSES = (5.0, 30.0)

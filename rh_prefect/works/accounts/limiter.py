@@ -12,7 +12,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from rh_prefect.client.connection_pools import chance
+from rh_prefect.client.http_connections import chance
 from rh_prefect.errors import RunningHubError
 
 MAX_COUNT_AGE = 5.0

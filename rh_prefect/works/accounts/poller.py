@@ -25,7 +25,7 @@ from typing import TypeAlias
 
 from rh_prefect.client import TaskView
 from rh_prefect.errors import AccountError, KeyRejected, RunningHubError, TaskNotFound
-from rh_prefect.in_memory_caches import LruSet
+from rh_prefect.shared_caches import LruSet
 from rh_prefect.works.accounts.limiter import Count
 
 AGE_FRACTION = 0.05

@@ -21,7 +21,7 @@ from rh_prefect.errors import (
     TaskNotFound,
     explain,
 )
-from rh_prefect.in_memory_caches import LruCache, SingleFlight
+from rh_prefect.shared_caches import LruCache, SingleFlight
 from rh_prefect.works.accounts.account import Account
 from rh_prefect.works.accounts.limiter import Limiter, Turn, first_free, refresh_counts
 from rh_prefect.works.journal.record_types import Answer, Intent

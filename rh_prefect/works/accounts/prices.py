@@ -19,7 +19,7 @@ from rh_prefect.errors import (
     RunningHubError,
     Transient,
 )
-from rh_prefect.in_memory_caches import SingleFlight
+from rh_prefect.shared_caches import SingleFlight
 from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.runninghub.provider import RunningHub
 

@@ -19,8 +19,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from rh_prefect.errors import EqualRequest, JournalError
-from rh_prefect.in_memory_caches import LruCache, SingleFlight
 from rh_prefect.media.store import MediaStore
+from rh_prefect.shared_caches import LruCache, SingleFlight
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import (
     FORMAT,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rh_prefect.catalog import user_catalog_refresh
+from rh_prefect.catalog import user_catalog_merge
 from rh_prefect.catalog.registry import SLIM_FILE
 
 
@@ -22,6 +22,6 @@ def registry(
     return path
 
 
-def refresh(path: str, *, date: str | None = None) -> user_catalog_refresh.Refreshed:
+def refresh(path: str, *, date: str | None = None) -> user_catalog_merge.Refreshed:
     """Merges a local list into this user's models, as `rh-prefect models refresh` does."""
-    return user_catalog_refresh.refresh(Path(path).read_bytes(), path, date=date)
+    return user_catalog_merge.refresh(Path(path).read_bytes(), path, date=date)

@@ -21,11 +21,11 @@ from pydantic import SecretStr
 
 from rh_prefect import flow, models
 from rh_prefect.emulator import Emulator
-from rh_prefect.flow_runs.call_scope import current_chain, current_scope
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.progress_observer import run_observer
 from rh_prefect.flow_runs.queries import FlowScope
 from rh_prefect.flow_runs.rerun import create, rerun
+from rh_prefect.flow_runs.root_flow_run import current_chain, current_scope
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account import Account, account_of

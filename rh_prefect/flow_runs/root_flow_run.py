@@ -27,8 +27,8 @@ from rh_prefect.flow_runs.prefect_internals import (
     run_contexts,
 )
 from rh_prefect.flow_runs.queries import FlowScope, flow_name_of, read_flow_run, run_folder
-from rh_prefect.in_memory_caches import LruCache
 from rh_prefect.prefect_api import PATIENCE, ask_repeatedly
+from rh_prefect.shared_caches import LruCache
 from rh_prefect.works.journal.scope import Calls, Chain
 from rh_prefect.works.loop_thread import LOOP
 

@@ -23,7 +23,7 @@ from rh_prefect.flow_runs.progress_observer import expect_jobs, mark_reported
 from rh_prefect.flow_runs.report_artifact import Links, Report, sheets, values_in
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.document import visible
+from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, paid_steps
 from rh_prefect.pipelines.plan.render import prices

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rh_prefect.in_memory_caches import LruCache, LruSet, SharedTasks, SingleFlight
+from rh_prefect.shared_caches import LruCache, LruSet, SharedTasks, SingleFlight
 
 
 def test_the_entry_that_was_used_least_recently_is_dropped() -> None:

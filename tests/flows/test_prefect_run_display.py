@@ -13,7 +13,7 @@ from PIL import Image
 from rh_prefect.artifacts import MAX_PAGE, Page, markdown
 from rh_prefect.flow_runs.flow import flow
 from rh_prefect.flow_runs.report_artifact import Report
-from rh_prefect.flows.prefect_pages import MOST_SHOWN, choices_of
+from rh_prefect.flows.prefect_run_display import MOST_SHOWN, choices_of
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.file_model import EditStep, ModelStep, ReviewStep

@@ -13,9 +13,9 @@ import httpx
 import pytest
 import trustme
 
-from rh_prefect.client.connection_pools import RESEND, EnvironmentTransport, ResendTransport
 from rh_prefect.client.download import download
 from rh_prefect.client.h11_transport import CallTransport
+from rh_prefect.client.http_connections import RESEND, EnvironmentTransport, ResendTransport
 from rh_prefect.settings import proxy_for
 from tests.support.servers.scripted_server import BODY, Asked, Step, WireServer, raw, reply, serve, stall
 

@@ -16,10 +16,10 @@ from typing import TypeAlias, TypeVar
 
 from rh_prefect.client.download import discard_partial
 from rh_prefect.errors import ConfigError, StoreError
-from rh_prefect.in_memory_caches import LruCache, SingleFlight
 from rh_prefect.local_files import lock_file, make_folder
 from rh_prefect.media.file_names import safe
 from rh_prefect.media.store import MediaStore
+from rh_prefect.shared_caches import LruCache, SingleFlight
 from rh_prefect.works.journal.record_types import ResultRecord
 
 
