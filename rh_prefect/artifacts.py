@@ -90,7 +90,7 @@ class Page:
 
 
 async def markdown(text: str, *, what: str, description: str, page: Page | None = None) -> UUID | None:
-    """Creates a Markdown artifact; a text above `MAX_PAGE` is cut at the end of a line."""
+    """Creates a Markdown artifact; text longer than `MAX_PAGE` bytes is cut at the end of a line."""
     return await _create(page, what, "markdown", _within_page(text), description)
 
 

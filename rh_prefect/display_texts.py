@@ -1,4 +1,4 @@
-"""Names of jobs and runs as people read them in the dashboard, the log and the terminal."""
+"""Names, counts, sizes and shortened texts as people read them in the dashboard, the log and the terminal."""
 
 from __future__ import annotations
 

@@ -268,7 +268,7 @@ class KeyRejected(ApiError):
 
 
 class AccountError(ApiError):
-    """The account may not make this request, or cannot pay for it."""
+    """The account is not allowed to make this request, or cannot pay for it."""
 
     retry: Retry = "action_required"
     account_scope: RefusalScope | None = "account"
@@ -434,7 +434,7 @@ CODES: dict[str, Code] = {
     ),
     "436": Code(AccountError, "the exclusive contract has ended", "renew the contract, then run again"),
     "500": Code(OutcomeUnknown, "unknown error", _CHECK_CALL_LOG),
-    "801": Code(AccountError, "free accounts may not use the API", "upgrade the account"),
+    "801": Code(AccountError, "free accounts cannot use the API", "upgrade the account"),
     "802": Code(KeyRejected, "the key is wrong, disabled or expired", _KEY),
     "803": Code(RequestRejected, "the node list does not match the workflow", _INPUT),
     "804": Code(TaskState, "the task is running", "wait", task_status="RUNNING"),

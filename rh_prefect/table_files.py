@@ -102,7 +102,7 @@ def trouble(error: Exception) -> str:
 
 
 def _limited(reader: BinaryIO, most: int | None, name: str) -> Iterator[bytes]:
-    """Yields the content of a file; raises an error if the file has more than `most` bytes."""
+    """Yields the content of a file; raises an error if the file is larger than `most` bytes."""
     size = 0
     for piece in pieces_of(reader.read):
         size += len(piece)
@@ -113,7 +113,7 @@ def _limited(reader: BinaryIO, most: int | None, name: str) -> Iterator[bytes]:
 def _check_size(size: int, most: int | None, name: str) -> None:
     if most is not None and size > most:
         raise InputError(
-            f"{name}: the table has more than {most // 1024 // 1024} MiB. What to do: use a smaller table."
+            f"{name}: the table is larger than {most // 1024 // 1024} MiB. What to do: use a smaller table."
         )
 
 
@@ -146,7 +146,7 @@ def _csv(delimiter: str, name: str) -> Callable[[BinaryIO], Iterator[Row]]:
 
 
 def _until_filled(text: Iterable[str]) -> list[str]:
-    """Returns the lines up to the first one that is not blank."""
+    """Returns the lines up to and including the first one that is not blank."""
     head = []
     for line in text:
         head.append(line)
@@ -261,7 +261,7 @@ def _parquet(address: str, options: Mapping[str, object], most_bytes: int | None
 
 
 def _cell(value: object) -> object:
-    """Converts a decimal to a number, and `nan`, a data frame's missing value, to None; keeps all other values."""
+    """Converts a `Decimal` to a number, and `nan` (a data frame's missing value) to None; keeps all other values."""
     if isinstance(value, Decimal):
         value = float(value) if value % 1 else int(value)
     return None if isinstance(value, float) and isnan(value) else value

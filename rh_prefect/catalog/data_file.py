@@ -33,7 +33,7 @@ def read(content: Mapping[str, Any]) -> list[Model]:
     try:
         models = [checked(raw) for raw in content["models"]]
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"The file is not a data file of models: reading failed with {error!r}.") from error
+        raise InputError(f"The file is not a model data file: reading it failed with {error!r}.") from error
     by_class: dict[str, str] = {}
     for model in models:
         other = by_class.setdefault(class_name(model.name), model.name)

@@ -63,7 +63,7 @@ class InputBase(BaseModel):
     def __init__(self, **params: Any) -> None:  # each model has its own; see the stub
         if not hasattr(type(self), "entry"):
             raise InvalidInput(
-                f"{type(self).__name__} is the base of all inputs. "
+                f"{type(self).__name__} is the base class of all inputs and cannot be used itself. "
                 "What to do: use a model's own class, as in models.ZImageTurbo(prompt=...)."
             )
         try:

@@ -218,7 +218,7 @@ def _lines(errors: Sequence[BaseException]) -> list[str] | None:
 
 
 def _code(error: BaseException) -> int | None:
-    """Returns the exit code of a command that was ended by a signal or a closed pipe, without a message."""
+    """Returns the exit code of a command that a signal or a closed pipe has ended, and that prints no message."""
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED
     if isinstance(error, BrokenPipeError):

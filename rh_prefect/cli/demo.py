@@ -33,7 +33,7 @@ def demo(
 ) -> None:
     """Make a film on this machine, and run it again as a pipeline and as a flow. No key, no network, nothing to pay."""
     if not prompt.strip():
-        raise InputError("demo: --prompt is missing. What to do: pass a sentence, or leave the option out.")
+        raise InputError("demo: --prompt is empty. What to do: give a sentence after --prompt, or leave --prompt out.")
     from rh_prefect.emulator import Emulator
 
     folder = folder.resolve()

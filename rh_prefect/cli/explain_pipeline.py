@@ -1,4 +1,4 @@
-"""`rh-prefect explain`: a pipeline's parameters, steps, models, outputs and price; `run FILE --help` shows them."""
+"""`rh-prefect explain`: a pipeline's parameters, steps, models, outputs and price; `run FILE --help` shows the same."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def refresh(
         data = reader.read(_LARGEST_LIST + 1)
     if len(data) > _LARGEST_LIST:
         raise InputError(
-            f"{shown(file)} has more than {_LARGEST_LIST // 2**20} MiB. Nothing was changed. What to do: pass a "
+            f"{shown(file)} is larger than {_LARGEST_LIST // 2**20} MiB. Nothing was changed. What to do: pass a "
             "smaller list of models or prices."
         )
     done = refresh_catalogue(data, shown(file), date=date)

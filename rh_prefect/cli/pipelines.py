@@ -266,8 +266,8 @@ def end_with_problems(problems: Sequence[Problem]) -> None:
 def made_again(selected: Selected, found: Choices, plan: Plan) -> dict[str, Any]:
     """Returns arguments of a plan: the takes for `--retake`, the new steps, and the selection.
 
-    If the `reuse` of a step is an age, its next take may exist from an earlier day, so the step is made as with
-    `--new`. `plan` does not need the records of earlier runs.
+    If a step's `reuse` is an age, its next take may already exist from an earlier day; the step is therefore run again
+    as with `--new`. The argument `plan` can be made without the records of earlier runs.
     """
     takes, new = dict[str, int](), list[str]()
     paid = [one for one in plan.instances if one.is_paid]

@@ -27,9 +27,9 @@ def earlier_plan(other: str, file: Path, plan: Callable[[Pipeline], Plan]) -> tu
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode(errors="replace").strip().removeprefix("fatal: ")
             raise InputError(
-                f"plan --compare {other}: it is neither a file with a plan nor a git revision with this folder: "
-                f"{said}. What to do: give a file with the output of `plan --json`, or a revision such as main, "
-                "after `git fetch`."
+                f"plan --compare: {other} is neither a plan file nor a git revision that contains this folder: {said}. "
+                "What to do: give a file with the output of `plan --json`, or a revision such as main (run `git fetch` "
+                "first)."
             ) from None
         with tarfile.open(fileobj=io.BytesIO(archive)) as files:
             files.extractall(folder, filter=_inside)  # noqa: S202, it stays in the folder

@@ -1,4 +1,4 @@
-"""Registers media as assets, because Seedance and SparkVideo accept media that show people only as assets."""
+"""Registers media as assets: Seedance and SparkVideo accept media that shows people only if it is registered."""
 
 from __future__ import annotations
 

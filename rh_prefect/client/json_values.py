@@ -180,4 +180,4 @@ class Page(Value, Generic[Item]):
     items: tuple[Item, ...] = ()  # The items on the page
     number: int = 1  # The number of the page, from 1
     total: Count = wire("total", "totalCount", default=None)  # The number of items on all pages, if known
-    has_next: Flag = wire("hasNext", default=False)  # Whether there is a further page
+    has_next: Flag = wire("hasNext", default=False)  # Whether there is another page

@@ -55,7 +55,7 @@ class NativeProxy:
         return name == f"/{self.family}" or name.startswith((self._prefix, f"{self.files}?"))
 
     async def submit(self, payload: Mapping[str, object]) -> TaskView:
-        """Runs the graph in the payload's `prompt`, which costs machine time; see `Client.submit`.
+        """Runs the graph in the payload's `prompt`; the run costs machine time. See `Client.submit`.
 
         The graph is sent once; after a `ResponseLost`, the graph may be running.
         """

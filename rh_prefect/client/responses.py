@@ -164,7 +164,7 @@ def with_data(answer: ApiResponse, ask: RequestInfo) -> dict[str, object]:
     """Returns the `data` of a successful response; raises `ResponseLost` if `data` is missing."""
     data = checked(answer, ask).data
     if not data:
-        raise no_answer(ask, "the response reports success without data")
+        raise no_answer(ask, "the response reports success but contains no data")
     return data
 
 
@@ -172,12 +172,12 @@ def with_rows(answer: ApiResponse, ask: RequestInfo) -> list[dict[str, object]]:
     """Returns the objects in `data`; raises `ResponseLost` if `data` is not a list."""
     data = unfold(checked(answer, ask).source.get("data"))
     if not isinstance(data, list):
-        raise no_answer(ask, "the response reports success without a list")
+        raise no_answer(ask, "the response reports success but contains no list")
     return [row for row in data if isinstance(row, dict)]
 
 
 def submitted(answer: ApiResponse, ask: RequestInfo) -> TaskView:
-    """Reads the response to a paid submission. Without a valid task id or a code of refusal, the outcome is unknown."""
+    """Reads the response to a paid submission. Without a valid task id or a refusal code, the outcome is unknown."""
     task = answer.task
     task_id = read_task_id(task)
     if not task_id and answer.code:

@@ -58,8 +58,8 @@ class RawBody(httpx.AsyncByteStream):
             remaining -= length
             if remaining < 0 or (remaining > 0 and not length):
                 raise MediaError(
-                    f"{self._path}: the file changed during its upload. What to do: upload the file when nothing "
-                    "writes to it any more."
+                    f"{self._path}: the file changed while it was being uploaded. What to do: upload the file again "
+                    "when no program is writing to it."
                 )
             if not length:
                 return

@@ -162,7 +162,7 @@ class Fault:
 
     @property
     def is_early(self) -> bool:
-        """Whether the request has no effect."""
+        """Whether the fault happens before the request takes effect."""
         return (self.phase or ("before" if self.kind in _BEFORE else "after")) == "before"
 
     def fits(self, subject: Subject) -> bool:

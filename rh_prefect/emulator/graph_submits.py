@@ -58,7 +58,7 @@ class Run:
     Attributes:
         spec: The task to create.
         verdict: The result of validation.
-        failure: The failure to come, if any.
+        failure: The failure that the task will report, if any.
         may_wait: Whether the task waits in the personal queue if no slot is free.
     """
 

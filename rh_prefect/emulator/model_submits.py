@@ -32,7 +32,7 @@ def accept(call: Call, spec: TaskSpec, *, failure: Failure | None = None, may_wa
     Args:
         call: The submit; its fault can make the task fail or finish at once.
         spec: The task to create.
-        failure: The failure to come, if any.
+        failure: The failure that the task will report, if any.
         may_wait: Whether the task may wait in the personal queue if no slot is free.
 
     Raises:

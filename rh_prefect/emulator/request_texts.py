@@ -26,7 +26,7 @@ def is_link(value: object) -> bool:
 
 
 def words(payload: Mapping[str, object]) -> Iterable[str]:
-    """Finds the strings that are not links: ids and digests in links can contain any short word."""
+    """Finds the strings that are not links, because ids and digests in links can contain any short word."""
     return (text for text in texts(payload) if not is_link(text))
 
 

@@ -103,7 +103,7 @@ class Task:
         id: 19 digits.
         spec: The request.
         timing: The durations of the task.
-        failure: The failure to come, if any.
+        failure: The failure that the task will report, if any.
         outputs: The results, as soon as they are rendered.
         polls: Number of polls so far.
         done_at_submit: Whether the task is done at once, independently of the clock.
@@ -158,7 +158,7 @@ class Tasks:
 
         Args:
             spec: The request.
-            failure: The failure to come, if any.
+            failure: The failure that the task will report, if any.
             may_wait: Whether the task may wait in the personal queue if no slot is free.
 
         Raises:

@@ -59,7 +59,8 @@ def decode(text: str) -> tuple[str, dict[str, str]]:
     head, *lines = text.split("\n")
     first = json.loads(head)
     if not isinstance(first, dict) or first.get("format") != FORMAT:
-        raise ValueError(f"this version reads and writes format {FORMAT}")
+        found = first.get("format") if isinstance(first, dict) else None
+        raise ValueError(f"it has format {found}, but this version reads and writes only format {FORMAT}")
     records = {}
     for line in lines:
         key, space, record = line.partition(" ")

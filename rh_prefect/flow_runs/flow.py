@@ -231,7 +231,7 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
 
 
 def _page(flow: Flow[..., Any], flow_run: FlowRun) -> artifacts.Page:
-    """Returns the page of a flow run whose attempt has ended, because a hook has no context of a run."""
+    """Returns the page of a flow run whose attempt has ended; hooks need it, because they have no run context."""
     now = datetime.now(UTC) if flow_run.run_count > 1 else None
     return artifacts.Page.of(flow, flow_run.id, replaces_before=now)
 

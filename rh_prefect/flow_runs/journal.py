@@ -81,9 +81,9 @@ class FlowRunJournal(Journal):
             raise JournalError(
                 f"Entry {number} of the journal of flow run {self.scope} no longer exists, although this process has "
                 "read it: inputs of the flow run, in which Prefect keeps the journal, were deleted. Nothing was paid "
-                "in this attempt. What to do: for a pipeline, start a new run, in which existing results cost nothing; "
-                f"otherwise run `rh-prefect jobs recover {self.scope}`, which restores the records from the results in "
-                "the storage; then start this process again, and run the flow run again."
+                "in this attempt. What to do: for a pipeline, start a new run, in which existing results cost nothing. "
+                f"For any other flow, run `rh-prefect jobs recover {self.scope}`, which restores the records from the "
+                "results in the storage, restart this process, and retry the flow run."
             )
 
     async def job(self, job_key: str) -> dict[str, JSON]:

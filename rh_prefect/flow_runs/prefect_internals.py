@@ -105,9 +105,9 @@ def _first_each(contexts: Iterator[_C], key: Callable[[_C], UUID | None]) -> lis
 
 
 async def drain() -> None:
-    """Waits until Prefect has sent all events and logs; if there is no server, Prefect would try for a minute at exit.
+    """Waits until Prefect has sent all events and logs; without a server, Prefect would retry for a minute at exit.
 
-    After half a minute, the rest is dropped, because the jobs are already done.
+    Each of the two waits is limited to half a minute, because the jobs are already done.
     """
     for drained in (APILogWorker.instance().drain(), EventsWorker.drain_all()):
         if inspect.isawaitable(drained):

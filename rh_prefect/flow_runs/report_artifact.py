@@ -157,7 +157,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def values_in(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yields each single value of the outputs with its name, as in `clips[2]`; lists and mappings are unpacked."""
+    """Yields each individual value of the outputs with its name, as in `clips[2]`; lists and mappings are unpacked."""
     for name, value in outputs.items():
         if isinstance(value, list | tuple):
             yield from values_in({f"{name}[{number}]": one for number, one in enumerate(value, 1)})

@@ -42,7 +42,7 @@ def bars(found: Iterable[TaskCharge], by: str) -> dict[str, list[tuple[str, Deci
 
 
 def sums_of(found: Iterable[TaskCharge], by: str, *, total: str = "") -> defaultdict[tuple[str, str], Sum]:
-    """Returns the sum of each name and unit, and of all tasks as `total`; the unit of unknown costs is empty."""
+    """Returns the sum for each name and unit, and for all tasks under the name `total`; unknown costs have no unit."""
     sums: defaultdict[tuple[str, str], Sum] = defaultdict(Sum)
     for one in found:
         for name in (_name(one, by), *([total] if total else [])):

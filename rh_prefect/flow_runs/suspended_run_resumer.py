@@ -102,7 +102,7 @@ class _Watched:
 
 
 class Resumer:
-    """Resumes suspended runs, and stores between checks which tasks have ended; used on the loop thread."""
+    """Resumes suspended runs, and remembers between checks which tasks have ended; use it only on the loop thread."""
 
     def __init__(self) -> None:
         self._watched: dict[SuspendedRun, _Watched] = {}

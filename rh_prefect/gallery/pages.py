@@ -160,9 +160,9 @@ def _keep(store: MediaStore, name: str, picture: bytes) -> None:
 
 def _shape(store: MediaStore, file: Media) -> bytes:
     if not file.uri.endswith(".glb"):
-        raise ValueError("it is not a GLB file, the only 3D format that is drawn")
+        raise ValueError("it is not a GLB file, and only GLB files are rendered")
     if file.size > _LARGEST_SHAPE:
-        raise ValueError("it is larger than 64 MB, the limit of 3D files that are drawn")
+        raise ValueError("it is larger than 64 MB, the size limit for 3D files that are rendered")
     from rh_prefect.gallery.glb_picture import glb_picture  # numpy takes 17 MB, and few runs make shapes
 
     return glb_picture(store.read_bytes(file.uri), side=_SIDE)

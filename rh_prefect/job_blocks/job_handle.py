@@ -120,8 +120,8 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
     """Finds a task; call it on the loop thread. See `RunningHubJobRun.attach`."""
     if not is_task_id(task_id):
         raise InputError(
-            f"{task_id!r} is not a task id: RunningHub's ids have only digits, and an id of ComfyUI has "
-            "its machine as a prefix, as in proxy.PROMPT_ID. Nothing was sent. What to do: copy the whole id."
+            f"{task_id!r} is not a task id: RunningHub's ids contain only digits, and ComfyUI's ids begin with "
+            "the name of the machine, as in proxy.PROMPT_ID. Nothing was sent. What to do: copy the whole id."
         )
     shared = await load_pool_context(credentials)
     store = await load_storage(storage)

@@ -47,7 +47,7 @@ class InputAccess:
     private_links: bool = False
 
     def check(self, source: str) -> None:
-        """Raises `MediaError` if a source may not be read; sends no request."""
+        """Raises `MediaError` if a source is not allowed; sends no request."""
         if self._is_below_root(source):
             return
         if is_web_link(source):
@@ -55,7 +55,7 @@ class InputAccess:
             return
         if self.is_restricted:
             raise MediaError(
-                f"The file {_shown(source)} may not be read here: a deployment reads only files below the folder of "
+                f"The file {_shown(source)} is not allowed here: a deployment reads only files below the folder of "
                 "its table, below the output location and below RH_INPUT_ROOTS, and https links to public addresses. "
                 "What to do: put the file into one of these folders, or add its folder to RH_INPUT_ROOTS on the "
                 "worker."
@@ -70,18 +70,18 @@ class InputAccess:
     def _check_unchecked(self, source: str) -> None:
         if not self.private_links and not _UNCHECKED.isdisjoint(protocols_of(source)):
             raise MediaError(
-                f"{_shown(source)} may not be read: the library that opens it would follow links to any address, "
+                f"{_shown(source)} is not allowed: the library that opens it would follow links to any address, "
                 "private ones included. Nothing was requested. What to do: pass the https link of the file itself, or "
                 "download it and pass its path; or, for your own network, set RH_ALLOW_PRIVATE_LINKS=1."
             )
 
     def check_address(self, address: str, *, host: str) -> None:
-        """Raises `MediaError` if a link may not lead to an address, because the address is not public."""
+        """Raises `MediaError` if a link leads to an address that is not allowed, because it is not public."""
         if not self.private_links and not is_public(address):
             raise MediaError(
-                f"A link to {host} may not be read: {address} is not a public address. What to do: pass "
+                f"A link to {host} is not allowed: {address} is not a public address. What to do: pass "
                 "the file itself; or, for links to your own network, set RH_ALLOW_PRIVATE_LINKS=1 or add "
-                "the beginning of the link to RH_INPUT_ROOTS."
+                "a prefix of the link to RH_INPUT_ROOTS."
             )
 
     def reads_any_address(self, url: str) -> bool:
@@ -92,7 +92,7 @@ class InputAccess:
         parts = _split(url)
         if self.is_restricted and parts.scheme != "https" and not self.private_links:
             raise MediaError(
-                f"The link {_shown(url)} may not be read here: a deployment reads https links only. "
+                f"The link {_shown(url)} is not allowed here: a deployment reads https links only. "
                 "What to do: give an https link, or add its prefix to RH_INPUT_ROOTS on the worker."
             )
         host = parts.hostname or ""
@@ -215,7 +215,7 @@ class CheckedTransport(httpx.BaseTransport):
         self._by_proxy: dict[str, httpx.HTTPTransport] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends a request; raises `MediaError` if its address may not be read."""
+        """Sends a request; raises `MediaError` if its address is not allowed."""
         actual = actual_request(request)
         response = self._send(actual)
         hide_redirect(request, response, to=actual.url)

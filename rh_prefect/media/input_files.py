@@ -204,8 +204,8 @@ class _Reading:
             stamp = before.stamp
             return found._replace(stamp=stamp, is_proof=stamp is not None and stamp.is_proof(read_at=began))
         raise MediaError(
-            f"The file {shown(self.source)} changed while it was read. What to do: wait until it is complete, then run "
-            "again."
+            f"The file {shown(self.source)} changed while it was being read. What to do: wait until it is complete, "
+            "then run again."
         )
 
     @contextmanager

@@ -78,8 +78,8 @@ def lasting_location(url: str) -> str:
         return url
     if is_relative(url) and is_deployed() and _is_temporary(Path.cwd()):
         raise ConfigError(
-            f"{url!r} is a relative folder, and this flow run works in the temporary folder {Path.cwd()}, which its "
-            "worker deletes when the run ends: all files would be lost. Nothing was paid. What to do: set the "
+            f"{url!r} is a relative path. This flow run works in the temporary folder {Path.cwd()}, which its worker "
+            "deletes when the run ends, so all files would be lost. Nothing was paid. What to do: set the "
             "variable that names the folder on the worker (RH_STORAGE_URL or RH_RECORDS), or the URL in the "
             "MediaStorage block, to an absolute path or a URL such as s3://bucket/prefix."
         )

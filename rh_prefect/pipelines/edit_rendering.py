@@ -1,4 +1,4 @@
-"""Renders local edits; each makes a file or a text from parameters that contain local files."""
+"""Renders local edits; each makes a file or a text from parameters that refer to local files."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class EditParam:
 
     @property
     def takes(self) -> str:
-        """Returns, for messages, which files the parameter takes, as in `a file of kind image`."""
+        """Returns a phrase for messages that describes the accepted files, as in `a file of kind image`."""
         return "a file" if self.kinds == ("any",) else f"a file of kind {' or '.join(self.kinds)}"
 
 

@@ -277,7 +277,7 @@ class InputReader:
         value = read_value(column, value)
         wrong = wrong_input(column, value)
         if isinstance(value, str) and len(value) > MOST_CELL:
-            wrong = "has more than 1 MiB in one cell"
+            wrong = "has a cell that is larger than 1 MiB"
         if wrong:
             self._add(cells, place, f"{name} {wrong}")
         return value
@@ -320,7 +320,7 @@ class InputReader:
             access.check(source)
         except InputError:
             raise InputError(
-                f"{shown(source)} may not be read: a row may use only files below the folder of its "
+                f"{shown(source)} is not allowed: a row may use only files below the folder of its "
                 "table, or https links; to allow another folder, name it in RH_INPUT_ROOTS"
             ) from None
 
@@ -458,7 +458,7 @@ def _few(rows: Iterator[Row], name: str) -> list[Row]:
     found: list[Row] = []
     for row in rows:
         if len(found) == MOST_ROWS:
-            raise InputError(f"{name} has more than {MOST_ROWS} rows, the limit; split the table")
+            raise InputError(f"{name} has more than {MOST_ROWS} rows, which is the limit; split the table")
         found.append(row)
     return found
 

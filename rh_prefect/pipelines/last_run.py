@@ -55,7 +55,7 @@ class LastRun(BaseModel):
 
 
 class LastRuns:
-    """The last runs of pipelines, in the storage of the records."""
+    """The last run of each pipeline and deployment, in the storage of the records."""
 
     def __init__(self, place: MediaStore) -> None:
         self._place = place

@@ -292,7 +292,7 @@ def _is_hidden(value: Any, shown_value: Any) -> bool:
 
 
 def _as_json(value: Any) -> Any:
-    """Returns a parameter for a plan's JSON: links without signature and password."""
+    """Returns the JSON form of a parameter for a plan, without the signatures and passwords of links."""
     if isinstance(value, str):
         return shown(value) if "://" in value else value
     if isinstance(value, Mapping):

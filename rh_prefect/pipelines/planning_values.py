@@ -133,7 +133,7 @@ def maybe(value: Any, by: Iterable[PlannedStep] | None) -> Any:
 
 
 def certain(value: Any) -> Any:
-    """Returns a value as it is if it exists: the value of a `Maybe`, or the value itself."""
+    """Returns the value of a `Maybe`, as if it certainly existed, and any other value unchanged."""
     return value.value if isinstance(value, Maybe) else value
 
 
@@ -270,7 +270,7 @@ def digest(value: Any) -> str:
 
 
 def leaves(value: Any) -> Iterator[Any]:
-    """Yields the single values in the lists and mappings of a step's parameter."""
+    """Yields the individual values in the lists and mappings of a step's parameter."""
     if isinstance(value, dict | list):
         for one in value.values() if isinstance(value, dict) else value:
             yield from leaves(one)

@@ -137,8 +137,9 @@ def add_choices(
             return True
     except OSError as error:
         raise StoreError(
-            f"{file} cannot be written: {error.strerror or error}. Nothing was paid for the takes and choices that are "
-            "not recorded there. What to do: make the folder writable, or run a copy of the pipeline in another folder."
+            f"{file} cannot be written: {error.strerror or error}. Nothing was paid for the takes and choices that "
+            "could not be recorded there. What to do: make the folder writable, or run a copy of the pipeline in "
+            "another folder."
         ) from error
 
 

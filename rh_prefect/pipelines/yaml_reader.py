@@ -74,7 +74,9 @@ class _Reader:
     def read(self, events: Iterable[Any]) -> Node:
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent) and self._root is not None:
-                raise _WrongAt(_place(event.start_mark), "a second document begins here; one file is one pipeline")
+                raise _WrongAt(
+                    _place(event.start_mark), "a second document begins here; a file can contain only one pipeline"
+                )
             self._take(event)
         if self._root is None or self._root.data is None:
             raise _WrongAt(Place(1, 1), "the file is empty; `rh-prefect init` writes a file to start from")

@@ -211,8 +211,8 @@ def check_request(request: object) -> None:
     if not isinstance(request, get_args(Request)):
         raise InputError(
             f"Expected a model's input, got {type(request).__name__}. Nothing was sent. What to do: pass "
-            "a model's input, as in generate(models.ZImageTurbo(prompt=...)); a result of another job, or "
-            "what its future's `.result()` returns, must be passed in one of the input's fields."
+            "a model's input, as in generate(models.ZImageTurbo(prompt=...)); to use the result of another job "
+            "(or of a future's `.result()`), pass it in one of the input's fields."
         )
 
 

@@ -33,8 +33,8 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
     """Records the task of an unknown submission; the next run waits for the task and pays nothing."""
     if not is_task_id(task_id):
         raise InputError(
-            f"{task_id!r} is not a task id: RunningHub's ids have only digits, and an id of ComfyUI has "
-            "its machine as a prefix, as in proxy.PROMPT_ID. Nothing was recorded. What to do: copy the whole id."
+            f"{task_id!r} is not a task id: RunningHub's ids contain only digits, and ComfyUI's ids begin with "
+            "the name of the machine, as in proxy.PROMPT_ID. Nothing was recorded. What to do: copy the whole id."
         )
     async for view in jobs_of(journal):
         # `_resolve` checks the last submission of the job itself, with a more exact message.
@@ -66,7 +66,7 @@ async def mark_lost(journal: Journal, key: str) -> None:
 
 
 def may_be_lost(submit: Submit) -> bool:
-    """Returns whether a submission can be lost: it has a running task, or a result whose files can be lost."""
+    """Returns whether a submission can be marked as lost: it has a running task, or a result with files."""
     has_result = submit.state == "ended" and submit.end is not None and submit.end.status == "SUCCESS"
     return submit.state == "ticket" or has_result
 

@@ -205,7 +205,7 @@ def _pairs(recorded: list[Link], newer: list[Link]) -> dict[int, Link]:
 
 
 def _closest(link: Link, others: list[Link]) -> Link | None:
-    """Returns the other link that shares the most URL parameters with a link; None if several links share as many."""
+    """Returns the other link that shares the most URL parameters with a link; None if several links tie."""
     common = [len(_parameters(link) & _parameters(one)) for one in others]
     return others[common.index(max(common))] if common and common.count(max(common)) == 1 else None
 

@@ -162,7 +162,7 @@ class Work:
         return self.scope.journal.scope, self.scope.attempt
 
     async def is_cancelled(self, *, max_age: float = REMEMBER) -> bool:
-        """Returns whether the run was cancelled; a cached reading may be `max_age` seconds old."""
+        """Returns whether the run was cancelled; accepts a cached reading of at most `max_age` seconds."""
         journal, key = self.scope.journal, cancel_key(self.scope.attempt)
         try:
             return not journal.is_absent(key, max_age=max_age) and await journal.read(key) is not None
@@ -213,7 +213,7 @@ class WorkSpending:
         self._reserved: int | None = None
 
     async def find_price(self, links: Mapping[str, str]) -> None:
-        """Finds the price on the account for links to the inputs; requests a preview only if there is a budget."""
+        """Finds the catalogue's price in the account's currency; `links` to the inputs are for a later preview."""
         self._links = links
         if self._work.lease.account.provider.is_bare:
             return  # RunningHub reports neither price nor cost of these.
@@ -248,7 +248,7 @@ class WorkSpending:
         self._reserved = None
 
     def claim(self, n: int) -> dict[str, Any]:
-        """Reserves the price of submission n, which is being claimed; returns the price for its intent."""
+        """Reserves the price of submission n, which is being claimed; returns the price to record in its intent."""
         # From here on the journal determines the amount, however this call ends.
         self._reserved = None
         # Before the answer is recorded, so that a concurrent job with a budget counts it.

@@ -28,8 +28,8 @@ def data(*models: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ({}, "not a data file"),
-        ([], "not a data file"),
+        ({}, "not a model data file"),
+        ([], "not a model data file"),
         (data({"name": "a", "params": [{"key": "p", "type": "colour"}]}), "params.0.type: Input should be 'string'"),
         (data({"name": "a", "price": {"unit": "moon", "fixed": 1}}), "price.unit: Input should be 'call'"),
         (data({"name": "a-b"}, {"name": "a/b", "endpoint": "c"}), "both be called AB"),

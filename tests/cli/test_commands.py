@@ -110,7 +110,7 @@ WRONG_AT_ONCE: dict[str, list[str]] = {
     "no file or folder nowhere.csv": ["batch", "nowhere.csv", "--model", "z-image/turbo"],
     "parameter --music requires an argument. What to do: ": ["run", "film", "--music"],
     '"13" for --shots. Must be <= 12': ["demo", "--shots", "13"],
-    "demo: --prompt is missing": ["demo", "--prompt", ""],
+    "demo: --prompt is empty": ["demo", "--prompt", ""],
     "--port. Must be <= 65535": ["emulator", "--port", "70000"],
     "'last week' is not a day; write YYYY-MM-DD, today or yesterday. What": ["spend", "--since", "last week"],
 }

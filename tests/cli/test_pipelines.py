@@ -129,7 +129,7 @@ def test_the_recipes_for_pull_requests_show_the_difference_in_price(
     plan = "plan pipelines/film.yaml --set prompt=x --compare"
     assert "difference: least +0.04, expected +0.24, most +0.24 CNY; steps: 0 added" in terminal.call(f"{plan} HEAD")
     for unknown in ("mian", "HEAD^{tree}"):
-        assert "neither a file with a plan nor a git revision" in terminal.call(f"{plan} {unknown}", fails=True)
+        assert "neither a plan file nor a git revision" in terminal.call(f"{plan} {unknown}", fails=True)
     file.rename("pipelines/other.yaml")
     assert "compared with main, which lacks other.yaml" in terminal.call(f"{plan.replace('film', 'other')} main")
 

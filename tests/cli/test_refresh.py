@@ -43,7 +43,7 @@ def test_what_cannot_be_used_is_one_message(tmp_path: Path) -> None:
         (["refresh"], "or `--reset`"),
         (["refresh", str(tmp_path / "bad.json")], "not a list of models"),
         (["refresh", str(tmp_path / "none.json")], "cannot be read"),
-        (["refresh", str(tmp_path / "large.json")], "has more than 16 MiB"),
+        (["refresh", str(tmp_path / "large.json")], "is larger than 16 MiB"),
         (["refresh", "http://user:secret@127.0.0.1:9/list.json?sig=secret"], "127.0.0.1:9/list.json cannot be read"),
     ):
         done = call(*arguments, state=tmp_path / "state")

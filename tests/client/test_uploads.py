@@ -75,7 +75,7 @@ async def test_memory_stays_flat(client: Client, wire: WireServer, tmp_path: Pat
 async def test_a_file_that_changes_on_the_way_is_told(change: bytes, photo: Path) -> None:
     body = FileBody(photo, name="a.png", mime="image/png")
     photo.write_bytes(change)
-    with pytest.raises(MediaError, match="changed during its upload"):
+    with pytest.raises(MediaError, match="changed while it was being uploaded"):
         async for _ in body:
             pass
 

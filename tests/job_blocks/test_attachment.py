@@ -126,7 +126,7 @@ def test_a_failed_task_names_its_node(rh: Emulator, paid_elsewhere: Callable[...
 
 
 def test_an_id_that_is_none_and_one_that_nobody_knows(rh: Emulator) -> None:
-    with pytest.raises(InputError, match="ids have only digits"):
+    with pytest.raises(InputError, match="ids contain only digits"):
         RunningHubJobRun.attach("z-image/turbo")
     with pytest.raises(TaskNotFound):
         RunningHubJobRun.attach(UNKNOWN)

@@ -131,7 +131,7 @@ def test_a_file_without_what_is_needed_is_refused(tmp_path: Path, good: Path, ed
         with pytest.raises(MediaError, match=r"silent\.mp4 has no sound"):
             edits[name](silent, tmp_path / "result")
     for name in ("mux-picture", "concat", "sheet", "last", "poster", "thumbnail"):
-        with pytest.raises(MediaError, match=r"sound\.wav has no picture"):
+        with pytest.raises(MediaError, match=r"sound\.wav has no video track"):
             edits[name](sound, tmp_path / "result")
     assert not list(tmp_path.glob("result*"))
 

@@ -52,7 +52,7 @@ async def test_a_row_names_no_file_outside_of_its_table_s_folder(
     place = table(tmp_path / "shop", f"mug,{name}")
     (tmp_path / "shop" / "link.png").symlink_to(photo(tmp_path / "secret.png"))
     [problem] = await problems_of(TABLE, rows=place)
-    assert "may not be read: a row may use only files below the folder of its table, or https links" in problem
+    assert "is not allowed: a row may use only files below the folder of its table, or https links" in problem
 
 
 async def test_a_file_with_its_facts_in_a_row_is_a_file_of_a_row(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ async def test_a_file_with_its_facts_in_a_row_is_a_file_of_a_row(tmp_path: Path)
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "rows.jsonl").write_text(json.dumps({"title": "mug", "photo": {"uri": str(secret), **facts}}))
     [problem] = await problems_of(TABLE, rows=str(tmp_path / "shop" / "rows.jsonl"))
-    assert "may not be read: a row may use only files below the folder of its table" in problem
+    assert "is not allowed: a row may use only files below the folder of its table" in problem
 
 
 async def test_a_plan_reads_the_tables_that_a_restricted_run_reads(
@@ -74,7 +74,7 @@ async def test_a_plan_reads_the_tables_that_a_restricted_run_reads(
     photo(tmp_path / "shop" / "mug.png")
     await plan_of(TABLE, rows=place)
     for forbidden in (photo(tmp_path / "secret.png"), place):
-        with pytest.raises(InputError, match="may not be read here"):
+        with pytest.raises(InputError, match="is not allowed here"):
             current_access().check(forbidden)
 
 
@@ -216,7 +216,7 @@ async def test_rows_are_counted_while_they_are_read(tmp_path: Path) -> None:
 
 def test_a_table_is_read_up_to_its_limit(tmp_path: Path) -> None:
     place = table(tmp_path, *(["a" * 1000 + ","] * 2000))
-    with pytest.raises(InputError, match="has more than 1 MiB"):
+    with pytest.raises(InputError, match="is larger than 1 MiB"):
         list(open_table(place, "csv", most_bytes=1024 * 1024).rows())
 
 

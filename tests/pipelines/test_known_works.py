@@ -16,7 +16,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import StoredWorks
 from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import WorkQuery
+from rh_prefect.pipelines.plan.planned_steps import KnownWork, WorkQuery
 from rh_prefect.pipelines.plan.work_identity import recipe_id
 from rh_prefect.pipelines.production_rounds import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import as_recorded, open_edits
@@ -43,6 +43,11 @@ def run(rh: Emulator, tmp_path: Path, request: pytest.FixtureRequest) -> Pipelin
 
 async def stored(run: PipelineRun) -> StoredWorks:
     return StoredWorks(await run.works(), open_edits(run.store, get_settings()), run.store, rounds=run.rounds())
+
+
+def test_a_task_without_outputs_made_nothing() -> None:
+    assert KnownWork("=").lack("image") == "its task made nothing"
+    assert KnownWork("=", texts=("waves",)).lack("image") == "its task made a text and no image"
 
 
 async def test_each_state_of_a_work_is_known(rh: Emulator, run: PipelineRun) -> None:

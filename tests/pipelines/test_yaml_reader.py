@@ -49,7 +49,7 @@ WRONG = {
     "? [a]\n: b": "film.yaml:1:3: a key must be a name; put a text with braces or brackets in quotes",
     "a: *b": "film.yaml:1:4: *b needs an anchor &b that ends before it",
     "a: &a [*a]": "film.yaml:1:8: *a needs an anchor &a that ends before it",
-    "a: 1\n---\nb: 2": "film.yaml:2:1: a second document begins here; one file is one pipeline",
+    "a: 1\n---\nb: 2": "film.yaml:2:1: a second document begins here; a file can contain only one pipeline",
     "a: \ud800": "film.yaml:1:1: the file is not UTF-8; save it as UTF-8 text",
 }
 

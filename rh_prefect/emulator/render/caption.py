@@ -59,13 +59,13 @@ class _Setting:
 
 
 def write(picture: Image.Image, text: str, *, part: float = 0.5) -> Image.Image:
-    """Writes a text at the foot of a picture, on a shadow that fades upward.
+    """Writes text at the foot of a picture, on a shadow that fades upward.
 
     The margins are wide enough that a slow zoom over the picture keeps the words in view.
 
     Args:
         picture: A picture in RGB, which is not changed.
-        text: Any text; a text that does not fit is cut and ends in three dots.
+        text: Any text; it is cut, and ends in three dots, if it does not fit.
         part: The fraction of the picture's height that the text may take.
 
     Returns:
@@ -150,7 +150,7 @@ def _wrap(text: str, font: Font, width: float) -> list[str]:
 
 
 def _fitting(line: str, font: Font, width: float) -> int:
-    """Returns how many letters fit, at least one; bisects, since a text with one very long word is slow to measure."""
+    """Returns how many characters fit, at least one; uses bisection, because a very long word is slow to measure."""
     fits = bisect_right(range(len(line) + 1), width, key=lambda letters: font.getlength(line[:letters])) - 1
     return max(1, fits)
 

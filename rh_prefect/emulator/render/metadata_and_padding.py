@@ -18,7 +18,7 @@ _HEAD = 33
 
 
 def stamp(picture: Path, graph: str, *, to: Path) -> Path:
-    """Copies a PNG with a graph in its `prompt`.
+    """Copies a PNG, and writes a graph to the `prompt` metadata of the copy.
 
     Args:
         picture: The picture; only a PNG can contain the graph.

@@ -23,13 +23,13 @@ _LOUDEST = 0.89
 
 
 def write_sound(to: Path, samples: Array, *, rate: int, bit_rate: int = 128_000, comment: str = "") -> None:
-    """Writes samples in the format of the file's name: .mp3, .wav or .flac.
+    """Writes samples in the format given by the file's extension: .mp3, .wav or .flac.
 
     Args:
         to: The file.
-        samples: Shape (channels, samples), -1 to 1; one or two channels. Louder samples are scaled down together.
+        samples: Shape (channels, samples), -1 to 1; one or two channels. All are scaled down if one is too loud.
         rate: Samples per second.
-        bit_rate: Bits per second, if the format has a choice.
+        bit_rate: Bits per second of an MP3 file.
         comment: Text for the file's metadata.
     """
     container_format, codec, sample_format = _CODECS[to.suffix]

@@ -33,7 +33,7 @@ class RowResult(BaseModel):
         state: The state of the row.
         reason: Why the row is not done; empty if it is done.
         result: The file or the text of its last step; None if the row is not done.
-        tasks: RunningHub's task ids of its results, and of the task that failed.
+        tasks: The RunningHub task ids of the row's results, and of the task that failed.
         jobs: The names of its jobs, for `rh-prefect jobs`.
     """
 

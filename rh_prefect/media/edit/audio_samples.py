@@ -289,7 +289,7 @@ def audio_level(path: Path) -> Level:
             samples += piece.shape[1]
             lufs = _measured(graph, lufs)
     if not samples:
-        raise MediaError(f"The file {path} has no sound in its track. What to do: create or download it again.")
+        raise MediaError(f"The sound track of {path} is empty. What to do: create or download the file again.")
     entrance.push(None)
     # The silence after a shorter sound lowers its mean.
     missing = 10 * math.log10(max(1, _BLOCK * RATE / samples))

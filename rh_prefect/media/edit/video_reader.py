@@ -70,7 +70,7 @@ def picture_of(file: InputContainer, path: Path) -> VideoStream:
     for stream in pictures_of(file):
         stream.thread_type = "AUTO"
         return stream
-    raise MediaError(f"The file {path} has no picture. What to do: give a video.")
+    raise MediaError(f"The file {path} has no video track. What to do: give a video.")
 
 
 def frames_of(file: InputContainer, stream: VideoStream, path: Path) -> Iterator[av.VideoFrame]:

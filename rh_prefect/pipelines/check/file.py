@@ -118,7 +118,7 @@ class FileCheck(OtherCheck):
         wrong = next((sign for sign in _NOT_IN_NAMES if sign in name), "")
         if wrong and self._depth == 0:
             what = "name" if self._file.name else "the name of the file, without a key name,"
-            self._say(("name",) if self._file.name else (), f"{what} may not have {wrong}; Prefect refuses such flows")
+            self._say(("name",) if self._file.name else (), f"{what} must not have {wrong}; Prefect refuses such flows")
 
     def _check_param_name(self, path: Path, name: str) -> None:
         if not name.isidentifier():
@@ -318,7 +318,7 @@ class FileCheck(OtherCheck):
         return Type("object", fields=fields)
 
     def _previous(self, path: Path, step: FanOutStep, inner: NameScope) -> Type:
-        """Returns the type of `previous`; for this, the steps of an item are checked once without reports."""
+        """Returns the type of `previous`; to find it, checks the steps of an item once without reporting problems."""
         guard = f"exists:previous@{path}"
         self._why[guard] = "the first item has no previous item"
         unknown = Type("any", guards=frozenset([guard]))

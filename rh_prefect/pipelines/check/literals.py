@@ -109,7 +109,7 @@ def wrong_value(param: Param, value: Any) -> str:
 
 
 def wrong_input(param: Param, value: Any) -> str:
-    """Returns a clause like `wrong_value`, and also for a caller's or a table's value that records cannot contain."""
+    """Returns a clause as `wrong_value` does, and also rejects values of type `any` that records cannot contain."""
     if param.kind != "any":
         return wrong_value(param, value)
     takes = "takes a text, a number, true, false, a list or a mapping with texts as keys"

@@ -126,7 +126,7 @@ class PaidCheck(ValueCheck):
         return replace(answer_type(step.parse), is_result=True) if is_text and is_right else Type("any")
 
     def _check_answer(self, path: Path, parse: Parse) -> bool:
-        """Returns whether the keys of `parse` fit each other; reports a problem otherwise."""
+        """Returns whether the keys of `parse` are compatible with each other; reports a problem otherwise."""
         before, shapes = self._problem_count, parse.model_dump(include={"text", "object", "list"}, exclude_none=True)
         if len(shapes) != 1:
             self._say(path, "parse takes exactly one of text, object and list")
@@ -235,7 +235,8 @@ def no_such_model(name: str, kinds: Sequence[str] = ()) -> str:
     taken = [kind for kind in kinds if kind in ("image", "video", "audio")]
     among = f"of the models that take {' and '.join(f'one {kind}' for kind in taken)} the" if taken else "the"
     near = _nearest(name, taken)
-    return f"there is no model {name}; {among} nearest are {', '.join(map(_described, near))}"
+    verb = "is" if len(near) == 1 else "are"
+    return f"there is no model {name}; {among} nearest {verb} {', '.join(map(_described, near))}"
 
 
 def _nearest(name: str, kinds: Sequence[str]) -> list[Model]:

@@ -56,7 +56,7 @@ class ValueCheck:
         self._problems.add(self._document, path, message, needle, key=key)
 
     def _check_name(self, path: Path, name: str, scope: NameScope, *, key: bool = True) -> bool:
-        """Returns whether a step or an item may have a name; otherwise reports why it may not."""
+        """Returns whether a step or an item can have a name; otherwise reports why it cannot."""
         if not NAME.fullmatch(name):
             self._say(
                 path, f"{name} is not a name; a name has letters, digits, _ and - and begins with a letter", key=key

@@ -106,7 +106,8 @@ class KnownWork:
         if self.texts or self.value is not None if kind == "string" else self.output(kind) is not None:
             return ""
         made = [*(f"a file of kind {one.kind}" for one in self.outputs), *(["a text"] if self.texts else [])]
-        return f"its task made {' and '.join(made) or 'nothing'} and no {'text' if kind == 'string' else kind}"
+        wanted = "text" if kind == "string" else kind
+        return f"its task made {' and '.join(made)} and no {wanted}" if made else "its task made nothing"
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,7 +214,7 @@ def _state_of(one: PlannedStep, run: StepScheduler, blocked: Mapping[str, str]) 
 
 
 def _output(value: Any, saved: Mapping[str, Media]) -> Any:
-    """Converts an output to a plain value: files as `Media`, under the names of `save_as`."""
+    """Converts an output to a plain value: files as `Media`, under the names given in `save_as`."""
     match value:
         case StepOutput() | Maybe():
             return _output(value.value, saved)

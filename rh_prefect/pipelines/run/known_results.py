@@ -28,7 +28,7 @@ class KnownResults(KnownWorks):
         return [self._found[query] for query in queries]
 
     async def new_take(self, base: str, scope: str = "") -> int:
-        """Returns a new take, always the same for this run; see `KnownWorks.new_take`."""
+        """Returns a new take, the same for repeated calls in this run; see `KnownWorks.new_take`."""
         if (base, scope) not in self._new_takes:
             self._new_takes[base, scope] = await LOOP.call(self._records.new_take(base, scope))
         return self._new_takes[base, scope]

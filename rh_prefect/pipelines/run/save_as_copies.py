@@ -1,4 +1,4 @@
-"""`SavedResults`: copies results to the names of `save_as`."""
+"""`SavedResults`: copies results to the names given in `save_as`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rh_prefect.works.loop_thread import LOOP
 
 
 class SavedResults:
-    """Copies the results of steps to the names of `save_as`, and records the copies in the run's outcome."""
+    """Copies the results of steps to the names given in `save_as`, and records the copies in the run's outcome."""
 
     def __init__(self, names: SavedNames, known: KnownResults, outcome: Outcome) -> None:
         self._names, self._known, self._outcome = names, known, outcome
@@ -27,7 +27,7 @@ class SavedResults:
         return bool(instance.save_as) and instance.address not in self._outcome.saved
 
     async def find(self, instance: PlannedStep) -> None:
-        """Finds the results of a step that an earlier run saved under the names of `save_as`."""
+        """Finds the results of a step that an earlier run saved under the names given in `save_as`."""
         named = self.named(instance)
         found = await asyncio.gather(*(LOOP.call(self._names.find(file, name)) for file, name in named))
         files = [file for file in found if file is not None]
@@ -35,7 +35,7 @@ class SavedResults:
             self._note(instance, named, files)
 
     async def save(self, instance: PlannedStep) -> None:
-        """Copies the results of a step to the names of `save_as`."""
+        """Copies the results of a step to the names given in `save_as`."""
         named = self.named(instance)
         self._note(instance, named, [await self._save_as(file, name) for file, name in named])
 

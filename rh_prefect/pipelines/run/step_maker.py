@@ -158,7 +158,7 @@ class StepMaker:
     # -- names -----------------------------------------------------------------------------------------------------
 
     async def _save(self, instance: PlannedStep) -> None:
-        """Copies the results of a step to the names of `save_as`."""
+        """Copies the results of a step to the names given in `save_as`."""
         if instance.model == "review":
             await self._restore(instance)
         elif not instance.is_paid and instance.address not in self._there:

@@ -423,7 +423,7 @@ class StepScheduler:
         return found, Costs.total(remaining.values())
 
     async def find_saved(self) -> None:
-        """Finds the results of unselected steps that earlier runs saved under the names of `save_as`."""
+        """Finds the results of unselected steps that earlier runs saved under the names given in `save_as`."""
         saved = self._maker.saved
         if self.selection != Selection():  # else the run saves all results itself
             await asyncio.gather(*(saved.find(one) for one in self.plan.instances if saved.are_missing(one)))

@@ -267,7 +267,7 @@ class Poller:
             self._schedule(task, self._clock())
 
     def set_receiving(self, *, is_on: bool) -> None:
-        """Sets whether notifications are received. The next poll finds an end whose notification was missed."""
+        """Sets whether notifications are received. The next poll detects an end whose notification was missed."""
         was_on, self._is_receiving, self._missed_notifications = self._is_receiving, is_on, 0
         if was_on and not is_on:
             self._poll_all_often()

@@ -177,9 +177,9 @@ def by_job(records: Mapping[str, V]) -> dict[str, dict[str, V]]:
 
 
 async def run_together(waiting: deque[partial[Coroutine[Any, Any, T]]], *, at_once: int) -> AsyncIterator[T]:
-    """Runs calls concurrently, limited in number, and yields each result when it is available.
+    """Runs at most `at_once` calls concurrently, and yields each result when it is available.
 
-    The caller may add calls meanwhile.
+    The caller may add calls while others run.
     """
     running: set[asyncio.Task[T]] = set()
     try:

@@ -172,7 +172,7 @@ class WorksJournal(FolderJournal):
         return result.store == store.url or self.url == shown_url(store.url)
 
     async def add_waiter(self, work: str, flow_run: str, *, suspended: float | None = None) -> str:
-        """Records that a flow run waits for a work, so that other runs do not cancel its task.
+        """Records that a flow run waits for a work, so that other runs do not cancel the work's task.
 
         A suspended run has no process; it waits for `suspended` seconds. Returns the name of the waiter.
         """

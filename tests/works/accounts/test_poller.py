@@ -199,7 +199,7 @@ DENIALS = pytest.mark.parametrize(
     [
         NOT_FOUND,
         *(KeyRejected("the key is unknown or disabled", code=code) for code in ("412", "401", "802")),
-        AccountError("free accounts may not use the API", code="801"),
+        AccountError("free accounts cannot use the API", code="801"),
     ],
     ids=lambda denial: denial.code,
 )
