@@ -188,7 +188,9 @@ class SpendTracker:
     def __init__(self, read: Callable[[], AsyncIterator[tuple[str, Entries]]]) -> None:
         self._read = read
         self._lock = asyncio.Lock()
-        self._entries: dict[str, dict[int, Entry]] = {}
+        # By the key and the number of the submission, in one dictionary: a run has thousands of jobs
+        self._entries: dict[tuple[str, int], Entry] = {}
+        self._newest: dict[str, int] = {}  # The highest number that a submission of the job has had
         self._asks: dict[tuple[str, int], Ask] = {}
         # Number of calls that have reserved the same submission and not claimed it. Calls with different storages can
         # reach the same submission.
@@ -218,8 +220,7 @@ class SpendTracker:
 
     def amount_of(self, key: str) -> Decimal:
         """Returns the cost of one job's ended tasks in the currency of the budget."""
-        entries = tuple(self._entries.get(key, {}).values())
-        return sum((entry.amount or Decimal(0) for entry in entries if entry.is_spent), Decimal(0))
+        return sum((one.amount or Decimal(0) for one in self._entries_of(key).values() if one.is_spent), Decimal(0))
 
     async def complete(self) -> None:
         """Reads the costs of earlier processes from the journal, once."""
@@ -235,31 +236,36 @@ class SpendTracker:
 
     def spent_on(self, key: str) -> Costs | None:
         """Returns the cost of one job's ended tasks; None if no task has ended."""
-        ended = [entry.costs for entry in tuple(self._entries.get(key, {}).values()) if entry.is_spent]
+        ended = [entry.costs for entry in self._entries_of(key).values() if entry.is_spent]
         return Costs.total(ended) if ended else None
 
     def open_costs(self) -> tuple[int, Costs]:
         """Returns the number of submissions without a known end, and the sum of their prices."""
-        entries = (one for job in tuple(self._entries.values()) for one in tuple(job.values()))
+        entries = tuple(self._entries.values())
         costs = [Costs.of(one.amount, one.currency) for one in entries if not one.is_spent]
         return len(costs), Costs.total(costs)
 
     def newest_submit(self, key: str) -> int:
         """Returns the number of a job's newest submission that has or may have a task; 0 if it is not known."""
-        return max(tuple(self._entries.get(key, {})), default=0)
+        return max(self._entries_of(key), default=0)
 
     async def costs(self) -> dict[str, Costs]:
         """Returns the costs of each job's ended tasks, by job key, including tasks of earlier processes of the run."""
         await self.complete()
-        return {key: costs for key in tuple(self._entries) if (costs := self.spent_on(key)) is not None}
+        return {key: costs for key in tuple(self._newest) if (costs := self.spent_on(key)) is not None}
 
     def replace_job(self, view: JobView) -> None:
         """Replaces the amounts of a job with newly read amounts, but keeps an amount that a call has reserved."""
-        for n in tuple(self._entries.get(view.key, {})):
+        for n in self._entries_of(view.key):
             if (view.key, n) not in self._holders:
                 self.release(view.key, n)
         for submit in view.submits:
             self.note(view.key, submit)
+
+    def _entries_of(self, key: str) -> dict[int, Entry]:
+        """Returns the amounts of one job's submissions, by number."""
+        numbers = range(1, self._newest.get(key, 0) + 1)
+        return {n: entry for n in numbers if (entry := self._entries.get((key, n))) is not None}
 
     def note(self, key: str, submit: Submit) -> None:
         """Records the outcome of one submission."""
@@ -268,7 +274,8 @@ class SpendTracker:
     def _note(self, key: str, n: int, entry: Entry | None) -> None:
         self.release(key, n)
         if entry is not None:
-            self._entries.setdefault(key, {})[n] = entry
+            self._entries[key, n] = entry
+            self._newest[key] = max(n, self._newest.get(key, 0))
             self._sums[entry.currency, entry.is_spent] += entry.amount or 0
         self._changed.add(key)
 
@@ -285,7 +292,7 @@ class SpendTracker:
         async with self._lock:
             await self._ask_for_prices()
         # Nothing is awaited from here on, so two jobs cannot both reserve the remaining amount.
-        if n in self._entries.get(key, {}):  # another call of this process has reserved or claimed it
+        if (key, n) in self._entries:  # another call of this process has reserved or claimed it
             if (key, n) in self._holders:
                 self._holders[key, n] += 1
             return None
@@ -307,7 +314,7 @@ class SpendTracker:
     def release(self, key: str, n: int) -> None:
         """Removes the amount of a submission from the sums, if the submission has an amount."""
         self._asks.pop((key, n), None)
-        entry = self._entries.get(key, {}).pop(n, None)
+        entry = self._entries.pop((key, n), None)
         self._holders.pop((key, n), None)
         if entry is not None:
             self._sums[entry.currency, entry.is_spent] -= entry.amount or 0
