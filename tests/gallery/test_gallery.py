@@ -200,7 +200,7 @@ async def test_a_run_ends_well_if_its_page_cannot_be_written(
 
 def test_pictures_are_made_for_a_limited_time(tmp_path: Path) -> None:
     store = MediaStore(tmp_path)
-    media = store.publish(samples.png(tmp_path / "a.png"), "b.png").model_copy(update={"uri": "b.png"})
+    media = store.publish(samples.png(tmp_path / "a.png"), "b.png").at("b.png")
     (entry,) = page_of(store, Entry("m", "1", file=media), seconds=0)["entries"]
     assert (entry["poster"], entry["src"]) == ("", "../b.png")
 
@@ -283,7 +283,7 @@ def test_a_missing_file_has_no_picture_and_keeps_its_place(tmp_path: Path) -> No
 
 def test_a_3d_model_has_a_drawn_picture_and_a_broken_one_has_none(tmp_path: Path) -> None:
     store = MediaStore(tmp_path)
-    model = store.publish(samples.glb(tmp_path / "local.glb"), "a.glb").model_copy(update={"uri": "a.glb"})
+    model = store.publish(samples.glb(tmp_path / "local.glb"), "a.glb").at("a.glb")
     store.write_bytes("cut.glb", store.read_bytes("a.glb")[:60])
     broken = model.model_copy(update={"uri": "cut.glb", "sha256": "1" * 64})
     entries = page_of(store, Entry("m", "1", file=model), Entry("m", "2", file=broken))["entries"]
@@ -320,7 +320,7 @@ def test_the_server_gives_the_pages_and_the_files_that_they_show(rh: Emulator, t
 def test_links_to_an_object_store_are_signed(s3: S3Server, tmp_path: Path) -> None:
     store = MediaStore(s3.url("gallery"), options=s3.options)
     picture = store.publish(samples.png(tmp_path / "a.png"), "run/a picture.png")
-    page = page_of(store, Entry("m", "1", file=picture.model_copy(update={"uri": "run/a picture.png"})))
+    page = page_of(store, Entry("m", "1", file=picture.at("run/a picture.png")))
     (entry,) = page["entries"]
     assert httpx.get(entry["src"]).content == (tmp_path / "a.png").read_bytes()
     assert entry["poster"]
@@ -333,7 +333,7 @@ async def test_small_pictures_are_no_rows_of_a_batch_over_the_storage(tmp_path: 
     """They would be paid for like the photos that they show."""
     store = MediaStore(tmp_path / "out")
     photo = store.publish(samples.png(tmp_path / "a.png"), "photo.png")
-    write_gallery(store, [Entry("m", "1", file=photo.model_copy(update={"uri": "photo.png"}))])
+    write_gallery(store, [Entry("m", "1", file=photo.at("photo.png"))])
     assert len(store.list("gallery")) == 2
     values = {"prompt": "waves", "duration": 5}
     asked = Batch(str(tmp_path / "out"), model="kling-v2.6-pro-image-to-video", values=values)
@@ -345,7 +345,7 @@ async def test_small_pictures_are_no_rows_of_a_batch_over_the_storage(tmp_path: 
 
 def test_an_edit_is_shown_after_its_storage_was_moved(rh: Emulator, tmp_path: Path) -> None:
     picture, store = make(PICTURE).first_output, storage()
-    file = picture.model_copy(update={"uri": store.name_of(picture.uri)})
+    file = picture.at(store.name_of(picture.uri))
     edit = EditResult(token="t", edit="resize", params={"file": f"sha256:{file.sha256}"}, store=store.url, file=file)
     store.write_bytes("edits/recipe/result.json", edit.model_dump_json().encode())
     moved = MediaStore((tmp_path / "out").rename(tmp_path / "after"))

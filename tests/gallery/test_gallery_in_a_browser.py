@@ -49,7 +49,7 @@ def store(tmp_path: Path) -> MediaStore:
 
 def picture(store: MediaStore, tmp_path: Path, name: str = "a.png") -> Media:
     local = samples.png(tmp_path / "local.png")
-    return store.publish(local, name).model_copy(update={"uri": name})
+    return store.publish(local, name).at(name)
 
 
 def noise(path: Path) -> Path:
@@ -73,7 +73,7 @@ def test_hostile_prompts_and_names_are_shown_and_do_nothing(page: Page, store: M
     entries = [Entry(**word, params=more, at="2026-01-02") for word, more in zip(words, params)]
     files = [picture(store, tmp_path, name) for name in names]
     failed = [replace(one, text="", request=f"failed {one.request}", reason=one.text) for one in entries]
-    model = store.publish(samples.glb(tmp_path / "local.glb"), "a <b>.glb").model_copy(update={"uri": "a <b>.glb"})
+    model = store.publish(samples.glb(tmp_path / "local.glb"), "a <b>.glb").at("a <b>.glb")
     shape = Entry("m", "shape", file=model, label=HOSTILE[1])
     pictures = [Entry("m", file.uri, file=file, label=HOSTILE[0]) for file in files]
     shown(page, store, [*entries, *failed, shape, *pictures])
@@ -171,8 +171,8 @@ def test_the_page_of_a_run_shows_a_file_itself_where_there_was_no_time_for_a_sma
     store = MediaStore(get_settings().storage_url)
     (file,) = result.steps[0].files
     name = str(store.name_of(file))
-    media = store.describe(Path(file), name).model_copy(update={"uri": name})
-    for one, seen in ((media, "img"), (media.model_copy(update={"uri": "gone.png"}), "span")):
+    media = store.describe(Path(file), name).at(name)
+    for one, seen in ((media, "img"), (media.at("gone.png"), "span")):
         page.open(Path(store.uri(write_gallery(store, [Entry("m", "1", file=one)], seconds=0)[0])).as_uri())
         page.until(f"document.querySelector('.poster {seen}')")
 
@@ -188,7 +188,7 @@ def test_it_fits_a_window(page: Page, store: MediaStore, width: int) -> None:
 
 def test_a_full_page_is_small_enough(page: Page, store: MediaStore, tmp_path: Path) -> None:
     files = [store.publish(noise(tmp_path / "noise.png"), f"{n}.png") for n in range(20)]
-    named = [file.model_copy(update={"uri": f"{n}.png"}) for n, file in enumerate(files)]
+    named = [file.at(f"{n}.png") for n, file in enumerate(files)]
     shown(page, store, [Entry("m", str(n), file=named[n % 20], prompt=f"number {n} " * 20) for n in range(ON_A_PAGE)])
     assert Path(store.uri("gallery/index.html")).stat().st_size < 40_000_000
     assert page.ask("document.querySelectorAll('#cards .card').length") == ON_A_PAGE

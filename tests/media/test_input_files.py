@@ -46,7 +46,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         "memory": memory,
         "http": f"{web}/photo.png?{SIGNED}",
         "redirect": f"{web}/turn",
-        "media": MediaStore(str(tmp_path)).describe(photo, photo.name).model_copy(update={"uri": str(photo)}),
+        "media": MediaStore(str(tmp_path)).describe(photo, photo.name).at(str(photo)),
         "stored": MediaStore(f"memory://{uuid.uuid4().hex}").publish(photo, "a/é 1.png"),
     }
     if request.param != "s3":

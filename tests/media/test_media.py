@@ -52,7 +52,7 @@ def test_says_in_one_line_what_it_is() -> None:
     ],
 )
 def test_has_a_name(uri: str, name: str) -> None:
-    assert PHOTO.model_copy(update={"uri": uri}).name == name
+    assert PHOTO.at(uri).name == name
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_publish_and_move_tell_what_a_file_is(store: MediaStore, tmp_path: Path)
     assert media.size == len(content) == store.size("shots/1.mp4")
     assert store.describe(local, "shots/1.mp4") == media
     store.write_bytes("shots/2.mp4", b"what was there before")
-    assert store.move(local, "shots/2.mp4") == media.model_copy(update={"uri": store.uri("shots/2.mp4")})
+    assert store.move(local, "shots/2.mp4") == media.at(store.uri("shots/2.mp4"))
     assert store.read_bytes("shots/1.mp4") == store.read_bytes("shots/2.mp4") == content
 
 

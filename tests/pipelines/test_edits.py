@@ -256,7 +256,7 @@ def test_equal_numbers_and_the_place_of_a_file_are_one_recipe(tmp_path: Path) ->
     file = Media(uri="/a/x.png", kind="image", mime="image/png", size=1, sha256="ab")
     same = [
         {"file": file, "width": 20, "height": 20},
-        {"height": 20.0, "file": file.model_copy(update={"uri": "/b"}), "width": 20},
+        {"height": 20.0, "file": file.at("/b"), "width": 20},
     ]
     recipes = [recipe_id("resize", as_recorded(params, {})) for params in same]
     assert recipes[0] == recipes[1]

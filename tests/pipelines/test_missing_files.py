@@ -58,11 +58,11 @@ async def test_other_bytes_for_a_missing_file_change_no_request_that_follows(
 def record_other_file(run: PipelineRun, path: Path) -> Media:
     """Rewrites the record of the only result as if RunningHub had given another file, which is gone."""
     media = run.store.describe(path, "described")
-    media = media.model_copy(update={"uri": f"pipelines/{media.sha256}.png"})
+    media = media.at(f"pipelines/{media.sha256}.png")
     (record,) = Path(run.store_url).glob("works/*/result.json")
     was = json.loads(record.read_text())
     Path(run.store.uri(was["outputs"][0]["uri"])).unlink()
     (stored,) = Path(run.store_url).glob("results/*/*.json")
     stored.unlink()
     record.write_text(json.dumps(was | {"outputs": [media.model_dump(mode="json")], "states": []}))
-    return media.model_copy(update={"uri": run.store.uri(media.uri)})
+    return media.at(run.store.uri(media.uri))

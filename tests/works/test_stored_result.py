@@ -42,7 +42,7 @@ def result(store: MediaStore, /, **facts: Any) -> StoredResult:
 
 def published(store: MediaStore, tmp_path: Path, name: str) -> Media:
     """A file as a result names it: by its name in the store."""
-    return store.publish(samples.png(tmp_path / "local.png", text=name), name).model_copy(update={"uri": name})
+    return store.publish(samples.png(tmp_path / "local.png", text=name), name).at(name)
 
 
 def test_a_stored_result_is_read_as_it_was_written(store: MediaStore, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_store_that_was_moved_keeps_its_results(store: MediaStore, tmp_path: P
     moved = MediaStore(place)
     found = stored_result.find(moved, BASE)
     assert found is not None
-    assert found.result(moved).outputs == (media.model_copy(update={"uri": moved.uri(NAME)}),)
+    assert found.result(moved).outputs == (media.at(moved.uri(NAME)),)
 
 
 def test_a_stored_result_never_names_another_file_of_another_store(store: MediaStore, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_stored_result_never_names_another_file_of_another_store(store: MediaS
     assert stored_result.find(other, BASE) is None
     other.write_bytes(NAME, b"x" * media.size)
     assert stored_result.find(other, BASE) is None
-    outside = media.model_copy(update={"uri": "../secret.png"})
+    outside = media.at("../secret.png")
     stored_result.write(other, result(store, outputs=(outside,), states=("any",)))
     assert stored_result.find(other, BASE) is None
 
@@ -188,7 +188,7 @@ def test_the_stored_result_describes_files_that_were_downloaded_again(store: Med
     record = recorded(store, published(store, tmp_path, NAME))
     newer = store.publish(samples.png(tmp_path / "again.png", text="encoded again"), NAME)
     assert stored_result.whole(store, record) is None
-    stored = result(store, outputs=(newer.model_copy(update={"uri": NAME}),))
+    stored = result(store, outputs=(newer.at(NAME),))
     stored_result.write(store, stored)
     assert stored_result.whole(store, record) == stored
 
