@@ -74,7 +74,7 @@ def test_it_goes_to_json_and_back_and_is_told_from_other_inputs() -> None:
         ({"prompt": "\ud800"}, "an incomplete character"),
         ({"n": float("nan")}, "is not a number"),
         ({"price": 0, "prompt": "x"}, "greater than 0"),
-        ({"params": {"prompt": "x"}, "prompt": "y"}, "prompt is given twice"),
+        ({"params": {"prompt": "x"}, "prompt": "y"}, "parameters are given twice: prompt"),
         ({"image": {"file": ""}}, "empty path"),
     ],
 )
@@ -90,7 +90,7 @@ def test_a_name_is_a_model() -> None:
     photo = models.any_input("kling-v2.6-pro/image-to-video", {"image_url": {"file": "a.png"}, "prompt": "x"})
     assert isinstance(photo, ModelInput)
     assert photo.params()["image_url"] == "a.png"
-    with pytest.raises(UnknownModelError, match="nearest"):
+    with pytest.raises(UnknownModelError, match="Similar names"):
         models.any_input(ENDPOINT, {"image": {"file": "a.png"}})
 
 

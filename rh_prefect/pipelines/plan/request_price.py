@@ -39,13 +39,14 @@ def price_of(
     if least is None or expected is None or most is None:
         return _by_table(model.price, attempts)
     is_open = any(price.lower_bound for price in (least, expected, most))
-    return _range(least.amount, expected.amount, most.amount * attempts, is_open=is_open)
+    return _range(str(least.amount), str(expected.amount), str(most.amount * attempts), is_open=is_open)
 
 
 @lru_cache(maxsize=1024)
-def _range(least: Decimal, expected: Decimal, most: Decimal, *, is_open: bool) -> PriceRange:
+def _range(least: str, expected: str, most: str, *, is_open: bool) -> PriceRange:
     """Returns one object for equal prices, since a plan keeps the price of each of thousands of steps."""
-    return PriceRange(least, expected, most, is_open)
+    # By their digits: 1 and 1.0 are equal, but are shown as they are
+    return PriceRange(Decimal(least), Decimal(expected), Decimal(most), is_open)
 
 
 def _by_table(table: PriceTable, attempts: int) -> PriceRange:

@@ -46,7 +46,7 @@ class Costs:
     @classmethod
     def of(cls, amount: Decimal | None, unit: str | None) -> Costs:
         """Returns the cost of one task; the unit is the catalogue's currency by default."""
-        return _costs_of_one(amount, unit or CURRENCY)
+        return cls(unknown=1) if amount is None else _costs_of_one(str(amount), unit or CURRENCY)
 
     @classmethod
     def total(cls, parts: Iterable[Costs]) -> Costs:
@@ -120,9 +120,9 @@ def may_cost(submit: Submit) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _costs_of_one(amount: Decimal | None, unit: str) -> Costs:
+def _costs_of_one(amount: str, unit: str) -> Costs:
     """Returns one object for equal costs, since a run keeps the costs of each of thousands of jobs."""
-    return Costs(unknown=1) if amount is None else Costs(amounts={unit: amount})
+    return Costs(amounts={unit: Decimal(amount)})
 
 
 @dataclass(frozen=True, slots=True)
