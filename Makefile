@@ -11,6 +11,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 INSTALLED := .venv/.installed
 DATABASE := .venv/prefect.db
 SITE_TOOLS := .venv/.site-tools
+SOURCES := rh_prefect flows blocks tests benchmarks website
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test tests test-long test-readme lint docs bench mutants constraints clean
@@ -49,8 +50,8 @@ test-readme: $(INSTALLED) $(DATABASE)
 	$(BIN)/pytest -m readme tests/project/test_readme_commands.py
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m rh_prefect.catalog.generated_files --check

@@ -137,7 +137,6 @@ function options(name, pairs) {
 }
 
 for (const one of all) one.found = [one.prompt, one.label, one.model, one.saved_as, one.text, one.reason, JSON.stringify(one.params)].join(" ").toLowerCase();
-document.title = `${data.title} - gallery`;
 by("title").textContent = data.title;
 by("place").textContent = data.about;
 for (const page of data.pages) by("pages").append(page.href ? make("a", page.name, { href: page.href }) : make("b", page.name));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import logging
 import math
@@ -86,6 +87,7 @@ def filled_in(data: Any) -> str:
     )
     page = page.replace("@policy@", policy).replace("@style@", style).replace("@script@", script)
     before, after = page.split("@data@")
+    before = before.replace("@title@", html.escape(f"{data['title']} - gallery"))
     return before + json.dumps(data, ensure_ascii=True).replace("<", "\\u003c") + after
 
 

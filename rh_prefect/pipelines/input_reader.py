@@ -464,15 +464,18 @@ def _few(rows: Iterator[Row], name: str) -> list[Row]:
 
 
 def _undeclared(row: Row, table: Param) -> Iterator[str]:
-    """Yields a clause for each value of a row in an undeclared column."""
+    """Yields a clause if a row has values in undeclared columns."""
     known = [header for one, column in (table.columns or {}).items() for header in column.headers or (one,)]
-    for name, value in row.values.items():
-        if not (name in known or name in (table.other_columns or ()) or is_empty(value)):
-            yield (
-                f"it has a value in the column {name!r}, which is not a parameter; {nearest(name, known)}; correct its "
-                "name, or name the column in --ignore-columns or --label-column of a batch, or in `other_columns` of "
-                "a pipeline"
-            )
+    declared = (*known, *(table.other_columns or ()))
+    others = [name for name, value in row.values.items() if name not in declared and not is_empty(value)]
+    if others:
+        what = f"a value in the column {others[0]!r}, which is not a parameter; {nearest(others[0], known)}"
+        if len(others) > 1:
+            what = f"values in the columns {', '.join(map(repr, others))}, which are not parameters"
+        yield (
+            f"it has {what}; correct the name, or name the column in --ignore-columns or --label-column of a batch, or "
+            "in `other_columns` of a pipeline"
+        )
 
 
 def _files_in(cell: Any) -> Sequence[Any]:

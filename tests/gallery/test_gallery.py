@@ -303,7 +303,7 @@ def test_the_server_gives_the_pages_and_the_files_that_they_show(rh: Emulator, t
     async def ask() -> None:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", follow_redirects=True) as client:
-            assert "<title>Gallery</title>" in (await client.get("/")).text
+            assert "<title>All outputs - gallery</title>" in (await client.get("/")).text
             name = store.name_of(picture.first_output.uri)
             part = await client.get(f"/{name}", headers={"Range": "bytes=0-3"})
             assert (part.status_code, part.content) == (206, b"\x89PNG")

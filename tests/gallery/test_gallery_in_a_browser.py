@@ -87,7 +87,7 @@ def test_hostile_prompts_and_names_are_shown_and_do_nothing(page: Page, store: M
                 assert page.ask("document.querySelector('#stage .file').textContent") == "◈ download a <b>.glb"
             page.until("document.querySelector('#stage img').naturalWidth")
         page.ask("document.getElementById('close').click()")
-    assert page.ask("document.title") == "rh_prefect gallery"
+    assert page.ask("document.title") == "All outputs - gallery"
     assert page.ask("document.scripts.length") == 2
     assert page.ask("document.querySelectorAll('svg, [onerror], [onload]').length") == 0
     assert page.said == []

@@ -88,11 +88,10 @@ async def test_ended_works_and_their_requests_are_freed_without_the_garbage_coll
     try:
         before = alive()
         await run.make(*(words(f"text {n}") for n in range(5)), words("a text that fails"))
-        await LOOP.call(asyncio.sleep(0))
-        kept = alive() - before
+        # On a busy machine a request that reads the last states may still be on its way
+        await until(lambda: not alive() - before, said=lambda: f"kept: {alive() - before}")
     finally:
         gc.enable()
-    assert not kept
 
 
 async def test_what_a_plan_does_not_name_is_used_if_it_exists_and_never_paid(
