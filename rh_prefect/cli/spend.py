@@ -58,7 +58,7 @@ def spend(
 
     store, found = asyncio.run(charges_of(storage, with_prefect=is_configured()))
     if not is_configured():
-        _note("jobs of flow runs that failed or were cancelled are left out; set PREFECT_API_URL to include them")
+        _note("of flow runs, only jobs with a stored result are counted; set PREFECT_API_URL to count all tasks")
     first, end = since.isoformat() if since else "", until.isoformat() if until else "a"  # after all digits
     here = [one for one in found.tasks if one.store == store.url and first <= one.at < end]
     when = (f" since {since}" if since else "") + (f" until {until}" if until else "")

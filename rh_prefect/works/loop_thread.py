@@ -61,9 +61,10 @@ class _Workers(concurrent.futures.ThreadPoolExecutor):
     def _run(self) -> None:
         while True:
             future, call = self._work.get()
-            # A call that is cancelled before its start still counts: all threads were busy, so no more are started.
             if future.set_running_or_notify_cancel():
                 self._settle(future, call)
+            else:
+                self._end_call()
             del future, call
 
     def _settle(self, future: concurrent.futures.Future[Any], call: Callable[[], Any]) -> None:
@@ -73,10 +74,13 @@ class _Workers(concurrent.futures.ThreadPoolExecutor):
         except BaseException as error:
             outcome, settle = error, future.set_exception
         # Counted as ended before the result is set: the caller's next call takes this thread.
-        with self._counts:
-            self._pending -= 1
+        self._end_call()
         settle(outcome)
         del outcome, settle, future  # the traceback of an error refers to this frame
+
+    def _end_call(self) -> None:
+        with self._counts:
+            self._pending -= 1
 
 
 class LoopThread:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TypeAlias, TypeVar
 
-from rh_prefect.client.download import discard_partial
+from rh_prefect.client.download import resume_note
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.local_files import lock_file, make_folder
 from rh_prefect.media.file_names import safe
@@ -149,5 +149,5 @@ def part_file(folder: Path, name: str) -> Iterator[Path]:
 
 def remove(part: Path) -> None:
     """Removes a download, its resume file and its lock file."""
-    discard_partial(part)
-    part.with_suffix(".lock").unlink(missing_ok=True)
+    for path in (part, resume_note(part), part.with_suffix(".lock")):
+        path.unlink(missing_ok=True)

@@ -272,7 +272,7 @@ TOO_LARGE = {
     ),
     "steps of items": (
         each(f"matrix: {{x: {HUNDREDS}, y: {HUNDREDS}}}, limit: 90000", **CHAIN),
-        "each has 90000 items with 450000 steps in total, more than the limit of 400000; select",
+        "each has 90000 items with 450000 steps; the items of a plan have at most 400000 steps in total; select",
     ),
 }
 

@@ -53,6 +53,13 @@ def test_one_thread_more_than_blocking_calls_at_a_time_is_started() -> None:
         for _ in range(100):
             await asyncio.to_thread(int)
 
+    async def cancel() -> None:
+        for _ in range(WORKERS):
+            call = asyncio.ensure_future(asyncio.to_thread(int))
+            await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.to_thread(int)
+
     async def all_together() -> None:
         barrier = threading.Barrier(WORKERS)
         await asyncio.gather(*(asyncio.to_thread(barrier.wait, 60) for _ in range(WORKERS)))
@@ -67,6 +74,8 @@ def test_one_thread_more_than_blocking_calls_at_a_time_is_started() -> None:
     loop.call_sync(one_after_the_other())
     loop.call_sync(fail())
     assert worker_threads() - before == 2
+    loop.call_sync(cancel())
+    assert worker_threads() - before <= 4, "a call that is cancelled at once has ended"
     loop.call_sync(all_together())
     assert worker_threads() - before == WORKERS
     loop._join()

@@ -112,18 +112,23 @@ def wrong_input(param: Param, value: Any) -> str:
     """Returns a clause as `wrong_value` does, and also rejects values of type `any` that records cannot contain."""
     if param.kind != "any":
         return wrong_value(param, value)
-    takes = "takes a text, a number, true, false, a list or a mapping with texts as keys"
-    return flaw_of(value) or ("" if _is_json(value) else f"{takes}, but this is {type(value).__name__}")
+    takes = "takes texts, numbers, true, false, and lists and mappings of these, with texts as keys"
+    other = flaw_of(value) or _other_type(value)
+    return f"{takes}, but {other}" if other.startswith("it ") else other
 
 
-def _is_json(value: Any) -> bool:
+def _other_type(value: Any) -> str:
+    """Returns a clause about the first value that JSON has no type for; empty if there is none."""
     match value:
         case dict():
-            return all(isinstance(name, str) and _is_json(one) for name, one in value.items())
+            key = next((f"it has the key {name!r}" for name in value if not isinstance(name, str)), "")
+            return key or next(filter(None, map(_other_type, value.values())), "")
         case list() | tuple():
-            return all(map(_is_json, value))
+            return next(filter(None, map(_other_type, value)), "")
+        case None | str() | int() | float():
+            return ""
         case _:
-            return value is None or isinstance(value, str | int | float)
+            return f"it has a value of type {type(value).__module__}.{type(value).__qualname__}"
 
 
 def _wrong_list(param: Param, value: Any) -> str:

@@ -207,8 +207,8 @@ class Expander:
         if self._planning.size.steps + number > MOST_STEPS:
             raise PlanTooLarge(
                 at,
-                f"{path} has {items} items with {number} steps in total, more than the limit of {MOST_STEPS}; select "
-                "fewer items with `limit` or `where`",
+                f"{path} has {items} items with {number} steps; the items of a plan have at most {MOST_STEPS} steps in "
+                "total; select fewer items with `limit` or `where`",
             )
         return number
 
