@@ -42,12 +42,12 @@ def stage(open_stage: OpenStage) -> FilmRun:
     return open_stage(**POLLED)
 
 
-def hold(stage: FilmRun, on: Route, endpoint: str = "", *, succeeded: int | None = None) -> FlowProcess:
+def hold(stage: FilmRun, on: Route, endpoint: str | None = None, *, succeeded: int | None = None) -> FlowProcess:
     """Begins a film of which one request is accepted and not answered, and waits until all else has come to rest."""
     stage.rh.faults.add(Fault(on, endpoint=endpoint, number=1, kind="hold", seconds=120))
     child = stage.begin()
     assert stage.rh.held.wait(seconds=300)
-    child.wait_until_heard("job", succeeded or OTHERS[endpoint], state="succeeded")
+    child.wait_until_heard("job", succeeded or OTHERS[endpoint or ""], state="succeeded")
     return child
 
 
