@@ -132,7 +132,7 @@ def test_a_wrong_class_names_the_nearest() -> None:
 
 
 def test_the_base_class_cannot_be_used_itself() -> None:
-    with pytest.raises(InputError, match="base of all inputs"):
+    with pytest.raises(InputError, match="base class of all inputs"):
         ModelInput(model=KLING)
 
 
