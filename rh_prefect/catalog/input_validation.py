@@ -335,7 +335,9 @@ def _refuse_path(key: str, value: object) -> None:
     """Rejects a local path where RunningHub expects a link; the path would be sent as text, and the call charged."""
     is_path = isinstance(value, str) and not _LINK.match(value) and ("/" in value or _PATH.match(value) is not None)
     if is_path and _URL_KEY.search(key.strip()):
-        raise _Wrong(f"takes a link, not the local file {_show(value)}; `tasks.upload_file` makes a link of one")
+        raise _Wrong(
+            f"takes a link, not the local file {_show(value)}; upload the file with `tasks.upload_file` to get a link"
+        )
 
 
 def _refuse_files(value: object, key: str = "") -> None:

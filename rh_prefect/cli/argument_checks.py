@@ -61,8 +61,8 @@ def _check_text(text: str) -> None:
 
     if _ASSIGNMENT.fullmatch(text).group(2).startswith(_HIDDEN):  # type: ignore[union-attr]  # as above
         raise InputError(
-            f"{text} stands for an address whose signature or password is not printed. Nothing was sent. What to do: "
-            "write the whole address."
+            f"{text} is a masked form of an address whose signature or password is not printed. Nothing was sent. "
+            "What to do: write the whole address."
         )
     if "\0" in text:
         raise InputError(

@@ -64,7 +64,7 @@ class Sources:
     assumptions: Assumptions
 
     def bad_file(self, name: str, reason: str) -> Refused:
-        """Returns the refusal of a file that its parameter does not accept."""
+        """Returns the error for a file that the parameter does not accept."""
         return Refused(self.assumptions.bad_file, f"{_FAILED}: {name}: {reason}")
 
 

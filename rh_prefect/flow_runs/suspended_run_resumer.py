@@ -166,7 +166,7 @@ async def _has_ended(run: SuspendedRun, watched: _Watched, task: PendingTask, *,
 
 
 async def _is_unknown(watched: _Watched, submit: Submit) -> bool:
-    """Returns whether RunningHub repeats that it does not know a task.
+    """Returns whether RunningHub answers repeatedly that it does not know a task.
 
     One answer may be wrong, and a run that is resumed early occupies a worker until its last task ends. If the answer
     is repeated for one task, the queries of the other tasks are not repeated, because with the key of another account

@@ -84,7 +84,7 @@ class PrefectEngine(StepEngine):
             await LOOP.call(self._group.end())
 
     async def suspend(self) -> None:
-        """Suspends the flow run. It returns only if Prefect refuses; then the run waits in this process."""
+        """Suspends the flow run. This method returns only if Prefect refuses; then the run waits here."""
         if self._group is not None:
             await self._group.suspend()
         self._group = None

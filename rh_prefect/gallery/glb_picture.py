@@ -71,7 +71,7 @@ def _triangles(gltf: Mapping[str, Any], data: bytes) -> Iterator[Floats]:
     waiting = [(node, np.eye(4)) for node in roots]
     for node, above in waiting:  # it grows; a file that names a node below itself is not read to the end
         if len(waiting) > len(nodes):
-            raise ValueError("its nodes name each other in a circle")
+            raise ValueError("its nodes form a cycle")
         here = above @ _placed(nodes[node])
         waiting += [(one, here) for one in nodes[node].get("children", [])]
         if "mesh" in nodes[node]:

@@ -181,6 +181,6 @@ def _small(store: MediaStore, name: str, until: float) -> bytes:
         with store.open(name) as reader, copy.open("wb") as writer:
             while block := reader.read(_BLOCK):
                 if time.monotonic() > until:
-                    raise TimeoutError("there was no time to read it")
+                    raise TimeoutError("the time limit of the page was reached before the file was read")
                 writer.write(block)
         return small(copy)

@@ -205,7 +205,7 @@ def _seconds(file: InputContainer) -> float | None:
 
 
 def _renamed(facts: Facts, names: dict[str, FileType]) -> Facts:
-    """Returns the properties with the type in `names`, because one container may contain a film or only a sound."""
+    """Replaces the type by the one in `names`: the same container can hold a video or only sound."""
     found = names.get(facts.mime)
     return facts if found is None else replace(facts, kind=found.kind, mime=found.mime, extension=found.extension)
 

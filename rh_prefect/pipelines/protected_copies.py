@@ -69,7 +69,7 @@ class _NameState:
     stamps: Mapping[str, str]  # Content by the state of the file that had it
 
     def converted(self, file: Media) -> Media | None:
-        """Returns a picture in the form that was converted for the name; None if it was not converted."""
+        """Returns the converted copy of a picture that was made for the name; None if there is no such copy."""
         return next((one.file for one in self.saved.values() if one.source == file.sha256), None)
 
 

@@ -40,4 +40,4 @@ def test_an_address_with_a_secret_is_replaced_by_a_note(word: str, printed: str)
 )
 def test_the_note_is_refused_by_each_command(command: str, terminal: Terminal) -> None:
     Path("rows.csv").write_text("prompt\na cup\n")
-    assert f"{NOTE} stands for an address whose signature" in terminal.call(command, fails=True)
+    assert f"{NOTE} is a masked form of an address whose signature" in terminal.call(command, fails=True)

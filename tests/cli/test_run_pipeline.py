@@ -329,7 +329,7 @@ def test_printed_commands_hide_signatures_and_are_refused_until_these_are_put_ba
     address = f"<the whole address of {links.url}/photo.png>"
     assert f"--set 'photo={address}'" in choose
     refused = here.call(choose, fails=True)
-    assert f"photo={address} stands for an address whose signature" in refused
+    assert f"photo={address} is a masked form of an address whose signature" in refused
     assert "What to do" in refused
     (run,) = printed(here.call(choose.replace(address, link)))
     assert "5ec2e7" not in run

@@ -34,4 +34,6 @@ def check_word(name: str, word: str, words: object) -> None:
 def check_time(name: str, seconds: float | None) -> None:
     """Raises an `InputError` if a time is negative, infinite or not a number; None is allowed."""
     if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
-        raise InputError(f"`{name}` must be 0 or more seconds, not {seconds:g}. What to do: pass another time.")
+        raise InputError(
+            f"`{name}` must be 0 or more seconds, not {seconds:g}. What to do: pass a time of 0 or more seconds."
+        )

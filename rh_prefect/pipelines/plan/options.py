@@ -25,7 +25,7 @@ def site_of(base_url: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """The options of a plan, beside the parameters of its file.
+    """The options of a plan, in addition to the parameters in its file.
 
     Attributes:
         known: The source of existing works; without it, all works are new.

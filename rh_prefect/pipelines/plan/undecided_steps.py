@@ -153,7 +153,7 @@ def deciding_steps(references: Iterable[Reference], frame: Frame) -> list[Planne
 
 
 def naming_steps(step: Step, frame: Frame) -> list[PlannedStep]:
-    """Returns the steps without a result to which `save_as` refers; without these results, the file cannot be named."""
+    """Returns the steps that `save_as` refers to and that have no result yet, without which the file has no name."""
     values = (lookup(one, frame) for one in step.named_by)
     return [maker for one in values if isinstance(certain(one), Unknown) for maker in makers(one)]
 

@@ -1,4 +1,4 @@
-"""`RunOptions`: the options of a pipeline run, beside the parameters of its file."""
+"""`RunOptions`: the options of a pipeline run, in addition to the parameters in its file."""
 
 from __future__ import annotations
 

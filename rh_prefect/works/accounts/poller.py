@@ -337,7 +337,7 @@ class Poller:
                 self._begin(self._poll(task))
 
     def _begin(self, request: Coroutine[None, None, None]) -> None:
-        """Starts a request, and drops its reference at the end; otherwise that reference keeps the run's context."""
+        """Starts a request; an ended request is not kept, because it would keep the context of its run."""
         self._requests.add(task := asyncio.ensure_future(request))
         task.add_done_callback(self._requests.discard)
 

@@ -246,7 +246,7 @@ class Lease:
             limiter.submit_finished()
 
     def release(self, *, full: bool = False) -> None:
-        """Releases any slot; `full` says whether RunningHub refused the task because no slot was free."""
+        """Releases the slot, if any; `full` says whether RunningHub refused the task because no slot was free."""
         self._withdraw()
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
