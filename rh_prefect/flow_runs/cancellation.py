@@ -93,7 +93,8 @@ async def _cancel(flow_run: FlowRun, log: logging.Logger | logging.LoggerAdapter
         # The hook, or `reconcile`, tries again and reports it.
         log.warning("some tasks could not be cancelled at RunningHub yet, and may be charged: %s", error.message)
     else:
-        log.info("the run is cancelled: cancelled %d task(s) at RunningHub", len(report.cancelled))
+        if report.cancelled:  # else another process has cancelled them, and says so
+            log.info("the run is cancelled: cancelled %d task(s) at RunningHub", len(report.cancelled))
 
 
 async def _last_look() -> None:
