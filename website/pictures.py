@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rh_prefect.cli.choose import choose
 from rh_prefect.cli.init import write_example
 from rh_prefect.cli.options import Given
-from rh_prefect.cli.run_pipeline import choose
 from rh_prefect.emulator import Emulator
 from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.media import edit

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rh_prefect.pipelines.file_model import PipelineFile
     from rh_prefect.pipelines.pipeline import Pipeline
     from rh_prefect.pipelines.plan.planned_steps import Selection
+    from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 
 Json = Annotated[bool, Parameter(name="--json", help="JSON, and nothing else on stdout.")]
 Quiet = Annotated[bool, Parameter(help="Print the results only, without progress.")]
@@ -143,6 +144,19 @@ class Place:
 
 GIVEN, SELECTED, PLACE = Given(), Selected(), Place()
 """The values of the groups for a command line without these options."""
+
+
+def with_reviewed(command: str, arguments: dict[str, Any], reviewed: ReviewedPlan | None) -> dict[str, Any]:
+    """Returns the parameters of a command, completed by the parameters of the reviewed plan, if there is one."""
+    if reviewed is None:
+        return arguments
+    missing = [name for name in reviewed.hidden_params if name not in arguments]
+    if missing:
+        raise InputError(
+            f"{command}: {reviewed.name} does not contain the whole value of {missing[0]}, a link with a signature or "
+            f"a password. Nothing was paid. What to do: give the value with --set {missing[0]}=…."
+        )
+    return {**reviewed.params, **arguments}
 
 
 def words_of(**options: Any) -> list[str]:

@@ -33,7 +33,7 @@ from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.production_rounds import COMMAND_LINE
-from rh_prefect.pipelines.run.interfaces import Surroundings
+from rh_prefect.pipelines.run.interfaces import Pages, Surroundings
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import PipelineResult
 from rh_prefect.pipelines.run.run_pipeline import run_pipeline
@@ -150,10 +150,14 @@ def pipeline_flow(
 
 
 async def local_result(
-    pipeline: files.Pipeline, values: Mapping[str, Any], reviewed: ReviewedPlan | None = None
+    pipeline: files.Pipeline,
+    values: Mapping[str, Any],
+    reviewed: ReviewedPlan | None = None,
+    *,
+    pages: Pages | None = None,
 ) -> PipelineResult:
     """Runs a pipeline in this process; see `run_locally`. Raises `PipelineIncomplete` if results are missing."""
-    end = await run_locally(pipeline, values, reviewed=reviewed)
+    end = await run_locally(pipeline, values, reviewed=reviewed, pages=pages)
     if end.is_failed:
         raise end.error
     return end.result

@@ -1,0 +1,140 @@
+"""`rh-prefect choose`: records choices at the reviews of a pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from rh_prefect.cli.argument_checks import check_store, text_in
+from rh_prefect.cli.options import GIVEN, PLACE, File, Given, More, Place, with_reviewed, words_of
+from rh_prefect.cli.pipelines import Source, end_with_problems
+from rh_prefect.cli.prefect_server import refuse_blocks
+from rh_prefect.errors import InputError
+from rh_prefect.pipelines.plan.planned_steps import paid_steps
+from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.takes_file import add_choices
+
+if TYPE_CHECKING:
+    from rh_prefect.pipelines.plan.plan import Plan
+    from rh_prefect.pipelines.plan.planned_steps import PlannedStep
+
+
+def choose(
+    file: File,
+    /,
+    *choices: Annotated[
+        str, Parameter(help="REVIEW=NUMBER: the number of the chosen candidate, or `again` for new candidates.")
+    ],
+    text: Annotated[
+        list[str] | None, Parameter(help="REVIEW=PATH: a file with the corrected text; repeatable.")
+    ] = None,
+    given: Given = GIVEN,
+    plan: Annotated[Path | None, Parameter(help="The reviewed plan of the run: use its parameters.")] = None,
+    place: Place = PLACE,
+    **more: More,
+) -> None:
+    """Record choices at a pipeline's reviews; the next run of the file continues with them."""
+    from rh_prefect.flows.pipeline import Pipeline
+
+    pipeline = Pipeline.open(file)
+    account, storage = place.blocks(pipeline.name, pipeline.file)
+    refuse_blocks("choose", account, storage)
+    check_store(storage)
+    reviewed = ReviewedPlan.read(plan) if plan is not None else None
+    arguments = with_reviewed("choose", given.arguments(pipeline, more), reviewed)
+    known, unread = asyncio.run(Source(storage, account).known(pipeline))
+    if unread:
+        raise InputError(f"choose: {unread} No choice was recorded.")
+    current = asyncio.run(pipeline.plan(arguments, **known))
+    end_with_problems(current.problems)
+    takes, decided = _decisions(file, current, choices, text or ())
+    chosen = asyncio.run(pipeline.plan(arguments, **known, choices=decided))
+    for one in chosen.instances:
+        if one.address in decided and one.state == "r" and one.note:
+            raise InputError(f"choose: {one.address}: {one.note}. No choice was recorded.")
+    assert pipeline.takes is not None  # noqa: S101 - `open` sets it
+    add_choices(pipeline.takes, takes, decided, items=current.items_by_number)
+    again = shlex.join(["rh-prefect", "run", str(file), *words_of(**more, **asdict(given), plan=plan, **asdict(place))])
+    print(f"The choices are saved in {pipeline.takes}. Next: `{again}`.")
+
+
+def _decisions(
+    file: Path, plan: Plan, choices: Sequence[str], texts: Sequence[str]
+) -> tuple[dict[str, int], dict[str, dict[str, Any]]]:
+    """Reads the arguments of `choose`: returns the next takes for `again`, and the other choices by review address."""
+    reviews = {one.address: one for one in plan.instances if one.model == "review"}
+    if not choices and not texts:
+        raise InputError(
+            f"choose: no choice was given. The reviews of {file} are: {', '.join(reviews) or 'none'}. Nothing was "
+            "recorded. What to do: write REVIEW=NUMBER, with the number of a candidate."
+        )
+    takes, decided, seen = dict[str, int](), dict[str, dict[str, Any]](), set[str]()
+    for number, words in enumerate((*choices, *texts)):
+        address, chosen = _split(words, reviews, file)
+        if address in seen:
+            raise InputError(
+                f"choose: {address} is given twice. No choice was recorded. What to do: give one choice for this "
+                "review."
+            )
+        seen.add(address)
+        review = reviews[address]
+        if number >= len(choices):
+            decided[address] = {"of": review.request["of"], "text": _corrected_text(review, Path(chosen))}
+        elif chosen == "again":
+            takes |= _next_takes(review)
+        else:
+            decided[address] = {"of": review.request["of"], "take": _candidate(review, chosen)}
+    return takes, decided
+
+
+def _split(words: str, reviews: Mapping[str, PlannedStep], file: Path) -> tuple[str, str]:
+    """Returns the address of a review and the text after its sign of equality."""
+    # The id of an item may also have a sign of equality.
+    address = max((one for one in reviews if words.startswith(f"{one}=")), key=len, default="")
+    if not address:
+        raise InputError(
+            f"choose: {words!r} is not a choice at a review of {file}. No choice was recorded. What to do: write "
+            f"REVIEW=NUMBER. The reviews are: {', '.join(reviews) or 'none'}."
+        )
+    return address, words[len(address) + 1 :]
+
+
+def _corrected_text(review: PlannedStep, file: Path) -> str:
+    text = text_in("choose --text", file)
+    if review.shows_files:
+        raise InputError(
+            f"choose: {review.address} shows files, which a text cannot replace. No choice was recorded. What to do: "
+            f"choose a candidate by its number, as in {review.address}=1."
+        )
+    return text
+
+
+def _next_takes(review: PlannedStep) -> dict[str, int]:
+    """Returns the next take of each paid step that makes the candidates of a review."""
+    paid = {one.address: one for one in paid_steps(review.needs)}
+    if not paid:
+        raise InputError(
+            f"choose: {review.address} cannot get new candidates, because no paid step makes its candidates. No "
+            "choice was recorded. What to do: choose a candidate by its number."
+        )
+    return {one.address: one.works[-1].take + 1 for one in paid.values() if one.works}
+
+
+def _candidate(review: PlannedStep, chosen: str) -> int:
+    """Returns the number of the chosen candidate."""
+    if not chosen.isdecimal() or int(chosen) < 1:
+        raise InputError(
+            f"choose: {chosen!r} is not a choice. No choice was recorded. What to do: give a number from 1, or `again`."
+        )
+    if int(chosen) > len(review.candidates):
+        raise InputError(
+            f"choose: {review.address}: {review.no_candidate(int(chosen))}. No choice was recorded. What to do: give "
+            "the number of a candidate."
+        )
+    return int(chosen)
