@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, Unpack, get_args
+from typing import Any, TypeAlias, Unpack, get_args
 
 from prefect.client.schemas.objects import State
 
@@ -43,6 +43,9 @@ LOOKED_UP_AT_ONCE = 16
 
 BETWEEN_WAVES = 0.2
 """Seconds between two waves, so that the first jobs are submitted before the last jobs are started."""
+
+_Job: TypeAlias = tuple[Request, dict[str, Any]]
+"""A request, and the further arguments of `generate`."""
 
 
 def generate_many(
@@ -83,28 +86,9 @@ def generate_many(
         JobsFailed: An `ExceptionGroup` of the errors of failed jobs. Its `results` contains the result or the error of
             each job. If the same flow run is run again, it pays only for missing results.
     """
-    if isinstance(requests, get_args(Request)):
-        raise InputError(
-            f"generate_many takes a list of inputs, not one {type(requests).__name__}. Nothing was sent. What to do: "
-            "put the input in a list, or use generate."
-        )
-    all_requests = list(requests)
-    for one in all_requests:
-        check_request(one)
-    if isinstance(takes, bool) or not isinstance(takes, int) or takes < 1:
-        raise InputError(
-            f"`takes` cannot be {takes!r}: it is the number of results, 1 or more. Nothing was sent. What to do: pass "
-            "such a number."
-        )
+    all_requests = _checked(requests, takes, labels)
     refuse_unknown("generate_many", options, JobOptions.__annotations__)
-    if labels is not None and len(labels) != len(all_requests):
-        raise InputError(
-            f"generate_many has {len(all_requests)} requests and {len(labels)} labels. Nothing was sent. "
-            "What to do: give one label for each request."
-        )
     Options(**options)  # what is wrong is refused here, and not by each of the jobs
-    for label in labels or ():
-        Options(label=label)
     if not (options.get("same") or scope or options.get("reuse") == "always"):
         _refuse_equal(all_requests)
     first, shared = options.pop("take", 1), {**options, "scope": scope}
@@ -112,6 +96,31 @@ def generate_many(
     each = zip(all_requests, named, strict=True)
     jobs = [(one, {**more, "take": first + number}) for one, more in each for number in range(takes)]
     return _run_jobs(jobs, wait, shared)
+
+
+def _checked(requests: Iterable[Request], takes: int, labels: Sequence[str] | None) -> list[Request]:
+    """Returns the requests as a list; raises an `InputError` if this or another argument is wrong."""
+    if isinstance(requests, get_args(Request)):
+        raise InputError(
+            f"generate_many takes a list of inputs, not one {type(requests).__name__}. Nothing was sent. What to do: "
+            "put the input in a list, or use generate."
+        )
+    found = list(requests)
+    for one in found:
+        check_request(one)
+    if isinstance(takes, bool) or not isinstance(takes, int) or takes < 1:
+        raise InputError(
+            f"`takes` cannot be {takes!r}: it is the number of results, 1 or more. Nothing was sent. What to do: pass "
+            "such a number."
+        )
+    if labels is not None and len(labels) != len(found):
+        raise InputError(
+            f"generate_many has {len(found)} requests and {len(labels)} labels. Nothing was sent. "
+            "What to do: give one label for each request."
+        )
+    for label in labels or ():
+        Options(label=label)
+    return found
 
 
 def _refuse_equal(requests: Sequence[Request]) -> None:
@@ -126,9 +135,7 @@ def _refuse_equal(requests: Sequence[Request]) -> None:
             )
 
 
-async def _run_jobs(
-    jobs: Sequence[tuple[Request, dict[str, Any]]], wait: Wait, options: Mapping[str, Any]
-) -> list[Result]:
+async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: Mapping[str, Any]) -> list[Result]:
     if jobs and options.get("budget") is not None:
         await _refuse_over_budget(jobs, options.get("scope"))
     with delivered_at_end():
@@ -145,7 +152,7 @@ async def _run_jobs(
         return [one for one in done if isinstance(one, Result)]
 
 
-async def _refuse_over_budget(jobs: Sequence[tuple[Request, dict[str, Any]]], scope: str | None) -> None:
+async def _refuse_over_budget(jobs: Sequence[_Job], scope: str | None) -> None:
     """Raises `BudgetExceeded` if the jobs together cost more than the rest of the run's budget."""
     first, options = jobs[0]
     chosen = Options(**{name: value for name, value in options.items() if name != "scope"})
@@ -208,7 +215,7 @@ async def _compare(runner: WorkRunner, prices: Sequence[Money | None], budget: D
     )
 
 
-async def _run_all(jobs: Sequence[tuple[Request, dict[str, Any]]], group: SuspendGroup | None) -> list[Any]:
+async def _run_all(jobs: Sequence[_Job], group: SuspendGroup | None) -> list[Any]:
     if group is not None:
         await LOOP.call(group.expect(len(jobs)))
     runs: list[asyncio.Task[Result | PendingTask]] = []
