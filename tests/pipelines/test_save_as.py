@@ -15,7 +15,7 @@ from rh_prefect.media.file_state import SETTLED
 from rh_prefect.media.file_types import sniff
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.protected_copies import SavedNames
+from rh_prefect.pipelines.saved_names import SavedNames
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
 

@@ -10,9 +10,9 @@ from rh_prefect.pipelines.known_works import StoredWorks, cache_of
 from rh_prefect.pipelines.last_run import open_last_runs
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.production_rounds import Rounds
-from rh_prefect.pipelines.protected_copies import SavedNames
 from rh_prefect.pipelines.run.interfaces import Surroundings
 from rh_prefect.pipelines.run.run_budget import RunBudget
+from rh_prefect.pipelines.saved_names import SavedNames
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import get_settings
 from rh_prefect.works.job_options import Options

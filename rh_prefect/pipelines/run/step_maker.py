@@ -13,7 +13,7 @@ from rh_prefect.pipelines.plan.planned_steps import KnownWork, PlannedStep, Work
 from rh_prefect.pipelines.run.interfaces import idle, member
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.run_services import Outcome, Services
-from rh_prefect.pipelines.run.save_as_copies import SavedResults
+from rh_prefect.pipelines.run.step_saver import StepSaver
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.shared_caches import SharedTasks
 from rh_prefect.works.events import JobEvent, JobEventState
@@ -29,7 +29,7 @@ class StepMaker:
 
     def __init__(self, services: Services, known: KnownResults, outcome: Outcome) -> None:
         self._services, self._known, self._outcome = services, known, outcome
-        self.saved = SavedResults(services.names, known, outcome)
+        self.saver = StepSaver(services.names, known, outcome)
         self._paid_items: set[str] = set()
         self._edit_room = asyncio.Semaphore(EDITS_AT_ONCE)
         self._there: set[str] = set()  # edits whose files this run has made or found
@@ -162,13 +162,13 @@ class StepMaker:
         if instance.model == "review":
             await self._restore(instance)
         elif not instance.is_paid and instance.address not in self._there:
-            await self.saved.find(instance)
+            await self.saver.find(instance)
             if instance.address in self._outcome.saved:
                 return  # the file itself may be missing, and nothing needs it
             if await self._edit_again(instance) and instance.address not in self._there:
                 self._outcome.begun.discard(instance.address)
                 return
-        await self.saved.save(instance)
+        await self.saver.save(instance)
 
 
 def _rank(error: BaseException) -> int:

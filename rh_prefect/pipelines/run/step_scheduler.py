@@ -368,11 +368,11 @@ class StepScheduler:
         if one.is_pending or not self._is_selected(one):
             return False
         if one.model == "review":
-            return self._maker.saved.are_missing(one) and bool(self._maker.saved.named(one))
+            return self._maker.saver.is_unsaved(one) and bool(self._maker.saver.named(one))
         if not one.works:
             return False
         if exists:
-            return self._maker.saved.are_missing(one)
+            return self._maker.saver.is_unsaved(one)
         return one.is_needed and all(work.is_settled for work in one.works) and has_all_ids(one)
 
     def _is_selected(self, one: PlannedStep) -> bool:
@@ -424,9 +424,9 @@ class StepScheduler:
 
     async def find_saved(self) -> None:
         """Finds the results of unselected steps that earlier runs saved under the names given in `save_as`."""
-        saved = self._maker.saved
+        saver = self._maker.saver
         if self.selection != Selection():  # else the run saves all results itself
-            await asyncio.gather(*(saved.find(one) for one in self.plan.instances if saved.are_missing(one)))
+            await asyncio.gather(*(saver.find(one) for one in self.plan.instances if saver.is_unsaved(one)))
 
 
 def _shapes_of(step: PlannedStep) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Copies results to the names given in `save_as`; a file from a user or another pipeline is not replaced.
+"""`SavedNames`: saves files under names in a storage; a file from a user or another pipeline is not replaced.
 
 A picture is converted if its name ends in .png or .jpg. Other files are not converted; if the extension does not fit,
 they are not saved.

@@ -1,4 +1,4 @@
-"""`SavedResults`: copies results to the names given in `save_as`."""
+"""`StepSaver`: saves the results of steps under the names given in `save_as`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import PurePosixPath
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.planning_values import File
-from rh_prefect.pipelines.protected_copies import SavedNames
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.run_services import Outcome
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
+from rh_prefect.pipelines.saved_names import SavedNames
 from rh_prefect.works.loop_thread import LOOP
 
 
-class SavedResults:
+class StepSaver:
     """Copies the results of steps to the names given in `save_as`, and records the copies in the run's outcome."""
 
     def __init__(self, names: SavedNames, known: KnownResults, outcome: Outcome) -> None:
         self._names, self._known, self._outcome = names, known, outcome
 
-    def are_missing(self, instance: PlannedStep) -> bool:
+    def is_unsaved(self, instance: PlannedStep) -> bool:
         """Returns whether a step has names under which this run has not saved its results yet."""
         return bool(instance.save_as) and instance.address not in self._outcome.saved
 
