@@ -26,7 +26,7 @@ from rh_prefect.pipelines.run.interfaces import Surroundings
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd
 from rh_prefect.pipelines.run.run_budget import run_limit, shortage
-from rh_prefect.pipelines.run.run_services import Services
+from rh_prefect.pipelines.run.run_services import RunServices
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 from rh_prefect.pipelines.site_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
 from rh_prefect.works.journal.works_journal import signs_of_life
@@ -160,7 +160,7 @@ async def _prepare(
     reviewed: ReviewedPlan | None,
 ) -> StepScheduler:
     allow_below(*input_roots(pipeline.file.params, params))
-    services = Services(around, pipeline.name, reviewed)
+    services = RunServices(around, pipeline.name, reviewed)
     await LOOP.call(services.budget.spending.complete())
     saved: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, around.accounts.pool))
     last = await services.last_runs.read(pipeline.name, around.deployment) if saved else None

@@ -1,4 +1,4 @@
-"""`Services` and `Outcome`: the services of a pipeline run, and the outcome of its steps."""
+"""`RunServices` and `Outcome`: the services of a pipeline run, and the outcome of its steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rh_prefect.works.run_ledger import spending_of
 from rh_prefect.works.work_runner import WorkRunner
 
 
-class Services:
+class RunServices:
     """The records, names, budget and runner of a pipeline run, opened for its surroundings."""
 
     def __init__(self, around: Surroundings, pipeline: str, reviewed: ReviewedPlan | None) -> None:

@@ -12,7 +12,7 @@ from rh_prefect.pipelines.known_works import counts_as
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, PlannedStep, Work
 from rh_prefect.pipelines.run.interfaces import idle, member
 from rh_prefect.pipelines.run.known_results import KnownResults
-from rh_prefect.pipelines.run.run_services import Outcome, Services
+from rh_prefect.pipelines.run.run_services import Outcome, RunServices
 from rh_prefect.pipelines.run.step_saver import StepSaver
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.shared_caches import SharedTasks
@@ -27,7 +27,7 @@ _PLAN_AGAIN = "What to do: plan again and review the new plan."
 class StepMaker:
     """Makes steps whose inputs are known, and adds their results to the known results and to the run's outcome."""
 
-    def __init__(self, services: Services, known: KnownResults, outcome: Outcome) -> None:
+    def __init__(self, services: RunServices, known: KnownResults, outcome: Outcome) -> None:
         self._services, self._known, self._outcome = services, known, outcome
         self.saver = StepSaver(services.names, known, outcome)
         self._paid_items: set[str] = set()

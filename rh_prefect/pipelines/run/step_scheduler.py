@@ -28,7 +28,7 @@ from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Sel
 from rh_prefect.pipelines.plan.planner import Pace, PartKey, uncollected
 from rh_prefect.pipelines.run.interfaces import What, idle
 from rh_prefect.pipelines.run.known_results import KnownResults
-from rh_prefect.pipelines.run.run_services import Outcome, Services
+from rh_prefect.pipelines.run.run_services import Outcome, RunServices
 from rh_prefect.pipelines.run.step_maker import StepMaker
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.loop_thread import LOOP
@@ -54,7 +54,7 @@ listeners: list[Callable[[Plan], None]] = []
 class StepScheduler:
     """Plans and starts the steps of one run of a pipeline."""
 
-    def __init__(self, pipeline: Pipeline, services: Services, selection: Selection, **planning: Any) -> None:
+    def __init__(self, pipeline: Pipeline, services: RunServices, selection: Selection, **planning: Any) -> None:
         self.outcome = Outcome()  # What became of the steps
         self.plan = Plan(pipeline.name)  # The latest plan
         self.price = PriceRange()  # The price of the selected steps in the latest whole plan
