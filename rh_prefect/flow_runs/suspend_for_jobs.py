@@ -38,8 +38,8 @@ from rh_prefect.works.job_options import Wait
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.output_delivery import Delivered
 from rh_prefect.works.result import Result
+from rh_prefect.works.result_delivery import Delivered
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 UNTIL_IT_FAILS: Final = 18 * 3600

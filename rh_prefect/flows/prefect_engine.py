@@ -19,7 +19,7 @@ from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.run.interfaces import StepEngine
 from rh_prefect.works.job_options import Wait
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.output_delivery import Delivered
+from rh_prefect.works.result_delivery import Delivered
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner, result_of_step
 
 

@@ -23,7 +23,7 @@ from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import OpenScopes, Scope
 from rh_prefect.works.journal.spool import Spool
-from rh_prefect.works.output_delivery import Delivery
+from rh_prefect.works.result_delivery import ResultDelivery
 from rh_prefect.works.unfinished_downloads import StoreChecks
 from rh_prefect.works.work import Callback, Services, callback_of
 
@@ -56,9 +56,9 @@ class PoolServices:
         """Checks a scope before the first payment of an attempt; see `OpenScopes.open`."""
         return await self._scopes.open(scope, store)
 
-    def delivery(self, **more: Any) -> Delivery:
-        """Creates the `Delivery` of a work; `more` contains the other fields."""
-        return Delivery(self._scratch / "parts", self._settings.grace_seconds, **more)
+    def delivery(self, **more: Any) -> ResultDelivery:
+        """Creates the `ResultDelivery` of a work; `more` contains the other fields."""
+        return ResultDelivery(self._scratch / "parts", self._settings.grace_seconds, **more)
 
     async def listen_for_ends(self, scope: Scope) -> None:
         """With webhooks, lets the journal of a run notify the accounts' pollers of ended tasks."""

@@ -29,7 +29,7 @@ from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.unfinished_downloads import RunAttempt, StoreChecks
 
 if TYPE_CHECKING:
-    from rh_prefect.works.output_delivery import Delivery
+    from rh_prefect.works.result_delivery import ResultDelivery
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
 
@@ -111,7 +111,7 @@ class Work:
     lease: Lease  # The account that pays, and the job's slot there
     services: Services  # The objects that it shares with other jobs
     spending: SpendTracker  # The costs of its scope
-    delivery: Delivery  # Publishes its outputs, and records its result
+    delivery: ResultDelivery  # Publishes its outputs, and records its result
     callback: Callback | None  # Where RunningHub sends a webhook at the task's end
     is_new: bool  # Whether it had no record when its scope was opened
     flow: str  # The flow or the pipeline, for the records; if empty, the scope's flow

@@ -43,8 +43,8 @@ from rh_prefect.works.journal.works_journal import FILES, HasEnded, WorksJournal
 from rh_prefect.works.lifecycle import Policy, run_work
 from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.output_delivery import Delivered, Delivery
 from rh_prefect.works.pool_services import PoolServices, WorkName
+from rh_prefect.works.result_delivery import Delivered, ResultDelivery
 from rh_prefect.works.run_ledger import Notes, SharedRecords, spending_of
 from rh_prefect.works.stored_result import find_equal
 from rh_prefect.works.work import Work
@@ -394,7 +394,7 @@ class WorkRunner:
             "the pipeline of a batch)",
         )
 
-    def _delivery(self, asked: WorkCall) -> Delivery:
+    def _delivery(self, asked: WorkCall) -> ResultDelivery:
         if self.works is None:
             return self.shared.delivery()
         if asked.step is None and not self.pipeline:

@@ -25,9 +25,9 @@ from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import End, Intent, Link, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.output_collector import extension_of_output
-from rh_prefect.works.output_delivery import Delivered, Delivery
+from rh_prefect.works.output_download import extension_of_output
 from rh_prefect.works.result import Result
+from rh_prefect.works.result_delivery import Delivered, ResultDelivery
 from tests.support.samples import media as samples
 from tests.support.servers.scripted_server import WireServer, raw
 from tests.support.world.executed_work import FileLease, services, work_of
@@ -115,7 +115,7 @@ class Run:
         """As a run does: by the recorded result, or by a download."""
         end = End(status="SUCCESS", task_id=TASK, links=links, cost=COST)
         submit = replace(SUBMIT, intent=SUBMIT.intent.model_copy(update={"take": take}))
-        work, delivery = self.work(host, submit.intent), Delivery(self.folder / "parts", GRACE)
+        work, delivery = self.work(host, submit.intent), ResultDelivery(self.folder / "parts", GRACE)
         record = None if is_first else await work.records.read_result(delivery.shape)
         done = None if record is None else await delivery.restore(work, record)
         if done is None:
@@ -281,14 +281,14 @@ async def test_a_recorded_result_is_reported_with_its_maker_and_forgotten_if_an_
     assert record is not None
     file, elsewhere = first.first_output.uri, record.model_copy(update={"flow_run": "one/other", "store": "/moved"})
     for one in (record, elsewhere):
-        assert await Delivery(run.folder, GRACE).restore(work, one)
+        assert await ResultDelivery(run.folder, GRACE).restore(work, one)
     assert told == [
         f"an earlier call of this run has made it: {file}; nothing was paid",
         f"run one/other has made it: {file}; nothing was paid",
     ]
     Path(file).unlink()
     for one, another_task, is_kept in ((record, "", True), (elsewhere, "", False), (elsewhere, "with --retake", True)):
-        policy, delivery = replace(work.policy, another_task=another_task), Delivery(run.folder, GRACE)
+        policy, delivery = replace(work.policy, another_task=another_task), ResultDelivery(run.folder, GRACE)
         assert await delivery.restore(replace(work, policy=policy), one) is None
         assert (delivery.recorded is not None) == is_kept
 
@@ -298,7 +298,7 @@ async def test_only_the_files_of_a_bare_machine_need_the_account_that_has_paid(r
     for is_bare in (False, True):
         work = replace(run, folder=run.folder / f"{is_bare}").work(FileHost(PICTURE))
         work.lease.account.provider.is_bare = is_bare
-        await Delivery(run.folder / "parts", GRACE).publish(work, SUBMIT, end, first_time=True)
+        await ResultDelivery(run.folder / "parts", GRACE).publish(work, SUBMIT, end, first_time=True)
         assert work.lease.switches == is_bare
 
 

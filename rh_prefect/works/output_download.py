@@ -1,4 +1,4 @@
-"""Collects a finished job's outputs: downloads, checks and publishes them."""
+"""`OutputDownload`: downloads, checks and publishes the outputs of a task that has ended."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Failures:
 
 
 @dataclass(frozen=True, slots=True)
-class Collector:
+class OutputDownload:
     """Downloads and publishes the outputs of one task."""
 
     work: Work
@@ -58,7 +58,7 @@ class Collector:
     grace: float  # Seconds for which a file host may refuse a file before `OutputsExpired` is raised
     advice: str  # What to do if a file cannot be downloaded
 
-    async def collect(self, *, there: Mapping[int, Media], count: int) -> tuple[Media, ...]:
+    async def run(self, *, there: Mapping[int, Media], count: int) -> tuple[Media, ...]:
         """Publishes the outputs that are not in the store, and returns all files, named as in the store.
 
         If RunningHub has only a damaged file, it is published with `Media.defect`. `there` contains the files in the

@@ -1,4 +1,4 @@
-"""Downloads the outputs of a work, publishes them in the storage, and records the result."""
+"""`ResultDelivery`: finds the recorded result of a work, or has its outputs downloaded, and records the result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.lifecycle import Invalid
-from rh_prefect.works.output_collector import Collector, Publish
+from rh_prefect.works.output_download import OutputDownload, Publish
 from rh_prefect.works.result import Result
 from rh_prefect.works.stored_result import StoredResult
 from rh_prefect.works.work import Work
@@ -52,7 +52,7 @@ def named_by_template(work: Work, end: End, part: Path, index: int, extension: s
 
 
 @dataclass(slots=True)
-class Delivery:
+class ResultDelivery:
     """Downloads, publishes and records the outputs of one work."""
 
     folder: Path  # Local folder for unfinished downloads
@@ -138,9 +138,9 @@ class Delivery:
         if earlier is not None and is_complete and not earlier.is_damaged:
             return earlier
         grace = self.grace * (not is_complete)
-        collector = Collector(work, intent, end, self.publish_file, self.folder, grace, self.advice)
+        download = OutputDownload(work, intent, end, self.publish_file, self.folder, grace, self.advice)
         try:
-            outputs = await collector.collect(there=there, count=max(len(one.outputs) for one in (record, *known)))
+            outputs = await download.run(there=there, count=max(len(one.outputs) for one in (record, *known)))
         except (OutputsExpired, TransportError):
             if earlier is None or not is_complete:
                 raise
