@@ -18,6 +18,7 @@ from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.plan.planned_steps import paid_steps
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
+from rh_prefect.pipelines.run.reviews import next_takes
 from rh_prefect.pipelines.takes_file import add_choices
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _decisions(
         if number >= len(choices):
             decided[address] = {"of": review.request["of"], "text": _corrected_text(review, Path(chosen))}
         elif chosen == "again":
-            takes |= _next_takes(review)
+            takes |= _other_candidates(review)
         else:
             decided[address] = {"of": review.request["of"], "take": _candidate(review, chosen)}
     return takes, decided
@@ -115,15 +116,13 @@ def _corrected_text(review: PlannedStep, file: Path) -> str:
     return text
 
 
-def _next_takes(review: PlannedStep) -> dict[str, int]:
-    """Returns the next take of each paid step that makes the candidates of a review."""
-    paid = {one.address: one for one in paid_steps(review.needs)}
-    if not paid:
+def _other_candidates(review: PlannedStep) -> dict[str, int]:
+    if next(paid_steps(review.needs), None) is None:
         raise InputError(
             f"choose: {review.address} cannot get new candidates, because no paid step makes its candidates. No "
             "choice was recorded. What to do: choose a candidate by its number."
         )
-    return {one.address: one.works[-1].take + 1 for one in paid.values() if one.works}
+    return next_takes(review)
 
 
 def _candidate(review: PlannedStep, chosen: str) -> int:

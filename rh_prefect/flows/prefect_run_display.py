@@ -25,13 +25,13 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import PlannedStep, paid_steps
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.plan.work_identity import is_settled, mark
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
-from rh_prefect.pipelines.run.reviews import candidates
+from rh_prefect.pipelines.run.reviews import candidates, next_takes
 from rh_prefect.prefect_api import ask
 from rh_prefect.works.journal.costs_and_budget import Costs
 
@@ -162,8 +162,7 @@ def _how(reviews: Sequence[PlannedStep]) -> str:
 
 def _other_ways(reviews: Sequence[PlannedStep]) -> str:
     """Returns a sentence about how to get other candidates, and how to correct a text."""
-    paid = ({one.address: one.works[-1].take + 1 for one in paid_steps(each.needs) if one.works} for each in reviews)
-    again, said = next(filter(None, paid), None), list[str]()
+    again, said = next(filter(None, map(next_takes, reviews)), None), list[str]()
     if again:
         said.append(f"For other candidates give `takes` instead, as in `{json.dumps(again)}`; they are paid for.")
     if not all(one.shows_files for one in reviews):

@@ -1,11 +1,11 @@
-"""The reviews for which a run waits, and their candidates."""
+"""The reviews for which a run waits, their candidates, and the takes that would make others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rh_prefect.pipelines.plan.planned_steps import PlannedStep
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, paid_steps
 
 
 def waiting_reviews(instances: Sequence[PlannedStep]) -> list[PlannedStep]:
@@ -18,3 +18,8 @@ def candidates(review: PlannedStep) -> Iterator[tuple[str, Any]]:
     """Yields the candidates of a review, each with the argument of `rh-prefect choose` that chooses it."""
     for number, one in enumerate(review.candidates, 1):
         yield f"{review.address}={number}", one.value
+
+
+def next_takes(review: PlannedStep) -> dict[str, int]:
+    """Returns the take that makes other candidates of a review, for each paid step that made the present ones."""
+    return {one.address: one.works[-1].take + 1 for one in paid_steps(review.needs) if one.works}
