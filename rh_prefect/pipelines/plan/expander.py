@@ -20,7 +20,6 @@ from rh_prefect.pipelines.file_model import (
     GraphStep,
     GroupStep,
     ModelStep,
-    PaidStep,
     ReviewStep,
     Step,
     UseStep,
@@ -39,7 +38,7 @@ from rh_prefect.pipelines.plan.planned_steps import (
     Work,
 )
 from rh_prefect.pipelines.plan.results import placeholder, undecided_result, value_of
-from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, MOST_WORKS, PlanTooLarge, Size, count_of
+from rh_prefect.pipelines.plan.size_limits import Size
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.step_requests import draft_paid
 from rh_prefect.pipelines.plan.take_choice import TakeChooser, query_of
@@ -137,7 +136,8 @@ class Expander:
         if not self._is_live(name, step, at, frame, name):
             return None
         [group] = self._groups(step, at, [frame], name)
-        self._count_inner(step.steps, (*at, "steps"), group.frames, name)
+        # With another size, because inner fan-outs are counted again when the items are expanded
+        FanOuts(self.missing, Size(), self.findings_of).count_all(step.steps, (*at, "steps"), group.frames, name)
         return group
 
     async def items(self, step: FanOutStep, at: Path, group: Group, frames: list[Frame], path: str) -> None:
@@ -175,42 +175,6 @@ class Expander:
                     await asyncio.sleep(0)
         for frame, value in zip(live, outputs, strict=True):
             frame.names[name] = maybe(value, frame.undecided.get(at))
-
-    def _count_paid(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str) -> None:
-        """Counts the paid jobs of items before their steps are created; raises an error if there are too many."""
-        number = self._planning.size.works
-        for name, step in steps.items() if frames and not self._used_at else ():
-            if isinstance(step, PaidStep) and step.same is not True and step.when is None:
-                various = frames if isinstance(step.takes, str) else frames[:1]
-                takes = sum(count_of("takes", step.takes, frame)[0] or 1 for frame in various)
-                number += takes * len(frames) // len(various)
-                _refuse_many(number, (*at, name), f"{path}.{name}")
-
-    def _count_inner(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str) -> None:
-        """Counts the items of inner fan-outs, as far as their lists are known before the outer fan-out is expanded."""
-        counts = FanOuts(self.missing, Size(), self.findings_of)
-        for name, step in steps.items():
-            if isinstance(step, FanOutStep) and step.when is None:
-                for frame in frames:
-                    counts.count(step, (*at, name), frame, f"{path}.{name}")
-            elif isinstance(step, GroupStep) and step.when is None:
-                self._count_inner(step.steps, (*at, name, "steps"), frames, f"{path}.{name}")
-
-    def _count_steps(self, steps: Mapping[str, Step], items: int, at: Path, path: str) -> int:
-        """Returns the number of steps of all items, without inner fan-outs; raises an error if there are too many."""
-        each, inner = 0, list(steps.values())
-        while inner:
-            one = inner.pop()
-            each += not isinstance(one, GroupStep)
-            inner += one.steps.values() if isinstance(one, GroupStep) and not one.is_fan_out else []
-        number = items * each
-        if self._planning.size.steps + number > MOST_STEPS:
-            raise PlanTooLarge(
-                at,
-                f"{path} has {items} items with {number} steps; the items of a plan have at most {MOST_STEPS} steps in "
-                "total; select fewer items with `limit` or `where`",
-            )
-        return number
 
     def _draft(
         self, step: EditStep | ModelStep | GraphStep, at: Path, path: str, frame: Frame, failed: Collection[str]
@@ -373,8 +337,8 @@ class Expander:
         users = self._planning.users[key]
         work = self._planning.works.get((key, shape))
         if work is None:
-            self._planning.size.works += bool(draft.endpoint) and not users
-            _refuse_many(self._planning.size.works, draft.instance.at, draft.instance.path)
+            if draft.endpoint and not users:
+                self._planning.size.add_work(draft.instance.at, draft.instance.path)
             state = state_of(known, [draft.instance], is_settled=draft.is_settled)
             work = Work(key, draft.is_settled, take, state, known=known, shape=shape, scope=scope)
             self._planning.works[key, shape] = work
@@ -475,7 +439,7 @@ class Expander:
 
     async def _use(self, step: UseStep, at: Path, frames: list[Frame], path: str) -> list[StepOutput]:
         used = self._checked.uses[at]
-        self._planning.size.steps += self._count_steps(used.file.steps, len(frames), at, path)
+        self._planning.size.add_steps(used.file.steps, len(frames), at, path)
         inner = [await self._bound(step, at, path, used, frame) for frame in frames]
         outer = self._checked, self._used_at, self._stops_run
         stops_run = self._stops_run or self._is_strict(at)
@@ -530,16 +494,17 @@ class Expander:
 
     def _groups(self, step: GroupStep, at: Path, frames: list[Frame], path: str) -> list[Group]:
         """Returns the items of a group without expanding them."""
-        steps = step.steps
+        steps, size = step.steps, self._planning.size
         if isinstance(step, FanOutStep):
             items = sum(self.fan_outs.count(step, at, frame, path) for frame in frames)
             if step.where is None:
-                self._count_steps(steps, items, at, path)
+                size.count_steps(steps, items, at, path)
         groups = [self.fan_outs.group(step, at, frame, path, self._checked) for frame in frames]
         if step.is_fan_out:
             inner = [one for group in groups for one in group.frames]
-            self._planning.size.steps += self._count_steps(steps, len(inner), at, path)
-            self._count_paid(steps, (*at, "steps"), inner, path)
+            size.add_steps(steps, len(inner), at, path)
+            if inner and not self._used_at:
+                size.count_works(steps, (*at, "steps"), inner, path)
         for group, outer in zip(groups, frames, strict=True):
             for one in group.frames:
                 one.is_sure &= at not in outer.undecided
@@ -571,13 +536,6 @@ def _close(step: GroupStep, group: Group, frame: Frame) -> None:
     """Stores the names of an expanded item for steps that use the results of all items."""
     frame.names = {name: frame.names.get(name, ABSENT) for name in (*frame.names, *step.steps)}
     frame.is_sure &= group.chosen is None
-
-
-def _refuse_many(number: int, at: Path, path: str) -> None:
-    """Refuses a plan with more paid jobs than a run can have."""
-    if number > MOST_WORKS:
-        more = f"with {path}, the run has over {MOST_WORKS} paid jobs, the limit of a run"
-        raise PlanTooLarge(at, f"{more}; select fewer items with `limit` or `where`, or reduce `takes`")
 
 
 def state_of(known: KnownWork | None, users: Iterable[PlannedStep], *, is_settled: bool) -> State:

@@ -12,7 +12,7 @@ from typing import Any
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.evaluation import evaluate, part, results
-from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, uses
+from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, Step, uses
 from rh_prefect.pipelines.parsed_document import Path, visible
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work, id_part
 from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, PlanTooLarge, Size, count_of
@@ -79,6 +79,15 @@ class FanOuts:
             )
         limit, _ = count_of("limit", step.limit, frame)
         return number if limit is None else min(number, limit)
+
+    def count_all(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str) -> None:
+        """Counts the items of the fan-outs among some steps of items, as far as their lists are known."""
+        for name, step in steps.items():
+            if isinstance(step, FanOutStep) and step.when is None:
+                for frame in frames:
+                    self.count(step, (*at, name), frame, f"{path}.{name}")
+            elif isinstance(step, GroupStep) and step.when is None:
+                self.count_all(step.steps, (*at, name, "steps"), frames, f"{path}.{name}")
 
     def group(self, step: GroupStep, at: Path, frame: Frame, path: str, checked: Checked) -> Group:
         """Returns the items of a group for one item of the group around it; a group without fan-out has one item."""
