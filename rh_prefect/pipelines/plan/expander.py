@@ -13,7 +13,7 @@ from rh_prefect.media.file_names import folded, wrong_part
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import truth
-from rh_prefect.pipelines.evaluation import evaluate, maker_of, results
+from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import (
     EditStep,
     FanOutStep,
@@ -30,7 +30,6 @@ from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts
 from rh_prefect.pipelines.plan.options import PlanOptions
 from rh_prefect.pipelines.plan.planned_steps import (
-    Candidate,
     KnownWork,
     KnownWorks,
     PlannedStep,
@@ -38,6 +37,7 @@ from rh_prefect.pipelines.plan.planned_steps import (
     Work,
 )
 from rh_prefect.pipelines.plan.results import placeholder, undecided_result, value_of
+from rh_prefect.pipelines.plan.review_drafts import chosen_result, draft_review
 from rh_prefect.pipelines.plan.size_limits import Size
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.step_requests import draft_paid
@@ -51,7 +51,7 @@ from rh_prefect.pipelines.plan.undecided_steps import (
     report_not_numbers,
     undecided_parts,
 )
-from rh_prefect.pipelines.plan.work_identity import UNSETTLED, candidates_id, mark, recipe_id, request_base
+from rh_prefect.pipelines.plan.work_identity import UNSETTLED, mark, recipe_id, request_base
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     Frame,
@@ -61,7 +61,6 @@ from rh_prefect.pipelines.planning_values import (
     StepOutput,
     certain,
     deciders_of,
-    makers,
     maybe,
     undecided_in,
 )
@@ -379,15 +378,7 @@ class Expander:
     # -- reviews and other files -------------------------------------------------------------------------------------
 
     def _review(self, step: ReviewStep, at: Path, frame: Frame, path: str) -> StepOutput:
-        candidates = [one for text in step.sources for one in self._candidates(text, frame)]
-        shown = [one.value for one in candidates]
-        instance = PlannedStep(path, frame.id, step, at, "review", is_sure=frame.is_sure, numbers=frame.numbers)
-        instance.candidates = candidates
-        question = certain(evaluate(step.ask, frame))
-        instance.ask = question if isinstance(question, str) else step.ask
-        needs = (maker for one in candidates for maker in (one.maker, *makers(one.value)) if maker is not None)
-        instance.needs = tuple(dict.fromkeys(needs))
-        instance.request = {"of": candidates_id([str(mark(one)) for one in shown])}
+        instance = draft_review(step, at, path, frame)
         undecided = undecided_parts((one for _, one in references_in(step.sources)), frame)
         waits_for = [*self.missing.waits_for(step, frame), *deciders_of(undecided)]
         instance.waits_for = tuple(dict.fromkeys(waits_for))
@@ -395,42 +386,16 @@ class Expander:
             return self._block(instance, cause)
         self._add(instance)
         self._save_as(instance, frame)
-        chosen = self._chosen(instance, shown)
+        chosen, wrong = chosen_result(instance, self._planning.choices.choices.get(instance.address))
+        if wrong:
+            self._explain(instance, wrong)
         instance.settle("r" if chosen is None else "=")
         instance.chosen = chosen
+        shown = tuple(one.value for one in instance.candidates)
         value = chosen if chosen is not None else shown[0] if shown else ABSENT
         if chosen is None or undecided:  # until the choice, later steps are priced with the first candidate
             value = undecided_result(value, instance, f"review:{instance.address}:")
-        return StepOutput(value, tuple(shown), "review", maker=instance)
-
-    def _candidates(self, text: str, frame: Frame) -> list[Candidate]:
-        # Each take of a step is a candidate; `a or b` means one value.
-        takes = certain(evaluate(text.replace(")", ".takes)"), frame)) if " or " not in text else ABSENT
-        values = [certain(one) for one in results(takes)] if isinstance(takes, Items) else []
-        one = certain(evaluate(text, frame))
-        values = values or ([] if one is ABSENT else [one])
-        maker = next((maker_of(reference, frame) for _, reference in references_in(text)), None)
-        return [Candidate(value, next(makers(value), maker)) for value in values]
-
-    def _chosen(self, instance: PlannedStep, shown: list[Any]) -> Any:
-        choice = self._planning.choices.choices.get(instance.address)
-        if choice is None:
-            return None
-        if choice.get("of") != instance.request["of"]:
-            self._explain(instance, "the choice was made for other candidates; choose again")
-            return None
-        if isinstance(choice.get("text"), str):
-            if not instance.shows_files:
-                return choice["text"]
-            self._explain(
-                instance, "the choice is a text, but the candidates are files; choose a candidate by its number"
-            )
-            return None
-        take = choice.get("take")
-        if type(take) is int and 1 <= take <= len(shown):  # a bool is also an int
-            return shown[take - 1]
-        self._explain(instance, instance.no_candidate(take))
-        return None
+        return StepOutput(value, shown, "review", maker=instance)
 
     def _explain(self, instance: PlannedStep, note: str) -> None:
         """Sets the reason for a step's state, and adds the reason to the notes."""

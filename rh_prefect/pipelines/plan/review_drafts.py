@@ -1,0 +1,52 @@
+"""Builds a review of one item: its question and its candidates, and the result that a person has chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rh_prefect.pipelines.evaluation import evaluate, maker_of, results
+from rh_prefect.pipelines.file_model import ReviewStep
+from rh_prefect.pipelines.parsed_document import Path
+from rh_prefect.pipelines.plan.planned_steps import Candidate, PlannedStep
+from rh_prefect.pipelines.plan.work_identity import candidates_id, mark
+from rh_prefect.pipelines.planning_values import ABSENT, Frame, Items, certain, makers
+from rh_prefect.pipelines.references import references_in
+
+
+def draft_review(step: ReviewStep, at: Path, path: str, frame: Frame) -> PlannedStep:
+    """Returns a review with its candidates."""
+    instance = PlannedStep(path, frame.id, step, at, "review", is_sure=frame.is_sure, numbers=frame.numbers)
+    instance.candidates = [one for text in step.sources for one in _candidates(text, frame)]
+    question = certain(evaluate(step.ask, frame))
+    instance.ask = question if isinstance(question, str) else step.ask
+    needs = (maker for one in instance.candidates for maker in (one.maker, *makers(one.value)) if maker is not None)
+    instance.needs = tuple(dict.fromkeys(needs))
+    instance.request = {"of": candidates_id([str(mark(one.value)) for one in instance.candidates])}
+    return instance
+
+
+def _candidates(text: str, frame: Frame) -> list[Candidate]:
+    # Each take of a step is a candidate; `a or b` means one value.
+    takes = certain(evaluate(text.replace(")", ".takes)"), frame)) if " or " not in text else ABSENT
+    values = [certain(one) for one in results(takes)] if isinstance(takes, Items) else []
+    one = certain(evaluate(text, frame))
+    values = values or ([] if one is ABSENT else [one])
+    maker = next((maker_of(reference, frame) for _, reference in references_in(text)), None)
+    return [Candidate(value, next(makers(value), maker)) for value in values]
+
+
+def chosen_result(review: PlannedStep, choice: Mapping[str, Any] | None) -> tuple[Any, str]:
+    """Returns the result that a choice selects; None if there is none, with the reason if the choice is not valid."""
+    if choice is None:
+        return None, ""
+    if choice.get("of") != review.request["of"]:
+        return None, "the choice was made for other candidates; choose again"
+    if isinstance(choice.get("text"), str):
+        if not review.shows_files:
+            return choice["text"], ""
+        return None, "the choice is a text, but the candidates are files; choose a candidate by its number"
+    take = choice.get("take")
+    if type(take) is int and 1 <= take <= len(review.candidates):  # a bool is also an int
+        return review.candidates[take - 1].value, ""
+    return None, review.no_candidate(take)
