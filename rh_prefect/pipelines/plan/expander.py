@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -30,14 +30,13 @@ from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts
 from rh_prefect.pipelines.plan.options import PlanOptions
 from rh_prefect.pipelines.plan.planned_steps import (
-    KnownWork,
     KnownWorks,
     PlannedStep,
-    State,
     Work,
 )
 from rh_prefect.pipelines.plan.results import placeholder, undecided_result, value_of
 from rh_prefect.pipelines.plan.review_drafts import chosen_result, draft_review
+from rh_prefect.pipelines.plan.shared_works import SharedWorks, state_of
 from rh_prefect.pipelines.plan.size_limits import Size
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.step_requests import draft_paid
@@ -67,7 +66,6 @@ from rh_prefect.pipelines.planning_values import (
 from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.takes_file import Choices
 from rh_prefect.pipelines.types import Type
-from rh_prefect.works.journal.identity import work_id
 
 BindUsed: TypeAlias = Callable[[Checked, Mapping[str, Any]], Awaitable[tuple[dict[str, Any], dict[str, str]]]]
 
@@ -86,9 +84,7 @@ class Planning:
     bind_used: BindUsed  # Gives the parameters of a used file their values
     pipeline: str  # Identifies the pipeline with its parameters; see `pipeline_id`
     known: KnownWorks = field(init=False)  # Answers what is known of works
-    works: dict[tuple[str, str], Work] = field(init=False, default_factory=dict)  # The works, by key and shape
-    # The steps that ask for a work, by its key
-    users: dict[str, list[PlannedStep]] = field(init=False, default_factory=lambda: defaultdict(list))
+    works: SharedWorks = field(init=False, default_factory=SharedWorks)  # What the steps pay for, or render
     missing: Missing = field(init=False)  # The steps without a result
     size: Size = field(init=False, default_factory=Size)  # How much was counted
 
@@ -317,7 +313,7 @@ class Expander:
         found: dict[int, list[Work]] = {id(draft): [] for draft in drafts}
         for (draft, take), query in zip(places, queries, strict=True):
             known = next(answers) if query is not None else None
-            found[id(draft)].append(self._work(draft, take, known))
+            found[id(draft)].append(self._planning.works.add(draft, take, known, self._planning.size))
         return list(found.values())
 
     def _base(self, draft: Draft) -> str:
@@ -327,22 +323,6 @@ class Expander:
         else:
             base = request_base(site=self._planning.options.site, endpoint=draft.endpoint, params=request)
         return base if draft.is_settled else UNSETTLED + base
-
-    def _work(self, draft: Draft, take: int, known: KnownWork | None) -> Work:
-        base, scope = draft.base, draft.scope
-        unsettled = f"{base}/{take}{scope and '/'}{scope}"
-        key = (work_id(base, take, scope) if draft.endpoint else base) if draft.is_settled else unsettled
-        shape = draft.instance.shape
-        users = self._planning.users[key]
-        work = self._planning.works.get((key, shape))
-        if work is None:
-            if draft.endpoint and not users:
-                self._planning.size.add_work(draft.instance.at, draft.instance.path)
-            state = state_of(known, [draft.instance], is_settled=draft.is_settled)
-            work = Work(key, draft.is_settled, take, state, known=known, shape=shape, scope=scope)
-            self._planning.works[key, shape] = work
-        users.append(draft.instance)
-        return work
 
     def _output(self, draft: Draft, works: list[Work]) -> StepOutput:
         instance = draft.instance
@@ -501,15 +481,6 @@ def _close(step: GroupStep, group: Group, frame: Frame) -> None:
     """Stores the names of an expanded item for steps that use the results of all items."""
     frame.names = {name: frame.names.get(name, ABSENT) for name in (*frame.names, *step.steps)}
     frame.is_sure &= group.chosen is None
-
-
-def state_of(known: KnownWork | None, users: Iterable[PlannedStep], *, is_settled: bool) -> State:
-    """Returns the state of a work, from its records and from the steps that need it."""
-    if known is not None and known.state != "+":
-        return known.state
-    if all(any(need.found == "r" for need in (*one.waits_for, *one.needs)) for one in users):
-        return "r"
-    return "+" if is_settled else ">"
 
 
 def _wrong_parts(save_as: str | None, frame: Frame) -> list[str]:

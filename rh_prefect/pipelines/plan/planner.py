@@ -20,10 +20,10 @@ from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import FanOutStep, Step, names_in, uses
 from rh_prefect.pipelines.parsed_document import Problems
-from rh_prefect.pipelines.plan.expander import AT_ONCE, Expander, Planning, state_of
+from rh_prefect.pipelines.plan.expander import AT_ONCE, Expander, Planning
 from rh_prefect.pipelines.plan.name_clashes import NameClashes
 from rh_prefect.pipelines.plan.needed_steps import Needs
-from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Work
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
 from rh_prefect.pipelines.plan.size_limits import PlanTooLarge, Size
 from rh_prefect.pipelines.plan.undecided_steps import PartFindings
 from rh_prefect.pipelines.planning_values import Frame, Group, makers, maybe
@@ -138,10 +138,7 @@ class Planner:
         """Plans again the parts that depend on new results or failed steps; returns the steps of changed parts."""
         failed = list(failed)
         self.planning.missing.failed.update(one.address for one in failed)
-        keys = set(works)
-        users = [one for key in keys for one in self.planning.users.get(key, ())]
-        for work in (work for one in users for work in one.works if work.key in keys):
-            self.planning.works.pop((work.key, work.shape), None)  # what is planned again knows another result
+        users = self.planning.works.outdate(set(works))
         dirty: dict[str, set[int]] = defaultdict(set)
         for name, number in map(self._part_of, [*users, *failed]):
             if number:
@@ -242,37 +239,26 @@ class Planner:
 
     def _forget(self, old: Sequence[PlannedStep]) -> None:
         """Removes the shared data of steps that are planned again."""
-        gone, users = set(old), self.planning.users
         for one in old:
             self.planning.missing.forget(one)
-        for key in {work.key for one in old for work in one.works}:
-            users[key] = [one for one in users[key] if one not in gone]
-            if not users[key]:
-                del users[key]
-        for work in (work for one in old for work in one.works if work.key not in users):
-            self.planning.works.pop((work.key, work.shape), None)
+        self.planning.works.forget(old)
 
     def _replace(
         self, old: Sequence[PlannedStep], new: Sequence[PlannedStep], *, outputs: Iterable[PlannedStep] = ()
     ) -> None:
         """Updates the shared data after some steps were replaced."""
+        works = self.planning.works
         self.clashes.replace(old, new)
         flipped = self._needs.replace(old, new, outputs=outputs)
         self._changed.update((self._part_of(one), None) for one in flipped)
         for key in {work.key: None for one in (*old, *new, *flipped) for work in one.works}:
-            if self._share(key):
-                self._changed.update((self._part_of(one), None) for one in self.planning.users[key])
-
-    def _share(self, key: str) -> bool:
-        """Combines the data of a work from the steps that need it; returns whether a run acts differently now."""
-        users = self.planning.users.get(key, ())
-        works = [work for one in users for work in one.works if work.key == key]
-        return _share(works if len(works) == 1 else list(dict.fromkeys(works)), users)
+            if works.share(key):
+                self._changed.update((self._part_of(one), None) for one in works.users[key])
 
     def count(self) -> None:
         """Combines the data of all works from all steps."""
-        for key in self.planning.users:
-            self._share(key)
+        for key in self.planning.works.users:
+            self.planning.works.share(key)
 
     def _mark_outputs(self) -> set[PlannedStep]:
         """Marks the steps that are outputs of the file; returns the steps whose mark changed."""
@@ -315,7 +301,7 @@ class Planner:
     @property
     def works(self) -> list[Work]:
         """Every request and take, each once."""
-        return [] if self._too_large is not None else list(self.planning.works.values())
+        return [] if self._too_large is not None else self.planning.works.all
 
     @property
     def outputs(self) -> dict[str, Any]:
@@ -363,26 +349,3 @@ class Planner:
     def _findings(self) -> Iterator[PartFindings]:
         for parts in self._parts.values():
             yield from (part.findings for part in (*parts[1:], parts[0]) if part.findings is not None)
-
-
-def _share(works: Sequence[Work], users: Sequence[PlannedStep]) -> bool:
-    """Combines the data of all steps that need a work, any of which may submit it; returns whether the data changed."""
-    price, attempts = (users[0].price, users[0].attempts) if users else (PriceRange(), 1)
-    if len(users) > 1:
-        attempts = max(one.attempts for one in users)
-        price = PriceRange(
-            min(one.price.least for one in users),
-            max(one.price.expected for one in users),
-            max(one.price.most / one.attempts for one in users) * attempts,
-            any(one.price.is_open for one in users),
-        )
-    is_other = False
-    for work in works:
-        work.is_spare = False
-        own = [one for one in users if work in one.works]
-        before = work.price, work.attempts, work.is_needed, work.state
-        work.price, work.attempts = price, attempts
-        work.is_sure, work.is_needed = any(one.is_sure for one in own), any(one.is_needed for one in own)
-        work.state = state_of(work.known, own, is_settled=work.is_settled)
-        is_other |= before != (work.price, work.attempts, work.is_needed, work.state)
-    return is_other
