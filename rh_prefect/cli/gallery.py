@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import webbrowser
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -71,8 +72,7 @@ def open_(
     address = store.link(name) or store.uri(name)
     print(f"{shown}: {address}")
     if not webbrowser.open(address):
-        where = "with another program" if address.startswith("file:") else "on a machine with a browser"
-        raise InputError(f"open: no browser was found. What to do: open the address above {where}.")
+        print("open: no browser was found; open the address above in another program", file=sys.stderr)
 
 
 def _choice(store: MediaStore, found: Sequence[Entry], run: str, what: What | None) -> tuple[What, str]:
