@@ -109,16 +109,16 @@ class InputReader:
         self._rows = ItemProblems(problems, of_rows=True)
         self._skips = checked.file.invalid_items == "skip"
         self._files: dict[str, Media | None] = {}  # in the order in which they are named
-        self._tables: dict[str, str] = {}
+        self._tables: dict[str, dict[str, Any]] = {}
         self._used: dict[int, InputReader] = {}
         self._defaults: dict[str, Any] = {}
 
     @property
-    def inputs(self) -> list[dict[str, str]]:
-        """The location and hash of each file and table that was read; a table's hash covers its declared values."""
+    def inputs(self) -> list[dict[str, Any]]:
+        """The location and hash of each file and table that was read; a table's hash covers its declared `columns`."""
         files = [{"uri": shown(media), "sha256": media.sha256} for media in self._files.values() if media is not None]
         further = (one for reader in self._used.values() for one in reader.inputs)
-        return [*({"uri": uri, "sha256": sha256} for uri, sha256 in self._tables.items()), *files, *further]
+        return [*({"uri": uri, **table} for uri, table in self._tables.items()), *files, *further]
 
     async def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Reads and checks the value of each parameter; unknown, missing and wrong parameters become problems."""
@@ -231,7 +231,7 @@ class InputReader:
         columns = param.columns or {}
         if isinstance(value, str):
             names = [header for one, column in columns.items() for header in column.headers or (one,)]
-            self._tables[shown(value)] = _content_of(rows, names)
+            self._tables[shown(value)] = {"sha256": _content_of(rows, names), "columns": names}
         if rows:
             there = dict.fromkeys(column for row in rows for column in row.values)  # JSON lines may leave columns out
             needed = (one for one, column in columns.items() if not column.optional and column.default is None)

@@ -125,6 +125,19 @@ async def test_a_change_line_shows_values_as_json_and_none_where_only_the_form_d
     assert found[0] == 'changed: param p: "… in the light of dawn, calm" -> "… in the light of noon, calm"'
 
 
+async def test_a_change_of_the_declared_columns_is_not_called_a_change_of_the_table(tmp_path: Path) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("title,size\na mug,5\n")
+    earlier = await plan_of(of_rows("title: string", one=PICTURE % "$(item.title)"), rows=str(table))
+    plan = await plan_of(of_rows("title: string, size: integer", one=PICTURE % "$(item.title)"), rows=str(table))
+    compare(plan, earlier.as_json(), {})
+    changed = [line.strip() for line in plan.table().splitlines() if "changed: " in line]
+    assert changed == [
+        "changed: the pipeline's file: its content changed",
+        f'changed: declared columns of {table}: ["title"] -> ["title", "size"]',
+    ]
+
+
 async def test_a_retake_is_another_work_and_going_back_is_free() -> None:
     records = Records()
     await run(SHOTS, records, rows=ROWS)

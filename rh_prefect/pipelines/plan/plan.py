@@ -34,7 +34,7 @@ class Plan:
         catalogue: The version of the catalogue.
         params: The parameters' values, as they were given.
         hidden_params: Parameters whose values are not shown in full, such as signed links.
-        inputs: The location of each input file, with the hash of the file's content.
+        inputs: The location and the content's hash of each input file, and the declared columns of a table.
         currency: The currency of all prices.
         budget: The file's budget; None if the file has no budget, or an unlimited budget.
         is_unlimited: Whether the file says that a run has no budget.
@@ -61,7 +61,7 @@ class Plan:
     catalogue: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
     hidden_params: Sequence[str] = ()
-    inputs: Sequence[Mapping[str, str]] = ()
+    inputs: Sequence[Mapping[str, Any]] = ()
     currency: str = "CNY"
     budget: Budget | None = None
     is_unlimited: bool = False
