@@ -14,6 +14,7 @@ from pydantic import Field
 
 from rh_prefect.catalog import Param
 from rh_prefect.errors import InputError
+from rh_prefect.json_snapshot import DEEPEST
 from rh_prefect.media.input_files import identity_uri, unsigned_uri
 from rh_prefect.media.media import Media, as_media_input, without_mark
 from rh_prefect.media.urls import is_local, local_path
@@ -158,12 +159,15 @@ def _identity(stages: Sequence[Stage], label_column: str | None) -> list[Any]:
     return [[[stage.model.endpoint, _plain(stage.values)] for stage in stages], label_column]
 
 
-def _plain(value: object) -> object:
+def _plain(value: object, depth: int = 0) -> object:
     """Returns a value as JSON for a batch's identity: a `Media` as its hash, a link without its signature."""
+    if depth > DEEPEST:
+        return None  # the row is invalid
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in sorted(value.items(), key=lambda pair: str(pair[0]))}
+        pairs = sorted(value.items(), key=lambda pair: str(pair[0]))
+        return {str(name): _plain(one, depth + 1) for name, one in pairs}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(one, depth + 1) for one in value]
     if isinstance(value, str):
         return unsigned_uri(value) or value
     if isinstance(value, int | float | bool | None):

@@ -280,7 +280,8 @@ class InputReader:
             wrong = "has a cell that is larger than 1 MiB"
         if wrong:
             self._add(cells, place, f"{name} {wrong}")
-        return value
+        # A wrong list or mapping may be nested too deeply to be copied or hashed.
+        return value if not wrong or isinstance(value, str | int | float) else ABSENT
 
     def _add(self, cells: dict[str, Any], place: Path, clause: str) -> None:
         """Adds a problem of a row, or stores it in the row if invalid items are skipped."""

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 from rh_prefect.catalog import registry
 from rh_prefect.errors import InputError, UnknownModelError
+from rh_prefect.json_snapshot import DEEPEST
 from rh_prefect.media.input_access_policy import allowed_below
 from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.check import SHIPPED, Checked, check_document, read_text
@@ -284,6 +285,8 @@ def _with_reuse(checked: Checked, reuse: str) -> Checked:
 
 def _is_hidden(value: Any, shown_value: Any) -> bool:
     """Returns whether a plan hides a part of a parameter, such as a signature; a run then needs the parameter again."""
+    if shown_value is None:
+        return value is not None
     if isinstance(value, Mapping):
         return any(_is_hidden(one, shown_value[name]) for name, one in value.items())
     if isinstance(value, list | tuple):
@@ -291,14 +294,19 @@ def _is_hidden(value: Any, shown_value: Any) -> bool:
     return isinstance(value, str) and value != shown_value
 
 
-def _as_json(value: Any) -> Any:
-    """Returns the JSON form of a parameter for a plan, without the signatures and passwords of links."""
+def _as_json(value: Any, depth: int = 0) -> Any:
+    """Returns the JSON form of a parameter for a plan, without the signatures and passwords of links.
+
+    A part that is nested too deeply is left out; such a value is a problem of the plan or of a row.
+    """
+    if depth > DEEPEST:
+        return None
     if isinstance(value, str):
         return shown(value) if "://" in value else value
     if isinstance(value, Mapping):
-        return {name: _as_json(one) for name, one in value.items()}
+        return {name: _as_json(one, depth + 1) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_as_json(one) for one in value]
+        return [_as_json(one, depth + 1) for one in value]
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     return value if isinstance(value, int | float | bool | None) else str(value)

@@ -6,9 +6,10 @@ import csv
 import json
 import sys
 from decimal import Decimal
+from functools import reduce
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow
 import pyarrow.parquet
@@ -241,12 +242,13 @@ async def test_an_odd_cell_makes_its_row_bad_and_no_other(folder: Path) -> None:
         {"image_url": "~nobody-at-all/b.png"},
         {"prompt": "\ud800"},
         {"prompt": "x", "other": 1},
+        {"unchecked": reduce(lambda inner, _: cast("Any", [inner]), range(900), 0)},
     ]
     given = [{"image_url": photo, "prompt": "waves", **one} for one in odd] + [{"image_url": photo, "prompt": "wind"}]
     (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in given) + "[" * 100_000)
     for rows in (given, str(folder / "rows.jsonl")):
         reasons = why(await plan_of(rows, KLING))
-        assert [bool(reason) for reason in reasons[:6]] == [True] * 5 + [False], reasons
+        assert [bool(reason) for reason in reasons[:7]] == [True] * 6 + [False], reasons
     assert "nested too deeply" in reasons[-1]
 
 

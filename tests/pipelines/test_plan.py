@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -570,8 +571,11 @@ async def test_a_flow_leaves_the_check_of_a_parameter_to_the_plan(
 TITLE = "params: {x: string}\n" + steps(p=PICTURE % "$(params.x)")
 
 
+NESTED: Any = reduce(lambda inner, _: cast("Any", [{"a": inner}]), range(5000), 0)
+
+
 @pytest.mark.parametrize(
-    "value", [date(2026, 1, 2), {1}, {"a": b"x"}, {1: 2}, math.inf, [[math.nan]], "\ud800", Path()]
+    "value", [date(2026, 1, 2), {1}, {"a": b"x"}, {1: 2}, math.inf, [[math.nan]], "\ud800", Path(), NESTED]
 )
 async def test_a_parameter_of_any_type_takes_only_what_records_can_contain(value: Any) -> None:
     text = "params: {x: {type: any}}\nsteps: {p: {model: z-image/turbo, with: {prompt: $(params.x.title)}}}\n"
