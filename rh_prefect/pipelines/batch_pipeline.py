@@ -279,6 +279,7 @@ async def _columns(source: _Source, stages: Sequence[Stage], batch: Batch, input
         assert param is not None  # noqa: S101 - without it there are no rows of files
         found.used[0][param.name] = "item"
         return found
+    inputs.parameters = [param.name for stage in stages for param in stage.model.params]
     _, _, rows = await inputs.rows(source.value)
     if not rows:
         raise InputError(f"batch: there are no rows in {source.name}. What to do: check its name and its content.")

@@ -67,6 +67,7 @@ class Inputs:
         is_open: bool = False,  # Whether a row may name all files that this process may read
     ) -> None:
         self.allow, self.is_open, self._own = tuple(allow), is_open, own
+        self.parameters: Sequence[str] = ()  # Of a batch's models: names that a column can also have
         self._options = options or {}
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._reads: SingleFlight[tuple[str, ...], Any] = SingleFlight(MOST_OBJECTS)
@@ -253,7 +254,7 @@ class InputReader:
         cells: dict[str, Any] = {"\0row": f"{name} row {row.number}" if name else f"row {row.number}"}
         if row.problem:
             self._add(cells, path, row.problem)
-        for other in () if table.other_columns is None else _undeclared(row, table):
+        for other in () if table.other_columns is None else _undeclared(row, table, self._inputs.parameters):
             self._add(cells, path, other)
         for column, one in columns.items():
             at = (*path, "columns", column)
@@ -464,13 +465,14 @@ def _few(rows: Iterator[Row], name: str) -> list[Row]:
     return found
 
 
-def _undeclared(row: Row, table: Param) -> Iterator[str]:
+def _undeclared(row: Row, table: Param, parameters: Sequence[str]) -> Iterator[str]:
     """Yields a clause if a row has values in undeclared columns."""
     known = [header for one, column in (table.columns or {}).items() for header in column.headers or (one,)]
     declared = (*known, *(table.other_columns or ()))
     others = [name for name, value in row.values.items() if name not in declared and not is_empty(value)]
     if others:
-        what = f"a value in the column {others[0]!r}, which is not a parameter; {nearest(others[0], known)}"
+        near = nearest(others[0], parameters or known)
+        what = f"a value in the column {others[0]!r}, which is not a parameter; {near}"
         if len(others) > 1:
             what = f"values in the columns {', '.join(map(repr, others))}, which are not parameters"
         yield (
