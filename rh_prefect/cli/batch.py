@@ -17,6 +17,7 @@ from rh_prefect.cli.pipelines import show_plan, with_enough_budget
 from rh_prefect.cli.prefect_server import is_configured, refuse_blocks
 from rh_prefect.cli.run_pipeline import in_new_flow_run
 from rh_prefect.errors import BatchIncomplete, InputError
+from rh_prefect.media.media import Media
 from rh_prefect.pipelines.batch_pipeline import Batch, BatchOptions
 from rh_prefect.pipelines.plan.options import site_of
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
@@ -146,6 +147,8 @@ def _say_report(report: BatchReport, watch: Watch, words: str, asked: Batch, *, 
             watch.say(f"{len(some) - _ROWS_PER_REASON} more rows: {reason}")
     watch.say(f"{report.batch}: {report}", style="bold")
     watch.say(f"each row: {report.csv_uri}")
+    if folders := {row.result.uri.rpartition("/")[0] for row in report.rows if isinstance(row.result, Media)}:
+        watch.say(f"outputs: {', '.join(sorted(folders))}")
     if report.gallery:
         watch.say(f"gallery: {report.gallery}")
     if report.not_started:

@@ -65,6 +65,8 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
     assert re.findall(r",(made|reused),", report.read_text()) == ["reused", "reused", "made"]
     saved = sorted(path.name for path in (tmp_path / "batch" / "batches").glob("*/*"))
     assert saved == ["bird.png", "light.png", "port.png"]
+    (folder,) = (tmp_path / "batch" / "batches").iterdir()
+    assert re.findall(r"^outputs: (.*)", second.stdout, re.MULTILINE) == [str(folder)]
     plan = call("--dry-run")
     assert "least 0.00, expected 0.00, most 0.00" in plan.stdout, plan.stdout + plan.stderr
     (tmp_path / "batch.yaml").write_text(call("--print").stdout)
