@@ -306,6 +306,7 @@ async def _runs() -> dict[str, list[dict[str, Any]]]:
                 "name": flow_run.name,
                 "flow": flow,
                 "state": flow_run.state.name if flow_run.state else None,
+                "since": flow_run.state.timestamp.isoformat(timespec="seconds") if flow_run.state else None,
                 "jobs": jobs,
             }
             async for flow_run, flow, jobs in latest_runs()
@@ -326,16 +327,24 @@ def _print_runs(runs: list[dict[str, Any]], flow_runs: list[dict[str, Any]], sco
     if runs:
         print(f"runs of pipelines with paid jobs, newest first, in {place}:")
         print_rows((_run_row(one, one["name"], one["pipeline"]) for one in runs), indent="  ")
+        print("continue a run: repeat its command, or its call in Python, with the same parameters")
     if flow_runs:
-        print("flow runs with paid jobs, newest first:")
-        print_rows((_run_row(one, one["id"], one["flow"], one["name"]) for one in flow_runs), indent="  ")
-        print('resume a flow: Retry in the dashboard, or in Python rh_prefect.resume(your_flow, "ID")')
+        print("flow runs with paid jobs, newest first, each with its state in Prefect and the time of this state:")
+        print_rows(
+            (_run_row(one, one["id"], one["since"] or "", one["flow"], one["name"]) for one in flow_runs), indent="  "
+        )
+        print(
+            "continue a flow run: of a deployment with Retry in the dashboard; of `rh-prefect run` or `batch` by "
+            'repeating the command; of your Python code, as of film(), with rh_prefect.resume(your_flow, "ID")'
+        )
+        if any(one["state"] == "Running" for one in flow_runs):
+            print(
+                "if its process is killed, a flow run stays Running in Prefect until it is continued, or marked crashed"
+            )
     elif is_configured():
         print("none of the latest flow runs has a paid job")
     elif not runs:
         print(f"no run is recorded in {place}")
-    if runs or flow_runs:
-        print("continue a pipeline: run its file again, with the same parameters")
     if scopes:
         print(f"scopes outside of flows, in {place}:")
         print("\n".join(f"  {one['name']}" for one in scopes))

@@ -52,7 +52,9 @@ def test_a_killed_run_is_listed_as_stopped_its_output_is_collected_and_the_next_
 ) -> None:
     kill_at(cup, QUERY, "run cup.yaml")
     run = cup.json("jobs list")["runs"][0]["name"]
-    assert re.search(rf"{run} +1 job\(s\)  Stopped +cup", cup.call("jobs list"))
+    listed = cup.call("jobs list")
+    assert re.search(rf"{run} +1 job\(s\)  Stopped +cup", listed)
+    assert "continue a run: repeat its command, or its call in Python" in listed
     assert Path(cup.call(f"jobs collect {run}").strip().rpartition(": ")[2]).is_file()
     assert "least 1.75" in cup.call("plan cup.yaml"), "the clip"
     assert "paid 1.75" in cup.call("run cup.yaml")

@@ -7,12 +7,14 @@ import os
 import re
 from decimal import Decimal
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from prefect.states import Running
 
 from rh_prefect import generate
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.prefect_api import ask
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import End, Record
@@ -102,6 +104,12 @@ def test_the_jobs_of_a_pipeline_run_have_a_step_a_state_a_task_and_a_cost(
         out = terminal.call(f"jobs list {run['id']}")
         assert job["task_id"] in out
         assert "picture: z-image/turbo" in out
+    asyncio.run(ask(lambda api: api.set_flow_run_state(UUID(runs[0]["id"]), Running(), force=True)))
+    listed = terminal.call("jobs list")
+    assert re.search(rf"{runs[0]['id']} +1 job\(s\)  Running  +20\S+  harbour", listed), listed
+    for hint in ("with Retry in the dashboard", "rh_prefect.resume(your_flow", "a flow run stays Running in Prefect"):
+        assert hint in listed
+    assert "call in Python" not in listed, "there is no run outside of Prefect"
     for record in (tmp_path / "out").rglob("end-1.json"):
         record.write_text("no record")
     out = terminal.call(f"jobs list {runs[0]['id']}")

@@ -143,11 +143,15 @@ async def test_the_records_of_a_run_say_how_it_stands(tmp_path: Path) -> None:
     for journal in (running.journal, stopped):
         await journal.create("abc-claim-1", Record().model_dump(mode="json"))
     await stopped.create("def-claim-1", Record().model_dump(mode="json"))
-    for name in (running.journal.scope, "run-1"):
+    elsewhere = works.notes_of("run-2")
+    owner = dead_owner().model_copy(update={"host": "elsewhere"})
+    await elsewhere.create("attempt-1", Opened(owner=owner, pipeline="film").model_dump(mode="json"))
+    await elsewhere.create("abc-claim-1", Record().model_dump(mode="json"))
+    for name in (running.journal.scope, "run-1", "run-2"):
         found = await read_run(works, name)
         assert found is not None
         states.append((found.pipeline, found.state, found.jobs))
-    assert states == [("film", "Running", 1), ("film", "Stopped", 2)]
+    assert states == [("film", "Running", 1), ("film", "Stopped", 2), ("film", "No end recorded", 1)]
     await end_run(running, "Completed")
     ended = await read_run(works, running.journal.scope)
     assert ended is not None and ended.state == "Completed"

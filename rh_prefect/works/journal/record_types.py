@@ -63,10 +63,15 @@ def _owner_of(pid: int) -> Owner:
 os.register_at_fork(after_in_child=_owner_of.cache_clear)
 
 
+def is_visible(owner: Owner) -> bool:
+    """Returns whether this process can tell if another process has ended: both are processes of one boot of a host."""
+    current = current_owner()
+    return bool(owner.boot and owner.started) and (owner.host, owner.boot) == (current.host, current.boot)
+
+
 def is_surely_dead(owner: Owner) -> bool:
     """Returns whether a process on this host has certainly ended."""
-    current = current_owner()
-    if not (owner.boot and owner.started) or (owner.host, owner.boot) != (current.host, current.boot):
+    if not is_visible(owner):
         return False
     started = _start_time(owner.pid)
     if started is None:

@@ -31,6 +31,7 @@ from rh_prefect.works.journal.record_types import (
     Record,
     current_owner,
     is_surely_dead,
+    is_visible,
 )
 from rh_prefect.works.loop_thread import LOOP
 
@@ -231,7 +232,7 @@ class RecordedRun:
 
     name: str
     pipeline: str  # The pipeline's name
-    state: str  # How it has ended, `Stopped` if its process has ended without a record, else `Running`
+    state: str  # How it ended; else `Stopped` or `Running` if the process is of this host, `No end recorded` if not
     jobs: int  # The number of works that it has claimed
 
 
@@ -243,9 +244,12 @@ async def read_run(works: WorksJournal, name: str) -> RecordedRun | None:
     if not claimed or opened is None:
         return None
     opening = Opened.model_validate(opened)
-    state = "Stopped" if is_surely_dead(opening.owner) else "Running"
     if ended is not None:
         state = Ended.model_validate(ended).state
+    elif is_visible(opening.owner):
+        state = "Stopped" if is_surely_dead(opening.owner) else "Running"
+    else:
+        state = "No end recorded"
     return RecordedRun(name, opening.pipeline, state, len(claimed))
 
 
