@@ -20,13 +20,13 @@ from rh_prefect.media.input_access_policy import allowed_below
 from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.check import SHIPPED, Checked, check_document, read_text
 from rh_prefect.pipelines.file_model import PipelineFile
+from rh_prefect.pipelines.garbage_collection import uncollected
 from rh_prefect.pipelines.input_reader import InputReader, input_roots, is_default
 from rh_prefect.pipelines.model_pipeline import pipeline_name, write_model
 from rh_prefect.pipelines.parsed_document import Problems, nearest_sentence
 from rh_prefect.pipelines.plan.expander import Planning
 from rh_prefect.pipelines.plan.options import OPTIONS, PlanOptions
 from rh_prefect.pipelines.plan.plan import Plan, finished
-from rh_prefect.pipelines.plan.planner import uncollected
 from rh_prefect.pipelines.plan.work_identity import pipeline_id
 from rh_prefect.pipelines.takes_file import Choices, read_choices, takes_file
 from rh_prefect.pipelines.yaml_reader import read
@@ -217,7 +217,7 @@ class Pipeline:
             options,
             choices=replace(options.decided or self.decided(options.takes, options.choices), new=options.new),
             bind_used=reader.bind_used,
-            pipeline=pipeline_id(self.name, given),
+            pipeline=await asyncio.to_thread(pipeline_id, self.name, given),
         )
         with allowed_below(*roots), uncollected():
             plan = await finished(planning, values, self._head(arguments, reader))

@@ -8,11 +8,9 @@ which it refers; then the part is planned again as a whole.
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -51,18 +49,6 @@ class Pace:
         """Sets when the pause after the action ends."""
         now = time.monotonic()
         self.due = now + self._share * (now - self._began)
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Pauses Python's garbage collector, because the objects of a plan stay and a pass over them would free nothing."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 PartKey: TypeAlias = tuple[str, int]

@@ -13,6 +13,7 @@ from typing import Any
 from rh_prefect.errors import RunningHubError, StoreError
 from rh_prefect.media.file_names import safe
 from rh_prefect.media.input_access_policy import allow_below
+from rh_prefect.pipelines.garbage_collection import survivors_frozen
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
 from rh_prefect.pipelines.last_run import since
 from rh_prefect.pipelines.parsed_document import PipelineError
@@ -57,7 +58,8 @@ async def run_pipeline(
     is_complete = False
     async with _alive(around):
         try:
-            end = await _make(run, pipeline, options, around, reviewed, name)
+            with survivors_frozen():
+                end = await _make(run, pipeline, options, around, reviewed, name)
             is_complete = run.is_complete
             return end
         except RunningHubError:

@@ -21,11 +21,12 @@ from typing import Any
 
 from rh_prefect.errors import InputError, JobError, RunningHubError
 from rh_prefect.pipelines.call_builder import has_all_ids
+from rh_prefect.pipelines.garbage_collection import uncollected
 from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Selection, Work, WorkQuery
-from rh_prefect.pipelines.plan.planner import Pace, PartKey, uncollected
+from rh_prefect.pipelines.plan.planner import Pace, PartKey
 from rh_prefect.pipelines.run.interfaces import What, idle
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.run_services import Outcome, RunServices
@@ -114,7 +115,6 @@ class StepScheduler:
 
     def _drop_plan(self) -> None:
         """Deletes the plan before another plan is made, except the data for `leave`, to free memory."""
-        gc.unfreeze()
         planner, self.plan.planner = self.plan.planner, None
         if planner is not None:
             self.plan.instances = [one for one in planner.instances if one.state == "r"]
@@ -202,7 +202,6 @@ class StepScheduler:
 
     async def leave(self, *, is_complete: bool) -> None:
         """Records that this run no longer works on its round; see `Rounds.leave`."""
-        gc.unfreeze()
         try:
             await LOOP.call(
                 self.services.rounds.leave(is_complete=is_complete, waits_for_review=self._waits_for_review)
