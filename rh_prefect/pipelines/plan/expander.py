@@ -396,16 +396,7 @@ class Expander:
         return [_outputs(used, frame) for frame in inner]
 
     async def _bound(self, step: UseStep, at: Path, path: str, used: Checked, frame: Frame) -> Frame:
-        arguments = {name: evaluate(value, frame) for name, value in step.with_.items()}
-        doubtful = {name: open_ for name, one in arguments.items() if (open_ := list(undecided_in(one)))}
-        for name, open_ in doubtful.items():
-            by, value = deciders_of(open_), certain(arguments[name])
-            is_list = isinstance(value, Items) and isinstance(arguments[name], Maybe)
-            arguments[name] = (
-                replace(value, values=tuple(maybe(one, by) for one in value.values))
-                if is_list  # one of several lists, such as the options of a reference
-                else undecided_result(value, next(iter(by), None), "undecided:")
-            )
+        arguments, is_undecided = _arguments(step, frame)
         params, wrong = await self._planning.bind_used(used, arguments)
         address = PlannedStep(path, frame.id, step, at).address if frame.id else ""
         for name, clause in wrong.items():
@@ -413,7 +404,7 @@ class Expander:
         waits_for, names = self.missing.waits_for(step, frame), {"params": params, "run": self._planning.options.run}
         pending = is_open(step, frame, waits_for)
         # If an argument is undecided, the steps that use it may not be made.
-        is_sure = frame.is_sure and at not in frame.undecided and not doubtful
+        is_sure = frame.is_sure and at not in frame.undecided and not is_undecided
         found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
         found.numbers, found.meaning = frame.numbers, frame.meaning
         found.by = frame.deciders(at) or None
@@ -469,6 +460,20 @@ class Expander:
         for group in groups:
             for frame in group.frames:
                 frame.names.pop("previous", None)
+
+
+def _arguments(step: UseStep, frame: Frame) -> tuple[dict[str, Any], bool]:
+    """Returns the arguments of a used file, and whether one of them is undecided and has a placeholder in its place."""
+    found = {name: evaluate(value, frame) for name, value in step.with_.items()}
+    undecided = {name: some for name, one in found.items() if (some := list(undecided_in(one)))}
+    for name, some in undecided.items():
+        by, value = deciders_of(some), certain(found[name])
+        if isinstance(value, Items) and isinstance(found[name], Maybe):
+            # One of several lists, such as the options of a reference
+            found[name] = replace(value, values=tuple(maybe(one, by) for one in value.values))
+        else:
+            found[name] = undecided_result(value, next(iter(by), None), "undecided:")
+    return found, bool(undecided)
 
 
 def _outputs(used: Checked, frame: Frame) -> StepOutput:

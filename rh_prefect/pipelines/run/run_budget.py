@@ -46,27 +46,16 @@ def run_limit(
             f"{plan.pipeline}: {foreign} the run cannot apply `whole_items` or `item` of the budget. Nothing was paid. "
             f"What to do: write `budget` as an amount in {currency}, without `whole_items` and `item`."
         )
-    is_open = price.is_open or is_foreign
-    written = budget if budget is not None else plan.budget.amount if plan.budget is not None else None
-    if written is None and plan.is_unlimited and reviewed is None:
+    given, of_all = _given(plan, budget, earlier)
+    if given is None and plan.is_unlimited and reviewed is None:
         return get_settings().max_budget
-    of_all = ""
-    if written is not None and plan.budget is not None and plan.budget.all_runs:
-        of_all = f" ({earlier} of {written:g} were or may be spent by other runs)" if earlier else ""
-        written = max(0.0, float(Decimal(f"{written:.12g}") - earlier))
+    is_open = price.is_open or is_foreign
     # RunningHub has quoted what the catalogue lacks, and is asked again before each payment.
     is_quoted = reviewed is not None and not reviewed.is_open and price.is_open and not is_foreign
-    if written is None and is_open and not is_quoted:
-        cause = f"{foreign} the run needs a budget in {currency}"
-        if not is_foreign:
-            cause = "the price of a step is not known or only assumed, so the run needs a budget"
-        raise BudgetExceeded(
-            f"{plan.pipeline}: {cause}. Nothing was paid. What to do: write `budget` into the file, or pass it to the "
-            "run. If neither the catalogue nor RunningHub has the price of a step, also write its price into the file, "
-            "as in `assume: {price: 0.50}`."
-        )
-    own = counted + price.most if written is None and not is_quoted else None
-    limits = [own if written is None else Decimal(f"{written:.12g}"), get_settings().max_budget]
+    if given is None and is_open and not is_quoted:
+        raise _needs_budget(plan, f"{foreign} the run needs a budget in {currency}" if is_foreign else "")
+    planned = counted + price.most if given is None and not is_quoted else None
+    limits = [given, planned, get_settings().max_budget]
     if reviewed is not None and is_quoted:
         limits += [reviewed.budget, reviewed.most]
     elif reviewed is not None:
@@ -81,6 +70,27 @@ def run_limit(
             "`items` or `sample`."
         )
     return limit
+
+
+def _given(plan: Plan, budget: float | None, earlier: Decimal) -> tuple[Decimal | None, str]:
+    """Returns the given budget, else the file's. Of a budget for all runs, returns the rest, and a clause about it."""
+    amount = budget if budget is not None else plan.budget.amount if plan.budget is not None else None
+    if amount is None:
+        return None, ""
+    of_all = ""
+    if plan.budget is not None and plan.budget.all_runs:
+        of_all = f" ({earlier} of {amount:g} were or may be spent by other runs)" if earlier else ""
+        amount = max(0.0, float(Decimal(f"{amount:.12g}") - earlier))
+    return Decimal(f"{amount:.12g}"), of_all
+
+
+def _needs_budget(plan: Plan, cause: str) -> BudgetExceeded:
+    cause = cause or "the price of a step is not known or only assumed, so the run needs a budget"
+    return BudgetExceeded(
+        f"{plan.pipeline}: {cause}. Nothing was paid. What to do: write `budget` into the file, or pass it to the "
+        "run. If neither the catalogue nor RunningHub has the price of a step, also write its price into the file, "
+        "as in `assume: {price: 0.50}`."
+    )
 
 
 def shortage(plan: Plan, price: PriceRange, *, left: Decimal | None) -> str:
