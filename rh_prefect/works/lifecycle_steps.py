@@ -285,13 +285,14 @@ class Steps:
 
     async def post(self, intent: Intent, n: int) -> Answer:
         """Sends POST n for the leased account; returns an `Answer` for each outcome, even for an error."""
-        # From the note on, since another process may read the intent before this process knows that it is recorded.
-        if self._clock() - self._noted_at > intent.give_up:
-            # Another process may have recorded this intent as unknown; a POST could then be paid for twice.
-            return _given_up(intent, "this process was stopped before the POST")
         # The append of a note to a log reads the cancellations before it. A later one waits for this intent.
         if await self.is_cancelled(fresh=True):
             return _given_up(intent, "the run was cancelled before the POST")
+        # Last, since a reading may take long. From the note on, since another process may read the intent before this
+        # process knows that it is recorded.
+        if self._clock() - self._noted_at > intent.give_up:
+            # Another process may have recorded this intent as unknown; a POST could then be paid for twice.
+            return _given_up(intent, "this process was stopped before the POST")
         callback, provider = self.work.callback, self._lease.account.provider
         # The address names the run, which knows the places of the works that it shares with other runs.
         address = callback.address(self.work.scope.journal.scope, self.records.key, n) if callback else None

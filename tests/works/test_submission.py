@@ -10,6 +10,7 @@ import pytest
 
 from rh_prefect.errors import ConnectFailed, InputError, JournalError, ResponseLost, api_error
 from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.journal import JSON
 from rh_prefect.works.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, End
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.lifecycle_steps import Steps
@@ -107,20 +108,24 @@ async def test_each_outcome_of_a_post_is_recorded_as_an_answer(
     assert not spool.folder.exists(), "it is no ticket"
 
 
-@pytest.mark.parametrize("is_in_claim", [False, True], ids=["after the claim", "in the claim"])
-async def test_a_process_that_was_stopped_between_note_and_post_does_not_post(
-    work: ExecutedWork, is_in_claim: bool
-) -> None:
+@pytest.mark.parametrize("where", ["in the claim", "after the claim", "while it reads whether its run was cancelled"])
+async def test_a_process_that_was_stopped_between_note_and_post_does_not_post(work: ExecutedWork, where: str) -> None:
     """Others may watch the intent from when the journal has it, which can be long before this process is told."""
-    if is_in_claim:
-        create = work.journal.create
+    create, read_record, seconds = work.journal.create, work.journal.read, GIVE_UP + 1
 
-        async def slow(key: str, record: Mapping[str, Any]) -> bool:
-            work.pauses.append(GIVE_UP + 1 if "-intent-" in key else 0)
-            return await create(key, record)
+    async def slow(key: str, record: Mapping[str, Any]) -> bool:
+        work.pauses.append(seconds if "-intent-" in key else 0)
+        return await create(key, record)
 
+    async def slow_read(key: str) -> JSON | None:
+        work.pauses.append(seconds if key.startswith("cancel-") else 0)
+        return await read_record(key)
+
+    if where == "in the claim":
         work.journal.create = slow  # type: ignore[method-assign]
-    submit = await submitted(work, stopped=0 if is_in_claim else GIVE_UP + 1)
+    elif where != "after the claim":
+        work.journal.read = slow_read  # type: ignore[method-assign]
+    submit = await submitted(work, stopped=seconds if where == "after the claim" else 0)
     assert submit.answer is not None
     assert (submit.state, submit.answer.code) == ("refused", GAVE_UP)
     assert work.did == []
