@@ -149,7 +149,7 @@ def _of_output(output: StepOutput, name: str) -> Any:
         return Items(tuple(StepOutput(one, label=output.label) for one in output.takes))
     if name == "label":
         return output.label
-    return output.cost if name == "cost" else part(output.value, name)
+    return part(output.value, name)
 
 
 def _of_items(group: Group, name: str) -> Any:

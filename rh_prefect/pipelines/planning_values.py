@@ -171,7 +171,6 @@ class StepOutput:
     value: Any  # The result
     takes: tuple[Any, ...] = ()  # Every take's
     label: str = ""  # A short name of what made it
-    cost: Any = ABSENT  # What it cost
     # The step, even if the result is a known text; None for a used file
     maker: PlannedStep | None = field(default=None, compare=False)
 

@@ -60,7 +60,7 @@ class Type:
     fields: Mapping[str, Type] = field(default_factory=dict)
     max: int | None = None  # The most characters of a text
     guards: frozenset[str] = frozenset()  # Conditions that must hold for the value to exist
-    is_result: bool = False  # Whether it is what a step makes, which has `takes`, `label` and `cost`
+    is_result: bool = False  # Whether it is what a step makes, which has `takes` and `label`
     # For a list that is written in the file, the type of each item, in order; for `mixed`, the possible types
     members: tuple[Type, ...] = ()
 
@@ -117,7 +117,6 @@ class Type:
         found = {**self.fields, **facts}
         if self.is_result:
             found |= {"takes": replace(self, many=True, guards=frozenset()), "label": Type("string")}
-            found |= {"cost": Type("number")}
         return found
 
 

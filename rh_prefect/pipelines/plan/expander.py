@@ -336,9 +336,7 @@ class Expander:
             self._explain(instance, lack)
         takes = tuple(value_of(draft, work) for work in works)
         label = f"{instance.model}, take {works[0].take}" if len(works) > 1 else instance.model
-        first = works[0].known
-        cost = first.cost if first is not None and first.state != "+" else None
-        return StepOutput(takes[0], takes, label, cost if cost is not None else ABSENT, instance)
+        return StepOutput(takes[0], takes, label, instance)
 
     def _save_as(self, instance: PlannedStep, frame: Frame) -> None:
         save_as = instance.step.get("save_as")
