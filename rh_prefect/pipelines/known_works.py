@@ -246,7 +246,7 @@ def open_records(store: MediaStore, settings: Settings, *, deployment: str = COM
     """Opens the records of a store for a plan, without write access."""
     url = records_url(store, settings)
     works = WorksJournal(url, options=store.options_for(url))
-    rounds = Rounds(works.rounds, deployment=deployment)
+    rounds = Rounds(works.rounds, deployment=deployment, alive_at=works.alive_at)
     return StoredWorks(works, open_edits(store, settings), store, rounds=rounds, cache=cache_of(works, settings))
 
 

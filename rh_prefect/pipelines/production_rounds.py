@@ -9,7 +9,6 @@ the round. `rounds/<key>/` beside the works contains:
 |---------------------|---------------------------------------------|-------------------------------------------|
 | `<n>`               | when round n begins, exclusively            | the flow run                              |
 | `<n>-holder-<m>`    | before a run plans with it, exclusively     | the flow run and its process              |
-| `<n>-alive-<k>`     | at most once an hour, when a run plans      | nothing: a run was there at this time     |
 | `<n>-suspended-<m>` | when that run suspends itself               | nothing: it has no process meanwhile      |
 | `<n>-left-<m>`      | when that run ends, for any reason          | whether a review is left to be decided    |
 | `<n>-closed-1`      | when a run has made everything              | the flow run                              |
@@ -43,15 +42,19 @@ ABANDONED_AFTER = timedelta(hours=24)
 
 _NOTE = "-round-1"
 _NEVER = datetime.min.replace(tzinfo=UTC)
-_ALIVE_AFTER = timedelta(hours=1)
 _log = logging.getLogger("rh_prefect")
 
 Verdict = Literal["begin", "continue", "abandon", "refuse"]
 IsSilent: TypeAlias = Callable[[str, str], Awaitable[bool]]
+AliveAt: TypeAlias = Callable[[str], Awaitable[datetime | None]]
 
 
 async def _not_silent(run: str, key: str) -> bool:  # noqa: ARG001
     return False
+
+
+async def _no_sign(run: str) -> datetime | None:  # noqa: ARG001
+    return None
 
 
 def _utc_now() -> datetime:
@@ -112,9 +115,9 @@ class RoundState:
         """Returns what a run does that is neither a retry nor scheduled; `abandon` also begins another round."""
         if not self.n or self.is_closed:
             return "begin"
-        if now - self.seen > ABANDONED_AFTER and not self.waits_for_review:
-            return "abandon"
-        return "refuse" if is_running else "continue"
+        if is_running:
+            return "refuse"
+        return "abandon" if now - self.seen > ABANDONED_AFTER and not self.waits_for_review else "continue"
 
 
 class Rounds:
@@ -129,6 +132,7 @@ class Rounds:
         is_scheduled: bool = False,
         has_ended: HasEnded = no_evidence,
         is_silent: IsSilent = _not_silent,
+        alive_at: AliveAt = _no_sign,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._records = records
@@ -136,19 +140,13 @@ class Rounds:
         self._is_scheduled, self._has_ended, self._is_silent = is_scheduled, has_ended, is_silent
         self._round: Round | None = None
         self._number: int
-        self._now = now
-        self._seen = now()
+        self._alive_at, self._now = alive_at, now
 
     async def round(self, pipeline: str) -> Round:
         """Returns the round of this run, which it begins if necessary; for a plan, the expected round."""
         if self._round is None:
             key = recipe_id(ROUNDS, {"pipeline": pipeline, "deployment": self._deployment})
             self._round = await (self._expected(key) if self._run is None else self._open(key, self._run))
-        elif self._run is not None and self._now() - self._seen > _ALIVE_AFTER:
-            self._seen = self._now()
-            await self._create(
-                f"{self._round.scope}-alive-{await self._count(self._round.scope, 'alive') + 1}", Record()
-            )
         return self._round
 
     async def takes_of(self, choice: str) -> Sequence[int] | None:
@@ -216,7 +214,8 @@ class Rounds:
         """Returns the round of a run that would start now."""
         state, now = await self.newest(key), self._now()
         verdict = state.verdict(now=now, is_running=await self._is_running(state))
-        if verdict in ("continue", "refuse"):
+        # A plan cannot see whether a silent run has ended. If it has, after a day, the next run begins another round.
+        if verdict == "continue" or (verdict == "refuse" and now - state.seen <= ABANDONED_AFTER):
             return Round(f"{key}-{state.n}", state.began, _note(verdict, state))
         return Round(f"{key}-{state.n + 1}", now, _note(verdict, state))
 
@@ -242,27 +241,26 @@ class Rounds:
     async def read(self, key: str, n: int) -> RoundState:
         """Reads the records of round `n`."""
         scope = f"{key}-{n}"
-        holders, alive = await asyncio.gather(self._count(scope, "holder"), self._count(scope, "alive"))
+        holders = await last_number(lambda number: self._exists(f"{scope}-holder-{number}"))
         last = [f"{scope}-{what}-{holders}" for what in ("holder", "suspended", "left")]
-        begun, holder, suspended, left, seen, closed = await asyncio.gather(
-            *map(self._records.read, [scope, *last, f"{scope}-alive-{alive}", f"{scope}-closed-1"])
+        begun, held, suspended, left, closed = await asyncio.gather(
+            *map(self._records.read, [scope, *last, f"{scope}-closed-1"])
         )
-        signs = (begun, holder, suspended, left, seen)
-        times = [datetime.fromisoformat(one["at"]) for one in signs if one is not None]
+        holder = None if held is None else Holder.model_validate(held)
+        alive = await self._alive_at(holder.flow_run) if holder is not None and left is None else None
+        times = [datetime.fromisoformat(one["at"]) for one in (begun, held, suspended, left) if one is not None]
+        times += [alive] if alive is not None else []
         return RoundState(
             n=n,
             began=times[0] if begun is not None else self._now(),
             seen=max(times, default=self._now()),
             is_closed=closed is not None,
             holders=holders,
-            holder=None if holder is None else Holder.model_validate(holder),
+            holder=holder,
             holder_key=last[0],
             is_suspended=suspended is not None,
             left=None if left is None else Left.model_validate(left),
         )
-
-    async def _count(self, scope: str, what: str) -> int:
-        return await last_number(lambda number: self._exists(f"{scope}-{what}-{number}"))
 
     async def _exists(self, key: str) -> bool:
         return await self._records.read(key) is not None

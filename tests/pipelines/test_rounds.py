@@ -232,7 +232,7 @@ REVIEWED = replace(OPEN, left=Left(waits_for_review=True))
         (OPEN, 24, False, "continue"),
         (OPEN, 24, True, "refuse"),
         (OPEN, 25, False, "abandon"),
-        (OPEN, 25, True, "abandon"),
+        (OPEN, 25, True, "refuse"),
         (replace(OPEN, left=Left()), 25, False, "abandon"),
         (REVIEWED, 250, False, "continue"),
         (REVIEWED, 250, True, "refuse"),
@@ -297,16 +297,29 @@ async def test_a_round_that_waits_for_a_review_is_continued_after_days() -> None
 
 
 async def test_a_run_of_several_days_keeps_its_round_after_a_kill() -> None:
-    days = Days()
-    first, scope = await days.held("first"), await days.scope("first")
-    for _ in range(60):
-        days.now += timedelta(minutes=30)
-        await first.round(RECORDS)
+    days, signs = Days(), dict[str, datetime]()
+
+    async def alive_at(run: str) -> datetime | None:
+        return signs.get(run)
+
+    scope = await days.scope("first")
+    signs["first"] = days.now = DAY + timedelta(hours=30)
+    with pytest.raises(InputError, match="Run first"):
+        await days.held("second")
     days.bury()
     days.now += timedelta(hours=23)
-    assert await days.scope("second") == scope
-    alive = [key for key in days.place.texts(ROUNDS) if "-alive-" in key]
-    assert len(alive) == 20, "one for each time that the last one is more than an hour old"
+    assert await days.scope(None, alive_at=alive_at) == await days.scope("second", alive_at=alive_at) == scope
+
+
+async def test_a_plan_has_the_price_of_another_round_if_the_open_one_gave_no_sign_of_life_for_a_day() -> None:
+    days = Days()
+    scope = await days.scope("first")
+    days.now += timedelta(hours=24)
+    assert await days.scope(None) == scope
+    days.now += timedelta(seconds=1)
+    expected = await days.rounds(None).round(RECORDS)
+    assert expected.scope != scope
+    assert "is being made by run first" in expected.note
 
 
 async def test_a_round_has_these_records() -> None:

@@ -37,6 +37,7 @@ class RunServices:
             is_scheduled=around.is_scheduled,
             has_ended=around.has_ended,
             is_silent=self._is_silent,
+            alive_at=works.alive_at,
         )
         self.known = StoredWorks(
             works, self.edits, store, rounds=self.rounds, cache=cache_of(works, settings), run=scope.journal

@@ -221,6 +221,10 @@ class WorksJournal(FolderJournal):
         """Writes the file that shows that a flow run is alive."""
         await self._signs.sign(f"{run_name(flow_run)}-alive", flow_run)
 
+    async def alive_at(self, flow_run: str) -> datetime | None:
+        """Returns when a run gave its last sign of life, by the storage's clock; None if that is not known."""
+        return await self._signs.time_of(f"{run_name(flow_run)}-alive")
+
     async def is_silent(self, run: str, begun: Sequence[datetime | None], *, reader: str) -> bool:
         """Returns whether the last sign of life of a run is too old.
 
@@ -229,7 +233,7 @@ class WorksJournal(FolderJournal):
         """
         own = f"{run_name(reader)}-reads"
         await self._signs.sign(own, reader)
-        now, alive = [await self._signs.time_of(name) for name in (own, f"{run_name(run)}-alive")]
+        now, alive = await self._signs.time_of(own), await self.alive_at(run)
         known = [when for when in begun if when is not None]
         if now is None or len(known) < len(begun):
             return False
