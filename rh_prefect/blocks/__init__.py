@@ -1,4 +1,4 @@
-"""Prefect blocks for RunningHub accounts and for storages. Prefect finds these blocks through `prefect.collections`."""
+"""Prefect blocks for RunningHub accounts and for storage. Prefect finds these blocks through `prefect.collections`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`RunningHubCredentials`, one account of RunningHub, and `RunningHubPool`, several accounts that share jobs."""
+"""`RunningHubCredentials`: one RunningHub account; `RunningHubPool`: several accounts that share the jobs of a run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class RunningHubCredentials(CredentialsBlock):
-    """An API key of RunningHub and the site that it belongs to.
+    """A RunningHub API key and the site that it belongs to.
 
     Flows and tasks take the block's *name*: if a block itself is passed as a parameter, its key is masked when
     Prefect retries the run.
 
     Example:
-        Load a saved block and print how many tasks the account runs and may run:
+        Load a saved block and print how many tasks the account is running and may run:
         ```python
         from rh_prefect.blocks import RunningHubCredentials
 
@@ -92,7 +92,7 @@ class RunningHubCredentials(CredentialsBlock):
 def _distinct(names: list[str]) -> list[str]:
     names = [name.strip() for name in names]
     if not names or not all(names):
-        raise ValueError("a pool needs at least one account, by the name of the account's credentials block")
+        raise ValueError("a pool needs at least one account; give each as the name of its credentials block")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"each account may be listed only once; listed twice: {', '.join(twice)}")
@@ -102,7 +102,7 @@ def _distinct(names: list[str]) -> list[str]:
 class RunningHubPool(Block):
     """Several RunningHub accounts; each job goes to the first account with free capacity.
 
-    The block contains the *names* of `RunningHubCredentials` blocks, and no key. Flows and tasks accept a pool's name
+    The block contains the *names* of `RunningHubCredentials` blocks, but no keys. Flows and tasks accept a pool's name
     in place of an account's name: `credentials="night"`.
 
     Example:
@@ -124,9 +124,9 @@ class RunningHubPool(Block):
     _block_type_slug = "runninghub-account-pool"
     _logo_url = "https://www.runninghub.cn/favicon.png"  # type: ignore[assignment]  # Prefect turns it into a URL
     _documentation_url = "https://www.runninghub.cn/runninghub-api-doc-cn/"  # type: ignore[assignment]  # as above
-    _description = "Several RunningHub accounts of one site that share the cost of the jobs of a run."
+    _description = "Several RunningHub accounts on one site that share the jobs of a run, and thus their cost."
 
     credentials: Annotated[list[str], AfterValidator(_distinct)] = Field(
         title="Accounts",
-        description="Names of the RunningHub Credentials blocks of its accounts, all of one site; each name only once.",
+        description="Names of the accounts' RunningHub Credentials blocks, all for one site; each name only once.",
     )

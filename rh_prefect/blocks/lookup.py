@@ -1,4 +1,4 @@
-"""Loads the account or pool and the storage of a call: from the named blocks, or else from the environment."""
+"""Loads the account or pool and the storage for a call: from the named blocks, or else from the environment."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _B = TypeVar("_B", bound=Block)
 
 
 async def load_credentials(name: str | None = None) -> RunningHubCredentials:
-    """Loads the account of a block, or of `RH_API_KEY` and `RH_BASE_URL`; raises `ConfigError` if there is none."""
+    """Loads the account from a block, or from `RH_API_KEY` and `RH_BASE_URL`; raises `ConfigError` if there is none."""
     if name is not None:
         found = await find_block(RunningHubCredentials, name)
         if found is None:
@@ -60,7 +60,7 @@ async def load_credentials(name: str | None = None) -> RunningHubCredentials:
 
 
 async def load_storage(name: str | None = None) -> MediaStore:
-    """Opens the storage of a `MediaStorage` block, or of `RH_STORAGE_URL`; raises `ConfigError` if there is none."""
+    """Opens the storage named by a `MediaStorage` block or `RH_STORAGE_URL`; raises `ConfigError` if it is unusable."""
     from rh_prefect.media.input_access_policy import allow_below
 
     if name is not None:
@@ -93,8 +93,8 @@ def _check_name(kind: type[Block], name: object) -> None:
     option = "storage" if kind is MediaStorage else "credentials"
     if not isinstance(name, str):
         raise InputError(
-            f"{option} takes the name of a block, not a {type(name).__name__}. Nothing was sent. What to do: save the "
-            'block, as in `block.save("NAME")`, and pass its name.'
+            f"{option} takes the name of a block, not a value of type {type(name).__name__}. Nothing was sent. What to "
+            'do: save the block, as in `block.save("NAME")`, and pass its name.'
         )
     if what := secret_in(name):
         raise InputError(
@@ -179,7 +179,7 @@ async def load_pool_context(name: str | None = None) -> PoolServices:
 
 
 async def _recorded(intent: Intent) -> Account:
-    """Returns the account whose credentials block a record names, even if the block is now part of a pool."""
+    """Returns the account from the credentials block that a record names, even if the block is now part of a pool."""
     try:
         return _account(await load_credentials(intent.credentials), intent.credentials)
     except ConfigError as error:
@@ -190,7 +190,7 @@ async def _recorded(intent: Intent) -> Account:
 
 
 RECORDED: Final = Pool(find=_recorded)
-"""The accounts in jobs' records, by the name of the account's block; use this pool on the loop thread only."""
+"""The accounts that jobs' records name, by block name; use this pool on the loop thread only."""
 
 
 def _account(block: RunningHubCredentials, name: str | None) -> Account:
@@ -220,7 +220,7 @@ async def _find_pool(name: str) -> Blocks | None:
     if await find_block(RunningHubCredentials, name) is not None:
         raise ConfigError(
             f"{name!r} is the name of two blocks: one pool of accounts and one single account. It is not clear which "
-            "of them pays. Nothing was sent. What to do: save one of them under another name, and delete its original."
+            "of them should pay. Nothing was sent. What to do: save one under another name, and delete the original."
         )
     found = await asyncio.gather(*(_of_pool(name, account) for account in pool.credentials))
     blocks = dict(zip(pool.credentials, found, strict=True))
@@ -256,6 +256,6 @@ def _refuse_one_key_twice(pool: str, blocks: Blocks) -> None:
         if other != name:
             raise ConfigError(
                 f"The accounts {other!r} and {name!r} of the pool {pool!r} have the same key, so the key's limit of "
-                "running tasks would be counted twice. Nothing was sent. What to do: take one of them out of the "
+                "running tasks would be counted twice. Nothing was sent. What to do: remove one of them from the "
                 "pool, or correct its key."
             )

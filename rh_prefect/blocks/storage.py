@@ -23,7 +23,7 @@ class MediaStorage(Block):
     """A folder for media: on a disk, on S3, or in any other place that fsspec can open.
 
     Example:
-        Load a saved block and list what a run has made:
+        Load a saved block and list the files in one of its folders:
         ```python
         from rh_prefect.blocks import MediaStorage
 
@@ -60,20 +60,20 @@ class MediaStorage(Block):
     signed_inputs: bool = Field(
         default=False,
         description=(
-            "Give RunningHub signed links to inputs in this storage, instead of uploads; RunningHub must be "
+            "Give RunningHub signed links to inputs in this storage, instead of uploading them; RunningHub must be "
             "able to download them."
         ),
     )
     template: str = Field(
         default=DEFAULT_TEMPLATE,
         title="File names",
-        description="How files are named, from the fields flow, run, label, model, key, task, index and ext.",
+        description="Template for file names, with the fields flow, run, label, model, key, task, index and ext.",
     )
 
     @field_validator("url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        """Raises an error for a URL with a password, because the URL is shown."""
+        """Raises an error for a URL with a password or a signature, because the URL is shown."""
         value = value.strip()
         if not value:
             raise ValueError("a folder or a URL is needed")
@@ -85,17 +85,17 @@ class MediaStorage(Block):
 
     @classmethod
     def from_s3_bucket(cls, bucket: S3Bucket, *, signed_inputs: bool = False) -> MediaStorage:
-        """Creates the `MediaStorage` for an `S3Bucket` block of prefect-aws.
+        """Creates a `MediaStorage` from an `S3Bucket` block of prefect-aws.
 
         Args:
             bucket: A saved or a new block.
-            signed_inputs: Whether RunningHub gets signed links to inputs in this storage, instead of uploads.
+            signed_inputs: Whether RunningHub gets signed links to inputs in this storage instead of uploaded copies.
 
         Returns:
             A block with a copy of the bucket's credentials; save it under a separate name.
 
         Raises:
-            ConfigError: The bucket's credentials assume a role; such a role lasts an hour and cannot be copied.
+            ConfigError: The bucket's credentials assume a role, whose keys expire after an hour.
         """
         url = f"s3://{bucket.bucket_name}/{bucket.bucket_folder.strip('/')}".rstrip("/")
         return cls(url=url, options=SecretDict(_s3_options(bucket)), signed_inputs=signed_inputs)

@@ -1,6 +1,6 @@
 """Prefect's job blocks: a workflow, an app or a model, saved with its defaults and started by name.
 
-They are in a layer above the tasks, because they start the jobs of tasks.
+They are in a layer above the tasks, whose code they use to start jobs.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rh_prefect.works.job_options import Request
 
     class Overrides(JobOptions, total=False):
-        """The values for one run; `params` and `nodes` are merged into the saved values, others replace them."""
+        """The values for one run; `params` and `nodes` are merged into the saved ones, others replace them."""
 
         params: Mapping[str, Any]  # the model's parameters
         nodes: Mapping[str, Any]  # media in any of its forms
@@ -48,7 +48,7 @@ class RunningHubJob(JobBlock[Result], ABC):
 
     label: str | None = Field(
         default=None,
-        description="A name for the output, for people: a part of the names of its task run and its file.",
+        description="A readable name for the output; the names of its task run and of its file contain it.",
     )
     credentials: str | None = Field(
         default=None,
@@ -79,7 +79,7 @@ class RunningHubJob(JobBlock[Result], ABC):
         return LOOP.call_sync(self._start(overrides))
 
     async def trigger_async(self, **overrides: Unpack[Overrides]) -> RunningHubJobRun:
-        """The coroutine of `trigger`."""
+        """The asynchronous form of `trigger`."""
         with delivered_at_end():  # a run that starts when the caller is cancelled is lost
             return await LOOP.call(self._start(overrides))
 
@@ -94,7 +94,7 @@ class RunningHubJob(JobBlock[Result], ABC):
 
     @abstractmethod
     def _check(self) -> None:
-        """Raises `InputError` if the saved values are invalid for all arguments of `trigger`."""
+        """Raises `InputError` if the saved values are invalid with any arguments of `trigger`."""
 
     @abstractmethod
     def _request(self, overrides: Mapping[str, Any]) -> Request:
@@ -123,7 +123,7 @@ class RunningHubGraphJob(RunningHubJob, ABC):
         default=False, description="Whether to queue when the account's own machines are busy; exclusive keys only."
     )
     access_password: SecretStr | None = Field(
-        default=None, description="The password, if it is encrypted; it is never recorded."
+        default=None, description="The password of an encrypted workflow or app; it is never recorded."
     )
 
     nodes: dict[str, bool | int | float | str] = Field(
@@ -138,7 +138,7 @@ class RunningHubGraphJob(RunningHubJob, ABC):
         self._request({})
 
     def _values(self, overrides: Mapping[str, Any], **values: str) -> dict[str, Any]:
-        """Returns the fields of the input: `values`, the block's fields of the same names, and the overrides."""
+        """Returns the fields of the input: `values`, the block's fields that the input also has, and the overrides."""
         shared = set(WorkflowInput.model_fields) & set(type(self).model_fields)
         saved = {name: getattr(self, name) for name in shared}
         return {**values, **saved, **overrides, "nodes": {**self.nodes, **overrides.get("nodes", {})}}
@@ -148,7 +148,7 @@ class RunningHubModel(RunningHubJob):
     """One of RunningHub's models, saved with its parameters and run by its block's name.
 
     Example:
-        Start a saved model with another prompt, do something else, and fetch what it made:
+        Start a saved model with another prompt, do something else, and fetch its outputs:
         ```python
         from rh_prefect import RunningHubModel
 
@@ -190,7 +190,7 @@ class RunningHubWorkflow(RunningHubGraphJob):
     """A ComfyUI workflow on RunningHub, saved with its defaults and run by its block's name.
 
     Example:
-        Start a saved workflow with another prompt, do something else, and fetch what it made:
+        Start a saved workflow with another prompt, do something else, and fetch its outputs:
         ```python
         from rh_prefect import RunningHubWorkflow
 
@@ -220,7 +220,7 @@ class RunningHubApp(RunningHubGraphJob):
     """An AI app on RunningHub, saved with its defaults and run by its block's name.
 
     Example:
-        Start a saved app with a picture, do something else, and fetch what it made:
+        Start a saved app with a picture, do something else, and fetch its outputs:
         ```python
         from pathlib import Path
 

@@ -42,7 +42,7 @@ _going: set[asyncio.Task[Any]] = set()
 
 
 def background(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Starts a task that no caller waits for. The observer of its job reports a failure."""
+    """Starts an asyncio task that no caller waits for; the observer of the job reports a failure."""
     task = asyncio.ensure_future(coroutine)
     _going.add(task)
     task.add_done_callback(_over)
@@ -111,7 +111,7 @@ class MemoryJournal(Journal):
         return {key: record for key, record in self._records.items() if key.startswith(f"{job_key}-")}
 
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, dict[str, Any]]]]:
-        """Reads all jobs."""
+        """Reads the records of all jobs."""
         for key, records in by_job(self._records).items():
             yield key, records
 
@@ -149,14 +149,14 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
 
 
 def _result_of(store: MediaStore, task_id: str) -> StoredResult | None:
-    """Returns a task's stored result from any job, because `spend` would count a second one as another task."""
+    """Returns a task's stored result of any job, because `spend` would count a second result as another task."""
     names = [name for name in store.list(stored_result.FOLDER) if name.endswith(f"/{task_id}.json")]
     found = (stored_result.read(store, name) for name in names)
     return next((one for one in found if one is not None), None)
 
 
 def _attached_scope() -> FolderScope:
-    """Returns the scope for a task of another program; its files are stored beside the files of the caller's run."""
+    """Returns the scope for a task from another program; its files are stored with the files of the caller's run."""
     scope, here = FolderScope(MemoryJournal()), current_scope()
     if here is not None:
         scope.run, scope.flow, scope.details = here.run, here.flow, here.details
@@ -237,7 +237,7 @@ class RunningHubJobRun(JobRun[Result]):
     async def attach_async(
         task_id: str, *, credentials: str | None = None, storage: str | None = None, label: str | None = None
     ) -> RunningHubJobRun:
-        """The coroutine of `attach`."""
+        """The asynchronous form of `attach`."""
         return await LOOP.call(attach(task_id, credentials=credentials, storage=storage, label=label))
 
     def wait_for_completion(self) -> None:  # type: ignore[override]  # Prefect's is a coroutine; ours blocks
@@ -251,7 +251,7 @@ class RunningHubJobRun(JobRun[Result]):
         LOOP.call_sync(self._result())
 
     async def wait_for_completion_async(self) -> None:
-        """The coroutine of `wait_for_completion`; cancelling the wait does not cancel the job."""
+        """The asynchronous form of `wait_for_completion`; cancelling the wait does not cancel the job."""
         await LOOP.call(self._result())
 
     def fetch_result(self) -> Result:  # type: ignore[override]  # as above
@@ -266,7 +266,7 @@ class RunningHubJobRun(JobRun[Result]):
         return LOOP.call_sync(self._result())
 
     async def fetch_result_async(self) -> Result:
-        """The coroutine of `fetch_result`."""
+        """The asynchronous form of `fetch_result`."""
         return await LOOP.call(self._result())
 
     def cancel(self) -> None:
@@ -280,7 +280,7 @@ class RunningHubJobRun(JobRun[Result]):
         LOOP.call_sync(self._cancel())
 
     async def cancel_async(self) -> None:
-        """The coroutine of `cancel`."""
+        """The asynchronous form of `cancel`."""
         await LOOP.call(self._cancel())
 
     async def _result(self) -> Result:

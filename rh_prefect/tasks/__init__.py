@@ -1,4 +1,4 @@
-"""Prefect tasks: paid jobs, one or many, and the calls of RunningHub's platform."""
+"""Prefect tasks: paid jobs, one or many, and calls to RunningHub's platform."""
 
 from __future__ import annotations
 

@@ -133,13 +133,13 @@ async def generate(
         request: The model and its parameters, from `rh_prefect.models`; a `WorkflowInput` or `AppInput`; or an endpoint
             that the catalogue lacks, from `models.custom`.
         take: The number of the result, if the request has several: a run pays once for each number.
-        same: Whether this call may share the result of an equal call of the run. By default, the second of two equal
+        same: Whether this call may share the result of an equal call in the run. By default, the second of two equal
             calls is refused before it pays.
-        label: A name for the output, for people: a part of the names of its task run and its file.
-        reuse: `always` takes the result of an identical request of any run from the storage, at no cost.
+        label: A readable name for the output; the names of its task run and of its file contain it.
+        reuse: `always` takes the result of an identical request in any run from the storage, at no cost.
         on_unknown: What to do about a submission whose response was lost: `raise` raises an error, `resubmit` submits
             it again and may pay twice.
-        attempts: Maximum number of tasks paid for this job, failed ones included, until its flow run is run again.
+        attempts: Maximum number of tasks that this job pays for, including failed ones, until its flow run is rerun.
         deadline: Seconds to wait for the task; by default without a limit. After the deadline the task continues to
             run, and the next run waits for it.
         budget: Maximum total cost of all jobs of this run, in the account's currency; a job that would exceed it is not
@@ -154,8 +154,8 @@ async def generate(
 
     Raises:
         InputError: A parameter or file is wrong; nothing was sent.
-        EqualRequest: An earlier call of the run has the same request and take; nothing was paid for this call.
-        SubmissionUnknown: The response to the submission was lost; the message shows the two possible actions.
+        EqualRequest: An earlier call in the run has the same request and take; nothing was paid for this call.
+        SubmissionUnknown: The response to the submission was lost; the message names the two possible actions.
         BudgetExceeded: The job was not started, because it would exceed the budget.
         JobFailed: The task failed; the message says why, and whether another run can succeed.
         RunningHubError: Any other failure; see `rh_prefect.errors`.
@@ -187,7 +187,7 @@ async def run_job(request: Request, options: Options, *, scope: str | None = Non
     """Runs one paid job in the caller's scope; used by every model's own task."""
     done = await _run(request, options, scope, None)
     if isinstance(done, PendingTask):
-        raise TypeError("only a job of a group can be left to the run")
+        raise TypeError("a job outside of a suspend group must return its result, not its task")
     return done
 
 
@@ -212,7 +212,7 @@ def check_request(request: object) -> None:
         raise InputError(
             f"Expected a model's input, got {type(request).__name__}. Nothing was sent. What to do: pass "
             "a model's input, as in generate(models.ZImageTurbo(prompt=...)); to use the result of another job "
-            "(or of a future's `.result()`), pass it in one of the input's fields."
+            "(or a future's `.result()`), pass it in one of the input's fields."
         )
 
 
@@ -228,7 +228,7 @@ def _named(step: str) -> Iterator[None]:
 async def prepare_call(
     request: Request, options: Options, *, scope: str | None, is_in_task: bool = True
 ) -> tuple[WorkRunner, WorkCall]:
-    """Returns the runner for a call, with its accounts, its scope and its records, and the call itself."""
+    """Returns the runner for a call, with the call's accounts, scope and records, and the call itself."""
     if scope is not None:
         _check_name(scope)
     shared = await load_pool_context(options.credentials)
@@ -248,15 +248,15 @@ def _check_name(scope: str) -> None:
     # Inside a flow nothing else checks the name, and an empty name would mean the scope of all runs.
     if is_flow_run(check_scope(scope)):
         raise InputError(
-            f"scope={scope!r} has the form of a flow run's id, by which commands and other runs would look for a flow "
-            f"run. Nothing was sent. What to do: put a word before it, as in scope={f'order-{scope}'!r}."
+            f"scope={scope!r} has the form of a flow run's id, so commands and other runs would look for a flow run "
+            f"with this id. Nothing was sent. What to do: put a word before it, as in scope={f'order-{scope}'!r}."
         )
 
 
 async def _works_for(
     here: Scope, name: str | None, options: Options, shared: PoolServices, store: MediaStore
 ) -> WorksJournal | None:
-    """Returns the records of a work that runs share; None for a work of one flow run."""
+    """Returns the records of a work that several runs share; None for a work of one flow run."""
     if isinstance(here, FolderScope):
         return await here.works()
     if name is None and options.reuse == "never":
@@ -300,7 +300,7 @@ os.register_at_fork(after_in_child=_forget)
 
 
 async def scope_for(name: str | None, *, is_found_again: bool = False, is_in_task: bool = True) -> Scope:
-    """Returns the scope of a call: its flow run, else the named scope, its outermost task run, or the process.
+    """Returns the scope of a call: its flow run, otherwise the named scope, its outermost task run, or the process.
 
     If `is_found_again`, a later process finds the work even without a scope. If `is_in_task`, the innermost task run is
     that of the call itself.
@@ -317,8 +317,8 @@ async def scope_for(name: str | None, *, is_found_again: bool = False, is_in_tas
         if not is_found_again:
             warnings.warn(
                 "A paid call was made outside of a flow and without `scope`: if this process stops, another process "
-                "does not find the result and pays again. Pass a scope, or make the call in a flow. A call in another "
-                "process or thread than its flow is also not recorded in the flow: see docs/never-pay-twice.md.",
+                "does not find the result and pays again. Pass a scope, or make the call in a flow. A call outside of "
+                "its flow's process or thread is not recorded in the flow either: see docs/never-pay-twice.md.",
                 stacklevel=3,
             )
     return await LOOP.call(_scope_named(name))

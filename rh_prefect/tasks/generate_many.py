@@ -31,7 +31,7 @@ from rh_prefect.works.run_ledger import spending_of
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 AT_ONCE = 50
-"""Number of jobs that start at once; usually an account has as many slots."""
+"""Number of jobs that start at once; an account usually has about as many slots."""
 
 WAVE = 10
 """Number of task runs that start together. A thousand would block the event loop for seconds, and Prefect's server for
@@ -45,7 +45,7 @@ BETWEEN_WAVES = 0.2
 """Seconds between two waves, so that the first jobs are submitted before the last jobs are started."""
 
 _Job: TypeAlias = tuple[Request, dict[str, Any]]
-"""A request, and the further arguments of `generate`."""
+"""A request, and the other arguments of `generate` for it."""
 
 
 def generate_many(
@@ -68,9 +68,9 @@ def generate_many(
         requests: The inputs of the jobs. RunningHub's limit decides how many run at once. Equal requests are refused
             before anything is paid.
         takes: The number of results of each request.
-        labels: A label for each request, in place of `label`, which all of them share.
+        labels: A label for each request; `label` is shared by all requests.
         wait: With `suspend`, the run suspends when all jobs are submitted, and is resumed when they have ended.
-            Meanwhile it occupies no worker. This needs a deployment and a receiver of webhooks. Without these, and
+            Meanwhile it occupies no worker. This needs a deployment and a webhook receiver. Without these, and
             with `poll`, the run waits in its process.
         scope: Your own idempotency key; see `generate`.
         **options: Passed on to each `generate`; with `take=4`, the takes of each request begin at 4.
@@ -79,7 +79,7 @@ def generate_many(
         The results, in the order of the requests; results of one request in the order of their takes.
 
     Raises:
-        InputError: This is not a list of inputs; nothing was sent.
+        InputError: `requests` is not a list of inputs, or an option is not valid; nothing was sent.
         EqualRequest: Two of the requests are equal; nothing was paid.
         BudgetExceeded: The jobs together cost more than `budget` has left, or a price is not known; no job was
             submitted.
@@ -99,7 +99,7 @@ def generate_many(
 
 
 def _checked(requests: Iterable[Request], takes: int, labels: Sequence[str] | None) -> list[Request]:
-    """Returns the requests as a list; raises an `InputError` if this or another argument is wrong."""
+    """Returns the requests as a list; raises `InputError` if one of the three arguments is not valid."""
     if isinstance(requests, get_args(Request)):
         raise InputError(
             f"generate_many takes a list of inputs, not one {type(requests).__name__}. Nothing was sent. What to do: "
@@ -110,12 +110,12 @@ def _checked(requests: Iterable[Request], takes: int, labels: Sequence[str] | No
         check_request(one)
     if isinstance(takes, bool) or not isinstance(takes, int) or takes < 1:
         raise InputError(
-            f"`takes` cannot be {takes!r}: it is the number of results, 1 or more. Nothing was sent. What to do: pass "
-            "such a number."
+            f"`takes` cannot be {takes!r}: it is the number of results of each request. Nothing was sent. What to do: "
+            "pass a whole number of 1 or more."
         )
     if labels is not None and len(labels) != len(found):
         raise InputError(
-            f"generate_many has {len(found)} requests and {len(labels)} labels. Nothing was sent. "
+            f"generate_many got {len(found)} requests and {len(labels)} labels. Nothing was sent. "
             "What to do: give one label for each request."
         )
     for label in labels or ():
@@ -124,7 +124,7 @@ def _checked(requests: Iterable[Request], takes: int, labels: Sequence[str] | No
 
 
 def _refuse_equal(requests: Sequence[Request]) -> None:
-    """Raises `EqualRequest` if two requests are written alike; equal files with different names are found later."""
+    """Raises `EqualRequest` if two requests have equal values; equal files with different names are detected later."""
     seen: dict[str, int] = {}
     for number, one in enumerate(requests, 1):
         first = seen.setdefault(repr(one), number)

@@ -49,10 +49,10 @@ def build(model: Model) -> PaidTask[...]:
 
 @dataclass(frozen=True, slots=True)
 class Omitted(Generic[T]):
-    """A default value that also shows that the caller gave no argument.
+    """A default value that also indicates that the caller gave no argument.
 
     Prefect fills in defaults before it calls a task. A parameter that the caller omitted must not be sent, because the
-    equal call of `generate` would then be another job.
+    equivalent call of `generate` would then be another job.
     """
 
     value: T

@@ -1,6 +1,6 @@
 """One task per model, built on first use: `await model_tasks.z_image_turbo(prompt="a lighthouse")`.
 
-The stub beside this file is generated from the catalogue and contains the parameters of each task.
+The stub next to this file is generated from the catalogue and contains the parameters of each task.
 """
 
 from __future__ import annotations

@@ -42,9 +42,9 @@ Body: TypeAlias = Callable[P, Coroutine[Any, Any, R]]
 async def ask(
     question: Callable[[Client], Coroutine[Any, Any, T]], credentials: str | None, *, of_task: str | None = None
 ) -> T:
-    """Sends a request on the package's loop thread, over the connections of its jobs.
+    """Sends a request on the package's loop thread, over the connections that jobs use.
 
-    In a pool, the request uses the account that has the task `of_task`, else the first account.
+    In a pool, the request uses the account that has the task `of_task`, otherwise the first account.
     """
     payer = await load_pool_context(credentials)
 
@@ -97,9 +97,9 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
 
 
 def require_text(name: str, value: object) -> str:
-    """Returns a text; raises `InputError` if the text is empty."""
+    """Returns a value; raises `InputError` if it is not a string or if it is blank."""
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{name} must be a non-empty text, not {value!r}. Nothing was sent. What to do: pass a text.")
+        raise InputError(f"{name} must be a non-blank string, not {value!r}. Nothing was sent. What to do: pass one.")
     return value
 
 
@@ -183,7 +183,7 @@ async def list_apps(
 
 @repeatable("styles of quick create {webapp_id}")
 async def quick_create_styles(webapp_id: str, *, kind: int = 2, credentials: str | None = None) -> tuple[Style, ...]:
-    """Lists the styles of a module of quick create; `kind` is the module's `type`, 2 in each published sample."""
+    """Lists the styles of a quick-create module; `kind` is the module's `type`, which is 2 in each published sample."""
     return await ask(lambda client: client.quick_create.params(webapp_id, kind=kind), credentials)
 
 
@@ -229,10 +229,10 @@ async def webhook_detail(task_id: str, *, credentials: str | None = None) -> Web
 
 @once("resend of webhook event {event_id}")
 async def resend_webhook(event_id: str, *, url: str | None = None, credentials: str | None = None) -> None:
-    """Requests a new delivery of an event of `webhook_detail`, to `url` or to the earlier address."""
+    """Requests a new delivery of an event from `webhook_detail`, to `url` or to the earlier address."""
     if url is not None and not url.startswith(("http://", "https://")):
         raise InputError(
-            "`url` is not an http(s) address. Nothing was sent. What to do: pass the address of a receiver, or none."
+            "`url` is not an http(s) address. Nothing was sent. What to do: pass a receiver's address, or omit `url`."
         )
     await ask(lambda client: client.webhooks.resend(event_id, url=url), credentials)
 

@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 def refuse_unknown(name: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raises `InputError` for an option that does not exist, with the most similar options."""
+    """Raises `InputError` for an option that does not exist, and names the most similar options."""
     known = list(known)
     for one in given:
         if one not in known:
@@ -34,7 +34,7 @@ def refuse_unknown(name: str, given: Iterable[str], known: Iterable[str]) -> Non
 class PlainTask(Task[P, Coroutine[Any, Any, R]]):
     """A task of this package; outside of runs, and without `PREFECT_API_URL`, a call runs the function directly.
 
-    Prefect's engine would start a server only to show the task run. A direct call has the retries of the task. With
+    Prefect's engine would start a server only to show the task run. A direct call is retried as the task would be. With
     `return_state` or `wait_for`, and with `.submit`, `.map` and `.delay`, a call is always a task run.
     """
 
@@ -51,7 +51,7 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
             return self._run(call)
 
         async def create_local_run(self, *args: Any, **kwargs: Any) -> TaskRun:
-            """Creates the task run with a tag for its model. Its inputs are the task runs that made its files."""
+            """Creates the task run with a tag for its model, and the task runs that made its files as inputs."""
             run = await super().create_local_run(*args, **kwargs)
             parameters = kwargs.get("parameters") or {}
             model = getattr(parameters.get("request"), "model", None)
@@ -93,7 +93,7 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
         return await self.fn(*call.args, **call.kwargs)
 
     def _pauses(self) -> Iterator[float]:
-        """Returns the seconds before each retry."""
+        """Yields the seconds to wait before each retry."""
         delays = self.retry_delay_seconds
         for number in range(self.retries):
             seconds = delays[min(number, len(delays) - 1)] if isinstance(delays, list) else delays

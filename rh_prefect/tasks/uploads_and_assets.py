@@ -37,7 +37,7 @@ _LINKS = ("http://", "https://", "asset://")
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """A file to send, under a plain ASCII name; RunningHub detects the type by the extension."""
+    """A file to send, under a plain ASCII name; RunningHub detects the type from the extension."""
 
     source: str
     path: Path
@@ -279,8 +279,8 @@ async def price_preview(
     """
     if not isinstance(request, ModelInput):
         raise InputError(
-            f"Only a model has a price preview, not {type(request).__name__}. Nothing was sent. What to do: pass a "
-            "model's input, as in models.ZImageTurbo(prompt=...)."
+            f"Only a model has a price preview; {type(request).__name__} has none. Nothing was sent. What to do: pass "
+            "a model's input, as in models.ZImageTurbo(prompt=...)."
         )
     # All but the files is checked before one of them is uploaded.
     catalog.validate(request.entry, await _with_files(request, _stand_in))

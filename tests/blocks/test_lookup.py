@@ -72,9 +72,9 @@ HEX = "0123456789abcdef"
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        (RunningHubCredentials(api_key=KEY), "not a RunningHubCredentials"),
-        (MediaStorage(url="s3://bucket", options={"secret": KEY}), "not a MediaStorage"),
-        ({"$ref": {"block_document_id": KEY}}, "not a dict"),
+        (RunningHubCredentials(api_key=KEY), "not a value of type RunningHubCredentials"),
+        (MediaStorage(url="s3://bucket", options={"secret": KEY}), "not a value of type MediaStorage"),
+        ({"$ref": {"block_document_id": KEY}}, "not a value of type dict"),
         *(
             (text, "looks like a key")
             for text in (
