@@ -1,7 +1,7 @@
 """`RecordLog`: the records of one scope as numbered entries of an append-only log, with compare-and-append.
 
-An entry contains records of many jobs. Entry n is created exclusively, by a process that has read entries 1 to n-1. So
-only one process can create a record, because any other process first reads the entry with this record.
+An entry can contain records of many jobs. Entry n is created exclusively, by a process that has read entries 1 to n-1.
+So only one process can create a record, because any other process first reads the entry that contains it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from rh_prefect.works.journal.record_types import FORMAT, uptime
 
 LARGEST_ENTRY: Final = 128 * 1024
 """Maximum bytes of one entry, unless one record alone is longer. Prefect Cloud refuses requests above 5 MiB. A short
-write locks SQLite for a short time, and a page of a hundred entries stays within some megabytes.
+write locks SQLite for a short time, and a block of a hundred entries stays below 13 MiB.
 """
 
 LINGER: Final = 0.2
-"""Seconds for which an answer, an end or a result waits for other records of its entry while other jobs are in
-progress. Claims do not wait.
+"""Seconds for which the record of an answer, an end or a result waits for other records to share its entry, while
+several jobs are in progress. Claims do not wait.
 """
 
 SPACING: Final = 0.03
@@ -43,7 +43,7 @@ append.
 """
 _LONGEST_PAUSE: Final = 0.2
 _RIVAL_SECONDS: Final = 3.0
-"""Seconds after another process's entry for which further entries of that process are expected."""
+"""Seconds after another process's entry during which further entries from that process are expected."""
 _PROMPT: Final = 0
 _LATER: Final = {"answer": 1, "end": 2, "settled": 2, "result": 2}
 
@@ -65,7 +65,7 @@ def decode(text: str) -> tuple[str, dict[str, str]]:
     for line in lines:
         key, space, record = line.partition(" ")
         if not space:
-            raise ValueError("a line without a record")
+            raise ValueError("a line contains no record")
         records[key] = record
     return str(first.get("by", "")), records
 
@@ -143,10 +143,10 @@ def _urgency(key: str) -> int:
 
 
 class RecordLog:
-    """One process's view of a log on one event loop, with one writer for all its jobs."""
+    """One process's view of a log on one event loop, with a single writer for all jobs."""
 
     def __init__(self, inputs: FlowRunInputs) -> None:
-        """Opens a log, without a request."""
+        """Opens a log; sends no request."""
         self.records = Records()
         self._inputs = inputs
         self._me = uuid.uuid4().hex
@@ -200,10 +200,10 @@ class RecordLog:
         return self.records
 
     async def missing(self) -> int | None:
-        """Returns the number of the last entry that this process knows, if that was deleted or replaced; else None.
+        """Returns the number of the last entry that this process knows if it was deleted or replaced, otherwise None.
 
-        A person who deletes entries usually also deletes the last one. Each entry contains a unique name of its writer,
-        so a replaced entry is detected.
+        A person who deletes entries usually also deletes the last one. Each entry contains a unique token, so a
+        replaced entry is detected.
         """
         async with self._turn:
             number, last = self.records.next - 1, self._last  # this process may append meanwhile
@@ -225,10 +225,10 @@ class RecordLog:
             return
         if number > self.records.next:
             raise UnreadableRecord(
-                f"Entry {self.records.next} of the journal is missing, but entry {number} exists: the "
-                "entry was deleted, or the store does not list everything that was written. What to do: "
-                f"look for the input rh-log-{self.records.next:08} of the flow run; if it cannot be restored, start a "
-                "new run, in which existing results of a pipeline cost nothing. In this run, no new task is submitted."
+                f"Entry {self.records.next} of the journal is missing, but entry {number} exists: the missing entry "
+                "was deleted, or the Prefect API does not list everything that was written. No new task is submitted "
+                f"in this run. What to do: look for the input rh-log-{self.records.next:08} of the flow run; if it "
+                "cannot be restored, start a new run, in which existing results of a pipeline cost nothing."
             )
         try:
             by, records = decode(text)
@@ -284,7 +284,7 @@ class RecordLog:
                     await asyncio.wait_for(self._is_urgent.wait(), remaining)
 
     def _send_at(self) -> float:
-        """Returns the time at which to send the next entry, by the records in the queue."""
+        """Returns the time at which to send the next entry, which depends on the records in the queue."""
         linger = LINGER if len(self._under_way) > 1 else 0.0
         waiting = (item for item in self._queue if not item.done.done())
         due = (item.since + (0.0 if item.urgency == _PROMPT else linger) for item in waiting)
@@ -337,7 +337,7 @@ class RecordLog:
                 item.done.cancel()
 
     async def _append(self, batch: list[_Item]) -> None:
-        """Appends new records as one entry; if records already exist, tells their callers who created the records."""
+        """Appends new records as one entry; if records exist already, tells callers whether this process made them."""
         if self._read_at == float("-inf"):
             await self.read()  # another version may have written here
             batch = [item for item in batch if not self._settle(item)]

@@ -42,17 +42,17 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
 
 
 EVERY: Final = 5.0
-"""Seconds between two checks, each of which is one small request for all jobs of the process."""
+"""Seconds between two checks, each of which is one small request for all jobs of the run."""
 
 _log = logging.getLogger("rh_prefect")
 _watches: dict[UUID, tuple[asyncio.Event, asyncio.Task[None]]] = {}
-"""The watch of each flow run, and the event that ends the watch early when the process exits."""
+"""The task that watches each flow run, and the event that ends the watch early when the process exits."""
 
 
 def watch(status: RunProgress) -> None:
     """Checks at intervals whether a run was cancelled, until its jobs or the run have ended.
 
-    A second call has no effect.
+    A call for a run that is already watched has no effect.
     """
     if status.page is not None and status.page.flow_run_id not in _watches and status.has_work:
         run = status.page.flow_run_id

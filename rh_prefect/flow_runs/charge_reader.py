@@ -1,4 +1,4 @@
-"""Computes the cost of each task, counted once, from the journals of all runs and the results in a storage.
+"""Computes the costs of tasks, each counted once, from the journals of all runs and the results in a storage.
 
 Only the journals contain failed, cancelled and lost tasks and earlier attempts. But a journal is deleted with its flow
 run; the stored results remain.
@@ -42,7 +42,7 @@ class TaskCharge:
     run: str  # The scope of its job: a flow run's id, or a name
     model: str  # The model's name
     account: str  # The account that paid
-    at: str  # When it ended; of one without an end, when it was submitted. ISO 8601, UTC
+    at: str  # When it ended, or if it has no end, when it was submitted. ISO 8601, UTC
     charge: Charge  # The cost, or the possible cost
     site: str  # RunningHub's host
     task_id: str | None  # None if it is not known
@@ -55,7 +55,7 @@ class TaskCharge:
 
 @dataclass(frozen=True, slots=True)
 class Charges:
-    """The cost of all tasks, each task once; `unread` lists the locations that could not be read, with the reasons."""
+    """The charges of all tasks, one per task; `unread` lists the locations that could not be read, with the reasons."""
 
     tasks: tuple[TaskCharge, ...]
     unread: Mapping[str, str]
@@ -64,11 +64,11 @@ class Charges:
 async def charges(
     store: MediaStore, *, with_prefect: bool, default: WorksJournal | None = None, records: str | None = None
 ) -> Charges:
-    """Returns every task that was or may have been paid for, in any storage.
+    """Returns the charges for all tasks that were or may have been paid for, in any storage.
 
-    Locations are read concurrently, with a limit on journals. An unreadable location does not stop the others.
-    `default` has the records of the default storage, if that storage may be a different one from `store`. `records` is
-    the location of shared works, by default the storage.
+    Locations are read concurrently, with a limit on journals. An unreadable location does not prevent the reading of
+    others. `default` contains the records of the default storage, if that may be a storage other than `store`.
+    `records` is the location of shared works, by default the storage.
     """
     works = (records or store.url).rstrip("/")
     reader = _Reader(works)
@@ -81,7 +81,7 @@ async def charges(
 
 
 async def charges_of(storage: str | None, *, with_prefect: bool) -> tuple[MediaStore, Charges]:
-    """Returns the storage that a block names, and the charges of the tasks in it and in other recorded locations."""
+    """Opens the storage of a block; returns it with the charges of the tasks in it and in other recorded locations."""
     store, settings = await load_storage(storage), get_settings()
     default = None if settings.records else default_works(settings)
     return store, await charges(store, with_prefect=with_prefect, default=default, records=settings.records)
@@ -221,7 +221,7 @@ def _of_submit(scope: str, submit: Submit) -> TaskCharge | None:
 
 
 def _step_of(one: Intent | StoredResult) -> tuple[str, str]:
-    """Returns the pipeline and the step of a shared work; empty texts for a job of one run."""
+    """Returns the pipeline and the step of a shared work; empty strings for a job of one run."""
     return (one.flow, (one.label or "").partition(", take ")[0]) if one.flow_run else ("", "")
 
 

@@ -1,8 +1,8 @@
 """Restarts deployed runs that have crashed, if Prefect's automations have missed these runs.
 
-If Prefect's server restarts, its automations forget the runs that they monitor, and an automation for heartbeats needs
-a first heartbeat. So a scheduled flow checks the runs, with the limits in the automations. If an automation is absent
-or paused, its runs are not changed.
+If Prefect's server restarts, its automations forget the runs that they monitor, and an automation for missing
+heartbeats needs a first heartbeat. So a scheduled flow also checks the runs, with the limits that the automations set.
+If an automation is absent or paused, its runs are not changed.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ async def _run_again(rule: Rule, now: datetime, since: datetime) -> AsyncIterato
         if rule.attempts and attempts > rule.attempts:
             continue
         again = awaiting_retry()
-        again.message = "The run crashed; the next attempt waits for the tasks that are paid for."
+        again.message = "The run crashed; the next attempt waits for the tasks that were already paid for."
         if await _set_state(flow_run, state, again):
             yield StoppedRun(flow_run.id, flow_run.name, f"had crashed in attempt {attempts}: scheduled again")
 
@@ -137,7 +137,7 @@ async def _crashes(flow_run_id: UUID) -> int:
 async def _deployed(
     rule: Rule, types: list[StateType], *, since: datetime | None = None
 ) -> AsyncIterator[tuple[FlowRun, State]]:
-    """Yields the runs of deployments to which a rule applies, with their states; no other runs can be scheduled."""
+    """Yields the deployed runs to which a rule applies, with their states; only deployed runs can be rescheduled."""
     ended = FlowRunFilterEndTime(after_=since) if since else None
     flow_run_filter = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)),

@@ -18,7 +18,7 @@ from rh_prefect.media.urls import is_local, local_path, shown_url
 from rh_prefect.shared_caches import LruCache
 
 _FILES_KNOWN = 10_000
-"""Number of files whose task run one process stores."""
+"""Maximum number of files for which a process remembers the task run."""
 
 _made: LruCache[tuple[UUID | None, str], UUID] = LruCache(_FILES_KNOWN)
 """The id of the task run that made a file, by the id of the flow run and the hash of the file's content."""
@@ -38,8 +38,8 @@ def note_made(files: Iterable[Media]) -> None:
 def add_inputs(run: TaskRun, parameters: Mapping[str, Any]) -> None:
     """Connects a task run with the task runs that made the files in its parameters.
 
-    Prefect itself finds whole results by the identity of their parts. But a request contains only files of results, and
-    unrelated results share parts such as an empty tuple.
+    Prefect itself finds whole results by the identity of their parts. But a request contains only files from results,
+    and unrelated results share parts such as an empty tuple.
     """
     for name, value in parameters.items():
         others = [one for one in run.task_inputs.get(name, ()) if str(getattr(one, "id", "")) not in _makers]
@@ -80,7 +80,7 @@ def emit_asset(file: Media, *, sources: Iterable[str] = (), flow_run: UUID | Non
 
 
 def _asset(uri: str, name: str | None = None) -> Asset | None:
-    """Returns a file as an asset, without the signature of a link; None if the address is too long."""
+    """Returns the asset for a file, with a link's signature removed; None if the address is too long."""
     place = f"file://{local_path(uri)}" if is_local(uri) else shown_url(uri)
     try:
         return Asset(key="".join(_NOT_ALLOWED.get(sign, sign) for sign in place), properties=AssetProperties(name=name))

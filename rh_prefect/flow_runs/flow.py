@@ -166,14 +166,14 @@ _GREEK = (
     "psi|omega"
 )
 _NAME_OF_THE_FORM = re.compile(rf"(?:{_GREEK})[0-9]+(?:-[a-z]+)+")
-"""Matches a run name that the dashboard's form has generated: a letter, a number and the name of a star. One generated
-name in nine has no number and does not match, because a person could have written it.
+"""Matches a run name that the dashboard's form has generated: a Greek letter, a number and the name of a star. One
+generated name in nine has no number and does not match, because a person could have written it.
 """
 
 
 @cache
 def _generated_words() -> frozenset[str]:
-    """Returns the words of the names that Prefect gives to runs."""
+    """Returns the words from which Prefect generates the names of runs."""
     rules: Iterable[Any] = coolname_words.values()
     return frozenset(
         word
@@ -237,7 +237,7 @@ def _page(flow: Flow[..., Any], flow_run: FlowRun) -> artifacts.Page:
 
 
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Shows the run's report, and downloads paid results that this run did not use."""
+    """Shows the run's report, and downloads results of earlier attempts that this attempt did not request."""
     status = run_progress_of(_page(flow, flow_run))
     if status.rows:
         await LOOP.call(status.progress.finish(status.percent_done, description=status.summary))
@@ -271,7 +271,7 @@ async def _show_report(status: RunProgress, state: State[Any], name: str) -> Non
 
 
 async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[logging.Logger]) -> None:
-    """Logs the deployment runs that a resumed run has started; each pays for its own jobs, again in every attempt."""
+    """Logs the deployment runs that the attempts of a resumed run have started; each of them pays for its own jobs."""
     started = FlowRunFilter(
         parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]),
         deployment_id=FlowRunFilterDeploymentId(is_null_=False),
@@ -321,7 +321,7 @@ _HOOKS: Final[Mapping[str, FlowStateHook[..., Any]]] = {
 
 
 def add_hooks(to: F) -> F:
-    """Adds the hooks of the package's flows to a flow, after its own hooks, and returns it."""
+    """Adds this package's hooks to a flow, after the flow's own hooks, and returns the flow."""
     for event, hook in _HOOKS.items():
         hooks = getattr(to, event)
         if hook not in hooks:
@@ -335,6 +335,6 @@ flow = _HookedDecorator()
 
 If a run of such a flow is cancelled, its jobs are cancelled at RunningHub. Each run shows a report in the dashboard,
 and downloads results that an earlier attempt paid for and this attempt did not request.
-`some_flow.with_options(on_cancellation=[…])` replaces all hooks of that event, as in Prefect; include this package's
+`some_flow.with_options(on_cancellation=[…])` replaces all hooks for that event, as in Prefect; include this package's
 hook in the new list.
 """

@@ -46,7 +46,7 @@ class FlowRunInputs:
         return True
 
     async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
-        """Reads the entries from a number to the end of that block, or all entries if they are fewer than a page.
+        """Reads the entries from a number to the end of its block; for number 1, all entries if they fit on a page.
 
         Also returns whether later blocks may have further entries.
         """
@@ -79,7 +79,7 @@ class FlowRunInputs:
         return {int(number): text for number, text in numbers.items() if number.isdecimal()}
 
     async def _ask(self, doing: str, request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
-        """Sends one request, and repeats it while a retry can help; raises `JournalError` for any other failure."""
+        """Sends one request, and repeats it while a retry can help; raises `JournalError` if it finally fails."""
         what = f"The journal of flow run {self.scope} cannot {doing}"
         try:
             return await ask_repeatedly(request, what=what, patience=self.patience)
@@ -94,8 +94,8 @@ class FlowRunInputs:
             return _NotFound(
                 f"{what}: the Prefect API at {api_address()} does not have this "
                 "flow run: it was deleted, together with its journal, or the server has another database. What to do: "
-                "if PREFECT_API_URL is the address of the run's server, start a new run; the results in the storage "
-                "show what this run has paid for."
+                "set PREFECT_API_URL to the address of the run's server; if it is that already, start a new run. The "
+                "results in the storage show what this run has paid for."
             )
         answer, advice = failure_of(error)
         is_refused = status is not None and httpx.codes.is_client_error(status)

@@ -1,7 +1,7 @@
 """`FlowRunJournal`: the records of a flow run's paid jobs, stored as inputs of that flow run in the Prefect API.
 
 Prefect creates an input atomically (a second one with the same key gets a 409). Every worker and hook can read it,
-after kill -9 and in every final state. If the flow run is deleted, its journal is deleted too.
+even after kill -9 and in every final state. If the flow run is deleted, its journal is deleted too.
 
 The inputs `rh-log-<number>` are the entries of a `RecordLog`.
 """
@@ -26,7 +26,7 @@ from rh_prefect.works.loop_thread import LOOP
 
 _CACHE_SIZE: Final = 64
 _CACHE_CHARACTERS: Final = 64 * 1024 * 1024
-"""Maximum characters of unused logs that one process stores."""
+"""Maximum number of characters in all logs that are cached for one event loop."""
 
 # The package's own loop keeps a connection to the Prefect API; it is closed with the loop.
 LOOP.on_close(disconnect)
@@ -45,7 +45,7 @@ class FlowRunJournal(Journal):
     notifies = True
 
     def __init__(self, flow_run_id: UUID | str, *, patience: float = PATIENCE) -> None:
-        """Opens the journal of a root flow run, without a request.
+        """Opens the journal of a root flow run; sends no request.
 
         If the API does not respond, a call is repeated for `patience` seconds. Prefect's client also repeats requests
         for up to a minute, so a call may take longer.
@@ -125,7 +125,7 @@ def _decoded(records: Mapping[str, str]) -> dict[str, JSON]:
 
 
 def _make_room(logs: LruCache[_LogKey, RecordLog]) -> None:
-    """Deletes the least recently used logs while all logs together are too large, except logs in use."""
+    """Drops the least recently used logs from the cache while all cached logs together are too large."""
     sizes = {key: log.records.size for key, log in logs.items()}
     total = sum(sizes.values())
     for key, size in sizes.items():

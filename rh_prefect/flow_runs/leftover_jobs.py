@@ -49,18 +49,18 @@ _Judged = tuple[Done, str] | None
 class Finding:
     """One job that was handled, or that still needs an action."""
 
-    flow_run_id: UUID  # The flow run that was looked after
+    flow_run_id: UUID  # The flow run that was checked
     flow_run: str  # Its name
     state: str
     job: str  # The job's full name; empty if the whole run could not be checked
     model: str  # The model, after the caller's name for the output if there is one
     task_id: str | None  # RunningHub's task id, if one is known
     done: Done  # What was done
-    note: str = ""  # Where the outputs are now, or why not and what can be done
+    note: str = ""  # Where the outputs are now, or what the problem is and what can be done
 
     @property
     def is_open(self) -> bool:
-        """Whether an action is left; the run is then checked again."""
+        """Whether something remains to be done; if so, the run is checked again."""
         return self.done in _OPEN
 
     def row(self) -> dict[str, str]:
@@ -95,8 +95,7 @@ class Reconciled:
 async def reconcile_runs(*, flow_run_id: UUID | None = None, hours: float = 24.0) -> Reconciled:
     """Checks one flow run, or all recently ended flow runs, and completes their unfinished actions.
 
-    Call it on the loop thread. An error of one run does not stop other checks. The function can be repeated without
-    further effects.
+    Call it on the loop thread. An error in one run does not stop the checks of others. Repeated calls do no harm.
     """
     runs, findings = 0, list[Finding]()
     async for flow_run in _runs(flow_run_id, hours):
@@ -168,7 +167,7 @@ def _finding(flow_run: FlowRun, job: str, submit: Submit, judged: tuple[Done, st
 
 
 async def _of_works(flow_run: FlowRun, scope: FlowScope, report: CancelReport) -> list[Finding]:
-    """Handles the works of a cancelled pipeline run; its next run collects the results of ended tasks."""
+    """Handles the works of a cancelled pipeline run; the pipeline's next run collects the results of ended tasks."""
     found = []
     try:
         works = await scope.works()
@@ -208,7 +207,7 @@ async def _collected(view: JobView, submit: Submit, scope: Scope, job: str, *, i
 
 
 async def _bring(view: JobView, submit: Submit, scope: Scope) -> _Judged:
-    """Collects one job's outputs; returns None if they were collected before, or the recorded end is no success."""
+    """Collects one job's outputs; returns None if they were collected before, or if the task did not succeed."""
     if submit.end is not None and submit.end.status != "SUCCESS":
         return None
     try:

@@ -30,7 +30,7 @@ _C = TypeVar("_C", FlowRunContext, TaskRunContext)
 
 
 def flow_contexts() -> list[FlowRunContext]:
-    """Returns the flow runs around the caller, innermost first."""
+    """Returns the contexts of the flow runs around the caller, innermost first."""
     flow = FlowRunContext.get()
     if flow is None:
         return []
@@ -39,13 +39,13 @@ def flow_contexts() -> list[FlowRunContext]:
 
 
 def task_contexts() -> list[TaskRunContext]:
-    """Returns the task runs around the caller, innermost first."""
+    """Returns the contexts of the task runs around the caller, innermost first."""
     task = TaskRunContext.get()
     return _first_each(_outwards(task), lambda context: context.task_run.id) if task is not None else []
 
 
 def run_contexts() -> list[RunContext]:
-    """Returns all runs around the caller, innermost first: each flow run after its own task runs."""
+    """Returns the contexts of all runs around the caller, innermost first: each flow run after its own task runs."""
     flows, tasks = flow_contexts(), task_contexts()
     if not flows:
         return [*tasks]
@@ -58,7 +58,7 @@ def run_contexts() -> list[RunContext]:
 
 
 def is_deployed() -> bool:
-    """Returns whether the caller runs in a deployment: a deployed flow run, or a process of a runner."""
+    """Returns whether the caller runs in a deployed flow run, or in a process that a runner has started."""
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         return True
     return any(run.flow_run is not None and run.flow_run.deployment_id is not None for run in flow_contexts())
@@ -70,8 +70,8 @@ ask_whether_deployed(is_deployed)
 def flow_running_elsewhere() -> str | None:
     """Returns the name of a flow run that is active in this process, or None; for a caller without a run context.
 
-    Other threads do not see context variables. So this searches all objects in memory, in about 15 ms, only for calls
-    without a scope. A context is entered as long as its flow run lasts.
+    Other threads do not see context variables. So this searches all objects in memory, which takes about 15 ms; it is
+    used only for calls without a scope. A context stays entered as long as its flow run lasts.
     """
     for one in gc.get_objects():
         if type(one) is FlowRunContext and is_entered(one) and one.flow_run is not None:
@@ -116,7 +116,7 @@ async def drain() -> None:
 
 
 def is_exiting() -> bool:
-    """Returns whether the interpreter is ending its threads, and Prefect can thus send no more events and logs.
+    """Returns whether the interpreter is ending its threads, so that Prefect can send no more events and logs.
 
     A submission in flight may still report its answer after that.
     """
@@ -124,7 +124,7 @@ def is_exiting() -> bool:
 
 
 def emit(event: str, resource: dict[str, str], **details: Any) -> None:
-    """Emits an event of Prefect, except while the process exits."""
+    """Emits a Prefect event, except while the process exits."""
     if not is_exiting():
         emit_event(event, resource, **details)
 
@@ -135,7 +135,7 @@ def awaiting_retry() -> State[Any]:
 
 
 def is_detached(context: FlowRunContext) -> bool:
-    """Returns whether this process has only a part of the flow run's context, like a task's worker process."""
+    """Returns whether this process has only a part of the flow run's context, as a task worker does."""
     return context.detached
 
 

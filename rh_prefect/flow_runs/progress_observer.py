@@ -1,4 +1,4 @@
-"""The jobs of a run, for the run's table and progress bar, and the observer that logs each change of a job."""
+"""The jobs of a run, for the run's table and progress bar, and the observer that logs each event of a job."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from rh_prefect.works.journal.costs_and_budget import Costs
 ENDED = frozenset({"succeeded", "failed", "cancelled", "unknown", "reused"})
 
 _GRAPHS_IN_LINE = 3
-"""Maximum number of running graphs whose progress is in the line above the bar."""
+"""Maximum number of running graphs whose progress is shown in the line above the bar."""
 
 _FILES_KEPT = 200
 """Maximum number of jobs whose files are stored for the run's report."""
 
 _CACHE_SIZE = 200
-"""Maximum number of runs that one process stores, so that a long-lived process does not grow without limit."""
+"""Maximum number of runs whose progress one process keeps, so that a long-lived process does not grow forever."""
 
 
 @dataclass(slots=True)
 class RunProgress:
     """The jobs of one root flow run in this process, in the order of their first events.
 
-    `is_reported` says that the run has shown its own table and results.
+    `is_reported` tells whether the run has shown its own table and results.
     """
 
     rows: dict[str, JobEvent] = field(default_factory=dict)
@@ -135,7 +135,7 @@ class RunProgress:
 
     @property
     def has_work(self) -> bool:
-        """Whether a job has not ended yet."""
+        """Whether any job has not ended yet."""
         return self.ended < len(self.rows)
 
     @property
@@ -237,7 +237,7 @@ class RunObserver:
     def notify(self, event: JobEvent) -> None:
         """Forwards an event to the run's progress, log and listeners; see `rh_prefect.works.events.Observer`.
 
-        If one of these raises an error, the first error is logged, and the job continues, because it may be paid for.
+        If one of them raises an error, only its first error is logged; the job continues, because it may be paid for.
         """
         _guarded(self._write, event)
         if self._status is not None and not event.is_edit and not is_exiting():
@@ -305,7 +305,7 @@ def run_observer(store: MediaStore | None = None) -> Observer:
 
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    """Returns Prefect's logger of the caller's run; outside of runs, the package's logger."""
+    """Returns Prefect's logger for the caller's run; outside of runs, the package's logger."""
     try:
         return get_run_logger()
     except MissingContextError:
@@ -313,7 +313,7 @@ def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
 
 
 def expect_jobs(number: int, *, estimate: Costs | None = None) -> None:
-    """Sets the number of paid jobs expected in the current run, and their total price in the catalogue."""
+    """Sets the number of paid jobs expected in the current run, and their total price according to the catalogue."""
     scope = current_scope()
     if scope is not None:
         _progress_in(scope).expect(number, estimate=estimate)

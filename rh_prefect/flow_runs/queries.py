@@ -89,8 +89,8 @@ def is_flow_run(scope: str) -> bool:
 async def has_ended(flow_run: str) -> bool | None:
     """Returns whether a flow run has ended, by its state in Prefect.
 
-    None if Prefect does not have the run or does not respond. A run that is suspended, paused, scheduled or awaiting a
-    retry has not ended.
+    Returns None if Prefect does not have the run or does not respond. A run that is suspended, paused, scheduled or
+    awaiting a retry has not ended.
     """
     if not is_flow_run(flow_run) or not is_available():
         return None
@@ -128,8 +128,8 @@ async def scope_named(scope: str) -> Scope:
     works = default_works(get_settings())
     if scope not in await asyncio.to_thread(works.scopes):
         raise InputError(
-            f"{scope}: this run does not exist, and {works.url} has no such scope. What to do: look up the name with "
-            "`rh-prefect jobs list`, and check RH_RECORDS and RH_STORAGE_URL."
+            f"{scope}: no run and no scope in {works.url} has this name. Nothing was sent. What to do: look up the "
+            "name with `rh-prefect jobs list`, and check RH_RECORDS and RH_STORAGE_URL."
         )
     return await find_scope(works, scope)
 
@@ -169,7 +169,7 @@ async def read_flow_run(flow_run_id: UUID | str, *, patience: float = 0.0) -> Fl
 
 
 def is_suspended(state: State[Any]) -> bool:
-    """Returns whether a run is suspended, and so has no process; the process of a paused run still lives."""
+    """Returns whether a run is suspended, and so has no process; the process of a paused run is still alive."""
     return state.is_paused() and state.state_details.pause_reschedule
 
 

@@ -90,14 +90,14 @@ async def _attempt(scope: str, submit: Submit, view: TaskView) -> int:
 
 
 async def store_of(intent: Intent) -> MediaStore:
-    """Returns the storage in a job's record; raises `ConfigError` if its block no longer exists."""
+    """Opens the storage that a job's record names; raises `ConfigError` if the storage block no longer exists."""
     if intent.storage is not None or not intent.store:
         return await load_storage(intent.storage)
     return MediaStorage(url=intent.store, options=SecretDict(get_settings().storage_options)).get_store()
 
 
 async def collect_result(view: JobView, scope: Scope) -> Result | None:
-    """Downloads the results of a paid job on the loop thread, and submits nothing; returns None if nothing was paid."""
+    """Downloads a paid job's results, and submits nothing; None if nothing was paid. Call it on the loop thread."""
     if view.last is None:
         return None
     if (known := await collected_result(view)) is not None:
@@ -113,7 +113,7 @@ async def collect_result(view: JobView, scope: Scope) -> Result | None:
 
 
 async def _works_with(view: JobView, scope: Scope) -> WorksJournal | None:
-    """Returns the shared records that contain a job; None if it is a job of the run itself."""
+    """Returns the shared records that contain a job; None if the job belongs to the run itself."""
     works = await scope.works()
     is_there = works is not None and await JobRecords(works, view.key).submission(1) is not None
     return works if is_there else None

@@ -117,24 +117,24 @@ class Links:
 
 
 def file_name(uri: str, step: str) -> str:
-    """Returns the name of a file for people: without a job's key, or the step's name if the name is a content hash."""
+    """Returns the name of a file for display: without a job's key, or the step's name if the name is a content hash."""
     stem, dot, ending = uri.rpartition("/")[2].rpartition(".")
     stem = re.sub(r"-?[0-9a-f]{16,64}(-1)?$", "", stem) or step.rpartition(".")[2]
     return f"{shortened(stem, _FILE)}{dot}{ending}"
 
 
 def escaped(text: str) -> str:
-    """Returns a text on one line, with Markdown escaped."""
+    """Returns text as one line, with Markdown escaped."""
     return re.sub(r"([\\`*_{}\[\]<>#|~!&$])", r"\\\1", visible(" ".join(text.split())))
 
 
 def wrapped(text: str, width: int) -> str:
-    """Returns a text for a cell of a table, in lines of a maximum length."""
+    """Returns text for a table cell, in lines of at most `width` characters."""
     return "<br>".join(map(escaped, textwrap.wrap(" ".join(text.split()), width)))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table in Markdown; its cells are Markdown."""
+    """Returns a Markdown table, whose cells are Markdown as well."""
     lines = (columns, ["---"] * len(columns), *rows)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

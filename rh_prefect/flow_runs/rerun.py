@@ -26,7 +26,7 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import read_location
 
 CANCELLATION = timedelta(seconds=60)
-"""Maximum time of a cancellation: a worker stops the process, calls the hooks for up to 30 s, and sets the state."""
+"""Maximum duration of a cancellation: a worker stops the process, runs hooks for up to 30 s, and sets the state."""
 
 R = TypeVar("R")
 
@@ -131,7 +131,7 @@ async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
         try:
             flow.validate_parameters(flow_run.parameters)
         except (ParameterTypeError, SignatureMismatchError) as error:
-            wrong = f"is not one of this flow {name!r}, whose parameters do not fit: {_wrong(error)}"
+            wrong = f"has parameters that do not fit the given flow {name!r}: {_wrong(error)}"
     if wrong is not None:
         is_pipeline = await LOOP.call(read_location(FlowRunJournal(flow_run.id))) is not None
         todo = "run its pipeline again with the same parameters: `rh-prefect run FILE.yaml`; nothing is paid for twice"

@@ -62,7 +62,7 @@ _serial_of: PerObject[int] = PerObject(count(1).__next__)
 """A serial number for each context object, and so for each execution of a run; `id()` would repeat values."""
 
 _calls_of: PerObject[Calls] = PerObject(Calls)
-"""The paid calls of each attempt, by the root's context object: Prefect's run count does not change on a resume."""
+"""The paid calls of each attempt, by the root's context object, since a resume does not change Prefect's run count."""
 
 _detached: LruCache[tuple[str, int], Calls] = LruCache(_CACHE_SIZE)
 """The paid calls by flow run and attempt, for worker processes, where each task has a separate context object."""
@@ -149,7 +149,7 @@ async def _read_parents(flow_run: FlowRun) -> None:
 
 
 async def _caller_of(task_run_id: UUID) -> UUID:
-    """Reads the flow run of the task run that started a child flow."""
+    """Returns the id of the flow run around a task run that has started a child flow."""
     what = f"The task run {task_run_id}, which has started a child flow, cannot be read"
     task_run = await ask_repeatedly(lambda api: api.read_task_run(task_run_id), what=what)
     if task_run.flow_run_id is None:

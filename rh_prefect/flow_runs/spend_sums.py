@@ -26,7 +26,7 @@ class Sum:
 
 
 def bars(found: Iterable[TaskCharge], by: str) -> dict[str, list[tuple[str, Decimal]]]:
-    """Returns the sums of each unit as bars: dates in order, including days without a task; other names by amount."""
+    """Returns the sums for each unit as bars: dates in order, including days without a task; other names by amount."""
     bars: dict[str, list[tuple[str, Decimal]]] = defaultdict(list)
     for (name, unit), row in sorted(sums_of(found, by).items()):
         if unit:
@@ -81,7 +81,7 @@ def _name(one: TaskCharge, by: str) -> str:
 
 
 def _part_of_pipeline(one: TaskCharge, by: str) -> str:
-    """Returns the name of a task's pipeline, with its step, as in `each.clip`, or its item, as in `each[A-17]`."""
+    """Returns the name of a task's pipeline, followed by the step (`each.clip`) or the item (`each[A-17]`)."""
     if not one.pipeline:
         return "no pipeline"
     before, sign, _ = one.step.rpartition("]")  # an id may contain brackets, a step's name does not

@@ -43,15 +43,15 @@ from rh_prefect.works.result_delivery import Delivered
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 UNTIL_IT_FAILS: Final = 18 * 3600
-"""Seconds after the latest resume time at which Prefect fails the run, if no process resumes suspended runs. Links to
-outputs expire after a day, so a retry may still find them.
+"""Seconds after the latest resume time until Prefect marks the run as failed, if no process resumes suspended runs.
+Links to outputs expire after a day, so a retry can still use them.
 """
 
 SUSPEND: Final = "suspend"
 """The prefix of the keys of a run's suspension records."""
 
 PAUSE_KEY: Final = "rh-suspend-"
-"""The prefix of pause keys of this package; the number of the record follows."""
+"""The prefix of this package's pause keys; the number of the suspension record follows."""
 
 T = TypeVar("T")
 _log = logging.getLogger("rh_prefect")
@@ -80,7 +80,7 @@ Verdict: TypeAlias = Literal["leave", "stay", "ended"]
 
 
 class SuspendGroup:
-    """The members that run jobs in one flow run; the run is suspended only when every member waits for a task."""
+    """A group of members that run jobs in one flow run, which is suspended only when every member waits for a task."""
 
     def __init__(self, decide: Callable[[Sequence[PendingTask]], Awaitable[Verdict]], *, timeout: int = 0) -> None:
         self._decide = decide
@@ -164,7 +164,7 @@ class SuspendGroup:
 
 
 class RunSuspender(SuspendGroup):
-    """The suspend group of one attempt of a flow run, which lets Prefect suspend the run."""
+    """The suspend group for one attempt of a flow run; it has the run suspended by Prefect."""
 
     def __init__(self, flow_run_id: UUID, *, had: Sequence[Suspension], count: int, wake_after: float) -> None:
         super().__init__(self._decide_for_run, timeout=int(wake_after) + UNTIL_IT_FAILS)
@@ -217,7 +217,7 @@ class _Place:
 
 
 _places: PerObject[_Place] = PerObject(_Place)
-"""The suspenders by the context object of the root, which is new in every attempt and after every resume."""
+"""The suspenders by the root's context object, which is new in every attempt and after every resume."""
 
 
 async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> RunSuspender | None:
@@ -240,7 +240,7 @@ async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> Ru
 
 
 class _StaysError(Exception):
-    """The error with the reason why the caller's run cannot be suspended."""
+    """Contains the reason why the caller's run cannot be suspended."""
 
 
 def _suspendable() -> FlowRun:
@@ -256,8 +256,8 @@ def _suspendable() -> FlowRun:
         raise _StaysError("only a run of a deployment can be resumed by a worker. What to do: deploy the flow.")
     if not get_settings().webhook_url:
         raise _StaysError(
-            "RH_WEBHOOK_URL is not set, so no receiver would resume the run. What to do: set RH_WEBHOOK_URL; the page "
-            "on webhooks says how."
+            "RH_WEBHOOK_URL is not set, so no receiver would resume the run. What to do: set RH_WEBHOOK_URL; see "
+            "docs/webhooks.md."
         )
     return flow.flow_run
 
@@ -311,7 +311,7 @@ async def wait_for(task: PendingTask) -> Result:
     scope = current_scope()
     if scope is None:
         raise InputError(
-            f"{task.job}: this call is not in the flow run of the job. Nothing was sent. What to do: make the call in "
+            f"{task.job}: this call is not in the job's flow run. Nothing was sent. What to do: make the call in "
             "the job's flow run."
         )
     return await LOOP.call(_collect(task, scope))

@@ -41,14 +41,14 @@ from rh_prefect.works.journal.job_records import Submit
 from rh_prefect.works.loop_thread import LOOP, end_task
 
 BY_THE_CLOCK: Final = 60.0
-"""Seconds between two checks that query RunningHub; they find ends without a webhook."""
+"""Seconds between two checks that query RunningHub; these find ends that no webhook has reported."""
 
 SHORTEST: Final = 1.0
-"""Minimum seconds between two checks, for any number of reported ends."""
+"""Minimum seconds between two checks, however many ends are reported."""
 
 AFTER_AN_END: Final = (1, 2, 4, 8, 16, 30)
-"""Multiples of the shortest pause after which the runs are checked again after a reported end, because the run that
-waits for it may be about to suspend.
+"""After a reported end, the runs are checked again after these multiples of the shortest pause, because the run that
+waits for the end may be about to suspend.
 """
 
 _log = logging.getLogger("rh_prefect")
@@ -131,7 +131,7 @@ class Resumer:
         tasks = len(watched.suspension.tasks)
         # First of all: it must not depend on whether this process can ask RunningHub.
         if datetime.now(UTC) >= watched.suspension.wake_by:
-            return f"its longest suspension has ended, and {len(watched.running)} of its {tasks} tasks may still run"
+            return f"its time limit has passed, and {len(watched.running)} of its {tasks} tasks may still run"
         while watched.running and await _has_ended(run, watched, watched.running[-1], asks=asks):
             watched.running.pop()
         return None if watched.running else f"all of its {tasks} tasks have ended"
@@ -168,9 +168,9 @@ async def _has_ended(run: SuspendedRun, watched: _Watched, task: PendingTask, *,
 async def _is_unknown(watched: _Watched, submit: Submit) -> bool:
     """Returns whether RunningHub answers repeatedly that it does not know a task.
 
-    One answer may be wrong, and a run that is resumed early occupies a worker until its last task ends. If the answer
-    is repeated for one task, the queries of the other tasks are not repeated, because with the key of another account
-    all tasks are unknown.
+    One answer may be wrong, and a run that is resumed early occupies a worker until its last task ends. One confirmed
+    task is enough: if the key now belongs to another account, RunningHub knows none of the run's tasks, so the
+    queries for the other tasks are not repeated.
     """
     if not watched.has_unknown:
         client = await RECORDED.provider_of(submit.intent)

@@ -28,7 +28,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 def announce(task_id: str, *, job: str, model: str, status: str, flow_run: str | None) -> None:
-    """Emits the event that a task has ended; Prefect treats repeated events as one.
+    """Emits an event about the end of a task; Prefect treats repeated events as one.
 
     Does nothing if no Prefect API is configured, because an event would start a temporary server.
     """
@@ -45,10 +45,10 @@ def announce(task_id: str, *, job: str, model: str, status: str, flow_run: str |
 
 
 def subscribe(listener: EndListener) -> None:
-    """Registers a listener for ends of tasks on this process's subscription; call it on the loop thread.
+    """Registers a listener for ends of tasks with this process's subscription; call it on the loop thread.
 
-    The subscription uses the Prefect API in the caller's settings. If the subscription fails, the listener is set to
-    not receiving.
+    The subscription uses the Prefect API in the caller's settings. If the subscription fails, the listener is told
+    that no events arrive.
     """
     url = PREFECT_API_URL.value()
     if not url:
@@ -81,7 +81,7 @@ class Subscription:
             self._task = asyncio.ensure_future(self._listen())
 
     async def close(self) -> None:
-        """Ends the connection to Prefect; the listeners are not told of further ends."""
+        """Ends the connection to Prefect; the listeners are not notified of further ends."""
         if self._task is not None:
             await end_task(self._task)
 

@@ -1,7 +1,7 @@
 """The flows of this package: one for each shipped pipeline, as in `await film(prompt="a lighthouse")`, and others.
 
-The flow of a pipeline is built on access. It makes new results in each run, unless its option `reuse` is `always`, and
-continues a run that stopped early.
+The flow of a pipeline is built on access. Each run makes new results, unless the option `reuse` is `always`; a run that
+stopped early is continued.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["any_model", "batch", "for_model", "reconcile", "spend"]
 
 def __getattr__(name: str) -> PipelineFlow:
     if name not in _pipelines():
-        raise AttributeError(f"module {__name__!r} has no flow {name!r}; there are {', '.join(__dir__())}")
+        raise AttributeError(f"module {__name__!r} has no flow {name!r}; its flows are {', '.join(__dir__())}")
     return _flow(name)
 
 
@@ -29,7 +29,7 @@ def __dir__() -> list[str]:
 
 
 def _pipelines() -> dict[str, str]:
-    """Returns the shipped pipelines by the names of their flows."""
+    """Returns the names of the shipped pipelines, by the names of their flows."""
     return {one.replace("-", "_"): one for one in shipped_names()}
 
 

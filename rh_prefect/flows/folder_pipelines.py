@@ -21,7 +21,7 @@ def __getattr__(name: str) -> PipelineFlow:
     if name not in found:
         there = ", ".join(sorted(found)) or "none"
         raise AttributeError(
-            f"There is no pipeline {name!r} in {Path.cwd()} or its folder pipelines. What to do: use one of these "
+            f"There is no pipeline {name!r} in {Path.cwd()} or its subfolder pipelines. What to do: use one of these "
             f"names: {there}."
         )
     return pipeline_flow(Pipeline.from_file(found[name]), module=__name__, name=name)

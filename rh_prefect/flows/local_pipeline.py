@@ -34,7 +34,7 @@ async def run_locally(
     pages: Pages | None = None,
     **more: Any,
 ) -> RunEnd:
-    """Runs a pipeline in this process; the records of the run are in a folder beside the records of its works.
+    """Runs a pipeline in this process; the records of the run are in a folder next to the records of its works.
 
     Args:
         pipeline: The pipeline.

@@ -25,7 +25,7 @@ def for_model(name: str) -> PipelineFlow:
     """Returns the flow of a model, always the same object.
 
     The flow can be deployed by name, without a file: an entrypoint is, for example,
-    `rh_prefect.flows.model_flows.kling_v2_6_pro_image_to_video`. The result of the flow has the output `result`.
+    `rh_prefect.flows.model_flows.kling_v2_6_pro_image_to_video`. The result of the flow contains the output `result`.
 
     Args:
         name: Any name of the model.
@@ -63,7 +63,7 @@ async def _any_model(
     credentials: str | None = None,
     storage: str | None = None,
 ) -> Any:
-    """Run any model of the catalogue.
+    """Runs any model in the catalogue.
 
     Args:
         model: Any name of a model.

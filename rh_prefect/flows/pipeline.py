@@ -1,4 +1,4 @@
-"""Builds the flow of a pipeline with the parameters of its file; a run plans, runs the missing steps and reports."""
+"""Builds the flow of a pipeline, with the parameters in its file; a run plans, runs missing steps and reports."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Pipeline(files.Pipeline):
         """Returns the plan of a run, as `rh-prefect plan` shows it. Existing results cost nothing.
 
         Args:
-            params: The parameters' values. If it is given, `more` has only options: a file may have a parameter with
-                the name of an option, such as `date`.
+            params: The parameters' values. If they are given, `more` has only options, because a file may have
+                a parameter with the name of an option, such as `date`.
             **more: Parameters by name, and the options of `rh_prefect.pipelines.pipeline.Pipeline.plan`, such as
                 `known`: the results that exist, by default the results in the file's storage; `KnownWorks()` for none.
 
@@ -94,7 +94,7 @@ class Pipeline(files.Pipeline):
     async def run(
         self, params: Mapping[str, Any] | None = None, /, *, reviewed: ReviewedPlan | None = None, **more: Any
     ) -> PipelineResult:
-        """Runs the pipeline: in a flow as a child flow run, else as a separate flow run.
+        """Runs the pipeline: in a flow as a child flow run, otherwise as a separate flow run.
 
         Outside of flows and without `PREFECT_API_URL`, it runs in this process and needs no server.
 
@@ -128,7 +128,7 @@ def pipeline_flow(
         module: The module from which a deployment imports the flow.
         name: The flow's name in this module.
         reviewed: A plan that was reviewed; runs of the flow pay for nothing that is not in it.
-        reuse: The default of the option `reuse`; empty for the value in the file.
+        reuse: The default of the option `reuse`; None for the value in the file.
     """
 
     async def run(**arguments: Any) -> Any:
@@ -191,7 +191,7 @@ class _LocalFlow(Flow[..., Coroutine[Any, Any, Any]]):
     if not TYPE_CHECKING:
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            """Runs the flow; see `prefect.Flow`. A call with Prefect's own arguments is always a flow run."""
+            """Runs the flow; see `prefect.Flow`. A call with Prefect's own arguments always makes a flow run."""
             for name, value in kwargs.items():
                 if isinstance(value, str | list | dict) and (flaw := flaw_of(value)):
                     raise InputError(f"The parameter {name} {flaw}. Nothing was sent. What to do: correct it.")
@@ -224,12 +224,12 @@ async def run_in_flow(
         **more: Other settings of the run; see `Surroundings`.
 
     Returns:
-        A state whose data is a `PipelineResult`, or in a failed state a `PipelineIncomplete`.
+        A state whose data is a `PipelineResult`, or, if the run has failed, a `PipelineIncomplete`.
     """
     scope = current_scope()
     if scope is None:
         raise InputError(
-            "This function works only inside of a flow, and none is running. Nothing was sent. What to do: use "
+            "This function works only inside a flow, but no flow is running. Nothing was sent. What to do: use "
             "`Pipeline.run` or `Pipeline.flow`."
         )
     around = replace(await _surroundings(pipeline, options, scope), **more)
@@ -240,7 +240,7 @@ async def run_in_flow(
 
 
 async def _surroundings(pipeline: files.Pipeline, options: RunOptions, scope: FlowScope) -> Surroundings:
-    """Returns the surroundings of a pipeline's run inside the flow run of a scope, and notes where its works are."""
+    """Returns the surroundings of a pipeline's run inside the flow run of a scope, and records where its works are."""
     accounts, store, credentials, storage = await open_places(pipeline, options)
     # Without the notes of earlier attempts, their costs would not count in the budget.
     await LOOP.call(accounts.open(scope, store))

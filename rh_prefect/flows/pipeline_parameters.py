@@ -1,4 +1,4 @@
-"""The parameters of a pipeline's flow: those of its file, and the options that every pipeline has."""
+"""The parameters of a pipeline's flow: those in its file, and the options that every pipeline has."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _kind(param: Param) -> Any:
 
 
 def docstring_of(pipeline: files.Pipeline) -> str:
-    """Returns the docstring of a pipeline's flow, from which Prefect takes the descriptions of the form.
+    """Returns the docstring of a pipeline's flow, from which Prefect takes the descriptions in its form.
 
     Args:
         pipeline: The pipeline.

@@ -24,7 +24,7 @@ from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner, resul
 
 
 class PrefectEngine(StepEngine):
-    """The engine of a run in a flow run; see `rh_prefect.pipelines.run.interfaces.StepEngine`."""
+    """The step engine of a pipeline run in a flow run; see `rh_prefect.pipelines.run.interfaces.StepEngine`."""
 
     def __init__(self) -> None:
         self._group: RunSuspender | None = None
@@ -32,7 +32,7 @@ class PrefectEngine(StepEngine):
         self._ended: dict[str, UUID] = {}  # The task runs of steps, by address
 
     async def open(self, wait: Wait) -> None:
-        """Prepares the run: with `wait="suspend"`, suspends it later, when it only waits for tasks, if possible."""
+        """Prepares the run; with `wait="suspend"`, the run is suspended, if possible, once it only waits for tasks."""
         self._group = await open_suspend_group(wait)
 
     @property
@@ -84,7 +84,7 @@ class PrefectEngine(StepEngine):
             await LOOP.call(self._group.end())
 
     async def suspend(self) -> None:
-        """Suspends the flow run. This method returns only if Prefect refuses; then the run waits here."""
+        """Suspends the flow run. This method returns only if Prefect refuses; the run then waits in this process."""
         if self._group is not None:
             await self._group.suspend()
         self._group = None
@@ -124,7 +124,7 @@ class _StepTask(Task[[], Any]):
     """The Prefect task of a step; it has no parameters, and finds the step in `_current`."""
 
     async def create_local_run(self, *args: Any, **options: Any) -> TaskRun:
-        """Creates the task run with its upstream runs; `wait_for` would read the results of these again."""
+        """Creates the task run with its upstream runs; `wait_for` would read the results of those runs again."""
         run = await super().create_local_run(*args, **options)
         run.task_inputs["wait_for"] = [*_current.get().upstream]
         return run

@@ -113,7 +113,7 @@ _LATER = "choose here first; the next run shows others"
 
 
 async def choices_of(reviews: Sequence[PlannedStep], store: MediaStore) -> list[str]:
-    """Returns the part of a report that shows the candidates of reviews and how to choose them."""
+    """Returns the part of a report that shows the candidates of reviews and says how to choose."""
     shown = [one for review in reviews for one in candidates(review)]
     found = [(name, value.media, value.address) for name, value in shown if isinstance(value, File) and value.media]
     # A parameter's file is read at the address that was given, whose signature no page shows.
@@ -139,7 +139,7 @@ def _questions(reviews: Sequence[PlannedStep]) -> list[str]:
 
 
 def _as_text(value: Any) -> str:
-    """Returns a text unchanged, and a parsed answer as JSON."""
+    """Returns a string unchanged, and a parsed answer as JSON."""
     return value if isinstance(value, str) else json.dumps(mark(value), ensure_ascii=False, indent=2)
 
 
@@ -153,8 +153,8 @@ def _how(reviews: Sequence[PlannedStep]) -> str:
     words = " ".join(f"'{review.address}=1'" for review in reviews[:3])
     more += _other_ways(reviews)
     return (
-        "Run the deployment again with `choices`, and put the number of the candidate that you choose into each "
-        f"`take`:\n\n```json\n{{\n{lines}\n}}\n```\n\n{more}"
+        "Run the deployment again with `choices`, and set each `take` to the number of the candidate that you "
+        f"choose:\n\n```json\n{{\n{lines}\n}}\n```\n\n{more}"
         f"Or on a command line: `rh-prefect choose FILE {words}{' …' if len(reviews) > 3 else ''}` with the `--params` "
         "and `--set` of the run."
     )

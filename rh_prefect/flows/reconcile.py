@@ -34,18 +34,18 @@ async def reconcile(flow_run_id: UUID | None = None, hours: Hours = 24.0) -> Sta
 
     Tasks of cancelled runs that still run at RunningHub are cancelled on the account that paid for them, and results
     of tasks that had succeeded are downloaded. Tasks of failed and crashed runs are only reported, because a resumed
-    run waits for them. Suspended runs whose tasks have ended are resumed. Runs of deployments without a sign of life
+    run waits for them. Suspended runs whose tasks have ended are resumed. Deployed runs without a sign of life
     are marked as crashed, and crashed runs are scheduled again, if the automations for this are installed and have
     missed them. The flow can be run at any time and repeatedly.
 
     Args:
-        flow_run_id: Check only this run, even if it ended long ago. Empty for all runs of the last hours.
+        flow_run_id: Check only this run, even if it ended long ago. Empty for all runs of the last `hours`.
         hours: How far to look back. Links to outputs at RunningHub expire after a day.
     """
     done = await LOOP.call(reconcile_runs(flow_run_id=flow_run_id, hours=hours))
     if flow_run_id is None:
         for woken in await LOOP.call(wake_suspended()):
-            get_run_logger().info("flow run %s was suspended, its tasks have ended: resumed", woken)
+            get_run_logger().info("flow run %s is resumed: its tasks have ended, or its time limit has passed", woken)
         for one in await LOOP.call(revive_stopped(hours=hours)):
             get_run_logger().warning("%s (flow run %s) %s", one.name, one.flow_run_id, one.done)
     for finding in done.findings:
@@ -64,7 +64,7 @@ def _log(one: Finding) -> None:
 
 
 def _state(done: Reconciled) -> State[Any]:
-    """Returns a failed state if a job remains that only a person can repair."""
+    """Returns a failed state if a job remains that only a person can handle."""
     if not done.stuck:
         return Completed(message=str(done))
     sentences = (_sentence(done, kind, what) for kind, what in _STUCK.items())

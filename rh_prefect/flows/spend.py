@@ -1,4 +1,4 @@
-"""The flow `spend`: shows what the tasks of a month have cost, for a schedule."""
+"""The flow `spend`, which can run on a schedule: shows what the tasks of a month have cost."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DEAREST = 10
 """Number of the most expensive runs in the report."""
 
 _WIDTH, _ROW, _NAME, _BAR = 960, 26, 300, 520
-"""Pixels of the picture, of one bar with its space, of the names, and of the longest bar."""
+"""Pixels: the picture's width, the height of a bar with its space, the width of the names and of the longest bar."""
 _COLOUR = "#3569c4"
 
 Month = Annotated[str, Field(pattern=r"\d{4}-\d{2}")]
@@ -63,8 +63,8 @@ def _left(tasks: Sequence[TaskCharge], budget: float | None) -> str:
         return ""
     spent = sum((one.charge.costs.amounts.get(CURRENCY, Decimal(0)) for one in tasks), Decimal(0))
     left = Decimal(str(budget)) - spent
-    words = "left" if left >= 0 else "more than"
-    return f"; {amount_text(abs(left))} {CURRENCY} {words} of the budget of {amount_text(Decimal(str(budget)))}"
+    words = "left of" if left >= 0 else "more than"
+    return f"; {amount_text(abs(left))} {CURRENCY} {words} the budget of {amount_text(Decimal(str(budget)))}"
 
 
 def _text(tasks: Sequence[TaskCharge], title: str) -> str:

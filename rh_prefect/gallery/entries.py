@@ -40,12 +40,12 @@ class Entry:
 
 
 def contents_in(params: object) -> tuple[str, ...]:
-    """Returns the hashes of the files in parameters, as in `sha256:…`."""
+    """Returns the hashes of the files in parameters, in which a file is a string such as `sha256:…`."""
     return tuple(dict.fromkeys(text.removeprefix(_MARK) for text in texts_in(params) if text.startswith(_MARK)))
 
 
 def texts_in(value: object) -> Iterator[str]:
-    """Yields all texts in parameters."""
+    """Yields all strings in parameters."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -57,7 +57,7 @@ def texts_in(value: object) -> Iterator[str]:
 
 
 def shortened_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns parameters in which each text is cut after `_PARAMETER_SHOWN` characters."""
+    """Returns parameters in which each string is cut after `_PARAMETER_SHOWN` characters."""
     return {name: _shortened(value) for name, value in params.items()}
 
 

@@ -17,7 +17,7 @@ _MOST_TRIANGLES = 60_000
 _GROUND, _LIGHT = (24, 24, 27), np.array([0.4, 0.7, 0.6]) / math.sqrt(0.4**2 + 0.7**2 + 0.6**2)
 _TURN, _TILT = math.radians(35), math.radians(-20)
 _NUMBERS = {5121: "<u1", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-"""The types of glTF's numbers as numpy calls them, by the codes of glTF."""
+"""numpy's names for the number types in glTF, by glTF's codes."""
 
 Floats = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ def _drawn(triangles: Floats, side: int) -> bytes:
 
 
 def _view() -> Floats:
-    """Returns the rotation of a view from the side and above."""
+    """Returns the rotation for a view from the side and from above."""
     turn = np.array(
         [[math.cos(_TURN), 0, math.sin(_TURN)], [0, 1, 0], [-math.sin(_TURN), 0, math.cos(_TURN)]],
     )
@@ -102,7 +102,7 @@ def _placed(node: Mapping[str, Any]) -> Floats:
 
 
 def _read(gltf: Mapping[str, Any], data: bytes, number: int) -> Floats:
-    """Reads the elements of an accessor of glTF, each as one row of numbers."""
+    """Reads the elements of a glTF accessor, each as one row of numbers."""
     one = gltf["accessors"][number]
     view = gltf["bufferViews"][one["bufferView"]]
     kind, columns = np.dtype(_NUMBERS[one["componentType"]]), {"SCALAR": 1, "VEC2": 2, "VEC3": 3}[one["type"]]

@@ -1,4 +1,4 @@
-"""Writes a gallery: one HTML file for each thousand outputs, with small pictures in it and links to the files."""
+"""Writes a gallery: one HTML file for each thousand outputs, with embedded small pictures and links to the files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ON_A_PAGE = 1000
 
 _SIDE = 256
 _POSTER_BYTES = 20_000
-"""Maximum bytes of one small picture, so that a full page has less than 40 MB."""
+"""Maximum bytes of one small picture, so that a full page is smaller than 40 MB."""
 _LARGEST_SHAPE = 64_000_000
 _AT_ONCE = 4
 _BLOCK = 2**20
@@ -47,7 +47,7 @@ _log = logging.getLogger("rh_prefect")
 def write_gallery(
     store: MediaStore, entries: Sequence[Entry], *, name: str = WHOLE, seconds: float = math.inf
 ) -> list[str]:
-    """Writes the pages of a gallery into a storage, with small pictures that are made in at most `seconds`.
+    """Writes the pages of a gallery into a storage, and makes small pictures for at most `seconds`.
 
     Returns the names of the pages in the storage.
     """
@@ -77,7 +77,7 @@ def _page(
 
 
 def filled_in(data: Any) -> str:
-    """Returns the page with its data, embedded in a form that the browser never treats as a script or HTML."""
+    """Returns the page with the data embedded in a form that the browser never treats as a script or HTML."""
     folder = files("rh_prefect.gallery")
     page, style, script = (folder.joinpath(f"page.{one}").read_text(encoding="utf-8") for one in ("html", "css", "js"))
     # The rules allow only this style and this script, so that no text of the data can run, even if it were HTML.
@@ -99,7 +99,7 @@ _AS_IT_IS = (
     *("model", "request", "task", "prompt", "params", "sources", "take", "label", "run", "cost", "seed", "seconds"),
     *("saved_as", "text", "reason"),
 )
-"""Fields of an entry with the same name on the page."""
+"""Fields of an entry that have the same name in the data of the page."""
 
 
 def _shown(store: MediaStore, until: float, entry: Entry) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _shown(store: MediaStore, until: float, entry: Entry) -> dict[str, Any]:
 
 
 def _link(store: MediaStore, name: str) -> str:
-    """Returns a link to a file: relative to the page in a folder, which may be moved as a whole; else a signed link."""
+    """Returns a link to a file: relative to the page in a folder, which may be moved as a whole, otherwise signed."""
     return f"../{quote(name)}" if store.protocol == "file" else store.link(name, seconds=LONGEST_LINK) or ""
 
 
@@ -150,7 +150,7 @@ def _poster(store: MediaStore, file: Media, until: float) -> str:
 
 
 def _keep(store: MediaStore, name: str, picture: bytes) -> None:
-    """Stores a small picture; in a folder, without a sync to the disk, which would take longer than a new drawing."""
+    """Stores a small picture; in a folder, without a sync to the disk, which would take longer than drawing again."""
     if store.protocol != "file":
         store.write_bytes(name, picture)
         return

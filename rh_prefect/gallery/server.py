@@ -1,4 +1,4 @@
-"""Serves a gallery of a local folder on this machine, for browsers that do not open files of a folder."""
+"""Serves a gallery on this machine, for browsers that do not open local files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def app_of(store: MediaStore, pages: Sequence[str], entries: Sequence[Entry]) ->
 
 
 def serve(app: Starlette, announce: Callable[[str], None], *, port: int) -> None:
-    """Serves the web application to browsers of this machine until Ctrl-C; calls `announce` with the address."""
+    """Serves the web application to browsers on this machine until Ctrl-C; calls `announce` with the address."""
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((HOST, port))

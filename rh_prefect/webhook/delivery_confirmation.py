@@ -1,6 +1,6 @@
 """Verifies webhook deliveries: queries RunningHub, records the end of the task, and announces the end.
 
-A delivery only causes a query; an end is recorded only if RunningHub confirms the end. So a lost, late, doubled or
+A delivery only causes a query; an end is recorded only if RunningHub confirms the end. So a lost, late, repeated or
 forged delivery changes only the time at which an end is detected, since a waiting job also polls.
 """
 
@@ -25,13 +25,13 @@ from rh_prefect.works.journal.record_types import Answer, End, Resolution
 from rh_prefect.works.loop_thread import LOOP
 
 PAUSES: Final = (1.0, 3.0, 9.0)
-"""Seconds before each repeated check of a delivery that is not confirmed yet: RunningHub's query may be a moment late,
-or the submission's answer may not be recorded yet.
+"""Seconds before each repeated check of a delivery that is not confirmed yet: RunningHub's query may be slightly
+out of date, or the submission's answer may not be recorded yet.
 """
 
 AT_ONCE: Final = 8
 MOST_WAITING: Final = 2000
-"""Maximum number of deliveries in progress; more are refused, and RunningHub sends them again."""
+"""Maximum number of deliveries in progress; further ones are refused, and RunningHub sends them again."""
 
 REMEMBERED: Final = 10_000
 Verdict = Literal["done", "nothing", "later"]
@@ -141,7 +141,7 @@ async def _confirm(delivery: Delivery, *, is_last: bool) -> Verdict:
 
 
 async def _adopt(delivery: Delivery, submit: Submit, records: JobRecords, *, is_last: bool) -> Verdict:
-    """Records the task of an unknown submission if RunningHub's webhook of the task has the submission's address."""
+    """Records the task of an unknown submission if RunningHub's webhook for the task has the submission's address."""
     if submit.state == "open" and not is_last:
         return "later"
     if submit.state not in ("open", "unknown", "forgotten"):

@@ -1,7 +1,7 @@
-"""The receiver of webhooks: an ASGI application, and its server with limited connections and no log of URLs.
+"""The webhook receiver: an ASGI application, and a server that limits connections and logs no URLs.
 
 The receiver responds at once and verifies deliveries afterwards. A request without the token gets status 404. Webhooks
-are not signed, so the receiver uses only the task id of a body; see `delivery_confirmation`. A URL contains the token.
+are not signed, so the receiver uses only the task id in a body; see `delivery_confirmation`. URLs contain the token.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class _Receiver:
 
     @asynccontextmanager
     async def watching(self, _: Starlette) -> AsyncIterator[None]:
-        """Checks suspended runs from the start: webhooks may have arrived while no receiver ran."""
+        """Checks suspended runs from the start, because webhooks may have been sent while no receiver was running."""
         self._resumer.start()
         try:
             yield
@@ -165,8 +165,8 @@ MOST_WAITING: Final = 500
 class BoundedProtocol(H11Protocol):
     """HTTP/1.1 with a limit on the time and the number of connections without a request.
 
-    uvicorn limits only the time between two requests. If there are many connections, even idle ones, uvicorn
-    refuses requests. So a few hundred idle connections would block the receiver.
+    uvicorn limits only the time between two requests. Its own limit on connections would refuse new requests, so a few
+    hundred idle connections would block the receiver.
     """
 
     head_seconds = HEAD_SECONDS

@@ -77,8 +77,8 @@ WRONG: dict[str, list[str]] = {
     "task id": ["jobs", "adopt", "test/abc"],
     "test/abc: this job is not recorded": ["jobs", "mark-refused", "test/abc"],
     "not a valid scope name": ["jobs", "list", "../.."],
-    "nowhere: this run does not exist, and": ["jobs", "list", "nowhere"],
-    "neverwhere: this run does not exist, and": ["jobs", "cancel", "neverwhere"],
+    "nowhere: no run and no scope in": ["jobs", "list", "nowhere"],
+    "neverwhere: no run and no scope in": ["jobs", "cancel", "neverwhere"],
 }
 
 

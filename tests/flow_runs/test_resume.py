@@ -152,7 +152,7 @@ async def test_a_run_of_another_flow_of_the_same_name_is_refused_and_keeps_its_s
     if is_pipeline:
         await LOOP.call(note_location(FlowRunJournal(flow_run_id), RecordsLocation(url="/works")))
     for call in (rerun, resume):
-        with pytest.raises(InputError, match="parameters do not fit") as error:
+        with pytest.raises(InputError, match="parameters that do not fit") as error:
             await call(flows.film, flow_run_id)
         assert ("rh-prefect run FILE.yaml" in str(error.value)) is is_pipeline
     assert await attempts_and_state(flow_run_id) == (1, "Completed")

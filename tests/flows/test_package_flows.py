@@ -29,7 +29,7 @@ def test_each_shipped_pipeline_has_a_flow_that_makes_new_results() -> None:
     assert flows.film is flows.film
     assert flows.film.parameters.properties["reuse"]["default"] == "never"
     assert flows.film._entrypoint == "rh_prefect.flows:film"
-    with pytest.raises(AttributeError, match=r"no flow 'flim'; there are .*film"):
+    with pytest.raises(AttributeError, match=r"no flow 'flim'; its flows are .*film"):
         flows.flim  # noqa: B018  # the access is the test
 
 

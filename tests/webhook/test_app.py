@@ -92,7 +92,7 @@ def test_a_get_is_no_delivery_and_health_needs_no_token() -> None:
 @pytest.mark.parametrize("token", ["short", "with spaces in it and long", "slash/" * 9, ""])
 def test_a_token_that_could_be_guessed_or_broken_is_refused(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RH_WEBHOOK_TOKEN", token)
-    with pytest.raises(ConfigError, match="RH_WEBHOOK_TOKEN is not valid: it must have") as error:
+    with pytest.raises(ConfigError, match="RH_WEBHOOK_TOKEN is not valid: it must consist of") as error:
         create_app()
     assert not token or token not in str(error.value)
 
