@@ -59,16 +59,16 @@ class JobRequest:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """Returns, by name, the fields that the record `intent` takes from the request."""
+        """The fields that an `Intent` takes from the request, by name."""
         return {name: getattr(self, name) for name in _RECORDED}
 
     @property
     def prompt(self) -> str:
-        """Returns the beginning of the request's prompt; empty if the request has no prompt."""
+        """The beginning of the request's prompt; empty if the request has no prompt."""
         return beginning_of_prompt(self.payload)
 
     def sent(self, links: Mapping[str, str]) -> dict[str, Any]:
-        """Returns the payload to send, with links in place of files, a whole graph as text, and secret values."""
+        """Returns the payload to send, with links in place of files, whole graphs as JSON strings, and secrets."""
         payload = {**replace_marks(self.payload, links), **self.private}
         if isinstance(payload.get("workflow"), dict):
             payload["workflow"] = json.dumps(payload["workflow"], ensure_ascii=False)
@@ -109,7 +109,7 @@ async def prepare_request(
 
 
 def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:
-    """Replaces the marks of files in a payload; only a text that is exactly the mark of a job's file is replaced."""
+    """Replaces the marks of files in a payload; only a string that is exactly the mark of a job's file is replaced."""
     if isinstance(value, Mapping):
         return {name: replace_marks(item, marks) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -118,7 +118,7 @@ def replace_marks(value: Any, marks: Mapping[str, str]) -> Any:
 
 
 def as_request(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the parameters for the request's hash; their texts have no trailing line breaks."""
+    """Returns the parameters for the request's hash, with trailing line breaks removed from strings."""
     return {name: _without_line_breaks(value) for name, value in params.items()}
 
 
@@ -134,7 +134,7 @@ def _without_line_breaks(value: Any) -> Any:
         return [_without_line_breaks(item) for item in value]
     raise InputError(
         f"A parameter has a value of the type {type(value).__name__}, which cannot be sent as JSON. Nothing was sent. "
-        "What to do: pass texts, numbers, lists or mappings."
+        "What to do: pass strings, numbers, lists or mappings."
     )
 
 

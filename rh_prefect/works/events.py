@@ -1,4 +1,4 @@
-"""Events about changes of a job's state, for its observers."""
+"""Events about changes in a job's state, for its observers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ JobEventState = Literal[
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """A change of one job's state."""
+    """A change in the state of one job, or a report of its progress."""
 
     state: JobEventState  # The new state
     job: str  # The job's full name
@@ -53,7 +53,7 @@ class JobEvent:
 
     @property
     def name(self) -> str:
-        """The job's name for people: its label, or else its model and the beginning of its prompt."""
+        """The job's display name: its label, or otherwise its model and the beginning of its prompt."""
         return self.label or with_prompt(self.model, self.prompt)
 
     @property

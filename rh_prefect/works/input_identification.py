@@ -63,7 +63,7 @@ Check: TypeAlias = Callable[[MediaRecord], None]
 
 
 class Copies:
-    """Copies of inputs in a store, named by their content and never overwritten. All methods block."""
+    """Copies of inputs in a store, named after their content and never overwritten. All methods block."""
 
     def __init__(self, store: MediaStore) -> None:
         self._store = store
@@ -77,7 +77,7 @@ class Copies:
         return self._store.uri(name)
 
     def has(self, record: MediaRecord) -> bool:
-        """Returns whether the copy of a content exists and is complete."""
+        """Returns whether the copy of an input file exists and is complete."""
         try:
             return self._store.size(self.name(record)) == record.size
         except StoreError:
@@ -115,21 +115,21 @@ class _Source:
 
 
 READS: Final = 16
-"""Maximum number of inputs that are read at once: other calls also need threads of the loop."""
+"""Maximum number of inputs that are read at once, because other calls also need the loop's threads."""
 
 
 class Inputs:
     """The input files of one scope, each identified by its current content.
 
     An unchanged file is not read again. If the content of a path or URI has changed, the new content counts as another
-    file, and the log has a warning. A link without a strong ETag does not show a change, so the run uses the content
-    that it has read first; the store has a copy of it.
+    file, and a warning is logged. For a link without a strong ETag, a change cannot be detected, so the run uses the
+    content that it first read, of which the store has a copy.
     """
 
     def __init__(
         self, journal: Journal, folder: Path, store: MediaStore, *, clock: Callable[[], float] = time.time
     ) -> None:
-        """Starts with no files. `store` receives the copies of inputs, and has the options for reading inputs."""
+        """Starts with no files. `store` receives the copies of inputs, and provides the options for reading inputs."""
         self._journal = journal
         self._folder = folder
         self._options_for = store.options_for
@@ -166,7 +166,7 @@ class Inputs:
     async def _current(
         self, source: str, state: _Source, name: str, check: Check, check_size: CheckSize
     ) -> MediaRecord:
-        """Returns the recorded content if the file's stamp is unchanged, else the present content."""
+        """Returns the recorded content if the file's stamp is unchanged, otherwise the present content."""
         if state.current is None:
             await self._add_records(name, state)
         # Without a strong ETag, the first content of a link counts for the whole run.
@@ -238,13 +238,13 @@ class Inputs:
         if earlier and record.sha256 not in {one.sha256 for one in earlier}:
             since = "earlier in this run" if state.current else "in an earlier attempt of this run"
             _log.warning(
-                "%s is not the same file as %s: a job with this file is a new job, which is paid for.",
+                "%s has changed since it was used %s: a job with this file is a new job, which is paid for.",
                 record.uri,
                 since,
             )
 
     async def _record(self, name: str, state: _Source, record: MediaRecord) -> MediaRecord:
-        """Records a content of a source, unless a record of it exists; returns the record that counts."""
+        """Records the content of a source, unless a record of it exists; returns the record that counts."""
         known = len(state.records)
         while (same := next((one for one in state.records if one.sha256 == record.sha256), None)) is None:
             if await self._journal.create(_key(name, len(state.records) + 1), record.model_dump(mode="json")):
@@ -257,7 +257,7 @@ class Inputs:
         return same
 
     async def _add_records(self, name: str, state: _Source) -> None:
-        """Adds records of a source that are not known yet."""
+        """Reads the records of a source that this process does not know yet."""
         while (record := await self._journal.read(_key(name, len(state.records) + 1))) is not None:
             state.add(MediaRecord.model_validate(record))
 

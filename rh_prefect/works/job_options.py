@@ -16,7 +16,7 @@ from rh_prefect.models import ModelInput
 from rh_prefect.workflow_inputs import AppInput, GraphInput, QuickCreateInput, WorkflowInput
 
 LONGEST_LABEL = 1000
-"""Maximum number of characters of a label; file names contain only the first of them."""
+"""Maximum number of characters of a label; file names contain only the first characters."""
 
 Reuse = Literal["never", "always"]
 Wait: TypeAlias = Literal["poll", "suspend"]
@@ -47,7 +47,7 @@ class Options:
 
     take: int = 1  # Which of several results of the request, from 1
     same: bool = False  # Whether the call may ask for what another call of the run has asked for, and share its result
-    label: str | None = None  # A name for the output, for people: a part of the names of its task run and its file
+    label: str | None = None  # A readable name for the output; the names of its task run and of its file contain it
     # `always` returns the result of an equal earlier request, of this run or another one, at no cost
     reuse: Reuse = "never"
     # After a lost response to a submission, `raise` raises `SubmissionUnknown`; `resubmit` pays again
@@ -86,7 +86,7 @@ class Options:
             return
         if not isinstance(self.label, str):
             raise InputError(
-                f"The label must be text, not {type(self.label).__name__}. Nothing was sent. What to do: pass a text."
+                f"The label must be a string, not {type(self.label).__name__}. Nothing was sent. What to do: pass one."
             )
         if len(self.label) > LONGEST_LABEL:
             raise InputError(
@@ -101,7 +101,7 @@ class Options:
     def _check_numbers(self) -> None:
         if isinstance(self.take, bool) or not isinstance(self.take, int) or self.take < 1:
             raise InputError(
-                f"`take` must be a whole number from 1 on, not {self.take!r}: it numbers the results of one request. "
+                f"`take` must be a whole number of 1 or more, not {self.take!r}: it numbers a request's results. "
                 "Nothing was sent. What to do: pass 1, 2 or a higher number."
             )
         if not isinstance(self.attempts, int) or self.attempts < 1:

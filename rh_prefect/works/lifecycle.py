@@ -18,11 +18,11 @@ notes of waiters and claims are not written. The rules, in the order in which th
 - No task is submitted that would exceed the run's budget; a work that has a ticket ignores the budget.
 - A refusal is recorded before any wait; the next POST has the next number.
 - The end of a task is recorded before its outputs are downloaded.
-- After a failed task, another task is paid for if `attempts` allows it, and if the code says that a new task may
-  succeed, or the failure belongs to an earlier attempt. If the same request would fail again, no task is paid for.
+- After a failed task, another task is paid for if `attempts` allows it, and if either the code says that a new task
+  may succeed, or the failure belongs to an earlier attempt. If the same request would fail again, no task is paid for.
 
-Records are only added, so a stale read shows an earlier state. If a decision from such a state makes an exclusive
-creation fail, the decision is made again.
+Records are only added, so a stale read shows an earlier state. If an exclusive creation fails because a
+decision was based on such a state, the decision is made again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 _UNDELIVERED_TRIES = 5
-"""How often in a row a request that cannot leave this machine is tried."""
+"""Maximum number of consecutive tries for a request that cannot leave this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ async def _end_attempt(steps: Steps, submit: Submit | None, progress: _Progress)
 def _raise_unless_temporary(policy: Policy, refused: Answer, undelivered: int) -> None:
     if refused.code == NOT_DELIVERED and undelivered >= _UNDELIVERED_TRIES:
         raise ConnectFailed(
-            f"{policy.title}: RunningHub could not be reached, {undelivered} times in a row: {refused.reason}. "
+            f"{policy.title}: RunningHub could not be reached in {undelivered} consecutive tries: {refused.reason}. "
             "Nothing was paid. What to do: check the network and RH_BASE_URL, then run again."
         )
     if refused.code == NOT_SENT:

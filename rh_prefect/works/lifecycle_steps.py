@@ -41,19 +41,19 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.work import Work, WorkSpending
 
 LIMITER_PAUSES = 2
-"""Number of refusals for lack of a slot before the job itself pauses; each of them pauses the account's limiter."""
+"""Number of refusals for lack of a slot before the job itself pauses; each refusal pauses the account's limiter."""
 
 BEFORE_CLAIM = 10.0
-"""Maximum age in seconds of a cached journal's reading before a claim, and of the claim's note before the POST.
+"""Maximum age in seconds of a cached reading of the journal before a claim, and of the claim's note before the POST.
 
-This is less than `run_cancellation.PATIENCE`, for which a cancellation waits for the answers to noted claims.
+This is less than `run_cancellation.PATIENCE`, the seconds for which a cancellation waits for answers to noted claims.
 """
 
 LONGEST_WAIT: Final = 12 * 3600.0
 """Seconds for which a run waits for the task of an account whose key it does not have."""
 
 WATCH_MARGIN = 10.0
-"""Seconds beyond another process's time limits, after which this process records its submission as unknown."""
+"""Seconds beyond another process's time limits after which this process records the other's submission as unknown."""
 
 UNPOSTED: LruSet[str] = LruSet(10_000)
 """Tokens of this process's intents whose POST will never start; these cost nothing."""
@@ -71,9 +71,9 @@ class Steps:
         self.work = work
         self.policy = work.policy
         self.running_task: Submit | None = None
-        """The submission whose task runs; None if no task runs."""
+        """The submission whose task is running; None if no task is."""
         self.changed = asyncio.get_running_loop().create_future()
-        """Is done when `running_task` changes; another future then takes its place."""
+        """A future that is done when `running_task` changes; a new one then takes its place."""
         self.records = work.records
         self._lease = work.lease
         self._clock = work.services.clock
@@ -168,7 +168,7 @@ class Steps:
             )
 
     async def watch(self, submit: Submit) -> None:
-        """Waits until another process's submission has an answer, or that process has certainly ended.
+        """Waits until another process's submission has an answer, or until that process has certainly ended.
 
         Only this process's clock is used, because the clocks of two machines may differ.
         """
@@ -182,11 +182,11 @@ class Steps:
             pause = min(2.0, pause * 1.5)
 
     async def forget(self, n: int) -> None:
-        """Resolves unknown answer n, so that another task may be submitted at the caller's risk."""
+        """Marks unknown answer n as forgotten, so that another task may be submitted at the caller's risk."""
         await self.records.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
 
     async def is_cancelled(self, *, fresh: bool) -> bool:
-        """Returns whether the run was cancelled; with `fresh`, from a read after the last claim's note."""
+        """Returns whether the run was cancelled; with `fresh`, as read after the last claim was noted."""
         # A cancellation after the note of a claim waits for the answer, and cancels the task itself.
         age = min(self._clock() - self._noted_at, BEFORE_CLAIM) if fresh else BEFORE_CLAIM
         return await self.work.is_cancelled(max_age=age)
@@ -462,7 +462,7 @@ def _given_up(intent: Intent, reason: str) -> Answer:
 def _outcome(intent: Intent, *, watched: float) -> Answer | None:
     """Returns the answer to record for another process's submission; None while that process may still record it."""
     if intent.token in UNPOSTED:
-        return Answer(outcome="refused", code=GAVE_UP, reason="its POST was never begun", retry="throttled")
+        return Answer(outcome="refused", code=GAVE_UP, reason="its POST was never started", retry="throttled")
     if is_surely_dead(intent.owner):
         return Answer(outcome="unknown", reason="the process that posted it has ended unexpectedly", retry="unknown")
     if watched > intent.give_up + intent.submit_timeout + WATCH_MARGIN:

@@ -153,7 +153,7 @@ class LoopThread:
             self._closers.append(closer)
 
     def forget_closer(self, closer: Callable[[], Awaitable[None]]) -> None:
-        """Unregisters a coroutine function from process exit, because it has run or is no longer needed."""
+        """Unregisters a coroutine function that has run already or is not needed at process exit."""
         if closer in self._closers:
             self._closers.remove(closer)
 

@@ -1,4 +1,4 @@
-"""Repairs jobs by hand: resolves unknown submissions, restores lost records, finds tasks without a record."""
+"""Repairs jobs by hand: resolves unknown submissions, restores lost records, and finds tasks without a record."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Subm
 
 
 async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
-    """Copies the task ids that only this machine's spool has to the journal of their scope; returns these ids.
+    """Copies task ids that exist only in this machine's spool into the journal of their scope; returns these ids.
 
     If the journal does not have the submission of a task id, the id belongs to a scope of the same name elsewhere, and
     stays on this machine.
@@ -130,7 +130,7 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
 
 
 async def orphans(journal: Journal, requested: Collection[str], *, attempt: int) -> list[JobView]:
-    """Returns paid jobs of a scope that this run did not request, for example because prompts are random."""
+    """Returns paid jobs of a scope that this attempt did not request, for example because prompts are random."""
 
     def is_orphan(view: JobView) -> bool:
         return view.key not in requested and any(one.task_id and one.intent.attempt != attempt for one in view.submits)
@@ -139,7 +139,7 @@ async def orphans(journal: Journal, requested: Collection[str], *, attempt: int)
 
 
 async def recover(journal: Journal, store: MediaStore) -> list[str]:
-    """Writes the records of a scope's jobs again, from the stored results in its store; returns the jobs' keys."""
+    """Writes the records of a scope's jobs again, from the stored results in a store; returns the jobs' keys."""
     stored, begin = await asyncio.to_thread(lambda: list(read_all(store))), f"{journal.scope}/"
     results = {one.job.removeprefix(begin): one for one in stored if one.job.startswith(begin)}
     lacks_format = await journal.read(FORMAT_KEY) is None and not await is_empty(journal)

@@ -24,15 +24,15 @@ from rh_prefect.works.work import Work
 _log = logging.getLogger("rh_prefect")
 
 TRIES = 5
-"""Maximum number of failed downloads of one file; a download of an invalid file has failed too."""
+"""Maximum number of failed downloads of one file; a download of an invalid file counts as failed."""
 
 LONGEST_PAUSE = 30.0
 """Maximum time in seconds between two requests for a file that its host refuses."""
 
 
 Publish: TypeAlias = Callable[[Work, End, Path, int, str], Media]
-"""Moves a downloaded output into the store. The last arguments are its index, from 0, and its extension; the `uri` of
-the returned `Media` is its name in the store.
+"""Moves a downloaded output into the store. The last arguments are the output's index, from 0, and its extension;
+the `uri` of the returned `Media` is its name in the store.
 """
 
 
@@ -61,7 +61,7 @@ class OutputDownload:
     async def run(self, *, there: Mapping[int, Media], count: int) -> tuple[Media, ...]:
         """Publishes the outputs that are not in the store, and returns all files, named as in the store.
 
-        If RunningHub has only a damaged file, it is published with `Media.defect`. `there` contains the files in the
+        If RunningHub has only a damaged file, this is published with a `Media.defect`. `there` has the files in the
         store, by index. `count` is the known number of files; the record may list fewer links.
         """
         if self.work.lease.account.provider.is_bare:  # files of a machine are behind the key that paid for them
@@ -86,7 +86,7 @@ class OutputDownload:
             links = await self._newer_links()
         if len(links) < count:
             raise self._error(
-                "not all of its files are in the storage, and neither its record nor RunningHub still lists its files. "
+                "not all of its files are in the storage, and neither its record nor RunningHub lists all files. "
                 f"No new task was submitted. What to do: put the files back into the storage, or {self.advice}"
             )
         return links
@@ -118,7 +118,7 @@ class OutputDownload:
                 await self.work.services.sleep(2.0**failures.downloads / 4)
 
     async def _check(self, part: Path, link: Link, failures: _Failures) -> DownloadDefect | None:
-        """Checks a file, which may be cut or a web page; raises an error for an invalid file, and deletes the file.
+        """Checks a file, which may be incomplete or a web page; deletes an invalid file, and raises an error.
 
         If RunningHub itself has only a damaged file, the file is kept, and its defect is returned.
         """
@@ -190,7 +190,7 @@ def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
 
 
 def _pairs(recorded: list[Link], newer: list[Link]) -> dict[int, Link]:
-    """Pairs recorded links with new links of the same address; returns new links by the `id` of the recorded link."""
+    """Pairs recorded links with new links to the same address; returns new links by the `id` of the recorded link."""
     pairs: dict[int, Link] = {}
     for address in dict.fromkeys(map(_address, recorded)):
         old, new = ([one for one in links if _address(one) == address] for links in (recorded, newer))
@@ -224,17 +224,17 @@ def _parameters(link: Link) -> set[str]:
 
 
 def _is_of_kind(one: Link, other: Link) -> bool:
-    """Returns whether two links can be of one node and type; a link without a node or a type fits any node or type."""
+    """Returns whether two links can have the same node and type; a missing node or type matches any other."""
     pairs = ((one.node_id, other.node_id), (one.type, other.type))
     return all(first == second or first is None or second is None for first, second in pairs)
 
 
 _NO_EXTENSIONS = frozenset({"image", "video", "audio", "3d", "model", "text", "file", "other", "bin", "unknown"})
-"""Types and endings of links that do not say the format; then the content determines the extension."""
+"""Types and endings of links that do not determine the format; the content then determines the extension."""
 
 
 def _extension(link: Link) -> str:
-    """Returns the extension that a link names, or an empty text."""
+    """Returns the extension that a link names, or an empty string."""
     named = (link.type or "", extension_of_link(link.url or "") or "")
     return next((one for one in named if one and one not in _NO_EXTENSIONS), "")
 

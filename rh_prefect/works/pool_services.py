@@ -61,7 +61,7 @@ class PoolServices:
         return ResultDelivery(self._scratch / "parts", self._settings.grace_seconds, **more)
 
     async def listen_for_ends(self, scope: Scope) -> None:
-        """With webhooks, lets the journal of a run notify the accounts' pollers of ended tasks."""
+        """If webhooks are configured, lets the journal of a run notify the accounts' pollers of ended tasks."""
         if self._settings.webhook_url:
             for account in self.pool.accounts:
                 await scope.journal.notify_of_ends(account.poller)
@@ -95,7 +95,7 @@ class PoolServices:
         return await self.pool.try_each(price_on, model=request.model)
 
     def callback(self, request: JobRequest) -> Callback | None:
-        """Returns the webhook address for a request's task; None without webhooks, or if the request has its own."""
+        """Returns the webhook address for a request's task; None without webhooks, or if the request has one."""
         # An address in the caller's parameters takes precedence.
         own = "webhookUrl" in request.payload or "webhookUrl" in request.private
         return None if own or self.pool.provider(request.endpoint).is_bare else callback_of(self._settings)

@@ -21,7 +21,7 @@ from rh_prefect.works.journal.record_types import BROKEN, End, Link
 _T = TypeVar("_T")
 _TEXT_SHOWN = 60
 _SHOWN = 3
-"""Maximum number of faults of an answer that an error names."""
+"""Maximum number of faults in an answer that an error lists."""
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
@@ -34,7 +34,7 @@ class Result(BaseModel):
     Attributes:
         model: The model's name in RunningHub's documentation.
         endpoint: Path below `/openapi/v2/`.
-        job: The job's full name, `<scope>/<key>`, as `rh-prefect jobs` takes it.
+        job: The job's full name, `<scope>/<key>`, as used by `rh-prefect jobs`.
         key: The job's key.
         task_id: RunningHub's task id.
         outputs: The task's files, in the order of RunningHub's response; a damaged file has a `Media.defect`.
@@ -233,8 +233,8 @@ class Face(BaseModel):
 
         face = (await generate(models.KlingLipSyncIdentifyFace(video_url=clip))).parse(Face)
 
-    RunningHub does not document this response. The ids are read by the names of RunningHub's parameters and of Kling's
-    API; of several faces, the first is used. The ids expire.
+    RunningHub does not document this response. The ids are read under the names in RunningHub's parameters and in
+    Kling's API; if there are several faces, the first one is used. The ids expire.
 
     Attributes:
         session_id: Id of the analysed video.

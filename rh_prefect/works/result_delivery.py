@@ -28,7 +28,7 @@ _log = logging.getLogger("rh_prefect")
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The result of a work, in the form of its record and in the form for a caller."""
+    """The result of a work, as it is recorded and as a caller receives it."""
 
     record: ResultRecord  # What is recorded
     result: Result  # The result for the caller, with the addresses of its files
@@ -60,7 +60,7 @@ class ResultDelivery:
     publish_file: Publish = named_by_template  # Publishes an output
     parse: Callable[[str], Any] | None = None  # Reads the answer; raises `ValueError` if it has another shape
     shape: str = ""  # What `parse` asks for; empty without `parse`
-    # Whether the files of a recorded result belong into the caller's store; otherwise they stay in the recorded one
+    # Whether the files of a recorded result belong in the caller's store; otherwise they stay in the recorded one
     is_here: Callable[[ResultRecord, MediaStore], bool] = lambda _record, _store: True
     advice: str = (
         "run it again, or run `rh-prefect jobs collect`: RunningHub stores the file for about a day, and the download "
@@ -110,7 +110,7 @@ class ResultDelivery:
         return Delivered(record, self._result(work, record, work.store.url), downloaded)
 
     async def record(self, work: Work, done: Delivered) -> Delivered:
-        """Writes the stored result beside its files, then the record `result`; returns an earlier record if one exists.
+        """Writes the stored result into the store, then the record `result`; returns an earlier record if one exists.
 
         A result with a damaged file is not recorded, so that a later run downloads the file again.
         """

@@ -29,7 +29,7 @@ AT_ONCE = 16
 POLLS_FOR_OUTPUTS = 5
 """Number of polls for the outputs of a task that had succeeded before its cancellation."""
 
-UNCLEAR = "it is unknown whether its submit was accepted"
+UNCLEAR = "it is unknown whether its submission was accepted"
 _PAUSE = 0.5
 
 _log = logging.getLogger("rh_prefect")
@@ -48,7 +48,7 @@ class Cancels(Protocol):
 async def cancel_task(
     client: Cancels, task_id: str, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> TaskView:
-    """Cancels a task, and returns its state after that; `CANCELLED` if RunningHub no longer has the task."""
+    """Cancels a task, and returns its state afterwards; `CANCELLED` if RunningHub no longer has the task."""
     refused: ApiError | None = None
     try:
         await client.cancel(task_id)
@@ -96,7 +96,7 @@ async def cancel_submission(client: Cancels, submit: Submit, *, records: JobReco
 
 @dataclass(slots=True)
 class CancelReport:
-    """The results of a run's tasks after the run was cancelled."""
+    """What happened to a run's tasks when the run was cancelled."""
 
     cancelled: list[str] = field(default_factory=list)  # Task ids that were cancelled
     finished: list[str] = field(default_factory=list)  # Task ids that had ended already
@@ -148,7 +148,7 @@ async def _tasks_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
 
 @dataclass(slots=True)
 class _Cancellation:
-    """Cancels the tasks of one run, several at a time; an error of one cancellation does not stop the others."""
+    """Cancels the tasks of one run, several at a time; an error in one cancellation does not stop the others."""
 
     scope: Scope
     client_for: Callable[[Intent], Awaitable[Cancels]]
@@ -201,7 +201,7 @@ class _Cancellation:
 
 
 async def _forbid(scope: Scope, *, by: str) -> None:
-    """Records that the run submits nothing more; in a named scope, this applies to all its processes."""
+    """Records that the run may submit nothing more; in a named scope, this applies to all its processes."""
     first = scope.attempt
     if isinstance(scope, FolderScope):
         first = min(first, await last_attempt(scope.journal, kind="cancel") + 1)

@@ -117,7 +117,7 @@ class Notes:
 
 
 def is_settled(submit: Submit) -> bool:
-    """Returns whether the cost of a submission is final; it is if the submission was refused or its task has ended.
+    """Returns whether the cost of a submission is final, because the submission was refused or its task has ended.
 
     The cost is not final if a person has resolved the submission, because its late owner may still report a task id.
     """
@@ -132,7 +132,7 @@ def settled_name(work: str, n: int, entry: Entry | None) -> str | None:
     if entry is not None:
         amounts = {unit: str(amount) for unit, amount in entry.costs.amounts.items()}
         noted = [entry.currency, None if entry.amount is None else str(entry.amount), amounts, entry.costs.unknown]
-    # In the letters that the key of a record may have.
+    # In the characters that the key of a record may have.
     name = f"{work}-settled-{json.dumps(noted, separators=(',', ':')).encode().hex()}-{n}"
     return name if len(name) <= _LONGEST_NOTE else None
 
@@ -190,7 +190,7 @@ class SharedRecords(JobRecords):
             self._waiters.append(name)
 
     def signs_of_life(self) -> AbstractContextManager[None]:
-        """Writes signs of life of the run at intervals during a `with` statement."""
+        """Writes the run's signs of life at intervals during a `with` statement."""
         return signs_of_life(self._works, self._flow_run)
 
     async def release_waiter(self) -> None:
@@ -285,7 +285,7 @@ os.register_at_fork(after_in_child=_trackers.clear)
 
 
 def spending_of(run: Scope) -> SpendTracker:
-    """Returns this process's only `SpendTracker` of an attempt of a run; call it on the loop thread.
+    """Returns this process's only `SpendTracker` for an attempt of a run; call it on the loop thread.
 
     Each attempt reads the journal again, because another process may have paid meanwhile.
     """

@@ -1,4 +1,4 @@
-"""Stored results: the JSON file of each result, `results/<request>/<task id>.json`, beside its files.
+"""Stored results: the JSON file of each result, `results/<request>/<task id>.json`, in the store of its files.
 
 People, reports and `reuse="always"` use the stored result. The journal's record `result` decides whether a work is
 done, and is written once. If files are downloaded again, RunningHub may return other bytes; then only the stored result
@@ -102,8 +102,8 @@ def find_equal(store: MediaStore, request: JobRequest, *, take: int) -> StoredRe
 def find(store: MediaStore, base: str, graph: str = "", *, take: int = 1) -> StoredResult | None:
     """Finds the newest finished job with an equal request whose files are all in the store and undamaged.
 
-    For a saved workflow or an app, `graph` is the fingerprint of what the site has under its id now; it does not find
-    results of another graph.
+    For a saved workflow or an app, `graph` is the fingerprint of what the site has under its id now; results
+    of another graph are not found.
     """
     names = [name for folder in {base, graph_base(base, graph)} for name in store.list(f"{FOLDER}/{folder}")]
     found = [one for one in _read_valid(store, names) if one.graph == graph and one.take == take]
@@ -112,7 +112,7 @@ def find(store: MediaStore, base: str, graph: str = "", *, take: int = 1) -> Sto
 
 
 def read_all(store: MediaStore) -> Iterator[StoredResult]:
-    """Reads all valid stored results of a store; the log names damaged results."""
+    """Reads all valid stored results of a store; damaged results are logged."""
     return _read_valid(store, store.list(FOLDER))
 
 
@@ -184,7 +184,7 @@ def has_all_files(store: MediaStore, result: ResultRecord) -> bool:
 
 
 def whole_files(store: MediaStore, results: Sequence[ResultRecord]) -> dict[int, Media]:
-    """Returns a task's undamaged files in the store, by index, each as the first result that contains it has it."""
+    """Returns a task's undamaged files in the store, by index, as described by the first result that contains each."""
     found: dict[int, Media] = {}
     for result in results:
         for index, file in enumerate(result.outputs):

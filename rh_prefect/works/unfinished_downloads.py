@@ -43,7 +43,7 @@ _HOLD = 60.0
 """Seconds for which no job is paid for after a store has refused outputs; then one job may test the store."""
 
 _TOLERATED = 2
-"""Number of jobs with refused outputs before payments stop: the cause may be one file or a short fault."""
+"""Number of jobs with refused outputs before payments stop: the cause may be one file or a temporary fault."""
 
 
 _T = TypeVar("_T", bound=ResultRecord)

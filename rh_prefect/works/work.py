@@ -46,7 +46,7 @@ class Callback:
         return f"{self.url}/hook/{self.token.get_secret_value()}/{scope}/{key}/{n}"
 
     def hide(self, text: str) -> str:
-        """Removes the secret from a text that will be recorded."""
+        """Removes the secret from text that will be recorded."""
         return text.replace(self.token.get_secret_value(), "***")
 
 
@@ -74,14 +74,14 @@ def usable_token(token: SecretStr) -> SecretStr:
     """Returns a token, or raises an error if it is not valid."""
     if not _TOKEN.fullmatch(token.get_secret_value()):
         raise ConfigError(
-            "RH_WEBHOOK_TOKEN is not valid: it must have 16 to 200 letters, digits, dashes and underscores. What to "
-            "do: unset it before you run `rh-prefect webhook serve`, which then generates and shows a token."
+            "RH_WEBHOOK_TOKEN is not valid: it must consist of 16 to 200 letters, digits, dashes or underscores. What "
+            "to do: unset it before you run `rh-prefect webhook serve`, which then generates and shows a token."
         )
     return token
 
 
 REMEMBER = 2.0
-"""Maximum age in seconds of a cached journal's reading that shows that a run was not cancelled."""
+"""Maximum age in seconds of a cached reading of the journal that shows that a run was not cancelled."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -153,7 +153,7 @@ class Work:
 
     @property
     def may_have_paid(self) -> bool:
-        """Returns whether a task of a shared work was paid for, or may have been."""
+        """Whether a task of a shared work was paid for, or may have been."""
         return self.records.is_shared and bool(self.spending.newest_submit(self.key))
 
     @property
@@ -180,7 +180,7 @@ class Work:
         is_step: bool = False,
         costs: Costs | None = None,
     ) -> None:
-        """Notifies the observer of a change of the work's state."""
+        """Notifies the observer of a change in the work's state."""
         price = self.request.estimate
         event = JobEvent(
             state=state,
@@ -198,7 +198,7 @@ class Work:
 
 
 class WorkSpending:
-    """The costs of one work, and their part in the budget of its run."""
+    """The costs of one work, and their share of its run's budget."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -234,7 +234,7 @@ class WorkSpending:
         return await prices.of(request.endpoint, request.sent(self._links), self._listed)
 
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
-        """Reserves the price of submission n, in place of an earlier price; returns a `Shortfall` if it is too high."""
+        """Reserves the price of submission n in place of an earlier price; returns a `Shortfall` if it does not fit."""
         self.release()
         self._price = await self._request_price()
         short = await self._spending.reserve(self._key, n, self._price, budget=budget)

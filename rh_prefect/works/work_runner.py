@@ -289,7 +289,7 @@ class WorkRunner:
         if asked.planned not in ("", work):
             raise JobError(
                 f"{asked.step}: its request ({work[:12]}) differs from the planned request ({asked.planned[:12]}). "
-                "Nothing was paid. This is a defect of rh-prefect. What to do: report it with the pipeline's file."
+                "Nothing was paid. This is a defect in rh-prefect. What to do: report it with the pipeline's file."
             )
         if request.estimate is None and asked.price is not None:
             request = replace(request, estimate=asked.price)
@@ -314,7 +314,7 @@ class WorkRunner:
         return await RunningWork(work).complete()
 
     async def costs(self) -> dict[str, Costs]:
-        """Returns a flow run's payments for each shared work, by work id, even for failed tasks and invalid answers."""
+        """Returns a flow run's payments for shared works, also for failed tasks and invalid answers, by work id."""
         claimed = {work for work, _ in (await Notes.of(self.scope.journal)).claims}
         costs = await spending_of(self.scope).costs()
         return {work: costs[work] for work in claimed & costs.keys()}

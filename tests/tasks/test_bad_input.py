@@ -55,7 +55,7 @@ async def test_something_else_in_the_place_of_an_input_is_refused_before_others_
     no_list: Any = turbo()
     with pytest.raises(InputError, match="a list of inputs, not one ZImageTurbo"):
         await generate_many(no_list)
-    with pytest.raises(InputError, match="from 1 on, not 0"):
+    with pytest.raises(InputError, match="of 1 or more, not 0"):
         await generate_many([turbo()], take=0, takes=3)
     assert nothing_was_paid(rh, out)
 

@@ -224,7 +224,7 @@ async def test_links_of_files_that_only_the_result_has_are_requested(run: Run) -
     first = await run.collect(FileHost(PICTURE))
     Path(first.first_output.uri).unlink()
     (before,) = stored_result.read_all(run.store)
-    with pytest.raises(OutputsExpired, match="neither its record nor RunningHub still lists its files"):
+    with pytest.raises(OutputsExpired, match="neither its record nor RunningHub lists all files"):
         await run.collect(FileHost(dead(), links=[""]), is_first=False, links=())
     assert list(stored_result.read_all(run.store)) == [before]
     again = await run.collect(host := FileHost(PICTURE), is_first=False, links=())

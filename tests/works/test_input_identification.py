@@ -244,7 +244,7 @@ async def test_a_local_file_that_is_overwritten_is_another_file_and_the_log_says
     samples.png(photo, text="another")
     second = await (later_run if is_later else inputs).identify(str(photo))
     assert second.mark == mark_of(photo) != first.mark
-    assert f"photo.png is not the same file as {since}: " in caplog.text
+    assert f"photo.png has changed since it was used {since}: " in caplog.text
 
 
 async def test_files_of_equal_size_and_time_are_distinguished(inputs: Inputs, photo: Path) -> None:

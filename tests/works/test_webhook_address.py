@@ -81,7 +81,7 @@ async def test_a_refusal_that_repeats_the_address_is_recorded_without_the_secret
         ("https://user:word@hooks.example.net", TOKEN, "not a valid address of a webhook receiver"),
         ("https://hooks.example.net/?a=b", TOKEN, "not a valid address of a webhook receiver"),
         ("https://hooks.example.net", None, "RH_WEBHOOK_TOKEN is not"),
-        ("https://hooks.example.net", "short", "must have 16"),
+        ("https://hooks.example.net", "short", "must consist of 16"),
     ],
 )
 def test_a_wrong_setting_is_refused(url: str, token: str | None, wrong: str) -> None:

@@ -148,7 +148,7 @@ async def test_the_costs_of_a_run_hold_its_failed_tasks_and_none_of_another_run(
 
 
 async def test_a_work_that_its_plan_does_not_name_is_a_defect_and_not_paid(rh: Emulator, given: dict[str, Any]) -> None:
-    with pytest.raises(JobError, match=r"the planned request \(abab.* This is a defect of rh-prefect"):
+    with pytest.raises(JobError, match=r"the planned request \(abab.* This is a defect in rh-prefect"):
         await PipelineRun(**given).one(picture(planned="ab" * 20))
     work = (await PipelineRun(**given).one(picture())).work
     assert (await PipelineRun(**given).one(picture(planned=work))).work == work
