@@ -1,4 +1,4 @@
-"""Paid media jobs on RunningHub, as Prefect tasks and flows that are never paid for twice.
+"""Paid media jobs on RunningHub as Prefect tasks and flows; no job is paid for twice.
 
     from rh_prefect import flow, generate, models
 
@@ -7,7 +7,7 @@
         photo = await generate(models.ZImageTurbo(prompt="a lighthouse at dawn"))
         await generate(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5"))
 
-Everything below is imported on first use: `import rh_prefect` loads neither Prefect nor the catalogue.
+All public names are imported on first use: `import rh_prefect` loads neither Prefect nor the catalogue.
 """
 
 from __future__ import annotations

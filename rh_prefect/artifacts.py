@@ -1,8 +1,8 @@
-"""Creates the Prefect artifacts of a run: texts in Markdown and a progress bar.
+"""Creates a run's Prefect artifacts: Markdown pages and a progress bar.
 
-A failure is logged and never raised, because an artifact must not fail a paid job. Each function returns the artifact's
-id, or None outside of flows and after a failure. By default, `page` is the page of the caller's flow run; a hook that a
-worker calls must pass a page. `what` names the artifact, in lower-case letters and dashes.
+A failure is logged and never raised, because a missing artifact must not make a paid job fail. Functions that create an
+artifact return its id, or None outside of flows and after a failure. By default, `page` is that of the caller's flow
+run; a hook that a worker calls must pass one. `what` is the suffix of the artifact's key: lower-case letters, dashes.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from rh_prefect.prefect_api import ask
 _T = TypeVar("_T")
 _logger = logging.getLogger("rh_prefect.artifacts")
 MAX_PAGE = 500_000
-"""Maximum size in bytes of a text in the dashboard, including pictures. Prefect Cloud refuses requests above 5 MiB. A
-Prefect server has no limit, but its database keeps each version, and a browser loads texts completely.
+"""Maximum size in bytes of a Markdown artifact, including its pictures. Prefect Cloud refuses requests above 5 MiB. A
+Prefect server has no limit, but its database keeps each version, and a browser loads an artifact as a whole.
 """
 _PATIENCE = 15.0
 
 
 PIPELINE_PREFIX = "pipeline--"
-"""The beginning of the artifact keys of pipelines; the keys of other flows contain no double dash."""
+"""The prefix of pipelines' artifact keys; the keys of other flows contain no double dash."""
 
 _OF_PIPELINE = "rh_prefect_pipeline"
 
@@ -62,7 +62,7 @@ class Page:
 
     @classmethod
     def of(cls, flow: Flow[..., Any], flow_run_id: UUID, *, replaces_before: datetime | None = None) -> Page:
-        """Returns the page of a flow run, whose artifact keys begin with the flow's name."""
+        """Returns the page of a flow run; the keys of its artifacts contain the flow's name."""
         is_pipeline = hasattr(flow.fn, _OF_PIPELINE)
         return cls(flow.name, flow_run_id, is_pipeline=is_pipeline, replaces_before=replaces_before)
 
@@ -104,12 +104,12 @@ def _within_page(text: str) -> str:
 
 
 def size_of(text: str) -> int:
-    """Returns the size of a text in bytes, for `MAX_PAGE`."""
+    """Returns the size of a string in bytes, for comparison with `MAX_PAGE`."""
     return len(text.encode())
 
 
 def fitting(parts: Sequence[str], room: int, *, what: str) -> list[str]:
-    """Returns the first parts that fit into `room` bytes, and a line with the number of omitted `what`."""
+    """Returns the first parts that fit into `room` bytes, and a line that counts the others; `what` names them."""
     sizes = accumulate(size_of(part) + 2 for part in parts)
     first = [part for part, size in zip(parts, sizes, strict=True) if size <= room]
     rest = len(parts) - len(first)
@@ -124,7 +124,7 @@ def not_shown(count: int, all_: int, what: str) -> str:
 class Progress:
     """One progress bar of a run, in percent: created at the first report, then updated at most every few seconds.
 
-    All reports come from one event loop.
+    Use a bar on one event loop only.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Progress:
                 self._next = self._clock() + self._every
 
     async def finish(self, percent: float = 100.0, *, description: str | None = None) -> None:
-        """Sets the bar to its final value, without the minimum interval; does not create a bar that was never shown."""
+        """Sets an existing bar to its final value, regardless of the minimum interval."""
         async with self._lock:
             if self._id is not None:
                 await self._show(percent, description)
@@ -166,7 +166,7 @@ class Progress:
 
 
 async def end_progress(percent: float, description: str, *, page: Page) -> None:
-    """Sets the newest progress bar of a run to its final value if the run's own process has ended."""
+    """Sets the newest progress bar of a run to its final value, in place of the run's process, which has ended."""
     bars = ArtifactFilter(
         flow_run_id=ArtifactFilterFlowRunId(any_=[page.flow_run_id]),
         key=ArtifactFilterKey(any_=[page.key("progress")]),

@@ -1,4 +1,4 @@
-"""All block types of this package; Prefect finds them here, by the entry point `prefect.collections`."""
+"""All block types of this package; Prefect finds them here, through the entry point `prefect.collections`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls an endpoint that is not in the catalogue, with RunningHub's parameter names and with files."""
+"""Calls an endpoint that is not in the catalogue, with RunningHub's own parameter names; values may be files."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class CheckedInput(BaseModel):
         try:
             super().__init__(**snapshot(values))
         except ValidationError as error:
-            raise InputError(f"{name}: {_problems(error)} Nothing was sent.") from None
+            raise InputError(f"{name}: {_problems(error)} Nothing was sent. What to do: correct this.") from None
 
 
 def _by_name(values: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Yields each value with its name for messages; a value in `nodes` is named as in `nodes.6.text`."""
+    """Yields each value with its name for messages; a value in `nodes` is named as in `nodes.'6.text'`."""
     for name, one in values.items():
         if name == "nodes" and isinstance(one, dict):
             yield from ((f"nodes.{node!a}", value) for node, value in one.items())
@@ -73,14 +73,14 @@ class FileValue(BaseModel):
 def _endpoint(value: object) -> object:
     path = _API.sub("", value.strip()).strip("/") if isinstance(value, str) else value
     if isinstance(path, str) and is_api_path(path):
-        raise ValueError(f"{value!r} is an API call of RunningHub, not a model")
+        raise ValueError(f"{value!r} is a RunningHub API call, not a model")
     if not isinstance(path, str) or not _ENDPOINT.fullmatch(path):
         raise ValueError(f"{value!r} is not a valid endpoint; write it as in 'luma/uni-1/text-to-image'")
     return path
 
 
 def _value(value: object) -> object:
-    """Returns a parameter with each file as a `FileValue`. A string is never a file, because a string may be a text."""
+    """Returns a parameter with each file as a `FileValue`. A string is never a file: it may be a prompt."""
     if value is None or isinstance(value, str | bool | int | float | FileValue):
         return value
     if isinstance(value, Mapping) and value.keys() == {"file"}:
@@ -91,12 +91,12 @@ def _value(value: object) -> object:
         return [_value(one) for one in value]
     if isinstance(value, Media | os.PathLike) or hasattr(value, "first_output"):
         return FileValue(file=as_media_input(value))
-    raise ValueError(f"a value of the type {type(value).__name__} cannot be sent as JSON; convert it")
+    raise ValueError(f"a value of the type {type(value).__name__} cannot be sent as JSON; convert it to a JSON type")
 
 
 def _params(params: object) -> object:
     if not isinstance(params, Mapping):
-        raise ValueError("it is not an object; give parameters as names with values")
+        raise ValueError("it is not a mapping; give the parameters as a mapping from names to values")
     try:
         return {str(name): _value(value) for name, value in params.items()}
     except InputError as error:
@@ -111,7 +111,7 @@ class CustomInput(CheckedInput):
 
     Attributes:
         endpoint: The path below `/openapi/v2/`.
-        params: The parameters, by the names of the API; a file is a `FileValue`.
+        params: The parameters, by their names in the API; a file is a `FileValue`.
         price: The price of a call in the account's currency, for budgets. If it is None and a budget needs a price,
             RunningHub is asked.
     """
@@ -139,12 +139,12 @@ def custom(
         models.custom("luma/uni-1/text-to-image", prompt="a lighthouse", imageUrls=[Path("photo.jpg"), earlier_result])
 
     Args:
-        endpoint: The path below `/openapi/v2/`, as RunningHub's page of the model shows it.
+        endpoint: The path below `/openapi/v2/`, as on RunningHub's page for the model.
         price: The price of a call in the account's currency, for budgets; by default, RunningHub is asked if a budget
             needs a price.
         params: Parameters whose names are not valid in Python, or are also arguments of this function.
-        more: The other parameters, by the names of the API. A `Path`, `Media`, `models.FileValue` or the result of
-            another job is a file, and is uploaded; a text is sent unchanged.
+        more: The other parameters, by their names in the API. A `Path`, `Media`, `models.FileValue` or the result of
+            another job is a file, and is uploaded; a string is sent unchanged.
 
     Raises:
         InputError: The endpoint is not valid, or a value cannot be sent.

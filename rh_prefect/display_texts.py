@@ -12,7 +12,7 @@ _PROMPTS = ("prompt", "text", "description")
 
 
 def shortened(text: str, width: int) -> str:
-    """Returns a text on one line of at most `width` characters; a longer text is cut after a word if possible."""
+    """Returns text as one line of at most `width` characters; longer text is cut, after a word if possible."""
     line = " ".join(text.split())
     if len(line) <= width:
         return line
@@ -37,7 +37,7 @@ def cut_middle(text: str, width: int) -> str:
 
 
 def beginning_of_prompt(params: Mapping[str, Any], width: int = PROMPT_SHOWN) -> str:
-    """Returns the beginning of the main text of a request; empty if the request has no text."""
+    """Returns the beginning of a request's main text, such as its prompt; empty if the request has none."""
     # The `prompt` of ComfyUI's own API is a graph.
     texts = (text for name in _PROMPTS if isinstance(text := params.get(name), str))
     return shortened(next(filter(str.strip, texts), ""), width)

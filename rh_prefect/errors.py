@@ -1,8 +1,7 @@
 """The errors of this package, and the table of RunningHub's codes; docs/errors.md shows the class hierarchy.
 
-`CODES` is the one table of RunningHub's codes (its error reference, v1 and v2): code -> class, meaning and advice. The
-class of the error decides how to continue (`Retry`), so the table alone decides whether a code means "wait", "never" or
-"unknown".
+`CODES` maps each code in RunningHub's error reference (v1 and v2) to an error class, a meaning and advice. The class
+determines how to continue (`Retry`), so this table alone decides whether a code means "wait", "never" or "unknown".
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ RefusalScope = Literal["account", "model", "job"]
 """The jobs that an account refuses and another account may accept: every job, those of one model, or only this job."""
 
 NextTask = Literal["at_once", "later", "never"]
-"""When a second task is paid for after the first task of a request has failed.
+"""When another task may be paid for after a task of a request has failed.
 
-- `at_once`: by the same call, since another task may well succeed.
-- `later`: by a later attempt, or by a person.
+- `at_once`: in the same call, since another task may well succeed.
+- `later`: in a later attempt, or when a person asks for it.
 - `never`: the same request would fail again.
 """
 
 
 HTTP_401: Final = "HTTP 401"
-"""The code of a rejected key, if RunningHub's response with the HTTP status 401 has no code."""
+"""The code for a rejected key if RunningHub's HTTP 401 response contains no code."""
 
 
 class Transient:
@@ -54,7 +53,7 @@ class RunningHubError(Exception):
         facts: The error's attributes; they survive pickling, which Prefect applies to every exception.
 
     Attributes:
-        step: The label or model of the failed call, with which the text begins; None outside of calls.
+        step: The label or model of the failed call, which the text names; None outside of calls.
     """
 
     step: str | None = None
@@ -69,7 +68,7 @@ class RunningHubError(Exception):
         return self.message if not self.step or self.step in self.message else f"{self.step}: {self.message}"
 
     def of_step(self, step: str) -> Self:
-        """Returns a copy with the step's name and without a traceback; several calls may share one error."""
+        """Returns a copy with the step's name and without a traceback, because several calls may share one error."""
         return type(self)(self.message, **{**self._facts, "step": self.step or step})
 
     def with_note(self, note: str) -> Self:
@@ -139,11 +138,11 @@ def _single(errors: Iterable[BaseException]) -> Iterator[BaseException]:
 
 
 class InputError(RunningHubError):
-    """The call or one of its arguments is not valid; this call has paid nothing."""
+    """The call or one of its arguments is not valid; nothing was paid for this call."""
 
 
 class UnknownModelError(InputError):
-    """The catalogue has no model of this name."""
+    """The catalogue has no model with this name."""
 
     nearest: tuple[str, ...] = ()
 
@@ -153,7 +152,7 @@ class PlanChanged(InputError):
 
 
 class EqualRequest(InputError):
-    """An earlier call of the run has the same request and number (`take`); nothing was paid for this call."""
+    """An earlier call in the run has the same request and the same `take`; nothing was paid for this call."""
 
     job: str | None = None
 
@@ -236,7 +235,7 @@ class ApiError(RunningHubError):
     """RunningHub answered with an error code.
 
     Attributes:
-        code: RunningHub's code as a string of digits, or its message if the error has no number.
+        code: RunningHub's code as a string of digits, or RunningHub's message if the error has no number.
         reason: RunningHub's own words.
         retry: How to continue; see `Retry`.
         advice: What to do.
@@ -279,7 +278,7 @@ class TaskNotFound(ApiError):
 
 
 class Busy(ApiError, Transient):
-    """A limit of the account or of the service; the request was not accepted."""
+    """A limit of the account or of the service was reached; the request was not accepted."""
 
     retry: Retry = "throttled"
 
@@ -304,7 +303,7 @@ class JobError(RunningHubError):
     """The base class of errors about one paid job.
 
     Attributes:
-        job: The job's full name, `<scope>/<key>`, for `rh-prefect jobs`.
+        job: The job's full name, `<scope>/<key>`, as used by `rh-prefect jobs`.
         task_id: RunningHub's task id, if known.
     """
 
@@ -340,7 +339,7 @@ class BudgetExceeded(JobError):
         currency: The currency of all amounts, if known.
         budget: The budget of the run.
         spent: The cost of the run's ended jobs.
-        reserved: The price of the run's running jobs.
+        reserved: The total price of the run's running jobs.
     """
 
     price: Decimal | None = None
@@ -400,10 +399,10 @@ class Code:
         return self.advice if is_clear else ""
 
 
-_WAIT = "the package waits and retries; if the package gives up, run again later"
+_WAIT = "wait, because the package retries by itself; if it gives up, run again later"
 _CHECK_CALL_LOG = "look for the task in RunningHub's call log before you send the request again"
 _INPUT = "correct the request; the same request would fail again"
-_KEY = "check the key, its site (.cn or .ai) and that it is enabled"
+_KEY = "check that the key is complete and enabled, and that it belongs to this site (.cn or .ai)"
 _NEW = "run again: a new task may succeed, and is paid for"
 
 CODES: dict[str, Code] = {
@@ -489,7 +488,7 @@ CODES: dict[str, Code] = {
     "1518": Code(OutcomeUnknown, "the meaning of the code is not published", _CHECK_CALL_LOG),
     "1519": Code(OutcomeUnknown, "the meaning of the code is not published", _CHECK_CALL_LOG),
     "1520": Code(Busy, "the key has reached its limit of running tasks", _WAIT, no_slot=True),
-    "1601": Code(KeyRejected, "the key is missing in the body", _KEY),
+    "1601": Code(KeyRejected, "the key is missing from the body", _KEY),
     "40310": Code(
         RequestRejected,
         "the model is not offered on this site",
@@ -502,7 +501,7 @@ CODES: dict[str, Code] = {
 """RunningHub's error reference: v1 numbers, v2 numbers, and the two messages that have no known number."""
 
 _OF_HTTP = {HTTP_401: Code(KeyRejected, "the key was rejected", _KEY)}
-_NO_ROW = Code(RequestRejected, "the code is not documented", "read the message of RunningHub")
+_NO_ROW = Code(RequestRejected, "the code is not documented", "read RunningHub's message")
 _NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "the code is not documented", _CHECK_CALL_LOG)
 
 
@@ -512,7 +511,7 @@ def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
     Args:
         code: RunningHub's code; v1 errors without a known number are found by their message.
         reason: RunningHub's message.
-        submitting: Whether the answer is to a paid submission. Then an undocumented code means "may have been
+        submitting: Whether the answer is to a paid submission, for which an undocumented code means "may have been
             accepted".
     """
     # Only a message that is not a number can stand for a code: a reason of "429" is text.
@@ -524,7 +523,7 @@ def explain(code: str, reason: str = "", *, submitting: bool = False) -> Code:
 
 
 def api_error(code: str, reason: str = "", *, doing: str, submitting: bool = False, **facts: Any) -> ApiError:
-    """Returns the exception for an answer of RunningHub.
+    """Returns the exception for an answer from RunningHub.
 
     The message begins with `doing`, as in "submit to kling-v2.6-pro/image-to-video"; `facts` are further attributes.
     """

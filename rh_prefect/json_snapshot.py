@@ -26,9 +26,9 @@ def snapshot(value: Any, *, depth: int = 0) -> Any:
 
 
 def flaw_of(value: Any, *, depth: int = 0) -> str:
-    """Returns a clause about why a value cannot be sent or recorded; empty if the value has no flaw.
+    """Returns a clause that says why a value cannot be sent or recorded; empty if the value has no flaw.
 
-    Files and other objects are not checked here; the code that uses such objects reports the problems.
+    Files and other objects are not checked here; the code that uses them reports their problems.
     """
     if isinstance(value, str):
         return "" if is_text(value) else "contains an incomplete character (a lone surrogate), which is not valid text"
@@ -49,7 +49,7 @@ def _flaw_within(value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int
 
 
 def is_text(text: str) -> bool:
-    """Returns whether a text can be written as UTF-8, which is impossible for half of a surrogate pair."""
+    """Returns whether a string can be written as UTF-8, which is impossible for half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

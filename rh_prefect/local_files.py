@@ -1,4 +1,4 @@
-"""Writes local files atomically, readable by their user only, because records and downloads contain prompts."""
+"""Writes local files atomically, readable only by their owner, because records and downloads contain prompts."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One input class per model, built on first use: `models.KlingV26ProImageToVideo(image_url=photo, prompt="...")`.
 
-The stub beside this file is generated from the catalogue and contains the parameters of each class.
+The stub next to this file is generated from the catalogue and contains the parameters of each class.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ __all__ = ["CustomInput", "FileValue", "ModelInput", "any_input", "custom", "est
 class ModelInput(InputBase):
     """The input of one model; the base of all input classes.
 
-    As the type of a flow's parameter, this class accepts the input of any model, also in the form of an object with the
-    model's
+    As the type of a flow's parameter, this class accepts the input of any model, also as an object with the model's
     name: `{"model": "z-image/turbo", "prompt": "a lighthouse"}`.
     """
 

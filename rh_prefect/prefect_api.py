@@ -47,7 +47,7 @@ class Connection:
 async def connect() -> Connection:
     """Returns this event loop's connection to the Prefect API of the current settings.
 
-    A client costs about 40 ms (TLS context, CSRF probe) and a request 5 ms, so the client is kept.
+    Opening a client takes about 40 ms (TLS context, CSRF probe) and a request 5 ms, so the client is kept.
     """
     loop, key = asyncio.get_running_loop(), connection_key()
     with _lock:
@@ -95,7 +95,7 @@ FAILURES: Final = (httpx.HTTPError, ValueError)
 async def ask_repeatedly(
     request: Callable[[PrefectClient], Awaitable[_T]], *, what: str, patience: float = PATIENCE
 ) -> _T:
-    """Sends a request that is safe to repeat, and repeats the request after failures that may pass.
+    """Sends a request that is safe to repeat, and repeats the request after failures that may be temporary.
 
     Prefect's client repeats some requests, for up to a minute, but none that was answered with 500. `what` is the
     beginning of the warning, as in "the block 'media' cannot be read". After `patience` seconds, the last error is
@@ -143,7 +143,7 @@ def failure_of(error: Exception) -> tuple[str, str]:
 
 
 def is_available() -> bool:
-    """Returns whether a Prefect API is configured; otherwise a request would start a server."""
+    """Returns whether a Prefect API is configured; if none is, a request would start a server."""
     in_run = FlowRunContext.get() is not None or TaskRunContext.get() is not None
     return in_run or bool(PREFECT_API_URL.value())
 

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 MASK: Final = "***"
 _SHORTEST_KEY: Final = 8
-"""Minimum characters of a key that is masked: shorter keys exist only in tests, and may be parts of words."""
+"""Minimum length of a key that is masked: shorter keys exist only in tests, and may be parts of words."""
 
 _SECRETS: Final = re.compile(
     r"""(?ix)
@@ -26,9 +26,9 @@ _SECRETS: Final = re.compile(
 _NAME: Final = re.compile(r"[a-z0-9-]+")
 """The form of a block's name in Prefect."""
 _LONGEST_SHOWN: Final = 19
-"""Maximum length of a text that is shown although it cannot be a block's name: a longer text may contain a key."""
+"""Maximum length of a string that is shown although it cannot be a block's name: a longer one may contain a key."""
 _KEY: Final = re.compile(r"(?:sk-|rh-?)?(?:[0-9a-f]-?){24,}|(?=(?:[a-z-]*[0-9]){6})(?:sk-|rh-)?[a-z0-9]{24,}")
-"""Names that look like keys: hexadecimal digits, also in groups, or an unbroken text with many digits."""
+"""Names that look like keys: hexadecimal digits, also in groups, or an unbroken string with many digits."""
 _USER: Final = re.compile(r"(?<=://)[^/?#\s]*@")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters except tabs and line breaks; terminals execute some of them."""
@@ -50,7 +50,7 @@ def mask_key(body: bytes, *, key: SecretStr | None) -> bytes:
 
 
 def secret_in(name: str) -> str:
-    """Returns the kind of secret that a block's name looks like, a key or an address; empty for a plain name."""
+    """Returns the kind of secret that a block's name looks like, a key or an address; empty if neither."""
     if "://" in name:
         return "an address"
     is_key = _KEY.fullmatch(name) if _NAME.fullmatch(name) else len(name) > _LONGEST_SHOWN
@@ -63,22 +63,22 @@ def bare(url: str) -> str:
 
 
 HIDDEN: Final = "rh_hidden"
-"""The name of the request extension that has the `MaskedUrl` of the request's URL."""
+"""The name of the request extension that contains the `MaskedUrl` of the request's URL."""
 
 KEY_FIELD: Final = "rh_key_field"
-"""The name of the request extension that has the `KeyField` of the request's JSON body."""
+"""The name of the request extension that contains the `KeyField` of the request's JSON body."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyField:
-    """The field of a JSON body that has the account's key; `json` is the JSON object without this field."""
+    """The field of a JSON body that contains the account's key; `json` is the JSON object without this field."""
 
     name: str
     json: bytes
     key: SecretStr
 
     def whole(self) -> bytes:
-        """Returns the JSON object with the field that has the account's key."""
+        """Returns the JSON object with the field that contains the account's key."""
         rest = self.json.lstrip()[1:].lstrip()
         comma = b"" if rest.startswith(b"}") else b", "
         # A key is printable ASCII, so JSON's own escapes are enough.
@@ -100,12 +100,12 @@ def mask_url(url: httpx.URL, *, key: SecretStr) -> MaskedUrl:
 
 
 def without_query(url: str) -> MaskedUrl:
-    """Removes user, password and query (which may be a signature); raises `httpx.InvalidURL` if `url` is not a URL."""
+    """Removes the user, password and query, which may be secret; raises `httpx.InvalidURL` if `url` is not a URL."""
     return MaskedUrl(str(httpx.URL(bare(url)).copy_with(userinfo=b"")), SecretStr(url))
 
 
 def hide_signature(request: httpx.Request) -> None:
-    """Hides password and query of the request's URL from logs; `actual_request` restores them in the transport."""
+    """Hides the password and query of the request's URL from logs; `actual_request` restores them in the transport."""
     hidden = without_query(str(request.url))
     request.url = httpx.URL(hidden.shown)
     request.extensions[HIDDEN] = hidden

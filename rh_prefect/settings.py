@@ -31,12 +31,12 @@ class Settings(BaseSettings):
         storage_options: fsspec's storage options for `storage_url`, as JSON.
         records: Where pipelines, named scopes and `reuse="always"` keep records, if not in the storage: a folder or
             fsspec URL that all machines share.
-        state_dir: A folder of this machine for downloads in progress, and for task ids that are not recorded yet.
+        state_dir: A folder on this machine for downloads in progress, and for task ids that are not recorded yet.
         poll_seconds: The base interval between polls of a running task; other intervals of polls scale with it.
         grace_seconds: Seconds for which an unexpected answer about a paid task is checked again before the answer
             counts: a task that RunningHub does not know, a rejected key, a success without files, a link that does not
             work.
-        submit_timeout: Maximum seconds of a submission; afterwards, the answer counts as lost.
+        submit_timeout: Maximum seconds for a submission; afterwards, the answer counts as lost.
         webhook_url: The address at which RunningHub reaches `rh-prefect webhook serve`; if unset, tasks are only
             polled.
         webhook_token: The secret part of the webhook's address.

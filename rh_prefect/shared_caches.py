@@ -1,4 +1,4 @@
-"""Caches, shared tasks and locks of a long-lived process, whose memory use stays limited."""
+"""Caches, shared tasks and locks for long-lived processes; their memory use is limited."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ V = TypeVar("V")
 class LruCache(MutableMapping[K, V]):
     """A mapping that drops the least recently used entry when the mapping is full.
 
-    Several threads may use one mapping, with keys that are texts, numbers, or tuples of these. The mapping has no lock,
+    Several threads may use a mapping, with keys that are strings, numbers or tuples of these. The mapping has no lock,
     because a forked child could inherit the lock while another thread of the parent holds it.
     """
 
@@ -51,7 +51,7 @@ class LruCache(MutableMapping[K, V]):
         return self._entries.pop(key, default)
 
     def setdefault(self, key: K, default: Any = None) -> V:
-        """Returns the value of a key, which is set to the default if it is missing."""
+        """Returns the value of a key; if the key is missing, its value is set to the default first."""
         value: V = self._entries.setdefault(key, default)
         self._drop_oldest(but=key)
         return value

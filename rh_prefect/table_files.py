@@ -1,4 +1,4 @@
-"""Tables: reads rows of CSV, TSV, JSON lines and Parquet from any fsspec location, and writes CSV."""
+"""Reads the rows of CSV, TSV, JSON lines and Parquet tables from any fsspec location, and writes CSV."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FORMATS: dict[str, TableFormat] = {
 }
 
 _LONGEST_CELL = 2**24
-"""Maximum number of characters of one cell of a table."""
+"""Maximum number of characters in one cell of a table."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters of cells that spreadsheets evaluate as formulas; see OWASP, CSV injection."""
@@ -69,7 +69,7 @@ class Source:
 
 
 def table_format(place: str) -> TableFormat | None:
-    """Returns the format of a table by the extension of its name; None for any other extension."""
+    """Returns the format of a table from the extension of its name; None for an unknown extension."""
     return _FORMATS.get(PurePosixPath(place if is_local(place) else place.partition("?")[0]).suffix.lower())
 
 
@@ -96,7 +96,7 @@ def open_table(
 
 
 def trouble(error: Exception) -> str:
-    """Returns a clause about an error that a row has caused, with advice."""
+    """Returns a clause that describes an error in a row, with advice."""
     known = next((words for kind, words in _TROUBLES if isinstance(error, kind)), None)
     return f"{known or f'it cannot be read: {type(error).__name__}: {error}'}. What to do: correct the row."
 
@@ -162,7 +162,7 @@ def _row(number: int, columns: Sequence[str], cells: Sequence[object], problem: 
     if nameless is not None and not problem:
         problem = (
             f"it has a cell in column {nameless}, which has no name. What to do: name the column, or empty the cell; "
-            "a value that contains a separator is written in quotes."
+            "put a value that contains a separator in quotes."
         )
     return Row(number, {column: cell for column, cell in pairs if column}, problem=problem)
 
@@ -196,8 +196,8 @@ def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]
             ) from None
         raise InputError(
             f"{name}: the file cannot be read as a table: the row that begins in line {begins} has a quote that is "
-            f"not closed, or closed too early ({error}). What to do: close the quote; a quote within quotes is "
-            "written twice."
+            f"not closed, or closed too early ({error}). What to do: close the quote, and "
+            "write a quote within quotes twice."
         ) from None
 
 
@@ -268,7 +268,7 @@ def _cell(value: object) -> object:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """Writes rows as CSV; a text that a spreadsheet would evaluate as a formula gets an apostrophe before it."""
+    """Writes rows as CSV; puts an apostrophe before strings that a spreadsheet would evaluate as formulas."""
     text = io.StringIO()
     table = csv.DictWriter(text, columns)
     table.writeheader()

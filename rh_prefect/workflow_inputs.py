@@ -1,4 +1,4 @@
-"""Requests for ComfyUI workflows and AI apps on RunningHub: an id, and the values of some nodes.
+"""Requests for ComfyUI workflows and AI apps on RunningHub: an id, and values for some nodes.
 
     WorkflowInput(id="1904136902449209346", nodes={"6.text": "a lighthouse", "10.image": photo}, seed=7)
 
@@ -19,7 +19,7 @@ from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.media.media import Media, as_media_input
 
 InstanceType = Literal["default", "plus", "ultra"]
-"""The machine: `default` has a 24 GB card, `plus` 48 GB; `ultra` (84 GB) is not documented."""
+"""The machine: `default` has a 24 GB card, `plus` a 48 GB card; `ultra` (84 GB) is not documented."""
 
 _NAME = re.compile(r"[^.\s]+\.\S.*")
 
@@ -70,7 +70,7 @@ class NodesInput(NodeValues):
     """The base class of the inputs of workflows and apps.
 
     Attributes:
-        id: The id at RunningHub: a string of 19 digits.
+        id: The id at RunningHub: a string of digits, usually 19.
         instance_type: The machine.
         retain_seconds: Seconds, 10 to 180, for which the machine is kept for another run; this costs money.
         use_personal_queue: Whether a run waits while the account's own machines are busy; for exclusive keys only.
@@ -85,7 +85,7 @@ class NodesInput(NodeValues):
 class WorkflowInput(NodesInput):
     """A run of a saved ComfyUI workflow.
 
-    The site must have run the workflow once; otherwise, RunningHub answers with code 810.
+    The workflow must have been run once on the site; otherwise, RunningHub answers with code 810.
 
     Attributes:
         workflow: A whole API-format graph to run in place of the saved one; `nodes` are set in this graph.
@@ -119,7 +119,7 @@ class AppInput(NodesInput):
 
 
 class QuickCreateInput(CheckedInput):
-    """A run of one of the modules of the site's quick create.
+    """A run of one of the site's quick-create modules.
 
     Attributes:
         id: The module's `webappId`.
@@ -143,7 +143,7 @@ class GraphInput(NodeValues):
     Attributes:
         graph: The graph in ComfyUI's API format: node id -> `class_type` and `inputs`; its seeds are not changed. A
             value that is a `Media`, a `Path` or a job's result is moved to `nodes`.
-        machine: `proxy` has a 24 GB card, `proxy-plus` 48 GB.
+        machine: `proxy` has a 24 GB card, `proxy-plus` a 48 GB card.
     """
 
     graph: dict[str, Any]
@@ -185,7 +185,7 @@ def _without_files(node_id: object, node: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def _is_file(value: object) -> bool:
-    """Returns whether a value is a file, or of a type that is not allowed, which the check of files reports."""
+    """Returns whether a value is a file, or has a type that is not allowed, which the file check reports later."""
     return value is not None and not isinstance(value, bool | int | float | str | list | tuple | dict)
 
 

@@ -34,7 +34,7 @@ CALLS = ["query", "task/openapi/cancel", "run/workflow/1", "media/upload/binary"
 
 @pytest.mark.parametrize("endpoint", ["", "a b", "a//b", "a/b?c=d", "../a", "http://", *CALLS])
 def test_what_is_no_model_s_endpoint_is_refused(endpoint: str) -> None:
-    said = "is an API call of RunningHub, not a model" if endpoint in CALLS else "endpoint: .* is not a valid endpoint"
+    said = "is a RunningHub API call, not a model" if endpoint in CALLS else "endpoint: .* is not a valid endpoint"
     with pytest.raises(InputError, match=said):
         models.custom(endpoint, prompt="x")
 
