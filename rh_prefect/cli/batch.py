@@ -62,13 +62,13 @@ def batch(
     given: dict[str, Any] = {one.name: getattr(options, one.name) for one in fields(BatchOptions)}
     given |= {"credentials": credentials, "storage": storage}
     asked = Batch(rows, chain=chain or (), values=batch_values(values or ()), **given)
-    if print_ or dry_run:
-        if dry_run:
-            plan = asyncio.run(_planned(asked))
-            show_plan(plan, as_json=as_json)
-            _refuse_invalid_rows(plan)
-        else:
-            print(asyncio.run(_written(asked))[0].file.text, end="")
+    if dry_run:
+        plan = asyncio.run(_planned(asked))
+        show_plan(plan, as_json=as_json)
+        _refuse_invalid_rows(plan)
+        return
+    if print_:
+        print(asyncio.run(_written(asked))[0].file.text, end="")
         return
     quiet |= as_json
     is_flow = is_configured()

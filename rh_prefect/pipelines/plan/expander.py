@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -107,7 +107,7 @@ class Expander:
         self.findings: dict[int, PartFindings] = defaultdict(PartFindings)  # By the item; 0 for none
         # No method of this object: a cycle would keep its steps until a pass of the garbage collector
         self.findings_of: FindingsOf = partial(_part_of, self.findings, are_items)
-        self.takes = TakeChooser(
+        self._takes = TakeChooser(
             planning.known,
             planning.choices,
             self.findings_of,
@@ -116,8 +116,8 @@ class Expander:
             pipeline=planning.pipeline,
             scope=planning.checked.file.scope or "",
         )
-        self.missing = planning.missing
-        self.fan_outs = FanOuts(self.missing, planning.size, self.findings_of)
+        self._missing = planning.missing
+        self._fan_outs = FanOuts(self._missing, planning.size, self.findings_of)
         self._checked = planning.checked
         self._used_at: Path = ()
         self._stops_run = False
@@ -132,7 +132,7 @@ class Expander:
             return None
         [group] = self._groups(step, at, [frame], name)
         # With another size, because inner fan-outs are counted again when the items are expanded
-        FanOuts(self.missing, Size(), self.findings_of).count_all(step.steps, (*at, "steps"), group.frames, name)
+        FanOuts(self._missing, Size(), self.findings_of).count_all(step.steps, (*at, "steps"), group.frames, name)
         return group
 
     async def items(self, step: FanOutStep, at: Path, group: Group, frames: list[Frame], path: str) -> None:
@@ -162,23 +162,22 @@ class Expander:
         elif isinstance(step, ReviewStep):
             outputs = [self._review(step, at, frame, path) for frame in live]
         elif isinstance(step, EditStep | ModelStep | GraphStep):
-            outputs, failed = [], self.missing
+            outputs = []
             for start in range(0, len(live), AT_ONCE):
-                drafts = [self._draft(step, at, path, frame, failed) for frame in live[start : start + AT_ONCE]]
+                drafts = [self._draft(step, at, path, frame) for frame in live[start : start + AT_ONCE]]
                 outputs += await self._work_out(drafts, step)
                 if start:
                     await asyncio.sleep(0)
         for frame, value in zip(live, outputs, strict=True):
             frame.names[name] = maybe(value, frame.undecided.get(at))
 
-    def _draft(
-        self, step: EditStep | ModelStep | GraphStep, at: Path, path: str, frame: Frame, failed: Collection[str]
-    ) -> Draft:
+    def _draft(self, step: EditStep | ModelStep | GraphStep, at: Path, path: str, frame: Frame) -> Draft:
         if isinstance(step, EditStep):
-            return draft_edit(step, at, path, frame, failed)
-        return draft_paid(step, at, path, frame, self._checked, failed, self._planning.options.saved_graphs)
+            return draft_edit(step, at, path, frame, self._missing)
+        return draft_paid(step, at, path, frame, self._checked, self._missing, self._planning.options.saved_graphs)
 
     def _is_live(self, name: str, step: Step, at: Path, frame: Frame, path: str) -> bool:
+        """Returns whether a step may be made, by its conditions; adds a step that is absent or fails to the plan."""
         found = True if step.when is None else truth(step.when, frame)
         expect = step.get("expect")
         held = True if expect is None or found is False else truth(expect, frame)
@@ -213,18 +212,18 @@ class Expander:
             return
         instance.problems = (*instance.problems, *causes)
         self._explain(instance, f"{causes[0]}; this item fails before anything is paid for it")
-        self.missing.lost[instance.address] = instance
+        self._missing.lost[instance.address] = instance
 
     # -- steps that need one whose `expect` is false -----------------------------------------------------------------
 
     def _block(self, instance: PlannedStep, cause: PlannedStep) -> StepOutput:
         """Removes a step from the run, because it needs another step that was removed."""
-        first = self.missing.lost[cause.address]
+        first = self._missing.lost[cause.address]
         instance.settle("x")
         instance.works, instance.blocked_by = (), first.address
         instance.needs = tuple(dict.fromkeys([*instance.needs, cause]))
         instance.note = f"it needs {first.address}, whose expect condition is false"
-        self.missing.lost[instance.address] = first
+        self._missing.lost[instance.address] = first
         self._add(instance)
         return self._missing_output(instance)
 
@@ -251,8 +250,8 @@ class Expander:
         for draft in drafts:
             instance, frame = draft.instance, draft.frame
             instance.row, instance.numbers, instance.item_meaning = frame.row_around, frame.numbers, frame.meaning
-            instance.waits_for = self.missing.waits_for(step, frame)
-            cause = self.missing.mark(instance, is_open=self.missing.keep_open(draft, step))
+            instance.waits_for = self._missing.waits_for(step, frame)
+            cause = self._missing.mark(instance, is_open=self._missing.keep_open(draft, step))
             if cause is not None:
                 outputs[id(draft)] = self._block(instance, cause)
             elif wrong := self._skipped(draft):
@@ -290,7 +289,7 @@ class Expander:
         """Fails a step of an invalid item before anything is paid for the item; other items continue."""
         instance.settle("x")
         instance.note, instance.problems, instance.is_invalid_item = wrong[0], wrong, True
-        self.missing.lost[instance.address] = instance
+        self._missing.lost[instance.address] = instance
         self._add(instance)
         return self._missing_output(instance)
 
@@ -305,7 +304,7 @@ class Expander:
     async def _look_up(self, drafts: list[Draft]) -> list[list[Work]]:
         for draft in drafts:
             draft.base = self._base(draft)
-        chosen = zip(drafts, await self.takes.choose(drafts), strict=True)
+        chosen = zip(drafts, await self._takes.choose(drafts), strict=True)
         places = [(draft, take) for draft, takes in chosen for take in takes]
         queries = [query_of(draft, take) for draft, take in places]
         complete = [query for query in queries if query is not None]
@@ -358,9 +357,9 @@ class Expander:
     def _review(self, step: ReviewStep, at: Path, frame: Frame, path: str) -> StepOutput:
         instance = draft_review(step, at, path, frame)
         undecided = undecided_parts((one for _, one in references_in(step.sources)), frame)
-        waits_for = [*self.missing.waits_for(step, frame), *deciders_of(undecided)]
+        waits_for = [*self._missing.waits_for(step, frame), *deciders_of(undecided)]
         instance.waits_for = tuple(dict.fromkeys(waits_for))
-        if (cause := self.missing.mark(instance, is_open=bool(undecided))) is not None:
+        if (cause := self._missing.mark(instance, is_open=bool(undecided))) is not None:
             return self._block(instance, cause)
         self._add(instance)
         self._save_as(instance, frame)
@@ -399,7 +398,7 @@ class Expander:
         address = PlannedStep(path, frame.id, step, at).address if frame.id else ""
         for name, clause in wrong.items():
             self._wrong(frame, (*at, "with", name), clause, address)
-        waits_for, names = self.missing.waits_for(step, frame), {"params": params, "run": self._planning.options.run}
+        waits_for, names = self._missing.waits_for(step, frame), {"params": params, "run": self._planning.options.run}
         pending = is_open(step, frame, waits_for)
         # If an argument is undecided, the steps that use it may not be made.
         is_sure = frame.is_sure and at not in frame.undecided and not is_undecided
@@ -430,10 +429,10 @@ class Expander:
         """Returns the items of a group without expanding them."""
         steps, size = step.steps, self._planning.size
         if isinstance(step, FanOutStep):
-            items = sum(self.fan_outs.count(step, at, frame, path) for frame in frames)
+            items = sum(self._fan_outs.count(step, at, frame, path) for frame in frames)
             if step.where is None:
                 size.count_steps(steps, items, at, path)
-        groups = [self.fan_outs.group(step, at, frame, path, self._checked) for frame in frames]
+        groups = [self._fan_outs.group(step, at, frame, path, self._checked) for frame in frames]
         if step.is_fan_out:
             inner = [one for group in groups for one in group.frames]
             size.add_steps(steps, len(inner), at, path)
