@@ -135,16 +135,7 @@ def _say_report(report: BatchReport, watch: Watch, words: str, asked: Batch, *, 
     if quiet:
         print(f"{report.batch}: {report}\n{report.csv_uri}")
         return
-    rows: dict[str, list[RowResult]] = {}
-    for row in report.rows:
-        if row.state != "done":
-            rows.setdefault(f"{row.state}: {row.reason}", []).append(row)
-    for reason, some in rows.items():
-        for row in some[:_ROWS_PER_REASON]:
-            label = f" ({row.label})" if row.label != str(row.row) else ""
-            watch.say(f"row {row.row}{label}: {reason}")
-        if len(some) > _ROWS_PER_REASON:
-            watch.say(f"{len(some) - _ROWS_PER_REASON} more rows: {reason}")
+    _say_missing_rows(report, watch)
     watch.say(f"{report.batch}: {report}", style="bold")
     watch.say(f"each row: {report.csv_uri}")
     if folders := {row.result.uri.rpartition("/")[0] for row in report.rows if isinstance(row.result, Media)}:
@@ -159,3 +150,17 @@ def _say_report(report: BatchReport, watch: Watch, words: str, asked: Batch, *, 
         watch.say(f"run what is missing: {words}")
     if report.csv_uri and report.done:
         watch.say_how_to_open(report.csv_uri)
+
+
+def _say_missing_rows(report: BatchReport, watch: Watch) -> None:
+    """Prints the rows without a result, the first few of each reason."""
+    rows: dict[str, list[RowResult]] = {}
+    for row in report.rows:
+        if row.state != "done":
+            rows.setdefault(f"{row.state}: {row.reason}", []).append(row)
+    for reason, some in rows.items():
+        for row in some[:_ROWS_PER_REASON]:
+            label = f" ({row.label})" if row.label != str(row.row) else ""
+            watch.say(f"row {row.row}{label}: {reason}")
+        if len(some) > _ROWS_PER_REASON:
+            watch.say(f"{len(some) - _ROWS_PER_REASON} more rows: {reason}")

@@ -291,6 +291,15 @@ def _say_result(result: PipelineResult, watch: Watch, commands: _Commands, *, is
     print(f"report: {result.report}")
     if result.gallery:
         print(f"gallery: {result.gallery}")
+    _say_next(result, waiting, watch, commands, is_failed=is_failed)
+    if result.report and result.outputs:
+        watch.say_how_to_open(result.report)
+
+
+def _say_next(
+    result: PipelineResult, waiting: Sequence[str], watch: Watch, commands: _Commands, *, is_failed: bool
+) -> None:
+    """Prints the commands that continue a run that has failed, or that waits at reviews."""
     command = commands.run
     if is_failed and any(one.error == "BudgetExceeded" for one in result.steps):
         command = commands.run_with_budget()
@@ -303,8 +312,6 @@ def _say_result(result: PipelineResult, watch: Watch, commands: _Commands, *, is
             f"Waiting for review. {watch.candidates_in}. Next: "
             f"`{commands.choose(waiting[:_CHOICES])}` with the numbers that you choose{more}, then `{command}`."
         )
-    if result.report and result.outputs:
-        watch.say_how_to_open(result.report)
 
 
 async def in_new_flow_run(
