@@ -290,14 +290,27 @@ async def _columns(source: _Source, stages: Sequence[Stage], batch: Batch, input
     own = [name for name in names if name != batch.label_column and name not in batch.ignore_columns]
     if isinstance(source.value, str) and table_format(source.value) != "jsonl":
         refuse_same(stages, own, source.name)
+    unknown: InputError | None = None
     for name in own:
         try:
             number, param = place(stages, name)
-        except InputError:
+        except InputError as error:
+            unknown = unknown or error
             continue  # each row with a value in it is invalid
         if param is not None:
             _declare(found, stages, number, param, name)
+    for stage, used in zip(stages, found.used, strict=True):
+        missing = next((one.name for one in stage.model.params if _is_needed(stage, one) and one.name not in used), "")
+        if missing and unknown is not None:
+            raise InputError(
+                f"batch: {source.name} has no column {missing}, which {stage.model.name} needs; {unknown.message}"
+            )
     return found
+
+
+def _is_needed(stage: Stage, param: Param) -> bool:
+    is_fed = stage.fed is not None and stage.fed.name == param.name
+    return param.required and param.default is None and stage.values.get(param.name) is None and not is_fed
 
 
 def _declare(columns: _Columns, stages: Sequence[Stage], number: int, param: Param, header: str) -> None:
@@ -307,9 +320,8 @@ def _declare(columns: _Columns, stages: Sequence[Stage], number: int, param: Par
         column["header"] = [*_list(column.get("header") or used[param.name].removeprefix("item.")), header]
         return
     column_name = param.name if param.name not in columns.declared else f"{param.name}_{number + 1}"
-    default, is_fed = stage.values.get(param.name), stage.fed is not None and stage.fed.name == param.name
-    is_needed = param.required and param.default is None and default is None and not is_fed
-    column = column_of(param) | ({} if is_needed else {"optional": True})
+    default = stage.values.get(param.name)
+    column = column_of(param) | ({} if _is_needed(stage, param) else {"optional": True})
     if default is not None and not param.is_media:
         column = {**column_of(param), "default": default}
     columns.declared[column_name] = column | ({} if header == column_name else {"header": header})

@@ -260,6 +260,8 @@ async def test_an_unknown_column_says_which_options_name_it(folder: Path) -> Non
     assert good == ""
     for option in ("'author', which is not a parameter", "--label-column", "--ignore-columns"):
         assert option in bad
+    with pytest.raises(InputError, match=r"no column prompt, which z-image/turbo needs; 'promt' .* nearest is prompt"):
+        await written(csv_file(folder / "rows.csv", [{"promt": "a", "aspect_ratio": "1:1"}]))
     (misspelt,) = why(await plan_of([{"prompt": "a", "aspect_rato": "1:1"}]))
     assert "'aspect_rato', which is not a parameter; did you mean aspect_ratio?" in misspelt
     (several,) = why(await plan_of([{"prompt": "a", "author": "me", "sku": 7}]))
