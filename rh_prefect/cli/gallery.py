@@ -105,6 +105,7 @@ def _found(
     from rh_prefect.cli.gallery_outputs import entries_of, saved_contents
     from rh_prefect.cli.gallery_run_reports import files_of, last_run, of_run, report_of, with_reports
     from rh_prefect.media.store import MediaStore
+    from rh_prefect.pipelines.last_run import LastRuns
     from rh_prefect.works.journal.works_journal import records_url
 
     store = asyncio.run(load_storage(storage)) if place is None else MediaStore(place)
@@ -114,11 +115,16 @@ def _found(
     if run:
         run = last_run(store, found) if run == _LAST else report_of(store, run)
         found = of_run(found, run, files_of(store, run), saved_contents(records)) if run else []
+        if not found and (last := asyncio.run(LastRuns(records).read(run))):
+            return _found(command, place, storage, last.run)  # `run` is a pipeline whose runs paid for nothing
     if not found:
         what = f"of the run {run!r}" if run else "yet"
         places = "--out or --storage" if command == "open" else "its folder or --storage"
+        todo = "run a flow or a pipeline first"
+        if run:
+            todo = "give the id of the outermost flow run: the records have no name of a flow run without paid jobs"
         raise InputError(
             f"{command}: {store.url} has no results {what}. Nothing was written. What to do: name another place "
-            f"with {places}, or run a flow or a pipeline first."
+            f"with {places}, or {todo}."
         )
     return store, found, run

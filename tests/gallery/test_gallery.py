@@ -94,7 +94,9 @@ def test_the_page_has_the_picture_and_a_link_to_the_file(
 def test_a_place_without_results_is_an_error(rh: Emulator, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no results yet\. Nothing was written"):
         gallery()
-    with pytest.raises(InputError, match="no results of the run 'night'"):
+    with pytest.raises(
+        InputError, match=r"no results of the run 'night'.* no name of a flow run without paid jobs"
+    ):
         make(PICTURE)
         gallery(run="night")
     assert not (tmp_path / "out" / "gallery").exists()
@@ -185,6 +187,14 @@ async def test_a_run_ends_with_a_page_of_its_outputs_and_its_film_report_and_pag
         assert kept in ({}, pictures)
         kept = pictures
     assert len(rh.recorder.paid) == 2
+
+
+async def test_a_run_that_made_only_edits_is_found_by_its_pipeline(rh: Emulator, tmp_path: Path) -> None:
+    words = "name: words\nsteps:\n  words: {edit: subtitles, with: {text: [Far out], at: [0], seconds: 1}}\n"
+    result = (await run_locally(Pipeline.from_text(words), {})).result
+    await asyncio.to_thread(gallery, run="words")
+    (entry,) = data_of(Path(result.gallery).read_text())["entries"]
+    assert (entry["label"], rh.recorder.paid) == ("words", [])
 
 
 async def test_a_run_ends_well_if_its_page_cannot_be_written(
