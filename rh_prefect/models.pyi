@@ -17,7 +17,7 @@ Takes = TypeVar("Takes", contravariant=True)
 Holds = TypeVar("Holds", covariant=True)
 
 class Given(Generic[Takes, Holds]):
-    """A parameter that takes a value of more types than it holds afterwards."""
+    """A parameter that accepts more types than it stores."""
 
     @overload
     def __get__(self, instance: None, owner: Any) -> Self: ...
@@ -36,10 +36,10 @@ Unchecked: TypeAlias = Given[Mapping[str, Any] | None, dict[str, Any]]
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class ModelInput:
-    """The input of one model; as the type of a flow's parameter, the input of any model.
+    """The input for one model; as the type of a flow's parameter, the input for any model.
 
-    A pydantic model, shown to type checkers as a dataclass: so a parameter is written once, for the input class and for
-    the task, and a file may be given in more types than the input holds.
+    Type checkers see this pydantic model as a dataclass: each parameter is written once for the input class and the
+    task, and a file may be given as more types than the input stores.
     """
 
     entry: ClassVar[Model]
@@ -94,7 +94,7 @@ class AlibabaWan26TextToVideo(ModelInput):
 class ArklinVideoSuperResolution(ModelInput):
     """Makes a video with arklin/video-super-resolution. Its price is not published. By version, resolution and frame
     rate: at 2k 0.05 to 0.7 a second. Endpoint: arklin/video-super-resolution. Its published parameter list is not
-    complete; other parameters are accepted with a warning."""
+    complete; pass other parameters in `unchecked`."""
     resolution: Literal["720p", "1080p", "2k", "4k"] | None = None
     tarfps: int | None = None
     unchecked: Unchecked = ...
@@ -228,8 +228,8 @@ class DoubaoSeedTts20(ModelInput):
     unchecked: Unchecked = ...
 
 class DoubaoVoiceClone(ModelInput):
-    """Answers with text with doubao-voice-clone. Its price is not published. Endpoint: bytedance/doubao-voice-clone.
-    Its published parameter list is not complete; other parameters are accepted with a warning."""
+    """Writes text with doubao-voice-clone. Its price is not published. Endpoint: bytedance/doubao-voice-clone. Its
+    published parameter list is not complete; pass other parameters in `unchecked`."""
     unchecked: Unchecked = ...
 
 class F2DevEdit(ModelInput):
@@ -352,7 +352,7 @@ class F2Klein9bTextToImageLora(ModelInput):
 
 class FDev(ModelInput):
     """Makes an image with f-dev. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint: rhart-image/f-dev. The
-    public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    public pages of runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16"
     output_format: Literal["png", "jpeg", "webp(lossless)", "webp(lossy)"] = "png"
@@ -360,7 +360,7 @@ class FDev(ModelInput):
 
 class FDevLora(ModelInput):
     """Makes an image with f-dev-lora. Price: 0.03 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-image/f-dev-lora. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-image/f-dev-lora. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "3:4", "4:3", "9:16", "16:9", "2:3", "3:2"] = "9:16"
@@ -394,7 +394,7 @@ class FKreaDevLora(ModelInput):
 
 class Flux3VideoDraftEnhance(ModelInput):
     """Makes a video with flux-3-video/draft-enhance. Its price is not published. Endpoint:
-    rhart-video-flux3/draft-enhance. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-video-flux3/draft-enhance. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     draft_cache: str
     resolution: Literal["hd", "fhd"] = "fhd"
@@ -403,7 +403,7 @@ class Flux3VideoDraftEnhance(ModelInput):
 
 class Flux3VideoImageToVideo(ModelInput):
     """Makes a video with flux-3-video/image-to-video. Its price is not published. Endpoint:
-    rhart-video-flux3/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-video-flux3/image-to-video. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     keyframes: Given[File | Sequence[File], list[Media | str]]
@@ -417,7 +417,7 @@ class Flux3VideoImageToVideo(ModelInput):
 
 class Flux3VideoTextToVideo(ModelInput):
     """Makes a video with flux-3-video/text-to-video. Its price is not published. Endpoint:
-    rhart-video-flux3/text-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-video-flux3/text-to-video. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = "auto"
@@ -430,7 +430,7 @@ class Flux3VideoTextToVideo(ModelInput):
 
 class Flux3VideoVideoContinuation(ModelInput):
     """Makes a video with flux-3-video/video-continuation. Its price is not published. Endpoint:
-    rhart-video-flux3/video-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-video-flux3/video-to-video. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     start_video: Given[File, Media | str]
@@ -444,8 +444,8 @@ class Flux3VideoVideoContinuation(ModelInput):
 
 class GeminiOmni11FlashImageToVideoStable(ModelInput):
     """Makes a video with gemini-omni-1.1-flash/image-to-video/stable. Its price is not published. Endpoint:
-    google/gemini-omni-1.1-flash/image-to-video. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    google/gemini-omni-1.1-flash/image-to-video. The public pages of runninghub.cn do not list it; it may require
+    a key from runninghub.ai."""
     image_url: Given[File, Media | str]
     last_image_url: Given[File | None, Media | str | None] = ...
     prompt: str
@@ -456,8 +456,8 @@ class GeminiOmni11FlashImageToVideoStable(ModelInput):
 
 class GeminiOmni11FlashReferenceToVideoStable(ModelInput):
     """Makes a video with gemini-omni-1.1-flash/reference-to-video/stable. Its price is not published. Endpoint:
-    google/gemini-omni-1.1-flash/reference-to-video. The public pages of runninghub.cn do not list it; it may need
-    a key from runninghub.ai."""
+    google/gemini-omni-1.1-flash/reference-to-video. The public pages of runninghub.cn do not list it; it may
+    require a key from runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
     video_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
@@ -468,7 +468,7 @@ class GeminiOmni11FlashReferenceToVideoStable(ModelInput):
 
 class GeminiOmni11FlashTextToVideoStable(ModelInput):
     """Makes a video with gemini-omni-1.1-flash/text-to-video/stable. Its price is not published. Endpoint:
-    google/gemini-omni-1.1-flash/text-to-video. The public pages of runninghub.cn do not list it; it may need a
+    google/gemini-omni-1.1-flash/text-to-video. The public pages of runninghub.cn do not list it; it may require a
     key from runninghub.ai."""
     prompt: str
     duration: int = 8
@@ -487,7 +487,7 @@ class GeminiOmni11FlashVideoEdit(ModelInput):
 class GeminiOmniFlashImageToVideoChannelLowPrice(ModelInput):
     """Makes a video with gemini-omni-flash/image-to-video/channel-low-price. Its price is not published. Depends on
     parameters; the rules were not recorded. Endpoint: gemini-omni-flash/image-to-video. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File], list[Media | str]]
     duration: Literal["4", "6", "8", "10"] = "6"
@@ -498,7 +498,7 @@ class GeminiOmniFlashImageToVideoChannelLowPrice(ModelInput):
 class GeminiOmniFlashTextToVideoChannelLowPrice(ModelInput):
     """Makes a video with gemini-omni-flash/text-to-video/channel-low-price. Its price is not published. Depends on
     parameters; the rules were not recorded. Endpoint: gemini-omni-flash/text-to-video. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     duration: Literal["4", "6", "8", "10"] = "6"
     resolution: Literal["720p", "1080p", "4k"] = "720p"
@@ -508,7 +508,7 @@ class GeminiOmniFlashTextToVideoChannelLowPrice(ModelInput):
 class GeminiOmniFlashVideoEditChannelLowPrice(ModelInput):
     """Makes a video with gemini-omni-flash/video-edit/channel-low-price. Its price is not published. Depends on
     parameters; the rules were not recorded. Endpoint: gemini-omni-flash/video-edit. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
     resolution: Literal["720p", "1080p", "4k"] = "720p"
@@ -519,7 +519,7 @@ class GeminiOmniFlashVideoEditChannelLowPrice(ModelInput):
 class GoogleVeo31FastImageToVideoChannelLowPrice(ModelInput):
     """Makes a video with google/veo3.1-fast/image-to-video-channel-low-price. Price: 1.50 CNY per call (listed
     2026-09-13). Endpoint: rhart-video-v3.1-fast/image-to-video. The public pages of runninghub.cn do not list it;
-    it may need a key from runninghub.ai."""
+    it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"] = "16:9"
     image_urls: Given[File | Sequence[File], list[Media | str]]
@@ -530,7 +530,7 @@ class GoogleVeo31FastImageToVideoChannelLowPrice(ModelInput):
 class GoogleVeo31FastImageToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-fast/image-to-video-official-stable. Price: 2.35 to 7.04 CNY per call (listed
     2026-05-07). Endpoint: rhart-video-v3.1-fast-official/image-to-video. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    list it; it may require a key from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     last_image_url: Given[File | None, Media | str | None] = ...
@@ -545,7 +545,7 @@ class GoogleVeo31FastImageToVideoOfficialStable(ModelInput):
 class GoogleVeo31FastReferenceToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-fast/reference-to-video-official-stable. Its price is not published. Depends
     on parameters; the rules were not recorded. Endpoint: rhart-video-v3.1-fast-official/reference-to-video. The
-    public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    public pages of runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File], list[Media | str]]
     aspect_ratio: Literal["16:9", "9:16"] = "16:9"
@@ -558,7 +558,7 @@ class GoogleVeo31FastReferenceToVideoOfficialStable(ModelInput):
 class GoogleVeo31FastStartEndToVideoChannelLowPrice(ModelInput):
     """Makes a video with google/veo3.1-fast/start-end-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call
     (listed 2026-05-07). Endpoint: rhart-video-v3.1-fast/start-end-to-video. The public pages of runninghub.cn do
-    not list it; it may need a key from runninghub.ai."""
+    not list it; it may require a key from runninghub.ai."""
     prompt: str
     first_frame_url: Given[File, Media | str]
     last_frame_url: Given[File | None, Media | str | None] = ...
@@ -570,7 +570,7 @@ class GoogleVeo31FastStartEndToVideoChannelLowPrice(ModelInput):
 class GoogleVeo31FastTextToVideoChannelLowPrice(ModelInput):
     """Makes a video with google/veo3.1-fast/text-to-video-channel-low-price. Price: 1.50 CNY per call (listed
     2026-09-13). Endpoint: rhart-video-v3.1-fast/text-to-video. The public pages of runninghub.cn do not list it;
-    it may need a key from runninghub.ai."""
+    it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"] = "9:16"
     duration: Literal["8"] = "8"
@@ -580,7 +580,7 @@ class GoogleVeo31FastTextToVideoChannelLowPrice(ModelInput):
 class GoogleVeo31FastTextToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-fast/text-to-video-official-stable. Price: 2.35 to 7.04 CNY per call (listed
     2026-05-07). Endpoint: rhart-video-v3.1-fast-official/text-to-video. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    list it; it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"] = "9:16"
     duration: Literal["4", "6", "8"] = "8"
@@ -593,7 +593,7 @@ class GoogleVeo31FastTextToVideoOfficialStable(ModelInput):
 class GoogleVeo31FastVideoExtendOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-fast/video-extend-official-stable. Price: 6.56 CNY per call (listed
     2026-09-13). Endpoint: rhart-video-v3.1-fast-official/video-extend. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    list it; it may require a key from runninghub.ai."""
     video: Given[File, Media | str]
     prompt: str | None = None
     resolution: Literal["720p", "1080p"] = "720p"
@@ -604,7 +604,7 @@ class GoogleVeo31FastVideoExtendOfficialStable(ModelInput):
 class GoogleVeo31LiteImageToVideoChannelLowPrice(ModelInput):
     """Makes a video with google/veo3.1-lite/image-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call
     (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite/image-to-video. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    list it; it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"] = "16:9"
     image_urls: Given[File | Sequence[File], list[Media | str]]
@@ -615,7 +615,7 @@ class GoogleVeo31LiteImageToVideoChannelLowPrice(ModelInput):
 class GoogleVeo31LiteImageToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-lite/image-to-video-official-stable. Price: 0.315 to 0.504 CNY per second
     (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/image-to-video. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     negative_prompt: str | None = None
     image_url: Given[File, Media | str]
@@ -628,7 +628,7 @@ class GoogleVeo31LiteImageToVideoOfficialStable(ModelInput):
 class GoogleVeo31LiteStartEndToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-lite/start-end-to-video-official-stable. Price: 2.52 to 4.032 CNY per call
     (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/start-end-to-video. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     first_image_url: Given[File, Media | str]
     last_image_url: Given[File, Media | str]
@@ -641,7 +641,7 @@ class GoogleVeo31LiteStartEndToVideoOfficialStable(ModelInput):
 class GoogleVeo31LiteTextToVideoChannelLowPrice(ModelInput):
     """Makes a video with google/veo3.1-lite/text-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call
     (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite/text-to-video. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    list it; it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"] = "9:16"
     duration: Literal["8"] = "8"
@@ -651,7 +651,7 @@ class GoogleVeo31LiteTextToVideoChannelLowPrice(ModelInput):
 class GoogleVeo31LiteTextToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-lite/text-to-video-official-stable. Price: 0.315 to 0.504 CNY per second
     (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/text-to-video. The public pages of runninghub.cn
-    do not list it; it may need a key from runninghub.ai."""
+    do not list it; it may require a key from runninghub.ai."""
     prompt: str
     negative_prompt: str | None = None
     aspect_ratio: Literal["16:9", "9:16"] = "16:9"
@@ -663,8 +663,8 @@ class GoogleVeo31LiteTextToVideoOfficialStable(ModelInput):
 class GoogleVeo31ProImageToVideoChannelLowPrice(ModelInput):
     """Makes a video with google/veo3.1-pro/image-to-video-channel-low-price. Its price is not published. By
     resolution since 2026-08, rules not recorded; 0.5 a call before. Endpoint:
-    rhart-video-v3.1-pro/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    rhart-video-v3.1-pro/image-to-video. The public pages of runninghub.cn do not list it; it may require a key
+    from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"] = "16:9"
     image_url: Given[File, Media | str]
@@ -675,7 +675,7 @@ class GoogleVeo31ProImageToVideoChannelLowPrice(ModelInput):
 class GoogleVeo31ProImageToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-pro/image-to-video-official-stable. Price: 4.70 to 18.80 CNY per call (listed
     2026-05-07). Endpoint: rhart-video-v3.1-pro-official/image-to-video. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    list it; it may require a key from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     last_image_url: Given[File | None, Media | str | None] = ...
@@ -690,7 +690,7 @@ class GoogleVeo31ProImageToVideoOfficialStable(ModelInput):
 class GoogleVeo31ProReferenceToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-pro/reference-to-video-official-stable. Price: 9.40 to 18.80 CNY per call
     (listed 2026-05-07). Endpoint: rhart-video-v3.1-pro-official/reference-to-video. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File], list[Media | str]]
     negative_prompt: str | None = None
@@ -702,7 +702,7 @@ class GoogleVeo31ProReferenceToVideoOfficialStable(ModelInput):
 class GoogleVeo31ProStartEndToVideoChannelLowPrice(ModelInput):
     """Makes a video with google/veo3.1-pro/start-end-to-video-channel-low-price. Price: 0.80 to 1.40 CNY per call
     (listed 2026-05-07). Endpoint: rhart-video-v3.1-pro/start-end-to-video. The public pages of runninghub.cn do
-    not list it; it may need a key from runninghub.ai."""
+    not list it; it may require a key from runninghub.ai."""
     prompt: str
     first_frame_url: Given[File, Media | str]
     last_frame_url: Given[File | None, Media | str | None] = ...
@@ -714,7 +714,7 @@ class GoogleVeo31ProStartEndToVideoChannelLowPrice(ModelInput):
 class GoogleVeo31ProTextToVideoChannelLowPrice(ModelInput):
     """Makes a video with google/veo3.1-pro/text-to-video-channel-low-price. Price: 0.90 to 1.40 CNY per call (listed
     2026-09-13). Endpoint: rhart-video-v3.1-pro/text-to-video. The public pages of runninghub.cn do not list it;
-    it may need a key from runninghub.ai."""
+    it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"] = "9:16"
     duration: Literal["8"] = "8"
@@ -724,7 +724,7 @@ class GoogleVeo31ProTextToVideoChannelLowPrice(ModelInput):
 class GoogleVeo31ProTextToVideoOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-pro/text-to-video-official-stable. Price: 4.70 to 18.80 CNY per call (listed
     2026-05-07). Endpoint: rhart-video-v3.1-pro-official/text-to-video. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    list it; it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16"] = "9:16"
     duration: Literal["4", "6", "8"] = "8"
@@ -737,7 +737,7 @@ class GoogleVeo31ProTextToVideoOfficialStable(ModelInput):
 class GoogleVeo31ProVideoExtendOfficialStable(ModelInput):
     """Makes a video with google/veo3.1-pro/video-extend-official-stable. Price: 17.40 CNY per call (listed
     2026-09-13). Endpoint: rhart-video-v3.1-pro-official/video-extend. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    list it; it may require a key from runninghub.ai."""
     video: Given[File, Media | str]
     prompt: str | None = None
     resolution: Literal["720p", "1080p"] = "720p"
@@ -748,7 +748,7 @@ class GoogleVeo31ProVideoExtendOfficialStable(ModelInput):
 class GptImage15EditChannelLowPrice(ModelInput):
     """Makes an image with gpt-image-1.5/edit-channel-low-price. Price: 0.03 CNY per call (listed 2026-09-13).
     Endpoint: rhart-image-g-1.5/edit. Deprecated; use rhart-image-g-2/image-to-image. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File], list[Media | str]]
     aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"] = "2:3"
@@ -757,7 +757,7 @@ class GptImage15EditChannelLowPrice(ModelInput):
 class GptImage15ImageToImageOfficialStable(ModelInput):
     """Makes an image with gpt-image-1.5/image-to-image-official-stable. Price: 0.06 to 1.26 CNY per call (listed
     2026-05-07). Endpoint: rhart-image-g-1.5-official/image-to-image. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    list it; it may require a key from runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File], list[Media | str]]
     size: Literal["1024*1024", "1024*1536", "1536*1024"] = "1024*1024"
@@ -769,7 +769,7 @@ class GptImage15ImageToImageOfficialStable(ModelInput):
 class GptImage15TextToImageChannelLowPrice(ModelInput):
     """Makes an image with gpt-image-1.5/text-to-image-channel-low-price. Price: 0.03 CNY per call (listed
     2026-09-13). Endpoint: rhart-image-g-1.5/text-to-image. Deprecated; use rhart-image-g-2/text-to-image. The
-    public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    public pages of runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["auto", "1:1", "3:2", "2:3"] = "2:3"
     unchecked: Unchecked = ...
@@ -777,7 +777,7 @@ class GptImage15TextToImageChannelLowPrice(ModelInput):
 class GptImage15TextToImageOfficialStable(ModelInput):
     """Makes an image with gpt-image-1.5/text-to-image-official-stable. Price: 0.06 to 1.26 CNY per call (listed
     2026-05-07). Endpoint: rhart-image-g-1.5-official/text-to-image. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    it; it may require a key from runninghub.ai."""
     prompt: str
     size: Literal["1024*1024", "1024*1536", "1536*1024"] = "1024*1024"
     quality: Literal["low", "medium", "high"] = "medium"
@@ -786,8 +786,8 @@ class GptImage15TextToImageOfficialStable(ModelInput):
 
 class GptImage20EditChannelLowPrice(ModelInput):
     """Makes an image with gpt-image-2.0/edit-channel-low-price. Price: 0.10 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g-2/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    Endpoint: rhart-image-g-2/image-to-image. The public pages of runninghub.cn do not list it; it may require a
+    key from runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File], list[Media | str]]
     aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None
@@ -797,7 +797,7 @@ class GptImage20EditChannelLowPrice(ModelInput):
 class GptImage20TextToImageChannelLowPrice(ModelInput):
     """Makes an image with gpt-image-2.0/text-to-image-channel-low-price. Price: 0.10 CNY per call (listed
     2026-09-13). Endpoint: rhart-image-g-2/text-to-image. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["3:2", "1:1", "2:3", "5:4", "4:5", "16:9", "9:16", "21:9", "3:4", "4:3", "9:21", "1:2", "2:1", "1:3", "3:1"] | None = None
     resolution: Literal["1k", "2k", "4k"] = "1k"
@@ -805,7 +805,7 @@ class GptImage20TextToImageChannelLowPrice(ModelInput):
 
 class GptImage25FlareImageToImageEconomy(ModelInput):
     """Makes an image with gpt-image-2.5/flare/image-to-image/economy. Its price is not published. Endpoint:
-    rhart-image-g-2.5/flare/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    rhart-image-g-2.5/flare/image-to-image. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File], list[Media | str]]
@@ -816,7 +816,7 @@ class GptImage25FlareImageToImageEconomy(ModelInput):
 class GptImage25FlareImageToImageStableToken(ModelInput):
     """Makes an image with gpt-image-2.5/flare/image-to-image/stable-token. Its price is not published. Per token;
     the rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/flare/edit. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File], list[Media | str]]
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
@@ -828,7 +828,7 @@ class GptImage25FlareImageToImageStableToken(ModelInput):
 
 class GptImage25FlareTextToImageEconomy(ModelInput):
     """Makes an image with gpt-image-2.5/flare/text-to-image/economy. Its price is not published. Endpoint:
-    rhart-image-g-2.5/flare/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    rhart-image-g-2.5/flare/text-to-image. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
@@ -838,7 +838,7 @@ class GptImage25FlareTextToImageEconomy(ModelInput):
 class GptImage25FlareTextToImageStableToken(ModelInput):
     """Makes an image with gpt-image-2.5/flare/text-to-image/stable-token. Its price is not published. Per token; the
     rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/flare/text-to-image. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
     resolution: Literal["1k", "2k", "4k"] = "2k"
@@ -849,8 +849,8 @@ class GptImage25FlareTextToImageStableToken(ModelInput):
 
 class GptImage25SunburstImageToImageEconomy(ModelInput):
     """Makes an image with gpt-image-2.5/sunburst/image-to-image/economy. Its price is not published. Endpoint:
-    rhart-image-g-2.5/sunburst/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    rhart-image-g-2.5/sunburst/image-to-image. The public pages of runninghub.cn do not list it; it may require a
+    key from runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File], list[Media | str]]
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
@@ -860,7 +860,7 @@ class GptImage25SunburstImageToImageEconomy(ModelInput):
 class GptImage25SunburstImageToImageStableToken(ModelInput):
     """Makes an image with gpt-image-2.5/sunburst/image-to-image/stable-token. Its price is not published. Per token;
     the rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/sunburst/edit. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File], list[Media | str]]
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
@@ -872,8 +872,8 @@ class GptImage25SunburstImageToImageStableToken(ModelInput):
 
 class GptImage25SunburstTextToImageEconomy(ModelInput):
     """Makes an image with gpt-image-2.5/sunburst/text-to-image/economy. Its price is not published. Endpoint:
-    rhart-image-g-2.5/sunburst/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    rhart-image-g-2.5/sunburst/text-to-image. The public pages of runninghub.cn do not list it; it may require a
+    key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
     resolution: Literal["1k", "2k", "4k"] = "1k"
@@ -882,7 +882,7 @@ class GptImage25SunburstTextToImageEconomy(ModelInput):
 class GptImage25SunburstTextToImageStableToken(ModelInput):
     """Makes an image with gpt-image-2.5/sunburst/text-to-image/stable-token. Its price is not published. Per token;
     the rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/sunburst/text-to-image. The public pages
-    of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    of runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
     resolution: Literal["1k", "2k", "4k"] = "2k"
@@ -894,8 +894,8 @@ class GptImage25SunburstTextToImageStableToken(ModelInput):
 class GptImage2ImageToImageOfficialStable(ModelInput):
     """Makes an image with gpt-image-2/image-to-image-official-stable. Price: 0.29 to 4.738 CNY per call (listed
     2026-05-07). A page of 2026-06-18 shows prices from 0.19: those here are older. Endpoint:
-    rhart-image-g-2-official/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    rhart-image-g-2-official/image-to-image. The public pages of runninghub.cn do not list it; it may require a
+    key from runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File], list[Media | str]]
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] | None = None
@@ -906,7 +906,7 @@ class GptImage2ImageToImageOfficialStable(ModelInput):
 class GptImage2TextToImageOfficialStable(ModelInput):
     """Makes an image with gpt-image-2/text-to-image-official-stable. Price: 0.29 to 4.738 CNY per call (listed
     2026-05-07). A page of 2026-06-18 shows prices from 0.06: those here are older. Endpoint:
-    rhart-image-g-2-official/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    rhart-image-g-2-official/text-to-image. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "21:9", "9:21", "16:9"] = "16:9"
@@ -916,14 +916,14 @@ class GptImage2TextToImageOfficialStable(ModelInput):
 
 class Grok3ImageTextToImage(ModelInput):
     """Makes an image with grok-3-image-text-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-image-g-3/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-image-g-3/text-to-image. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     unchecked: Unchecked = ...
 
 class Grok3ImageToImage(ModelInput):
     """Makes an image with grok-3-image-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-image-g-3/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-image-g-3/image-to-image. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File], list[Media | str]]
@@ -931,7 +931,7 @@ class Grok3ImageToImage(ModelInput):
 
 class Grok4ImageImageToImage(ModelInput):
     """Makes an image with grok-4-image-image-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-image-g-4/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-image-g-4/image-to-image. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
@@ -939,14 +939,14 @@ class Grok4ImageImageToImage(ModelInput):
 
 class Grok4ImageTextToImage(ModelInput):
     """Makes an image with grok-4-image-text-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-image-g-4/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-image-g-4/text-to-image. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     unchecked: Unchecked = ...
 
 class GrokImageImageToImageChannelLowPrice(ModelInput):
     """Makes an image with grok-image/image-to-image/channel-low-price. Price: 0.08 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    Endpoint: rhart-image-g/image-to-image. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     model_: Literal["g-3", "g-4", "g-4.1", "g-4.2"] = "g-4.2"
     prompt: str
@@ -955,7 +955,7 @@ class GrokImageImageToImageChannelLowPrice(ModelInput):
 
 class GrokImageTextToImageChannelLowPrice(ModelInput):
     """Makes an image with grok-image/text-to-image/channel-low-price. Price: 0.08 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-g/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    Endpoint: rhart-image-g/text-to-image. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     model_: Literal["g-3", "g-4", "g-4.1", "g-4.2"] = "g-4.2"
     prompt: str
@@ -1154,8 +1154,8 @@ class Happyhorse11TextToVideo(ModelInput):
 class HiggsfieldDopImageToVideo(ModelInput):
     """Makes a video with higgsfield/dop/image-to-video. Price: 0.90 to 4.20 CNY per call (listed 2026-05-07). The
     price of the list of 2026-05, which did not have motions. Endpoint: higgsfield/dop/image-to-video. The public
-    pages of runninghub.cn do not list it; it may need a key from runninghub.ai. Its published parameter list is
-    not complete; other parameters are accepted with a warning."""
+    pages of runninghub.cn do not list it; it may require a key from runninghub.ai. Its published parameter list
+    is not complete; pass other parameters in `unchecked`."""
     prompt: str
     image_url: Given[File, Media | str]
     end_image_url: Given[File | None, Media | str | None] = ...
@@ -1165,8 +1165,8 @@ class HiggsfieldDopImageToVideo(ModelInput):
 
 class HiggsfieldSoulImageToImage(ModelInput):
     """Makes an image with higgsfield/soul/image-to-image. Price: 0.70 to 1.40 CNY per call (listed 2026-05-07).
-    Endpoint: higgsfield/soul/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    Endpoint: higgsfield/soul/image-to-image. The public pages of runninghub.cn do not list it; it may require a
+    key from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     size: Literal["960*1696", "1088*1632", "1152*1536", "1152*2048", "1536*1536", "1536*1152", "1536*2048", "1344*2016", "1632*1088", "1696*960", "2016*1344", "2048*1152", "2048*1536"] = "1152*2048"
@@ -1261,7 +1261,7 @@ class Hitem3dV15MultiImageTo3d(ModelInput):
 
 class Hitem3dV21ImageTo3d(ModelInput):
     """Makes a 3D model with hitem3d-v21/image-to-3d. Price: 5.60 to 29.40 CNY per call (listed 2026-05-07).
-    Endpoint: hitem3d-v21/image-to-3d. The public pages of runninghub.cn do not list it; it may need a key from
+    Endpoint: hitem3d-v21/image-to-3d. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     request_type: Literal["mesh", "both"] = "mesh"
     image_url: Given[File, Media | str]
@@ -1271,8 +1271,8 @@ class Hitem3dV21ImageTo3d(ModelInput):
 
 class Hitem3dV21MultiImageTo3d(ModelInput):
     """Makes a 3D model with hitem3d-v21/multi-image-to-3d. Price: 5.60 to 21.00 CNY per call (listed 2026-05-07).
-    Endpoint: hitem3d-v21/multi-image-to-3d. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    Endpoint: hitem3d-v21/multi-image-to-3d. The public pages of runninghub.cn do not list it; it may require a
+    key from runninghub.ai."""
     request_type: Literal["mesh", "both"] = "mesh"
     front_image_url: Given[File, Media | str]
     back_image_url: Given[File | None, Media | str | None] = ...
@@ -1305,13 +1305,13 @@ class Hitem3dV2MultiImageTo3d(ModelInput):
 
 class Hitem3dV3ImageTo3d(ModelInput):
     """Makes a 3D model with hitem3d-v3/image-to-3d. Its price is not published. Endpoint: hitem3d-v3/image-to-3d.
-    Its published parameter list is not complete; other parameters are accepted with a warning."""
+    Its published parameter list is not complete; pass other parameters in `unchecked`."""
     unchecked: Unchecked = ...
 
 class Hitem3dV3MultiImageTo3d(ModelInput):
     """Makes a 3D model with hitem3d-v3/multi-image-to-3d. Its price is not published. Endpoint:
-    hitem3d-v3/multi-image-to-3d. Its published parameter list is not complete; other parameters are accepted with
-    a warning."""
+    hitem3d-v3/multi-image-to-3d. Its published parameter list is not complete; pass other parameters in
+    `unchecked`."""
     unchecked: Unchecked = ...
 
 class Hunyuan3dV31ImageTo3d(ModelInput):
@@ -1341,7 +1341,7 @@ class Hunyuan3dV31TextTo3d(ModelInput):
 
 class HypirBalance(ModelInput):
     """Makes an image with hypir-balance. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
-    image-enhance/hypir-balance. The public pages of runninghub.cn do not list it; it may need a key from
+    image-enhance/hypir-balance. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     image_url: Given[File, Media | str]
     upscale: int = 1
@@ -1353,7 +1353,7 @@ class HypirBalance(ModelInput):
 
 class HypirUltra(ModelInput):
     """Makes an image with hypir-ultra. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
-    image-enhance/hypir-ultra. The public pages of runninghub.cn do not list it; it may need a key from
+    image-enhance/hypir-ultra. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     image_url: Given[File, Media | str]
     prompt: str | None = None
@@ -1367,12 +1367,12 @@ class HypirUltra(ModelInput):
 
 class JimengSeed3TilesrImageUpscale(ModelInput):
     """Makes an image with jimeng-seed3-tilesr/image-upscale. Its price is not published. Endpoint:
-    bytedance/jimeng-seed3-tilesr/image-upscale. Its published parameter list is not complete; other parameters
-    are accepted with a warning."""
+    bytedance/jimeng-seed3-tilesr/image-upscale. Its published parameter list is not complete; pass other
+    parameters in `unchecked`."""
     unchecked: Unchecked = ...
 
 class KlingElements(ModelInput):
-    """Answers with text with kling-elements. Price: 0.06 CNY per call (listed 2026-09-13). Endpoint: kling-elements."""
+    """Writes text with kling-elements. Price: 0.06 CNY per call (listed 2026-09-13). Endpoint: kling-elements."""
     name: str
     description: str
     image_url: Given[File, Media | str]
@@ -1381,7 +1381,7 @@ class KlingElements(ModelInput):
     unchecked: Unchecked = ...
 
 class KlingLipSyncIdentifyFace(ModelInput):
-    """Answers with text with kling-lip-sync/identify-face. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint:
+    """Writes text with kling-lip-sync/identify-face. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint:
     kling-lip-sync/identify-face."""
     video_url: Given[File | None, Media | str | None] = ...
     video_id: str | None = None
@@ -1402,7 +1402,7 @@ class KlingLipSyncLipSyncVideo(ModelInput):
     unchecked: Unchecked = ...
 
 class KlingLipSyncTts(ModelInput):
-    """Answers with text with kling-lip-sync/tts. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint:
+    """Writes text with kling-lip-sync/tts. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint:
     kling-lip-sync/tts."""
     text: str
     voice_id: Literal["genshin_vindi2", "zhinen_xuesheng", "tiyuxi_xuedi", "ai_shatang", "genshin_klee2", "genshin_kirara", "ai_kaiya", "tiexin_nanyou", "ai_chenjiahao_712", "girlfriend_1_speech02", "chat1_female_new-3", "girlfriend_2_speech02", "cartoon-boy-07", "cartoon-girl-01", "ai_huangyaoshi_712", "you_pingjing", "ai_laoguowang_712", "chengshu_jiejie", "zhuxi_speech02", "uk_oldman3", "laopopo_speech02", "heainainai_speech02", "dongbeilaotie_speech02", "chongqingxiaohuo_speech02", "chuanmeizi_speech02", "chaoshandashu_speech02", "ai_taiwan_man2_speech02", "xianzhanggui_speech02", "tianjinjiejie_speech02", "diyinnansang_DB_CN_M_04-v2", "yizhipiannan-v1", "guanxiaofang-v2", "tianmeixuemei-v1", "daopianyansang-v1", "mengwa-v1", "AOT", "oversea_male1", "girlfriend_4_speech02", "chat_0407_5-1", "uk_boy1", "PeppaPig_platform", "ai_huangzhong_712", "calm_story1", "uk_man2", "reader_en_m-v1", "commercial_lady_en_f-v1"] = "genshin_klee2"
@@ -1412,8 +1412,8 @@ class KlingLipSyncTts(ModelInput):
 
 class KlingO3Element(ModelInput):
     """Makes a video with kling-o3/element. Its price is not published. The official price file shows 0, taken as a
-    placeholder. Endpoint: kling-elements-advanced. Its published parameter list is not complete; other parameters
-    are accepted with a warning."""
+    placeholder. Endpoint: kling-elements-advanced. Its published parameter list is not complete; pass other
+    parameters in `unchecked`."""
     element_name: str
     element_description: str
     reference_type: Literal["video_refer", "image_refer"] = "image_refer"
@@ -1554,8 +1554,8 @@ class KlingV304kImageToVideo(ModelInput):
 
 class KlingV304kMotionControl(ModelInput):
     """Makes a video with kling-v3.0-4k-motion-control. Its price is not published. Endpoint:
-    kling-v3.0-4k/motion-control. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning."""
+    kling-v3.0-4k/motion-control. The public pages of runninghub.cn do not list it; it may require a key from
+    runninghub.ai. Its published parameter list is not complete; pass other parameters in `unchecked`."""
     unchecked: Unchecked = ...
 
 class KlingV30ProImageToVideo(ModelInput):
@@ -1887,8 +1887,8 @@ class KlingVideoO3StdVideoEdit(ModelInput):
 
 class Ltx219bTextToVideoLora(ModelInput):
     """Makes a video with ltx-2-19b/text-to-video-lora. Its price is not published. Endpoint:
-    rhart-video/ltx-2/text-to-video-lora. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning."""
+    rhart-video/ltx-2/text-to-video-lora. The public pages of runninghub.cn do not list it; it may require a key
+    from runninghub.ai. Its published parameter list is not complete; pass other parameters in `unchecked`."""
     unchecked: Unchecked = ...
 
 class Ltx23ImageToVideo(ModelInput):
@@ -1943,7 +1943,8 @@ class Ltx23TextToVideoLora(ModelInput):
 
 class LumaUni1ImageEdit(ModelInput):
     """Makes an image with Luma uni-1 Image Edit. Price: 0.38 CNY per call (listed 2026-09-13). Endpoint:
-    luma/uni-1/image-edit. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    luma/uni-1/image-edit. The public pages of runninghub.cn do not list it; it may require a key from
+    runninghub.ai."""
     image_url: Given[File, Media | str]
     prompt: str
     aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None
@@ -1953,7 +1954,7 @@ class LumaUni1ImageEdit(ModelInput):
 
 class LumaUni1ImageToImage(ModelInput):
     """Makes an image with Luma uni-1 Image to Image. Price: 0.59 CNY per call (listed 2026-09-13). Endpoint:
-    luma/uni-1/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+    luma/uni-1/image-to-image. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
@@ -1966,7 +1967,7 @@ class LumaUni1ImageToImage(ModelInput):
 
 class LumaUni1MaxImageEdit(ModelInput):
     """Makes an image with Luma uni-1-max Image Edit. Price: 0.90 CNY per call (listed 2026-09-13). Endpoint:
-    luma/uni-1-max/image-edit. The public pages of runninghub.cn do not list it; it may need a key from
+    luma/uni-1-max/image-edit. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     image_url: Given[File, Media | str]
     prompt: str
@@ -1977,7 +1978,7 @@ class LumaUni1MaxImageEdit(ModelInput):
 
 class LumaUni1MaxImageToImage(ModelInput):
     """Makes an image with Luma uni-1-max Image to Image. Price: 1.11 CNY per call (listed 2026-09-13). Endpoint:
-    luma/uni-1-max/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+    luma/uni-1-max/image-to-image. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
@@ -1990,7 +1991,7 @@ class LumaUni1MaxImageToImage(ModelInput):
 
 class LumaUni1MaxTextToImage(ModelInput):
     """Makes an image with Luma uni-1-max Text to Image. Price: 0.88 CNY per call (listed 2026-09-13). Endpoint:
-    luma/uni-1-max/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+    luma/uni-1-max/text-to-image. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] = "16:9"
@@ -2001,7 +2002,7 @@ class LumaUni1MaxTextToImage(ModelInput):
 
 class LumaUni1TextToImage(ModelInput):
     """Makes an image with Luma uni-1 Text to Image. Price: 0.35 CNY per call (listed 2026-09-13). Endpoint:
-    luma/uni-1/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+    luma/uni-1/text-to-image. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] | None = None
@@ -2012,7 +2013,7 @@ class LumaUni1TextToImage(ModelInput):
 
 class Marble10ImageToWorld(ModelInput):
     """Makes an image with marble-1.0/image-to-world. Price: 8.64 to 9.10 CNY per call (listed 2026-05-07). Endpoint:
-    marble-1.0/image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+    marble-1.0/image-to-world. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     image_url: str | None = None
     text_prompt: str | None = None
@@ -2029,8 +2030,8 @@ class Marble10ImageToWorld(ModelInput):
 
 class Marble10MultiImageToWorld(ModelInput):
     """Makes an image with marble-1.0/multi-image-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
-    marble-1.0/multi-image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning."""
+    marble-1.0/multi-image-to-world. The public pages of runninghub.cn do not list it; it may require a key from
+    runninghub.ai. Its published parameter list is not complete; pass other parameters in `unchecked`."""
     text_prompt: str | None = None
     reconstruct_images: bool = False
     disable_recaption: bool = False
@@ -2044,8 +2045,8 @@ class Marble10MultiImageToWorld(ModelInput):
     unchecked: Unchecked = ...
 
 class Marble10TextToWorld(ModelInput):
-    """Answers with text with marble-1.0/text-to-world. Price: 10.62 CNY per call (listed 2026-09-13). Endpoint:
-    marble-1.0/text-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+    """Writes text with marble-1.0/text-to-world. Price: 10.62 CNY per call (listed 2026-09-13). Endpoint:
+    marble-1.0/text-to-world. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str | None = None
     disable_recaption: bool = False
@@ -2060,7 +2061,7 @@ class Marble10TextToWorld(ModelInput):
 
 class Marble10VideoToWorld(ModelInput):
     """Makes a video with marble-1.0/video-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
-    marble-1.0/video-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+    marble-1.0/video-to-world. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     video_url: str | None = None
     text_prompt: str | None = None
@@ -2076,7 +2077,7 @@ class Marble10VideoToWorld(ModelInput):
 
 class Marble11ImageToWorld(ModelInput):
     """Makes an image with marble-1.1/image-to-world. Price: 8.64 to 9.10 CNY per call (listed 2026-05-07). Endpoint:
-    marble-1.1/image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+    marble-1.1/image-to-world. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     image_url: str | None = None
     text_prompt: str | None = None
@@ -2093,8 +2094,8 @@ class Marble11ImageToWorld(ModelInput):
 
 class Marble11MultiImageToWorld(ModelInput):
     """Makes an image with marble-1.1/multi-image-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
-    marble-1.1/multi-image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning."""
+    marble-1.1/multi-image-to-world. The public pages of runninghub.cn do not list it; it may require a key from
+    runninghub.ai. Its published parameter list is not complete; pass other parameters in `unchecked`."""
     text_prompt: str | None = None
     reconstruct_images: bool = False
     disable_recaption: bool = False
@@ -2109,8 +2110,8 @@ class Marble11MultiImageToWorld(ModelInput):
 
 class Marble11PlusImageToWorld(ModelInput):
     """Makes an image with marble-1.1-plus/image-to-world. Price: 17.28 to 17.74 CNY per call (listed 2026-05-07).
-    Endpoint: marble-1.1-plus/image-to-world. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    Endpoint: marble-1.1-plus/image-to-world. The public pages of runninghub.cn do not list it; it may require a
+    key from runninghub.ai."""
     image_url: str | None = None
     text_prompt: str | None = None
     is_pano: bool = False
@@ -2126,9 +2127,9 @@ class Marble11PlusImageToWorld(ModelInput):
 
 class Marble11PlusMultiImageToWorld(ModelInput):
     """Makes an image with marble-1.1-plus/multi-image-to-world. Price: 20.83 CNY per call (listed 2026-09-13).
-    Endpoint: marble-1.1-plus/multi-image-to-world. The public pages of runninghub.cn do not list it; it may need
-    a key from runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a
-    warning."""
+    Endpoint: marble-1.1-plus/multi-image-to-world. The public pages of runninghub.cn do not list it; it may
+    require a key from runninghub.ai. Its published parameter list is not complete; pass other parameters in
+    `unchecked`."""
     text_prompt: str | None = None
     reconstruct_images: bool = False
     disable_recaption: bool = False
@@ -2142,8 +2143,8 @@ class Marble11PlusMultiImageToWorld(ModelInput):
     unchecked: Unchecked = ...
 
 class Marble11PlusTextToWorld(ModelInput):
-    """Answers with text with marble-1.1-plus/text-to-world. Price: 20.70 CNY per call (listed 2026-09-13). Endpoint:
-    marble-1.1-plus/text-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+    """Writes text with marble-1.1-plus/text-to-world. Price: 20.70 CNY per call (listed 2026-09-13). Endpoint:
+    marble-1.1-plus/text-to-world. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str | None = None
     disable_recaption: bool = False
@@ -2158,7 +2159,7 @@ class Marble11PlusTextToWorld(ModelInput):
 
 class Marble11PlusVideoToWorld(ModelInput):
     """Makes a video with marble-1.1-plus/video-to-world. Price: 20.83 CNY per call (listed 2026-09-13). Endpoint:
-    marble-1.1-plus/video-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+    marble-1.1-plus/video-to-world. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     video_url: str | None = None
     text_prompt: str | None = None
@@ -2173,8 +2174,8 @@ class Marble11PlusVideoToWorld(ModelInput):
     unchecked: Unchecked = ...
 
 class Marble11TextToWorld(ModelInput):
-    """Answers with text with marble-1.1/text-to-world. Price: 10.62 CNY per call (listed 2026-09-13). Endpoint:
-    marble-1.1/text-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+    """Writes text with marble-1.1/text-to-world. Price: 10.62 CNY per call (listed 2026-09-13). Endpoint:
+    marble-1.1/text-to-world. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str | None = None
     disable_recaption: bool = False
@@ -2189,7 +2190,7 @@ class Marble11TextToWorld(ModelInput):
 
 class Marble11VideoToWorld(ModelInput):
     """Makes a video with marble-1.1/video-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
-    marble-1.1/video-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+    marble-1.1/video-to-world. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     video_url: str | None = None
     text_prompt: str | None = None
@@ -2204,9 +2205,9 @@ class Marble11VideoToWorld(ModelInput):
     unchecked: Unchecked = ...
 
 class MarbleUploadMediaAsset(ModelInput):
-    """Answers with text with marble/upload-media-asset. Its price is not published. The official price file shows
-    9999, taken as a placeholder. Endpoint: marble/upload-media-asset. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    """Writes text with marble/upload-media-asset. Its price is not published. The official price file shows 9999,
+    taken as a placeholder. Endpoint: marble/upload-media-asset. The public pages of runninghub.cn do not list it;
+    it may require a key from runninghub.ai."""
     file_name: str
     kind: Literal["image", "video"] = "image"
     extension: str | None = None
@@ -2216,7 +2217,7 @@ class MarbleUploadMediaAsset(ModelInput):
 
 class Meshy6ImageTo3d(ModelInput):
     """Makes a 3D model with meshy6/image-to-3d. Price: 5.04 CNY per call (listed 2026-09-13). Endpoint:
-    meshy6/image-to-3d. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    meshy6/image-to-3d. The public pages of runninghub.cn do not list it; it may require a key from runninghub.ai."""
     image_url: Given[File, Media | str]
     topology: Literal["triangle", "quad"] = "triangle"
     target_polycount: int = 30000
@@ -2231,7 +2232,7 @@ class Meshy6ImageTo3d(ModelInput):
 
 class Meshy6TextTo3d(ModelInput):
     """Makes a 3D model with meshy6/text-to-3d. Price: 5.04 CNY per call (listed 2026-09-13). Endpoint:
-    meshy6/text-to-3d. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    meshy6/text-to-3d. The public pages of runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     art_style: Literal["realistic", "sculpture"] = "realistic"
     topology: Literal["triangle", "quad"] = "triangle"
@@ -2247,7 +2248,7 @@ class Meshy6TextTo3d(ModelInput):
 
 class MidjourneyImageToVideo(ModelInput):
     """Makes a video with midjourney-image-to-video. Price: 0.54 to 1.62 CNY per call (listed 2026-05-07). Endpoint:
-    youchuan/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+    youchuan/image-to-video. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     first_image_url: Given[File, Media | str]
@@ -2260,7 +2261,7 @@ class MidjourneyImageToVideo(ModelInput):
 
 class MidjourneyTextToImageNiji6(ModelInput):
     """Makes an image with midjourney-text-to-image-niji6. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
-    youchuan/text-to-image-niji6. The public pages of runninghub.cn do not list it; it may need a key from
+    youchuan/text-to-image-niji6. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     chaos: int = 0
@@ -2282,7 +2283,7 @@ class MidjourneyTextToImageNiji6(ModelInput):
 
 class MidjourneyTextToImageNiji7(ModelInput):
     """Makes an image with midjourney-text-to-image-niji7. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
-    youchuan/text-to-image-niji7. The public pages of runninghub.cn do not list it; it may need a key from
+    youchuan/text-to-image-niji7. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     chaos: int = 0
@@ -2299,7 +2300,7 @@ class MidjourneyTextToImageNiji7(ModelInput):
 
 class MidjourneyTextToImageV6(ModelInput):
     """Makes an image with midjourney-text-to-image-v6. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
-    youchuan/text-to-image-v6. The public pages of runninghub.cn do not list it; it may need a key from
+    youchuan/text-to-image-v6. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     chaos: int = 0
@@ -2321,7 +2322,7 @@ class MidjourneyTextToImageV6(ModelInput):
 
 class MidjourneyTextToImageV61(ModelInput):
     """Makes an image with midjourney-text-to-image-v61. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
-    youchuan/text-to-image-v61. The public pages of runninghub.cn do not list it; it may need a key from
+    youchuan/text-to-image-v61. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     negative_prompt: str | None = None
@@ -2344,7 +2345,7 @@ class MidjourneyTextToImageV61(ModelInput):
 
 class MidjourneyTextToImageV7(ModelInput):
     """Makes an image with midjourney-text-to-image-v7. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
-    youchuan/text-to-image-v7. The public pages of runninghub.cn do not list it; it may need a key from
+    youchuan/text-to-image-v7. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     negative_prompt: str | None = None
@@ -2366,8 +2367,8 @@ class MidjourneyTextToImageV7(ModelInput):
 
 class MidjourneyTextToImageV81(ModelInput):
     """Makes an image with midjourney-text-to-image-v8.1. Price: 0.54 to 0.81 CNY per call (listed 2026-09-13).
-    Endpoint: youchuan/text-to-image-v81. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    Endpoint: youchuan/text-to-image-v81. The public pages of runninghub.cn do not list it; it may require a key
+    from runninghub.ai."""
     prompt: str
     chaos: int = 0
     quality: Literal["1", "4"] = "1"
@@ -2385,7 +2386,7 @@ class MidjourneyTextToImageV81(ModelInput):
 class MidjourneyTextToImageV82Preview(ModelInput):
     """Makes an image with midjourney-text-to-image-v8.2-preview. Price: 0.54 to 0.81 CNY per call (listed
     2026-09-13). Endpoint: youchuan/text-to-image-v82. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    require a key from runninghub.ai."""
     prompt: str
     chaos: int = 0
     quality: Literal["1", "4"] = "1"
@@ -2401,7 +2402,7 @@ class MidjourneyTextToImageV82Preview(ModelInput):
     unchecked: Unchecked = ...
 
 class MiniMaxH3ContextIRI2va(ModelInput):
-    """Answers with text with MiniMax-H3-Context-IR (i2va). Its price is not published. Endpoint:
+    """Writes text with MiniMax-H3-Context-IR (i2va). Its price is not published. Endpoint:
     minimax/hailuo-h3/context-ir-image."""
     prompt: str
     first_frame_url: Given[File | None, Media | str | None] = ...
@@ -2410,7 +2411,7 @@ class MiniMaxH3ContextIRI2va(ModelInput):
     unchecked: Unchecked = ...
 
 class MiniMaxH3ContextIRR2va(ModelInput):
-    """Answers with text with MiniMax-H3-Context-IR (r2va). Its price is not published. Endpoint:
+    """Writes text with MiniMax-H3-Context-IR (r2va). Its price is not published. Endpoint:
     minimax/hailuo-h3/context-ir-multimodal."""
     prompt: str
     image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
@@ -2421,7 +2422,7 @@ class MiniMaxH3ContextIRR2va(ModelInput):
     unchecked: Unchecked = ...
 
 class MiniMaxH3ContextIRT2va(ModelInput):
-    """Answers with text with MiniMax-H3-Context-IR (t2va). Its price is not published. Endpoint:
+    """Writes text with MiniMax-H3-Context-IR (t2va). Its price is not published. Endpoint:
     minimax/hailuo-h3/context-ir-text."""
     prompt: str
     duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
@@ -2687,7 +2688,8 @@ class MinimaxVoiceClone(ModelInput):
 
 class MinimaxVoiceDesign(ModelInput):
     """Makes audio with minimax/voice-design. Price: 13.65 CNY per call (listed 2026-09-13). Endpoint:
-    minimax/voice-design. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    minimax/voice-design. The public pages of runninghub.cn do not list it; it may require a key from
+    runninghub.ai."""
     prompt: str
     preview_text: str
     voice_id: str | None = None
@@ -2695,49 +2697,49 @@ class MinimaxVoiceDesign(ModelInput):
     unchecked: Unchecked = ...
 
 class MurekaAiDescribeSong(ModelInput):
-    """Answers with text with mureka-ai/describe-song. Price: 0.68 CNY per call (listed 2026-09-13). Endpoint:
-    mureka-ai/describe-song. The public pages of runninghub.cn do not list it; it may need a key from
+    """Writes text with mureka-ai/describe-song. Price: 0.68 CNY per call (listed 2026-09-13). Endpoint:
+    mureka-ai/describe-song. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     url: Given[File, Media | str]
     unchecked: Unchecked = ...
 
 class MurekaAiExtendLyrics(ModelInput):
-    """Answers with text with mureka-ai/extend-lyrics. Price: 0.014 CNY per call (listed 2026-09-13). Endpoint:
-    mureka-ai/extend-lyrics. The public pages of runninghub.cn do not list it; it may need a key from
+    """Writes text with mureka-ai/extend-lyrics. Price: 0.014 CNY per call (listed 2026-09-13). Endpoint:
+    mureka-ai/extend-lyrics. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     lyrics: str
     unchecked: Unchecked = ...
 
 class MurekaAiFilesUpload(ModelInput):
-    """Answers with text with mureka-ai/files-upload. Its price is not published. The official price file shows 0,
-    taken as a placeholder. Endpoint: mureka-ai/files-upload."""
+    """Writes text with mureka-ai/files-upload. Its price is not published. The official price file shows 0, taken as
+    a placeholder. Endpoint: mureka-ai/files-upload."""
     file_url: Given[File, Media | str]
     purpose: Literal["reference", "vocal", "melody", "instrumental", "voice", "audio", "remix"] = "reference"
     unchecked: Unchecked = ...
 
 class MurekaAiGenerateLyrics(ModelInput):
-    """Answers with text with mureka-ai/generate-lyrics. Price: 0.06 CNY per call (listed 2026-09-13). Endpoint:
+    """Writes text with mureka-ai/generate-lyrics. Price: 0.06 CNY per call (listed 2026-09-13). Endpoint:
     mureka-ai/generate-lyrics."""
     prompt: str
     unchecked: Unchecked = ...
 
 class MurekaAiRecognizeSong(ModelInput):
-    """Answers with text with mureka-ai/recognize-song. Price: 0.068 CNY per call (listed 2026-09-13). Endpoint:
-    mureka-ai/recognize-song. The public pages of runninghub.cn do not list it; it may need a key from
+    """Writes text with mureka-ai/recognize-song. Price: 0.068 CNY per call (listed 2026-09-13). Endpoint:
+    mureka-ai/recognize-song. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     upload_audio_id: str
     unchecked: Unchecked = ...
 
 class MurekaAiStemSong(ModelInput):
     """Makes audio with mureka-ai/stem-song. Its price is not published. Depends on parameters; the rules were not
-    recorded. Endpoint: mureka-ai/stem-song. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    recorded. Endpoint: mureka-ai/stem-song. The public pages of runninghub.cn do not list it; it may require a
+    key from runninghub.ai."""
     url: Given[File, Media | str]
     model_: Literal["audio-separation-1", "audio-separation-2"] = "audio-separation-2"
     unchecked: Unchecked = ...
 
 class MurekaAiVocalClone(ModelInput):
-    """Answers with text with mureka-ai/vocal-clone. Price: 31.50 CNY per call (listed 2026-09-13). Endpoint:
+    """Writes text with mureka-ai/vocal-clone. Price: 31.50 CNY per call (listed 2026-09-13). Endpoint:
     mureka-ai/vocal-clone."""
     file_url: Given[File, Media | str]
     unchecked: Unchecked = ...
@@ -2753,7 +2755,7 @@ class MurekaO2GenerateSong(ModelInput):
 
 class MurekaO2InstrumentalGenerate(ModelInput):
     """Makes audio with mureka-o2/instrumental-generate. Its price is not published. Endpoint:
-    mureka-o2/instrumental-generate. The public pages of runninghub.cn do not list it; it may need a key from
+    mureka-o2/instrumental-generate. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str | None = None
     n: int = 2
@@ -2844,7 +2846,7 @@ class MurekaV9GenerateSong(ModelInput):
 class NanoBanana2Gemini31flashImageToImageChannelLowPrice(ModelInput):
     """Makes an image with nano-banana2-gemini31flash/image-to-image-channel-low-price. Price: 0.16 to 0.20 CNY per
     call (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash/image-to-image. The public pages of runninghub.cn
-    do not list it; it may need a key from runninghub.ai."""
+    do not list it; it may require a key from runninghub.ai."""
     image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None
@@ -2854,7 +2856,7 @@ class NanoBanana2Gemini31flashImageToImageChannelLowPrice(ModelInput):
 class NanoBanana2Gemini31flashImageToImageOfficialStable(ModelInput):
     """Makes an image with nano-banana2-gemini31flash/image-to-image-official-stable. Price: 0.49 to 0.99 CNY per
     call (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash-official/image-to-image. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] | None = None
@@ -2864,7 +2866,7 @@ class NanoBanana2Gemini31flashImageToImageOfficialStable(ModelInput):
 class NanoBanana2Gemini31flashLiteImageToImageChannelLowPrice(ModelInput):
     """Makes an image with nano-banana2-gemini31flash-lite/image-to-image-channel-low-price. Price: 0.07 CNY per call
     (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite/image-to-image. The public pages of runninghub.cn
-    do not list it; it may need a key from runninghub.ai."""
+    do not list it; it may require a key from runninghub.ai."""
     image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16"
@@ -2873,7 +2875,7 @@ class NanoBanana2Gemini31flashLiteImageToImageChannelLowPrice(ModelInput):
 class NanoBanana2Gemini31flashLiteImageToImageOfficialStable(ModelInput):
     """Makes an image with nano-banana2-gemini31flash-lite/image-to-image-official-stable. Price: 0.22 CNY per call
     (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite-official/image-to-image. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "auto"
@@ -2882,7 +2884,7 @@ class NanoBanana2Gemini31flashLiteImageToImageOfficialStable(ModelInput):
 class NanoBanana2Gemini31flashLiteTextToImageChannelLowPrice(ModelInput):
     """Makes an image with nano-banana2-gemini31flash-lite/text-to-image-channel-low-price. Price: 0.07 CNY per call
     (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite/text-to-image. The public pages of runninghub.cn
-    do not list it; it may need a key from runninghub.ai."""
+    do not list it; it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16"
     unchecked: Unchecked = ...
@@ -2890,7 +2892,7 @@ class NanoBanana2Gemini31flashLiteTextToImageChannelLowPrice(ModelInput):
 class NanoBanana2Gemini31flashLiteTextToImageOfficialStable(ModelInput):
     """Makes an image with nano-banana2-gemini31flash-lite/text-to-image-official-stable. Price: 0.22 CNY per call
     (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite-official/text-to-image. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = "1:1"
     unchecked: Unchecked = ...
@@ -2898,7 +2900,7 @@ class NanoBanana2Gemini31flashLiteTextToImageOfficialStable(ModelInput):
 class NanoBanana2Gemini31flashTextToImageChannelLowPrice(ModelInput):
     """Makes an image with nano-banana2-gemini31flash/text-to-image-channel-low-price. Price: 0.16 to 0.20 CNY per
     call (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash/text-to-image. The public pages of runninghub.cn
-    do not list it; it may need a key from runninghub.ai."""
+    do not list it; it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "9:16"
     resolution: Literal["1k", "2k", "4k"] = "1k"
@@ -2907,7 +2909,7 @@ class NanoBanana2Gemini31flashTextToImageChannelLowPrice(ModelInput):
 class NanoBanana2Gemini31flashTextToImageOfficialStable(ModelInput):
     """Makes an image with nano-banana2-gemini31flash/text-to-image-official-stable. Price: 0.49 to 0.99 CNY per call
     (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash-official/text-to-image. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = "21:9"
     resolution: Literal["1k", "2k", "4k"] = "1k"
@@ -2915,7 +2917,7 @@ class NanoBanana2Gemini31flashTextToImageOfficialStable(ModelInput):
 
 class NanoBananaEditChannelLowPrice(ModelInput):
     """Makes an image with nano-banana/edit-channel-low-price. Price: 0.07 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-v1/edit. The public pages of runninghub.cn do not list it; it may need a key from
+    Endpoint: rhart-image-v1/edit. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "auto"
@@ -2924,7 +2926,7 @@ class NanoBananaEditChannelLowPrice(ModelInput):
 
 class NanoBananaEditOfficialStable(ModelInput):
     """Makes an image with nano-banana/edit-official-stable. Price: 0.20 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-image-v1-official/edit. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-image-v1-official/edit. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "auto"
@@ -2933,8 +2935,8 @@ class NanoBananaEditOfficialStable(ModelInput):
 
 class NanoBananaProEditChannelLowPrice(ModelInput):
     """Makes an image with nano-banana-pro/edit-channel-low-price. Price: 0.40 to 0.50 CNY per call (listed
-    2026-05-07). Endpoint: rhart-image-n-pro/edit. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    2026-05-07). Endpoint: rhart-image-n-pro/edit. The public pages of runninghub.cn do not list it; it may
+    require a key from runninghub.ai."""
     image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] | None = None
@@ -2944,7 +2946,7 @@ class NanoBananaProEditChannelLowPrice(ModelInput):
 class NanoBananaProEditOfficialStable(ModelInput):
     """Makes an image with nano-banana-pro/edit-official-stable. Price: 0.80 to 1.50 CNY per call (listed
     2026-05-07). Endpoint: rhart-image-n-pro-official/edit. The public pages of runninghub.cn do not list it; it
-    may need a key from runninghub.ai."""
+    may require a key from runninghub.ai."""
     image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
     resolution: Literal["1k", "2k", "4k"] = "1k"
@@ -2954,7 +2956,7 @@ class NanoBananaProEditOfficialStable(ModelInput):
 class NanoBananaProEditUltraOfficialStable(ModelInput):
     """Makes an image with nano-banana-pro/edit-ultra-official-stable. Price: 0.98 to 1.12 CNY per call (listed
     2026-05-07). Endpoint: rhart-image-n-pro-official/edit-ultra. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    it; it may require a key from runninghub.ai."""
     image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
     resolution: Literal["4k", "8k"] = "8k"
@@ -2964,7 +2966,7 @@ class NanoBananaProEditUltraOfficialStable(ModelInput):
 class NanoBananaProTextToImageChannelLowPrice(ModelInput):
     """Makes an image with nano-banana-pro/text-to-image-channel-low-price. Price: 0.40 to 0.50 CNY per call (listed
     2026-05-07). Endpoint: rhart-image-n-pro/text-to-image. The public pages of runninghub.cn do not list it; it
-    may need a key from runninghub.ai."""
+    may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "9:16"
     resolution: Literal["1k", "2k", "4k"] = "1k"
@@ -2973,7 +2975,7 @@ class NanoBananaProTextToImageChannelLowPrice(ModelInput):
 class NanoBananaProTextToImageOfficialStable(ModelInput):
     """Makes an image with nano-banana-pro/text-to-image-official-stable. Price: 0.80 to 1.50 CNY per call (listed
     2026-05-07). Endpoint: rhart-image-n-pro-official/text-to-image. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    it; it may require a key from runninghub.ai."""
     resolution: Literal["1k", "2k", "4k"] = "1k"
     prompt: str
     aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4"
@@ -2982,7 +2984,7 @@ class NanoBananaProTextToImageOfficialStable(ModelInput):
 class NanoBananaProTextToImageUltraOfficialStable(ModelInput):
     """Makes an image with nano-banana-pro/text-to-image-ultra-official-stable. Price: 0.98 to 1.12 CNY per call
     (listed 2026-05-07). Endpoint: rhart-image-n-pro-official/text-to-image-ultra. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     resolution: Literal["4k", "8k"] = "8k"
     aspect_ratio: Literal["1:1", "3:2", "2:3", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"] = "3:4"
@@ -2990,7 +2992,7 @@ class NanoBananaProTextToImageUltraOfficialStable(ModelInput):
 
 class NanoBananaTextToImageChannelLowPrice(ModelInput):
     """Makes an image with nano-banana/text-to-image-channel-low-price. Price: 0.07 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-v1/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    Endpoint: rhart-image-v1/text-to-image. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "3:4"
@@ -2998,16 +3000,16 @@ class NanoBananaTextToImageChannelLowPrice(ModelInput):
 
 class NanoBananaTextToImageOfficialStable(ModelInput):
     """Makes an image with nano-banana/text-to-image-official-stable. Price: 0.20 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-v1-official/text-to-image. The public pages of runninghub.cn do not list it; it may need
-    a key from runninghub.ai."""
+    Endpoint: rhart-image-v1-official/text-to-image. The public pages of runninghub.cn do not list it; it may
+    require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9"] = "3:4"
     unchecked: Unchecked = ...
 
 class PixverseC1ImageToVideo(ModelInput):
     """Makes a video with pixverse-c1/image-to-video. Price: 0.189 to 0.756 CNY per second (listed 2026-05-07).
-    Endpoint: pixverse-c1/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    Endpoint: pixverse-c1/image-to-video. The public pages of runninghub.cn do not list it; it may require a key
+    from runninghub.ai."""
     image_url: Given[File, Media | str]
     prompt: str | None = None
     resolution: Literal["360p", "540p", "720p", "1080p"] = "720p"
@@ -3018,8 +3020,8 @@ class PixverseC1ImageToVideo(ModelInput):
 class PixverseC1ReferenceToVideo(ModelInput):
     """Makes a video with pixverse-c1/reference-to-video. Price: from 0.63 to 2.52 CNY per second (listed
     2026-05-07). Endpoint: pixverse-c1/reference-to-video. The public pages of runninghub.cn do not list it; it
-    may need a key from runninghub.ai. Its published parameter list is not complete; other parameters are accepted
-    with a warning."""
+    may require a key from runninghub.ai. Its published parameter list is not complete; pass other parameters in
+    `unchecked`."""
     prompt: str
     aspect_ratio: Literal["16:9", "4:3", "1:1", "3:4", "9:16", "2:3", "3:2", "21:9"] = "1:1"
     resolution: Literal["360p", "540p", "720p", "1080p"] = "720p"
@@ -3030,8 +3032,8 @@ class PixverseC1ReferenceToVideo(ModelInput):
 
 class PixverseC1TextToVideo(ModelInput):
     """Makes a video with pixverse-c1/text-to-video. Price: 0.189 to 0.756 CNY per second (listed 2026-05-07).
-    Endpoint: pixverse-c1/text-to-video. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    Endpoint: pixverse-c1/text-to-video. The public pages of runninghub.cn do not list it; it may require a key
+    from runninghub.ai."""
     prompt: str
     resolution: Literal["360p", "540p", "720p", "1080p"] = "540p"
     generate_audio_switch: bool = True
@@ -3041,7 +3043,7 @@ class PixverseC1TextToVideo(ModelInput):
 
 class PixverseC1Transition(ModelInput):
     """Makes a video with pixverse-c1/transition. Price: 0.63 to 3.15 CNY per second (listed 2026-05-07). Endpoint:
-    pixverse-c1/transition. The public pages of runninghub.cn do not list it; it may need a key from
+    pixverse-c1/transition. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     first_image_url: Given[File, Media | str]
@@ -3054,7 +3056,8 @@ class PixverseC1Transition(ModelInput):
 
 class PixverseV55Effects(ModelInput):
     """Makes a video with pixverse-v5.5-effects. Price: 3.10 to 16.60 CNY per call (listed 2026-05-07). Endpoint:
-    pixverse-v5.5-effects. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    pixverse-v5.5-effects. The public pages of runninghub.cn do not list it; it may require a key from
+    runninghub.ai."""
     image_url: Given[File, Media | str]
     effect: Literal["Kiss Me AI", "Muscle Surge", "Anything", "Robot", "The Tiger Touch", "Holy Wings", "Hulk", "Venom", "Microwave", "Hug", "Kiss", "3D Figurine Factor", "Baby Face", "Bald Swipe", "Black Myth: Wukong", "BOOM DROP", "Squid Game", "Zombie Mode"] = "Kiss Me AI"
     resolution: Literal["360p", "540p", "720p", "1080p"] = "540p"
@@ -3065,7 +3068,7 @@ class PixverseV55Effects(ModelInput):
 
 class PixverseV55ImageToVideo(ModelInput):
     """Makes a video with pixverse-v5.5/image-to-video. Price: 3.10 to 19.40 CNY per call (listed 2026-05-07).
-    Endpoint: pixverse-v5.5/image-to-video. The public pages of runninghub.cn do not list it; it may need a key
+    Endpoint: pixverse-v5.5/image-to-video. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
@@ -3079,7 +3082,7 @@ class PixverseV55ImageToVideo(ModelInput):
 
 class PixverseV55TextToVideo(ModelInput):
     """Makes a video with pixverse-v5.5/text-to-video. Price: 3.10 to 19.40 CNY per call (listed 2026-05-07).
-    Endpoint: pixverse-v5.5/text-to-video. The public pages of runninghub.cn do not list it; it may need a key
+    Endpoint: pixverse-v5.5/text-to-video. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     prompt: str
     negative_prompt: str | None = None
@@ -3093,7 +3096,7 @@ class PixverseV55TextToVideo(ModelInput):
 
 class PixverseV55Transition(ModelInput):
     """Makes a video with pixverse-v5.5-transition. Price: 3.10 to 16.60 CNY per call (listed 2026-05-07). Endpoint:
-    pixverse-v5.5-transition. The public pages of runninghub.cn do not list it; it may need a key from
+    pixverse-v5.5-transition. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
@@ -3107,7 +3110,7 @@ class PixverseV55Transition(ModelInput):
 
 class PixverseV56ImageToVideo(ModelInput):
     """Makes a video with pixverse-v5.6/image-to-video. Price: 2.30 to 12.67 CNY per call (listed 2026-05-07).
-    Endpoint: pixverse-v5.6/image-to-video. The public pages of runninghub.cn do not list it; it may need a key
+    Endpoint: pixverse-v5.6/image-to-video. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
@@ -3120,7 +3123,7 @@ class PixverseV56ImageToVideo(ModelInput):
 
 class PixverseV56TextToVideo(ModelInput):
     """Makes a video with pixverse-v5.6/text-to-video. Price: 2.30 to 12.67 CNY per call (listed 2026-05-07).
-    Endpoint: pixverse-v5.6/text-to-video. The public pages of runninghub.cn do not list it; it may need a key
+    Endpoint: pixverse-v5.6/text-to-video. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     prompt: str
     resolution: Literal["360p", "540p", "720p", "1080p"] = "540p"
@@ -3133,7 +3136,7 @@ class PixverseV56TextToVideo(ModelInput):
 
 class PixverseV6Effects(ModelInput):
     """Makes a video with pixverse-v6/effects. Its price is not published. Endpoint: pixverse-v6/effects. The public
-    pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    pages of runninghub.cn do not list it; it may require a key from runninghub.ai."""
     image_urls: Given[File | Sequence[File], list[Media | str]]
     template_id: str
     prompt: str | None = None
@@ -3360,155 +3363,154 @@ class RhVideoUpscaler(ModelInput):
 
 class RhartAudioExtractBackground(ModelInput):
     """Makes audio with rhart-audio/extract-background. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint:
-    rhart-audio/extract-background. Its published parameter list is not complete; other parameters are accepted
-    with a warning."""
+    rhart-audio/extract-background. Its published parameter list is not complete; pass other parameters in
+    `unchecked`."""
     unchecked: Unchecked = ...
 
 class RhartAudioExtractVocal(ModelInput):
     """Makes audio with rhart-audio/extract-vocal. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint:
-    rhart-audio/extract-vocal. Its published parameter list is not complete; other parameters are accepted with a
-    warning."""
+    rhart-audio/extract-vocal. Its published parameter list is not complete; pass other parameters in `unchecked`."""
     unchecked: Unchecked = ...
 
 class RhartAudioQwen3TtsVoiceDesign(ModelInput):
     """Makes audio with rhart-audio/qwen3-tts/voice-design. Its price is not published. Endpoint:
-    rhart-audio/qwen3-tts/voice-design. Its published parameter list is not complete; other parameters are
-    accepted with a warning."""
+    rhart-audio/qwen3-tts/voice-design. Its published parameter list is not complete; pass other parameters in
+    `unchecked`."""
     unchecked: Unchecked = ...
 
 class RhartAudioSourceSeparation(ModelInput):
     """Makes audio with rhart-audio/source-separation. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint:
-    rhart-audio/source-separation. Its published parameter list is not complete; other parameters are accepted
-    with a warning."""
+    rhart-audio/source-separation. Its published parameter list is not complete; pass other parameters in
+    `unchecked`."""
     unchecked: Unchecked = ...
 
 class RhartTextG25FlashCvImageToText(ModelInput):
-    """Answers with text with rhart-text-g-25-flash-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    """Writes text with rhart-text-g-25-flash-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-25-flash-cv/image-to-text. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    require a key from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     unchecked: Unchecked = ...
 
 class RhartTextG25FlashImageToText(ModelInput):
-    """Answers with text with rhart-text-g-25-flash/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-flash/image-to-text. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    """Writes text with rhart-text-g-25-flash/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-text-g-25-flash/image-to-text. The public pages of runninghub.cn do not list it; it may require a key
+    from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     unchecked: Unchecked = ...
 
 class RhartTextG25FlashTextToText(ModelInput):
-    """Answers with text with rhart-text-g-25-flash/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-flash/text-to-text. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    """Writes text with rhart-text-g-25-flash/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-text-g-25-flash/text-to-text. The public pages of runninghub.cn do not list it; it may require a key
+    from runninghub.ai."""
     prompt: str
     unchecked: Unchecked = ...
 
 class RhartTextG25FlashVideoToText(ModelInput):
-    """Answers with text with rhart-text-g-25-flash/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-flash/video-to-text. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    """Writes text with rhart-text-g-25-flash/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-text-g-25-flash/video-to-text. The public pages of runninghub.cn do not list it; it may require a key
+    from runninghub.ai."""
     prompt: str
     video_url: Given[File, Media | str]
     unchecked: Unchecked = ...
 
 class RhartTextG25ProCvImageToText(ModelInput):
-    """Answers with text with rhart-text-g-25-pro-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-pro-cv/image-to-text. The public pages of runninghub.cn do not list it; it may need
-    a key from runninghub.ai."""
+    """Writes text with rhart-text-g-25-pro-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-text-g-25-pro-cv/image-to-text. The public pages of runninghub.cn do not list it; it may require a key
+    from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     unchecked: Unchecked = ...
 
 class RhartTextG25ProImageToText(ModelInput):
-    """Answers with text with rhart-text-g-25-pro/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-pro/image-to-text. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    """Writes text with rhart-text-g-25-pro/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-text-g-25-pro/image-to-text. The public pages of runninghub.cn do not list it; it may require a key from
+    runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     unchecked: Unchecked = ...
 
 class RhartTextG25ProTextToText(ModelInput):
-    """Answers with text with rhart-text-g-25-pro/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-pro/text-to-text. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    """Writes text with rhart-text-g-25-pro/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-text-g-25-pro/text-to-text. The public pages of runninghub.cn do not list it; it may require a key from
+    runninghub.ai."""
     prompt: str
     unchecked: Unchecked = ...
 
 class RhartTextG25ProVideoToText(ModelInput):
-    """Answers with text with rhart-text-g-25-pro/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-text-g-25-pro/video-to-text. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    """Writes text with rhart-text-g-25-pro/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-text-g-25-pro/video-to-text. The public pages of runninghub.cn do not list it; it may require a key from
+    runninghub.ai."""
     prompt: str
     video_url: Given[File, Media | str]
     unchecked: Unchecked = ...
 
 class RhartTextG3FlashPreviewCvImageToText(ModelInput):
-    """Answers with text with rhart-text-g-3-flash-preview-cv/image-to-text. Price: 0.02 CNY per call (listed
-    2026-09-13). Endpoint: rhart-text-g-3-flash-preview-cv/image-to-text. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    """Writes text with rhart-text-g-3-flash-preview-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-3-flash-preview-cv/image-to-text. The public pages of runninghub.cn do not list it; it
+    may require a key from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     unchecked: Unchecked = ...
 
 class RhartTextG3FlashPreviewImageToText(ModelInput):
-    """Answers with text with rhart-text-g-3-flash-preview/image-to-text. Price: 0.02 CNY per call (listed
-    2026-09-13). Endpoint: rhart-text-g-3-flash-preview/image-to-text. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    """Writes text with rhart-text-g-3-flash-preview/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-3-flash-preview/image-to-text. The public pages of runninghub.cn do not list it; it may
+    require a key from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     unchecked: Unchecked = ...
 
 class RhartTextG3FlashPreviewTextToText(ModelInput):
-    """Answers with text with rhart-text-g-3-flash-preview/text-to-text. Price: 0.02 CNY per call (listed
-    2026-09-13). Endpoint: rhart-text-g-3-flash-preview/text-to-text. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    """Writes text with rhart-text-g-3-flash-preview/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-3-flash-preview/text-to-text. The public pages of runninghub.cn do not list it; it may
+    require a key from runninghub.ai."""
     prompt: str
     unchecked: Unchecked = ...
 
 class RhartTextG3FlashPreviewVideoToText(ModelInput):
-    """Answers with text with rhart-text-g-3-flash-preview/video-to-text. Price: 0.02 CNY per call (listed
-    2026-09-13). Endpoint: rhart-text-g-3-flash-preview/video-to-text. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    """Writes text with rhart-text-g-3-flash-preview/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-3-flash-preview/video-to-text. The public pages of runninghub.cn do not list it; it may
+    require a key from runninghub.ai."""
     prompt: str
     video_url: Given[File, Media | str]
     unchecked: Unchecked = ...
 
 class RhartTextG3ProPreviewCvImageToText(ModelInput):
-    """Answers with text with rhart-text-g-3-pro-preview-cv/image-to-text. Price: 0.05 CNY per call (listed
-    2026-09-13). Endpoint: rhart-text-g-3-pro-preview-cv/image-to-text. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    """Writes text with rhart-text-g-3-pro-preview-cv/image-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-text-g-3-pro-preview-cv/image-to-text. The public pages of runninghub.cn do not list it; it
+    may require a key from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     unchecked: Unchecked = ...
 
 class RhartTextG3ProPreviewImageToText(ModelInput):
-    """Answers with text with rhart-text-g-3-pro-preview/image-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
+    """Writes text with rhart-text-g-3-pro-preview/image-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-3-pro-preview/image-to-text. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    require a key from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     unchecked: Unchecked = ...
 
 class RhartTextG3ProPreviewTextToText(ModelInput):
-    """Answers with text with rhart-text-g-3-pro-preview/text-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
+    """Writes text with rhart-text-g-3-pro-preview/text-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-3-pro-preview/text-to-text. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    require a key from runninghub.ai."""
     prompt: str
     unchecked: Unchecked = ...
 
 class RhartTextG3ProPreviewVideoToText(ModelInput):
-    """Answers with text with rhart-text-g-3-pro-preview/video-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
+    """Writes text with rhart-text-g-3-pro-preview/video-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
     Endpoint: rhart-text-g-3-pro-preview/video-to-text. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    require a key from runninghub.ai."""
     prompt: str
     video_url: Given[File, Media | str]
     unchecked: Unchecked = ...
 
 class RhartTextQwen27bChat(ModelInput):
-    """Answers with text with rhart-text-qwen-27b/chat. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-text-qwen-27b/chat. The public pages of runninghub.cn do not list it; it may need a key from
+    """Writes text with rhart-text-qwen-27b/chat. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
+    rhart-text-qwen-27b/chat. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
@@ -3518,7 +3520,7 @@ class RhartTextQwen27bChat(ModelInput):
 class RhartVideoMinimaxH3OssFl2va(ModelInput):
     """Makes a video with rhart-video/minimax-h3-oss/fl2va. Price: 0.15 CNY per second (listed 2026-09-05). A price
     preview shows the price of one second, not of the call. Endpoint: rhart-video/minimax-h3-oss/fl2va. Its
-    published parameter list is not complete; other parameters are accepted with a warning."""
+    published parameter list is not complete; pass other parameters in `unchecked`."""
     prompt: str
     first_frame_url: Given[File | None, Media | str | None] = ...
     last_frame_url: Given[File | None, Media | str | None] = ...
@@ -3529,8 +3531,8 @@ class RhartVideoMinimaxH3OssFl2va(ModelInput):
 class RhartVideoMinimaxH3OssFl2vaAdvanced(ModelInput):
     """Makes a video with rhart-video/minimax-h3-oss/fl2va-advanced. Price: 0.15 CNY per second (listed 2026-09-05).
     A price preview shows the price of one second, not of the call. Endpoint:
-    rhart-video/minimax-h3-oss/fl2va-advanced. Its published parameter list is not complete; other parameters are
-    accepted with a warning."""
+    rhart-video/minimax-h3-oss/fl2va-advanced. Its published parameter list is not complete; pass other parameters
+    in `unchecked`."""
     prompt: str
     image1: Given[File | None, Media | str | None] = ...
     image2: Given[File | None, Media | str | None] = ...
@@ -3547,8 +3549,8 @@ class RhartVideoMinimaxH3OssFl2vaAdvanced(ModelInput):
 
 class RhartVideoMinimaxH3RhEnhancedRef2va(ModelInput):
     """Makes a video with rhart-video/minimax-h3-rh-enhanced/ref2va. Its price is not published. Not published.
-    Endpoint: rhart-video/minimax-h3-rh-enhanced/ref2va. Its published parameter list is not complete; other
-    parameters are accepted with a warning."""
+    Endpoint: rhart-video/minimax-h3-rh-enhanced/ref2va. Its published parameter list is not complete; pass other
+    parameters in `unchecked`."""
     prompt: str | None = None
     aspect_ratio: Literal["9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "1:1 (Square)", "3:4 (Portrait Standard)", "4:3 (Standard)", "2:3 (Portrait Photo)", "3:2 (Photo)", "21:9 (Ultrawide)"] | None = None
     resolution: Literal["480p", "768p", "1080p"] = "1080p"
@@ -3605,20 +3607,20 @@ class RhartVideoSparkvideo20UploadAsset(ModelInput):
 
 class RhartVideoVideoDepthConverter(ModelInput):
     """Makes a video with rhart-video/video-depth-converter. Its price is not published. Endpoint:
-    rhart-video/video-depth-converter. Its published parameter list is not complete; other parameters are accepted
-    with a warning."""
+    rhart-video/video-depth-converter. Its published parameter list is not complete; pass other parameters in
+    `unchecked`."""
     unchecked: Unchecked = ...
 
 class RhartVideoWan22CharacterMotionTransfer(ModelInput):
     """Makes a video with rhart-video/wan2.2/character-motion-transfer. Price: 0.24 CNY per second (listed
     2026-06-18). Endpoint: rhart-video/wan2.2/character-motion-transfer. Its published parameter list is not
-    complete; other parameters are accepted with a warning."""
+    complete; pass other parameters in `unchecked`."""
     unchecked: Unchecked = ...
 
 class RunwaymlGen4AlephVideoToVideoOfficialStable(ModelInput):
     """Makes a video with runwayml/gen4-aleph/video-to-video-official-stable. Price: 5.25 CNY per call (listed
     2026-09-13). Endpoint: rhart-video-r/gen4-aleph-official/video-to-video. The public pages of runninghub.cn do
-    not list it; it may need a key from runninghub.ai."""
+    not list it; it may require a key from runninghub.ai."""
     prompt: str
     video_url: Given[File, Media | str]
     aspect_ratio: Literal["16:9", "9:16", "1:1", "4:3", "3:4"] = "16:9"
@@ -3628,7 +3630,7 @@ class RunwaymlGen4AlephVideoToVideoOfficialStable(ModelInput):
 class RunwaymlGen4TurboImageToVideoChannelLowPrice(ModelInput):
     """Makes a video with runwayml/gen4-turbo/image-to-video-channel-low-price. Price: 0.21 CNY per second (listed
     2026-09-13). Endpoint: rhart-video-r/gen4-turbo/image-to-video. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    it; it may require a key from runninghub.ai."""
     prompt: str | None = None
     image_url: Given[File, Media | str]
     duration: Literal["5", "10"] = "10"
@@ -3638,7 +3640,7 @@ class RunwaymlGen4TurboImageToVideoChannelLowPrice(ModelInput):
 class RunwaymlGen4TurboImageToVideoOfficialStable(ModelInput):
     """Makes a video with runwayml/gen4-turbo/image-to-video-official-stable. Price: 3.20 to 6.40 CNY per call
     (listed 2026-05-07). Endpoint: rhart-video-r/gen4-turbo-official/image-to-video. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     duration: Literal["5", "10"] = "5"
@@ -3707,7 +3709,7 @@ class Seedance20FastMultimodalVideoLowPrice(ModelInput):
 class Seedance20FastMultimodalVideoToken(ModelInput):
     """Makes a video with seedance-2.0-fast/multimodal-video Token. Its price is not published. Per token; a price
     preview shows 0, which is not the price. Endpoint: bytedance/seedance-2.0-fast-token/multimodal-video. Its
-    published parameter list is not complete; other parameters are accepted with a warning."""
+    published parameter list is not complete; pass other parameters in `unchecked`."""
     prompt: str
     resolution: Literal["480p", "720p", "1080p", "2k", "4k"] = "720p"
     duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] = "5"
@@ -3966,16 +3968,16 @@ class Seedance20GlobalTextToVideoLowPrice(ModelInput):
     unchecked: Unchecked = ...
 
 class Seedance20GlobalUploadAsset(ModelInput):
-    """Answers with text with seedance-2.0-global/upload-asset. Its price is not published. Endpoint:
+    """Writes text with seedance-2.0-global/upload-asset. Its price is not published. Endpoint:
     bytedance/seedance-2.0-global/upload-asset. Not in RunningHub's newest lists; it may still work."""
     asset_type: Literal["Image", "Video"] = "Image"
     url: str
     unchecked: Unchecked = ...
 
 class Seedance20GlobalUploadAssetChannelLowPrice(ModelInput):
-    """Answers with text with seedance-2.0-global/upload-asset-channel-low-price. Its price is not published.
-    Endpoint: bytedance/seedance-2.0-global/upload-asset-channel-low-price. Not in RunningHub's newest lists; it
-    may still work."""
+    """Writes text with seedance-2.0-global/upload-asset-channel-low-price. Its price is not published. Endpoint:
+    bytedance/seedance-2.0-global/upload-asset-channel-low-price. Not in RunningHub's newest lists; it may still
+    work."""
     asset_type: Literal["Image", "Video"] = "Image"
     url: str
     unchecked: Unchecked = ...
@@ -4111,8 +4113,8 @@ class Seedance20TextToVideoLowPrice(ModelInput):
     unchecked: Unchecked = ...
 
 class Seedance20UploadAsset(ModelInput):
-    """Answers with text with seedance2.0/upload-asset. Its price is not published. Endpoint:
-    seedance2.0/upload-asset. Not in RunningHub's newest lists; it may still work."""
+    """Writes text with seedance2.0/upload-asset. Its price is not published. Endpoint: seedance2.0/upload-asset. Not
+    in RunningHub's newest lists; it may still work."""
     url: str
     asset_type: Literal["Image", "Video", "Audio"] = "Image"
     name: str | None = None
@@ -4395,7 +4397,7 @@ class SeedreamV5ProTextToImage(ModelInput):
 
 class SkyreelsV3ReferenceToVideo(ModelInput):
     """Makes a video with skyreels-v3/reference-to-video. Price: 0.25 CNY per second (listed 2026-09-13). Endpoint:
-    skyreels-v3/reference-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+    skyreels-v3/reference-to-video. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     image_urls: Given[File | Sequence[File], list[Media | str]]
@@ -4406,7 +4408,7 @@ class SkyreelsV3ReferenceToVideo(ModelInput):
 class SkyreelsV3ShotSwitchingVideoExtension(ModelInput):
     """Makes a video with skyreels-v3/shot-switching-video-extension. Price: 0.21 CNY per second (listed 2026-09-13).
     Endpoint: skyreels-v3/shot-switching-video-extension. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    require a key from runninghub.ai."""
     prompt: str
     video_url: Given[File, Media | str]
     duration: int = 5
@@ -4416,7 +4418,7 @@ class SkyreelsV3ShotSwitchingVideoExtension(ModelInput):
 class SkyreelsV3SingleShotVideoExtension(ModelInput):
     """Makes a video with skyreels-v3/single-shot-video-extension. Price: 0.21 CNY per second (listed 2026-09-13).
     Endpoint: skyreels-v3/single-shot-video-extension. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    require a key from runninghub.ai."""
     prompt: str
     video_url: Given[File, Media | str]
     duration: int = 5
@@ -4424,7 +4426,7 @@ class SkyreelsV3SingleShotVideoExtension(ModelInput):
 
 class SkyreelsV3VideoRestyling(ModelInput):
     """Makes a video with skyreels-v3/video-restyling. Price: 0.28 CNY per second (listed 2026-09-13). Endpoint:
-    skyreels-v3/video-restyling. The public pages of runninghub.cn do not list it; it may need a key from
+    skyreels-v3/video-restyling. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     video_url: Given[File, Media | str]
     style_name: Literal["simpsons", "lego", "paper_cutting", "amigurumi", "animal_crossing", "van_gogh", "pixel_art"]
@@ -4532,8 +4534,8 @@ class SkyreelsV4TextToVideoStd(ModelInput):
 
 class Sora2ImageToVideoAsynChannelLowPrice(ModelInput):
     """Makes a video with sora-2/image-to-video-asyn-channel-low-price. Price: 0.50 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s/image-to-video-asyn. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    Endpoint: rhart-video-s/image-to-video-asyn. The public pages of runninghub.cn do not list it; it may require
+    a key from runninghub.ai."""
     image_url: Given[File, Media | str]
     duration: Literal["10", "15"] = "10"
     aspect_ratio: Literal["9:16", "16:9"] = "9:16"
@@ -4542,7 +4544,7 @@ class Sora2ImageToVideoAsynChannelLowPrice(ModelInput):
 
 class Sora2ImageToVideoChannelLowPrice(ModelInput):
     """Makes a video with sora-2/image-to-video-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s/image-to-video. The public pages of runninghub.cn do not list it; it may need a key
+    Endpoint: rhart-video-s/image-to-video. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     image_url: Given[File, Media | str]
     duration: Literal["10", "15"] = "10"
@@ -4554,7 +4556,7 @@ class Sora2ImageToVideoChannelLowPrice(ModelInput):
 class Sora2ImageToVideoOfficialStable(ModelInput):
     """Makes a video with sora-2/image-to-video-official-stable. Price: 1.82 to 5.46 CNY per call (listed
     2026-05-07). Endpoint: rhart-video-s-official/image-to-video. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    it; it may require a key from runninghub.ai."""
     prompt: str
     duration: Literal["4", "8", "12"] = "4"
     image_url: Given[File, Media | str]
@@ -4563,7 +4565,7 @@ class Sora2ImageToVideoOfficialStable(ModelInput):
 class Sora2ImageToVideoProChannelLowPrice(ModelInput):
     """Makes a video with sora-2/image-to-video-pro-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-s/image-to-video-pro. Deprecated. The public pages of runninghub.cn do not list it; it
-    may need a key from runninghub.ai."""
+    may require a key from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     duration: Literal["15", "25"] = "15"
@@ -4574,7 +4576,7 @@ class Sora2ImageToVideoProChannelLowPrice(ModelInput):
 class Sora2ImageToVideoProOfficialStable(ModelInput):
     """Makes a video with sora-2/image-to-video-pro-official-stable. Price: 2.10 to 3.50 CNY per second (listed
     2026-05-07). Endpoint: rhart-video-s-official/image-to-video-pro. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    list it; it may require a key from runninghub.ai."""
     prompt: str
     resolution: Literal["720p", "1080p"] = "720p"
     duration: Literal["4", "8", "12", "16", "20"] = "4"
@@ -4584,7 +4586,7 @@ class Sora2ImageToVideoProOfficialStable(ModelInput):
 class Sora2ImageToVideoRealisticOfficialStable(ModelInput):
     """Makes a video with sora-2/image-to-video-realistic-official-stable. Price: 3.20 to 10.00 CNY per call (listed
     2026-05-07). Endpoint: rhart-video-s-official/image-to-video-realistic. The public pages of runninghub.cn do
-    not list it; it may need a key from runninghub.ai."""
+    not list it; it may require a key from runninghub.ai."""
     prompt: str
     duration: Literal["4", "8", "12"] = "4"
     image_url: Given[File, Media | str]
@@ -4592,7 +4594,7 @@ class Sora2ImageToVideoRealisticOfficialStable(ModelInput):
 
 class Sora2TextToVideoChannelLowPrice(ModelInput):
     """Makes a video with sora-2/text-to-video-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s/text-to-video. The public pages of runninghub.cn do not list it; it may need a key
+    Endpoint: rhart-video-s/text-to-video. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     duration: Literal["10", "15"] = "10"
     prompt: str
@@ -4602,8 +4604,8 @@ class Sora2TextToVideoChannelLowPrice(ModelInput):
 
 class Sora2TextToVideoOfficialStable(ModelInput):
     """Makes a video with sora-2/text-to-video-official-stable. Price: 1.82 to 5.46 CNY per call (listed 2026-05-07).
-    Endpoint: rhart-video-s-official/text-to-video. The public pages of runninghub.cn do not list it; it may need
-    a key from runninghub.ai."""
+    Endpoint: rhart-video-s-official/text-to-video. The public pages of runninghub.cn do not list it; it may
+    require a key from runninghub.ai."""
     prompt: str
     size: Literal["720x1280", "1280x720"] = "720x1280"
     duration: Literal["4", "8", "12"] = "4"
@@ -4612,7 +4614,7 @@ class Sora2TextToVideoOfficialStable(ModelInput):
 class Sora2TextToVideoProChannelLowPrice(ModelInput):
     """Makes a video with sora-2/text-to-video-pro-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
     Endpoint: rhart-video-s/text-to-video-pro. Deprecated. The public pages of runninghub.cn do not list it; it
-    may need a key from runninghub.ai."""
+    may require a key from runninghub.ai."""
     prompt: str
     duration: Literal["15", "25"] = "15"
     aspect_ratio: Literal["9:16", "16:9"] = "9:16"
@@ -4622,23 +4624,23 @@ class Sora2TextToVideoProChannelLowPrice(ModelInput):
 class Sora2TextToVideoProOfficialStable(ModelInput):
     """Makes a video with sora-2/text-to-video-pro-official-stable. Price: 2.10 to 4.90 CNY per second (listed
     2026-05-07). Endpoint: rhart-video-s-official/text-to-video-pro. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    it; it may require a key from runninghub.ai."""
     prompt: str
     size: Literal["720x1280", "1280x720", "1024x1792", "1792x1024", "1080x1920", "1920x1080"] = "720x1280"
     duration: Literal["4", "8", "12", "16", "20"] = "12"
     unchecked: Unchecked = ...
 
 class SoraUploadCharacterChannelLowPrice(ModelInput):
-    """Answers with text with sora-upload-character-channel-low-price. Price: 0.05 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-video-s/sora-upload-character. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    """Writes text with sora-upload-character-channel-low-price. Price: 0.05 CNY per call (listed 2026-09-13).
+    Endpoint: rhart-video-s/sora-upload-character. The public pages of runninghub.cn do not list it; it may
+    require a key from runninghub.ai."""
     video_url: Given[File, Media | str]
     unchecked: Unchecked = ...
 
 class SoraUploadCharacterOfficial(ModelInput):
     """Makes a video with sora-upload-character-official. Price: 0.01 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-video-s-official/sora-upload-character. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    rhart-video-s-official/sora-upload-character. The public pages of runninghub.cn do not list it; it may require
+    a key from runninghub.ai."""
     video_url: Given[File, Media | str]
     name: str
     unchecked: Unchecked = ...
@@ -4667,7 +4669,7 @@ class StephenChowIPVideoGenSeedance20(ModelInput):
 
 class SunoCustomV45(ModelInput):
     """Makes audio with suno-custom-v4.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-audio/suno-v4.5/custom. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-audio/suno-v4.5/custom. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     title: str
     prompt: str
@@ -4676,7 +4678,7 @@ class SunoCustomV45(ModelInput):
 
 class SunoCustomV5(ModelInput):
     """Makes audio with suno-custom-v5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-audio/suno-v5/custom. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-audio/suno-v5/custom. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     title: str
     prompt: str
@@ -4685,7 +4687,7 @@ class SunoCustomV5(ModelInput):
 
 class SunoCustomV55(ModelInput):
     """Makes audio with suno-custom-v5.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-audio/suno-v5.5/custom. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-audio/suno-v5.5/custom. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     title: str
     prompt: str
@@ -4694,14 +4696,14 @@ class SunoCustomV55(ModelInput):
 
 class SunoLyrics(ModelInput):
     """Makes audio with suno-lyrics. Price: 0.014 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-audio/suno/lyrics. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-audio/suno/lyrics. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     prompt: str
     unchecked: Unchecked = ...
 
 class SunoSingleV45(ModelInput):
     """Makes audio with suno-single-v4.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-audio/suno-v4.5/single. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-audio/suno-v4.5/single. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     title: str | None = None
     description: str
@@ -4710,7 +4712,7 @@ class SunoSingleV45(ModelInput):
 
 class SunoSingleV5(ModelInput):
     """Makes audio with suno-single-v5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-audio/suno-v5/single. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-audio/suno-v5/single. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     title: str | None = None
     description: str
@@ -4719,7 +4721,7 @@ class SunoSingleV5(ModelInput):
 
 class SunoSingleV55(ModelInput):
     """Makes audio with suno-single-v5.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
-    rhart-audio/suno-v5.5/single. The public pages of runninghub.cn do not list it; it may need a key from
+    rhart-audio/suno-v5.5/single. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     title: str | None = None
     description: str
@@ -4728,7 +4730,7 @@ class SunoSingleV55(ModelInput):
 
 class TopazlabsImageGigapixelArtAndCgi(ModelInput):
     """Makes an image with topazlabs-image-gigapixel-art-and-cgi. Its price is not published. Endpoint:
-    topazlabs/image-gigapixel-art-and-cgi. The public pages of runninghub.cn do not list it; it may need a key
+    topazlabs/image-gigapixel-art-and-cgi. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     image_url: Given[File, Media | str]
     output_width: int = 1920
@@ -4748,8 +4750,8 @@ class TopazlabsImageGigapixelArtAndCgi(ModelInput):
 
 class TopazlabsImageGigapixelHighFidelity2(ModelInput):
     """Makes an image with topazlabs-image-gigapixel-high-fidelity-2. Its price is not published. Endpoint:
-    topazlabs/image-gigapixel-high-fidelity-2. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    topazlabs/image-gigapixel-high-fidelity-2. The public pages of runninghub.cn do not list it; it may require a
+    key from runninghub.ai."""
     image_url: Given[File, Media | str]
     output_width: int = 1920
     output_height: int = 1080
@@ -4767,7 +4769,7 @@ class TopazlabsImageGigapixelHighFidelity2(ModelInput):
 
 class TopazlabsImageGigapixelLowResolution2(ModelInput):
     """Makes an image with topazlabs-image-gigapixel-low-resolution-2. Its price is not published. Endpoint:
-    topazlabs/image-gigapixel-low-resolution-2. The public pages of runninghub.cn do not list it; it may need a
+    topazlabs/image-gigapixel-low-resolution-2. The public pages of runninghub.cn do not list it; it may require a
     key from runninghub.ai."""
     image_url: Given[File, Media | str]
     output_width: int = 1920
@@ -4786,8 +4788,8 @@ class TopazlabsImageGigapixelLowResolution2(ModelInput):
 
 class TopazlabsImageGigapixelStandard2(ModelInput):
     """Makes an image with topazlabs-image-gigapixel-standard-2. Its price is not published. Endpoint:
-    topazlabs/image-gigapixel-standard-2. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    topazlabs/image-gigapixel-standard-2. The public pages of runninghub.cn do not list it; it may require a key
+    from runninghub.ai."""
     image_url: Given[File, Media | str]
     output_width: int = 1920
     output_height: int = 1080
@@ -4805,8 +4807,8 @@ class TopazlabsImageGigapixelStandard2(ModelInput):
 
 class TopazlabsImageGigapixelTextAndShapes(ModelInput):
     """Makes an image with topazlabs-image-gigapixel-text-and-shapes. Its price is not published. Endpoint:
-    topazlabs/image-gigapixel-text-and-shapes. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    topazlabs/image-gigapixel-text-and-shapes. The public pages of runninghub.cn do not list it; it may require a
+    key from runninghub.ai."""
     image_url: Given[File, Media | str]
     output_width: int = 1920
     output_height: int = 1080
@@ -4828,7 +4830,7 @@ class TopazlabsImageGigapixelTextAndShapes(ModelInput):
 
 class TopazlabsImageUpscaleCgi(ModelInput):
     """Makes an image with topazlabs-image-upscale-cgi. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
-    Endpoint: topazlabs/image-upscale-cgi. The public pages of runninghub.cn do not list it; it may need a key
+    Endpoint: topazlabs/image-upscale-cgi. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     image_url: Given[File, Media | str]
     scale: Literal["2x", "4x", "6x"] = "2x"
@@ -4840,8 +4842,8 @@ class TopazlabsImageUpscaleCgi(ModelInput):
 
 class TopazlabsImageUpscaleDetailFaces(ModelInput):
     """Makes an image with topazlabs-image-upscale-detail-faces. Its price is not published. Endpoint:
-    topazlabs/image-upscale-detail-faces. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    topazlabs/image-upscale-detail-faces. The public pages of runninghub.cn do not list it; it may require a key
+    from runninghub.ai."""
     image_url: Given[File, Media | str]
     output_width: int = 1920
     output_height: int = 1080
@@ -4853,7 +4855,7 @@ class TopazlabsImageUpscaleDetailFaces(ModelInput):
 class TopazlabsImageUpscaleHighFidelityV2(ModelInput):
     """Makes an image with topazlabs-image-upscale-high fidelity v2. Price: 0.70 to 2.10 CNY per call (listed
     2026-05-07). Endpoint: topazlabs/image-upscale-high-fidelity-v2. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    it; it may require a key from runninghub.ai."""
     image_url: Given[File, Media | str]
     scale: Literal["2x", "4x", "6x"] = "2x"
     subject_detection: Literal["All", "Foreground", "Background"] = "All"
@@ -4864,8 +4866,8 @@ class TopazlabsImageUpscaleHighFidelityV2(ModelInput):
 
 class TopazlabsImageUpscaleHighFidelityV3(ModelInput):
     """Makes an image with topazlabs-image-upscale-high-fidelity-v3. Its price is not published. Endpoint:
-    topazlabs/image-upscale-high-fidelity-v3. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    topazlabs/image-upscale-high-fidelity-v3. The public pages of runninghub.cn do not list it; it may require a
+    key from runninghub.ai."""
     image_url: Given[File, Media | str]
     opacity: float = 1.0
     recovery_strength: float = 1.0
@@ -4886,7 +4888,7 @@ class TopazlabsImageUpscaleHighFidelityV3(ModelInput):
 class TopazlabsImageUpscaleLowResolutionV2(ModelInput):
     """Makes an image with topazlabs-image-upscale low resolution v2. Price: 0.70 to 2.10 CNY per call (listed
     2026-05-07). Endpoint: topazlabs/image-upscale/low-resolution-v2. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    list it; it may require a key from runninghub.ai."""
     image_url: Given[File, Media | str]
     scale: Literal["2x", "4x", "6x"] = "2x"
     subject_detection: Literal["All", "Foreground", "Background"] = "All"
@@ -4897,8 +4899,8 @@ class TopazlabsImageUpscaleLowResolutionV2(ModelInput):
 
 class TopazlabsImageUpscaleStandardV2(ModelInput):
     """Makes an image with topazlabs-image-upscale-standard-v2. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
-    Endpoint: topazlabs/image-upscale-standard-v2. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    Endpoint: topazlabs/image-upscale-standard-v2. The public pages of runninghub.cn do not list it; it may
+    require a key from runninghub.ai."""
     image_url: Given[File, Media | str]
     scale: Literal["2x", "4x", "6x"] = "2x"
     subject_detection: Literal["All", "Foreground", "Background"] = "All"
@@ -4909,8 +4911,8 @@ class TopazlabsImageUpscaleStandardV2(ModelInput):
 
 class TopazlabsImageUpscaleTextRefine(ModelInput):
     """Makes an image with topazlabs-image-upscale-text refine. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
-    Endpoint: topazlabs/image-upscale-text-refine. The public pages of runninghub.cn do not list it; it may need a
-    key from runninghub.ai."""
+    Endpoint: topazlabs/image-upscale-text-refine. The public pages of runninghub.cn do not list it; it may
+    require a key from runninghub.ai."""
     image_url: Given[File, Media | str]
     scale: Literal["2x", "4x", "6x"] = "2x"
     subject_detection: Literal["All", "Foreground", "Background"] = "All"
@@ -4921,8 +4923,8 @@ class TopazlabsImageUpscaleTextRefine(ModelInput):
 
 class TopazlabsImageUpscaleTransparent(ModelInput):
     """Makes an image with topazlabs-image-upscale-transparent. Its price is not published. Endpoint:
-    topazlabs/image-upscale-transparent. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    topazlabs/image-upscale-transparent. The public pages of runninghub.cn do not list it; it may require a key
+    from runninghub.ai."""
     image_url: Given[File, Media | str]
     output_width: int = 1920
     output_height: int = 1080
@@ -4932,7 +4934,7 @@ class TopazlabsImageUpscaleTransparent(ModelInput):
 
 class TopazlabsVideoAstra(ModelInput):
     """Makes a video with topazlabs-video-astra. Its price is not published. Endpoint: topazlabs/video-astra. The
-    public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    public pages of runninghub.cn do not list it; it may require a key from runninghub.ai."""
     video_url: Given[File, Media | str]
     output_width: int = 1280
     output_height: int = 720
@@ -4941,7 +4943,7 @@ class TopazlabsVideoAstra(ModelInput):
 
 class TopazlabsVideoDenoise(ModelInput):
     """Makes a video with topazlabs-video-denoise. Its price is not published. Endpoint: topazlabs/video-denoise. The
-    public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    public pages of runninghub.cn do not list it; it may require a key from runninghub.ai."""
     video_url: Given[File, Media | str]
     output_width: int = 1280
     output_height: int = 720
@@ -4950,8 +4952,8 @@ class TopazlabsVideoDenoise(ModelInput):
 
 class TopazlabsVideoFrameInterpolation(ModelInput):
     """Makes a video with topazlabs-video-frame-interpolation. Its price is not published. Endpoint:
-    topazlabs/video-frame-interpolation. The public pages of runninghub.cn do not list it; it may need a key from
-    runninghub.ai."""
+    topazlabs/video-frame-interpolation. The public pages of runninghub.cn do not list it; it may require a key
+    from runninghub.ai."""
     video_url: Given[File, Media | str]
     output_width: int = 1280
     output_height: int = 720
@@ -4961,7 +4963,7 @@ class TopazlabsVideoFrameInterpolation(ModelInput):
 
 class TopazlabsVideoProteus(ModelInput):
     """Makes a video with topazlabs-video-proteus. Its price is not published. Endpoint: topazlabs/video-proteus. The
-    public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    public pages of runninghub.cn do not list it; it may require a key from runninghub.ai."""
     video_url: Given[File, Media | str]
     output_width: int = 1280
     output_height: int = 720
@@ -4970,7 +4972,7 @@ class TopazlabsVideoProteus(ModelInput):
 
 class TopazlabsVideoStarlight(ModelInput):
     """Makes a video with topazlabs-video-starlight. Its price is not published. Endpoint: topazlabs/video-starlight.
-    The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    The public pages of runninghub.cn do not list it; it may require a key from runninghub.ai."""
     video_url: Given[File, Media | str]
     output_width: int = 1280
     output_height: int = 720
@@ -4979,7 +4981,7 @@ class TopazlabsVideoStarlight(ModelInput):
 
 class TopazlabsVideoUpscale(ModelInput):
     """Makes a video with topazlabs-video-upscale. Price: 0.40 to 2.50 CNY per second (listed 2026-05-07). Endpoint:
-    topazlabs/video-upscale. The public pages of runninghub.cn do not list it; it may need a key from
+    topazlabs/video-upscale. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     video_url: Given[File, Media | str]
     target_resolution: Literal["720p", "1080p", "4k"] = "1080p"
@@ -5031,8 +5033,8 @@ class ViduImageToVideoQ3Pro(ModelInput):
 
 class ViduImageToVideoQ3ProFast(ModelInput):
     """Makes a video with Vidu-image-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/image-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    Endpoint: vidu/image-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it; it may require a
+    key from runninghub.ai."""
     prompt: str | None = None
     image_url: Given[File, Media | str]
     duration: Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"] = "5"
@@ -5119,7 +5121,7 @@ class ViduReferenceToVideoQ3Mix(ModelInput):
 
 class ViduShortPlayQ3Ad(ModelInput):
     """Makes a video with vidu/short-play-q3-ad. Its price is not published. Endpoint: vidu/short-play-q3-ad. Its
-    published parameter list is not complete; other parameters are accepted with a warning."""
+    published parameter list is not complete; pass other parameters in `unchecked`."""
     script_name: str
     script_content: str
     resolution: Literal["1080p"] = "1080p"
@@ -5129,7 +5131,7 @@ class ViduShortPlayQ3Ad(ModelInput):
 
 class ViduShortPlayQ3Drama(ModelInput):
     """Makes a video with vidu/short-play-q3-drama. Its price is not published. Endpoint: vidu/short-play-q3-drama.
-    Its published parameter list is not complete; other parameters are accepted with a warning."""
+    Its published parameter list is not complete; pass other parameters in `unchecked`."""
     script_name: str
     script_content: str
     upload_image_url: Given[File | None, Media | str | None] = ...
@@ -5192,7 +5194,7 @@ class ViduStartEndToVideoQ3Pro(ModelInput):
 class ViduStartEndToVideoQ3ProFast(ModelInput):
     """Makes a video with Vidu-start-end-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed
     2026-05-07). Endpoint: vidu/start-end-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it;
-    it may need a key from runninghub.ai."""
+    it may require a key from runninghub.ai."""
     prompt: str | None = None
     first_image_url: Given[File, Media | str]
     last_image_url: Given[File, Media | str]
@@ -5237,8 +5239,8 @@ class ViduTextToVideoQ3Pro(ModelInput):
 
 class ViduTextToVideoQ3ProFast(ModelInput):
     """Makes a video with Vidu-text-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
-    Endpoint: vidu/text-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it; it may need a key
-    from runninghub.ai."""
+    Endpoint: vidu/text-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it; it may require a
+    key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16", "4:3", "3:4", "1:1"] = "16:9"
     resolution: Literal["720p", "1080p"] = "720p"
@@ -5259,7 +5261,7 @@ class ViduTextToVideoQ3Turbo(ModelInput):
 
 class VolcDramaSerialVideoTranslate(ModelInput):
     """Makes a video with volc-drama/serial-video-translate. Its price is not published. Endpoint:
-    volc-drama/serial-video-translate. The public pages of runninghub.cn do not list it; it may need a key from
+    volc-drama/serial-video-translate. The public pages of runninghub.cn do not list it; it may require a key from
     runninghub.ai."""
     project_name: str
     source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "en"
@@ -5278,7 +5280,7 @@ class VolcDramaSerialVideoTranslate(ModelInput):
 class VolcDramaVideoTranslate(ModelInput):
     """Makes a video with volc-drama/video-translate. Its price is not published. The official price file shows 0,
     taken as a placeholder. Endpoint: volc-drama/video-translate. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    it; it may require a key from runninghub.ai."""
     video_url: Given[File, Media | str]
     project_name: str
     source_lang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"] = "zh"
@@ -5529,7 +5531,7 @@ class Wan27ReferenceToVideo(ModelInput):
 class Wan27SpicyImageToVideo(ModelInput):
     """Makes a video with wan-2.7-spicy/image-to-video. Its price is not published. Depends on parameters; the rules
     were not recorded. Endpoint: alibaba/wan-2.7-spicy/image-to-video. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    list it; it may require a key from runninghub.ai."""
     prompt: str | None = None
     image_url: Given[File, Media | str]
     audio_url: Given[File | None, Media | str | None] = ...
@@ -5658,7 +5660,7 @@ class Wan30ReferenceToVideo(ModelInput):
 
 class XaiGrokImagine20TextToImageEconomy(ModelInput):
     """Makes an image with xai/grok-imagine-2.0/text-to-image/economy. Its price is not published. Endpoint:
-    rhart-imagine-image-2.0/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+    rhart-imagine-image-2.0/text-to-image. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9"] = "1:1"
@@ -5668,7 +5670,7 @@ class XaiGrokImagine20TextToImageEconomy(ModelInput):
 class XaiGrokImagineEditVideoOfficialStable(ModelInput):
     """Makes a video with xai/grok-imagine/edit-video-official-stable. Price: 0.41 CNY per second (listed
     2026-09-13). Endpoint: rhart-video-g-official/edit-video. The public pages of runninghub.cn do not list it; it
-    may need a key from runninghub.ai."""
+    may require a key from runninghub.ai."""
     prompt: str
     video_url: Given[File, Media | str]
     resolution: Literal["720p", "480p"] = "480p"
@@ -5676,7 +5678,7 @@ class XaiGrokImagineEditVideoOfficialStable(ModelInput):
 
 class XaiGrokImagineImageEditOfficialStable(ModelInput):
     """Makes an image with xai/grok-imagine-image/edit-official-stable. Price: 0.14 CNY per call (listed 2026-09-13).
-    Endpoint: rhart-image-x-official/edit. The public pages of runninghub.cn do not list it; it may need a key
+    Endpoint: rhart-image-x-official/edit. The public pages of runninghub.cn do not list it; it may require a key
     from runninghub.ai."""
     prompt: str
     image: Given[File, Media | str]
@@ -5685,7 +5687,7 @@ class XaiGrokImagineImageEditOfficialStable(ModelInput):
 class XaiGrokImagineImageTextToImageOfficialStable(ModelInput):
     """Makes an image with xai/grok-imagine-image/text-to-image-official-stable. Price: 0.14 CNY per call (listed
     2026-09-13). Endpoint: rhart-image-x-official/text-to-image. The public pages of runninghub.cn do not list it;
-    it may need a key from runninghub.ai."""
+    it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["2:1", "20:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:20", "1:2"] = "1:1"
     output_format: Literal["jpeg", "png"] = "jpeg"
@@ -5694,7 +5696,7 @@ class XaiGrokImagineImageTextToImageOfficialStable(ModelInput):
 class XaiGrokImagineImageToVideoChannelLowPrice(ModelInput):
     """Makes a video with xai/grok-imagine/image-to-video-channel-low-price. Price: 0.04 CNY per second (listed
     2026-09-13). Endpoint: rhart-video-g/image-to-video. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"] = "16:9"
     image_urls: Given[File | Sequence[File] | None, list[Media | str] | None] = ...
@@ -5705,7 +5707,7 @@ class XaiGrokImagineImageToVideoChannelLowPrice(ModelInput):
 class XaiGrokImagineImageToVideoOfficialStable(ModelInput):
     """Makes a video with xai/grok-imagine/image-to-video-official-stable. Price: 1.89 to 3.15 CNY per call (listed
     2026-05-07). Endpoint: rhart-video-g-official/image-to-video. The public pages of runninghub.cn do not list
-    it; it may need a key from runninghub.ai."""
+    it; it may require a key from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     resolution: Literal["720p", "480p"] = "720p"
@@ -5715,7 +5717,7 @@ class XaiGrokImagineImageToVideoOfficialStable(ModelInput):
 class XaiGrokImagineTextToVideoChannelLowPrice(ModelInput):
     """Makes a video with xai/grok-imagine/text-to-video-channel-low-price. Price: 0.04 CNY per second (listed
     2026-09-13). Endpoint: rhart-video-g/text-to-video. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["2:3", "3:2", "1:1", "16:9", "9:16"] = "2:3"
     resolution: Literal["720p", "480p"] = "720p"
@@ -5725,7 +5727,7 @@ class XaiGrokImagineTextToVideoChannelLowPrice(ModelInput):
 class XaiGrokImagineTextToVideoOfficialStable(ModelInput):
     """Makes a video with xai/grok-imagine/text-to-video-official-stable. Price: 1.89 to 3.15 CNY per call (listed
     2026-05-07). Endpoint: rhart-video-g-official/text-to-video. The public pages of runninghub.cn do not list it;
-    it may need a key from runninghub.ai."""
+    it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9"
     resolution: Literal["720p", "480p"] = "720p"
@@ -5735,7 +5737,7 @@ class XaiGrokImagineTextToVideoOfficialStable(ModelInput):
 class XaiGrokImagineVideoReferenceToVideoOfficialStable(ModelInput):
     """Makes a video with xai/grok-imagine-video/reference-to-video-official-stable. Price: 1.89 to 3.15 CNY per call
     (listed 2026-05-07). Endpoint: rhart-video-g-official/reference-to-video. The public pages of runninghub.cn do
-    not list it; it may need a key from runninghub.ai."""
+    not list it; it may require a key from runninghub.ai."""
     image_urls: Given[File | Sequence[File], list[Media | str]]
     prompt: str
     duration: Literal["6", "10"] = "6"
@@ -5745,7 +5747,7 @@ class XaiGrokImagineVideoReferenceToVideoOfficialStable(ModelInput):
 class XaiGrokImagineVideoV15ImageToVideoOfficialStable(ModelInput):
     """Makes a video with xai/grok-imagine-video-v1.5/image-to-video-official-stable. Its price is not published.
     Depends on parameters; the rules were not recorded. Endpoint: rhart-video-g-official/image-to-video-v1.5. The
-    public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    public pages of runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     duration: int = 6
@@ -5755,7 +5757,7 @@ class XaiGrokImagineVideoV15ImageToVideoOfficialStable(ModelInput):
 class XaiGrokImagineVideoV15ReferenceToVideoOfficialStable(ModelInput):
     """Makes a video with xai/grok-imagine-video-v1.5/reference-to-video-official-stable. Its price is not published.
     Endpoint: rhart-video-g-official/reference-to-video-v1.5. The public pages of runninghub.cn do not list it; it
-    may need a key from runninghub.ai."""
+    may require a key from runninghub.ai."""
     prompt: str
     reference_images: Given[File | Sequence[File], list[Media | str]]
     duration: int = 6
@@ -5766,7 +5768,7 @@ class XaiGrokImagineVideoV15ReferenceToVideoOfficialStable(ModelInput):
 class XaiGrokImagineVideoV15TextToVideoOfficialStable(ModelInput):
     """Makes a video with xai/grok-imagine-video-v1.5/text-to-video-official-stable. Its price is not published.
     Endpoint: rhart-video-g-official/text-to-video-v1.5. The public pages of runninghub.cn do not list it; it may
-    need a key from runninghub.ai."""
+    require a key from runninghub.ai."""
     prompt: str
     duration: int = 6
     aspect_ratio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = "16:9"
@@ -5776,7 +5778,7 @@ class XaiGrokImagineVideoV15TextToVideoOfficialStable(ModelInput):
 class XaiGrokImagineVideoVideoExtendOfficialStable(ModelInput):
     """Makes a video with xai/grok-imagine-video/video-extend-official-stable. Price: 1.89 to 3.15 CNY per call
     (listed 2026-05-07). Endpoint: rhart-video-g-official/video-extend. The public pages of runninghub.cn do not
-    list it; it may need a key from runninghub.ai."""
+    list it; it may require a key from runninghub.ai."""
     video_url: Given[File, Media | str]
     prompt: str
     duration: Literal["6", "10"] = "6"
@@ -5785,7 +5787,7 @@ class XaiGrokImagineVideoVideoExtendOfficialStable(ModelInput):
 class XaiRhartImagineImageQualityEditOfficialStable(ModelInput):
     """Makes an image with xai/rhart-imagine-image-quality/edit-official-stable. Its price is not published. Depends
     on parameters; the rules were not recorded. Endpoint: rhart-imagine-image-quality/edit. The public pages of
-    runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     image_url: Given[File, Media | str]
     aspect_ratio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"] = "auto"
@@ -5797,7 +5799,7 @@ class XaiRhartImagineImageQualityEditOfficialStable(ModelInput):
 class XaiRhartImagineImageQualityTextToImageOfficialStable(ModelInput):
     """Makes an image with xai/rhart-imagine-image-quality/text-to-image-official-stable. Its price is not published.
     Depends on parameters; the rules were not recorded. Endpoint: rhart-imagine-image-quality/text-to-image. The
-    public pages of runninghub.cn do not list it; it may need a key from runninghub.ai."""
+    public pages of runninghub.cn do not list it; it may require a key from runninghub.ai."""
     prompt: str
     aspect_ratio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3"] = "1:1"
     resolution: Literal["1k", "2k"] = "1k"

@@ -124,7 +124,7 @@ def test_only_what_is_named_goes_unchecked() -> None:
         models.ZImageTurbo(unchecked={"aspect_ratio": "7:3"})  # type: ignore[call-arg]  # the mistake is the test
     with pytest.raises(InputError, match="aspect_ratio is given twice"):
         models.ZImageTurbo(prompt="x", aspect_ratio="1:1", unchecked={"aspectRatio": "7:3"})
-    with pytest.raises(InputError, match="`unchecked` must map names of parameters to values"):
+    with pytest.raises(InputError, match="`unchecked` must map parameter names to values"):
         models.ZImageTurbo(prompt="x", unchecked=["aspect_ratio"])  # type: ignore[arg-type]  # the mistake is the test
 
 

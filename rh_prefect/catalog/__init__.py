@@ -1,6 +1,6 @@
 """The catalogue: every model of RunningHub with its parameters, limits and price.
 
-The data is one JSON file, the *slim file*, which is read at the first call that needs it.
+The data is one JSON file, the *slim file*, which is read when a call first needs it.
 """
 
 from rh_prefect.catalog.descriptions import describe, example, summary

@@ -1,4 +1,4 @@
-"""Checks the rules that relate several parameters of one model."""
+"""Checks the rules about several parameters of one model."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from rh_prefect.catalog.model import Model, Rule, text_of
 
 
 def problems(model: Model, values: Mapping[str, object], *, unchecked: Collection[str] = ()) -> list[str]:
-    """Returns a clause for each rule that `values` (by wire key) break; skips rules about `unchecked` names."""
+    """Returns a clause for each rule that `values`, keyed by wire key, break; skips rules about `unchecked` names."""
     applied = (rule for rule in model.rules if not {_name(model, key) for key in _keys(rule)} & {*unchecked})
     found = (_problem(model, rule, values) for rule in applied)
     return [problem for problem in found if problem]
 
 
 def notices(model: Model, values: Mapping[str, object]) -> list[str]:
-    """Returns a clause for each given parameter that has no effect; `values` has wire keys."""
+    """Returns a clause for each given parameter that has no effect; `values` is keyed by wire key."""
     return [
         f"{_name(model, key)} has no effect unless {_condition(model, rule)}"
         for rule in model.rules
@@ -26,7 +26,7 @@ def notices(model: Model, values: Mapping[str, object]) -> list[str]:
 
 
 def complete(model: Model, values: dict[str, object]) -> None:
-    """Adds the defaults that a rule requires, and removes the parameters that a rule does not allow in this input.
+    """Adds the defaults that a rule requires, and removes the parameters that a rule does not allow for this input.
 
     `values` is changed in place, and must have passed `problems`.
     """
@@ -40,7 +40,7 @@ def complete(model: Model, values: dict[str, object]) -> None:
 
 
 def holds(model: Model, rule: Rule, values: Mapping[str, object]) -> bool:
-    """Returns whether a rule's condition is true; for a parameter that was not given, the default counts."""
+    """Returns whether a rule's condition is true; a parameter that was not given has its default value."""
     if any(key in values for key in rule.given):
         return True
     return bool(rule.when) and all(
@@ -54,7 +54,7 @@ def _problem(model: Model, rule: Rule, values: Mapping[str, object]) -> str:
         case "one" | "any" if not present_keys:
             return f"one of {_names(model, rule.params, 'and')} is needed"
         case "one" | "either" if len(present_keys) > 1:
-            return f"{_names(model, present_keys, 'and')} exclude each other; give one of them"
+            return f"{_names(model, present_keys, 'and')} cannot be combined; give only one of them"
         case "one" | "any" | "either" | "used":
             return ""
         case "needed":

@@ -19,7 +19,7 @@ _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]
 
 
 def dumps(content: Mapping[str, Any]) -> str:
-    """Returns the text of the slim file, with one model on each line, so that a change is one line in a diff."""
+    """Returns the text of the slim file, with one model on each line, so that a changed model is one line in a diff."""
     head = {key: value for key, value in content.items() if key != "models"}
     lines = ",\n".join(json.dumps(model, ensure_ascii=False, separators=(",", ":")) for model in content["models"])
     return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "models": [\n{lines}\n]}}\n'
@@ -33,7 +33,7 @@ def read(content: Mapping[str, Any]) -> list[Model]:
     try:
         models = [checked(raw) for raw in content["models"]]
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"The file is not a model data file: reading it failed with {error!r}.") from error
+        raise InputError(f"The file is not a model data file; reading it failed with {error!r}.") from error
     by_class: dict[str, str] = {}
     for model in models:
         other = by_class.setdefault(class_name(model.name), model.name)
@@ -59,7 +59,7 @@ def checked(raw: Mapping[str, Any]) -> Model:
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", model.endpoint):
         raise InputError(f"{model.endpoint!r} is not a valid endpoint")
     if is_api_path(model.endpoint):
-        raise InputError(f"{model.endpoint!r} is an API call of RunningHub, not a model")
+        raise InputError(f"{model.endpoint!r} is a RunningHub API call, not a model")
     if model.price is not None and model.price.least < LEAST_PRICE:
         raise InputError(f"a price is below {LEAST_PRICE}")
     if len({param.key for param in model.known_params}) < len(model.known_params):
@@ -77,7 +77,7 @@ def _shape() -> TypeAdapter[Model]:
 
 def _refuse_unseen(value: object) -> None:
     if isinstance(value, str) and (found := _UNSEEN.search(value)):
-        raise InputError(f"a text contains the control character U+{ord(found[0]):04X}")
+        raise InputError(f"a string contains the control character U+{ord(found[0]):04X}")
     if isinstance(value, Mapping):
         value = [*value.keys(), *value.values()]
     for one in value if isinstance(value, list | tuple) else ():

@@ -12,23 +12,23 @@ _MAKES = {
     "video": "Makes a video",
     "audio": "Makes audio",
     "3d": "Makes a 3D model",
-    "text": "Answers with text",
+    "text": "Writes text",
 }
 _KINDS: dict[ParamType, str] = {
     "string": "Text",
-    "enum": "One of the choices",
-    "bool": "Whether to do so",
+    "enum": "One of the options",
+    "bool": "True or false",
     "int": "A whole number",
     "float": "A number",
     "image": "An image",
     "video": "A video",
-    "audio": "A sound",
-    "json": "Objects, or JSON of them",
+    "audio": "An audio file",
+    "json": "Objects, or a JSON string of them",
 }
 
 
 def summary(model: Model) -> str:
-    """Returns one or two sentences, as in "Makes a video with kling-v2.6-pro-image-to-video. Price: ..."."""
+    """Describes a model in one line, as in "Makes a video with kling-v2.6-pro-image-to-video. Price: ..."."""
     return " ".join([_what(model), *_facts(model)])
 
 
@@ -41,7 +41,7 @@ def docstring(model: Model, *, options: Mapping[str, str], returns: str = "") ->
 
 
 def limits(param: Param) -> str:
-    """Returns a description of the allowed values of a parameter, with minimum and maximum; may be empty."""
+    """Describes a parameter's allowed values, with minimum and maximum; the description may be empty."""
     low, high = (None if bound is None else f"{bound:.10g}" for bound in (param.min, param.max))
     span = f"{low} to {high}" if low and high else f"{low} or more" if low else f"up to {high}" if high else ""
     return "; ".join(clause for clause in (describe(param).rstrip("."), span) if clause)
@@ -56,9 +56,9 @@ def _facts(model: Model) -> list[str]:
     if model.status != "current":
         sentences.append(f"{standing(model)}.")
     if not model.on_cn:
-        sentences.append("The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.")
+        sentences.append("The public pages of runninghub.cn do not list it; it may require a key from runninghub.ai.")
     if model.incomplete:
-        sentences.append("Its published parameter list is not complete; other parameters are accepted with a warning.")
+        sentences.append("Its published parameter list is not complete; pass other parameters in `unchecked`.")
     return sentences
 
 
@@ -69,13 +69,13 @@ def _price(model: Model) -> str:
 
 
 def standing(model: Model) -> str:
-    """Returns a description of the status of a model that is not current, and its replacement."""
+    """Describes the status of a model that is not current, and names the model's replacement, if any."""
     what = "Deprecated" if model.status == "deprecated" else "Not in RunningHub's newest lists; it may still work"
     return f"{what}; use {model.replaced_by}" if model.replaced_by else what
 
 
 def describe(param: Param) -> str:
-    """Returns a description of a parameter's limits, without type, default and options; empty if it has no limits."""
+    """Describes a parameter's limits, without type, default and options; empty if the parameter has no limits."""
     clauses = [param.note, *_file_limits(param)]
     if param.max_length is not None:
         clauses.append(f"up to {param.max_length} characters")
@@ -86,7 +86,7 @@ def describe(param: Param) -> str:
 
 
 def _file_limits(param: Param) -> list[str]:
-    clauses = [f"one or a list of up to {param.max_items}"] if param.max_items else []
+    clauses = [f"one value or a list of up to {param.max_items}"] if param.max_items else []
     if param.accept:
         clauses.append(", ".join(param.accept).upper())
     if param.max_size_mb is not None:
@@ -98,7 +98,7 @@ _EXTENSIONS = {"image": "png", "video": "mp4", "audio": "mp3"}
 
 
 def example(model: Model) -> dict[str, object]:
-    """Returns the smallest valid input of a model."""
+    """Returns the smallest valid input for a model."""
     chosen = {param.key for param in model.params if param.required and param.default is None}
     for rule in model.rules:
         if rule.kind in ("one", "any") and not chosen.intersection(rule.params):
@@ -107,7 +107,7 @@ def example(model: Model) -> dict[str, object]:
 
 
 def example_of(param: Param) -> object:
-    """Returns a valid value of one parameter; see `example`."""
+    """Returns a valid value for one parameter; see `example`."""
     value = _item(param)
     return [value] if param.multiple else value
 

@@ -1,4 +1,4 @@
-"""Generates the stubs and the docs' number of models from the catalogue's data file; merges newer data into this file.
+"""Generates the stubs and the number of models in the docs from the catalogue's data file; merges newer data into it.
 
 python -m rh_prefect.catalog.generated_files           sorts the data file, and writes the stubs and the count
 python -m rh_prefect.catalog.generated_files SOURCE    first merges another data file, such as a user's file
@@ -43,7 +43,7 @@ Takes = TypeVar("Takes", contravariant=True)
 Holds = TypeVar("Holds", covariant=True)
 
 class Given(Generic[Takes, Holds]):
-    \"\"\"A parameter that takes a value of more types than it holds afterwards.\"\"\"
+    \"\"\"A parameter that accepts more types than it stores.\"\"\"
 
     @overload
     def __get__(self, instance: None, owner: Any) -> Self: ...
@@ -62,10 +62,10 @@ Unchecked: TypeAlias = Given[Mapping[str, Any] | None, dict[str, Any]]
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class ModelInput:
-    \"\"\"The input of one model; as the type of a flow's parameter, the input of any model.
+    \"\"\"The input for one model; as the type of a flow's parameter, the input for any model.
 
-    A pydantic model, shown to type checkers as a dataclass: so a parameter is written once, for the input class and for
-    the task, and a file may be given in more types than the input holds.
+    Type checkers see this pydantic model as a dataclass: each parameter is written once for the input class and the
+    task, and a file may be given as more types than the input stores.
     \"\"\"
 
     entry: ClassVar[Model]
@@ -170,7 +170,7 @@ def _field(param: Param) -> str:
 
 
 def _types(param: Param) -> tuple[str, str]:
-    """Returns a parameter's type as an argument of a call, and its type as a field of an input class."""
+    """Returns a parameter's type as a call argument, and its type as a field of an input class."""
     if param.type == "json":
         takes = "Sequence[Mapping[str, Any]] | str" if param.shape == "list" else "Mapping[str, Any] | str"
         return takes, "list[dict[str, Any]]" if param.shape == "list" else "dict[str, Any] | list[dict[str, Any]]"
@@ -187,7 +187,7 @@ def _literal(value: object) -> str:
 
 ROOT = SLIM_FILE.parents[2]
 _MARK = "<!-- Written by `python -m rh_prefect.catalog.generated_files`. -->"
-"""The comment before the line with the number of models in the docs."""
+"""The comment above the line in the docs that has the number of models."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -196,8 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m rh_prefect.catalog.generated_files", description=(__doc__ or "").partition("\n")[0]
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("source", nargs="?", type=Path, help="a data file of models, as `models refresh` writes it")
-    what.add_argument("--check", action="store_true", help="write nothing; exit 1 where a file is out of date")
+    what.add_argument("source", nargs="?", type=Path, help="a model data file, as written by `models refresh`")
+    what.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is out of date")
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     slim_file = options.root / SLIM_FILE.relative_to(ROOT)
@@ -212,7 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check:
         drifted = [file for file, text in files.items() if not file.exists() or file.read_text("utf-8") != text]
         for file in drifted:
-            sys.stderr.write(f"{file} does not match the data. Run `python -m rh_prefect.catalog.generated_files`.\n")
+            sys.stderr.write(
+                f"{file} does not match the data. What to do: run `python -m rh_prefect.catalog.generated_files`.\n"
+            )
         return 1 if drifted else 0
     for file, text in files.items():
         file.write_text(text, encoding="utf-8")

@@ -25,10 +25,10 @@ _FILES = ("image", "video", "audio")
 def as_given(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> dict[str, object]:
     """Returns the parameters of a call in the form in which they are hashed, keyed as in the forms.
 
-    For a parameter with one value, a list of one value equals the value; for a parameter with several values, a single
-    value equals a list of this value. `5` equals `"5"` for a choice. Empty values count as not given. Values of
-    `unchecked` are not converted, because each spelling of such a value is a different request. Files are identified by
-    their content. Defaults of the catalogue are not added.
+    For a parameter with one value, a list with one value counts as the value; for a parameter with several values, a
+    single value counts as a list with this value. `5` counts as `"5"` for an `enum`. Empty values count as not given.
+    Values of `unchecked` are not converted, because each spelling of such a value is a different request. Files are
+    identified by their content. Defaults of the catalogue are not added.
     """
     found: dict[str, object] = {}
     for name, value in params.items():
@@ -58,7 +58,7 @@ def _item(form: Form, value: object) -> object:
 
 
 def converted(value: object, to: ParamType) -> object:
-    """Returns a plain value in another type if this can be undone exactly; otherwise returns the value unchanged."""
+    """Converts a plain value to another type if this can be undone exactly; otherwise returns the value unchanged."""
     if to == "string" and _is_plain(value):
         return text_of(value)
     if to == "bool" and value in ("true", "false"):
@@ -103,7 +103,7 @@ def keep_models(earlier: Iterable[Raw], later: Iterable[Raw], *, flaws: list[str
         if owner is not None:
             flaws.append(
                 f"{model['endpoint']}: the model with the endpoint {owner} has this name already and keeps it; "
-                "`models.custom` calls the endpoint"
+                "use `models.custom` to call the endpoint"
             )
             continue
         named = _with_own_aliases({**model, "name": _free_name(model, owners)}, owners)
@@ -137,7 +137,7 @@ def _with_own_aliases(model: dict[str, Any], owners: Mapping[str, str]) -> dict[
 def keep_model(earlier: Raw, later: Raw, *, flaws: list[str]) -> dict[str, Any]:
     """Returns a later definition of a model, changed so that each earlier call is still the same request.
 
-    A parameter with the same Python name is the same parameter.
+    A parameter with the same Python name counts as the same parameter.
     """
     before = {param_name(raw["key"]): raw for raw in (*earlier.get("removed", ()), *earlier.get("params", ()))}
     params: dict[str, Raw] = {}
@@ -163,7 +163,7 @@ def keep_model(earlier: Raw, later: Raw, *, flaws: list[str]) -> dict[str, Any]:
 
 
 def _fed(earlier: Raw, params: Mapping[str, Raw]) -> list[list[list[Any]]]:
-    """Returns the groups of `Model.feeds`; empty if the groups follow from the parameters themselves."""
+    """Returns the groups for `Model.feeds`; empty if the groups follow from the parameters themselves."""
     first = earlier.get("fed") or [_files(earlier.get("params", ()))]
     known = {name for group in first for name, _ in group}
     new = [file for file in _files(params.values()) if file[0] not in known]

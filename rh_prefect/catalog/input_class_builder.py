@@ -1,4 +1,4 @@
-"""Builds the input class of a model: a frozen pydantic class with the catalogue's fields, limits and error texts.
+"""Builds the input class of a model: a frozen pydantic class with the catalogue's fields, limits and error messages.
 
 `rh_prefect.models` supplies the type of files and the lookup of classes.
 """
@@ -74,7 +74,7 @@ class InputBase(BaseModel):
     @classmethod
     @abstractmethod
     def as_media(cls, value: object) -> object:
-        """Returns the file of a value; raises `InputError` if the value is not a file."""
+        """Returns a value as a file; raises `InputError` if the value is not a file."""
 
     @classmethod
     @abstractmethod
@@ -136,7 +136,7 @@ class InputBase(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Makes the base class accept the input of any model when the class is the type of a parameter."""
+        """Makes the base class accept the input of any model when it is used as the type of a parameter."""
         if hasattr(cls, "entry"):
             return handler(source)
         return core_schema.no_info_plain_validator_function(cls._any)
@@ -151,7 +151,7 @@ class InputBase(BaseModel):
             "type": "string",
             "title": "Model",
             "enum": names,
-            "description": "The model; its parameters are further fields of the same object.",
+            "description": "The model's name; the model's parameters are further fields of the same object.",
         }
         return {
             "type": "object",
@@ -177,7 +177,7 @@ class InputBase(BaseModel):
 def build_input(entry: Model, base: type[T], *, media: Any, module: str) -> type[T]:
     """Returns the input class of one model, which can be imported from `module` as `entry.class_name`.
 
-    `media` is the annotation of a parameter for files.
+    `media` is the annotation for files.
     """
     fields: dict[str, Any] = {param.name: _field(param, media) for param in entry.params}
     return create_model(
@@ -200,7 +200,7 @@ def type_of(param: Param, media: Any) -> Any:
 
 
 def item_type(param: Param, media: Any) -> Any:
-    """Returns the annotation of one item of a parameter with several values; see `type_of`."""
+    """Returns the annotation of one item in a parameter with several values; see `type_of`."""
     return media if param.is_media else _type(param)
 
 
@@ -238,7 +238,7 @@ def _by_name(entry: Model, unchecked: Any, values: dict[str, Any]) -> _Unchecked
             values.pop(name, None)
         return unchecked
     if not isinstance(unchecked, Mapping):
-        raise ValueError("`unchecked` must map names of parameters to values")
+        raise ValueError("`unchecked` must map parameter names to values")
     found = _Unchecked()
     # A model's task passes None for parameters that the caller omits.
     for name in [name for name, value in values.items() if value is None]:
@@ -254,7 +254,7 @@ def _by_name(entry: Model, unchecked: Any, values: dict[str, Any]) -> _Unchecked
 
 
 def _own(entry: Model, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Removes `model` if it names this model; raises `ValueError` if it names another and is no parameter."""
+    """Removes `model` if it names this model; raises `ValueError` if it names another model and is not a parameter."""
     named = data.get("model")
     if not isinstance(named, str):
         return {name: value for name, value in data.items() if name != "model" or value is not None}

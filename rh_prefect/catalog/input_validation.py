@@ -27,7 +27,7 @@ _SAME_FORMAT = {"jpeg": "jpg", "tiff": "tif"}
 
 
 class InputWarning(UserWarning):
-    """A parameter of an input is outdated or has no effect; the input is sent anyway."""
+    """Warns that a model or a parameter is outdated, or that a parameter has no effect; the input is sent anyway."""
 
 
 class _Wrong(Exception):  # carries a clause from the check of a value to the list of all problems
@@ -50,7 +50,7 @@ class InputCheck:
 
 
 def complaint(model: Model, problems: list[str]) -> str:
-    """Returns one message for the problems of an input, one clause each."""
+    """Returns one message for the problems with an input, with one clause for each."""
     return f"{model.name}: {'; '.join(problems)}. Nothing was sent. What to do: correct the input and call again."
 
 
@@ -61,7 +61,7 @@ def validate(model: Model, params: Mapping[str, object]) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The parameters of one request, in the form of the hash and in the form that is sent."""
+    """The parameters of one request, as they are hashed and as they are sent."""
 
     given: dict[str, object]  # as the identity of the request compares them; see `as_given`
     sent: dict[str, object]  # by wire keys in the model's order, with the defaults of required ones filled in
@@ -146,7 +146,7 @@ def check(
         f"{model.name}: {notice}." for notice in cross_parameter_rules.notices(model, checked.values)
     )
     checked.notices.extend(
-        f"{model.name}: RunningHub's newest list does not have {param.name} any more; it is sent anyway."
+        f"{model.name}: {param.name} is no longer in RunningHub's newest list; it is sent anyway."
         for param in model.removed
         if param.key in checked.values
     )
@@ -164,9 +164,9 @@ def check_file(
     kind: str | None = None,
     source: str = "the file",
 ) -> None:
-    """Raises a `MediaError` for a file of the wrong kind or format, or a file that is too large for a parameter.
+    """Raises a `MediaError` if a file has the wrong kind or format for the parameter, is too large or is empty.
 
-    `extension` and `kind` are read from the content, None if unknown; `source` names the file in the message.
+    `extension` and `kind` come from the file's content; None if unknown. `source` names the file in the message.
     """
     param = model.param(param) if isinstance(param, str) else param
     wrong = _wrong_file(param, extension, size, kind)
@@ -183,9 +183,9 @@ def _wrong_file(param: Param, extension: str | None, size: int, kind: str | None
         return f"takes {_article(param.type)}, but this is {_article(kind)}"
     accepted = {_format(one) for one in param.accept}
     if accepted and extension is not None and _format(extension) not in accepted:
-        return f"takes {', '.join(param.accept)}, but this is {extension or 'of an unknown format'}"
+        return f"takes {', '.join(param.accept)}, but the format of this file is {extension or 'unknown'}"
     if param.max_size_mb is not None and size > param.max_size_mb * MIB:
-        return f"takes at most {param.max_size_mb} MB, but this has {size / MIB:.1f} MB"
+        return f"takes at most {param.max_size_mb} MB, but this file has {size / MIB:.1f} MB"
     return "needs a non-empty file, but this file is empty" if size == 0 else ""
 
 
@@ -205,14 +205,14 @@ def _unknown(model: Model, name: str, value: object) -> str:
         return held
     shown = name if name.isidentifier() else ascii(name)
     known = f"{model.hint(name)}; RunningHub publishes only some of them" if model.incomplete else model.hint(name)
-    return f"{shown} is not a parameter; {known} (pass a newer one with unchecked={{{name!r}: ...}})"
+    return f"{shown} is not a parameter; {known} (pass a newer parameter with unchecked={{{name!r}: ...}})"
 
 
 def _holding_a_file(name: str, value: object) -> list[str]:
     """Returns a clause about a file that would not be uploaded, because the catalogue knows no such file parameter."""
     if not _holds_file(value):
         return []
-    why = "but the catalogue has no file parameter with this name; `models.custom` uploads it"
+    why = "but the catalogue has no file parameter with this name; use `models.custom` to upload it"
     return [f"the value of {name} is a file, {why}"]
 
 
@@ -233,7 +233,7 @@ def _converted(param: Param, value: object) -> object:
 
 
 def _take(checked: InputCheck, param: Param, value: object, as_media: Callable[[object], object]) -> str:
-    """Reads one value into `checked`; returns the problem of the value, or an empty string."""
+    """Reads one value into `checked`; returns the problem with the value, or an empty string."""
     try:
         read = _list(param, value, as_media) if param.multiple else _one(param, value, as_media)
     except _Wrong as wrong:
@@ -280,7 +280,7 @@ def _media(value: object, as_media: Callable[[object], object]) -> object:
 def _media_text(value: object) -> str:
     if isinstance(value, str) and value.strip():
         return value
-    raise InputError(f"must be a URL, not {_show(value)}")
+    raise InputError(f"it must be a URL, not {_show(value)}")
 
 
 def _enum(param: Param, value: object) -> str:
@@ -332,7 +332,7 @@ _PATH = re.compile(r"(?i)[a-z][a-z0-9+.-]+://|[/\\~]|.*\.[a-z0-9]{2,4}$|[a-z]:\\
 
 
 def _refuse_path(key: str, value: object) -> None:
-    """Rejects a local path where RunningHub expects a link; the path would be sent as text, and the call charged."""
+    """Rejects a local path where RunningHub expects a link; the path would be sent unchanged, and the call charged."""
     is_path = isinstance(value, str) and not _LINK.match(value) and ("/" in value or _PATH.match(value) is not None)
     if is_path and _URL_KEY.search(key.strip()):
         raise _Wrong(
@@ -349,7 +349,9 @@ def _refuse_files(value: object, key: str = "") -> None:
         for one in value:
             _refuse_files(one, key)
     elif _holds_file(value):
-        raise _Wrong("takes links, but the value holds a file; `tasks.upload_file` returns a link to a file")
+        raise _Wrong(
+            "takes links, but the value contains a file; upload the file with `tasks.upload_file` to get a link"
+        )
     else:
         _refuse_path(key, value)
 
@@ -361,7 +363,7 @@ def _json(param: Param, value: object) -> object:
         try:
             value = json.loads(value)
         except ValueError:
-            raise _Wrong(f"must be {kind}, or a JSON string of one; {_show(value)} is not JSON") from None
+            raise _Wrong(f"must be {kind}, or a JSON string with one; {_show(value)} is not JSON") from None
     items = list(value) if isinstance(value, list | tuple) else [value]
     several = isinstance(value, list | tuple)
     fits = several if param.shape == "list" else not several or len(items) == 1
@@ -376,7 +378,7 @@ def _options(param: Param) -> str:
 
 
 def _allowed(param: Param) -> str:
-    return f"; it is one of {_options(param)}" if param.options else ""
+    return f"; it must be one of {_options(param)}" if param.options else ""
 
 
 def _show(value: object) -> str:

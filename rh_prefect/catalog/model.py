@@ -1,4 +1,4 @@
-"""A model of the catalogue as frozen values: names, parameters, rules, price table; and its compact JSON form."""
+"""A catalogue model as frozen values (names, parameters, rules, price table), and its compact JSON form."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PYDANTIC = {
 
 _OF_MODULE = {"Any", "CustomInput", "Decimal", "FileValue", "InputBase", "InputError", "Mapping", "MediaInput", "Model"}
 _OF_MODULE |= {"ModelInput", "RLock"}
-"""Names in `rh_prefect.models` that are not input classes; no input class may have one of these names."""
+"""Names in `rh_prefect.models` that are not input classes; no input class can have one of these names."""
 
 RUN_OPTIONS = (
     "take",
@@ -99,15 +99,15 @@ _OF_THE_API = (
 
 
 def is_api_path(path: str) -> bool:
-    """Returns whether a path below `/openapi/v2/` is a call of the API and not the endpoint of a model."""
+    """Returns whether a path below `/openapi/v2/` is an API call and not the endpoint of a model."""
     return path.lower().startswith(_OF_THE_API)
 
 
 LEAST_PRICE = Decimal("0.0001")
-"""The lowest amount that counts as a price; a list of prices with a lower amount has an error."""
+"""The lowest amount that counts as a price; a lower amount in a list is an error."""
 
 PLACEHOLDER = Decimal(9999)
-"""Amounts of at least this are placeholders; RunningHub's price files show 0 or 9999 for a missing price."""
+"""This amount and higher amounts are placeholders; RunningHub's price files show 0 or 9999 for a missing price."""
 
 Unit = Literal["call", "second", "second, from", "image", "1000 characters", "5 seconds"]
 
@@ -261,7 +261,7 @@ class Rule:
     `one`, `any`, `either`: exactly, at least or at most one of `params` is given. `needed`: `params` are
     required if the condition (`when` or `given`) is true; `only`: they are refused if it is false; `used`: they have no
     effect if it is false. `most`: their lists together have at most `limit` items. `never`: the values in `when`
-    exclude each other.
+    cannot be combined.
     """
 
     kind: RuleKind
@@ -272,7 +272,7 @@ class Rule:
 
 
 class _ParamIndex:
-    """The parameters of a model by their names and keys, and the parameters for files."""
+    """The parameters of a model by name and key, and the parameters for files."""
 
     __slots__ = ("_files", "_found")
     _found: dict[str, Param]
@@ -339,7 +339,7 @@ class Model(_ParamIndex):
         """Yields groups of parameters that may receive an unnamed file; each is paired with whether it was required.
 
         The first group has the file parameters of the first catalogue; a further group adds those of a later list.
-        The first group with a suitable parameter is used, so that a refresh moves no file to another parameter.
+        The first group with a suitable parameter is used, so that a refresh does not move a file to another parameter.
         """
         if not self.fed:
             yield tuple((param, param.required) for param in self.media_params)
@@ -369,7 +369,7 @@ class Model(_ParamIndex):
         return found
 
     def hint(self, name: str) -> str:
-        """Returns a clause with the parameters whose names are similar to an unknown name, or with all parameters."""
+        """Returns a clause with the parameters whose names resemble an unknown name, or with all parameters."""
         from difflib import get_close_matches  # only a wrong name needs it
 
         names = [param.name for param in self.params]
@@ -411,7 +411,7 @@ def _param_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def form_of(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns all fields of a parameter's `Form`, from the data of the parameter in the slim file."""
+    """Returns all fields of a parameter's `Form`, from the parameter's data in the slim file."""
     return {"key": raw["key"], "type": raw["type"], "multiple": raw.get("multiple", False), **raw.get("frozen", {})}
 
 

@@ -9,10 +9,10 @@ from rh_prefect.catalog.model import Model, Price, PriceTable, text_of
 
 
 def estimate(model: Model, payload: Mapping[str, object], *, seconds: float | None = None) -> Price | None:
-    """Returns the estimated cost of a call; None if the catalogue does not determine the cost.
+    """Returns the estimated cost of a call; None if the cost does not follow from the catalogue.
 
     `payload` is the request as it will be sent, keyed by wire key; omitted parameters take their defaults. `seconds` is
-    the length of the input, for models that are priced by this length (upscalers, motion control, lip sync).
+    the length of the input, for models whose price depends on this length (upscalers, motion control, lip sync).
     """
     table = model.price
     if table is None:
@@ -33,7 +33,7 @@ def _unit_price(table: PriceTable, model: Model, payload: Mapping[str, object]) 
 
 
 def _units(table: PriceTable, model: Model, payload: Mapping[str, object], seconds: float | None) -> Decimal | None:
-    """Returns the number of units of a call; None if the parameters do not determine this number."""
+    """Returns the number of units that a call uses; None if it does not follow from the parameters."""
     value = _value(model, payload, table.per) if table.per else seconds
     match table.unit:
         case "call":

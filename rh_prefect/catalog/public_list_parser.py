@@ -57,8 +57,7 @@ TELLS: dict[ListFormat, frozenset[str]] = {
     "registry": frozenset((*_BOTH, "step", "accept")),
     "capabilities": frozenset(_BOTH),
 }
-"""The facts about a parameter that each format can state; such a fact is false if it is omitted. Others are unknown.
-"""
+"""The facts about a parameter that each format can state. If one is omitted, it does not apply; others are unknown."""
 
 _NAMES = {
     "fieldKey": "key",
@@ -70,7 +69,7 @@ _NAMES = {
     "maxInputNum": "max_items",
     "maxCount": "max_items",
 }
-"""This package's names for the facts in the formats, if the names differ."""
+"""This package's names for the formats' facts, where the two names differ."""
 
 
 @dataclass(slots=True)
@@ -87,10 +86,10 @@ class PublicList:
     prices: dict[str, Raw | None] = field(default_factory=dict)
     flaws: list[str] = field(default_factory=list)
     marked: set[str] = field(default_factory=set)
-    """Endpoints of which all entries so far are marked as deprecated; an unmarked entry has priority."""
+    """Endpoints whose entries so far are all marked as deprecated; an unmarked entry has priority."""
 
     def takes(self, endpoint: str, literal: str, known: Collection[str]) -> bool:
-        """Returns whether an entry is used: the first entry of an endpoint, or the first one without a mark."""
+        """Returns whether an entry is used: the first entry for an endpoint, or the first one without a mark."""
         is_marked = endpoint != literal
         if endpoint in known and (is_marked or endpoint not in self.marked):
             return False
@@ -103,7 +102,7 @@ class _Unusable(Exception):  # carries what is wrong with a part to where the fl
 
 
 def read_list(content: object) -> PublicList:
-    """Reads the content of a public file; raises `InputError` if the content has none of the known formats."""
+    """Reads the content of a public file; raises `InputError` if the content is in none of the known formats."""
     format_, entries = _format_of(content)
     found = PublicList(format_)
     found.date = _date_of(content, found.flaws)
@@ -157,14 +156,14 @@ def is_past_day(text: str) -> bool:
 def _endpoint(entry: object) -> str:
     endpoint = entry.get("endpoint") if isinstance(entry, Mapping) else None
     if not isinstance(endpoint, str) or not re.fullmatch(r"[\w-][\w.\[\]-]*(/[\w-][\w.\[\]-]*)*", endpoint):
-        raise _Unusable("it names no endpoint")
+        raise _Unusable("it has no valid endpoint")
     if is_api_path(endpoint):
-        raise _Unusable("this is an API call of RunningHub, not a model")
+        raise _Unusable("it is a RunningHub API call, not a model")
     return endpoint
 
 
 def _read_public(found: PublicList, literal: str, entry: Any) -> None:
-    """Reads an entry of the registry or of the capabilities."""
+    """Reads an entry from the registry or the capabilities."""
     endpoint, output = _MARK.split(literal)[0], _OUTPUTS.get(str(entry.get("output_type", "")).lower())
     if output is None:
         raise _Unusable(f"output_type {entry.get('output_type')!r} is unknown")
@@ -199,7 +198,7 @@ def _param(raw: object) -> tuple[Raw | None, list[str]]:
     if not isinstance(key, str) or not re.fullmatch(r" ?[A-Za-z_]\w*", key):
         return None, [f"a parameter without a usable key ({key!r}) is left out"]
     param: Raw = {"key": key, "type": _TYPES.get(str(type_name), "string")}
-    flaws = [] if str(type_name) in _TYPES else [f"type {type_name!r} is unknown; any text is accepted"]
+    flaws = [] if str(type_name) in _TYPES else [f"type {type_name!r} is unknown; any string is accepted"]
     if given.get("required") is True:
         param["required"] = True
     # Some files say only by the parameter's name that the request holds a list.
@@ -216,9 +215,9 @@ def _param(raw: object) -> tuple[Raw | None, list[str]]:
                 param.update({} if fact is None else {name: fact})
         if name == "options" and param["type"] == "enum" and "options" not in param:
             param["type"] = "string"
-            flaws.append("a choice without options; any text is accepted")
+            flaws.append("it is a choice without options; any string is accepted")
         if name == "max" and param.get("min", 0) > param.get("max", param.get("min", 0)):
-            flaws.append(f"min {param.pop('min')} is above max {param.pop('max')}; both are ignored")
+            flaws.append(f"min {param.pop('min')} is greater than max {param.pop('max')}; both are ignored")
     return param, [f"{key.strip()}: {flaw}" for flaw in flaws]
 
 
@@ -237,7 +236,7 @@ def _accept(formats: object, _param: Raw) -> list[str]:
         kinds = None
     extensions = [str(kind).lower().lstrip(".") for kind in kinds] if isinstance(kinds, list) else []
     if not extensions or not all(re.fullmatch(r"[a-z0-9]{1,8}", one) for one in extensions):
-        raise _Unusable("cannot be read as a list of formats; the format of files is not checked")
+        raise _Unusable("cannot be read as a list of formats; the format of the files is not checked")
     return extensions
 
 
@@ -264,7 +263,7 @@ def _most_items(value: object, param: Raw) -> float | None:
 
 
 def _default(default: object, param: Raw) -> object:
-    """Reads a default; None for texts and files, whose listed defaults are only samples."""
+    """Reads a default; None for strings and files, whose listed defaults are only samples."""
     if default == "empty" or param["type"] in ("string", *_MEDIA):
         return None
     read = [_item(param, item) for item in (default if isinstance(default, list) else [default])]

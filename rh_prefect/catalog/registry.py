@@ -1,4 +1,4 @@
-"""Loads the models of the data file in use, and finds a model by any of its names; `search` finds models by purpose."""
+"""Loads the models from the data file in use, and finds a model by any of its names; `search` finds them by purpose."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rh_prefect.catalog.model import Model, class_name, decode_model, snake_name
 from rh_prefect.errors import UnknownModelError
 
 SLIM_FILE = Path(__file__).with_name("models.json")
-"""The package's own data; it is written by `python -m rh_prefect.catalog.generated_files`, and never edited by hand."""
+"""The package's own data, written by `python -m rh_prefect.catalog.generated_files` and never edited by hand."""
 
 _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(?:\+\d+)?")
 
@@ -31,7 +31,7 @@ def models() -> tuple[Model, ...]:
 
 @cache
 def _raws() -> list[dict[str, Any]]:
-    """Returns the undecoded models, so that a lookup of one model does not decode all 500."""
+    """Returns the undecoded models, so that looking up one model does not decode all 500."""
     raws: list[dict[str, Any]] = _content()["models"]
     return raws
 
@@ -59,7 +59,7 @@ def user_file() -> Path:
 
 
 def is_older(version: str, than: str) -> bool:
-    """Returns whether a data file's version, as in `2026-04-29+1`, is older than another; False for other texts."""
+    """Returns whether a data file's version, as in `2026-04-29+1`, is older than another; False for other strings."""
     mine, other = _VERSION.fullmatch(version), _VERSION.fullmatch(than)
     return bool(mine and other) and _order(version) < _order(than)
 
@@ -72,8 +72,8 @@ def _order(version: str) -> tuple[str, int]:
 def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
     """Returns the content of the data file for a newly started process.
 
-    If the package's data is newer than a user's file, models that only the file has are kept, and calls keep their
-    meaning. If a user's file is not used, `tell` is called with the reason.
+    If the package's data is newer than a user's file, models that only that file has are kept, and each call remains
+    the same request. If a user's file is not used, `tell` is called with the reason.
     """
     own: dict[str, Any] = json.loads(SLIM_FILE.read_bytes())
     file = user_file()
@@ -88,7 +88,7 @@ def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
         tell(f"This user's models in {file} cannot be read ({error!r})")
         return own
     if is_older(version, str(own["version"])):
-        tell(f"This user's models in {file} date from {version}, but the package has newer models of {own['version']}")
+        tell(f"This user's models in {file} date from {version}, but the package has newer ones from {own['version']}")
         mine = {model["endpoint"] for model in own["models"]}
         added = [model for model in content["models"] if model["endpoint"] not in mine]
         kept = keep_models(content["models"], [*own["models"], *added], flaws=[])
@@ -110,7 +110,7 @@ def _index() -> dict[str, int]:
 
 
 def index_of(raws: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Returns the position of a model for each of its names in lower case; an endpoint has priority over a name."""
+    """Maps each name of a model, in lower case, to the position of the model; an endpoint has priority over a name."""
     found: dict[str, int] = {}
     for position, raw in enumerate(raws):
         found.update((alias.lower(), position) for alias in raw.get("aliases", ()))
@@ -130,7 +130,7 @@ def of_class(name: str) -> Model | None:
 
 
 def is_known(endpoint: str) -> bool:
-    """Returns whether the catalogue has a model with this endpoint, in any spelling of RunningHub's lists."""
+    """Returns whether the catalogue has a model with this endpoint, in any spelling that RunningHub's lists use."""
     position = _index().get(endpoint.lower())
     return position is not None and endpoint.lower() in {
         spelling.lower() for spelling in (_model(position).endpoint, *_model(position).aliases)
@@ -152,7 +152,7 @@ def get(name: str) -> Model:
 
 
 def nearest(name: str, *, limit: int = 3) -> tuple[str, ...]:
-    """Returns the names of the models that are most similar to a wrong name of any kind, the nearest first."""
+    """Returns the names of the models that are most similar to a wrong name of any kind, the most similar first."""
     from difflib import get_close_matches  # only a wrong name needs it
 
     by_spelling = {_plain(known): model.name for model in models() for known in (model.endpoint, model.name)}

@@ -19,17 +19,17 @@ Sort = Literal["relevance", "price", "date", "name"]
 
 _WORD = re.compile(r"[^\W_]+")
 _LONGEST = 4
-"""Maximum number of words of a phrase in the vocabulary."""
+"""Maximum number of words in a phrase of the vocabulary."""
 
 _ALIKE = 0.72
 """Minimum similarity, from 0 to 1, of an unknown word to the known word that replaces it."""
 
 _TYPO_RATIO = 0.5
-"""Minimum similarity of a word that is suggested if nothing is found."""
+"""Minimum similarity for a word to be suggested if nothing is found."""
 
 
 class Found(list[Model]):
-    """The models that a search has found, in order; `notes` lists replaced words and the number of left-out models."""
+    """The models that a search has found, in order; `notes` lists replaced words and the number of omitted models."""
 
     def __init__(self, models: Iterable[Model], notes: Iterable[str]) -> None:
         super().__init__(models)
@@ -56,9 +56,9 @@ def find(
         takes: Only models with this kind of input.
         family: Only models of this family.
         in_docs: True for only the models that the documentation lists, False for only the other models.
-        with_old: Also models that are deprecated, or gone from RunningHub's newest lists.
+        with_old: Whether to include models that are deprecated, or gone from RunningHub's newest lists.
         max_price: Only models whose cheapest unit (a call, a second, ...) costs at most this; models without a
-            known price are left out.
+            known price are omitted.
         sort: The order: by relevance, and then the newest first; by the lowest price of a unit; by the date of the
             newest list that has the model; or by name.
 
@@ -67,10 +67,10 @@ def find(
         similar models. `notes` says how the query was understood.
 
     Raises:
-        InputError: `sort` is not one of these orders.
+        InputError: `sort` is not a known order.
     """
     if sort not in get_args(Sort):
-        raise InputError(f"Models cannot be sorted by {sort!r}; choose one of {', '.join(get_args(Sort))}.")
+        raise InputError(f"Models cannot be sorted by {sort!r}. What to do: choose one of {', '.join(get_args(Sort))}.")
     asked = _Query(query)
     cards = [
         card
@@ -137,7 +137,7 @@ def _names() -> frozenset[str]:
 
 @cache
 def _phrases() -> Mapping[str, tuple[str, Tag]]:
-    """Returns the spelling and the tag by name or synonym without spaces; a name has priority over a synonym."""
+    """Maps names and synonyms, without spaces, to their spelling and tag; a name has priority over a synonym."""
     known = [*((phrase, tag) for tag in TAGS for phrase in tag.synonyms), *((tag.name, tag) for tag in TAGS)]
     return {phrase.replace(" ", ""): (phrase, tag) for phrase, tag in known}
 
@@ -160,7 +160,7 @@ class _Term:
         return 1 if self.tag is not None and self.tag.name in get_args(Output) else 2
 
     def points(self, card: _Card) -> int:
-        """Returns the points of one model for this term; zero if the model does not match."""
+        """Returns one model's points for this term; zero if the model does not match."""
         whole = f" {self.phrase} "
         if self.tag is None:
             is_part = len(self.phrase) > 2 and (self.phrase in card.name or self.phrase in card.endpoint)
@@ -232,7 +232,7 @@ class _Query:
         )
 
     def _bonus(self, card: _Card) -> int:
-        """Returns the points for adjacent words, less a deduction for a model with incompletely known parameters."""
+        """Returns the points for adjacent words, minus a deduction if some parameters of the model are not known."""
         if not self.words:
             return 0
         together = sum(f" {left} {right} " in card.name for left, right in pairwise(self.words))
@@ -270,7 +270,7 @@ def _shown(word: str) -> str:
 
 
 def _candidates() -> list[str]:
-    """Returns the words in a fixed order, so that equally similar words always give the same choice."""
+    """Returns the words in a fixed order, so that the choice between equally similar words is always the same."""
     return sorted({*_vocabulary(), *(name for name in _names() if name.isalpha() and len(name) > 2)})
 
 
@@ -300,8 +300,8 @@ def _about_near(query: _Query, ranked: list[_Match]) -> Iterator[str]:
         if not ranked or tag is None or not tag.near or tag.name in shown:
             continue
         near = ", ".join(name for name in tag.near if name in shown)
-        which = "None of these" if any(tag.name in card.tags for card in _cards()) else "No model"
-        yield f'{which} is known to do "{term.phrase}"' + (f"; the nearest do: {near}." if near else ".")
+        which = "None of these models" if any(tag.name in card.tags for card in _cards()) else "No model"
+        yield f'{which} is known to do "{term.phrase}"' + (f"; the most similar models do: {near}." if near else ".")
 
 
 def _no_match(query: _Query) -> str:
@@ -309,5 +309,5 @@ def _no_match(query: _Query) -> str:
         return f'No model matches "{query.text}" with these options; remove an option, or search old models too.'
     like = (_close(word, _candidates(), n=3, cutoff=_TYPO_RATIO) for word in query.unknown or query.words)
     similar = dict.fromkeys(_shown(word) for words in like for word in words)
-    known = f"Words that are known: {', '.join(tag.name for tag in TAGS)}."
+    known = f"Known words: {', '.join(tag.name for tag in TAGS)}."
     return f'No model matches "{query.text}". ' + (f"Similar words: {', '.join(similar)}." if similar else known)

@@ -1,4 +1,4 @@
-"""Reads the words of searches from `vocabulary.json`, and determines the tags and inputs of each model."""
+"""Reads the search vocabulary from `vocabulary.json`, and determines the tags and inputs of each model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rh_prefect.catalog.model import Model, words
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A capability of models, such as `lip sync`, by which a search finds models.
+    """A capability, such as `lip sync`, by which a search finds models.
 
     A model has the tag if the model's name contains the tag, or if its family, parameters or group are in `families`,
     `params` or `groups`. If the tag has `groups` or `needs`, the model's required files must be exactly of the kinds in
@@ -61,7 +61,7 @@ _VOCABULARY = json.loads(Path(__file__).with_name("vocabulary.json").read_bytes(
 TAGS = tuple(_tag(name, raw) for name, raw in _VOCABULARY["tags"].items())
 ARTICLES = frozenset[str](_VOCABULARY["articles"])
 FILLERS = frozenset[str](_VOCABULARY["fillers"])
-"""Words without a meaning for the search, unless they belong to a known phrase."""
+"""Words that have no meaning for the search unless they belong to a known phrase."""
 
 Input = Literal["image", "video", "audio", "text"]
 _TEXTS = ("prompt", "text", "lyrics", "description", "script_content", "instructions")
@@ -77,7 +77,7 @@ def inputs_of(model: Model) -> tuple[Input, ...]:
     """Returns the kinds of input that a model accepts, required or not.
 
     The kinds follow from the model's parameters and name, because not every list of parameters is complete, and some
-    models accept the link of a file as text.
+    models accept the link to a file as a string.
     """
     text = spelled(model.name, model.endpoint)
     kinds: set[str] = {param.type for param in model.media_params}

@@ -23,7 +23,7 @@ _COUNTS = ("imageNum", "n", "maxImages")
 
 @dataclass(slots=True)
 class Changes:
-    """The differences between two states of the catalogue; models by name."""
+    """The differences between two states of the catalogue, by model name."""
 
     new: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)  # also those that RunningHub's newest lists no longer have
@@ -38,14 +38,14 @@ class Changes:
         yield from (f"$ {name}: {prices}" for name, prices in self.repriced.items())
 
     def __str__(self) -> str:
-        """Formats the counts, as in `3 new, 0 gone, 5 changed, 2 with another price`."""
+        """Formats the counts, as in `3 new, 0 gone, 5 changed, 2 with a different price`."""
         counts = (len(self.new), len(self.gone), len(self.changed), len(self.repriced))
-        words = ("new", "gone", "changed", "with another price")
+        words = ("new", "gone", "changed", "with a different price")
         return ", ".join(f"{count} {word}" for count, word in zip(counts, words, strict=True))
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
-    """Compares an earlier and a later content of the slim file."""
+    """Compares an earlier and a later version of the slim file's content."""
     before = {model["endpoint"]: model for model in old["models"]}
     after = {model["endpoint"]: model for model in new["models"]}
     found = Changes(
@@ -95,7 +95,7 @@ def _price(model: Mapping[str, Any]) -> str:
 
 
 _FIELDS_FROM_DOCS = ("name", "family", "groups", "in_docs", "replaced_by", "on_cn", "price", "price_seen", "price_note")
-"""Fields that public lists do not have, or have less precisely than the documentation."""
+"""Fields that public lists do not have, or state less precisely than the documentation."""
 
 
 def merge(content: Mapping[str, Any], listed: PublicList, *, date: str) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def is_addition(content: Mapping[str, Any], date: str) -> bool:
 
 
 def _endpoint_of(literal: str, models: Mapping[str, Raw], by_alias: Mapping[str, str]) -> str:
-    """Returns the endpoint that the catalogue uses for a model of a list, which may have an older spelling."""
+    """Returns the endpoint that the catalogue uses for a model in a list, which may have an older spelling."""
     return literal if literal in models else by_alias.get(literal.lower(), literal)
 
 
@@ -186,7 +186,7 @@ def _rules(rules: Iterable[Raw], params: Iterable[Raw]) -> Iterator[Raw]:
 
 
 def _params(listed: PublicList, before: Mapping[str, Any], raw: Raw) -> list[Raw]:
-    """Merges the parameters; public lists contain neither structured parameters nor notes."""
+    """Merges the parameters; keeps structured parameters and notes, which public lists do not contain."""
     known = {param_name(param["key"]): param for param in before.get("params", ())}
     if not raw["params"]:
         return list(known.values())
@@ -208,7 +208,7 @@ def _param(listed: PublicList, before: Mapping[str, Any], param: Raw) -> Raw:
 
 
 def _family(endpoint: str, content: Mapping[str, Any]) -> str:
-    """Returns a new model's family: the family of endpoints with the same beginning, or one that its endpoint names."""
+    """Returns a new model's family: the family of endpoints with the same beginning, or one that the endpoint names."""
     parts = endpoint.lower().split("/")
     for length in range(len(parts) - 1, 0, -1):
         start = "/".join([*parts[:length], ""])
@@ -226,7 +226,7 @@ def _reprice(
     model = models.get(endpoint)
     price_date = str((price or {}).get("seen") or date)
     if model is None:
-        listed.flaws.append(f"{endpoint}: a price for a model that is not in the catalogue")
+        listed.flaws.append(f"{endpoint}: the price is ignored, because the catalogue does not have the model")
         return
     # A note says why there is no price; an older list did not know it.
     seen = model.get("price_seen", "") if model.get("price") else catalogue_date if model.get("price_note") else ""
@@ -243,7 +243,7 @@ def _reprice(
 
 
 def _quantity(unit: str, model: Mapping[str, Any]) -> Raw:
-    """Returns the fields of a price that name the parameter for the number of units; empty if there is none."""
+    """Returns the price fields that name the parameter for the number of units; empty if there is no such parameter."""
     keys = [param["key"] for param in model["params"]]
     if unit in ("second", "second, from", "5 seconds"):
         return {"per": "duration"} if "duration" in keys else {}
@@ -324,13 +324,13 @@ def reset() -> bool:
 def _day(text: str) -> str:
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) or not is_past_day(text):
         raise InputError(
-            f"{text!r} is not a past date. What to do: give the day on which the list was published as YYYY-MM-DD. "
-            "Nothing was changed."
+            f"{text!r} is not a past date. Nothing was changed. What to do: give the day on which the list was "
+            "published as YYYY-MM-DD."
         )
     return text
 
 
 def _version(before: str, date: str) -> str:
-    """Returns a version later than the present one, so that a package with older models does not replace this file."""
+    """Returns a version later than the present one, so that a package with older models does not replace the file."""
     day, _, number = before.partition("+")
     return f"{date}+0" if date > day else f"{day}+{int(number or 0) + 1}"

@@ -1,4 +1,4 @@
-"""Registers media as assets: Seedance and SparkVideo accept media that shows people only if it is registered."""
+"""Registers media as assets; Seedance and SparkVideo reject media that shows people unless it is registered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rh_prefect.client.wire.account_and_files import Asset, AssetGroup, AssetKin
 from rh_prefect.errors import Busy, ConnectFailed, InputError, RequestRejected, ResponseLost
 
 SECONDS: Final[dict[str, float]] = {"Image": 180.0, "Audio": 180.0, "Video": 300.0}
-"""Seconds for which RunningHub's official code waits for an asset, by kind."""
+"""How long RunningHub's official code waits for an asset of each kind, in seconds."""
 
 _BLIPS: Final = 5
 """Maximum number of consecutive queries without an answer."""
@@ -53,7 +53,7 @@ class Assets(Requests):
         pause: float = 2.0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> Asset:
-        """Waits until an asset can be used, at most `timeout` seconds; the default is the `SECONDS` of its kind."""
+        """Waits until an asset can be used, for at most `timeout` seconds (default: the `SECONDS` for its kind)."""
         ask, waited, blips = RequestInfo(f"waiting for asset {asset_id}"), 0.0, 0
         limit = SECONDS["Video"] if timeout is None else timeout
         while True:
@@ -158,14 +158,14 @@ class AssetGroups(Requests):
 def _asset(answer: ApiResponse, ask: RequestInfo, *, known: Asset) -> Asset:
     asset = Asset.read(responses.checked(answer, ask).data, **known.model_dump())  # most responses are partial
     if not asset.asset_id:
-        raise responses.no_answer(ask, "the answer names no asset")
+        raise responses.no_answer(ask, "the response contains no asset id")
     return asset
 
 
 def _group(answer: ApiResponse, ask: RequestInfo, *, known: AssetGroup) -> AssetGroup:
     group = AssetGroup.read(responses.checked(answer, ask).data, **known.model_dump())
     if not group.group_id:
-        raise responses.no_answer(ask, "the answer names no group")
+        raise responses.no_answer(ask, "the response contains no group id")
     return group
 
 
@@ -174,6 +174,6 @@ def _has_next(data: dict[str, object], seen: int) -> bool:
 
 
 def _refused(asset: Asset, ask: RequestInfo) -> RequestRejected:
-    advice = "check the file against the limits of assets and register it again"
+    advice = "check the file against the limits for assets and register it again"
     message = f"{ask.doing}: RunningHub could not use the file (status {asset.status}). What to do: {advice}."
     return RequestRejected(message, code=asset.status, reason=asset.status, retry="final", advice=advice)

@@ -34,7 +34,7 @@ from rh_prefect.errors import ConfigError, InputError, MediaError, PriceUnknown
 
 DEFAULT_BASE_URL: Final = "https://www.runninghub.cn"
 V1Submit = Literal["/task/openapi/create", "/task/openapi/ai-app/run", "/task/openapi/quick-ai-app/run"]
-"""The v1 endpoints that start a workflow, an AI app and a quick create."""
+"""The v1 endpoints that start a workflow, an AI app and a quick-create module."""
 
 LEGACY_UPLOAD_BYTES: Final = 30 * 1024 * 1024
 """Maximum size of a legacy upload; for a larger file, RunningHub answers with code 809."""
@@ -45,17 +45,17 @@ _ENDPOINT: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 
 
 class Client:
-    """A client of one RunningHub account.
+    """A client for one RunningHub account.
 
     A client belongs to one event loop. No repr, log, error or value contains the key. Every method, including those of
     the attributes, raises `InputError` for an invalid id, page or request (nothing was sent); `ConnectFailed` if there
-    is no connection; `ResponseLost` if there is no readable response; and the `ApiError` of RunningHub's code, such as
-    `KeyRejected`, `Busy` or `TaskNotFound`. The methods' docstrings list only further errors.
+    is no connection; `ResponseLost` if there is no readable response; and the `ApiError` for RunningHub's code, such as
+    `KeyRejected`, `Busy` or `TaskNotFound`. The methods' docstrings list only additional errors.
 
     Args:
         api_key: The account's key.
         base_url: The site: `https://www.runninghub.cn`, `https://www.runninghub.ai`, or an emulator.
-        submit_timeout: The hard time limit of a submission, in seconds; afterwards, the response counts as lost.
+        submit_timeout: The hard time limit for a submission, in seconds; afterwards, the response counts as lost.
         pace_seconds: Seconds for which any other call is retried while RunningHub is too busy.
         transport: Replaces the network, for tests.
 
@@ -66,11 +66,11 @@ class Client:
         webhooks: Records of webhook deliveries.
         platform: The account's keys and the public models.
         assets: Registered media for Seedance and SparkVideo.
-        comfy: ComfyUI's own API, on a machine of 24 GB.
-        comfy_plus: ComfyUI's own API, on a machine of 48 GB.
+        comfy: ComfyUI's own API, on a 24 GB machine.
+        comfy_plus: ComfyUI's own API, on a 48 GB machine.
 
     Raises:
-        ConfigError: The key or the address is unusable.
+        ConfigError: The key or the base URL is not valid.
 
     Example:
         ```python
@@ -114,12 +114,12 @@ class Client:
 
     @property
     def submit_timeout(self) -> float:
-        """Seconds after which the answer to a submit counts as lost."""
+        """Seconds after which the response to a submission counts as lost."""
         return self._session.submit_timeout
 
     @property
     def account_id(self) -> str:
-        """A fingerprint of the key: 12 hex digits, which identify the account."""
+        """A fingerprint of the key (12 hex digits) that identifies the account."""
         return hashlib.sha256(self._session.key.get_secret_value().encode()).hexdigest()[:12]
 
     async def submit(self, endpoint: str, payload: Mapping[str, object], *, webhook_url: str | None = None) -> TaskView:
@@ -129,13 +129,13 @@ class Client:
             endpoint: The model's path, as in `alibaba/wan-2.6/text-to-video`; `run/workflow/ID` or `run/ai-app/ID`; one
                 of `V1Submit`; or one of `NativeSubmit`, with a graph in API format as the payload's `prompt`.
             payload: The wire parameters, without the key.
-            webhook_url: The URL to which RunningHub posts when the task ends; not for native submissions.
+            webhook_url: The URL that RunningHub calls when the task ends; not for native submissions.
 
         Returns:
             The task; it may have ended already.
 
         Raises:
-            InputError: The request cannot be written; nothing was sent.
+            InputError: The request cannot be written as JSON; nothing was sent.
             ConnectFailed: The request was not sent.
             ResponseLost: The task may have been accepted.
             ApiError: RunningHub answered with a code; `OutcomeUnknown` if the task may have been accepted.
@@ -169,7 +169,7 @@ class Client:
         responses.checked(await self._session.call_v1("task/openapi/cancel", {"taskId": task_id}, ask), ask)
 
     async def queue_status(self) -> QueueStatus:
-        """Returns the key's task limit and number of running tasks; the cheapest check of a key."""
+        """Returns the key's task limit and number of running tasks; this is the cheapest way to check a key."""
         # A job that waits for a slot calls this again anyway.
         ask = RequestInfo("queue status", pace_seconds=2.0)
         answer = await self._session.call("openapi/v2/queue/status", None, ask)
@@ -188,7 +188,7 @@ class Client:
         return Account.read(responses.with_data(answer, ask))
 
     async def price_preview(self, endpoint: str, payload: Mapping[str, object]) -> PricePreview:
-        """Returns the price of a submission; creates nothing. Raises `PriceUnknown` if the response has no price."""
+        """Returns the price of a submission and creates nothing. Raises `PriceUnknown` if the response has no price."""
         ask = RequestInfo(f"price preview of {endpoint}")
         answer = await self._session.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
         if _NO_PRICE in answer.reason:  # the response's code, 1501, is also the code of the content check
@@ -225,7 +225,7 @@ class Client:
     ) -> Upload:
         """Sends a file of at most 30 MB to the deprecated endpoint, like `upload`; the result has no `url`.
 
-        `file_type` is the value of `fileType` in older versions of the API.
+        `file_type` is sent as `fileType`, a field from older versions of the API.
 
         Raises:
             MediaError: The file is too large, cannot be read, or changed during the upload.
@@ -244,11 +244,11 @@ class Client:
         """Uploads a LoRA under a name, unless RunningHub already has a file with the same MD5.
 
         Returns:
-            The LoRA's `file_name` for a RHLoraLoader node; no other loader node finds the file.
+            The LoRA's `file_name` for an RHLoraLoader node; no other loader node finds the file.
 
         Raises:
             MediaError: The file cannot be read, or changed during the upload.
-            LinkExpired: The signed address was refused.
+            LinkExpired: The signed upload URL was rejected.
         """
         return await upload_lora(self._session, path, name=name)
 
@@ -256,7 +256,7 @@ class Client:
         answer = await self._session.upload(path, body, ask)
         upload = Upload.read(responses.with_data(answer, ask), size=body.size)
         if not upload.url and not upload.file_name:
-            raise responses.no_answer(ask, "the response names no file")
+            raise responses.no_answer(ask, "the response contains no file name")
         return upload
 
     async def download(self, url: str, to: Path, *, progress: Progress | None = None) -> Download:
@@ -302,8 +302,8 @@ def _path(endpoint: str) -> str:
     path = endpoint.strip("/")
     if path.startswith("task/openapi/"):  # below /openapi/v2/ no such endpoint exists, and the response would look lost
         raise InputError(
-            f"{endpoint!r} is not a valid endpoint for a submission. Nothing was sent. What to do: use one of the v1 "
-            f"endpoints {', '.join(get_args(V1Submit))}."
+            f"{endpoint!r} is not a valid endpoint here. Nothing was sent. What to do: pass a model's path, or submit "
+            f"to one of the v1 endpoints {', '.join(get_args(V1Submit))}."
         )
     if not _ENDPOINT.fullmatch(path):
         raise InputError(
@@ -330,11 +330,11 @@ def _usable_url(base_url: str) -> httpx.URL:
         url = httpx.URL(base_url.strip())
     except httpx.InvalidURL:  # neither its text nor the URL is quoted: they may contain a password
         raise ConfigError(
-            "The base URL is not valid. What to do: set RH_BASE_URL, as in https://www.runninghub.cn."
+            "The base URL is not valid. What to do: set RH_BASE_URL to an address such as https://www.runninghub.cn."
         ) from None
     if url.scheme not in {"http", "https"} or not url.host or url.userinfo or url.query or url.fragment:
         raise ConfigError(
-            "The base URL must look like https://www.runninghub.cn, and must not contain a key. What to do: set "
-            "RH_BASE_URL."
+            "The base URL must look like https://www.runninghub.cn, and must not contain a key. What to do: "
+            "correct RH_BASE_URL."
         )
     return url

@@ -34,7 +34,7 @@ DEAD: Final = frozenset({401, 403, 404, 410})
 _CONTENT_RANGE: Final = re.compile(r"bytes\s+(?:(\d+)-\d+|\*)/(\d+|\*)")
 
 Progress = Callable[[int, int | None], None]
-"""Called with the number of bytes on disk, and the total if it is known."""
+"""Called with the number of bytes on disk and the total number of bytes, or None if the total is unknown."""
 
 
 def _short_hash(text: str) -> str:
@@ -72,8 +72,8 @@ class Partial:
     """The local part of a download; its methods block and are called in threads.
 
     A download can be resumed only if the resume file contains the link and the server's strong validator (ETag). A link
-    with another query, such as a new signature, may lead to another file, so the ETag must be the same. Only the user
-    can read an incomplete file.
+    with a different query, such as a new signature, may lead to a different file, so the ETag must be the same. Only
+    the user can read an incomplete file.
     """
 
     def __init__(self, to: Path, url: str) -> None:
@@ -270,7 +270,7 @@ async def _check_length(partial: Partial, ask: RequestInfo) -> None:
 async def _prepare(response: httpx.Response, partial: Partial, ask: RequestInfo) -> bool:
     """Prepares the local file for the body of a response.
 
-    Returns False if the body is the rest of another file, so that a new request is needed.
+    Returns False if the body is the rest of a different file; a new request is then needed.
     """
     status = response.status_code
     if status in DEAD:

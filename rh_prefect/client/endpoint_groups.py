@@ -43,7 +43,7 @@ class Platform(Requests):
         page: int = 1,
         size: int = 50,
     ) -> Page[Resource]:
-        """Searches the public models for loader nodes, at most 50 on a page; `tags` are the ids of tags."""
+        """Searches the public models that loader nodes can use, at most 50 on a page; `tags` are tag ids."""
         usable_page(page, size, largest=50)
         ask = RequestInfo(f"page {page} of the {kind} resources")
         ids = [int(tag) if tag.isascii() and tag.isdigit() else tag for tag in tags]  # clients send numbers
@@ -57,18 +57,18 @@ class Webhooks(Requests):
     """Queries webhook deliveries. `read_delivery` reads the bodies of deliveries."""
 
     async def detail(self, task_id: str) -> WebhookEvent:
-        """Returns the delivery state of a task's webhook; raises the error of code 1 if there is none yet."""
+        """Returns the delivery state of a task's webhook; raises the error for code 1 if there is none yet."""
         ask = RequestInfo(f"webhook of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
         data = responses.with_data(await self._session.call_v1("task/openapi/getWebhookDetail", body, ask), ask)
         view = read_webhook_payload(data.get("eventData"), task_id=task_id)
         event = WebhookEvent.read(data, task_id=task_id, view=view)
         if not event.event_id:
-            raise responses.no_answer(ask, "the answer names no event")
+            raise responses.no_answer(ask, "the response contains no event id")
         return event
 
     async def resend(self, event_id: str, *, url: str | None = None) -> None:
-        """Requests a new delivery of an event by the event's id, to `url` or to the event's first address."""
+        """Requests another delivery of the event with this id, to `url` or to the event's original address."""
         ask = RequestInfo(f"resend of webhook event {event_id}")
         body: dict[str, object] = {"webhookId": usable_id(event_id, of="a webhook event")}
         if url is not None:
@@ -86,7 +86,7 @@ async def upload_lora(session: Session, path: Path, *, name: str) -> str:
     data = responses.with_data(await session.call_v1("api/openapi/getLoraUploadUrl", params, ask), ask)
     file_name, url = first_text(data, "fileName"), first_text(data, "url")
     if not file_name:
-        raise responses.no_answer(ask, "the response names no file")
+        raise responses.no_answer(ask, "the response contains no file name")
     if url and not url.startswith(("http://", "https://")):
         raise responses.no_answer(ask, "the upload URL is not valid")
     if url:  # without one, RunningHub has the file already
@@ -121,7 +121,7 @@ class Workflows(Requests):
         data = responses.with_data(await self._session.call_v1("api/openapi/getJsonApiFormat", body, ask), ask)
         graph = plain(table(data.get("prompt")))
         if not isinstance(graph, dict) or not graph:
-            raise responses.no_answer(ask, "the answer contains no graph")
+            raise responses.no_answer(ask, "the response contains no graph")
         return graph
 
     async def status_v1(self, task_id: str) -> TaskView:
@@ -134,8 +134,8 @@ class Workflows(Requests):
     async def outputs_v1(self, task_id: str) -> TaskView:
         """Returns a task's results from the deprecated outputs endpoint.
 
-        Queued, running and failed are states, not errors. Only this endpoint returns the `progress_url` of a running
-        task.
+        If the task is queued, running or failed, returns this state and raises no error. Only this endpoint returns the
+        `progress_url` of a running task.
         """
         ask = RequestInfo(f"v1 outputs of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
@@ -150,7 +150,7 @@ class Apps(Requests):
     """Finds AI apps; `Client.submit` starts them."""
 
     async def demo(self, webapp_id: str) -> App:
-        """Returns the inputs that an app accepts; raises the error of code 901 if the site has no such app."""
+        """Returns the inputs that an app accepts; raises the error for code 901 if the site has no such app."""
         ask = RequestInfo(f"call example of app {webapp_id}")
         query = f"apiKey={MASK}&webappId={usable_id(webapp_id, of='an AI app')}"
         client = self._session.pools.calls
@@ -175,7 +175,7 @@ class QuickCreate(Requests):
     """The style library of quick create; `Client.submit` starts a quick-create module."""
 
     async def params(self, webapp_id: str, *, kind: int = 2) -> tuple[Style, ...]:
-        """Lists the styles of a quick-create module; `kind` is the request's `type`, 2 in all samples."""
+        """Lists the styles of a quick-create module; `kind` is sent as `type`, which is 2 in all samples."""
         ask = RequestInfo(f"quick-create styles of {webapp_id}")
         body = {"type": kind, "webappId": usable_id(webapp_id, of="a quick-create module")}
         # Whether this endpoint needs the key is not confirmed; like every v1 endpoint, it gets the key in the body too.

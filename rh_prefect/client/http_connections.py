@@ -24,16 +24,16 @@ from rh_prefect.settings import proxy_for
 _log = logging.getLogger("httpx")
 
 DirectTransport: TypeAlias = type[CallTransport] | type[httpx.AsyncHTTPTransport]
-"""Creates the transport for direct connections."""
+"""The class of a transport for direct connections."""
 
 RESEND: Final = "rh_resend"
 """The key in a request's extensions that allows the request to be sent again."""
 
 chance: Final = random.SystemRandom().random
-"""Random numbers from 0 to 1 for pauses, from a generator of this package.
+"""Returns a random number from 0 to 1 for a pause, from this package's own generator.
 
-Pauses start in the loop's thread. `random.random` would change the random numbers of a program that has called
-`random.seed`, and processes with the same seed would wait equally long.
+`random.random` would change the random numbers of a program that has called `random.seed`, and processes with the same
+seed would wait equally long.
 """
 
 _LONGEST_PAUSE: Final = 5.0
@@ -43,7 +43,7 @@ _AGAIN: Final = frozenset({429, 500, 502, 503, 504})
 
 
 class ResendTransport(httpx.AsyncBaseTransport):
-    """Resends requests that allow it, after connection errors, HTTP 429 and HTTP 5xx; each pause doubles."""
+    """Resends requests that allow it after connection errors, HTTP 429 and most HTTP 5xx; each pause doubles."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ async def _let_go(response: httpx.Response) -> float:
 
 
 class EnvironmentTransport(HiddenAddressTransport):
-    """Sends through the proxy that the environment names; httpx does this only without an explicit transport."""
+    """Sends requests through the proxy set in the environment; httpx does this only without an explicit transport."""
 
     def __init__(self, limits: httpx.Limits, *, direct: DirectTransport = httpx.AsyncHTTPTransport) -> None:
         self._limits = limits
@@ -104,7 +104,7 @@ class EnvironmentTransport(HiddenAddressTransport):
         self._by_proxy: dict[str | None, httpx.AsyncBaseTransport] = {}
 
     def transport_for(self, url: httpx.URL) -> httpx.AsyncBaseTransport:
-        """Returns the transport for the proxy of a host, or for direct connections."""
+        """Returns the transport for the proxy of the URL's host, or for direct connections if there is no proxy."""
         proxy = proxy_for(url.scheme, url.host)
         if proxy not in self._by_proxy:
             self._by_proxy[proxy] = self._open(proxy)
@@ -129,8 +129,8 @@ def _tls() -> ssl.SSLContext:
 FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError)
 """The exceptions that sending and receiving can raise.
 
-`OSError` includes `TimeoutError` (this package's deadline) and an `ssl.SSLError` of an interrupted TLS stream;
-`ValueError` includes the `UnicodeError` of a host name that DNS does not support.
+`OSError` includes `TimeoutError` (this package's deadline) and the `ssl.SSLError` for an interrupted TLS stream;
+`ValueError` includes the `UnicodeError` for a host name that DNS does not support.
 """
 
 _UNSENT_ERRORS: Final = (
@@ -147,8 +147,8 @@ _UNSENT_ERRORS: Final = (
 class SendTrace:
     """Records through the transport's `trace` extension whether a request was sent.
 
-    An exception alone does not show this: a deadline can pass before the request is sent or after it. A
-    request counts as sent from the first byte of its head on.
+    An exception alone does not tell: a deadline can pass before or after the request is sent. A request counts as sent
+    as soon as its headers start to be sent.
     """
 
     def __init__(self) -> None:
@@ -163,7 +163,7 @@ class SendTrace:
             self._sent = True
 
     def explain(self, error: Exception, ask: RequestInfo) -> ConnectFailed | ResponseLost:
-        """Converts an exception of `FOREIGN`; unless the trace proves otherwise, the request may have arrived."""
+        """Converts an exception from `FOREIGN`; unless the request is known to be unsent, it may have arrived."""
         what = f"{_NAMES.get(type(error), 'the connection failed')}{_words(error)}"
         if not self._sent and (self._connecting or isinstance(error, _UNSENT_ERRORS)):
             advice = "What to do: check the network, the proxy and the base URL; it is safe to send the request again"
@@ -176,20 +176,20 @@ def _is_tunnel(info: Mapping[str, object]) -> bool:
 
 
 _NAMES: Final[dict[type[Exception], str]] = {
-    httpx.ConnectError: "no connection",
-    httpx.ConnectTimeout: "no connection in time",
-    httpx.PoolTimeout: "no free connection in time",
-    httpx.ProxyError: "the proxy refused",
-    httpx.UnsupportedProtocol: "not an http(s) address",
-    httpx.InvalidURL: "not an address",
-    httpx.ReadTimeout: "no answer in time",
+    httpx.ConnectError: "no connection could be opened",
+    httpx.ConnectTimeout: "no connection could be opened in time",
+    httpx.PoolTimeout: "no connection became free in time",
+    httpx.ProxyError: "the proxy refused the connection",
+    httpx.UnsupportedProtocol: "the URL is not an http(s) URL",
+    httpx.InvalidURL: "the URL is not valid",
+    httpx.ReadTimeout: "no response arrived in time",
     httpx.WriteTimeout: "sending took too long",
     httpx.ReadError: "the connection was cut",
     httpx.WriteError: "the connection was cut",
     httpx.RemoteProtocolError: "the response is incomplete or is not HTTP",
     httpx.DecodingError: "the response cannot be decompressed",
-    httpx.TooManyRedirects: "too many redirects",
-    TimeoutError: "no answer in time",
+    httpx.TooManyRedirects: "there were too many redirects",
+    TimeoutError: "no response arrived in time",
     ssl.SSLError: "the TLS connection broke",
 }
 

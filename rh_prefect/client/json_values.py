@@ -29,7 +29,7 @@ def _number(digits: str) -> object:
 
 
 def text(value: object) -> str:
-    """Returns a scalar as text. A number keeps all its digits; null, booleans and containers become an empty text."""
+    """Returns a string or number as a string, with all digits; null, booleans and containers become an empty string."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()  # a lone surrogate could be neither logged nor stored
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
@@ -68,7 +68,7 @@ def flag(value: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """Returns the value of an input field in the form that a user would type."""
+    """Returns the value of an input field as a user would type it."""
     return str(value).lower() if isinstance(value, bool) else compact(value)
 
 
@@ -94,7 +94,7 @@ def _plain(value: object) -> object:
 
 
 def unfold(value: object) -> object:
-    """Decodes JSON in a string inside JSON, as in `promptTips` and `traceback`."""
+    """Decodes a string that itself contains JSON, as in `promptTips` and `traceback`."""
     while isinstance(value, str) and value.lstrip().startswith(("{", "[", '"')):
         inner = loads(value)
         if inner is None or inner == value:
@@ -104,13 +104,13 @@ def unfold(value: object) -> object:
 
 
 def table(value: object) -> dict[str, object]:
-    """Returns the value as a dictionary; any other value becomes an empty dictionary."""
+    """Returns the value, decoded with `unfold`, if it is a dictionary; otherwise an empty dictionary."""
     found = unfold(value)
     return found if isinstance(found, dict) else {}
 
 
 def rows(value: object) -> list[object]:
-    """Returns the value as a list: null becomes an empty list, and any other value a list of itself."""
+    """Returns the value as a list: null becomes an empty list, and any other value becomes its only item."""
     found = unfold(value)
     if found is None:
         return []
@@ -118,7 +118,7 @@ def rows(value: object) -> list[object]:
 
 
 def first_text(source: dict[str, object], *names: str) -> str:
-    """Returns the text of the first of these fields that is not empty; empty if there is none."""
+    """Returns the first of these fields that is not empty, as a string; an empty string if all are empty."""
     return next((found for name in names if (found := text(source.get(name)).strip())), "")
 
 
@@ -153,7 +153,7 @@ class Value(BaseModel):
 
     @classmethod
     def read(cls, source: dict[str, object], **known: object) -> Self:
-        """Reads the `wire` fields, each by its first name that has a value; otherwise `known` or the default counts."""
+        """Reads each `wire` field from the first of its names that has a value; others keep `known` or the default."""
         for field, info in cls.model_fields.items():
             names = info.validation_alias.choices if isinstance(info.validation_alias, AliasChoices) else ()
             values = (source.get(str(name)) for name in names)

@@ -1,4 +1,4 @@
-"""Runs graphs as tasks on ComfyUI's own API of a RunningHub machine."""
+"""Runs graphs as tasks through ComfyUI's own API on a RunningHub machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rh_prefect.redaction import HIDDEN, MASK, bare, mask
 
 Family = Literal["proxy", "proxy-plus"]
 NativeSubmit = Literal["/proxy", "/proxy-plus"]
-"""The endpoints of submissions to the native proxy: a machine of 24 GB, and one of 48 GB."""
+"""The endpoints for submissions to the native proxy: a 24 GB machine and a 48 GB machine."""
 
 _CHANGE_SECONDS: Final = 90.0
 
@@ -39,8 +39,8 @@ _CHANGE_SECONDS: Final = 90.0
 class NativeProxy:
     """ComfyUI's own API on a machine of the family `proxy` (24 GB) or `proxy-plus` (48 GB); errors as in `Client`.
 
-    The id of a task is `proxy.` or `proxy-plus.`, followed by the id of ComfyUI's prompt. Run one graph at a time;
-    whether more are possible is not documented. The machine does not always refuse a wrong key: check the key with
+    The id of a task is `proxy.` or `proxy-plus.`, followed by ComfyUI's prompt id. Run one graph at a time: whether
+    more are possible is not documented. The machine does not always refuse a wrong key: check the key with
     `Client.queue_status`.
     """
 
@@ -61,7 +61,7 @@ class NativeProxy:
         """
         ask, graph = RequestInfo(f"prompt to ComfyUI at /{self.family}", paid=True), payload.get("prompt")
         if not isinstance(graph, Mapping):
-            what = "The payload of a submit to ComfyUI has no graph as `prompt`. Nothing was sent."
+            what = "The payload for ComfyUI has no graph in its `prompt`. Nothing was sent."
             raise InputError(f"{what} What to do: pass a graph in API format.")
         client, limit = self._session.pools.submits, self._session.submit_timeout
         request = self._request(client, "POST", "prompt", content=json_bytes({"prompt": graph}, ask), headers=JSON)
@@ -69,7 +69,7 @@ class NativeProxy:
         return judged(status, answer, ask, prefix=self._prefix)
 
     async def query(self, task_id: str) -> TaskView:
-        """Returns the state of a graph; raises `TaskNotFound` if the history and the queue lack the graph."""
+        """Returns the state of a graph; raises `TaskNotFound` if neither the history nor the queue has it."""
         found = await self._ended(task_id) or await self._waiting(task_id)
         found = found or await self._ended(task_id)  # the graph may have ended between the two requests
         if found is None:
@@ -77,7 +77,7 @@ class NativeProxy:
         return found
 
     async def _ended(self, task_id: str) -> TaskView | None:
-        """Returns the end of a graph; None if the history, which lists only ended graphs, lacks the graph."""
+        """Returns the final state of a graph; None if it is not in the history, which lists only ended graphs."""
         prompt_id = self._prompt_id(task_id)
         answer = await self._get(f"history/{prompt_id}", RequestInfo(f"history of prompt {prompt_id}"))
         return read_run(table(answer.source.get(prompt_id)), task_id=task_id, view=self.files)
@@ -98,7 +98,7 @@ class NativeProxy:
     async def cancel(self, task_id: str) -> None:
         """Removes a graph from the queue or stops it; does nothing if the graph has ended."""
         prompt_id = self._prompt_id(task_id)
-        ask = RequestInfo(f"cancel of prompt {prompt_id}")
+        ask = RequestInfo(f"cancellation of prompt {prompt_id}")
         running, waiting = await self._queue()
         if prompt_id in waiting:
             await self._change("queue", {"delete": [prompt_id]}, ask)
@@ -107,7 +107,7 @@ class NativeProxy:
             await self._change("interrupt", {"prompt_id": prompt_id}, ask)
 
     async def fetch(self, link: str, to: Path) -> Download:
-        """Downloads a file by its link; raises `LinkExpired` for a lost file, or a URL of another machine."""
+        """Downloads a file by its link; raises `LinkExpired` if the file is lost or on another machine."""
         if not link.startswith(f"{self.files}?"):
             raise LinkExpired(
                 f"{mask(bare(link))} is not the URL of a file on ComfyUI at /{self.family}. What to do: query the "
@@ -133,7 +133,7 @@ class NativeProxy:
         request = self._request(client, "POST", "upload/image", content=body, headers=body.headers)
         answer = responses.checked(await self._session.resent(client, request, ask, auth=False), ask).source
         if not (named := first_text(answer, "name")):
-            raise responses.no_answer(ask, "the response names no file")
+            raise responses.no_answer(ask, "the response contains no file name")
         place = "/".join(filter(None, (first_text(answer, "subfolder"), named)))
         return Upload(url="", file_name=place, size=body.size, kind=first_text(answer, "type"))
 
@@ -176,7 +176,7 @@ class NativeProxy:
 
 
 def judged(status: int, body: bytes, ask: RequestInfo, *, prefix: str) -> TaskView:
-    """Parses the response to a submitted graph, from ComfyUI or from a gateway before it."""
+    """Parses the response to a submitted graph, from ComfyUI or from a gateway in front of it."""
     source = table(loads(body))
     prompt_id, errors = first_text(source, "prompt_id"), read_node_errors(source)
     if prompt_id and not is_task_id(f"{prefix}{prompt_id}"):
@@ -191,7 +191,7 @@ def judged(status: int, body: bytes, ask: RequestInfo, *, prefix: str) -> TaskVi
 
 
 def read_run(entry: dict[str, object], *, task_id: str, view: str) -> TaskView | None:
-    """Reads one entry of the history; None if the entry has no end. `view` is the address of files."""
+    """Reads one history entry; returns None if the run has not ended. `view` is the base address of files."""
     status = table(entry.get("status"))
     word, messages = first_text(status, "status_str").lower(), [rows(one) for one in rows(status.get("messages"))]
     failure = _failure(messages)
@@ -226,7 +226,7 @@ def _failure(messages: list[list[object]]) -> Failure | None:
 
 
 def _ids(listed: object) -> list[str]:
-    """Returns graph ids by position; the entries are unordered, and each begins with its position and id."""
+    """Returns the graph ids in order of position; the entries are unordered, and each begins with position and id."""
     entries = [entry for entry in map(rows, rows(listed)) if len(entry) > 1 and text(entry[1])]
     entries.sort(key=lambda entry: float(entry[0]) if isinstance(entry[0], int | float) else 0.0)
     return [text(entry[1]) for entry in entries]

@@ -1,7 +1,7 @@
-"""A running workflow's progress, node by node, from its WebSocket (`netWssUrl`).
+"""Reads a running workflow's progress, node by node, from a WebSocket (`netWssUrl`).
 
 Progress is only for display: polling detects the end, and an error here only stops the events. RunningHub calls this
-interface unstable, and files appear some seconds after its last frame.
+interface unstable. The files appear some seconds after the last frame.
 """
 
 from __future__ import annotations

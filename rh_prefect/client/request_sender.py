@@ -20,11 +20,11 @@ from rh_prefect.errors import Busy, InputError
 from rh_prefect.redaction import HIDDEN, KEY_FIELD, KeyField, hide_signature, mask_key, mask_url
 
 _AT_ONCE: Final = 16
-"""Maximum number of concurrent API calls. httpx's pool slows down quadratically with waiting requests, so they wait
-outside of it.
+"""Maximum number of concurrent API calls. Further calls wait outside httpx's pool, which slows down quadratically with
+the number of waiting requests.
 """
 _CALL_SECONDS: Final = 90.0
-"""The time limit of a call other than a submission or a transfer, including the transport's retries."""
+"""The time limit for a call other than a submission or a transfer, including the transport's retries."""
 PACE_SECONDS: Final = 60.0
 """Seconds for which a call other than a submission is retried while RunningHub is too busy."""
 _LONGEST_PAUSE: Final = 8.0
@@ -132,7 +132,7 @@ class Session:
         return await self.paced(once, ask)
 
     async def paced(self, once: Callable[[], Awaitable[ApiResponse]], ask: RequestInfo) -> ApiResponse:
-        """Retries a request while RunningHub is too busy to accept it, with any HTTP status."""
+        """Retries a request while RunningHub is too busy to accept it, whatever the HTTP status."""
         return await self._pace.send(once, seconds=ask.pace_seconds)
 
     async def send(
@@ -202,19 +202,19 @@ def json_bytes(body: Mapping[str, object], ask: RequestInfo) -> bytes:
         return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         message = f"{ask.doing}: a parameter cannot be written as JSON ({error}). Nothing was sent."
-        raise InputError(f"{message} What to do: pass text, numbers, lists or mappings.") from error
+        raise InputError(f"{message} What to do: pass strings, numbers, lists or mappings.") from error
 
 
 def usable_id(value: str, *, of: str) -> str:
-    """Returns an id without surrounding spaces.
+    """Returns an id without surrounding white space.
 
-    Raises `InputError` if the id has characters other than letters, digits, `.`, `_` and `-`.
+    Raises `InputError` if the id contains characters other than letters, digits, `.`, `_` and `-`.
     """
     found = value.strip() if isinstance(value, str) else ""
     if not _ID.fullmatch(found):
         raise InputError(
-            f"{value!r} is not a valid id of {of}. Nothing was sent. What to do: pass it as a string with all its "
-            "digits."
+            f"{value!r} is not a valid id for {of}. Nothing was sent. What to do: pass the id as a string, with all "
+            "its characters."
         )
     return found
 
@@ -229,7 +229,7 @@ def usable_page(number: int, size: int, *, largest: int) -> None:
 
 
 class Backoff:
-    """Repeats a request for at most the given seconds, with doubled and jittered pauses.
+    """Repeats a request for at most the given number of seconds, with jittered pauses that double.
 
     With 0 seconds, the request is never repeated.
     """

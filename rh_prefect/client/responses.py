@@ -58,13 +58,13 @@ class ApiResponse:
 
     @property
     def is_throttled(self) -> bool:
-        """Whether the request was not accepted because of a limit. The code of an existing task does not count."""
+        """Whether the request was not accepted because of a limit. A code that comes with a task does not count."""
         is_task = bool(first_text(self.task, "status", "taskStatus") or read_task_id(self.task))
         return bool(self.code) and not is_task and explain(self.code, self.reason).retry == "throttled"
 
 
 def read(status: int, body: bytes, ask: RequestInfo) -> ApiResponse:
-    """Parses a response, which may contain an error code; raises an error if the body is not RunningHub's."""
+    """Parses a response, which may contain an error code; raises an error for HTTP 429 or an unreadable response."""
     source = loads(body)
     answer = judge(source) if isinstance(source, dict) else None
     # A task id means that the task exists and is paid for, even beside a status that asks for another submission.
@@ -77,7 +77,7 @@ def read(status: int, body: bytes, ask: RequestInfo) -> ApiResponse:
 
 
 def judge(source: dict[str, object]) -> ApiResponse:
-    """Returns the code and the message in a response's object."""
+    """Reads the code and the message from a response's object."""
     code, reason = _code(source), _reason(source)
     if not code and reason in CODES and not read_task_id(source):
         code = reason  # an error without a known number is found by its message
@@ -93,7 +93,7 @@ def _code(source: dict[str, object]) -> str:
 
 
 def _is_upload(source: dict[str, object]) -> bool:
-    """Returns whether a response describes an uploaded file; one document says that the response's code is then 200."""
+    """Returns whether a response describes an uploaded file; according to one document, its code is then 200."""
     return bool(text(table(source.get("data")).get("download_url")))
 
 
@@ -120,7 +120,7 @@ def _http_error(status: int, body: bytes, ask: RequestInfo) -> Exception:
         message = f"{ask.doing}: the key was rejected ({description}). What to do: {advice}."
         return KeyRejected(message, code=HTTP_401, reason=description, retry="action_required", advice=advice)
     if status == 413 or (ask.paid and status in _REFUSALS):
-        advice = "make the file smaller" if status == 413 else "check the base URL, the address and the proxy"
+        advice = "make the request smaller" if status == 413 else "check the base URL, the address and the proxy"
         message = (
             f"{ask.doing}: the request was rejected before it reached RunningHub ({description}). What to do: {advice}."
         )
@@ -154,7 +154,7 @@ def _error(answer: ApiResponse, ask: RequestInfo, **facts: object) -> ApiError |
 
 
 def checked(answer: ApiResponse, ask: RequestInfo) -> ApiResponse:
-    """Returns a response without a code; raises the `ApiError` of any code."""
+    """Returns a response that has no code; otherwise raises the error for the code."""
     if answer.code:
         raise _error(answer, ask)
     return answer
@@ -206,7 +206,7 @@ def parse_query(answer: ApiResponse, ask: RequestInfo, *, task_id: str) -> TaskV
 
 
 def by_code(answer: ApiResponse, task_id: str) -> TaskView | None:
-    """Returns the state of a task for a v1 code; None if the code is not a state."""
+    """Returns the task's state according to a v1 code; None if the code does not denote a state."""
     status = explain(answer.code).task_status
     if status is None:
         return None
@@ -220,7 +220,7 @@ def by_code(answer: ApiResponse, task_id: str) -> TaskView | None:
 def read_v1(
     answer: ApiResponse, ask: RequestInfo, read: Callable[[ApiResponse, str], TaskView | None], *, task_id: str
 ) -> TaskView:
-    """Reads a task from a v1 response: by the response's code if that is a state, else with the given function."""
+    """Reads a task from a v1 response: from the code if it denotes a state, otherwise with the given function."""
     view = by_code(answer, task_id) or read(checked(answer, ask), task_id)
     if view is None:
         raise no_answer(ask, "the response has no status")
@@ -230,7 +230,7 @@ def read_v1(
 def read_webhook_payload(data: object, *, task_id: str) -> TaskView | None:
     """Parses a webhook's `eventData`: v1 outputs or a v2 task, as an object or a JSON string.
 
-    Returns None if the payload has no state, or the state of another task.
+    Returns None if the payload contains no state, or the state of another task.
     """
     source = table(data)
     if read_task_id(source) not in {"", task_id}:

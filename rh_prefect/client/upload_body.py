@@ -69,9 +69,9 @@ class RawBody(httpx.AsyncByteStream):
 class FileBody(RawBody):
     """A multipart form with one file.
 
-    `name` is converted to plain ASCII, since not every server accepts other characters. `field` is the form field of
-    the file, `fields` are the other form fields, and `secrets` the form fields whose values are inserted when the body
-    is sent.
+    `name` is converted to plain ASCII, since not every server accepts other characters. `field` is the form field for
+    the file, `fields` are the other form fields, and `secrets` are form fields whose values are inserted only when the
+    body is sent.
     """
 
     def __init__(

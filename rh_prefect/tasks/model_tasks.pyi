@@ -48,7 +48,7 @@ class _ArklinVideoSuperResolution(_Options, models.ArklinVideoSuperResolution): 
 arklin_video_super_resolution = _task(_ArklinVideoSuperResolution)
 """Makes a video with arklin/video-super-resolution. Its price is not published. By version, resolution and frame
 rate: at 2k 0.05 to 0.7 a second. Endpoint: arklin/video-super-resolution. Its published parameter list is not
-complete; other parameters are accepted with a warning.
+complete; pass other parameters in `unchecked`.
 
 Args:
     tarfps: Left out: no frames are added; 24 to 60.
@@ -71,7 +71,7 @@ Endpoint: bytedance/jimeng-4.6/image-to-image.
 
 Args:
     prompt: Up to 800 characters.
-    image_urls: One or a list of up to 14; up to 15 MB each.
+    image_urls: One value or a list of up to 14; up to 15 MB each.
     width: 900 to 6197.
     height: 768 to 4096.
     scale: 1 to 100.
@@ -100,7 +100,7 @@ cinematic-video-generator. Not in RunningHub's newest lists; it may still work.
 
 Args:
     prompt: Up to 2048 characters.
-    image_urls: One or a list of up to 4; JPG, JPEG, PNG, WEBP; up to 10 MB each.
+    image_urls: One value or a list of up to 4; JPG, JPEG, PNG, WEBP; up to 10 MB each.
 """
 
 class _DolaSeedream50ProImageToImage(_Options, models.DolaSeedream50ProImageToImage): ...
@@ -112,7 +112,7 @@ Args:
     prompt: Up to 5000 characters.
     width: 240 to 8192.
     height: 240 to 8192.
-    image_urls: One or a list of up to 10; up to 10 MB each.
+    image_urls: One value or a list of up to 10; up to 10 MB each.
 """
 
 class _DolaSeedream50ProTextToImage(_Options, models.DolaSeedream50ProTextToImage): ...
@@ -133,7 +133,7 @@ bytedance/doubao-seed-audio-1.0.
 
 Args:
     text_prompt: Up to 3000 characters.
-    audio_url: One or a list of up to 3; up to 10 MB each.
+    audio_url: One value or a list of up to 3; up to 10 MB each.
     image_url: Up to 10 MB.
 """
 
@@ -171,8 +171,8 @@ Args:
 
 class _DoubaoVoiceClone(_Options, models.DoubaoVoiceClone): ...
 doubao_voice_clone = _task(_DoubaoVoiceClone)
-"""Answers with text with doubao-voice-clone. Its price is not published. Endpoint: bytedance/doubao-voice-clone.
-Its published parameter list is not complete; other parameters are accepted with a warning.
+"""Writes text with doubao-voice-clone. Its price is not published. Endpoint: bytedance/doubao-voice-clone. Its
+published parameter list is not complete; pass other parameters in `unchecked`.
 """
 
 class _F2DevEdit(_Options, models.F2DevEdit): ...
@@ -297,13 +297,13 @@ Args:
 class _FDev(_Options, models.FDev): ...
 f_dev = _task(_FDev)
 """Makes an image with f-dev. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint: rhart-image/f-dev. The
-public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+public pages of runninghub.cn do not list it; it may require a key from runninghub.ai.
 """
 
 class _FDevLora(_Options, models.FDevLora): ...
 f_dev_lora = _task(_FDevLora)
 """Makes an image with f-dev-lora. Price: 0.03 CNY per call (listed 2026-09-13). Endpoint:
-rhart-image/f-dev-lora. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-image/f-dev-lora. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -337,7 +337,7 @@ Args:
 class _Flux3VideoDraftEnhance(_Options, models.Flux3VideoDraftEnhance): ...
 flux_3_video_draft_enhance = _task(_Flux3VideoDraftEnhance)
 """Makes a video with flux-3-video/draft-enhance. Its price is not published. Endpoint:
-rhart-video-flux3/draft-enhance. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-video-flux3/draft-enhance. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -348,12 +348,12 @@ Args:
 class _Flux3VideoImageToVideo(_Options, models.Flux3VideoImageToVideo): ...
 flux_3_video_image_to_video = _task(_Flux3VideoImageToVideo)
 """Makes a video with flux-3-video/image-to-video. Its price is not published. Endpoint:
-rhart-video-flux3/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-video-flux3/image-to-video. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
     prompt: Up to 20480 characters.
-    keyframes: One is the start, two are start and end; one or a list of up to 10; JPG, PNG; up to 10 MB each.
+    keyframes: One is the start, two are start and end; one value or a list of up to 10; JPG, PNG; up to 10 MB each.
     duration: Seconds; left out, the content decides; 5 to 20.
     draft: Quick preview at hd, cheaper.
     safety_tolerance: 0 strictest, 4 widest; 0 to 4.
@@ -362,7 +362,7 @@ Args:
 class _Flux3VideoTextToVideo(_Options, models.Flux3VideoTextToVideo): ...
 flux_3_video_text_to_video = _task(_Flux3VideoTextToVideo)
 """Makes a video with flux-3-video/text-to-video. Its price is not published. Endpoint:
-rhart-video-flux3/text-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-video-flux3/text-to-video. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -375,7 +375,7 @@ Args:
 class _Flux3VideoVideoContinuation(_Options, models.Flux3VideoVideoContinuation): ...
 flux_3_video_video_continuation = _task(_Flux3VideoVideoContinuation)
 """Makes a video with flux-3-video/video-continuation. Its price is not published. Endpoint:
-rhart-video-flux3/video-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-video-flux3/video-to-video. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -389,8 +389,8 @@ Args:
 class _GeminiOmni11FlashImageToVideoStable(_Options, models.GeminiOmni11FlashImageToVideoStable): ...
 gemini_omni_1_1_flash_image_to_video_stable = _task(_GeminiOmni11FlashImageToVideoStable)
 """Makes a video with gemini-omni-1.1-flash/image-to-video/stable. Its price is not published. Endpoint:
-google/gemini-omni-1.1-flash/image-to-video. The public pages of runninghub.cn do not list it; it may need a
-key from runninghub.ai.
+google/gemini-omni-1.1-flash/image-to-video. The public pages of runninghub.cn do not list it; it may require
+a key from runninghub.ai.
 
 Args:
     image_url: JPG, JPEG, PNG, WEBP; up to 10 MB.
@@ -402,20 +402,20 @@ Args:
 class _GeminiOmni11FlashReferenceToVideoStable(_Options, models.GeminiOmni11FlashReferenceToVideoStable): ...
 gemini_omni_1_1_flash_reference_to_video_stable = _task(_GeminiOmni11FlashReferenceToVideoStable)
 """Makes a video with gemini-omni-1.1-flash/reference-to-video/stable. Its price is not published. Endpoint:
-google/gemini-omni-1.1-flash/reference-to-video. The public pages of runninghub.cn do not list it; it may need
-a key from runninghub.ai.
+google/gemini-omni-1.1-flash/reference-to-video. The public pages of runninghub.cn do not list it; it may
+require a key from runninghub.ai.
 
 Args:
     prompt: Up to 2048 characters.
-    image_urls: One or a list of up to 10; JPG, JPEG, PNG, WEBP; up to 10 MB each.
-    video_urls: At most 3 s each; one or a list of up to 3; MP4, MOV; up to 100 MB each.
+    image_urls: One value or a list of up to 10; JPG, JPEG, PNG, WEBP; up to 10 MB each.
+    video_urls: At most 3 s each; one value or a list of up to 3; MP4, MOV; up to 100 MB each.
     duration: 3 to 10.
 """
 
 class _GeminiOmni11FlashTextToVideoStable(_Options, models.GeminiOmni11FlashTextToVideoStable): ...
 gemini_omni_1_1_flash_text_to_video_stable = _task(_GeminiOmni11FlashTextToVideoStable)
 """Makes a video with gemini-omni-1.1-flash/text-to-video/stable. Its price is not published. Endpoint:
-google/gemini-omni-1.1-flash/text-to-video. The public pages of runninghub.cn do not list it; it may need a
+google/gemini-omni-1.1-flash/text-to-video. The public pages of runninghub.cn do not list it; it may require a
 key from runninghub.ai.
 
 Args:
@@ -437,18 +437,18 @@ class _GeminiOmniFlashImageToVideoChannelLowPrice(_Options, models.GeminiOmniFla
 gemini_omni_flash_image_to_video_channel_low_price = _task(_GeminiOmniFlashImageToVideoChannelLowPrice)
 """Makes a video with gemini-omni-flash/image-to-video/channel-low-price. Its price is not published. Depends on
 parameters; the rules were not recorded. Endpoint: gemini-omni-flash/image-to-video. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 2048 characters.
-    image_urls: One or a list of up to 3; up to 10 MB each.
+    image_urls: One value or a list of up to 3; up to 10 MB each.
 """
 
 class _GeminiOmniFlashTextToVideoChannelLowPrice(_Options, models.GeminiOmniFlashTextToVideoChannelLowPrice): ...
 gemini_omni_flash_text_to_video_channel_low_price = _task(_GeminiOmniFlashTextToVideoChannelLowPrice)
 """Makes a video with gemini-omni-flash/text-to-video/channel-low-price. Its price is not published. Depends on
 parameters; the rules were not recorded. Endpoint: gemini-omni-flash/text-to-video. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 2048 characters.
@@ -458,11 +458,11 @@ class _GeminiOmniFlashVideoEditChannelLowPrice(_Options, models.GeminiOmniFlashV
 gemini_omni_flash_video_edit_channel_low_price = _task(_GeminiOmniFlashVideoEditChannelLowPrice)
 """Makes a video with gemini-omni-flash/video-edit/channel-low-price. Its price is not published. Depends on
 parameters; the rules were not recorded. Endpoint: gemini-omni-flash/video-edit. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 2048 characters.
-    image_urls: One or a list of up to 3; up to 10 MB each.
+    image_urls: One value or a list of up to 3; up to 10 MB each.
     video_url: Up to 10 MB.
 """
 
@@ -470,18 +470,18 @@ class _GoogleVeo31FastImageToVideoChannelLowPrice(_Options, models.GoogleVeo31Fa
 google_veo3_1_fast_image_to_video_channel_low_price = _task(_GoogleVeo31FastImageToVideoChannelLowPrice)
 """Makes a video with google/veo3.1-fast/image-to-video-channel-low-price. Price: 1.50 CNY per call (listed
 2026-09-13). Endpoint: rhart-video-v3.1-fast/image-to-video. The public pages of runninghub.cn do not list it;
-it may need a key from runninghub.ai.
+it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 8000 characters.
-    image_urls: One or a list of up to 3; JPG, PNG; up to 30 MB each.
+    image_urls: One value or a list of up to 3; JPG, PNG; up to 30 MB each.
 """
 
 class _GoogleVeo31FastImageToVideoOfficialStable(_Options, models.GoogleVeo31FastImageToVideoOfficialStable): ...
 google_veo3_1_fast_image_to_video_official_stable = _task(_GoogleVeo31FastImageToVideoOfficialStable)
 """Makes a video with google/veo3.1-fast/image-to-video-official-stable. Price: 2.35 to 7.04 CNY per call (listed
 2026-05-07). Endpoint: rhart-video-v3.1-fast-official/image-to-video. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 8000 characters.
@@ -493,11 +493,11 @@ class _GoogleVeo31FastReferenceToVideoOfficialStable(_Options, models.GoogleVeo3
 google_veo3_1_fast_reference_to_video_official_stable = _task(_GoogleVeo31FastReferenceToVideoOfficialStable)
 """Makes a video with google/veo3.1-fast/reference-to-video-official-stable. Its price is not published. Depends
 on parameters; the rules were not recorded. Endpoint: rhart-video-v3.1-fast-official/reference-to-video. The
-public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+public pages of runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 8000 characters.
-    image_urls: One or a list of up to 3; up to 10 MB each.
+    image_urls: One value or a list of up to 3; up to 10 MB each.
     negative_prompt: Up to 2048 characters.
     seed: 0 or more.
 """
@@ -506,7 +506,7 @@ class _GoogleVeo31FastStartEndToVideoChannelLowPrice(_Options, models.GoogleVeo3
 google_veo3_1_fast_start_end_to_video_channel_low_price = _task(_GoogleVeo31FastStartEndToVideoChannelLowPrice)
 """Makes a video with google/veo3.1-fast/start-end-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call
 (listed 2026-05-07). Endpoint: rhart-video-v3.1-fast/start-end-to-video. The public pages of runninghub.cn do
-not list it; it may need a key from runninghub.ai.
+not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 8000 characters.
@@ -518,7 +518,7 @@ class _GoogleVeo31FastTextToVideoChannelLowPrice(_Options, models.GoogleVeo31Fas
 google_veo3_1_fast_text_to_video_channel_low_price = _task(_GoogleVeo31FastTextToVideoChannelLowPrice)
 """Makes a video with google/veo3.1-fast/text-to-video-channel-low-price. Price: 1.50 CNY per call (listed
 2026-09-13). Endpoint: rhart-video-v3.1-fast/text-to-video. The public pages of runninghub.cn do not list it;
-it may need a key from runninghub.ai.
+it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 8000 characters.
@@ -528,7 +528,7 @@ class _GoogleVeo31FastTextToVideoOfficialStable(_Options, models.GoogleVeo31Fast
 google_veo3_1_fast_text_to_video_official_stable = _task(_GoogleVeo31FastTextToVideoOfficialStable)
 """Makes a video with google/veo3.1-fast/text-to-video-official-stable. Price: 2.35 to 7.04 CNY per call (listed
 2026-05-07). Endpoint: rhart-video-v3.1-fast-official/text-to-video. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 8000 characters.
@@ -538,7 +538,7 @@ class _GoogleVeo31FastVideoExtendOfficialStable(_Options, models.GoogleVeo31Fast
 google_veo3_1_fast_video_extend_official_stable = _task(_GoogleVeo31FastVideoExtendOfficialStable)
 """Makes a video with google/veo3.1-fast/video-extend-official-stable. Price: 6.56 CNY per call (listed
 2026-09-13). Endpoint: rhart-video-v3.1-fast-official/video-extend. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+list it; it may require a key from runninghub.ai.
 
 Args:
     video: MP4; up to 10 MB.
@@ -549,18 +549,18 @@ class _GoogleVeo31LiteImageToVideoChannelLowPrice(_Options, models.GoogleVeo31Li
 google_veo3_1_lite_image_to_video_channel_low_price = _task(_GoogleVeo31LiteImageToVideoChannelLowPrice)
 """Makes a video with google/veo3.1-lite/image-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call
 (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite/image-to-video. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
-    image_urls: One or a list of up to 3; JPG, PNG; up to 10 MB each.
+    image_urls: One value or a list of up to 3; JPG, PNG; up to 10 MB each.
 """
 
 class _GoogleVeo31LiteImageToVideoOfficialStable(_Options, models.GoogleVeo31LiteImageToVideoOfficialStable): ...
 google_veo3_1_lite_image_to_video_official_stable = _task(_GoogleVeo31LiteImageToVideoOfficialStable)
 """Makes a video with google/veo3.1-lite/image-to-video-official-stable. Price: 0.315 to 0.504 CNY per second
 (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/image-to-video. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
@@ -573,7 +573,7 @@ class _GoogleVeo31LiteStartEndToVideoOfficialStable(_Options, models.GoogleVeo31
 google_veo3_1_lite_start_end_to_video_official_stable = _task(_GoogleVeo31LiteStartEndToVideoOfficialStable)
 """Makes a video with google/veo3.1-lite/start-end-to-video-official-stable. Price: 2.52 to 4.032 CNY per call
 (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/start-end-to-video. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
@@ -587,7 +587,7 @@ class _GoogleVeo31LiteTextToVideoChannelLowPrice(_Options, models.GoogleVeo31Lit
 google_veo3_1_lite_text_to_video_channel_low_price = _task(_GoogleVeo31LiteTextToVideoChannelLowPrice)
 """Makes a video with google/veo3.1-lite/text-to-video-channel-low-price. Price: 0.20 to 0.50 CNY per call
 (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite/text-to-video. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
@@ -597,7 +597,7 @@ class _GoogleVeo31LiteTextToVideoOfficialStable(_Options, models.GoogleVeo31Lite
 google_veo3_1_lite_text_to_video_official_stable = _task(_GoogleVeo31LiteTextToVideoOfficialStable)
 """Makes a video with google/veo3.1-lite/text-to-video-official-stable. Price: 0.315 to 0.504 CNY per second
 (listed 2026-05-07). Endpoint: rhart-video-v3.1-lite-official/text-to-video. The public pages of runninghub.cn
-do not list it; it may need a key from runninghub.ai.
+do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
@@ -609,8 +609,8 @@ class _GoogleVeo31ProImageToVideoChannelLowPrice(_Options, models.GoogleVeo31Pro
 google_veo3_1_pro_image_to_video_channel_low_price = _task(_GoogleVeo31ProImageToVideoChannelLowPrice)
 """Makes a video with google/veo3.1-pro/image-to-video-channel-low-price. Its price is not published. By
 resolution since 2026-08, rules not recorded; 0.5 a call before. Endpoint:
-rhart-video-v3.1-pro/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
-runninghub.ai.
+rhart-video-v3.1-pro/image-to-video. The public pages of runninghub.cn do not list it; it may require a key
+from runninghub.ai.
 
 Args:
     prompt: Up to 8000 characters.
@@ -621,7 +621,7 @@ class _GoogleVeo31ProImageToVideoOfficialStable(_Options, models.GoogleVeo31ProI
 google_veo3_1_pro_image_to_video_official_stable = _task(_GoogleVeo31ProImageToVideoOfficialStable)
 """Makes a video with google/veo3.1-pro/image-to-video-official-stable. Price: 4.70 to 18.80 CNY per call (listed
 2026-05-07). Endpoint: rhart-video-v3.1-pro-official/image-to-video. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 8000 characters.
@@ -633,18 +633,18 @@ class _GoogleVeo31ProReferenceToVideoOfficialStable(_Options, models.GoogleVeo31
 google_veo3_1_pro_reference_to_video_official_stable = _task(_GoogleVeo31ProReferenceToVideoOfficialStable)
 """Makes a video with google/veo3.1-pro/reference-to-video-official-stable. Price: 9.40 to 18.80 CNY per call
 (listed 2026-05-07). Endpoint: rhart-video-v3.1-pro-official/reference-to-video. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 8000 characters.
-    image_urls: One or a list of up to 3; JPG, PNG; up to 10 MB each.
+    image_urls: One value or a list of up to 3; JPG, PNG; up to 10 MB each.
 """
 
 class _GoogleVeo31ProStartEndToVideoChannelLowPrice(_Options, models.GoogleVeo31ProStartEndToVideoChannelLowPrice): ...
 google_veo3_1_pro_start_end_to_video_channel_low_price = _task(_GoogleVeo31ProStartEndToVideoChannelLowPrice)
 """Makes a video with google/veo3.1-pro/start-end-to-video-channel-low-price. Price: 0.80 to 1.40 CNY per call
 (listed 2026-05-07). Endpoint: rhart-video-v3.1-pro/start-end-to-video. The public pages of runninghub.cn do
-not list it; it may need a key from runninghub.ai.
+not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 8000 characters.
@@ -656,7 +656,7 @@ class _GoogleVeo31ProTextToVideoChannelLowPrice(_Options, models.GoogleVeo31ProT
 google_veo3_1_pro_text_to_video_channel_low_price = _task(_GoogleVeo31ProTextToVideoChannelLowPrice)
 """Makes a video with google/veo3.1-pro/text-to-video-channel-low-price. Price: 0.90 to 1.40 CNY per call (listed
 2026-09-13). Endpoint: rhart-video-v3.1-pro/text-to-video. The public pages of runninghub.cn do not list it;
-it may need a key from runninghub.ai.
+it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 8000 characters.
@@ -666,7 +666,7 @@ class _GoogleVeo31ProTextToVideoOfficialStable(_Options, models.GoogleVeo31ProTe
 google_veo3_1_pro_text_to_video_official_stable = _task(_GoogleVeo31ProTextToVideoOfficialStable)
 """Makes a video with google/veo3.1-pro/text-to-video-official-stable. Price: 4.70 to 18.80 CNY per call (listed
 2026-05-07). Endpoint: rhart-video-v3.1-pro-official/text-to-video. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 8000 characters.
@@ -676,7 +676,7 @@ class _GoogleVeo31ProVideoExtendOfficialStable(_Options, models.GoogleVeo31ProVi
 google_veo3_1_pro_video_extend_official_stable = _task(_GoogleVeo31ProVideoExtendOfficialStable)
 """Makes a video with google/veo3.1-pro/video-extend-official-stable. Price: 17.40 CNY per call (listed
 2026-09-13). Endpoint: rhart-video-v3.1-pro-official/video-extend. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+list it; it may require a key from runninghub.ai.
 
 Args:
     video: MP4; up to 10 MB.
@@ -687,53 +687,53 @@ class _GptImage15EditChannelLowPrice(_Options, models.GptImage15EditChannelLowPr
 gpt_image_1_5_edit_channel_low_price = _task(_GptImage15EditChannelLowPrice)
 """Makes an image with gpt-image-1.5/edit-channel-low-price. Price: 0.03 CNY per call (listed 2026-09-13).
 Endpoint: rhart-image-g-1.5/edit. Deprecated; use rhart-image-g-2/image-to-image. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 800 characters.
-    image_urls: One or a list of up to 2; JPG, PNG; up to 10 MB each.
+    image_urls: One value or a list of up to 2; JPG, PNG; up to 10 MB each.
 """
 
 class _GptImage15ImageToImageOfficialStable(_Options, models.GptImage15ImageToImageOfficialStable): ...
 gpt_image_1_5_image_to_image_official_stable = _task(_GptImage15ImageToImageOfficialStable)
 """Makes an image with gpt-image-1.5/image-to-image-official-stable. Price: 0.06 to 1.26 CNY per call (listed
 2026-05-07). Endpoint: rhart-image-g-1.5-official/image-to-image. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+list it; it may require a key from runninghub.ai.
 
 Args:
-    image_urls: One or a list of up to 10; JPG, PNG; up to 50 MB each.
+    image_urls: One value or a list of up to 10; JPG, PNG; up to 50 MB each.
 """
 
 class _GptImage15TextToImageChannelLowPrice(_Options, models.GptImage15TextToImageChannelLowPrice): ...
 gpt_image_1_5_text_to_image_channel_low_price = _task(_GptImage15TextToImageChannelLowPrice)
 """Makes an image with gpt-image-1.5/text-to-image-channel-low-price. Price: 0.03 CNY per call (listed
 2026-09-13). Endpoint: rhart-image-g-1.5/text-to-image. Deprecated; use rhart-image-g-2/text-to-image. The
-public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+public pages of runninghub.cn do not list it; it may require a key from runninghub.ai.
 """
 
 class _GptImage15TextToImageOfficialStable(_Options, models.GptImage15TextToImageOfficialStable): ...
 gpt_image_1_5_text_to_image_official_stable = _task(_GptImage15TextToImageOfficialStable)
 """Makes an image with gpt-image-1.5/text-to-image-official-stable. Price: 0.06 to 1.26 CNY per call (listed
 2026-05-07). Endpoint: rhart-image-g-1.5-official/text-to-image. The public pages of runninghub.cn do not list
-it; it may need a key from runninghub.ai.
+it; it may require a key from runninghub.ai.
 """
 
 class _GptImage20EditChannelLowPrice(_Options, models.GptImage20EditChannelLowPrice): ...
 gpt_image_2_0_edit_channel_low_price = _task(_GptImage20EditChannelLowPrice)
 """Makes an image with gpt-image-2.0/edit-channel-low-price. Price: 0.10 CNY per call (listed 2026-09-13).
-Endpoint: rhart-image-g-2/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
-from runninghub.ai.
+Endpoint: rhart-image-g-2/image-to-image. The public pages of runninghub.cn do not list it; it may require a
+key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
-    image_urls: One or a list of up to 10; JPG, PNG; up to 30 MB each.
+    image_urls: One value or a list of up to 10; JPG, PNG; up to 30 MB each.
 """
 
 class _GptImage20TextToImageChannelLowPrice(_Options, models.GptImage20TextToImageChannelLowPrice): ...
 gpt_image_2_0_text_to_image_channel_low_price = _task(_GptImage20TextToImageChannelLowPrice)
 """Makes an image with gpt-image-2.0/text-to-image-channel-low-price. Price: 0.10 CNY per call (listed
 2026-09-13). Endpoint: rhart-image-g-2/text-to-image. The public pages of runninghub.cn do not list it; it may
-need a key from runninghub.ai.
+require a key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
@@ -742,12 +742,12 @@ Args:
 class _GptImage25FlareImageToImageEconomy(_Options, models.GptImage25FlareImageToImageEconomy): ...
 gpt_image_2_5_flare_image_to_image_economy = _task(_GptImage25FlareImageToImageEconomy)
 """Makes an image with gpt-image-2.5/flare/image-to-image/economy. Its price is not published. Endpoint:
-rhart-image-g-2.5/flare/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+rhart-image-g-2.5/flare/image-to-image. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
-    image_urls: One or a list of up to 10; JPG, PNG; up to 50 MB each.
+    image_urls: One value or a list of up to 10; JPG, PNG; up to 50 MB each.
     resolution: 2k and 4k are not guaranteed.
 """
 
@@ -755,18 +755,18 @@ class _GptImage25FlareImageToImageStableToken(_Options, models.GptImage25FlareIm
 gpt_image_2_5_flare_image_to_image_stable_token = _task(_GptImage25FlareImageToImageStableToken)
 """Makes an image with gpt-image-2.5/flare/image-to-image/stable-token. Its price is not published. Per token;
 the rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/flare/edit. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 32000 characters.
-    image_urls: One or a list of up to 16; JPG, JPEG, PNG, WEBP; up to 50 MB each.
+    image_urls: One value or a list of up to 16; JPG, JPEG, PNG, WEBP; up to 50 MB each.
     quality: Higher costs more tokens and time.
 """
 
 class _GptImage25FlareTextToImageEconomy(_Options, models.GptImage25FlareTextToImageEconomy): ...
 gpt_image_2_5_flare_text_to_image_economy = _task(_GptImage25FlareTextToImageEconomy)
 """Makes an image with gpt-image-2.5/flare/text-to-image/economy. Its price is not published. Endpoint:
-rhart-image-g-2.5/flare/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+rhart-image-g-2.5/flare/text-to-image. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 
 Args:
@@ -778,7 +778,7 @@ class _GptImage25FlareTextToImageStableToken(_Options, models.GptImage25FlareTex
 gpt_image_2_5_flare_text_to_image_stable_token = _task(_GptImage25FlareTextToImageStableToken)
 """Makes an image with gpt-image-2.5/flare/text-to-image/stable-token. Its price is not published. Per token; the
 rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/flare/text-to-image. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 32000 characters.
@@ -788,12 +788,12 @@ Args:
 class _GptImage25SunburstImageToImageEconomy(_Options, models.GptImage25SunburstImageToImageEconomy): ...
 gpt_image_2_5_sunburst_image_to_image_economy = _task(_GptImage25SunburstImageToImageEconomy)
 """Makes an image with gpt-image-2.5/sunburst/image-to-image/economy. Its price is not published. Endpoint:
-rhart-image-g-2.5/sunburst/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
-from runninghub.ai.
+rhart-image-g-2.5/sunburst/image-to-image. The public pages of runninghub.cn do not list it; it may require a
+key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
-    image_urls: One or a list of up to 10; JPG, PNG; up to 50 MB each.
+    image_urls: One value or a list of up to 10; JPG, PNG; up to 50 MB each.
     resolution: 2k and 4k are not guaranteed.
 """
 
@@ -801,19 +801,19 @@ class _GptImage25SunburstImageToImageStableToken(_Options, models.GptImage25Sunb
 gpt_image_2_5_sunburst_image_to_image_stable_token = _task(_GptImage25SunburstImageToImageStableToken)
 """Makes an image with gpt-image-2.5/sunburst/image-to-image/stable-token. Its price is not published. Per token;
 the rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/sunburst/edit. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 32000 characters.
-    image_urls: One or a list of up to 16; JPG, JPEG, PNG, WEBP; up to 50 MB each.
+    image_urls: One value or a list of up to 16; JPG, JPEG, PNG, WEBP; up to 50 MB each.
     quality: Higher costs more tokens and time.
 """
 
 class _GptImage25SunburstTextToImageEconomy(_Options, models.GptImage25SunburstTextToImageEconomy): ...
 gpt_image_2_5_sunburst_text_to_image_economy = _task(_GptImage25SunburstTextToImageEconomy)
 """Makes an image with gpt-image-2.5/sunburst/text-to-image/economy. Its price is not published. Endpoint:
-rhart-image-g-2.5/sunburst/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
-from runninghub.ai.
+rhart-image-g-2.5/sunburst/text-to-image. The public pages of runninghub.cn do not list it; it may require a
+key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
@@ -824,7 +824,7 @@ class _GptImage25SunburstTextToImageStableToken(_Options, models.GptImage25Sunbu
 gpt_image_2_5_sunburst_text_to_image_stable_token = _task(_GptImage25SunburstTextToImageStableToken)
 """Makes an image with gpt-image-2.5/sunburst/text-to-image/stable-token. Its price is not published. Per token;
 the rate was not recorded. Endpoint: rhart-image-g-2.5-official-token/sunburst/text-to-image. The public pages
-of runninghub.cn do not list it; it may need a key from runninghub.ai.
+of runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 32000 characters.
@@ -835,19 +835,19 @@ class _GptImage2ImageToImageOfficialStable(_Options, models.GptImage2ImageToImag
 gpt_image_2_image_to_image_official_stable = _task(_GptImage2ImageToImageOfficialStable)
 """Makes an image with gpt-image-2/image-to-image-official-stable. Price: 0.29 to 4.738 CNY per call (listed
 2026-05-07). A page of 2026-06-18 shows prices from 0.19: those here are older. Endpoint:
-rhart-image-g-2-official/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
-from runninghub.ai.
+rhart-image-g-2-official/image-to-image. The public pages of runninghub.cn do not list it; it may require a
+key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
-    image_urls: One or a list of up to 10; JPG, JPEG, PNG, WEBP; up to 10 MB each.
+    image_urls: One value or a list of up to 10; JPG, JPEG, PNG, WEBP; up to 10 MB each.
 """
 
 class _GptImage2TextToImageOfficialStable(_Options, models.GptImage2TextToImageOfficialStable): ...
 gpt_image_2_text_to_image_official_stable = _task(_GptImage2TextToImageOfficialStable)
 """Makes an image with gpt-image-2/text-to-image-official-stable. Price: 0.29 to 4.738 CNY per call (listed
 2026-05-07). A page of 2026-06-18 shows prices from 0.06: those here are older. Endpoint:
-rhart-image-g-2-official/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+rhart-image-g-2-official/text-to-image. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 
 Args:
@@ -857,41 +857,41 @@ Args:
 class _Grok3ImageTextToImage(_Options, models.Grok3ImageTextToImage): ...
 grok_3_image_text_to_image = _task(_Grok3ImageTextToImage)
 """Makes an image with grok-3-image-text-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
-rhart-image-g-3/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-image-g-3/text-to-image. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 """
 
 class _Grok3ImageToImage(_Options, models.Grok3ImageToImage): ...
 grok_3_image_to_image = _task(_Grok3ImageToImage)
 """Makes an image with grok-3-image-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
-rhart-image-g-3/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-image-g-3/image-to-image. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
-    image_urls: One or a list of up to 1; JPG, PNG; up to 10 MB each.
+    image_urls: One value or a list of up to 1; JPG, PNG; up to 10 MB each.
 """
 
 class _Grok4ImageImageToImage(_Options, models.Grok4ImageImageToImage): ...
 grok_4_image_image_to_image = _task(_Grok4ImageImageToImage)
 """Makes an image with grok-4-image-image-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
-rhart-image-g-4/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-image-g-4/image-to-image. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
-    image_urls: One or a list of up to 1; JPG, PNG; up to 10 MB each.
+    image_urls: One value or a list of up to 1; JPG, PNG; up to 10 MB each.
 """
 
 class _Grok4ImageTextToImage(_Options, models.Grok4ImageTextToImage): ...
 grok_4_image_text_to_image = _task(_Grok4ImageTextToImage)
 """Makes an image with grok-4-image-text-to-image. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
-rhart-image-g-4/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-image-g-4/text-to-image. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 """
 
 class _GrokImageImageToImageChannelLowPrice(_Options, models.GrokImageImageToImageChannelLowPrice): ...
 grok_image_image_to_image_channel_low_price = _task(_GrokImageImageToImageChannelLowPrice)
 """Makes an image with grok-image/image-to-image/channel-low-price. Price: 0.08 CNY per call (listed 2026-09-13).
-Endpoint: rhart-image-g/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
+Endpoint: rhart-image-g/image-to-image. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 
 Args:
@@ -901,7 +901,7 @@ Args:
 class _GrokImageTextToImageChannelLowPrice(_Options, models.GrokImageTextToImageChannelLowPrice): ...
 grok_image_text_to_image_channel_low_price = _task(_GrokImageTextToImageChannelLowPrice)
 """Makes an image with grok-image/text-to-image/channel-low-price. Price: 0.08 CNY per call (listed 2026-09-13).
-Endpoint: rhart-image-g/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+Endpoint: rhart-image-g/text-to-image. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 """
 
@@ -1055,7 +1055,7 @@ alibaba/happyhorse-1.0/reference-to-video.
 
 Args:
     prompt: Up to 2500 characters.
-    image_urls: One or a list of up to 9; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB each.
+    image_urls: One value or a list of up to 9; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB each.
     seed: 0 to 2147483647.
 """
 
@@ -1077,7 +1077,7 @@ of 2026-06-18 shows prices from 0.67: those here are older. Endpoint: alibaba/ha
 
 Args:
     video_url: 3-60 s; only the first 15 s are used; MP4, MOV; up to 100 MB.
-    image_urls: One or a list of up to 5; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB each.
+    image_urls: One value or a list of up to 5; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB each.
     prompt: Up to 2500 characters.
     seed: 0 to 2147483647.
 """
@@ -1100,7 +1100,7 @@ Endpoint: alibaba/happyhorse-1.1/reference-to-video.
 
 Args:
     prompt: Up to 2500 characters.
-    image_urls: One or a list of up to 9; up to 10 MB each.
+    image_urls: One value or a list of up to 9; up to 10 MB each.
     seed: 0 to 2147483647.
 """
 
@@ -1118,8 +1118,8 @@ class _HiggsfieldDopImageToVideo(_Options, models.HiggsfieldDopImageToVideo): ..
 higgsfield_dop_image_to_video = _task(_HiggsfieldDopImageToVideo)
 """Makes a video with higgsfield/dop/image-to-video. Price: 0.90 to 4.20 CNY per call (listed 2026-05-07). The
 price of the list of 2026-05, which did not have motions. Endpoint: higgsfield/dop/image-to-video. The public
-pages of runninghub.cn do not list it; it may need a key from runninghub.ai. Its published parameter list is
-not complete; other parameters are accepted with a warning.
+pages of runninghub.cn do not list it; it may require a key from runninghub.ai. Its published parameter list
+is not complete; pass other parameters in `unchecked`.
 
 Args:
     prompt: Up to 2048 characters.
@@ -1131,8 +1131,8 @@ Args:
 class _HiggsfieldSoulImageToImage(_Options, models.HiggsfieldSoulImageToImage): ...
 higgsfield_soul_image_to_image = _task(_HiggsfieldSoulImageToImage)
 """Makes an image with higgsfield/soul/image-to-image. Price: 0.70 to 1.40 CNY per call (listed 2026-05-07).
-Endpoint: higgsfield/soul/image-to-image. The public pages of runninghub.cn do not list it; it may need a key
-from runninghub.ai.
+Endpoint: higgsfield/soul/image-to-image. The public pages of runninghub.cn do not list it; it may require a
+key from runninghub.ai.
 
 Args:
     prompt: Up to 2048 characters.
@@ -1235,7 +1235,7 @@ Args:
 class _Hitem3dV21ImageTo3d(_Options, models.Hitem3dV21ImageTo3d): ...
 hitem3d_v21_image_to_3d = _task(_Hitem3dV21ImageTo3d)
 """Makes a 3D model with hitem3d-v21/image-to-3d. Price: 5.60 to 29.40 CNY per call (listed 2026-05-07).
-Endpoint: hitem3d-v21/image-to-3d. The public pages of runninghub.cn do not list it; it may need a key from
+Endpoint: hitem3d-v21/image-to-3d. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -1246,8 +1246,8 @@ Args:
 class _Hitem3dV21MultiImageTo3d(_Options, models.Hitem3dV21MultiImageTo3d): ...
 hitem3d_v21_multi_image_to_3d = _task(_Hitem3dV21MultiImageTo3d)
 """Makes a 3D model with hitem3d-v21/multi-image-to-3d. Price: 5.60 to 21.00 CNY per call (listed 2026-05-07).
-Endpoint: hitem3d-v21/multi-image-to-3d. The public pages of runninghub.cn do not list it; it may need a key
-from runninghub.ai.
+Endpoint: hitem3d-v21/multi-image-to-3d. The public pages of runninghub.cn do not list it; it may require a
+key from runninghub.ai.
 
 Args:
     front_image_url: PNG, JPEG, JPG, WEBP; up to 20 MB.
@@ -1283,14 +1283,14 @@ Args:
 class _Hitem3dV3ImageTo3d(_Options, models.Hitem3dV3ImageTo3d): ...
 hitem3d_v3_image_to_3d = _task(_Hitem3dV3ImageTo3d)
 """Makes a 3D model with hitem3d-v3/image-to-3d. Its price is not published. Endpoint: hitem3d-v3/image-to-3d.
-Its published parameter list is not complete; other parameters are accepted with a warning.
+Its published parameter list is not complete; pass other parameters in `unchecked`.
 """
 
 class _Hitem3dV3MultiImageTo3d(_Options, models.Hitem3dV3MultiImageTo3d): ...
 hitem3d_v3_multi_image_to_3d = _task(_Hitem3dV3MultiImageTo3d)
 """Makes a 3D model with hitem3d-v3/multi-image-to-3d. Its price is not published. Endpoint:
-hitem3d-v3/multi-image-to-3d. Its published parameter list is not complete; other parameters are accepted with
-a warning.
+hitem3d-v3/multi-image-to-3d. Its published parameter list is not complete; pass other parameters in
+`unchecked`.
 """
 
 class _Hunyuan3dV31ImageTo3d(_Options, models.Hunyuan3dV31ImageTo3d): ...
@@ -1322,7 +1322,7 @@ Args:
 class _HypirBalance(_Options, models.HypirBalance): ...
 hypir_balance = _task(_HypirBalance)
 """Makes an image with hypir-balance. Price: 1.00 CNY per call (listed 2026-09-13). Endpoint:
-image-enhance/hypir-balance. The public pages of runninghub.cn do not list it; it may need a key from
+image-enhance/hypir-balance. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -1336,7 +1336,7 @@ Args:
 class _HypirUltra(_Options, models.HypirUltra): ...
 hypir_ultra = _task(_HypirUltra)
 """Makes an image with hypir-ultra. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
-image-enhance/hypir-ultra. The public pages of runninghub.cn do not list it; it may need a key from
+image-enhance/hypir-ultra. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -1350,23 +1350,23 @@ Args:
 class _JimengSeed3TilesrImageUpscale(_Options, models.JimengSeed3TilesrImageUpscale): ...
 jimeng_seed3_tilesr_image_upscale = _task(_JimengSeed3TilesrImageUpscale)
 """Makes an image with jimeng-seed3-tilesr/image-upscale. Its price is not published. Endpoint:
-bytedance/jimeng-seed3-tilesr/image-upscale. Its published parameter list is not complete; other parameters
-are accepted with a warning.
+bytedance/jimeng-seed3-tilesr/image-upscale. Its published parameter list is not complete; pass other
+parameters in `unchecked`.
 """
 
 class _KlingElements(_Options, models.KlingElements): ...
 kling_elements = _task(_KlingElements)
-"""Answers with text with kling-elements. Price: 0.06 CNY per call (listed 2026-09-13). Endpoint: kling-elements.
+"""Writes text with kling-elements. Price: 0.06 CNY per call (listed 2026-09-13). Endpoint: kling-elements.
 
 Args:
     image_url: JPG, PNG; up to 10 MB.
-    element_refer_list: One or a list of up to 3; JPG, PNG; up to 20 MB each.
+    element_refer_list: One value or a list of up to 3; JPG, PNG; up to 20 MB each.
     tag_list: List of tag objects.
 """
 
 class _KlingLipSyncIdentifyFace(_Options, models.KlingLipSyncIdentifyFace): ...
 kling_lip_sync_identify_face = _task(_KlingLipSyncIdentifyFace)
-"""Answers with text with kling-lip-sync/identify-face. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint:
+"""Writes text with kling-lip-sync/identify-face. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint:
 kling-lip-sync/identify-face.
 
 Args:
@@ -1393,7 +1393,7 @@ Args:
 
 class _KlingLipSyncTts(_Options, models.KlingLipSyncTts): ...
 kling_lip_sync_tts = _task(_KlingLipSyncTts)
-"""Answers with text with kling-lip-sync/tts. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint:
+"""Writes text with kling-lip-sync/tts. Price: 0.04 CNY per call (listed 2026-09-13). Endpoint:
 kling-lip-sync/tts.
 
 Args:
@@ -1404,8 +1404,8 @@ Args:
 class _KlingO3Element(_Options, models.KlingO3Element): ...
 kling_o3_element = _task(_KlingO3Element)
 """Makes a video with kling-o3/element. Its price is not published. The official price file shows 0, taken as a
-placeholder. Endpoint: kling-elements-advanced. Its published parameter list is not complete; other parameters
-are accepted with a warning.
+placeholder. Endpoint: kling-elements-advanced. Its published parameter list is not complete; pass other
+parameters in `unchecked`.
 
 Args:
     element_name: Up to 20 characters.
@@ -1570,8 +1570,8 @@ Args:
 class _KlingV304kMotionControl(_Options, models.KlingV304kMotionControl): ...
 kling_v3_0_4k_motion_control = _task(_KlingV304kMotionControl)
 """Makes a video with kling-v3.0-4k-motion-control. Its price is not published. Endpoint:
-kling-v3.0-4k/motion-control. The public pages of runninghub.cn do not list it; it may need a key from
-runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning.
+kling-v3.0-4k/motion-control. The public pages of runninghub.cn do not list it; it may require a key from
+runninghub.ai. Its published parameter list is not complete; pass other parameters in `unchecked`.
 """
 
 class _KlingV30ProImageToVideo(_Options, models.KlingV30ProImageToVideo): ...
@@ -1737,7 +1737,7 @@ Endpoint: kling-video-o1-std/edit-video.
 
 Args:
     prompt: Up to 2000 characters.
-    image_urls: One or a list of up to 7; JPG, PNG; up to 20 MB each.
+    image_urls: One value or a list of up to 7; JPG, PNG; up to 20 MB each.
     video_url: MP4; up to 10 MB.
 """
 
@@ -1748,7 +1748,7 @@ Endpoint: kling-video-o1-std/refrence-to-video.
 
 Args:
     prompt: Up to 2000 characters.
-    image_urls: One or a list of up to 7; JPG, PNG; up to 20 MB each.
+    image_urls: One value or a list of up to 7; JPG, PNG; up to 20 MB each.
     video_url: MP4; up to 10 MB.
 """
 
@@ -1784,7 +1784,7 @@ Endpoint: kling-video-o3-4k/reference-to-video.
 
 Args:
     prompt: Up to 2500 characters.
-    image_urls: Up to 7, or 4 together with a reference video; one or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    image_urls: Up to 7, or 4 together with a reference video; one value or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 30 MB each.
     sound: Only without a reference video.
     duration: 3 to 15.
     shot_type: Required when multiShot is true.
@@ -1829,7 +1829,7 @@ kling_video_o3_pro_reference_to_video = _task(_KlingVideoO3ProReferenceToVideo)
 Args:
     prompt: Up to 2500 characters.
     video_url: At most 10 s; MP4; up to 50 MB.
-    image_urls: One or a list of up to 7; JPG, PNG; up to 50 MB each.
+    image_urls: One value or a list of up to 7; JPG, PNG; up to 50 MB each.
     duration: 3 to 15.
     multi_prompt: List of shot objects; used when multiShot is true.
     element_list: List of element objects made with kling-elements.
@@ -1855,7 +1855,7 @@ kling-video-o3-pro/video-edit.
 Args:
     prompt: Up to 2500 characters.
     video_url: At most 10 s; MP4; up to 50 MB.
-    image_urls: One or a list of up to 4; JPG, PNG; up to 50 MB each.
+    image_urls: One value or a list of up to 4; JPG, PNG; up to 50 MB each.
     element_list: List of element objects made with kling-elements.
 """
 
@@ -1880,7 +1880,7 @@ kling_video_o3_std_reference_to_video = _task(_KlingVideoO3StdReferenceToVideo)
 Args:
     prompt: Up to 2500 characters.
     video_url: At most 10 s; MP4; up to 50 MB.
-    image_urls: One or a list of up to 7; JPG, PNG; up to 50 MB each.
+    image_urls: One value or a list of up to 7; JPG, PNG; up to 50 MB each.
     duration: 3 to 15.
     multi_prompt: List of shot objects; used when multiShot is true.
 """
@@ -1904,14 +1904,14 @@ kling-video-o3-std/video-edit.
 Args:
     prompt: Up to 2500 characters.
     video_url: At most 10 s; MP4; up to 50 MB.
-    image_urls: One or a list of up to 4; JPG, PNG; up to 50 MB each.
+    image_urls: One value or a list of up to 4; JPG, PNG; up to 50 MB each.
 """
 
 class _Ltx219bTextToVideoLora(_Options, models.Ltx219bTextToVideoLora): ...
 ltx_2_19b_text_to_video_lora = _task(_Ltx219bTextToVideoLora)
 """Makes a video with ltx-2-19b/text-to-video-lora. Its price is not published. Endpoint:
-rhart-video/ltx-2/text-to-video-lora. The public pages of runninghub.cn do not list it; it may need a key from
-runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning.
+rhart-video/ltx-2/text-to-video-lora. The public pages of runninghub.cn do not list it; it may require a key
+from runninghub.ai. Its published parameter list is not complete; pass other parameters in `unchecked`.
 """
 
 class _Ltx23ImageToVideo(_Options, models.Ltx23ImageToVideo): ...
@@ -1971,7 +1971,8 @@ Args:
 class _LumaUni1ImageEdit(_Options, models.LumaUni1ImageEdit): ...
 luma_uni_1_image_edit = _task(_LumaUni1ImageEdit)
 """Makes an image with Luma uni-1 Image Edit. Price: 0.38 CNY per call (listed 2026-09-13). Endpoint:
-luma/uni-1/image-edit. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+luma/uni-1/image-edit. The public pages of runninghub.cn do not list it; it may require a key from
+runninghub.ai.
 
 Args:
     image_url: Up to 50 MB.
@@ -1981,19 +1982,19 @@ Args:
 class _LumaUni1ImageToImage(_Options, models.LumaUni1ImageToImage): ...
 luma_uni_1_image_to_image = _task(_LumaUni1ImageToImage)
 """Makes an image with Luma uni-1 Image to Image. Price: 0.59 CNY per call (listed 2026-09-13). Endpoint:
-luma/uni-1/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+luma/uni-1/image-to-image. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
     prompt: Up to 6000 characters.
     image_url: Up to 50 MB.
-    image_ref: One or a list of up to 8; up to 50 MB each.
+    image_ref: One value or a list of up to 8; up to 50 MB each.
 """
 
 class _LumaUni1MaxImageEdit(_Options, models.LumaUni1MaxImageEdit): ...
 luma_uni_1_max_image_edit = _task(_LumaUni1MaxImageEdit)
 """Makes an image with Luma uni-1-max Image Edit. Price: 0.90 CNY per call (listed 2026-09-13). Endpoint:
-luma/uni-1-max/image-edit. The public pages of runninghub.cn do not list it; it may need a key from
+luma/uni-1-max/image-edit. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2004,19 +2005,19 @@ Args:
 class _LumaUni1MaxImageToImage(_Options, models.LumaUni1MaxImageToImage): ...
 luma_uni_1_max_image_to_image = _task(_LumaUni1MaxImageToImage)
 """Makes an image with Luma uni-1-max Image to Image. Price: 1.11 CNY per call (listed 2026-09-13). Endpoint:
-luma/uni-1-max/image-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+luma/uni-1-max/image-to-image. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
     prompt: Up to 6000 characters.
     image_url: Up to 50 MB.
-    image_ref: One or a list of up to 8; up to 50 MB each.
+    image_ref: One value or a list of up to 8; up to 50 MB each.
 """
 
 class _LumaUni1MaxTextToImage(_Options, models.LumaUni1MaxTextToImage): ...
 luma_uni_1_max_text_to_image = _task(_LumaUni1MaxTextToImage)
 """Makes an image with Luma uni-1-max Text to Image. Price: 0.88 CNY per call (listed 2026-09-13). Endpoint:
-luma/uni-1-max/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+luma/uni-1-max/text-to-image. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2026,7 +2027,7 @@ Args:
 class _LumaUni1TextToImage(_Options, models.LumaUni1TextToImage): ...
 luma_uni_1_text_to_image = _task(_LumaUni1TextToImage)
 """Makes an image with Luma uni-1 Text to Image. Price: 0.35 CNY per call (listed 2026-09-13). Endpoint:
-luma/uni-1/text-to-image. The public pages of runninghub.cn do not list it; it may need a key from
+luma/uni-1/text-to-image. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2036,7 +2037,7 @@ Args:
 class _Marble10ImageToWorld(_Options, models.Marble10ImageToWorld): ...
 marble_1_0_image_to_world = _task(_Marble10ImageToWorld)
 """Makes an image with marble-1.0/image-to-world. Price: 8.64 to 9.10 CNY per call (listed 2026-05-07). Endpoint:
-marble-1.0/image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+marble-1.0/image-to-world. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2052,8 +2053,8 @@ Args:
 class _Marble10MultiImageToWorld(_Options, models.Marble10MultiImageToWorld): ...
 marble_1_0_multi_image_to_world = _task(_Marble10MultiImageToWorld)
 """Makes an image with marble-1.0/multi-image-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
-marble-1.0/multi-image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
-runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning.
+marble-1.0/multi-image-to-world. The public pages of runninghub.cn do not list it; it may require a key from
+runninghub.ai. Its published parameter list is not complete; pass other parameters in `unchecked`.
 
 Args:
     text_prompt: Up to 4000 characters.
@@ -2066,8 +2067,8 @@ Args:
 
 class _Marble10TextToWorld(_Options, models.Marble10TextToWorld): ...
 marble_1_0_text_to_world = _task(_Marble10TextToWorld)
-"""Answers with text with marble-1.0/text-to-world. Price: 10.62 CNY per call (listed 2026-09-13). Endpoint:
-marble-1.0/text-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+"""Writes text with marble-1.0/text-to-world. Price: 10.62 CNY per call (listed 2026-09-13). Endpoint:
+marble-1.0/text-to-world. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2082,7 +2083,7 @@ Args:
 class _Marble10VideoToWorld(_Options, models.Marble10VideoToWorld): ...
 marble_1_0_video_to_world = _task(_Marble10VideoToWorld)
 """Makes a video with marble-1.0/video-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
-marble-1.0/video-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+marble-1.0/video-to-world. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2098,7 +2099,7 @@ Args:
 class _Marble11ImageToWorld(_Options, models.Marble11ImageToWorld): ...
 marble_1_1_image_to_world = _task(_Marble11ImageToWorld)
 """Makes an image with marble-1.1/image-to-world. Price: 8.64 to 9.10 CNY per call (listed 2026-05-07). Endpoint:
-marble-1.1/image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+marble-1.1/image-to-world. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2114,8 +2115,8 @@ Args:
 class _Marble11MultiImageToWorld(_Options, models.Marble11MultiImageToWorld): ...
 marble_1_1_multi_image_to_world = _task(_Marble11MultiImageToWorld)
 """Makes an image with marble-1.1/multi-image-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
-marble-1.1/multi-image-to-world. The public pages of runninghub.cn do not list it; it may need a key from
-runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a warning.
+marble-1.1/multi-image-to-world. The public pages of runninghub.cn do not list it; it may require a key from
+runninghub.ai. Its published parameter list is not complete; pass other parameters in `unchecked`.
 
 Args:
     text_prompt: Up to 4000 characters.
@@ -2129,8 +2130,8 @@ Args:
 class _Marble11PlusImageToWorld(_Options, models.Marble11PlusImageToWorld): ...
 marble_1_1_plus_image_to_world = _task(_Marble11PlusImageToWorld)
 """Makes an image with marble-1.1-plus/image-to-world. Price: 17.28 to 17.74 CNY per call (listed 2026-05-07).
-Endpoint: marble-1.1-plus/image-to-world. The public pages of runninghub.cn do not list it; it may need a key
-from runninghub.ai.
+Endpoint: marble-1.1-plus/image-to-world. The public pages of runninghub.cn do not list it; it may require a
+key from runninghub.ai.
 
 Args:
     image_url: Image URL or World Labs media asset id; up to 2048 characters.
@@ -2145,9 +2146,9 @@ Args:
 class _Marble11PlusMultiImageToWorld(_Options, models.Marble11PlusMultiImageToWorld): ...
 marble_1_1_plus_multi_image_to_world = _task(_Marble11PlusMultiImageToWorld)
 """Makes an image with marble-1.1-plus/multi-image-to-world. Price: 20.83 CNY per call (listed 2026-09-13).
-Endpoint: marble-1.1-plus/multi-image-to-world. The public pages of runninghub.cn do not list it; it may need
-a key from runninghub.ai. Its published parameter list is not complete; other parameters are accepted with a
-warning.
+Endpoint: marble-1.1-plus/multi-image-to-world. The public pages of runninghub.cn do not list it; it may
+require a key from runninghub.ai. Its published parameter list is not complete; pass other parameters in
+`unchecked`.
 
 Args:
     text_prompt: Up to 4000 characters.
@@ -2160,8 +2161,8 @@ Args:
 
 class _Marble11PlusTextToWorld(_Options, models.Marble11PlusTextToWorld): ...
 marble_1_1_plus_text_to_world = _task(_Marble11PlusTextToWorld)
-"""Answers with text with marble-1.1-plus/text-to-world. Price: 20.70 CNY per call (listed 2026-09-13). Endpoint:
-marble-1.1-plus/text-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+"""Writes text with marble-1.1-plus/text-to-world. Price: 20.70 CNY per call (listed 2026-09-13). Endpoint:
+marble-1.1-plus/text-to-world. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2176,7 +2177,7 @@ Args:
 class _Marble11PlusVideoToWorld(_Options, models.Marble11PlusVideoToWorld): ...
 marble_1_1_plus_video_to_world = _task(_Marble11PlusVideoToWorld)
 """Makes a video with marble-1.1-plus/video-to-world. Price: 20.83 CNY per call (listed 2026-09-13). Endpoint:
-marble-1.1-plus/video-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+marble-1.1-plus/video-to-world. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2191,8 +2192,8 @@ Args:
 
 class _Marble11TextToWorld(_Options, models.Marble11TextToWorld): ...
 marble_1_1_text_to_world = _task(_Marble11TextToWorld)
-"""Answers with text with marble-1.1/text-to-world. Price: 10.62 CNY per call (listed 2026-09-13). Endpoint:
-marble-1.1/text-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+"""Writes text with marble-1.1/text-to-world. Price: 10.62 CNY per call (listed 2026-09-13). Endpoint:
+marble-1.1/text-to-world. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2207,7 +2208,7 @@ Args:
 class _Marble11VideoToWorld(_Options, models.Marble11VideoToWorld): ...
 marble_1_1_video_to_world = _task(_Marble11VideoToWorld)
 """Makes a video with marble-1.1/video-to-world. Price: 10.75 CNY per call (listed 2026-09-13). Endpoint:
-marble-1.1/video-to-world. The public pages of runninghub.cn do not list it; it may need a key from
+marble-1.1/video-to-world. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2222,9 +2223,9 @@ Args:
 
 class _MarbleUploadMediaAsset(_Options, models.MarbleUploadMediaAsset): ...
 marble_upload_media_asset = _task(_MarbleUploadMediaAsset)
-"""Answers with text with marble/upload-media-asset. Its price is not published. The official price file shows
-9999, taken as a placeholder. Endpoint: marble/upload-media-asset. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+"""Writes text with marble/upload-media-asset. Its price is not published. The official price file shows 9999,
+taken as a placeholder. Endpoint: marble/upload-media-asset. The public pages of runninghub.cn do not list it;
+it may require a key from runninghub.ai.
 
 Args:
     file_name: Up to 64 characters.
@@ -2236,7 +2237,7 @@ Args:
 class _Meshy6ImageTo3d(_Options, models.Meshy6ImageTo3d): ...
 meshy6_image_to_3d = _task(_Meshy6ImageTo3d)
 """Makes a 3D model with meshy6/image-to-3d. Price: 5.04 CNY per call (listed 2026-09-13). Endpoint:
-meshy6/image-to-3d. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+meshy6/image-to-3d. The public pages of runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     image_url: JPG, JPEG, PNG; up to 10 MB.
@@ -2248,7 +2249,7 @@ Args:
 class _Meshy6TextTo3d(_Options, models.Meshy6TextTo3d): ...
 meshy6_text_to_3d = _task(_Meshy6TextTo3d)
 """Makes a 3D model with meshy6/text-to-3d. Price: 5.04 CNY per call (listed 2026-09-13). Endpoint:
-meshy6/text-to-3d. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+meshy6/text-to-3d. The public pages of runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 600 characters.
@@ -2260,7 +2261,7 @@ Args:
 class _MidjourneyImageToVideo(_Options, models.MidjourneyImageToVideo): ...
 midjourney_image_to_video = _task(_MidjourneyImageToVideo)
 """Makes a video with midjourney-image-to-video. Price: 0.54 to 1.62 CNY per call (listed 2026-05-07). Endpoint:
-youchuan/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+youchuan/image-to-video. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2273,7 +2274,7 @@ Args:
 class _MidjourneyTextToImageNiji6(_Options, models.MidjourneyTextToImageNiji6): ...
 midjourney_text_to_image_niji6 = _task(_MidjourneyTextToImageNiji6)
 """Makes an image with midjourney-text-to-image-niji6. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
-youchuan/text-to-image-niji6. The public pages of runninghub.cn do not list it; it may need a key from
+youchuan/text-to-image-niji6. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2294,7 +2295,7 @@ Args:
 class _MidjourneyTextToImageNiji7(_Options, models.MidjourneyTextToImageNiji7): ...
 midjourney_text_to_image_niji7 = _task(_MidjourneyTextToImageNiji7)
 """Makes an image with midjourney-text-to-image-niji7. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
-youchuan/text-to-image-niji7. The public pages of runninghub.cn do not list it; it may need a key from
+youchuan/text-to-image-niji7. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2312,7 +2313,7 @@ Args:
 class _MidjourneyTextToImageV6(_Options, models.MidjourneyTextToImageV6): ...
 midjourney_text_to_image_v6 = _task(_MidjourneyTextToImageV6)
 """Makes an image with midjourney-text-to-image-v6. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
-youchuan/text-to-image-v6. The public pages of runninghub.cn do not list it; it may need a key from
+youchuan/text-to-image-v6. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2333,7 +2334,7 @@ Args:
 class _MidjourneyTextToImageV61(_Options, models.MidjourneyTextToImageV61): ...
 midjourney_text_to_image_v61 = _task(_MidjourneyTextToImageV61)
 """Makes an image with midjourney-text-to-image-v61. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
-youchuan/text-to-image-v61. The public pages of runninghub.cn do not list it; it may need a key from
+youchuan/text-to-image-v61. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2355,7 +2356,7 @@ Args:
 class _MidjourneyTextToImageV7(_Options, models.MidjourneyTextToImageV7): ...
 midjourney_text_to_image_v7 = _task(_MidjourneyTextToImageV7)
 """Makes an image with midjourney-text-to-image-v7. Price: 0.54 CNY per call (listed 2026-09-13). Endpoint:
-youchuan/text-to-image-v7. The public pages of runninghub.cn do not list it; it may need a key from
+youchuan/text-to-image-v7. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2376,8 +2377,8 @@ Args:
 class _MidjourneyTextToImageV81(_Options, models.MidjourneyTextToImageV81): ...
 midjourney_text_to_image_v8_1 = _task(_MidjourneyTextToImageV81)
 """Makes an image with midjourney-text-to-image-v8.1. Price: 0.54 to 0.81 CNY per call (listed 2026-09-13).
-Endpoint: youchuan/text-to-image-v81. The public pages of runninghub.cn do not list it; it may need a key from
-runninghub.ai.
+Endpoint: youchuan/text-to-image-v81. The public pages of runninghub.cn do not list it; it may require a key
+from runninghub.ai.
 
 Args:
     prompt: Up to 8192 characters.
@@ -2394,7 +2395,7 @@ class _MidjourneyTextToImageV82Preview(_Options, models.MidjourneyTextToImageV82
 midjourney_text_to_image_v8_2_preview = _task(_MidjourneyTextToImageV82Preview)
 """Makes an image with midjourney-text-to-image-v8.2-preview. Price: 0.54 to 0.81 CNY per call (listed
 2026-09-13). Endpoint: youchuan/text-to-image-v82. The public pages of runninghub.cn do not list it; it may
-need a key from runninghub.ai.
+require a key from runninghub.ai.
 
 Args:
     prompt: Up to 8192 characters.
@@ -2409,7 +2410,7 @@ Args:
 
 class _MiniMaxH3ContextIRI2va(_Options, models.MiniMaxH3ContextIRI2va): ...
 minimax_h3_context_ir_i2va = _task(_MiniMaxH3ContextIRI2va)
-"""Answers with text with MiniMax-H3-Context-IR (i2va). Its price is not published. Endpoint:
+"""Writes text with MiniMax-H3-Context-IR (i2va). Its price is not published. Endpoint:
 minimax/hailuo-h3/context-ir-image.
 
 Args:
@@ -2421,20 +2422,20 @@ Args:
 
 class _MiniMaxH3ContextIRR2va(_Options, models.MiniMaxH3ContextIRR2va): ...
 minimax_h3_context_ir_r2va = _task(_MiniMaxH3ContextIRR2va)
-"""Answers with text with MiniMax-H3-Context-IR (r2va). Its price is not published. Endpoint:
+"""Writes text with MiniMax-H3-Context-IR (r2va). Its price is not published. Endpoint:
 minimax/hailuo-h3/context-ir-multimodal.
 
 Args:
     prompt: Up to 7000 characters.
-    image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-    video_urls: 2-15 s each; one or a list of up to 3; MP4, MOV; up to 50 MB each.
-    audio_urls: 2-15 s each; one or a list of up to 3; MP3, WAV; up to 15 MB each.
+    image_urls: One value or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    video_urls: 2-15 s each; one value or a list of up to 3; MP4, MOV; up to 50 MB each.
+    audio_urls: 2-15 s each; one value or a list of up to 3; MP3, WAV; up to 15 MB each.
     duration: Length of the video planned.
 """
 
 class _MiniMaxH3ContextIRT2va(_Options, models.MiniMaxH3ContextIRT2va): ...
 minimax_h3_context_ir_t2va = _task(_MiniMaxH3ContextIRT2va)
-"""Answers with text with MiniMax-H3-Context-IR (t2va). Its price is not published. Endpoint:
+"""Writes text with MiniMax-H3-Context-IR (t2va). Its price is not published. Endpoint:
 minimax/hailuo-h3/context-ir-text.
 
 Args:
@@ -2513,9 +2514,9 @@ minimax/hailuo-h3/multimodal-to-video.
 
 Args:
     prompt: Up to 20480 characters.
-    image_urls: One or a list of up to 9; up to 30 MB each.
-    video_urls: One or a list of up to 3; up to 50 MB each.
-    audio_urls: One or a list of up to 3; up to 15 MB each.
+    image_urls: One value or a list of up to 9; up to 30 MB each.
+    video_urls: One value or a list of up to 3; up to 50 MB each.
+    audio_urls: One value or a list of up to 3; up to 15 MB each.
 """
 
 class _MiniMaxH3MultimodalReferenceToVideoRegeneration768P2K(_Options, models.MiniMaxH3MultimodalReferenceToVideoRegeneration768P2K): ...
@@ -2526,9 +2527,9 @@ Endpoint: minimax/hailuo-h3/regeneration-multimodal-to-video.
 
 Args:
     prompt: The final prompt that the 768P clip was made with; up to 40000 characters.
-    image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-    video_urls: 2-15 s each; one or a list of up to 3; MP4, MOV; up to 50 MB each.
-    audio_urls: 2-15 s each; one or a list of up to 3; MP3, WAV; up to 15 MB each.
+    image_urls: One value or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    video_urls: 2-15 s each; one value or a list of up to 3; MP4, MOV; up to 50 MB each.
+    audio_urls: 2-15 s each; one value or a list of up to 3; MP3, WAV; up to 15 MB each.
     base_video_url: A 768P clip of MiniMax-H3: 24 fps, with sound, 107-362 frames; MP4; up to 64 MB.
 """
 
@@ -2611,7 +2612,7 @@ minimax_speech_02_hd = _task(_MinimaxSpeech02Hd)
 rhart-audio/text-to-audio/speech-02-hd.
 
 Args:
-    pronunciation_dict: One or a list of up to 20.
+    pronunciation_dict: One value or a list of up to 20.
     voice_id: System voice name or a cloned voice id.
     speed: In steps of 0.01; 0.5 to 2.
     volume: In steps of 0.01; 0.1 to 10.
@@ -2624,7 +2625,7 @@ minimax_speech_02_turbo = _task(_MinimaxSpeech02Turbo)
 rhart-audio/text-to-audio/speech-02-turbo.
 
 Args:
-    pronunciation_dict: One or a list of up to 20.
+    pronunciation_dict: One value or a list of up to 20.
     voice_id: System voice name or a cloned voice id.
     speed: In steps of 0.01; 0.5 to 2.
     volume: In steps of 0.01; 0.1 to 10.
@@ -2637,7 +2638,7 @@ minimax_speech_2_6_hd = _task(_MinimaxSpeech26Hd)
 rhart-audio/text-to-audio/speech-2.6-hd.
 
 Args:
-    pronunciation_dict: One or a list of up to 20.
+    pronunciation_dict: One value or a list of up to 20.
     voice_id: System voice name or a cloned voice id.
     speed: In steps of 0.01; 0.5 to 2.
     volume: In steps of 0.01; 0.1 to 10.
@@ -2650,7 +2651,7 @@ minimax_speech_2_6_turbo = _task(_MinimaxSpeech26Turbo)
 rhart-audio/text-to-audio/speech-2.6-turbo.
 
 Args:
-    pronunciation_dict: One or a list of up to 20.
+    pronunciation_dict: One value or a list of up to 20.
     voice_id: System voice name or a cloned voice id.
     speed: In steps of 0.01; 0.5 to 2.
     volume: In steps of 0.01; 0.1 to 10.
@@ -2663,7 +2664,7 @@ minimax_speech_2_8_hd = _task(_MinimaxSpeech28Hd)
 rhart-audio/text-to-audio/speech-2.8-hd.
 
 Args:
-    pronunciation_dict: One or a list of up to 1.
+    pronunciation_dict: One value or a list of up to 1.
     voice_id: System voice name or a cloned voice id.
     speed: In steps of 0.01; 0.5 to 2.
     volume: In steps of 0.01; 0.1 to 10.
@@ -2676,7 +2677,7 @@ minimax_speech_2_8_turbo = _task(_MinimaxSpeech28Turbo)
 rhart-audio/text-to-audio/speech-2.8-turbo.
 
 Args:
-    pronunciation_dict: One or a list of up to 20.
+    pronunciation_dict: One value or a list of up to 20.
     voice_id: System voice name or a cloned voice id.
     speed: In steps of 0.01; 0.5 to 2.
     volume: In steps of 0.01; 0.1 to 10.
@@ -2697,7 +2698,8 @@ Args:
 class _MinimaxVoiceDesign(_Options, models.MinimaxVoiceDesign): ...
 minimax_voice_design = _task(_MinimaxVoiceDesign)
 """Makes audio with minimax/voice-design. Price: 13.65 CNY per call (listed 2026-09-13). Endpoint:
-minimax/voice-design. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+minimax/voice-design. The public pages of runninghub.cn do not list it; it may require a key from
+runninghub.ai.
 
 Args:
     preview_text: Up to 500 characters.
@@ -2706,8 +2708,8 @@ Args:
 
 class _MurekaAiDescribeSong(_Options, models.MurekaAiDescribeSong): ...
 mureka_ai_describe_song = _task(_MurekaAiDescribeSong)
-"""Answers with text with mureka-ai/describe-song. Price: 0.68 CNY per call (listed 2026-09-13). Endpoint:
-mureka-ai/describe-song. The public pages of runninghub.cn do not list it; it may need a key from
+"""Writes text with mureka-ai/describe-song. Price: 0.68 CNY per call (listed 2026-09-13). Endpoint:
+mureka-ai/describe-song. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2716,8 +2718,8 @@ Args:
 
 class _MurekaAiExtendLyrics(_Options, models.MurekaAiExtendLyrics): ...
 mureka_ai_extend_lyrics = _task(_MurekaAiExtendLyrics)
-"""Answers with text with mureka-ai/extend-lyrics. Price: 0.014 CNY per call (listed 2026-09-13). Endpoint:
-mureka-ai/extend-lyrics. The public pages of runninghub.cn do not list it; it may need a key from
+"""Writes text with mureka-ai/extend-lyrics. Price: 0.014 CNY per call (listed 2026-09-13). Endpoint:
+mureka-ai/extend-lyrics. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2726,8 +2728,8 @@ Args:
 
 class _MurekaAiFilesUpload(_Options, models.MurekaAiFilesUpload): ...
 mureka_ai_files_upload = _task(_MurekaAiFilesUpload)
-"""Answers with text with mureka-ai/files-upload. Its price is not published. The official price file shows 0,
-taken as a placeholder. Endpoint: mureka-ai/files-upload.
+"""Writes text with mureka-ai/files-upload. Its price is not published. The official price file shows 0, taken as
+a placeholder. Endpoint: mureka-ai/files-upload.
 
 Args:
     file_url: Up to 10 MB.
@@ -2735,7 +2737,7 @@ Args:
 
 class _MurekaAiGenerateLyrics(_Options, models.MurekaAiGenerateLyrics): ...
 mureka_ai_generate_lyrics = _task(_MurekaAiGenerateLyrics)
-"""Answers with text with mureka-ai/generate-lyrics. Price: 0.06 CNY per call (listed 2026-09-13). Endpoint:
+"""Writes text with mureka-ai/generate-lyrics. Price: 0.06 CNY per call (listed 2026-09-13). Endpoint:
 mureka-ai/generate-lyrics.
 
 Args:
@@ -2744,8 +2746,8 @@ Args:
 
 class _MurekaAiRecognizeSong(_Options, models.MurekaAiRecognizeSong): ...
 mureka_ai_recognize_song = _task(_MurekaAiRecognizeSong)
-"""Answers with text with mureka-ai/recognize-song. Price: 0.068 CNY per call (listed 2026-09-13). Endpoint:
-mureka-ai/recognize-song. The public pages of runninghub.cn do not list it; it may need a key from
+"""Writes text with mureka-ai/recognize-song. Price: 0.068 CNY per call (listed 2026-09-13). Endpoint:
+mureka-ai/recognize-song. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2755,8 +2757,8 @@ Args:
 class _MurekaAiStemSong(_Options, models.MurekaAiStemSong): ...
 mureka_ai_stem_song = _task(_MurekaAiStemSong)
 """Makes audio with mureka-ai/stem-song. Its price is not published. Depends on parameters; the rules were not
-recorded. Endpoint: mureka-ai/stem-song. The public pages of runninghub.cn do not list it; it may need a key
-from runninghub.ai.
+recorded. Endpoint: mureka-ai/stem-song. The public pages of runninghub.cn do not list it; it may require a
+key from runninghub.ai.
 
 Args:
     url: Up to 10 MB.
@@ -2764,7 +2766,7 @@ Args:
 
 class _MurekaAiVocalClone(_Options, models.MurekaAiVocalClone): ...
 mureka_ai_vocal_clone = _task(_MurekaAiVocalClone)
-"""Answers with text with mureka-ai/vocal-clone. Price: 31.50 CNY per call (listed 2026-09-13). Endpoint:
+"""Writes text with mureka-ai/vocal-clone. Price: 31.50 CNY per call (listed 2026-09-13). Endpoint:
 mureka-ai/vocal-clone.
 
 Args:
@@ -2786,7 +2788,7 @@ Args:
 class _MurekaO2InstrumentalGenerate(_Options, models.MurekaO2InstrumentalGenerate): ...
 mureka_o2_instrumental_generate = _task(_MurekaO2InstrumentalGenerate)
 """Makes audio with mureka-o2/instrumental-generate. Its price is not published. Endpoint:
-mureka-o2/instrumental-generate. The public pages of runninghub.cn do not list it; it may need a key from
+mureka-o2/instrumental-generate. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -2896,10 +2898,10 @@ class _NanoBanana2Gemini31flashImageToImageChannelLowPrice(_Options, models.Nano
 nano_banana2_gemini31flash_image_to_image_channel_low_price = _task(_NanoBanana2Gemini31flashImageToImageChannelLowPrice)
 """Makes an image with nano-banana2-gemini31flash/image-to-image-channel-low-price. Price: 0.16 to 0.20 CNY per
 call (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash/image-to-image. The public pages of runninghub.cn
-do not list it; it may need a key from runninghub.ai.
+do not list it; it may require a key from runninghub.ai.
 
 Args:
-    image_urls: One or a list of up to 10; JPG, PNG; up to 30 MB each.
+    image_urls: One value or a list of up to 10; JPG, PNG; up to 30 MB each.
     prompt: Up to 20000 characters.
 """
 
@@ -2907,10 +2909,10 @@ class _NanoBanana2Gemini31flashImageToImageOfficialStable(_Options, models.NanoB
 nano_banana2_gemini31flash_image_to_image_official_stable = _task(_NanoBanana2Gemini31flashImageToImageOfficialStable)
 """Makes an image with nano-banana2-gemini31flash/image-to-image-official-stable. Price: 0.49 to 0.99 CNY per
 call (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash-official/image-to-image. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
-    image_urls: One or a list of up to 14; JPG, PNG; up to 10 MB each.
+    image_urls: One value or a list of up to 14; JPG, PNG; up to 10 MB each.
     prompt: Up to 20000 characters.
 """
 
@@ -2918,10 +2920,10 @@ class _NanoBanana2Gemini31flashLiteImageToImageChannelLowPrice(_Options, models.
 nano_banana2_gemini31flash_lite_image_to_image_channel_low_price = _task(_NanoBanana2Gemini31flashLiteImageToImageChannelLowPrice)
 """Makes an image with nano-banana2-gemini31flash-lite/image-to-image-channel-low-price. Price: 0.07 CNY per call
 (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite/image-to-image. The public pages of runninghub.cn
-do not list it; it may need a key from runninghub.ai.
+do not list it; it may require a key from runninghub.ai.
 
 Args:
-    image_urls: One or a list of up to 10; up to 30 MB each.
+    image_urls: One value or a list of up to 10; up to 30 MB each.
     prompt: Up to 20000 characters.
 """
 
@@ -2929,10 +2931,10 @@ class _NanoBanana2Gemini31flashLiteImageToImageOfficialStable(_Options, models.N
 nano_banana2_gemini31flash_lite_image_to_image_official_stable = _task(_NanoBanana2Gemini31flashLiteImageToImageOfficialStable)
 """Makes an image with nano-banana2-gemini31flash-lite/image-to-image-official-stable. Price: 0.22 CNY per call
 (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite-official/image-to-image. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
-    image_urls: One or a list of up to 4; up to 10 MB each.
+    image_urls: One value or a list of up to 4; up to 10 MB each.
     prompt: Up to 20000 characters.
 """
 
@@ -2940,14 +2942,14 @@ class _NanoBanana2Gemini31flashLiteTextToImageChannelLowPrice(_Options, models.N
 nano_banana2_gemini31flash_lite_text_to_image_channel_low_price = _task(_NanoBanana2Gemini31flashLiteTextToImageChannelLowPrice)
 """Makes an image with nano-banana2-gemini31flash-lite/text-to-image-channel-low-price. Price: 0.07 CNY per call
 (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite/text-to-image. The public pages of runninghub.cn
-do not list it; it may need a key from runninghub.ai.
+do not list it; it may require a key from runninghub.ai.
 """
 
 class _NanoBanana2Gemini31flashLiteTextToImageOfficialStable(_Options, models.NanoBanana2Gemini31flashLiteTextToImageOfficialStable): ...
 nano_banana2_gemini31flash_lite_text_to_image_official_stable = _task(_NanoBanana2Gemini31flashLiteTextToImageOfficialStable)
 """Makes an image with nano-banana2-gemini31flash-lite/text-to-image-official-stable. Price: 0.22 CNY per call
 (listed 2026-09-13). Endpoint: rhart-image-n-g31-flash-lite-official/text-to-image. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
@@ -2957,14 +2959,14 @@ class _NanoBanana2Gemini31flashTextToImageChannelLowPrice(_Options, models.NanoB
 nano_banana2_gemini31flash_text_to_image_channel_low_price = _task(_NanoBanana2Gemini31flashTextToImageChannelLowPrice)
 """Makes an image with nano-banana2-gemini31flash/text-to-image-channel-low-price. Price: 0.16 to 0.20 CNY per
 call (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash/text-to-image. The public pages of runninghub.cn
-do not list it; it may need a key from runninghub.ai.
+do not list it; it may require a key from runninghub.ai.
 """
 
 class _NanoBanana2Gemini31flashTextToImageOfficialStable(_Options, models.NanoBanana2Gemini31flashTextToImageOfficialStable): ...
 nano_banana2_gemini31flash_text_to_image_official_stable = _task(_NanoBanana2Gemini31flashTextToImageOfficialStable)
 """Makes an image with nano-banana2-gemini31flash/text-to-image-official-stable. Price: 0.49 to 0.99 CNY per call
 (listed 2026-05-07). Endpoint: rhart-image-n-g31-flash-official/text-to-image. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
@@ -2973,33 +2975,33 @@ Args:
 class _NanoBananaEditChannelLowPrice(_Options, models.NanoBananaEditChannelLowPrice): ...
 nano_banana_edit_channel_low_price = _task(_NanoBananaEditChannelLowPrice)
 """Makes an image with nano-banana/edit-channel-low-price. Price: 0.07 CNY per call (listed 2026-09-13).
-Endpoint: rhart-image-v1/edit. The public pages of runninghub.cn do not list it; it may need a key from
+Endpoint: rhart-image-v1/edit. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
-    image_urls: One or a list of up to 5; JPG, PNG; up to 10 MB each.
+    image_urls: One value or a list of up to 5; JPG, PNG; up to 10 MB each.
 """
 
 class _NanoBananaEditOfficialStable(_Options, models.NanoBananaEditOfficialStable): ...
 nano_banana_edit_official_stable = _task(_NanoBananaEditOfficialStable)
 """Makes an image with nano-banana/edit-official-stable. Price: 0.20 CNY per call (listed 2026-09-13). Endpoint:
-rhart-image-v1-official/edit. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-image-v1-official/edit. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
-    image_urls: One or a list of up to 5; JPG, PNG; up to 10 MB each.
+    image_urls: One value or a list of up to 5; JPG, PNG; up to 10 MB each.
 """
 
 class _NanoBananaProEditChannelLowPrice(_Options, models.NanoBananaProEditChannelLowPrice): ...
 nano_banana_pro_edit_channel_low_price = _task(_NanoBananaProEditChannelLowPrice)
 """Makes an image with nano-banana-pro/edit-channel-low-price. Price: 0.40 to 0.50 CNY per call (listed
-2026-05-07). Endpoint: rhart-image-n-pro/edit. The public pages of runninghub.cn do not list it; it may need a
-key from runninghub.ai.
+2026-05-07). Endpoint: rhart-image-n-pro/edit. The public pages of runninghub.cn do not list it; it may
+require a key from runninghub.ai.
 
 Args:
-    image_urls: One or a list of up to 10; JPG, PNG; up to 10 MB each.
+    image_urls: One value or a list of up to 10; JPG, PNG; up to 10 MB each.
     prompt: Up to 20000 characters.
     aspect_ratio: Omit to follow the input image.
 """
@@ -3008,10 +3010,10 @@ class _NanoBananaProEditOfficialStable(_Options, models.NanoBananaProEditOfficia
 nano_banana_pro_edit_official_stable = _task(_NanoBananaProEditOfficialStable)
 """Makes an image with nano-banana-pro/edit-official-stable. Price: 0.80 to 1.50 CNY per call (listed
 2026-05-07). Endpoint: rhart-image-n-pro-official/edit. The public pages of runninghub.cn do not list it; it
-may need a key from runninghub.ai.
+may require a key from runninghub.ai.
 
 Args:
-    image_urls: One or a list of up to 10; JPG, PNG; up to 10 MB each.
+    image_urls: One value or a list of up to 10; JPG, PNG; up to 10 MB each.
     prompt: Up to 20000 characters.
 """
 
@@ -3019,10 +3021,10 @@ class _NanoBananaProEditUltraOfficialStable(_Options, models.NanoBananaProEditUl
 nano_banana_pro_edit_ultra_official_stable = _task(_NanoBananaProEditUltraOfficialStable)
 """Makes an image with nano-banana-pro/edit-ultra-official-stable. Price: 0.98 to 1.12 CNY per call (listed
 2026-05-07). Endpoint: rhart-image-n-pro-official/edit-ultra. The public pages of runninghub.cn do not list
-it; it may need a key from runninghub.ai.
+it; it may require a key from runninghub.ai.
 
 Args:
-    image_urls: One or a list of up to 10; JPG, PNG; up to 10 MB each.
+    image_urls: One value or a list of up to 10; JPG, PNG; up to 10 MB each.
     prompt: Up to 20000 characters.
 """
 
@@ -3030,7 +3032,7 @@ class _NanoBananaProTextToImageChannelLowPrice(_Options, models.NanoBananaProTex
 nano_banana_pro_text_to_image_channel_low_price = _task(_NanoBananaProTextToImageChannelLowPrice)
 """Makes an image with nano-banana-pro/text-to-image-channel-low-price. Price: 0.40 to 0.50 CNY per call (listed
 2026-05-07). Endpoint: rhart-image-n-pro/text-to-image. The public pages of runninghub.cn do not list it; it
-may need a key from runninghub.ai.
+may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
@@ -3040,7 +3042,7 @@ class _NanoBananaProTextToImageOfficialStable(_Options, models.NanoBananaProText
 nano_banana_pro_text_to_image_official_stable = _task(_NanoBananaProTextToImageOfficialStable)
 """Makes an image with nano-banana-pro/text-to-image-official-stable. Price: 0.80 to 1.50 CNY per call (listed
 2026-05-07). Endpoint: rhart-image-n-pro-official/text-to-image. The public pages of runninghub.cn do not list
-it; it may need a key from runninghub.ai.
+it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
@@ -3050,7 +3052,7 @@ class _NanoBananaProTextToImageUltraOfficialStable(_Options, models.NanoBananaPr
 nano_banana_pro_text_to_image_ultra_official_stable = _task(_NanoBananaProTextToImageUltraOfficialStable)
 """Makes an image with nano-banana-pro/text-to-image-ultra-official-stable. Price: 0.98 to 1.12 CNY per call
 (listed 2026-05-07). Endpoint: rhart-image-n-pro-official/text-to-image-ultra. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
@@ -3059,7 +3061,7 @@ Args:
 class _NanoBananaTextToImageChannelLowPrice(_Options, models.NanoBananaTextToImageChannelLowPrice): ...
 nano_banana_text_to_image_channel_low_price = _task(_NanoBananaTextToImageChannelLowPrice)
 """Makes an image with nano-banana/text-to-image-channel-low-price. Price: 0.07 CNY per call (listed 2026-09-13).
-Endpoint: rhart-image-v1/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+Endpoint: rhart-image-v1/text-to-image. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 
 Args:
@@ -3069,8 +3071,8 @@ Args:
 class _NanoBananaTextToImageOfficialStable(_Options, models.NanoBananaTextToImageOfficialStable): ...
 nano_banana_text_to_image_official_stable = _task(_NanoBananaTextToImageOfficialStable)
 """Makes an image with nano-banana/text-to-image-official-stable. Price: 0.20 CNY per call (listed 2026-09-13).
-Endpoint: rhart-image-v1-official/text-to-image. The public pages of runninghub.cn do not list it; it may need
-a key from runninghub.ai.
+Endpoint: rhart-image-v1-official/text-to-image. The public pages of runninghub.cn do not list it; it may
+require a key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
@@ -3079,8 +3081,8 @@ Args:
 class _PixverseC1ImageToVideo(_Options, models.PixverseC1ImageToVideo): ...
 pixverse_c1_image_to_video = _task(_PixverseC1ImageToVideo)
 """Makes a video with pixverse-c1/image-to-video. Price: 0.189 to 0.756 CNY per second (listed 2026-05-07).
-Endpoint: pixverse-c1/image-to-video. The public pages of runninghub.cn do not list it; it may need a key from
-runninghub.ai.
+Endpoint: pixverse-c1/image-to-video. The public pages of runninghub.cn do not list it; it may require a key
+from runninghub.ai.
 
 Args:
     image_url: JPG, PNG, JPEG, WEBP; up to 10 MB.
@@ -3092,8 +3094,8 @@ class _PixverseC1ReferenceToVideo(_Options, models.PixverseC1ReferenceToVideo): 
 pixverse_c1_reference_to_video = _task(_PixverseC1ReferenceToVideo)
 """Makes a video with pixverse-c1/reference-to-video. Price: from 0.63 to 2.52 CNY per second (listed
 2026-05-07). Endpoint: pixverse-c1/reference-to-video. The public pages of runninghub.cn do not list it; it
-may need a key from runninghub.ai. Its published parameter list is not complete; other parameters are accepted
-with a warning.
+may require a key from runninghub.ai. Its published parameter list is not complete; pass other parameters in
+`unchecked`.
 
 Args:
     duration: 1 to 15.
@@ -3103,8 +3105,8 @@ Args:
 class _PixverseC1TextToVideo(_Options, models.PixverseC1TextToVideo): ...
 pixverse_c1_text_to_video = _task(_PixverseC1TextToVideo)
 """Makes a video with pixverse-c1/text-to-video. Price: 0.189 to 0.756 CNY per second (listed 2026-05-07).
-Endpoint: pixverse-c1/text-to-video. The public pages of runninghub.cn do not list it; it may need a key from
-runninghub.ai.
+Endpoint: pixverse-c1/text-to-video. The public pages of runninghub.cn do not list it; it may require a key
+from runninghub.ai.
 
 Args:
     prompt: Up to 2048 characters.
@@ -3114,7 +3116,7 @@ Args:
 class _PixverseC1Transition(_Options, models.PixverseC1Transition): ...
 pixverse_c1_transition = _task(_PixverseC1Transition)
 """Makes a video with pixverse-c1/transition. Price: 0.63 to 3.15 CNY per second (listed 2026-05-07). Endpoint:
-pixverse-c1/transition. The public pages of runninghub.cn do not list it; it may need a key from
+pixverse-c1/transition. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -3127,7 +3129,8 @@ Args:
 class _PixverseV55Effects(_Options, models.PixverseV55Effects): ...
 pixverse_v5_5_effects = _task(_PixverseV55Effects)
 """Makes a video with pixverse-v5.5-effects. Price: 3.10 to 16.60 CNY per call (listed 2026-05-07). Endpoint:
-pixverse-v5.5-effects. The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+pixverse-v5.5-effects. The public pages of runninghub.cn do not list it; it may require a key from
+runninghub.ai.
 
 Args:
     image_url: JPG, JPEG, PNG; up to 10 MB.
@@ -3138,7 +3141,7 @@ Args:
 class _PixverseV55ImageToVideo(_Options, models.PixverseV55ImageToVideo): ...
 pixverse_v5_5_image_to_video = _task(_PixverseV55ImageToVideo)
 """Makes a video with pixverse-v5.5/image-to-video. Price: 3.10 to 19.40 CNY per call (listed 2026-05-07).
-Endpoint: pixverse-v5.5/image-to-video. The public pages of runninghub.cn do not list it; it may need a key
+Endpoint: pixverse-v5.5/image-to-video. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 
 Args:
@@ -3152,7 +3155,7 @@ Args:
 class _PixverseV55TextToVideo(_Options, models.PixverseV55TextToVideo): ...
 pixverse_v5_5_text_to_video = _task(_PixverseV55TextToVideo)
 """Makes a video with pixverse-v5.5/text-to-video. Price: 3.10 to 19.40 CNY per call (listed 2026-05-07).
-Endpoint: pixverse-v5.5/text-to-video. The public pages of runninghub.cn do not list it; it may need a key
+Endpoint: pixverse-v5.5/text-to-video. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 
 Args:
@@ -3166,7 +3169,7 @@ Args:
 class _PixverseV55Transition(_Options, models.PixverseV55Transition): ...
 pixverse_v5_5_transition = _task(_PixverseV55Transition)
 """Makes a video with pixverse-v5.5-transition. Price: 3.10 to 16.60 CNY per call (listed 2026-05-07). Endpoint:
-pixverse-v5.5-transition. The public pages of runninghub.cn do not list it; it may need a key from
+pixverse-v5.5-transition. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -3179,7 +3182,7 @@ Args:
 class _PixverseV56ImageToVideo(_Options, models.PixverseV56ImageToVideo): ...
 pixverse_v5_6_image_to_video = _task(_PixverseV56ImageToVideo)
 """Makes a video with pixverse-v5.6/image-to-video. Price: 2.30 to 12.67 CNY per call (listed 2026-05-07).
-Endpoint: pixverse-v5.6/image-to-video. The public pages of runninghub.cn do not list it; it may need a key
+Endpoint: pixverse-v5.6/image-to-video. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 
 Args:
@@ -3193,7 +3196,7 @@ Args:
 class _PixverseV56TextToVideo(_Options, models.PixverseV56TextToVideo): ...
 pixverse_v5_6_text_to_video = _task(_PixverseV56TextToVideo)
 """Makes a video with pixverse-v5.6/text-to-video. Price: 2.30 to 12.67 CNY per call (listed 2026-05-07).
-Endpoint: pixverse-v5.6/text-to-video. The public pages of runninghub.cn do not list it; it may need a key
+Endpoint: pixverse-v5.6/text-to-video. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 
 Args:
@@ -3206,10 +3209,10 @@ Args:
 class _PixverseV6Effects(_Options, models.PixverseV6Effects): ...
 pixverse_v6_effects = _task(_PixverseV6Effects)
 """Makes a video with pixverse-v6/effects. Its price is not published. Endpoint: pixverse-v6/effects. The public
-pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+pages of runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
-    image_urls: One or a list of up to 4; up to 10 MB each.
+    image_urls: One value or a list of up to 4; up to 10 MB each.
     template_id: Up to 32 characters.
     prompt: Up to 2048 characters.
     duration: 1 to 15.
@@ -3289,7 +3292,7 @@ qwen_image_2_0_image_edit = _task(_QwenImage20ImageEdit)
 alibaba/qwen-image-2.0/image-edit.
 
 Args:
-    image_urls: The last image sets the output ratio; one or a list of up to 3; JPG, JPEG, PNG, BMP, TIFF, WEBP, GIF; up to 10 MB each.
+    image_urls: The last image sets the output ratio; one value or a list of up to 3; JPG, JPEG, PNG, BMP, TIFF, WEBP, GIF; up to 10 MB each.
     prompt: Up to 800 characters.
     negative_prompt: Up to 500 characters.
     size: Omit to follow the last input image.
@@ -3301,7 +3304,7 @@ qwen_image_2_0_pro_image_edit = _task(_QwenImage20ProImageEdit)
 alibaba/qwen-image-2.0-pro/image-edit.
 
 Args:
-    image_urls: The last image sets the output ratio; one or a list of up to 3; JPG, JPEG, PNG, BMP, TIFF, WEBP, GIF; up to 10 MB each.
+    image_urls: The last image sets the output ratio; one value or a list of up to 3; JPG, JPEG, PNG, BMP, TIFF, WEBP, GIF; up to 10 MB each.
     prompt: Up to 800 characters.
     negative_prompt: Up to 500 characters.
     size: Omit to follow the last input image.
@@ -3333,7 +3336,7 @@ qwen_image_3_0_image_edit = _task(_QwenImage30ImageEdit)
 alibaba/qwen-image-3.0/image-edit.
 
 Args:
-    image_urls: One or a list of up to 3; JPG, JPEG, PNG, WEBP, BMP; up to 10 MB each.
+    image_urls: One value or a list of up to 3; JPG, JPEG, PNG, WEBP, BMP; up to 10 MB each.
     prompt: Up to 3000 characters.
     negative_prompt: Up to 600 characters.
     size: Width*height; 512*512 to 2048*2048 pixels in area.
@@ -3349,7 +3352,7 @@ qwen_image_3_0_pro_image_edit = _task(_QwenImage30ProImageEdit)
 rules were not recorded. Endpoint: alibaba/qwen-image-3.0-pro/image-edit.
 
 Args:
-    image_urls: One or a list of up to 3; up to 10 MB each.
+    image_urls: One value or a list of up to 3; up to 10 MB each.
     prompt: Up to 2048 characters.
     negative_prompt: Up to 500 characters.
     image_num: The list shows integers.
@@ -3446,36 +3449,35 @@ Args:
 class _RhartAudioExtractBackground(_Options, models.RhartAudioExtractBackground): ...
 rhart_audio_extract_background = _task(_RhartAudioExtractBackground)
 """Makes audio with rhart-audio/extract-background. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint:
-rhart-audio/extract-background. Its published parameter list is not complete; other parameters are accepted
-with a warning.
+rhart-audio/extract-background. Its published parameter list is not complete; pass other parameters in
+`unchecked`.
 """
 
 class _RhartAudioExtractVocal(_Options, models.RhartAudioExtractVocal): ...
 rhart_audio_extract_vocal = _task(_RhartAudioExtractVocal)
 """Makes audio with rhart-audio/extract-vocal. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint:
-rhart-audio/extract-vocal. Its published parameter list is not complete; other parameters are accepted with a
-warning.
+rhart-audio/extract-vocal. Its published parameter list is not complete; pass other parameters in `unchecked`.
 """
 
 class _RhartAudioQwen3TtsVoiceDesign(_Options, models.RhartAudioQwen3TtsVoiceDesign): ...
 rhart_audio_qwen3_tts_voice_design = _task(_RhartAudioQwen3TtsVoiceDesign)
 """Makes audio with rhart-audio/qwen3-tts/voice-design. Its price is not published. Endpoint:
-rhart-audio/qwen3-tts/voice-design. Its published parameter list is not complete; other parameters are
-accepted with a warning.
+rhart-audio/qwen3-tts/voice-design. Its published parameter list is not complete; pass other parameters in
+`unchecked`.
 """
 
 class _RhartAudioSourceSeparation(_Options, models.RhartAudioSourceSeparation): ...
 rhart_audio_source_separation = _task(_RhartAudioSourceSeparation)
 """Makes audio with rhart-audio/source-separation. Price: 0.10 CNY per call (listed 2026-06-18). Endpoint:
-rhart-audio/source-separation. Its published parameter list is not complete; other parameters are accepted
-with a warning.
+rhart-audio/source-separation. Its published parameter list is not complete; pass other parameters in
+`unchecked`.
 """
 
 class _RhartTextG25FlashCvImageToText(_Options, models.RhartTextG25FlashCvImageToText): ...
 rhart_text_g_25_flash_cv_image_to_text = _task(_RhartTextG25FlashCvImageToText)
-"""Answers with text with rhart-text-g-25-flash-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+"""Writes text with rhart-text-g-25-flash-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
 Endpoint: rhart-text-g-25-flash-cv/image-to-text. The public pages of runninghub.cn do not list it; it may
-need a key from runninghub.ai.
+require a key from runninghub.ai.
 
 Args:
     image_url: JPG, PNG; up to 30 MB.
@@ -3483,9 +3485,9 @@ Args:
 
 class _RhartTextG25FlashImageToText(_Options, models.RhartTextG25FlashImageToText): ...
 rhart_text_g_25_flash_image_to_text = _task(_RhartTextG25FlashImageToText)
-"""Answers with text with rhart-text-g-25-flash/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-Endpoint: rhart-text-g-25-flash/image-to-text. The public pages of runninghub.cn do not list it; it may need a
-key from runninghub.ai.
+"""Writes text with rhart-text-g-25-flash/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+rhart-text-g-25-flash/image-to-text. The public pages of runninghub.cn do not list it; it may require a key
+from runninghub.ai.
 
 Args:
     image_url: JPG, PNG; up to 30 MB.
@@ -3493,16 +3495,16 @@ Args:
 
 class _RhartTextG25FlashTextToText(_Options, models.RhartTextG25FlashTextToText): ...
 rhart_text_g_25_flash_text_to_text = _task(_RhartTextG25FlashTextToText)
-"""Answers with text with rhart-text-g-25-flash/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-Endpoint: rhart-text-g-25-flash/text-to-text. The public pages of runninghub.cn do not list it; it may need a
-key from runninghub.ai.
+"""Writes text with rhart-text-g-25-flash/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+rhart-text-g-25-flash/text-to-text. The public pages of runninghub.cn do not list it; it may require a key
+from runninghub.ai.
 """
 
 class _RhartTextG25FlashVideoToText(_Options, models.RhartTextG25FlashVideoToText): ...
 rhart_text_g_25_flash_video_to_text = _task(_RhartTextG25FlashVideoToText)
-"""Answers with text with rhart-text-g-25-flash/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-Endpoint: rhart-text-g-25-flash/video-to-text. The public pages of runninghub.cn do not list it; it may need a
-key from runninghub.ai.
+"""Writes text with rhart-text-g-25-flash/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+rhart-text-g-25-flash/video-to-text. The public pages of runninghub.cn do not list it; it may require a key
+from runninghub.ai.
 
 Args:
     video_url: MP4; up to 20 MB.
@@ -3510,9 +3512,9 @@ Args:
 
 class _RhartTextG25ProCvImageToText(_Options, models.RhartTextG25ProCvImageToText): ...
 rhart_text_g_25_pro_cv_image_to_text = _task(_RhartTextG25ProCvImageToText)
-"""Answers with text with rhart-text-g-25-pro-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-Endpoint: rhart-text-g-25-pro-cv/image-to-text. The public pages of runninghub.cn do not list it; it may need
-a key from runninghub.ai.
+"""Writes text with rhart-text-g-25-pro-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+rhart-text-g-25-pro-cv/image-to-text. The public pages of runninghub.cn do not list it; it may require a key
+from runninghub.ai.
 
 Args:
     image_url: JPG, PNG; up to 30 MB.
@@ -3520,9 +3522,9 @@ Args:
 
 class _RhartTextG25ProImageToText(_Options, models.RhartTextG25ProImageToText): ...
 rhart_text_g_25_pro_image_to_text = _task(_RhartTextG25ProImageToText)
-"""Answers with text with rhart-text-g-25-pro/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-Endpoint: rhart-text-g-25-pro/image-to-text. The public pages of runninghub.cn do not list it; it may need a
-key from runninghub.ai.
+"""Writes text with rhart-text-g-25-pro/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+rhart-text-g-25-pro/image-to-text. The public pages of runninghub.cn do not list it; it may require a key from
+runninghub.ai.
 
 Args:
     image_url: JPG, PNG; up to 30 MB.
@@ -3530,16 +3532,16 @@ Args:
 
 class _RhartTextG25ProTextToText(_Options, models.RhartTextG25ProTextToText): ...
 rhart_text_g_25_pro_text_to_text = _task(_RhartTextG25ProTextToText)
-"""Answers with text with rhart-text-g-25-pro/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-Endpoint: rhart-text-g-25-pro/text-to-text. The public pages of runninghub.cn do not list it; it may need a
-key from runninghub.ai.
+"""Writes text with rhart-text-g-25-pro/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+rhart-text-g-25-pro/text-to-text. The public pages of runninghub.cn do not list it; it may require a key from
+runninghub.ai.
 """
 
 class _RhartTextG25ProVideoToText(_Options, models.RhartTextG25ProVideoToText): ...
 rhart_text_g_25_pro_video_to_text = _task(_RhartTextG25ProVideoToText)
-"""Answers with text with rhart-text-g-25-pro/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
-Endpoint: rhart-text-g-25-pro/video-to-text. The public pages of runninghub.cn do not list it; it may need a
-key from runninghub.ai.
+"""Writes text with rhart-text-g-25-pro/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13). Endpoint:
+rhart-text-g-25-pro/video-to-text. The public pages of runninghub.cn do not list it; it may require a key from
+runninghub.ai.
 
 Args:
     video_url: MP4; up to 20 MB.
@@ -3547,9 +3549,9 @@ Args:
 
 class _RhartTextG3FlashPreviewCvImageToText(_Options, models.RhartTextG3FlashPreviewCvImageToText): ...
 rhart_text_g_3_flash_preview_cv_image_to_text = _task(_RhartTextG3FlashPreviewCvImageToText)
-"""Answers with text with rhart-text-g-3-flash-preview-cv/image-to-text. Price: 0.02 CNY per call (listed
-2026-09-13). Endpoint: rhart-text-g-3-flash-preview-cv/image-to-text. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+"""Writes text with rhart-text-g-3-flash-preview-cv/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-3-flash-preview-cv/image-to-text. The public pages of runninghub.cn do not list it; it
+may require a key from runninghub.ai.
 
 Args:
     image_url: JPG, PNG; up to 30 MB.
@@ -3557,9 +3559,9 @@ Args:
 
 class _RhartTextG3FlashPreviewImageToText(_Options, models.RhartTextG3FlashPreviewImageToText): ...
 rhart_text_g_3_flash_preview_image_to_text = _task(_RhartTextG3FlashPreviewImageToText)
-"""Answers with text with rhart-text-g-3-flash-preview/image-to-text. Price: 0.02 CNY per call (listed
-2026-09-13). Endpoint: rhart-text-g-3-flash-preview/image-to-text. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+"""Writes text with rhart-text-g-3-flash-preview/image-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-3-flash-preview/image-to-text. The public pages of runninghub.cn do not list it; it may
+require a key from runninghub.ai.
 
 Args:
     image_url: JPG, PNG; up to 30 MB.
@@ -3567,16 +3569,16 @@ Args:
 
 class _RhartTextG3FlashPreviewTextToText(_Options, models.RhartTextG3FlashPreviewTextToText): ...
 rhart_text_g_3_flash_preview_text_to_text = _task(_RhartTextG3FlashPreviewTextToText)
-"""Answers with text with rhart-text-g-3-flash-preview/text-to-text. Price: 0.02 CNY per call (listed
-2026-09-13). Endpoint: rhart-text-g-3-flash-preview/text-to-text. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+"""Writes text with rhart-text-g-3-flash-preview/text-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-3-flash-preview/text-to-text. The public pages of runninghub.cn do not list it; it may
+require a key from runninghub.ai.
 """
 
 class _RhartTextG3FlashPreviewVideoToText(_Options, models.RhartTextG3FlashPreviewVideoToText): ...
 rhart_text_g_3_flash_preview_video_to_text = _task(_RhartTextG3FlashPreviewVideoToText)
-"""Answers with text with rhart-text-g-3-flash-preview/video-to-text. Price: 0.02 CNY per call (listed
-2026-09-13). Endpoint: rhart-text-g-3-flash-preview/video-to-text. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+"""Writes text with rhart-text-g-3-flash-preview/video-to-text. Price: 0.02 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-3-flash-preview/video-to-text. The public pages of runninghub.cn do not list it; it may
+require a key from runninghub.ai.
 
 Args:
     video_url: MP4; up to 20 MB.
@@ -3584,9 +3586,9 @@ Args:
 
 class _RhartTextG3ProPreviewCvImageToText(_Options, models.RhartTextG3ProPreviewCvImageToText): ...
 rhart_text_g_3_pro_preview_cv_image_to_text = _task(_RhartTextG3ProPreviewCvImageToText)
-"""Answers with text with rhart-text-g-3-pro-preview-cv/image-to-text. Price: 0.05 CNY per call (listed
-2026-09-13). Endpoint: rhart-text-g-3-pro-preview-cv/image-to-text. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+"""Writes text with rhart-text-g-3-pro-preview-cv/image-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
+Endpoint: rhart-text-g-3-pro-preview-cv/image-to-text. The public pages of runninghub.cn do not list it; it
+may require a key from runninghub.ai.
 
 Args:
     image_url: JPG, PNG; up to 30 MB.
@@ -3594,9 +3596,9 @@ Args:
 
 class _RhartTextG3ProPreviewImageToText(_Options, models.RhartTextG3ProPreviewImageToText): ...
 rhart_text_g_3_pro_preview_image_to_text = _task(_RhartTextG3ProPreviewImageToText)
-"""Answers with text with rhart-text-g-3-pro-preview/image-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
+"""Writes text with rhart-text-g-3-pro-preview/image-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
 Endpoint: rhart-text-g-3-pro-preview/image-to-text. The public pages of runninghub.cn do not list it; it may
-need a key from runninghub.ai.
+require a key from runninghub.ai.
 
 Args:
     image_url: JPG, PNG; up to 30 MB.
@@ -3604,16 +3606,16 @@ Args:
 
 class _RhartTextG3ProPreviewTextToText(_Options, models.RhartTextG3ProPreviewTextToText): ...
 rhart_text_g_3_pro_preview_text_to_text = _task(_RhartTextG3ProPreviewTextToText)
-"""Answers with text with rhart-text-g-3-pro-preview/text-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
+"""Writes text with rhart-text-g-3-pro-preview/text-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
 Endpoint: rhart-text-g-3-pro-preview/text-to-text. The public pages of runninghub.cn do not list it; it may
-need a key from runninghub.ai.
+require a key from runninghub.ai.
 """
 
 class _RhartTextG3ProPreviewVideoToText(_Options, models.RhartTextG3ProPreviewVideoToText): ...
 rhart_text_g_3_pro_preview_video_to_text = _task(_RhartTextG3ProPreviewVideoToText)
-"""Answers with text with rhart-text-g-3-pro-preview/video-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
+"""Writes text with rhart-text-g-3-pro-preview/video-to-text. Price: 0.05 CNY per call (listed 2026-09-13).
 Endpoint: rhart-text-g-3-pro-preview/video-to-text. The public pages of runninghub.cn do not list it; it may
-need a key from runninghub.ai.
+require a key from runninghub.ai.
 
 Args:
     video_url: MP4; up to 20 MB.
@@ -3621,12 +3623,12 @@ Args:
 
 class _RhartTextQwen27bChat(_Options, models.RhartTextQwen27bChat): ...
 rhart_text_qwen_27b_chat = _task(_RhartTextQwen27bChat)
-"""Answers with text with rhart-text-qwen-27b/chat. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
-rhart-text-qwen-27b/chat. The public pages of runninghub.cn do not list it; it may need a key from
+"""Writes text with rhart-text-qwen-27b/chat. Price: 0.10 CNY per call (listed 2026-09-13). Endpoint:
+rhart-text-qwen-27b/chat. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
-    image_urls: One or a list of up to 5; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    image_urls: One value or a list of up to 5; JPG, JPEG, PNG, WEBP; up to 30 MB each.
     video_url: MP4, MOV; up to 100 MB.
 """
 
@@ -3634,7 +3636,7 @@ class _RhartVideoMinimaxH3OssFl2va(_Options, models.RhartVideoMinimaxH3OssFl2va)
 rhart_video_minimax_h3_oss_fl2va = _task(_RhartVideoMinimaxH3OssFl2va)
 """Makes a video with rhart-video/minimax-h3-oss/fl2va. Price: 0.15 CNY per second (listed 2026-09-05). A price
 preview shows the price of one second, not of the call. Endpoint: rhart-video/minimax-h3-oss/fl2va. Its
-published parameter list is not complete; other parameters are accepted with a warning.
+published parameter list is not complete; pass other parameters in `unchecked`.
 
 Args:
     prompt: Up to 20000 characters.
@@ -3645,8 +3647,8 @@ class _RhartVideoMinimaxH3OssFl2vaAdvanced(_Options, models.RhartVideoMinimaxH3O
 rhart_video_minimax_h3_oss_fl2va_advanced = _task(_RhartVideoMinimaxH3OssFl2vaAdvanced)
 """Makes a video with rhart-video/minimax-h3-oss/fl2va-advanced. Price: 0.15 CNY per second (listed 2026-09-05).
 A price preview shows the price of one second, not of the call. Endpoint:
-rhart-video/minimax-h3-oss/fl2va-advanced. Its published parameter list is not complete; other parameters are
-accepted with a warning.
+rhart-video/minimax-h3-oss/fl2va-advanced. Its published parameter list is not complete; pass other parameters
+in `unchecked`.
 
 Args:
     prompt: Up to 20000 characters.
@@ -3656,8 +3658,8 @@ Args:
 class _RhartVideoMinimaxH3RhEnhancedRef2va(_Options, models.RhartVideoMinimaxH3RhEnhancedRef2va): ...
 rhart_video_minimax_h3_rh_enhanced_ref2va = _task(_RhartVideoMinimaxH3RhEnhancedRef2va)
 """Makes a video with rhart-video/minimax-h3-rh-enhanced/ref2va. Its price is not published. Not published.
-Endpoint: rhart-video/minimax-h3-rh-enhanced/ref2va. Its published parameter list is not complete; other
-parameters are accepted with a warning.
+Endpoint: rhart-video/minimax-h3-rh-enhanced/ref2va. Its published parameter list is not complete; pass other
+parameters in `unchecked`.
 
 Args:
     audio_mode: Clients send native（模型自己出声）.
@@ -3670,7 +3672,7 @@ Endpoint: rhart-video/sparkvid-v2-1-fast-v2. Not in RunningHub's newest lists; i
 
 Args:
     prompt: Up to 20480 characters.
-    image_urls: One or a list of up to 2; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    image_urls: One value or a list of up to 2; JPG, JPEG, PNG, WEBP; up to 30 MB each.
     negative_prompt: Up to 20480 characters.
     seed: 0 to 2147483647.
 """
@@ -3682,7 +3684,7 @@ Endpoint: rhart-video/sparkvid-v2-1-v2. Not in RunningHub's newest lists; it may
 
 Args:
     prompt: Up to 20480 characters.
-    image_urls: One or a list of up to 2; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    image_urls: One value or a list of up to 2; JPG, JPEG, PNG, WEBP; up to 30 MB each.
     negative_prompt: Up to 20480 characters.
     seed: 0 to 2147483647.
 """
@@ -3699,22 +3701,22 @@ Args:
 class _RhartVideoVideoDepthConverter(_Options, models.RhartVideoVideoDepthConverter): ...
 rhart_video_video_depth_converter = _task(_RhartVideoVideoDepthConverter)
 """Makes a video with rhart-video/video-depth-converter. Its price is not published. Endpoint:
-rhart-video/video-depth-converter. Its published parameter list is not complete; other parameters are accepted
-with a warning.
+rhart-video/video-depth-converter. Its published parameter list is not complete; pass other parameters in
+`unchecked`.
 """
 
 class _RhartVideoWan22CharacterMotionTransfer(_Options, models.RhartVideoWan22CharacterMotionTransfer): ...
 rhart_video_wan2_2_character_motion_transfer = _task(_RhartVideoWan22CharacterMotionTransfer)
 """Makes a video with rhart-video/wan2.2/character-motion-transfer. Price: 0.24 CNY per second (listed
 2026-06-18). Endpoint: rhart-video/wan2.2/character-motion-transfer. Its published parameter list is not
-complete; other parameters are accepted with a warning.
+complete; pass other parameters in `unchecked`.
 """
 
 class _RunwaymlGen4AlephVideoToVideoOfficialStable(_Options, models.RunwaymlGen4AlephVideoToVideoOfficialStable): ...
 runwayml_gen4_aleph_video_to_video_official_stable = _task(_RunwaymlGen4AlephVideoToVideoOfficialStable)
 """Makes a video with runwayml/gen4-aleph/video-to-video-official-stable. Price: 5.25 CNY per call (listed
 2026-09-13). Endpoint: rhart-video-r/gen4-aleph-official/video-to-video. The public pages of runninghub.cn do
-not list it; it may need a key from runninghub.ai.
+not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 2048 characters.
@@ -3726,7 +3728,7 @@ class _RunwaymlGen4TurboImageToVideoChannelLowPrice(_Options, models.RunwaymlGen
 runwayml_gen4_turbo_image_to_video_channel_low_price = _task(_RunwaymlGen4TurboImageToVideoChannelLowPrice)
 """Makes a video with runwayml/gen4-turbo/image-to-video-channel-low-price. Price: 0.21 CNY per second (listed
 2026-09-13). Endpoint: rhart-video-r/gen4-turbo/image-to-video. The public pages of runninghub.cn do not list
-it; it may need a key from runninghub.ai.
+it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 1000 characters.
@@ -3737,7 +3739,7 @@ class _RunwaymlGen4TurboImageToVideoOfficialStable(_Options, models.RunwaymlGen4
 runwayml_gen4_turbo_image_to_video_official_stable = _task(_RunwaymlGen4TurboImageToVideoOfficialStable)
 """Makes a video with runwayml/gen4-turbo/image-to-video-official-stable. Price: 3.20 to 6.40 CNY per call
 (listed 2026-05-07). Endpoint: rhart-video-r/gen4-turbo-official/image-to-video. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 2048 characters.
@@ -3747,8 +3749,8 @@ Args:
 
 class _Seedance20UploadAsset(_Options, models.Seedance20UploadAsset): ...
 seedance2_0_upload_asset = _task(_Seedance20UploadAsset)
-"""Answers with text with seedance2.0/upload-asset. Its price is not published. Endpoint:
-seedance2.0/upload-asset. Not in RunningHub's newest lists; it may still work.
+"""Writes text with seedance2.0/upload-asset. Its price is not published. Endpoint: seedance2.0/upload-asset. Not
+in RunningHub's newest lists; it may still work.
 
 Args:
     url: Up to 2048 characters.
@@ -3789,9 +3791,9 @@ output second at 2k. Endpoint: rhart-video/sparkvideo-2.0-fast/multimodal-video.
 Args:
     prompt: Up to 20480 characters.
     duration: -1 lets the model choose.
-    image_urls: Asset:// ids accepted; one or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-    video_urls: 2-15 s each, 15 s total; asset:// ids accepted; one or a list of up to 3; MP4; up to 50 MB each.
-    audio_urls: Needs an image or video; 2-15 s each, 15 s total; one or a list of up to 3; MP3, WAV; up to 15 MB each.
+    image_urls: Asset:// ids accepted; one value or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    video_urls: 2-15 s each, 15 s total; asset:// ids accepted; one value or a list of up to 3; MP4; up to 50 MB each.
+    audio_urls: Needs an image or video; 2-15 s each, 15 s total; one value or a list of up to 3; MP3, WAV; up to 15 MB each.
     return_last_frame: True adds the last frame image to the results.
 """
 
@@ -3804,7 +3806,7 @@ Args:
     prompt: Up to 20480 characters.
     first_frame_url: Up to 5 MB.
     last_frame_url: Up to 5 MB.
-    image_urls: One or a list of up to 3; up to 5 MB each.
+    image_urls: One value or a list of up to 3; up to 5 MB each.
     video_url: Up to 50 MB.
     audio_url: Up to 30 MB.
     seed: -1 to 2147483647.
@@ -3814,13 +3816,13 @@ class _Seedance20FastMultimodalVideoToken(_Options, models.Seedance20FastMultimo
 seedance_2_0_fast_multimodal_video_token = _task(_Seedance20FastMultimodalVideoToken)
 """Makes a video with seedance-2.0-fast/multimodal-video Token. Its price is not published. Per token; a price
 preview shows 0, which is not the price. Endpoint: bytedance/seedance-2.0-fast-token/multimodal-video. Its
-published parameter list is not complete; other parameters are accepted with a warning.
+published parameter list is not complete; pass other parameters in `unchecked`.
 
 Args:
     prompt: Up to 20480 characters.
-    image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-    video_urls: One or a list of up to 3; MP4; up to 50 MB each.
-    audio_urls: One or a list of up to 3; MP3, WAV; up to 50 MB each.
+    image_urls: One value or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    video_urls: One value or a list of up to 3; MP4; up to 50 MB each.
+    audio_urls: One value or a list of up to 3; MP3, WAV; up to 50 MB each.
     conversion_slots: Sent as a list; all selects every slot.
     return_last_frame: True adds the last frame image to the results.
     seed: -1 to 2147483647.
@@ -3882,9 +3884,9 @@ it may still work.
 
 Args:
     prompt: Up to 20480 characters.
-    image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-    video_urls: One or a list of up to 3; MP4; up to 50 MB each.
-    audio_urls: One or a list of up to 3; MP3, WAV; up to 50 MB each.
+    image_urls: One value or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    video_urls: One value or a list of up to 3; MP4; up to 50 MB each.
+    audio_urls: One value or a list of up to 3; MP3, WAV; up to 50 MB each.
     conversion_slots: Sent as a list; all selects every slot.
     return_last_frame: True adds the last frame image to the results.
     seed: -1 to 2147483647.
@@ -3899,7 +3901,7 @@ Args:
     prompt: Up to 20480 characters.
     first_frame_url: Up to 5 MB.
     last_frame_url: Up to 5 MB.
-    image_urls: One or a list of up to 3; up to 5 MB each.
+    image_urls: One value or a list of up to 3; up to 5 MB each.
     video_url: Up to 50 MB.
     audio_url: Up to 30 MB.
     seed: -1 to 2147483647.
@@ -3974,9 +3976,9 @@ bytedance/seedance-2.0-global-mini/multimodal-video. Not in RunningHub's newest 
 
 Args:
     prompt: Up to 20480 characters.
-    image_urls: One or a list of up to 9; up to 30 MB each.
-    video_urls: One or a list of up to 3; up to 50 MB each.
-    audio_urls: One or a list of up to 3; up to 50 MB each.
+    image_urls: One value or a list of up to 9; up to 30 MB each.
+    video_urls: One value or a list of up to 3; up to 50 MB each.
+    audio_urls: One value or a list of up to 3; up to 50 MB each.
     conversion_slots: Sent as a list; all selects every slot.
     return_last_frame: True adds the last frame image to the results.
     seed: -1 to 2147483647.
@@ -4001,9 +4003,9 @@ may still work.
 
 Args:
     prompt: Up to 20480 characters.
-    image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-    video_urls: One or a list of up to 3; MP4; up to 50 MB each.
-    audio_urls: One or a list of up to 3; MP3, WAV; up to 50 MB each.
+    image_urls: One value or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    video_urls: One value or a list of up to 3; MP4; up to 50 MB each.
+    audio_urls: One value or a list of up to 3; MP3, WAV; up to 50 MB each.
     conversion_slots: Sent as a list; all selects every slot.
     return_last_frame: True adds the last frame image to the results.
     seed: -1 to 2147483647.
@@ -4018,7 +4020,7 @@ Args:
     prompt: Up to 20480 characters.
     first_frame_url: Up to 5 MB.
     last_frame_url: Up to 5 MB.
-    image_urls: One or a list of up to 3; up to 5 MB each.
+    image_urls: One value or a list of up to 3; up to 5 MB each.
     video_url: Up to 50 MB.
     audio_url: Up to 30 MB.
     seed: -1 to 2147483647.
@@ -4047,7 +4049,7 @@ Args:
 
 class _Seedance20GlobalUploadAsset(_Options, models.Seedance20GlobalUploadAsset): ...
 seedance_2_0_global_upload_asset = _task(_Seedance20GlobalUploadAsset)
-"""Answers with text with seedance-2.0-global/upload-asset. Its price is not published. Endpoint:
+"""Writes text with seedance-2.0-global/upload-asset. Its price is not published. Endpoint:
 bytedance/seedance-2.0-global/upload-asset. Not in RunningHub's newest lists; it may still work.
 
 Args:
@@ -4056,9 +4058,9 @@ Args:
 
 class _Seedance20GlobalUploadAssetChannelLowPrice(_Options, models.Seedance20GlobalUploadAssetChannelLowPrice): ...
 seedance_2_0_global_upload_asset_channel_low_price = _task(_Seedance20GlobalUploadAssetChannelLowPrice)
-"""Answers with text with seedance-2.0-global/upload-asset-channel-low-price. Its price is not published.
-Endpoint: bytedance/seedance-2.0-global/upload-asset-channel-low-price. Not in RunningHub's newest lists; it
-may still work.
+"""Writes text with seedance-2.0-global/upload-asset-channel-low-price. Its price is not published. Endpoint:
+bytedance/seedance-2.0-global/upload-asset-channel-low-price. Not in RunningHub's newest lists; it may still
+work.
 
 Args:
     url: Link of an image, video or audio file; up to 50 MB.
@@ -4112,9 +4114,9 @@ rhart-video/sparkvideo-2.0-mini/multimodal-video.
 Args:
     prompt: Up to 20480 characters.
     duration: -1 lets the model choose.
-    image_urls: Asset:// ids accepted; one or a list of up to 9; up to 30 MB each.
-    video_urls: 2-15 s each, 15 s total; asset:// ids accepted; one or a list of up to 3; up to 50 MB each.
-    audio_urls: Needs an image or video; 2-15 s each, 15 s total; one or a list of up to 3; up to 50 MB each.
+    image_urls: Asset:// ids accepted; one value or a list of up to 9; up to 30 MB each.
+    video_urls: 2-15 s each, 15 s total; asset:// ids accepted; one value or a list of up to 3; up to 50 MB each.
+    audio_urls: Needs an image or video; 2-15 s each, 15 s total; one value or a list of up to 3; up to 50 MB each.
     return_last_frame: True adds the last frame image to the results.
     seed: -1 to 2147483647.
 """
@@ -4140,9 +4142,9 @@ second at 2k. Endpoint: rhart-video/sparkvideo-2.0/multimodal-video.
 Args:
     prompt: Up to 20480 characters.
     duration: -1 lets the model choose.
-    image_urls: Asset:// ids accepted; one or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
-    video_urls: 2-15 s each, 15 s total; asset:// ids accepted; one or a list of up to 3; MP4; up to 50 MB each.
-    audio_urls: Needs an image or video; 2-15 s each, 15 s total; one or a list of up to 3; MP3, WAV; up to 50 MB each.
+    image_urls: Asset:// ids accepted; one value or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 30 MB each.
+    video_urls: 2-15 s each, 15 s total; asset:// ids accepted; one value or a list of up to 3; MP4; up to 50 MB each.
+    audio_urls: Needs an image or video; 2-15 s each, 15 s total; one value or a list of up to 3; MP3, WAV; up to 50 MB each.
     return_last_frame: True adds the last frame image to the results.
 """
 
@@ -4155,7 +4157,7 @@ Args:
     prompt: Up to 20480 characters.
     first_frame_url: Up to 5 MB.
     last_frame_url: Up to 5 MB.
-    image_urls: One or a list of up to 3; up to 5 MB each.
+    image_urls: One value or a list of up to 3; up to 5 MB each.
     video_url: Up to 50 MB.
     audio_url: Up to 30 MB.
     seed: -1 to 2147483647.
@@ -4215,9 +4217,9 @@ Args:
     prompt: Up to 20480 characters.
     resolution: 1080p, 2k and 4k are upscaled from 720p.
     duration: -1 lets the model choose.
-    image_urls: One or a list of up to 30; JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 50 MB each.
-    video_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP4, MOV; up to 50 MB each.
-    audio_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP3, WAV; up to 50 MB each.
+    image_urls: One value or a list of up to 30; JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 50 MB each.
+    video_urls: 2-30 s each, 30 s total; one value or a list of up to 10; MP4, MOV; up to 50 MB each.
+    audio_urls: 2-30 s each, 30 s total; one value or a list of up to 10; MP3, WAV; up to 50 MB each.
     conversion_slots: The media whose real persons are turned into assets.
 """
 
@@ -4257,9 +4259,9 @@ Args:
     prompt: Up to 20480 characters.
     resolution: 1080p, 2k and 4k are upscaled from 720p.
     duration: -1 lets the model choose.
-    image_urls: One or a list of up to 30; JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 50 MB each.
-    video_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP4, MOV; up to 50 MB each.
-    audio_urls: 2-30 s each, 30 s total; one or a list of up to 10; MP3, WAV; up to 50 MB each.
+    image_urls: One value or a list of up to 30; JPG, JPEG, PNG, WEBP, BMP, TIFF, GIF, HEIC, HEIF; up to 50 MB each.
+    video_urls: 2-30 s each, 30 s total; one value or a list of up to 10; MP4, MOV; up to 50 MB each.
+    audio_urls: 2-30 s each, 30 s total; one value or a list of up to 10; MP3, WAV; up to 50 MB each.
     conversion_slots: The media whose real persons are turned into assets.
 """
 
@@ -4330,7 +4332,7 @@ seedance_v1_lite_reference_to_video = _task(_SeedanceV1LiteReferenceToVideo)
 
 Args:
     prompt: Up to 5000 characters.
-    image_urls: One or a list of up to 4; JPG, PNG; up to 10 MB each.
+    image_urls: One value or a list of up to 4; JPG, PNG; up to 10 MB each.
     camera_fixed: Strings true and false, not a JSON boolean.
 """
 
@@ -4343,7 +4345,7 @@ Args:
     prompt: Up to 2000 characters.
     width: In steps of 8; 512 to 8192.
     height: 512 to 8192.
-    image_urls: One or a list of up to 10; PNG, JPEG; up to 10 MB each.
+    image_urls: One value or a list of up to 10; PNG, JPEG; up to 10 MB each.
     max_images: 1 to 15.
     resolution: Overrides width and height.
 """
@@ -4370,7 +4372,7 @@ Args:
     prompt: Up to 2000 characters.
     width: In steps of 8; 512 to 8192.
     height: 512 to 8192.
-    image_urls: One or a list of up to 10; PNG, JPEG; up to 10 MB each.
+    image_urls: One value or a list of up to 10; PNG, JPEG; up to 10 MB each.
     max_images: 1 to 15.
     resolution: Overrides width and height.
 """
@@ -4397,7 +4399,7 @@ Args:
     prompt: Up to 2000 characters.
     width: In steps of 8; 1600 to 4704.
     height: 1344 to 4096.
-    image_urls: One or a list of up to 10; PNG, JPEG; up to 10 MB each.
+    image_urls: One value or a list of up to 10; PNG, JPEG; up to 10 MB each.
     max_images: 1 to 15.
     resolution: Overrides width and height.
 """
@@ -4424,7 +4426,7 @@ Args:
     prompt: Up to 5000 characters.
     width: 240 to 8192.
     height: 240 to 8192.
-    image_urls: One or a list of up to 10; up to 10 MB each.
+    image_urls: One value or a list of up to 10; up to 10 MB each.
     resolution: Overrides width and height.
 """
 
@@ -4455,12 +4457,12 @@ Args:
 class _SkyreelsV3ReferenceToVideo(_Options, models.SkyreelsV3ReferenceToVideo): ...
 skyreels_v3_reference_to_video = _task(_SkyreelsV3ReferenceToVideo)
 """Makes a video with skyreels-v3/reference-to-video. Price: 0.25 CNY per second (listed 2026-09-13). Endpoint:
-skyreels-v3/reference-to-video. The public pages of runninghub.cn do not list it; it may need a key from
+skyreels-v3/reference-to-video. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
     prompt: Up to 2048 characters.
-    image_urls: One or a list of up to 4; JPG, JPEG, PNG, GIF, BMP; up to 10 MB each.
+    image_urls: One value or a list of up to 4; JPG, JPEG, PNG, GIF, BMP; up to 10 MB each.
     duration: 1 to 5.
 """
 
@@ -4468,7 +4470,7 @@ class _SkyreelsV3ShotSwitchingVideoExtension(_Options, models.SkyreelsV3ShotSwit
 skyreels_v3_shot_switching_video_extension = _task(_SkyreelsV3ShotSwitchingVideoExtension)
 """Makes a video with skyreels-v3/shot-switching-video-extension. Price: 0.21 CNY per second (listed 2026-09-13).
 Endpoint: skyreels-v3/shot-switching-video-extension. The public pages of runninghub.cn do not list it; it may
-need a key from runninghub.ai.
+require a key from runninghub.ai.
 
 Args:
     prompt: Up to 2048 characters.
@@ -4480,7 +4482,7 @@ class _SkyreelsV3SingleShotVideoExtension(_Options, models.SkyreelsV3SingleShotV
 skyreels_v3_single_shot_video_extension = _task(_SkyreelsV3SingleShotVideoExtension)
 """Makes a video with skyreels-v3/single-shot-video-extension. Price: 0.21 CNY per second (listed 2026-09-13).
 Endpoint: skyreels-v3/single-shot-video-extension. The public pages of runninghub.cn do not list it; it may
-need a key from runninghub.ai.
+require a key from runninghub.ai.
 
 Args:
     video_url: MP4; up to 100 MB.
@@ -4490,7 +4492,7 @@ Args:
 class _SkyreelsV3VideoRestyling(_Options, models.SkyreelsV3VideoRestyling): ...
 skyreels_v3_video_restyling = _task(_SkyreelsV3VideoRestyling)
 """Makes a video with skyreels-v3/video-restyling. Price: 0.28 CNY per second (listed 2026-09-13). Endpoint:
-skyreels-v3/video-restyling. The public pages of runninghub.cn do not list it; it may need a key from
+skyreels-v3/video-restyling. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -4600,8 +4602,8 @@ Args:
 class _Sora2ImageToVideoAsynChannelLowPrice(_Options, models.Sora2ImageToVideoAsynChannelLowPrice): ...
 sora_2_image_to_video_asyn_channel_low_price = _task(_Sora2ImageToVideoAsynChannelLowPrice)
 """Makes a video with sora-2/image-to-video-asyn-channel-low-price. Price: 0.50 CNY per call (listed 2026-05-07).
-Endpoint: rhart-video-s/image-to-video-asyn. The public pages of runninghub.cn do not list it; it may need a
-key from runninghub.ai.
+Endpoint: rhart-video-s/image-to-video-asyn. The public pages of runninghub.cn do not list it; it may require
+a key from runninghub.ai.
 
 Args:
     image_url: JPG, PNG; up to 10 MB.
@@ -4611,7 +4613,7 @@ Args:
 class _Sora2ImageToVideoChannelLowPrice(_Options, models.Sora2ImageToVideoChannelLowPrice): ...
 sora_2_image_to_video_channel_low_price = _task(_Sora2ImageToVideoChannelLowPrice)
 """Makes a video with sora-2/image-to-video-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
-Endpoint: rhart-video-s/image-to-video. The public pages of runninghub.cn do not list it; it may need a key
+Endpoint: rhart-video-s/image-to-video. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 
 Args:
@@ -4623,7 +4625,7 @@ class _Sora2ImageToVideoOfficialStable(_Options, models.Sora2ImageToVideoOfficia
 sora_2_image_to_video_official_stable = _task(_Sora2ImageToVideoOfficialStable)
 """Makes a video with sora-2/image-to-video-official-stable. Price: 1.82 to 5.46 CNY per call (listed
 2026-05-07). Endpoint: rhart-video-s-official/image-to-video. The public pages of runninghub.cn do not list
-it; it may need a key from runninghub.ai.
+it; it may require a key from runninghub.ai.
 
 Args:
     image_url: 720x1280, 1280x720, 1024x1792 or 1792x1024, same as the video; JPG, PNG; up to 10 MB.
@@ -4633,7 +4635,7 @@ class _Sora2ImageToVideoProChannelLowPrice(_Options, models.Sora2ImageToVideoPro
 sora_2_image_to_video_pro_channel_low_price = _task(_Sora2ImageToVideoProChannelLowPrice)
 """Makes a video with sora-2/image-to-video-pro-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
 Endpoint: rhart-video-s/image-to-video-pro. Deprecated. The public pages of runninghub.cn do not list it; it
-may need a key from runninghub.ai.
+may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 4000 characters.
@@ -4644,7 +4646,7 @@ class _Sora2ImageToVideoProOfficialStable(_Options, models.Sora2ImageToVideoProO
 sora_2_image_to_video_pro_official_stable = _task(_Sora2ImageToVideoProOfficialStable)
 """Makes a video with sora-2/image-to-video-pro-official-stable. Price: 2.10 to 3.50 CNY per second (listed
 2026-05-07). Endpoint: rhart-video-s-official/image-to-video-pro. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+list it; it may require a key from runninghub.ai.
 
 Args:
     image_url: 720x1280, 1280x720, 1024x1792 or 1792x1024, same as the video; JPG, PNG; up to 10 MB.
@@ -4654,7 +4656,7 @@ class _Sora2ImageToVideoRealisticOfficialStable(_Options, models.Sora2ImageToVid
 sora_2_image_to_video_realistic_official_stable = _task(_Sora2ImageToVideoRealisticOfficialStable)
 """Makes a video with sora-2/image-to-video-realistic-official-stable. Price: 3.20 to 10.00 CNY per call (listed
 2026-05-07). Endpoint: rhart-video-s-official/image-to-video-realistic. The public pages of runninghub.cn do
-not list it; it may need a key from runninghub.ai.
+not list it; it may require a key from runninghub.ai.
 
 Args:
     image_url: 720x1280, 1280x720, 1024x1792 or 1792x1024, same as the video; JPG, PNG; up to 10 MB.
@@ -4663,7 +4665,7 @@ Args:
 class _Sora2TextToVideoChannelLowPrice(_Options, models.Sora2TextToVideoChannelLowPrice): ...
 sora_2_text_to_video_channel_low_price = _task(_Sora2TextToVideoChannelLowPrice)
 """Makes a video with sora-2/text-to-video-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
-Endpoint: rhart-video-s/text-to-video. The public pages of runninghub.cn do not list it; it may need a key
+Endpoint: rhart-video-s/text-to-video. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 
 Args:
@@ -4673,15 +4675,15 @@ Args:
 class _Sora2TextToVideoOfficialStable(_Options, models.Sora2TextToVideoOfficialStable): ...
 sora_2_text_to_video_official_stable = _task(_Sora2TextToVideoOfficialStable)
 """Makes a video with sora-2/text-to-video-official-stable. Price: 1.82 to 5.46 CNY per call (listed 2026-05-07).
-Endpoint: rhart-video-s-official/text-to-video. The public pages of runninghub.cn do not list it; it may need
-a key from runninghub.ai.
+Endpoint: rhart-video-s-official/text-to-video. The public pages of runninghub.cn do not list it; it may
+require a key from runninghub.ai.
 """
 
 class _Sora2TextToVideoProChannelLowPrice(_Options, models.Sora2TextToVideoProChannelLowPrice): ...
 sora_2_text_to_video_pro_channel_low_price = _task(_Sora2TextToVideoProChannelLowPrice)
 """Makes a video with sora-2/text-to-video-pro-channel-low-price. Price: 1.00 CNY per call (listed 2026-05-07).
 Endpoint: rhart-video-s/text-to-video-pro. Deprecated. The public pages of runninghub.cn do not list it; it
-may need a key from runninghub.ai.
+may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 4000 characters.
@@ -4691,14 +4693,14 @@ class _Sora2TextToVideoProOfficialStable(_Options, models.Sora2TextToVideoProOff
 sora_2_text_to_video_pro_official_stable = _task(_Sora2TextToVideoProOfficialStable)
 """Makes a video with sora-2/text-to-video-pro-official-stable. Price: 2.10 to 4.90 CNY per second (listed
 2026-05-07). Endpoint: rhart-video-s-official/text-to-video-pro. The public pages of runninghub.cn do not list
-it; it may need a key from runninghub.ai.
+it; it may require a key from runninghub.ai.
 """
 
 class _SoraUploadCharacterChannelLowPrice(_Options, models.SoraUploadCharacterChannelLowPrice): ...
 sora_upload_character_channel_low_price = _task(_SoraUploadCharacterChannelLowPrice)
-"""Answers with text with sora-upload-character-channel-low-price. Price: 0.05 CNY per call (listed 2026-09-13).
-Endpoint: rhart-video-s/sora-upload-character. The public pages of runninghub.cn do not list it; it may need a
-key from runninghub.ai.
+"""Writes text with sora-upload-character-channel-low-price. Price: 0.05 CNY per call (listed 2026-09-13).
+Endpoint: rhart-video-s/sora-upload-character. The public pages of runninghub.cn do not list it; it may
+require a key from runninghub.ai.
 
 Args:
     video_url: MP4; up to 10 MB.
@@ -4707,8 +4709,8 @@ Args:
 class _SoraUploadCharacterOfficial(_Options, models.SoraUploadCharacterOfficial): ...
 sora_upload_character_official = _task(_SoraUploadCharacterOfficial)
 """Makes a video with sora-upload-character-official. Price: 0.01 CNY per call (listed 2026-09-13). Endpoint:
-rhart-video-s-official/sora-upload-character. The public pages of runninghub.cn do not list it; it may need a
-key from runninghub.ai.
+rhart-video-s-official/sora-upload-character. The public pages of runninghub.cn do not list it; it may require
+a key from runninghub.ai.
 
 Args:
     video_url: 2-4 s, 720p or better; MP4; up to 100 MB.
@@ -4740,7 +4742,7 @@ Args:
 class _SunoCustomV45(_Options, models.SunoCustomV45): ...
 suno_custom_v4_5 = _task(_SunoCustomV45)
 """Makes audio with suno-custom-v4.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
-rhart-audio/suno-v4.5/custom. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-audio/suno-v4.5/custom. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -4752,7 +4754,7 @@ Args:
 class _SunoCustomV5(_Options, models.SunoCustomV5): ...
 suno_custom_v5 = _task(_SunoCustomV5)
 """Makes audio with suno-custom-v5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
-rhart-audio/suno-v5/custom. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-audio/suno-v5/custom. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -4764,7 +4766,7 @@ Args:
 class _SunoCustomV55(_Options, models.SunoCustomV55): ...
 suno_custom_v5_5 = _task(_SunoCustomV55)
 """Makes audio with suno-custom-v5.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
-rhart-audio/suno-v5.5/custom. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-audio/suno-v5.5/custom. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -4776,7 +4778,7 @@ Args:
 class _SunoLyrics(_Options, models.SunoLyrics): ...
 suno_lyrics = _task(_SunoLyrics)
 """Makes audio with suno-lyrics. Price: 0.014 CNY per call (listed 2026-09-13). Endpoint:
-rhart-audio/suno/lyrics. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-audio/suno/lyrics. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -4786,7 +4788,7 @@ Args:
 class _SunoSingleV45(_Options, models.SunoSingleV45): ...
 suno_single_v4_5 = _task(_SunoSingleV45)
 """Makes audio with suno-single-v4.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
-rhart-audio/suno-v4.5/single. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-audio/suno-v4.5/single. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -4798,7 +4800,7 @@ Args:
 class _SunoSingleV5(_Options, models.SunoSingleV5): ...
 suno_single_v5 = _task(_SunoSingleV5)
 """Makes audio with suno-single-v5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
-rhart-audio/suno-v5/single. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-audio/suno-v5/single. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -4810,7 +4812,7 @@ Args:
 class _SunoSingleV55(_Options, models.SunoSingleV55): ...
 suno_single_v5_5 = _task(_SunoSingleV55)
 """Makes audio with suno-single-v5.5. Price: 0.72 CNY per call (listed 2026-09-13). Endpoint:
-rhart-audio/suno-v5.5/single. The public pages of runninghub.cn do not list it; it may need a key from
+rhart-audio/suno-v5.5/single. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -4822,7 +4824,7 @@ Args:
 class _TopazlabsImageGigapixelArtAndCgi(_Options, models.TopazlabsImageGigapixelArtAndCgi): ...
 topazlabs_image_gigapixel_art_and_cgi = _task(_TopazlabsImageGigapixelArtAndCgi)
 """Makes an image with topazlabs-image-gigapixel-art-and-cgi. Its price is not published. Endpoint:
-topazlabs/image-gigapixel-art-and-cgi. The public pages of runninghub.cn do not list it; it may need a key
+topazlabs/image-gigapixel-art-and-cgi. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 
 Args:
@@ -4841,8 +4843,8 @@ Args:
 class _TopazlabsImageGigapixelHighFidelity2(_Options, models.TopazlabsImageGigapixelHighFidelity2): ...
 topazlabs_image_gigapixel_high_fidelity_2 = _task(_TopazlabsImageGigapixelHighFidelity2)
 """Makes an image with topazlabs-image-gigapixel-high-fidelity-2. Its price is not published. Endpoint:
-topazlabs/image-gigapixel-high-fidelity-2. The public pages of runninghub.cn do not list it; it may need a key
-from runninghub.ai.
+topazlabs/image-gigapixel-high-fidelity-2. The public pages of runninghub.cn do not list it; it may require a
+key from runninghub.ai.
 
 Args:
     image_url: Up to 50 MB.
@@ -4859,7 +4861,7 @@ Args:
 class _TopazlabsImageGigapixelLowResolution2(_Options, models.TopazlabsImageGigapixelLowResolution2): ...
 topazlabs_image_gigapixel_low_resolution_2 = _task(_TopazlabsImageGigapixelLowResolution2)
 """Makes an image with topazlabs-image-gigapixel-low-resolution-2. Its price is not published. Endpoint:
-topazlabs/image-gigapixel-low-resolution-2. The public pages of runninghub.cn do not list it; it may need a
+topazlabs/image-gigapixel-low-resolution-2. The public pages of runninghub.cn do not list it; it may require a
 key from runninghub.ai.
 
 Args:
@@ -4877,8 +4879,8 @@ Args:
 class _TopazlabsImageGigapixelStandard2(_Options, models.TopazlabsImageGigapixelStandard2): ...
 topazlabs_image_gigapixel_standard_2 = _task(_TopazlabsImageGigapixelStandard2)
 """Makes an image with topazlabs-image-gigapixel-standard-2. Its price is not published. Endpoint:
-topazlabs/image-gigapixel-standard-2. The public pages of runninghub.cn do not list it; it may need a key from
-runninghub.ai.
+topazlabs/image-gigapixel-standard-2. The public pages of runninghub.cn do not list it; it may require a key
+from runninghub.ai.
 
 Args:
     image_url: Up to 50 MB.
@@ -4895,8 +4897,8 @@ Args:
 class _TopazlabsImageGigapixelTextAndShapes(_Options, models.TopazlabsImageGigapixelTextAndShapes): ...
 topazlabs_image_gigapixel_text_and_shapes = _task(_TopazlabsImageGigapixelTextAndShapes)
 """Makes an image with topazlabs-image-gigapixel-text-and-shapes. Its price is not published. Endpoint:
-topazlabs/image-gigapixel-text-and-shapes. The public pages of runninghub.cn do not list it; it may need a key
-from runninghub.ai.
+topazlabs/image-gigapixel-text-and-shapes. The public pages of runninghub.cn do not list it; it may require a
+key from runninghub.ai.
 
 Args:
     image_url: Up to 50 MB.
@@ -4917,7 +4919,7 @@ Args:
 class _TopazlabsImageUpscaleCgi(_Options, models.TopazlabsImageUpscaleCgi): ...
 topazlabs_image_upscale_cgi = _task(_TopazlabsImageUpscaleCgi)
 """Makes an image with topazlabs-image-upscale-cgi. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
-Endpoint: topazlabs/image-upscale-cgi. The public pages of runninghub.cn do not list it; it may need a key
+Endpoint: topazlabs/image-upscale-cgi. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 
 Args:
@@ -4929,8 +4931,8 @@ Args:
 class _TopazlabsImageUpscaleDetailFaces(_Options, models.TopazlabsImageUpscaleDetailFaces): ...
 topazlabs_image_upscale_detail_faces = _task(_TopazlabsImageUpscaleDetailFaces)
 """Makes an image with topazlabs-image-upscale-detail-faces. Its price is not published. Endpoint:
-topazlabs/image-upscale-detail-faces. The public pages of runninghub.cn do not list it; it may need a key from
-runninghub.ai.
+topazlabs/image-upscale-detail-faces. The public pages of runninghub.cn do not list it; it may require a key
+from runninghub.ai.
 
 Args:
     image_url: Up to 50 MB.
@@ -4943,7 +4945,7 @@ class _TopazlabsImageUpscaleHighFidelityV2(_Options, models.TopazlabsImageUpscal
 topazlabs_image_upscale_high_fidelity_v2 = _task(_TopazlabsImageUpscaleHighFidelityV2)
 """Makes an image with topazlabs-image-upscale-high fidelity v2. Price: 0.70 to 2.10 CNY per call (listed
 2026-05-07). Endpoint: topazlabs/image-upscale-high-fidelity-v2. The public pages of runninghub.cn do not list
-it; it may need a key from runninghub.ai.
+it; it may require a key from runninghub.ai.
 
 Args:
     image_url: JPG, PNG; up to 50 MB.
@@ -4954,8 +4956,8 @@ Args:
 class _TopazlabsImageUpscaleHighFidelityV3(_Options, models.TopazlabsImageUpscaleHighFidelityV3): ...
 topazlabs_image_upscale_high_fidelity_v3 = _task(_TopazlabsImageUpscaleHighFidelityV3)
 """Makes an image with topazlabs-image-upscale-high-fidelity-v3. Its price is not published. Endpoint:
-topazlabs/image-upscale-high-fidelity-v3. The public pages of runninghub.cn do not list it; it may need a key
-from runninghub.ai.
+topazlabs/image-upscale-high-fidelity-v3. The public pages of runninghub.cn do not list it; it may require a
+key from runninghub.ai.
 
 Args:
     image_url: Up to 50 MB.
@@ -4975,7 +4977,7 @@ class _TopazlabsImageUpscaleLowResolutionV2(_Options, models.TopazlabsImageUpsca
 topazlabs_image_upscale_low_resolution_v2 = _task(_TopazlabsImageUpscaleLowResolutionV2)
 """Makes an image with topazlabs-image-upscale low resolution v2. Price: 0.70 to 2.10 CNY per call (listed
 2026-05-07). Endpoint: topazlabs/image-upscale/low-resolution-v2. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+list it; it may require a key from runninghub.ai.
 
 Args:
     image_url: JPG, PNG; up to 50 MB.
@@ -4986,8 +4988,8 @@ Args:
 class _TopazlabsImageUpscaleStandardV2(_Options, models.TopazlabsImageUpscaleStandardV2): ...
 topazlabs_image_upscale_standard_v2 = _task(_TopazlabsImageUpscaleStandardV2)
 """Makes an image with topazlabs-image-upscale-standard-v2. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
-Endpoint: topazlabs/image-upscale-standard-v2. The public pages of runninghub.cn do not list it; it may need a
-key from runninghub.ai.
+Endpoint: topazlabs/image-upscale-standard-v2. The public pages of runninghub.cn do not list it; it may
+require a key from runninghub.ai.
 
 Args:
     image_url: JPG, PNG; up to 50 MB.
@@ -4998,8 +5000,8 @@ Args:
 class _TopazlabsImageUpscaleTextRefine(_Options, models.TopazlabsImageUpscaleTextRefine): ...
 topazlabs_image_upscale_text_refine = _task(_TopazlabsImageUpscaleTextRefine)
 """Makes an image with topazlabs-image-upscale-text refine. Price: 0.70 to 2.10 CNY per call (listed 2026-05-07).
-Endpoint: topazlabs/image-upscale-text-refine. The public pages of runninghub.cn do not list it; it may need a
-key from runninghub.ai.
+Endpoint: topazlabs/image-upscale-text-refine. The public pages of runninghub.cn do not list it; it may
+require a key from runninghub.ai.
 
 Args:
     image_url: JPG, PNG; up to 50 MB.
@@ -5010,8 +5012,8 @@ Args:
 class _TopazlabsImageUpscaleTransparent(_Options, models.TopazlabsImageUpscaleTransparent): ...
 topazlabs_image_upscale_transparent = _task(_TopazlabsImageUpscaleTransparent)
 """Makes an image with topazlabs-image-upscale-transparent. Its price is not published. Endpoint:
-topazlabs/image-upscale-transparent. The public pages of runninghub.cn do not list it; it may need a key from
-runninghub.ai.
+topazlabs/image-upscale-transparent. The public pages of runninghub.cn do not list it; it may require a key
+from runninghub.ai.
 
 Args:
     image_url: Up to 50 MB.
@@ -5022,7 +5024,7 @@ Args:
 class _TopazlabsVideoAstra(_Options, models.TopazlabsVideoAstra): ...
 topazlabs_video_astra = _task(_TopazlabsVideoAstra)
 """Makes a video with topazlabs-video-astra. Its price is not published. Endpoint: topazlabs/video-astra. The
-public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+public pages of runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     video_url: Up to 200 MB.
@@ -5033,7 +5035,7 @@ Args:
 class _TopazlabsVideoDenoise(_Options, models.TopazlabsVideoDenoise): ...
 topazlabs_video_denoise = _task(_TopazlabsVideoDenoise)
 """Makes a video with topazlabs-video-denoise. Its price is not published. Endpoint: topazlabs/video-denoise. The
-public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+public pages of runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     video_url: Up to 200 MB.
@@ -5044,8 +5046,8 @@ Args:
 class _TopazlabsVideoFrameInterpolation(_Options, models.TopazlabsVideoFrameInterpolation): ...
 topazlabs_video_frame_interpolation = _task(_TopazlabsVideoFrameInterpolation)
 """Makes a video with topazlabs-video-frame-interpolation. Its price is not published. Endpoint:
-topazlabs/video-frame-interpolation. The public pages of runninghub.cn do not list it; it may need a key from
-runninghub.ai.
+topazlabs/video-frame-interpolation. The public pages of runninghub.cn do not list it; it may require a key
+from runninghub.ai.
 
 Args:
     video_url: Up to 200 MB.
@@ -5057,7 +5059,7 @@ Args:
 class _TopazlabsVideoProteus(_Options, models.TopazlabsVideoProteus): ...
 topazlabs_video_proteus = _task(_TopazlabsVideoProteus)
 """Makes a video with topazlabs-video-proteus. Its price is not published. Endpoint: topazlabs/video-proteus. The
-public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+public pages of runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     video_url: Up to 200 MB.
@@ -5068,7 +5070,7 @@ Args:
 class _TopazlabsVideoStarlight(_Options, models.TopazlabsVideoStarlight): ...
 topazlabs_video_starlight = _task(_TopazlabsVideoStarlight)
 """Makes a video with topazlabs-video-starlight. Its price is not published. Endpoint: topazlabs/video-starlight.
-The public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+The public pages of runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     video_url: Up to 200 MB.
@@ -5079,7 +5081,7 @@ Args:
 class _TopazlabsVideoUpscale(_Options, models.TopazlabsVideoUpscale): ...
 topazlabs_video_upscale = _task(_TopazlabsVideoUpscale)
 """Makes a video with topazlabs-video-upscale. Price: 0.40 to 2.50 CNY per second (listed 2026-05-07). Endpoint:
-topazlabs/video-upscale. The public pages of runninghub.cn do not list it; it may need a key from
+topazlabs/video-upscale. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 
 Args:
@@ -5129,8 +5131,8 @@ Args:
 class _ViduImageToVideoQ3ProFast(_Options, models.ViduImageToVideoQ3ProFast): ...
 vidu_image_to_video_q3_pro_fast = _task(_ViduImageToVideoQ3ProFast)
 """Makes a video with Vidu-image-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
-Endpoint: vidu/image-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it; it may need a key
-from runninghub.ai.
+Endpoint: vidu/image-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it; it may require a
+key from runninghub.ai.
 
 Args:
     prompt: Up to 2000 characters.
@@ -5154,7 +5156,7 @@ vidu/reference-to-video-q2.
 
 Args:
     prompt: Up to 4000 characters.
-    image_urls: One or a list of up to 7; JPG, PNG; up to 50 MB each.
+    image_urls: One value or a list of up to 7; JPG, PNG; up to 50 MB each.
 """
 
 class _ViduReferenceToVideoQ2Pro(_Options, models.ViduReferenceToVideoQ2Pro): ...
@@ -5164,8 +5166,8 @@ Endpoint: vidu/reference-to-video-q2-pro.
 
 Args:
     prompt: Up to 2000 characters.
-    image_urls: One or a list of up to 7; JPG, PNG; up to 50 MB each.
-    videos: One or a list of up to 2; MP4, AVI, MOV; up to 100 MB each.
+    image_urls: One value or a list of up to 7; JPG, PNG; up to 50 MB each.
+    videos: One value or a list of up to 2; MP4, AVI, MOV; up to 100 MB each.
 """
 
 class _ViduReferenceToVideoQ3(_Options, models.ViduReferenceToVideoQ3): ...
@@ -5175,7 +5177,7 @@ Endpoint: vidu/reference-to-video-q3.
 
 Args:
     prompt: Up to 5000 characters.
-    image_urls: At least 128x128 px, ratio within 4:1; one or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 50 MB each.
+    image_urls: At least 128x128 px, ratio within 4:1; one value or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 50 MB each.
     duration: 3 to 16.
     aspect_ratio: Auto follows the inputs.
     audio: Strings true and false, not a JSON boolean.
@@ -5188,7 +5190,7 @@ Endpoint: vidu/reference-to-video-q3-ad.
 
 Args:
     prompt: Up to 5000 characters.
-    image_urls: At least 128x128 px, ratio within 4:1; one or a list of up to 7; up to 50 MB each.
+    image_urls: At least 128x128 px, ratio within 4:1; one value or a list of up to 7; up to 50 MB each.
     duration: 3 to 16.
     aspect_ratio: Auto follows the inputs.
     audio: Strings true and false, not a JSON boolean.
@@ -5201,7 +5203,7 @@ vidu/reference-to-video-q3-drama.
 
 Args:
     prompt: Up to 5000 characters.
-    image_urls: At least 128x128 px, ratio within 4:1; one or a list of up to 7; up to 50 MB each.
+    image_urls: At least 128x128 px, ratio within 4:1; one value or a list of up to 7; up to 50 MB each.
     duration: 2 to 15.
     aspect_ratio: Auto follows the inputs.
     audio: Strings true and false, not a JSON boolean.
@@ -5214,7 +5216,7 @@ Endpoint: vidu/reference-to-video-q3-mix.
 
 Args:
     prompt: Up to 5000 characters.
-    image_urls: At least 128x128 px, ratio within 4:1; one or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 50 MB each.
+    image_urls: At least 128x128 px, ratio within 4:1; one value or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 50 MB each.
     duration: 1 to 16.
     aspect_ratio: Auto follows the inputs.
     audio: Strings true and false, not a JSON boolean.
@@ -5223,7 +5225,7 @@ Args:
 class _ViduShortPlayQ3Ad(_Options, models.ViduShortPlayQ3Ad): ...
 vidu_short_play_q3_ad = _task(_ViduShortPlayQ3Ad)
 """Makes a video with vidu/short-play-q3-ad. Its price is not published. Endpoint: vidu/short-play-q3-ad. Its
-published parameter list is not complete; other parameters are accepted with a warning.
+published parameter list is not complete; pass other parameters in `unchecked`.
 
 Args:
     script_name: Up to 20 characters.
@@ -5234,7 +5236,7 @@ Args:
 class _ViduShortPlayQ3Drama(_Options, models.ViduShortPlayQ3Drama): ...
 vidu_short_play_q3_drama = _task(_ViduShortPlayQ3Drama)
 """Makes a video with vidu/short-play-q3-drama. Its price is not published. Endpoint: vidu/short-play-q3-drama.
-Its published parameter list is not complete; other parameters are accepted with a warning.
+Its published parameter list is not complete; pass other parameters in `unchecked`.
 
 Args:
     script_name: Up to 20 characters.
@@ -5292,7 +5294,7 @@ class _ViduStartEndToVideoQ3ProFast(_Options, models.ViduStartEndToVideoQ3ProFas
 vidu_start_end_to_video_q3_pro_fast = _task(_ViduStartEndToVideoQ3ProFast)
 """Makes a video with Vidu-start-end-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed
 2026-05-07). Endpoint: vidu/start-end-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it;
-it may need a key from runninghub.ai.
+it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 5000 characters.
@@ -5332,8 +5334,8 @@ Args:
 class _ViduTextToVideoQ3ProFast(_Options, models.ViduTextToVideoQ3ProFast): ...
 vidu_text_to_video_q3_pro_fast = _task(_ViduTextToVideoQ3ProFast)
 """Makes a video with Vidu-text-to-video-q3-pro-fast. Price: 0.46 to 0.58 CNY per second (listed 2026-05-07).
-Endpoint: vidu/text-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it; it may need a key
-from runninghub.ai.
+Endpoint: vidu/text-to-video-q3-pro-fast. The public pages of runninghub.cn do not list it; it may require a
+key from runninghub.ai.
 
 Args:
     prompt: Up to 2000 characters.
@@ -5351,7 +5353,7 @@ Args:
 class _VolcDramaSerialVideoTranslate(_Options, models.VolcDramaSerialVideoTranslate): ...
 volc_drama_serial_video_translate = _task(_VolcDramaSerialVideoTranslate)
 """Makes a video with volc-drama/serial-video-translate. Its price is not published. Endpoint:
-volc-drama/serial-video-translate. The public pages of runninghub.cn do not list it; it may need a key from
+volc-drama/serial-video-translate. The public pages of runninghub.cn do not list it; it may require a key from
 runninghub.ai.
 """
 
@@ -5359,7 +5361,7 @@ class _VolcDramaVideoTranslate(_Options, models.VolcDramaVideoTranslate): ...
 volc_drama_video_translate = _task(_VolcDramaVideoTranslate)
 """Makes a video with volc-drama/video-translate. Its price is not published. The official price file shows 0,
 taken as a placeholder. Endpoint: volc-drama/video-translate. The public pages of runninghub.cn do not list
-it; it may need a key from runninghub.ai.
+it; it may require a key from runninghub.ai.
 
 Args:
     video_url: Up to 1024 MB.
@@ -5487,7 +5489,7 @@ alibaba/wan-2.5-preview/image-to-image.
 
 Args:
     prompt: Up to 2000 characters.
-    image_urls: One or a list of up to 3; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB each.
+    image_urls: One value or a list of up to 3; JPG, JPEG, PNG, BMP, WEBP; up to 10 MB each.
     negative_prompt: Up to 500 characters.
     size: Omit to follow the last input image.
     n: 1 to 4.
@@ -5547,8 +5549,8 @@ wan_2_6_reference_to_video = _task(_Wan26ReferenceToVideo)
 Endpoint: alibaba/wan-2.6/reference-to-video.
 
 Args:
-    video_urls: At most 5 references over imageUrls and videoUrls together; one or a list of up to 3; MP4, MOV; up to 100 MB each.
-    image_urls: At most 5 references over imageUrls and videoUrls together; one or a list of up to 5; JPG, PNG; up to 10 MB each.
+    video_urls: At most 5 references over imageUrls and videoUrls together; one value or a list of up to 3; MP4, MOV; up to 100 MB each.
+    image_urls: At most 5 references over imageUrls and videoUrls together; one value or a list of up to 5; JPG, PNG; up to 10 MB each.
 """
 
 class _Wan26ReferenceToVideoFlash(_Options, models.Wan26ReferenceToVideoFlash): ...
@@ -5557,8 +5559,8 @@ wan_2_6_reference_to_video_flash = _task(_Wan26ReferenceToVideoFlash)
 Endpoint: alibaba/wan-2.6/reference-to-video-flash.
 
 Args:
-    video_urls: At most 5 references over imageUrls and videoUrls together; one or a list of up to 3; MP4, MOV; up to 100 MB each.
-    image_urls: At most 5 references over imageUrls and videoUrls together; one or a list of up to 5; JPG, PNG; up to 10 MB each.
+    video_urls: At most 5 references over imageUrls and videoUrls together; one value or a list of up to 3; MP4, MOV; up to 100 MB each.
+    image_urls: At most 5 references over imageUrls and videoUrls together; one value or a list of up to 5; JPG, PNG; up to 10 MB each.
 """
 
 class _Wan27ImageEdit(_Options, models.Wan27ImageEdit): ...
@@ -5567,7 +5569,7 @@ wan_2_7_image_edit = _task(_Wan27ImageEdit)
 alibaba/wan-2.7/image-edit.
 
 Args:
-    image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 10 MB each.
+    image_urls: One value or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 10 MB each.
     prompt: Up to 2048 characters.
     width: Omit both to leave the size unset; 512 to 4096.
     height: Omit both to leave the size unset; 512 to 4096.
@@ -5579,7 +5581,7 @@ wan_2_7_image_edit_pro = _task(_Wan27ImageEditPro)
 alibaba/wan-2.7/image-edit-pro.
 
 Args:
-    image_urls: One or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 10 MB each.
+    image_urls: One value or a list of up to 9; JPG, JPEG, PNG, WEBP; up to 10 MB each.
     prompt: Up to 2048 characters.
     width: Omit both to leave the size unset; 512 to 4096.
     height: Omit both to leave the size unset; 512 to 4096.
@@ -5606,8 +5608,8 @@ express it. Endpoint: alibaba/wan-2.7/reference-to-video.
 
 Args:
     prompt: Up to 5000 characters.
-    video_urls: One or a list of up to 5; MP4, MOV; up to 100 MB each.
-    image_urls: One or a list of up to 5; JPG, PNG, JPEG, WEBP, BMP; up to 20 MB each.
+    video_urls: One value or a list of up to 5; MP4, MOV; up to 100 MB each.
+    image_urls: One value or a list of up to 5; JPG, PNG, JPEG, WEBP, BMP; up to 20 MB each.
     audio_url: MP3, WAV; up to 15 MB.
     negative_prompt: Up to 500 characters.
     seed: 0 to 2147483647.
@@ -5617,7 +5619,7 @@ class _Wan27SpicyImageToVideo(_Options, models.Wan27SpicyImageToVideo): ...
 wan_2_7_spicy_image_to_video = _task(_Wan27SpicyImageToVideo)
 """Makes a video with wan-2.7-spicy/image-to-video. Its price is not published. Depends on parameters; the rules
 were not recorded. Endpoint: alibaba/wan-2.7-spicy/image-to-video. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 5000 characters.
@@ -5670,7 +5672,7 @@ placeholder. Endpoint: alibaba/wan-2.7/video-edit.
 Args:
     prompt: Up to 5000 characters.
     video_url: 2-10 s; MP4, MOV; up to 100 MB.
-    image_urls: One or a list of up to 3; JPG, PNG, JPEG, WEBP, BMP; up to 20 MB each.
+    image_urls: One value or a list of up to 3; JPG, PNG, JPEG, WEBP, BMP; up to 20 MB each.
     negative_prompt: Up to 500 characters.
     duration: 0 keeps the input length; never above it.
     seed: 0 to 2147483647.
@@ -5722,9 +5724,9 @@ alibaba/wan-3.0-prime/reference-to-video.
 
 Args:
     prompt: Up to 20000 characters.
-    video_urls: 1-15 s each, 15 s total; one or a list of up to 5; MP4, MOV; up to 100 MB each.
-    image_urls: One or a list of up to 10; JPEG, JPG, PNG, BMP, WEBP; up to 20 MB each.
-    audio_urls: 1-15 s each, 15 s total; one or a list of up to 5; WAV, MP3; up to 15 MB each.
+    video_urls: 1-15 s each, 15 s total; one value or a list of up to 5; MP4, MOV; up to 100 MB each.
+    image_urls: One value or a list of up to 10; JPEG, JPG, PNG, BMP, WEBP; up to 20 MB each.
+    audio_urls: 1-15 s each, 15 s total; one value or a list of up to 5; WAV, MP3; up to 15 MB each.
     file_url: A document; not together with linkUrl; up to 2048 characters.
     link_url: A public page; not together with fileUrl; up to 2048 characters.
     duration: Auto lets the model choose; billed by the seconds made.
@@ -5738,9 +5740,9 @@ alibaba/wan-3.0/reference-to-video.
 
 Args:
     prompt: Up to 20000 characters.
-    video_urls: 1-15 s each, 15 s total; one or a list of up to 5; MP4, MOV; up to 100 MB each.
-    image_urls: One or a list of up to 10; JPEG, JPG, PNG, BMP, WEBP; up to 20 MB each.
-    audio_urls: 1-15 s each, 15 s total; one or a list of up to 5; WAV, MP3; up to 15 MB each.
+    video_urls: 1-15 s each, 15 s total; one value or a list of up to 5; MP4, MOV; up to 100 MB each.
+    image_urls: One value or a list of up to 10; JPEG, JPG, PNG, BMP, WEBP; up to 20 MB each.
+    audio_urls: 1-15 s each, 15 s total; one value or a list of up to 5; WAV, MP3; up to 15 MB each.
     file_url: A document; not together with linkUrl; up to 2048 characters.
     link_url: A public page; not together with fileUrl; up to 2048 characters.
     duration: Auto lets the model choose; billed by the seconds made.
@@ -5750,7 +5752,7 @@ Args:
 class _XaiGrokImagine20TextToImageEconomy(_Options, models.XaiGrokImagine20TextToImageEconomy): ...
 xai_grok_imagine_2_0_text_to_image_economy = _task(_XaiGrokImagine20TextToImageEconomy)
 """Makes an image with xai/grok-imagine-2.0/text-to-image/economy. Its price is not published. Endpoint:
-rhart-imagine-image-2.0/text-to-image. The public pages of runninghub.cn do not list it; it may need a key
+rhart-imagine-image-2.0/text-to-image. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 
 Args:
@@ -5761,7 +5763,7 @@ class _XaiGrokImagineEditVideoOfficialStable(_Options, models.XaiGrokImagineEdit
 xai_grok_imagine_edit_video_official_stable = _task(_XaiGrokImagineEditVideoOfficialStable)
 """Makes a video with xai/grok-imagine/edit-video-official-stable. Price: 0.41 CNY per second (listed
 2026-09-13). Endpoint: rhart-video-g-official/edit-video. The public pages of runninghub.cn do not list it; it
-may need a key from runninghub.ai.
+may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 800 characters.
@@ -5771,7 +5773,7 @@ Args:
 class _XaiGrokImagineImageEditOfficialStable(_Options, models.XaiGrokImagineImageEditOfficialStable): ...
 xai_grok_imagine_image_edit_official_stable = _task(_XaiGrokImagineImageEditOfficialStable)
 """Makes an image with xai/grok-imagine-image/edit-official-stable. Price: 0.14 CNY per call (listed 2026-09-13).
-Endpoint: rhart-image-x-official/edit. The public pages of runninghub.cn do not list it; it may need a key
+Endpoint: rhart-image-x-official/edit. The public pages of runninghub.cn do not list it; it may require a key
 from runninghub.ai.
 
 Args:
@@ -5783,7 +5785,7 @@ class _XaiGrokImagineImageTextToImageOfficialStable(_Options, models.XaiGrokImag
 xai_grok_imagine_image_text_to_image_official_stable = _task(_XaiGrokImagineImageTextToImageOfficialStable)
 """Makes an image with xai/grok-imagine-image/text-to-image-official-stable. Price: 0.14 CNY per call (listed
 2026-09-13). Endpoint: rhart-image-x-official/text-to-image. The public pages of runninghub.cn do not list it;
-it may need a key from runninghub.ai.
+it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
@@ -5793,11 +5795,11 @@ class _XaiGrokImagineImageToVideoChannelLowPrice(_Options, models.XaiGrokImagine
 xai_grok_imagine_image_to_video_channel_low_price = _task(_XaiGrokImagineImageToVideoChannelLowPrice)
 """Makes a video with xai/grok-imagine/image-to-video-channel-low-price. Price: 0.04 CNY per second (listed
 2026-09-13). Endpoint: rhart-video-g/image-to-video. The public pages of runninghub.cn do not list it; it may
-need a key from runninghub.ai.
+require a key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
-    image_urls: One or a list of up to 7; JPG, PNG; up to 10 MB each.
+    image_urls: One value or a list of up to 7; JPG, PNG; up to 10 MB each.
     duration: 6 to 30.
 """
 
@@ -5805,7 +5807,7 @@ class _XaiGrokImagineImageToVideoOfficialStable(_Options, models.XaiGrokImagineI
 xai_grok_imagine_image_to_video_official_stable = _task(_XaiGrokImagineImageToVideoOfficialStable)
 """Makes a video with xai/grok-imagine/image-to-video-official-stable. Price: 1.89 to 3.15 CNY per call (listed
 2026-05-07). Endpoint: rhart-video-g-official/image-to-video. The public pages of runninghub.cn do not list
-it; it may need a key from runninghub.ai.
+it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 800 characters.
@@ -5816,7 +5818,7 @@ class _XaiGrokImagineTextToVideoChannelLowPrice(_Options, models.XaiGrokImagineT
 xai_grok_imagine_text_to_video_channel_low_price = _task(_XaiGrokImagineTextToVideoChannelLowPrice)
 """Makes a video with xai/grok-imagine/text-to-video-channel-low-price. Price: 0.04 CNY per second (listed
 2026-09-13). Endpoint: rhart-video-g/text-to-video. The public pages of runninghub.cn do not list it; it may
-need a key from runninghub.ai.
+require a key from runninghub.ai.
 
 Args:
     prompt: Up to 20000 characters.
@@ -5827,7 +5829,7 @@ class _XaiGrokImagineTextToVideoOfficialStable(_Options, models.XaiGrokImagineTe
 xai_grok_imagine_text_to_video_official_stable = _task(_XaiGrokImagineTextToVideoOfficialStable)
 """Makes a video with xai/grok-imagine/text-to-video-official-stable. Price: 1.89 to 3.15 CNY per call (listed
 2026-05-07). Endpoint: rhart-video-g-official/text-to-video. The public pages of runninghub.cn do not list it;
-it may need a key from runninghub.ai.
+it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 800 characters.
@@ -5837,10 +5839,10 @@ class _XaiGrokImagineVideoReferenceToVideoOfficialStable(_Options, models.XaiGro
 xai_grok_imagine_video_reference_to_video_official_stable = _task(_XaiGrokImagineVideoReferenceToVideoOfficialStable)
 """Makes a video with xai/grok-imagine-video/reference-to-video-official-stable. Price: 1.89 to 3.15 CNY per call
 (listed 2026-05-07). Endpoint: rhart-video-g-official/reference-to-video. The public pages of runninghub.cn do
-not list it; it may need a key from runninghub.ai.
+not list it; it may require a key from runninghub.ai.
 
 Args:
-    image_urls: One or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 10 MB each.
+    image_urls: One value or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 10 MB each.
     prompt: Up to 2048 characters.
 """
 
@@ -5848,7 +5850,7 @@ class _XaiGrokImagineVideoV15ImageToVideoOfficialStable(_Options, models.XaiGrok
 xai_grok_imagine_video_v1_5_image_to_video_official_stable = _task(_XaiGrokImagineVideoV15ImageToVideoOfficialStable)
 """Makes a video with xai/grok-imagine-video-v1.5/image-to-video-official-stable. Its price is not published.
 Depends on parameters; the rules were not recorded. Endpoint: rhart-video-g-official/image-to-video-v1.5. The
-public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+public pages of runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 2048 characters.
@@ -5860,11 +5862,11 @@ class _XaiGrokImagineVideoV15ReferenceToVideoOfficialStable(_Options, models.Xai
 xai_grok_imagine_video_v1_5_reference_to_video_official_stable = _task(_XaiGrokImagineVideoV15ReferenceToVideoOfficialStable)
 """Makes a video with xai/grok-imagine-video-v1.5/reference-to-video-official-stable. Its price is not published.
 Endpoint: rhart-video-g-official/reference-to-video-v1.5. The public pages of runninghub.cn do not list it; it
-may need a key from runninghub.ai.
+may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 2048 characters.
-    reference_images: One or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 100 MB each.
+    reference_images: One value or a list of up to 7; JPG, JPEG, PNG, WEBP; up to 100 MB each.
     duration: 1 to 15.
 """
 
@@ -5872,7 +5874,7 @@ class _XaiGrokImagineVideoV15TextToVideoOfficialStable(_Options, models.XaiGrokI
 xai_grok_imagine_video_v1_5_text_to_video_official_stable = _task(_XaiGrokImagineVideoV15TextToVideoOfficialStable)
 """Makes a video with xai/grok-imagine-video-v1.5/text-to-video-official-stable. Its price is not published.
 Endpoint: rhart-video-g-official/text-to-video-v1.5. The public pages of runninghub.cn do not list it; it may
-need a key from runninghub.ai.
+require a key from runninghub.ai.
 
 Args:
     prompt: Up to 2048 characters.
@@ -5883,7 +5885,7 @@ class _XaiGrokImagineVideoVideoExtendOfficialStable(_Options, models.XaiGrokImag
 xai_grok_imagine_video_video_extend_official_stable = _task(_XaiGrokImagineVideoVideoExtendOfficialStable)
 """Makes a video with xai/grok-imagine-video/video-extend-official-stable. Price: 1.89 to 3.15 CNY per call
 (listed 2026-05-07). Endpoint: rhart-video-g-official/video-extend. The public pages of runninghub.cn do not
-list it; it may need a key from runninghub.ai.
+list it; it may require a key from runninghub.ai.
 
 Args:
     video_url: MP4, MOV; up to 100 MB.
@@ -5894,7 +5896,7 @@ class _XaiRhartImagineImageQualityEditOfficialStable(_Options, models.XaiRhartIm
 xai_rhart_imagine_image_quality_edit_official_stable = _task(_XaiRhartImagineImageQualityEditOfficialStable)
 """Makes an image with xai/rhart-imagine-image-quality/edit-official-stable. Its price is not published. Depends
 on parameters; the rules were not recorded. Endpoint: rhart-imagine-image-quality/edit. The public pages of
-runninghub.cn do not list it; it may need a key from runninghub.ai.
+runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 4000 characters.
@@ -5905,7 +5907,7 @@ class _XaiRhartImagineImageQualityTextToImageOfficialStable(_Options, models.Xai
 xai_rhart_imagine_image_quality_text_to_image_official_stable = _task(_XaiRhartImagineImageQualityTextToImageOfficialStable)
 """Makes an image with xai/rhart-imagine-image-quality/text-to-image-official-stable. Its price is not published.
 Depends on parameters; the rules were not recorded. Endpoint: rhart-imagine-image-quality/text-to-image. The
-public pages of runninghub.cn do not list it; it may need a key from runninghub.ai.
+public pages of runninghub.cn do not list it; it may require a key from runninghub.ai.
 
 Args:
     prompt: Up to 4000 characters.

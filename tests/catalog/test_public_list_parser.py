@@ -123,7 +123,7 @@ def test_a_marked_endpoint_is_deprecated_and_an_alias(endpoint: str, name: str) 
         (field("colour", "PALETTE"), {"type": "string"}, "type 'PALETTE' is unknown"),
         (field("n", "INT", min=1, max=4, defaultValue=9), {"type": "int", "min": 1, "max": 4}, "default 9"),
         (field("n", "INT", max="many"), {"type": "int"}, "max 'many' is not a possible limit"),
-        (field("n", "INT", min=5, max=1), {"type": "int"}, "min 5 is above max 1"),
+        (field("n", "INT", min=5, max=1), {"type": "int"}, "min 5 is greater than max 1"),
         (field("p", "STRING", maxLength=-1), {"type": "string"}, "max_length -1 is not a possible limit"),
         (field("i", "IMAGE", maxSize=0.5), {"type": "image"}, "max_size_mb 0.5 is not a possible limit"),
         (field("i", "IMAGE", accept='"PNG"'), {"type": "image"}, "accept '\"PNG\"' cannot be read"),
@@ -143,8 +143,8 @@ def test_a_part_that_cannot_be_used_is_named_and_the_parameter_kept(
 @pytest.mark.parametrize(
     ("entry", "flaw"),
     [
-        ("no object", "entry 1: it names no endpoint"),
-        ({"endpoint": "a b"}, "entry 1: it names no endpoint"),
+        ("no object", "entry 1: it has no valid endpoint"),
+        ({"endpoint": "a b"}, "entry 1: it has no valid endpoint"),
         (node("acme/a", output_type="smell"), "acme/a: output_type 'smell' is unknown"),
         ({**node("acme/a"), "params": "none"}, "acme/a: params is not a list"),
         (
@@ -152,7 +152,7 @@ def test_a_part_that_cannot_be_used_is_named_and_the_parameter_kept(
             "entry 1: it contains an incomplete character (a lone surrogate), which is not valid text",
         ),
         (node("acme/a", field("n", "INT", max=10**400)), "entry 1: it contains a number of more than 300 digits"),
-        (node("acme/../b"), "entry 1: it names no endpoint"),
+        (node("acme/../b"), "entry 1: it has no valid endpoint"),
         (node("acme/b"), "acme/b: it is listed twice; the first entry is used"),
         (node("acme/a", {"type": "INT"}), "acme/a: a parameter without a usable key (None) is left out"),
     ],

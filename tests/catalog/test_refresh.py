@@ -102,7 +102,7 @@ def test_the_difference_is_told_and_the_next_process_has_it(mine: Mine) -> None:
         "~ z-image/turbo: ~prompt (max_length), +styleName",
         "$ z-image/turbo: 0.04 CNY per call -> 0.05 CNY per call",
     ]
-    assert str(done.changes) == "1 new, 1 gone, 1 changed, 1 with another price"
+    assert str(done.changes) == "1 new, 1 gone, 1 changed, 1 with a different price"
     code = (
         "from rh_prefect import models\nfrom rh_prefect.tasks import model_tasks\n"
         "assert models.ZImageUltra(prompt='a', style_name='b').params() == {'prompt': 'a', 'style_name': 'b'}\n"
@@ -186,7 +186,7 @@ def test_prices_alone_are_taken_and_a_placeholder_changes_nothing(mine: Mine) ->
     }
     assert mine.models[wan]["price"]["rows"] == [["1080p", "5", 9.5]]
     assert mine.models[TURBO]["price_seen"] == TODAY
-    assert done.flaws == ("acme/none: a price for a model that is not in the catalogue",)
+    assert done.flaws == ("acme/none: the price is ignored, because the catalogue does not have the model",)
     assert done.changes.gone == []
 
 
@@ -267,7 +267,7 @@ def test_the_packages_own_data_file_is_a_list_too() -> None:
     """As for a worker on another machine, which is given this user's file."""
     done = refresh(str(SLIM_FILE))
     assert (done.format, done.flaws) == ("catalogue", ())
-    assert str(done.changes) == "0 new, 0 gone, 0 changed, 0 with another price"
+    assert str(done.changes) == "0 new, 0 gone, 0 changed, 0 with a different price"
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_the_packages_own_data_file_is_a_list_too() -> None:
         ({"family": 5}, "should be a valid string"),
         ({"output": "smell"}, "output: Input should be 'image'"),
         ({"sources": ["a"]}, "cannot be read"),
-        ({"endpoint": "../etc"}, "names no endpoint"),
+        ({"endpoint": "../etc"}, "has no valid endpoint"),
         ({"price": {"unit": "call", "currency": "CNY", "fixed": "abc"}}, "cannot be read"),
         ({"price": {"unit": "call", "fixed": 1e-9}}, "a price is below 0.0001"),
         ({"params": [{"key": "a", "type": "enum", "required": False}]}, "no options"),
@@ -380,4 +380,4 @@ def test_a_call_of_the_api_does_not_become_a_model(mine: Mine) -> None:
     ):
         done = mine.take(content)
         assert done.changes.new == []
-        assert ["is an API call of RunningHub" in flaw for flaw in done.flaws] == [True] * len(calls)
+        assert ["is a RunningHub API call" in flaw for flaw in done.flaws] == [True] * len(calls)

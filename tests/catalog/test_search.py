@@ -166,18 +166,21 @@ def test_a_search_where_no_model_has_everything_gives_those_with_most() -> None:
 
 def test_nothing_is_claimed_that_no_model_does() -> None:
     said = notes("remove background")
-    assert said == 'No model is known to do "remove background"; the nearest do: layers, transparent background.'
+    assert (
+        said
+        == 'No model is known to do "remove background"; the most similar models do: layers, transparent background.'
+    )
     assert not any("remove background" in tags_of(model) for model in catalog.models())
     assert {model.output for model in catalog.find("remove background")} == {"image"}
     assert all("background" in {param.name for param in model.params} for model in catalog.find("cutout")[1:])
     assert 'No model is known to do "inpaint"' in notes("inpaint")
-    assert 'No model is known to do "virtual try on"; the nearest do: image edit' in notes("virtual try on")
+    assert 'No model is known to do "virtual try on"; the most similar models do: image edit' in notes("virtual try on")
     assert notes("music") == ""
 
 
 def test_a_search_without_a_match_names_the_nearest_words() -> None:
     assert names("zzz") == names("?!") == names("音乐") == []
-    assert "Words that are known: image, video" in notes("zzz")
+    assert "Known words: image, video" in notes("zzz")
     assert notes("qwxz") == 'No model matches "qwxz". Similar words: qwen.'
     assert 'No model matches "speech" with these options' in notes("speech", output="3d")
 
@@ -237,7 +240,9 @@ def test_a_search_is_sorted() -> None:
     assert dates == sorted(dates, reverse=True)
     found = names("upscale", sort="name")
     assert found == sorted(found, key=str.lower)
-    with pytest.raises(InputError, match="cannot be sorted by 'size'; choose one of relevance, price, date, name"):
+    with pytest.raises(
+        InputError, match="cannot be sorted by 'size'. What to do: choose one of relevance, price, date, name"
+    ):
         catalog.find("upscale", sort="size")  # type: ignore[arg-type]  # the mistake is the test
 
 

@@ -28,10 +28,10 @@ def test_newer_models_are_taken_shown_and_given_up(tmp_path: Path) -> None:
     done = call("refresh", str(file), state=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "$ z-image/turbo: 0.04 CNY per call -> 0.05 CNY per call" in done.stdout
-    assert "0 changed, 1 with another price" in done.stdout
+    assert "0 changed, 1 with a different price" in done.stdout
     assert str(tmp_path / "models.json") in done.stdout
     assert "0.05 CNY per call" in call("show", "z-image/turbo", state=tmp_path).stdout
-    assert "0 new, 0 gone, 0 changed, 0 with another price" in call("refresh", str(file), state=tmp_path).stdout
+    assert "0 new, 0 gone, 0 changed, 0 with a different price" in call("refresh", str(file), state=tmp_path).stdout
     assert "own models are used again" in call("refresh", "--reset", state=tmp_path).stdout
     assert "0.04 CNY per call" in call("show", "z-image/turbo", state=tmp_path).stdout
 

@@ -171,7 +171,7 @@ async def test_a_cancel_stops_what_runs_and_takes_out_what_waits(client: Client,
     changes = [(asked.path.rpartition("/")[2], asked.json) for asked in wire.asked if asked.method == "POST"]
     assert changes == [("interrupt", {"prompt_id": PROMPT}), ("queue", {"delete": ["other"]})]
     wire.plays(reply(QUEUE), reply("<html>", status=502))
-    with pytest.raises(ResponseLost, match="cancel of prompt"):
+    with pytest.raises(ResponseLost, match="cancellation of prompt"):
         await client.cancel(TASK)
 
 

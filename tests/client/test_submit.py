@@ -204,7 +204,9 @@ async def test_a_tls_handshake_that_fails_or_stalls_was_not_delivered(answer: by
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with Client(KEY, base_url=url, submit_timeout=60 if answer else 0.4) as client:
-        with pytest.raises(ConnectFailed, match="no connection" if answer else "no connection in time"):
+        with pytest.raises(
+            ConnectFailed, match="no connection could be opened" if answer else "no connection could be opened in time"
+        ):
             await client.submit(MODEL, {})
     await gone.wait()
     server.close()
@@ -233,8 +235,12 @@ SENDING = "http11.send_request_headers.started"
 @pytest.mark.parametrize(
     ("transport", "expected", "words"),
     [
-        (Failing(None, ("connection.connect_tcp.started", None)), ConnectFailed, "no answer in time"),
-        (Failing(httpx.ProxyError("403 Forbidden"), (SENDING, b"CONNECT")), ConnectFailed, "the proxy refused"),
+        (Failing(None, ("connection.connect_tcp.started", None)), ConnectFailed, "no response arrived in time"),
+        (
+            Failing(httpx.ProxyError("403 Forbidden"), (SENDING, b"CONNECT")),
+            ConnectFailed,
+            "the proxy refused the connection",
+        ),
         (Failing(httpx.ConnectError("after all"), (SENDING, None)), ResponseLost, "may exist and be paid for"),
     ],
     ids=["a deadline while connecting", "a tunnel to a proxy is not the request", "an error after bytes were sent"],

@@ -230,7 +230,7 @@ async def test_a_link_is_registered_as_it_is(rh: Emulator, tmp_path: Path) -> No
         (tasks.upload_lora, {"path": "a.safetensors", "name": " "}, "name must be a non-blank string"),
         (tasks.register_asset, {"kind": "Picture", "name": "Ada"}, "kind cannot be 'Picture'; allowed values: Image"),
         (tasks.register_asset, {"kind": "Image", "name": " "}, "name must be a non-blank string"),
-        (tasks.register_asset, {"kind": "Image", "name": "Ada", "group_id": "a/b"}, "not a valid id of an asset group"),
+        (tasks.register_asset, {"kind": "Image", "name": "Ada", "group_id": "a/b"}, "is not a valid id for an asset"),
         (tasks.create_asset_group, {"name": ""}, "name must be a non-blank string"),
         (tasks.update_asset, {"asset_id": "1", "name": ""}, "name must be a non-blank string"),
         (tasks.update_asset_group, {"group_id": "1"}, "give a name or a description"),

@@ -1,4 +1,4 @@
-"""Values of responses about uploads, prices, accounts, keys, the model library and registered assets."""
+"""Values from responses about uploads, prices, accounts, keys, the model library and registered assets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rh_prefect.redaction import MASK
 
 
 class Upload(Value):
-    """A file that RunningHub stores for a day: `url` for models, `file_name` for loader nodes of workflows.
+    """A file that RunningHub stores for a day; models take its `url`, and workflows' loader nodes its `file_name`.
 
     The legacy upload has no `url`.
     """
@@ -49,7 +49,7 @@ class QueueStatus(Value):
 
 
 class PricePreview(Value):
-    """The price of a request; `free` says whether this call costs nothing."""
+    """The price of a request; `free` says whether the call costs nothing."""
 
     amount: Decimal
     currency: OptionalText
@@ -75,7 +75,7 @@ class Download(Value):
 def read_price(source: dict[str, object]) -> PricePreview | None:
     """Reads a price preview; returns None if the response has no price.
 
-    For models that are charged by tokens, RunningHub returns 0, which is the price only if the response says that the
+    For models that are priced by tokens, RunningHub returns 0, which is the price only if the response says that the
     call is free.
     """
     price, free = amount(source.get("estimatedPrice")), source.get("isFreeThisCall") is True
@@ -92,7 +92,7 @@ def _masked(key: object) -> str:
 
 
 class ApiKey(Value):
-    """One key of the account, masked. Times are in RunningHub's format; `quota_limit` None means no limit."""
+    """One key of the account, masked. Times are in RunningHub's format; a `quota_limit` of None means no limit."""
 
     name: Text = wire("apiKeyName")
     masked: Annotated[str, BeforeValidator(_masked)] = wire("key")
@@ -160,7 +160,7 @@ _FAILED: Final = frozenset({"FAILED", "ERROR", "CANCEL", "CANCELED", "CANCELLED"
 class Asset(Value):
     """A registered file; `kind` is Image, Video or Audio. Fields that a response does not contain are empty.
 
-    `status` is RunningHub's word for the progress of the asset; `state` is the meaning of this word.
+    `status` is the asset's status in RunningHub's words; `state` is what this status means.
     """
 
     asset_id: Text = wire("assetId", "id")
@@ -197,4 +197,4 @@ class AssetPage(Page[Asset]):
 
 
 class GroupPage(Page[AssetGroup]):
-    """A page of groups."""
+    """A page of asset groups."""

@@ -1,4 +1,4 @@
-"""Values of responses about AI apps and quick create's styles."""
+"""Values from responses about AI apps and quick create's styles."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MEDIA: Final[dict[str, Literal["image", "video", "audio"]]] = {"IMAGE": "image"
 
 
 class AppOption(Value):
-    """One allowed value of a field of an app; `value` is sent."""
+    """One allowed value for a field of an app; `value` is what is sent."""
 
     value: str
     name: str = ""
@@ -40,11 +40,11 @@ class AppOption(Value):
 
 
 class AppNode(Value):
-    """One field of an app that can be set; `nodeInfoList` takes its `node_id` and `field_name`.
+    """One field that can be set in an app; `nodeInfoList` takes its `node_id` and `field_name`.
 
-    `field_value` is the author's value as text, and `default` the node's default. `field_type` is STRING, INT, FLOAT,
-    BOOLEAN, LIST, SWITCH, IMAGE, AUDIO or VIDEO, as far as is known. Without `options`, any value is allowed; numbers
-    are multiples of `step`.
+    `field_value` is the author's value as a string, and `default` the node's default. `field_type` is STRING, INT,
+    FLOAT, BOOLEAN, LIST, SWITCH, IMAGE, AUDIO or VIDEO, as far as is known. Without `options`, any value is allowed;
+    numbers must be multiples of `step`.
     """
 
     node_id: Text = wire("nodeId")
@@ -62,14 +62,14 @@ class AppNode(Value):
 
     @property
     def media(self) -> Literal["image", "video", "audio"] | None:
-        """The kind of file that the field takes, as an upload's `file_name`; None if it takes no file."""
+        """The kind of file that the field takes, as an upload's `file_name`; None if the field takes no file."""
         return _MEDIA.get(self.field_type)
 
 
 class App(Value):
     """The fields and files that an AI app accepts as input; `nodes` is empty if the app was never run on the site.
 
-    A run of an `encrypted` app needs `accessPassword`. The `tags` are in English where they have an English name.
+    A run of an `encrypted` app needs `accessPassword`. Each of the `tags` is in English if it has an English name.
     """
 
     webapp_id: str
@@ -104,7 +104,7 @@ class StyleLora(Value):
 class Style(Value):
     """One style of quick create's library.
 
-    `key` is the input that the style is for; the words of `trigger` in a prompt activate it.
+    `key` is the input that the style is for; the words in `trigger` activate the style if a prompt contains them.
     """
 
     style_id: Text = wire("id")

@@ -34,7 +34,7 @@ _log = logging.getLogger("rh_prefect.client")
 TaskStatus = Literal["QUEUED", "RUNNING", "SUCCESS", "FAILED", "CANCELLED"]
 
 _LINKS: Final = ("url", "outputUrl", "fileUrl")
-"""The field names for the link of a file in a row of `results`."""
+"""The names of the fields that can contain a file's link in a row of `results`."""
 
 _STATUSES: Final[dict[str, TaskStatus]] = {
     "CREATE": "QUEUED",
@@ -53,15 +53,15 @@ _EXTENSION: Final = re.compile(r"[a-z0-9]{1,16}")
 
 
 def is_task_id(text: str) -> bool:
-    """Returns whether a text is a task id: only digits, or a machine followed by a prompt's id.
+    """Returns whether a string is a task id: only digits, or a machine's name, a dot and a prompt id.
 
-    Ids become parts of file names and addresses, so any other text is refused.
+    Ids become parts of file names and addresses, so any other string is refused.
     """
     return bool(_TASK_ID.fullmatch(text) and text.strip("0"))
 
 
 class RemoteOutput(Value):
-    """One result of a task: a file to fetch, or a text.
+    """One result of a task: a file to download, or text.
 
     Attributes:
         url: The link to the file, which works for about a day: an http(s) link or a `data:` URL.
@@ -77,7 +77,7 @@ class RemoteOutput(Value):
 
     @property
     def is_usable(self) -> bool:
-        """Whether the output is a text, or a link that can be downloaded."""
+        """Whether the output is text, or a link that can be downloaded."""
         return self.url is None or _is_link(self.url)
 
 
@@ -86,7 +86,7 @@ class Usage(Value):
 
     Attributes:
         money: Wallet money for run time.
-        third_party_money: Wallet money for a model of a third party.
+        third_party_money: Wallet money for a third-party model.
         coins: RunningHub coins for run time.
         seconds: Run time; 0 for standard models.
     """
@@ -98,7 +98,7 @@ class Usage(Value):
 
     @property
     def total(self) -> Decimal | None:
-        """The sum of `money` and `third_party_money`, None if neither was used; a graph with paid nodes uses both."""
+        """The sum of `money` and `third_party_money`, or None if neither was used. Graphs with paid nodes use both."""
         parts = [part for part in (self.money, self.third_party_money) if part is not None]
         return sum(parts, Decimal(0)) if parts else None
 
@@ -127,12 +127,12 @@ class TaskView(Value):
     Attributes:
         task_id: RunningHub's id, with all its digits.
         status: One of the known statuses; an undocumented status is read as RUNNING.
-        code: RunningHub's code, empty without an error.
+        code: RunningHub's code; empty if there is no error.
         reason: RunningHub's message for the code.
-        outputs: All results; empty until the end, and sometimes for some seconds longer.
+        outputs: All results; empty until the task ends, and sometimes for some seconds longer.
         usage: What the task has cost so far.
-        failure: The failing node, if RunningHub names one.
-        node_errors: The fault of each refused node of a workflow; such a task fails, or only a part of it runs.
+        failure: The reason why the task failed, if RunningHub gives one.
+        node_errors: The error for each rejected node of a workflow; such a task fails, or only a part of it runs.
         progress_url: The address of a running workflow's progress. The address contains a secret of the account, and is
             in no repr and no dump.
         ahead: The number of tasks before this one in the queue, if known.
@@ -156,7 +156,7 @@ class TaskView(Value):
 
     @property
     def cost(self) -> Decimal | None:
-        """The cost of the task: money of the wallet, or coins if no money was used."""
+        """The cost of the task: wallet money, or coins if no money was used."""
         return self.usage.total if self.usage.total is not None else self.usage.coins
 
     @property
@@ -192,7 +192,7 @@ def read_progress_url(value: object) -> SecretStr | None:
 
 
 def read_status(name: str) -> TaskStatus | None:
-    """Maps a status text to one of the defined states; None for an empty text."""
+    """Maps a status to one of the defined states; None for an empty string."""
     if not name:
         return None
     status = _STATUSES.get(name.upper())
@@ -209,8 +209,8 @@ def _note_unknown_status(name: str) -> None:
 def read_task_id(source: dict[str, object]) -> str:
     """Returns the unchecked value of the task id, under either of its field names; see `is_task_id`.
 
-    A number with an exponent was rounded by the sender, so the number is returned unchanged, and is not a valid id. A
-    fraction of 0 is removed.
+    A number with an exponent was rounded by the sender; it is returned unchanged, and is not a valid id. A fraction of
+    0 is removed.
     """
     names = ("taskId", "task_id")
     given = {
@@ -222,7 +222,7 @@ def read_task_id(source: dict[str, object]) -> str:
 
 
 def read_outputs(results: object) -> tuple[RemoteOutput, ...]:
-    """Reads `results` in every form that clients have received."""
+    """Reads `results` in every format that clients have received."""
     found = (output for row in rows(results) for output in _outputs_of(row))
     return tuple(output for output in found if output.url is not None or output.text)
 
@@ -307,7 +307,7 @@ def _billed(source: dict[str, object], name: str) -> Decimal | None:
     """Reads an amount of a task; treats a negative amount as unknown, because it would lower the sums of a run."""
     billed = amount(source.get(name))
     if billed is not None and billed < 0:
-        _log.warning("RunningHub reports a negative %s of a task, %s; its cost is treated as unknown.", name, billed)
+        _log.warning("RunningHub reports a negative %s for a task (%s); the cost is treated as unknown.", name, billed)
         return None
     return billed
 
@@ -336,7 +336,7 @@ def _read_traceback(value: object) -> tuple[str, ...]:
 
 
 def read_node_errors(tips: object) -> dict[str, str]:
-    """Reads `promptTips`: ComfyUI's validation result for the graph, JSON in a string."""
+    """Reads `promptTips`: ComfyUI's validation result for the graph, as JSON in a string."""
     source = table(tips)
     errors = unfold(source.get("node_errors"))
     if isinstance(errors, dict):
@@ -388,9 +388,9 @@ class WebhookEvent(Value):
         task_id: The task.
         url: The receiver's address, which may contain the receiver's secret and is in no repr.
         event: The kind of the event.
-        view: The state of the task in the event, unverified.
+        view: The task's state according to the event; not verified.
         status: The outcome of the delivery: SUCCESS and FAILED are known.
-        response: The receiver's answer, or the reason why there is none; in no repr, like `url`.
+        response: The receiver's response, or the reason why there is none; in no repr, like `url`.
         retries: The number of repeated deliveries.
         created_at: The time in RunningHub's format, without a time zone.
         updated_at: The time of the last delivery.
