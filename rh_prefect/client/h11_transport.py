@@ -129,7 +129,7 @@ class _Connection:
                 raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
 
     async def is_quiet(self) -> bool:
-        """Returns whether the server has neither sent anything (such as HTTP 408) nor closed since the last response."""
+        """Returns whether the server has sent nothing, such as HTTP 408, and has not closed since its last response."""
         try:
             async with asyncio.timeout(0):  # only bytes, or an end, that have arrived already are read in time
                 await self._reader.read(1)

@@ -11,7 +11,7 @@ from string import Formatter
 from rh_prefect.errors import ConfigError, InputError
 
 DEFAULT_TEMPLATE = "{flow}/{run}/{label}-{key}-{index}.{ext}"
-"""One folder for each run; the key distinguishes jobs with equal labels, and the index the files of one job."""
+"""One folder for each run; the key tells jobs with equal labels apart, and the index tells the files of a job apart."""
 
 FIELDS = ("run", "flow", "label", "model", "key", "task", "index", "ext")
 """The fields of a template."""
@@ -64,9 +64,9 @@ def fill(template: str, fields: dict[str, str | int]) -> str:
 
 
 def safe(text: str) -> str:
-    """Returns a text as a part of a file name: it keeps letters of all scripts; dashes replace invalid characters.
+    """Converts a string to part of a file name: keeps letters of all scripts; replaces invalid characters with dashes.
 
-    If the text was changed or cut, the name ends with a hash of the text, so that two texts never get the same name.
+    If the string is changed or cut, the name ends with a hash of it, so that two strings never get the same name.
     """
     clean = _UNSAFE.sub("-", text).strip(" .-")
     # Bytes, not characters: a file name may have 255 bytes, and a label may be Chinese.
@@ -78,7 +78,7 @@ def safe(text: str) -> str:
 
 
 def extension_of(text: str) -> str:
-    """Returns a text as a file extension without a dot; `bin` if it is not valid."""
+    """Returns a string as a file extension without a dot; `bin` if the string is not valid."""
     extension = text.lstrip(".")
     return extension if _EXTENSION.fullmatch(extension) else "bin"
 
@@ -95,9 +95,9 @@ def check_name(name: str) -> str:
 
 
 def wrong_part(text: str) -> str:
-    """Returns a clause that says why a text cannot be part of a file name, with a valid one; empty for a valid text."""
+    """Returns a clause that says why a string cannot be part of a file name, or an empty string if it can."""
     if "/" in text or "\\" in text or text in ("", ".", ".."):
-        return "it must be one part of a name, without / and .."
+        return "it must be one part of a name, without / or .."
     if not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
         return ""
     slug = "-".join(re.findall(r"\w+", text))[:_LONGEST]

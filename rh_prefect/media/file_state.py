@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from fsspec import AbstractFileSystem
 
 SETTLED = 2.0
-"""Seconds after which a change gives a file another time stamp on every file system, including FAT."""
+"""Seconds after which a change gives a file a different time stamp on every file system, including FAT."""
 
 _VERSIONS = ("VersionId", "version_id", "versionId", "generation")
 _TAGS = ("ETag", "etag")
@@ -23,8 +23,8 @@ _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified")
 class Stamp:
     """The state of a file as its storage reports it.
 
-    Stamps with equal texts stand for the same state. `changed_at` is the time of the last change, in seconds since
-    1970; None if an equal text alone proves equal content.
+    Stamps with an equal `text` stand for the same state. `changed_at` is the time of the last change, in seconds since
+    1970; None if an equal `text` alone proves equal content.
     """
 
     text: str
@@ -33,7 +33,7 @@ class Stamp:
     def is_proof(self, *, read_at: float) -> bool:
         """Returns whether a file with this stamp still has the content that was read from `read_at` on, in Unix time.
 
-        Two changes shortly after each other may have the same time stamp.
+        Two changes in quick succession may have the same time stamp.
         """
         return self.changed_at is None or read_at - self.changed_at > SETTLED
 
@@ -60,7 +60,7 @@ def of_object(fs: AbstractFileSystem, path: str, info: Mapping[str, object]) -> 
 
 
 def of_headers(headers: Mapping[str, str]) -> Stamp | None:
-    """Returns the stamp of a link from the headers of an answer; None without a strong ETag."""
+    """Returns the stamp of a link from the headers of a response; None without a strong ETag."""
     tag = headers.get("etag", "").strip()
     return None if not tag or tag.startswith("W/") else Stamp(f"etag {tag}")
 

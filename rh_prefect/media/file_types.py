@@ -126,7 +126,7 @@ _POINT = re.compile(rb"^v\s+-?\d+\.?\d*(?:e[-+]?\d+)?\s+-?\d", re.MULTILINE)
 
 
 def sniff(head: bytes, *, size: int) -> FileType:
-    """Detects the type of a file by its first `HEAD` bytes, or all of a smaller file; `UNKNOWN` without a match."""
+    """Detects the type of a file from its first `HEAD` bytes (or all, if it is smaller); `UNKNOWN` without a match."""
     if head[:4] == b"RIFF" and head[8:12] in _RIFF:
         return _RIFF[head[8:12]]
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
@@ -211,11 +211,11 @@ _PART_HEAD = 27 + 255
 """Number of bytes at the start of a part that contain its length, in all formats below."""
 
 _Step: TypeAlias = "Callable[[bytes], int | None]"
-"""A function that reads the length of a file's part from the part's head; None at the last part or other content."""
+"""A function that reads the length of a file's part from the part's head; None for the last part or other content."""
 
 
 def missing_bytes(path: Path, found: FileType) -> int:
-    """Returns the number of bytes missing at the end, by the lengths that the file states; 0 if it states none."""
+    """Returns the number of bytes missing at the end, going by the lengths in the file; 0 if there are none."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if found is MP3:
@@ -281,14 +281,14 @@ def _tag(head: bytes) -> int | None:
 
 
 def _announced_by_flv(head: bytes) -> int:
-    """Returns the size that an FLV's first tag states, since only it reveals a cut between two tags; 0 if unknown."""
+    """Returns the size stated in an FLV's first tag, because only it reveals a cut between two tags; 0 if unknown."""
     found = re.search(rb"\x08filesize\x00(.{8})", head, re.DOTALL)
     size: float = struct.unpack(">d", found[1])[0] if found else 0
     return int(size) if math.isfinite(size) else 0
 
 
 def _end_of_segment(head: bytes) -> int:
-    """Returns the end of a Matroska file's segment; 0 if the file does not contain it, as for a live stream."""
+    """Returns the end of a Matroska file's segment; 0 if the file does not state it, as for a live stream."""
     at = head.find(_SEGMENT)
     if at < 0 or at + 5 > len(head):
         return 0
@@ -333,7 +333,7 @@ def _missing_of_mp3(file: BinaryIO, size: int) -> int:
 
 
 def _id3(head: bytes) -> int | None:
-    """Returns the length of an ID3 tag, which has seven bits in a byte."""
+    """Returns the length of an ID3 tag, in which each byte of the length holds seven bits."""
     if len(head) < 10 or not head.startswith(b"ID3"):
         return None
     length = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0)))

@@ -1,4 +1,4 @@
-"""Restricts which files and addresses may be read as inputs, since table rows and form fields may name any.
+"""Restricts which files and addresses may be read as inputs, because table rows and form fields can contain any.
 
 There are two rules. First, links are read from public addresses only, unless private addresses are allowed. Each
 connection is checked, redirects included, with the address that it uses. Second, if inputs are restricted, as in
@@ -29,7 +29,7 @@ _EMBEDDED: Final = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("
 """IPv6 networks in which the last four bytes are the IPv4 address of the connection."""
 
 _UNCHECKED: Final = frozenset({"http", "https", "webhdfs", "reference"})
-"""Protocols for which fsspec sends HTTP requests to hosts in the URL, or in the file behind it."""
+"""Protocols for which fsspec sends HTTP requests to hosts named in the URL, or in the file that the URL leads to."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -76,7 +76,7 @@ class InputAccess:
             )
 
     def check_address(self, address: str, *, host: str) -> None:
-        """Raises `MediaError` if a link leads to an address that is not allowed, because it is not public."""
+        """Raises `MediaError` if a link leads to an address that is not public, unless such addresses are allowed."""
         if not self.private_links and not is_public(address):
             raise MediaError(
                 f"A link to {host} is not allowed: {address} is not a public address. What to do: pass "
@@ -167,7 +167,7 @@ def is_deployed() -> bool:
 
 
 def allow_below(*roots: str) -> None:
-    """Allows files below folders and prefixes that a caller names, for the rest of its context.
+    """Allows files below the given folders and URL prefixes, for the rest of the current context.
 
     Links stay restricted: a form may name any address, and each link is checked when it is opened.
     """
@@ -176,7 +176,7 @@ def allow_below(*roots: str) -> None:
 
 @contextmanager
 def allowed_below(*roots: str) -> Iterator[None]:
-    """Allows files below folders and prefixes inside of a `with` block; see `allow_below`."""
+    """Allows files below the given folders and URL prefixes inside a `with` block; see `allow_below`."""
     before = _roots.get()
     allow_below(*roots)
     try:
@@ -186,7 +186,7 @@ def allowed_below(*roots: str) -> Iterator[None]:
 
 
 def current_access(*roots: str) -> InputAccess:
-    """Returns which inputs the caller may read under the settings and the current run; `roots` are further roots."""
+    """Returns which inputs the settings and the current run allow the caller to read; `roots` are additional roots."""
     settings = get_settings()
     return InputAccess(
         roots=(*roots, *_roots.get(), settings.storage_url, *settings.input_roots),
@@ -257,7 +257,7 @@ class CheckedTransport(httpx.BaseTransport):
         return addresses
 
     def close(self) -> None:
-        """Closes the connections of the transport, both direct connections and connections by proxies."""
+        """Closes the connections of the transport, both direct connections and connections through proxies."""
         for transport in (self._open, self._checked, *self._by_proxy.values()):
             transport.close()
 

@@ -105,7 +105,7 @@ def shown(source: Source) -> str:
 
 @contextmanager
 def naming(copies: Mapping[Path, Source]) -> Iterator[None]:
-    """In a `with` block, replaces the names of copies in errors by the names of the files that were copied."""
+    """In a `with` block, replaces the names of copies in errors with the names of the files that were copied."""
     try:
         yield
     except RunningHubError as error:
@@ -126,7 +126,7 @@ def file_state(source: Source, *, options: Mapping[str, object] | None = None) -
 
 @contextmanager
 def open_input(source: Source, *, options: Mapping[str, object] | None = None) -> Iterator[BinaryIO]:
-    """Opens a file for reading, with constant memory use; `MediaError` if the file cannot be read or is empty."""
+    """Opens a file for reading, with constant memory use; raises `MediaError` if it cannot be read or is empty."""
     with _Reading(source, options or {}).opened() as (reader, _):
         yield reader
 
@@ -154,8 +154,8 @@ def fetch(
 ) -> Fetched:
     """Copies a file to this machine, with constant memory use; the local file is complete or does not exist.
 
-    `check_size` raises an error if the size is not allowed. `check_size` is called before the reading if the length is
-    known, otherwise during the reading. The content of a `Media` must match its hash. Raises `MediaError` as
+    `check_size` raises an error if the size is not allowed. It is called before reading if the length is known,
+    otherwise during reading. The content of a `Media` must match its hash. Raises `MediaError` as
     `open_input` does, and if the file keeps changing; raises `OSError` if the local file cannot be written.
     """
     with atomic_path(to, durable=False) as part:
@@ -163,8 +163,8 @@ def fetch(
         if isinstance(source, Media) and found.sha256 != source.sha256:
             raise MediaError(
                 f"The file {shown(source)} was changed after it was read or made. No job was submitted with the "
-                "changed file. What to do: for a result, put the original file back, or delete the file and run "
-                "again, or pass the path of the changed file; for another file, run again; this uses the changed file."
+                "changed file. What to do: if the file is a result, put the original file back, delete the file and "
+                "run again, or pass the path of the changed file; for any other file, run again to use the changed one."
             )
         return found
 
@@ -188,7 +188,7 @@ class _Reading:
             return _state_of_link(text) if is_web_link(text) else _state_of_object(*_filesystem(text, self.options))
 
     def settled(self, to: Path | None, clock: Callable[[], float]) -> Fetched:
-        """Reads until the file's state is the same before and after the reading, so that no mixture is returned."""
+        """Reads until the file's state is the same before and after reading, so that versions are never mixed."""
         if is_link(self.source):
             return self._read(to, None)  # a link's state comes with the response that is read
         for _ in range(_TRIES):
@@ -345,4 +345,4 @@ def _refused(status: int) -> str:
         )
     if status == 429 or status >= 500:
         return f"the host cannot serve the file now (HTTP {status}). What to do: run again later."
-    return f"the host returned HTTP {status}. What to do: open the link in a browser."
+    return f"the host returned HTTP {status}. What to do: open the link in a browser to see why."

@@ -50,8 +50,8 @@ class Media(BaseModel):
         sha256: The hash of the content, as hex digits.
         width: The width in pixels as shown, after a rotation that the file states.
         height: The height in pixels as shown.
-        seconds: Duration of a video or audio.
-        fps: Frames per second of a video.
+        seconds: The duration of a video or audio, in seconds.
+        fps: The frames per second of a video.
         has_audio: Whether a video has a sound track.
         defect: The defect, as in "a broken png", if the file was damaged in every download.
     """
@@ -104,7 +104,7 @@ class Media(BaseModel):
         """Opens the file for reading, with constant memory use.
 
         Args:
-            options: fsspec's storage options for its storage; by default those of `RH_STORAGE_OPTIONS`, if the storage
+            options: fsspec's options for the file's storage; by default those in `RH_STORAGE_OPTIONS`, if the storage
                 is of the same kind as `RH_STORAGE_URL`.
 
         Yields:
@@ -154,10 +154,10 @@ class Media(BaseModel):
         return to
 
     def url(self, *, seconds: int = 86400, options: Mapping[str, object] | None = None) -> str:
-        """Returns a link that a browser opens: `file://` for a local file, else a signed link, which expires.
+        """Returns a link that a browser can open: `file://` for a local file, otherwise a signed link, which expires.
 
         Args:
-            seconds: Validity of a signed link; S3 allows at most 7 days.
+            seconds: The validity of a signed link; S3 allows at most 7 days.
             options: See `open`.
 
         Raises:
@@ -174,8 +174,8 @@ class Media(BaseModel):
                 return str(fs.sign(path, expiration=seconds))
             except NotImplementedError:
                 raise StoreError(
-                    f"{self.uri} has no link: its storage cannot sign links. What to do: use `save` or `read` of the "
-                    "Media."
+                    f"{self.uri} has no link: its storage cannot sign links. What to do: use the method `save` or "
+                    "`read` of the Media."
                 ) from None
 
     def _repr_html_(self) -> str:
@@ -223,7 +223,7 @@ def as_media_input(value: object) -> Media | str:
 
 
 def without_mark(value: object) -> object:
-    """Returns the file in `{"file": …}`, and other values unchanged; for parameters that are files in the catalogue."""
+    """Returns the file in `{"file": …}`, and other values unchanged; for parameters that take files."""
     if isinstance(value, list):
         return [without_mark(one) for one in value]
     return value["file"] if isinstance(value, Mapping) and value.keys() == {"file"} else value

@@ -1,4 +1,4 @@
-"""Shows files and results in a notebook: pictures, players, texts, and the facts of each file."""
+"""Shows files and results in a notebook: pictures, players, text, and the properties of each file."""
 
 from __future__ import annotations
 

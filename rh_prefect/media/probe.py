@@ -65,7 +65,7 @@ def probe(path: Path) -> Facts:
     """Reads the properties of a file; memory use does not depend on its size.
 
     A picture is decoded completely, a video or audio only at its first frame. The lengths in the file show whether
-    bytes are missing at the end; raw AAC, MPEG-TS and MP3 without a Xing header contain none. Raises `MediaError` for a
+    bytes are missing at the end; raw AAC, MPEG-TS and MP3 without a Xing header have none. Raises `MediaError` for a
     file that is missing, a folder, empty, incomplete or broken.
     """
     found = file_type(path)
@@ -87,7 +87,7 @@ def probe(path: Path) -> Facts:
 
 
 def file_type(path: Path) -> FileType:
-    """Detects the type of a local file from its first bytes; `MediaError` if the file is missing, a folder or empty."""
+    """Detects the type of a local file from its first bytes; `MediaError` if it is missing, a folder or empty."""
     with as_media_error(str(path)):
         size = size_of(path)
         with path.open("rb") as file:
@@ -109,12 +109,12 @@ _BY_CONTENT: Final = {
 
 
 def extension_for(mime: str, name: str) -> str:
-    """Returns the extension for a MIME type; for texts and unknown types, the extension of the file's name."""
+    """Returns the extension for a MIME type; for text and unknown types, the extension in the file's name."""
     return _BY_CONTENT.get(mime) or Path(name).suffix.lower().removeprefix(".")
 
 
 def facts_or_type(path: Path) -> Facts:
-    """Returns the properties of a file, or only the type of a broken file; `MediaError` if the file is missing."""
+    """Returns the properties of a file, or only the type of a broken file; raises `MediaError` for a missing file."""
     try:
         return probe(path)
     except MediaError:
@@ -237,10 +237,10 @@ _NO_TEXT: Final = (
     | {"oga", "opus", "mka", "aif", "aiff", "wma", "amr"}
     | {"glb", "usdz", "3mf", "blend", "zip", "7z", "rar", "gz", "tar", "pdf", "npy", "npz", "safetensors"}
 )
-"""Extensions and kinds of files that are never texts."""
+"""Extensions and kinds of files that are never text."""
 
 _OTHER_TEXT: Final = {"fbx", "stl", "obj", "mtl", "ply", "usda", "dae", "srt", "vtt", "ass", "ssa", "lrc"}
-"""Extensions of texts that are neither JSON nor a web page."""
+"""Extensions of text files that are neither JSON nor a web page."""
 
 _NO_PAGE: Final = _NO_TEXT | _OTHER_TEXT | {"json", "gltf", "svg", "csv", "yaml", "yml"}
 _PAGES: Final = {"html", "htm", "xhtml"}

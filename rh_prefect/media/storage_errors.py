@@ -25,7 +25,7 @@ class Fault(NamedTuple):
 
 _NO_ANSWER = "no server answers at this address"
 _STOPPED = Fault("the service stopped answering", "check the network, then run again")
-_BUSY = Fault("the service is overloaded or fails at the moment", "wait some minutes, then run again")
+_BUSY = Fault("the service is overloaded or failing at the moment", "wait some minutes, then run again")
 _KEYS = "correct key and secret in the storage options"
 _BAD_LINK = Fault("the URL is not valid", "correct the link", True)
 
@@ -103,7 +103,7 @@ _BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Fault], ...
 
 _OPEN = {"endpoint_url", "region_name", "region", "profile", "signature_version", "addressing_style", "anon", "host"}
 _PAIR = re.compile(r"[^\s\"'/:@]+:(?![/:]|\d{1,5}[/?#])[^\s\"'@]+@")
-"""A user and a password without a scheme, as libraries quote parts of an address."""
+"""A user name and a password without a scheme, as in parts of an address that libraries quote."""
 
 _PORT = re.compile(r"(?i)\bport\b.*'")
 """A library's message about an invalid port, which may quote the beginning of a password."""
@@ -156,7 +156,7 @@ def describe(
 
 
 def masked(text: str, options: Mapping[str, object] | None = None) -> str:
-    """Returns a text with the values of storage options, user names and passwords masked."""
+    """Returns a string with the values of storage options, user names and passwords masked."""
     for secret in sorted(_secrets(options or {}), key=len, reverse=True):
         text = text.replace(secret, "***")
     return _BUCKET.sub("***", _PAIR.sub("***@", masked_url(text)))
@@ -174,7 +174,7 @@ def fault_of(error: Exception) -> Fault:
             return fault
     return Fault(
         f"the operation failed ({type(error).__name__})",
-        "read the error message of the storage, then correct the address or the storage options",
+        "read the storage's error message, then correct the address or the storage options",
     )
 
 
@@ -206,15 +206,15 @@ def _secrets(value: object, name: str = "") -> Iterator[str]:
 
 
 ErrorGuard = Callable[[], AbstractContextManager[None]]
-"""A function that returns a context manager, which converts third-party errors of its `with` block."""
+"""A function that returns a context manager, which converts third-party errors from its `with` block."""
 
 _PIECE = 2**20
 
 
 class _Pieces(io.RawIOBase):
-    """A reader of pieces of any length that converts the errors of each of its reads.
+    """A reader of pieces of any length that converts the errors from each read.
 
-    Unlike a conversion around a `with` block, this reader does not convert errors of the block's own code.
+    Unlike a conversion around a `with` block, this reader does not convert errors from the block's own code.
     """
 
     def __init__(self, pieces: Iterator[bytes], error_guard: ErrorGuard) -> None:
@@ -235,7 +235,7 @@ class _Pieces(io.RawIOBase):
 
 
 def guarded(pieces: Iterator[bytes], error_guard: ErrorGuard) -> BinaryIO:
-    """Returns a buffered reader of pieces that converts the errors of each read."""
+    """Returns a buffered reader of pieces that converts the errors from each read."""
     return cast(BinaryIO, io.BufferedReader(_Pieces(pieces, error_guard), _PIECE))
 
 

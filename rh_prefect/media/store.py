@@ -70,7 +70,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def lasting_location(url: str) -> str:
-    """Returns the URL of a location for outputs or records, a local folder as an absolute path.
+    """Returns the URL of a location for outputs or records; a local folder becomes an absolute path.
 
     Raises a `ConfigError` if the location is relative to the temporary folder of a worker.
     """
@@ -102,7 +102,7 @@ class MediaStore:
         url: A folder or an fsspec URL.
         options: fsspec's storage options, such as key and secret; they are never shown.
         signed_inputs: Whether RunningHub can reach signed links to this storage.
-        template: The template of file names; see `name_for`.
+        template: The template for file names; see `name_for`.
 
     Attributes:
         url: The location, without credentials; a local folder as an absolute path.
@@ -110,7 +110,7 @@ class MediaStore:
         signed_inputs: As given.
         template: As given.
         identity: Equal for stores of one location with the same options, in this process only: two services can have
-            buckets of the same name. Caches use this value, not the URL.
+            buckets with the same name. Caches use this value, not the URL.
 
     Raises:
         ConfigError: The URL or the template cannot be used.
@@ -147,7 +147,7 @@ class MediaStore:
     ) -> str:
         """Returns the name that the template gives to a file of a job; the model's name replaces a missing label.
 
-        Characters that a file system does not allow become dashes; the text then ends with a hash.
+        Characters that a file system does not allow become dashes; such a part then ends with a hash.
         """
         model = model.replace("/", "-")
         fields: dict[str, str | int] = {"run": run, "flow": flow, "model": model, "key": key, "task": task}
@@ -224,7 +224,7 @@ class MediaStore:
             yield guarded(pieces_of(reader.read), error_guard)
 
     def exists(self, name: str) -> bool:
-        """Returns whether there is a file of this name."""
+        """Returns whether there is a file with this name."""
         return self.size(name) is not None
 
     def size(self, name: str) -> int | None:
@@ -237,7 +237,7 @@ class MediaStore:
             return int(info["size"]) if info["type"] == "file" else None
 
     def stamp(self, name: str) -> Stamp | None:
-        """Returns the state of a file, which shows later changes; None if the file is missing or has no known state."""
+        """Returns the state of a file, to detect later changes; None if the file is missing or has no known state."""
         with self._at(name, "look at") as (fs, path):
             try:
                 return _stamp_of(Path(path)) if self.protocol == "file" else of_object(fs, path, fs.info(path))
@@ -281,11 +281,11 @@ class MediaStore:
                     raise
 
     def signed_url(self, name: str, *, seconds: int = 86400) -> str | None:
-        """Returns an expiring link for RunningHub; None without `signed_inputs`, or if the storage signs no links."""
+        """Returns an expiring link for RunningHub; None without `signed_inputs` or if it cannot sign links."""
         return self.link(name, seconds=seconds) if self.signed_inputs and self.protocol != "file" else None
 
     def link(self, name: str, *, seconds: int = 86400) -> str | None:
-        """Returns a link that a browser opens: `file://` for a folder, else a signed link, which expires.
+        """Returns a link that a browser can open: `file://` for a local folder, otherwise a signed link, which expires.
 
         Returns None if the storage cannot sign links.
         """
@@ -320,7 +320,7 @@ class MediaStore:
         self.delete(name)
         if not same:
             raise StoreError(
-                f"{self._shown} returned different bytes than were written. What to do: choose another location for "
+                f"{self._shown} returned bytes that differ from those written. What to do: choose another location for "
                 "files."
             )
 

@@ -26,7 +26,7 @@ _BROKEN_USER = re.compile(r"(?<=://)(?![^/\s@]*:\d{1,5}(?:[/?#]|$))[^/\s:@]*:[^\
 
 _HOST = r"(?:localhost|[^/\s:@]*\.[^/\s:@]*|\[[^\]\s]*\])"
 _CREDENTIALS = re.compile(rf"(?<=://)(?:(?!{_HOST}:\d{{1,5}}(?:[/?#]|$))[^/\s:@]*:\S*@|[^/?#\s]*@)")
-"""A possible user name and password in a text, up to the last `@`, so that no part of a password remains."""
+"""A possible user name and password in a string, up to the last `@`, so that no part of a password remains."""
 
 _SAME = {"s3a": "s3", "local": "file", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
 
@@ -36,7 +36,7 @@ _KEYS_IN_OPTIONS = {"s3", "gs", "abfs", "memory"}
 """Protocols whose URLs begin with a bucket, and never contain a user and a password."""
 
 _REMEMBERING = {"s3", "gs", "abfs"}
-"""Protocols whose library caches listings, and so would miss files of other processes."""
+"""Protocols whose library caches listings, and therefore would miss files from other processes."""
 
 WITHOUT_THREADS = {"ftp"}
 """Protocols whose library uses one connection in several threads, and caches listings: concurrent outputs would be lost
@@ -46,7 +46,7 @@ or mixed up.
 _PARAMETER = re.compile(r"([?&;#])([^=&;#?\s\"'<>]+)=([^&;#\s\"'<>]+)")
 
 _SECRET = re.compile(r"(?i)(?:sig|signature|token|secret|password|passwd|credentials?|key)$")
-"""The ends of names of URL parameters whose values give access."""
+"""Endings of the names of URL parameters whose values give access."""
 
 _ENVIRONMENT = ("AWS_", "GOOGLE_", "AZURE_", "FSSPEC_")
 """Prefixes of environment variables that fsspec's libraries read when they open a file system."""
@@ -55,7 +55,7 @@ _PROCESS_KEY = os.urandom(32)
 
 
 def protocol_of(url: str) -> str:
-    """Returns fsspec's canonical protocol name of a URL; "file" for a path.
+    """Returns fsspec's canonical protocol name for a URL; "file" for a path.
 
     For a chain, as in `simplecache::ftp://host/file`, the result is the protocol of the first part.
     """
@@ -133,7 +133,7 @@ def shown_url(url: str) -> str:
 
 
 def masked_url(text: str) -> str:
-    """Returns a URL or text with `***` for user names, passwords and parameters that give access."""
+    """Returns a URL or another string with `***` for user names, passwords and parameters that give access."""
     return _masked_parameters(_CREDENTIALS.sub("***@", text))
 
 
@@ -169,7 +169,9 @@ def locate(url: str) -> str:
         )
     # A driver that was registered as a class is not among the protocols that fsspec knows by name.
     if protocol not in available_protocols() and protocol not in registry:
-        raise ConfigError(f"Unknown protocol {protocol}:// in {masked_url(url)}. What to do: check its spelling.")
+        raise ConfigError(
+            f"Unknown protocol {protocol}:// in {masked_url(url)}. What to do: check the spelling of the protocol."
+        )
     if protocol in _KEYS_IN_OPTIONS and has_password(url):
         raise ConfigError(
             f"{masked_url(url)} contains a key or a password, which {protocol}:// does not accept in a URL. What to "
@@ -283,7 +285,7 @@ def unsigned(link: str) -> str | None:
 
 
 def signing_options(protocol: str, options: Mapping[str, object]) -> dict[str, object]:
-    """Returns options for S3's current signature version; botocore's default is the first; many services refuse it."""
+    """Returns options for S3's current signature version; botocore's default is the first, which many refuse."""
     config = options.get("config_kwargs") or {}
     if protocol != "s3" or not isinstance(config, Mapping):
         return {}

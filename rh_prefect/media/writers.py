@@ -18,10 +18,10 @@ from fsspec import AbstractFileSystem
 from rh_prefect.local_files import PART, atomic_path, flush_folder
 
 PART_SIZE = 5 * 2**20
-"""Bytes of one part of an S3 upload: the minimum of S3, sufficient for files of 48 GB."""
+"""Bytes of one part of an S3 upload: S3's minimum, which is sufficient for files of up to 48 GB."""
 
 BLOCK_SIZE = 2 * 2**20
-"""Bytes of one read from a remote storage."""
+"""Bytes per read from a remote storage."""
 
 _CHUNK = 2**20
 
@@ -48,7 +48,7 @@ class Tally:
 
 
 Writer: TypeAlias = "Callable[[AbstractFileSystem, str, BinaryIO, str], Tally]"
-"""A function that writes a stream with a MIME type to a path: after a failure, the path has its old content."""
+"""A function that writes a stream with a MIME type to a path; after a failure, the path has its old content."""
 
 
 def writer_for(protocol: str) -> Writer:

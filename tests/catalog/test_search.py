@@ -241,7 +241,7 @@ def test_a_search_is_sorted() -> None:
     found = names("upscale", sort="name")
     assert found == sorted(found, key=str.lower)
     with pytest.raises(
-        InputError, match="cannot be sorted by 'size'. What to do: choose one of relevance, price, date, name"
+        InputError, match=r"cannot be sorted by 'size'. What to do: choose one of relevance, price, date, name"
     ):
         catalog.find("upscale", sort="size")  # type: ignore[arg-type]  # the mistake is the test
 

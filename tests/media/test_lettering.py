@@ -71,7 +71,7 @@ def test_captions_that_overlap_are_shown_together() -> None:
 
 def test_a_letter_that_no_font_has_is_refused_and_others_have_a_font_of_this_machine(tmp_path: Path) -> None:
     clip = clip_samples.solid(tmp_path / "a.mp4", [BLUE] * 4, size=SIZE)
-    with pytest.raises(InputError, match=r"No font for the letter .* was found. Nothing was made"):
+    with pytest.raises(InputError, match=r"No font for the character .* was found. Nothing was made"):
         captions(clip, tmp_path / "b.mp4", cues=[Cue(0, 1, "a\U000f1234")])
     with pytest.raises(MediaError, match="cannot be used"):
         title_clip("a", tmp_path / "b.mp4", seconds=1, font=clip)

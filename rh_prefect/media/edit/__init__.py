@@ -1,6 +1,6 @@
-"""Editing of local files with FFmpeg's libraries: join, cut, resize, mix sound, stills, logos and texts.
+"""Edits local files with FFmpeg's libraries: joins, cuts and resizes; mixes sound; adds stills, logos and captions.
 
-A film needs three calls. Each reads and writes piece by piece, so that memory use does not grow with the length:
+A film needs three calls. Each reads and writes piece by piece, so that memory use does not grow with the film's length:
 
     joined = concat(clips, work / "picture.mp4")
     mix([(joined.starts[0], line)], music, work / "track.wav", seconds=joined.seconds)

@@ -1,4 +1,4 @@
-"""Checks of the arguments of edits: each raises an `InputError` for an argument that is not valid."""
+"""Checks for the arguments of edits; each check raises an `InputError` for an argument that is not valid."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import get_args
 from rh_prefect.errors import InputError
 
 _LARGEST = 16384
-"""Maximum width and height in pixels, of H.264."""
+"""Maximum width and height, in pixels, that H.264 allows."""
 
 
 def check_number(name: str, value: float | None, least: float, most: float) -> None:
     """Raises an `InputError` if a number is not within its limits; None is allowed."""
     if value is not None and not least <= value <= most:
         raise InputError(
-            f"`{name}` must be from {least:g} to {most:g}, not {value:g}. What to do: pass another number."
+            f"`{name}` must be from {least:g} to {most:g}, not {value:g}. What to do: pass a number in this range."
         )
 
 
@@ -26,7 +26,7 @@ def check_size(width: int | None, height: int | None) -> None:
 
 
 def check_word(name: str, word: str, words: object) -> None:
-    """Raises an `InputError` if a word is not one of the words of a `Literal`."""
+    """Raises an `InputError` if a word is not one of the words in a `Literal`."""
     if word not in get_args(words):
         raise InputError(f"`{name}` must be {' or '.join(get_args(words))}, not {word}. What to do: use one of these.")
 

@@ -41,11 +41,11 @@ def concat(
     width: int | None = None,
     height: int | None = None,
 ) -> Joined:
-    """Joins clips into one H.264 video (yuv420p, MP4) of the largest clip's size and of the highest frame rate.
+    """Joins clips into one H.264 video (yuv420p, MP4) with the largest clip's size and the highest frame rate.
 
     `audio` says whether the sound is dropped, for `mux`, or kept, with silence for clips without sound. A clip with
     another aspect ratio gets bars (`contain`), is cropped (`cover`) or is distorted (`stretch`). The result contains
-    the start of each clip, which `mix` needs as the time of the clip's line of speech.
+    the start of each clip, which is the time that `mix` needs for the clip's line of speech.
     """
     if not clips:
         raise InputError("There are no clips to join. What to do: give at least one clip.")
@@ -71,7 +71,7 @@ _USUAL_RATE = 25
 
 
 def mux(video: Path, audio: Path, to: Path) -> float:
-    """Combines a video stream and a sound track in one MP4, with the index at the front; returns its length in seconds.
+    """Combines a video stream and a sound track in one MP4, with the index at the front; returns the length in seconds.
 
     H.264 is copied; any other codec is encoded again. The sound becomes AAC (stereo, 48 kHz), cut or extended with
     silence to the length of the picture. The sound of the video is dropped. `audio` may also be a video.

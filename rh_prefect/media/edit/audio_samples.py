@@ -42,7 +42,7 @@ _OVERLAP = RATE // 4
 
 
 class Sound:
-    """A stream of audio that takes pieces of any size and returns pieces of the requested size; to be read once."""
+    """A stream of audio that takes pieces of any size and returns pieces of the requested size, only once."""
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
@@ -55,7 +55,7 @@ class Sound:
         self.close()
 
     def read(self, samples: int) -> Samples:
-        """Returns the next samples: at the end of the stream fewer than requested, and after it none."""
+        """Returns the next samples: fewer than requested at the end of the stream, and none after the end."""
         parts, held = [self._held], self._held.shape[1]
         while held < samples and (piece := next(self._pieces, None)) is not None:
             parts.append(piece)
@@ -81,7 +81,7 @@ def endless_silence() -> Pieces:
 
 
 def recording(path: Path, start: float = 0.0) -> Pieces:
-    """Yields the sound of a file from `start` seconds on, in stereo at `RATE`; opens the file at the first read."""
+    """Yields the sound of a file, from `start` seconds on, in stereo at `RATE`; opens the file at the first read."""
     with opened(path) as file:
         yield from _without_first(round(start * RATE), _decoded(file, _sound_of(file, path), path))
 
@@ -195,7 +195,7 @@ def _begin(stream: av.stream.Stream) -> float:
 
 
 def _decoded(file: InputContainer, stream: AudioStream, path: Path) -> Pieces:
-    """Decodes a sound in stereo at `RATE`; gaps in its times become silence, so that the sound stays synchronous."""
+    """Decodes a sound in stereo at `RATE`; gaps in its times become silence, so that the sound stays in sync."""
     with reading(path):
         resampler: av.AudioResampler | None = None
         clock = _Clock(longest=file.duration / av.time_base if file.duration else math.inf)

@@ -55,7 +55,7 @@ def image_for(source: Path, to: Path) -> Image.Image:
 
 
 def open_image(path: Path, *, side: int | None = None) -> Image.Image:
-    """Returns a picture, upright, with values of 8 bits; for a `side` in pixels, it may be decoded smaller."""
+    """Returns a picture, upright, with 8-bit values; if `side` (pixels) is given, it may be decoded smaller."""
     with reading(path), Image.open(path) as image:
         if side is not None:
             # JPEG can be decoded at an eighth of its size, with as little memory.
@@ -155,7 +155,7 @@ _WHITES = {"I": (0xFF, 0xFFFF), "F": (1, 0xFF, 0xFFFF)}
 def in_eight_bits(image: Image.Image) -> Image.Image:
     """Returns a picture whose values have 8 bits; Pillow itself turns all greater values, as in a depth map, white.
 
-    Integers and floats outside of the usual ranges, such as distances in millimetres, are scaled to all greys.
+    Integers and floats outside the usual ranges, such as distances in millimetres, are scaled to the full grey range.
     """
     if image.mode not in _WHITES and not image.mode.startswith("I;16"):
         return image
@@ -199,12 +199,12 @@ _FONTS = (
     ),
     *("NotoSansCJK-Regular.ttc", "PingFang.ttc", "msyh.ttc", "wqy-microhei.ttc", "DroidSansFallbackFull.ttf"),
 )
-"""Fonts with more letters than Pillow's own font, by their names on Linux, macOS and Windows; the last five contain
+"""Fonts with more characters than Pillow's own font, by their names on Linux, macOS and Windows; the last five support
 Chinese, Japanese and Korean.
 """
 
 _NO_LETTER = "\U0010fffe"
-"""A code point without a letter; it is drawn like a letter that the font lacks."""
+"""A code point without a character; it is drawn like a character that the font lacks."""
 
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -239,7 +239,7 @@ def contact_sheet(
     width: int = 1280,
     captions: Sequence[str] | None = None,
 ) -> None:
-    """Shows pictures, and videos by their middle frame, row by row in a grid of `width` pixels, as `.jpg` or `.png`.
+    """Saves a `.jpg` or `.png` grid, `width` pixels wide, of pictures and of videos' middle frames, row by row.
 
     All cells have one size, with the median of the aspect ratios; pictures of other aspect ratios are shown whole, with
     margins. Without `columns`, there are about as many columns as rows, at most four. Long `captions` are cut.
@@ -288,7 +288,7 @@ def _write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], caption: str, gri
 
 
 def font_for(text: str, size: int, file: Path | None = None) -> Font:
-    """Returns the font of a file; without a file, Pillow's own, or a font of this machine if Pillow's lacks letters."""
+    """Returns the font in a file; without a file, Pillow's own, or one of this machine if Pillow's lacks characters."""
     if file is not None:
         with reading(file):
             return ImageFont.truetype(str(file), size)
@@ -303,7 +303,7 @@ def font_for(text: str, size: int, file: Path | None = None) -> Font:
 
 
 def missing_letter(text: str, font: Font) -> str:
-    """Returns the first letter of a text that a font lacks; empty if the font has all letters."""
+    """Returns the first character in a text that the font lacks; empty if the font has all characters."""
     unknown = bytes(font.getmask(_NO_LETTER))
     letters = (letter for letter in dict.fromkeys(text) if not letter.isspace())
     return next((letter for letter in letters if bytes(font.getmask(letter)) == unknown), "")

@@ -1,4 +1,4 @@
-"""Draws texts: captions over a video (`captions`), and a title as a clip (`title_clip`)."""
+"""Draws text: captions over a video (`captions`), and a title as a clip (`title_clip`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WIDTH = 0.9
 """Maximum width of a line of text, as a share of the picture's width."""
 
 _WORD = re.compile(r"\s*[^\s\u2e80-\uffff]+|\s*[\u2e80-\uffff]")
-"""A word, or a letter of Chinese or Japanese, with the spaces before it."""
+"""A word, or a Chinese or Japanese character, with the spaces before it."""
 
 _MARGIN = 0.05
 _TITLE = 0.1
@@ -50,12 +50,12 @@ def captions(
     size: float = 0.05,
     font: Path | None = None,
 ) -> float:
-    """Draws texts over a video at their times, and keeps the sound; returns the length of the video in seconds.
+    """Draws captions over a video at their times, and keeps the sound; returns the length of the video in seconds.
 
     `size` is the height of the letters as a fraction of the picture's height; `font` is a TrueType or OpenType file.
     """
     if not cues:
-        raise InputError(f"There are no captions for {video}. What to do: pass a text, or subtitles that contain text.")
+        raise InputError(f"There are no captions for {video}. What to do: pass text, or subtitles that contain text.")
     check_word("place", place, Place)
     check_number("size", size, 0, 1)
     look = _font_of("".join(cue.text for cue in cues), font)
@@ -73,7 +73,7 @@ def title_clip(
     image: Path | None = None,
     font: Path | None = None,
 ) -> float:
-    """Makes a silent video of a text on a dark background or a darkened picture, and returns its length in seconds."""
+    """Makes a silent video of text on a dark background or darkened picture; returns the video's length in seconds."""
     check_time("seconds", seconds)
     check_size(width, height)
     canvas = Shape(even(width), even(height), _TITLE_RATE, tagged=True, has_audio=False)
@@ -111,17 +111,17 @@ def lettered(text: str, size: tuple[int, int], share: float, font_of: Callable[[
 
 
 def _font_of(text: str, file: Path | None) -> Callable[[int], Font]:
-    """Returns a function that takes a size in pixels and returns a font with all letters of a text."""
+    """Returns a function that takes a size in pixels and returns a font with all characters of a text."""
     if letter := missing_letter(text, font_for(text, 16, file)):
         raise InputError(
-            f"No font for the letter {letter!r} was found. Nothing was made, and nothing was paid. What to do: pass "
-            "as `font` a font file that contains the letter, or install such a font (Noto Sans CJK)."
+            f"No font for the character {letter!r} was found. Nothing was made, and nothing was paid. What to do: pass "
+            "as `font` a font file that contains the character, or install such a font (Noto Sans CJK)."
         )
     return lambda size: font_for(text, size, file)
 
 
 def _wrapped(text: str, font: Font, room: float) -> Iterator[str]:
-    """Divides a text into lines, between words, or between letters if there are no spaces or a word is too long."""
+    """Divides a text into lines, between words, or between characters if there are no spaces or a word is too long."""
     for paragraph in text.splitlines():
         line = ""
         for word in _WORD.findall(paragraph):

@@ -31,7 +31,7 @@ from rh_prefect.media.edit.audio_samples import (
 from rh_prefect.media.edit.output import Track, create_file
 
 LOUDNESS = -16.0
-"""Target loudness in LUFS of a finished track, which video sites and podcasts require."""
+"""The loudness of a finished track, in LUFS, that video sites and podcasts require."""
 
 _STEP_BACK = 2.0
 """LU by which the music between lines is quieter than speech; under speech, the music is about 13 dB lower still."""
@@ -125,7 +125,7 @@ def _line(start: float, path: Path, loudness: float) -> Line:
 
 
 def _gain(lufs: float, target: float) -> float:
-    """Returns the factor that changes a loudness to a target; it is limited, so that noise is not amplified."""
+    """Returns the factor that changes a loudness to a target; the factor is limited, so that noise is not amplified."""
     return float(10 ** (min(_MOST_GAIN, target - lufs) / 20))
 
 

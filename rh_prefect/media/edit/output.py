@@ -24,7 +24,7 @@ _FORMATS = {
     "video": {".mp4": "mp4"},
     "sound track": {".wav": "wav", ".m4a": "mp4"},
 }
-"""The format of each extension of a file name, as Pillow or FFmpeg calls it, by the kind of result."""
+"""The format for each file extension, as named by Pillow or FFmpeg, for each kind of result."""
 
 
 def format_for(to: Path, kind: Literal["picture", "video", "sound track"]) -> str:

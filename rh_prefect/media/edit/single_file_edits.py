@@ -1,4 +1,4 @@
-"""Edits that make one file from one file: trim, resize, add a logo, make a clip of a picture, extract or add sound."""
+"""Edits of a single file: trim, resize, add a logo, make a clip from a picture, extract or add sound."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _MARGIN = 0.03
 def resize(source: Path, to: Path, *, width: int, height: int, fit: Fit = "cover") -> float | None:
     """Resizes a picture or a video; a video keeps its sound, and gets an even width and height.
 
-    `fit` fills the size and crops (`cover`), adds bars (`contain`) or distorts (`stretch`). Returns the seconds of a
-    video.
+    `fit` fills the size and crops (`cover`), adds bars (`contain`) or distorts (`stretch`). Returns a
+    video's length in seconds.
     """
     check_size(width, height)
     check_word("fit", fit, Fit)
@@ -100,7 +100,7 @@ def still_clip(
 ) -> float:
     """Makes a silent video of a picture, in which the camera may move slowly; returns the video's length in seconds.
 
-    A missing width or height follows from the other one and the picture's proportions; without both, the size is kept.
+    A missing width or height follows from the other and the picture's proportions; without either, the size is kept.
     """
     check_time("seconds", seconds)
     check_size(width, height)
@@ -143,7 +143,7 @@ def has_sound(video: Path) -> bool:
 
 
 def has_picture(path: Path) -> bool:
-    """Returns whether a video or sound has a picture track; a cover picture does not count."""
+    """Returns whether a video or sound file has a picture track; a cover picture does not count."""
     with opened(path) as file:
         return bool(pictures_of(file))
 

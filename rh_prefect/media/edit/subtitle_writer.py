@@ -149,7 +149,7 @@ def sentences(text: str) -> list[str]:
 
 
 def _one_cue(text: str) -> str:
-    """Removes the empty lines of a text, which would end its cue."""
+    """Removes the empty lines from a text, because an empty line ends a cue."""
     return "\n".join(line.strip() for line in text.splitlines() if line.strip())
 
 

@@ -28,7 +28,7 @@ Fit: TypeAlias = Literal["contain", "cover", "stretch"]
 _USUAL_RATE = Fraction(25)
 _PAD = "pad={canvas.width}:{canvas.height}:-1:-1:color=black"
 _UNTAGGED = 2
-"""FFmpeg's value of an unspecified colour matrix."""
+"""FFmpeg's value for an unspecified colour matrix."""
 
 # The filters that put a frame upright, by its rotation.
 _TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
@@ -36,7 +36,7 @@ _TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=cl
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Converts errors of the operating system, FFmpeg or Pillow to a `MediaError` that names the input."""
+    """Converts errors from the operating system, FFmpeg or Pillow to a `MediaError` that names the input."""
     try:
         yield
     except Image.DecompressionBombError as error:
@@ -95,7 +95,7 @@ class Shape:
 
     @classmethod
     def around(cls, shapes: Sequence[Shape], width: int | None = None, height: int | None = None) -> Shape:
-        """Returns the shape of a film of clips: their highest frame rate, and the given size or the largest clip's."""
+        """Returns the shape of a film made from clips: the highest frame rate, and the given or the largest size."""
         largest = max(shapes, key=lambda shape: shape.width * shape.height)
         rate = min(FASTEST, max(shape.rate for shape in shapes))
         tagged, has_audio = any(shape.tagged for shape in shapes), any(shape.has_audio for shape in shapes)
@@ -132,7 +132,7 @@ def shown_size(frame: av.VideoFrame, stream: VideoStream) -> tuple[int, int]:
 
 
 def fitted(path: Path, canvas: Shape, fit: Fit = "contain") -> Iterator[av.VideoFrame]:
-    """Decodes a video, upright, in the canvas's size and rate; the frames are yuv420p without valid times."""
+    """Decodes a video, upright, in the canvas's size and rate; the frames are yuv420p and have no valid times."""
     with opened(path) as file:
         stream = picture_of(file, path)
         graph: Graph | None = None
