@@ -42,19 +42,19 @@ def _pipeline_in(words: Sequence[str]) -> str | None:
 
 
 def _in_a_sentence(error: CycloptsError) -> Text:
-    """Formats an error of the command line in this package's form; pydantic's text has five lines and a link."""
+    """Formats a command-line error in this package's form, because pydantic's message has five lines and a link."""
     from rich.text import Text
 
     problems = getattr(error.__cause__, "errors", None)
     if isinstance(error, ValidationError) and problems is not None:
         error.exception_message = f"{problems()[0]['msg']}."
     command = " ".join(["rh-prefect", *(error.command_chain or ())])
-    text = f"rh-prefect: {str(error).strip().rstrip('.')}. What to do: correct it; see `{command} --help`."
+    text = f"rh-prefect: {str(error).strip().rstrip('.')}. What to do: correct the command; see `{command} --help`."
     return Text(text, no_wrap=True, overflow="ignore")
 
 
 def _shown_default(value: object) -> str | None:
-    """Returns a default for the help; empty for a switch or an empty list."""
+    """Returns a default value for the help page; None for a switch or an empty list."""
     return None if value is None or value is False or value == () else str(value)
 
 
@@ -75,12 +75,12 @@ app.command("rh_prefect.cli.demo:demo", help="Make a film on this machine: no ke
 app.command(
     "rh_prefect.cli.run_pipeline:run",
     name="run",
-    help="Run a pipeline: a file, a shipped pipeline, or the pipeline of a model.",
+    help="Run a pipeline: a file, a shipped pipeline, or a model's pipeline.",
 )
 app.command("rh_prefect.cli.batch:batch", help="Run a model on every row of a table or every file of a folder.")
 for _name, _help in {
-    "check": "Check pipelines' files without data and without a network.",
-    "plan": "Show what a run of a pipeline would make, and its price.",
+    "check": "Check pipeline files without data and without a network.",
+    "plan": "Show what a run of a pipeline would make and cost.",
 }.items():
     app.command(f"rh_prefect.cli.pipelines:{_name}", name=_name, help=_help)
 app.command(
@@ -116,10 +116,12 @@ app.command(_webhook)
 _webhook.command(
     "rh_prefect.cli.emulator_and_webhook:serve_", name="serve", help="Run the webhook receiver in the foreground."
 )
-app.command("rh_prefect.cli.doctor:doctor", help="Check key, site, account, storage and Prefect, and say what to do.")
+app.command(
+    "rh_prefect.cli.doctor:doctor", help="Check key, site, account, storage and Prefect, and say how to fix problems."
+)
 
 
-app.register_install_completion_command(help="Install the completion of commands and options for your shell.")
+app.register_install_completion_command(help="Install the completion of commands and options in your shell.")
 
 # The exit codes that a shell shows after SIGINT, SIGPIPE and SIGTERM.
 _INTERRUPTED, _UNREAD, _TERMINATED = 130, 141, 143
@@ -139,7 +141,7 @@ _ASCII = {"✓": "+", "✗": "x", "·": ".", "…": "...", "–": "-", "—": "-
 
 
 def main(command: Callable[[], object] = app) -> None:
-    """Runs a command; an error is one message and exit code 1, not a traceback."""
+    """Runs a command; prints an error as one message without a traceback, and exits with 1."""
     _open_closed_outputs()
     _show_in_any_encoding()
     quiet_prefect()
@@ -158,7 +160,7 @@ def main(command: Callable[[], object] = app) -> None:
 
 
 def quiet_prefect() -> None:
-    """Stops Prefect's output to the terminal; called before Prefect is imported, because the import sets up logging."""
+    """Stops Prefect's output to the terminal; must run before Prefect is imported, since the import sets up logging."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for service in ("APILogWorker", "EventsWorker"):  # they would print counts of unsent events
@@ -166,14 +168,14 @@ def quiet_prefect() -> None:
 
 
 def _open_closed_outputs() -> None:
-    """Replaces an output stream that the caller has closed, as with `>&-`, with one that discards text."""
+    """Replaces an output stream that the caller has closed, as with `>&-`, with one that discards its input."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115, open until the end
 
 
 def _show_in_any_encoding() -> None:
-    """Replaces characters that the terminal's encoding lacks with ASCII, because an error would end the command."""
+    """Replaces characters that the terminal's encoding lacks with ASCII; an encoding error would end the command."""
     codecs.register_error("rh-ascii", _in_ascii)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="rh-ascii")
@@ -208,7 +210,7 @@ def _end_with(error: BaseException) -> NoReturn:
 
 
 def _lines(errors: Sequence[BaseException]) -> list[str] | None:
-    """Returns the messages of errors for the user, each cause once; None if an error is unexpected."""
+    """Returns the errors' messages for the user, each cause once; None if any error is unexpected."""
     from rh_prefect.errors import RunningHubError, causes
 
     ours = [one for one in errors if isinstance(one, RunningHubError)]
@@ -218,7 +220,7 @@ def _lines(errors: Sequence[BaseException]) -> list[str] | None:
 
 
 def _code(error: BaseException) -> int | None:
-    """Returns the exit code of a command that a signal or a closed pipe has ended, and that prints no message."""
+    """Returns the exit code of a command that a signal or a closed pipe ended, without a message; None otherwise."""
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED
     if isinstance(error, BrokenPipeError):
@@ -229,7 +231,7 @@ def _code(error: BaseException) -> int | None:
 
 
 def _flush() -> OSError | None:
-    """Writes the rest of the output; returns the error if the reader has ended, as in `… | head`."""
+    """Writes the rest of the output; returns the error if it cannot be written, as in `… | head`."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -243,7 +245,7 @@ def _message_of(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         # The errors of storages and journals are this package's own.
         where = error.filename or "the output of this command"
-        return f"{where} cannot be written: {error.strerror}. What to do: free space on its disk."
+        return f"{where} cannot be written: {error.strerror}. What to do: free some space on the disk."
     # RunningHub's client raises this package's own errors, so this one comes from Prefect's client.
     httpx = sys.modules.get("httpx")
     if httpx is None or not isinstance(error, httpx.HTTPError | httpx.InvalidURL):

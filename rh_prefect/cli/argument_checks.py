@@ -24,7 +24,7 @@ def printable(word: str) -> str:
     """Returns a word of a command line, a value or `name=value`, for printing.
 
     An address with a signature or a password is replaced by a placeholder, which commands refuse: without these parts,
-    the address could be that of another file.
+    the address could lead to another file.
     """
     from rh_prefect.media.input_files import shown
 
@@ -46,7 +46,7 @@ def text_in(what: str, file: Path) -> str:
 
 
 def check_texts(_type: object, value: object) -> None:
-    """Raises an `InputError` for a text or a path that is not valid; used for all arguments of all commands."""
+    """Raises an `InputError` for a string or path that is not valid; used for all arguments of all commands."""
     if isinstance(value, str | Path):
         _check_text(str(value))
     elif isinstance(value, list | tuple):
@@ -128,9 +128,9 @@ def _is_missing(source: str) -> bool:
 
 
 def batch_values(assignments: Iterable[str]) -> dict[str, Any]:
-    """Reads the values of a batch, each as `NAME=VALUE`; the batch's plan converts the texts like cells of a table.
+    """Reads the values of a batch, each as `NAME=VALUE`; the batch's plan converts the strings like table cells.
 
-    `@PATH` is a file. A name with several values becomes a list of them.
+    `@PATH` is a file. If a name has several values, the result is a list of them.
     """
     found: dict[str, list[Any]] = {}
     for one in assignments:

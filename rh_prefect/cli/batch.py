@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rh_prefect.pipelines.plan import Plan
 
 _ROWS_PER_REASON = 3
-"""Maximum number of printed rows for one reason."""
+"""Maximum number of rows that are printed for one reason."""
 
 
 def batch(
@@ -120,7 +120,7 @@ async def _planned(batch: Batch) -> Plan:
 
 
 async def _written(batch: Batch) -> tuple[WrittenBatch, KnownWorks]:
-    """Returns the pipeline of a batch, and the works in its storage."""
+    """Returns the pipeline of a batch, and the works recorded in the batch's storage."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.flows.batch.run import WrittenBatch
     from rh_prefect.pipelines.known_works import open_records
@@ -145,7 +145,7 @@ def _say_report(report: BatchReport, watch: Watch, words: str, asked: Batch, *, 
     if report.not_started:
         selection = Selection(frozenset(asked.only), frozenset(asked.items), asked.sample)
         words = with_enough_budget(words, asyncio.run(_planned(asked)), selection)
-        watch.say(f"run what was not started, with a budget that suffices: {words}")
+        watch.say(f"run what was not started, with a sufficient budget: {words}")
     elif not report.is_complete:
         watch.say(f"run what is missing: {words}")
     if report.csv_uri and report.done:

@@ -28,7 +28,7 @@ def demo(
     *,
     folder: Annotated[Path, Parameter(help="Folder for the film, the database and the logs.")] = Path("rh-demo"),
     prompt: Annotated[str, Parameter(help="What the film shows.")] = PROMPT,
-    shots: Annotated[int, Parameter(help="How many shots, 1 to 12.", validator=validators.Number(gte=1, lte=12))] = 3,
+    shots: Annotated[int, Parameter(help="Number of shots, 1 to 12.", validator=validators.Number(gte=1, lte=12))] = 3,
     stay: Annotated[bool, Parameter(help="Keep the dashboard running until you press Ctrl-C.")] = False,
 ) -> None:
     """Make a film on this machine, and run it again as a pipeline and as a flow. No key, no network, nothing to pay."""

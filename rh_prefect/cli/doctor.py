@@ -42,7 +42,7 @@ def doctor(
 
 
 async def _examine(credentials: str | None, storage: str | None, *, say: bool) -> list[dict[str, Any]]:
-    """Runs all checks, and prints the result of each as soon as it has ended."""
+    """Runs all checks, and prints the result of each check as soon as it has ended."""
     checks: list[Check] = [
         ("Prefect", _prefect),
         *await _checks_of_accounts(credentials),
@@ -64,7 +64,7 @@ async def _examine(credentials: str | None, storage: str | None, *, say: bool) -
 
 
 async def _checks_of_accounts(credentials: str | None) -> list[Check]:
-    """Returns the checks of the account, or of the pool as a whole and each of its accounts."""
+    """Returns the checks for the account, or for the pool as a whole and for each account in it."""
     members = await _members(credentials)
     if credentials is None or not members:
         return await _checks_of_account(credentials, key="key and site", account="account")
@@ -99,7 +99,7 @@ async def _pool(name: str) -> str:
     from rh_prefect.blocks.lookup import load_pool_context
 
     pool = (await load_pool_context(name)).pool
-    return f"{name} has {len(pool.accounts)} account(s) of {pool.site}, each with its own limit"
+    return f"{name} has {len(pool.accounts)} account(s) on {pool.site}, each with its own limit"
 
 
 async def _prefect() -> str:
@@ -110,7 +110,7 @@ async def _prefect() -> str:
     url = PREFECT_API_URL.value()
     if not url:
         return (
-            "no PREFECT_API_URL is set, and pipelines run without a server; "
+            "PREFECT_API_URL is not set; pipelines run without a server, but "
             "flows, blocks and deployments need one: `prefect server start`, then "
             "`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`"
         )
@@ -169,7 +169,7 @@ async def _storage(storage: str | None) -> str:
 
     store = await load_storage(storage)
     await asyncio.to_thread(store.check)
-    return f"{store.url} can be written, read and deleted"
+    return f"files in {store.url} can be written, read and deleted"
 
 
 async def _records(storage: str | None) -> str:
@@ -212,7 +212,7 @@ async def _webhook() -> str:
             "RH_WEBHOOK_TOKEN is set and RH_WEBHOOK_URL is not, so no webhook arrives. What to do: set RH_WEBHOOK_URL "
             "to the address at which RunningHub reaches `rh-prefect webhook serve`; or unset the token to poll instead."
         )
-    return "RH_WEBHOOK_URL is not set; RunningHub is asked at intervals whether a task has ended"
+    return "RH_WEBHOOK_URL is not set; RunningHub is polled to find out whether a task has ended"
 
 
 async def _machine() -> str:
@@ -249,7 +249,7 @@ def expiry_rules(url: str, options: Mapping[str, object]) -> list[ExpiryRule]:
         return []
     fs, root = url_to_fs(url, **read_options("s3", options))
     bucket, _, prefix = str(root).partition("/")
-    with as_store_error("read the expiry rules of", shown_url(url), options=options):
+    with as_store_error("read the expiry rules", shown_url(url), options=options):
         try:
             found = fs.call_s3("get_bucket_lifecycle_configuration", Bucket=bucket)
         except Exception as error:

@@ -82,7 +82,7 @@ def _step(step: Step) -> dict[str, str]:
 
 
 def _price(pipeline: Pipeline, arguments: Mapping[str, Any]) -> str:
-    """Returns the price of a run without earlier results as text; missing parameters get example values."""
+    """Describes the price of a run without earlier results; missing parameters get example values."""
     missing = {
         name: one
         for name, one in pipeline.file.params.items()

@@ -1,4 +1,4 @@
-"""`rh-prefect gallery`: writes a page of the outputs of a storage's jobs and edits."""
+"""`rh-prefect gallery`: writes a page with the outputs of the jobs and edits in a storage."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def gallery(
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of a place.")] = None,
     serve: Annotated[
         bool,
-        Parameter(help="Serve the page on this machine until Ctrl-C, instead of printing where it is."),
+        Parameter(help="Serve the page on this machine until Ctrl-C, instead of printing its address."),
     ] = False,
     port: Annotated[int, Parameter(help="The port of --serve; 0 selects a free port.", validator=PORT)] = 0,
 ) -> None:
-    """Write a page with every picture, video, sound and text of a storage, with prompts and costs."""
+    """Write a page with every picture, video, sound and text in a storage, with prompts and costs."""
     from rh_prefect.gallery.pages import write_gallery
 
     if place is not None and storage is not None:
@@ -66,7 +66,7 @@ def open_(
     out: Annotated[str | None, Parameter(help="The folder or URL of the files, instead of RH_STORAGE_URL.")] = None,
     storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")] = None,
 ) -> None:
-    """Open the film of a run, a page of all results, or its report."""
+    """Open a run's film, a page with all its results, or its report."""
     store, found, run = _found("open", out, storage, run)
     shown, name = _choice(store, found, run, what)
     address = store.link(name) or store.uri(name)
@@ -76,7 +76,7 @@ def open_(
 
 
 def _choice(store: MediaStore, found: Sequence[Entry], run: str, what: What | None) -> tuple[What, str]:
-    """Returns the file to open for a run, and its name in the storage."""
+    """Returns what to open for a run, and the name of the file in the storage."""
     from rh_prefect.gallery.pages import write_gallery
     from rh_prefect.pipelines.run.csv_report import report_name
 
@@ -100,7 +100,7 @@ def _choice(store: MediaStore, found: Sequence[Entry], run: str, what: What | No
 def _found(
     command: str, place: str | None, storage: str | None, run: str | None
 ) -> tuple[MediaStore, Sequence[Entry], str]:
-    """Returns the outputs of a storage, or of one run there, and the name of the run's report."""
+    """Returns the outputs in a storage, or those of one run, and the name of the run's report."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.cli.gallery_outputs import entries_of, saved_contents
     from rh_prefect.cli.gallery_run_reports import files_of, last_run, of_run, report_of, with_reports

@@ -1,4 +1,4 @@
-"""Finds the outputs of a storage's jobs and edits, and the sources of each output."""
+"""Finds the outputs of the jobs and edits in a storage, and the sources of each output."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = logging.getLogger("rh_prefect")
 
 
 def entries_of(store: MediaStore, records: MediaStore) -> list[Entry]:
-    """Returns all outputs of a storage, the newest first."""
+    """Returns all outputs in a storage, the newest first."""
     jobs = [entry for result in stored_result.read_all(store) for entry in _of_result(result)]
     is_beside = records.url == store.url  # then the files are here, even if the storage was moved
     edits = [_of_edit(recipe, one) for recipe, one in _edits(records) if is_beside or one.store in ("", store.url)]

@@ -135,7 +135,7 @@ def of_run(entries: Sequence[Entry], run: str, files: Collection[str], contents:
 
 
 def time_of(run: str) -> str:
-    """Returns the start time of a run, ISO 8601, UTC; empty for a flow run, whose id contains no time."""
+    """Returns the start time of a run in ISO 8601, in UTC; empty for a flow run, whose id contains no time."""
     found = _LOCAL_RUN.match(run)
     return "{}-{}-{}T{}:{}:{}".format(*found.groups()) if found else ""
 

@@ -32,7 +32,7 @@ def init(
     target = to or Path(f"{example}.yaml")
     if target.suffix not in (".yaml", ".yml"):
         raise InputError(
-            f"{target} is not the name of a pipeline's file. Nothing was written. What to do: end the name with "
+            f"{target} is not a valid name for a pipeline file. Nothing was written. What to do: end the name with "
             f".yaml, as in --to {example}.yaml."
         )
     written = write_example(example, target)
@@ -43,7 +43,7 @@ def init(
 
 
 def write_example(name: str, target: Path) -> list[Path]:
-    """Writes a shipped pipeline with its parameters and inputs beside it, and returns the files; replaces no file."""
+    """Writes a shipped pipeline, its parameters and inputs, and returns the files; never replaces a file."""
     writers = dict(_files(name, target))
     for file in writers:
         if file.exists():

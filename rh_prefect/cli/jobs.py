@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rh_prefect.works.journal.scope import Scope
 
 _RUNS = 30
-"""Number of latest runs that are read."""
+"""Number of the latest runs that are read."""
 
 _KEY_SHOWN = 12
 """Number of digits of a job's key in a list; commands accept these digits."""
@@ -48,7 +48,7 @@ _UNKNOWN = ("unknown", "open")
 """States of submissions whose outcome is not recorded."""
 
 _KINDS = frozenset({"image", "video", "audio"})
-"""Kinds of files that the extension of a result identifies."""
+"""Kinds of files that a result's extension identifies."""
 
 
 Run = Annotated[str, Parameter(help="A flow run's id, or the name of a run or a scope outside of flows.")]
@@ -135,8 +135,8 @@ async def adopt_(
         return
     if job is None or task_id is None:
         raise InputError(
-            "jobs adopt: a job and a task id are needed. Nothing was recorded. What to do: run `rh-prefect jobs adopt "
-            "RUN/KEY TASK_ID`."
+            "jobs adopt: a job and a task id are required. Nothing was recorded. What to do: run `rh-prefect jobs "
+            "adopt RUN/KEY TASK_ID`."
         )
     journal, key = await _find(job)
     intent = (await read_job(journal, key)).submits[-1].intent
@@ -154,17 +154,17 @@ async def adopt_(
     others = await _other_unknown(intent.flow_run or journal.scope, key)
     await manual_repair.adopt(journal, key, task_id)
     print(
-        f"RunningHub does not report the request of a task. Check in the call log that task {task_id} is one of "
-        f"{intent.request_words} and was submitted at {intent.at}; otherwise this job gets the result of another task."
+        f"RunningHub does not report which request created a task. Check in the call log that task {task_id} was "
+        f"created by a request to {intent.request_words} at {intent.at}; otherwise this job gets the result of another task."
     )
     if others:
-        print("Other submissions of the run without a known outcome, to which the task could belong:")
+        print("Other submissions of the run whose outcome is unknown, to which the task could belong:")
         print_rows(others, indent="  ")
     print(f"{job}: task {task_id} is recorded for this job. What to do: {_continuation(journal)}")
 
 
 async def _other_unknown(run: str, key: str) -> list[tuple[str, str]]:
-    """Returns the submissions of a run whose outcome is unknown, each with its request; leaves out one job."""
+    """Returns the submissions of a run whose outcome is unknown, each with its request; omits one job."""
     try:
         jobs = await _jobs_in(run)
     except RunningHubError as error:
@@ -289,7 +289,10 @@ async def cancel_(run: Run) -> None:
         *(f"continues: task {task_id}, because another run waits for it" for task_id in report.continued),
         *(f"NOT cancelled: {job}: {why}" for job, why in report.failed.items()),
     ]
-    nothing = f"nothing to cancel: {run} has no running task at RunningHub; a process that runs it submits no more jobs"
+    nothing = (
+        f"nothing to cancel: {run} has no running task at RunningHub; a process that is executing the run submits no "
+        "more jobs"
+    )
     print("\n".join(lines) or nothing)
     if report.failed:
         raise SystemExit(1)
@@ -478,8 +481,8 @@ async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_accoun
         if submit.state == "ended":
             return
         raise InputError(
-            f"task {task_id} exists at RunningHub ({status}), so it is not lost. Nothing was recorded. What to do: "
-            f"{_continuation(journal)}."
+            f"{job}: task {task_id} exists at RunningHub ({status}), so it is not lost. Nothing was recorded. What to "
+            f"do: {_continuation(journal)}."
         )
     asked = await LOOP.call(RECORDED.account_of(submit.intent))
     if asked.name != submit.intent.account and not same_account:

@@ -110,7 +110,7 @@ class LiveView:
 
     @property
     def money(self) -> str:
-        """The cost so far, and the estimated cost of the run, each if there is one."""
+        """The cost so far, and the estimated cost of the run, each if it is known."""
         board = self._board
         estimate = f"estimate {board.estimate}" if board.estimate else ""
         return " · ".join(filter(None, (f"paid {board.cost}" if board.cost else "", estimate)))

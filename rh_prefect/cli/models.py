@@ -137,7 +137,7 @@ _FORMATS = {
     "registry": "the registry of RunningHub's ComfyUI nodes",
     "capabilities": "the capabilities of RunningHub's tools",
     "prices": "RunningHub's price file",
-    "catalogue": "rh_prefect's own form",
+    "catalogue": "rh_prefect's own format",
 }
 
 
@@ -155,7 +155,7 @@ def refresh(
 
     if (file is None) is not reset:
         raise InputError(
-            "models refresh needs exactly one source. Nothing was changed. What to do: pass a file or `--reset`."
+            "models refresh takes either a file or `--reset`. Nothing was changed. What to do: pass one of them."
         )
     if file is None:
         there = reset_catalogue()

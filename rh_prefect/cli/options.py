@@ -1,4 +1,4 @@
-"""Options of several commands; the fields of a group are options of each command that has the group."""
+"""Options that several commands share; each field of a group is an option of every command that has the group."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ File = Annotated[Path, Parameter(help="The pipeline's file, or the name of a shi
 Budget = Annotated[
     float | None,
     Parameter(
-        help="Maximum cost of the run; by default the file's budget, else the plan's highest price; never above "
+        help="Maximum cost of the run; by default the file's budget, otherwise the plan's highest price; never above "
         "RH_MAX_BUDGET.",
         validator=validators.Number(gte=0),
     ),
@@ -54,7 +54,7 @@ class Given:
     params: Annotated[Path | None, Parameter(help="A YAML or JSON file of parameters; --set overrides it.")] = None
 
     def arguments(self, pipeline: Pipeline, more: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
-        """Returns the parameters; `--set` and options such as `--prompt` override the file of `--params`."""
+        """Returns the parameters; `--set` and options such as `--prompt` override the file given with `--params`."""
         from rh_prefect.pipelines.yaml_reader import read
 
         arguments: dict[str, Any] = {}
@@ -82,7 +82,7 @@ class Given:
 class Selected:
     """The selected steps of a run, and the steps that the run makes again."""
 
-    new: Annotated[bool, Parameter(help="Make and pay for new results of all paid steps.")] = False
+    new: Annotated[bool, Parameter(help="Make and pay for new results for all paid steps.")] = False
     retake: Annotated[
         list[str] | None,
         Parameter(help="Make and pay for a new result of a step, or of one item's step, as in 'each[A-17].picture'."),
@@ -95,7 +95,7 @@ class Selected:
 
     @property
     def steps(self) -> Selection:
-        """Returns the selection of `--only`, `--items` and `--sample`."""
+        """Returns the selection made with `--only`, `--items` and `--sample`."""
         from rh_prefect.pipelines.plan.planned_steps import Selection
 
         return Selection(frozenset(self.only or ()), frozenset(self.items or ()), self.sample)

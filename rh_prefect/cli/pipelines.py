@@ -46,7 +46,7 @@ Compare = Annotated[
         "whose version of the file is planned with the same options. The default is the last run."
     ),
 ]
-Markdown = Annotated[bool, Parameter(help="Print Markdown, for a comment at a pull request.")]
+Markdown = Annotated[bool, Parameter(help="Print Markdown, for a comment on a pull request.")]
 Deployment = Annotated[
     str,
     Parameter(help="Plan a run of this deployment, and compare it with the last run of the deployment."),
@@ -66,7 +66,7 @@ Allow = Annotated[
 ]
 
 
-def check(*files: Annotated[Path, Parameter(help="The pipelines' files or names.")], as_json: Json = False) -> None:
+def check(*files: Annotated[Path, Parameter(help="The files or names of pipelines.")], as_json: Json = False) -> None:
     """Check pipelines without data and without a network: for CI and pre-commit."""
     if not files:
         raise InputError("check: no file was given. What to do: pass one or more, as in `rh-prefect check film.yaml`.")
@@ -185,7 +185,7 @@ def selected_price(plan: Plan, selection: Selection) -> PriceRange:
     price = plan.price_of(plan.instances, selection)
     if selection != Selection():
         least, expected, most = prices(price)
-        notes = [f"The selected steps cost least {least}, expected {expected}, most {most} {plan.currency}."]
+        notes = [f"Price of the selected steps: least {least}, expected {expected}, most {most} {plan.currency}."]
         if missing := plan.out_of_reach(selection):
             (one, need), *more = missing
             others = f" For the same reason, {len(more)} more fail." if more else ""
@@ -196,7 +196,7 @@ def selected_price(plan: Plan, selection: Selection) -> PriceRange:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The inputs of a plan: the results of earlier runs in the storage, and the graphs of the site."""
+    """The inputs of a plan: the results of earlier runs in the storage, and the graphs from the site."""
 
     storage: str | None = None
     credentials: str | None = None
@@ -204,7 +204,7 @@ class Source:
     allow: Sequence[str] = ()
 
     async def known(self, pipeline: Pipeline) -> tuple[dict[str, Any], str]:
-        """Returns arguments of a plan (recorded works and graphs), and notes about graphs that could not be read."""
+        """Returns arguments for a plan (recorded works and graphs), and notes about graphs that could not be read."""
         from rh_prefect.blocks.lookup import load_pool_context, load_storage
         from rh_prefect.pipelines.known_works import open_records
         from rh_prefect.works.loop_thread import LOOP
@@ -264,10 +264,10 @@ def end_with_problems(problems: Sequence[Problem]) -> None:
 
 
 def made_again(selected: Selected, found: Choices, plan: Plan) -> dict[str, Any]:
-    """Returns arguments of a plan: the takes for `--retake`, the new steps, and the selection.
+    """Returns arguments for a plan: the takes for `--retake`, the new steps, and the selection.
 
-    If a step's `reuse` is an age, its next take may already exist from an earlier day; the step is therefore run again
-    as with `--new`. The argument `plan` can be made without the records of earlier runs.
+    If a step's `reuse` is not `always`, its next take may already exist from an earlier day; the step is therefore run
+    again as with `--new`. The argument `plan` can be made without the records of earlier runs.
     """
     takes, new = dict[str, int](), list[str]()
     paid = [one for one in plan.instances if one.is_paid]

@@ -17,7 +17,7 @@ from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 
 
 def earlier_plan(other: str, file: Path, plan: Callable[[Pipeline], Plan]) -> tuple[Mapping[str, Any], str]:
-    """Returns the plan for a comparison as JSON data, and its name; `plan` plans the file of a git revision."""
+    """Returns the plan for a comparison as JSON data, and its name; `plan` makes the plan of a file from git."""
     if Path(other).is_file():
         return ReviewedPlan.read(other).data, f"the plan {other}"
     with TemporaryDirectory() as folder:
@@ -58,6 +58,6 @@ def _git(file: Path, *words: str) -> bytes:
         done = subprocess.run(["git", *words], cwd=file.absolute().parent, capture_output=True, check=True)  # noqa: S603, S607
     except FileNotFoundError:
         raise InputError(
-            "plan --compare: git is not installed. What to do: install git, or compare with a plan's JSON."
+            "plan --compare: git is not installed. What to do: install git, or give a file with a plan's JSON."
         ) from None
     return done.stdout

@@ -20,7 +20,7 @@ from rh_prefect.errors import ConfigError
 def prefect_api(*, say: bool = True) -> Iterator[None]:
     """Provides a Prefect API: the configured one, or else Prefect's own server for the length of a `with` block.
 
-    The runs of this server stay in PREFECT_HOME, where `prefect server start` finds them. Raises a `ConfigError` with
+    This server's runs stay in PREFECT_HOME, where `prefect server start` finds them. Raises a `ConfigError` with
     the reason if the server does not start.
     """
     if is_configured():
@@ -79,7 +79,7 @@ def is_configured() -> bool:
 
 
 def prefect_failed(error: Exception) -> str:
-    """Returns an error message for an error of httpx in a request to the Prefect API."""
+    """Returns an error message for an httpx error in a request to the Prefect API."""
     from rh_prefect.prefect_api import api_address, failure_of
 
     answer, advice = failure_of(error)

@@ -53,7 +53,7 @@ _EVERY = 10.0
 
 
 class Terminal(Console):
-    """A console that stops writing when its reader has ended, as in `… | head`."""
+    """A console that stops writing when the reader of its output has ended, as in `… | head`."""
 
     def on_broken_pipe(self) -> None:
         """Ignores a broken pipe: `SystemExit` would end the jobs' thread, which writes the lines."""
@@ -130,7 +130,7 @@ class Watch(Pages):
         self._console.print(f"flow run {flow_run_id}" + (f"  {ui}/runs/flow-run/{flow_run_id}" if ui else ""))
 
     def say_output(self, name: str, value: Any) -> None:
-        """Prints an output; on a terminal, a file as a link with a short name."""
+        """Prints an output; on a terminal, prints a file as a link with a short name."""
         uri = getattr(value, "uri", None)
         if uri is None or not self._console.is_terminal:
             print(f"{name}: {uri or value}")

@@ -65,7 +65,7 @@ Reviewed = Annotated[
 RequireNew = Annotated[bool, Parameter(help="Fail if no new result needs to be made.")]
 Dashboard = Annotated[
     bool,
-    Parameter(help="Run the pipeline as a flow; without PREFECT_API_URL on a Prefect server that stays until Ctrl-C."),
+    Parameter(help="Run the pipeline as a flow; without PREFECT_API_URL, on a server that stays until Ctrl-C."),
 ]
 
 
@@ -87,7 +87,7 @@ def run(
 ) -> None:
     """Run a pipeline. Results that exist cost nothing; run it again to continue after a failure.
 
-    With PREFECT_API_URL or --dashboard it is a flow run; else no Prefect server is needed.
+    With PREFECT_API_URL or --dashboard, the run is a flow run; otherwise, no Prefect server is needed.
     """
     is_flow = is_configured() or dashboard
     asked = _read(file, given, more, plan, selected, place, is_flow=is_flow)
@@ -120,7 +120,7 @@ def run(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """The run for which a person asks."""
+    """The run that the command requests."""
 
     pipeline: Pipeline
     arguments: dict[str, Any]  # The parameters
@@ -241,7 +241,7 @@ class _Commands:
         return with_enough_budget(self.run, rest, selection)
 
     def choose(self, reviews: Sequence[str]) -> str:
-        """Returns the command that chooses the first candidate of reviews."""
+        """Returns the command that chooses the first candidate of each given review."""
         return shlex.join(["rh-prefect", "choose", str(self.file), *(f"{one}=1" for one in reviews), *self.inputs])
 
 
@@ -303,7 +303,7 @@ def _say_next(
     command = commands.run
     if is_failed and any(one.error == "BudgetExceeded" for one in result.steps):
         command = commands.run_with_budget()
-        print(f"Run what was not started, with a budget that suffices: {command}", file=sys.stderr)
+        print(f"Run what was not started, with a sufficient budget: {command}", file=sys.stderr)
     elif is_failed:
         print(f"After a correction, pay only for what is missing: {command}", file=sys.stderr)
     if waiting:

@@ -53,12 +53,12 @@ def spend(
     csv_: Annotated[bool, Parameter(name="--csv", help="Print the sums as CSV.")] = False,
     plot: Annotated[bool, Parameter(help="Draw the sums as bars.")] = False,
 ) -> None:
-    """Add up the cost of all tasks of a storage's jobs, including failed, cancelled and lost tasks."""
+    """Add up the cost of all tasks of the jobs in a storage, including failed, cancelled and lost tasks."""
     from rh_prefect.flow_runs.charge_reader import charges_of
 
     store, found = asyncio.run(charges_of(storage, with_prefect=is_configured()))
     if not is_configured():
-        _note("of flow runs, only jobs with a stored result are counted; set PREFECT_API_URL to count all tasks")
+        _note("for flow runs, only jobs with a stored result are counted; set PREFECT_API_URL to count all tasks")
     first, end = since.isoformat() if since else "", until.isoformat() if until else "a"  # after all digits
     here = [one for one in found.tasks if one.store == store.url and first <= one.at < end]
     when = (f" since {since}" if since else "") + (f" until {until}" if until else "")
@@ -70,7 +70,7 @@ def spend(
     elif csv_:
         _print_csv(records(here, by, unread=found.unread))
     else:
-        nothing = f"no task of {store.url} is recorded{when}"
+        nothing = f"no task is recorded for {store.url}{when}"
         print("\n".join([*(table(here, by, is_complete=not found.unread) or [nothing]), *_incomplete(found.unread)]))
     others = sum(1 for one in found.tasks if one.store != store.url)
     if others:

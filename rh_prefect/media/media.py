@@ -168,7 +168,7 @@ class Media(BaseModel):
         if is_local(self.uri):
             return Path(local_path(self.uri)).absolute().as_uri()
         options = _options_for(self.uri) if options is None else options
-        with as_store_error("sign a link to", shown_url(self.uri), options=options):
+        with as_store_error("sign a link to the file", shown_url(self.uri), options=options):
             fs, path = _file_system(self.uri, options)
             try:
                 return str(fs.sign(path, expiration=seconds))

@@ -53,7 +53,7 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
     assert first.returncode == 1, first.stderr
     assert "2 of 3 rows done, 1 not started; 0.08 CNY" in first.stdout
     assert re.search(r"row 3 \(bird\): not started: .* the budget of the run is 0\.1", first.stdout)
-    assert re.search(r"with a budget that suffices: rh-prefect batch .* --budget 0\.12$", first.stdout, re.MULTILINE)
+    assert re.search(r"with a sufficient budget: rh-prefect batch .* --budget 0\.12$", first.stdout, re.MULTILINE)
     second = call()
     assert second.returncode == 0, second.stdout + second.stderr
     assert "3 of 3 rows done; 0.04 CNY" in second.stdout

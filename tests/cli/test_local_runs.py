@@ -81,7 +81,7 @@ def test_a_run_that_stops_at_its_budget_prints_a_command_whose_budget_suffices(
     (tmp_path / "cups.yaml").write_text(f"budget: {{amount: 1, whole_items: true}}\n{CUPS}")
     (tmp_path / "cups.csv").write_text("title\na cup\na jug\na mug\n")
     said = terminal.call("run cups.yaml --set rows=cups.csv --budget 0.05", fails=True)
-    (again,) = re.findall(r"with a budget that suffices: (rh-prefect run .*)", said)
+    (again,) = re.findall(r"with a sufficient budget: (rh-prefect run .*)", said)
     assert again.endswith("rows=cups.csv --budget 0.08"), "what is paid is no part of the next run's budget"
     terminal.call(again)
     assert len(rh.recorder.paid) == 3

@@ -153,7 +153,7 @@ def test_a_retake_of_a_step_is_one_of_each_of_its_items(here: Here) -> None:
 @pytest.mark.parametrize("part", ["--only each.picture", "--items b", "--sample 1 --new"])
 def test_a_plan_shows_the_price_of_the_selected_part(here: Here, part: str) -> None:
     said = here.call(f"{PLAN} {part}")
-    (expected,) = re.findall(r"note: The selected steps cost least \S+, expected (\S+), most \S+ CNY\.", said)
+    (expected,) = re.findall(r"note: Price of the selected steps: least \S+, expected (\S+), most \S+ CNY\.", said)
     here.call(f"{RUN} {part}")
     assert here.rh.recorder.charged == Decimal(expected)
 

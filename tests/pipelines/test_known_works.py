@@ -134,7 +134,7 @@ async def test_a_person_settles_a_work_by_its_name(rh: Emulator, tmp_path: Path)
         assert said in " ".join(done["refused"].stderr.split())
     for said in (
         f"{job}: task {task_id} is recorded for this job",
-        "does not report the request of a task",
+        "does not report which request created a task",
         'prompt "a pier"',
     ):
         assert said in done["adopted"].stdout
