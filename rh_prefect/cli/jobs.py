@@ -155,7 +155,8 @@ async def adopt_(
     await manual_repair.adopt(journal, key, task_id)
     print(
         f"RunningHub does not report which request created a task. Check in the call log that task {task_id} was "
-        f"created by a request to {intent.request_words} at {intent.at}; otherwise this job gets the result of another task."
+        f"created by a request to {intent.request_words} at {intent.at}; otherwise this job gets the result of another "
+        "task."
     )
     if others:
         print("Other submissions of the run whose outcome is unknown, to which the task could belong:")

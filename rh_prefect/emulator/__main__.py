@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="the API's port; 0 selects a free port")
     parser.add_argument("--files-port", type=int, default=0, help="the file host's port")
     parser.add_argument("--clock", choices=get_args(Mode), default="real")
-    parser.add_argument("--factor", type=float, default=1.0, help="the emulator's seconds in one real second")
+    parser.add_argument("--factor", type=float, default=1.0, help="number of emulator seconds per real second")
     parser.add_argument("--polls", type=int, default=2, help="the poll at which a task is done")
     parser.add_argument("--limit", type=int, default=50, help="number of tasks that the key may run at once")
     parser.add_argument("--long-side", type=int, default=256, help="long side of pictures and videos, in pixels")

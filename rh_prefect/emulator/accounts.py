@@ -1,4 +1,4 @@
-"""API keys and accounts: tier, concurrency, wallet, charges and rate limit. No repr shows a key's value."""
+"""API keys and accounts: tier, concurrency, wallet, charges and rate limit. No repr contains a key's value."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Charge:
 
 
 def run_charge(assumptions: Assumptions, tier: str, seconds: float, machine: str, *, retained: int = 0) -> Charge:
-    """Returns the price of a graph's run, which is charged by the second.
+    """Returns the price of running a graph, which is charged by the second.
 
     Args:
         assumptions: The rates.
@@ -162,7 +162,7 @@ class ApiKeys:
         secret: str | None = None,
         currency: str | None = None,
     ) -> ApiKey:
-        """Adds a key, or replaces the key of this name.
+        """Adds a key, or replaces the key with this name.
 
         Args:
             name: The key's name in records and logs.
@@ -189,7 +189,7 @@ class ApiKeys:
             return key
 
     def find(self, secret: str) -> ApiKey | None:
-        """Finds the key with this value; None if there is none."""
+        """Finds the key with this value; None if there is no such key."""
         return self._by_secret.get(secret)
 
     def __getitem__(self, name: str) -> ApiKey:
@@ -202,7 +202,7 @@ class ApiKeys:
         return iter(list(self._by_secret.values()))
 
     def mask(self, text: str) -> str:
-        """Replaces each API key in a text with the key's name, for records and logs."""
+        """Replaces each API key in a string with the key's name, for records and logs."""
         for key in self:
             text = text.replace(key.secret, f"<{key.name}>")
         return text

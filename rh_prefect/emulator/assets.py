@@ -1,4 +1,4 @@
-"""Assets: registered media, which are processed once and then named as `asset://id` in requests."""
+"""Assets: registered media, which are processed once and then used as `asset://id` in requests."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Assets:
     """All assets and groups of all accounts.
 
     Args:
-        clock: The clock of the processing.
+        clock: The clock for the processing.
         assumptions: The duration of the processing, and the status words.
     """
 
@@ -125,7 +125,7 @@ class Assets:
         self._assets.pop(asset.id, None)
 
     def poll(self, asset: Asset) -> str:
-        """Counts one poll of a client and returns the status."""
+        """Counts one poll by a client and returns the status."""
         asset.polls += 1
         return self.status(asset)
 
@@ -149,6 +149,6 @@ class Assets:
 
 
 def page(items: Sequence[T], *, number: int, size: int, shown: Callable[[T], object]) -> dict[str, object]:
-    """Returns a page of a list in the format of the asset endpoints; the first page is 1."""
+    """Returns a page of a list in the format of the asset endpoints; page numbers start at 1."""
     part = items[(number - 1) * size : number * size]
     return {"items": [shown(item) for item in part], "totalCount": len(items)}

@@ -13,10 +13,10 @@ from decimal import Decimal
 from typing import Final, Literal
 
 Refusal = tuple[str, str]
-"""RunningHub's code and its message; an empty message means the published text of the code."""
+"""RunningHub's code and its message; an empty message means the published text for the code."""
 
 Check = Literal["tier", "webhook", "params", "content", "people", "files", "gate"]
-"""One check of a model's submit."""
+"""One check of a submission to a model."""
 
 
 def _refused_task() -> dict[str, object]:
@@ -63,18 +63,18 @@ class Assumptions:
     """HTTP status of 40310. Evidence: none; a third party recorded the code without the status."""
 
     proxy_key_status: int = 401
-    """HTTP status of the native proxy for an invalid key, except for `object_info`. Evidence: none; 200 there was
-    measured."""
+    """HTTP status of the native proxy for an invalid key, except for `object_info`. Evidence: none; for
+    `object_info`, 200 was measured."""
 
     refused_task: Mapping[str, object] = field(default_factory=_refused_task)
     """The field values in the response to a refused v2 submit or query. Evidence: measured for a query."""
 
     unpublished_words: Mapping[str, str] = field(default_factory=_unpublished_words)
-    """English messages of codes whose messages are not published. Evidence: 1520 has a Chinese text of that meaning;
+    """English messages for codes without a published message. Evidence: 1520 has a Chinese text with that meaning;
     40310 was measured with a text that points to .ai; none for the others."""
 
     too_fast: Refusal = ("422", "TASK_CREATE_TOO_FAST")
-    """Code and message of a refusal by the creation rate. Evidence: clients know the message; none for the code."""
+    """The refusal if tasks are created too fast. Evidence: clients know the message; none for the code."""
 
     requests_per_minute: int = 0
     """Requests that a key may send in a minute before 1003 is returned; 0 for no limit. Evidence: according to a
@@ -87,8 +87,8 @@ class Assumptions:
     """The refusal of a free account's key in v2. Evidence: v2 uses other v1 codes; none for this code."""
 
     upload_bad_key: Refusal = ("401", "ApiKey verification failed: invalid api key")
-    """The refusal of a missing or invalid key by the new upload. Evidence: documented with a different end of the text;
-    a second client recorded a Chinese text."""
+    """The refusal of a missing or invalid key by the new upload. Evidence: documented with a different ending of the
+    text; a second client recorded a Chinese text."""
 
     account_key_fields: tuple[str, ...] = ("apikey", "apiKey")
     """Accepted names of the key field of the account endpoint. Evidence: `apikey` was measured; RunningHub's own
@@ -99,7 +99,7 @@ class Assumptions:
     the header mandatory; a client that sends another host works on .cn; no refusal was recorded."""
 
     v1_blank: str = "{field} must not be blank"
-    """The message for a missing field of a v1 body, with code 301. Evidence: measured for `apiKey`."""
+    """The message for a missing field in a v1 body, with code 301. Evidence: measured for `apiKey`."""
 
     v1_no_route: Refusal = ("412", "TOKEN_INVALID")
     """The response to an unknown path or a wrong method outside v2. Evidence: 412 is documented for misspelt paths."""
@@ -129,8 +129,8 @@ class Assumptions:
     # --- a model's request -------------------------------------------------------------------------------------------
 
     model_checks: tuple[Check, ...] = ("tier", "webhook", "params", "content", "people", "files")
-    """The order of the checks of a model's submit; the wallet is checked last if `gate` is not listed. Evidence: none;
-    for workflows parameters come before the wallet."""
+    """The order of the checks of a submission to a model; the wallet is checked last if `gate` is not listed. Evidence:
+    none; for workflows, parameters are checked before the wallet."""
 
     model_tiers: tuple[str, ...] = ("SHARED",)
     """The tiers that may run models and preview prices; others get 1014. Evidence: the text of 1014; measured for
@@ -176,7 +176,7 @@ class Assumptions:
     """Whether a lyrics model that is listed under audio returns its result in `text`. Evidence: none."""
 
     text_output_type: str = "txt"
-    """`outputType` of text results. Evidence: graphs that save texts use it."""
+    """`outputType` of text results. Evidence: graphs that save text use it."""
 
     # --- the life of a task ------------------------------------------------------------------------------------------
 
@@ -184,16 +184,16 @@ class Assumptions:
     """The status in a v2 query after a cancel. Evidence: official code knows the word; no run was recorded."""
 
     v1_cancelled_status: str = "FAILED"
-    """The v1 status after a cancel. Evidence: the four documented v1 words include none for it."""
+    """The v1 status after a cancel. Evidence: the four documented v1 words include none for this."""
 
     v1_cancelled_outputs: str = "805"
     """The code of the v1 outputs after a cancel, without a reason. Evidence: 805 reportedly covers cancelled tasks."""
 
     cancel_finished: Refusal | None = None
-    """The refusal to cancel an ended task; None is a success without effect. Evidence: none."""
+    """The refusal to cancel an ended task; None means success without an effect. Evidence: none."""
 
     cancel_models: bool = True
-    """Whether the tasks of standard models can be cancelled; else a cancel does not find them. Evidence: none."""
+    """Whether the tasks of standard models can be cancelled; otherwise, a cancel does not find them. Evidence: none."""
 
     failed_model: str = "1015"
     """The code of a standard-model task that failed. Evidence: the meaning of 1015."""
@@ -264,12 +264,12 @@ class Assumptions:
     preview_per_second: Mapping[str, Decimal] = field(
         default_factory=lambda: {"rhart-video/minimax-h3-oss/*": Decimal("0.15")}
     )
-    """Amounts of price previews that quote only one second of `duration`, by endpoint pattern; the task costs all.
-    Evidence: recorded by a third party."""
+    """Amounts of price previews that quote only one second of `duration`, by endpoint pattern; the task costs all
+    seconds. Evidence: recorded by a third party."""
 
     preview_zero: tuple[str, ...] = ("bytedance/seedance-2.5*",)
     """Patterns of endpoints whose price previews quote 0 although the calls are not free. Evidence: measured; these
-    models are charged by tokens."""
+    models are priced by tokens."""
 
     preview_bare_refusal: Refusal | None = None
     """The response, without an envelope, to a price preview with wrong parameters; None gives 1007. Evidence: a third
@@ -290,10 +290,10 @@ class Assumptions:
     none for enterprise keys."""
 
     coins_per_second: Decimal = Decimal("0.2")
-    """Coins for a second of a 24 GB card, rounded up. Evidence: measured on three runs."""
+    """Coins per second on a 24 GB card; the charge is rounded up. Evidence: measured on three runs."""
 
     money_per_second: Decimal = Decimal("0.001")
-    """Money for a second of a 24 GB card, of shared keys. Evidence: none."""
+    """Money per second on a 24 GB card, for shared keys. Evidence: none."""
 
     money_step: Decimal = Decimal("0.001")
     """The step to which money for run time is rounded up. Evidence: none."""
@@ -305,7 +305,7 @@ class Assumptions:
     """The machine type for an unknown `instanceType`; empty refuses it. Evidence: a client in use sends `standard`."""
 
     retain_seconds: tuple[int, int] = (10, 180)
-    """Minimum and maximum of `retainSeconds`, besides 0. Evidence: three clients."""
+    """Minimum and maximum of `retainSeconds`, apart from 0. Evidence: three clients."""
 
     start_money: Decimal = Decimal(10_000)
     """The default money of a new account. Evidence: none; a placeholder."""
@@ -317,8 +317,8 @@ class Assumptions:
     """Whether a failed standard-model task costs nothing. Evidence: published failed tasks show no money."""
 
     refund_failed_runs: bool = False
-    """Whether a failed graph costs nothing; otherwise it is billed by its seconds. Evidence: according to two
-    statements of a third party it is billed."""
+    """Whether a failed graph costs nothing; otherwise, its seconds are billed. Evidence: according to two
+    statements by a third party, they are billed."""
 
     refund_cancelled: Mapping[str, bool] = field(default_factory=lambda: {"QUEUED": True, "RUNNING": False})
     """Whether a cancelled model task is refunded, by the state in which it was cancelled. Evidence: none."""
@@ -342,7 +342,7 @@ class Assumptions:
     """The largest new upload. Evidence: none; the page states no limit."""
 
     upload_extensions: Mapping[str, str] = field(default_factory=_upload_extensions)
-    """The accepted file types of uploads, and their `type` in the response. Evidence: the documented list, and the
+    """The accepted file types for uploads, and their `type` in the response. Evidence: the documented list, and the
     types that models accept."""
 
     upload_unsupported: Refusal = ("1007", "Unsupported file type")
@@ -361,25 +361,25 @@ class Assumptions:
     """The refusal of a legacy upload without a file, or of an empty one. Evidence: none."""
 
     link_seconds: int = 86_400
-    """Lifetime of links of uploads. Evidence: documented, and measured by the window of a signature."""
+    """Lifetime of links to uploads. Evidence: documented, and measured from a signature's period of validity."""
 
     result_seconds: int = 86_400
-    """Lifetime of links of results. Evidence: 24 hours for models, second-hand; none for graphs."""
+    """Lifetime of links to results. Evidence: 24 hours for models, second-hand; none for graphs."""
 
     signed_results: bool = False
-    """Whether links of results have a signature. Evidence: observed links have none."""
+    """Whether links to results have a signature. Evidence: observed links have none."""
 
     expired_upload_status: int = 403
-    """HTTP status of an expired link of an upload. Evidence: the storage is of a known kind."""
+    """HTTP status of an expired link to an upload. Evidence: the kind of storage is known."""
 
     expired_result_status: int = 404
-    """HTTP status of an expired link of a result. Evidence: without a signature the file itself is deleted."""
+    """HTTP status of an expired link to a result. Evidence: without a signature, the file itself must be deleted."""
 
     lora_link_seconds: int = 3600
-    """Lifetime of the upload link of a LoRA. Evidence: the window in a documented sample."""
+    """Lifetime of the upload link of a LoRA. Evidence: the period of validity in a documented sample."""
 
     lora_folder: str = "api-lora-cn"
-    """Where LoRAs are stored. Evidence: documented samples of both sites; none for a real answer of .ai."""
+    """Where LoRAs are stored. Evidence: documented samples of both sites; no real response of .ai is known."""
 
     lora_checked: bool = True
     """Whether the storage refuses a LoRA whose MD5 differs from the announced one. Evidence: none."""
@@ -405,7 +405,7 @@ class Assumptions:
     """Ids that need not exist if a start request has a whole graph in `workflow`. Evidence: measured."""
 
     node_list_beside_graph: bool = True
-    """Whether the node list beside `workflow` is checked against the workflow of the id; it never changes the graph.
+    """Whether a node list next to `workflow` is checked against the workflow with the id; it never changes the graph.
     Evidence: measured for the placeholder; according to a third party, the list is ignored."""
 
     override_keeps_seeds: bool = True
@@ -422,10 +422,10 @@ class Assumptions:
     """The refusal of a quick create with the code of another module. Evidence: none."""
 
     quick_params_key: bool = False
-    """Whether the parameter data of quick create require a key. Evidence: the published page lists none."""
+    """Whether the parameter data of quick create requires a key. Evidence: the published page lists none."""
 
     ticket_seconds: int = 3600
-    """Lifetime of the ticket in `netWssUrl`. Evidence: tickets expire; none for the time."""
+    """Lifetime of the ticket in `netWssUrl`. Evidence: tickets expire; none for the lifetime."""
 
     # --- webhooks ----------------------------------------------------------------------------------------------------
 
@@ -436,23 +436,23 @@ class Assumptions:
     """Seconds between attempts, by the emulator's clock. Evidence: the times of a documented event."""
 
     webhook_timeout: float = 5.0
-    """Seconds of real time in which a receiver must answer. Evidence: none."""
+    """Seconds of real time within which a receiver must respond. Evidence: none."""
 
     webhook_data: Literal["object", "string"] = "object"
-    """The type of `eventData` of v2 and model tasks. Evidence: a published event, which was reformatted by hand."""
+    """The type of `eventData` for v2 and model tasks. Evidence: a published event, which was reformatted by hand."""
 
     webhook_v1_failed: Literal["outputs", "task"] = "outputs"
-    """The content of the event of a failed v1 task: the response of `outputs` (805), or the v2 task object. Evidence:
+    """The content of the event for a failed v1 task: the response of `outputs` (805), or the v2 task object. Evidence:
     events of v1 successes contain the response of `outputs`."""
 
     webhook_on_cancel: bool = False
     """Whether the end of a cancelled task is delivered. Evidence: none."""
 
     webhook_waiting: str = "PENDING"
-    """`callbackStatus` before the end of the first attempt. Evidence: a client's guess; FAILED and SUCCESS known."""
+    """`callbackStatus` before the first attempt ends. Evidence: a client's guess; FAILED and SUCCESS are known."""
 
     webhook_unknown: Refusal = ("1", "webhook event not exists")
-    """The response to a request for an unknown event. Evidence: measured for the detail."""
+    """The response to a request for an unknown event. Evidence: measured for the event detail."""
 
     webhook_zone_hours: int = 8
     """The time zone of an event's times, which do not state it. Evidence: none; the company's own zone."""
@@ -485,7 +485,7 @@ class Assumptions:
     """The response to a request for an unknown group. Evidence: none."""
 
     asset_refused: str = "1013"
-    """The code for a model's input that is an asset which is unknown or not ready. Evidence: none."""
+    """The code for a model's input that is an unknown asset, or an asset that is not ready. Evidence: none."""
 
     def status_of(self, code: str) -> int:
         """Returns the HTTP status of a refusal.

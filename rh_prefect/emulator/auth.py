@@ -39,7 +39,7 @@ def _able_v2(keys: ApiKeys, key: ApiKey) -> ApiKey:
 
 
 def bearer(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001 - one signature
-    """Reads the v2 header; without a valid key the gateway responds 412 in its own format."""
+    """Reads the v2 header; without a valid key, the gateway responds with 412 in its own format."""
     key = _bearer_key(keys, request)
     if key is None:
         raise Refused("412", envelope=responses.bare)
@@ -47,7 +47,7 @@ def bearer(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKe
 
 
 def upload_bearer(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
-    """Reads the v2 header of the upload, which responds 401 in its own envelope."""
+    """Reads the v2 header of the upload, which refuses with 401 in its own envelope."""
     key = _bearer_key(keys, request)
     if key is None:
         raise Refused(*keys.assumptions.upload_bad_key)
@@ -93,7 +93,7 @@ def quick_params_key(keys: ApiKeys, request: Request, body: Mapping[str, object]
 
 
 def account_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
-    """Reads the key of the account endpoint, where the key's field has a different name than in other bodies."""
+    """Reads the key from a body of the account endpoint, in which the key's field has a different name."""
     sent = next((body[name] for name in keys.assumptions.account_key_fields if body.get(name)), None)
     if not isinstance(sent, str):
         raise Refused("1601")

@@ -1,4 +1,4 @@
-"""The emulator's clock: how far a task has come, when a link expires, and how long tasks take by default."""
+"""The emulator's clock: determines the progress of tasks, the expiry of links, and the default length of tasks."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Clock:
 
     Args:
         mode: How tasks progress.
-        factor: The emulator's seconds in one real second; 0 stops the clock until `advance`. Only in
-            the mode `real`.
+        factor: Emulator seconds per real second; 0 stops the clock until `advance`. Only in the mode
+            `real`.
         polls: The poll at which a task is done, in the mode `polls`.
     """
 
@@ -54,7 +54,7 @@ class Clock:
 
     @property
     def factor(self) -> float:
-        """The emulator's seconds in one real second; a change does not move the time."""
+        """Emulator seconds per real second; changing this value does not move the time."""
         return self._factor
 
     @factor.setter

@@ -79,7 +79,7 @@ class Emulator:
         port: The API's port; 0 selects a free port.
         files_port: The file host's port.
         clock: How tasks progress: `instant` (done at the first poll), `polls` (at the n-th poll), `real` (by time).
-        factor: In the mode `real`: the emulator's seconds in one real second; 0 stops the clock until `clock.advance`.
+        factor: In the mode `real`: emulator seconds per real second; 0 stops the clock until `clock.advance`.
         polls: In the mode `polls`: the poll at which a task is done.
         limit: Number of tasks that the key may run at once; by default `Assumptions.default_limits`.
         money: The wallet's content; by default `Assumptions.start_money`.

@@ -118,7 +118,7 @@ class Endpoint:
         return response
 
     def _lose(self, call: Call, fault: Fault) -> Response:
-        """Handles a request whose fault leaves it without effect; `BrokenResponse` breaks the connection later."""
+        """Handles a request that has no effect because of its fault; `BrokenResponse` breaks the connection later."""
         if fault.kind == "code":
             _refuse_by(call.state, fault)
         self.on_refusal(call, fault.kind)
@@ -134,7 +134,7 @@ def endpoint_of(request: Request) -> str:
 
 
 def is_positive(value: object) -> bool:
-    """Returns whether an id is a positive integer, as text or as a number."""
+    """Returns whether an id is a positive integer, as a string or as a number."""
     return not isinstance(value, bool) and re.fullmatch(r"0*[1-9][0-9]*", str(value)) is not None
 
 

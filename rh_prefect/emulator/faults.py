@@ -40,7 +40,7 @@ Route = Literal[
 
 `submit` is every start of a paid task: of a model, a workflow or an app, in v1 and v2; `endpoint` distinguishes them.
 `query`, `status` and `outputs` are the three polls. `workflow` is a workflow's JSON, `app` a call example, `apps` the
-list of apps, `event` and `resend` the detail of a webhook and its repetition. `webhook` is a delivery by the emulator,
+list of apps, `event` and `resend` the detail and the repetition of a webhook. `webhook` is a delivery by the emulator,
 `progress` a connection at `netWssUrl`.
 """
 
@@ -121,7 +121,7 @@ class Fault:
         times: The maximum number of requests that fail.
         endpoint: Only requests whose endpoint fits this pattern, as in `kling-*`, `run/workflow/*` or
             `/task/openapi/*`.
-        prompt: Only requests with this text in one of their values; links and the webhook's address do not count.
+        prompt: Only requests with this string in one of their values; links and the webhook's address do not count.
         phase: See `Phase`; by default `after`, but `before` for `429` and `code`.
         seconds: See `Kind`.
         code: RunningHub's code, for `code` and `fail`; `TASK_CREATE_TOO_FAST` has no known number.
@@ -151,10 +151,11 @@ class Fault:
     def __post_init__(self) -> None:
         if self.on not in get_args(Route) or self.kind not in get_args(Kind):
             raise InputError(
-                f"Unknown fault {self.kind!r} on {self.on!r}. What to do: see rh_prefect.emulator.faults.Kind."
+                f"Unknown fault {self.kind!r} on {self.on!r}. What to do: use a `Kind` and a `Route` from "
+                "rh_prefect.emulator.faults."
             )
         if _ONLY.get(self.kind, self.on) != self.on:
-            raise InputError(f"The fault {self.kind!r} applies to {_ONLY[self.kind]!r} only, not to {self.on!r}.")
+            raise InputError(f"The fault {self.kind!r} applies only to {_ONLY[self.kind]!r}, not to {self.on!r}.")
         if self.on in _ONLY_THESE and self.kind not in _ONLY:
             raise InputError(f"The fault {self.kind!r} does not apply to {self.on!r}; see rh_prefect.emulator.faults.")
         if self.kind == "code" and (not self.code or self.on == "download"):

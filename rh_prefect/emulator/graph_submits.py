@@ -115,7 +115,7 @@ class Start:
 
     @property
     def items(self) -> object:
-        """The request's node list; empty if it has none."""
+        """The request's node list; empty if there is none."""
         sent = self.body.get("nodeInfoList")
         return [] if sent is None else sent
 
@@ -295,7 +295,7 @@ def examine(
     """Validates a graph and finds its files.
 
     Returns:
-        The result of validation, the outputs to make, and the failure to come, if any.
+        The result of validation, the outputs to make, and the failure that the task will report, if any.
 
     Raises:
         Refused: ComfyUI would refuse the graph as a whole.

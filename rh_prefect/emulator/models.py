@@ -28,7 +28,7 @@ class Models:
         return self._added.get(endpoint) or self._catalogued.get(endpoint)
 
     def add(self, model: Model) -> None:
-        """Adds a model, or replaces the model of the same endpoint."""
+        """Adds a model, or replaces the model with the same endpoint."""
         self._added[model.endpoint] = model
 
 

@@ -15,7 +15,7 @@ from rh_prefect.emulator.comfy.nodes import class_of
 from rh_prefect.emulator.tasks import Output, Status, Task
 
 _LISTS: Final = {"image": "images", "video": "gifs", "audio": "audio", "text": "text"}
-"""The key under which a saving node lists its files, by kind of output; videos of VHS_VideoCombine are `gifs`."""
+"""The key under which a saving node lists its files, by kind of output; videos from VHS_VideoCombine are `gifs`."""
 
 
 @dataclass(frozen=True, slots=True)

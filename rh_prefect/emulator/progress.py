@@ -85,7 +85,7 @@ class Progress:
         Args:
             task: The task.
             send: Sends one frame.
-            more: Additional data of every frame.
+            more: Additional data for every frame.
 
         Returns:
             Whether all frames were sent; a fault may drop the connection.

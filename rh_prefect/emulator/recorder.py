@@ -115,7 +115,7 @@ class Recorder:
 
     Args:
         tasks: Lists the current tasks.
-        mask: Replaces each API key in a text with the key's name.
+        mask: Replaces each API key in a string with the key's name.
         lock: The lock of the tasks, with which a condition can read tasks and records.
     """
 

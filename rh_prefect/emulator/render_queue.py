@@ -139,7 +139,7 @@ class RenderQueue:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _variant(self, output: OutputSpec) -> str:
-        """Draws the variant of an output, by which equal requests differ.
+        """Draws the variant of an output, which distinguishes equal requests.
 
         A graph contains its seeds, so equal graphs give equal results.
         """

@@ -31,7 +31,7 @@ def words(payload: Mapping[str, object]) -> Iterable[str]:
 
 
 def spelled(value: object) -> str:
-    """Returns a JSON value as text: `true` for true, `5` for 5 and for 5.0."""
+    """Returns a JSON value as a string: `true` for true, `5` for 5 and for 5.0."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -63,7 +63,7 @@ WORDS: Final[dict[str, str]] = {
     "1505": "Photorealistic real people are prohibited, please modify your prompt or image",
     "1601": "param apiKey is required",
 }
-"""The published text of each code; v2's is the official English table."""
+"""The published text for each code; the texts for v2 are from the official English table."""
 
 
 class Refused(Exception):
@@ -110,7 +110,7 @@ def state(assumptions: Assumptions, code: str, data: object, *, words: str = "")
 
 
 def bare(assumptions: Assumptions, code: str, words: str) -> Response:
-    """Refuses as the gateway does: nothing but `code` and `msg`."""
+    """Refuses as the gateway does, with nothing but `code` and `msg`."""
     return _refusal(assumptions, code, {"code": int(code), "msg": message_of(assumptions, code, words)})
 
 

@@ -101,7 +101,9 @@ def listen(host: str, port: int) -> socket.socket:
         bound.listen(2048)
     except OSError as error:
         bound.close()
-        raise ConfigError(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port, or 0.") from error
+        raise ConfigError(
+            f"Cannot listen on {host}:{port}: {error.strerror}. What to do: choose another port, or 0."
+        ) from error
     bound.setblocking(False)
     return bound
 

@@ -33,7 +33,7 @@ class RuntimeOptions:
     Attributes:
         webhook_spacing: Seconds between the tries of a delivery, by the emulator's clock.
         webhook_timeout: Seconds of real time within which a receiver must answer.
-        webhook_data: The type of `eventData` of v2 and model tasks.
+        webhook_data: The type of `eventData` for v2 and model tasks.
         real_people: Whether every picture, video and sound shows a real person: Seedance 2.0 then takes only assets, or
             requires `realPersonMode`.
         deterministic: Whether equal requests give equal results; otherwise only requests with the same seed do.
@@ -54,7 +54,8 @@ class RuntimeOptions:
         unknown = set(values) - {field.name for field in fields(self)}
         if unknown:
             raise InputError(
-                f"Unknown option {', '.join(sorted(unknown))}; see rh_prefect.emulator.state.RuntimeOptions."
+                f"Unknown option {', '.join(sorted(unknown))}. What to do: use the options in "
+                "rh_prefect.emulator.state.RuntimeOptions."
             )
         for name, value in values.items():
             setattr(self, name, value)

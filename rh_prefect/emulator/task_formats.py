@@ -1,4 +1,4 @@
-"""Formats tasks for responses: the v2 task object at submit and in the query, and the v1 forms."""
+"""Formats tasks for responses: the v2 task object at submit and in the query, and the v1 formats."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rh_prefect.emulator.tasks import Failure, Output, Status, Task
 
 
 def word_of(assumptions: Assumptions, status: Status) -> str:
-    """Returns a status in the words of v2."""
+    """Returns v2's word for a status."""
     return assumptions.cancelled_status if status == "CANCELLED" else status
 
 
 def v1_word_of(assumptions: Assumptions, status: Status) -> str:
-    """Returns a status in the words of v1."""
+    """Returns v1's word for a status."""
     return assumptions.v1_cancelled_status if status == "CANCELLED" else status
 
 

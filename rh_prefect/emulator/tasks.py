@@ -141,7 +141,7 @@ class Tasks:
     Args:
         clock: The clock of the tasks.
         lock: The lock of the tasks and the wallets.
-        assumptions: Rules of limits, charges and refunds.
+        assumptions: The rules for limits, charges and refunds.
     """
 
     def __init__(self, clock: Clock, *, lock: threading.RLock, assumptions: Assumptions) -> None:
@@ -205,7 +205,7 @@ class Tasks:
         return self._repeatable.get((key.account.name, name))
 
     def poll(self, task: Task) -> Status:
-        """Counts one poll of a client and returns the status."""
+        """Counts one poll by a client and returns the status."""
         with self._lock:
             self._let_in(task)
             task.polls += not task.is_waiting

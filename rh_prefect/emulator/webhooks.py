@@ -1,4 +1,4 @@
-"""Posts the end of each task to the webhook URL of the task's submit, with retries, event detail and resend."""
+"""Posts the end of each task to the webhook URL in the task's submission, with retries, event detail and resend."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Event:
     retries: int = field(default=0)
 
     def to_json(self, *, zone_hours: int) -> dict[str, object]:
-        """Returns the event detail; its `eventData` is text, and its times have no zone."""
+        """Returns the event detail; its `eventData` is a string, and its times have no zone."""
         data = self.body["eventData"]
         return {
             "id": self.id,
@@ -80,7 +80,7 @@ class Webhooks:
         clock: The clock of retries.
         faults: The faults of deliveries.
         options: The format of the data, and the intervals.
-        assumptions: The rules of deliveries and retries.
+        assumptions: The rules for deliveries and retries.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Webhooks:
         """
         task = self._tasks.find(task_id)
         if task is None and (url is None or body is None):
-            raise InputError(f"Unknown task {task_id}. Give both url and body.")
+            raise InputError(f"Unknown task {task_id}. What to do: give both url and body.")
         to = url or (task.spec.webhook if task else "")
         told = dict(body) if body is not None else self.body_of(task) if task else {}
         status = httpx.post(to, json=told, timeout=self._options.webhook_timeout, trust_env=False).status_code

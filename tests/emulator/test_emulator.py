@@ -52,7 +52,7 @@ def test_a_chosen_port_and_one_that_is_taken() -> None:
         port = free.getsockname()[1]
     with Emulator(port=port) as rh:
         assert rh.url == f"http://127.0.0.1:{port}"
-        with pytest.raises(ConfigError, match="Choose another port"):
+        with pytest.raises(ConfigError, match="choose another port"):
             Emulator(port=port).start()
 
 

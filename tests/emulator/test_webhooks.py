@@ -146,6 +146,6 @@ def test_by_hand(emulate: Emulate, receiver: Receiver) -> None:
     assert receiver.got[-1] == {"event": "NONSENSE"}
     rh.rh.webhooks.send(task_id)
     assert json.loads(receiver.got[-1]["eventData"])["code"] == 805
-    with pytest.raises(InputError, match="Give both url and body"):
+    with pytest.raises(InputError, match="give both url and body"):
         rh.rh.webhooks.send("1")
     assert rh.query(task_id)["status"] == "QUEUED"  # in spite of the claim

@@ -1,1 +1,1 @@
-"""The part of ComfyUI that RunningHub's API shows: graphs, nodes, validation and outputs."""
+"""The part of ComfyUI that RunningHub's API exposes: graphs, nodes, validation and outputs."""

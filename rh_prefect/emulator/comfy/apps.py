@@ -27,15 +27,15 @@ _PLAIN_TYPES: Final[dict[str, FieldType]] = {
 
 @dataclass(frozen=True, slots=True)
 class AppField:
-    """A value of an app's graph that a request may set.
+    """A value in an app's graph that a request may set.
 
     Attributes:
         node_id: The node that has the field.
         field_name: The node's input.
         field_type: The type in a form.
         description: The field's label.
-        options: For a LIST or SWITCH: each value with its description, in the form that ends with the default; without
-            options, ComfyUI's own specification is shown.
+        options: For a LIST or SWITCH: each value with its description, in the format that ends with the default;
+            without options, ComfyUI's own specification is shown.
     """
 
     node_id: str
@@ -70,7 +70,7 @@ class App:
     uses: int = 0
 
     def node_list(self) -> list[dict[str, object]]:
-        """Returns the fields in the form of the call example."""
+        """Returns the fields in the format of the call example."""
         return [self._shown(item) for item in self.fields] if self.ran else []
 
     def _shown(self, item: AppField) -> dict[str, object]:
@@ -187,7 +187,10 @@ class Apps:
         shown = tuple(_all_fields(read) if fields is None else fields)
         for item in shown:
             if item.field_name not in inputs_of(read.get(item.node_id, {})):
-                raise InputError(f"The graph has no node {item.node_id} with a field {item.field_name}.")
+                raise InputError(
+                    f"The graph has no node {item.node_id} with a field {item.field_name}. What to do: correct the "
+                    "fields."
+                )
         with self._lock:
             app = App(str(next(self._ids)), name, read, shown, password, ran, quick_code)
             self._known[app.id] = app

@@ -1,4 +1,4 @@
-"""A graph in ComfyUI's API format: reading, changes by a node list, traversal."""
+"""Graphs in ComfyUI's API format: reads them, applies node lists, and walks along the links."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SEED_END: Final = 2**50
 
 
 class BadNodeInfo(Exception):
-    """A node list does not match its graph; the text says why."""
+    """A node list does not match its graph; the message says why."""
 
 
 def parse(text: str | Mapping[str, object]) -> Graph | None:
@@ -35,7 +35,7 @@ def parse(text: str | Mapping[str, object]) -> Graph | None:
 
 
 def inputs_of(node: Mapping[str, object]) -> dict[str, object]:
-    """Returns the inputs of a node themselves, not a copy."""
+    """Returns a node's own dictionary of inputs, not a copy."""
     inputs = node.get("inputs")
     return inputs if isinstance(inputs, dict) else {}
 
@@ -53,7 +53,7 @@ def link_of(value: object) -> tuple[str, int] | None:
 
 
 def apply(graph: Graph, items: object) -> set[tuple[str, str]]:
-    """Sets the values of a node list.
+    """Sets the values in a node list.
 
     Args:
         graph: The graph to change.

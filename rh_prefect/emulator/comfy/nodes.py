@@ -88,7 +88,7 @@ _SEED_END: Final = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """An input of a node class, in the terms of ComfyUI's `object_info`.
+    """An input of a node class, in the terms that ComfyUI's `object_info` uses.
 
     Attributes:
         kind: `INT`, `FLOAT`, `STRING`, `BOOLEAN`, `COMBO`, or the type of a link, such as `IMAGE`.
@@ -270,7 +270,7 @@ def class_of(name: str, *, foreign: frozenset[str] = frozenset()) -> NodeClass |
 
 
 def object_info(foreign: frozenset[str] = frozenset()) -> dict[str, object]:
-    """Returns the descriptions of all classes, in ComfyUI's form."""
+    """Returns the descriptions of all classes, in ComfyUI's format."""
     names = [*CLASSES, *sorted(foreign - set(CLASSES))]
     return {name: _info(known) for name in names if (known := class_of(name, foreign=foreign))}
 
@@ -292,7 +292,7 @@ def _info(known: NodeClass) -> dict[str, object]:
 
 
 def spec(item: Field) -> list[object]:
-    """Returns an input's specification in ComfyUI's form."""
+    """Returns an input's specification in ComfyUI's format."""
     limits = {"default": item.default, "min": item.least, "max": item.most}
     shown: dict[str, object] = {name: value for name, value in limits.items() if value is not None}
     if item.media:

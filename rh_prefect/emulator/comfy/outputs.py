@@ -140,7 +140,7 @@ def _checked(path: Path, media: str) -> Iterator[tuple[str, Path]]:
         return
     kind = probe(path).kind
     if kind != media:
-        raise MediaError(f"{path.name} is a file of the kind {kind}. Send a file of the kind {media}.")
+        raise MediaError(f"{path.name} is a file of kind {kind}. What to do: send a file of kind {media}.")
     yield media, path
 
 
@@ -153,4 +153,6 @@ def _unpacked(path: Path) -> Iterator[Path]:
                 to.write_bytes(data)
                 yield to
     except (zipfile.BadZipFile, OSError) as error:
-        raise MediaError(f"{path.name} is not a valid ZIP file: {error}. Send a complete ZIP file.") from error
+        raise MediaError(
+            f"{path.name} is not a valid ZIP file: {error}. What to do: send a complete ZIP file."
+        ) from error

@@ -77,7 +77,7 @@ def validate(graph: Graph, files: Files) -> Verdict:
     """Checks a graph and converts its values to the types of the nodes.
 
     Args:
-        graph: The graph, in which texts that are numbers become numbers.
+        graph: The graph, in which strings that contain numbers become numbers.
         files: The files that the graph may name.
     """
     saving = []

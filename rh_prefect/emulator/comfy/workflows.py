@@ -134,7 +134,7 @@ class Workflows:
         self._known = {workflow.id: workflow for workflow in built_in}
 
     def add(self, graph: Mapping[str, object] | str, *, name: str = "", password: str = "", saved: bool = True) -> str:
-        """Saves a workflow; its unknown node classes are accepted from now on.
+        """Saves a workflow; the node classes in it that are unknown are accepted afterwards.
 
         Args:
             graph: The graph in API format, as an object or as JSON text; it may be invalid.
@@ -150,7 +150,7 @@ class Workflows:
         """
         read = parse(graph)
         if read is None:
-            raise InputError("The graph is not a JSON object of nodes. Give a workflow in API format.")
+            raise InputError("The graph is not a JSON object of nodes. What to do: give a workflow in API format.")
         with self._lock:
             workflow = Workflow(str(next(self._ids)), name, read, password, saved)
             self._known[workflow.id] = workflow
@@ -168,7 +168,7 @@ class Workflows:
         """
         read = parse(graph)
         if read is None:
-            raise InputError("The graph is not a JSON object of nodes. Give a workflow in API format.")
+            raise InputError("The graph is not a JSON object of nodes. What to do: give a workflow in API format.")
         with self._lock:
             self._known[workflow_id] = replace(self._known[workflow_id], graph=read)
 

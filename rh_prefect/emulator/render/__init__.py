@@ -1,4 +1,4 @@
-"""Renders real media that show their request: pictures, videos, sound, texts and 3D models."""
+"""Renders real media that show their request: pictures, videos, sound, text and 3D models."""
 
 from __future__ import annotations
 

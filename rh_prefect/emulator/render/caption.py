@@ -78,7 +78,7 @@ def write(picture: Image.Image, text: str, *, part: float = 0.5) -> Image.Image:
 
 
 def strip(size: Size, text: str, *, part: float = 0.5) -> Image.Image:
-    """Draws a text with its shadow on a transparent picture (RGBA) of the given size."""
+    """Draws text with a shadow on a transparent picture (RGBA) of the given size."""
     overlay = Image.new("RGBA", size, (0, 0, 0, 0))
     if not text.strip() or min(size) < 4 * _SMALLEST:
         return overlay
@@ -171,9 +171,9 @@ def _shorten(lines: list[str], font: Font, width: float) -> list[str]:
 
 
 def drawable(text: str) -> str:
-    """Rewrites a text so that it can be drawn here without boxes in place of letters.
+    """Rewrites a text so that this machine can draw it without boxes in place of characters.
 
-    Accents are dropped where no font has them. A script that no font of this machine has is described in words.
+    Accents are dropped where no font has them. A script that no font on this machine supports is described in words.
     """
     text = " ".join(text.split())[:1200]
     if _covers(_built_in(16), text) or _system_font(text) is not None:
@@ -186,7 +186,7 @@ def drawable(text: str) -> str:
 
 
 def font_for(text: str, point: int) -> Font:
-    """Returns a font that has every letter of a text, or else Pillow's own font."""
+    """Returns a font that has every character in a text, or otherwise Pillow's own font."""
     if _covers(_built_in(16), text):
         return _built_in(point)
     name = _system_font(text)
@@ -226,5 +226,5 @@ def _covers(font: Font, text: str) -> bool:
 
 @lru_cache(8192)
 def _has(font: Font, letter: str) -> bool:
-    """Returns whether a font has a letter; a missing letter is drawn like one that no font has."""
+    """Returns whether a font has a character; a missing character is drawn like one that no font has."""
     return bytes(font.getmask(letter)) != bytes(font.getmask(_MISSING))

@@ -37,7 +37,7 @@ def cube(*, hue: float) -> bytes:
 
 
 def write_cube(to: Path, *, hue: float) -> None:
-    """Writes a cube of a colour as a GLB file."""
+    """Writes a cube in the given colour as a GLB file."""
     to.write_bytes(cube(hue=hue))
 
 

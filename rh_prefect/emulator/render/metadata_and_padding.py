@@ -22,7 +22,7 @@ def stamp(picture: Path, graph: str, *, to: Path) -> Path:
 
     Args:
         picture: The picture; only a PNG can contain the graph.
-        graph: The graph as JSON; if the text is empty, nothing is copied.
+        graph: The graph as JSON; if the string is empty, nothing is copied.
         to: The copy.
 
     Returns:

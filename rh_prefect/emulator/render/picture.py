@@ -53,12 +53,12 @@ def load(path: Path) -> Image.Image:
             return upright.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MediaError(
-            f"The uploaded picture {path.name} cannot be read: {error}. Send a complete picture."
+            f"The uploaded picture {path.name} cannot be read: {error}. What to do: send a complete picture."
         ) from error
 
 
 def fill(picture: Image.Image, size: Size) -> Image.Image:
-    """Scales a picture to a size: cropped if the shapes are similar, else whole, on a blurred background of itself."""
+    """Scales a picture to a size: cropped if the shapes are similar, otherwise whole, on a blurred copy of itself."""
     shape, wanted = picture.width / picture.height, size[0] / size[1]
     covered = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
     if abs(shape / wanted - 1) < _SAME_SHAPE:

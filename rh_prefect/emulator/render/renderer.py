@@ -19,10 +19,10 @@ from rh_prefect.emulator.render.sound import write_sound
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One output: a file, or a text.
+    """One output: a file, or text.
 
     Attributes:
-        path: The file, which belongs to the renderer; None for a text.
+        path: The file, which belongs to the renderer; None for text.
         text: The text; None for a file.
         extension: The extension as RunningHub gives it, without a dot: `png`, `mp4`, `mp3`, `glb`, `txt`.
     """
@@ -38,10 +38,10 @@ class Renderer:
     Args:
         folder: The folder of the files.
         long_side: The longest side of pictures and videos, in pixels.
-        fps: Frames per second of videos that are made of pictures.
+        fps: Frames per second of videos that are made from pictures.
         max_seconds: The longest sound or video in seconds; None for no limit.
         id_answers: The format of answers that are ids.
-        lyrics_as_text: Whether a lyrics model that is listed under audio returns a text.
+        lyrics_as_text: Whether a lyrics model that is listed under audio returns text.
     """
 
     def __init__(

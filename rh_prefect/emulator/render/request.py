@@ -92,7 +92,7 @@ class Request:
 
     @cached_property
     def subject(self) -> str:
-        """The text to draw from: the prompt, or else the seed text, or else the model's name."""
+        """The text to draw from: the prompt, otherwise the seed text, otherwise the model's name."""
         return self.words or self.seed_text or self.model.name
 
     @cached_property
@@ -189,17 +189,17 @@ def fit(size: Size, long_side: int) -> Size:
 
 
 def even(size: Size) -> Size:
-    """Rounds a size to even sides, as 4:2:0 video needs them."""
+    """Rounds a size to even sides, which 4:2:0 video requires."""
     return max(2, size[0] // 2 * 2), max(2, size[1] // 2 * 2)
 
 
 def number(text: str, *, below: int) -> int:
-    """Hashes a text to a number."""
+    """Hashes a string to a number."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % below
 
 
 def has_any(text: str, words: Iterable[str]) -> bool:
-    """Returns whether a word of a text begins with one of the stems."""
+    """Returns whether any word of a text begins with one of the stems."""
     return any(re.search(rf"\b{word}" if word.isascii() else word, text, re.IGNORECASE) for word in words)
 
 

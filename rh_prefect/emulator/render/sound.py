@@ -193,9 +193,9 @@ def play(request: Request) -> Array:
 
 
 def length_of(request: Request) -> float:
-    """Returns the length in seconds that a request states in a parameter or in its description, or else 20 to 30.
+    """Returns the length in seconds that a request states in a parameter or in its description, otherwise 20 to 30.
 
-    A prompt beside tags contains lyrics; lengths in it are ignored.
+    If a request has tags, its prompt contains lyrics, and lengths in the prompt are ignored.
     """
     keys = ("tags", "description") if "tags" in request.payload else ("prompt", "description")
     text = " ".join(str(request.payload.get(key, "")) for key in keys)

@@ -78,7 +78,7 @@ def answer(request: Request, *, ids_as: Literal["json", "lines"] = "json") -> st
 
 
 def write(prompt: str, *, variant: str = "") -> str:
-    """Writes a text: a list or JSON if the prompt asks for it, else a paragraph.
+    """Writes text: a list or JSON if the prompt asks for it, otherwise a paragraph.
 
     Args:
         prompt: The request.

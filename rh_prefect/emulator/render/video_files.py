@@ -55,7 +55,9 @@ def opened(path: Path) -> Iterator[InputContainer]:
         with av.open(str(path)) as container:
             yield container
     except (av.FFmpegError, OSError, IndexError) as error:
-        raise MediaError(f"The uploaded file {path.name} cannot be read: {error}. Send a complete file.") from error
+        raise MediaError(
+            f"The uploaded file {path.name} cannot be read: {error}. What to do: send a complete file."
+        ) from error
 
 
 def facts(path: Path) -> Facts:
@@ -166,7 +168,7 @@ def write_film(
         size: The size in pixels, which is rounded to even numbers.
         fps: Frames per second.
         sound: 44.1 kHz stereo blocks; cut at the end of the frames, or continued with silence. None for no audio.
-        variant: Digits in the metadata, so that files of the same frames differ.
+        variant: Digits in the metadata, so that files with the same frames differ.
     """
     size = even(size)
     with av.open(str(to), "w", format="mp4", options={"movflags": "+faststart"}) as container:

@@ -23,7 +23,7 @@ def animate(request: Request, to: Path) -> None:
     """Makes a video of a request with pictures, or with text only.
 
     The video fades to a last-frame picture, and between several pictures. Its sound is the sound file of the request,
-    else a quiet pad if the request asks for sound.
+    or a quiet pad if the request asks for sound without a file.
     """
     pictures = [load(path) for path in request.images] or [draw(request)]
     size = even(request.size(pictures[0].size))
@@ -92,14 +92,14 @@ def _sound(request: Request, seconds: float) -> Iterator[Array] | None:
 
 
 _LARGEST = 2
-"""The longest side of a reworked video, as a multiple of the long side of the emulator."""
+"""The longest side of a reworked video, as a multiple of the emulator's `long_side`."""
 
 
 def rework(request: Request, to: Path) -> None:
-    """Makes a video of a video: the same pictures, with the prompt written into them.
+    """Makes a video from a video: the same pictures, with the prompt written into them.
 
     An extension continues after the last picture for the requested number of seconds. Reference pictures are laid into
-    a corner. The sound is the request's own sound file, else the video's own.
+    a corner. The sound is the request's own sound file, otherwise the video's own.
     """
     source = request.videos[0]
     about = video_files.facts(source)
@@ -155,16 +155,16 @@ def _edited_sound(request: Request, about: video_files.Facts, seconds: float) ->
 
 
 _TIMES = {"720p": 1.5, "1080p": 2.0, "2k": 2.5, "4k": 3.0}
-"""The long side of an upscaled video by requested resolution, as a multiple of the long side of the emulator."""
+"""The long side of an upscaled video by requested resolution, as a multiple of the emulator's `long_side`."""
 _LEAST_GAIN = 1.25
 _MOST_LONG_SIDES = 4
 _MOST_FPS = 60
 
 
 def enlarge_picture(request: Request) -> Image.Image:
-    """Enlarges the picture of a request by the scale that the request asks for, and sharpens the picture.
+    """Enlarges the picture in a request by the requested scale, and sharpens the picture.
 
-    The result is at most four long sides long, unless the input picture is larger.
+    The result is at most four times `long_side` long, unless the input picture is larger.
     """
     picture = load(request.images[0])
     asked = float(str(request.value("scale", "upscale") or 2).lower().rstrip("x"))

@@ -25,7 +25,7 @@ async def submit(call: Call) -> Response:
 
 
 def _check_path(call: Call) -> None:
-    """Refuses a POST to a path for GET, such as `queue/status`, which would count as an endpoint."""
+    """Refuses a POST to a path for GET, such as `queue/status`, which would otherwise count as a model's endpoint."""
     found = (route.matches(call.request.scope)[0] for route in call.request.app.routes)
     if Match.PARTIAL in found:
         raise Refused("1009")

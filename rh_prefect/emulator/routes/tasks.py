@@ -54,7 +54,7 @@ def _spoiled(told: dict[str, object], fault: Fault | None) -> dict[str, object]:
 
 
 async def poll(call: Call, task: Task) -> Status:
-    """Counts one poll of a client, and waits for the rendering of a task that is due."""
+    """Counts one poll by a client, and waits for the rendering of a task that is due."""
     status = call.state.tasks.poll(task)
     if call.state.clock.mode != "real" and status == "RUNNING":
         await call.state.render_queue.settle(task)

@@ -29,7 +29,7 @@ _LONGEST_FIELD = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A file of a form, which was written to disk during its arrival."""
+    """A file in a form, which was written to disk as it arrived."""
 
     field: str
     file_name: str
