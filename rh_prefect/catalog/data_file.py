@@ -33,7 +33,10 @@ def read(content: Mapping[str, Any]) -> list[Model]:
     try:
         models = [checked(raw) for raw in content["models"]]
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"The file is not a model data file; reading it failed with {error!r}.") from error
+        raise InputError(
+            f"The file is not a model data file; reading it failed with {error!r}. What to do: pass a file that "
+            "`rh-prefect models refresh` has written."
+        ) from error
     by_class: dict[str, str] = {}
     for model in models:
         other = by_class.setdefault(class_name(model.name), model.name)
@@ -55,7 +58,7 @@ def checked(raw: Mapping[str, Any]) -> Model:
         first = error.errors(include_url=False)[0]
         raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     if not model.name:
-        raise InputError(f"the model of {model.endpoint!r} has no name")
+        raise InputError(f"the model with the endpoint {model.endpoint!r} has no name")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", model.endpoint):
         raise InputError(f"{model.endpoint!r} is not a valid endpoint")
     if is_api_path(model.endpoint):

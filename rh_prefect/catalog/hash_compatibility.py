@@ -1,7 +1,7 @@
 """Keeps the hashes of requests when the catalogue changes; otherwise, earlier calls would be paid for again.
 
 The hash of a request contains the parameters that the caller gave. The *form* of a parameter (its key, its type, and
-whether it is a list) decides how its value is hashed. A parameter gets its form when it enters the catalogue. It keeps
+whether it is a list) decides how the value is hashed. A parameter gets its form when it enters the catalogue. It keeps
 the form when RunningHub renames it, changes its type, makes it a list or removes it. `as_given` applies the forms.
 
 A value without a parameter's name, such as a file in `from`, goes to the parameters that the catalogue had first; see
@@ -28,7 +28,7 @@ def as_given(model: Model, params: Mapping[str, object], *, unchecked: Collectio
     For a parameter with one value, a list with one value counts as the value; for a parameter with several values, a
     single value counts as a list with this value. `5` counts as `"5"` for an `enum`. Empty values count as not given.
     Values of `unchecked` are not converted, because each spelling of such a value is a different request. Files are
-    identified by their content. Defaults of the catalogue are not added.
+    identified by their content. The catalogue's defaults are not added.
     """
     found: dict[str, object] = {}
     for name, value in params.items():

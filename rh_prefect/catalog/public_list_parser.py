@@ -57,7 +57,7 @@ TELLS: dict[ListFormat, frozenset[str]] = {
     "registry": frozenset((*_BOTH, "step", "accept")),
     "capabilities": frozenset(_BOTH),
 }
-"""The facts about a parameter that each format can state. If one is omitted, it does not apply; others are unknown."""
+"""The facts about a parameter that each format can state. If such a fact is omitted, it does not apply."""
 
 _NAMES = {
     "fieldKey": "key",
@@ -146,7 +146,7 @@ def _date_of(content: object, flaws: list[str]) -> str:
 
 
 def is_past_day(text: str) -> bool:
-    """Returns whether a text such as `2026-09-13` is a date that is not in the future in any time zone."""
+    """Returns whether a string such as `2026-09-13` is a date that is not in the future in any time zone."""
     try:
         return datetime.date.fromisoformat(text) <= datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(1)
     except ValueError:

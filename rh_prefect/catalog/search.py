@@ -56,7 +56,7 @@ def find(
         takes: Only models with this kind of input.
         family: Only models of this family.
         in_docs: True for only the models that the documentation lists, False for only the other models.
-        with_old: Whether to include models that are deprecated, or gone from RunningHub's newest lists.
+        with_old: Whether to include models that are deprecated, or no longer in RunningHub's newest lists.
         max_price: Only models whose cheapest unit (a call, a second, ...) costs at most this; models without a
             known price are omitted.
         sort: The order: by relevance, and then the newest first; by the lowest price of a unit; by the date of the
@@ -102,7 +102,7 @@ def find(
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    """The searchable data of one model: its texts in lower case, its tags and its inputs."""
+    """The searchable data of one model: its strings in lower case, its tags and its inputs."""
 
     model: Model
     name: str
@@ -289,7 +289,7 @@ def _about(query: _Query, hits: int) -> Iterator[str]:
     yield from (f'"{word}" is unknown and is ignored.' for word in query.unknown)
     if hits < sum(term.weight for term in query.terms):
         phrases = ", ".join(f'"{term.phrase}"' for term in query.terms)
-        yield f"No model has all of {phrases}; these have most of them."
+        yield f"No model has all of {phrases}; these models have most of them."
 
 
 def _about_near(query: _Query, ranked: list[_Match]) -> Iterator[str]:

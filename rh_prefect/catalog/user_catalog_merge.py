@@ -31,7 +31,7 @@ class Changes:
     repriced: dict[str, str] = field(default_factory=dict)  # both prices
 
     def lines(self) -> Iterator[str]:
-        """Yields a line for each difference: `+` new, `-` removed, `~` changed models, `$` a changed price."""
+        """Yields a line for each difference: `+` for a new model, `-` removed, `~` changed, `$` for a changed price."""
         yield from (f"+ {name}" for name in self.new)
         yield from (f"- {name}" for name in self.gone)
         yield from (f"~ {name}: {what}" for name, what in self.changed.items())
@@ -283,7 +283,7 @@ class Refreshed:
 
 
 def refresh(data: bytes, source: str, *, date: str | None = None) -> Refreshed:
-    """Merges a public file, named in messages and records by `source`, into this user's catalogue.
+    """Merges a public file, called `source` in messages and records, into this user's catalogue.
 
     Processes that start later use the result.
     """

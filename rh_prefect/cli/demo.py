@@ -54,7 +54,7 @@ def demo(
         _plan_and_run_twice(file, given, rh.recorder)
         if stay:
             print(_next_steps(folder))
-        print("\nWith PREFECT_API_URL or --dashboard the same run is a flow run, which finds the same results:")
+        print("\nWith PREFECT_API_URL or --dashboard, the same run is a flow run, which finds the same results:")
         _run_as_flow(file, given, stay=stay)
     if not stay:
         print(_next_steps(folder))

@@ -160,7 +160,7 @@ def _limits_of(key_type: str) -> str:
         return ""
     return (
         f". Note: the key is a {key_type} key, which runs workflows and AI apps; "
-        "models need an enterprise shared key (RunningHub answers 1014)"
+        "models need an enterprise shared key (RunningHub answers with code 1014)"
     )
 
 

@@ -161,7 +161,7 @@ async def adopt_(
     if others:
         print("Other submissions of the run whose outcome is unknown, to which the task could belong:")
         print_rows(others, indent="  ")
-    print(f"{job}: task {task_id} is recorded for this job. What to do: {_continuation(journal)}")
+    print(f"{job}: task {task_id} is recorded for this job. What to do: {_continuation(journal)}.")
 
 
 async def _other_unknown(run: str, key: str) -> list[tuple[str, str]]:
@@ -437,7 +437,7 @@ def _what(view: JobView) -> str:
 
 
 def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
-    """Raises an error if the results of a task do not have the kind of the job's model."""
+    """Raises an error if the results of a task are not of the kind that the job's model makes."""
     from rh_prefect.catalog.registry import get, is_known
 
     if not is_known(intent.endpoint):
@@ -453,7 +453,7 @@ def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
 
 
 async def _mark_all_refused(run: str) -> tuple[list[str], list[str]]:
-    """Marks the unknown submissions of a run; returns the marked jobs, and the problems of the other jobs."""
+    """Marks the unknown submissions of a run; returns the marked jobs, and the problems with the other jobs."""
     own = await _scope(run)
     every: list[Journal] = [one for one in (own.journal, await own.works()) if one is not None]
     journals = {journal.scope: journal for journal in every}
@@ -506,7 +506,10 @@ async def _check_files_lost(job: str, view: JobView, journal: Journal) -> None:
             "result, run the pipeline again with --retake for this step, or repeat the call with another `take`."
         )
     seconds = get_settings().grace_seconds
-    print(f"task {submit.task_id} has succeeded; its files are tried again for up to {seconds:.0f} s", flush=True)
+    print(
+        f"task {submit.task_id} has succeeded; the download of its files is tried again for up to {seconds:.0f} s",
+        flush=True,
+    )
     try:
         await LOOP.call(collect_result(view, await _scope(journal.scope)))
     except OutputsExpired:

@@ -264,10 +264,10 @@ class Client:
 
         Args:
             url: The URL; a `data:` URL is decoded. The API key is not sent: file hosts are third parties.
-            to: The local file. An earlier partial download is resumed if the resume file beside it (`to` +
+            to: The local file. An earlier partial download is resumed if the resume file next to it (`to` +
                 `.resume`) and the server agree that the remote file is unchanged; a finished file is kept.
                 `discard_partial` removes both.
-            progress: Called with the number of bytes on disk and the total.
+            progress: Called with the number of bytes on disk and, if known, the total number of bytes.
 
         Raises:
             LinkExpired: The link no longer works.

@@ -51,7 +51,7 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 def resume_note(to: Path) -> Path:
-    """Returns the path of the resume file beside an unfinished download; this file identifies the remote file."""
+    """Returns the path of the resume file next to an unfinished download; this file identifies the remote file."""
     return to.with_name(f"{to.name}.resume")
 
 
@@ -108,7 +108,7 @@ class Partial:
         return found if isinstance(found, dict) else {}
 
     def restart(self, *, total: int | None = None, validator: str = "") -> None:
-        """Starts the download again; empties the file first, so that old bytes never exist beside a new resume file."""
+        """Starts the download again; empties the file first, so that old bytes never exist with a new resume file."""
         self.close()
         self.size, self.total, self.validator, self.is_complete = 0, total, validator, False
         with _writable(self._to):
@@ -321,13 +321,13 @@ def is_data_url(url: str) -> bool:
 
 
 def write_data(url: str, to: Path) -> Download:
-    """Writes the file of a `data:` URL; replaces an existing file."""
+    """Writes the file in a `data:` URL; replaces an existing file."""
     head, comma, body = url.partition(",")
     try:
         data = base64.b64decode(unquote(body)) if head.lower().endswith(";base64") else unquote_to_bytes(body)
     except (binascii.Error, ValueError) as error:
         raise LinkExpired(
-            f"download of {head}: its content is not valid base64. What to do: query the task again."
+            f"download of {head}: the content is not valid base64. What to do: query the task again."
         ) from error
     if not comma:
         raise LinkExpired(f"download of {head[:60]}: this data: URL has no content. What to do: query the task again.")

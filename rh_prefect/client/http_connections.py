@@ -145,7 +145,7 @@ _UNSENT_ERRORS: Final = (
 
 
 class SendTrace:
-    """Records through the transport's `trace` extension whether a request was sent.
+    """Records, through the transport's `trace` extension, whether a request was sent.
 
     An exception alone does not tell: a deadline can pass before or after the request is sent. A request counts as sent
     as soon as its headers start to be sent.

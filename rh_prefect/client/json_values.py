@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Generic, Self, TypeVar
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 LONGEST_NUMBER: Final = 40
-"""Maximum number of digits of an amount or an id before the decimal point."""
+"""Maximum number of digits before the decimal point in an amount or an id."""
 
 
 def loads(body: bytes | str) -> object:

@@ -1,4 +1,4 @@
-"""Parses an HTTP response into its JSON object or a task's state; raises the matching error."""
+"""Parses an HTTP response into its JSON object or a task's state, or raises the matching error."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def submitted(answer: ApiResponse, ask: RequestInfo) -> TaskView:
 
 
 def parse_query(answer: ApiResponse, ask: RequestInfo, *, task_id: str) -> TaskView:
-    """Reads the response to a query; raises an error if the response has no state of this task."""
+    """Reads the response to a query; raises an error if it does not contain the state of this task."""
     task = answer.task
     named = read_task_id(task)
     if named and named != task_id:

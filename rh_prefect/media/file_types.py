@@ -77,7 +77,7 @@ FORMATS: dict[str, tuple[Kind, str]] = {
     **{name: ("audio", name) for name in ("mp3", "wav", "flac")},
     **dict.fromkeys(("glb", "gltf", "fbx", "stl", "ply", "obj"), ("3d", "3d")),
 }
-"""The kind and the format of each extension; players read all extensions of one format alike."""
+"""The kind and the format of each extension; players treat all extensions of a format alike."""
 
 
 def format_named(name: str) -> tuple[Kind, str] | None:
@@ -309,7 +309,7 @@ _COUNTED = 3
 
 
 def _missing_of_mp3(file: BinaryIO, size: int) -> int:
-    """Returns the number of missing bytes of an MP3 by its Xing header, if the header's byte and frame counts agree.
+    """Returns the number of bytes missing from an MP3 by its Xing header, if the header's byte and frame counts agree.
 
     Tag editors often leave one count wrong. Without this header, an MP3 does not contain its length.
     """

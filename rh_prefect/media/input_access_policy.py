@@ -55,10 +55,10 @@ class InputAccess:
             return
         if self.is_restricted:
             raise MediaError(
-                f"The file {_shown(source)} is not allowed here: a deployment reads only files below the folder of "
-                "its table, below the output location and below RH_INPUT_ROOTS, and https links to public addresses. "
-                "What to do: put the file into one of these folders, or add its folder to RH_INPUT_ROOTS on the "
-                "worker."
+                f"The file {_shown(source)} is not allowed here: inputs are restricted to files below the folder of "
+                "the table, below the output location and below RH_INPUT_ROOTS, and to https links to public "
+                "addresses. What to do: put the file into one of these folders, or add its folder to RH_INPUT_ROOTS on "
+                "the worker."
             )
         self._check_unchecked(source)
 
@@ -92,7 +92,7 @@ class InputAccess:
         parts = _split(url)
         if self.is_restricted and parts.scheme != "https" and not self.private_links:
             raise MediaError(
-                f"The link {_shown(url)} is not allowed here: a deployment reads https links only. "
+                f"The link {_shown(url)} is not allowed here: links are restricted to https links. "
                 "What to do: give an https link, or add its prefix to RH_INPUT_ROOTS on the worker."
             )
         host = parts.hostname or ""
@@ -263,7 +263,7 @@ class CheckedTransport(httpx.BaseTransport):
 
 
 def _sent_to(address: str, request: httpx.Request, host: str) -> httpx.Request:
-    """Returns the request with an IP address as its target; headers and certificate check keep the host name."""
+    """Returns the request with an IP address as its target; the headers and the certificate check keep the host."""
     extensions = {**request.extensions, "sni_hostname": host}
     url, headers = request.url.copy_with(host=address), request.headers
     return httpx.Request(request.method, url, headers=headers, stream=request.stream, extensions=extensions)

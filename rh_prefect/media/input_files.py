@@ -51,7 +51,7 @@ _PLAIN = {"Accept-Encoding": "identity"}
 
 
 class Fetched(NamedTuple):
-    """The hash, size and stamp of content that was read; `is_proof` if an equal stamp proves equal content."""
+    """The hash, size and stamp of content that was read; `is_proof`: whether an equal stamp proves equal content."""
 
     sha256: str
     size: int
@@ -155,8 +155,8 @@ def fetch(
     """Copies a file to this machine, with constant memory use; the local file is complete or does not exist.
 
     `check_size` raises an error if the size is not allowed. It is called before reading if the length is known,
-    otherwise during reading. The content of a `Media` must match its hash. Raises `MediaError` as
-    `open_input` does, and if the file keeps changing; raises `OSError` if the local file cannot be written.
+    otherwise during reading. The content of a `Media` must match its hash. Raises `MediaError` as `open_input` does,
+    and if the file keeps changing; raises `OSError` if the local file cannot be written.
     """
     with atomic_path(to, durable=False) as part:
         found = _Reading(source, options or {}, check_size, seconds).settled(part, clock)

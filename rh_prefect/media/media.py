@@ -48,7 +48,7 @@ class Media(BaseModel):
         mime: The MIME type, from its content.
         size: The size in bytes.
         sha256: The hash of the content, as hex digits.
-        width: The width in pixels as shown, after a rotation that the file states.
+        width: The width in pixels as shown, after any rotation that the file specifies.
         height: The height in pixels as shown.
         seconds: The duration of a video or audio, in seconds.
         fps: The frames per second of a video.
@@ -81,7 +81,7 @@ class Media(BaseModel):
 
     @property
     def facts(self) -> str:
-        """The properties of the file for people, as in `270 × 480, 5.0 s, 0.2 MB`."""
+        """The properties of the file in readable form, as in `270 × 480, 5.0 s, 0.2 MB`."""
         shape = f"{self.width} × {self.height}" if self.width else ""
         length = f"{self.seconds:.1f} s" if self.seconds is not None else ""
         return ", ".join(filter(None, (shape, length, size_text(self.size), self.defect)))

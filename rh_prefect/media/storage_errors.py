@@ -26,7 +26,7 @@ class Fault(NamedTuple):
 _NO_ANSWER = "no server answers at this address"
 _STOPPED = Fault("the service stopped answering", "check the network, then run again")
 _BUSY = Fault("the service is overloaded or failing at the moment", "wait some minutes, then run again")
-_KEYS = "correct key and secret in the storage options"
+_KEYS = "correct the key and the secret in the storage options"
 _BAD_LINK = Fault("the URL is not valid", "correct the link", True)
 
 _BY_CLASS: dict[str, Fault] = {

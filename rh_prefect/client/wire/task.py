@@ -132,7 +132,7 @@ class TaskView(Value):
         outputs: All results; empty until the task ends, and sometimes for some seconds longer.
         usage: What the task has cost so far.
         failure: The reason why the task failed, if RunningHub gives one.
-        node_errors: The error for each rejected node of a workflow; such a task fails, or only a part of it runs.
+        node_errors: The error for each rejected node; the task then fails, or only a part of its workflow runs.
         progress_url: The address of a running workflow's progress. The address contains a secret of the account, and is
             in no repr and no dump.
         ahead: The number of tasks before this one in the queue, if known.
@@ -385,14 +385,14 @@ class WebhookEvent(Value):
 
     Attributes:
         event_id: The id for `resend`.
-        task_id: The task.
+        task_id: The id of the task.
         url: The receiver's address, which may contain the receiver's secret and is in no repr.
         event: The kind of the event.
         view: The task's state according to the event; not verified.
         status: The outcome of the delivery: SUCCESS and FAILED are known.
         response: The receiver's response, or the reason why there is none; in no repr, like `url`.
         retries: The number of repeated deliveries.
-        created_at: The time in RunningHub's format, without a time zone.
+        created_at: The time of creation in RunningHub's format, without a time zone.
         updated_at: The time of the last delivery.
     """
 

@@ -87,7 +87,7 @@ def still(source: Path, *, side: int) -> Image.Image:
 
 
 def _frame(video: Path, at: At) -> Image.Image:
-    """Returns a frame of a video; seeks to an earlier key frame if possible, else decodes from the start."""
+    """Returns a frame of a video; seeks to an earlier key frame if possible, otherwise decodes from the start."""
     if isinstance(at, int | float):
         check_time("at", at)
     image = _look(video, at, jump=True) or _look(video, at, jump=False)

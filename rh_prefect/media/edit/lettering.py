@@ -90,9 +90,9 @@ def title_clip(
 
 
 def lettered(text: str, size: tuple[int, int], share: float, font_of: Callable[[int], Font]) -> Image.Image:
-    """Draws a text on a transparent picture of the text's size, in lines of at most 90 % of the width in `size`.
+    """Draws text on a transparent picture of the text's size, in lines of at most 90 % of the width in `size`.
 
-    The height of letters is `share` of the height in `size`, or less if the lines would not fit.
+    The height of the letters is `share` of the height in `size`, or less if the lines would not fit.
     """
     for letters in (share, share * 0.7, share * 0.5, share * 0.35):
         pixels = max(8, round(size[1] * letters))
@@ -111,7 +111,7 @@ def lettered(text: str, size: tuple[int, int], share: float, font_of: Callable[[
 
 
 def _font_of(text: str, file: Path | None) -> Callable[[int], Font]:
-    """Returns a function that takes a size in pixels and returns a font with all characters of a text."""
+    """Returns a function that takes a size in pixels and returns a font with all characters in a text."""
     if letter := missing_letter(text, font_for(text, 16, file)):
         raise InputError(
             f"No font for the character {letter!r} was found. Nothing was made, and nothing was paid. What to do: pass "
