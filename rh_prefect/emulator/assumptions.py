@@ -111,7 +111,8 @@ class Assumptions:
     """The response to a v2 query whose task id is not a number. Evidence: measured."""
 
     unknown_task: Refusal = ("1004", "")
-    """The response to a v2 query of an unknown or foreign task. Evidence: the table of codes; a measured shape."""
+    """The response to a v2 query of a task that is unknown or another account's. Evidence: the table of codes; the
+    shape was measured."""
 
     unknown_task_status: str = ""
     """The `status` in a v2 response about an unknown task. Evidence: none."""
@@ -335,7 +336,7 @@ class Assumptions:
     # --- files -------------------------------------------------------------------------------------------------------
 
     upload_success_code: int = 0
-    """`code` of a successful new upload. Evidence: every official client tests for 0; one reading of the English page
+    """`code` of a successful new upload. Evidence: every official client tests for 0; the English page
     shows 200."""
 
     upload_max_bytes: int = 1 << 30

@@ -67,7 +67,7 @@ class Options(TypedDict, total=False):
 class Emulator:
     """A local RunningHub API with real media, a clock, scripted faults and recorded requests.
 
-    Equal requests give different results, as real models do, unless they name the same seed.
+    Equal requests give different results, as with real models, unless they name the same seed.
 
     The emulator has one enterprise shared key, named `main`; `keys.add` adds further keys. The emulator has a few
     workflows and AI apps; `workflows.add` and `apps.add` publish others. `recorder` has all requests and payments,

@@ -75,7 +75,7 @@ Kind = Literal[
 ]
 """The effect of a fault.
 
-- `cut`: the connection closes without a response; a download closes at the share `at`.
+- `cut`: the connection closes without a response; a download is cut at the share `at`.
 - `half`: the connection closes in the middle of the response.
 - `stall`: no response, or no more of it, for `seconds` (default 600); then the connection closes.
 - `hold`: the response waits for `rh.held.release()`, at most `seconds` (default 300).
@@ -93,7 +93,7 @@ Kind = Literal[
 """
 
 Phase = Literal["before", "after"]
-"""Whether the request fails before it has an effect, or its response is lost after the task was accepted and paid."""
+"""Whether the request fails before it has an effect, or its response is lost after the task was paid for."""
 
 _ONLY: Final[dict[str, Route]] = {
     **dict.fromkeys(("fail", "node-errors", "at-once"), "submit"),
@@ -201,7 +201,7 @@ class Faults:
         self._seen: dict[Route, int] = {}
 
     def add(self, *faults: Fault) -> None:
-        """Adds faults; each counts requests from now on."""
+        """Adds faults; each counts the requests that follow."""
         with self._lock:
             self._entries += [_Entry(fault) for fault in faults]
 

@@ -35,7 +35,7 @@ class DeadLink(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file of the file store; `since` is the time at which a result was stored."""
+    """A file in the file store; `since` is the time at which a result was stored."""
 
     path: Path
     task_id: str = ""
@@ -101,7 +101,7 @@ class FileStore:
         The name of the file has ComfyUI's format; names differ in token and time.
 
         Returns:
-            The link of the file.
+            The link to the file.
         """
         now = self._clock.now()
         place = f"{_RESULTS}ComfyUI_{index:05d}_{token}_{int(now)}.{extension}"

@@ -70,7 +70,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The codes with which v1 or v2 start requests are refused for a parameter."""
+    """The codes with which v1 or v2 refuses a start request because of a parameter."""
 
     is_v1: bool
     bad: str

@@ -27,7 +27,7 @@ class Submission:
         accepted: Whether a task exists and was charged.
         charged: The charge at acceptance, in money.
         time: The time by the emulator's clock.
-        code: The reason of a refusal: RunningHub's code, or the kind of the fault.
+        code: The reason for a refusal: RunningHub's code, or the kind of the fault.
         coins: The charge at acceptance, in RH coins.
         inputs: The SHA-256 of the model's input files, by wire key, in the order of the request.
     """
@@ -111,7 +111,7 @@ class Delivery:
 
 
 class Recorder:
-    """Records everything that happens; any thread may read it at any time.
+    """Records everything that happens; any thread may read the records at any time.
 
     Args:
         tasks: Lists the current tasks.

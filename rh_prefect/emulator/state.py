@@ -32,7 +32,7 @@ class RuntimeOptions:
 
     Attributes:
         webhook_spacing: Seconds between the tries of a delivery, by the emulator's clock.
-        webhook_timeout: Seconds of real time within which a receiver must answer.
+        webhook_timeout: Seconds of real time within which a receiver must respond.
         webhook_data: The type of `eventData` for v2 and model tasks.
         real_people: Whether every picture, video and sound shows a real person: Seedance 2.0 then takes only assets, or
             requires `realPersonMode`.

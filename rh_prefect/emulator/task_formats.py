@@ -1,4 +1,4 @@
-"""Formats tasks for responses: the v2 task object at submit and in the query, and the v1 formats."""
+"""Formats tasks for responses: the v2 task object for submissions and queries, and the v1 formats."""
 
 from __future__ import annotations
 

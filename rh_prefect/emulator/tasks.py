@@ -87,7 +87,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A result of a task: a link, or a text; `node_id` is the saving node of a graph."""
+    """A result of a task: a link, or text; `node_id` is the saving node of a graph."""
 
     url: str | None
     text: str | None
@@ -100,7 +100,7 @@ class Task:
     """A task in its current state; its fields are read and written under the lock of `Tasks`.
 
     Attributes:
-        id: 19 digits.
+        id: The id of the task: 19 digits.
         spec: The request.
         timing: The durations of the task.
         failure: The failure that the task will report, if any.

@@ -36,7 +36,7 @@ class Event:
     """The event about the end of a task, and the state of its delivery.
 
     Attributes:
-        id: 19 digits; not the task's id.
+        id: The id of the event: 19 digits; not the task's id.
         body: The posted body.
         status: `callbackStatus`.
         response: `callbackResponse`.

@@ -50,7 +50,7 @@ class App:
     """An AI app of the site.
 
     Attributes:
-        id: 19 digits.
+        id: The id of the app: 19 digits.
         name: The app's title.
         graph: The graph.
         fields: The fields that can be set.

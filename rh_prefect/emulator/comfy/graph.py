@@ -46,7 +46,7 @@ def class_type(node: Mapping[str, object]) -> str:
 
 
 def link_of(value: object) -> tuple[str, int] | None:
-    """Reads a link: a node, and the number of the node's output."""
+    """Reads a link: a node, and the number of the node's output; None if the value is no link."""
     if isinstance(value, list) and len(value) == 2 and isinstance(value[1], int) and not isinstance(value[1], bool):
         return str(value[0]), value[1]
     return None

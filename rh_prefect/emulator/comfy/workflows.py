@@ -14,7 +14,7 @@ from rh_prefect.emulator.comfy.nodes import CLASSES
 from rh_prefect.errors import InputError
 
 SAMPLE_PICTURE: Final = "example.png"
-"""The picture that is among the inputs of every ComfyUI."""
+"""The picture that is among the inputs of every ComfyUI installation."""
 
 
 def _node(class_type: str, title: str = "", **inputs: object) -> Node:
@@ -109,7 +109,7 @@ class Workflow:
     """A workflow that is saved on the site.
 
     Attributes:
-        id: 19 digits.
+        id: The id of the workflow: 19 digits.
         name: The workflow's name in the emulator.
         graph: The graph in API format.
         password: The workflow's `accessPassword`, if any.
@@ -134,7 +134,7 @@ class Workflows:
         self._known = {workflow.id: workflow for workflow in built_in}
 
     def add(self, graph: Mapping[str, object] | str, *, name: str = "", password: str = "", saved: bool = True) -> str:
-        """Saves a workflow; the node classes in it that are unknown are accepted afterwards.
+        """Saves a workflow; afterwards, the unknown node classes in it are accepted.
 
         Args:
             graph: The graph in API format, as an object or as JSON text; it may be invalid.

@@ -76,8 +76,8 @@ def pad(path: Path, *, least_bytes: int) -> Path:
         least_bytes: The minimum size; the result may be a few bytes larger if the file type requires this.
 
     Returns:
-        The larger file beside the original, created once: a second copy would have another ETag, and a client with half
-        of the first copy would have to start again. The original file if it is large enough.
+        The larger file, next to the original, or the original if it is large enough. The larger file is created once: a
+        second copy would have another ETag, and a client with half of the first would have to start again.
     """
     size = path.stat().st_size
     if size >= least_bytes:
@@ -141,7 +141,7 @@ def _riff(source: BinaryIO, size: int, missing: int) -> Filling:  # noqa: ARG001
 
 
 def _glb(source: BinaryIO, size: int, missing: int) -> Filling:  # noqa: ARG001
-    """Adds a chunk of an unknown kind to a GLB, which readers must skip."""
+    """Adds to a GLB a chunk of an unknown kind, which readers must skip."""
     zeros = -(-max(missing - 8, 0) // 4) * 4
     return Filling(
         size, (Block(struct.pack("<I4s", zeros, b"PAD\0"), zeros),), {8: struct.pack("<I", size + 8 + zeros)}

@@ -71,7 +71,7 @@ def fill(picture: Image.Image, size: Size) -> Image.Image:
 
 
 def inset(picture: Image.Image, small: Sequence[Image.Image]) -> Image.Image:
-    """Lays small pictures, framed in white, into the upper right corner."""
+    """Places small pictures, framed in white, in the upper right corner."""
     out = picture.copy()
     side = round(min(picture.size) * 0.2)
     gap = max(2, side // 8)
@@ -94,7 +94,7 @@ def grain(picture: Image.Image, variant: str) -> Image.Image:
 
 
 def save(picture: Image.Image, to: Path) -> None:
-    """Writes a picture in the format of its file name."""
+    """Writes a picture in the format given by the file name."""
     if to.suffix == ".jpg":
         picture.save(to, "JPEG", quality=92, subsampling=0)
     elif to.suffix == ".webp":

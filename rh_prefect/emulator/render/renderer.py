@@ -1,4 +1,4 @@
-"""Renders each request once, also for concurrent equal requests."""
+"""Renders each request once, even if equal requests arrive concurrently."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Renderer:
     ) -> list[Rendered]:
         """Renders a request, or returns the outputs of an equal request.
 
-        Requests are equal if model, parameters, variant and the content of the files are; the links under which the
+        Requests are equal if they have the same model, parameters, variant and file contents; the links under which the
         files were uploaded do not count.
 
         Args:

@@ -65,7 +65,7 @@ class Request:
 
     @cached_property
     def given(self) -> dict[str, object]:
-        """The payload by clean keys: one model's wire key begins with a space."""
+        """The payload with stripped keys, because one model's wire key begins with a space."""
         return {key.strip(): value for key, value in self.payload.items()}
 
     def value(self, *keys: str) -> object | None:
@@ -110,7 +110,7 @@ class Request:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def files(self, kind: Kind) -> list[tuple[str, Path]]:
-        """Returns (wire key, file) of one kind of media, in the order of the model's parameters."""
+        """Returns the pairs (wire key, file) for one kind of media, in the order of the model's parameters."""
         types = {param.key: param.type for param in self.model.params}
         order = sorted(self.inputs, key=lambda key: list(types).index(key) if key in types else len(types))
         return [(key, path) for key in order if _kind(key, types.get(key)) == kind for path in self.inputs[key]]
@@ -214,7 +214,7 @@ def _is_last(key: str) -> bool:
 
 
 def _pair(value: object) -> Size | None:
-    """Reads "1280*720", "1024×1920", "720x1280" and "16:9"; a ratio becomes a size of the same numbers."""
+    """Reads "1280*720", "1024×1920", "720x1280" and "16:9"; a ratio becomes a size with the same numbers."""
     match = _PAIR.match(str(value))
     if match is None or "0" in {match[1], match[3]}:
         return None

@@ -114,7 +114,7 @@ def _pitch(request: Request) -> float:
 
 
 def _mood(request: Request) -> float:
-    """Returns a random detune of up to a third of a semitone."""
+    """Returns a random detuning of up to a third of a semitone."""
     return number(request.variant, below=2001) / 3000 - 1 / 3 if request.variant else 0.0
 
 

@@ -54,7 +54,7 @@ _IDS = (
     ("upload-media-asset", ("mediaAssetId",)),
     ("to-world", ("worldId",)),
 )
-"""Models that answer with ids which other models take."""
+"""Models that answer with ids that other models accept."""
 
 
 def answer(request: Request, *, ids_as: Literal["json", "lines"] = "json") -> str:

@@ -20,7 +20,7 @@ _HELD = 0.12
 
 
 def animate(request: Request, to: Path) -> None:
-    """Makes a video of a request with pictures, or with text only.
+    """Makes a video for a request with pictures, or with text only.
 
     The video fades to a last-frame picture, and between several pictures. Its sound is the sound file of the request,
     or a quiet pad if the request asks for sound without a file.
