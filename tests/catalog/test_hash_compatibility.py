@@ -319,7 +319,7 @@ def test_a_newer_package_keeps_the_forms_and_the_models_of_the_users_file(
     told: list[str] = []
     content = registry.in_use(told.append)
     models = {model["endpoint"]: model for model in content["models"]}
-    assert ["has newer models" in text for text in told] == [True]
+    assert ["has newer ones" in text for text in told] == [True]
     assert len(models) == len(package["models"]) + 1
     assert models["acme/film"] == MODEL
     assert as_given(decode_model(models[turbo["endpoint"]]), {"prompt": "x"}) == {"text": "x"}

@@ -306,7 +306,7 @@ def test_files_that_are_accepted(extension: str) -> None:
     [
         ({"size": 20 * 1024 * 1024 + 1}, "at most 20 MB"),
         ({"extension": "gif"}, "takes jpg, png, but the format of this file is gif"),
-        ({"extension": ""}, "an unknown format"),
+        ({"extension": ""}, "the format of this file is unknown"),
         ({"kind": "video", "extension": "mp4"}, "takes an image file, but this is a video file"),
         ({"size": 0}, "empty"),
     ],

@@ -237,7 +237,7 @@ def test_a_file_that_cannot_be_used_leaves_all_as_it_was(mine: Mine, content: st
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("{", "cannot be read"), ('{"version": "2020-01-01", "models": []}', "has newer models")]
+    ("content", "said"), [("{", "cannot be read"), ('{"version": "2020-01-01", "models": []}', "has newer ones")]
 )
 def test_a_users_file_that_cannot_be_used_is_left_aside_with_a_warning(mine: Mine, content: str, said: str) -> None:
     mine.file.parent.mkdir()
