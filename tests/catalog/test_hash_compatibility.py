@@ -236,7 +236,7 @@ def test_a_call_is_sent_in_the_form_of_the_newest_list() -> None:
     image = {"key": "imageURL", "type": "IMAGE", "multiple": True}
     entry = {"endpoint": "acme/film", "output_type": "video", "params": [image, {"key": "duration", "type": "INT"}]}
     model = found(refreshed(content, [entry], 1))
-    with pytest.warns(catalog.InputWarning, match="does not have prompt any more"):
+    with pytest.warns(catalog.InputWarning, match="prompt is no longer in"):
         sent = catalog.read_parameters(model, call).sent
     assert sent == {"imageURL": ["asset://1"], "duration": 5, "prompt": "x"}
 
