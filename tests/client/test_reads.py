@@ -201,7 +201,7 @@ async def test_a_negative_cost_is_not_known_and_logged(
     """A negative cost would lower what a run is said to have spent."""
     view = await query(client, wire, task(usage={field: "-0.50"}))
     assert (view.cost, view.unit) == (None, None)
-    assert f"negative {field} of a task, -0.50" in caplog.text
+    assert f"negative {field} for a task (-0.50)" in caplog.text
 
 
 ERRORS: list[tuple[object, type[RunningHubError]]] = [
