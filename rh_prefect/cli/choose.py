@@ -95,7 +95,7 @@ def _decisions(
 
 
 def _split(words: str, reviews: Mapping[str, PlannedStep], file: Path) -> tuple[str, str]:
-    """Returns the address of a review and the text after its sign of equality."""
+    """Returns the address of a review, and the text after the equals sign."""
     # The id of an item may also have a sign of equality.
     address = max((one for one in reviews if words.startswith(f"{one}=")), key=len, default="")
     if not address:

@@ -147,7 +147,7 @@ GIVEN, SELECTED, PLACE = Given(), Selected(), Place()
 
 
 def with_reviewed(command: str, arguments: dict[str, Any], reviewed: ReviewedPlan | None) -> dict[str, Any]:
-    """Returns the parameters of a command, completed by the parameters of the reviewed plan, if there is one."""
+    """Returns a command's parameters, completed with the parameters of the reviewed plan, if there is one."""
     if reviewed is None:
         return arguments
     missing = [name for name in reviewed.hidden_params if name not in arguments]

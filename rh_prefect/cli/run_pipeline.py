@@ -193,7 +193,7 @@ def _read(
     *,
     is_flow: bool,
 ) -> _Asked:
-    """Reads the pipeline and the options of a run; raises an error, or exits, if one of them is wrong."""
+    """Reads the pipeline and the options of a run; raises an error, or exits, if one of them is not valid."""
     from rh_prefect.flows.pipeline import Pipeline
 
     pipeline = Pipeline.open(file)
