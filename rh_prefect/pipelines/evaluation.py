@@ -27,11 +27,12 @@ from rh_prefect.pipelines.planning_values import (
     digest,
     exactly,
     maybe,
+    number_of,
     undecided_in,
 )
 from rh_prefect.pipelines.references import Names, Reference, Template, parse
 from rh_prefect.pipelines.references import shown as shown_text
-from rh_prefect.pipelines.types import Type, of_items, of_literal
+from rh_prefect.pipelines.types import NUMBERS, Type, of_items, of_literal
 
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.planned_steps import PlannedStep
@@ -42,8 +43,8 @@ _LONGEST_SLUG = 80
 def lookup(reference: Reference, frame: Frame) -> Any:
     """Returns the value of a reference: the first of its options that exists.
 
-    If it is not known which option exists, the range of the value's length covers all possible options; of several
-    lists, the longest is returned.
+    If it is not known which option exists, the range of the value or of its length covers all possible options; it is
+    unknown if that of one option is unknown. Of several lists, the longest is returned.
     """
     if len(reference.options) == 1 and reference.fallback is None:  # as most are
         return _result(follow(reference.options[0], frame))
@@ -72,24 +73,23 @@ def maker_of(reference: Reference, frame: Frame) -> PlannedStep | None:
 
 def _either(options: Sequence[Any]) -> Any:
     first, *others = options
-    if others and isinstance(first, File) and first.length is not None:
-        lengths = [one.length for one in others if isinstance(one, File)]
-        return replace(first, seconds=_hull([first.length, *filter(None, lengths)]))
-    if isinstance(first, Unknown) and first.span is not None:
-        return replace(first, span=_hull([first.span, *filter(None, map(_span_of, others))]))
     if isinstance(first, Items):
         return max((one for one in options if isinstance(one, Items)), key=lambda one: len(one.values))
-    return first
+    if isinstance(first, dict) or all(one == first for one in others):
+        return first
+    if isinstance(first, File):
+        return replace(first, media=None, seconds=_hull([one.length for one in options if isinstance(one, File)]))
+    kind, key = type_of(first).kind, f"or:{digest([one.key if isinstance(one, Unknown) else one for one in options])}"
+    span = _hull([(number_of if kind in NUMBERS else characters)(one) for one in options])
+    return replace(first, span=span) if isinstance(first, Unknown) else Unknown(kind, key, span)
 
 
-def _span_of(value: Any) -> Span | None:
-    if isinstance(value, Unknown):
-        return value.span
-    return exactly(len(value)) if isinstance(value, str) else None
-
-
-def _hull(spans: Sequence[Span]) -> Span:
-    return Span(min(one.least for one in spans), max(one.expected for one in spans), max(one.most for one in spans))
+def _hull(spans: Sequence[Span | None]) -> Span | None:
+    """Returns the range that covers all ranges; None if one of them is not known."""
+    known = [one for one in spans if one is not None]
+    if len(known) < len(spans):
+        return None
+    return Span(min(one.least for one in known), max(one.expected for one in known), max(one.most for one in known))
 
 
 def follow(names: Names, frame: Frame) -> Any:

@@ -17,17 +17,18 @@ from rh_prefect.pipelines.plan.planned_steps import PriceRange, Selection
 from rh_prefect.pipelines.plan.render import prices
 from tests.support.samples.example_prices import GIVEN
 from tests.support.samples.pipeline_assets import photo, sound, video
+from tests.support.world.planned_works import Records, plan_of
 
 TEXT = "rhart-text-g-3-flash-preview/text-to-text"
 
 
-async def plan_of(name: str, folder: Path) -> Plan:
+async def shipped(name: str, folder: Path) -> Plan:
     return await Pipeline.shipped(name).plan(GIVEN[name][0](folder))
 
 
 @pytest.mark.parametrize("name", GIVEN)
 async def test_an_example_costs_what_the_design_says(name: str, tmp_path: Path) -> None:
-    plan = await plan_of(name, tmp_path)
+    plan = await shipped(name, tmp_path)
     assert [problem.head for problem in plan.problems] == []
     assert " / ".join(prices(plan.price)) == GIVEN[name][1]
 
@@ -114,6 +115,41 @@ async def test_the_price_of_the_first_that_exists_covers_the_next_one_while_that
     either, clip, film = prices
     assert clip.most < film.least
     assert (either.least, either.most) == (clip.least, film.most)
+
+
+@pytest.mark.parametrize("source", ["$(a or b)", "$(b)"])
+async def test_the_price_is_open_if_one_of_several_inputs_has_no_known_length(source: str, tmp_path: Path) -> None:
+    text = (
+        f"params: {{f: image}}\nsteps:\n  s: {MOOD}\n  a: {{when: {{equals: [$(s.mood), calm]}}, model: {CLIP}}}\n"
+        "  b: {model: hailuo-2.3-t2v-pro, with: {prompt: x}}\n"
+        f"  up: {{model: topazlabs-video-upscale, from: {source}}}\n"
+    )
+    plan = await plan_of(text, f=photo(tmp_path / "f.png"))
+    assert plan.price_of(plan.steps["up"]).is_open
+    assert [note for note in plan.notes if "topazlabs-video-upscale" in note]
+
+
+TIMED = "model: kling-video-o3-pro/reference-to-video, with: {prompt: %s, sound: false, duration: %s}"
+SECONDS = "model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: %s}, parse: {object: {seconds: integer}}"
+
+
+@pytest.mark.parametrize("first", [TIMED % ("a", 5), SECONDS % "a"])
+@pytest.mark.parametrize("other", ["10", "b.seconds"])
+async def test_the_price_covers_a_number_in_place_of_one_that_may_be_absent(first: str, other: str) -> None:
+    records, prices = Records(), []
+    for duration in (f"$(a.seconds or {other})", "5", "10"):
+        text = (
+            f"steps:\n  s: {MOOD}\n  b: {{{SECONDS % 'b'}}}\n  a: {{when: {{equals: [$(s.mood), calm]}}, {first}}}\n"
+            f"  clip: {{{TIMED % ('clip', duration)}}}\n"
+        )
+        plan = await plan_of(text)
+        records.answer(plan.steps["b"][0], {"seconds": 10})
+        if "object" in first:
+            records.answer(plan.steps["a"][0], {"seconds": 5})
+        plan = await plan_of(text, known=records)
+        prices.append(plan.price_of(plan.steps["clip"]))
+    either, short, long = prices
+    assert either.least <= short.least < long.most <= either.most
 
 
 async def test_in_a_group_that_may_be_absent_a_step_beside_another_one_is_certain() -> None:
