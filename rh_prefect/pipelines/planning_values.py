@@ -175,6 +175,17 @@ class StepOutput:
     maker: PlannedStep | None = field(default=None, compare=False)
 
 
+def content(value: Any) -> Any:
+    """Returns the result in a step's output, as if it certainly existed, and any other value unchanged."""
+    value = certain(value)
+    return value.value if isinstance(value, StepOutput) else value
+
+
+def as_items(values: Items | list[Any]) -> Items:
+    """Returns a list as `Items`."""
+    return values if isinstance(values, Items) else Items(tuple(values))
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Frame:
     """The names for references in one item, or outside of fan-outs."""

@@ -10,26 +10,25 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.check import read_value, wrong_value
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
-from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown, certain, maybe
+from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, Unknown, as_items, content, maybe
 from rh_prefect.pipelines.types import PLAIN, Type, kind_of
 
 
 def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
     """Converts a value to the type of a used file's parameter; also returns a clause about a wrong value, or ""."""
-    value = certain(value)
-    value = value.value if isinstance(value, StepOutput) else value
+    value = content(value)
     if isinstance(value, Unknown):
         is_text = param.kind in FILE_TYPES and value.kind in PLAIN
         return value, f"{name} takes a file, but a text is given" if is_text else ""
     if param.kind == "table":
         return _table(name, param, value)
     if param.kind == "files":
-        items = value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else (value,))
+        items = as_items(value) if isinstance(value, Items | list) else Items((value,))
         return items, _first(_wrong_file(name, param, one) for one in items.values)
     if param.kind in FILE_TYPES:
         return value, _wrong_file(name, param, value)
     if param.kind == "list" and isinstance(value, Items | list):
-        items = value if isinstance(value, Items) else Items(tuple(value))
+        items = as_items(value)
         if items.count is not None or any(isinstance(one, Unknown) for one in results(items)):
             return items, ""
         value = list(results(items))
@@ -55,8 +54,7 @@ def _first(clauses: Any) -> str:
 
 
 def _wrong_file(name: str, param: Param, value: Any) -> str:
-    value = certain(value)
-    value = value.value if isinstance(value, StepOutput) else value
+    value = content(value)
     if isinstance(value, File):
         # For a file that a step will make, `check` has compared the kind already.
         return wrong_file(param, value.media, name) if value.media is not None else ""
@@ -68,12 +66,11 @@ def _wrong_file(name: str, param: Param, value: Any) -> str:
 def _table(name: str, param: Param, value: Any) -> tuple[Any, str]:
     if not isinstance(value, Items | list):
         return value, f"{name} takes a table, but {shown_value(value)}"
-    items = value if isinstance(value, Items) else Items(tuple(value))
+    items = as_items(value)
     rows: list[Any] = []
     wrong = ""
     for number, one in enumerate(items.values, 1):
-        row, by = certain(one), one.by if isinstance(one, Maybe) else None
-        row = row.value if isinstance(row, StepOutput) else row
+        row, by = content(one), one.by if isinstance(one, Maybe) else None
         if not isinstance(row, dict):
             return value, (
                 f"{name} takes rows, which are mappings of columns to values, but row {number} is not a mapping"

@@ -28,6 +28,7 @@ from rh_prefect.pipelines.planning_values import (
     Items,
     Span,
     Unknown,
+    as_items,
     certain,
     digest,
     exactly,
@@ -99,11 +100,7 @@ def _without_failed(values: dict[str, Any], step: EditStep, failed: Collection[s
     """Removes the values of failed steps from the lists, and the values at the same positions of equally long lists."""
     if step.require != "any" or not failed:
         return values
-    lists = {
-        name: value if isinstance(value, Items) else Items(tuple(value))
-        for name, value in values.items()
-        if isinstance(value, Items | list)
-    }
+    lists = {name: as_items(value) for name, value in values.items() if isinstance(value, Items | list)}
     places = {name: failed_places(one, failed) for name, one in lists.items()}
     found = dict(values)
     for name, one in lists.items():

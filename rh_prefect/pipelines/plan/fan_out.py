@@ -34,9 +34,10 @@ from rh_prefect.pipelines.planning_values import (
     Items,
     Maybe,
     Span,
-    StepOutput,
     Unknown,
+    as_items,
     certain,
+    content,
     deciders_of,
     digest,
     makers,
@@ -232,14 +233,13 @@ def _size_of(lists: Mapping[str, Items], size: int) -> Unknown | None:
 
 
 def _list_of(step: FanOutStep, frame: Frame) -> Items:
-    return _as_items(evaluate(step.foreach, frame))
+    return _given_items(evaluate(step.foreach, frame))
 
 
-def _as_items(given: Any) -> Items:
+def _given_items(given: Any) -> Items:
     """Returns the items of a list; if the list may be absent, each item may be absent."""
-    value, by = certain(given), given.by if isinstance(given, Maybe) else None
-    value = value.value if isinstance(value, StepOutput) else value
-    items = value if isinstance(value, Items) else Items(tuple(value) if isinstance(value, list) else ())
+    value, by = content(given), given.by if isinstance(given, Maybe) else None
+    items = as_items(value) if isinstance(value, Items | list) else Items(())
     return items if by is None else replace(items, values=tuple(maybe(one, by) for one in items.values))
 
 
@@ -258,7 +258,7 @@ def _items_of(step: FanOutStep, items: Items, frame: Frame) -> list[Frame]:
 
 
 def _matrix_lists(step: FanOutStep, frame: Frame) -> dict[str, Items]:
-    return {name: _as_items(evaluate(value, frame)) for name, value in (step.matrix or {}).items()}
+    return {name: _given_items(evaluate(value, frame)) for name, value in (step.matrix or {}).items()}
 
 
 def _matrix_of(lists: Mapping[str, Items], frame: Frame) -> list[Frame]:

@@ -10,7 +10,18 @@ from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import FREE, PlannedStep, PriceRange
-from rh_prefect.pipelines.planning_values import EMPTY, File, Frame, Items, Maybe, Span, StepOutput, leaves, makers
+from rh_prefect.pipelines.planning_values import (
+    EMPTY,
+    File,
+    Frame,
+    Items,
+    Maybe,
+    Span,
+    StepOutput,
+    as_items,
+    leaves,
+    makers,
+)
 
 
 @dataclass(slots=True, repr=False)
@@ -35,7 +46,7 @@ def without_failed(value: Any, step: Step, failed: Collection[str]) -> Any:
     """Removes the values of steps that this run cannot make from a list, for a step with `require: any`."""
     if step.require != "any" or not failed or not isinstance(value, Items | list):
         return value
-    items = value if isinstance(value, Items) else Items(tuple(value))
+    items = as_items(value)
     return without_places(items, failed_places(items, failed))
 
 
