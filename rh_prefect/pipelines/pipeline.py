@@ -24,9 +24,9 @@ from rh_prefect.pipelines.garbage_collection import uncollected
 from rh_prefect.pipelines.input_reader import InputReader, input_roots, is_default
 from rh_prefect.pipelines.model_pipeline import pipeline_name, write_model
 from rh_prefect.pipelines.parsed_document import Problems, nearest_sentence
-from rh_prefect.pipelines.plan.expander import Planning
 from rh_prefect.pipelines.plan.options import OPTIONS, PlanOptions
 from rh_prefect.pipelines.plan.plan import Plan, finished
+from rh_prefect.pipelines.plan.planning import Planning
 from rh_prefect.pipelines.plan.work_identity import pipeline_id
 from rh_prefect.pipelines.takes_file import Choices, read_choices, takes_file
 from rh_prefect.pipelines.yaml_reader import read

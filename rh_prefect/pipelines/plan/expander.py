@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from rh_prefect.media.file_names import folded, wrong_part
 from rh_prefect.pipelines.check import Checked
@@ -28,22 +28,17 @@ from rh_prefect.pipelines.file_model import (
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts
-from rh_prefect.pipelines.plan.options import PlanOptions
-from rh_prefect.pipelines.plan.planned_steps import (
-    KnownWorks,
-    PlannedStep,
-    Work,
-)
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
+from rh_prefect.pipelines.plan.planning import Planning
 from rh_prefect.pipelines.plan.results import placeholder, undecided_result, value_of
 from rh_prefect.pipelines.plan.review_drafts import chosen_result, draft_review
-from rh_prefect.pipelines.plan.shared_works import SharedWorks, state_of
+from rh_prefect.pipelines.plan.shared_works import state_of
 from rh_prefect.pipelines.plan.size_limits import Size
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.step_requests import draft_paid
 from rh_prefect.pipelines.plan.take_choice import TakeChooser, query_of
 from rh_prefect.pipelines.plan.undecided_steps import (
     FindingsOf,
-    Missing,
     PartFindings,
     condition_steps,
     is_open,
@@ -64,33 +59,10 @@ from rh_prefect.pipelines.planning_values import (
     undecided_in,
 )
 from rh_prefect.pipelines.references import references_in
-from rh_prefect.pipelines.takes_file import Choices
 from rh_prefect.pipelines.types import Type
-
-BindUsed: TypeAlias = Callable[[Checked, Mapping[str, Any]], Awaitable[tuple[dict[str, Any], dict[str, str]]]]
-
 
 AT_ONCE = 50
 """Number of steps that are planned before other tasks of the thread run."""
-
-
-@dataclass(slots=True, repr=False)
-class Planning:
-    """The data that all parts of a plan share."""
-
-    checked: Checked  # The file
-    options: PlanOptions  # How it is planned
-    choices: Choices  # What a person has decided
-    bind_used: BindUsed  # Gives the parameters of a used file their values
-    pipeline: str  # Identifies the pipeline with its parameters; see `pipeline_id`
-    known: KnownWorks = field(init=False)  # Answers what is known of works
-    works: SharedWorks = field(init=False, default_factory=SharedWorks)  # What the steps pay for, or render
-    missing: Missing = field(init=False)  # The steps without a result
-    size: Size = field(init=False, default_factory=Size)  # How much was counted
-
-    def __post_init__(self) -> None:
-        """Reads the known works and failed steps from the options."""
-        self.known, self.missing = self.options.known or KnownWorks(), Missing(set(self.options.failed))
 
 
 def _part_of(findings: dict[int, PartFindings], are_items: bool, numbers: Sequence[int]) -> PartFindings:

@@ -18,10 +18,11 @@ from rh_prefect.pipelines.check.check_result import ItemProblems
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import FanOutStep, Step, names_in, uses
 from rh_prefect.pipelines.parsed_document import Problems
-from rh_prefect.pipelines.plan.expander import AT_ONCE, Expander, Planning
+from rh_prefect.pipelines.plan.expander import AT_ONCE, Expander
 from rh_prefect.pipelines.plan.name_clashes import NameClashes
 from rh_prefect.pipelines.plan.needed_steps import Needs
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
+from rh_prefect.pipelines.plan.planning import Planning
 from rh_prefect.pipelines.plan.size_limits import PlanTooLarge, Size
 from rh_prefect.pipelines.plan.undecided_steps import PartFindings
 from rh_prefect.pipelines.planning_values import Frame, Group, makers, maybe
