@@ -328,14 +328,10 @@ class InputReader:
 
 
 def is_default(param: Param, value: Any) -> bool:
-    """Returns whether a value is empty or equals the parameter's default."""
-    default = param.default
-    if value in (None, "") or value == default:
-        return True
-    if param.kind in ("table", "files", *FILE_TYPES):
-        is_place = isinstance(value, str) and isinstance(default, str) and is_local(value) and is_local(default)
-        return is_place and local_path(value) == local_path(default)
-    return default is not None and bool(read_value(param, value) == read_value(param, default))
+    """Returns whether a value is absent or the default; the content of a default file can change."""
+    if param.default is None or param.kind in ("table", "files", *FILE_TYPES):
+        return value is ABSENT
+    return bool(value == read_value(param, param.default))
 
 
 def input_roots(params: Mapping[str, Param], arguments: Mapping[str, Any]) -> list[str]:

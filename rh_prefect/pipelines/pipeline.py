@@ -209,9 +209,9 @@ class Pipeline:
             plan = self._head(arguments, reader)
             plan.selection, plan.problems = options.selection, list(problems)
             return plan
-        # Prefect and forms also pass defaults, and a command line does not. Without them, both have the same round.
+        # Without defaults, a changed default, or a new parameter that has one, keeps the round.
         declared = self.file.params
-        given = {name: values[name] for name, value in arguments.items() if not is_default(declared[name], value)}
+        given = {name: value for name, value in values.items() if not is_default(declared[name], value)}
         planning = Planning(
             self.checked,
             options,

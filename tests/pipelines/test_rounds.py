@@ -545,6 +545,42 @@ async def test_a_default_that_is_written_out_is_no_other_round(
 PHOTOS: Sequence[tuple[str, tuple[int, int]]] = (("a.png", (320, 320)), ("b.png", (320, 320)), ("c.png", (330, 320)))
 
 
+async def test_an_edit_of_a_default_file_or_table_is_another_round(
+    run: PipelineRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = """
+params:
+  photo: {type: image, default: a.png}
+  rows: {type: table, columns: {t: string}, default: rows.csv}
+  photos: {type: files, of: image, default: photos}
+  logo: {type: image, optional: true}
+steps: {mug: {model: z-image/turbo, with: {prompt: a mug}, reuse: never}}
+"""
+    for name in ("a.png", "b.png", "photos/one.png"):
+        samples.png(tmp_path / name, size=(320, 320))
+    table = tmp_path / "rows.csv"
+    table.write_text("t\nx\n")
+
+    async def scope(written: str = text, **given: Any) -> str | None:
+        return (await run.plan(written, **given)).instances[0].works[0].scope
+
+    first = await scope()
+    (tmp_path / "copy.csv").write_text("t\nx\n")
+    assert await scope(photo="b.png", rows="copy.csv", photos=["b.png"]) == first
+    without_logo = text.replace("  logo: {type: image, optional: true}\n", "")
+    assert await scope(without_logo) == first
+    found = [first]
+    for change in (
+        lambda: table.write_text("t\ny\n"),
+        lambda: samples.png(tmp_path / "a.png", size=(330, 320)),
+        lambda: samples.png(tmp_path / "photos/two.png", size=(340, 320)),
+    ):
+        change()
+        found.append(await scope())
+    assert len(set(found)) == len(found)
+
+
 async def test_new_results_within_a_round_are_other_takes(rh: Emulator, tmp_path: Path) -> None:
     runs = Runs(rh, tmp_path)
     await runs.stopped("first", await records_of_a_run(rh, tmp_path / "counted"))
