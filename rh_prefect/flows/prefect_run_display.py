@@ -47,7 +47,7 @@ class PrefectPages(Pages):
     async def show_plan(self, plan: Plan) -> None:
         """Shows the plan with its prices and its graph as artifacts, and tags the flow run."""
         least, expected, most = prices(plan.price)
-        budget = f", budget {plan.budget.amount:g}" if plan.budget is not None else ""
+        budget = f", budget {plan.budget.amount:.12g}" if plan.budget is not None else ""
         description = f"Least {least}, expected {expected}, most {most} {plan.currency}{budget}"
         await artifacts.markdown(f"```\n{plan.table()}\n```", what="plan", description=description)
         picture = base64.b64encode(plan.svg().encode()).decode()

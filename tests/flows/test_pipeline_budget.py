@@ -10,7 +10,7 @@ import pytest
 
 from rh_prefect.errors import BudgetExceeded
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan import Plan
+from rh_prefect.pipelines.plan import Plan, ReviewedPlan
 from rh_prefect.pipelines.run.run_budget import RunBudget, run_limit
 from rh_prefect.works.journal.costs_and_budget import SpendTracker, entries_in
 from rh_prefect.works.journal.journal import FolderJournal
@@ -88,5 +88,9 @@ def test_an_unlimited_run_pays_for_what_has_no_known_price(monkeypatch: pytest.M
     assert run_limit(plan, plan.price, budget=2.0, counted=Decimal(0)) == Decimal(2)
     monkeypatch.setenv("RH_MAX_BUDGET", "5")
     assert run_limit(plan, plan.price, budget=None, counted=Decimal(0)) == Decimal(5)
+    reviewed = ReviewedPlan(plan.as_json())
+    assert run_limit(plan, plan.price, budget=None, counted=Decimal(0), reviewed=reviewed) == Decimal(5)
+    monkeypatch.delenv("RH_MAX_BUDGET")
+    assert run_limit(plan, plan.price, budget=None, counted=Decimal(0), reviewed=reviewed) is None
     with pytest.raises(BudgetExceeded, match="needs a budget"):
         run_limit(Pipeline.from_text(text.partition("\n")[2]).plan_now(), plan.price, budget=None, counted=Decimal(0))

@@ -47,22 +47,20 @@ def run_limit(
             f"What to do: write `budget` as an amount in {currency}, without `whole_items` and `item`."
         )
     given, of_all = _given(plan, budget, earlier)
-    if given is None and plan.is_unlimited and reviewed is None:
-        return get_settings().max_budget
     is_open = price.is_open or is_foreign
     # RunningHub has quoted what the catalogue lacks, and is asked again before each payment.
     is_quoted = reviewed is not None and not reviewed.is_open and price.is_open and not is_foreign
-    if given is None and is_open and not is_quoted:
+    if given is None and is_open and not (is_quoted or plan.is_unlimited):
         raise _needs_budget(plan, f"{foreign} the run needs a budget in {currency}" if is_foreign else "")
-    planned = counted + price.most if given is None and not is_quoted else None
+    planned = counted + price.most if given is None and not (is_quoted or plan.is_unlimited) else None
     limits = [given, planned, get_settings().max_budget]
     if reviewed is not None and is_quoted:
         limits += [reviewed.budget, reviewed.most]
     elif reviewed is not None:
         limits += [reviewed.budget] if reviewed.is_open or is_open else [reviewed.most, counted + price.most]
-    limit = min(one for one in limits if one is not None)
+    limit = min((one for one in limits if one is not None), default=None)
     before = counted if attempt == 1 else Decimal(0)
-    if before + price.least > limit and not whole_items and not is_foreign:
+    if limit is not None and before + price.least > limit and not whole_items and not is_foreign:
         spent = f", {before} were spent before in this flow run" if before else ""
         raise BudgetExceeded(
             f"{plan.pipeline}: the run costs at least {price.least} {plan.currency}{spent}, and its budget is "
@@ -79,7 +77,7 @@ def _given(plan: Plan, budget: float | None, earlier: Decimal) -> tuple[Decimal 
         return None, ""
     of_all = ""
     if plan.budget is not None and plan.budget.all_runs:
-        of_all = f" ({earlier} of {amount:g} were or may be spent by other runs)" if earlier else ""
+        of_all = f" ({earlier} of {amount:.12g} were or may be spent by other runs)" if earlier else ""
         amount = max(0.0, float(Decimal(f"{amount:.12g}") - earlier))
     return Decimal(f"{amount:.12g}"), of_all
 
@@ -230,7 +228,7 @@ class RunBudget:
             return None
         return BudgetExceeded(
             f"{instance.address}: the step costs up to {price}, item {item} has cost {spent}, and the budget of an "
-            f"item is {budget.item:g}. The step was not submitted. What to do: raise `budget.item` and run again; "
+            f"item is {budget.item:.12g}. The step was not submitted. What to do: raise `budget.item` and run again; "
             "existing results cost nothing."
         )
 
