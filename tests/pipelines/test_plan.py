@@ -92,6 +92,41 @@ async def test_a_changed_request_says_what_was_and_a_removed_row_is_named() -> N
     assert set(SIGNS) == set(STATES)
 
 
+async def test_a_plan_has_no_difference_in_price_from_itself() -> None:
+    shared = of_rows("title: string", clip=CLIP % "$(first)" + ", same: true", other=PICTURE % "a" + ", same: true")
+    text = shared.replace("steps:\n", f"steps:\n  first: {{{PICTURE % 'a'}}}\n", 1)
+    for selection in (Selection(), Selection(steps=frozenset({"first"}))):
+        plan = await plan_of(text, rows=rows("a", "b", "c"), selection=selection)
+        plan.earlier, plan.compared_with = plan.as_json(), "itself"
+        assert "difference: least +0.00, expected +0.00, most +0.00 CNY" in plan.table()
+        said = plan.markdown().splitlines()
+        assert "| difference | +0.00 | +0.00 | +0.00 |" in said
+        (these,) = (line for line in said if line.startswith("| this plan |"))
+        assert these.replace("this plan", "itself") in said
+        cells = [line.split(" | ") for line in said if line.startswith("| `")]
+        assert [one[3] for one in cells] == [one[4].rstrip(" |") for one in cells]
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        ("0.01", "a run needs a higher budget"),
+        ("{amount: 0.01, whole_items: true}", "some results will not be made"),
+        ("0.05", ""),
+    ],
+)
+async def test_a_budget_below_the_lowest_price_of_the_selection_is_noted(budget: str, expected: str) -> None:
+    text = f"budget: {budget}\n" + steps(a=PICTURE % "a", b=PICTURE % "b")
+    notes = (await plan_of(text, selection=Selection(steps=frozenset({"a"})))).notes
+    assert list(notes) == ([f"The budget of 0.01 is below the minimum price; {expected}."] if expected else [])
+
+
+async def test_a_large_budget_is_shown_in_full() -> None:
+    plan = await plan_of("budget: 1234567.89\n" + MUG)
+    assert "of a budget of 1234567.89" in plan.table()
+    assert "Budget: 1234567.89 CNY." in plan.markdown()
+
+
 async def test_a_picture_has_a_box_for_each_step_and_says_that_a_price_is_open() -> None:
     records = Records()
     await run(SHOTS, records, rows=ROWS[:1])

@@ -340,11 +340,12 @@ def _refuse_bare_numbers(
 def _note_budget(plan: Plan, notes: dict[str, None]) -> None:
     if plan.budget is None:
         return
-    price, amount = plan.price, Decimal(f"{plan.budget.amount:.12g}")
+    price, amount = plan.price_of(plan.instances, plan.selection), Decimal(f"{plan.budget.amount:.12g}")
     before = plan.paid_before if plan.budget.all_runs else Decimal(0)
     if price.least and price.least + before > amount:
         left = f", of which {max(Decimal(0), amount - before):f} is left," if before else ""
-        notes[f"The budget of {amount}{left} is below the minimum price; some results will not be made."] = None
+        effect = "some results will not be made" if plan.budget.whole_items else "a run needs a higher budget"
+        notes[f"The budget of {amount}{left} is below the minimum price; {effect}."] = None
     if plan.budget.whole_items and not plan.budget.amount:
         notes["The budget is 0: only existing results are used."] = None
 
@@ -366,6 +367,6 @@ def _refuse_item_budget(plan: Plan, selection: Selection, checked: Checked, prob
         others = f" ({len(dear)} items are above it)" if len(dear) > 1 else ""
         message = (
             f"item {visible(item)} costs at least {price.normalize():f} {plan.currency} and would not be finished: the "
-            f"budget of an item is {plan.budget.item:g}{others}; raise `budget.item`, or select other items"
+            f"budget of an item is {plan.budget.item:.12g}{others}; raise `budget.item`, or select other items"
         )
         problems.add(checked.document, ("budget", "item"), message)

@@ -130,7 +130,7 @@ def _budget(plan: Plan) -> str:
     if plan.budget is None:
         return ""
     before = f", of which {amount(plan.paid_before)} is spent by earlier runs" if plan.budget.all_runs else ""
-    return f" of a budget of {plan.budget.amount:g}{before}"
+    return f" of a budget of {plan.budget.amount:.12g}{before}"
 
 
 def _difference(plan: Plan) -> Iterator[str]:
@@ -138,7 +138,7 @@ def _difference(plan: Plan) -> Iterator[str]:
     if not plan.earlier:
         return
     was = _money_of(plan.earlier["price"])
-    changes = ", ".join(f"{name} {_change(old, new)}" for name, old, new in _pairs(was, plan.price))
+    changes = ", ".join(f"{name} {_change(old, new)}" for name, old, new in _pairs(was, _selected_price(plan)))
     changed = sum(1 for one in plan.instances if one.why)
     steps = f"{len(plan.added)} added, {changed} changed, {len(plan.removed)} removed"
     steps = steps if plan.earlier["steps"] else "all are new"
@@ -158,29 +158,22 @@ def _money_of(data: Mapping[str, Any]) -> PriceRange:
     return PriceRange(least, expected, most, bool(data.get("open")))
 
 
-def _earlier_prices(plan: Plan) -> dict[str, PriceRange]:
-    """Returns the prices of the earlier plan by step; a work that several steps share counts for the first step."""
-    found, seen = dict[str, PriceRange](), set[str]()
-    for step in plan.earlier.get("steps", ()):
-        known = step.get("work", "")
-        price = PriceRange() if known in seen else _money_of(step["price"])
-        seen |= {known} - {""}
-        found[step["path"]] = found.get(step["path"], PriceRange()) + price
-    return found
+def _selected_price(plan: Plan) -> PriceRange:
+    return plan.price_of(plan.instances, plan.selection)
 
 
 def markdown(plan: Plan) -> str:
     """Formats a plan as Markdown, for a comment on a pull request."""
-    is_compared = bool(plan.earlier)
-    least, expected, most = prices(plan.price)
+    is_compared, price = bool(plan.earlier), _selected_price(plan)
+    least, expected, most = prices(price)
     lines = [f"### {_markdown(plan.pipeline)}: {expected} {plan.currency}", "", _markdown(head(plan)), ""]
     columns = ["least", "expected", "most"]
     lines += [f"| | {' | '.join(columns)} |", "|---|--:|--:|--:|", f"| this plan | {least} | {expected} | {most} |"]
     if is_compared:
         was = _money_of(plan.earlier["price"])
         lines.append(f"| {_markdown(plan.compared_with)} | {' | '.join(prices(was))} |")
-        lines.append(f"| difference | {' | '.join(_change(old, new) for _, old, new in _pairs(was, plan.price))} |")
-    earlier = _earlier_prices(plan)
+        lines.append(f"| difference | {' | '.join(_change(old, new) for _, old, new in _pairs(was, price))} |")
+    earlier = {path: _money_of(money) for path, money in plan.earlier.get("step_prices", {}).items()}
     lines += ["", f"| step | model or edit | states | expected |{' was |' if is_compared else ''}"]
     lines.append(f"|---|---|---|--:|{'--:|' if is_compared else ''}")
     for path, items in plan.steps.items():
@@ -190,7 +183,7 @@ def markdown(plan: Plan) -> str:
     gone = [path for path in earlier if path not in plan.steps]
     lines += [f"| ~~`{visible(path)}`~~ | | removed | | {prices(earlier[path])[1]} |" for path in gone]
     budget = (
-        [f"Budget: {plan.budget.amount:g} {plan.currency}{_budget(plan).partition(',')[2]}."] if plan.budget else []
+        [f"Budget: {plan.budget.amount:.12g} {plan.currency}{_budget(plan).partition(',')[2]}."] if plan.budget else []
     )
     details = [*_reasons(plan), *_more(plan)]
     lines += ["", *budget]
@@ -280,12 +273,13 @@ def _box(plan: Plan, path: str, items: Sequence[PlannedStep]) -> tuple[str, ...]
 
 def as_json(plan: Plan) -> dict[str, Any]:
     """Converts a plan to plain JSON data."""
-    return {**head_as_json(plan), "steps": [step_as_json(one) for one in plan.instances]}
+    step_prices = {path: _money(plan.price_of(items)) for path, items in plan.steps.items()}
+    steps = [step_as_json(one) for one in plan.instances]
+    return {**head_as_json(plan), "step_prices": step_prices, "steps": steps}
 
 
 def head_as_json(plan: Plan) -> dict[str, Any]:
     """Converts a plan without its steps to plain JSON data."""
-    money = plan.price_of(plan.instances, plan.selection)
     budget = plan.budget.model_dump(exclude_none=True) if plan.budget is not None else None
     return {
         "version": 1,
@@ -296,7 +290,7 @@ def head_as_json(plan: Plan) -> dict[str, Any]:
         "hidden_params": list(plan.hidden_params),
         "inputs": list(plan.inputs),
         "currency": plan.currency,
-        "price": _money(money),
+        "price": _money(_selected_price(plan)),
         "selection": plan.selection.as_json(),
         "budget": budget,
         "since": dict(plan.since) or None,
