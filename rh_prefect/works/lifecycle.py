@@ -296,7 +296,10 @@ async def _final_error(
     is_earlier = submit.n not in progress.waits and end.attempt < policy.attempt
     if isinstance(failure, JobCancelled):
         # A cancelled run leaves the work to the others; the task of this run was cancelled by a person.
-        return failure if policy.is_own(submit) and not is_earlier else None
+        if not policy.is_own(submit):
+            return None
+        progress.paid += policy.counts(submit)
+        return None if is_earlier and progress.paid < policy.attempts else failure
     if end.next_task == "never":
         return failure
     # In the scope of one run, the end names the attempt that recorded it; for a shared work, that may be another run's.

@@ -382,6 +382,17 @@ def test_a_cancelled_task_is_paid_for_again_only_by_a_later_attempt() -> None:
     assert Life(replace(POLICY, attempt=2)).reads(submit).step == ("prepare",)
 
 
+def test_a_cancelled_task_counts_for_the_retries_of_prefect_and_not_for_those_of_a_person() -> None:
+    submits = [
+        Submit(n, intent(attempt=n), TICKET, end=End(status="CANCELLED", task_id="1", attempt=n)) for n in (1, 2)
+    ]
+    for attempts in (1, 2):
+        retried = replace(POLICY, attempt=attempts + 1, first_attempt=1, attempts=attempts)
+        Life(retried).reads_and_raises(JobCancelled, *submits[:attempts])
+        by_a_person = replace(retried, first_attempt=attempts + 1)
+        assert Life(by_a_person).reads(*submits[:attempts]).step == ("prepare",)
+
+
 def test_collecting_never_submits() -> None:
     policy = replace(POLICY, may_submit=False, attempt=9, on_unknown="resubmit")
     for submit in (
