@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rh_prefect.errors import (
     ConnectFailed,
@@ -102,6 +102,8 @@ class _Progress:
     paid: int = 0  # How many of the run's attempts are used
     refusals: int = 0  # Refused submissions in a row
     undelivered: int = 0  # Submissions in a row that did not leave this machine
+    # The error after which the run pays for no other task; a task that was paid for already is used all the same
+    final: JobFailed | JobCancelled | None = None
 
 
 async def run_work(steps: Steps) -> Any:
@@ -116,6 +118,8 @@ async def run_work(steps: Steps) -> Any:
         submit = await steps.read_submission(n)
         is_recorded = submit is not None
         if submit is None:
+            if progress.final is not None:
+                _raise_final(progress)
             if not policy.may_submit:
                 return None
             if not await _may_claim(steps, n):
@@ -215,7 +219,7 @@ def _raise_unless_temporary(policy: Policy, refused: Answer, undelivered: int) -
 async def _settle_unknown(steps: Steps, submit: Submit, progress: _Progress) -> None:
     policy = steps.policy
     # A service may accept each submission that it answers with an error, so the limit is the same.
-    may_resubmit = policy.on_unknown == "resubmit" and policy.may_submit
+    may_resubmit = policy.on_unknown == "resubmit" and policy.may_submit and progress.final is None
     if may_resubmit and progress.paid + policy.counts(submit) < policy.attempts:
         await steps.forget(submit.n)
         return
@@ -250,14 +254,17 @@ async def _finish(steps: Steps, submit: Submit, progress: _Progress, *, adopted:
         failure = _invalid(policy, submit, result)
     else:
         failure = _failure(policy, end)
-    final = await _final_error(steps, submit, end, failure, progress)
-    # A caller that only downloads does not decide whether another task is paid for: that is recorded.
-    if final is not None and (policy.may_submit or await steps.read_submission(submit.n + 1) is None):
-        try:
-            raise final
-        finally:
-            del failure, final  # its traceback has this frame
+    progress.final = await _final_error(steps, submit, end, failure, progress) or progress.final
     return None
+
+
+def _raise_final(progress: _Progress) -> NoReturn:
+    final, progress.final = progress.final, None
+    assert final is not None
+    try:
+        raise final
+    finally:
+        del final  # its traceback has this frame
 
 
 async def _wait(steps: Steps, submit: Submit, progress: _Progress, *, adopted: bool) -> End:
