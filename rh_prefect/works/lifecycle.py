@@ -119,7 +119,7 @@ async def run_work(steps: Steps) -> Any:
         is_recorded = submit is not None
         if submit is None:
             if progress.final is not None:
-                _raise_final(progress)
+                _raise(progress.final, progress)
             if not policy.may_submit:
                 return None
             if not await _may_claim(steps, n):
@@ -258,13 +258,11 @@ async def _finish(steps: Steps, submit: Submit, progress: _Progress, *, adopted:
     return None
 
 
-def _raise_final(progress: _Progress) -> NoReturn:
-    final, progress.final = progress.final, None
-    assert final is not None
+def _raise(final: JobFailed | JobCancelled, progress: _Progress) -> NoReturn:
     try:
         raise final
     finally:
-        del final  # its traceback has this frame
+        del final, progress.final  # its traceback has these frames
 
 
 async def _wait(steps: Steps, submit: Submit, progress: _Progress, *, adopted: bool) -> End:
