@@ -60,7 +60,7 @@ def test_a_film_is_made_listed_and_added_up(rh: Emulator, env: dict[str, str], t
     env["RH_STORAGE_URL"] = str(tmp_path / "films")
     listed, runs = (one.stdout for one in run_each([["jobs", "list", run], ["jobs", "list"]], env=env, cwd=tmp_path))
     assert listed.count("success") == 10
-    assert re.search(rf"{run} +10 job\(s\)  Completed +film ", runs)
+    assert re.search(rf"{run} +10 job\(s\)  Completed +20\S+ +film ", runs)
     assert "rh_prefect.resume(" in runs
     commands = [["jobs", "cancel", run], ["spend"], ["run", "film", "--prompt", "a lighthouse", "--shots", "2"]]
     cancelled, spent, again = (one.stdout for one in run_each(commands, env=env, cwd=tmp_path))
