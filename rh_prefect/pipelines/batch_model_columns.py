@@ -34,7 +34,7 @@ class Stage:
 
 
 def stages_of(model: str, chain: Sequence[ChainStep], values: Mapping[str, object]) -> list[Stage]:
-    """Returns the models of a batch, with the values for every row."""
+    """Returns the models of a batch, each with its values for every row."""
     stages = [Stage(catalog.get(model), "", {})]
     for number, step in enumerate(chain):
         own = dict(step) if isinstance(step, Mapping) else {"model": step}
@@ -58,7 +58,7 @@ def stages_of(model: str, chain: Sequence[ChainStep], values: Mapping[str, objec
 
 
 def _named(stages: Sequence[Stage]) -> list[Stage]:
-    """Returns the stages, each named by the kind of its output; stages of equal kinds are numbered."""
+    """Returns the stages, each named after the kind of its output; a name that is taken gets the stage's number."""
     kinds = {"image": "picture", "video": "clip", "audio": "sound", "3d": "object"}
     names: list[str] = []
     for number, stage in enumerate(stages, 1):
@@ -70,8 +70,8 @@ def _named(stages: Sequence[Stage]) -> list[Stage]:
 def place(stages: Sequence[Stage], name: str) -> tuple[int, Param | None]:
     """Returns the index of the stage and the parameter to which a name belongs.
 
-    `name` is a Python or wire name of the first step that has it; `2.name` belongs to the second step. `unchecked`
-    belongs to the first step, and is not a parameter.
+    A Python or wire name belongs to the first stage with such a parameter; `2.name` belongs to the second stage.
+    `unchecked` belongs to the first stage, and is not a parameter.
     """
     numbered = _OF_STEP.fullmatch(name)
     if numbered and 1 <= int(numbered[1]) <= len(stages):
@@ -108,7 +108,7 @@ def refuse_same(stages: Sequence[Stage], names: Iterable[str], where: str) -> No
 
 
 def file_param(model: Model, *, kind: str = "") -> Param | None:
-    """Returns the parameter for a file of a kind (empty: any kind), preferably a required one; None if none fits."""
+    """Returns the parameter that takes a file of a kind (empty: any), preferably a required one; None if none fits."""
     for files in model.feeds:
         fitting = [(param, is_required) for param, is_required in files if kind in ("", param.form.type)]
         if fitting:
@@ -138,7 +138,7 @@ def _fed(before: Model, model: Model) -> Param:
 
 
 def _read(param: Param | None, value: object) -> object:
-    """Converts a value of `chain` or `values` for its parameter; the catalogue rejects invalid values later."""
+    """Converts a value in `chain` or `values` to its parameter's type; the catalogue rejects invalid values later."""
     if param is None:
         return value
     if not param.is_media:

@@ -1,4 +1,4 @@
-"""Writes the pipeline of a batch: a model, or a short chain of models, on many rows."""
+"""Writes the pipeline of a batch, which applies a model, or a short chain of models, to many rows."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ RowInput: TypeAlias = str | Sequence[Any]
 """The source of a batch's rows: a location, or a list of files or of mappings with parameters."""
 
 FOLDER = "batches"
-"""The folder in the storage for outputs with a label."""
+"""The folder in the storage for outputs with labels."""
 
 ROWS = "rows"
-"""The name of the parameter for the rows, and of the fan-out over it."""
+"""The name of the parameter that contains the rows, and of the fan-out over these rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +47,16 @@ class BatchOptions:
 
     Attributes:
         model: The model, by any of its names.
-        label_column: The column with the names of outputs.
+        label_column: The column with the names for the outputs.
         ignore_columns: Columns that are not parameters.
-        budget: Maximum total cost of the rows in all runs, in the account's currency; by default without a limit.
-        strict: Stop before anything is paid for if one row, or one file, is invalid.
-        attempts: Maximum number of tasks paid for one job in one run, failed ones included; the next run of the
+        budget: Maximum total cost of the rows in all runs, in the account's currency; no limit by default.
+        strict: Stop before anything is paid for if any row or file is invalid.
+        attempts: Maximum number of tasks that one run pays for per job, including failed tasks; the next run of the
             batch makes failed rows again.
         reuse: `always` shares results with all runs, and uses the stored results of identical earlier requests.
         only: Steps to make, as in `rows.clip`; empty for all.
         items: Rows to make, by their labels or numbers; empty for all.
-        sample: Make only the first rows; 0 for all.
+        sample: Make only this many rows, from the first; 0 for all.
     """
 
     model: str
@@ -73,11 +73,11 @@ class BatchOptions:
 
 @dataclass(frozen=True)
 class Batch(BatchOptions):
-    """A model, or a short chain of models, on many rows.
+    """A model, or a short chain of models, that is applied to many rows.
 
     Attributes:
         rows: A table (.csv, .tsv, .jsonl, .parquet), a folder or S3 prefix, a glob, or a list of parameters or files. A
-            table's columns are parameters of the models. Relative paths in a table start from the table's folder.
+            table's columns are parameters of the models. Paths in a table may be relative to the table's folder.
         chain: Further models, each a name or an object with `model` and parameters; each gets the output of the
             previous one.
         values: Parameters for every row. A name belongs to the first model that has it, `2.name` to the second model.
@@ -145,7 +145,7 @@ async def write_batch(batch: Batch, *, place_of_results: str, inputs: Inputs, wh
 
 
 _LABEL = "label"
-"""The name of the column that names outputs."""
+"""The name of the column with the labels of the outputs."""
 
 
 def _budget(amount: float | None, *, whole_items: bool) -> Any:
@@ -155,7 +155,7 @@ def _budget(amount: float | None, *, whole_items: bool) -> Any:
 
 
 def _identity(stages: Sequence[Stage], label_column: str | None) -> list[Any]:
-    """Returns the values that distinguish batches of the same rows."""
+    """Returns the values that distinguish batches with the same rows."""
     return [[[stage.model.endpoint, _plain(stage.values)] for stage in stages], label_column]
 
 
@@ -189,7 +189,7 @@ def _hash(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The rows of a batch: a table, files or a list, with the identity that the scope of the batch depends on."""
+    """The rows of a batch: a table, files or a list, with the identity on which the batch's scope depends."""
 
     name: str  # For people
     identity: str  # Identifies a location, even after its content has changed; identifies a list by its content
@@ -254,7 +254,7 @@ def _unmarked(value: object) -> object:
 
 
 def _file_of(value: object) -> object:
-    """Returns a file as a `Media` or a text; returns any other value unchanged, which makes its row invalid."""
+    """Returns a file as a `Media` or a string; returns any other value unchanged, which makes its row invalid."""
     try:
         return as_media_input(value)
     except InputError:
@@ -369,7 +369,7 @@ def _plain_file(value: Any) -> Any:
 
 
 def _literal(value: Any) -> Any:
-    """Returns a value with its texts escaped, so that they are not read as references."""
+    """Returns a value with its strings escaped, so that they are not read as references."""
     if isinstance(value, str):
         return value.replace("$(", "$$(")
     if isinstance(value, Mapping):

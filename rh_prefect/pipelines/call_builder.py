@@ -41,7 +41,7 @@ def work_call(instance: PlannedStep, work: Work) -> WorkCall:
 
 
 def request_of(instance: PlannedStep) -> Request:
-    """Returns the request of a paid step; raises an error if a text is given in place of a file."""
+    """Returns the request of a paid step; raises an error if a string is given in place of a file."""
     step, values = instance.step, known_values(instance)
     if not isinstance(step, GraphStep):
         _check_files(instance, values)
@@ -55,7 +55,7 @@ def request_of(instance: PlannedStep) -> Request:
 
 
 def _check_files(instance: PlannedStep, values: dict[str, Any]) -> None:
-    """Raises an error if a parameter for files has a text, because the text would be opened as a path."""
+    """Raises an error if a file parameter contains a string, because the string would be opened as a path."""
     model = catalog.get(instance.model)
     files = {param.name for param in model.file_params}
     given = [*values.items(), *values.get("unchecked", {}).items()]
@@ -71,7 +71,7 @@ def _check_files(instance: PlannedStep, values: dict[str, Any]) -> None:
 
 
 def known_values(instance: PlannedStep) -> dict[str, Any]:
-    """Returns the parameters of a step as they are sent, with files as `Media` and lists as lists."""
+    """Returns the parameters of a step as they are sent, with files as `Media`."""
     return {name: _sent(value) for name, value in instance.values.items()}
 
 
@@ -86,7 +86,7 @@ def has_all_files(instance: PlannedStep) -> bool:
 
 
 def files_that_stand_in(instance: PlannedStep) -> dict[str, str]:
-    """Maps the hash of each file that was rendered again to the hash of its first version, which is in the requests."""
+    """Maps the hash of each file that was rendered again to the hash of its first version, which requests contain."""
     return {own.removeprefix("sha256:"): first.removeprefix("sha256:") for own, first in _stand_ins(instance.values)}
 
 
@@ -106,7 +106,7 @@ def _sent(value: Any) -> Any:
 
 
 def _stand_ins(value: Any) -> Iterator[tuple[str, str]]:
-    """Yields expiring ids and files that were rendered again, each with what replaces it in the request's hash."""
+    """Yields each expiring id, and the hash of each file that was rendered again, with its replacement in hashes."""
     for one in leaves(value):
         if isinstance(one, Unknown) and one.sent is not None:
             yield one.sent, one.key

@@ -1,4 +1,4 @@
-"""Evaluates the conditions of a file."""
+"""Evaluates the conditions in a file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def truth(condition: Any, frame: Frame) -> bool | None:
 
 
 def not_numbers(condition: Any, frame: Frame) -> Iterator[tuple[Path, str]]:
-    """Yields each known value that a condition wrongly compares as a number: its path in the condition and a clause."""
+    """Yields the path and a clause for each known value that is compared as a number but is not a number."""
     if not isinstance(condition, dict):
         return
     [(operator, argument)] = condition.items()

@@ -1,4 +1,4 @@
-"""Renders local edits; each makes a file or a text from parameters that refer to local files."""
+"""Renders local edits; each makes a file or a string from parameters that refer to local files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rh_prefect.media.probe import file_type, probe
 from rh_prefect.pipelines.edits import EDITS
 
 Params: TypeAlias = Mapping[str, Any]
-"""The parameters of an edit; each file as a `Path`."""
+"""The parameters of an edit, with files as `Path`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +36,19 @@ def render(name: str, params: Params, folder: Path) -> Rendered:
 
 
 def _simple(make: Callable[..., Any], file: str, source: str) -> Callable[[Params, Path], Rendered]:
-    """Returns the function of an edit that takes the parameter `source` and options, and makes the file `file`."""
+    """Returns a function that renders an edit: it makes the file `file` from the parameter `source` and options."""
     return lambda params, folder: _made(make, folder / file, params, source)
 
 
 def _made(make: Callable[..., Any], to: Path, params: Params, *sources: str) -> Rendered:
-    """Makes a file: passes the parameters `sources` by position, and all other parameters by name."""
+    """Calls `make` with the parameters `sources` by position, and with the other parameters except `format` by name."""
     options = {name: value for name, value in params.items() if name not in (*sources, "format")}
     made = make(*(params[name] for name in sources), to, **options)
     return Rendered(to, seconds=getattr(made, "seconds", made))
 
 
 def _check_files(name: str, params: Params) -> None:
-    """Raises an error for a text in place of a file, which would be opened as a path, or a file in place of a text."""
+    """Raises an error if a string is given for a file, because it would be opened as a path, or a file for a string."""
     for param in EDITS[name].params:
         value = params.get(param.name)
         values = value if param.many and isinstance(value, list) else [value]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 EditKind = Literal["image", "video", "audio", "file", "string", "same"]
-"""The kind of an edit's output; `same`: the kind of its first parameter."""
+"""The kind of an edit's output; `same`: the kind of the edit's first parameter."""
 
 Length = Literal["sum", "overlapped", "input", "seconds", ""]
-"""How the length of a result is found. `sum`: the sum of all inputs; `overlapped`: this sum, less `seconds` for each
+"""How a result's length is determined. `sum`: the sum of all inputs; `overlapped`: this sum, less `seconds` for each
 transition; `input`: the length of the first input; `seconds`: the parameter `seconds`; empty: the result has no length.
 """
 

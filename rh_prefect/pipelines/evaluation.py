@@ -1,4 +1,4 @@
-"""Evaluates references in the values of a file for one item, as far as a plan knows the results."""
+"""Evaluates the references in a file's values for one item, as far as the plan knows the results."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ _LONGEST_SLUG = 80
 def lookup(reference: Reference, frame: Frame) -> Any:
     """Returns the value of a reference: the first of its options that exists.
 
-    If it is not known which option exists, the range of the value or of its length covers all possible options; it is
-    unknown if that of one option is unknown. Of several lists, the longest is returned.
+    If it is not known which option exists, the range of the value or of its length covers all possible options; the
+    range is unknown if that of one option is unknown. If the options are lists, the longest list is returned.
     """
     if len(reference.options) == 1 and reference.fallback is None:  # as most are
         return _result(follow(reference.options[0], frame))
@@ -93,7 +93,7 @@ def _hull(spans: Sequence[Span | None]) -> Span | None:
 
 
 def follow(names: Names, frame: Frame) -> Any:
-    """Returns the value of a dotted name: the first part names a value, each further part a field."""
+    """Returns the value of a dotted name: the first part names a value, and each further part names a field."""
     value = frame.find(names[0])
     for name in names[1:]:
         value = part(value, name)
@@ -138,7 +138,7 @@ def part(value: Any, name: str) -> Any:
 
 
 def slug(text: str) -> str:
-    """Returns a text as a part of a file name: letters, digits and single dashes, without accents."""
+    """Converts a string to a part of a file name: letters, digits and single dashes, without accents."""
     plain = "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
     found = re.sub(r"[\W_]+", "-", plain.lower()).strip("-")[:_LONGEST_SLUG].rstrip("-")
     return found or digest(text)[:8]
@@ -166,7 +166,7 @@ def _of_items(group: Group, name: str) -> Any:
 
 
 def _open_like(sources: Sequence[Any], items: Items) -> Items:
-    """Returns a list whose length counts as unknown if the length of one of its sources is unknown."""
+    """Returns the list; its length counts as unknown if the length of one of its sources is unknown."""
     counts = (one.count for one in map(certain, sources) if isinstance(one, Items | Group))
     return replace(items, count=next(filter(None, counts), None))
 
@@ -194,7 +194,7 @@ def _flat(found: Iterable[tuple[Any, Frame | None, bool]]) -> Items:
 
 
 def _joined(values: Sequence[Any]) -> Items:
-    """Returns one list of single values and the values of inner lists, as for `[$(intro), $(each.clip)]`."""
+    """Returns one list of individual values and the values of inner lists, as for `[$(intro), $(each.clip)]`."""
     items = _flat((value, None, True) for value in values)
     lists = [one for one in map(certain, values) if isinstance(one, Items) and one.count is not None]
     counts = [one.count for one in lists if one.count is not None]
@@ -238,7 +238,7 @@ def _length(file: File, name: str) -> Any:
 
 
 def evaluate(value: Any, frame: Frame) -> Any:
-    """Returns a value of the file with values in place of its references."""
+    """Returns a value in the file with its references replaced by their values."""
     if isinstance(value, str):
         return evaluate_text(parse(value), frame)
     if isinstance(value, dict):
@@ -251,7 +251,7 @@ def evaluate(value: Any, frame: Frame) -> Any:
 
 
 def evaluate_text(template: Template, frame: Frame) -> Any:
-    """Replaces the references in a text; a text that is a single reference becomes the referenced value."""
+    """Replaces the references in a string; a string that is a single reference becomes the referenced value."""
     if template.only is not None:
         return lookup(template.only, frame)
     if template.literal is not None:
@@ -295,6 +295,6 @@ def type_of(value: Any) -> Type:
 
 
 def named(value: Any, written: Any) -> str:
-    """Returns how messages name a value: a known text or number itself, otherwise the text in the file."""
+    """Returns a value's name for messages: a known string or number, `this` for a list, or the text in the file."""
     text = written if isinstance(value, File | Unknown | StepOutput | Maybe | list | dict) else value
     return "this" if isinstance(text, list | dict) else shown_text(text)

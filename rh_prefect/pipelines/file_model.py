@@ -35,7 +35,7 @@ RUN_OPTIONS = tuple(RunOptions.__dataclass_fields__)
 FILE_TYPES = ("image", "video", "audio", "model3d", "file")
 TYPES = ("string", "integer", "number", "boolean", "enum", "any", "list", *FILE_TYPES, "files", "table")
 ACTIONS = ("model", "workflow", "app", "graph", "edit", "use", "review", "steps")
-"""The keys that say what a step does; a step has exactly one of them."""
+"""The keys that determine what a step does; a step has exactly one of them."""
 
 
 def _wrong(message: str) -> PydanticCustomError:
@@ -43,7 +43,7 @@ def _wrong(message: str) -> PydanticCustomError:
 
 
 def shown_value(value: Any) -> str:
-    """Returns a value as a clause for messages: `'params.ask' is a text`."""
+    """Describes a value in a clause for messages, as in `the value is 'params.ask'`."""
     if isinstance(value, str):
         return f"'{value if len(value) <= 40 else value[:37] + '...'}' is a text"
     if value is None:
@@ -78,7 +78,7 @@ def _kind_of(value: Any) -> str:
 
 
 def holds_reference(value: Any) -> bool:
-    """Returns whether a value is a text that contains `$(`."""
+    """Returns whether a value is a string that contains `$(`."""
     return isinstance(value, str) and "$(" in value
 
 
@@ -159,7 +159,7 @@ class Param(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
-        """Converts `name: string` to `{type: string}`."""
+        """Converts the short form `string` to `{type: string}`."""
         if isinstance(value, str):
             return {"type": value}
         if not isinstance(value, dict):
@@ -173,7 +173,7 @@ class Param(_Strict):
 
     @property
     def headers(self) -> tuple[str, ...]:
-        """The names that the column may have in a table; empty if the table uses its key in the pipeline."""
+        """The names that the column may have in a table; empty if its key in the pipeline is its only name."""
         return (self.header,) if isinstance(self.header, str) else tuple(self.header or ())
 
     @property
@@ -195,13 +195,13 @@ class Sort(_Strict):
 
 
 class TextAnswer(_Strict):
-    """An answer that is one text, of at most `max` characters."""
+    """A plain-text answer of at most `max` characters."""
 
     max: Whole | None = None
 
 
 class AnswerField(_Strict):
-    """A field of an answer in JSON."""
+    """A field of a JSON answer."""
 
     type: Literal["string", "integer", "number", "boolean", "handle"] = "string"
     max: Whole | None = None
@@ -299,7 +299,7 @@ Condition = Annotated[Any, BeforeValidator(_written_out)]
 
 
 class Step(_Strict):
-    """The keys of all steps. Each kind of step is a subclass; `tag_of` determines it from the step's keys."""
+    """The keys that all steps have. Each kind of step is a subclass; `tag_of` determines it from the step's keys."""
 
     when: Condition = None
     require: Literal["all", "any"] = "all"
@@ -359,21 +359,21 @@ class PaidStep(Step):
 
 
 class ModelStep(PaidStep):
-    """A step that calls a model of the catalogue."""
+    """A step that calls a model in the catalogue."""
 
     model: Text
     from_: Refs | None = Field(None, alias="from")
 
     @property
     def sources(self) -> list[tuple[Path, str]]:
-        """The references of `from`, with their paths below the step."""
+        """The references in `from`, with their paths below the step."""
         if isinstance(self.from_, list):
             return [(("from", n), one) for n, one in enumerate(self.from_)]
         return [(("from",), self.from_)] if self.from_ else []
 
 
 class GraphStep(PaidStep):
-    """A step that runs a saved workflow, an app or a graph of nodes, whose fields the catalogue does not have."""
+    """A step that runs a saved workflow, an app or a graph of nodes; the catalogue does not contain their fields."""
 
     workflow: Id | None = None
     app: Id | None = None
@@ -391,7 +391,7 @@ class EditStep(Step):
 
 
 class UseStep(Step):
-    """A step that makes the steps of another pipeline file."""
+    """A step that runs the steps of another pipeline file."""
 
     use: Text
     with_: Names = Field(default_factory=dict, alias="with")
@@ -400,7 +400,7 @@ class UseStep(Step):
 
 
 class ReviewStep(Step):
-    """A choice among results, which a person makes."""
+    """A step in which a person chooses one of several results."""
 
     review: Refs
     ask: Text = ""
@@ -409,7 +409,7 @@ class ReviewStep(Step):
 
     @property
     def sources(self) -> list[str]:
-        """The references of `review`."""
+        """The references in `review`."""
         return self.review if isinstance(self.review, list) else [self.review]
 
 
@@ -426,7 +426,7 @@ class GroupStep(Step):
 
 
 class FanOutStep(GroupStep):
-    """A group for each item of a list, or for each combination of values of several lists."""
+    """A group for each item of a list, or for each combination of values from several lists."""
 
     foreach: Items | None = None
     matrix: Names | None = None
@@ -450,7 +450,7 @@ _TAGS = {
 
 
 def actions_in(data: Mapping[str, Any]) -> list[str]:
-    """Returns the keys of `ACTIONS` in a step; a key without a value counts only if there is no other."""
+    """Returns the keys of `ACTIONS` in a step; keys without a value count only if no key has a value."""
     found = [name for name in ACTIONS if name in data]
     return [name for name in found if data[name] is not None] or found
 

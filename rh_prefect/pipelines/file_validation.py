@@ -31,7 +31,7 @@ from rh_prefect.pipelines.file_model import (
 from rh_prefect.pipelines.parsed_document import Document, Path, Problems, nearest, not_replaced
 
 _SIMILAR = 0.6
-"""Minimum similarity of an unknown key to a missing key, so that only the unknown key is reported, as misspelt."""
+"""Minimum similarity of an unknown and a missing key at which only the unknown key is reported, as misspelt."""
 
 _WHAT: Mapping[type[BaseModel], str] = {
     PipelineFile: "a pipeline",
@@ -76,7 +76,7 @@ def build(document: Document, problems: Problems) -> PipelineFile | None:
 def _independent(errors: list[Any]) -> Iterator[Any]:
     """Yields the errors that do not follow from other errors.
 
-    A dependent error says that a misspelt key is missing, or that a list with a wrong item "is not a text".
+    A dependent error says that a misspelt key is missing, or that a list with a wrong item "is not a string".
     """
     for one in errors:
         if _is_other_form(one, errors):
@@ -88,7 +88,7 @@ def _independent(errors: list[Any]) -> Iterator[Any]:
 
 
 def _is_other_form(error: Any, errors: list[Any]) -> bool:
-    """Returns whether an error says that a list is not a text, although only an item of the list is wrong."""
+    """Returns whether an error says that a list is not a string, although only an item of the list is wrong."""
     at, form = error["loc"][:-1], error["loc"][-1:]
     items = (one["loc"][len(at)] for one in errors if one["loc"][: len(at)] == at and len(one["loc"]) > len(at))
     return form == ("str",) and isinstance(error["input"], list) and any(str(one).startswith("list[") for one in items)
@@ -161,7 +161,7 @@ def _hint(value: Any, name: str) -> str:
 
 
 def _real_path(document: Document, loc: tuple[str | int, ...]) -> tuple[Path, type[BaseModel]]:
-    """Returns the part of pydantic's location that exists in the file, and the model of its last mapping."""
+    """Returns the part of pydantic's location that exists in the file, and the model of the last mapping in it."""
     node, path = document.root, []
     model: type[BaseModel] = PipelineFile
     inner: type[BaseModel] = PipelineFile

@@ -39,10 +39,10 @@ MOST_OBJECTS = 100_000
 MOST_TABLE = 100 * 1024 * 1024
 MOST_CELL = 1024 * 1024
 OWN_FOLDERS = frozenset({*RESERVED_FOLDERS, "batches"})
-"""Folders of a storage for this package's results."""
+"""Folders in a storage that contain this package's records and results."""
 _AT_ONCE = 8
 Table: TypeAlias = tuple[str, str, list[Row]]
-"""The name of a table for messages, the folder of its relative paths, and its rows."""
+"""The name of a table for messages, the folder from which its relative paths start, and its rows."""
 
 _SUFFIXES = {
     "image": frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "avif", "heic"}),
@@ -55,7 +55,7 @@ _SUFFIXES = {
 class Inputs:
     """The files, folders and tables of parameters; each is read once.
 
-    A run makes a new plan after each result, and all its steps must use the same rows and files.
+    A run plans again after each result, and all its plans must use the same rows and files.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Inputs:
         self._reads: SingleFlight[tuple[str, ...], Any] = SingleFlight(MOST_OBJECTS)
 
     async def file(self, source: str) -> Media:
-        """Returns the hash of a file's content, and its properties; see `identify`."""
+        """Returns a file's content hash and properties; see `identify`."""
         found: Media = await self._once(("file", source), lambda: identify(source, self._options))
         return found
 
@@ -122,7 +122,7 @@ class InputReader:
         return [*({"uri": uri, **table} for uri, table in self._tables.items()), *files, *further]
 
     async def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Reads and checks the value of each parameter; unknown, missing and wrong parameters become problems."""
+        """Reads and checks the value of each parameter; reports unknown, missing and wrong parameters as problems."""
         params = self._checked.file.params
         for name in arguments:
             if name not in params:
@@ -215,7 +215,7 @@ class InputReader:
         return Items(tuple(await asyncio.gather(*(self._listed_file(param, one) for one in found))))
 
     async def _listed_file(self, param: Param, value: Any) -> File:
-        """Returns a file of a list; if invalid items are skipped, the result for an unusable file has its problem."""
+        """Returns a file in a list; if invalid items are skipped, an unusable file is returned with its problem."""
         try:
             return await self._file(param, as_media_input(value), "it")
         except InputError as error:
@@ -285,7 +285,7 @@ class InputReader:
         return value if not wrong or isinstance(value, str | int | float) else ABSENT
 
     def _add(self, cells: dict[str, Any], place: Path, clause: str) -> None:
-        """Adds a problem of a row, or stores it in the row if invalid items are skipped."""
+        """Reports a problem in a row, or stores it in the row if invalid items are skipped."""
         if self._skips:
             cells.setdefault("\0problems", []).append(clause)
         else:
@@ -337,7 +337,7 @@ def is_default(param: Param, value: Any) -> bool:
 def input_roots(params: Mapping[str, Param], arguments: Mapping[str, Any]) -> list[str]:
     """Returns the folders and prefixes of a run's given tables and files, below which files may be read.
 
-    Links are not included, because a form may name any address, and each link is checked when it is opened.
+    Links are not included: a form can contain any address, and each link is checked when it is opened.
     """
     found = []
     for name, param in params.items():
@@ -478,7 +478,7 @@ def _undeclared(row: Row, table: Param, parameters: Sequence[str]) -> Iterator[s
 
 
 def _files_in(cell: Any) -> Sequence[Any]:
-    """Returns the files in a cell: a list, which may be in JSON, or paths separated by semicolons."""
+    """Returns the files in a cell: a list, which may be JSON text, or paths separated by semicolons."""
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         with suppress(ValueError, RecursionError):
             cell = json.loads(cell)

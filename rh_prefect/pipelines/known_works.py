@@ -1,4 +1,4 @@
-"""Reads the recorded works and edits in a store for a plan, and caches them on this machine; pays nothing."""
+"""Reads the recorded works and edits in a store for a plan, and caches results on this machine; pays nothing."""
 
 from __future__ import annotations
 
@@ -104,9 +104,9 @@ _AT_ONCE = 32
 class StoredWorks(KnownWorks):
     """Reads recorded works in a store; see `planned_steps.KnownWorks`.
 
-    Each result is read once, many at a time, unless this machine has a copy of the record. The submissions are read for
-    works without a result. One listing shows which files of results exist; no payment depends on this listing. A copy
-    counts only if the listing contains its files, so deleted records and files are noticed.
+    Each result is read once, in parallel with others, unless this machine has a copy of the record. Submissions are
+    read only for works without a result. One listing shows which result files exist; no payment depends on it. A
+    copy counts only if the listing contains its files, so missing files are noticed.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class StoredWorks(KnownWorks):
         return copies | read
 
     async def _downloaded_again(self, results: Mapping[str, ResultRecord]) -> dict[str, ResultRecord]:
-        """Returns by key, for results without their files, the stored results with files that were downloaded again."""
+        """For results whose files are missing, returns by key the stored results with newly downloaded files."""
         missing = await self._without_files(results)
         if missing:
             self._sizes = None  # another run may have made them since the last listing
@@ -177,7 +177,7 @@ class StoredWorks(KnownWorks):
         return self._sizes
 
     def _is_here(self, result: ResultRecord) -> bool:
-        """Returns whether a result's files are in this store, whose listing then contains them."""
+        """Returns whether a result belongs to this store, whose listing must then contain its files."""
         return self._works.is_in(result, self._store)
 
     async def new_take(self, base: str, scope: str = "") -> int:
@@ -243,7 +243,7 @@ class StoredWorks(KnownWorks):
 
 
 def open_records(store: MediaStore, settings: Settings, *, deployment: str = COMMAND_LINE) -> StoredWorks:
-    """Opens the records of a store for a plan, without write access."""
+    """Opens the records of a store for a plan, which writes nothing."""
     url = records_url(store, settings)
     works = WorksJournal(url, options=store.options_for(url))
     rounds = Rounds(works.rounds, deployment=deployment, alive_at=works.alive_at)
@@ -256,7 +256,7 @@ def cache_of(works: WorksJournal, settings: Settings) -> ResultCache:
 
 
 def counts_as(record: ResultRecord, files: Sequence[Media]) -> dict[str, str]:
-    """Maps the hash of each file that RunningHub returned again with other bytes to the hash in the record."""
+    """Maps the hash of each file that had other bytes when it was downloaded again to the hash in the record."""
     pairs = zip(files, record.outputs)
     return {file.sha256: first.sha256 for file, first in pairs if file.sha256 != first.sha256}
 
@@ -274,7 +274,7 @@ def _cost_of(submit: Submit) -> Decimal:
 
 
 def _state_of(submit: Submit, shape: str) -> KnownWork | None:
-    """Returns the state of a submission for a plan; None if another submission follows."""
+    """Returns the state of a submission for a plan; None if it gives no result, so that another one may follow."""
     task_id = submit.task_id or ""
     match submit.state:
         case "unknown":

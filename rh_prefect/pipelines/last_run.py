@@ -1,6 +1,6 @@
 """The last run of a pipeline: its final plan, kept with the records to show later changes.
 
-No payment depends on this record, because a later run replaces it. The last run of a deployment is in
+A later run replaces this record, so no payment depends on it. The last run of a deployment is in
 `pipelines/<name>/<deployment>.json`, the last run outside of deployments in `pipelines/<name>/cli.json`, and the last
 run of the pipeline in `pipelines/<name>/latest.json`.
 """
@@ -29,7 +29,7 @@ from rh_prefect.works.journal.works_journal import records_url
 
 FOLDER = "pipelines"
 _OWN_NAMES = ("cli", "latest")
-"""Names of files that a deployment's file must not have."""
+"""File names that a deployment's file must not have."""
 
 
 class LastRun(BaseModel):
@@ -95,7 +95,7 @@ def open_last_runs(store: MediaStore, settings: Settings) -> LastRuns:
 
 
 def since(plan: Plan, last: LastRun, params: Mapping[str, Param]) -> None:
-    """Marks the changes since the last run in a plan."""
+    """Marks in a plan the changes since the last run."""
     compare(plan, last.plan, params)
     plan.compared_with, plan.since = last.words, last.as_json()
 

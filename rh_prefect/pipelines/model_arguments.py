@@ -1,6 +1,6 @@
 """Binds the arguments of a step to the parameters of its model; `check` binds types, and a plan binds values.
 
-Both use the same messages, so that a plan reports only problems that the types did not show.
+Both use the same messages; a plan reports only problems that the types did not reveal.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def misspelt(model: Model, name: str, given: Iterable[str]) -> str:
 def items_in(
     say: Callable[[Path, str], object], at: Path, written: list[Any], found: Type
 ) -> Iterator[tuple[Path, Any, Type]]:
-    """Yields the items of a list in the file: path, text and type; reports empty items and inner lists."""
+    """Yields the path, the written value and the type of each item of a list; reports empty items and inner lists."""
     for n, (one, type_) in enumerate(zip(written, found.members, strict=True)):
         if isinstance(one, list):
             say((*at, n), "this is a list in a list; write its items in the outer list")
@@ -171,7 +171,7 @@ def items_in(
 
 
 def one_for_list(written: str, found: Type, param: Param, model: Model) -> str:
-    """Returns a message if a list of files is given for a parameter with one file; empty otherwise."""
+    """Returns a message if a list of files is given for a parameter that takes one file; empty otherwise."""
     if not found.many or param.multiple or not param.is_media:
         return ""
     if not all(one.kind in ("any", *FILES) for one in found.possible):
@@ -183,7 +183,7 @@ def one_for_list(written: str, found: Type, param: Param, model: Model) -> str:
 
 
 def _feed(bound: Bound, at: Path, written: str, model: Model, evaluate: Evaluate) -> None:
-    """Binds a file of `from` to a parameter."""
+    """Binds a file in `from` to a parameter."""
     value = evaluate(at, written, False)
     wrong = [one for one in _each(value) if not isinstance(value, Type) and type_of(one).kind in PLAIN]
     found = type_of(value)
@@ -208,7 +208,7 @@ def _feed(bound: Bound, at: Path, written: str, model: Model, evaluate: Evaluate
 
 
 def feed(model: Model, kind: str, present_names: Collection[str]) -> tuple[Param | None, str]:
-    """Returns the parameter of a model for a file of `from`; if none fits or several do, returns None and a message."""
+    """Returns the parameter of a model for a file in `from`; if none fits or several do, returns None and a message."""
     fitting, free = list[Param](), list[Param]()
     for files in model.feeds:
         fitting = [param for param, _ in files if kind in (param.form.type, "file")]
@@ -245,7 +245,7 @@ def unchecked_in(bound: Bound) -> Mapping[str, Any]:
 
 
 def check_values(step: ModelStep, model: Model, bound: Bound) -> tuple[input_validation.InputCheck, list[Fault]]:
-    """Checks the values with the catalogue; placeholders replace unknown values."""
+    """Checks the values against the catalogue; placeholders replace unknown values."""
     unchecked, params = unchecked_in(bound), {name: model.find_param(name) for name in flat(bound)}
     stand_ins = {
         name: bound.written[name] if _is_literal(bound.written[name], value) else _stand_in(value, params[name])
@@ -312,7 +312,7 @@ def _likely(value: Unknown, param: Param | None) -> Any:
 
 
 def _is_literal(written: Any, value: Any) -> bool:
-    """Returns whether a type is that of a literal value in the file."""
+    """Returns whether `value` is the type of a literal value in the file."""
     return isinstance(value, Type) and not has_reference(written)
 
 
@@ -325,5 +325,5 @@ def _each(value: Any) -> Iterator[Any]:
 
 
 def _is_switch(param: Param) -> bool:
-    """Returns whether a parameter is a boolean, even if the API takes it as text."""
+    """Returns whether a parameter is a boolean, even if the API takes it as a string."""
     return param.type == "bool" or {*param.options} == {"true", "false"}

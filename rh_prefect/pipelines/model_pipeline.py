@@ -1,4 +1,4 @@
-"""Writes the pipeline of one model, which has the model's parameters, and one step that calls the model."""
+"""Writes the pipeline of one model: the model's parameters, and one step that calls the model."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def write_model(model: Model) -> str:
 
 
 def _declared(param: Param) -> dict[str, Any]:
-    """Returns the declaration of a parameter, with limits for numbers and texts for the form of a deployment.
+    """Returns the declaration of a parameter, with the limits of numbers and strings that a deployment's form uses.
 
     If the model has a default, the parameter is optional and has no default here, because a request that contains the
-    default is another work.
+    default counts as another work.
     """
     declared = column_of(param)
     if declared.get("type") in ("integer", "number"):

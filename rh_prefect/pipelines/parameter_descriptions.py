@@ -34,7 +34,7 @@ def call_prices(checked: Checked) -> dict[str, str]:
 
 
 def call_price(model: str) -> str:
-    """Returns the price of one call of a model as text; empty if a parameter or a row names the model."""
+    """Returns the price of one call of a model as text; empty if the model's name comes from a parameter or a row."""
     try:
         return str(catalog.get(model).price or "not published")
     except UnknownModelError:

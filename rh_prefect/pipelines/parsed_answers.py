@@ -1,4 +1,4 @@
-"""Parsed answers of models, as set by `parse`: their type, and the parsing itself."""
+"""Parses the answers of models as `parse` requires, and determines the types of parsed answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def answer_type(parse: Parse) -> Type:
 
 
 def shape_of(parse: Parse | None, *, at_most: int | None = None) -> str:
-    """Returns a short text that identifies a structure of `parse`; empty without `parse`."""
+    """Returns a string that identifies the structure that `parse` describes; empty without `parse`."""
     if parse is None:
         return ""
     shape = parse.model_dump(exclude_none=True) | ({} if at_most is None else {"at_most": at_most})

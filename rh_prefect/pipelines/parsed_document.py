@@ -15,7 +15,7 @@ Path: TypeAlias = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A position in a text: line and column, from 1."""
+    """A position in a file: line and column, from 1."""
 
     line: int
     column: int
@@ -45,7 +45,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One problem of a file, with its position."""
+    """One problem in a file, with its position."""
 
     file: str  # The file's name, as the user gave it
     line: int  # From 1
@@ -54,7 +54,7 @@ class Problem:
     excerpt: str = ""  # The line and a caret below the place; empty if the line may not be shown
 
     def __str__(self) -> str:
-        """Formats the problem as `film.yaml:7:13: when takes a condition, ...`, then the line and a caret."""
+        """Formats the problem as `film.yaml:7:13: when takes a condition, ...`, followed by the line and a caret."""
         head = f"{self.file}:{self.line}:{self.column}: {self.message}"
         return f"{head}\n{self.excerpt}" if self.excerpt else head
 
@@ -102,7 +102,7 @@ class Document:
         return node
 
     def child(self, node: Node, part: str | int) -> Node | None:
-        """Returns the value of a key or at an index, for a step also from the file's `defaults`; None if missing."""
+        """Returns the value at a key or an index, for a step also from the file's `defaults`; None if it is missing."""
         for one in (node, *self._defaults_of(node)):
             try:
                 found: Node = one.value[part]
@@ -118,7 +118,7 @@ class Document:
         return [one for name, one in defaults.items() if name in node.keys] if isinstance(defaults, dict) else []
 
     def place(self, path: Path, needle: str = "", *, key: bool = False) -> Place:
-        """Returns the position of a value, of the text `needle` in the value, or of its key if `key` is set."""
+        """Returns the position of a value, of the string `needle` in the value, or of its key if `key` is set."""
         if key and path:
             parent = self.node(path[:-1])
             if isinstance(path[-1], str) and path[-1] in parent.keys:
@@ -127,7 +127,7 @@ class Document:
         return self._find(node, needle) if needle else node.place
 
     def hide(self, secret: str) -> None:
-        """Replaces a text with as many stars in all lines that are shown later."""
+        """Replaces a secret with asterisks in all lines that are shown later."""
         self.lines = [line.replace(secret, "*" * len(secret)) for line in self.lines]
 
     def _find(self, node: Node, needle: str) -> Place:
@@ -152,7 +152,7 @@ def excerpt(lines: Sequence[str], place: Place) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Returns a text for a terminal: control characters become escapes such as `\x1b`."""
+    r"""Returns a string for a terminal: control characters become escapes such as `\x1b`."""
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
@@ -213,5 +213,5 @@ def nearest_sentence(name: str, names: Iterable[str], *, none: str = "") -> str:
 
 
 def problem_at(name: str, lines: Sequence[str], place: Place, message: str) -> Problem:
-    """Returns a problem that shows its line, with a caret below the column."""
+    """Returns a problem with the line in which it is, and a caret below the column."""
     return Problem(name, place.line, place.column, message, excerpt(lines, place))

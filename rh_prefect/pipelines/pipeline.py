@@ -47,16 +47,16 @@ class Pipeline:
     """
 
     def __init__(self, checked: Checked, *, takes: Path | None = None) -> None:
-        """Takes a file that was checked; use `from_file`, `from_text` or `from_dict`.
+        """Creates a pipeline from a checked file; usually, call `from_file`, `from_text` or `from_dict` instead.
 
         Args:
-            checked: The file.
+            checked: The checked file.
             takes: The takes file for the pipeline's runs; without it, takes and choices are not recorded.
         """
         self.checked, self.takes = checked, takes
 
     def __repr__(self) -> str:
-        """Returns a text with the parameters, the number of steps and the outputs."""
+        """Returns a description with the parameters, the number of steps and the outputs."""
         params, outputs = (", ".join(names) or "none" for names in (self.file.params, self.file.outputs))
         return f"<Pipeline {self.name}: parameters {params}; {len(self.file.steps)} steps; outputs {outputs}>"
 
@@ -68,7 +68,7 @@ class Pipeline:
             file: The path of the file.
 
         Raises:
-            PipelineError: The file is not valid; the error has the line, the column and the remedy of every problem.
+            PipelineError: The file is not valid; the error contains the line, column and remedy of every problem.
             InputError: There is no such file.
         """
         path = Path(file)
@@ -83,11 +83,11 @@ class Pipeline:
 
     @classmethod
     def from_text(cls, text: str, *, name: str = "pipeline.yaml") -> Self:
-        """Parses a YAML text; it cannot use other files, as in `use: ./x.yaml`.
+        """Parses YAML from a string; the pipeline cannot use local files, as in `use: ./x.yaml`.
 
         Args:
             text: YAML or JSON.
-            name: The name of the text in messages.
+            name: The name of the pipeline's file in messages.
 
         Raises:
             PipelineError: The text is not a valid pipeline.
@@ -96,7 +96,7 @@ class Pipeline:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Reads the content of a file from a dictionary; messages show the lines of the JSON form of this content.
+        """Reads the content of a file from a dictionary; messages show lines from the JSON form of this content.
 
         Args:
             data: Plain JSON data.
@@ -137,7 +137,7 @@ class Pipeline:
 
     @classmethod
     def open(cls, name: str | PathLike[str]) -> Self:
-        """Reads a pipeline: from a file, or by name a shipped pipeline or the pipeline of a model.
+        """Reads a pipeline by its path or name: a file, a shipped pipeline or the pipeline of a model.
 
         Args:
             name: A path, or a name such as `film` or `z-image/turbo`. A file of that name has priority.
@@ -170,10 +170,10 @@ class Pipeline:
         return cls(checked, takes=takes)
 
     def with_reuse(self, reuse: Literal["never", "always"]) -> Self:
-        """Returns the pipeline with another default of `reuse`, even for the files that it uses.
+        """Returns the pipeline with another default for `reuse`, also in the files that it uses.
 
         Args:
-            reuse: The `reuse` of steps that do not have the key.
+            reuse: The value for steps that do not have the key `reuse`.
         """
         return type(self)(_with_reuse(self.checked, reuse), takes=self.takes)
 
@@ -191,7 +191,7 @@ class Pipeline:
         """Returns the plan of a run: its steps, states and prices. Nothing is submitted.
 
         Args:
-            params: The parameters' values, for names that are not valid in Python.
+            params: Parameters by name, for names that are not valid in Python.
             **more: Parameters by name, and options; see `PlanOptions`.
 
         Returns:
@@ -249,7 +249,7 @@ class Pipeline:
         return replace(found, takes={**found.takes, **takes}, choices=all_choices, given=takes.keys())
 
     def plan_now(self, params: Mapping[str, Any] | None = None, /, **more: Any) -> Plan:
-        """Returns a plan like `plan`, for callers without an event loop.
+        """Returns the same plan as `plan`, for callers without an event loop.
 
         Args:
             params: See `plan`.

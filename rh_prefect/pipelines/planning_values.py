@@ -33,7 +33,7 @@ class Span(NamedTuple):
         return Span(self.least + other.least, self.expected + other.expected, self.most + other.most)
 
     def less(self, other: Span) -> Span:
-        """Returns the difference, from this minimum less the other maximum to this maximum less the other minimum."""
+        """Returns the difference, from `self.least - other.most` to `self.most - other.least`."""
         return Span(self.least - other.most, self.expected - other.expected, self.most - other.least)
 
     def times(self, factor: float) -> Span:
@@ -50,14 +50,14 @@ class Absent:
     """A missing value: an empty field, a skipped step, or the previous item of the first item."""
 
     def __repr__(self) -> str:
-        """Returns a text for test messages."""
+        """Returns a name for test messages."""
         return "ABSENT"
 
 
 ABSENT = Absent()
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
-"""One mapping without entries for the thousands of steps of a plan that have none."""
+"""One empty mapping, shared to save memory in plans with thousands of steps."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -90,7 +90,7 @@ class File:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Unknown:
-    """A text, number or boolean without a known value."""
+    """A string, number or boolean whose value is not known."""
 
     kind: str  # Its type
     key: str  # Identifies the value by the step that makes it
@@ -124,7 +124,7 @@ class Maybe:
 
 
 def maybe(value: Any, by: Iterable[PlannedStep] | None) -> Any:
-    """Returns a value whose existence some steps decide; `by` is None if it certainly exists."""
+    """Returns a value whose existence some steps decide; `by` is None if the value certainly exists."""
     if by is None or value is ABSENT:
         return value
     if isinstance(value, Maybe):
@@ -138,7 +138,7 @@ def certain(value: Any) -> Any:
 
 
 def parts(value: Any) -> Iterable[Any]:
-    """Returns the values directly inside of a value; empty for a text, a number or a file."""
+    """Returns the values directly inside a value; empty for a string, a number or a file."""
     match value:
         case StepOutput() | Maybe():
             return (value.value,)
@@ -188,7 +188,7 @@ def as_items(values: Items | list[Any]) -> Items:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Frame:
-    """The names for references in one item, or outside of fan-outs."""
+    """The names that references can use in one item, or outside of fan-outs."""
 
     outer: Frame | None = None  # The frame around it
     names: dict[str, Any] = field(default_factory=dict)  # Values by name
@@ -259,7 +259,7 @@ class Group:
 
 
 def characters(value: Any) -> Span:
-    """Returns the number of characters of a value as text."""
+    """Returns how many characters a value has when it is converted to a string."""
     value = certain(value)
     if isinstance(value, Unknown):
         return value.span if value.kind == "string" and value.span is not None else Span(0, 300, 2000)
@@ -267,7 +267,7 @@ def characters(value: Any) -> Span:
 
 
 def problems_of(item: Any) -> Sequence[str]:
-    """Returns the problems of an item of a table or of a list of files."""
+    """Returns the problems of an item in a table or in a list of files."""
     if isinstance(item, File):
         return (item.problem,) if item.problem else ()
     return item.get("\0problems", ()) if isinstance(item, dict) else ()

@@ -1,15 +1,15 @@
-"""Rounds: one complete production of a pipeline, by one flow run or several.
+"""Rounds. A round is one complete production of a pipeline, by one or more flow runs.
 
 A step with `reuse: never` makes a new result in each run. But if a run ended early, the next run must continue it
 without a second payment. So the id of such a step's work contains a *round*. A run that has made everything closes its
 round, and the next run begins another round. Until then, runs of the same pipeline, deployment and parameters continue
-the round. `rounds/<key>/` beside the works contains:
+the round. `rounds/<key>/` next to the works contains:
 
-| record              | written                                     | holds                                     |
+| record              | written                                     | contains                                  |
 |---------------------|---------------------------------------------|-------------------------------------------|
 | `<n>`               | when round n begins, exclusively            | the flow run                              |
 | `<n>-holder-<m>`    | before a run plans with it, exclusively     | the flow run and its process              |
-| `<n>-suspended-<m>` | when that run suspends itself               | nothing: it has no process meanwhile      |
+| `<n>-suspended-<m>` | when that run suspends itself               | nothing: it has no process at present     |
 | `<n>-left-<m>`      | when that run ends, for any reason          | whether a review is left to be decided    |
 | `<n>-closed-1`      | when a run has made everything              | the flow run                              |
 | `<n>-<step>-takes`  | when an age in `reuse` has selected takes    | the numbers of these takes                |
@@ -35,7 +35,7 @@ from rh_prefect.works.journal.scope import last_number
 from rh_prefect.works.journal.works_journal import ROUNDS, HasEnded, no_evidence
 
 COMMAND_LINE = ""
-"""Replaces the deployment's name, outside of deployments."""
+"""The value in place of a deployment's name, outside of deployments."""
 
 ABANDONED_AFTER = timedelta(hours=24)
 """How long after its last sign of life an open round can be continued."""
@@ -94,7 +94,7 @@ class NotedRound(Record):
 
 @dataclass(frozen=True, slots=True)
 class RoundState:
-    """The state of a round, as its records show it."""
+    """The state of a round according to its records."""
 
     n: int = 0  # Its number; 0 if there is none
     began: datetime = _NEVER  # When it began
@@ -112,7 +112,7 @@ class RoundState:
         return self.left is not None and self.left.waits_for_review
 
     def verdict(self, *, now: datetime, is_running: bool) -> Verdict:
-        """Returns what a run does that is neither a retry nor scheduled; `abandon` also begins another round."""
+        """Returns what a run that is neither a retry nor scheduled does; `abandon` also begins another round."""
         if not self.n or self.is_closed:
             return "begin"
         if is_running:
@@ -143,7 +143,7 @@ class Rounds:
         self._alive_at, self._now = alive_at, now
 
     async def round(self, pipeline: str) -> Round:
-        """Returns the round of this run, which it begins if necessary; for a plan, the expected round."""
+        """Returns the round of this run, and begins it if necessary; for a plan, returns the expected round."""
         if self._round is None:
             key = recipe_id(ROUNDS, {"pipeline": pipeline, "deployment": self._deployment})
             self._round = await (self._expected(key) if self._run is None else self._open(key, self._run))
@@ -170,7 +170,7 @@ class Rounds:
         self._round = None
 
     async def suspend(self) -> None:
-        """Reserves the round for this run while it is suspended."""
+        """Reserves the round for this run while the run is suspended."""
         if self._run is None or self._round is None:
             return
         await self._create(f"{self._round.scope}-suspended-{self._number}", Record())
@@ -271,7 +271,7 @@ class Rounds:
 
 
 async def leave_rounds(run: Journal, records: Journal) -> None:
-    """Records that a cancelled run no longer works on its rounds, so that the next run need not wait for it."""
+    """Records that a cancelled run no longer works on its rounds, so that the next run does not wait for it."""
     rounds = Rounds(records, deployment=COMMAND_LINE)  # only reads by key, which contains the real deployment
     noted = [
         (key.removesuffix(_NOTE), NotedRound.model_validate(record).n)

@@ -1,4 +1,4 @@
-"""Parses references, `$(name.field or other)`, in the texts of a file."""
+"""Parses references, `$(name.field or other)`, in the strings of a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A text with its references."""
+    """A string, split into references and the text between them."""
 
     parts: tuple[str | Reference, ...]  # Texts and references, in order
     references: tuple[Reference, ...]  # The references alone
@@ -38,7 +38,7 @@ class Template:
 
 
 class WrongReferenceError(ValueError):
-    """A text contains an invalid reference."""
+    """A string contains an invalid reference."""
 
     def __init__(self, message: str, needle: str) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class WrongReferenceError(ValueError):
 
 @lru_cache(maxsize=8192)
 def parse(text: str) -> Template:
-    """Splits a text into its references and the texts between them."""
+    """Splits a string into its references and the text between them."""
     parts: list[str | Reference] = []
     at = 0
     for mark in _OPEN.finditer(text):
@@ -103,14 +103,14 @@ def _value_of(literal: re.Match[str]) -> str | float:
 
 
 def in_quotes(text: str, option: str) -> str:
-    """Returns a reference as a message suggests it: its last option is a literal in straight quotes."""
+    """Returns a corrected reference for a message: its last option is a literal in straight quotes."""
     literal = option.strip("\"'“”„‘’«» ")
     quote = '"' if "'" in literal else "'"
     return f"{text[:-1].rstrip().removesuffix(option).rstrip()} {quote}{literal}{quote})"
 
 
 def _unquoted(text: str, option: str, options: Sequence[str]) -> str:
-    """Returns a message if a text after the last `or` has no quotes or wrong quotes; empty otherwise."""
+    """Returns a message if a string after the last `or` has no quotes or wrong quotes; empty otherwise."""
     if (
         option is not options[-1]
         or len(options) < 2
@@ -138,7 +138,7 @@ def _why(text: str, inner: str, option: str) -> str:
 
 
 def references_in(value: Any) -> Iterator[tuple[tuple[str | int, ...], Reference]]:
-    """Yields all references in a value of a file, with their paths in it; skips texts with an invalid reference."""
+    """Yields all references in a value, with their paths in the value; skips strings with an invalid reference."""
     if isinstance(value, str):
         try:
             found = parse(value).references if "$(" in value else ()
@@ -166,7 +166,7 @@ def has_reference(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Returns a value for messages: a reference unchanged, other text in quotes."""
+    """Returns a value for messages: a reference unchanged, other strings in quotes."""
     if isinstance(value, str):
         return value if "$(" in value else f"'{value}'"
     return str(value).lower() if isinstance(value, bool) else str(value)

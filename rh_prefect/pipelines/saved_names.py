@@ -43,7 +43,7 @@ def _converts(file: Media, name: str) -> bool:
 
 
 class SavedName(Record):
-    """The record of a content that was saved under a name, or was about to be."""
+    """The record of file content that was saved, or was about to be saved, under a name."""
 
     name: str  # The name in the store
     sha256: str  # The content
@@ -53,14 +53,14 @@ class SavedName(Record):
 
 
 class SavedStamp(SavedName):
-    """The storage's state of a saved file, from which its content is known without a read."""
+    """The recorded state of a saved file in the storage; while it is unchanged, the content is known without a read."""
 
     stamp: str  # See `rh_prefect.media.file_state`
 
 
 @dataclass(frozen=True, slots=True)
 class _NameState:
-    """The data of the storage and of the records about one name of `save_as`."""
+    """What the storage and the records contain about one name in `save_as`."""
 
     name: str
     key: str  # The beginning of its records' keys
@@ -74,7 +74,7 @@ class _NameState:
 
 
 class SavedNames:
-    """Saves results under names in one store, and records each content that was saved under a name."""
+    """Saves results under names in one store, and records which content was saved under each name."""
 
     def __init__(
         self, url: str, store: MediaStore, *, options: Mapping[str, Any] | None = None, pipeline: str = ""
@@ -116,7 +116,7 @@ class SavedNames:
         return saved
 
     async def find(self, file: Media, name: str) -> Media | None:
-        """Returns a result that was saved under a name; None if the name has no file or other content."""
+        """Returns a result that was saved under a name; None if there is no such file or its content differs."""
         there = await self._look(name)
         wanted = there.converted(file) or file
         if there.size != wanted.size or wanted.sha256 not in there.saved:
@@ -166,7 +166,7 @@ class SavedNames:
         )
 
     def _fetch(self, file: Media, folder: Path, name: str, converts: bool) -> Path:
-        """Copies a result to this machine, in the format of its name."""
+        """Copies a result to this machine, in the format that its name requires."""
         local = folder / Path(name).name
         if not converts:
             fetch(file, local, options=self._store.options_for(file))

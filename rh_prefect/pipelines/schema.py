@@ -1,4 +1,4 @@
-"""The JSON schema of a pipeline's file, for completion and errors in an editor."""
+"""The JSON schema of a pipeline's file, for completion and error messages in an editor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the graphs of workflows and apps that are saved on the site now; these graphs are part of the requests.
+"""Reads the current graphs of saved workflows and apps from the site; these graphs are part of the requests.
 
 The fields that a step sets in `with` are ignored. An app's graph cannot be read; its call example is used instead.
 """
@@ -20,7 +20,7 @@ from rh_prefect.works.runninghub.graph_request import fingerprint
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SavedGraph:
-    """A graph that the site has under one id."""
+    """A graph that is saved on the site under one id."""
 
     # Of a workflow: node id -> `class_type` and `inputs`; of an app: `<node id>.<field>` -> what it takes
     nodes: Mapping[str, Any]
@@ -45,7 +45,7 @@ class UnreadGraph:
 
 
 SavedGraphs: TypeAlias = Mapping[tuple[str, str], SavedGraph | UnreadGraph]
-"""Graphs by `workflow` or `app`, and the id."""
+"""Graphs, by `workflow` or `app` and by id."""
 
 
 def ids_in(checked: Checked) -> Iterator[tuple[str, str]]:
@@ -76,7 +76,7 @@ async def _read(pool: Pool, action: str, name: str) -> SavedGraph | UnreadGraph:
 
 
 def with_used_graphs(saved: SavedGraphs, plan: Mapping[str, Any]) -> SavedGraphs:
-    """Returns the graphs; for a graph that cannot be read, the graph of the last run."""
+    """Returns the graphs; adds the graphs of the last run to each graph that cannot be read."""
     used: dict[str, dict[frozenset[str], UsedGraph]] = {}
     for step in plan.get("steps", ()):
         request, nodes = step.get("request") or {}, step.get("nodes") or {}
@@ -95,7 +95,7 @@ def node_digests(nodes: Mapping[str, Any], fields: Collection[str]) -> dict[str,
 
 
 def _without(node: str, content: Any, fields: Collection[str]) -> Any:
-    """Returns a node without its title, which has no effect, and without the fields that are set."""
+    """Returns a node without its title, which has no effect, and without the fields that the step sets."""
     if not isinstance(content, Mapping) or "class_type" not in content:
         return content
     inputs = content.get("inputs") or {}

@@ -1,7 +1,7 @@
 """The results of local edits, stored by recipe: `edits/<recipe>/result.json` next to the works' records.
 
-A *recipe* is an edit, its parameters and its input files by content. The same recipe can give other bytes on another
-machine. So all later requests contain the hash of the recipe's first result.
+A *recipe* is an edit, its parameters and the contents of its input files. The same recipe can give other bytes on
+another machine. So all later requests contain the hash of the recipe's first result.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class EditResults:
             found = None if created else await self._read(key)
 
     def located(self, result: EditResult) -> Media | None:
-        """Returns the file of a result with its address; None for a text."""
+        """Returns the file of a result with its address; None if the result is a string."""
         if result.file is None:
             return None
         root = self._store.url if self._is_beside else result.store

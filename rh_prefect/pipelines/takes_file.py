@@ -1,4 +1,4 @@
-"""The takes file beside a pipeline's file: the user's takes and choices for single results."""
+"""The takes file next to a pipeline's file: the user's takes and choices for individual results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ADDRESS = re.compile(r"[A-Za-z][\w.-]*(?:\[.+\]\.[\w-]+)?", re.DOTALL)
 
 @dataclass
 class Choices:
-    """A user's decisions about single results."""
+    """A user's decisions about individual results."""
 
     # The first take of a step or of one item's step, by its address
     takes: Mapping[str, int] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Choices:
 
     @property
     def bare(self) -> set[str]:
-        """The addresses in the takes file that have no hash of their item."""
+        """The addresses in the takes file without a hash of their item."""
         return self.takes.keys() - self.items.keys() - set(self.given)
 
 
@@ -69,7 +69,7 @@ class ItemTake(BaseModel):
 
 
 class TakesFile(BaseModel):
-    """The file `<pipeline>.takes.yaml`, which a person commits or deletes."""
+    """The content of `<pipeline>.takes.yaml`, which a person can commit or delete."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -78,17 +78,17 @@ class TakesFile(BaseModel):
 
 
 def step_of(address: str) -> str:
-    """Returns the step of an address: `each.picture` for `each[A-17].picture`."""
+    """Returns the step in an address: `each.picture` for `each[A-17].picture`."""
     return re.sub(r"\[.*\]", "", address, flags=re.DOTALL)
 
 
 def takes_file(pipeline: Path) -> Path:
-    """Returns the path of the takes file of a pipeline's file."""
+    """Returns the path of the takes file that belongs to a pipeline's file."""
     return pipeline.with_suffix(".takes.yaml")
 
 
 def read_choices(file: Path | None) -> Choices:
-    """Reads takes and choices; empty if the file does not exist."""
+    """Reads the takes and choices in a takes file; empty if the file does not exist."""
     if file is None or not file.is_file():
         return Choices()
     with file.open("rb") as reader:
@@ -144,7 +144,7 @@ def add_choices(
 
 
 def _moved(found: Choices, now: Mapping[str, str]) -> Choices:
-    """Returns takes with the present numbers of their items, so that no take of another item is replaced."""
+    """Returns takes with the current numbers of their items, so that no take of another item is replaced."""
     addresses = {(step_of(address), item): address for address, item in now.items()}
     names = {one: addresses.get((step_of(one), item), one) for one, item in found.items.items()}
     order = sorted(found.takes, key=lambda one: one in found.items and names[one] in now and names[one] != one)

@@ -27,7 +27,7 @@ FACTS: Mapping[str, Mapping[str, str]] = {
     "string": {"slug": "string"},
     "enum": {"slug": "string"},
 }
-"""The fields of a file or a text of each kind, with their types."""
+"""The fields of each kind of file and string, with their types."""
 
 _WORDS = {
     "string": "a text",
@@ -49,7 +49,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """The type of a value of a pipeline, which is known before the value."""
+    """The type of a value in a pipeline; it is known before the value."""
 
     # `string`, `integer`, `number`, `boolean`, `enum`, `handle`, a kind of file, `object`, `group`, `mixed` for one of
     # several, or `any` if that is not known
@@ -87,7 +87,7 @@ class Type:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is one value that can be inserted in a text, as far as its type is known."""
+        """Whether it is one value that can be inserted into a string, as far as its type is known."""
         return not self.many and all(one.kind in ("any", *PLAIN) for one in self.possible)
 
     @property
@@ -104,7 +104,7 @@ class Type:
         return replace(self, guards=self.guards | frozenset(guards))
 
     def known_fields(self) -> dict[str, Type]:
-        """Returns the fields of a value for references, by name."""
+        """Returns the fields that references to a value can use, by name."""
         if self.kind == "group" and not self.many:
             return dict(self.fields)
         if self.many:
@@ -121,7 +121,7 @@ class Type:
 
 
 def of_param(param: Param, guard: str = "") -> Type:
-    """Returns the type of a parameter's or a column's value."""
+    """Returns the type of the value of a parameter or a column."""
     guards = frozenset([guard] if guard and param.optional and param.default is None else [])
     if param.kind == "enum":
         return Type("enum", options=param.options, guards=guards)
@@ -139,7 +139,7 @@ def of_param(param: Param, guard: str = "") -> Type:
 
 
 def kind_of(name: str) -> str:
-    """Returns the kind of a file by its type in `params`, or of a model's output; a text is a `string`."""
+    """Returns the kind for a type in `params` or for a model's output; for `text`, the kind is `string`."""
     return {"model3d": "3d", "text": "string"}.get(name, name)
 
 
@@ -167,7 +167,7 @@ def of_items(types: Sequence[Type]) -> Type:
 
 
 def merged(types: Sequence[Type]) -> Type:
-    """Returns the common type of values of several types; `mixed` if they are of several kinds."""
+    """Returns the common type of several types; `mixed` if their kinds differ."""
     if not types:
         return Type("any")
     kinds = {one.kind for one in types}
@@ -297,7 +297,7 @@ def _is_number(value: Any) -> bool:
 
 
 def may_be_number(type_: Type) -> bool:
-    """Returns whether a value of a type can be a number; a text can if it is written like a number."""
+    """Returns whether a value of a type can be a number, or a string that is written like a number."""
     if type_.many or all(one.kind not in ("string", "enum", *NUMBERS, "any") for one in type_.possible):
         return False
     return not type_.options or any(map(_is_number, type_.options))

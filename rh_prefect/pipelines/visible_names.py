@@ -1,4 +1,4 @@
-"""The names for references at one position of a file, and the errors for unknown names."""
+"""The names that references can use at one position in a file, and the errors for unknown names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rh_prefect.pipelines.references import Names, Reference, WrongReferenceErro
 from rh_prefect.pipelines.types import Type, negated, of_literal
 
 UNKNOWN_GUARD = "?"
-"""Stands for a condition with a problem: it is not known which values exist if the condition is true."""
+"""The guard for a condition with a problem: it is not known which values exist if the condition is true."""
 
 
 @dataclass(slots=True)
 class NameScope:
-    """The names for references at one position."""
+    """The names that references can use at one position."""
 
     outer: NameScope | None = None  # The scope around it
     names: dict[str, Type] = field(default_factory=dict)  # The values by name
@@ -44,12 +44,12 @@ class NameScope:
         return list(dict.fromkeys(name for scope in self for name in scope.names))
 
     def within(self, guards: Iterable[str]) -> NameScope:
-        """Returns a scope with the same names in which further guards hold."""
+        """Returns a scope with the same names, and with further guards that hold."""
         return NameScope(outer=self, guards=frozenset(guards), own=self.own)
 
 
 def resolve(reference: Reference, scope: NameScope) -> Type:
-    """Returns the type of a reference; its `guards` are further conditions under which it exists."""
+    """Returns the type of a reference; the `guards` are further conditions under which the value exists."""
     found = [_follow(option, reference, scope) for option in reference.options]
     if reference.fallback is not None:
         literal = of_literal(reference.fallback)

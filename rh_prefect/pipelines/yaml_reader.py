@@ -1,8 +1,8 @@
 """Reads a pipeline's YAML with the position of each value, within limits.
 
-The text is read as a stream of PyYAML's events. So only the tree of the document is built, calls are not nested like
-the text, and the expansion of aliases is counted. Plain scalars follow YAML 1.2: only `true`, `false`, `null`, integers
-and decimals are not text.
+The file is read as a stream of PyYAML's events. So only the tree of the document is built, deep nesting needs no deep
+recursion, and the expansion of aliases is counted. Plain scalars follow YAML 1.2: all except `true`, `false`, `null`,
+integers and decimals are strings.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class _Reader:
 
 
 def _merge(node: Node) -> None:
-    """Adds to a mapping the keys that it lacks from the mappings below `<<`; the first of these has priority."""
+    """Adds the keys that a mapping lacks from the mappings below `<<`; the first of these mappings has priority."""
     below, place = node.value.pop("<<"), node.keys.pop("<<")
     for one in below.value if isinstance(below.value, list) else [below]:
         if not isinstance(one.value, dict):

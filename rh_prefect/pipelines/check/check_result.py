@@ -1,4 +1,4 @@
-"""The result of a file's check, and the readers of the files that it names."""
+"""The result of checking a file, and functions that read the files that it names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Checked:
 
     @cached_property
     def strict(self) -> set[Path]:
-        """The paths of the steps after whose failure the run starts no more steps."""
+        """The paths of the steps whose failure prevents the start of further steps."""
         return {path for path, step in self.file.walk() if step.on_error == "fail"}
 
     def walk(self, before: str = "") -> Iterator[tuple[str, Step]]:
@@ -80,7 +80,7 @@ class ItemProblems:
         addresses.append(address)
 
     def flush(self) -> None:
-        """Adds the collected problems to the report, equal problems once."""
+        """Adds the collected problems to the report, each distinct problem once."""
         for (_, at, clause), (checked, addresses) in self._found.items():
             first = f"{visible(addresses[0])}: " if addresses[0] else ""
             what = "rows" if self._of_rows else "items"

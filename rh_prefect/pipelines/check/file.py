@@ -1,4 +1,4 @@
-"""Checks a whole file: its blocks, its parameters, all steps in order, its loops and its outputs."""
+"""Checks a whole file: its blocks, its parameters, all steps in order, its fan-outs and its outputs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_document(
 
 
 def notes_of(checked: Checked) -> list[str]:
-    """Returns the notes about a file with its present `reuse`, which `Pipeline.with_reuse` may have changed."""
+    """Returns the notes about a file with its current `reuse`, which `Pipeline.with_reuse` may have changed."""
     budget, notes = checked.file.budget, list(checked.notes)
     if budget is not None and budget.all_runs and (again := next(_made_again(checked), None)):
         notes.append(

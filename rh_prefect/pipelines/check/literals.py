@@ -1,4 +1,4 @@
-"""Checks literal values that are written in a file or given as parameters."""
+"""Converts and checks literal values that are written in a file or given as parameters."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rh_prefect.pipelines.parsed_document import Path
 
 LONGEST_NUMBER = 300
 LARGEST_NUMBER = 10**LONGEST_NUMBER
-"""The limit of numbers, because Python cannot convert all larger numbers to a decimal or a text."""
+"""The limit for numbers, because Python cannot convert all larger numbers to a decimal or a string."""
 _WORDS = {"true": True, "false": False}
 
 
 def read_value(param: Param, value: Any) -> Any:
-    """Converts a value, often a text from a table or command line, to its parameter's type, if that is possible."""
+    """Converts a value, often a string from a table or a command line, to its parameter's type, if that is possible."""
     if param.kind == "string" and isinstance(value, int | float) and not isinstance(value, bool):
         return text_of(value)
     if param.kind == "integer" and isinstance(value, float):
@@ -48,7 +48,7 @@ def read_value(param: Param, value: Any) -> Any:
 
 
 def _json(value: Any) -> Any:
-    """Reads a text that is a list or an object in JSON, as in a cell of a CSV file; keeps any other value."""
+    """Parses a string that is a JSON list or object, as in a cell of a CSV file; returns any other value unchanged."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
     try:
@@ -58,7 +58,7 @@ def _json(value: Any) -> Any:
 
 
 def _listed(value: Any) -> Any:
-    """Reads a text as a list in JSON, or as texts separated by commas, from a command line or a cell."""
+    """Parses a string from a command line or a cell as a JSON list, or as strings separated by commas."""
     found = _json(value)
     if isinstance(found, str):
         found = [one.strip() for one in found.split(",") if one.strip()]
@@ -165,7 +165,7 @@ def are_whole(options: tuple[Any, ...]) -> bool:
 
 
 def texts_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    """Yields all texts in a value, with their paths."""
+    """Yields all strings in a value, with their paths."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict | list):

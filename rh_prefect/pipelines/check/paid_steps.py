@@ -1,4 +1,4 @@
-"""Checks paid steps: the model, the types of its connections, its parameters and rules; suggests models."""
+"""Checks paid steps: the model, the types of its inputs, its parameters and rules; suggests models."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ class PaidCheck(ValueCheck):
                 self._say_faults(path, step, model, check_values(step, model, bound)[1])
 
     def _is_left_out(self, value: Any, scope: NameScope) -> bool:
-        """Returns whether a value is only a reference to an optional parameter or column, and thus may not be sent."""
+        """Returns whether a value is only a reference to an optional parameter or column, and thus can be left out."""
         try:
             guards = resolve(parse(value).references[0], scope).guards if is_reference(value) else ()
         except WrongReferenceError:

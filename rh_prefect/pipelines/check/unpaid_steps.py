@@ -227,7 +227,7 @@ class OtherCheck(PaidCheck):
 
 
 def _has_items(value: Any) -> bool:
-    """Returns whether a value is a list with references, of which only the types of the items are known."""
+    """Returns whether a value is a list with references, so that only the types of its items are known."""
     return isinstance(value, list) and has_reference(value)
 
 

@@ -129,7 +129,7 @@ class ValueCheck:
         return Type("string") if literal is None else Type("string", options=(literal,))
 
     def _check_spelling(self, path: Path, text: str, scope: NameScope) -> None:
-        """Reports references in the syntax of other tools, which a model would get as text."""
+        """Reports references in the syntax of other tools, which would be sent to a model as text."""
         for found in _OTHER_SPELLING.finditer(text):
             names = tuple(found["names"].split("."))
             own = Reference(f"$({found['names']})", (names,))

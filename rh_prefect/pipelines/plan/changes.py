@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 _LONGEST = 60
 _LEAD = 20
-"""Number of characters that are shown before the difference of two long texts."""
+"""Number of characters that are shown before the difference between two long values."""
 
 
 def compare(plan: Plan, earlier: Mapping[str, Any], params: Mapping[str, Param]) -> None:
-    """Marks in a plan what differs from an earlier plan, and why."""
+    """Marks in a plan how it differs from an earlier plan."""
     before = {step["address"]: step for step in earlier.get("steps", ()) if step.get("state") != "x"}
     for one in plan.instances:
         step = before.get(one.address)
@@ -71,7 +71,7 @@ def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[st
 
 
 def _exact(value: Any) -> str:
-    """Converts a value to a text for comparisons: 5 and 5.0 are equal, 1 and `true` are not."""
+    """Converts a value to a string for comparisons: 5 and 5.0 are equal, 1 and `true` are not."""
     return json.dumps(equal_numbers(value), sort_keys=True, default=str)
 
 
@@ -83,7 +83,7 @@ def _is_pending(value: Any) -> bool:
 _PENDING = re.compile(
     r"(?:made-by|review|undecided|text|handle|start|count):(?:.*:)?[0-9a-f]{32}|[0-9a-f]{40}(?:/|\.|$)", re.DOTALL
 )
-"""Matches a value in a request that a step still has to make; its hash distinguishes this value from a prompt."""
+"""Matches a value in a request that a step still has to make; the hash in it distinguishes it from a prompt."""
 
 
 def head_changes(earlier: Mapping[str, Any], plan: Plan, params: Mapping[str, Param]) -> Iterator[dict[str, Any]]:
@@ -113,7 +113,7 @@ def _value_or_default(value: Any, default: Any) -> Any:
 
 
 def _as_texts(value: Any) -> Any:
-    """Returns a parameter with its values as texts for comparisons, because a command line has only texts."""
+    """Returns a parameter with its values as strings for comparisons, because a command line has only strings."""
     if isinstance(value, Mapping):
         return {name: _as_texts(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -122,7 +122,7 @@ def _as_texts(value: Any) -> Any:
 
 
 def _typed_like(other: Any, value: Any) -> Any:
-    """Reads a text, as from a command line, as JSON if the other value is not a text."""
+    """Parses a string, as from a command line, as JSON if the other value is not a string."""
     if isinstance(value, str) and not isinstance(other, str):
         with suppress(ValueError):
             return json.loads(value)
@@ -161,7 +161,7 @@ def _cut(text: str, start: int) -> str:
 
 
 def by_items(addresses: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Returns addresses, but only one, as in `each[A-4]`, for all steps of an item that has no step in `others`."""
+    """Returns the addresses; one, as in `each[A-4]`, replaces the steps of an item without steps in `others`."""
     other_items = {_item(address) for address in others}
     return list(dict.fromkeys(item if (item := _item(one)) and item not in other_items else one for one in addresses))
 

@@ -1,4 +1,4 @@
-"""Builds the recipe for one edit of one item: checks its values, and computes its id and its length."""
+"""Builds the recipe for one edit of one item: checks the values, and computes the request and the length."""
 
 from __future__ import annotations
 

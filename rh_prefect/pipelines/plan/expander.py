@@ -62,7 +62,7 @@ from rh_prefect.pipelines.references import references_in
 from rh_prefect.pipelines.types import Type
 
 AT_ONCE = 50
-"""Number of steps that are planned before other tasks of the thread run."""
+"""Number of steps that are planned before the thread runs other tasks."""
 
 
 def _part_of(findings: dict[int, PartFindings], are_items: bool, numbers: Sequence[int]) -> PartFindings:
@@ -398,7 +398,7 @@ class Expander:
         return groups
 
     def _groups(self, step: GroupStep, at: Path, frames: list[Frame], path: str) -> list[Group]:
-        """Returns the items of a group without expanding them."""
+        """Returns a group for each frame, without expanding its items."""
         steps, size = step.steps, self._planning.size
         if isinstance(step, FanOutStep):
             items = sum(self._fan_outs.count(step, at, frame, path) for frame in frames)

@@ -59,7 +59,7 @@ class _Taken:
 
 
 class FanOuts:
-    """Counts and makes the items of the fan-outs of one plan."""
+    """Counts and makes the items of the fan-outs in one plan."""
 
     def __init__(self, missing: Missing, size: Size, findings_of: FindingsOf) -> None:
         self._missing, self._size, self._findings_of = missing, size, findings_of
@@ -179,7 +179,7 @@ class FanOuts:
         return True
 
     def _hold_back(self, step: FanOutStep, frames: Sequence[Frame]) -> None:
-        """Makes items wait for earlier items that may be absent, if ids or steps contain the numbers of items."""
+        """Makes items wait for earlier items that may be absent, if ids or steps use the numbers of items."""
         failed = self._missing  # what waits for a failed step stays undecided, and keeps its number
         after = dropwhile(lambda one: one.by is None or not failed.isdisjoint(_deciders(one)), frames)
         behind = list(after)[1:]

@@ -1,4 +1,4 @@
-"""`NameClashes`: the names under which steps are saved, and conflicts between them."""
+"""`NameClashes`: the names under which results are saved, and conflicts between these names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 
 _LONGEST_NAME = 255
-"""Maximum bytes of one part of a path, in common file systems."""
+"""Maximum number of bytes in one part of a path, in common file systems."""
 
 
 class NameClashes:
-    """The file names of all takes, updated while steps are replaced."""
+    """The file names of all takes, updated when steps are replaced."""
 
     def __init__(self, ranks: Mapping[str, int]) -> None:
         self._ranks = ranks
@@ -31,7 +31,7 @@ class NameClashes:
                 self._users[folded(name)].append(one)
 
     def problems_of(self, one: PlannedStep) -> Iterator[tuple[str, str]]:
-        """Yields each problem of a step's file names, with its remedy."""
+        """Yields each problem with a step's file names, and the remedy."""
         for name in one.saved_names:
             first = self._first(name)
             if first is not one:

@@ -1,4 +1,4 @@
-"""`Needs`: the needed steps of a plan, updated while parts of the plan are replaced.
+"""`Needs`: the needed steps of a plan, updated when parts of the plan are replaced.
 
 A step with an existing result needs no earlier step, unless an earlier step decides whether the step is made. Steps are
 counted by address, because a replanned part has new objects for the same steps.
@@ -68,7 +68,7 @@ class Needs:
         return was != (one.is_needed, one.state)
 
     def _weigh(self, one: PlannedStep, weight: int | None, found: dict[str, None]) -> None:
-        """Counts the needs of a step at the steps before it; if `weight` is None, these needs no longer count."""
+        """Updates the counts of the steps that a step needs; if `weight` is None, the step's needs no longer count."""
         if one.weight == weight:
             return
         for kind, sign in ((one.weight, -1), (weight, 1)):

@@ -19,7 +19,7 @@ from rh_prefect.settings import get_settings
 
 
 def site_of(base_url: str) -> str:
-    """Returns the host in RunningHub's base URL, a part of the identity of requests."""
+    """Returns the host in RunningHub's base URL; the host is part of each request's identity."""
     return urlsplit(base_url).hostname or base_url
 
 
@@ -35,14 +35,14 @@ class PlanOptions:
         choices: A person's choices at reviews; the choices in the takes file are added.
         new: Steps whose next take is made, by step or address; `*` for all paid steps.
         selection: The part of the pipeline to make; only its steps get a next take.
-        date: The value of `$(run.date)`; by default today, UTC.
-        inputs: Reads the inputs, each once: `Inputs(allow=[…])` allows further folders for the files of rows.
+        date: The value of `$(run.date)`; by default today's date in UTC.
+        inputs: Reads the inputs, each once: `Inputs(allow=[…])` allows further folders for files named in rows.
         saved_graphs: The graphs of workflows and apps, from `read_saved_graphs`; without these graphs, earlier results
             are not found.
         run_id: The value of `$(run.id)`, the id of the run that plans; empty without a run.
         failed: Addresses of steps that this run cannot make; a step with `require: any` is made without them.
         decided: All takes and choices, from `Pipeline.decided`, for the plans of a run; the takes file is not read.
-        equal: The takes of equal requests, if a run plans again.
+        equal: The takes of equal requests, which a run keeps when it plans again.
     """
 
     known: KnownWorks | None = None

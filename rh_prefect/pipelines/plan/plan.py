@@ -39,20 +39,20 @@ class Plan:
         budget: The file's budget; None if the file has no budget, or an unlimited budget.
         is_unlimited: Whether the file says that a run has no budget.
         instances: Every step of every item.
-        works: Every request and take, each once.
+        works: Every work (a request with one take), each once.
         problems: The plan's errors; a plan with problems is not run.
         notes: Hints that do not prevent a run.
         removed: Addresses that only the last run had.
         added: Addresses of steps without a result that were not in the last run.
         changes: Differences from the last run outside of steps: `{what, was, is}`.
-        compared_with: The last run, in words.
+        compared_with: The run or plan with which the plan is compared, in words.
         since: The last run, as plain JSON data.
         earlier: The plan to compare prices with, as plain JSON data.
         records: The location of the records, in words.
         new_takes: The chosen take of each step that is made again, by address.
         paths: The names of all steps of the file and of the files that it uses, as in `each.picture`.
         selection: The part of the pipeline that a run of the plan makes.
-        open_fan_outs: The fan-outs whose items are not all known yet, each with whether the fan-out is outermost.
+        open_fan_outs: The fan-outs whose items are not all known yet, each mapped to whether it is outermost.
         planner: The planner, which plans parts again when steps have results.
     """
 
@@ -84,7 +84,7 @@ class Plan:
     planner: Planner | None = None
 
     def __repr__(self) -> str:
-        """Returns a short text without the steps, which refer to each other."""
+        """Returns a short description without the steps, because these refer to each other."""
         return f"<Plan of {self.pipeline}: {len(self.instances)} steps, {len(self.problems)} problems>"
 
     def _repr_html_(self) -> str:
@@ -121,7 +121,7 @@ class Plan:
         """Returns whether an address exists, or may exist when the items of its fan-out are known.
 
         Args:
-            address: As in `each.picture` or `each[A-17].picture`.
+            address: An address, as in `each.picture` or `each[A-17].picture`.
         """
         path = step_of(address)
         is_possible = path == address or any(path.startswith(f"{group}.") for group in self.open_fan_outs)
@@ -185,7 +185,7 @@ class Plan:
 
     @property
     def paid_before(self) -> Decimal:
-        """The cost of the plan's works so far, which counts in a budget of all runs."""
+        """The cost of the plan's works so far, which counts toward a budget for all runs."""
         works = {work.key: work.known for one in self.instances for work in one.works}
         return sum((known.cost for known in works.values() if known is not None and known.cost), Decimal(0))
 

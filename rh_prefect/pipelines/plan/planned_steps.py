@@ -198,7 +198,7 @@ class KnownWorks:
 class Work:
     """One request with one take, and the structure of its answer.
 
-    Works that differ only in the structure are paid for once.
+    Works that differ only in this structure are paid for only once.
     """
 
     key: str  # Its id; if its inputs do not exist yet, a key that is valid only in this plan
@@ -317,7 +317,7 @@ class PlannedStep:
 
     @property
     def file_kind(self) -> str:
-        """The kind of its result file; `file` for an edit, whose only file is its result."""
+        """The kind of the step's result file; `file` for an edit, whose only file is the result."""
         return self.kind if self.is_paid else "file"
 
     @property

@@ -29,7 +29,7 @@ from rh_prefect.pipelines.planning_values import Frame, Group, makers, maybe
 from rh_prefect.pipelines.references import references_in
 
 SHARE = 20
-"""Steps that depend on many results are planned again for at most one SHARE-th of the time."""
+"""Planning again the steps that depend on many results takes at most one SHARE-th of the time."""
 
 
 class Pace:
@@ -219,7 +219,7 @@ class Planner:
         return self._needs.steps.get(one.address) is one
 
     def step(self, address: str) -> PlannedStep | None:
-        """Returns the step that has an address now; None if there is none."""
+        """Returns the step that has an address in the current plan; None if there is none."""
         return self._needs.steps.get(address)
 
     # -- what parts have in common -----------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ class Planner:
 
     @property
     def works(self) -> list[Work]:
-        """Every request and take, each once."""
+        """Every work (a request with one take), each once."""
         return [] if self._too_large is not None else self.planning.works.all
 
     @property
@@ -316,7 +316,7 @@ class Planner:
 
     @property
     def open_fan_outs(self) -> dict[str, bool]:
-        """The fan-outs whose items are not all known yet, each with whether the fan-out is outermost."""
+        """The fan-outs whose items are not all known yet, each mapped to whether it is outermost."""
         return {path: is_top for part in self._findings() for path, is_top in part.open_fan_outs.items()}
 
     @property

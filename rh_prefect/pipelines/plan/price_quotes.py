@@ -37,14 +37,14 @@ from rh_prefect.works.input_identification import Input
 from rh_prefect.works.journal.record_types import MediaRecord
 
 MOST = 200
-"""Maximum number of requests of a plan that are sent to the price preview."""
+"""Maximum number of requests per plan that are sent to the price preview."""
 
 _AT_ONCE = 8
 
 
 @dataclass(slots=True)
 class _Answers:
-    """RunningHub's answers for the requests of a plan."""
+    """RunningHub's answers to the requests of a plan."""
 
     quoted: int = 0
     unpriced: set[str] = field(default_factory=set)  # Models without a price at RunningHub
@@ -53,9 +53,9 @@ class _Answers:
 
 
 async def quote(plan: Plan, checked: Checked, pool: Pool, store: MediaStore) -> None:
-    """Sets RunningHub's prices of new requests if the catalogue lacks them or has lower prices; reports refusals.
+    """Sets RunningHub's prices for new requests if the catalogue lacks them or has lower prices; reports refusals.
 
-    Call it on the loop thread. Each distinct request whose inputs exist is sent once, at most `MOST` of a plan.
+    Call it on the loop thread. Each distinct request whose inputs exist is sent once, at most `MOST` per plan.
     """
     users = _requests(plan)
     asked, at_once, problems, answers = list(users.values())[:MOST], asyncio.Semaphore(_AT_ONCE), Problems(), _Answers()
@@ -122,7 +122,7 @@ async def _link(media: Media, account: Account, store: MediaStore) -> str:
 
 
 def _set_price(plan: Plan, steps: Iterable[PlannedStep], preview: PricePreview, answers: _Answers) -> None:
-    """Sets RunningHub's price of a request if the catalogue has no price or a lower price."""
+    """Sets RunningHub's price for a request if the catalogue has no price or a lower price."""
     if preview.free or preview.currency not in (None, plan.currency):
         return
     for one in steps:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.plan import Plan
 
 _ALWAYS, _NARROW = ("=", "+", ">", "x"), ("=", "+")
-"""States with a column even if no step has them: with any width, and in a narrow terminal."""
+"""States that have a column even if no step has them: at any width, and in a narrow terminal."""
 
 _MOST_REASONS = 20
 _LEAST_MODEL, _LEAST_STEP = 10, 12
-"""Minimum number of characters of a model's and of a step's name in a narrow terminal."""
+"""Minimum lengths of a model's and of a step's name in a narrow terminal, in characters."""
 
 
 def amount(value: Decimal, *, is_open: bool = False) -> str:
@@ -226,13 +226,13 @@ def _more(plan: Plan) -> Iterator[str]:
 
 
 _BOX_WIDTH, _LINE, _GAP = 280, 17, 40
-"""Pixels of the picture of a graph: the width of a box, the height of a line, the space between boxes."""
+"""Sizes in a graph's picture, in pixels: the width of a box, the height of a line, the space between boxes."""
 
 
 def svg(plan: Plan) -> str:
     """Draws a plan as a picture: a box for each step with its number of items and its expected price.
 
-    Steps of which no item runs are left out.
+    Steps whose items are all absent are left out.
     """
     steps = {path: items for path, items in plan.steps.items() if any(one.state != "x" for one in items)} or plan.steps
     needs = {path: {need.path for one in items for need in one.needs} - {path} for path, items in steps.items()}

@@ -1,4 +1,4 @@
-"""The cost of a request (minimum, expected and maximum) and the duration of its result."""
+"""Computes the cost of a request (minimum, expected and maximum) and the duration of its result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNKNOWN = "unknown"
 """A value that has no price in any model; None would get the price of the parameter's default."""
 
 _CHARACTERS_PER_SECOND = Span(30, 15, 3)
-"""Characters of speech per second, from fast to slow; in Chinese and Japanese, about four are spoken."""
+"""Characters of speech per second, from fast to slow; in Chinese and Japanese, about four per second."""
 
 
 def price_of(
@@ -44,7 +44,7 @@ def price_of(
 
 @lru_cache(maxsize=1024)
 def _range(least: str, expected: str, most: str, *, is_open: bool) -> PriceRange:
-    """Returns one object for equal prices, since a plan keeps the price of each of thousands of steps."""
+    """Returns one object for equal prices, to save memory in plans with thousands of steps."""
     # By their digits: 1 and 1.0 are equal, but are shown as they are
     return PriceRange(Decimal(least), Decimal(expected), Decimal(most), is_open)
 
@@ -85,11 +85,11 @@ def _at(model: Model, name: str, value: Any, level: int) -> Sequence[Any]:
 
 
 def input_seconds(files: Iterable[File], assume: Span | None) -> Span | None:
-    """Returns the duration for a model's price, if its input determines the price.
+    """Returns the input duration on which a model's price may depend; None if it is not known.
 
     RunningHub does not publish which of several files determines the price (the emulator takes the first video, else
-    the first sound). So the minimum is the length of the shortest file, and the expected and the maximum value are that
-    of the longest.
+    the first sound). So the minimum is the length of the shortest file, and the expected and the maximum value are
+    those of the longest.
     """
     lengths = [one.length for one in files]
     known = [one for one in lengths if one is not None]

@@ -81,7 +81,7 @@ def _unknown(draft: Draft, work: Work, kind: Type) -> Any:
 
 
 def _text_span(kind: Type) -> Span:
-    """Returns the possible length of a text; half of the maximum is the expected length."""
+    """Returns the possible length of a string; half of the maximum is the expected length."""
     return Span(0, kind.max / 2, kind.max) if kind.max else Span(0, 300, 2000)
 
 

@@ -37,7 +37,7 @@ class ReviewedPlan:
     """The JSON data of a reviewed plan, and the payments that it allows.
 
     Attributes:
-        data: The data.
+        data: The plan's JSON data.
         name: The plan's name in messages.
     """
 

@@ -17,13 +17,13 @@ from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.planning_values import ABSENT, Frame, Unknown, certain
 
 MOST_WORKS = 200_000
-"""Maximum paid jobs of a run: the takes of all steps."""
+"""Maximum number of paid jobs in a run: the takes of all steps."""
 
 MOST_AT_ONCE = 8000
-"""Maximum takes of one step, and maximum items of one answer."""
+"""Maximum number of takes of one step, and of items in one answer."""
 
 MOST_STEPS = 400_000
-"""Maximum steps of all items in a plan, and maximum items of one fan-out before `where` and `limit`."""
+"""Maximum number of steps of all items in a plan, and of items of one fan-out before `where` and `limit`."""
 
 
 @dataclass(slots=True)

@@ -43,7 +43,7 @@ class Draft:
 
 
 def without_failed(value: Any, step: Step, failed: Collection[str]) -> Any:
-    """Removes the values of steps that this run cannot make from a list, for a step with `require: any`."""
+    """Removes from a list the values of steps that this run cannot make, for a step with `require: any`."""
     if step.require != "any" or not failed or not isinstance(value, Items | list):
         return value
     items = as_items(value)
@@ -63,7 +63,7 @@ def without_places(items: Items, places: Collection[int]) -> Items:
 
 
 def plain(value: Any) -> Any:
-    """Returns a value in plain lists and mappings, with the results of steps in place of `StepOutput`."""
+    """Converts a value to plain lists and mappings, with the results of steps in place of `StepOutput`."""
     if isinstance(value, Maybe):
         return plain(value.value)
     if isinstance(value, Items):

@@ -69,7 +69,7 @@ def _count(draft: Draft, step: PaidStep) -> None:
 
 
 def _of_graph(step: GraphStep, instance: PlannedStep, frame: Frame, failed: Collection[str]) -> Draft:
-    """Drafts the request of a step with a workflow, an app or a graph, whose fields the catalogue does not have."""
+    """Drafts the request of a step with a workflow, an app or a graph, whose fields the catalogue does not contain."""
     name = str(getattr(step, step.action))
     instance.model = f"{step.action} {name}"
     kind = step.assume.kind if step.assume is not None else None

@@ -28,7 +28,7 @@ def query_of(draft: Draft, take: int) -> WorkQuery | None:
 
 
 class EqualRequests:
-    """The takes of equal requests of several items, for `same: separate`.
+    """The takes of several items with equal requests, for `same: separate`.
 
     A run keeps these takes in all its plans, because an item whose input changes later must not use another item's
     result.
@@ -41,7 +41,7 @@ class EqualRequests:
         self.repeated: dict[str, dict[str, None]] = {}  # by step: items whose request equals that of an earlier item
 
     def first_take(self, draft: Draft, first: int, size: int) -> int:
-        """Returns the first of `size` takes, from `first` on, that no other item with an equal request has."""
+        """Returns the first of `size` takes, not below `first`, that no other item with an equal request has."""
         path, address = draft.instance.path, draft.instance.address
         name, begin = (path, draft.base, address, first), (path, draft.base, first)
         if name not in self._takes:
@@ -133,7 +133,7 @@ class TakeChooser:
         return list(chosen)
 
     async def _allowed(self, draft: Draft, takes: list[int], reuse: str, current: Round) -> list[int]:
-        """Returns the newest takes, from the first given take on, that `reuse` allows; new takes replace the others."""
+        """Returns the newest takes that `reuse` allows, from the given take on; new takes replace the others."""
         first, size = takes[0], len(takes)
 
         async def is_begun(number: int) -> bool:
@@ -152,7 +152,7 @@ class TakeChooser:
         return None if known is None or known.state == "+" else known
 
     def _is_fresh(self, known: KnownWork | None, reuse: str, draft: Draft, current: Round) -> bool:
-        """Returns whether a take was new enough at the start of the round; a take without a result always was."""
+        """Returns whether a take was new enough when the round began; without a result, it always counts as new."""
         if known is None or known.state != "=" or known.age is None:
             return True
         if known.age < 0:

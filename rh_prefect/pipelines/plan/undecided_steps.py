@@ -83,7 +83,7 @@ class Missing(AbstractSet[str]):
         return next((need for need in needs if need.address in self.lost), None)
 
     def keep_open(self, draft: Draft, step: Step) -> bool:
-        """Leaves a request open while undecided conditions can change it; returns whether nothing else keeps it so."""
+        """Leaves a request open while undecided conditions can change it; returns whether this is the only reason."""
         undecided = undecided_parts(step.taken, draft.frame, self if step.require == "any" else ())
         was_settled, instance = draft.is_settled, draft.instance
         draft.is_settled &= not undecided
@@ -106,7 +106,7 @@ class PartFindings:
 
 
 FindingsOf: TypeAlias = Callable[[Sequence[int]], PartFindings]
-"""Returns the data of the part of a plan that an item belongs to; see `Frame.numbers`."""
+"""Returns the data of the part to which an item belongs; see `Frame.numbers`."""
 
 
 def undecided_parts(references: Iterable[Reference], frame: Frame, failed: Collection[str] = ()) -> list[Maybe]:
@@ -164,7 +164,7 @@ def is_unmade(instances: Sequence[PlannedStep]) -> bool:
 
 
 def is_open(step: Step, frame: Frame, waits_for: Sequence[PlannedStep]) -> bool:
-    """Returns whether it is still unknown if a step will be made."""
+    """Returns whether it is still undecided whether a step will be made."""
     conditions = (step.when, step.get("expect"))
     is_unknown = any(one is not None and truth(one, frame) is None for one in conditions)
     return frame.is_pending or is_unknown or is_unmade(waits_for)

@@ -1,4 +1,4 @@
-"""Computes the identity of a work: site, endpoint, the given parameters, input files by content, and the take."""
+"""Computes the identity of a work from the site, endpoint, given parameters, contents of input files, and take."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def request_base(*, site: str, endpoint: str, params: Mapping[str, Any]) -> str:
 
 
 def recipe_id(edit: str, params: Mapping[str, Any]) -> str:
-    """Returns the id of an edit's result, from the edit, its parameters and its inputs; 40 hex digits."""
+    """Returns the id of an edit's result, computed from the edit, its parameters and its inputs; 40 hex digits."""
     text = json.dumps([edit, equal_numbers(params)], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
@@ -64,7 +64,7 @@ def without_places(value: Any) -> Any:
 
 
 def equal_numbers(value: Any) -> Any:
-    """Returns a value in which 20 and 20.0 are equal."""
+    """Returns a value with whole floats as integers, so that 20 and 20.0 are equal."""
     match value:
         case Mapping():
             return {name: equal_numbers(one) for name, one in value.items()}
@@ -76,5 +76,5 @@ def equal_numbers(value: Any) -> Any:
 
 
 def candidates_id(keys: list[str]) -> str:
-    """Returns an id of a review's candidates, 8 hex digits; a choice for other candidates is ignored."""
+    """Returns an id for a review's candidates, 8 hex digits; a choice for other candidates is ignored."""
     return hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:8]

@@ -50,7 +50,7 @@ def report_name(run: str) -> str:
 
 
 async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name: str) -> RunEnd:
-    """Writes and shows the report of an ended run, and returns how the run ended; `name` names it in file names."""
+    """Writes and shows the report of an ended run, and returns how the run ended; `name` is part of the file names."""
     away = await _store_error(run.count_costs) or await _store_error(run.find_saved)
     by_step, other_costs = run.costs_by_step()
     # In a thread, like all that takes long for many rows: the event loop is not blocked.
@@ -180,7 +180,7 @@ def _step(one: PlannedStep, run: StepScheduler, blocked: Mapping[str, str], cost
 
 
 def _subject(one: PlannedStep) -> str:
-    """Returns a text by which people recognise a step: the beginning of its prompt, or its first file's name."""
+    """Returns words by which people recognise a step: the beginning of its prompt, or its first file's name."""
     files = (file for value in one.values.values() for file in files_in(value) if file.media is not None)
     name = next((file.media.name for file in files if file.media is not None), "")
     # A result that is named by its content tells a person nothing.

@@ -1,4 +1,4 @@
-"""The interfaces of a pipeline run to its surroundings; `flows` has subclasses for runs in Prefect's engine.
+"""The interfaces of a pipeline run to its surroundings; `flows` contains subclasses for runs in Prefect's engine.
 
 | class        | with Prefect, in `flows`                      | the class itself                   |
 |--------------|-----------------------------------------------|------------------------------------|
@@ -44,7 +44,7 @@ class StepEngine:
     """Whether the run is being suspended and starts nothing more."""
 
     async def open(self, wait: Wait) -> None:
-        """Begins the run; raises an error if it would need a suspension."""
+        """Begins the run; raises an error if the run would have to be suspended."""
         if wait != "poll":
             raise InputError(
                 f"wait={wait!r}: only a run of a deployment can be suspended, but this run has no Prefect server. "

@@ -25,7 +25,7 @@ class RunOptions:
             runs with `always`. Empty for the file's value. A step that has `reuse` keeps its own value.
         only: Steps to make, as in `["each.clip"]`; empty for all.
         items: Ids of items to make, as in `["A-17"]`; empty for all.
-        sample: Make only the first items of each fan-out; 0 for all.
+        sample: Make only this many items of each outermost fan-out, from the first; 0 for all.
         require_new: Fail if there is nothing new to make.
         credentials: Name of a RunningHubCredentials or RunningHubPool block; empty for the file's, or RH_API_KEY.
         storage: Name of a MediaStorage block; empty for the file's, or RH_STORAGE_URL.

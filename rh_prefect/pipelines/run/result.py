@@ -44,15 +44,15 @@ class StepReport:
         model: The model, or the edit.
         state: The step's final state.
         cost: The step's cost for this run.
-        files: The addresses of its results.
+        files: The addresses of the step's results.
         reason: Why the step has no result; empty if it has one.
-        number: The number of its item in the outermost fan-out; 0 outside of fan-outs.
-        row: The table row of its item.
-        subject: The beginning of its prompt, or the name of its first file.
-        error: The class of its error, as in `BudgetExceeded`.
-        seconds: The run time of its task.
-        tasks: RunningHub's tasks for its result, or the task that failed.
-        jobs: The names of its works, for `rh-prefect jobs`.
+        number: The number of the step's item in the outermost fan-out; 0 outside of fan-outs.
+        row: The table row of the step's item.
+        subject: The beginning of the step's prompt, or the name of the step's first file.
+        error: The class of the step's error, as in `BudgetExceeded`.
+        seconds: The run time of the step's task.
+        tasks: The ids of RunningHub's tasks for the step's results, and of the task that failed.
+        jobs: The names of the step's works, for `rh-prefect jobs`.
     """
 
     step: str
@@ -75,7 +75,7 @@ class PipelineResult(BaseModel):
 
     Attributes:
         pipeline: The pipeline's name.
-        outputs: The file's outputs, by name: files, texts and numbers, or lists of them. If the file has no outputs:
+        outputs: The file's outputs, by name: files, strings and numbers, or lists of them. If the file has no outputs:
             the files that no other step uses, by step.
         steps: Every step of every item.
         costs: The total cost of this run.
@@ -84,7 +84,7 @@ class PipelineResult(BaseModel):
         open_costs: The sum of the prices of these submissions.
         new: The number of steps whose result this run made.
         report: The address of the report, a CSV file.
-        gallery: The address of the page of its outputs; empty if there are none, or more than 1,000.
+        gallery: The address of the page with the run's outputs; empty if there are none, or more than 1,000.
         takes: The chosen take of each step that was made again, by address.
     """
 
@@ -107,7 +107,7 @@ class PipelineResult(BaseModel):
         return self.outputs[name]
 
     def output(self, name: str, kind: type[_T]) -> _T:
-        """Returns an output as a type, as in `done.output("clips", list[Media])`.
+        """Returns an output, validated as a type, as in `done.output("clips", list[Media])`.
 
         Args:
             name: The output's name.
@@ -130,7 +130,7 @@ class PipelineResult(BaseModel):
             ) from None
 
     def __repr__(self) -> str:
-        """Returns a text with the states, the cost and the outputs."""
+        """Returns a description with the states, the cost and the outputs."""
         return f"<PipelineResult of {self.pipeline}: {summary(self)} Outputs: {', '.join(self.outputs) or 'none'}>"
 
     __str__ = __repr__

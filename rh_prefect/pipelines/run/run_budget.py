@@ -36,7 +36,7 @@ def run_limit(
 
     The maximum is the given budget, else the file's, else the highest price of the remaining steps. With a reviewed
     plan, the maximum is not above the highest price of the plan's remaining steps or, if a price of the plan is not
-    known, not above the budget of the reviewed file. A price in another currency than the account's counts as unknown.
+    known, not above the budget of the reviewed file. A price in a currency other than the account's counts as unknown.
     """
     whole_items = plan.budget is not None and plan.budget.whole_items
     is_foreign = currency not in (None, plan.currency)
@@ -117,9 +117,9 @@ class RunBudget:
     _items: set[str] = field(default_factory=lambda: {""})
     """Started items, and "" for steps outside of items."""
     _parts: dict[PartKey, dict[str, _Share]] = field(default_factory=dict)
-    """The data of each part of the plan about its items."""
+    """For each part of the plan, its data about each item."""
     _shares: dict[str, dict[PartKey, _Share]] = field(default_factory=lambda: defaultdict(dict))
-    """The data of the parts of the plan, by item and part."""
+    """The same data, by item and part of the plan."""
     _owners: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """The items that need a work, by its key."""
     _running: dict[str, list[PlannedStep]] = field(default_factory=lambda: defaultdict(list))
@@ -159,7 +159,7 @@ class RunBudget:
             self._parts[key] = dict(now)
 
     def refusal(self, instance: PlannedStep) -> BudgetExceeded | None:
-        """Returns why a step cannot start now. If the step can, notes that it and its item start, and returns None."""
+        """Returns why a step cannot start now. If it can, records that it and its item start, and returns None."""
         budget, item = self._budget, instance.top_item
         # A result that exists is only copied to its names.
         is_free = not instance.is_paid or all(work.state == "=" for work in instance.works)

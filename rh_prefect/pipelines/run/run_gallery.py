@@ -1,4 +1,4 @@
-"""Writes the page of a run's outputs when the run ends, from its plan; reads nothing but pictures and videos."""
+"""Writes the page of a run's outputs when the run ends, from the run's plan; reads nothing but pictures and videos."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ async def run_pipeline(
 
 @asynccontextmanager
 async def _alive(around: Surroundings) -> AsyncIterator[None]:
-    """Writes signs of life of the run during a block, even while it waits for no task."""
+    """Writes the run's signs of life during a block, even while the run waits for no task."""
 
     async def sign() -> None:
         with signs_of_life(around.works, around.scope.journal.scope):
@@ -89,7 +89,7 @@ async def _alive(around: Surroundings) -> AsyncIterator[None]:
 
 
 def _report_name(pipeline: Pipeline, arguments: Mapping[str, Any], around: Surroundings) -> str:
-    """Returns the name of the run in the files of its report; each pipeline of a flow has a separate name."""
+    """Returns the name of the run for the file names of its report; each pipeline of a flow has a separate name."""
     if not around.is_part:
         return around.scope.run
     given = json.dumps([pipeline.name, arguments], sort_keys=True, default=str)

@@ -101,7 +101,7 @@ class StepMaker:
                 await self.edit(instance)
 
     async def edit(self, instance: PlannedStep) -> None:
-        """Finds the result of an edit, or renders it, and adds it to the known results."""
+        """Finds or renders the result of an edit, and adds it to the known results."""
         counts_as = files_that_stand_in(instance)
         try:
             edits, values = self._services.edits, known_values(instance)

@@ -47,7 +47,7 @@ class StepSaver:
         self._outcome.named.update((file.sha256, one) for (file, _), one in zip(named, saved, strict=True))
 
     def named(self, instance: PlannedStep) -> list[tuple[Media, str]]:
-        """Returns the results of a step, each with its name of `save_as`; for a review, the chosen result."""
+        """Returns the results of a step, each with its name from `save_as`; for a review, the chosen result."""
         if isinstance(instance.chosen, File):
             address = instance.chosen.address
             media = instance.chosen.media

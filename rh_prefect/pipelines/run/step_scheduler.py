@@ -41,10 +41,10 @@ The steps of earlier items are started even if this many steps of later items wa
 """
 
 _PARTS_AT_ONCE = 500
-"""Number of parts of a whole plan that are handled before other tasks of the thread run."""
+"""Number of parts of a whole plan that are handled before the thread runs other tasks."""
 
 _SHARE = 50
-"""Work on all steps takes at most one _SHARE-th of the run's time."""
+"""Retries of refused steps take at most one _SHARE-th of the run's time."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -98,7 +98,7 @@ class StepScheduler:
         return self.plan
 
     async def _plan_again(self) -> None:
-        """Plans the parts with new results or failures again; if there are none and no step runs, the whole file."""
+        """Plans again the parts with new results or failures, or the whole file if there are none and no step runs."""
         works, failed = self._known.new_works(), self._failed
         if self.plan.planner is None or not (works or failed or self._running):
             if not self._is_whole:
@@ -154,7 +154,7 @@ class StepScheduler:
                 yield work
 
     def _estimate(self) -> Costs | None:
-        """Returns the expected cost of the first plan; None for later plans, in which some steps are already paid."""
+        """Returns the expected cost of the first plan; None for later plans, with steps already paid for."""
         expected = self.price.expected
         return Costs.of(round(expected, 2), self.plan.currency) if not self.outcome.begun and expected else None
 
@@ -277,7 +277,7 @@ class StepScheduler:
         )
 
     def blocked(self) -> dict[str, str]:
-        """Returns the steps that cannot run because a required step failed: address -> failed step."""
+        """Returns by address, for each step that cannot run because of a failed step, the failed step."""
         errors, plan = self.outcome.errors, self.plan.instances
         return {one.address: one.blocked_by for one in plan if one.blocked_by in errors and one.address not in errors}
 
