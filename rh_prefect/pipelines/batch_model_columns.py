@@ -86,7 +86,7 @@ def place(stages: Sequence[Stage], name: str) -> tuple[int, Param | None]:
         return 0, None
     raise InputError(
         f"{name!r} is not a parameter of {' or '.join(stage.model.name for stage in stages)}; "
-        f"{stages[0].model.hint(name)}. What to do: correct its name."
+        f"{stages[0].model.hint(name)}. What to do: correct the name."
     )
 
 
@@ -131,8 +131,8 @@ def _fed(before: Model, model: Model) -> Param:
     found = file_param(model, kind=before.output)
     if found is None:
         raise InputError(
-            f"{model.name} does not accept {before.output}, the output type of {before.name}. What to do: "
-            "choose another model."
+            f"{model.name} does not accept the output of {before.name}, which has the type {before.output}. What to "
+            "do: choose another model."
         )
     return found
 

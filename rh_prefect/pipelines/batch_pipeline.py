@@ -264,7 +264,7 @@ def _file_of(value: object) -> object:
 def _kind(first: Stage) -> str:
     param = file_param(first.model)
     if param is None:
-        raise InputError(f"batch: {first.model.name} does not accept files. What to do: pass rows of parameters.")
+        raise InputError(f"batch: {first.model.name} does not accept files. What to do: pass rows with parameters.")
     return param.type
 
 

@@ -63,7 +63,7 @@ def not_numbers(condition: Any, frame: Frame) -> Iterator[tuple[Path, str]]:
 
 
 def _value_text(value: Any) -> str:
-    return shown_value(value).removesuffix(" is a text")
+    return shown_value(value).removeprefix("the value is ")
 
 
 def _several(found: list[bool | None], any_is_enough: bool) -> bool | None:

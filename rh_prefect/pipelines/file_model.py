@@ -45,14 +45,14 @@ def _wrong(message: str) -> PydanticCustomError:
 def shown_value(value: Any) -> str:
     """Describes a value in a clause for messages, as in `the value is 'params.ask'`."""
     if isinstance(value, str):
-        return f"'{value if len(value) <= 40 else value[:37] + '...'}' is a text"
+        return f"the value is '{value if len(value) <= 40 else value[:37] + '...'}'"
     if value is None:
-        return "nothing is there"
+        return "there is no value"
     if isinstance(value, bool):
-        return f"{str(value).lower()} is true or false"
+        return f"the value is {str(value).lower()}"
     if isinstance(value, int | float):
-        return f"{value} is a number"
-    return "this is a list" if isinstance(value, list) else "this is a mapping"
+        return f"the value is {value}"
+    return f"the value is {'a' if value else 'an empty'} {'list' if isinstance(value, list) else 'mapping'}"
 
 
 def _read(test: Callable[[Any], bool], takes: str) -> BeforeValidator:
@@ -66,10 +66,10 @@ def _read(test: Callable[[Any], bool], takes: str) -> BeforeValidator:
 
 def _options(value: Any) -> Any:
     if not isinstance(value, list) or not value:
-        raise _wrong(f"takes a list of options, but {shown_value(value) if value != [] else 'this one is empty'}")
+        raise _wrong(f"takes a list of options, but {shown_value(value)}")
     for one in value:
         if not isinstance(one, str | int | float):
-            raise _wrong(f"takes texts, numbers, true and false as options, but one of them is {_kind_of(one)}")
+            raise _wrong(f"takes strings, numbers, true and false as options, but one option is {_kind_of(one)}")
     return value
 
 
@@ -85,7 +85,7 @@ def holds_reference(value: Any) -> bool:
 def _boolean(value: Any) -> Any:
     if isinstance(value, bool):
         return value
-    word = f"; {value} is a text in YAML 1.2" if isinstance(value, str) else f", and {shown_value(value)}"
+    word = f"; {value} is a string in YAML 1.2" if isinstance(value, str) else f", but {shown_value(value)}"
     raise _wrong(f"takes true or false{word}")
 
 
@@ -97,7 +97,7 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-Text = Annotated[str, _read(lambda value: isinstance(value, str), "takes a text in quotes")]
+Text = Annotated[str, _read(lambda value: isinstance(value, str), "takes a string in quotes")]
 Bool = Annotated[bool, BeforeValidator(_boolean)]
 Same = Annotated[
     bool | Literal["separate"],
@@ -117,8 +117,8 @@ Seconds = Annotated[
     float | str,
     _read(lambda v: (_number(v) and 0 < v < inf) or holds_reference(v), "takes a number above 0 or a reference"),
 ]
-Count = Annotated[int | str, _read(lambda value: _whole(value, 1), "takes a whole number from 1 on")]
-Whole = Annotated[int, _read(lambda v: _whole(v, 1) and isinstance(v, int), "takes a whole number from 1 on")]
+Count = Annotated[int | str, _read(lambda value: _whole(value, 1), "takes a whole number of at least 1")]
+Whole = Annotated[int, _read(lambda v: _whole(v, 1) and isinstance(v, int), "takes a whole number of at least 1")]
 Id = Annotated[int | str, _read(lambda v: isinstance(v, int | str) and not isinstance(v, bool), "takes an id")]
 Names = Annotated[dict[str, Any], _read(lambda value: isinstance(value, dict), "takes a mapping of names to values")]
 Refs = Annotated[
@@ -212,7 +212,9 @@ class AnswerField(_Strict):
         return value if isinstance(value, dict) else {"type": value}
 
 
-Fields = Annotated[dict[str, AnswerField], _read(lambda v: isinstance(v, dict) and v, "takes names of fields")]
+Fields = Annotated[
+    dict[str, AnswerField], _read(lambda v: isinstance(v, dict) and v, "takes a mapping of field names to types")
+]
 
 
 class Parse(_Strict):
@@ -240,7 +242,7 @@ class AssumedPrice(_Strict):
         if self.expected < 0:
             raise _wrong(f"takes amounts of 0 or more, but {self.expected:g} is less")
         if self.expected > self.most:
-            raise _wrong(f"needs an `expected` of at most `most`, but {self.expected:g} is more than {self.most:g}")
+            raise _wrong(f"needs `expected` to be at most `most`, but {self.expected:g} is more than {self.most:g}")
         if self.most == 0:  # as in a price list, where 0 stands for a price that is not known
             raise _wrong("needs a `most` above 0, because a price of 0 counts as unknown")
         return self

@@ -121,7 +121,7 @@ def _report(document: Document, problems: Problems, error: Any) -> None:
         case "string_type":
             problems.add(document, path, f"{name} takes references, but {shown_value(error['input'])}")
         case "model_type" | "model_attributes_type" | "dict_type":
-            problems.add(document, path, f"{name} takes a mapping of keys, but {shown_value(error['input'])}")
+            problems.add(document, path, f"{name} takes a mapping, but {shown_value(error['input'])}")
         case _:
             problems.add(document, path, f"{name}: {error['msg'][:1].lower()}{error['msg'][1:]}")
 

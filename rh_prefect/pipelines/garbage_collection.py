@@ -1,4 +1,4 @@
-"""Python's garbage collector during a run, whose objects mostly stay until it ends: a pass over them frees little."""
+"""Pauses Python's garbage collector during a run: most objects stay until the run ends, so a pass frees little."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FULL = 2
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Pauses the collector in the block."""
+    """Pauses the collector during the block."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -261,7 +261,7 @@ class InputReader:
             given = {header: row.values.get(header) for header in one.headers or (column,)}
             given = {header: value for header, value in given.items() if not is_empty(value)}
             if len(given) > 1:
-                self._add(cells, at, f"it has values in the columns {' and '.join(given)}, which are the same column")
+                self._add(cells, at, f"it has values in {' and '.join(given)}, which are headers of the same column")
             value = next(iter(given.values()), one.default)
             if value is None:
                 cells[column] = ABSENT
@@ -322,8 +322,8 @@ class InputReader:
             access.check(source)
         except InputError:
             raise InputError(
-                f"{shown(source)} is not allowed: a row may use only files below the folder of its "
-                "table, or https links; to allow another folder, name it in RH_INPUT_ROOTS"
+                f"{shown(source)} is not allowed: a row may use only https links, and files below the folder "
+                "of its table; to allow another folder, add it to RH_INPUT_ROOTS"
             ) from None
 
 
@@ -388,7 +388,7 @@ def list_files(place: str, kind: str, options: Mapping[str, object], *, most: in
         has_pattern = any(sign in place for sign in "*?[") and not fs.exists(path)
         listed = fs.glob(path, detail=True) if has_pattern else fs.find(path, detail=True)
     if len(listed) > most:
-        raise InputError(f"{shown(place)} has more than {most} files; choose a smaller folder")
+        raise InputError(f"{shown(place)} contains more than {most} files; choose a smaller folder")
     found = sorted(name for name in _files_of(listed) if _is_kind(name, kind))
     return found if protocol == "file" else [f"{protocol}://{name}" for name in found]
 
@@ -402,8 +402,8 @@ def without_results(files: Sequence[str], place: str, storage: str) -> Sequence[
     first, *further = top.removeprefix(base).strip("/").split("/") if f"{top}/".startswith(f"{base}/") else ("",)
     if first in OWN_FOLDERS and not further:
         raise InputError(
-            f"{shown(place)} is a folder of results of this storage, {shown(storage)}: the next run would use its own "
-            "outputs as inputs, and pay again. What to do: choose another output location, or pass a list of files"
+            f"{shown(place)} is a results folder in this storage, {shown(storage)}: the next run would use these "
+            "results as inputs, and pay again. What to do: choose another output location, or pass a list of files"
         )
     return files if first in OWN_FOLDERS else [one for one in files if _folder_in(_real(one), base) not in OWN_FOLDERS]
 

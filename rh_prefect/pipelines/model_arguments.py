@@ -73,14 +73,14 @@ class Bound:
         elif isinstance(written, list):
             self.say(at, f"{param.name} takes one value, but this is a list")
         elif isinstance(written, str) and written in ("no", "yes", "on", "off") and _is_switch(param):
-            self.say(at, f"{param.name} takes true or false; {written} is a text in YAML 1.2")
+            self.say(at, f"{param.name} takes true or false; {written} is a string in YAML 1.2")
         elif is_reference(written):
             self.say(at, one_for_list(written, value, param, model) or types.misfit(value, param, written))
         elif param.is_media and written is not None:
-            wrong = f"{param.name} takes a file of kind {param.type}, but {shown_value(written)}; name it in params, "
+            wrong = f"{param.name} takes a file of kind {param.type}, but {shown_value(written)}; name it in `params`, "
             self.say(at, f"{wrong}as in {{type: {param.type}, default: …}}")
         elif param.type == "enum" and value.options:
-            self.say(at, types.misfit(value, param, shown_value(written).partition(" is ")[0]))
+            self.say(at, types.misfit(value, param, shown_value(written).removeprefix("the value is ")))
 
 
 def bind(step: ModelStep, model: Model, evaluate: Evaluate) -> Bound:
@@ -99,8 +99,8 @@ def bind(step: ModelStep, model: Model, evaluate: Evaluate) -> Bound:
         elif is_choice and param.name in model.added and not param.required:
             # Earlier runs have paid for this step without the parameter; with it, the request would be another one.
             bound.notes.append(
-                f"a later list has added {name} to {model.name}; the parameter is not sent to this model. To send it, "
-                "write the model's name in a separate step."
+                f"a refresh of the catalogue has added {name} to {model.name}; the parameter is not sent to this "
+                "model. To send it, name this model in a separate step."
             )
         elif value is not ABSENT:
             twice = f"{param.name} is given twice: under this name and as {param.key}"
@@ -129,7 +129,7 @@ def _unchecked(bound: Bound, at: Path, written: Any, model: Model, evaluate: Eva
         if param is not None and param.is_media:
             bound.fit((*at, name), one, value, param, model)
         elif param is None and any(isinstance(each, File) for each in _each(value)):
-            bound.say(at, f"{name} is a file, and {model.name} has no file parameter of this name")
+            bound.say(at, f"{name} is a file, but {model.name} has no file parameter of this name")
         key = name if param is None else param.name
         found[key], bound.written[key] = value, one
     return found
@@ -137,7 +137,11 @@ def _unchecked(bound: Bound, at: Path, written: Any, model: Model, evaluate: Eva
 
 def _lacks(bound: Bound, model: Model, name: str, step: ModelStep, *, is_choice: bool) -> None:
     if not is_choice:
-        more = "; RunningHub publishes only some of them; unchecked: {…} takes others" if model.incomplete else ""
+        more = (
+            "; RunningHub publishes only some of its parameters; unchecked: {…} takes others"
+            if model.incomplete
+            else ""
+        )
         bound.say(("with", name), f"{model.name} has no parameter {name}; {model.hint(name)}{more}", key=True)
     elif wrong := misspelt(model, name, step.with_):
         bound.say(("with", name), wrong)
@@ -191,7 +195,7 @@ def _feed(bound: Bound, at: Path, written: str, model: Model, evaluate: Evaluate
         return
     if wrong:
         what = f"{named(wrong[0], written)} is {type_of(wrong[0]).words}"
-        bound.say(at, f"from takes files, but {what}; a text is not read as a link to a file")
+        bound.say(at, f"from takes files, but {what}; a string is not read as a link to a file")
     elif found.kind == "any":
         bound.is_fed = False
     elif not is_reference(written):

@@ -23,8 +23,8 @@ def description_of(param: Param) -> str:
 
 
 def output_words(type_: Type) -> str:
-    """Returns the type of an output in words, such as `a list, each a video`."""
-    return f"a list, each {type_.one.words}" if type_.many else type_.words
+    """Returns the type of an output in words, such as `a list of items, each a video`."""
+    return f"a list of items, each {type_.one.words}" if type_.many else type_.words
 
 
 def call_prices(checked: Checked) -> dict[str, str]:
@@ -47,15 +47,15 @@ def _type_words(param: Param) -> str:
             columns = ", ".join(_column_words(name, one) for name, one in (param.columns or {}).items())
             return f"A CSV, TSV, JSON lines or Parquet file, or the rows, with the columns {columns}"
         case "list":
-            return "A list of texts, or texts with commas between them"
+            return "A list of strings, or strings separated by commas"
         case "files":
-            return f"A folder, a prefix, or a pattern such as photos/*.jpg, of {param.of or 'file'} files"
+            return f"A folder or a prefix with {param.of or 'file'} files, or a pattern such as photos/*.jpg"
         case "enum":
             return f"One of: {', '.join(_value_words(one) for one in param.options)}"
         case kind if kind in FILE_TYPES:
-            return "A path, URI or link of a file" + ("" if kind == "file" else f" of type {kind}")
+            return "The path, URI or link of a file" + ("" if kind == "file" else f" of type {kind}")
         case kind:
-            return {"boolean": "True or false", "integer": "A whole number", "number": "A number"}.get(kind, "A text")
+            return {"boolean": "True or false", "integer": "A whole number", "number": "A number"}.get(kind, "A string")
 
 
 def _column_words(name: str, column: Param) -> str:
@@ -80,7 +80,7 @@ def _default_words(param: Param) -> str:
     if param.default is not None:
         text = _value_words(param.default)
         return f"Default: {text if len(text) <= _LONGEST_DEFAULT else f'{text[:_LONGEST_DEFAULT]}…'}"
-    return "It may be left out" if param.optional else ""
+    return "Optional" if param.optional else ""
 
 
 def _value_words(value: Any) -> str:

@@ -101,7 +101,7 @@ def _one(what: str, value: Any, kind: Type) -> Any:
 
 def _text(what: str, value: Any, longest: int | None) -> str:
     if not isinstance(value, str):
-        raise InvalidAnswerError(f"{what} is not a text")
+        raise InvalidAnswerError(f"{what} is not a string")
     if not value.strip():
         raise InvalidAnswerError(f"{what} is empty")
     if longest is not None and len(value) > longest:

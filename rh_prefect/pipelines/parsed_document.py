@@ -203,7 +203,7 @@ def nearest(name: str, names: Iterable[str], *, none: str = "") -> str:
     if near:
         return f"did you mean {near[0]}?"
     more = ", …" if len(known) > _MOST_NAMES else ""
-    return f"there are {', '.join(known[:_MOST_NAMES])}{more}" if known else none
+    return f"known names: {', '.join(known[:_MOST_NAMES])}{more}" if known else none
 
 
 def nearest_sentence(name: str, names: Iterable[str], *, none: str = "") -> str:

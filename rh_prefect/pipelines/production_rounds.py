@@ -300,7 +300,7 @@ def _note(verdict: Verdict, state: RoundState) -> str:
 
 def _refused(run: str) -> InputError:
     return InputError(
-        f"Run {run} is still making the results of the same round: the pipeline, with the same parameters, has steps "
-        "with `reuse: never` or an age. Nothing was paid. What to do: wait until that run has ended, or cancel it with "
-        f"rh-prefect jobs cancel {run}; then run again: the new run uses the results that exist."
+        f"Run {run} is still making results of the same round: it runs this pipeline with the same parameters, and "
+        "some steps have `reuse: never` or an age. Nothing was paid. What to do: wait until that run has ended, or "
+        f"cancel it with rh-prefect jobs cancel {run}; then run again: the new run uses the results that exist."
     )

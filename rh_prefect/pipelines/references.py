@@ -117,7 +117,7 @@ def _unquoted(text: str, option: str, options: Sequence[str]) -> str:
         or not re.fullmatch(r"""["'“”„‘’«»\w ]*\w["'“”„‘’«»\w ]*""", option)
     ):
         return ""
-    return f"{text}: a text after 'or' needs straight quotes, as in {in_quotes(text, option)}"
+    return f"{text}: a string after 'or' needs straight quotes, as in {in_quotes(text, option)}"
 
 
 def _why(text: str, inner: str, option: str) -> str:
@@ -127,14 +127,12 @@ def _why(text: str, inner: str, option: str) -> str:
         return f"{text}: a literal is allowed only after the last 'or', as in $(name or {option})"
     if "[" in option:
         return (
-            f"{text} has an index, but references have none; in a fan-out $(item…) and the steps' names refer to the "
-            "present item"
+            f"{text} has an index, but references have none; in a fan-out, $(item…) and the steps' names refer to the "
+            "current item"
         )
     if re.search(r"[-+*/<>=|?&!\"'({]|\s(and|if|else)\s", option):
         return f"{text} is an expression, but a reference only names a value: $(name.field), or $(first or second)"
-    return (
-        f"{text} is not a reference: a reference has names separated by dots, and optionally 'or' between two of them"
-    )
+    return f"{text} is not a reference: a reference consists of names separated by dots, with 'or' between alternatives"
 
 
 def references_in(value: Any) -> Iterator[tuple[tuple[str | int, ...], Reference]]:

@@ -37,8 +37,8 @@ def _converts(file: Media, name: str) -> bool:
     if is_made_from(said, own):
         return True
     raise StoreError(
-        f"{name} was not saved: the ending of the name does not fit the result, which is of the type {file.mime}. The "
-        f"result is {file.uri}. What to do: change the name in `save_as`, and run again at no cost."
+        f"{name} was not saved: the extension of the name does not fit the result, which has the type {file.mime}. The "
+        f"result is stored at {file.uri}. What to do: change the name in `save_as`, and run again at no cost."
     )
 
 
@@ -155,12 +155,12 @@ class SavedNames:
         return file.at(self._store.uri(name))
 
     def _refusal(self, there: _NameState, file: Media, content: str) -> StoreError:
-        what = "was changed after a pipeline saved it" if there.saved else "exists, and no pipeline has saved it"
+        what = "was changed after a pipeline saved it" if there.saved else "exists, but no pipeline has saved it"
         if content in there.saved:
             what = f"was saved by another pipeline, {there.saved[content].pipeline}"
         return StoreError(
             f"{self._store.uri(there.name)} {what}. It was not replaced; the "
-            f"result is {file.uri}. What to do: move that file, or change the name in `save_as`, and "
+            f"result is stored at {file.uri}. What to do: move that file, or change the name in `save_as`, and "
             "run again at no cost.",
             is_permanent=True,
         )

@@ -222,5 +222,5 @@ def _parse(key: str, record: Mapping[str, Any]) -> EditResult:
     except ValidationError as error:
         raise UnreadableRecord(
             f"The record {FOLDER}/{key} has a format that this version cannot read ({error.error_count()} "
-            "field(s)). What to do: use the version of rh-prefect that wrote the record."
+            "invalid field(s)). What to do: use the version of rh-prefect that wrote the record."
         ) from error

@@ -30,7 +30,7 @@ FACTS: Mapping[str, Mapping[str, str]] = {
 """The fields of each kind of file and string, with their types."""
 
 _WORDS = {
-    "string": "a text",
+    "string": "a string",
     "integer": "a whole number",
     "number": "a number",
     "boolean": "true or false",
@@ -41,7 +41,7 @@ _WORDS = {
     "3d": "a 3D model",
     "file": "a file",
     "other": "a file of another kind",
-    "handle": "an id of RunningHub",
+    "handle": "a RunningHub id",
     "object": "a mapping",
     "group": "a group",
 }
@@ -211,11 +211,11 @@ def misfit(type_: Type, param: ModelParam, shown: str) -> str:
     match param.type:
         case "string":
             if type_.kind in (*NUMBERS, "boolean") or any(not isinstance(one, str) for one in type_.options):
-                what = "has options that are not texts" if type_.kind == "enum" else f"is {type_.one.words}"
+                what = "has options that are not strings" if type_.kind == "enum" else f"is {type_.one.words}"
                 return (
-                    f"{param.name} takes a text, but {shown} {what}; write it inside of a text, as in 'number {shown}'"
+                    f"{param.name} takes a string, but {shown} {what}; write it inside a string, as in 'number {shown}'"
                 )
-            return "" if type_.kind in PLAIN else f"{param.name} takes a text, but {shown} is {type_.one.words}"
+            return "" if type_.kind in PLAIN else f"{param.name} takes a string, but {shown} is {type_.one.words}"
         case "enum":
             return _wrong_option(type_, param.options, param.name, shown)
         case "int" | "float":
@@ -248,7 +248,7 @@ def edit_misfit(type_: Type, param: EditParam, shown: str) -> str:
         return _wrong_option(type_, param.options, param.name, shown)
     if param.kinds == ("boolean",):
         return "" if type_.kind == "boolean" else f"{param.name} takes true or false, but {shown} is {type_.words}"
-    return "" if type_.kind in PLAIN else f"{param.name} takes a text, but {shown} is {type_.one.words}"
+    return "" if type_.kind in PLAIN else f"{param.name} takes a string, but {shown} is {type_.one.words}"
 
 
 def _of_members(type_: Type, shown: str, fault_of: Callable[[Type], str]) -> str:
@@ -261,12 +261,12 @@ def _of_members(type_: Type, shown: str, fault_of: Callable[[Type], str]) -> str
 def _wrong_file(type_: Type, kinds: tuple[str, ...], takes: str, shown: str) -> str:
     if type_.kind in ("file", *kinds):
         return ""
-    never = "; a text is not read as a link to a file" if type_.kind in ("string", "enum", "handle") else ""
+    never = "; a string is not read as a link to a file" if type_.kind in ("string", "enum", "handle") else ""
     return f"{takes}, but {shown} is {type_.one.words}{never}"
 
 
 def _takes(param: ModelParam) -> str:
-    words = {"string": "a text", "bool": "true or false", "int": "a whole number", "float": "a number"}
+    words = {"string": "a string", "bool": "true or false", "int": "a whole number", "float": "a number"}
     return words.get(param.type, "one of its options" if param.options else "a value")
 
 

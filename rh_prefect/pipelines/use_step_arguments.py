@@ -19,7 +19,7 @@ def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
     value = content(value)
     if isinstance(value, Unknown):
         is_text = param.kind in FILE_TYPES and value.kind in PLAIN
-        return value, f"{name} takes a file, but a text is given" if is_text else ""
+        return value, f"{name} takes a file, but a string is given" if is_text else ""
     if param.kind == "table":
         return _table(name, param, value)
     if param.kind == "files":
@@ -43,9 +43,9 @@ def wrong_file(param: Param, media: Media, what: str) -> str:
     if kind not in ("file", media.kind):
         return f"{what} takes {Type(kind).words}, but {media.name} is {Type(media.kind).words}"
     if param.max_mb is not None and media.size > param.max_mb * 1024 * 1024:
-        return f"{media.name} has {media.size / 1024 / 1024:.1f} MB; at most {param.max_mb:g} MB are allowed"
+        return f"{media.name} is {media.size / 1024 / 1024:.1f} MB large; at most {param.max_mb:g} MB are allowed"
     if param.max_seconds is not None and (media.seconds or 0) > param.max_seconds:
-        return f"{media.name} has {media.seconds:g} s; at most {param.max_seconds:g} s are allowed"
+        return f"{media.name} is {media.seconds:g} s long; at most {param.max_seconds:g} s are allowed"
     return ""
 
 
@@ -59,7 +59,7 @@ def _wrong_file(name: str, param: Param, value: Any) -> str:
         # For a file that a step will make, `check` has compared the kind already.
         return wrong_file(param, value.media, name) if value.media is not None else ""
     if isinstance(value, Unknown):
-        return f"{name} takes a file, but a text is given" if value.kind in PLAIN else ""
+        return f"{name} takes a file, but a string is given" if value.kind in PLAIN else ""
     return f"{name} takes a file, but {shown_value(value)}"
 
 

@@ -57,7 +57,7 @@ def resolve(reference: Reference, scope: NameScope) -> Type:
     first = found[0]
     for other in found[1:]:
         if not _alike(first, other):
-            wrong = f"{reference.text} can be {first.words} or {other.words}; 'or' takes one kind"
+            wrong = f"{reference.text} can be {first.words} or {other.words}; 'or' needs values of one kind"
             raise WrongReferenceError(wrong, reference.text)
     options = tuple(dict.fromkeys(option for one in found for option in one.options))
     longest = [one.max for one in found if one.max is not None]
@@ -126,7 +126,8 @@ def _unknown(name: str, scope: NameScope, quoted: str) -> str:
         where = f"{name} is defined further down (line {line})"
         return f"{where}; a step may use only steps above it: move this step below that one"
     if name in ("item", "number", "id", "previous"):
-        return f"there is no {name} here; only the steps of a group with foreach have it"
+        groups = "foreach" if name == "item" else "foreach or matrix"
+        return f"there is no {name} here; only the steps of a group with {groups} have it"
     known = scope.known()
     params = scope.find("params")
     if params is not None and name in params.fields:
@@ -136,7 +137,7 @@ def _unknown(name: str, scope: NameScope, quoted: str) -> str:
     if inside:
         return f"there is no {name} here; did you mean $({inside[0]}), the list of its results for all items?"
     if quoted and not near:
-        return f"there is no {name} here; a text after 'or' needs quotes: {quoted}"
+        return f"there is no {name} here; a string after 'or' needs quotes: {quoted}"
     return f"there is no {name} here; {(f'did you mean {near[0]}?' if near else 'the names are ' + ', '.join(known))}"
 
 

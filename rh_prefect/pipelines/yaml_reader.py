@@ -32,7 +32,7 @@ def read(text: str, name: str) -> Document:
     """Parses the text of a file; raises `PipelineError` with the position of the first mistake."""
     lines = text.split("\n")
     if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
-        raise PipelineError([Problem(name, 1, 1, "the file is larger than 1 MiB, the limit")])
+        raise PipelineError([Problem(name, 1, 1, "the file is larger than 1 MiB, which is the limit")])
     if not is_text(text):
         raise PipelineError([problem_at(name, lines, Place(1, 1), "the file is not UTF-8; save it as UTF-8 text")])
     try:
@@ -97,7 +97,7 @@ class _Reader:
         start, end = _place(event.start_mark), _place(event.end_mark)
         _check_tag(event.tag, start)
         if len(event.value) > MOST_TEXT:
-            raise _WrongAt(start, f"a text has {len(event.value)} characters; at most {MOST_TEXT} are read")
+            raise _WrongAt(start, f"a string has {len(event.value)} characters; at most {MOST_TEXT} are allowed")
         plain = event.style in (None, "")
         value = _value(event.value) if plain else event.value
         return Node(start, end, value, is_plain=plain, comment=self._comment(end) if plain else "")
@@ -117,9 +117,9 @@ class _Reader:
         place, is_mapping = _place(event.start_mark), isinstance(event, yaml.MappingStartEvent)
         _check_tag(event.tag, place)
         if len(self._open) >= DEEPEST:
-            raise _WrongAt(place, f"lists and mappings are nested more than {DEEPEST} deep")
+            raise _WrongAt(place, f"lists and mappings are nested more than {DEEPEST} levels deep")
         if self._open and self._open[-1].is_mapping and self._open[-1].key is None:
-            raise _WrongAt(place, "a key must be a name; put a text with braces or brackets in quotes")
+            raise _WrongAt(place, "a key must be a name; put a string with braces or brackets in quotes")
         node = Node(place, place, {} if is_mapping else [])
         self._open.append(_Open(node, is_mapping, event.anchor or ""))
 
@@ -155,7 +155,7 @@ class _Reader:
             raise _WrongAt(node.place, "a key must be a name, not an alias")
         if text in owner.keys:
             first = owner.keys[text]
-            raise _WrongAt(node.place, f"{text} is given twice, also in line {first.line}; leave one of them out")
+            raise _WrongAt(node.place, f"{text} is given twice, also on line {first.line}; leave one of them out")
         owner.keys[text] = node.place
         return text
 
@@ -177,7 +177,7 @@ def _place(mark: Any) -> Place:
 
 def _check_tag(tag: str | None, place: Place) -> None:
     if tag is not None:
-        raise _WrongAt(place, f"{tag.replace(_STANDARD, '!!')} is a tag, which a pipeline cannot have; leave it out")
+        raise _WrongAt(place, f"{tag.replace(_STANDARD, '!!')} is a tag, which a pipeline cannot contain; leave it out")
 
 
 def _value(text: str) -> Any:
@@ -197,21 +197,21 @@ def _in_words(lines: Sequence[str], error: yaml.YAMLError) -> tuple[Place, str]:
     problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
     line = lines[place.line - 1] if place.line <= len(lines) else ""
     if problem == "mapping values are not allowed here":
-        return place, "a colon and a space begin a new key here; put the text in quotes"
+        return place, "a colon and a space begin a new key here; put the value in quotes"
     if "\t" in line[: place.column] and "cannot start any token" in problem:
         return place, "YAML does not allow tabs as indentation; use spaces"
     if line[place.column - 1 : place.column] == "?" and "expected" in problem:
-        return place, "a text with ? needs quotes inside of braces"
+        return place, "a string with ? needs quotes inside braces"
     if "special characters are not allowed" in problem or "unacceptable character" in problem:
-        return _special_character(lines), "the file contains a control character, which YAML does not allow"
+        return _special_character(lines), "the file contains a control character, which YAML does not allow; remove it"
     for sign in "@`%&*!|>":
         if line[place.column - 1 : place.column] == sign and "cannot start any token" in problem:
-            return place, f"a text cannot begin with {sign}; put it in quotes"
+            return place, f"a string cannot begin with {sign}; put it in quotes"
     if quote := _LITERAL_IN_QUOTES.search(line):
         other = "'" if quote[1] == '"' else '"'
         return (
             place,
-            f"the quotes of the literal end the text around them; write $({quote[2]} {other}{quote[3]}{other})",
+            f"the quotes of the literal end the string around it; write $({quote[2]} {other}{quote[3]}{other})",
         )
     begun = getattr(error, "context_mark", None)
     if begun is not None and ("<stream end>" in problem or "end of stream" in problem):

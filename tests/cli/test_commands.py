@@ -92,7 +92,7 @@ def test_bad_input_is_one_clear_message(rh: Emulator, env: dict[str, str], tmp_p
 
 
 WRONG_AT_ONCE: dict[str, list[str]] = {
-    "shots takes a whole number from 1": ["run", "film", "--prompt", "x", "--shots", "0"],
+    "shots takes a whole number of at least 1": ["run", "film", "--prompt", "x", "--shots", "0"],
     "prompt is missing; set it with --set prompt=": ["run", "film"],
     '"-1.0" for --budget. Must be >= 0': ["run", "film", "--prompt", "x", "--budget", "-1"],
     "film has no parameter shot; did you mean shots?": ["run", "film", "--prompt", "x", "--shot", "2"],

@@ -109,7 +109,7 @@ def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emul
     assert len(rh.recorder.submissions) == 1
     (tmp_path / "cup.yaml").write_text(f"budget: {{amount: 1.78, all_runs: true}}\n{CUP}")
     said = " ".join(terminal.call("plan cup.yaml").split())
-    assert "of a budget of 1.78, of which 0.04 is spent by earlier runs" in said
+    assert "of a budget of 1.78, of which 0.04 was spent by earlier runs" in said
     assert "note: The budget of 1.78, of which 1.74 is left, is below the minimum price" in said
     (tmp_path / "cup.yaml").write_text(CUP)
     terminal.call("run cup.yaml")
@@ -129,7 +129,7 @@ def test_quotes_give_prices_that_the_catalogue_lacks_and_refuse_wrong_requests(
     assert "expected >= 7.08" in terminal.call("plan quoted.yaml")
     said = terminal.call("plan quoted.yaml --quote --out quoted.json")
     assert "least 8.08, expected 8.08, most 8.08" in said
-    assert "RunningHub has quoted 3 requests" in said
+    assert "RunningHub has quoted prices for 3 requests" in said
     assert not rh.recorder.submissions
     assert "needs a budget" in terminal.call("run quoted.yaml --only one", fails=True)
     terminal.call("run quoted.yaml --only one --plan quoted.json")

@@ -53,7 +53,10 @@ REFUSED = [
     ("check wrong-a.yaml wrong-b.yaml", "wrong-a.yaml:2:7: modle is not a key of a step; did you mean model?"),
     ("check wrong-a.yaml wrong-b.yaml", "wrong-b.yaml:2:13: there is no edit rezise; did you mean resize?"),
     ("check wrong-a.yaml --json", '"line": 2'),
-    ("plan film.yaml --set prompt=x --set shots=40", "film.yaml:5:3: shots takes a whole number up to 12, but 40 is"),
+    (
+        "plan film.yaml --set prompt=x --set shots=40",
+        "film.yaml:5:3: shots takes a whole number of at most 12, but 40 is",
+    ),
     ("plan film.yaml --set promt=x", "film has no parameter promt; did you mean prompt?"),
 ]
 
@@ -201,9 +204,9 @@ def test_the_help_of_a_command_shows_the_parameters_of_its_file(terminal: Termin
     for command in ("run own.yaml --help", "plan --help own.yaml", "run --sample 1 own.yaml --help"):
         said = " ".join(terminal.call(command).replace("│", " ").split())
         assert "Parameters of own, as --NAME VALUE" in said
-        assert "* idea [bold] What it shows. A text of 3 to 300 characters. [required]" in said
+        assert "* idea [bold] What it shows. A string of 3 to 300 characters. [required]" in said
         assert "count A whole number from 1 to 12. Default: 6." in said
-        assert "photo A path, URI or link of a file of type image, up to 5 MB. It may be left out." in said
+        assert "photo The path, URI or link of a file of type image, up to 5 MB. Optional." in said
         assert "with the columns sku (string), photo (image, optional). [required]" in said
         assert "Outputs of own" in said
         assert "voice minimax/speech-2.8-hd: 0.62 CNY per 1000 characters" in said

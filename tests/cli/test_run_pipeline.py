@@ -165,7 +165,7 @@ def test_a_plan_shows_the_price_of_the_selected_part(here: Here, part: str) -> N
         ("--dry-run --only each.clips", "did you mean each.clip?"),
         ("--only each[c].picture", "step each[c].picture does not exist; did you mean each["),
         ("--only each.clip --only each", "step each does not exist"),
-        ("--items c", "item c does not exist; there are a, b"),
+        ("--items c", "item c does not exist; known names: a, b"),
         ("--retake each.clip --items a", "--retake: each[b].clip is not selected by --only, --items or"),
         ("--retake each[a].clip --only each.picture", "--retake: each[a].clip is not selected by --only, --items or"),
     ],
@@ -195,7 +195,7 @@ def test_items_of_an_answer_are_accepted_until_it_is_known(here: Here) -> None:
     here.call(f"{run} --only '{second}' --retake '{second}'")
     assert here.paid() == 3
     assert "step shots[dawn].picture does not exist" in here.call(f"{run} --only shots[dawn].picture", fails=True)
-    assert "item dawn does not exist; there are " in here.call(f"{run} --items dawn", fails=True)
+    assert "item dawn does not exist; known names: " in here.call(f"{run} --items dawn", fails=True)
     wrong = first.replace("].picture", "].clip")
     assert f"there is no paid step {wrong}" in here.call(f"{run} --retake '{wrong}'", fails=True)
     assert here.paid() == 3
@@ -291,7 +291,7 @@ def test_choose_takes_the_parameters_of_a_reviewed_plan(here: Here) -> None:
     said = here.call("run review.yaml --plan p.json")
     choose, run = printed(said)
     wrong = here.call(choose.replace("chosen=1", "chosen=7"), fails=True)
-    assert "chosen: there is no candidate 7; it has 1." in wrong
+    assert "chosen: there is no candidate 7; valid numbers: 1." in wrong
     assert not (here.folder / "review.takes.yaml").exists()
     assert "what is missing" in here.call("choose review.yaml chosen=1", fails=True)
     assert "--plan p.json" in choose

@@ -129,11 +129,11 @@ steps: {a: {model: z-image/turbo, with: {prompt: "$(params.idea)"}}}
 def test_the_form_describes_each_parameter_with_its_type_limits_and_default() -> None:
     shown = parameter_schema(FlowPipeline.from_text(LIMITED).flow()).model_dump()["properties"]
     words = {name: one["description"] for name, one in shown.items()}
-    assert words["idea"] == "What the film shows. A text of 3 to 300 characters."
+    assert words["idea"] == "What the film shows. A string of 3 to 300 characters."
     assert words["count"] == "A whole number from 1 to 12. Default: 6."
-    assert words["clip"] == "A path, URI or link of a file of type video, up to 50 MB, up to 30 s. It may be left out."
+    assert words["clip"] == "The path, URI or link of a file of type video, up to 50 MB, up to 30 s. Optional."
     assert words["ask"] == "True or false. Default: false."
-    assert words["photos"] == "A folder, a prefix, or a pattern such as photos/*.jpg, of image files."
+    assert words["photos"] == "A folder or a prefix with image files, or a pattern such as photos/*.jpg."
     own = list(LIMITED.split("steps:")[0].split("\n  "))[1:]
     last = sorted(shown, key=lambda name: shown[name]["position"])[len(own) :]
     assert "budget" in last

@@ -168,10 +168,10 @@ async def test_a_review_shows_its_candidates_and_the_next_run_follows_the_choice
     assert rh.recorder.paid[2].inputs == {"imageUrl": (takes[1].outputs[0].sha256,)}
     for wrong, reason in (
         ({"of": "0" * 8, "take": 2}, "the choice was made for other candidates; choose again"),
-        ({"take": 7}, "there is no candidate 7; it has 1 and 2"),
-        ({"take": "2"}, 'there is no candidate "2"; it has 1 and 2'),
-        ({"take": True}, "there is no candidate true; it has 1 and 2"),
-        ({"text": "red"}, "the choice is a text, but the candidates are files; choose a candidate by its number"),
+        ({"take": 7}, "there is no candidate 7; valid numbers: 1 and 2"),
+        ({"take": "2"}, 'there is no candidate "2"; valid numbers: 1 and 2'),
+        ({"take": True}, "there is no candidate true; valid numbers: 1 and 2"),
+        ({"text": "red"}, "the choice is text, but the candidates are files; choose a candidate by its number"),
     ):
         end, waiting = await run(text, budget=10, choices={"chosen": {**copied["chosen"], **wrong}})
         assert (end.name, reasons(waiting, "waits for review")["chosen"]) == (WAITING, reason)

@@ -81,7 +81,7 @@ def test_a_field_that_the_graph_does_not_have_is_found_by_the_check(tmp_path: Pa
 async def test_a_pinned_workflow_that_was_edited_is_not_paid_for(rh: Emulator) -> None:
     _, result = await run(ink("workflow", rh.workflows.add(changed()), f"{ASSUME}, pin: {PIN}"), text="a pier")
     assert result.steps[0].state == "failed"
-    assert f"pin is {PIN}, and the graph of workflow" in result.steps[0].reason
+    assert f"pin is {PIN}, but the graph of workflow" in result.steps[0].reason
     assert paid(rh) == 0
 
 
@@ -190,7 +190,7 @@ async def test_a_workflow_without_a_result_of_the_assumed_kind_fails_and_its_fil
     for text in (short, told, short):
         first = (await run(text))[1].steps[0]
         assert first.state == "failed"
-        assert f"{first.step}: its task made a file of kind image and no " in first.reason
+        assert f"{first.step}: its task made a file of kind image, but no " in first.reason
         assert len(first.files) == 1
     assert await states_of(film(name, "image", edit=RESIZE % "$(film)", ending="png")) == ["reused", "made"]
     assert paid(rh) == 1

@@ -60,7 +60,7 @@ async def test_a_text_for_the_file_of_a_node_is_a_name_at_runninghub(
     monkeypatch.chdir(tmp_path)
     nodes, name = Pipeline.from_file(tmp_path / "nodes.yaml"), secret.as_uri() if is_link else "secret.png"
     if is_link:
-        with pytest.raises(PipelineError, match="a text is not read as a link to a file"):
+        with pytest.raises(PipelineError, match="a string is not read as a link to a file"):
             await run(nodes, name=name, budget=5)
         assert rh.recorder.submissions == []
     else:
@@ -77,7 +77,7 @@ async def test_a_file_that_no_pipeline_has_saved_is_not_replaced(rh: Emulator, t
     (tmp_path / "out" / "free.png").write_bytes(b"of somebody else")
     state, result = await run(answer("mug"), budget=5)
     assert state.is_failed()
-    assert "free.png exists, and no pipeline has saved it" in (state.message or "")
+    assert "free.png exists, but no pipeline has saved it" in (state.message or "")
     assert (tmp_path / "out" / "free.png").read_bytes() == b"of somebody else"
     (tmp_path / "out" / "free.png").unlink()
     state, result = await run(answer("mug"), budget=5)

@@ -145,7 +145,7 @@ async def test_nothing_more_is_paid_after_a_failure_that_is_to_stop_the_run(rh: 
     state, result = await run(steps(first=first, other=PICTURE % "a mug", later=CLIP % "$(other)"), budget=5)
     assert state.is_failed()
     assert states(result) == {"first": "failed", "other": "made", "later": "not run"}
-    assert result.steps[2].reason == "first failed, which has on_error: fail"
+    assert result.steps[2].reason == "the run stopped because first failed (on_error: fail)"
     assert len(rh.recorder.paid) == 1
 
 
@@ -221,7 +221,7 @@ async def test_on_error_holds_in_a_used_file(rh: Emulator, tmp_path: Path, *, in
     (tmp_path / "using.yaml").write_text(steps(one=one, other=PICTURE % "a mug", later=CLIP % "$(other)"))
     _, result = await run(Pipeline.from_file(tmp_path / "using.yaml"), budget=5)
     later = result.steps[-1]
-    stopped = ("not run", "one.first failed, which has on_error: fail")
+    stopped = ("not run", "the run stopped because one.first failed (on_error: fail)")
     assert (later.state, later.reason) == (stopped if inside or outside else ("made", ""))
 
 
@@ -348,7 +348,7 @@ async def test_a_second_pipeline_of_a_flow_run_is_refused_if_the_first_has_spent
         await first.run(budget=0.10)
         await second.run(budget=0.10)
 
-    with pytest.raises(BudgetExceeded, match=r"at least 0\.08 CNY, 0\.08 were spent before .* budget is 0\.1"):
+    with pytest.raises(BudgetExceeded, match=r"at least 0\.08 CNY, 0\.08 were already spent .* budget is 0\.1"):
         await both()
     assert len(rh.recorder.paid) == 2
 

@@ -124,7 +124,7 @@ async def test_parquet_is_read_with_what_databases_and_data_frames_write(folder:
         {**same, "prompt": "b"},
         {**same, "prompt": "c", "duration": "5", "sound": "false"},
     ]
-    assert "duration takes 5 or 10, but 7.5 is a number" in why(plan)[-1]
+    assert "duration takes 5 or 10, but the value is 7.5" in why(plan)[-1]
 
 
 async def test_lists_of_a_table_are_lists_of_files_and_no_number_is_an_empty_cell(folder: Path) -> None:
@@ -210,7 +210,7 @@ async def test_rows_may_lie_in_the_storage_beside_its_results(tmp_path: Path, mo
     for source, items in found.items():
         assert [one.item for one in steps_of(await plan_of(source, ENLARGER, out="out"))] == items
     for source in ("out/pipelines", "out/batches", "out/batches/*"):
-        with pytest.raises(AssertionError, match="use its own outputs"):
+        with pytest.raises(AssertionError, match="use these results as inputs"):
             await plan_of(source, ENLARGER, out="out")
 
 
@@ -316,7 +316,7 @@ async def test_an_object_that_says_a_thing_twice_is_a_bad_row(folder: Path) -> N
     plan = await plan_of(str(folder / "rows.jsonl"))
     twice, same, *good = why(plan)
     assert "'prompt' twice" in twice
-    assert "columns aspect_ratio and aspectRatio, which are the same" in same
+    assert "aspect_ratio and aspectRatio, which are headers of the same column" in same
     assert good == ["", ""]
     assert [row["aspect_ratio"] for row in asked(plan)] == ["1:1", "1:1"]
 
@@ -346,7 +346,7 @@ async def test_a_chain_s_parameters_go_to_the_first_step_that_has_them_or_to_the
     )
     plan = await plan_of(table, KLING, chain=["wan-2.7/video-extend"], ignore_columns=["author"])
     assert [asked(plan, number)[0]["duration"] for number in (0, 1)] == ["5", "10"]
-    with pytest.raises(InputError, match="does not accept image"):
+    with pytest.raises(InputError, match=r"does not accept the output of .*, which has the type image"):
         await written([{"prompt": "x"}], chain=[UPSCALER])
 
 

@@ -136,8 +136,8 @@ async def test_the_plan_knows_how_long_a_film_with_transitions_is(clips: list[Pa
     [
         ("text: a, file: $(params.words)", "captions takes either `text`, or `file`"),
         ("place: top", "captions takes either `text`, or `file`"),
-        ("text: $(params.none)", "text is empty: captions needs a text to draw"),
-        ("text: [a, b], at: [1]", "at takes one time for each of text: text has 2, but at has 1"),
+        ("text: $(params.none)", "text is empty: captions needs text to draw"),
+        ("text: [a, b], at: [1]", "at needs one time for each item of text: text has 2, but at has 1"),
     ],
 )
 async def test_captions_take_a_text_or_a_file(given: str, problem: str, clips: list[Path], tmp_path: Path) -> None:

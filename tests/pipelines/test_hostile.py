@@ -52,7 +52,7 @@ async def test_a_row_names_no_file_outside_of_its_table_s_folder(
     place = table(tmp_path / "shop", f"mug,{name}")
     (tmp_path / "shop" / "link.png").symlink_to(photo(tmp_path / "secret.png"))
     [problem] = await problems_of(TABLE, rows=place)
-    assert "is not allowed: a row may use only files below the folder of its table, or https links" in problem
+    assert "is not allowed: a row may use only https links, and files below the folder of its table" in problem
 
 
 async def test_a_file_with_its_facts_in_a_row_is_a_file_of_a_row(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ async def test_a_file_with_its_facts_in_a_row_is_a_file_of_a_row(tmp_path: Path)
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "rows.jsonl").write_text(json.dumps({"title": "mug", "photo": {"uri": str(secret), **facts}}))
     [problem] = await problems_of(TABLE, rows=str(tmp_path / "shop" / "rows.jsonl"))
-    assert "is not allowed: a row may use only files below the folder of its table" in problem
+    assert "is not allowed: a row may use only https links" in problem
 
 
 async def test_a_plan_reads_the_tables_that_a_restricted_run_reads(
@@ -104,7 +104,7 @@ async def test_an_answer_s_text_is_one_part_of_a_name_outside_of_the_records() -
     plan = await answered("a/../../b", "Works", "mug")
     said = [" ".join(one.problems) for one in plan.steps["each.sign"]]
     assert "it must be one part of a name" in said[0]
-    assert "Works/ is a folder of this package's own records" in said[1]
+    assert "Works/ is a folder for this package's own records" in said[1]
     assert said[2] == ""
 
 
@@ -132,11 +132,11 @@ def used(folder: Path, name: str) -> str:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("./../other.yaml", "./../other.yaml lies outside of the folder of this file"),
-        ("./link.yaml", "./link.yaml lies outside of the folder of this file"),
+        ("./../other.yaml", "./../other.yaml is outside the folder of this file"),
+        ("./link.yaml", "./link.yaml is outside the folder of this file"),
         ("./.env", "use takes ./file.yaml or rh:name"),
         ("./pipe.yaml", "there is no file ./pipe.yaml"),
-        ("./main.yaml", "files may use each other at most 2 deep"),
+        ("./main.yaml", "files may use other files at most 2 levels deep"),
     ],
 )
 def test_a_used_file_is_a_pipeline_below_the_folder_of_the_file(name: str, said: str, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_files_under_a_prefix_are_counted(tmp_path: Path) -> None:
 async def test_the_paid_jobs_of_all_steps_are_counted() -> None:
     text = TABLE + "      again: {model: z-image/turbo, takes: 5, with: {prompt: 'again $(item.title)'}}\n"
     [problem] = await problems_of(text, rows=rows(*(f"t{n}" for n in range(33_334))))
-    assert problem.startswith("with each.again, the run has over 200000 paid jobs, the limit of a run; select")
+    assert problem.startswith("with each.again, the run would have more than 200000 paid jobs, which is the limit;")
 
 
 def each(items: str, **inner: str) -> str:
@@ -256,7 +256,7 @@ TOO_LARGE = {
     ),
     "takes of items": (
         each("matrix: {x: [1, 2, 3, 4, 5, 6], y: [1, 2, 3, 4, 5]}", a=PICTURE % "no. $(matrix.x)" + ", takes: 8000"),
-        "with each.a, the run has over 200000 paid jobs, the limit of a run; select",
+        "with each.a, the run would have more than 200000 paid jobs, which is the limit; select",
     ),
     "items of an answer": (
         N + steps(script=LIST, each=f"foreach: $(script), steps: {{a: {{{JOIN % '$(item.line)'}}}}}"),
@@ -264,15 +264,15 @@ TOO_LARGE = {
     ),
     "a matrix": (
         each(f"matrix: {CUBE}, where: {{equals: [$(matrix.x), 1]}}, limit: 5", a=PICTURE % "no. $(matrix.x)"),
-        "each has 2700000 items before `where` and `limit` are applied, more than the limit of 400000; shorten",
+        "each has 2700000 items before `where` and `limit` are applied, which is more than the limit of 400000;",
     ),
     "groups in groups": (
         each(f"foreach: {THOUSANDS}, as: one", inner=f"foreach: {THOUSANDS}, steps: {{a: {{{JOIN % '$(one)'}}}}}"),
-        "each.inner has 402000 items before `where` and `limit` are applied, more than the limit of",
+        "each.inner has 402000 items before `where` and `limit` are applied, which is more than the limit of",
     ),
     "steps of items": (
         each(f"matrix: {{x: {HUNDREDS}, y: {HUNDREDS}}}, limit: 90000", **CHAIN),
-        "each has 90000 items with 450000 steps; the items of a plan have at most 400000 steps in total; select",
+        "each has 90000 items with 450000 steps; the items of a plan can have at most 400000 steps in total; select",
     ),
 }
 
@@ -352,17 +352,17 @@ ATTACKS = {
     "an unchecked parameter by its other name": steps(s=MOVE % ", unchecked: {imageUrl: $(params.title)}"),
 }
 NO_FILE = (
-    "a text is not read as a link to a file",
-    "takes files of one kind, but $(item) can be an image or a text",
-    "can be a list or a text; 'or' takes one kind",
-    "can be a text or an image; 'or' takes one kind",
-    "takes an image, but $(params.title) is a text",
+    "a string is not read as a link to a file",
+    "takes files of one kind, but $(item) can be an image or a string",
+    "can be a list or a string; 'or' needs values of one kind",
+    "can be a string or an image; 'or' needs values of one kind",
+    "takes an image, but $(params.title) is a string",
     "takes a file, and",
     "takes a file of kind image, but this is a mapping",
-    "image_url takes a file of kind image, but $(params.title) is a text",
+    "image_url takes a file of kind image, but $(params.title) is a string",
     "takes no string for $(params.title)",
     "1.image takes one value, but several are given",
-    "save_as takes a text, but $(params.logo) is an image",
+    "save_as takes a string, but $(params.logo) is an image",
 )
 USED = {
     "said": "params: {title: string}\n" + steps(t=JOIN % "$(params.title)") + "outputs: {said: $(t)}\n",
@@ -443,7 +443,7 @@ def test_a_paid_request_reads_files_and_no_texts(given: dict[str, Any]) -> None:
     step = ModelStep.model_validate({"model": KLING})
     instance = PlannedStep("clip", "", step, ("steps", "clip"), model=step.model)
     instance.values = {"prompt": "x", "duration": 5, "sound": False, **given}
-    with pytest.raises(InputError, match="clip: image_url takes a file, not a text"):
+    with pytest.raises(InputError, match="clip: image_url takes a file, not a string"):
         request_of(instance)
 
 

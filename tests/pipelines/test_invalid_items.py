@@ -59,8 +59,8 @@ async def test_an_invalid_row_is_not_paid_for_and_the_others_are(row: dict[str, 
     said = [
         "photo is empty; the column is required",
         "gone.png",
-        "duration takes 5 or 10, but '7' is a text",
-        "each row must be a mapping of columns to values, but 5 is a number",
+        "duration takes 5 or 10, but the value is '7'",
+        "each row must be a mapping of columns to values, but the value is 5",
     ]
     assert [words in reason for words, reason in zip(said, reasons, strict=True)] == [True] * 4, reasons
     assert plan.counts == {"+": 2, "x": 4}
@@ -90,7 +90,7 @@ async def test_an_empty_cell_leaves_an_optional_parameter_out_and_a_column_has_s
     plan = await plan_of(SKIP + CLIPS, rows=[named, {**row, "Prompt": "wind"}, {**row, "z": 1}])
     assert by_number(plan)[0].request.keys() == {"imageUrl", "prompt", "sound"}
     _, both, unknown = wrong(plan)
-    assert "values in the columns prompt and Prompt, which are the same" in both
+    assert "values in prompt and Prompt, which are headers of the same column" in both
     assert "a value in the column 'z'" in unknown
 
 

@@ -47,7 +47,7 @@ async def stored(run: PipelineRun) -> StoredWorks:
 
 def test_a_task_without_outputs_made_nothing() -> None:
     assert KnownWork("=").lack("image") == "its task made nothing"
-    assert KnownWork("=", texts=("waves",)).lack("image") == "its task made a text and no image"
+    assert KnownWork("=", texts=("waves",)).lack("image") == "its task made text, but no image"
 
 
 async def test_each_state_of_a_work_is_known(rh: Emulator, run: PipelineRun) -> None:

@@ -88,8 +88,8 @@ async def test_a_list_parameter_takes_texts(given: object) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("a,b,c", "colours has 3 texts; at most 2 are allowed"),
-        ([["a"]], "colours takes a list of texts, but in it this is a list"),
+        ("a,b,c", "colours has 3 items; at most 2 are allowed"),
+        ([["a"]], "colours takes a list of strings, but one item is a list"),
     ],
 )
 async def test_a_list_parameter_takes_nothing_else(given: object, said: str) -> None:

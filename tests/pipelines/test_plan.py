@@ -155,7 +155,7 @@ async def test_a_change_line_shows_values_as_json_and_none_where_only_the_form_d
     assert await lines(["a\nb", "\x1b"], True) == [f"changed: param p: {shown}", f"~ a  seen: {shown}"]
     assert await lines(1, True) == ["changed: param p: 1 -> true", "~ a  seen: 1 -> true"]
     assert await lines(5, 5.0, [{"n": 5}], to=[{"n": "5"}]) == []
-    assert (await lines(True, "false"))[0] == "changed: param p: true -> false", "a command line has only texts"
+    assert (await lines(True, "false"))[0] == "changed: param p: true -> false", "a command line has only strings"
     start = "a mug on a table, seen from above, in the light of "
     found = await lines(f"{start}dawn, calm", f"{start}noon, calm")
     assert found[0] == 'changed: param p: "… in the light of dawn, calm" -> "… in the light of noon, calm"'
@@ -332,7 +332,7 @@ async def test_a_model_without_a_price_is_named_with_what_helps() -> None:
     plan = await plan_of("params: {photo: image}\n" + steps(a=a), photo=media)
     assert "expected >= 0.00, most >= 0.00" in plan.table()
     assert plan.notes == [
-        "a: the catalogue has no price of kling-v3-turbo-pro-image-to-video; set the price with assume: {price: …}."
+        "a: the catalogue has no price for kling-v3-turbo-pro-image-to-video; set the price with assume: {price: …}."
     ]
 
 
@@ -363,7 +363,7 @@ def test_subtitles_without_the_film_s_length_are_noted() -> None:
 
     assert notes(", seconds: 4") == []
     (note,) = notes("")
-    assert "pipeline.yaml:4: the last text can be shown after the end of cut; add seconds: $(cut.seconds)." in note
+    assert "pipeline.yaml:4: the last subtitle can be shown after the end of cut; add seconds: $(cut.seconds)." in note
 
 
 class OneUnderWay(KnownWorks):
@@ -483,9 +483,9 @@ async def test_a_cut_picture_is_found_before_anything_is_paid(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "kind", "value", "said"),
     [
-        ("count", "integer", 50, "count takes a whole number up to 2, but 50 is more"),
-        ("flag", "string", "maybe", "flag takes true or false, but 'maybe' is a text"),
-        ("look", "string", "none", "look takes studio or outdoors, but 'none' is a text"),
+        ("count", "integer", 50, "count takes a whole number of at most 2, but 50 is more"),
+        ("flag", "string", "maybe", "flag takes true or false, but the value is 'maybe'"),
+        ("look", "string", "none", "look takes studio or outdoors, but the value is 'none'"),
         (
             "rows",
             "{type: table, columns: {title: string, sold: integer}}",
@@ -511,16 +511,16 @@ async def test_an_answer_that_a_used_file_does_not_take_fails_its_steps_before_t
     pipeline, records = using(tmp_path, given="look: $(look)", look=ANSWER % "x"), Records()
     records.make(await plan_of(pipeline))
     plan = await plan_of(pipeline, known=records)
-    assert plan.steps["u.picture"][0].problems == ("look takes studio or outdoors, but 'a text' is a text",)
+    assert plan.steps["u.picture"][0].problems == ("look takes studio or outdoors, but the value is 'a text'",)
 
 
 @pytest.mark.parametrize(
     ("kind", "value", "said"),
     [
         ("{type: table, columns: {name: string}}", "$(params.k)", "rows needs the column title, but $(params.k)"),
-        ("", "[{name: a}]", "rows needs the column title, but this list has no such column; there are name"),
-        ("", "[a, b]", "rows takes rows of columns, but this list has no columns"),
-        ("", "[{title: a, logo: b.png}]", "its column logo takes an image, but the column of this list is a text"),
+        ("", "[{name: a}]", "rows needs the column title, but this list has no such column; known names: name"),
+        ("", "[a, b]", "rows takes rows with columns, but this list has no columns"),
+        ("", "[{title: a, logo: b.png}]", "its column logo takes an image, but this column of this list is a string"),
     ],
 )
 def test_a_table_without_the_columns_that_a_used_file_needs_is_refused_by_check(
@@ -562,7 +562,7 @@ async def test_a_number_that_an_edit_does_not_take_is_refused_by_check_and_plan(
 @pytest.mark.parametrize("value", ["nan", "inf", "-1e999", "9" * 5000, 10**400, float("nan"), float("inf")])
 async def test_a_number_that_is_not_finite_or_too_long_is_a_problem(kind: str, value: object) -> None:
     (problem,) = await problems_of(f"params: {{n: {kind}}}\n" + steps(p=PICTURE % "k $(params.n)"), n=value)
-    assert re.match(r"n takes a (whole )?number, but ('9{37}...' is a text|the number is not finite or has)", problem)
+    assert re.match(r"n takes a (whole )?number, but (the value is '9{37}...'|this number is not finite or)", problem)
 
 
 async def test_a_name_with_the_label_of_the_item_before_is_the_label() -> None:
@@ -615,7 +615,7 @@ NESTED: Any = reduce(lambda inner, _: cast("Any", [{"a": inner}]), range(5000), 
 async def test_a_parameter_of_any_type_takes_only_what_records_can_contain(value: Any) -> None:
     text = "params: {x: {type: any}}\nsteps: {p: {model: z-image/turbo, with: {prompt: $(params.x.title)}}}\n"
     (problem,) = (await Pipeline.from_text(text).plan(x=value)).problems
-    assert re.match("x (contains|takes texts, .*, but it has (the key 1|a value of type [a-z.]+))", problem.message)
+    assert re.match("x (contains|takes strings, .*, but it has (the key 1|a value of type [a-z.]+))", problem.message)
     assert not (await Pipeline.from_text(text).plan(x={"title": "red", "more": ["red", 1, None]})).problems
 
 
@@ -817,7 +817,9 @@ async def test_a_misspelt_parameter_of_a_model_that_a_parameter_names_is_refused
     given = {"model": "kling-v2.6-pro-image-to-video", "photo": photo(tmp_path / "a.png")}
     plan = await plan_of(text, given)
     assert "s: kling-v2.6-pro-image-to-video has no scale; the parameter is not sent to this model." in plan.notes
-    with pytest.raises(PipelineError, match=r"no model that \$\(params.model\) can be has a parameter sounds; did you"):
+    with pytest.raises(
+        PipelineError, match=r"none of the possible models of \$\(params.model\) has a parameter sounds; did you"
+    ):
         Pipeline.from_text(text.replace("sound", "sounds"))
     listed = text.replace("from: $(params.photo), with: {", "with: {image_urls: [$(params.photo)], ")
     said = "kling-v2.6-pro-image-to-video has no parameter image_urls; the nearest is image_url"

@@ -239,7 +239,7 @@ async def test_a_budget_of_items_below_their_lowest_price_is_a_problem() -> None
     [problem] = plan.problems
     assert str(problem).startswith(
         "f.yaml:2:28: item cup costs at least 1.79 CNY and would not be finished: the budget of an item is 1 (2 items "
-        "are above it); raise `budget.item`, or select other items"
+        "cost more than this); raise `budget.item`, or select other items"
     )
     plan = await pipeline.plan(selection=Selection(frozenset({"each.picture"})))
     assert not plan.problems

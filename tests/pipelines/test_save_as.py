@@ -173,7 +173,7 @@ async def test_a_name_that_says_another_format_is_refused(store: MediaStore, pic
     for name in ("film.mp4", "film.webp", "film.mp3", "film.GIF"):
         with pytest.raises(
             StoreError,
-            match=r"the ending of the name does not fit the result, which is of the type image/png. .* at no cost",
+            match=r"the extension of the name does not fit the result, which has the type image/png. .* at no cost",
         ):
             await names(store).save(picture, name)
         assert not store.exists(name), name

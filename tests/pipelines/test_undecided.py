@@ -285,7 +285,7 @@ async def test_a_step_behind_a_false_expect_is_planned_as_one_that_cannot_be_mad
     first = f"expect: {{lt: [$(params.n), 3]}}, {PICTURE % 'x'}"
     [unmet, second] = (await plan_of("params: {n: integer}\n" + steps(a=first, b=CLIP % "$(a)"), n=5)).instances
     assert (unmet.state, second.state, second.blocked_by) == ("x", "x", "a")
-    assert second.note == "it needs a, whose expect condition is false"
+    assert second.note == "it needs a, which fails: the expect condition is false"
 
 
 class Rounds(Records):

@@ -39,14 +39,14 @@ def test_a_place_is_found_in_a_text_of_several_lines() -> None:
 
 
 WRONG = {
-    "a: !!python/name:os x": "film.yaml:1:4: !!python/name:os is a tag, which a pipeline cannot have; leave it out",
+    "a: !!python/name:os x": "film.yaml:1:4: !!python/name:os is a tag, which a pipeline cannot contain; leave it out",
     "a:\n\tb: 1": "film.yaml:2:1: YAML does not allow tabs as indentation; use spaces",
-    "a: \x07": "film.yaml:1:4: the file contains a control character, which YAML does not allow",
-    "a: @x": "film.yaml:1:4: a text cannot begin with @; put it in quotes",
+    "a: \x07": "film.yaml:1:4: the file contains a control character, which YAML does not allow; remove it",
+    "a: @x": "film.yaml:1:4: a string cannot begin with @; put it in quotes",
     "a: {b: [1, 2": "film.yaml:1:8: the value that begins here is not closed before the end of the file",
     'a: "x\nb: 1': "film.yaml:1:4: the value that begins here is not closed before the end of the file",
     "": "film.yaml:1:1: the file is empty; `rh-prefect init` writes a file to start from",
-    "? [a]\n: b": "film.yaml:1:3: a key must be a name; put a text with braces or brackets in quotes",
+    "? [a]\n: b": "film.yaml:1:3: a key must be a name; put a string with braces or brackets in quotes",
     "a: *b": "film.yaml:1:4: *b needs an anchor &b that ends before it",
     "a: &a [*a]": "film.yaml:1:8: *a needs an anchor &a that ends before it",
     "a: 1\n---\nb: 2": "film.yaml:2:1: a second document begins here; a file can contain only one pipeline",
@@ -66,13 +66,13 @@ def test_the_line_and_a_caret_follow_the_message() -> None:
 
 
 def test_nesting_of_ten_thousand_is_refused() -> None:
-    assert message("[" * 10_000) == "film.yaml:1:33: lists and mappings are nested more than 32 deep"
-    assert "nested more than 32 deep" in message("\n".join(" " * n + "a:" for n in range(60)))
+    assert message("[" * 10_000) == "film.yaml:1:33: lists and mappings are nested more than 32 levels deep"
+    assert "nested more than 32 levels deep" in message("\n".join(" " * n + "a:" for n in range(60)))
 
 
 def test_a_file_and_a_text_have_a_size() -> None:
     assert "larger than 1 MiB" in message("a: " + "x" * 2 * 1024 * 1024)
-    assert "has 100001 characters; at most 100000 are read" in message("a: " + "x" * 100_001)
+    assert "has 100001 characters; at most 100000 are allowed" in message("a: " + "x" * 100_001)
 
 
 def test_control_characters_are_shown_as_text() -> None:

@@ -109,7 +109,9 @@ class FileCheck(OtherCheck):
                     (name,), f"{name} takes the name of a block, but this looks like {what}; save the value in a block"
                 )
         if self._file.scope is not None and not (is_scope_name(self._file.scope) and not _is_uuid(self._file.scope)):
-            takes = f"up to {LONGEST_SCOPE} letters, digits, dashes, dots and underscores, but not the id of a flow run"
+            takes = (
+                f"up to {LONGEST_SCOPE} letters, digits, dashes, dots and underscores that is not the id of a flow run"
+            )
             self._say(("scope",), f"scope takes a name of {takes}")
 
     def _check_flow_name(self) -> None:
@@ -117,14 +119,18 @@ class FileCheck(OtherCheck):
         name = self._file.name or FilePath(self._document.name).stem
         wrong = next((sign for sign in _NOT_IN_NAMES if sign in name), "")
         if wrong and self._depth == 0:
-            what = "name" if self._file.name else "the name of the file, without a key name,"
-            self._say(("name",) if self._file.name else (), f"{what} must not have {wrong}; Prefect refuses such flows")
+            what = "name" if self._file.name else "the name of the file, used because the key name is missing,"
+            self._say(
+                ("name",) if self._file.name else (), f"{what} must not contain {wrong}; Prefect refuses such names"
+            )
 
     def _check_param_name(self, path: Path, name: str) -> None:
         if not name.isidentifier():
-            self._say(path, f"{name} is not a name; a parameter's name has letters, digits and _", key=True)
+            self._say(
+                path, f"{name} is not a valid name; the name of a parameter has only letters, digits and _", key=True
+            )
         elif iskeyword(name) or name in _PREFECT_NAMES:
-            self._say(path, f"{name} is reserved in Python; give this parameter another name", key=True)
+            self._say(path, f"{name} is reserved in Python or Prefect; give this parameter another name", key=True)
         elif self._depth == 0 and name in RUN_OPTIONS:
             self._say(path, f"{name} is an option of every run; give this parameter another name", key=True)
 
@@ -167,7 +173,7 @@ class FileCheck(OtherCheck):
         if param.min is not None and param.max is not None and param.min > param.max:
             self._say((*path, "min"), f"min is {param.min:g} and max is {param.max:g}, so no value is allowed")
         if param.of is not None and param.of not in FILE_TYPES:
-            self._say((*path, "of"), f"there is no kind of files {param.of}; {nearest(param.of, FILE_TYPES)}")
+            self._say((*path, "of"), f"there is no kind of file {param.of}; {nearest(param.of, FILE_TYPES)}")
 
     def _check_default(self, path: Path, param: Param) -> None:
         columns = param.columns or {}
@@ -293,7 +299,7 @@ class FileCheck(OtherCheck):
         if step.id is not None:
             found = self._value((*path, "id"), step.id, inner, may_be_absent=True)
             if found is not None and (found.many or found.kind in ("object", "group")):
-                self._say((*path, "id"), f"id takes a text or a number, but {step.id} is {found.words}; name a field")
+                self._say((*path, "id"), f"id takes a string or a number, but {step.id} is {found.words}; name a field")
         inner.names["id"] = Type("string")
         inner.names["previous"] = self._previous(path, step, inner)
         return fields
@@ -302,7 +308,7 @@ class FileCheck(OtherCheck):
         for at, reference in references_in(step.where):
             if any(option[0] == "number" for option in reference.options):
                 problem = f"where selects items before they are numbered, so {reference.text} is not available in where"
-                self._say((*path, *at), f"{problem}; use limit for the first items", reference.text)
+                self._say((*path, *at), f"{problem}; use limit to select the first items", reference.text)
 
     def _matrix(self, path: Path, step: FanOutStep, scope: NameScope) -> Type:
         fields = {}

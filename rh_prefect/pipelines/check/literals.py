@@ -97,7 +97,7 @@ def wrong_value(param: Param, value: Any) -> str:
             return _wrong_list(param, value)
         case "string":
             if not isinstance(value, str):
-                return f"takes a text, but {shown_value(value)}; put it in quotes"
+                return f"takes a string, but {shown_value(value)}; put it in quotes"
             if flaw := flaw_of(value):
                 return flaw
             least, most = param.min or 0, param.max
@@ -112,7 +112,7 @@ def wrong_input(param: Param, value: Any) -> str:
     """Returns a clause as `wrong_value` does, and also rejects values of type `any` that records cannot contain."""
     if param.kind != "any":
         return wrong_value(param, value)
-    takes = "takes texts, numbers, true, false, and lists and mappings of these, with texts as keys"
+    takes = "takes strings, numbers, true, false, and lists and mappings of these, with strings as keys"
     other = flaw_of(value) or _other_type(value)
     return f"{takes}, but {other}" if other.startswith("it ") else other
 
@@ -133,15 +133,15 @@ def _other_type(value: Any) -> str:
 
 def _wrong_list(param: Param, value: Any) -> str:
     if not isinstance(value, list):
-        return f"takes a list of texts, but {shown_value(value)}"
+        return f"takes a list of strings, but {shown_value(value)}"
     wrong = next((one for one in value if not isinstance(one, str)), "")
     if wrong != "":
-        return f"takes a list of texts, but in it {shown_value(wrong)}"
+        return f"takes a list of strings, but one item is {shown_value(wrong).removeprefix('the value is ')}"
     if flaw := next(filter(None, map(flaw_of, value)), ""):
         return flaw
     if len(value) < (param.min or 0):
-        return f"has {len(value)} texts; at least {param.min:g} are needed"
-    return f"has {len(value)} texts; at most {param.max:g} are allowed" if len(value) > (param.max or inf) else ""
+        return f"has {len(value)} items; at least {param.min:g} are needed"
+    return f"has {len(value)} items; at most {param.max:g} are allowed" if len(value) > (param.max or inf) else ""
 
 
 def _wrong_number(param: Param, value: Any) -> str:
@@ -149,13 +149,15 @@ def _wrong_number(param: Param, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"takes {kind}, but {shown_value(value)}"
     if not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
-        return f"takes {kind}, but the number is not finite or has more than {LONGEST_NUMBER} digits"
+        return f"takes {kind}, but this number is not finite or has more than {LONGEST_NUMBER} digits"
     if param.kind == "integer" and value != int(value):
         return f"takes {kind}, not {value}"
     if param.min is not None and value < param.min:
-        return f"takes {kind} from {param.min:g} on, but {value} is less"
+        return f"takes {kind} of at least {param.min:g}, but {value} is less"
     return (
-        f"takes {kind} up to {param.max:g}, but {value} is more" if param.max is not None and value > param.max else ""
+        f"takes {kind} of at most {param.max:g}, but {value} is more"
+        if param.max is not None and value > param.max
+        else ""
     )
 
 
@@ -189,7 +191,7 @@ def no_caption(edit: str, text: Any) -> str:
     """Returns a clause if `captions` would have nothing to draw; empty otherwise."""
     texts = text if isinstance(text, list) else [text]
     is_empty = edit == "captions" and all(isinstance(one, str) and not one.strip() for one in texts)
-    return "text is empty: captions needs a text to draw" if is_empty else ""
+    return "text is empty: captions needs text to draw" if is_empty else ""
 
 
 def _edit_number(param: EditParam, value: Any) -> tuple[Any, str]:

@@ -42,7 +42,7 @@ class PaidCheck(ValueCheck):
         if len(kinds) > 1:
             self._say(
                 (*path, "model"),
-                f"all models of {text} must make results of one kind, but these models make "
+                f"all possible models of {text} must make results of one kind, but these models make "
                 f"{' and '.join(sorted(kinds))}",
             )
         return next(iter(kinds), "any")
@@ -58,8 +58,7 @@ class PaidCheck(ValueCheck):
     def _assumed_kind(self, path: Path, step: GraphStep) -> str:
         kind = step.assume.kind if step.assume is not None else None
         if kind is None:
-            what = "graph" if step.action == "graph" else f"the {step.action}"
-            problem = f"the catalogue does not say what {what} makes; write assume: {{kind: image}}"
+            problem = f"the catalogue does not say what the {step.action} makes; write assume: {{kind: image}}"
             problem += " (or video, audio, 3d, text)"
             self._say((*path, step.action), problem)
         if step.action == "graph":
@@ -71,7 +70,7 @@ class PaidCheck(ValueCheck):
         folder = self._checked.folder
         if folder is None:
             self._say(
-                path, f"{visible(name)} lies beside the pipeline's file, and this pipeline was not read from a file"
+                path, f"{visible(name)} is relative to the pipeline's file, but this pipeline was not read from a file"
             )
             return None
         try:
@@ -81,7 +80,7 @@ class PaidCheck(ValueCheck):
             self._say(path, f"{visible(name)[:80]} cannot be the name of a file")
             return None
         if not real.is_relative_to(root):
-            self._say(path, f"{name} lies outside of the folder of this file")
+            self._say(path, f"{name} is outside the folder of this file; move it into this folder")
         elif not is_file:
             others = [f"./{one.name}" for one in root.glob(f"*{real.suffix}")]
             self._say(
@@ -98,7 +97,7 @@ class PaidCheck(ValueCheck):
         graph = read_graph(file)
         if graph is None:
             self._say(
-                path, (f"{name} is not a graph in API format; such a graph is a JSON object of nodes, of at most 8 MiB")
+                path, (f"{name} is not a graph in API format; such a graph is a JSON object of nodes, up to 8 MiB")
             )
         else:
             self._checked.graphs[name] = graph
@@ -118,7 +117,7 @@ class PaidCheck(ValueCheck):
         if not is_text:
             self._say(
                 (*path, "parse"),
-                f"parse reads a text, but {step.get('model') or step.action} makes {Type(kind).words}",
+                f"parse reads text, but {step.get('model') or step.action} makes {Type(kind).words}",
                 key=True,
             )
         is_right = self._check_answer((*path, "parse"), step.parse)
@@ -131,9 +130,9 @@ class PaidCheck(ValueCheck):
         if len(shapes) != 1:
             self._say(path, "parse takes exactly one of text, object and list")
         elif parse.list is not None and parse.at_most is None:
-            self._say((*path, "list"), "a list needs at_most, so that the plan has a price")
+            self._say((*path, "list"), "a list needs at_most, so that the plan can compute a price")
         elif parse.list is None and parse.at_most is not None:
-            self._say((*path, "at_most"), "at_most needs list")
+            self._say((*path, "at_most"), "at_most is allowed only with list")
         return self._problem_count == before
 
     def _check_paid(self, path: Path, step: PaidStep, scope: NameScope) -> None:
@@ -196,7 +195,7 @@ class PaidCheck(ValueCheck):
                 names = list(dict.fromkeys(param.name for model in any_of for param in model.params))
                 is_near = models or get_close_matches(name, names, n=1, cutoff=LIKE)
                 hint = f"; {nearest(name, names)}" if is_near else ""
-                wrong = f"no model that {step.model} can be has a parameter {name}{hint}"
+                wrong = f"none of the possible models of {step.model} has a parameter {name}{hint}"
                 self._say((*path, "with", name), wrong, key=True)
                 unknown.append(("with", name))
         return unknown
@@ -219,7 +218,10 @@ def wrong_fields(graph: Mapping[str, Any], name: str, values: Mapping[str, Any])
             continue
         if fields.takes_file(node, field) and is_link_text(value):
             found.append(
-                (("with", one), f"{one} takes a file, but {shown_value(value)}; a text is not read as a link to a file")
+                (
+                    ("with", one),
+                    f"{one} takes a file, but {shown_value(value)}; a string is not read as a link to a file",
+                )
             )
     return found
 
@@ -233,7 +235,7 @@ _MOST_SUGGESTED = 5
 def no_such_model(name: str, kinds: Sequence[str] = ()) -> str:
     """Returns the message for an unknown model name, with the closest names."""
     taken = [kind for kind in kinds if kind in ("image", "video", "audio")]
-    among = f"of the models that take {' and '.join(f'one {kind}' for kind in taken)} the" if taken else "the"
+    among = f"of the models that take {' and '.join(f'one {kind}' for kind in taken)}, the" if taken else "the"
     near = _nearest(name, taken)
     verb = "is" if len(near) == 1 else "are"
     return f"there is no model {name}; {among} nearest {verb} {', '.join(map(_described, near))}"

@@ -51,14 +51,14 @@ class OtherCheck(PaidCheck):
         missing = [param.name for param in edit.params if param.required and param.name not in step.with_]
         missing += ["at"] if edit.name == "subtitles" and not {"at", "seconds"} & step.with_.keys() else []
         for name in not_replaced(missing, unknown):
-            either = "subtitles needs at (the start time of each text) or seconds (for one text)"
+            either = "subtitles needs at (the start time of each item of text) or seconds (if there is only one)"
             is_either = edit.name == "subtitles" and name == "at"
             self._say((*path, "edit"), either if is_either else f"{name} is missing; {edit.name} needs it")
         film = re.fullmatch(r"\$\(([\w.-]+)\.starts\)", str(step.with_.get("at", "")))
         if edit.name == "subtitles" and film is not None and "seconds" not in step.with_:
             place = self._document.place((*path, "with", "at"))
             self._checked.notes.append(
-                f"{self._document.name}:{place.line}: the last text can be shown after the end of {film[1]}; add "
+                f"{self._document.name}:{place.line}: the last subtitle can be shown after the end of {film[1]}; add "
                 f"seconds: $({film[1]}.seconds)."
             )
         kind = first.kind if edit.output == "same" else edit.output
@@ -150,7 +150,7 @@ class OtherCheck(PaidCheck):
         """Checks whether a list has the columns that the table of a used file needs."""
         known = found.fields
         if found.kind not in ("object", "group"):
-            self._say(path, f"{path[-1]} takes rows of columns, but {written} has no columns")
+            self._say(path, f"{path[-1]} takes rows with columns, but {written} has no columns")
             return
         needed = (
             name for name, column in (param.columns or {}).items() if not column.optional and column.default is None
@@ -164,13 +164,13 @@ class OtherCheck(PaidCheck):
         for name, column in (param.columns or {}).items():
             expected, given = types.of_param(column), known.get(name, Type("any"))
             if expected.kind in types.FILES and not _is_file_of(given, expected):
-                wrong = f"its column {name} takes {expected.words}, but the column of {written} is {given.one.words}"
-                never = "; a text is not read as a link to a file" if given.one.is_plain else ""
+                wrong = f"its column {name} takes {expected.words}, but this column of {written} is {given.one.words}"
+                never = "; a string is not read as a link to a file" if given.one.is_plain else ""
                 self._say(path, f"{path[-1]}: {wrong}{never}")
 
     def _used(self, path: Path, name: str) -> Checked | None:
         if self._depth >= DEEPEST_USE:
-            self._say(path, f"files may use each other at most {DEEPEST_USE} deep")
+            self._say(path, f"files may use other files at most {DEEPEST_USE} levels deep")
             return None
         if name.startswith("rh:"):
             known = sorted(one.stem for one in SHIPPED.glob("*.yaml"))
@@ -206,7 +206,9 @@ class OtherCheck(PaidCheck):
     def _review(self, path: Path, step: ReviewStep, scope: NameScope) -> Type:
         found, before = [], self._problem_count
         if not step.sources:
-            self._say((*path, "review"), "review takes a reference or a list of references, but this list is empty")
+            self._say(
+                (*path, "review"), "review takes a reference or a list of references, but the value is an empty list"
+            )
         for n, text in enumerate(step.sources):
             at = (*path, "review", n) if isinstance(step.review, list) else (*path, "review")
             if not is_reference(text):
@@ -220,7 +222,8 @@ class OtherCheck(PaidCheck):
         if len(kinds) > 1:
             self._say(
                 (*path, "review"),
-                f"a review chooses among results of one kind, but these results are {' and '.join(sorted(kinds))}",
+                "a review chooses among results of one kind, but these results are of the kinds "
+                f"{' and '.join(sorted(kinds))}",
             )
         is_known = bool(found) and self._problem_count == before
         return replace(found[0], guards=frozenset(), is_result=True) if is_known else Type("any")

@@ -59,13 +59,15 @@ class ValueCheck:
         """Returns whether a step or an item can have a name; otherwise reports why it cannot."""
         if not NAME.fullmatch(name):
             self._say(
-                path, f"{name} is not a name; a name has letters, digits, _ and - and begins with a letter", key=key
+                path,
+                f"{name} is not a valid name; a name has letters, digits, _ and -, and begins with a letter",
+                key=key,
             )
             self._wrong_names.append(name)
         elif name in RESERVED:
             self._say(path, f"{name} is reserved in references; use another name", key=key)
         elif scope.find(name) is not None:
-            self._say(path, f"{name} hides the {name} that is visible here; use another name", key=key)
+            self._say(path, f"{name} would hide the {name} that is visible here; use another name", key=key)
         else:
             return True
         return False
@@ -99,7 +101,7 @@ class ValueCheck:
         names = " or ".join(".".join(option) for option in reference.options)
         other = f"$({names} or other)" if not found.is_plain else f'$({names} or "a default")'
         condition = f"when: {{exists: {reference.text}}}"
-        return f"{reference.text} can be absent: {why}; write {other}, or give this step {condition}"
+        return f"{reference.text} can be absent: {why}; write {other}, or add {condition} to this step"
 
     def _value(self, path: Path, value: Any, scope: NameScope, *, may_be_absent: bool = False) -> Type | None:
         """Returns the type of a value in a file, and checks its references."""
@@ -119,10 +121,9 @@ class ValueCheck:
         for reference in template.references:
             found_type = self._reference(path, reference, scope)
             if not found_type.is_plain:
-                problem = f"{reference.text} is {found_type.words}, but a text can contain only texts and numbers"
-                hint = (
-                    "; join_text joins a list into one text" if found_type.many and found_type.kind == "string" else ""
-                )
+                problem = f"{reference.text} is {found_type.words}, but a string can contain only strings and numbers"
+                is_list_of_strings = found_type.many and found_type.kind == "string"
+                hint = "; join_text joins a list into one string" if is_list_of_strings else ""
                 self._say(path, problem + hint, reference.text)
         literal = template.literal
         self._check_spelling(path, value, scope)
@@ -137,7 +138,7 @@ class ValueCheck:
                 continue
             with suppress(WrongReferenceError):
                 resolve(own, scope)
-                self._say(path, f"{found[0]} is a text and not a reference; write {own.text}", found[0])
+                self._say(path, f"{found[0]} is text and not a reference; write {own.text}", found[0])
 
     def _whole(self, path: Path, value: int | str | None, scope: NameScope) -> None:
         if isinstance(value, str):
@@ -164,9 +165,9 @@ class ValueCheck:
             return frozenset([f"true:{value}"])
         if isinstance(value, str):
             hint = f"; did you mean $({value})?" if re.fullmatch(r"[\w.-]+", value) else ""
-            self._say(path, f"{name} takes a condition, but '{value}' is a text{hint}")
+            self._say(path, f"{name} takes a condition, but '{value}' is a string{hint}")
         elif not isinstance(value, bool):
-            what = f"this has {len(value)} keys" if isinstance(value, dict) else shown_value(value)
+            what = f"the value has {len(value)} keys" if isinstance(value, dict) else shown_value(value)
             self._say(path, f"{name} takes one condition, such as {{exists: $(x)}}, but {what}")
         return frozenset()
 
@@ -176,7 +177,7 @@ class ValueCheck:
                 held = [self._holding((*at, n), one, scope) for n, one in enumerate(argument)]
                 return frozenset[str]().union(*held) if operator == "all" else frozenset([f"any:{argument}"])
             case "all" | "any":
-                what = "this one is empty" if argument == [] else shown_value(argument)
+                what = shown_value(argument)
                 self._say(at, f"{operator} takes a list of conditions, but {what}")
             case "not":
                 inside = self._holding(at, argument, scope)
@@ -207,7 +208,7 @@ class ValueCheck:
     def _say_no_condition(self, at: Path, operator: str, argument: Any) -> None:
         wrong = next((one for one in argument if one not in COMPARISONS), "") if isinstance(argument, dict) else ""
         if wrong:
-            self._say((*at, wrong), f"{wrong} compares nothing; {nearest(wrong, COMPARISONS)}", key=True)
+            self._say((*at, wrong), f"{wrong} is not a comparison; {nearest(wrong, COMPARISONS)}", key=True)
         else:
             self._say(at, f"{operator} is not a condition; {nearest(operator, CONDITIONS)}", key=True)
 
@@ -216,11 +217,11 @@ class ValueCheck:
         if any(unicodedata.category(char) == "Cc" for char in name):
             self._say(path, "save_as takes a name without control characters")
         if found is not None and not found.is_plain:
-            self._say(path, f"save_as takes a text, but {name} is {found.words}; name a field, as in $(….stem)")
+            self._say(path, f"save_as takes a string, but {name} is {found.words}; name a field, as in $(….stem)")
         literal = re.sub(r"\$\([^)]*\)", "x", name)
         parts = literal.split("/")
         if folded(parts[0]) in RESERVED_FOLDERS:
-            self._say(path, f"{parts[0]}/ is a folder of this package's own records; choose another folder")
+            self._say(path, f"{parts[0]}/ is a folder for this package's own records; choose another folder")
         elif (
             name.startswith(("/", "~"))
             or "\\" in name

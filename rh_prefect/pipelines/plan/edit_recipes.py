@@ -57,7 +57,7 @@ def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collec
     filed = [param.name for param in edit.params if param.takes_files and param.name in values]
     has_files = draft.problems or any(files_in(values[name]) for name in filed)
     if filed and not has_files and "seconds" not in values:  # then `mix` is silent
-        draft.problems.append((("with", filed[0]), f"{filed[0]} has no items, so there is nothing for {edit.name}"))
+        draft.problems.append((("with", filed[0]), f"{filed[0]} has no items, so {edit.name} has no input"))
     if not draft.problems and (wrong := _unequal_lists(edit, lists, values)):
         draft.problems.append((("with", "at"), wrong))
     if edit.name == "captions" and ("text" in values) == ("file" in values):
@@ -129,7 +129,9 @@ def _unequal_lists(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, An
     if any(isinstance(one, Items) and (one.count is not None or not all(one.sure)) for one, _ in pair):
         return ""
     items, times = (len(value or ()) for _, value in pair)
-    return "" if items == times else f"at takes one time for each of {first}: {first} has {items}, but at has {times}"
+    return (
+        "" if items == times else f"at needs one time for each item of {first}: {first} has {items}, but at has {times}"
+    )
 
 
 def _edit_seconds(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> Span | None:

@@ -194,7 +194,7 @@ class Expander:
         instance.settle("x")
         instance.works, instance.blocked_by = (), first.address
         instance.needs = tuple(dict.fromkeys([*instance.needs, cause]))
-        instance.note = f"it needs {first.address}, whose expect condition is false"
+        instance.note = f"it needs {first.address}, which fails: {first.problems[0]}"
         self._missing.lost[instance.address] = first
         self._add(instance)
         return self._missing_output(instance)
@@ -318,7 +318,7 @@ class Expander:
         instance.save_as = _name(save_as, frame)
         first = instance.save_as.partition("/")[0]
         if folded(first) in RESERVED_FOLDERS:
-            self._refuse_name(instance, f"{first}/ is a folder of this package's own records; choose another folder")
+            self._refuse_name(instance, f"{first}/ is a folder for this package's own records; choose another folder")
 
     def _refuse_name(self, instance: PlannedStep, problem: str) -> None:
         instance.problems = (*instance.problems, problem)

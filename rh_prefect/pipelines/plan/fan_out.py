@@ -74,15 +74,15 @@ class FanOuts:
         if self._size.items[path] > MOST_STEPS:
             raise PlanTooLarge(
                 (*at, key),
-                f"{path} has {self._size.items[path]} items before `where` and `limit` are applied, more than the "
-                f"limit of {MOST_STEPS}; shorten the lists of {path}, or use `limit` or `where` in its enclosing "
-                "groups",
+                f"{path} has {self._size.items[path]} items before `where` and `limit` are applied, which is more "
+                f"than the limit of {MOST_STEPS}; shorten the lists of {path}, or use `limit` or `where` in its "
+                "enclosing groups",
             )
         limit, _ = count_of("limit", step.limit, frame)
         return number if limit is None else min(number, limit)
 
     def count_all(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str) -> None:
-        """Counts the items of the fan-outs among some steps of items, as far as their lists are known."""
+        """Counts the items of the fan-outs among the given steps, as far as their lists are known."""
         for name, step in steps.items():
             if isinstance(step, FanOutStep) and step.when is None:
                 for frame in frames:
@@ -216,7 +216,7 @@ class FanOuts:
             return
         name, times = next(iter(twice.items()))
         where = f" ({' and '.join(rows[name][:2])})" if len(rows[name]) > 1 else ""
-        message = f"{times} items of {path} have the id {visible(name)}{where}; an id names one item"
+        message = f"{times} items of {path} have the id {visible(name)}{where}; each item needs a different id"
         self._findings_of(outer.numbers).problems.append((checked, (*at, "id"), message, ""))
 
 

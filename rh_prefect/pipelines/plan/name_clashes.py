@@ -43,7 +43,7 @@ class NameClashes:
                 )
                 continue
             if any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in name.split("/")):
-                problem = f"{visible(one.address)} is saved as {visible(name)}, which has a part of over 255 bytes"
+                problem = f"{visible(one.address)} is saved as {visible(name)}, which has a part longer than 255 bytes"
                 yield problem, "use a shorter name"
             for folder in map(str, PurePosixPath(folded(name)).parents):
                 if self._users.get(folder) and (other := self._first(folder)) is not one:

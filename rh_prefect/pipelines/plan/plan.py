@@ -312,7 +312,7 @@ def _note_unused_takes(instances: Sequence[PlannedStep], notes: dict[str, None],
     for one in instances:
         is_unused = one.is_paid and len(one.works) > 1 and id(one) not in reviewed
         if is_unused and f"{one.path.rpartition('.')[2]}.takes" not in text:
-            notes[f"{one.path}: {len(one.works)} takes are made, and only the first is used."] = None
+            notes[f"{one.path}: {len(one.works)} takes are made, but only the first is used."] = None
 
 
 def _note_unknown_addresses(instances: Sequence[PlannedStep], notes: dict[str, None], choices: Choices) -> None:
@@ -332,7 +332,7 @@ def _refuse_bare_numbers(
             take, name = choices.takes[one.address], visible(one.address)
             message = (
                 f"the takes file: {name}: {take} names an item by its number, which changes with the list; for the "
-                f"present item, write {name}: {{take: {take}, of: '{one.item_meaning}'}}; or give the group an id"
+                f"current item, write {name}: {{take: {take}, of: '{one.item_meaning}'}}; or give the group an id"
             )
             problems.add(checked.document, one.used_at or one.at, message)
 
@@ -364,7 +364,7 @@ def _refuse_item_budget(plan: Plan, selection: Selection, checked: Checked, prob
     dear = {item: price for item, price in prices.items() if price > budget}
     if dear:
         item, price = max(dear.items(), key=lambda each: each[1])
-        others = f" ({len(dear)} items are above it)" if len(dear) > 1 else ""
+        others = f" ({len(dear)} items cost more than this)" if len(dear) > 1 else ""
         message = (
             f"item {visible(item)} costs at least {price.normalize():f} {plan.currency} and would not be finished: the "
             f"budget of an item is {plan.budget.item:.12g}{others}; raise `budget.item`, or select other items"

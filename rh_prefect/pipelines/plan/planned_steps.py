@@ -31,7 +31,7 @@ STATES: dict[State, str] = {
     "?": "the response to a submission was lost: first run `rh-prefect jobs adopt` or `jobs mark-refused`",
     "!": "files are missing and are downloaded again, or no file has the step's kind; --retake makes a new result",
     "r": "waits for a review, or depends on a review",
-    "x": "absent: its condition is false, or it needs a step whose expect is false",
+    "x": "absent: a condition is false, its item is invalid, or a step that it needs is absent",
 }
 
 SIGNS: dict[State, str] = {
@@ -105,9 +105,9 @@ class KnownWork:
         """Returns a clause if the task made no result of a step's kind; empty otherwise."""
         if self.texts or self.value is not None if kind == "string" else self.output(kind) is not None:
             return ""
-        made = [*(f"a file of kind {one.kind}" for one in self.outputs), *(["a text"] if self.texts else [])]
+        made = [*(f"a file of kind {one.kind}" for one in self.outputs), *(["text"] if self.texts else [])]
         wanted = "text" if kind == "string" else kind
-        return f"its task made {' and '.join(made)} and no {wanted}" if made else "its task made nothing"
+        return f"its task made {' and '.join(made)}, but no {wanted}" if made else "its task made nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +313,7 @@ class PlannedStep:
         """Returns a clause that says that a review has no candidate with the chosen number, and which numbers exist."""
         count = len(self.candidates)
         there = {0: "none", 1: "1", 2: "1 and 2"}.get(count, f"1 to {count}")
-        return f"there is no candidate {json.dumps(chosen, default=str)[:80]}; it has {there}"
+        return f"there is no candidate {json.dumps(chosen, default=str)[:80]}; valid numbers: {there}"
 
     @property
     def file_kind(self) -> str:

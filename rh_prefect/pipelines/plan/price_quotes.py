@@ -130,7 +130,7 @@ def _set_price(plan: Plan, steps: Iterable[PlannedStep], preview: PricePreview, 
         if not one.price.is_open and known >= preview.amount:
             continue
         if not one.price.is_open:
-            answers.dearer[one.model] = f"{preview.amount:f} {plan.currency}, and the catalogue has {known:f}"
+            answers.dearer[one.model] = f"{preview.amount:f} {plan.currency}, but the catalogue has {known:f}"
         one.is_quoted = True
         one.price = PriceRange(preview.amount, preview.amount, preview.amount * one.attempts)
         for work in one.works:
@@ -141,14 +141,16 @@ def _without_known(plan: Plan) -> list[str]:
     """Returns the plan's notes, except notes about prices that are known now."""
     open_models = {one.model for one in plan.instances if one.price.is_open}
     known = {one.model for one in plan.instances if one.is_quoted} - open_models
-    return [one for one in plan.notes if not any(f"the catalogue has no price of {model};" in one for model in known)]
+    return [one for one in plan.notes if not any(f"the catalogue has no price for {model};" in one for model in known)]
 
 
 def _notes(answers: _Answers, left: int) -> Iterable[str]:
     if answers.quoted:
-        yield f"RunningHub has quoted {counted(answers.quoted, 'request')}, and accepts their parameters."
-    yield from (f"RunningHub's price of {model} is {price}." for model, price in answers.dearer.items())
-    yield from (f"RunningHub has no price of {model} before a run." for model in sorted(answers.unpriced))
-    yield from (f"{counted(count, 'request')} not quoted: {reason}" for reason, count in answers.failed.items())
+        yield f"RunningHub has quoted prices for {counted(answers.quoted, 'request')}, and accepts the parameters."
+    yield from (f"RunningHub's price for {model} is {price}." for model, price in answers.dearer.items())
+    yield from (f"RunningHub gives no price for {model} before a run." for model in sorted(answers.unpriced))
+    yield from (
+        f"No price was quoted for {counted(count, 'request')}: {reason}" for reason, count in answers.failed.items()
+    )
     if left:
-        yield f"RunningHub was not asked about {counted(left, 'further request')}; the most is {MOST}."
+        yield f"RunningHub was not asked about {counted(left, 'further request')}; the limit is {MOST}."

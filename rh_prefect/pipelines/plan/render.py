@@ -129,7 +129,7 @@ def _sum(plan: Plan) -> str:
 def _budget(plan: Plan) -> str:
     if plan.budget is None:
         return ""
-    before = f", of which {amount(plan.paid_before)} is spent by earlier runs" if plan.budget.all_runs else ""
+    before = f", of which {amount(plan.paid_before)} was spent by earlier runs" if plan.budget.all_runs else ""
     return f" of a budget of {plan.budget.amount:.12g}{before}"
 
 

@@ -45,7 +45,7 @@ def chosen_result(review: PlannedStep, choice: Mapping[str, Any] | None) -> tupl
     if isinstance(choice.get("text"), str):
         if not review.shows_files:
             return choice["text"], ""
-        return None, "the choice is a text, but the candidates are files; choose a candidate by its number"
+        return None, "the choice is text, but the candidates are files; choose a candidate by its number"
     take = choice.get("take")
     if type(take) is int and 1 <= take <= len(review.candidates):  # a bool is also an int
         return review.candidates[take - 1].value, ""

@@ -65,7 +65,7 @@ class ReviewedPlan:
             data = None
         flaw = next(_schema().iter_errors(data), None)
         if flaw is not None:
-            where = f": its {flaw.json_path.removeprefix('$.')} has another form than in a plan" if flaw.path else ""
+            where = f": its field {flaw.json_path.removeprefix('$.')} has a wrong form" if flaw.path else ""
             raise InputError(
                 f"{file} is not a plan{where}. Nothing was paid. What to do: write a plan with `rh-prefect plan … "
                 "--out`."
@@ -209,7 +209,7 @@ def _other_work(step: Mapping[str, Any], work: Work) -> str:
         return f"take: {step.get('take', 1)} -> {work.take}"
     if step.get("round", "") != work.scope:
         return "its result was made after the plan, and reuse: never would make another result in this run"
-    return "its request differs: the plan was made for another site, or by another version"
+    return "its request differs: the plan was made for another site, or by another version of rh-prefect"
 
 
 def _no_number(constant: str) -> float:

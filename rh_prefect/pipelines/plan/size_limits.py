@@ -65,8 +65,8 @@ class Size:
         if self.steps + number > MOST_STEPS:
             raise PlanTooLarge(
                 at,
-                f"{path} has {items} items with {number} steps; the items of a plan have at most {MOST_STEPS} steps in "
-                "total; select fewer items with `limit` or `where`",
+                f"{path} has {items} items with {number} steps; the items of a plan can have at most {MOST_STEPS} "
+                "steps in total; select fewer items with `limit` or `where`",
             )
         return number
 
@@ -82,7 +82,7 @@ class PlanTooLarge(Exception):
 
 def _refuse_works(number: int, at: Path, path: str) -> None:
     if number > MOST_WORKS:
-        more = f"with {path}, the run has over {MOST_WORKS} paid jobs, the limit of a run"
+        more = f"with {path}, the run would have more than {MOST_WORKS} paid jobs, which is the limit"
         raise PlanTooLarge(at, f"{more}; select fewer items with `limit` or `where`, or reduce `takes`")
 
 
@@ -94,7 +94,7 @@ def count_of(key: str, written: int | str | None, frame: Frame) -> tuple[int | N
     if isinstance(value, Unknown):
         return None, f"{key} must be a whole number that is known before the run, but {written} is made by a step"
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1 or value < 1:
-        return None, f"{key} must be a whole number from 1 on, but {written} {_shown(value)}"
+        return None, f"{key} must be a whole number of at least 1, but {written} {_shown(value)}"
     if value > MOST_AT_ONCE and key != "limit":
         which = "" if written == value else f"{written} is "
         return (
@@ -107,4 +107,4 @@ def count_of(key: str, written: int | str | None, frame: Frame) -> tuple[int | N
 def _shown(value: Any) -> str:
     if value is ABSENT:
         return "is absent"
-    return f"is {text_of(value)}" if isinstance(value, int | float) else "is none"
+    return f"is {text_of(value)}" if isinstance(value, int | float) else "is not a number"

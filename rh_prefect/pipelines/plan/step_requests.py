@@ -106,8 +106,8 @@ def _add_graph(draft: Draft, step: GraphStep, checked: Checked, saved: SavedGrap
     present = digest(instance.nodes)
     if step.pin and step.pin != present:
         instance.forbidden = (
-            f"pin is {step.pin}, and the graph of {instance.model} is {present} now. What to do: put the graph back, "
-            "or write its present fingerprint as pin; this makes a new result."
+            f"pin is {step.pin}, but the graph of {instance.model} now has the fingerprint {present}. What to do: "
+            f"restore the graph, or set pin to {present}; this makes a new result."
         )
     instance.request["graph"] = step.pin or present
 
@@ -199,8 +199,8 @@ def _finish(
 def _no_price(instance: PlannedStep, model: Model | None) -> str:
     remedy = "set the price with assume: {price: …}."
     if model is None:
-        return f"the catalogue does not have the price of {instance.model}; {remedy}"
+        return f"the catalogue does not contain the price of {instance.model}; {remedy}"
     if model.price is None:
-        return f"the catalogue has no price of {model.name}; {remedy}"
+        return f"the catalogue has no price for {model.name}; {remedy}"
     more = f" ({model.price_note})" if model.price_note else ""
     return f"the price of {model.name} can be higher{more}; {remedy}"

@@ -209,7 +209,7 @@ def _state_of(one: PlannedStep, run: StepScheduler, blocked: Mapping[str, str]) 
     if not one.is_needed:
         return "not needed", ""
     stopped_by = run.stopped_by()
-    reason = f"{stopped_by} failed, which has on_error: fail" if stopped_by else ""
+    reason = f"the run stopped because {stopped_by} failed (on_error: fail)" if stopped_by else ""
     return "not run", reason or "was not selected, or needs a result that was not made"
 
 

@@ -73,7 +73,7 @@ class StepEngine:
 class Pages:
     """The views of a run; this class shows nothing."""
 
-    choosing: str = "the report has the files of the candidates; choose with `choices` or `rh-prefect choose`"
+    choosing: str = "the report contains the files of the candidates; choose with `choices` or `rh-prefect choose`"
     """A clause that says where the candidates of reviews are shown."""
 
     async def show_plan(self, plan: Plan) -> None:

@@ -1,4 +1,4 @@
-"""The reviews for which a run waits, their candidates, and the takes that would make others."""
+"""The reviews for which a run waits, their candidates, and the takes that would make other candidates."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def candidates(review: PlannedStep) -> Iterator[tuple[str, Any]]:
 
 
 def next_takes(review: PlannedStep) -> dict[str, int]:
-    """Returns the take that makes other candidates of a review, for each paid step that made the present ones."""
+    """Returns, for each paid step that made the current candidates, the take that makes other candidates."""
     return {one.address: one.works[-1].take + 1 for one in paid_steps(review.needs) if one.works}

@@ -40,7 +40,7 @@ def run_limit(
     """
     whole_items = plan.budget is not None and plan.budget.whole_items
     is_foreign = currency not in (None, plan.currency)
-    foreign = f"the account pays in {currency}, and the prices of the plan are in {plan.currency}, so"
+    foreign = f"the account pays in {currency}, but the prices of the plan are in {plan.currency}, so"
     if is_foreign and plan.budget is not None and (whole_items or plan.budget.item is not None):
         raise BudgetExceeded(
             f"{plan.pipeline}: {foreign} the run cannot apply `whole_items` or `item` of the budget. Nothing was paid. "
@@ -61,7 +61,7 @@ def run_limit(
     limit = min((one for one in limits if one is not None), default=None)
     before = counted if attempt == 1 else Decimal(0)
     if limit is not None and before + price.least > limit and not whole_items and not is_foreign:
-        spent = f", {before} were spent before in this flow run" if before else ""
+        spent = f", {before} were already spent in this flow run" if before else ""
         raise BudgetExceeded(
             f"{plan.pipeline}: the run costs at least {price.least} {plan.currency}{spent}, and its budget is "
             f"{limit}{of_all}. Nothing was paid. What to do: raise the budget, or run only a part with `only`, "
@@ -71,13 +71,13 @@ def run_limit(
 
 
 def _given(plan: Plan, budget: float | None, earlier: Decimal) -> tuple[Decimal | None, str]:
-    """Returns the given budget, else the file's. Of a budget for all runs, returns the rest, and a clause about it."""
+    """Returns the given budget, else the file's. For a budget of all runs, returns the rest, and a clause about it."""
     amount = budget if budget is not None else plan.budget.amount if plan.budget is not None else None
     if amount is None:
         return None, ""
     of_all = ""
     if plan.budget is not None and plan.budget.all_runs:
-        of_all = f" ({earlier} of {amount:.12g} were or may be spent by other runs)" if earlier else ""
+        of_all = f" ({earlier} of {amount:.12g} have been or may be spent by other runs)" if earlier else ""
         amount = max(0.0, float(Decimal(f"{amount:.12g}") - earlier))
     return Decimal(f"{amount:.12g}"), of_all
 

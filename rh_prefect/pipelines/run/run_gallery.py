@@ -39,7 +39,8 @@ def write_run_gallery(run: StepScheduler, steps: Sequence[StepReport], *, name: 
         return store.uri(page)
     except Exception as error:  # the run is complete and paid, even if its page is not
         _log.warning(
-            "The page of this run was not written; all else was: %s What to do: run `rh-prefect gallery --run %s`.",
+            "The page of this run was not written; everything else was: %s What to do: run `rh-prefect gallery "
+            "--run %s`.",
             error,
             name,
         )

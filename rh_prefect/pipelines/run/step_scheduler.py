@@ -214,7 +214,9 @@ class StepScheduler:
         try:
             await LOOP.call(self.services.rounds.suspend())
         except RunningHubError as error:
-            _log.warning("The suspension is not recorded, so another run may continue the round of this run: %s", error)
+            _log.warning(
+                "The suspension was not recorded, so another run may continue the round of this run: %s", error
+            )
         await self.services.engine.suspend()
         self.outcome.begun -= self.outcome.left
         self.outcome.left.clear()
@@ -345,7 +347,7 @@ class StepScheduler:
                 f"{problem}. The result was paid for, and its files are stored. What to do: if the step has `assume`, "
                 "correct its `kind` (this costs nothing), or pay for another result with --retake."
             )
-        what = "correct its row or its file" if instance.is_invalid_item else "change the step, or make another take"
+        what = "correct the item's row or file" if instance.is_invalid_item else "change the step, or make another take"
         return InputError(f"{problem}. Nothing was paid for it. What to do: {what}.")
 
     def _may_begin(self, instance: PlannedStep) -> bool:
