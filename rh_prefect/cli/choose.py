@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from rh_prefect.cli.argument_checks import check_store, text_in
 from rh_prefect.cli.options import GIVEN, PLACE, File, Given, More, Place, with_reviewed, words_of
-from rh_prefect.cli.pipelines import Source, end_with_problems
+from rh_prefect.cli.pipelines import PlanSource, end_with_problems
 from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.plan.planned_steps import paid_steps
@@ -49,7 +49,7 @@ def choose(
     check_store(storage)
     reviewed = ReviewedPlan.read(plan) if plan is not None else None
     arguments = with_reviewed("choose", given.arguments(pipeline, more), reviewed)
-    known, unread = asyncio.run(Source(storage, account).known(pipeline))
+    known, unread = asyncio.run(PlanSource(storage, account).known(pipeline))
     if unread:
         raise InputError(f"choose: {unread} No choice was recorded.")
     current = asyncio.run(pipeline.plan(arguments, **known))

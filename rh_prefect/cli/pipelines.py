@@ -117,7 +117,7 @@ def plan(
     arguments, found = given.arguments(pipeline, more), read_choices(pipeline.takes)
     inputs = Inputs(allow or ())
     first = asyncio.run(pipeline.plan(arguments, inputs=inputs)) if selected.retake else Plan(pipeline.name)
-    source = Source(storage, credentials, deployment, allow or ())
+    source = PlanSource(storage, credentials, deployment, allow or ())
     again = made_again(selected, found, first)
     current = asyncio.run(source.plan(pipeline, arguments, **again))
     if quote and not current.problems:
@@ -154,7 +154,13 @@ async def _ask_for_prices(pipeline: Pipeline, plan: Plan, storage: str | None, c
 
 
 def show_dry_run(
-    source: Source, pipeline: Pipeline, arguments: dict[str, Any], budget: float | None, *, as_json: bool, **again: Any
+    source: PlanSource,
+    pipeline: Pipeline,
+    arguments: dict[str, Any],
+    budget: float | None,
+    *,
+    as_json: bool,
+    **again: Any,
 ) -> None:
     """Prints the plan of a run with these options; exits with 1 if the run would be refused."""
     current = asyncio.run(source.plan(pipeline, arguments, **again))
@@ -195,7 +201,7 @@ def selected_price(plan: Plan, selection: Selection) -> PriceRange:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PlanSource:
     """The inputs of a plan: the results of earlier runs in the storage, and the graphs from the site."""
 
     storage: str | None = None

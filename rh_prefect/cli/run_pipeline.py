@@ -32,7 +32,7 @@ from rh_prefect.cli.options import (
 )
 from rh_prefect.cli.output import print_json
 from rh_prefect.cli.pipelines import (
-    Source,
+    PlanSource,
     check_retake,
     end_with_problems,
     made_again,
@@ -124,7 +124,7 @@ class _Asked:
 
     pipeline: Pipeline
     arguments: dict[str, Any]  # The parameters
-    source: Source  # The account and the storage
+    source: PlanSource  # The account and the storage
     reviewed: ReviewedPlan | None
     selected: Selected
     choices: dict[str, Any]  # The choices at reviews, from the takes file
@@ -212,7 +212,7 @@ def _read(
     return _Asked(
         pipeline=pipeline,
         arguments=arguments,
-        source=Source(storage, account),
+        source=PlanSource(storage, account),
         reviewed=reviewed,
         selected=selected,
         choices=dict(found.choices),
