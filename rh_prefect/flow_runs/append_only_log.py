@@ -325,16 +325,16 @@ class RecordLog:
             late = [item for item in self._queue if item.since < began - self._inputs.patience]
             self._queue = [item for item in self._queue if item not in late]
             self._fail([*batch, *late], error)
-        except BaseException as error:
-            self._fail(batch, error)
+        except Exception as error:  # such as a `ConfigError`: the log cannot be reached at all
+            self._fail([*batch, *self._drain()], error)
+        except BaseException:
+            self._queue[:0] = batch  # cancelled with the writer
             raise
 
-    def _fail(self, items: Iterable[_Item], error: BaseException) -> None:
+    def _fail(self, items: Iterable[_Item], error: Exception) -> None:
         for item in items:
-            if not item.done.done() and isinstance(error, Exception):
+            if not item.done.done():
                 item.done.set_exception(error)
-            elif not item.done.done():
-                item.done.cancel()
 
     async def _append(self, batch: list[_Item]) -> None:
         """Appends new records as one entry; if records exist already, tells callers whether this process made them."""

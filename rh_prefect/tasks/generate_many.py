@@ -144,12 +144,14 @@ async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: Mapping[str, Any]
         if group is not None and any(isinstance(one, PendingTask) for one in done):
             await group.suspend()
             done = await asyncio.gather(*map(_finish, done), return_exceptions=True)
-        failed = [one for one in done if isinstance(one, Exception)]
-        if failed:
+        for one in done:
+            if isinstance(one, asyncio.CancelledError):
+                raise one  # without the job, the list would be shorter than the requests
+        if failed := [one for one in done if isinstance(one, Exception)]:
             error = jobs_failed(failed, total=len(done), what="jobs")
-            error.results = [one for one in done if isinstance(one, Result | Exception)]
+            error.results = done
             raise error
-        return [one for one in done if isinstance(one, Result)]
+        return done
 
 
 async def _refuse_over_budget(jobs: Sequence[_Job], scope: str | None) -> None:

@@ -13,7 +13,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.errors import JournalError
-from rh_prefect.flow_runs.append_only_log import encode
+from rh_prefect.flow_runs.append_only_log import LARGEST_ENTRY, encode
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.queries import has_records
 from rh_prefect.prefect_api import ask, disconnect
@@ -212,6 +212,19 @@ async def test_a_client_whose_start_failed_is_not_kept(monkeypatch: pytest.Monke
         await ask(lambda api: api.hello())
     assert (await ask(lambda api: api.hello())).is_success
     assert len(starts) == 2
+
+
+async def test_if_no_client_can_start_each_waiting_record_fails_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_: PrefectClient) -> PrefectClient:
+        raise OSError("no more files can be opened")
+
+    journal = FlowRunJournal(new_flow_run())
+    await disconnect()
+    monkeypatch.setattr(PrefectClient, "__aenter__", fail)
+    large = "x" * LARGEST_ENTRY  # so that each record is an entry
+    records = (journal.create(f"{number:016x}-intent-1", {"token": large}) for number in range(3))
+    ended = await asyncio.gather(*records, return_exceptions=True)
+    assert [type(one) for one in ended] == [OSError] * 3
 
 
 CLAIM = """
