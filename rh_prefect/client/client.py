@@ -190,6 +190,11 @@ class Client:
     async def price_preview(self, endpoint: str, payload: Mapping[str, object]) -> PricePreview:
         """Returns the price of a submission and creates nothing. Raises `PriceUnknown` if the response has no price."""
         ask = RequestInfo(f"price preview of {endpoint}")
+        if endpoint in get_args(V1Submit) or self._machine_of(endpoint) is not None:
+            raise PriceUnknown(
+                f"{ask.doing}: RunningHub has no price preview for this endpoint. Nothing was sent. What to do: run it "
+                "without a budget."
+            )
         answer = await self._session.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
         if _NO_PRICE in answer.reason:  # the response's code, 1501, is also the code of the content check
             raise PriceUnknown(

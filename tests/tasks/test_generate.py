@@ -12,6 +12,7 @@ import pytest
 
 from rh_prefect import MediaStorage, flow, models
 from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.errors import (
     BudgetExceeded,
@@ -22,9 +23,11 @@ from rh_prefect.errors import (
 from rh_prefect.flow_runs.queries import journal_of
 from rh_prefect.tasks import generate_many, model_tasks
 from rh_prefect.tasks.generate import run_name
+from rh_prefect.workflow_inputs import GraphInput, WorkflowInput
 from rh_prefect.works.journal.job_records import split_job
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt
+from tests.support.waiting import until
 from tests.support.world.as_task import make
 
 LIGHTHOUSE = models.ZImageTurbo(prompt="a lighthouse")
@@ -152,6 +155,23 @@ async def test_a_list_is_checked_against_the_budget_as_a_whole(rh: Emulator) -> 
     assert len(rh.recorder.submissions) == 1
     assert len(await generate_many(asked, scope="night", budget=0.12)) == 3
     assert len(rh.recorder.paid) == 3
+
+
+async def test_a_request_that_nothing_can_price_is_not_started_with_a_budget(rh: Emulator) -> None:
+    """A v1 endpoint was called invalid, with the advice to use this endpoint."""
+    restyle, nodes = rh.workflows.id_of("restyle"), {"6.text": "a pier"}
+    for one in (WorkflowInput(id=restyle, nodes=nodes, access_password="word"), GraphInput(graph=TEXT_TO_IMAGE)):
+        with pytest.raises(BudgetExceeded, match="has its price"):
+            await make(one, budget=5, scope="night")
+    assert not rh.recorder.submissions
+
+
+async def test_many_with_a_cancelled_job_return_no_shorter_list(rh: Emulator) -> None:
+    many = asyncio.ensure_future(generate_many([models.ZImageTurbo(prompt=f"{n}") for n in range(2)], scope="many"))
+    await until(lambda: len(asyncio.all_tasks()) > 3)
+    (asyncio.all_tasks() - {many, asyncio.current_task()}).pop().cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await many
 
 
 @pytest.mark.prefect
