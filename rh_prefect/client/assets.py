@@ -59,9 +59,11 @@ class Assets(Requests):
         while True:
             try:
                 asset = await self.query(asset_id)
-            except (ConnectFailed, ResponseLost, Busy):
+            except (ConnectFailed, ResponseLost, Busy) as error:
                 blips += 1
                 if blips >= _BLIPS or waited >= limit:
+                    if isinstance(error, ConnectFailed):  # with which the task would register the asset again
+                        raise responses.no_answer(ask, error.what) from error
                     raise
             else:
                 blips, limit = 0, SECONDS.get(asset.kind, limit) if timeout is None else limit

@@ -95,6 +95,14 @@ async def test_waiting_bears_blips_but_not_too_many(client: Client, wire: WireSe
     assert len(slept) == 13
 
 
+async def test_waiting_without_a_connection_does_not_say_that_nothing_was_sent(closed_port: int) -> None:
+    """`register_asset` is repeated after such an error, and made a second asset."""
+    _, sleep = clock()
+    async with Client("key", base_url=f"http://127.0.0.1:{closed_port}") as client:
+        with pytest.raises(ResponseLost, match=f"waiting for asset {ASSET}: .*What to do: repeat the call"):
+            await client.assets.wait(ASSET, sleep=sleep)
+
+
 async def test_what_makes_no_sense_is_not_sent(client: Client, wire: WireServer) -> None:
     calls = [
         client.assets.groups.update(GROUP),
