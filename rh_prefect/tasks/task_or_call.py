@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import Failed
@@ -75,6 +75,12 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
             """Starts a task run in a task worker; see `prefect.Task`."""
             self._check(kwargs)
             return super().delay(*args, **kwargs)
+
+        def with_options(self, **options: Any) -> Self:
+            """Returns the same task with other options; see `prefect.Task.with_options`."""
+            copy = super().with_options(**options)
+            copy.__class__ = type(self)
+            return copy
 
     def _check(self, given: Mapping[str, Any]) -> None:
         # Prefect's own error is the whole signature and all arguments.
