@@ -141,17 +141,22 @@ class RunProgress:
     @property
     def cost(self) -> Costs:
         """The known total cost of all jobs."""
-        return Costs.total(event.costs for event in self.rows.values())
+        return Costs.total(event.costs for event in self._events())
 
     @property
     def outputs(self) -> dict[str, Media]:
         """The files of the first jobs that have ended, by a number and the job's name."""
-        found = ((self.rows[job].name, file) for job, files in self.files.items() for file in files)
+        with self._lock:
+            found = [(self.rows[job].name, file) for job, files in self.files.items() for file in files]
         return {f"{number}. {name}": file for number, (name, file) in enumerate(found, 1)}
 
     def steps(self) -> list[StepReport]:
         """Returns the rows of the run's table, one for each job."""
-        return list(map(_step, self.rows.values()))
+        return list(map(_step, self._events()))
+
+    def _events(self) -> list[JobEvent]:
+        with self._lock:  # the loop thread adds rows meanwhile
+            return list(self.rows.values())
 
 
 _STATES: Final[dict[JobEventState, StepState]] = {

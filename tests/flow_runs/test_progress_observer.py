@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from _collections_abc import dict_values
@@ -67,6 +68,27 @@ def test_what_has_ended_is_counted_and_a_job_that_is_tried_again_is_counted_no_m
         assert status.has_work == (state not in ENDED), step
     assert (status.ended, status.percent) == (4, 40.0)
     assert status.line == "4 of 10 jobs done"
+
+
+def test_jobs_that_begin_while_the_run_is_summed_up_change_nothing() -> None:
+    """The summary of a flow run failed with `dictionary changed size during iteration`, and with it the run."""
+    progress, before = RunProgress(), sys.getswitchinterval()
+
+    def add() -> None:
+        for job in range(20_000):
+            progress.update(event(job, "running"))
+
+    adding = threading.Thread(target=add)
+    sys.setswitchinterval(1e-6)
+    try:
+        adding.start()
+        while adding.is_alive():
+            assert len(progress.steps()) <= len(progress.rows)
+            assert not progress.cost
+            assert not progress.outputs
+    finally:
+        adding.join()
+        sys.setswitchinterval(before)
 
 
 def test_a_board_is_dropped_with_its_run() -> None:
