@@ -153,7 +153,7 @@ def _say_report(report: BatchReport, watch: Watch, words: str, asked: Batch, *, 
 
 
 def _say_missing_rows(report: BatchReport, watch: Watch) -> None:
-    """Prints the rows without a result, the first few of each reason."""
+    """Prints the rows without a result, the first few for each reason."""
     rows: dict[str, list[RowResult]] = {}
     for row in report.rows:
         if row.state != "done":

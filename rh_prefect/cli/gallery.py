@@ -122,7 +122,7 @@ def _found(
         places = "--out or --storage" if command == "open" else "its folder or --storage"
         todo = "run a flow or a pipeline first"
         if run:
-            todo = "give the id of the outermost flow run: the records have no name of a flow run without paid jobs"
+            todo = "give the id of the outermost flow run: the records do not name flow runs without paid jobs"
         raise InputError(
             f"{command}: {store.url} has no results {what}. Nothing was written. What to do: name another place "
             f"with {places}, or {todo}."

@@ -338,12 +338,12 @@ def _print_runs(runs: list[dict[str, Any]], flow_runs: list[dict[str, Any]], sco
             (_run_row(one, one["id"], one["since"] or "", one["flow"], one["name"]) for one in flow_runs), indent="  "
         )
         print(
-            "continue a flow run: of a deployment with Retry in the dashboard; of `rh-prefect run` or `batch` by "
-            'repeating the command; of your Python code, as of film(), with rh_prefect.resume(your_flow, "ID")'
+            "continue a flow run: for a deployment, with Retry in the dashboard; for `rh-prefect run` or `batch`, by "
+            'repeating the command; for your own Python code, with rh_prefect.resume(your_flow, "ID")'
         )
         if any(one["state"] == "Running" for one in flow_runs):
             print(
-                "if its process is killed, a flow run stays Running in Prefect until it is continued, or marked crashed"
+                "if its process is killed, a flow run stays Running in Prefect until it is continued or marked crashed"
             )
     elif is_configured():
         print("none of the latest flow runs has a paid job")

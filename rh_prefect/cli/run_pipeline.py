@@ -299,7 +299,7 @@ def _say_result(result: PipelineResult, watch: Watch, commands: _Commands, *, is
 def _say_next(
     result: PipelineResult, waiting: Sequence[str], watch: Watch, commands: _Commands, *, is_failed: bool
 ) -> None:
-    """Prints the commands that continue a run that has failed, or that waits at reviews."""
+    """Prints the commands that continue a run that has failed or is waiting for reviews."""
     command = commands.run
     if is_failed and any(one.error == "BudgetExceeded" for one in result.steps):
         command = commands.run_with_budget()

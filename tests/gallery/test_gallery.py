@@ -94,7 +94,7 @@ def test_the_page_has_the_picture_and_a_link_to_the_file(
 def test_a_place_without_results_is_an_error(rh: Emulator, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no results yet\. Nothing was written"):
         gallery()
-    with pytest.raises(InputError, match=r"no results of the run 'night'.* no name of a flow run without paid jobs"):
+    with pytest.raises(InputError, match=r"no results of the run 'night'.* do not name flow runs without paid jobs"):
         make(PICTURE)
         gallery(run="night")
     assert not (tmp_path / "out" / "gallery").exists()
