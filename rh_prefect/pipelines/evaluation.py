@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 
 _LONGEST_SLUG = 80
+_SLUG = Span(1, 40, _LONGEST_SLUG)
 
 
 def lookup(reference: Reference, frame: Frame) -> Any:
@@ -131,7 +132,7 @@ def part(value: Any, name: str) -> Any:
         case list():
             return part(Items(tuple(value)), name)
         case Unknown() if name == "slug":
-            return replace(value, kind="string", key=f"{value.key}.slug", is_settled=False, sent=None)
+            return replace(value, kind="string", key=f"{value.key}.slug", span=_SLUG, is_settled=False, sent=None)
         case str() | int() | float() if name == "slug":
             return slug(text_of(value))
     return ABSENT

@@ -259,10 +259,12 @@ class Group:
 
 
 def characters(value: Any) -> Span:
-    """Returns how many characters a value has when it is converted to a string."""
+    """Returns how many characters a value has as a string; the maximum is infinite for a string without a limit."""
     value = certain(value)
     if isinstance(value, Unknown):
-        return value.span if value.kind == "string" and value.span is not None else Span(0, 300, 2000)
+        if value.kind in ("number", "integer", "boolean"):
+            return Span(1, 5, 25)
+        return value.span or Span(0, 300, math.inf)
     return exactly(0 if value is ABSENT else len(text_of(value)))
 
 

@@ -152,6 +152,22 @@ async def test_the_price_covers_a_number_in_place_of_one_that_may_be_absent(firs
     assert either.least <= short.least < long.most <= either.most
 
 
+@pytest.mark.parametrize(
+    ("text", "is_open"), [("words", True), ("long.text", True), ("short.text", False), ("short.number", False)]
+)
+async def test_the_price_of_speech_is_open_if_its_text_has_no_limit(text: str, *, is_open: bool) -> None:
+    answer = f"model: {TEXT}, with: {{prompt: x}}"
+    plan = await plan_of(
+        f"steps:\n  words: {{{answer}}}\n  long: {{{answer}, parse: {{object: {{text: string}}}}}}\n"
+        f"  short: {{{answer}, "
+        "parse: {object: {text: {type: string, max: 99}, number: integer}}}\n"
+        f'  voice: {{model: minimax/speech-2.8-hd, with: {{text: "say $({text})", voice_id: Wise_Woman}}}}\n'
+    )
+    price = plan.price_of(plan.steps["voice"])
+    assert price.is_open is is_open
+    assert price.is_open or price.most < Decimal("0.07")
+
+
 async def test_in_a_group_that_may_be_absent_a_step_beside_another_one_is_certain() -> None:
     text = (
         f"steps:\n  s: {MOOD}\n  g:\n    when: {{equals: [$(s.mood), calm]}}\n    steps:\n"

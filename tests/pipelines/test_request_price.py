@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -89,6 +90,30 @@ def test_an_unknown_value_costs_what_the_cheapest_and_the_dearest_one_cost(
     assert (*map(Decimal, (least, *others)), is_open) == (*map(Decimal, expected[:3]), expected[3])
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (unknown("string"), ("0", "0.3", "0.6", True)),
+        (unknown("any"), ("0", "0.3", "0.6", True)),
+        (unknown("number", 1, 5000, 90000), ("0.001", "0.005", "0.05", False)),
+        (unknown("integer"), ("0.001", "0.005", "0.05", False)),
+    ],
+)
+def test_a_text_without_a_limit_makes_the_price_open_and_a_number_is_a_short_text(
+    text: Unknown, expected: tuple[str, str, str, bool]
+) -> None:
+    *sums, is_open = cost(model(BY_TEXT, WORDS), {"text": text}, attempts=2)
+    assert (*map(Decimal, sums), is_open) == (*map(Decimal, expected[:3]), expected[3])
+    limited = replace(WORDS, max_length=10_000)
+    assert cost(model(BY_TEXT, limited), {"text": unknown("string")}) == ("0", "0.3", "10", False)
+
+
+def test_the_price_of_a_sound_of_a_text_without_a_limit_is_open() -> None:
+    speech = output_seconds(model(BY_TEXT, WORDS, output="audio"), {"text": unknown("string")}, [], None)
+    assert speech == Span(0, 20, math.inf)
+    assert cost(model(BY_INPUT), {}, seconds=speech)[1:] == ("2.00", "2.00", True)
+
+
 def test_an_unknown_value_that_does_not_count_changes_nothing() -> None:
     made = model(BY_SIZE, SIZE, WORDS)
     assert cost(made, {"size": "1k", "text": unknown("string")}) == ("1", "1", "1", False)
@@ -126,8 +151,9 @@ def test_a_length_between_two_that_have_a_price_has_none() -> None:
     table = PriceTable("call", by=("duration",), rows=((("5",), Decimal(1)), (("10",), Decimal(2))))
     made = model(table, LENGTH)
     assert cost(made, {"duration": unknown("integer", 5, 10, 10)}) == ("1", "2", "2", False)
-    for span in ((5, 7, 10), (4, 5, 10), (5, 10, 11)):
+    for span in ((5, 7, 10), (4, 5, 10)):
         assert cost(made, {"duration": unknown("integer", *span)}, attempts=2) == ("1", "1", "2", True)
+    assert cost(made, {"duration": unknown("integer", 5, 10, 11)}, attempts=2) == ("1", "2", "4", True)
 
 
 def test_an_input_of_unknown_length_has_no_least_price() -> None:

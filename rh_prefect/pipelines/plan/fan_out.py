@@ -37,6 +37,7 @@ from rh_prefect.pipelines.planning_values import (
     Unknown,
     as_items,
     certain,
+    characters,
     content,
     deciders_of,
     digest,
@@ -297,7 +298,7 @@ def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
     unmade = next((value for value in source if isinstance(value, Unknown)), None)
     if unmade is not None:
         # The address has the number until then; a request, or a name of a file, waits for the id.
-        one.names["id"] = Unknown("string", f"id:{digest(list(map(mark, source)))}", unmade.span, unmade.maker)
+        one.names["id"] = Unknown("string", f"id:{digest(list(map(mark, source)))}", characters(unmade), unmade.maker)
     return unmade is None
 
 

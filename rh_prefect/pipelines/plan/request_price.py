@@ -36,9 +36,10 @@ def price_of(
         least = expected = most = catalog.estimate(model, payload)
     else:
         least, expected, most = (_estimate(model, payload, seconds, level) for level in range(3))
-    if least is None or expected is None or most is None:
+    if least is None or expected is None:
         return _by_table(model.price, attempts)
-    is_open = any(price.lower_bound for price in (least, expected, most))
+    is_open, most = most is None, most or expected  # such as that of a text without a limit
+    is_open |= any(price.lower_bound for price in (least, expected, most))
     return _range(str(least.amount), str(expected.amount), str(most.amount * attempts), is_open=is_open)
 
 
@@ -57,19 +58,26 @@ def _by_table(table: PriceTable, attempts: int) -> PriceRange:
 
 def _estimate(model: Model, payload: Mapping[str, Any], seconds: Span | None, level: int) -> catalog.Price | None:
     """Returns the price at a level: 0 minimum, 1 expected, 2 maximum; None if a possible value has no price."""
-    length = None if seconds is None else (seconds[0], seconds[1], math.ceil(seconds[2] - 1e-9))[level]
-    if length == 0 and level == 0:
+    length = None if seconds is None else seconds[level]
+    if length == math.inf:
+        return None
+    if length is not None and level == 2:
+        length = math.ceil(length - 1e-9)
+    if length is not None and length <= 0 and level == 0:
         length = FRAME_SECONDS
     choices = (_at(model, name, value, level) for name, value in payload.items())
     found = [catalog.estimate(model, dict(zip(payload, one)), seconds=length) for one in product(*choices)]
     prices = [price for price in found if price is not None]
-    if len(prices) < len(found):
+    if not prices or len(prices) < len(found):
         return None
     return (max if level else min)(prices, key=lambda price: price.amount)
 
 
 def _at(model: Model, name: str, value: Any, level: int) -> Sequence[Any]:
-    """Returns the possible values of a parameter for the least (0), expected (1) or highest (2) price."""
+    """Returns the possible values of a parameter for the least (0), expected (1) or highest (2) price.
+
+    Returns an empty list if the values have no limit.
+    """
     param, table = model.find_param(name), model.price
     if not isinstance(value, Unknown) or param is None or table is None:
         return [value]
@@ -77,10 +85,11 @@ def _at(model: Model, name: str, value: Any, level: int) -> Sequence[Any]:
         return [value]
     if param.options or param.type == "bool":
         return param.options or [True, False]
-    if value.kind == "string":
-        return ["x" * round(characters(value)[level])]
-    if value.span is not None:
-        return [value.span[level]]
+    is_text = param.type == "string"
+    span, limit = (characters(value), param.max_length) if is_text else (value.span, param.max)
+    if span is not None:
+        size = limit if span[level] == math.inf else span[level]
+        return [] if size is None else ["x" * round(size) if is_text else size]
     return [_UNKNOWN] if param.min is None or param.max is None else [param.min, param.max]
 
 

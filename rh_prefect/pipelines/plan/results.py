@@ -25,7 +25,7 @@ def value_of(draft: Draft, work: Work) -> Any:
             content = known.counts_as.get(first.sha256, first.sha256)
             return File(instance.kind, f"sha256:{content}", first, None, instance, instance.model, draft.facts)
     if instance.kind == "string":
-        return Unknown("string", f"{work.key}.text", Span(0, 300, 2000), instance)
+        return Unknown("string", f"{work.key}.text", None, instance)
     return File(instance.kind, work.key, None, draft.seconds, instance, instance.model, draft.facts)
 
 
@@ -80,11 +80,6 @@ def _unknown(draft: Draft, work: Work, kind: Type) -> Any:
     return Items(values, (None,) * size, tuple(number == 0 for number in range(size)), bounds)
 
 
-def _text_span(kind: Type) -> Span:
-    """Returns the possible length of a string; half of the maximum is the expected length."""
-    return Span(0, kind.max / 2, kind.max) if kind.max else Span(0, 300, 2000)
-
-
 def undecided_result(value: Any, by: PlannedStep | None, key: str) -> Any:
     """Returns a placeholder for a result that another result may replace; steps that use the result wait."""
     if isinstance(value, File):
@@ -108,4 +103,5 @@ def placeholder(kind: Type, instance: PlannedStep, key: str) -> Any:
     fields = {name: placeholder(one, instance, f"{key}.{name}") for name, one in kind.fields.items()}
     if kind.kind in FILES:
         return File(kind.kind, key, maker=instance, label=instance.model, facts=fields)
-    return fields or Unknown(kind.kind, key, _text_span(kind) if kind.kind == "string" else None, instance)
+    # Half of the maximum is the expected length
+    return fields or Unknown(kind.kind, key, Span(0, kind.max / 2, kind.max) if kind.max else None, instance)
