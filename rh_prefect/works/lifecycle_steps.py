@@ -79,7 +79,7 @@ class Steps:
         self._clock = work.services.clock
         self._spending = WorkSpending(work)
         self._links: dict[str, str] = {}
-        self._is_refused = False
+        self._is_submitting = self._is_over = self._is_refused = False
         self._slot_refusals = 0
         # Whether the view needs no reading: nothing is recorded of a new work, or the result was read with all records
         self._is_unread = work.is_new
@@ -91,13 +91,21 @@ class Steps:
         self._accepted_at: float | None = None
 
     def end(self) -> None:
-        """Releases the slot and the reserved amount of an ended or interrupted work."""
-        self._spending.release()
-        self._lease.release()
+        """Releases the slot and the reserved amount of an ended or interrupted work, unless it is being submitted."""
+        self._is_over = True
+        if not self._is_submitting:
+            self._spending.release()
+            self._lease.release()
 
-    def uninterrupted(self, steps: Coroutine[Any, Any, T]) -> Any:
-        """Runs a coroutine to its end, even if the caller is cancelled or the process exits; see `critical`."""
-        return LOOP.critical(steps)
+    def uninterrupted(self, submitting: Coroutine[Any, Any, T]) -> Any:
+        """Submits to the end, even if the caller is cancelled or the process exits; see `critical`."""
+        self._is_submitting = True
+        return LOOP.critical(submitting, then=self._submitted)
+
+    def _submitted(self) -> None:
+        self._is_submitting = False
+        if self._is_over:
+            self.end()
 
     # -- what is recorded ----------------------------------------------------------------------------------------------
 

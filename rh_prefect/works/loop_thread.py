@@ -128,18 +128,23 @@ class LoopThread:
             )
         return self.submit(coroutine).result()
 
-    def critical(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+    def critical(
+        self, coroutine: Coroutine[Any, Any, T], *, then: Callable[[], object] = lambda: None
+    ) -> asyncio.Future[T]:
         """Runs a coroutine to its end, even if the caller is cancelled; process exit also waits for it.
 
-        If the process is exiting, the coroutine is not started and the future is cancelled.
+        If the process is exiting, the coroutine is not started and the future is cancelled. `then` is called when the
+        coroutine has ended, or is not started.
         """
         if self._is_ending:
             coroutine.close()
+            then()
             refused: asyncio.Future[T] = asyncio.get_running_loop().create_future()
             refused.cancel("the process is ending")
             return refused
         self._critical.add(task := asyncio.ensure_future(coroutine))
         task.add_done_callback(self._critical.discard)
+        task.add_done_callback(lambda _: then())
         return asyncio.shield(task)
 
     async def settle(self, seconds: float) -> None:

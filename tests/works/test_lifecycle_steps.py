@@ -33,8 +33,11 @@ from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.job_records import RESUBMITTED
 from rh_prefect.works.journal.record_types import Answer, Cancelled, End, MediaRecord, Resolution
+from rh_prefect.works.journal.works_journal import WorksJournal, no_evidence
 from rh_prefect.works.lifecycle_steps import LIMITER_PAUSES, Steps
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.run_ledger import SharedRecords
+from rh_prefect.works.work_runner import RunningWork
 from tests.support.waiting import until
 from tests.support.world.executed_work import REQUEST, SUCCESS, ExecutedWork, with_policy
 from tests.support.world.job_records import TASK, intent
@@ -517,6 +520,39 @@ async def test_a_submission_whose_caller_is_cancelled_is_recorded(tmp_path: Path
     view = await work.records.view()
     assert view.last is not None
     assert view.last.state == "ticket"
+
+
+async def test_a_claim_whose_caller_is_cancelled_keeps_its_slot_and_its_price_until_its_answer_is_recorded(
+    tmp_path: Path,
+) -> None:
+    budget = Decimal(1)
+    first = ExecutedWork(tmp_path / "one", key="ab", policy=with_policy(budget=budget))
+    works, create = WorksJournal(str(tmp_path / "works")), first.journal.create
+    records = SharedRecords(works, "ab", first.work.scope, has_ended=no_evidence)
+    running, claims, goes_on = RunningWork(replace(first.work, records=records)), asyncio.Event(), asyncio.Event()
+
+    async def slow(key: str, record: Mapping[str, Any]) -> bool:
+        if "-claim-" in key:
+            claims.set()
+            await goes_on.wait()
+        return await create(key, record)
+
+    first.journal.create = slow  # type: ignore[method-assign]
+    interrupted = asyncio.ensure_future(running.complete())
+    await claims.wait()
+    interrupted.cancel()
+    await running.leave()
+    second = ExecutedWork(tmp_path / "two", policy=with_policy(budget=budget), spending=first.spending)
+    short = await Steps(second.work).reserve(1, budget)
+    assert "release the slot" not in first.did
+    goes_on.set()
+    await LOOP.settle(60)
+    assert short is not None
+    assert short.reserved == 1
+    assert first.did[-2:] == ["submitted", "release the slot"]
+    assert first.spending.reserved() == 1
+    view = await records.view()
+    assert view.state == "ticket"
 
 
 @pytest.mark.parametrize(("seconds", "is_claimed"), [(9, True), (11, False)])
