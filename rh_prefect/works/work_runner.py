@@ -184,6 +184,25 @@ class RunningWork:
         self.interrupt()
         self._life = None
 
+    @asynccontextmanager
+    async def called(self) -> AsyncIterator[None]:
+        """Counts a caller for a `with` block, and writes signs of life of its run.
+
+        If the last caller ends with an error, the run no longer waits for the work.
+        """
+        self.callers += 1
+        try:
+            with self.work.records.signs_of_life():
+                yield
+        except BaseException:
+            if self.callers == 1:
+                await self.leave()
+            raise
+        finally:
+            self.callers -= 1
+            if not self.callers:
+                self.forget()  # a caller that leaves its task for a suspension waits for it no more
+
     async def leave(self) -> None:
         """Stops the work, and records that this process no longer waits; other processes of the run may still wait."""
         self.interrupt()
@@ -253,25 +272,19 @@ class WorkRunner:
                 running = known[name] = RunningWork(work)
             if asked.step is None:  # steps of a pipeline may share a work with other options
                 _refuse_unequal(running.work.policy, work.policy)
-            running.callers += 1
             try:
-                with running.work.records.signs_of_life():
+                async with running.called():
                     yield running
-            except BaseException as error:
-                if running.callers == 1:
-                    await running.leave()
-                if isinstance(error, JournalError | StoreError) and running.work.may_have_paid:
-                    raise error.of_step(running.work.policy.title).with_note(
-                        "A task was paid for, or may have been. What to do: run again; the run uses the result of "
-                        "this task and submits no other task."
-                    ) from error
-                raise
+            except (JournalError, StoreError) as error:
+                if not running.work.may_have_paid:
+                    raise
+                raise error.of_step(running.work.policy.title).with_note(
+                    "A task was paid for, or may have been. What to do: run again; the run uses the result of "
+                    "this task and submits no other task."
+                ) from error
             finally:
-                running.callers -= 1
-                if not running.callers:
-                    running.forget()  # a caller that leaves its task for a suspension waits for it no more
-                    if known.get(name) is running:  # a call since the interruption has another one
-                        del known[name]
+                if not running.callers and known.get(name) is running:  # a call since the interruption has another one
+                    del known[name]
 
     def _asking(self, work: Work) -> AbstractContextManager[None]:
         if self.chain is None:
@@ -311,7 +324,10 @@ class WorkRunner:
         """Completes a work that was paid for earlier; submits nothing."""
         collecting = replace(self, options=Options(may_submit=False))
         work = collecting._context(_COLLECTION, key, JobRequest.of(intent), is_new=False)
-        return await RunningWork(work).complete()
+        running = RunningWork(work)
+        async with running.called():
+            done = await running.complete()
+        return done  # noqa: RET504 - as in `complete`
 
     async def costs(self) -> dict[str, Costs]:
         """Returns a flow run's payments for shared works, also for failed tasks and invalid answers, by work id."""

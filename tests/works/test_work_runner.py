@@ -31,7 +31,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.job_options import Options
-from rh_prefect.works.journal.job_records import JobView
+from rh_prefect.works.journal.job_records import JobRecords, JobView
 from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.record_types import End, Link, Record
 from rh_prefect.works.journal.scope import FolderScope
@@ -400,6 +400,29 @@ async def test_what_an_earlier_process_has_paid_for_is_collected(given: dict[str
     collected = await LOOP.call(WorkRunner(run.engine, FolderScope(journal), run.store).collect(intent(), KEY))
     assert collected is not None
     assert collected.result.texts == ("done",)
+
+
+async def test_a_collection_that_is_cancelled_frees_its_slot_and_no_longer_waits_for_the_task(stopped: Stopped) -> None:
+    _, given = stopped
+    payer, other = PipelineRun(**given), PipelineRun(**given, name="two", machine="there")
+    paying = asyncio.create_task(payer.one(picture()))
+    await until(lambda: told(payer, "submitted"))
+    ((work, _),) = await WorksLedger(payer.scope).claims()
+    works, runner = await other.works(), await other.runner()
+    submit = await JobRecords(works, work).submission(1)
+    assert submit is not None
+    collecting = asyncio.ensure_future(LOOP.call(runner.collect(submit.intent, work)))
+    limiter = runner.shared.pool.accounts[0].limiter
+    await until(lambda: limiter.held == 1)
+    collecting.cancel()
+    await until(lambda: limiter.held == 0)
+
+    async def is_released() -> bool:
+        return [key async for key in works.names() if "-released-" in key] != []
+
+    await until(is_released)
+    paying.cancel()
+    await asyncio.gather(paying, collecting, return_exceptions=True)
 
 
 TICKET: Mapping[str, Record] = {"intent-1": intent(), "answer-1": ticket()}
