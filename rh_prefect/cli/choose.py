@@ -96,7 +96,7 @@ def _decisions(
 
 def _split(words: str, reviews: Mapping[str, PlannedStep], file: Path) -> tuple[str, str]:
     """Returns the address of a review, and the text after the equals sign."""
-    # The id of an item may also have a sign of equality.
+    # The id of an item may also contain an equals sign.
     address = max((one for one in reviews if words.startswith(f"{one}=")), key=len, default="")
     if not address:
         raise InputError(
