@@ -502,6 +502,14 @@ async def test_a_used_file_takes_no_value_that_it_does_not_take_alone(
     assert problem.line == 3
 
 
+async def test_takes_that_only_a_used_file_uses_are_not_called_unused(tmp_path: Path) -> None:
+    all_takes = steps(picture=PICTURE % "a" + ", takes: 3") + "outputs: {all: $(picture.takes)}\n"
+    (tmp_path / "used.yaml").write_text(all_takes)
+    (tmp_path / "outer.yaml").write_text(steps(u="use: ./used.yaml", cup=PICTURE % "b" + ", takes: 2"))
+    plan = await plan_of(Pipeline.from_file(tmp_path / "outer.yaml"))
+    assert list(plan.notes) == ["cup: 2 takes are made, and only the first is used."]
+
+
 async def test_a_used_file_reads_a_text_as_its_parameter_s_type(tmp_path: Path) -> None:
     plan = await plan_of(using(tmp_path, "string", "flag: $(params.k)"), k="True")
     assert plan.steps["u.picture"][0].request["prompt"] == "studio true"

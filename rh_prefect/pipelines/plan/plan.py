@@ -252,7 +252,7 @@ def finish(planner: Planner, plan: Plan) -> Plan:
         for problem, advice in planner.clashes.problems_of(one):
             problems.add(checked.document, one.used_at or (*one.at, "save_as"), f"{problem}; {advice}")
     _note_repeated(planner.planning.options.equal.repeated, notes)
-    _note_unused_takes(instances, notes, "\n".join(checked.document.lines))
+    _note_unused_takes(instances, notes, checked)
     _note_unknown_addresses(instances, notes, planner.planning.choices)
     _refuse_bare_numbers(instances, planner.planning.choices, checked, problems)
     plan.instances, plan.works, plan.planner, plan.selection = instances, planner.works, planner, selection
@@ -307,12 +307,17 @@ def _note_repeated(repeated: Mapping[str, Collection[str]], notes: dict[str, Non
         notes[f"{path}: {first}{more} {has} the same request as an earlier item; each is paid for separately."] = None
 
 
-def _note_unused_takes(instances: Sequence[PlannedStep], notes: dict[str, None], text: str) -> None:
+def _note_unused_takes(instances: Sequence[PlannedStep], notes: dict[str, None], checked: Checked) -> None:
+    text = _text_of(checked)
     reviewed = {id(need) for one in instances if one.model == "review" for need in one.needs}
     for one in instances:
         is_unused = one.is_paid and len(one.works) > 1 and id(one) not in reviewed
         if is_unused and f"{one.path.rpartition('.')[2]}.takes" not in text:
             notes[f"{one.path}: {len(one.works)} takes are made, but only the first is used."] = None
+
+
+def _text_of(checked: Checked) -> str:
+    return "\n".join([*checked.document.lines, *map(_text_of, checked.uses.values())])
 
 
 def _note_unknown_addresses(instances: Sequence[PlannedStep], notes: dict[str, None], choices: Choices) -> None:
