@@ -140,6 +140,20 @@ def test_quotes_give_prices_that_the_catalogue_lacks_and_refuse_wrong_requests(
     assert len(rh.recorder.submissions) == 1
 
 
+def test_a_quote_replaces_a_price_that_can_be_higher_but_never_lowers_it(terminal: Terminal, rh: Emulator) -> None:
+    picture = "model: gpt-image-2/text-to-image-official-stable, with: {prompt: a, resolution: 1k, quality: low}"
+    clip = "model: rhart-video/minimax-h3-oss/fl2va, with: {prompt: a turn, duration: 5}"
+    Path("dear.yaml").write_text(steps(picture=picture, clip=clip))
+    said = " ".join(terminal.call("plan dear.yaml").split())
+    assert "least 1.04, expected >= 1.04, most >= 1.04" in said
+    assert said.count("can be higher") == 2
+    said = " ".join(terminal.call("plan dear.yaml --quote").split())
+    assert "least 1.04, expected >= 1.04, most >= 1.04" in said, "this preview quotes one second of the clip"
+    assert said.count("can be higher") == said.count("clip: the price of rhart-video/minimax-h3-oss/fl2va can be") == 1
+    Path("dear.yaml").write_text(steps(picture=picture))
+    assert "most 0.29" in terminal.call("plan dear.yaml --quote")
+
+
 def test_the_tasks_of_a_running_run_are_cancelled_by_its_name(terminal: Terminal, start_rh: StartEmulator) -> None:
     rh = start_rh(clock="polls", polls=100_000)
     with WarmProcess([*RH, "run", "cup.yaml"], env=os.environ) as process:

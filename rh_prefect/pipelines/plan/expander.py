@@ -241,7 +241,7 @@ class Expander:
         for where, clause in draft.problems:
             instance.problems = (*instance.problems, clause)
             self._wrong(instance, self._nearest(instance, where), clause, instance.address if instance.item else "")
-        for note in filter(None, (*draft.notes, instance.forbidden, instance.unread_graph)):
+        for note in filter(None, (*draft.notes, instance.price_note, instance.forbidden, instance.unread_graph)):
             self._note(instance, f"{instance.path}: {note}")
         instance.problems = (*instance.problems, *draft.frame.problems_around)
         instance.is_pending = is_open(step, draft.frame, instance.waits_for)

@@ -287,6 +287,7 @@ class PlannedStep:
     # The state by the records alone, before it is known whether anything needs the step
     found: State = field(init=False)
     price: PriceRange = FREE  # What one take costs
+    price_note: str = ""  # Why the price is open, and what to do; empty if it is not, or if the file assumes it
     is_quoted: bool = False  # Whether the price is RunningHub's, from `quote`
     weight: int | None = None  # How the step counts for the steps before it; see `needed_steps`
     address: str = field(init=False)  # Its name in reports: `each[A-17].clip`

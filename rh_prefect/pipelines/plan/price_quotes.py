@@ -122,12 +122,13 @@ async def _link(media: Media, account: Account, store: MediaStore) -> str:
 
 
 def _set_price(plan: Plan, steps: Iterable[PlannedStep], preview: PricePreview, answers: _Answers) -> None:
-    """Sets RunningHub's price for a request if the catalogue has no price or a lower price."""
+    """Sets RunningHub's price for a request if the catalogue has no price, a lower price, or only a least price."""
     if preview.free or preview.currency not in (None, plan.currency):
         return
     for one in steps:
         known = one.price.most / one.attempts
-        if not one.price.is_open and known >= preview.amount:
+        # A preview below the least price of the catalogue is not that of the whole call.
+        if preview.amount < one.price.least or (not one.price.is_open and known >= preview.amount):
             continue
         if not one.price.is_open:
             answers.dearer[one.model] = f"{preview.amount:f} {plan.currency}, but the catalogue has {known:f}"
@@ -139,9 +140,9 @@ def _set_price(plan: Plan, steps: Iterable[PlannedStep], preview: PricePreview, 
 
 def _without_known(plan: Plan) -> list[str]:
     """Returns the plan's notes, except notes about prices that are known now."""
-    open_models = {one.model for one in plan.instances if one.price.is_open}
-    known = {one.model for one in plan.instances if one.is_quoted} - open_models
-    return [one for one in plan.notes if not any(f"the catalogue has no price for {model};" in one for model in known)]
+    notes = {one: f"{one.path}: {one.price_note}" for one in plan.instances if one.price_note}
+    left = {note for one, note in notes.items() if not one.is_quoted}
+    return [note for note in plan.notes if note in left or note not in notes.values()]
 
 
 def _notes(answers: _Answers, left: int) -> Iterable[str]:

@@ -191,7 +191,7 @@ def _finish(
     length = input_seconds(timed, assumed)
     instance.price = price_of(model, payload, seconds=length, assume=step.assume, attempts=instance.attempts)
     if instance.price.is_open and (step.assume is None or step.assume.price is None):
-        draft.notes.append(_no_price(instance, model))
+        instance.price_note = _no_price(instance, model)
     draft.seconds = output_seconds(model, payload, files, assumed)
     link_needs(instance, values)
 
