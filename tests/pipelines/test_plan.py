@@ -507,7 +507,7 @@ async def test_takes_that_only_a_used_file_uses_are_not_called_unused(tmp_path: 
     (tmp_path / "used.yaml").write_text(all_takes)
     (tmp_path / "outer.yaml").write_text(steps(u="use: ./used.yaml", cup=PICTURE % "b" + ", takes: 2"))
     plan = await plan_of(Pipeline.from_file(tmp_path / "outer.yaml"))
-    assert list(plan.notes) == ["cup: 2 takes are made, and only the first is used."]
+    assert list(plan.notes) == ["cup: 2 takes are made, but only the first is used."]
 
 
 async def test_a_used_file_reads_a_text_as_its_parameter_s_type(tmp_path: Path) -> None:
