@@ -62,6 +62,9 @@ class Timed:
         await asyncio.sleep(0.2)
         return TaskView(task_id=task_id, status="CANCELLED")
 
+    async def currency(self) -> str | None:
+        return None
+
 
 def main() -> None:
     """Measures and prints."""

@@ -55,10 +55,7 @@ async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, 
     queued, ran = running_since - began, clock() - running_since
     if isinstance(view, End):
         return with_times(view, queued=queued, ran=ran)
-    _check_outputs(work, view)
-    currency = await lease.account.prices.currency() if view.cost is not None else None
-    end = end_of(submit, view, attempt=work.scope.attempt, queued=queued, ran=ran, currency=currency)
-    return await _record(work, submit, end)
+    return await _record(work, submit, view, queued=queued, ran=ran)
 
 
 async def cancel_and_record(work: Work, submit: Submit) -> End:
@@ -67,8 +64,7 @@ async def cancel_and_record(work: Work, submit: Submit) -> End:
     if not view.is_terminal:
         accepted = view.model_copy(update={"status": "CANCELLED"})
         return end_of(submit, accepted, attempt=work.scope.attempt)
-    _check_outputs(work, view)
-    return await _record(work, submit, end_of(submit, view, attempt=work.scope.attempt))
+    return await _record(work, submit, view)
 
 
 async def _wait(
@@ -122,7 +118,10 @@ def _check_outputs(work: Work, view: TaskView) -> None:
     )
 
 
-async def _record(work: Work, submit: Submit, end: End) -> End:
+async def _record(work: Work, submit: Submit, view: TaskView, **seconds: float) -> End:
+    _check_outputs(work, view)
+    currency = await work.lease.account.prices.currency() if view.cost is not None else None
+    end = end_of(submit, view, attempt=work.scope.attempt, currency=currency, **seconds)
     try:
         return await work.records.end(submit.n, end)
     except JournalError as error:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -43,6 +44,9 @@ class Cancels(Protocol):
 
     async def query(self, task_id: str) -> TaskView:
         """Returns a task's state."""
+
+    async def currency(self) -> str | None:
+        """Returns the currency of the account's wallet."""
 
 
 async def cancel_task(
@@ -91,7 +95,11 @@ async def cancel_submission(client: Cancels, submit: Submit, *, records: JobReco
     last = await cancel_task(client, submit.task_id or "")
     if not is_settled(last):
         return last.status if last.is_terminal else "CANCELLED"
-    return (await records.end(submit.n, end_of(submit, last, attempt=attempt))).status
+    currency = None
+    if last.cost is not None:
+        with suppress(RunningHubError):  # then, the currency of the intent counts
+            currency = await client.currency()
+    return (await records.end(submit.n, end_of(submit, last, attempt=attempt, currency=currency))).status
 
 
 @dataclass(slots=True)

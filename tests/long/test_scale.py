@@ -44,6 +44,9 @@ class Hub:
     async def query(self, task_id: str) -> TaskView:
         return TaskView(task_id=task_id, status="CANCELLED")
 
+    async def currency(self) -> str | None:
+        return None
+
 
 async def test_8000_jobs_are_listed_in_one_go_and_what_runs_is_cancelled(server: PrefectServer) -> None:
     run, hub = await seed(server, JOBS, running=RUNNING), Hub()

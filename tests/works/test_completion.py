@@ -71,6 +71,9 @@ class RunningHub:
         if self.view == RUNNING:
             self.view = None if self.deletes else TaskView(task_id=task_id, status="CANCELLED")
 
+    async def currency(self) -> str | None:
+        return None
+
 
 class WaitingJob:
     """A job with a ticket, a process that waits for it, and another one that monitors its run."""

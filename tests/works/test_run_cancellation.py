@@ -37,6 +37,8 @@ def not_found() -> ApiError:
 class RunningHub:
     """Cancels, and answers queries with given answers; the last one is repeated."""
 
+    pays_in: str | None = None
+
     def __init__(self, *queries: TaskView | Exception, refuses: Exception | None = None) -> None:
         self.queries = list(queries)
         self.refuses = refuses
@@ -52,6 +54,11 @@ class RunningHub:
         if isinstance(answer, Exception):
             raise answer
         return answer.model_copy(update={"task_id": task_id})
+
+    async def currency(self) -> str | None:
+        if self.pays_in is None:
+            raise ResponseLost("HTTP 502")
+        return self.pays_in
 
 
 class Time:
@@ -95,6 +102,20 @@ async def test_an_accepted_cancellation_is_no_end_while_the_task_runs(journal: F
     assert (last.state, last.end) == ("ticket", None)  # a later attempt queries it, and pays for no other
     assert await cancel(journal, RunningHub(SUCCESS), time) == (set(), {TASK}, {})
     assert (await read_job(journal, KEY)).submits[0].end is not None
+
+
+@pytest.mark.parametrize(("pays_in", "currency"), [("USD", "USD"), (None, "CNY")])
+async def test_the_cost_of_a_task_that_had_ended_is_in_the_currency_of_its_account(
+    journal: FolderJournal, time: Time, pays_in: str | None, currency: str
+) -> None:
+    """The intent has the catalogue's currency if the account could not be read at the submission."""
+    await write(journal, {"intent-1": intent(currency="CNY"), "answer-1": ticket()})
+    rh = RunningHub(SUCCESS)
+    rh.pays_in = pays_in
+    await cancel(journal, rh, time)
+    (last,) = (await read_job(journal, KEY)).submits
+    assert last.end is not None
+    assert (last.end.cost, last.end.currency) == (Decimal("0.3"), currency)
 
 
 @in_virtual_time
