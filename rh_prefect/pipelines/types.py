@@ -15,6 +15,9 @@ FILES = ("image", "video", "audio", "3d", "file")
 NUMBERS = ("integer", "number")
 PLAIN = ("string", "integer", "number", "boolean", "enum", "handle")
 
+SOME = "exists in each of "
+"""The beginning of the guard of a field that not each of several values has; see `Type.guards`."""
+
 _VISUAL = {"width": "integer", "height": "integer"}
 _TIMED = {"seconds": "number", "milliseconds": "integer"}
 _ANY_FILE = {"size": "integer", "name": "string", "stem": "string", "uri": "string", "sha256": "string"}
@@ -174,9 +177,10 @@ def merged(types: Sequence[Type]) -> Type:
     options = tuple(dict.fromkeys(option for one in types for option in one.options))
     if kinds <= {"integer", "number"}:
         return Type(types[0].kind if len(kinds) == 1 else "number", options=options)
+    if any(one.many for one in types):
+        return merged([one.one for one in types]).as_list() if all(one.many for one in types) else Type("any")
     if kinds == {"object"}:
-        names = dict.fromkeys(name for one in types for name in one.fields)
-        return Type("object", fields={name: _shared(name, types) for name in names})
+        return Type("object", fields=fields_of_any(types, "these values"))
     if len(kinds) == 1 and kinds != {"mixed"}:
         return Type(types[0].kind, options=options)
     known = options if all(one.options for one in types) else ()
@@ -190,10 +194,16 @@ def _common_fields(fields: Sequence[Mapping[str, Type]]) -> dict[str, Type]:
     return {name: merged([one[name] for one in fields]) for name in shared if not any(one[name].many for one in fields)}
 
 
-def _shared(name: str, types: Sequence[Type]) -> Type:
-    found = [one.fields[name] for one in types if name in one.fields]
-    guards = [f"exists:literal.{name}"] if len(found) < len(types) else []
-    return merged(found).guarded(guards)
+def fields_of_any(types: Sequence[Type], of: str) -> dict[str, Type]:
+    """Returns the fields of a value that has one of several types; a field that not all of them have can be absent."""
+    names, fields = dict.fromkeys(name for one in types for name in one.fields), dict[str, Type]()
+    for name in names:
+        found = [one.fields[name] for one in types if name in one.fields]
+        guards = {guard for one in found for guard in one.guards}
+        guards |= {f"{SOME}{of}: {name}"} if len(found) < len(types) else set()
+        same = found[0] if all(one == found[0] for one in found) else merged(found)
+        fields[name] = same.guarded(guards)
+    return fields
 
 
 def misfit(type_: Type, param: ModelParam, shown: str) -> str:

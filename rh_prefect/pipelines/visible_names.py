@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 from rh_prefect.pipelines.references import Names, Reference, WrongReferenceError, in_quotes
-from rh_prefect.pipelines.types import Type, negated, of_literal
+from rh_prefect.pipelines.types import Type, fields_of_any, negated, of_literal
 
 UNKNOWN_GUARD = "?"
 """The guard for a condition with a problem: it is not known which values exist if the condition is true."""
@@ -65,7 +65,7 @@ def resolve(reference: Reference, scope: NameScope) -> Type:
         first.kind if first.kind != "any" else found[-1].kind,
         first.many,
         options if all(one.options for one in found) else (),
-        first.fields,
+        fields_of_any([one for one in found if one.kind != "any"], reference.text),
         max(longest) if len(longest) == len(found) else None,
         _missing(found, scope.holding, f"or:{reference.options}"),
         first.is_result and len(found) == 1,

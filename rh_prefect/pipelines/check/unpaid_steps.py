@@ -225,8 +225,10 @@ class OtherCheck(PaidCheck):
                 "a review chooses among results of one kind, but these results are of the kinds "
                 f"{' and '.join(sorted(kinds))}",
             )
-        is_known = bool(found) and self._problem_count == before
-        return replace(found[0], guards=frozenset(), is_result=True) if is_known else Type("any")
+        if not found or self._problem_count > before:
+            return Type("any")
+        fields = types.fields_of_any(found, f"the candidates of {path[-1]}")
+        return replace(found[0], fields=fields, guards=frozenset(), is_result=True)
 
 
 def _has_items(value: Any) -> bool:

@@ -95,9 +95,9 @@ class ValueCheck:
             self._say(path, str(wrong), wrong.needle)
 
     def _absent(self, reference: Reference, found: Type) -> str:
-        why = next(
-            (self._why[guard] for guard in sorted(found.guards) if guard in self._why), "a condition may be false"
-        )
+        why = next((self._why[guard] for guard in sorted(found.guards) if guard in self._why), "")
+        is_field = any(guard.startswith(types.SOME) for guard in found.guards)
+        why = why or ("not all of the values have it" if is_field else "a condition may be false")
         names = " or ".join(".".join(option) for option in reference.options)
         other = f"$({names} or other)" if not found.is_plain else f'$({names} or "a default")'
         condition = f"when: {{exists: {reference.text}}}"
