@@ -1,4 +1,4 @@
-"""Pauses Python's garbage collector during a run: most objects stay until the run ends, so a pass frees little."""
+"""Limits Python's garbage collector during a run: most objects stay until the run ends, so a pass frees little."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ async def _link(media: Media, account: Account, store: MediaStore) -> str:
 
 
 def _set_price(plan: Plan, steps: Iterable[PlannedStep], preview: PricePreview, answers: _Answers) -> None:
-    """Sets RunningHub's price for a request if the catalogue has no price, a lower price, or only a least price."""
+    """Sets RunningHub's price for a request if the catalogue has no price, a lower price or only a minimum price."""
     if preview.free or preview.currency not in (None, plan.currency):
         return
     for one in steps:
