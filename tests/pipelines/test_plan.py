@@ -23,7 +23,7 @@ from rh_prefect.pipelines.plan import KnownWork, KnownWorks, Plan, ReviewedPlan,
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
 from tests.support.samples.pipeline_assets import photo, sound, video
-from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, further, of_rows, rows, steps
+from tests.support.samples.steps import ANSWER, ASK, CLIP, PICTURE, RESIZE, further, of_rows, rows, steps
 from tests.support.world.call_count import calls_of
 from tests.support.world.planned_works import ROWS, SHOTS, Records, plan_of, problems_of, result, run, states
 
@@ -275,6 +275,11 @@ async def test_a_review_holds_back_what_follows_until_a_choice_among_what_was_sh
     chosen, second = [await reviewed(REVIEWED, "chosen", look, {"take": take}) for take in (2, 3)]
     assert states(chosen) == "==+"
     assert chosen.steps["clip"][0].works[0].key != second.steps["clip"][0].works[0].key
+
+
+async def test_the_reference_of_a_review_may_have_spaces() -> None:
+    plan = await plan_of(REVIEWED.replace("$(picture), ask: Which one", '"$( picture )", ask: Which one'), look="red")
+    assert len(plan.steps["chosen"][0].candidates) == 3
 
 
 async def test_a_correction_replaces_a_text_and_never_a_file() -> None:
@@ -579,6 +584,12 @@ async def test_a_name_with_the_label_of_the_item_before_is_the_label() -> None:
     assert [one.save_as for one in plan.steps["each.q"]] == ["1.png", "resize.png"]
 
 
+async def test_a_name_that_is_one_number_is_that_number() -> None:
+    a, b = PICTURE % "a $(item.sku)" + ", save_as: $(item.sku)", PICTURE % "b $(item.sku)" + ", save_as: $(number)"
+    plan = await plan_of(of_rows("sku: integer", a=a, b=b), rows=[{"sku": 1001}])
+    assert [one.save_as for one in plan.instances] == ["1001", "1"]
+
+
 async def test_an_answer_that_is_no_number_fails_the_step_with_the_condition() -> None:
     text, records = steps(s=ANSWER % "x", p="when: {gt: [$(s), 3]}, " + PICTURE % "x"), Records()
     records.make(await plan_of(text))
@@ -716,11 +727,24 @@ async def test_a_prompt_is_never_a_value_that_is_not_known_yet(start: str) -> No
     assert [one.state for one in after.instances] == ["~"]
 
 
+NAMED_BY_ANSWER = "params: {look: string}\n" + steps(
+    name=ANSWER % "$(params.look)",
+    each="foreach: [a], id: $(name), steps: {picture: {" + PICTURE % "$(id)" + "}}",
+)
+UNDECIDED = "params: {look: string}\n" + steps(
+    ask=ASK,
+    a=f"when: $(ask.ok), {PICTURE % 'a'}",
+    b=PICTURE % "$(a.label or params.look)",
+)
+
+
 @pytest.mark.parametrize(
     ("pipeline", "param", "expected"),
     [
         (Pipeline.shipped("film"), "prompt", {"script", "music"}),
         (Pipeline.from_text(REVIEWED), "look", {"picture", "chosen"}),
+        (Pipeline.from_text(NAMED_BY_ANSWER), "look", {"name"}),
+        (Pipeline.from_text(UNDECIDED), "look", set()),
     ],
 )
 async def test_what_a_step_has_yet_to_make_is_not_compared(pipeline: Pipeline, param: str, expected: set[str]) -> None:
@@ -869,10 +893,14 @@ async def test_a_parameter_that_is_called_as_an_option_of_plan_is_given_in_a_map
     assert plan.instances[0].request["prompt"] == "monday"
 
 
-async def test_the_question_of_a_review_names_the_item() -> None:
-    best = "review: $(pic), ask: Is this $(item.title) right"
+@pytest.mark.parametrize(
+    ("ask", "asked"),
+    [("Is this $(item.title) right", ["Is this Ann right", "Is this Bo right"]), ("$(number)", ["1", "2"])],
+)
+async def test_the_question_of_a_review_names_the_item(ask: str, asked: list[str]) -> None:
+    best = f"review: $(pic), ask: {ask}"
     plan = await plan_of(of_rows("title: string", pic=PICTURE % "$(item.title)", best=best), rows=rows("Ann", "Bo"))
-    assert [one.ask for one in plan.steps["each.best"]] == ["Is this Ann right", "Is this Bo right"]
+    assert [one.ask for one in plan.steps["each.best"]] == asked
 
 
 def test_the_work_of_a_plan_grows_with_its_steps_and_not_with_their_square() -> None:

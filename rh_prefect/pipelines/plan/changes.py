@@ -81,7 +81,8 @@ def _is_pending(value: Any) -> bool:
 
 
 _PENDING = re.compile(
-    r"(?:made-by|review|undecided|text|handle|start|count):(?:.*:)?[0-9a-f]{32}|[0-9a-f]{40}(?:/|\.|$)", re.DOTALL
+    r"(?:made-by|review|undecided|or|text|handle|start|count|id|not made):(?:.*:)?[0-9a-f]{32}|[0-9a-f]{40}(?:/|\.|$)",
+    re.DOTALL,
 )
 """Matches a value in a request that a step still has to make; the hash in it distinguishes it from a prompt."""
 

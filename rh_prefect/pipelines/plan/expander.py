@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from rh_prefect.catalog.model import text_of
 from rh_prefect.media.file_names import folded, wrong_part
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
@@ -55,6 +56,7 @@ from rh_prefect.pipelines.planning_values import (
     StepOutput,
     certain,
     deciders_of,
+    digest,
     maybe,
     undecided_in,
 )
@@ -201,7 +203,7 @@ class Expander:
 
     def _missing_output(self, instance: PlannedStep) -> StepOutput:
         kind = self._checked.types.get(instance.at, Type("any"))
-        value = placeholder(kind, instance, f"not made:{instance.address}")
+        value = placeholder(kind, instance, f"not made:{digest(instance.address)}")
         return StepOutput(value, label=instance.model, maker=instance)
 
     def _add(self, instance: PlannedStep) -> None:
@@ -471,6 +473,4 @@ def _worst(states: Sequence[Any]) -> Any:
 
 def _name(template: str, frame: Frame) -> str:
     value = certain(evaluate(template, frame))
-    if isinstance(value, str):
-        return value
-    return f"<{mark(value)}>"
+    return text_of(value) if isinstance(value, str | int | float) else f"<{mark(value)}>"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rh_prefect.pipelines.evaluation import evaluate, maker_of, results
+from rh_prefect.catalog.model import text_of
+from rh_prefect.pipelines.evaluation import evaluate, follow, lookup, maker_of, results
 from rh_prefect.pipelines.file_model import ReviewStep
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import Candidate, PlannedStep
 from rh_prefect.pipelines.plan.work_identity import candidates_id, mark
 from rh_prefect.pipelines.planning_values import ABSENT, Frame, Items, certain, makers
-from rh_prefect.pipelines.references import references_in
+from rh_prefect.pipelines.references import parse
 
 
 def draft_review(step: ReviewStep, at: Path, path: str, frame: Frame) -> PlannedStep:
@@ -19,7 +20,7 @@ def draft_review(step: ReviewStep, at: Path, path: str, frame: Frame) -> Planned
     instance = PlannedStep(path, frame.id, step, at, "review", is_sure=frame.is_sure, numbers=frame.numbers)
     instance.candidates = [one for text in step.sources for one in _candidates(text, frame)]
     question = certain(evaluate(step.ask, frame))
-    instance.ask = question if isinstance(question, str) else step.ask
+    instance.ask = text_of(question) if isinstance(question, str | int | float) else step.ask
     needs = (maker for one in instance.candidates for maker in (one.maker, *makers(one.value)) if maker is not None)
     instance.needs = tuple(dict.fromkeys(needs))
     instance.request = {"of": candidates_id([str(mark(one.value)) for one in instance.candidates])}
@@ -28,11 +29,13 @@ def draft_review(step: ReviewStep, at: Path, path: str, frame: Frame) -> Planned
 
 def _candidates(text: str, frame: Frame) -> list[Candidate]:
     # Each take of a step is a candidate; `a or b` means one value.
-    takes = certain(evaluate(text.replace(")", ".takes)"), frame)) if " or " not in text else ABSENT
+    [reference] = parse(text).references
+    is_one = len(reference.options) == 1 and reference.fallback is None
+    takes = certain(follow((*reference.options[0], "takes"), frame)) if is_one else ABSENT
     values = [certain(one) for one in results(takes)] if isinstance(takes, Items) else []
-    one = certain(evaluate(text, frame))
+    one = certain(lookup(reference, frame))
     values = values or ([] if one is ABSENT else [one])
-    maker = next((maker_of(reference, frame) for _, reference in references_in(text)), None)
+    maker = maker_of(reference, frame)
     return [Candidate(value, next(makers(value), maker)) for value in values]
 
 
