@@ -117,7 +117,7 @@ def _type(param: catalog.Param) -> str:
     if param.options:
         one = " | ".join(repr(option) for option in param.options)
     elif param.min is not None or param.max is not None:
-        least, most = ("" if bound is None else f"{bound:g}" for bound in (param.min, param.max))
+        least, most = ("" if bound is None else f"{bound:.12g}" for bound in (param.min, param.max))
         one = f"{param.type} {least}..{most}"
     else:
         one = param.type

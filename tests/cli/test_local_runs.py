@@ -56,6 +56,7 @@ def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal, tmp_p
     assert [one["ok"] for one in terminal.json("doctor")] == [True] * 7
     assert terminal.json("models show z-image/turbo")["params"][0]["name"] == "prompt"
     assert "'5' | '10'" in terminal.call("models show kling-v2.6-pro-image-to-video")
+    assert "0..2147483647" in terminal.call("models show happyhorse-1.0/image-to-video")
 
 
 CUPS = of_rows("title: string", "id: $(item.title)", p=PICTURE % "$(item.title)") + "outputs: {cups: $(each.p)}\n"

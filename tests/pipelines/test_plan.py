@@ -121,6 +121,11 @@ async def test_a_budget_below_the_lowest_price_of_the_selection_is_noted(budget:
     assert list(notes) == ([f"The budget of 0.01 is below the minimum price; {expected}."] if expected else [])
 
 
+async def test_a_large_limit_of_a_number_is_shown_in_full() -> None:
+    text = "params: {n: {type: integer, max: 2000001}}\n" + steps(a=PICTURE % "a $(params.n)")
+    assert await problems_of(text, n=2000002) == ["n takes a whole number of at most 2000001, but 2000002 is more"]
+
+
 async def test_a_large_budget_is_shown_in_full() -> None:
     plan = await plan_of("budget: 1234567.89\n" + MUG)
     assert "of a budget of 1234567.89" in plan.table()

@@ -171,7 +171,7 @@ class FileCheck(OtherCheck):
         if param.kind == "table" and not param.columns:
             self._say(path, "a table needs its columns, as in {type: table, columns: {title: string}}")
         if param.min is not None and param.max is not None and param.min > param.max:
-            self._say((*path, "min"), f"min is {param.min:g} and max is {param.max:g}, so no value is allowed")
+            self._say((*path, "min"), f"min is {param.min:.12g} and max is {param.max:.12g}, so no value is allowed")
         if param.of is not None and param.of not in FILE_TYPES:
             self._say((*path, "of"), f"there is no kind of file {param.of}; {nearest(param.of, FILE_TYPES)}")
 

@@ -102,8 +102,8 @@ def wrong_value(param: Param, value: Any) -> str:
                 return flaw
             least, most = param.min or 0, param.max
             if len(value) < least:
-                return f"has {len(value)} characters; at least {least:g} are needed"
-            return f"has {len(value)} characters; at most {most:g} are allowed" if most and len(value) > most else ""
+                return f"has {len(value)} characters; at least {least:.12g} are needed"
+            return f"has {len(value)} characters; at most {most:.12g} are allowed" if most and len(value) > most else ""
         case _:
             return ""
 
@@ -140,8 +140,8 @@ def _wrong_list(param: Param, value: Any) -> str:
     if flaw := next(filter(None, map(flaw_of, value)), ""):
         return flaw
     if len(value) < (param.min or 0):
-        return f"has {len(value)} items; at least {param.min:g} are needed"
-    return f"has {len(value)} items; at most {param.max:g} are allowed" if len(value) > (param.max or inf) else ""
+        return f"has {len(value)} items; at least {param.min:.12g} are needed"
+    return f"has {len(value)} items; at most {param.max:.12g} are allowed" if len(value) > (param.max or inf) else ""
 
 
 def _wrong_number(param: Param, value: Any) -> str:
@@ -153,9 +153,9 @@ def _wrong_number(param: Param, value: Any) -> str:
     if param.kind == "integer" and value != int(value):
         return f"takes {kind}, not {value}"
     if param.min is not None and value < param.min:
-        return f"takes {kind} of at least {param.min:g}, but {value} is less"
+        return f"takes {kind} of at least {param.min:.12g}, but {value} is less"
     return (
-        f"takes {kind} of at most {param.max:g}, but {value} is more"
+        f"takes {kind} of at most {param.max:.12g}, but {value} is more"
         if param.max is not None and value > param.max
         else ""
     )
@@ -202,5 +202,5 @@ def _edit_number(param: EditParam, value: Any) -> tuple[Any, str]:
     if wrong := wrong_value(Param(type=kind), number):
         return value, f"{param.name} {wrong}"
     if param.min is not None and param.max is not None and not param.min <= number <= param.max:
-        return value, f"{param.name} takes a number from {param.min:g} to {param.max:g}, not {number:g}"
+        return value, f"{param.name} takes a number from {param.min:.12g} to {param.max:.12g}, not {number:.12g}"
     return number, ""
