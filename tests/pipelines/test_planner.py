@@ -28,6 +28,7 @@ from rh_prefect.pipelines.types import Type
 from tests.support.doc_pages import TEXTS
 from tests.support.hypothesis_settings import search
 from tests.support.samples.pipeline_assets import some
+from tests.support.waiting import until
 from tests.support.world.planned_works import ROWS, SHOTS, Records, result
 
 EVENTS = 16
@@ -342,7 +343,7 @@ async def test_a_part_that_is_planned_again_frees_its_steps_without_a_pass_of_th
         assert steps() == before + count
         planner.free()
         del planner
-        assert steps() == before
+        await until(lambda: steps() == before)  # the thread that finished the plan may still return from it
     finally:
         gc.enable()
 
