@@ -23,7 +23,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works import manual_repair
 from rh_prefect.works.events import summary_of
 from rh_prefect.works.journal.costs_and_budget import ended_costs
-from rh_prefect.works.journal.job_records import JobRecords, JobView, jobs_of, read_job, split_job
+from rh_prefect.works.journal.job_records import JobRecords, JobView, read_job, split_job
 from rh_prefect.works.journal.journal import run_together
 from rh_prefect.works.journal.scope import RUN, FolderScope, read_run
 from rh_prefect.works.journal.spool import Spool
@@ -368,11 +368,7 @@ async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
     own = await _scope(run)
     works = await own.works()
     # A pipeline's run holds only the claims of its works, whose records are in the storage.
-    found = [
-        (scope.journal.scope, view, "")
-        async for scope, view in _jobs(own)
-        if view.last is not None or works is None or scope.journal.scope != own.journal.scope
-    ]
+    found = [(own.journal.scope, view, "") async for view in own.jobs() if view.last is not None or works is None]
 
     async def read(works: WorksJournal, work: str, n: int) -> list[tuple[str, JobView, str]]:
         try:
@@ -408,17 +404,11 @@ def _state(submit: Submit) -> str:
     return submit.end.status.lower() if submit.end and submit.state == "ended" else submit.state
 
 
-async def _jobs(scope: Scope) -> AsyncIterator[tuple[Scope, JobView]]:
-    """Yields a run's own jobs."""
-    async for view in jobs_of(scope.journal):
-        yield scope, view
-
-
 async def _collectable(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
     """Yields the jobs whose results will be downloaded; for a flow run, without its shared works."""
     scope = await _scope(run)
-    async for found in _jobs(scope):
-        yield found
+    async for view in scope.jobs():
+        yield scope, view
     if isinstance(scope, FolderScope):
         for view in await WorksLedger(scope).jobs():
             yield scope, view

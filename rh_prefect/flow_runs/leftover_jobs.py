@@ -27,7 +27,7 @@ from rh_prefect.flow_runs.queries import (
 )
 from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result, queried
 from rh_prefect.works.events import summary_of
-from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
+from rh_prefect.works.journal.job_records import JobView, Submit
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.run_cancellation import CancelReport
@@ -154,7 +154,7 @@ async def _of_jobs(flow_run: FlowRun, scope: FlowScope, report: CancelReport | N
                 judged = "NOT collected", error.message
         return None if judged is None else _finding(flow_run, job, submit, judged)
 
-    views = [view async for view in jobs_of(scope.journal)]
+    views = [view async for view in scope.jobs()]
     found = await asyncio.gather(*(check(view, view.last) for view in views if view.last is not None))
     return [one for one in found if one is not None]
 

@@ -24,7 +24,7 @@ from rh_prefect.works import stored_result
 from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.events import JobEvent, JobEventState
 from rh_prefect.works.journal.costs_and_budget import Costs, charge_of
-from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, jobs_of, split_job
+from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope, Scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works
@@ -137,7 +137,7 @@ async def recorded_progress(scope: Scope, report: CancelReport | None = None) ->
     With `report`, the progress also has the files, and says why a job continues or may be charged.
     """
     status, intent = RunProgress(), None
-    found = [(scope.journal.scope, one) async for one in jobs_of(scope.journal)]
+    found = [(scope.journal.scope, one) async for one in scope.jobs()]
     if (works := await scope.works()) is not None:
         found += [(works.scope, one) for one in await WorksLedger(scope).jobs()]
     for place, view in found:

@@ -273,13 +273,8 @@ class Rounds:
 async def leave_rounds(run: Journal, records: Journal) -> None:
     """Records that a cancelled run no longer works on its rounds, so that the next run does not wait for it."""
     rounds = Rounds(records, deployment=COMMAND_LINE)  # only reads by key, which contains the real deployment
-    noted = [
-        (key.removesuffix(_NOTE), NotedRound.model_validate(record).n)
-        async for _, found in run.jobs()
-        for key, record in found.items()
-        if key.endswith(_NOTE)
-    ]
-    for key, n in noted:
+    for note in [name async for name in run.names() if name.endswith(_NOTE)]:
+        key, n = note.removesuffix(_NOTE), NotedRound.model_validate(await run.read(note)).n
         state = await rounds.read(key, n)
         if state.holder is not None and state.holder.flow_run == run.scope and state.left is None:
             await records.create(f"{key}-{n}-left-{state.holders}", Left().model_dump(mode="json"))

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.works.accounts.poller import is_settled
-from rh_prefect.works.journal.job_records import JobRecords, Submit, jobs_of
+from rh_prefect.works.journal.job_records import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Intent, is_surely_dead
 from rh_prefect.works.journal.scope import FolderScope, Scope, forbid_attempt, last_attempt
 from rh_prefect.works.journal.works_journal import HasEnded, no_evidence
@@ -146,7 +146,7 @@ _Task: TypeAlias = tuple[JobRecords, int, Submit | None]
 
 async def _tasks_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
     """Yields the newest submission of each job of the run, then of each shared work."""
-    async for view in jobs_of(scope.journal):
+    async for view in scope.jobs():
         if view.last is not None:
             yield JobRecords(scope.journal, view.key), view.last.n, view.last
     if (works := await scope.works()) is not None:

@@ -294,7 +294,7 @@ def spending_of(run: Scope) -> SpendTracker:
 
 async def _entries_of(run: Scope) -> AsyncIterator[tuple[str, Entries]]:
     """Yields the costs of a run's jobs and of its submissions of shared works."""
-    async for key, entries in entries_in(run.journal):
+    async for key, entries in entries_in(run):
         yield key, entries
     async for key, entries in WorksLedger(run).entries():
         yield key, entries

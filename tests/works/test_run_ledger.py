@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import ConfigError, RequestRejected
+from rh_prefect.pipelines.production_rounds import NotedRound, leave_rounds
 from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.journal.costs_and_budget import Costs, Entry, SpendTracker, entries_of
 from rh_prefect.works.journal.job_records import Submit
@@ -164,6 +165,21 @@ async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(g
     tracker = SpendTracker(ledger.entries)
     await tracker.complete()
     assert tracker.spent() == Decimal("0.04") * (WORKS - OPEN), "a crash before a note loses nothing"
+
+
+async def test_the_notes_of_a_run_outside_of_flows_are_listed_and_not_read(given: dict[str, Any]) -> None:
+    run = PipelineRun(**given)
+    await seed(run)
+    await run.scope.journal.create("ab-round-1", NotedRound(n=1).model_dump(mode="json"))
+    for note in (Path(given["folder"]) / "runs").rglob("*.json"):
+        if note.parent.name != "ab":
+            note.write_text("a reading of this note would fail")
+    tracker = spending_of(run.scope)
+    await tracker.complete()
+    assert (tracker.spent(), tracker.reserved()) == (Decimal("0.04") * (WORKS - OPEN), Decimal("0.04") * OPEN)
+    report = await LOOP.call(cancel_scope(run.scope, run.engine.pool.provider_of, by="a test"))
+    assert len(report.failed) == OPEN, "the emulator has none of these tasks"
+    await leave_rounds(run.scope.journal, (await run.works()).rounds)
 
 
 async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emulator, given: dict[str, Any]) -> None:

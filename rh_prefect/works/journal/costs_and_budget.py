@@ -13,12 +13,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from rh_prefect.errors import BudgetExceeded
-from rh_prefect.works.journal.job_records import JobView, Submit, jobs_of
-from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.journal.job_records import JobView, Submit
 from rh_prefect.works.journal.record_types import End
+
+if TYPE_CHECKING:
+    from rh_prefect.works.journal.scope import Scope
 
 COINS = "coins"
 """RunningHub's coins, a unit beside the currencies."""
@@ -176,9 +178,9 @@ def entries_of(job: JobView) -> Entries:
     return {submit.n: entry_of(submit) for submit in job.submits}
 
 
-async def entries_in(journal: Journal) -> AsyncIterator[tuple[str, Entries]]:
-    """Yields the amounts of each job of a journal, with the job's key."""
-    async for view in jobs_of(journal):
+async def entries_in(run: Scope) -> AsyncIterator[tuple[str, Entries]]:
+    """Yields the amounts of each job in the journal of a run, with the job's key."""
+    async for view in run.jobs():
         yield view.key, entries_of(view)
 
 

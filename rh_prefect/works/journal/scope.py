@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from rh_prefect.errors import EqualRequest, JournalError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.shared_caches import LruCache, SingleFlight
+from rh_prefect.works.journal.job_records import JobView, jobs_of
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import (
     FORMAT,
@@ -179,6 +180,11 @@ class Scope:
         """Opens the records of the works that this run shares with others; None if this run shares none."""
         return None
 
+    async def jobs(self) -> AsyncIterator[JobView]:
+        """Reads the jobs whose records are in the journal of this run, page by page."""
+        async for view in jobs_of(self.journal):
+            yield view
+
 
 class FolderScope(Scope):
     """A scope outside of flows. Its notes are in a folder beside the records of its works.
@@ -196,6 +202,13 @@ class FolderScope(Scope):
     async def works(self) -> WorksJournal | None:
         """Returns the records of works with which the scope was created."""
         return self._works
+
+    async def jobs(self) -> AsyncIterator[JobView]:
+        """Reads the jobs of a scope that was created without records of works; see `Scope.jobs`."""
+        # Beside such records, the journal has only notes, and a folder's journal would read each of them.
+        if self._works is None:
+            async for view in super().jobs():
+                yield view
 
 
 class Opened(Record):

@@ -157,7 +157,7 @@ class ExecutedWork:
         self.spare: list[str] = []  # the accounts that pay if one refuses
         self.accounts = {name: Account(name, self.did, []) for name in ("main", "two")}
         self.journal = FiniteJournal(place or MemoryPlace(), "run")
-        self.spending = spending or SpendTracker(partial(entries_in, self.journal))
+        self.spending = spending or SpendTracker(partial(entries_in, FolderScope(self.journal)))
         self.records = JobRecords(self.journal, key)
         services = Services(
             spool=ImmediateSpool(folder / "spool"),
@@ -306,7 +306,7 @@ def work_of(request: JobRequest, *, scope: Any, key: str, kind: type[Work] = Wor
         "policy": Policy(job=records.name, endpoint=request.endpoint),
         "lease": None,
         "services": services(),
-        "spending": SpendTracker(partial(entries_in, scope.journal)),
+        "spending": SpendTracker(partial(entries_in, scope)),
         "delivery": None,
         "callback": None,
         "is_new": False,

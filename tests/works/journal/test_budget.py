@@ -60,7 +60,7 @@ def end(cost: str | None = None) -> End:
 
 @pytest.fixture
 def ledger(journal: FolderJournal) -> SpendTracker:
-    return SpendTracker(partial(entries_in, journal))
+    return SpendTracker(partial(entries_in, FolderScope(journal)))
 
 
 def money(amount: str, currency: str = "CNY") -> Money:
@@ -112,7 +112,7 @@ async def test_the_spending_is_rebuilt_from_the_journal(ledger: SpendTracker, jo
     assert await ledger.reserve("f" * 24, 1, money("0.25"), budget=BUDGET) is None
     assert (ledger.spent(), ledger.reserved()) == (Decimal("0.35"), Decimal("0.65"))
     paid = {"0" * 24: Costs({"CNY": Decimal("0.35")})}
-    assert await SpendTracker(partial(entries_in, journal)).costs() == paid
+    assert await SpendTracker(partial(entries_in, FolderScope(journal))).costs() == paid
 
 
 async def test_a_later_attempt_counts_what_another_process_has_paid(journal: FolderJournal) -> None:
@@ -217,7 +217,7 @@ def test_a_job_with_a_budget_starts_only_within_it(moves: list[tuple[tuple[int, 
 
 
 async def play(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
-    ledger = SpendTracker(partial(entries_in, MemoryJournal(MemoryPlace(), "run")))
+    ledger = SpendTracker(partial(entries_in, FolderScope(MemoryJournal(MemoryPlace(), "run"))))
     reserved, spent = dict[str, Decimal](), dict[str, Decimal]()
     for (number, amount, is_limited), move in moves:
         key, price = f"job{number}", None if amount is None else Money(Decimal(amount), "CNY")
