@@ -219,7 +219,7 @@ async def _machine() -> str:
     from rh_prefect.works.journal.spool import Spool
 
     folder = get_settings().state_dir
-    waiting = list(Spool(folder / "spool").entries())
+    waiting = [one for one in Spool(folder / "spool").entries() if one.answer.task_id]
     if waiting:
         raise ConfigError(
             f"{len(waiting)} task id(s) in {folder / 'spool'} are not yet in the records of their jobs. What to do: "

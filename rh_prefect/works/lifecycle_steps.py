@@ -56,7 +56,7 @@ WATCH_MARGIN = 10.0
 """Seconds beyond another process's time limits after which this process records the other's submission as unknown."""
 
 UNPOSTED: LruSet[str] = LruSet(10_000)
-"""Tokens of this process's intents whose POST will never start; these cost nothing."""
+"""Tokens of this process's intents that may be recorded although their creation failed; these are not posted."""
 
 _LONGEST_PAUSE: Final = 15.0
 
@@ -149,11 +149,11 @@ class Steps:
             self.records.note_settled(submit)
 
     async def read(self) -> JobView:
-        """Reads the work's records, and the task ids in this machine's spool."""
+        """Reads the work's records, and the answers in this machine's spool."""
         view = await self.records.view()
         for submit in view.submits:
             answer = self.work.services.spool.get(*self._name, submit.n, submit.intent.token)
-            if answer is not None and submit.task_id == answer.task_id:
+            if answer is not None and submit.has_answer(answer):
                 self._unspool(submit.n, submit.intent)
             elif answer is not None:
                 view = view.adding(await self._record(submit, answer))
@@ -169,7 +169,7 @@ class Steps:
             spool.drop(*self._name, n, intent.token)
         except OSError as error:
             _log.warning(
-                "%s: the task id in %s could not be deleted, although the journal contains it: %s",
+                "%s: its answer in %s could not be deleted, although the journal contains it: %s",
                 self.work.job,
                 spool.folder,
                 error,
@@ -295,12 +295,12 @@ class Steps:
         """Sends POST n for the leased account; returns an `Answer` for each outcome, even for an error."""
         # The append of a note to a log reads the cancellations before it. A later one waits for this intent.
         if await self.is_cancelled(fresh=True):
-            return _given_up(intent, "the run was cancelled before the POST")
+            return _given_up("the run was cancelled before the POST")
         # Last, since a reading may take long. From the note on, since another process may read the intent before this
         # process knows that it is recorded.
         if self._clock() - self._noted_at > intent.give_up:
             # Another process may have recorded this intent as unknown; a POST could then be paid for twice.
-            return _given_up(intent, "this process was stopped before the POST")
+            return _given_up("this process was stopped before the POST")
         callback, provider = self.work.callback, self._lease.account.provider
         # The address names the run, which knows the places of the works that it shares with other runs.
         address = callback.address(self.work.scope.journal.scope, self.records.key, n) if callback else None
@@ -317,20 +317,20 @@ class Steps:
             answer = answer.model_copy(update={"reason": callback.hide(answer.reason)})
         if answer.outcome != "refused":
             self._lease.submit_finished()
-        if answer.outcome == "ticket":
-            await self._put_in_spool(n, intent, answer)
         return answer
 
     async def _put_in_spool(self, n: int, intent: Intent, answer: Answer) -> None:
         try:
             await self.work.services.spool.save(Spooled(*self._name, n, intent.token, answer))
         except OSError as error:
-            # The ticket is recorded in the journal even if the local disk is full.
-            message = "%s: task %s cannot be recorded on this machine, only in the journal: %s"
-            _log.error(message, self.work.job, answer.task_id, error)
+            # The answer is recorded in the journal even if the local disk is full.
+            what = f"task {answer.task_id}" if answer.task_id else f"refusal {answer.code}"
+            _log.error("%s: %s cannot be recorded on this machine, only in the journal: %s", self.work.job, what, error)
 
     async def record_answer(self, intent: Intent, n: int, answer: Answer) -> Submit:
         """Records answer n, even if another process has recorded it as unknown; returns the recorded submission."""
+        if answer.outcome != "unknown":
+            await self._put_in_spool(n, intent, answer)
         submit = await self._record(Submit(n, intent), answer)
         self.records.note_settled(submit)
         before = self._spending.answered(submit)
@@ -461,9 +461,8 @@ def answer_of(error: Exception) -> Answer:
             return Answer(outcome="unknown", reason=f"{type(error).__name__}: {error}", retry="unknown")
 
 
-def _given_up(intent: Intent, reason: str) -> Answer:
+def _given_up(reason: str) -> Answer:
     """Returns the answer to record for a claim of this process that is not posted."""
-    UNPOSTED.add(intent.token)
     return Answer(outcome="refused", code=GAVE_UP, reason=reason, retry="throttled")
 
 

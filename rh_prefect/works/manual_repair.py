@@ -104,26 +104,27 @@ async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Subm
 
 
 async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
-    """Copies task ids that exist only in this machine's spool into the journal of their scope; returns these ids.
+    """Copies answers that exist only in this machine's spool into the journal of their scope; returns their task ids.
 
-    If the journal does not have the submission of a task id, the id belongs to a scope of the same name elsewhere, and
-    stays on this machine.
+    If the journal does not have the submission of an answer, the answer belongs to a scope of the same name elsewhere,
+    and stays on this machine.
     """
     replayed: list[str] = []
     for entry in [entry for entry in spool.entries() if entry.scope == journal.scope]:
-        records, task_id = JobRecords(journal, entry.key), entry.answer.task_id or ""
+        records, task_id = JobRecords(journal, entry.key), entry.answer.task_id
         submit = await records.submission(entry.n)
         if submit is None or submit.intent.token != entry.token:
-            _log.warning(
-                "task %s was paid for by %s, which is not recorded in this journal, so its task id stays on this "
-                "machine. What to do: set RH_RECORDS and RH_STORAGE_URL to the values of the run that paid, then run "
-                "rh-prefect jobs adopt --spool",
-                task_id,
-                records.name,
-            )
+            if task_id is not None:
+                _log.warning(
+                    "task %s was paid for by %s, which is not recorded in this journal, so its task id stays on this "
+                    "machine. What to do: set RH_RECORDS and RH_STORAGE_URL to the values of the run that paid, then "
+                    "run rh-prefect jobs adopt --spool",
+                    task_id,
+                    records.name,
+                )
             continue
         settled = await records.settle(submit, entry.answer, by="this machine's spool")
-        if settled.task_id == task_id:
+        if task_id is not None and settled.task_id == task_id:
             replayed.append(task_id)
         spool.drop(*entry.submission)
     return replayed

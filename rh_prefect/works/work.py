@@ -90,7 +90,7 @@ _log = logging.getLogger("rh_prefect")
 class Services:
     """The objects that all jobs of one `PoolServices` share."""
 
-    spool: Spool  # This machine's tickets that are not in the journal yet
+    spool: Spool  # This machine's answers that are not in the journal yet
     stores: StoreChecks  # Checks that outputs can be written
     sleep: Callable[[float], Awaitable[None]]  # Waits
     jitter: Callable[[], float]  # Numbers from 0 to 1

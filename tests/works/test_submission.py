@@ -105,7 +105,7 @@ async def test_each_outcome_of_a_post_is_recorded_as_an_answer(
     assert answer is not None
     assert (answer.outcome, answer.code, answer.reason, answer.retry) == expected
     assert work.did.count("submit to main") == 1
-    assert not spool.folder.exists(), "it is no ticket"
+    assert list(spool.entries()) == []
 
 
 @pytest.mark.parametrize("where", ["in the claim", "after the claim", "while it reads whether its run was cancelled"])
@@ -149,6 +149,22 @@ async def test_a_refusal_that_cannot_be_recorded_is_no_paid_task(work: ExecutedW
         await submitted(work)
 
 
+@pytest.mark.parametrize("is_watched", [False, True], ids=["open", "called unknown"])
+async def test_a_refusal_that_only_its_machine_knows_is_no_unknown_submission(
+    work: ExecutedWork, other: ExecutedWork, spool: Spool, is_watched: bool
+) -> None:
+    """The process is killed, or the journal does not respond, between the answer and its record."""
+    work.main.answers = [refusal("421")]
+    fail_at(work, "answer-1")
+    with pytest.raises(JournalError):
+        await submitted(work)
+    if is_watched:
+        await write(other.journal, {"answer-1": unknown()}, key=KEY)
+    (submit,) = (await read(other)).submits
+    assert (submit.state, submit.may_be_paid) == ("forgotten" if is_watched else "refused", False)
+    assert list(spool.entries()) == []
+
+
 async def test_a_ticket_of_another_journal_is_neither_used_nor_dropped(
     work: ExecutedWork, other: ExecutedWork, spool: Spool
 ) -> None:
@@ -179,17 +195,17 @@ async def test_an_old_ticket_in_the_spool_does_not_hide_the_job_s_end(work: Exec
 
 
 @pytest.mark.parametrize(
-    ("record", "stopped"),
-    [("intent-1", 0), ("answer-1", GIVE_UP + 1)],
+    ("record", "stopped", "state"),
+    [("intent-1", 0, "open"), ("answer-1", GIVE_UP + 1, "refused")],
     ids=["its response was lost", "that it was given up could not be recorded"],
 )
 async def test_a_claim_that_is_not_posted_is_known_to_be_unposted(
-    work: ExecutedWork, other: ExecutedWork, record: str, stopped: float
+    work: ExecutedWork, other: ExecutedWork, record: str, stopped: float, state: str
 ) -> None:
     fail_at(work, record, is_created=record == "intent-1")
     with pytest.raises(JournalError):
         await submitted(work, stopped=stopped)
-    assert (await read(other)).state == "open"
+    assert (await read(other)).state == state
     assert (await watched(other)).state == "refused"
     assert work.did == []
 

@@ -79,6 +79,10 @@ class Submit:
                 return record.task_id
         return None
 
+    def has_answer(self, answer: Answer) -> bool:
+        """Returns whether the records of the submission already say what a certain answer to it says."""
+        return self.task_id == answer.task_id if answer.task_id else self.state not in ("open", "unknown")
+
     @property
     def late_task_id(self) -> str | None:
         """The task id that arrived after the submission was resolved without a task id."""

@@ -1,8 +1,9 @@
-"""A local folder for tickets (task ids) that are not recorded in the journal yet.
+"""A local folder for answers (task ids and refusals) that are not recorded in the journal yet.
 
-A ticket is written here when it arrives, and deleted when the journal contains it. So a paid task is not lost if the
-process is killed before it has recorded RunningHub's answer, or if the journal does not respond. The token of an intent
-identifies the submission of a ticket, because scopes of one name in several journals have jobs with the same keys.
+An answer is written here when it arrives, and deleted when the journal contains it. So a paid task is not lost, and a
+refusal does not become an unknown submission, if the process is killed before it has recorded RunningHub's answer, or
+if the journal does not respond. The token of an intent identifies the submission of an answer, because scopes of one
+name in several journals have jobs with the same keys.
 """
 
 from __future__ import annotations
