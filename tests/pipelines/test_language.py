@@ -195,3 +195,13 @@ def test_a_misspelt_parameter_of_a_model_with_an_incomplete_list_is_a_problem_to
     model = next(model for model in catalog.models() if model.incomplete and not model.media_params)
     with pytest.raises(InputError, match=r"has no parameter zoom; .*unchecked: \{…\} takes others"):
         Pipeline.from_text(steps(a=f"model: {model.name}, with: {{zoom: 2}}"))
+
+
+def test_check_notes_each_paid_request_with_the_day_of_the_run() -> None:
+    text = "params: {day: {type: string, optional: true}}\n" + steps(
+        a=PICTURE % "$(params.day or run.date)",
+        b=PICTURE % "$$(run.date)",
+        c=CLIP % "$(a)" + ", save_as: $(run.date).mp4",
+    )
+    (note,) = Pipeline.from_text(text).plan_now().notes
+    assert "run.date is part of a paid request" in note

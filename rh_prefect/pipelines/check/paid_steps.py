@@ -19,7 +19,7 @@ from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep, Pars
 from rh_prefect.pipelines.model_arguments import LIKE, Fault, bind, check_values
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.parsed_document import Path, nearest, visible
-from rh_prefect.pipelines.references import WrongReferenceError, is_reference, parse
+from rh_prefect.pipelines.references import WrongReferenceError, is_reference, parse, references_in
 from rh_prefect.pipelines.types import Type, kind_of
 from rh_prefect.pipelines.visible_names import NameScope, resolve
 from rh_prefect.works.runninghub.graph_request import GraphFields, is_link_text
@@ -139,22 +139,15 @@ class PaidCheck(ValueCheck):
         self._whole((*path, "takes"), step.takes, scope)
         if step.assume is not None and isinstance(step.assume.seconds, str):
             self._value((*path, "assume", "seconds"), step.assume.seconds, scope)
-        for at, text in texts_in(step.with_, (*path, "with")):
+        for at, _ in texts_in(step.with_, (*path, "with")):
             node = self._document.node(at)
             plain_text = node.is_plain and isinstance(node.value, str) and not is_reference(node.value)
             if plain_text and node.comment:
                 key = next(part for part in reversed(at) if isinstance(part, str))
                 self._say(at, f"'{node.comment}' is a comment here and is not part of {key}; put the text in quotes")
-            text = text.replace("$$(", "")  # a literal
-            if "$(run.id" in text:
-                self._say(
-                    at,
-                    "run.id differs in each run, so each run would pay again; use run.id only in save_as",
-                    "$(run.id",
-                )
-            elif "$(run.date" in text:
-                place = self._document.place(at)
-                where = f"{self._document.name}:{place.line}"
+        for within, reference in references_in(step.with_):
+            if any(names[:2] == ("run", "date") for names in reference.options):
+                where = f"{self._document.name}:{self._document.place((*path, 'with', *within)).line}"
                 self._checked.notes.append(
                     f"{where}: run.date is part of a paid request; its result will not be reused on another day."
                 )

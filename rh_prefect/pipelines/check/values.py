@@ -85,6 +85,10 @@ class ValueCheck:
         except WrongReferenceError as wrong:
             self._say_wrong(path, reference.text, wrong)
             return Type("any")
+        is_of_run = any(names[0] == "run" and names[:2] != ("run", "date") for names in reference.options)
+        if is_of_run and (path[-1] != "save_as" or path[-2] == "with"):
+            problem = "run.id differs in each run, so each run would pay again; use run.id only in save_as"
+            self._say(path, problem, reference.text)
         if found.guards and not may_be_absent:
             self._say(path, self._absent(reference, found), reference.text)
         return found
