@@ -74,6 +74,8 @@ class File:
     # Where a run reads it, with the signature of a link; `media` has it without, as plans and pages show it
     address: str = field(default="", compare=False, repr=False)
     problem: str = field(default="", compare=False)  # Why it cannot be used, of an item of a list that is skipped
+    # The review in which it was chosen, which may save it under another name
+    review: PlannedStep | None = field(default=None, compare=False, repr=False)
 
     @property
     def length(self) -> Span | None:

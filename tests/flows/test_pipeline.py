@@ -147,6 +147,21 @@ PICK = "name: pick\n" + steps(
 )
 
 
+async def test_each_output_has_the_name_of_its_own_step(rh: Emulator) -> None:
+    """Also if several steps save the same result."""
+    picture = PICTURE % "a harbour" + ", same: true, save_as: $(id).png"
+    best = "review: $(picture), save_as: best-$(id).png"
+    text = of_rows("title: string", "id: $(item.title)", picture=picture, best=best)
+    text += "outputs: {pictures: $(each.picture), best: $(each.best)}\n"
+    await run(text, rows=rows("a", "b"), budget=1)
+    plan = await planned(text, rows=rows("a", "b"))
+    choice = {"of": plan.steps["each.best"][0].request["of"], "take": 1}
+    state, done = await run(text, rows=rows("a", "b"), choices={f"each[{item}].best": choice for item in "ab"})
+    assert state.is_completed(), state.message
+    found = {name: [Path(one.uri).name for one in files] for name, files in done.outputs.items()}
+    assert found == {"pictures": ["a.png", "b.png"], "best": ["best-a.png", "best-b.png"]}
+
+
 @pytest.mark.prefect
 async def test_a_review_shows_its_candidates_and_the_next_run_follows_the_choice(rh: Emulator, tmp_path: Path) -> None:
     text = PICK + "outputs: {clip: $(clip), chosen: $(chosen)}\n"

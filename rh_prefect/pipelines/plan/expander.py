@@ -49,6 +49,7 @@ from rh_prefect.pipelines.plan.undecided_steps import (
 from rh_prefect.pipelines.plan.work_identity import UNSETTLED, mark, recipe_id, request_base
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
+    File,
     Frame,
     Group,
     Items,
@@ -344,6 +345,8 @@ class Expander:
         instance.chosen = chosen
         shown = tuple(one.value for one in instance.candidates)
         value = chosen if chosen is not None else shown[0] if shown else ABSENT
+        if isinstance(value, File):
+            value = replace(value, review=instance)
         if chosen is None or undecided:  # until the choice, later steps are priced with the first candidate
             value = undecided_result(value, instance, f"review:{instance.address}:")
         return StepOutput(value, shown, "review", maker=instance)

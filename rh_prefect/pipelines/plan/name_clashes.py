@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
 from rh_prefect.media.file_names import folded
+from rh_prefect.media.file_types import format_named
 from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 
@@ -34,9 +35,10 @@ class NameClashes:
         """Yields each problem with a step's file names, and the remedy."""
         for name in one.saved_names:
             first = self._first(name)
-            if first is not one:
-                problem = f"{visible(first.address)} and {visible(one.address)} are both saved as {visible(name)}"
-                is_same_step = first.path == one.path
+            clash = self._of_any_extension(name) if first is one else first
+            if clash is not None:
+                problem = f"{visible(clash.address)} and {visible(one.address)} are both saved as {visible(name)}"
+                is_same_step = clash.path == one.path
                 yield (
                     problem,
                     "use $(id) or $(item…) in the name" if is_same_step else "use another name for one of them",
@@ -49,6 +51,14 @@ class NameClashes:
                 if self._users.get(folder) and (other := self._first(folder)) is not one:
                     problem = f"{visible(other.address)} is saved as {visible(folder)}, which is the folder of "
                     yield f"{problem}{visible(folded(name))}", "use another name"
+
+    def _of_any_extension(self, name: str) -> PlannedStep | None:
+        """Returns a step whose name ends in `.*` and may become `name`, because its result is of this kind."""
+        named = format_named(name)
+        if named is None:
+            return None
+        users = self._users.get(folded(str(PurePosixPath(name).with_suffix(".*"))), ())
+        return next((one for one in users if one.kind == named[0]), None)
 
     def _first(self, name: str) -> PlannedStep:
         return min(self._users[folded(name)], key=lambda one: (self._ranks[one.path], one.numbers))

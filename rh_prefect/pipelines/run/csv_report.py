@@ -11,7 +11,6 @@ from typing import Any
 
 from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.errors import BudgetExceeded, JobError, JournalError, RunningHubError, StoreError
-from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore, link_to
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
@@ -33,6 +32,7 @@ from rh_prefect.pipelines.run.result import (
 )
 from rh_prefect.pipelines.run.reviews import waiting_reviews
 from rh_prefect.pipelines.run.run_gallery import write_run_gallery
+from rh_prefect.pipelines.run.run_services import Outcome
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.table_files import csv_text
@@ -62,10 +62,9 @@ async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name:
     away = away or await _store_error(lambda: LOOP.call(write_table(run.services.store, uri, rows)))
     uri = "" if away is not None else run.services.store.uri(uri)
     gallery = await asyncio.to_thread(write_run_gallery, run, steps, name=name) if uri else ""
-    saved = outcome.named
     result = PipelineResult(
         pipeline=run.plan.pipeline,
-        outputs={name: _output(value, saved) for name, value in run.plan.outputs.items()} or _last_results(run),
+        outputs={name: _output(value, outcome) for name, value in run.plan.outputs.items()} or _last_results(run),
         steps=steps,
         costs=costs,
         other_costs=other_costs,
@@ -213,22 +212,22 @@ def _state_of(one: PlannedStep, run: StepScheduler, blocked: Mapping[str, str]) 
     return "not run", reason or "was not selected, or needs a result that was not made"
 
 
-def _output(value: Any, saved: Mapping[str, Media]) -> Any:
+def _output(value: Any, outcome: Outcome) -> Any:
     """Converts an output to a plain value: files as `Media`, under the names given in `save_as`."""
     match value:
         case StepOutput() | Maybe():
-            return _output(value.value, saved)
+            return _output(value.value, outcome)
         case File():
-            return value.media and saved.get(value.media.sha256, value.media)
+            return value.media and (outcome.saved_as(value.media, value.review, value.maker) or value.media)
         case Unknown():
             return value.sent
         case Items():
-            return [_output(one, saved) for one in results(value)]
+            return [_output(one, outcome) for one in results(value)]
         case dict():
             # Names that begin with NUL are this package's own, such as the place of a table's row.
-            return {name: _output(one, saved) for name, one in value.items() if not name.startswith("\0")}
+            return {name: _output(one, outcome) for name, one in value.items() if not name.startswith("\0")}
         case list() | tuple():
-            return [_output(one, saved) for one in value]
+            return [_output(one, outcome) for one in value]
     return None if value is ABSENT else value
 
 

@@ -79,7 +79,7 @@ def _of_work(run: StepScheduler, entry: Entry, one: PlannedStep, known: KnownWor
         at="" if age is None else (datetime.now(UTC) - timedelta(seconds=age)).isoformat(),
     )
     for file in known.outputs:
-        saved = run.outcome.named.get(file.sha256)
+        saved = run.outcome.saved_as(file, one)
         if (place := store.name_of(file.uri)) is not None:
             yield replace(
                 entry,

@@ -8,6 +8,7 @@ from decimal import Decimal
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.known_works import StoredWorks, cache_of
 from rh_prefect.pipelines.last_run import open_last_runs
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.production_rounds import Rounds
 from rh_prefect.pipelines.run.interfaces import Surroundings
@@ -82,5 +83,11 @@ class Outcome:
     open_submissions: int = 0  # How many of its submissions have no known end, as of a lost response
     open_costs: Costs = field(default_factory=Costs)  # What they may cost, by their prices
     saved: dict[str, list[Media]] = field(default_factory=dict)  # The file that a step was saved as, by its address
-    # The same files by the content of the result; a converted picture has another content
-    named: dict[str, Media] = field(default_factory=dict)
+    # The same files by the step's address, or "", and the content of the result, which is another one than that of a
+    # converted picture
+    named: dict[tuple[str, str], Media] = field(default_factory=dict)
+
+    def saved_as(self, file: Media, *steps: PlannedStep | None) -> Media | None:
+        """Returns a result as the first of some steps saved it, or else as any step did; None if none did."""
+        names = (*(one.address for one in steps if one is not None), "")
+        return next((saved for name in names if (saved := self.named.get((name, file.sha256))) is not None), None)

@@ -44,7 +44,8 @@ class StepSaver:
 
     def _note(self, instance: PlannedStep, named: Sequence[tuple[Media, str]], saved: list[Media]) -> None:
         self._outcome.saved[instance.address] = saved
-        self._outcome.named.update((file.sha256, one) for (file, _), one in zip(named, saved, strict=True))
+        for (file, _), one in zip(named, saved, strict=True):
+            self._outcome.named[instance.address, file.sha256] = self._outcome.named["", file.sha256] = one
 
     def named(self, instance: PlannedStep) -> list[tuple[Media, str]]:
         """Returns the results of a step, each with its name from `save_as`; for a review, the chosen result."""
