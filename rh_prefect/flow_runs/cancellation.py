@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -108,3 +109,5 @@ async def _last_look() -> None:
 
 
 LOOP.on_close(_last_look)
+# The watches run on the event loop of the parent, which a forked child does not have.
+os.register_at_fork(after_in_child=_watches.clear)

@@ -11,6 +11,7 @@ import atexit
 import concurrent.futures
 import contextlib
 import functools
+import inspect
 import os
 import queue
 import threading
@@ -201,8 +202,11 @@ LOOP = LoopThread()
 
 
 def _after_fork() -> None:
-    # The child has the parent's loop object but not its thread; it starts its own on first use.
+    # The child has the parent's loop object but not its thread; it starts its own on first use. A method closes an
+    # object of the parent; the modules, which have registered functions, are not imported again.
+    closers = [closer for closer in LOOP._closers if not inspect.ismethod(closer)]
     LOOP.__init__()  # type: ignore[misc]
+    LOOP._closers = closers
 
 
 os.register_at_fork(after_in_child=_after_fork)

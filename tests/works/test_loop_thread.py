@@ -256,6 +256,22 @@ print("parent")
 """,
         "child\nparent\n",
     ),
+    "a forked child closes what modules open, and not what its parent has opened": (
+        """
+class Client:
+    async def aclose(self): print("client closed")
+async def close(): print("closed", flush=True)
+LOOP.on_close(close)
+LOOP.on_close(Client().aclose)
+LOOP.call_sync(asyncio.sleep(0))
+child = os.fork()
+LOOP.call_sync(asyncio.sleep(0))
+if not child:
+    sys.exit(0)
+os.waitpid(child, 0)
+""",
+        "closed\nclosed\nclient closed\n",
+    ),
     "a process without calls has no loop": ("print(threading.active_count())", "1\n"),
 }
 """What a process does, and what it prints."""
