@@ -63,6 +63,35 @@ class LruCache(MutableMapping[K, V]):
                 self._entries.popitem(last=False)
 
 
+class UsedObjects(LruCache[K, V]):
+    """A cache of objects that finds a dropped object for as long as someone else uses it.
+
+    So all users of a key have the same object.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self._used: WeakValueDictionary[K, V] = WeakValueDictionary()
+
+    def __getitem__(self, key: K) -> V:
+        if key not in self._entries and (used := self._used.get(key)) is not None:
+            return self.setdefault(key, used)
+        return super().__getitem__(key)
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self._used[key] = value
+        super().__setitem__(key, value)
+
+    def setdefault(self, key: K, default: Any = None) -> V:
+        """Returns the object of a key; if no one uses one, the default."""
+        return super().setdefault(key, self._used.setdefault(key, default))
+
+    def clear(self) -> None:
+        """Removes all objects, even those in use; for a forked child."""
+        super().clear()
+        self._used.clear()
+
+
 class LruSet(LruCache[K, None]):
     """A set that drops the oldest element when the set is full; several threads may use one set."""
 

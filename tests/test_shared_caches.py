@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rh_prefect.shared_caches import LruCache, LruSet, SharedTasks, SingleFlight
+from rh_prefect.shared_caches import LruCache, LruSet, SharedTasks, SingleFlight, UsedObjects
 
 
 def test_the_entry_that_was_used_least_recently_is_dropped() -> None:
@@ -34,6 +34,22 @@ def test_a_set_drops_what_was_added_least_recently() -> None:
     for element in "abac":
         some.add(element)
     assert set(some) == {"a", "c"}
+
+
+def test_an_object_that_is_used_is_found_after_it_was_dropped() -> None:
+    class Thing: ...
+
+    cache: UsedObjects[str, Thing] = UsedObjects(1)
+    used = cache.setdefault("used", Thing())
+    cache.setdefault("other", Thing())
+    assert list(cache) == ["other"]
+    assert cache.get("used") is used
+    assert list(cache) == ["used"]
+    assert cache.get("other") is None, "no one uses it"
+    cache.pop("used")
+    assert cache.setdefault("used", Thing()) is used
+    cache.clear()
+    assert cache.get("used") is None, "a forked child shares nothing with its parent"
 
 
 def test_many_threads_may_use_one_cache() -> None:

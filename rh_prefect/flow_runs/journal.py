@@ -20,19 +20,19 @@ from rh_prefect.flow_runs import task_end_events
 from rh_prefect.flow_runs.append_only_log import RecordLog
 from rh_prefect.flow_runs.flow_run_inputs import FlowRunInputs
 from rh_prefect.prefect_api import PATIENCE, connection_key, disconnect
-from rh_prefect.shared_caches import LruCache
+from rh_prefect.shared_caches import UsedObjects
 from rh_prefect.works.journal.journal import JSON, EndListener, Journal, check_key
 from rh_prefect.works.loop_thread import LOOP
 
 _CACHE_SIZE: Final = 64
 _CACHE_CHARACTERS: Final = 64 * 1024 * 1024
-"""Maximum number of characters in all logs that are cached for one event loop."""
+"""Maximum number of characters in all cached logs of one event loop, except logs that a journal uses."""
 
 # The package's own loop keeps a connection to the Prefect API; it is closed with the loop.
 LOOP.on_close(disconnect)
 
 _LogKey = tuple[str, int, str, float]
-_logs: WeakKeyDictionary[asyncio.AbstractEventLoop, LruCache[_LogKey, RecordLog]] = WeakKeyDictionary()
+_logs: WeakKeyDictionary[asyncio.AbstractEventLoop, UsedObjects[_LogKey, RecordLog]] = WeakKeyDictionary()
 
 
 class FlowRunJournal(Journal):
@@ -52,6 +52,7 @@ class FlowRunJournal(Journal):
         """
         self._inputs = FlowRunInputs(UUID(str(flow_run_id)), patience)
         self.scope = self._inputs.scope
+        self._used: RecordLog | None = None  # keeps the log while the journal is used
 
     def __repr__(self) -> str:
         return f"FlowRunJournal({self.scope!r})"
@@ -111,12 +112,13 @@ class FlowRunJournal(Journal):
 
     def _log(self) -> RecordLog:
         """Returns this event loop's log of the flow run; all journals of the run on the loop share it."""
-        logs = _logs.setdefault(asyncio.get_running_loop(), LruCache(_CACHE_SIZE))
+        logs = _logs.setdefault(asyncio.get_running_loop(), UsedObjects(_CACHE_SIZE))
         key = (*connection_key(), self.scope, self._inputs.patience)
         log = logs.get(key)
         if log is None:
             _make_room(logs)
             log = logs[key] = RecordLog(self._inputs)
+        self._used = log
         return log
 
 
@@ -124,8 +126,8 @@ def _decoded(records: Mapping[str, str]) -> dict[str, JSON]:
     return {key: json.loads(text) for key, text in records.items()}
 
 
-def _make_room(logs: LruCache[_LogKey, RecordLog]) -> None:
-    """Drops the least recently used logs from the cache while all cached logs together are too large."""
+def _make_room(logs: UsedObjects[_LogKey, RecordLog]) -> None:
+    """Drops the least recently used logs while all logs together are too large; a log in use is found again."""
     sizes = {key: log.records.size for key, log in logs.items()}
     total = sum(sizes.values())
     for key, size in sizes.items():

@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any
 
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.shared_caches import LruCache
+from rh_prefect.shared_caches import UsedObjects
 from rh_prefect.works.journal.costs_and_budget import (
     Costs,
     Entries,
@@ -279,7 +279,7 @@ class WorksLedger:
         return work, records if is_own else {}
 
 
-_trackers: LruCache[tuple[str, int], SpendTracker] = LruCache(200)
+_trackers: UsedObjects[tuple[str, int], SpendTracker] = UsedObjects(200)
 # The locks are bound to the event loop of the parent, which a forked child does not have.
 os.register_at_fork(after_in_child=_trackers.clear)
 

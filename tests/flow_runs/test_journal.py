@@ -57,6 +57,15 @@ def journal() -> FlowRunJournal:
     return FlowRunJournal(new_flow_run())
 
 
+async def test_what_a_used_journal_has_read_is_kept_when_other_runs_are_read() -> None:
+    async with prefect_api(always=reply(b"[]")):
+        used = FlowRunJournal(uuid4())
+        assert await used.job("abc") == {}
+        for _ in range(100):
+            assert not FlowRunJournal(uuid4()).is_absent("abc-intent-1", max_age=60)
+        assert used.is_absent("abc-intent-1", max_age=60)
+
+
 async def test_a_pause_input_of_prefect_is_no_record(journal: FlowRunJournal) -> None:
     async with get_client() as client:
         await client.create_flow_run_input(UUID(journal.scope), "pause-1-schema", "{}")

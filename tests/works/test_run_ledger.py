@@ -110,6 +110,14 @@ def test_a_forked_process_counts_the_costs_of_a_run_again(journal: FolderJournal
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_the_costs_of_a_run_are_counted_once_while_a_job_uses_them(tmp_path: Path) -> None:
+    run, *others = (FolderScope(FolderJournal(str(tmp_path), scope=f"run-{number}")) for number in range(300))
+    used = spending_of(run)
+    for other in others:
+        spending_of(other)
+    assert spending_of(run) is used, "another tracker would not know what the waiting jobs have reserved"
+
+
 async def test_claims_are_listed_once_and_in_order(given: dict[str, Any]) -> None:
     run = PipelineRun(**given)
     for work, n in (("cd", 2), ("ab", 10), ("ab", 2), ("ab", 2)):
