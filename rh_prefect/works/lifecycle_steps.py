@@ -81,8 +81,7 @@ class Steps:
         self._links: dict[str, str] = {}
         self._is_submitting = self._is_over = self._is_refused = False
         self._slot_refusals = 0
-        # Whether the view needs no reading: nothing is recorded of a new work, or the result was read with all records
-        self._is_unread = work.is_new
+        self._is_read = False  # Whether the result was just read with all records of the work
         self._first_time = False
         self._view = JobView(work.key)
         # When the last claim was noted; without a note, the journal is read again for a `fresh` answer
@@ -111,14 +110,12 @@ class Steps:
 
     async def read_result(self) -> Any:
         """Reads the recorded result; None if there is no record of it or a file is missing."""
-        if self._is_unread:
-            return None  # nothing is recorded of a new job
         delivery = self.work.delivery
         if self.records.is_shared:
             record = await self.records.read_result(delivery.shape)
         else:  # one reading has all records of a job
             await self._read_view()
-            self._is_unread, record = True, self._view.result
+            self._is_read, record = True, self._view.result
         if record is None and self.policy.reuse == "always" and not (await self.records.view()).submits:
             record = await delivery.adopt(self.work)
         return None if record is None else await delivery.restore(self.work, record)
@@ -128,10 +125,9 @@ class Steps:
         known = self._view.find(n)
         if known is not None and known.state in ("refused", "forgotten"):
             return known  # final, and a work may have hundreds of refusals
-        # If another process has recorded the work meanwhile, the claim fails and the work is read then.
-        if not self._is_unread:
+        if not self._is_read:
             await self._read_view()
-        self._is_unread, self._first_time = False, self._first_time or not self._view.submits
+        self._is_read, self._first_time = False, self._first_time or not self._view.submits
         found, recorded = self._view.find(n), self.work.delivery.recorded
         if found is None and recorded is not None and n <= recorded.n:
             raise JournalError(

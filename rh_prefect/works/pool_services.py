@@ -52,9 +52,9 @@ class PoolServices:
         self._inputs: LruCache[tuple[str, int, str], Inputs] = LruCache(50)
         self._scopes = OpenScopes()
 
-    async def open(self, scope: Scope, store: MediaStore) -> bool:
+    async def open(self, scope: Scope, store: MediaStore) -> None:
         """Checks a scope before the first payment of an attempt; see `OpenScopes.open`."""
-        return await self._scopes.open(scope, store)
+        await self._scopes.open(scope, store)
 
     def delivery(self, **more: Any) -> ResultDelivery:
         """Creates the `ResultDelivery` of a work; `more` contains the other fields."""

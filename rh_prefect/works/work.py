@@ -113,7 +113,6 @@ class Work:
     spending: SpendTracker  # The costs of its scope
     delivery: ResultDelivery  # Publishes its outputs, and records its result
     callback: Callback | None  # Where RunningHub sends a webhook at the task's end
-    is_new: bool  # Whether it had no record when its scope was opened
     flow: str  # The flow or the pipeline, for the records; if empty, the scope's flow
 
     @property

@@ -306,10 +306,10 @@ class WorkRunner:
             )
         if request.estimate is None and asked.price is not None:
             request = replace(request, estimate=asked.price)
-        was_empty = await shared.open(self.scope, self.store)
+        await shared.open(self.scope, self.store)
         place = self.works or self.scope.journal
         name = (place.scope, self.scope.calls.number, work, asked.shape, self.store.identity)
-        return self._context(asked, work, request, is_new=was_empty and self.works is None), name
+        return self._context(asked, work, request), name
 
     async def look_up(self, asked: WorkCall) -> FoundWork:
         """Returns the recorded state of a call's work; pays nothing."""
@@ -323,7 +323,7 @@ class WorkRunner:
     async def collect(self, intent: Intent, key: str) -> Delivered | None:
         """Completes a work that was paid for earlier; submits nothing."""
         collecting = replace(self, options=Options(may_submit=False))
-        work = collecting._context(_COLLECTION, key, JobRequest.of(intent), is_new=False)
+        work = collecting._context(_COLLECTION, key, JobRequest.of(intent))
         running = RunningWork(work)
         async with running.called():
             done = await running.complete()
@@ -353,12 +353,10 @@ class WorkRunner:
             return JobRecords(self.scope.journal, work)
         return SharedRecords(self.works, work, self.scope, has_ended=self.has_ended)
 
-    def _context(self, asked: WorkCall, work: str, request: JobRequest, *, is_new: bool) -> Work:
+    def _context(self, asked: WorkCall, work: str, request: JobRequest) -> Work:
         shared, scope = self.shared, self.scope
         pool, records = shared.pool, self._records(work)
-        requested = REQUESTED_KEYS.setdefault(scope.journal.scope, set())
-        is_new = is_new and work not in requested
-        requested.add(work)
+        REQUESTED_KEYS.setdefault(scope.journal.scope, set()).add(work)
         return Work(
             request=request,
             records=records,
@@ -378,7 +376,6 @@ class WorkRunner:
             spending=spending_of(scope),
             delivery=self._delivery(asked),
             callback=shared.callback(request) if self.options.may_submit else None,
-            is_new=is_new,
             flow=self.pipeline,
         )
 

@@ -46,7 +46,7 @@ outputs: {a: $(a), b: $(b)}
 async def begun(store: MediaStore) -> FlowScope:
     """A scope that this process has opened, and in which it has recorded a job."""
     scope = await recorded_scope(str(new_flow_run()))
-    assert await OpenScopes().open(scope, store)
+    await OpenScopes().open(scope, store)
     await scope.journal.create(f"{KEY}-intent-1", {"token": "t"})
     return scope
 
@@ -61,8 +61,8 @@ async def delete(run: str, which: Callable[[str], bool] = lambda name: name.star
 async def refusal(scope: FlowScope, store: MediaStore, *, is_fresh: bool = False) -> str:
     """The error of a process that opens the scope again; a fresh one has read nothing of it before."""
 
-    async def open_() -> bool:
-        return await OpenScopes().open(scope, store)
+    async def open_() -> None:
+        await OpenScopes().open(scope, store)
 
     with pytest.raises(JournalError) as error:
         await (asyncio.to_thread(asyncio.run, open_()) if is_fresh else open_())

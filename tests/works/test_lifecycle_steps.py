@@ -428,13 +428,15 @@ async def test_an_open_submission_of_another_process_is_watched_until_it_counts_
     assert [state for state, _ in work.heard] == ["unknown"]
 
 
-async def test_a_new_work_that_another_process_has_claimed_meanwhile_is_read(tmp_path: Path) -> None:
+async def test_a_task_that_another_process_of_the_run_has_paid_for_needs_no_budget_and_no_upload(
+    tmp_path: Path,
+) -> None:
+    """Neither does it wait for a free slot. Processes of a Dask run do not know each other's calls."""
     place = MemoryPlace()
-    await ExecutedWork(tmp_path, place=place).paid_before()
-    work = ExecutedWork(tmp_path, place=place, is_new=True)
+    work = ExecutedWork(tmp_path, place=place, request=WITH_INPUT, policy=with_policy(budget=Decimal(0)))
+    await ExecutedWork(tmp_path, place=place, request=WITH_INPUT).paid_before()
     await work.finish()
-    assert "submit to main" not in work.did
-    assert "wait at main" in work.did
+    assert work.did[:2] == ["occupy a slot", "wait at main"]
 
 
 async def test_recorded_refusals_are_read_once(tmp_path: Path) -> None:

@@ -326,20 +326,16 @@ class OpenScopes:
     """The scopes that this process has opened."""
 
     def __init__(self) -> None:
-        self._were_empty: SingleFlight[tuple[str, str, int], bool] = SingleFlight(_CACHE_SIZE)
+        self._opened: SingleFlight[tuple[str, str, int], None] = SingleFlight(_CACHE_SIZE)
 
-    async def open(self, scope: Scope, store: MediaStore) -> bool:
-        """Checks a scope once, before the first job of an attempt; returns whether the scope had no job at that time.
-
-        Later records of another process do not matter, because intents are created exclusively and the process that
-        fails reads the other's records.
-        """
-        # A later attempt in this process has to read the records of earlier ones.
+    async def open(self, scope: Scope, store: MediaStore) -> None:
+        """Checks a scope once, before the first job of an attempt."""
+        # A later attempt in this process checks it again: records may have been deleted meanwhile.
         name = (repr(scope.journal), store.identity, scope.calls.number)
-        return await self._were_empty.get(name, lambda: _open(scope, store))
+        await self._opened.get(name, lambda: _open(scope, store))
 
 
-async def _open(scope: Scope, store: MediaStore) -> bool:
+async def _open(scope: Scope, store: MediaStore) -> None:
     journal = scope.journal
     await journal.check_cache()
     # In this order: another process may begin the scope meanwhile, and it records the format before its jobs.
@@ -358,7 +354,6 @@ async def _open(scope: Scope, store: MediaStore) -> bool:
             "rh_prefect. Nothing was paid. What to do: finish this run with the version that started it, or start a "
             "new run."
         )
-    return was_empty
 
 
 async def _begin(scope: Scope, store: MediaStore) -> None:

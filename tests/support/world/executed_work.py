@@ -148,7 +148,6 @@ class ExecutedWork:
         key: str = "job",
         policy: Policy = POLICY,
         request: JobRequest = REQUEST,
-        is_new: bool = False,
         spending: SpendTracker | None = None,
     ) -> None:
         self.did: list[str] = Done()  # what was done, in order
@@ -179,7 +178,6 @@ class ExecutedWork:
             spending=self.spending,
             delivery=self,  # type: ignore[arg-type]
             callback=None,
-            is_new=is_new,
             flow="",
         )
         self.running = RunningWork(self.work)
@@ -309,7 +307,6 @@ def work_of(request: JobRequest, *, scope: Any, key: str, kind: type[Work] = Wor
         "spending": SpendTracker(partial(entries_in, scope)),
         "delivery": None,
         "callback": None,
-        "is_new": False,
         "flow": "",
     }
     return kind(request=request, records=records, scope=scope, **(made | facts))
