@@ -512,6 +512,29 @@ async def test_a_used_file_takes_no_value_that_it_does_not_take_alone(
     assert problem.line == 3
 
 
+async def test_the_steps_of_a_used_file_have_the_row_of_their_item(tmp_path: Path) -> None:
+    used = "params: {t: string}\n" + steps(
+        p=PICTURE % "$(params.t)", r="review: $(p)", x="when: false, " + PICTURE % "x"
+    )
+    (tmp_path / "used.yaml").write_text(used)
+    (tmp_path / "outer.yaml").write_text(of_rows("title: string", u="use: ./used.yaml, with: {t: $(item.title)}"))
+    plan = await plan_of(Pipeline.from_file(tmp_path / "outer.yaml"), rows=rows("a", "b"))
+    assert [one.row for one in plan.instances] == ["row 1", "row 2"] * 3
+
+
+async def test_keys_of_a_run_in_a_used_file_are_noted_and_those_of_the_user_apply(tmp_path: Path) -> None:
+    each = of_rows("title: string", "id: $(item.title)", p=PICTURE % "$(item.title) $(number)")
+    (tmp_path / "used.yaml").write_text("budget: 5\nscope: used\ninvalid_items: skip\n" + each)
+    outer = "params: {rows: any}\n" + steps(u="use: ./used.yaml, with: {rows: $(params.rows)}")
+    (tmp_path / "outer.yaml").write_text(outer)
+    plan = await Pipeline.from_file(tmp_path / "outer.yaml").plan(rows=rows("a", "a"))
+    noted = "budget and scope and invalid_items: those of ./used.yaml have no effect; only those of this file apply."
+    assert list(plan.notes) == [f"{tmp_path / 'outer.yaml'}:3: {noted}"]
+    assert "2 items of u.each have the id a" in plan.problems[0].message
+    (tmp_path / "outer.yaml").write_text(f"invalid_items: skip\n{outer}")
+    assert not (await Pipeline.from_file(tmp_path / "outer.yaml").plan(rows=rows("a", "a"))).problems
+
+
 async def test_takes_that_only_a_used_file_uses_are_not_called_unused(tmp_path: Path) -> None:
     all_takes = steps(picture=PICTURE % "a" + ", takes: 3") + "outputs: {all: $(picture.takes)}\n"
     (tmp_path / "used.yaml").write_text(all_takes)

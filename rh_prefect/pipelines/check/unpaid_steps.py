@@ -21,6 +21,8 @@ from rh_prefect.pipelines.visible_names import NameScope
 from rh_prefect.pipelines.yaml_reader import read
 
 DEEPEST_USE = 2
+_OF_A_RUN = ("budget", "scope", "invalid_items")
+"""The keys that apply to a whole run, so that those of a used file have no effect."""
 
 
 class OtherCheck(PaidCheck):
@@ -96,6 +98,12 @@ class OtherCheck(PaidCheck):
             self._values_of(path, step, scope)
             return Type("any")
         self._checked.uses[path] = used
+        if ignored := [key for key in _OF_A_RUN if key in used.file.model_fields_set]:
+            line = self._document.place((*path, "use")).line
+            self._checked.notes.append(
+                f"{self._document.name}:{line}: {' and '.join(ignored)}: those of {step.use} have no effect; only "
+                "those of this file apply."
+            )
         params, unknown = used.file.params, list[str]()
         for name, value in step.with_.items():
             at = (*path, "with", name)

@@ -92,7 +92,8 @@ class Expander:
             scope=planning.checked.file.scope or "",
         )
         self._missing = planning.missing
-        self._fan_outs = FanOuts(self._missing, planning.size, self.findings_of)
+        self._skips = planning.checked.file.invalid_items == "skip"
+        self._fan_outs = FanOuts(self._missing, planning.size, self.findings_of, skips=self._skips)
         self._checked = planning.checked
         self._used_at: Path = ()
         self._stops_run = False
@@ -167,7 +168,7 @@ class Expander:
             return True
         model = step.get("model") or step.get("edit") or step.action
         instance = PlannedStep(path, frame.id, step, at, model, "x", is_sure=frame.is_sure)
-        instance.numbers = frame.numbers
+        instance.numbers, instance.row = frame.numbers, frame.row_around
         if found is False:
             frame.names[name] = ABSENT
         else:
@@ -255,7 +256,7 @@ class Expander:
 
     def _skipped(self, draft: Draft) -> list[str]:
         """Returns why an item is skipped; empty if the item is valid, or if the file does not skip invalid items."""
-        if self._planning.checked.file.invalid_items != "skip" or not draft.instance.item:
+        if not self._skips or not draft.instance.item:
             return []
         clauses = (clause for _, clause in draft.problems)
         return draft.frame.problems_around or [*clauses, *_wrong_parts(draft.instance.step.get("save_as"), draft.frame)]
@@ -379,7 +380,7 @@ class Expander:
         pending = is_open(step, frame, waits_for)
         # If an argument is undecided, the steps that use it may not be made.
         is_sure = frame.is_sure and at not in frame.undecided and not is_undecided
-        found = Frame(names=names, id=frame.id, is_sure=is_sure, is_pending=pending, waits_for=waits_for)
+        found = Frame(None, names, frame.id, is_sure, row=frame.row_around, is_pending=pending, waits_for=waits_for)
         found.numbers, found.meaning = frame.numbers, frame.meaning
         found.by = frame.deciders(at) or None
         found.problems = (*frame.problems_around, *wrong.values())

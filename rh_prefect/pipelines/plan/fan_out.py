@@ -62,8 +62,9 @@ class _Taken:
 class FanOuts:
     """Counts and makes the items of the fan-outs in one plan."""
 
-    def __init__(self, missing: Missing, size: Size, findings_of: FindingsOf) -> None:
-        self._missing, self._size, self._findings_of = missing, size, findings_of
+    def __init__(self, missing: Missing, size: Size, findings_of: FindingsOf, *, skips: bool = False) -> None:
+        """`skips` says whether invalid items are skipped."""
+        self._missing, self._size, self._findings_of, self._skips = missing, size, findings_of, skips
 
     def count(self, step: FanOutStep, at: Path, frame: Frame, path: str) -> int:
         """Returns the maximum number of items of a fan-out in one frame, by its lists and `limit`; creates no items."""
@@ -213,7 +214,7 @@ class FanOuts:
                 taken.add(one.id)
                 one.names["id"] = own if isinstance(own, Unknown) else one.names["id"]
                 one.is_numbered = True
-        if not twice or step.id is None or checked.file.invalid_items == "skip":
+        if not twice or step.id is None or self._skips:
             return
         name, times = next(iter(twice.items()))
         where = f" ({' and '.join(rows[name][:2])})" if len(rows[name]) > 1 else ""

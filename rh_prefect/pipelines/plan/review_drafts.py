@@ -18,6 +18,7 @@ from rh_prefect.pipelines.references import parse
 def draft_review(step: ReviewStep, at: Path, path: str, frame: Frame) -> PlannedStep:
     """Returns a review with its candidates."""
     instance = PlannedStep(path, frame.id, step, at, "review", is_sure=frame.is_sure, numbers=frame.numbers)
+    instance.row = frame.row_around
     instance.candidates = [one for text in step.sources for one in _candidates(text, frame)]
     question = certain(evaluate(step.ask, frame))
     instance.ask = text_of(question) if isinstance(question, str | int | float) else step.ask
