@@ -34,7 +34,7 @@ from rh_prefect.flow_runs.queries import has_ended, is_flow_run
 from rh_prefect.flow_runs.root_flow_run import current_chain, current_scope, find_root
 from rh_prefect.flow_runs.suspend_for_jobs import PendingTask, SuspendGroup, current_suspend_group
 from rh_prefect.media.store import MediaStore
-from rh_prefect.shared_caches import SingleFlight
+from rh_prefect.shared_caches import SingleFlight, UsedObjects
 from rh_prefect.tasks.paid_task_typing import PaidTask
 from rh_prefect.works.job_options import Options, Request, Reuse
 from rh_prefect.works.journal.journal import check_scope
@@ -285,6 +285,8 @@ _noted: SingleFlight[tuple[str, int, str], bool] = SingleFlight(1000)
 
 _scopes: SingleFlight[tuple[str, str], FolderScope] = SingleFlight(100_000)
 """The scopes outside of flows that this process has opened; each is one attempt."""
+_records: UsedObjects[str, WorksJournal] = UsedObjects(100)
+"""The records of works that these scopes share; a service may open a scope for each order."""
 _process: list[str] = []
 """The name of this process's scope, if it has one."""
 
@@ -292,6 +294,7 @@ _process: list[str] = []
 def _forget() -> None:
     # A forked child is a separate process.
     _scopes.clear()
+    _records.clear()
     _noted.clear()
     _process.clear()
 
@@ -332,6 +335,7 @@ def _name_of_process() -> str:
 
 async def _scope_named(name: str) -> FolderScope:
     works = await open_default_works()
+    works = _records.setdefault(repr(works), works)
     return await _scopes.get((repr(works), name), lambda: open_scope(works, name))
 
 

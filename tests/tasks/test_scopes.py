@@ -63,6 +63,12 @@ class TestThreadsOfAFlow:
         assert default_works(get_settings()).scopes() == ["mine"]
 
 
+async def test_the_scopes_of_a_service_share_the_records_of_their_works() -> None:
+    one, other = await scope_for("order-1"), await scope_for("order-2")
+    assert one.journal.scope != other.journal.scope
+    assert await one.works() is await other.works(), "a service may open 100,000 scopes"
+
+
 async def test_a_cancelled_scope_is_open_to_processes_that_come_later(rh: Emulator) -> None:
     # Two processes have opened it and live: this one, and one that has submitted nothing yet.
     await scope_for("nightly")
