@@ -282,7 +282,8 @@ def _say_result(result: PipelineResult, watch: Watch, commands: _Commands, *, is
 
     waiting = [one.step for one in result.steps if one.model == "review" and one.state == "waits for review"]
     if not is_failed:  # else the error says it
-        exists = "" if result.new or waiting else f"{NOTHING_NEW}: the results exist already. "
+        why = "the results exist already" if result.has_reused else "there was nothing to make"
+        exists = "" if result.new or waiting else f"{NOTHING_NEW}: {why}. "
         print(f"{exists}{summary(result)}")
     for name, value in result.outputs.items():
         for number, one in enumerate(value if isinstance(value, list) else [value]):

@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from rh_prefect.catalog.model import param_name
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.references import Reference, references_in
 from rh_prefect.pipelines.run.options import RunOptions
@@ -482,11 +483,14 @@ def with_defaults(steps: Any, defaults: Mapping[str, Any]) -> Any:
 def _with_defaults(step: Any, defaults: Mapping[str, Any]) -> Any:
     if not isinstance(step, dict):
         return step
-    own = defaults.get(next(iter(actions_in(step)), ""))
+    kind = next(iter(actions_in(step)), "")
+    own = defaults.get(kind)
     own = own if isinstance(own, dict) else {}
     found = {**own, **step}
     if isinstance(own.get("with"), dict) and isinstance(step.get("with"), dict):
-        found["with"] = {**own["with"], **step["with"]}
+        spelled = param_name if kind == "model" else str  # `imageUrl` in a step replaces `image_url`
+        written = set(map(spelled, step["with"]))
+        found["with"] = {name: one for name, one in own["with"].items() if spelled(name) not in written} | step["with"]
     return {**found, "steps": with_defaults(found["steps"], defaults)} if "steps" in found else found
 
 

@@ -22,10 +22,10 @@ def schema(models: Iterable[str] = ()) -> dict[str, Any]:
     found["title"] = "rh-prefect pipeline"
     found["patternProperties"] = {"^x-": {}}
     parts = found["$defs"]
-    _allow(parts, "Param", {"type": "string", "enum": [one for one in TYPES if one not in ("enum", "table", "files")]})
+    _allow(parts, "Param", {"type": "string", "enum": [one for one in TYPES if one not in ("enum", "table")]})
     _allow(parts, "Sort", {"type": "string"})
     _allow(parts, "AssumedPrice", _NUMBER)
-    _allow(parts, "Budget", _NUMBER)
+    _allow(parts, "Budget", {"anyOf": [_NUMBER, {"const": "unlimited"}]})
     _allow(parts, "AnswerField", parts["AnswerField"]["properties"]["type"])
     model, edit = parts["ModelStep"], parts["EditStep"]
     model["properties"]["model"] = {"anyOf": [{"enum": [one.name for one in catalog.models()]}, REFERENCE]}
@@ -64,7 +64,7 @@ def _allow(parts: dict[str, Any], name: str, short: Mapping[str, Any]) -> None:
 
 def _model(model: Model) -> dict[str, Any]:
     names = {"enum": [model.name, model.endpoint]}
-    params = {param.name: _param(param) for param in model.params}
+    params = {name: _param(param) for param in model.params for name in (param.name, param.key)}
     return _with("model", names, {**params, "unchecked": {"type": "object"}}, True)
 
 

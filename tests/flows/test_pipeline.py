@@ -71,6 +71,15 @@ async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Pat
     assert second["clip"].sha256 == first["clip"].sha256
 
 
+async def test_a_run_whose_items_are_all_left_out_says_that_there_was_nothing_to_make(rh: Emulator) -> None:
+    text = of_rows("title: string", "where: {equals: [$(item.title), b]}", picture=PICTURE % "$(item.title)")
+    state, done = await run(text, rows=rows("a"))
+    assert (state.name, len(done.steps), len(rh.recorder.submissions)) == (NOTHING_NEW, 0, 0)
+    assert (state.message or "").startswith(
+        "Nothing was made and nothing was paid: there was nothing to make. For other"
+    )
+
+
 @pytest.mark.prefect
 async def test_a_cancelled_run_cancels_its_tasks(start_rh: StartEmulator) -> None:
     rh = start_rh(clock="real")

@@ -53,7 +53,9 @@ def test_the_schema_knows_models_parameters_and_keys() -> None:
         {"with": {"prompt": "x"}},
     ]
     assert [validator.is_valid({"steps": {"a": step}}) for step in wrong] == [False] * len(wrong)
-    assert validator.is_valid({"steps": {"a": {"model": "z-image/turbo", "with": {"prompt": "x"}}}})
+    picture = {"model": "z-image/turbo", "with": {"prompt": "x", "aspectRatio": "1:1"}}
+    params = {"photos": "files", "title": "string"}
+    assert validator.is_valid({"budget": "unlimited", "params": params, "steps": {"a": picture}})
 
 
 def test_every_yaml_block_is_planned() -> None:

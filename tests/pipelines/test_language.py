@@ -141,6 +141,12 @@ async def test_defaults_are_those_of_steps_of_a_kind() -> None:
     assert plan.instances[-1].step.require == "any"
 
 
+async def test_a_default_is_replaced_under_each_spelling_of_a_parameter_of_a_model() -> None:
+    defaults = 'defaults:\n  model: {with: {aspect_ratio: "9:16"}}\n'
+    plan = await plan_of(defaults + steps(a=PICTURE % 'x, aspectRatio: "1:1"', b=PICTURE % "y"))
+    assert [one.request["aspectRatio"] for one in plan.instances] == ["1:1", "9:16"]
+
+
 async def test_merged_keys_are_those_that_a_mapping_does_not_have() -> None:
     merged = f"x-one: &one {{{PICTURE % 'one'}, takes: 2}}\nx-two: &two {{takes: 3, attempts: 2}}\n"
     plan = await plan_of(merged + steps(a="<<: *one", b="<<: [*two, *one], with: {prompt: two}"))

@@ -133,9 +133,11 @@ def _end(run: StepScheduler, options: RunOptions, result: PipelineResult, waitin
         detail = f"{', '.join(waiting[:5])}{', …' if len(waiting) > 5 else ''}"
         return RunEnd(WAITING, f"Choose a candidate for {detail}: {shown_in}. {summary(result)}", result)
     if result.new == 0 and not result.costs:
+        again = ', or run with new: ["*"] (--new on the command line)' if result.has_reused else ""
+        why = f"the results exist already{run.dated()}" if result.has_reused else "there was nothing to make"
         message = (
-            f"Nothing was made and nothing was paid: the results exist already{run.dated()}. For other results, change "
-            f'a parameter, or run with new: ["*"] (--new on the command line). {summary(result)}'
+            f"Nothing was made and nothing was paid: {why}. For other results, change a parameter{again}. "
+            f"{summary(result)}"
         )
         return RunEnd(NOTHING_NEW, message, result, is_failed=options.require_new)
     return RunEnd(COMPLETED, summary(result), result)

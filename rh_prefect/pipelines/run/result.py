@@ -102,6 +102,11 @@ class PipelineResult(BaseModel):
     gallery: str = ""
     takes: dict[str, int] = {}
 
+    @property
+    def has_reused(self) -> bool:
+        """Whether the run used an earlier result."""
+        return any(one.state == "reused" for one in self.steps)
+
     def __getitem__(self, name: str) -> Any:
         """Returns the output with this name."""
         return self.outputs[name]
