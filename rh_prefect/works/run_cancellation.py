@@ -24,6 +24,14 @@ from rh_prefect.works.run_ledger import SharedRecords, WorksLedger
 PATIENCE = 20.0
 """Maximum seconds to wait for submissions in flight during a cancellation; Prefect kills the process after 30 s."""
 
+UNTIL_INTENT = 12.0
+"""Maximum seconds to wait for the intent of a noted claim, after the cancellation is recorded.
+
+A process with an intent that is created later reads the cancellation before its POST, because its view of the flow
+run's journal is at most `lifecycle_steps.BEFORE_CLAIM` seconds old. Outside of flows, each process reads the storage
+after it has created its intent; then there is nothing to wait for.
+"""
+
 AT_ONCE = 16
 """Number of tasks that are cancelled at a time."""
 
@@ -127,10 +135,12 @@ async def cancel_scope(
 
     First, the `cancel` record is created: from then on, a live process of the run submits nothing, and cancels a task
     that it has just submitted. Then the records are read, and each task is cancelled. Submissions in flight are read
-    again until they have an answer, or until `PATIENCE` has passed.
+    again until they have an answer, or until `PATIENCE` has passed. A noted claim without an intent is given up after `UNTIL_INTENT`.
     """
     await _forbid(scope, by=by)
-    cancellation = _Cancellation(scope, client_for, clock, sleep, clock() + PATIENCE)
+    now = clock()
+    until_intent = now if isinstance(scope, FolderScope) else now + UNTIL_INTENT
+    cancellation = _Cancellation(scope, client_for, clock, sleep, now + PATIENCE, until_intent)
     running = list[asyncio.Task[None]]()
     try:
         async for one in _tasks_of(scope, has_ended):
@@ -163,6 +173,7 @@ class _Cancellation:
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     deadline: float  # The time of `clock` after which submissions in flight are given up
+    until_intent: float  # The time of `clock` from which a claim without an intent is not submitted
     report: CancelReport = field(default_factory=CancelReport)
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
@@ -192,7 +203,7 @@ class _Cancellation:
 
     def _is_in_flight(self, submit: Submit | None) -> bool:
         if submit is None:
-            return True  # its claim is noted, and its intent is on its way
+            return self.clock() < self.until_intent
         is_open = submit.state == "open" and not is_surely_dead(submit.intent.owner)
         return is_open and self._is_own(submit) and not self._is_later(submit)
 

@@ -12,9 +12,17 @@ from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, 
 from rh_prefect.works.journal.job_records import read_job
 from rh_prefect.works.journal.journal import JSON, FolderJournal, Journal
 from rh_prefect.works.journal.record_types import Answer, End, Intent, Record, current_owner
-from rh_prefect.works.journal.scope import FolderScope, cancel_key
+from rh_prefect.works.journal.scope import FolderScope, Scope, cancel_key
 from rh_prefect.works.journal.works_journal import WorksJournal
-from rh_prefect.works.run_cancellation import PATIENCE, POLLS_FOR_OUTPUTS, UNCLEAR, cancel_scope, cancel_task
+from rh_prefect.works.lifecycle_steps import BEFORE_CLAIM
+from rh_prefect.works.run_cancellation import (
+    PATIENCE,
+    POLLS_FOR_OUTPUTS,
+    UNCLEAR,
+    UNTIL_INTENT,
+    cancel_scope,
+    cancel_task,
+)
 from tests.support.world.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.world.virtual_time import in_virtual_time
@@ -155,13 +163,13 @@ async def test_a_task_that_could_not_be_cancelled_is_an_error(query: TaskView | 
         await cancel_task(RunningHub(query, refuses=refusal), TASK)
 
 
-async def cancel(where: Journal | FolderScope, rh: RunningHub, time: Time) -> tuple[set[str], set[str], dict[str, str]]:
+async def cancel(where: Journal | Scope, rh: RunningHub, time: Time) -> tuple[set[str], set[str], dict[str, str]]:
     """Cancels a run; returns the tasks that were cancelled, those that had ended, and why others were not cancelled."""
 
     async def client_for(_: Intent) -> RunningHub:
         return rh
 
-    scope = where if isinstance(where, FolderScope) else FolderScope(where)
+    scope = where if isinstance(where, Scope) else FolderScope(where)
     report = await cancel_scope(scope, client_for, by="a test", clock=time.clock, sleep=time.sleep)
     return set(report.cancelled), set(report.finished), report.failed
 
@@ -187,14 +195,19 @@ async def test_no_task_is_submitted_any_more_and_all_are_cancelled_and_their_end
 
 @pytest.mark.parametrize(
     ("attempt", "comes_at", "cancelled"),
-    [(1, 0, {TASK}), (1, 0.5, {TASK}), (2, 0.5, set()), (1, PATIENCE, set())],
+    [(1, 0, {TASK}), (1, 0.5, {TASK}), (2, 0.5, set()), (1, UNTIL_INTENT, set())],
     ids=["is there", "comes", "of a later attempt", "never comes"],
 )
 async def test_the_intent_of_a_noted_claim_is_waited_for_and_left_to_a_later_attempt_that_claims_it(
     tmp_path: Path, time: Time, attempt: int, comes_at: float, cancelled: set[str]
 ) -> None:
     works = WorksJournal(str(tmp_path))
-    scope = FolderScope(works.notes_of("night"), works)
+
+    class FlowRun(Scope):
+        async def works(self) -> WorksJournal:
+            return works
+
+    scope = FlowRun(works.notes_of("night"), run="night", flow="night", attempt=1)
     await write(scope.journal, {"claim-1": Record()})
 
     async def submit() -> None:
@@ -205,6 +218,16 @@ async def test_the_intent_of_a_noted_claim_is_waited_for_and_left_to_a_later_att
     time.then = [submit] if comes_at == 0.5 else []
     assert await cancel(scope, RunningHub(CANCELLED), time) == (cancelled, set(), {})
     assert time.now == comes_at
+    assert BEFORE_CLAIM < UNTIL_INTENT < PATIENCE, "an intent that comes later is not submitted"
+
+
+async def test_no_intent_of_a_noted_claim_is_waited_for_outside_of_flows(tmp_path: Path, time: Time) -> None:
+    """The process reads the cancellation after its intent, and does not submit."""
+    works = WorksJournal(str(tmp_path))
+    scope = FolderScope(works.notes_of("night"), works)
+    await write(scope.journal, {"claim-1": Record()})
+    assert await cancel(scope, RunningHub(CANCELLED), time) == (set(), set(), {})
+    assert time.now == 0
 
 
 @pytest.mark.parametrize("code", ["301", "813"])
