@@ -381,7 +381,7 @@ def identify(source: str, options: Mapping[str, object]) -> Media:
 def list_files(place: str, kind: str, options: Mapping[str, object], *, most: int = MOST_OBJECTS) -> list[str]:
     """Returns the files of one kind in a folder, prefix or pattern, sorted by name."""
     protocol = protocol_of(place)
-    with as_store_error("list", shown(place), options=options):
+    with as_store_error("list the files", shown(place), options=options):
         current_access().check_listing(place)
         fs, path = url_to_fs(local_path(place) if is_local(place) else place, **read_options(protocol, options))
         # A folder's name may contain brackets: an existing one with exactly this name is meant.

@@ -135,7 +135,8 @@ async def cancel_scope(
 
     First, the `cancel` record is created: from then on, a live process of the run submits nothing, and cancels a task
     that it has just submitted. Then the records are read, and each task is cancelled. Submissions in flight are read
-    again until they have an answer, or until `PATIENCE` has passed. A noted claim without an intent is given up after `UNTIL_INTENT`.
+    again until they have an answer, or until `PATIENCE` has passed. A noted claim without an intent is given up after
+    `UNTIL_INTENT`.
     """
     await _forbid(scope, by=by)
     now = clock()

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import fromstring
 
 import pytest
 
-from rh_prefect.errors import InputError
+from rh_prefect.errors import InputError, StoreError
 from rh_prefect.media.input_access_policy import current_access
 from rh_prefect.pipelines import input_reader
 from rh_prefect.pipelines.call_builder import request_of
@@ -225,6 +225,11 @@ def test_files_under_a_prefix_are_counted(tmp_path: Path) -> None:
         photo(tmp_path / f"{number}.png")
     with pytest.raises(InputError, match="more than 2 files"):
         input_reader.list_files(str(tmp_path), "image", {}, most=2)
+
+
+def test_the_error_of_a_prefix_that_cannot_be_listed_names_the_prefix() -> None:
+    with pytest.raises(StoreError, match=r"^Could not list the files in s3://bucket:x/photos: "):
+        input_reader.list_files("s3://bucket:x/photos", "image", {})
 
 
 async def test_the_paid_jobs_of_all_steps_are_counted() -> None:
