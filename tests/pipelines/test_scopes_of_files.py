@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from rh_prefect import catalog
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.take_choice import EqualRequests
 from rh_prefect.pipelines.plan.work_identity import request_base
 from rh_prefect.works.journal.identity import work_id
-from tests.support.samples.steps import PICTURE, of_rows, rows
-from tests.support.world.planned_works import Records, plan_of, run
+from tests.support.samples.steps import ANSWER, CLIP, PICTURE, of_rows, rows
+from tests.support.world.planned_works import Records, plan_of, run, states
 
 PICTURES = of_rows(
     "title: string",
@@ -55,6 +58,46 @@ async def test_a_run_keeps_the_takes_of_its_items_when_it_plans_again() -> None:
     equal = EqualRequests()
     first, again = [await plan_of(PICTURES, rows=rows(title, "mug"), equal=equal) for title in ("jug", "mug")]
     assert (takes_of(first), takes_of(again)) == ([1, 1], [2, 1])
+
+
+class ChosenTakes(Records):
+    """Records that also have the takes that runs have chosen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chosen: dict[str, Sequence[int]] = {}
+
+    async def takes_of(self, choice: str) -> Sequence[int] | None:
+        return self.chosen.get(choice)
+
+    async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
+        return self.chosen.setdefault(choice, takes)
+
+
+MOODS = of_rows(
+    "t: string",
+    mood=ANSWER % "mood of $(item.t)" + ", parse: {object: {m: string}}",
+    picture=PICTURE % "$(mood.m)" + ", same: separate",
+    clip=(CLIP % "$(picture)").replace("slow", "$(item.t)"),
+)
+
+
+async def test_an_item_keeps_the_take_of_its_request_in_later_runs() -> None:
+    records, equal = ChosenTakes(), EqualRequests()
+    given: dict[str, Any] = {"rows": [{"t": "a"}, {"t": "b"}], "known": records}
+    moods = (await plan_of(MOODS, **given)).steps["each.mood"]
+    for mood in reversed(moods):  # that of the second item is known first
+        records.answer(mood, {"m": "calm"})
+        plan = await plan_of(MOODS, equal=equal, **given)
+        records.make(plan)
+    records.make(await plan_of(MOODS, equal=equal, **given))
+    assert takes_of(plan) == [2, 1]
+    again = await plan_of(MOODS, **given)
+    assert (takes_of(again), states(again, "each.picture", "each.clip")) == ([2, 1], "====")
+    given["rows"].insert(0, {"t": "c"})
+    third = (await plan_of(MOODS, **given)).steps["each.mood"][0]
+    records.answer(third, {"m": "calm"})
+    assert takes_of(await plan_of(MOODS, **given)) == [3, 2, 1]
 
 
 async def test_a_new_take_is_that_of_no_other_item() -> None:

@@ -279,7 +279,7 @@ class Expander:
 
     async def _look_up(self, drafts: list[Draft]) -> list[list[Work]]:
         for draft in drafts:
-            draft.base = self._base(draft)
+            draft.base, draft.is_in_order = self._base(draft), self._is_in_order(draft.instance)
         chosen = zip(drafts, await self._takes.choose(drafts), strict=True)
         places = [(draft, take) for draft, takes in chosen for take in takes]
         queries = [query_of(draft, take) for draft, take in places]
@@ -290,6 +290,17 @@ class Expander:
             known = next(answers) if query is not None else None
             found[id(draft)].append(self._planning.works.add(draft, take, known, self._planning.size))
         return list(found.values())
+
+    def _is_in_order(self, one: PlannedStep) -> bool:
+        """Returns whether neither the items of a step nor its requests depend on results."""
+        outer = self._checked.file.steps.get(str(one.at[1])) if len(one.at) == len(one.numbers) * 2 + 2 else None
+        if self._used_at or len(one.numbers) != 1 or not isinstance(outer, FanOutStep):
+            return False
+        around = (
+            each for _, each in references_in([outer.when, outer.foreach, outer.where, outer.limit, outer.matrix])
+        )
+        used = (*around, *one.step.taken, *one.step.conditions)
+        return all(names[0] in ("params", "item", "number", "id", "matrix") for each in used for names in each.options)
 
     def _base(self, draft: Draft) -> str:
         request = draft.instance.request

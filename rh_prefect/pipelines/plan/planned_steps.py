@@ -186,11 +186,11 @@ class KnownWorks:
         return Round(f"{pipeline}-1", datetime.now(UTC))
 
     async def takes_of(self, choice: str) -> Sequence[int] | None:  # noqa: ARG002
-        """Returns the takes that a round uses for a step; None if they are not chosen yet."""
+        """Returns the takes that runs use for a step; None if they are not chosen yet."""
         return None
 
     async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:  # noqa: ARG002
-        """Records the takes that all runs of a round use for a step; returns the takes that were recorded first."""
+        """Records the takes that runs use for a step, as in a round; returns the takes that were recorded first."""
         return takes
 
 

@@ -32,6 +32,8 @@ class Draft:
     frame: Frame  # The item
     endpoint: str = ""  # Path below `/openapi/v2/`; empty for edits
     is_settled: bool = True  # Whether everything in the request is known
+    # Whether a run knows the requests of all items from its start, so that equal ones get their takes in order
+    is_in_order: bool = False
     base: str = ""  # The hash of the request, or of the recipe
     scope: str = ""  # The round that its works belong to; empty if all runs share them
     price: PriceRange = FREE  # What one take costs

@@ -11,6 +11,7 @@ from rh_prefect.pipelines.plan.planned_steps import KnownWork, KnownWorks, Round
 from rh_prefect.pipelines.plan.size_limits import count_of
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.undecided_steps import FindingsOf
+from rh_prefect.pipelines.planning_values import digest
 from rh_prefect.pipelines.takes_file import Choices
 from rh_prefect.works.journal.identity import work_id
 from rh_prefect.works.journal.scope import last_number
@@ -27,6 +28,13 @@ def query_of(draft: Draft, take: int) -> WorkQuery | None:
     return WorkQuery(work_id(draft.base, take, draft.scope), draft.instance.shape)
 
 
+def _choice(draft: Draft, takes: Sequence[int]) -> str:
+    """Returns the key of the record of the takes of an item with `same: separate`."""
+    one = draft.instance
+    item = one.item_meaning or one.item
+    return f"separate-{digest([one.path, item, draft.base, draft.scope, takes[0], len(takes)])}"
+
+
 class EqualRequests:
     """The takes of several items with equal requests, for `same: separate`.
 
@@ -40,18 +48,25 @@ class EqualRequests:
         self._next: dict[tuple[str, str, int], int] = {}
         self.repeated: dict[str, dict[str, None]] = {}  # by step: items whose request equals that of an earlier item
 
-    def first_take(self, draft: Draft, first: int, size: int) -> int:
-        """Returns the first of `size` takes, not below `first`, that no other item with an equal request has."""
+    def first_take(self, draft: Draft, first: int, size: int, kept: int | None = None) -> int:
+        """Returns the first of `size` takes, not below `first`, that no other item with an equal request has.
+
+        Returns `kept`, the take that an earlier run has chosen for the item, if no other item has it.
+        """
         path, address = draft.instance.path, draft.instance.address
         name, begin = (path, draft.base, address, first), (path, draft.base, first)
         if name not in self._takes:
             held, take = self._held.setdefault((path, draft.base), set()), self._next.get(begin, first)
-            while not held.isdisjoint(range(take, take + size)):
-                take += 1
+            if kept is not None and held.isdisjoint(range(kept, kept + size)):
+                take = kept
+            else:
+                while not held.isdisjoint(range(take, take + size)):
+                    take += 1
+                self._next[begin] = take + size
             held.update(range(take, take + size))
             if take > first:
                 self.repeated.setdefault(path, {})[draft.instance.row or address] = None
-            self._takes[name], self._next[begin] = take, take + size
+            self._takes[name] = take
         return self._takes[name]
 
 
@@ -73,13 +88,22 @@ class TakeChooser:
             draft.scope = self.scope if draft.endpoint else ""
         asking = [one for one in drafts if one.endpoint and (one.instance.reuse != "always" or self._wants_new(one))]
         found = dict(zip(map(id, asking), await asyncio.gather(*map(self._of_records, asking)), strict=True))
-        return [self._apart(one, found.get(id(one)) or self._configured_takes(one)) for one in drafts]
+        takes = {id(one): found.get(id(one)) or self._configured_takes(one) for one in drafts}
+        apart = [one for one in drafts if one.endpoint and one.instance.step.get("same") == "separate"]
+        late = [one for one in apart if one.instance.item and one.is_settled and not one.is_in_order]
+        # Items of equal rows have one choice, which is that of the first one
+        choices = {_choice(one, takes[id(one)]): id(one) for one in reversed(late) if not self._wants_new(one)}
+        noted = await asyncio.gather(*map(self.known.takes_of, choices))
+        kept = {one: chosen[0] for one, chosen in zip(choices.values(), noted, strict=True) if chosen is not None}
+        for one in sorted(apart, key=lambda one: id(one) not in kept):
+            takes[id(one)] = self._apart(one, takes[id(one)], kept.get(id(one)))
+        new = [(choice, takes[one]) for choice, one in choices.items() if one not in kept]
+        await asyncio.gather(*(self.known.keep_takes(choice, chosen) for choice, chosen in new))
+        return [takes[id(one)] for one in drafts]
 
-    def _apart(self, draft: Draft, takes: list[int]) -> list[int]:
-        """Returns takes that no other item with an equal request has, if the step has `same: separate`."""
-        if draft.instance.step.get("same") != "separate" or not draft.endpoint:
-            return takes
-        first = self.equal.first_take(draft, takes[0], len(takes))
+    def _apart(self, draft: Draft, takes: list[int], kept: int | None) -> list[int]:
+        """Returns takes that no other item with an equal request has."""
+        first = self.equal.first_take(draft, takes[0], len(takes), kept)
         new = self.findings_of(draft.instance.numbers).new_takes
         if draft.instance.address in new:
             new[draft.instance.address] = first
