@@ -104,7 +104,7 @@ def _report(document: Document, problems: Problems, error: Any) -> None:
     match error["type"]:
         case "pipeline":
             is_blank = error["input"] is None
-            problems.add(document, path, f"{name} {error['msg']}{_hint(error['input'], name)}", key=is_blank)
+            problems.add(document, path, f"{name} {error['msg']}", key=is_blank)
         case "extra_forbidden":
             problems.add(document, path, _unknown_key(document, path, name, model), key=True)
         case "union_tag_not_found":
@@ -152,12 +152,6 @@ def _report_actions(document: Document, problems: Problems, path: Path, step: Ma
 
 def _options(error: Any) -> list[str]:
     return [one or other for one, other in re.findall(r"'([^']*)'|(\d+)", str(error["ctx"]["expected"]))]
-
-
-def _hint(value: Any, name: str) -> str:
-    if name in ("foreach", "review", "from") and isinstance(value, str):
-        return f"; did you mean $({value})?"
-    return ""
 
 
 def _real_path(document: Document, loc: tuple[str | int, ...]) -> tuple[Path, type[BaseModel]]:

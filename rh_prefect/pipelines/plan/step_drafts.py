@@ -9,7 +9,7 @@ from typing import Any
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_document import Path
-from rh_prefect.pipelines.plan.planned_steps import FREE, PlannedStep, PriceRange
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.planning_values import (
     EMPTY,
     File,
@@ -36,7 +36,6 @@ class Draft:
     is_in_order: bool = False
     base: str = ""  # The hash of the request, or of the recipe
     scope: str = ""  # The round that its works belong to; empty if all runs share them
-    price: PriceRange = FREE  # What one take costs
     seconds: Span | None = None  # How long the result is
     # What is wrong: the parameter, or the step's key, and a clause
     problems: list[tuple[Path, str]] = field(default_factory=list)
