@@ -89,7 +89,7 @@ def _row(columns: Mapping[str, Param], row: Mapping[str, Any]) -> tuple[dict[str
         value = row.get(name)
         if value is None or value is ABSENT or (isinstance(value, str) and not value.strip()):
             # The default of a file is a path, which a step does not open.
-            value = None if column.kind in FILE_TYPES else column.default
+            value = None if column.kind in (*FILE_TYPES, "files") else column.default
         if value is None:
             cells[name] = ABSENT
             clauses.append("" if column.optional else f"{name} is empty; the column is required")

@@ -512,6 +512,16 @@ async def test_a_used_file_takes_no_value_that_it_does_not_take_alone(
     assert problem.line == 3
 
 
+@pytest.mark.parametrize("kind", ["image", "files"])
+async def test_a_path_as_the_default_of_a_column_is_not_used_by_a_used_file(kind: str, tmp_path: Path) -> None:
+    logo = f"logo: {{type: {kind}, optional: true, default: ./logo.png}}"
+    one = f"when: {{exists: $(item.logo)}}, {RESIZE % '$(item.logo)'}" if kind == "image" else PICTURE % "$(item.title)"
+    (tmp_path / "used.yaml").write_text(of_rows(f"title: string, {logo}", one=one))
+    (tmp_path / "outer.yaml").write_text(steps(u="use: ./used.yaml, with: {rows: [{title: mug}]}"))
+    plan = await plan_of(Pipeline.from_file(tmp_path / "outer.yaml"))
+    assert states(plan) == ("x" if kind == "image" else "+")
+
+
 async def test_the_steps_of_a_used_file_have_the_row_of_their_item(tmp_path: Path) -> None:
     used = "params: {t: string}\n" + steps(
         p=PICTURE % "$(params.t)", r="review: $(p)", x="when: false, " + PICTURE % "x"
