@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +37,13 @@ chance: Final = random.SystemRandom().random
 `random.random` would change the random numbers of a program that has called `random.seed`, and processes with the same
 seed would wait equally long.
 """
+
+
+def uptime() -> float:
+    """Returns seconds of a monotonic clock; it includes system sleep if the system has such a clock."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.clock_gettime(clock) if clock is not None else time.monotonic()
+
 
 _LONGEST_PAUSE: Final = 5.0
 """Maximum pause in seconds, even if `Retry-After` is longer."""
@@ -149,17 +158,23 @@ class SendTrace:
 
     An exception alone does not tell: a deadline can pass before or after the request is sent. A request counts as sent
     as soon as its headers start to be sent.
+
+    If the system sleeps while a connection is opened, the deadline of asyncio does not pass. Therefore `uptime` is read
+    right before the request is sent: another process may have given the request up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: float | None = None) -> None:
         self._connecting = False
         self._sent = False
+        self._send_by = math.inf if deadline is None else uptime() + deadline
 
     async def trace(self, event: str, info: Mapping[str, object]) -> None:
         """Handles one httpcore trace event."""
         if event.startswith("connection."):
             self._connecting = True
         elif event.endswith(".send_request_headers.started") and not _is_tunnel(info):
+            if uptime() > self._send_by:
+                raise TimeoutError("the system was asleep")
             self._sent = True
 
     def explain(self, error: Exception, ask: RequestInfo) -> ConnectFailed | ResponseLost:

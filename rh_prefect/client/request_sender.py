@@ -159,7 +159,7 @@ class Session:
         redirects: bool | None = None,
     ) -> tuple[int, bytes]:
         """Sends a request; returns the status, and the body without the key. For errors see `SendTrace.explain`."""
-        sending = SendTrace()
+        sending = SendTrace(deadline)
         request.extensions["trace"] = sending.trace
         options: dict[str, Any] = {} if auth else {"auth": None}
         if redirects is not None:

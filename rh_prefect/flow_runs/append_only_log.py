@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
-from rh_prefect.client.http_connections import chance
+from rh_prefect.client.http_connections import chance, uptime
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.flow_run_inputs import EntryRefused, FlowRunInputs
 from rh_prefect.works.journal.journal import UnreadableRecord, is_job_key
-from rh_prefect.works.journal.record_types import FORMAT, uptime
+from rh_prefect.works.journal.record_types import FORMAT
 
 LARGEST_ENTRY: Final = 128 * 1024
 """Maximum bytes of one entry, unless one record alone is longer. Prefect Cloud refuses requests above 5 MiB. A short

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from rh_prefect.client.http_connections import uptime
 from rh_prefect.errors import ConfigError, JournalError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
@@ -22,7 +23,7 @@ from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.events import JobEvent, JobEventState, Observer
 from rh_prefect.works.journal.costs_and_budget import Costs, Money, Shortfall, SpendTracker
 from rh_prefect.works.journal.job_records import JobRecords, Submit
-from rh_prefect.works.journal.record_types import Intent, current_owner, uptime
+from rh_prefect.works.journal.record_types import Intent, current_owner
 from rh_prefect.works.journal.scope import Scope, cancel_key
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.lifecycle import Policy

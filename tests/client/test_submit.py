@@ -8,6 +8,7 @@ import json
 import logging
 import pickle
 import socket
+import time
 
 import httpx
 import pytest
@@ -251,6 +252,29 @@ async def test_what_was_sent_decides_whether_it_was_delivered(
     limit = 60 if transport.error else 0.1
     async with Client(KEY, base_url="http://rh.example", transport=transport, submit_timeout=limit) as client:
         with pytest.raises(expected, match=words):
+            await client.submit(MODEL, {})
+
+
+class Slept(httpx.AsyncBaseTransport):
+    """The system sleeps while a connection is opened; timers do not count this time."""
+
+    seconds = 0.0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        trace = request.extensions["trace"]
+        await trace("connection.connect_tcp.started", {})
+        self.seconds = 61.0
+        await trace(SENDING, {"request": request})
+        raise AssertionError("it was sent")
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="the system does not measure its sleep")
+async def test_a_system_that_slept_while_it_connected_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may have recorded the submission as unknown by then."""
+    clock, transport = time.clock_gettime, Slept()
+    monkeypatch.setattr(time, "clock_gettime", lambda which: clock(which) + transport.seconds)
+    async with Client(KEY, base_url="http://rh.example", transport=transport, submit_timeout=60) as client:
+        with pytest.raises(ConnectFailed, match="the system was asleep"):
             await client.submit(MODEL, {})
 
 

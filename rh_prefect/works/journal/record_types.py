@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import time
 import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -78,12 +77,6 @@ def is_surely_dead(owner: Owner) -> bool:
         # A /proc that is mounted with hidepid hides the processes of other users.
         return not _exists(owner.pid)
     return started != owner.started
-
-
-def uptime() -> float:
-    """Returns seconds of a monotonic clock; it includes system sleep if the system has such a clock."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.clock_gettime(clock) if clock is not None else time.monotonic()
 
 
 def _boot_id() -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from rh_prefect.client.http_connections import uptime
 from rh_prefect.works.journal import record_types as process_identity
-from rh_prefect.works.journal.record_types import Owner, current_owner, is_surely_dead, uptime
+from rh_prefect.works.journal.record_types import Owner, current_owner, is_surely_dead
 from tests.support.world.job_records import dead_owner, owner_of, wait_until_dead
 
 
