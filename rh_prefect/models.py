@@ -131,8 +131,8 @@ def __getattr__(name: str) -> type[ModelInput]:
             return input_for(entry)
         near = ", ".join(get(known).class_name for known in nearest(name))
         raise AttributeError(
-            f"module {__name__!r} has no model class {name!r}; similar names: {near}. Call an endpoint that is not in "
-            "the catalogue with `models.custom`."
+            f"module {__name__!r} has no model class {name!r}; similar names: {near}. To call an endpoint that is not "
+            "in the catalogue, use `models.custom`."
         )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

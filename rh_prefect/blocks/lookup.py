@@ -77,7 +77,7 @@ async def load_storage(name: str | None = None) -> MediaStore:
     except ValidationError as error:
         raise ConfigError(
             f"RH_STORAGE_URL or RH_STORAGE_OPTIONS cannot be used: {_flaws(error)}. What to do: set RH_STORAGE_URL "
-            "to a folder or a URL without credentials, and credentials as JSON in RH_STORAGE_OPTIONS, such as "
+            "to a folder or a URL without credentials, and put the credentials in RH_STORAGE_OPTIONS as JSON, such as "
             '{"username": "…", "password": "…"}.'
         ) from None
     return block.get_store()

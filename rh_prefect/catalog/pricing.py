@@ -33,7 +33,7 @@ def _unit_price(table: PriceTable, model: Model, payload: Mapping[str, object]) 
 
 
 def _units(table: PriceTable, model: Model, payload: Mapping[str, object], seconds: float | None) -> Decimal | None:
-    """Returns the number of units that a call uses; None if it does not follow from the parameters."""
+    """Returns the number of units that a call uses; None if the parameters do not determine this number."""
     value = _value(model, payload, table.per) if table.per else seconds
     match table.unit:
         case "call":

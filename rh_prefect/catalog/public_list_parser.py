@@ -236,7 +236,7 @@ def _accept(formats: object, _param: Raw) -> list[str]:
         kinds = None
     extensions = [str(kind).lower().lstrip(".") for kind in kinds] if isinstance(kinds, list) else []
     if not extensions or not all(re.fullmatch(r"[a-z0-9]{1,8}", one) for one in extensions):
-        raise _Unusable("cannot be read as a list of formats; the format of the files is not checked")
+        raise _Unusable("is not a readable list of formats; the format of the files is not checked")
     return extensions
 
 

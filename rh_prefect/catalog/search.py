@@ -174,7 +174,7 @@ class _Term:
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """A model's match with a query: the weight of the matching terms, the points, and whether the match is partial."""
+    """A model's match with a query: the weight of the matching terms, the score, and whether the match is partial."""
 
     card: _Card
     hits: int

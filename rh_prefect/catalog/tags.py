@@ -87,7 +87,7 @@ def inputs_of(model: Model) -> tuple[Input, ...]:
 
 
 def spelled(*names: str) -> str:
-    """Returns names as lower-case words separated by spaces, so that a search matches whole words only."""
+    """Returns the given names as lower-case words separated by spaces, so that a search matches whole words only."""
     return f" {' | '.join(' '.join(words(name)) for name in names)} ".lower()
 
 

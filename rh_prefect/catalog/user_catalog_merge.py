@@ -324,8 +324,8 @@ def reset() -> bool:
 def _day(text: str) -> str:
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) or not is_past_day(text):
         raise InputError(
-            f"{text!r} is not a past date. Nothing was changed. What to do: give the day on which the list was "
-            "published as YYYY-MM-DD."
+            f"{text!r} is not a past date. Nothing was changed. What to do: give, as YYYY-MM-DD, the day on which the "
+            "list was published."
         )
     return text
 

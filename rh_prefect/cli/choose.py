@@ -72,8 +72,10 @@ def _decisions(
     reviews = {one.address: one for one in plan.instances if one.model == "review"}
     if not choices and not texts:
         raise InputError(
-            f"choose: no choice was given. The reviews of {file} are: {', '.join(reviews) or 'none'}. Nothing was "
-            "recorded. What to do: write REVIEW=NUMBER, with the number of a candidate."
+            f"choose: no choice was given. The reviews of {file} are: {', '.join(reviews)}. Nothing was recorded. "
+            "What to do: write REVIEW=NUMBER, with the number of a candidate."
+            if reviews
+            else f"choose: {file} has no reviews, so there is nothing to choose. Nothing was recorded."
         )
     takes, decided, seen = dict[str, int](), dict[str, dict[str, Any]](), set[str]()
     for number, words in enumerate((*choices, *texts)):

@@ -64,7 +64,7 @@ def serve_(
     ] = "127.0.0.1",
     port: Annotated[int, Parameter(help="The port; 0 selects a free port.", validator=PORT)] = 8788,
 ) -> None:
-    """Serve the receiver in the foreground. RunningHub must reach it at RH_WEBHOOK_URL."""
+    """Serve the receiver in the foreground. RunningHub must be able to reach it at RH_WEBHOOK_URL."""
     from rh_prefect.webhook import serve
 
     settings = get_settings()

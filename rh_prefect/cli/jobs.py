@@ -438,7 +438,8 @@ def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
         raise InputError(
             f"{job}: task {task.task_id} made {' and '.join(sorted(kinds))}, but {intent.endpoint} makes {output}, so "
             f"this is not the task of the job. Nothing was recorded. What to do: look for a task of {intent.endpoint} "
-            f"in RunningHub's call log, near {intent.at}; if there is none, run `rh-prefect jobs mark-refused {job}`."
+            f"in RunningHub's call log, near the time {intent.at}. If there is one, adopt that task; if there is none, "
+            f"run `rh-prefect jobs mark-refused {job}`."
         )
 
 

@@ -320,8 +320,8 @@ def _write_private(to: Path, text: str) -> None:
         to.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(
-            f"plan --out {to} cannot be written: {error.strerror or error}. Nothing was paid. What to do: give a file "
-            "in an existing folder that you may write to."
+            f"plan --out: the file {to} cannot be written: {error.strerror or error}. Nothing was paid. What to do: "
+            "give a file in an existing folder that you may write to."
         ) from None
 
 

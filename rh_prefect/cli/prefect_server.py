@@ -67,7 +67,7 @@ def refuse_blocks(command: str, *names: str | None) -> None:
         raise ConfigError(
             f"{command}: the block {name!r} cannot be loaded, because blocks are stored in a Prefect API and "
             "PREFECT_API_URL is not set. Nothing was sent. What to do: set PREFECT_API_URL to the address of the API; "
-            "or use RH_API_KEY and --out or RH_STORAGE_URL in place of blocks."
+            "or, instead of blocks, use RH_API_KEY together with either --out or RH_STORAGE_URL."
         )
 
 

@@ -144,9 +144,9 @@ class _Asked:
         return {**self.arguments, **chosen, **options}
 
     def refuse_changes(self) -> None:
-        """Raises an error if the plan differs from the reviewed one, before a server is started; the run checks again.
+        """Raises an error, before a server is started, if the plan differs from the reviewed one; the run checks again.
 
-        With a block, only the run checks, because the block may be loaded from the server.
+        If a block is used, only the run checks, because the block may be loaded from the server.
         """
         if self.reviewed is None or self.source.storage is not None or self.source.credentials is not None:
             return

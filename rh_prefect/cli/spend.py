@@ -125,7 +125,7 @@ _NUMBERS, _LEAST_NAME = 36, 16
 
 
 def table(found: Iterable[TaskCharge], by: str, *, is_complete: bool = True) -> list[str]:
-    """Returns the sums as lines: one for each name and unit, and one for the tasks of a name with unknown cost."""
+    """Returns the sums as lines: one for each name and unit, and one for each name's tasks whose cost is unknown."""
     total = "total" if is_complete else "total, incomplete"
     sums = sums_of(found, by, total=total)
     width = max((len(visible(name)) for name, _ in sums), default=0)

@@ -153,7 +153,7 @@ class Value(BaseModel):
 
     @classmethod
     def read(cls, source: dict[str, object], **known: object) -> Self:
-        """Reads each `wire` field from the first of its names that has a value; others keep `known` or the default."""
+        """Reads each `wire` field from the first of its names that has a value; else uses `known` or the default."""
         for field, info in cls.model_fields.items():
             names = info.validation_alias.choices if isinstance(info.validation_alias, AliasChoices) else ()
             values = (source.get(str(name)) for name in names)

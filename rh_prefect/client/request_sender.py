@@ -121,7 +121,7 @@ class Session:
     async def resent(
         self, client: httpx.AsyncClient, request: httpx.Request, ask: RequestInfo, *, auth: bool = True
     ) -> ApiResponse:
-        """Sends a request that may be repeated, with a limit on concurrent requests; an upload has no time limit."""
+        """Sends a request that is safe to repeat, within the limit on concurrent requests; uploads do not time out."""
         request.extensions[RESEND] = True
         is_file = client is self.pools.uploads
 

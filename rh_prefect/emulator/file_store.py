@@ -92,7 +92,7 @@ class FileStore:
         return kept
 
     def named(self, name: str) -> Path | None:
-        """Finds a file by its name in a node."""
+        """Finds a file by the name that a node uses for it."""
         return self._named.get(name)
 
     def add_result(self, path: Path, *, task_id: str, index: int, token: str, extension: str) -> str:

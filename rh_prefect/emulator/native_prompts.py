@@ -36,7 +36,7 @@ class Prompt:
 
 
 class Proxy:
-    """All prompts of all keys."""
+    """The emulated ComfyUI proxy: the prompts of all API keys."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -98,7 +98,7 @@ class RenderQueue:
         lock: The lock of the tasks.
         random: The random source.
         least_bytes: The minimum size of a result; smaller results are padded.
-        failed_code: The code of a task whose results cannot be rendered.
+        failed_code: The error code of a task whose results cannot be rendered.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class RenderQueue:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _variant(self, output: OutputSpec) -> str:
-        """Draws the variant of an output, which distinguishes equal requests.
+        """Draws the variant of an output, which makes the results of otherwise equal requests different.
 
         A graph contains its seeds, so equal graphs give equal results.
         """

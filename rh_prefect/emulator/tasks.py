@@ -271,7 +271,7 @@ class Tasks:
             return True
 
     def _unused(self, task: Task, status: Literal["QUEUED", "RUNNING"]) -> Charge:
-        """Returns the refund of a cancellation: for a graph, the price of the seconds that it did not run."""
+        """Returns the refund for a cancellation: for a graph that was running, the price of the seconds not used."""
         charge = task.spec.charge
         if task.spec.graph is None or status == "QUEUED":
             return charge if self._assumptions.refund_cancelled[status] else Charge()

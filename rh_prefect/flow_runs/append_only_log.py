@@ -143,7 +143,7 @@ def _urgency(key: str) -> int:
 
 
 class RecordLog:
-    """One process's view of a log on one event loop, with a single writer for all jobs."""
+    """The view that one process has, on one event loop, of a log; a single writer serves all jobs."""
 
     def __init__(self, inputs: FlowRunInputs) -> None:
         """Opens a log; sends no request."""

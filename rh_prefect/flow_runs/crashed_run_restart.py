@@ -137,7 +137,7 @@ async def _crashes(flow_run_id: UUID) -> int:
 async def _deployed(
     rule: Rule, types: list[StateType], *, since: datetime | None = None
 ) -> AsyncIterator[tuple[FlowRun, State]]:
-    """Yields the deployed runs to which a rule applies, with their states; only deployed runs can be rescheduled."""
+    """Yields the deployments' runs to which a rule applies, with their states; only such runs can be rescheduled."""
     ended = FlowRunFilterEndTime(after_=since) if since else None
     flow_run_filter = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)),

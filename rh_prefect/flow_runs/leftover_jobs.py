@@ -1,4 +1,4 @@
-"""Cancels remaining tasks of cancelled flow runs at RunningHub, and collects the paid outputs of failed runs.
+"""Cancels, at RunningHub, the remaining tasks of cancelled flow runs, and collects the paid outputs of failed runs.
 
 If a run was cancelled while it was suspended, or while its worker was dead, no process calls its cancellation hook.
 Tasks of crashed and failed runs are not cancelled, because a resumed run waits for these tasks.

@@ -87,9 +87,9 @@ def is_flow_run(scope: str) -> bool:
 
 
 async def has_ended(flow_run: str) -> bool | None:
-    """Returns whether a flow run has ended, by its state in Prefect.
+    """Returns whether a flow run has ended, according to its state in Prefect.
 
-    Returns None if Prefect does not have the run or does not respond. A run that is suspended, paused, scheduled or
+    Returns None if Prefect does not know the run or does not respond. A run that is suspended, paused, scheduled or
     awaiting a retry has not ended.
     """
     if not is_flow_run(flow_run) or not is_available():
@@ -120,7 +120,7 @@ async def scope_named(scope: str) -> Scope:
     journal = journal_of(scope)
     if isinstance(journal, WorksJournal):
         raise InputError(
-            f"{scope}: this is the folder of the jobs that runs share, not a run. Nothing was sent. What to do: name "
+            f"{scope} is the folder of the jobs that runs share, not a run. Nothing was sent. What to do: name "
             "the run or the scope that uses these jobs, as `rh-prefect jobs list` shows it."
         )
     if not isinstance(journal, FolderJournal):

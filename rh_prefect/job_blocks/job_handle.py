@@ -141,7 +141,7 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
             return known.result(store)
         done = await runner.collect(intent, task_id)
         if done is None:
-            raise TaskNotFound(f"{_SCOPE}/{task_id}: no task is recorded")
+            raise TaskNotFound(f"{task_id}: no task with this id is recorded. What to do: check the id.")
         return done.result
 
     job = known.job if known is not None else f"{_SCOPE}/{task_id}"

@@ -31,9 +31,9 @@ class Stamp:
     changed_at: float | None = None
 
     def is_proof(self, *, read_at: float) -> bool:
-        """Returns whether a file with this stamp still has the content that was read from `read_at` on, in Unix time.
+        """Returns whether this stamp proves that a file still has the content read at `read_at` (Unix time).
 
-        Two changes in quick succession may have the same time stamp.
+        A recent stamp proves nothing, because two changes in quick succession may have the same time stamp.
         """
         return self.changed_at is None or read_at - self.changed_at > SETTLED
 

@@ -163,8 +163,9 @@ def fetch(
         if isinstance(source, Media) and found.sha256 != source.sha256:
             raise MediaError(
                 f"The file {shown(source)} was changed after it was read or made. No job was submitted with the "
-                "changed file. What to do: if the file is a result, put the original file back, delete the file and "
-                "run again, or pass the path of the changed file; for any other file, run again to use the changed one."
+                "changed file. What to do: if the file is a result, do one of these: put the original file back and "
+                "run again; delete the changed file and run again; or pass the path of the changed file. For any other "
+                "file, run again to use the changed one."
             )
         return found
 

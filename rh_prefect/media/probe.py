@@ -1,4 +1,4 @@
-"""Reads type, size, duration and sound of a file, and detects damaged or wrong downloads."""
+"""Reads a file's type, size, duration and sound, and detects damaged or mistaken downloads."""
 
 from __future__ import annotations
 

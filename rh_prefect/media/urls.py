@@ -121,7 +121,7 @@ def has_signature(url: str) -> bool:
 
 
 def shown_url(url: str) -> str:
-    """Returns the URL for messages: without user and password, or with a mask where these parts cannot be identified.
+    """Returns the URL for messages, without user and password; what may contain them unrecognised is masked.
 
     Values of parameters that give access are masked; http(s) links in a chain are shown without parameters.
     """
@@ -180,7 +180,7 @@ def locate(url: str) -> str:
     path = url.partition("://")[2]
     if "//" in path.strip("/"):
         raise ConfigError(
-            f"{masked_url(url)} has an empty folder name, and not all storages find files there. What to do: "
+            f"{masked_url(url)} has an empty folder name, in which some storages do not find files. What to do: "
             "write single slashes between folders, as in s3://bucket/prefix."
         )
     path = path.rstrip("/")
@@ -213,7 +213,7 @@ def refuse_signature(url: str) -> None:
 
 
 def read_options(protocol: str, options: Mapping[str, object]) -> dict[str, object]:
-    """Returns the storage options, with the options that this package requires for the storage's library."""
+    """Returns the storage options, with an option against outdated listings for libraries that cache listings."""
     return {"use_listings_cache": False, **options} if protocol in _REMEMBERING else dict(options)
 
 

@@ -65,8 +65,8 @@ def _check_files(instance: PlannedStep, values: dict[str, Any]) -> None:
         for one in value if isinstance(value, list) else [value]:
             if one is not None and not isinstance(one, Media):
                 raise InputError(
-                    f"{instance.address}: {param.name} takes a file, not a string. Nothing was paid for it. What to "
-                    "do: declare the file in `params`, or use the result of a step."
+                    f"{instance.address}: {param.name} takes a file, not a string. Nothing was paid for this step. "
+                    "What to do: declare the file in `params`, or use the result of a step."
                 )
 
 

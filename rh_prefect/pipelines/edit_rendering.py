@@ -57,7 +57,7 @@ def _check_files(name: str, params: Params) -> None:
             takes = f"{param.takes}, but this is not a file" if param.takes_files else "no file, but this is a file"
             raise InputError(
                 f"{param.name} of {name} takes {takes}. Nothing was read, and nothing was paid. What to do: "
-                f"change {param.name}."
+                f"give {param.name} {param.takes if param.takes_files else 'a value that is not a file'}."
             )
 
 

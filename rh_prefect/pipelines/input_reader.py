@@ -335,9 +335,9 @@ def is_default(param: Param, value: Any) -> bool:
 
 
 def input_roots(params: Mapping[str, Param], arguments: Mapping[str, Any]) -> list[str]:
-    """Returns the folders and prefixes of a run's given tables and files, below which files may be read.
+    """Returns the folders and prefixes of the tables and files given to a run; files below these may be read.
 
-    Links are not included: a form can contain any address, and each link is checked when it is opened.
+    Links are not included: the form of a run accepts any address, and each link is checked when it is opened.
     """
     found = []
     for name, param in params.items():
@@ -394,7 +394,7 @@ def list_files(place: str, kind: str, options: Mapping[str, object], *, most: in
 
 
 def without_results(files: Sequence[str], place: str, storage: str) -> Sequence[str]:
-    """Removes a storage's files from a list: all files if the storage is below the listed folder, else only results."""
+    """Removes a storage's files from a list: all files of a storage below the listed folder, else only its results."""
     head = re.split(r"[*?\[]", place)[0]
     top, base = _real(place if head == place else head.rpartition("/")[0]), _real(storage)
     if base.startswith(f"{top}/"):
@@ -456,7 +456,7 @@ def _few(rows: Iterator[Row], name: str) -> list[Row]:
     found: list[Row] = []
     for row in rows:
         if len(found) == MOST_ROWS:
-            raise InputError(f"{name} has more than {MOST_ROWS} rows, which is the limit; split the table")
+            raise InputError(f"{name} has more than the {MOST_ROWS} rows allowed; split the table")
         found.append(row)
     return found
 

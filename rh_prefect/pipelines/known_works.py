@@ -1,4 +1,4 @@
-"""Reads the recorded works and edits in a store for a plan, and caches results on this machine; pays nothing."""
+"""For a plan, reads a store's recorded works and edits, and caches results on this machine; pays nothing."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class StoredWorks(KnownWorks):
         return self._sizes
 
     def _is_here(self, result: ResultRecord) -> bool:
-        """Returns whether a result belongs to this store, whose listing must then contain its files."""
+        """Returns whether a result belongs to this store; the store's listing must then contain the result's files."""
         return self._works.is_in(result, self._store)
 
     async def new_take(self, base: str, scope: str = "") -> int:

@@ -50,7 +50,7 @@ class LastRun(BaseModel):
         return f"the run of {self.at:%d %b %H:%M}{by}"
 
     def as_json(self) -> dict[str, str]:
-        """Returns the data about the last run for a plan's JSON."""
+        """Returns the last run's id, time and deployment in the form used in a plan's JSON."""
         return {"run": self.run, "at": self.at.isoformat(), "deployment": self.deployment}
 
 

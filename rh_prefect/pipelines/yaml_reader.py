@@ -32,7 +32,7 @@ def read(text: str, name: str) -> Document:
     """Parses the text of a file; raises `PipelineError` with the position of the first mistake."""
     lines = text.split("\n")
     if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
-        raise PipelineError([Problem(name, 1, 1, "the file is larger than 1 MiB, which is the limit")])
+        raise PipelineError([Problem(name, 1, 1, "the file is larger than 1 MiB, the maximum size")])
     if not is_text(text):
         raise PipelineError([problem_at(name, lines, Place(1, 1), "the file is not UTF-8; save it as UTF-8 text")])
     try:
@@ -155,7 +155,7 @@ class _Reader:
             raise _WrongAt(node.place, "a key must be a name, not an alias")
         if text in owner.keys:
             first = owner.keys[text]
-            raise _WrongAt(node.place, f"{text} is given twice, also on line {first.line}; leave one of them out")
+            raise _WrongAt(node.place, f"{text} was already given on line {first.line}; remove one of the two")
         owner.keys[text] = node.place
         return text
 

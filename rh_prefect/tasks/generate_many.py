@@ -167,8 +167,8 @@ async def _refuse_over_budget(jobs: Sequence[_Job], scope: str | None) -> None:
 async def _check_prices(runner: WorkRunner, calls: Sequence[WorkCall], budget: Decimal, *, what: str) -> None:
     """Raises `BudgetExceeded` if jobs together cost more than the rest of a budget; nothing is paid.
 
-    Jobs with a result cost nothing. If the task of a job is in progress, the list is not refused, so that this task's
-    result is downloaded; then each job is checked before its submission.
+    Jobs with a result cost nothing. If the task of a job is in progress, the jobs are not refused, so that this task's
+    result is downloaded; in that case, each job is checked before its own submission.
     """
     await runner.shared.pool.check_currency()
     at_once, prices = asyncio.Semaphore(LOOKED_UP_AT_ONCE), dict[str, Money | None]()

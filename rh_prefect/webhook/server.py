@@ -57,7 +57,8 @@ def create_app(
     secret = token or get_settings().webhook_token
     if secret is None:
         raise ConfigError(
-            "The receiver needs a token. What to do: set RH_WEBHOOK_TOKEN; `rh-prefect webhook serve` generates one."
+            "The receiver needs a token. What to do: set RH_WEBHOOK_TOKEN, or run `rh-prefect webhook serve` without "
+            "this variable, which generates and shows a token."
         )
     watch = resumer or SuspendedRunResumer()
     receiver = _Receiver(usable_token(secret), confirmer or Confirmer(on_end=watch.notify), watch)

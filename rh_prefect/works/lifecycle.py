@@ -155,7 +155,7 @@ async def _may_claim(steps: Steps, n: int) -> bool:
     """Prepares the inputs, slot and budget of submission n; returns False if another run has made submission n."""
     policy = steps.policy
     if policy.forbidden:
-        raise NotPlanned(f"{policy.title}: {policy.forbidden} Nothing was paid for it.", job=policy.job)
+        raise NotPlanned(f"{policy.title}: {policy.forbidden} Nothing was paid for this job.", job=policy.job)
     await steps.prepare()
     await steps.await_slot()
     # The wait may have been long, and a link lives for a day only.
@@ -170,7 +170,7 @@ async def _may_claim(steps: Steps, n: int) -> bool:
     if await steps.read_submission(n) is not None:
         return False
     raise JobCancelled(
-        f"{policy.title}: the run was cancelled before this job was submitted. Nothing was paid for it. What "
+        f"{policy.title}: the run was cancelled before this job was submitted. Nothing was paid for the job. What "
         "to do: run again.",
         job=policy.job,
     )
@@ -227,11 +227,11 @@ async def _settle_unknown(steps: Steps, submit: Submit, progress: _Progress) -> 
     reason = f" ({answer.reason})" if answer and answer.reason else ""
     place, form = policy.task_list
     raise SubmissionUnknown(
-        f"{policy.title}: submission {submit.n} to {submit.intent.request_words} was started at {submit.intent.at} "
-        f"and it is not known whether RunningHub accepted it{reason}. It is not sent again, because you could pay "
-        f"twice. What to do: look for the task of account {submit.intent.account_words} in {place}. If a task with "
-        f"this request exists, run rh-prefect jobs adopt {policy.job} {form}. If none exists, run rh-prefect jobs "
-        f"mark-refused {policy.job}. Then run again.",
+        f"{policy.title}: submission {submit.n} to {submit.intent.request_words} was started at {submit.intent.at}, "
+        f"but it is not known whether RunningHub accepted it{reason}. The request is not sent again, because you "
+        f"could pay twice. What to do: look for the task of account {submit.intent.account_words} in {place}. If a "
+        f"task with this request exists, run rh-prefect jobs adopt {policy.job} {form}. If none exists, run rh-prefect "
+        f"jobs mark-refused {policy.job}. Then run again.",
         job=policy.job,
     )
 

@@ -190,7 +190,7 @@ class Steps:
         await self.records.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
 
     async def is_cancelled(self, *, fresh: bool) -> bool:
-        """Returns whether the run was cancelled; with `fresh`, as read after the last claim was noted."""
+        """Returns whether the run was cancelled; with `fresh`, ignores a state read before the last claim was noted."""
         # A cancellation after the note of a claim waits for the answer, and cancels the task itself.
         age = min(self._clock() - self._noted_at, BEFORE_CLAIM) if fresh else BEFORE_CLAIM
         return await self.work.is_cancelled(max_age=age)

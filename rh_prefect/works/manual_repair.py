@@ -43,8 +43,8 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
             raise InputError(
                 f"{journal.scope}/{key}: task {task_id} already belongs to {journal.scope}/{view.key}, and one task "
                 "cannot belong to two jobs. Nothing was recorded. What to do: look for another task in RunningHub's "
-                "call log, near the time that the job's error shows; if there is none, run `rh-prefect jobs "
-                f"mark-refused {journal.scope}/{key}`."
+                "call log, near the time that the job's error shows. If there is one, adopt that task; if there is "
+                f"none, run `rh-prefect jobs mark-refused {journal.scope}/{key}`."
             )
     await _resolve(journal, key, Resolution(outcome="adopted", task_id=task_id, by=BY_A_PERSON))
 
@@ -84,8 +84,8 @@ async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
         )
     if not await JobRecords(journal, key).resolve(submit.n, resolution):
         raise InputError(
-            f"{journal.scope}/{key}: another process has just recorded the outcome of this job's submission. What to "
-            "do: run `rh-prefect jobs show`."
+            f"{journal.scope}/{key}: another process has just recorded the outcome of this job's submission. Nothing "
+            f"was changed. What to do: run `rh-prefect jobs show {journal.scope}/{key}` to see the outcome."
         )
 
 

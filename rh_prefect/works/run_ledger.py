@@ -217,7 +217,7 @@ class SharedRecords(JobRecords):
         await self._note(f"{self.key}-wait{self._run.attempt}-{n}")
 
     async def has_waited(self, n: int) -> bool:
-        """Returns whether this attempt, or one that counts toward the same `attempts`, has waited for the task."""
+        """Returns whether this attempt, or an earlier one that counts toward the same limit, waited for the task."""
         attempts = range(self._run.first_attempt, self._run.attempt + 1)
         notes = [await self._run.journal.read(f"{self.key}-wait{attempt}-{n}") for attempt in attempts]
         return any(note is not None for note in notes)

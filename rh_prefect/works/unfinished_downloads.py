@@ -31,7 +31,7 @@ def check_folder(folder: Path) -> None:
             file.write(b"x")
     except OSError as error:
         raise ConfigError(
-            f"This machine's own folder {folder} cannot be written to: {error.strerror}. Nothing was paid. "
+            f"The state folder {folder} of this machine cannot be written to: {error.strerror}. Nothing was paid. "
             "What to do: set RH_STATE_DIR to a writable folder."
         ) from error
 
@@ -118,7 +118,7 @@ def local_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(
-            f"This machine's own folder {folder} cannot be written to: {error.strerror or error}. Records "
+            f"The state folder {folder} of this machine cannot be written to: {error.strerror or error}. Records "
             "of paid jobs are kept. What to do: free some space there, or set RH_STATE_DIR to a writable "
             "folder; then run again."
         ) from error

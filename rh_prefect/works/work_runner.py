@@ -238,7 +238,7 @@ class WorkRunner:
             if not asked.saved_graph or isinstance(error, AccountError | KeyRejected):
                 raise
             message = unread_graph(asked.request.model.replace("/", " "), error)
-            raise JobError(f"{asked.step}: {message} Nothing was paid for it.") from error
+            raise JobError(f"{asked.step}: {message} Nothing was paid for this step.") from error
         base = self._base(prepared, asked)
         request = replace(prepared, base=base)
         if asked.planned and isinstance(asked.request, WorkflowInput | AppInput | GraphInput):
@@ -470,5 +470,5 @@ def _refuse_edited(asked: WorkCall, request: JobRequest) -> None:
     if asked.saved_graph != request.graph:
         raise JobError(
             f"{asked.step}: the graph of {request.model} was edited on the site after this run was planned. "
-            "Nothing was paid for it. What to do: run again."
+            "Nothing was paid for this step. What to do: run again."
         )

@@ -427,7 +427,7 @@ def test_two_places_for_the_files_are_refused_before_anything_is_paid(here: Here
         ("plan products.yaml --params nope.yaml", "--params nope.yaml cannot be read: No such file or directory."),
         ("run products.yaml --params .", "--params . cannot be read: Is a directory."),
         ("schema nope.yaml", "schema nope.yaml cannot be read: No such file or directory."),
-        (f"{PLAN} --out no/p.json", "plan --out no/p.json cannot be written: No such file or directory."),
+        (f"{PLAN} --out no/p.json", "plan --out: the file no/p.json cannot be written: No such file or directory."),
         ("run products.yaml --plan q.json", "The plan q.json cannot be read"),
         ("run products.yaml --plan p.json", "p.json is not a plan"),
     ],

@@ -131,7 +131,7 @@ async def test_a_selected_step_without_what_it_needs_fails(
     state, result = await run(PRODUCTS, products=table(tmp_path, a="mug", b="cup"), **part)
     assert reasons(result).keys() == failed.keys(), state.message
     for step, need in failed.items():
-        assert f"it needs {need}, which has no result and is not selected" in reasons(result)[step]
+        assert f"the step needs {need}, which has no result and is not selected" in reasons(result)[step]
     assert state.is_completed() is not bool(failed)
     assert len(rh.recorder.paid) == paid
 

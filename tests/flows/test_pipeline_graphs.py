@@ -104,7 +104,7 @@ async def test_a_graph_that_cannot_be_read_stops_only_the_step_that_needs_it(rh:
     assert states(result) == {"ink": "failed", "face": "made", "large": "not run"}
     assert result.steps[0].reason.startswith(f"ink: the graph of workflow {name} cannot be read: ")
     assert "What to do: " in result.steps[0].reason
-    assert result.steps[0].reason.endswith("Nothing was paid for it.")
+    assert result.steps[0].reason.endswith("Nothing was paid for this step.")
     assert paid(rh) == 1
     rh.faults.clear()
     assert await states_of(two(name)) == ["made", "reused", "made"]

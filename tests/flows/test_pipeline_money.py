@@ -167,7 +167,7 @@ async def test_a_step_that_needs_one_whose_expect_is_false_is_blocked_by_it(rh: 
     plan = await Pipeline.from_text(EXPECTING).plan(rows=given)
     state, result = await run(EXPECTING + "outputs: {some: $(some)}\n", rows=given, budget=5)
     assert state.is_failed()
-    assert "each[jug].picture: the expect condition is false. Nothing was paid for it" in (state.message or "")
+    assert "each[jug].picture: the expect condition is false. Nothing was paid for this step" in (state.message or "")
     blocked = dict.fromkeys(("each[jug].small", "each[jug].clip", "all"), "needs each[jug].picture, which failed")
     assert reasons(result, "not run") == blocked
     assert Counter(states(result).values()) == {"made": 6, "failed": 1, "not run": 3}

@@ -235,7 +235,7 @@ def test_the_error_of_a_prefix_that_cannot_be_listed_names_the_prefix() -> None:
 async def test_the_paid_jobs_of_all_steps_are_counted() -> None:
     text = TABLE + "      again: {model: z-image/turbo, takes: 5, with: {prompt: 'again $(item.title)'}}\n"
     [problem] = await problems_of(text, rows=rows(*(f"t{n}" for n in range(33_334))))
-    assert problem.startswith("with each.again, the run would have more than 200000 paid jobs, which is the limit;")
+    assert problem.startswith("with each.again, the run would have more than the 200000 paid jobs allowed;")
 
 
 def each(items: str, **inner: str) -> str:
@@ -261,7 +261,7 @@ TOO_LARGE = {
     ),
     "takes of items": (
         each("matrix: {x: [1, 2, 3, 4, 5, 6], y: [1, 2, 3, 4, 5]}", a=PICTURE % "no. $(matrix.x)" + ", takes: 8000"),
-        "with each.a, the run would have more than 200000 paid jobs, which is the limit; select",
+        "with each.a, the run would have more than the 200000 paid jobs allowed; select",
     ),
     "items of an answer": (
         N + steps(script=LIST, each=f"foreach: $(script), steps: {{a: {{{JOIN % '$(item.line)'}}}}}"),
@@ -269,11 +269,11 @@ TOO_LARGE = {
     ),
     "a matrix": (
         each(f"matrix: {CUBE}, where: {{equals: [$(matrix.x), 1]}}, limit: 5", a=PICTURE % "no. $(matrix.x)"),
-        "each has 2700000 items before `where` and `limit` are applied, which is more than the limit of 400000;",
+        "before `where` and `limit`, each has 2700000 items, but at most 400000 are allowed;",
     ),
     "groups in groups": (
         each(f"foreach: {THOUSANDS}, as: one", inner=f"foreach: {THOUSANDS}, steps: {{a: {{{JOIN % '$(one)'}}}}}"),
-        "each.inner has 402000 items before `where` and `limit` are applied, which is more than the limit of",
+        "before `where` and `limit`, each.inner has 402000 items, but at most 400000 are allowed",
     ),
     "steps of items": (
         each(f"matrix: {{x: {HUNDREDS}, y: {HUNDREDS}}}, limit: 90000", **CHAIN),

@@ -174,7 +174,7 @@ async def test_a_graph_that_cannot_be_read_after_its_plan_is_said_and_not_paid(
 ) -> None:
     rh.faults.add(Fault("workflow", every=1, kind="code", code="380"))
     graph = WorkflowInput(id="2031112223334445057", nodes={"6.text": "a pier"})
-    with pytest.raises(JobError, match=r"ink: .* Nothing was paid for it"):
+    with pytest.raises(JobError, match=r"ink: .* Nothing was paid for this step"):
         await PipelineRun(**given).one(WorkCall(graph, "ink", planned="ab" * 20, saved_graph="known"))
     with pytest.raises(ApiError):
         await PipelineRun(**given).one(WorkCall(graph, "ink"))

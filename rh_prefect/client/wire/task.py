@@ -64,7 +64,7 @@ class RemoteOutput(Value):
     """One result of a task: a file to download, or text.
 
     Attributes:
-        url: The link to the file, which works for about a day: an http(s) link or a `data:` URL.
+        url: An http(s) link to the file, valid for about a day, or a `data:` URL.
         text: The text that a text model wrote.
         type: The file's extension: at most 16 lower-case letters and digits, or None.
         node_id: The workflow node that saved the result.

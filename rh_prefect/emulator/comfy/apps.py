@@ -52,10 +52,10 @@ class App:
     Attributes:
         id: The id of the app: 19 digits.
         name: The app's title.
-        graph: The graph.
+        graph: The app's ComfyUI graph.
         fields: The fields that can be set.
         password: The app's `accessPassword`, if any.
-        ran: Whether the app was run once on the site; before that, the call example lists no fields.
+        ran: Whether the app has been run on the site; until then, the call example lists no fields.
         quick_code: The `quickCreateCode` if the app is a module of quick create.
         uses: The number of uses, for the order of the list.
     """

@@ -81,8 +81,8 @@ class Renderer:
             model: The catalogue's entry.
             payload: The wire payload.
             inputs: The files that were uploaded, by wire key.
-            seed_text: The text to draw from if a request has neither text nor files.
-            variant: Digits that distinguish the results of equal requests; empty for equal results.
+            seed_text: The text that determines the outputs if a request has neither text nor files.
+            variant: Digits that make otherwise equal requests different; empty if their results are to be equal.
 
         Returns:
             The outputs, at least one.

@@ -1,4 +1,4 @@
-"""Single frames of videos, thumbnails and contact sheets."""
+"""Thumbnails, contact sheets and single frames of videos."""
 
 from __future__ import annotations
 

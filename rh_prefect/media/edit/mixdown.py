@@ -70,7 +70,7 @@ def mix(
     `speech` is a file that begins at 0, or lines with the second at which each begins; all lines get the `loudness` in
     LUFS. The music is at `music_level`, by default somewhat below the speech, is lowered under each line, is repeated
     if it is too short, and fades out at the end. A limiter keeps the peaks below full scale. Without `seconds`, the
-    music continues for a moment after the last word. For `mux`, write a WAV, so that only the film's AAC loses quality.
+    music continues for a moment after the last word. For `mux`, write a WAV; the sound is then compressed only once.
     """
     check_number("loudness", loudness, -70, 0)
     check_number("music_level", music_level, -70, 0)

@@ -1,4 +1,4 @@
-"""The result of checking a file, and functions that read the files that it names."""
+"""The result of checking a file, and functions that read the files named in that file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Checked:
 
 
 def read_text(file: FilePath) -> str:
-    """Reads the text of a file, up to the maximum size of a pipeline."""
+    """Reads the text of a file, cut off one byte above the maximum size of a pipeline file, which is then noticed."""
     if not file.is_file():  # a pipe or a device would never end
         raise FileNotFoundError(2, "there is no such file")
     with file.open("rb") as reader:

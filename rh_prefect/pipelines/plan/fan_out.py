@@ -76,9 +76,8 @@ class FanOuts:
         if self._size.items[path] > MOST_STEPS:
             raise PlanTooLarge(
                 (*at, key),
-                f"{path} has {self._size.items[path]} items before `where` and `limit` are applied, which is more "
-                f"than the limit of {MOST_STEPS}; shorten the lists of {path}, or use `limit` or `where` in its "
-                "enclosing groups",
+                f"before `where` and `limit`, {path} has {self._size.items[path]} items, but at most {MOST_STEPS} are "
+                f"allowed; shorten the lists of {path}, or use `limit` or `where` in its enclosing groups",
             )
         limit, _ = count_of("limit", step.limit, frame)
         return number if limit is None else min(number, limit)

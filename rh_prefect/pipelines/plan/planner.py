@@ -258,7 +258,7 @@ class Planner:
         return changed
 
     def _mark_outputs_of(self, name: str, items: Sequence[Part], old: Sequence[PlannedStep]) -> set[PlannedStep]:
-        """Marks the outputs among some items of a fan-out; see `_mark_outputs`."""
+        """Marks those steps of the given fan-out items that make outputs; see `_mark_outputs`."""
         if name not in self._named:
             return set()
         if name in self._chosen or not items:

@@ -26,7 +26,7 @@ _CHARACTERS_PER_SECOND = Span(30, 15, 3)
 def price_of(
     model: Model | None, payload: Mapping[str, Any], *, seconds: Span | None, assume: Assume | None, attempts: int
 ) -> PriceRange:
-    """Returns the price of one take; the maximum counts all attempts."""
+    """Returns the price range of one take; its maximum includes all attempts."""
     if assume is not None and assume.price is not None:
         price = assume.price
         return PriceRange(Decimal(0), Decimal(str(price.expected)), Decimal(str(price.most)) * attempts, is_open=True)

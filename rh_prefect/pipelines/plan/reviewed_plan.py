@@ -1,7 +1,7 @@
 """A plan that a person has reviewed; a run of the reviewed plan pays only for the works in the plan.
 
 reviewed = ReviewedPlan.read("p.json")      # written by `rh-prefect plan FILE --json`
-reviewed.refuse_changes(plan)               # of the same file and parameters, made now
+reviewed.refuse_changes(plan, params)       # `plan`: a new plan; `params`: the parameters that the file declares
 reviewed.refusal(instance, work)            # why one work is not paid for; empty if it is in the plan
 """
 

@@ -82,7 +82,7 @@ class PlanTooLarge(Exception):
 
 def _refuse_works(number: int, at: Path, path: str) -> None:
     if number > MOST_WORKS:
-        more = f"with {path}, the run would have more than {MOST_WORKS} paid jobs, which is the limit"
+        more = f"with {path}, the run would have more than the {MOST_WORKS} paid jobs allowed"
         raise PlanTooLarge(at, f"{more}; select fewer items with `limit` or `where`, or reduce `takes`")
 
 

@@ -34,9 +34,9 @@ def run_limit(
 ) -> Decimal | None:
     """Returns the maximum total cost of a flow run, including its earlier attempts.
 
-    The maximum is the given budget, else the file's, else the highest price of the remaining steps. With a reviewed
-    plan, the maximum is not above the highest price of the plan's remaining steps or, if a price of the plan is not
-    known, not above the budget of the reviewed file. A price in a currency other than the account's counts as unknown.
+    The limit is the given budget, else the file's, else the maximum total price of the remaining steps. With a reviewed
+    plan, the limit is at most the maximum total price of the plan's remaining steps or, if a price of the plan is not
+    known, the budget of the reviewed file. A price in a currency other than the account's counts as unknown.
     """
     whole_items = plan.budget is not None and plan.budget.whole_items
     is_foreign = currency not in (None, plan.currency)
@@ -107,7 +107,7 @@ def shortage(plan: Plan, price: PriceRange, *, left: Decimal | None) -> str:
 class RunBudget:
     """Decides which steps may start within the budget.
 
-    Call `consider` with the changed parts of a plan; then each check needs only one item.
+    Call `consider` with the changed parts of a plan first; each decision then has to look at one item only.
     """
 
     spending: SpendTracker

@@ -115,7 +115,7 @@ class StepMaker:
                 raise
             raise MediaError(
                 f"{instance.address}: {instance.model} failed with {type(error).__name__}: {error}. Nothing was paid "
-                "for it. What to do: change its parameters or its files."
+                "for this step. What to do: change the step's parameters or files."
             ) from error
         self._notify(instance, *(("succeeded", "made") if output.is_new else ("reused", "exists already")))
         if output.is_new:

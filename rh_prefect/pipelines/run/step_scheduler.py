@@ -252,8 +252,8 @@ class StepScheduler:
         plan = self.plan.instances
         for one, need in self.plan.out_of_reach(self.selection):
             error = InputError(
-                f"{one.address}: it needs {need.address}, which has no result and is not selected. Nothing was paid "
-                "for it. What to do: also select that step, or run the whole pipeline."
+                f"{one.address}: the step needs {need.address}, which has no result and is not selected. Nothing was "
+                "paid for this step. What to do: also select the other step, or run the whole pipeline."
             )
             self.outcome.errors.setdefault(one.address, error)
         if self.selection != Selection() or self.outcome.errors or any(one.state == "r" for one in plan):
@@ -261,9 +261,9 @@ class StepScheduler:
         for one in plan:
             if one.is_needed and one.works and any(work.state != "=" for work in one.works):
                 self.outcome.errors[one.address] = JobError(
-                    f"{one.address}: it was not made, because a value that it depends on is not known at the end of "
-                    "the run. Nothing was paid for it. What to do: run again; if this repeats, change its conditions, "
-                    "`sort` or `limit`."
+                    f"{one.address}: the step was not made, because a value that it depends on is not known at the end "
+                    "of the run. Nothing was paid for this step. What to do: run again; if this repeats, change its "
+                    "conditions, `sort` or `limit`."
                 )
 
     def _tell_step(self, instance: PlannedStep) -> None:
@@ -348,7 +348,7 @@ class StepScheduler:
                 "correct its `kind` (this costs nothing), or pay for another result with --retake."
             )
         what = "correct the item's row or file" if instance.is_invalid_item else "change the step, or make another take"
-        return InputError(f"{problem}. Nothing was paid for it. What to do: {what}.")
+        return InputError(f"{problem}. Nothing was paid for this step. What to do: {what}.")
 
     def _may_begin(self, instance: PlannedStep) -> bool:
         refusal: RunningHubError | None = None
@@ -357,7 +357,7 @@ class StepScheduler:
         if problem := next(iter([*instance.problems, *(problem for problem, _ in clashes)]), ""):
             refusal = self._input_error(instance, problem)
         elif instance.unread_graph and any(work.state != "=" for work in instance.works):
-            refusal = JobError(f"{instance.address}: {instance.unread_graph} Nothing was paid for it.")
+            refusal = JobError(f"{instance.address}: {instance.unread_graph} Nothing was paid for this step.")
         else:
             refusal = self.services.budget.refusal(instance)
         if refusal is not None:

@@ -337,7 +337,7 @@ class Poller:
                 self._begin(self._poll(task))
 
     def _begin(self, request: Coroutine[None, None, None]) -> None:
-        """Starts a request; an ended request is not kept, because it would keep the context of its run."""
+        """Starts a request; an ended request is not kept, because it would keep its run's context in memory."""
         self._requests.add(task := asyncio.ensure_future(request))
         task.add_done_callback(self._requests.discard)
 

@@ -43,8 +43,8 @@ _CURRENCY_SECONDS = 60.0
 async def unknown_account(intent: Intent) -> Account:
     """Raises `ConfigError`, because the account that a record names is not configured here."""
     raise ConfigError(
-        f"the task was paid for on account {intent.account_words}, which is not configured in this process. What to "
-        "do: run again with the key of this account."
+        f"A task of this job was paid for on account {intent.account_words}, which is not configured in this process. "
+        "What to do: run again with the key of this account."
     )
 
 
@@ -170,8 +170,8 @@ class Pool:
         last = list(refusals.values())[-1]
         row = explain(last.code, last.reason)
         return row.error(
-            f"{job}: no account of pool {self.name!r} accepts {model}. {reasons}. Nothing was paid for it. What to do: "
-            "repair one of these accounts, or add another account to the pool, and run again.",
+            f"{job}: no account of pool {self.name!r} accepts {model}. {reasons}. Nothing was paid for this job. What "
+            "to do: repair one of these accounts, or add another account to the pool, and run again.",
             code=last.code,
             reason=last.reason,
             retry=row.retry,

@@ -348,7 +348,7 @@ def exceeded(
         cost, advice = f"it would cost {amount_text(price.amount)}{unit}", "set a larger budget and run again"
     return BudgetExceeded(
         (
-            f"{job}: the job was not started: {cost}; {so_far}. Nothing was paid for it. What to do: {advice}; "
+            f"{job}: the job was not started: {cost}; {so_far}. Nothing was paid for this job. What to do: {advice}; "
             "existing results cost nothing."
         ),
         job=job,

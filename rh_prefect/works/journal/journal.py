@@ -202,8 +202,8 @@ class FolderJournal(Journal):
     On a local disk, a record has the mode of any new file, like the outputs beside it. It appears completely or not at
     all, and survives a power failure: it is written to a temporary file, flushed to the disk, and then linked to its
     name. The link fails if the name exists. Then the folder is flushed. Elsewhere, the journal uses the conditional put
-    of the store (If-None-Match on S3). Before its first use in a process, two clients create some files at once. A
-    store is rejected if both succeed, because some servers refuse only a later second creation.
+    of the store (If-None-Match on S3). Before a process first uses a store, several clients try to create the same
+    file at the same moment: the store is rejected if two succeed, as on servers that refuse only later creations.
     """
 
     def __init__(

@@ -244,7 +244,7 @@ class Resolution(Record):
 
 
 class Lost(Record):
-    """The record that an accepted and paid task has no result; another task may then be paid for."""
+    """Records that the result of an accepted and paid task is lost; another task may then be paid for."""
 
     by: str = ""  # Who has confirmed it
     # Whether the task had succeeded, and its files can be downloaded no more; else RunningHub has lost the task itself
@@ -333,6 +333,6 @@ class MediaRecord(Record):
 
 
 class Cancelled(Record):
-    """The record after which an attempt of the run submits nothing more."""
+    """The record of a cancelled attempt: once it exists, this attempt of the run submits nothing more."""
 
     by: str = ""

@@ -152,7 +152,7 @@ class WorksJournal(FolderJournal):
         return found
 
     async def numbered(self, job_key: str, n: int) -> dict[str, JSON]:
-        """Reads the records of submission n, by full key; empty if intent n does not exist."""
+        """Returns the records of submission n as a mapping from full key to record; empty without intent n."""
         intent = await self.read(f"{job_key}-intent-{n}")
         if intent is None:
             return {}
