@@ -109,7 +109,7 @@ def size_of(text: str) -> int:
 
 
 def fitting(parts: Sequence[str], room: int, *, what: str) -> list[str]:
-    """Returns the first parts that fit into `room` bytes, and a line that counts the others; `what` names them."""
+    """Returns the first parts that fit into `room` bytes, and a line with the number of omitted parts (`what`)."""
     sizes = accumulate(size_of(part) + 2 for part in parts)
     first = [part for part, size in zip(parts, sizes, strict=True) if size <= room]
     rest = len(parts) - len(first)

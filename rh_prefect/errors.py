@@ -53,7 +53,7 @@ class RunningHubError(Exception):
         facts: The error's attributes; they survive pickling, which Prefect applies to every exception.
 
     Attributes:
-        step: The label or model of the failed call, which the text names; None outside of calls.
+        step: The label or model of the failed call, which the message names; None outside of calls.
     """
 
     step: str | None = None

@@ -194,7 +194,7 @@ def test_every_fault_of_the_emulator_is_named_with_what_it_happens_to() -> None:
     rows = re.findall(r"^\| (`[^|]*`) \|[^|]*\| ([^|]*) \|$", text.split("| `kind` |", 1)[1], re.MULTILINE)
     told = {kind: to for kinds, to in rows for kind in re.findall(r"`([^`]+)`", kinds)}
     assert told == {kind: _happens_to(kind) for kind in get_args(faults.Kind)}
-    named = text.split("\nRequests are ", 1)[1].partition("see `Route`")[0]
+    named = text.split("\nThe kinds of requests are ", 1)[1].partition("see `Route`")[0]
     assert set(re.findall(r"`([^`]+)`", named)) == set(get_args(faults.Route))
 
 

@@ -84,7 +84,7 @@ async def load_storage(name: str | None = None) -> MediaStore:
 
 
 def _flaws(error: ValidationError) -> str:
-    """Returns the faults of a block or setting, without its values, which may be secret."""
+    """Returns the faults of a block or setting; does not quote the invalid values, which may be secret."""
     return "; ".join(wrong["msg"].removeprefix("Value error, ") for wrong in error.errors(include_input=False))
 
 

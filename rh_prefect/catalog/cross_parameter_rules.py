@@ -40,7 +40,7 @@ def complete(model: Model, values: dict[str, object]) -> None:
 
 
 def holds(model: Model, rule: Rule, values: Mapping[str, object]) -> bool:
-    """Returns whether a rule's condition is true; a parameter that was not given has its default value."""
+    """Returns whether a rule's condition is true; for a parameter that was not given, the default value counts."""
     if any(key in values for key in rule.given):
         return True
     return bool(rule.when) and all(

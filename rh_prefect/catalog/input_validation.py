@@ -166,7 +166,7 @@ def check_file(
 ) -> None:
     """Raises a `MediaError` if a file has the wrong kind or format for the parameter, is too large or is empty.
 
-    `extension` and `kind` come from the file's content; None if unknown. `source` names the file in the message.
+    `extension` and `kind` come from the file's content; each is None if unknown. `source` names the file in messages.
     """
     param = model.param(param) if isinstance(param, str) else param
     wrong = _wrong_file(param, extension, size, kind)

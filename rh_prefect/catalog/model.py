@@ -258,10 +258,10 @@ class Param:
 class Rule:
     """A rule about several parameters of a model, which are named by their wire keys.
 
-    `one`, `any`, `either`: exactly, at least or at most one of `params` is given. `needed`: `params` are
-    required if the condition (`when` or `given`) is true; `only`: they are refused if it is false; `used`: they have no
-    effect if it is false. `most`: their lists together have at most `limit` items. `never`: the values in `when`
-    cannot be combined.
+    `one`, `any`, `either`: exactly, at least or at most one of `params` is given. `needed`: `params` are required if
+    the condition (`when` or `given`) is true. `only`: `params` are refused if the condition is false. `used`: `params`
+    have no effect if the condition is false. `most`: the lists of `params` together have at most `limit` items.
+    `never`: the values in `when` cannot be combined.
     """
 
     kind: RuleKind
@@ -336,7 +336,7 @@ class Model(_ParamIndex):
 
     @property
     def feeds(self) -> Iterator[tuple[tuple[Param, bool], ...]]:
-        """Yields groups of parameters that may receive an unnamed file; each is paired with whether it was required.
+        """Yields groups of parameters that may receive an unnamed file, with whether each parameter was required.
 
         The first group has the file parameters of the first catalogue; a further group adds those of a later list.
         The first group with a suitable parameter is used, so that a refresh does not move a file to another parameter.

@@ -9,7 +9,7 @@ from rh_prefect.catalog.model import Model, Price, PriceTable, text_of
 
 
 def estimate(model: Model, payload: Mapping[str, object], *, seconds: float | None = None) -> Price | None:
-    """Returns the estimated cost of a call; None if the cost does not follow from the catalogue.
+    """Returns the estimated cost of a call; None if the catalogue does not determine the cost.
 
     `payload` is the request as it will be sent, keyed by wire key; omitted parameters take their defaults. `seconds` is
     the length of the input, for models whose price depends on this length (upscalers, motion control, lip sync).

@@ -89,7 +89,7 @@ class PublicList:
     """Endpoints whose entries so far are all marked as deprecated; an unmarked entry has priority."""
 
     def takes(self, endpoint: str, literal: str, known: Collection[str]) -> bool:
-        """Returns whether an entry is used: the first entry for an endpoint, or the first one without a mark."""
+        """Returns whether an entry is used: an endpoint's first entry, or its first entry not marked as deprecated."""
         is_marked = endpoint != literal
         if endpoint in known and (is_marked or endpoint not in self.marked):
             return False

@@ -1,4 +1,4 @@
-"""Loads the models from the data file in use, and finds a model by any of its names; `search` finds them by purpose."""
+"""Loads the models from the data file in use, and finds a model by any of its names; `search` finds by purpose."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def _order(version: str) -> tuple[str, int]:
 def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
     """Returns the content of the data file for a newly started process.
 
-    If the package's data is newer than a user's file, models that only that file has are kept, and each call remains
-    the same request. If a user's file is not used, `tell` is called with the reason.
+    If the package's data is newer than a user's file, models that only the user's file has are kept, and each call
+    remains the same request. If a user's file is not used, `tell` is called with the reason.
     """
     own: dict[str, Any] = json.loads(SLIM_FILE.read_bytes())
     file = user_file()

@@ -15,10 +15,10 @@ from rh_prefect.catalog.model import Model, words
 class Tag:
     """A capability, such as `lip sync`, by which a search finds models.
 
-    A model has the tag if the model's name contains the tag, or if its family, parameters or group are in `families`,
-    `params` or `groups`. If the tag has `groups` or `needs`, the model's required files must be exactly of the kinds in
-    `needs`, because the groups of RunningHub's documentation are not always right. A tag without these fields applies
-    to all models with the output `makes`.
+    A model has the tag if its name or endpoint contains a phrase in `named`, or if its family, a parameter or a group
+    is in `families`, `params` or `groups`. In the second case, if the tag has `groups` or `needs`, the model's required
+    files must be exactly of the kinds in `needs`, because the groups of RunningHub's documentation are not always
+    right. A tag with none of these fields applies to all models with an output in `makes`.
     """
 
     name: str

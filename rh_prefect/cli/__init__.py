@@ -220,7 +220,7 @@ def _lines(errors: Sequence[BaseException]) -> list[str] | None:
 
 
 def _code(error: BaseException) -> int | None:
-    """Returns the exit code of a command that a signal or a closed pipe ended, without a message; None otherwise."""
+    """Returns the exit code of a command that a signal or a closed pipe ended; None for other errors."""
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED
     if isinstance(error, BrokenPipeError):

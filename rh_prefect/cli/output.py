@@ -22,7 +22,7 @@ def terminal_width() -> int:
 
 
 def print_wrapped(text: str, *, indent: str = "", more: str = "    ") -> None:
-    """Prints text in lines that fit the terminal; all but the first are indented by `more`."""
+    """Prints text in lines that fit the terminal; all lines but the first are indented by `more`."""
     # Names and options with dashes are copied as a whole.
     wrapper = textwrap.TextWrapper(terminal_width() or sys.maxsize, break_long_words=False, break_on_hyphens=False)
     wrapper.initial_indent, wrapper.subsequent_indent = indent, indent + more

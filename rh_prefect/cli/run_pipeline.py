@@ -235,7 +235,7 @@ class _Commands:
         return shlex.join(["rh-prefect", "run", str(self.file), *self.inputs, *self.part])
 
     def run_with_budget(self) -> str:
-        """Returns the command that runs the pipeline again, with a budget for the rest of it."""
+        """Returns the command that runs the pipeline again, with a budget for the rest of the pipeline."""
         asked, selection = self.asked, self.asked.again["selection"]
         rest = asyncio.run(asked.source.plan(asked.pipeline, asked.arguments, selection=selection))
         return with_enough_budget(self.run, rest, selection)

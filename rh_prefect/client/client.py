@@ -271,7 +271,7 @@ class Client:
             url: The URL; a `data:` URL is decoded. The API key is not sent: file hosts are third parties.
             to: The local file. An earlier partial download is resumed if the resume file next to it (`to` +
                 `.resume`) and the server agree that the remote file is unchanged; a finished file is kept.
-                `discard_partial` removes both.
+                `discard_partial` removes the local file and the resume file.
             progress: Called with the number of bytes on disk and, if known, the total number of bytes.
 
         Raises:

@@ -52,7 +52,7 @@ _AGAIN: Final = frozenset({429, 500, 502, 503, 504})
 
 
 class ResendTransport(httpx.AsyncBaseTransport):
-    """Resends requests that allow it after connection errors, HTTP 429 and most HTTP 5xx; each pause doubles."""
+    """Resends requests marked with `RESEND` after connection errors, HTTP 429 and most HTTP 5xx; each pause doubles."""
 
     def __init__(
         self,

@@ -118,7 +118,7 @@ def rows(value: object) -> list[object]:
 
 
 def first_text(source: dict[str, object], *names: str) -> str:
-    """Returns the first of these fields that is not empty, as a string; an empty string if all are empty."""
+    """Returns the first of the named fields that is not empty, as a string; an empty string if all are empty."""
     return next((found for name in names if (found := text(source.get(name)).strip())), "")
 
 

@@ -57,7 +57,7 @@ class Session:
     async def call(
         self, path: str, body: Mapping[str, object] | None, ask: RequestInfo, *, key_field: str | None = None
     ) -> ApiResponse:
-        """Sends a request that may be repeated; without a body, the request is a GET.
+        """Sends a request that is safe to repeat; without a body, the request is a GET.
 
         `key_field` is the field of the body in which the endpoint also requires the key.
         """

@@ -77,7 +77,7 @@ def header_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> A
 
 
 def in_handler(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
-    """Accepts a request that needs no key, or whose handler reads the key, such as from a form."""
+    """Accepts a request that needs no key, or whose handler reads the key, for example from a form."""
     return NO_KEY
 
 

@@ -111,7 +111,7 @@ class Fault:
     """An error that the emulator produces on purpose, and the requests that this error affects.
 
     A fault counts the matching requests since the fault was added, including refused requests; `number`, `every` and
-    `times` choose among them. Without all three, every matching request fails.
+    `times` choose among them. If none of these three is set, every matching request fails.
 
     Attributes:
         on: The requests that can fail.

@@ -39,9 +39,9 @@ class Target:
     Attributes:
         graph: A copy of the graph, which the start request may change.
         items: The request's node list.
-        fields: The fields that the list may set, as (nodeId, fieldName); None for every field.
+        fields: The fields that the node list may set, as (nodeId, fieldName); None for every field.
         keeps_seeds: Whether all seeds stay unchanged.
-        may_stamp: Whether pictures may contain the graph as metadata; pictures of apps do not.
+        may_stamp: Whether pictures may contain the graph as metadata; False for apps.
     """
 
     graph: Graph

@@ -174,7 +174,7 @@ def _lenient(param: Param, value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """The parameters that were sent, and the defaults of the others, for the rules."""
+    """The parameters that were sent, and the defaults of all other parameters, for the rules."""
 
     model: Model
     sent: Payload

@@ -78,7 +78,7 @@ def price_of(model: Model, payload: Mapping[str, object], *, seconds: float | No
 
 
 def _amount(table: PriceTable, facts: Mapping[str, object]) -> Decimal | None:
-    """Finds the matching row; a fixed price has no rows."""
+    """Returns the fixed price, or the amount in the matching row; None if no row matches."""
     if table.fixed is not None:
         return table.fixed
     asked = [spelled(facts.get(key)) for key in table.by]

@@ -229,7 +229,7 @@ class Recorder:
         """Records a download when its response begins.
 
         Returns:
-            Its number.
+            The download's number.
         """
         with self._changed:
             number = len(self._downloads) + 1
@@ -247,7 +247,7 @@ class Recorder:
         """Records a request on arrival.
 
         Returns:
-            Its number.
+            The request's number.
         """
         with self._changed:
             number = len(self._requests) + 1

@@ -48,7 +48,7 @@ class RandomSource:
             seed: The seed of the request, if any; the result then depends on this seed alone.
 
         Returns:
-            Digits that differ at each call; empty if the emulator is deterministic.
+            Digits, which without a seed differ at each call; empty if the emulator is deterministic.
         """
         if self._options.deterministic:
             return ""

@@ -200,7 +200,7 @@ class RecordLog:
         return self.records
 
     async def missing(self) -> int | None:
-        """Returns the number of the last entry that this process knows if it was deleted or replaced, otherwise None.
+        """Returns the number of the last entry known to this process if that entry was deleted or replaced, else None.
 
         A person who deletes entries usually also deletes the last one. Each entry contains a unique token, so a
         replaced entry is detected.

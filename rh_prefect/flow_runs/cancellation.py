@@ -72,7 +72,7 @@ async def _watch(status: RunProgress, run: UUID, ends: asyncio.Event) -> None:
 
 
 async def _look(status: RunProgress, run: UUID, *, is_last: bool) -> bool:
-    """Cancels the tasks of a run if it was cancelled; returns whether to check again."""
+    """Cancels the tasks of a run if the run was cancelled; returns whether to check again."""
     try:
         flow_run = await ask(lambda api: api.read_flow_run(run))
     except ObjectNotFound:

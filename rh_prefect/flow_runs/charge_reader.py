@@ -67,8 +67,8 @@ async def charges(
     """Returns the charges for all tasks that were or may have been paid for, in any storage.
 
     Locations are read concurrently, with a limit on journals. An unreadable location does not prevent the reading of
-    others. `default` contains the records of the default storage, if that may be a storage other than `store`.
-    `records` is the location of shared works, by default the storage.
+    other locations. `default` contains the records of the default storage, if that may be a storage other than `store`.
+    `records` is the location of shared works, by default `store`.
     """
     works = (records or store.url).rstrip("/")
     reader = _Reader(works)

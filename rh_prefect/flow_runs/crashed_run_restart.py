@@ -64,7 +64,7 @@ class StoppedRun:
 
 
 async def revive_stopped(*, hours: float = 24.0, now: datetime | None = None) -> list[StoppedRun]:
-    """Marks runs without heartbeats as crashed, and reschedules runs that crashed in the last `hours`; returns both."""
+    """Marks runs without heartbeats as crashed, and reschedules runs that crashed in the last `hours`; returns all."""
     now = now or datetime.now(UTC)
     lost, crashed = await _rule(MARK_CRASHED), await _rule(RUN_AGAIN)
     done = [] if lost is None else [one async for one in _mark_crashed(lost, now)]

@@ -151,7 +151,7 @@ def run_name() -> str:
 
 
 def run_name_with(subject: object) -> str:
-    """Returns a name like `run_name`, with a subject that is not one of the parameters."""
+    """Returns a run's name in the form of `run_name`, with a subject that is not one of the parameters."""
     name = str(flow_run.name or "")
     if name and set(name.split("-")) - _generated_words() and not _NAME_OF_THE_FORM.fullmatch(name):
         return name  # a person gave it, or an earlier attempt

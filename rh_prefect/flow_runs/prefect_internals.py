@@ -68,7 +68,7 @@ ask_whether_deployed(is_deployed)
 
 
 def flow_running_elsewhere() -> str | None:
-    """Returns the name of a flow run that is active in this process, or None; for a caller without a run context.
+    """For a caller without a run context, returns the name of a flow run that is active in this process, or None.
 
     Other threads do not see context variables. So this searches all objects in memory, which takes about 15 ms; it is
     used only for calls without a scope. A context stays entered as long as its flow run lasts.
@@ -80,7 +80,7 @@ def flow_running_elsewhere() -> str | None:
 
 
 def is_entered(context: RunContext) -> bool:
-    """Returns whether the run is still active."""
+    """Returns whether a context's run is still active."""
     try:
         return context._token is not None
     except (AttributeError, TypeError):  # another thread is creating it at this moment

@@ -242,7 +242,7 @@ class RunObserver:
     def notify(self, event: JobEvent) -> None:
         """Forwards an event to the run's progress, log and listeners; see `rh_prefect.works.events.Observer`.
 
-        If one of them raises an error, only its first error is logged; the job continues, because it may be paid for.
+        If one of these raises errors, only its first error is logged; the job continues, because it may be paid for.
         """
         _guarded(self._write, event)
         if self._status is not None and not event.is_edit and not is_exiting():

@@ -96,7 +96,7 @@ class Pipeline(files.Pipeline):
     ) -> PipelineResult:
         """Runs the pipeline: in a flow as a child flow run, otherwise as a separate flow run.
 
-        Outside of flows and without `PREFECT_API_URL`, it runs in this process and needs no server.
+        Outside of flows and without `PREFECT_API_URL`, the pipeline runs in this process and needs no server.
 
         Args:
             params: The parameters' values, for names that are not valid in Python.
@@ -240,7 +240,7 @@ async def run_in_flow(
 
 
 async def _surroundings(pipeline: files.Pipeline, options: RunOptions, scope: FlowScope) -> Surroundings:
-    """Returns the surroundings of a pipeline's run inside the flow run of a scope, and records where its works are."""
+    """Returns the surroundings of a pipeline's run in the flow run of a scope, and records where its works are."""
     accounts, store, credentials, storage = await open_places(pipeline, options)
     # Without the notes of earlier attempts, their costs would not count in the budget.
     await LOOP.call(accounts.open(scope, store))

@@ -36,7 +36,7 @@ async def reconcile(flow_run_id: UUID | None = None, hours: Hours = 24.0) -> Sta
     of tasks that had succeeded are downloaded. Tasks of failed and crashed runs are only reported, because a resumed
     run waits for them. Suspended runs whose tasks have ended are resumed. Deployed runs without a sign of life
     are marked as crashed, and crashed runs are scheduled again, if the automations for this are installed and have
-    missed them. The flow can be run at any time and repeatedly.
+    missed these runs. The flow can be run at any time and repeatedly.
 
     Args:
         flow_run_id: Check only this run, even if it ended long ago. Empty for all runs of the last `hours`.

@@ -107,7 +107,7 @@ class MemoryJournal(Journal):
         return self._records.get(key)
 
     async def job(self, job_key: str) -> dict[str, dict[str, Any]]:
-        """Reads all records of one job, by full key."""
+        """Returns all records of one job as a mapping from full key to record."""
         return {key: record for key, record in self._records.items() if key.startswith(f"{job_key}-")}
 
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, dict[str, Any]]]]:

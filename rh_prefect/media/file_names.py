@@ -66,7 +66,7 @@ def fill(template: str, fields: dict[str, str | int]) -> str:
 def safe(text: str) -> str:
     """Converts a string to part of a file name: keeps letters of all scripts; replaces invalid characters with dashes.
 
-    If the string is changed or cut, the name ends with a hash of it, so that two strings never get the same name.
+    If the string is changed or cut, the name ends with the string's hash, so that two strings never get the same name.
     """
     clean = _UNSAFE.sub("-", text).strip(" .-")
     # Bytes, not characters: a file name may have 255 bytes, and a label may be Chinese.

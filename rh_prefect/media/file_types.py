@@ -81,7 +81,7 @@ FORMATS: dict[str, tuple[Kind, str]] = {
 
 
 def format_named(name: str) -> tuple[Kind, str] | None:
-    """Returns the kind and the format of a file name's extension; None if it is unknown."""
+    """Returns the kind and the format of a file name's extension; None for an unknown extension."""
     return FORMATS.get(PurePosixPath(name).suffix.lower().lstrip("."))
 
 
@@ -281,7 +281,7 @@ def _tag(head: bytes) -> int | None:
 
 
 def _announced_by_flv(head: bytes) -> int:
-    """Returns the size stated in an FLV's first tag, because only it reveals a cut between two tags; 0 if unknown."""
+    """Returns the size stated in an FLV's first tag, because only this reveals a cut between two tags; 0 if unknown."""
     found = re.search(rb"\x08filesize\x00(.{8})", head, re.DOTALL)
     size: float = struct.unpack(">d", found[1])[0] if found else 0
     return int(size) if math.isfinite(size) else 0

@@ -1,4 +1,4 @@
-"""Restricts which files and addresses may be read as inputs, because table rows and form fields can contain any.
+"""Restricts the files and addresses that may be read as inputs, because rows and form fields can name any address.
 
 There are two rules. First, links are read from public addresses only, unless private addresses are allowed. Each
 connection is checked, redirects included, with the address that it uses. Second, if inputs are restricted, as in
@@ -38,7 +38,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 class InputAccess:
     """The inputs that may be read.
 
-    These are files below the roots, which are folders and URL prefixes, and https links to public addresses.
+    These are https links to public addresses, and files below the roots, which are folders and URL prefixes.
     `private_links` also allows other links.
     """
 
@@ -236,7 +236,7 @@ class CheckedTransport(httpx.BaseTransport):
         return self._by_proxy[proxy].handle_request(request)
 
     def _send_checked(self, request: httpx.Request) -> httpx.Response:
-        """Resolves a name, checks its addresses, and sends the request to one; a second lookup could return others."""
+        """Resolves a name, checks its addresses, and sends the request to a checked one, without a second lookup."""
         host = request.url.raw_host.decode("ascii")
         try:
             addresses = self._check_name(host, request.url.port or 0)

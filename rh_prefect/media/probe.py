@@ -65,7 +65,7 @@ def probe(path: Path) -> Facts:
     """Reads the properties of a file; memory use does not depend on its size.
 
     A picture is decoded completely, a video or audio only at its first frame. The lengths in the file show whether
-    bytes are missing at the end; raw AAC, MPEG-TS and MP3 without a Xing header have none. Raises `MediaError` for a
+    bytes are missing at the end; raw AAC, MPEG-TS and MP3 without a Xing header lack lengths. Raises `MediaError` for a
     file that is missing, a folder, empty, incomplete or broken.
     """
     found = file_type(path)
@@ -87,7 +87,7 @@ def probe(path: Path) -> Facts:
 
 
 def file_type(path: Path) -> FileType:
-    """Detects the type of a local file from its first bytes; `MediaError` if it is missing, a folder or empty."""
+    """Detects a local file's type from its first bytes; raises `MediaError` for a missing or empty file or a folder."""
     with as_media_error(str(path)):
         size = size_of(path)
         with path.open("rb") as file:

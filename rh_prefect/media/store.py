@@ -165,7 +165,7 @@ class MediaStore:
         return uri[len(self._root) :] if uri.startswith(self._root) and len(uri) > len(self._root) else None
 
     def options_for(self, source: str | Media) -> Mapping[str, object]:
-        """Returns the storage options for an input: this store's own if the protocol is the same."""
+        """Returns the storage options for an input: this store's own for the same protocol, otherwise none."""
         uri = source.uri if isinstance(source, Media) else source
         return dict(self._options) if protocol_of(uri) == self.protocol else {}
 
@@ -281,7 +281,7 @@ class MediaStore:
                     raise
 
     def signed_url(self, name: str, *, seconds: int = 86400) -> str | None:
-        """Returns an expiring link for RunningHub; None without `signed_inputs` or if it cannot sign links."""
+        """Returns an expiring link for RunningHub; None without `signed_inputs` or without a way to sign links."""
         return self.link(name, seconds=seconds) if self.signed_inputs and self.protocol != "file" else None
 
     def link(self, name: str, *, seconds: int = 86400) -> str | None:

@@ -285,7 +285,7 @@ def unsigned(link: str) -> str | None:
 
 
 def signing_options(protocol: str, options: Mapping[str, object]) -> dict[str, object]:
-    """Returns options for S3's current signature version; botocore's default is the first, which many refuse."""
+    """Returns options for S3's current signature version; many services refuse botocore's default, the first one."""
     config = options.get("config_kwargs") or {}
     if protocol != "s3" or not isinstance(config, Mapping):
         return {}

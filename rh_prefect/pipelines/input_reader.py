@@ -328,7 +328,7 @@ class InputReader:
 
 
 def is_default(param: Param, value: Any) -> bool:
-    """Returns whether a value is absent or equals the default; a file never does, because its content can change."""
+    """Returns whether a value is absent or equals the default; False for a file, because its content can change."""
     if param.default is None or param.kind in ("table", "files", *FILE_TYPES):
         return value is ABSENT
     return bool(value == read_value(param, param.default))

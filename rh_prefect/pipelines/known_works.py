@@ -274,7 +274,7 @@ def _cost_of(submit: Submit) -> Decimal:
 
 
 def _state_of(submit: Submit, shape: str) -> KnownWork | None:
-    """Returns the state of a submission for a plan; None if it gives no result, so that another one may follow."""
+    """Returns a submission's state for a plan; None if it gives no result, so that another submission may follow."""
     task_id = submit.task_id or ""
     match submit.state:
         case "unknown":

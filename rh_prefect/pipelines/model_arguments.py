@@ -1,6 +1,6 @@
 """Binds the arguments of a step to the parameters of its model; `check` binds types, and a plan binds values.
 
-Both use the same messages; a plan reports only problems that the types did not reveal.
+`check` and a plan use the same messages; a plan reports only problems that the types did not reveal.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class Document:
         return node
 
     def child(self, node: Node, part: str | int) -> Node | None:
-        """Returns the value at a key or an index, for a step also from the file's `defaults`; None if it is missing."""
+        """Returns the value at a key or an index, for a step also from the file's `defaults`; None without a value."""
         for one in (node, *self._defaults_of(node)):
             try:
                 found: Node = one.value[part]

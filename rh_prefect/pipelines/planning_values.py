@@ -301,7 +301,7 @@ def makers(value: Any) -> Iterator[PlannedStep]:
 
 
 def number_of(value: Any) -> Span | None:
-    """Converts a value to a number, known or unknown; returns None if it is not a number."""
+    """Converts a value to a number, known or unknown; returns None for a value that is not a number."""
     value = certain(value)
     if isinstance(value, Unknown):
         return value.span if value.kind in ("number", "integer") else None

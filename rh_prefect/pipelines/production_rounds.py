@@ -9,7 +9,7 @@ the round. `rounds/<key>/` next to the works contains:
 |---------------------|---------------------------------------------|-------------------------------------------|
 | `<n>`               | when round n begins, exclusively            | the flow run                              |
 | `<n>-holder-<m>`    | before a run plans with it, exclusively     | the flow run and its process              |
-| `<n>-suspended-<m>` | when that run suspends itself               | nothing: it has no process at present     |
+| `<n>-suspended-<m>` | when that run suspends itself               | nothing: the run has no process meanwhile |
 | `<n>-left-<m>`      | when that run ends, for any reason          | whether a review is left to be decided    |
 | `<n>-closed-1`      | when a run has made everything              | the flow run                              |
 | `<n>-<step>-takes`  | when an age in `reuse` has selected takes    | the numbers of these takes                |

@@ -45,7 +45,7 @@ class Choices:
 
     @property
     def bare(self) -> set[str]:
-        """The addresses in the takes file without a hash of their item."""
+        """The addresses in the takes file that have no hash of their item."""
         return self.takes.keys() - self.items.keys() - set(self.given)
 
 
@@ -88,7 +88,7 @@ def takes_file(pipeline: Path) -> Path:
 
 
 def read_choices(file: Path | None) -> Choices:
-    """Reads the takes and choices in a takes file; empty if the file does not exist."""
+    """Returns the takes and choices in a takes file; returns empty `Choices` if the file does not exist."""
     if file is None or not file.is_file():
         return Choices()
     with file.open("rb") as reader:

@@ -90,7 +90,7 @@ class Type:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is one value that can be inserted into a string, as far as its type is known."""
+        """Whether the value is a single one that can be inserted into a string, as far as its type is known."""
         return not self.many and all(one.kind in ("any", *PLAIN) for one in self.possible)
 
     @property

@@ -104,7 +104,7 @@ def _check_outputs(work: Work, view: TaskView) -> None:
     """Raises `OutputsPending` if a successful task has no usable output yet, because a recorded end never changes.
 
     One usable output is enough, because its link would expire while the process waits for the other outputs. The
-    download requests the links of the others.
+    download requests the links of the other outputs.
     """
     if view.status != "SUCCESS" or any(output.is_usable for output in view.outputs):
         return

@@ -61,7 +61,7 @@ class OutputDownload:
     async def run(self, *, there: Mapping[int, Media], count: int) -> tuple[Media, ...]:
         """Publishes the outputs that are not in the store, and returns all files, named as in the store.
 
-        If RunningHub has only a damaged file, this is published with a `Media.defect`. `there` has the files in the
+        If RunningHub has only a damaged file, it is published with a `Media.defect`. `there` contains the files in the
         store, by index. `count` is the known number of files; the record may list fewer links.
         """
         if self.work.lease.account.provider.is_bare:  # files of a machine are behind the key that paid for them

@@ -95,7 +95,7 @@ class PoolServices:
         return await self.pool.try_each(price_on, model=request.model)
 
     def callback(self, request: JobRequest) -> Callback | None:
-        """Returns the webhook address for a request's task; None without webhooks, or if the request has one."""
+        """Returns the webhook address for a request's task; None without webhooks, or if the request names its own."""
         # An address in the caller's parameters takes precedence.
         own = "webhookUrl" in request.payload or "webhookUrl" in request.private
         return None if own or self.pool.provider(request.endpoint).is_bare else callback_of(self._settings)

@@ -148,7 +148,7 @@ def _entry_in(code: str) -> Entry | None:
 
 
 class SharedRecords(JobRecords):
-    """The records of one work that all runs share, and the notes of one run about it."""
+    """The records of one work that all runs share, and one run's notes about this work."""
 
     is_shared = True
 

@@ -184,7 +184,7 @@ def has_all_files(store: MediaStore, result: ResultRecord) -> bool:
 
 
 def whole_files(store: MediaStore, results: Sequence[ResultRecord]) -> dict[int, Media]:
-    """Returns a task's undamaged files in the store, by index, as described by the first result that contains each."""
+    """Returns a task's undamaged files in the store, by index; the first result that contains a file describes it."""
     found: dict[int, Media] = {}
     for result in results:
         for index, file in enumerate(result.outputs):

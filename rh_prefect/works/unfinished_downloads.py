@@ -61,7 +61,7 @@ class _Refusals:
 
 
 class StoreChecks:
-    """Checks, once per store, that outputs can be written to it and to the local download folder.
+    """Checks, once per store, that outputs can be written to the store and to the local download folder.
 
     A full disk may have room for the check, but not for outputs. So if a store refuses the outputs of several jobs in a
     row, a run pays for no further job until the store accepts an output.

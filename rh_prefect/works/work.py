@@ -234,7 +234,7 @@ class WorkSpending:
         return await prices.of(request.endpoint, request.sent(self._links), self._listed)
 
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
-        """Reserves the price of submission n in place of an earlier price; returns a `Shortfall` if it does not fit."""
+        """Reserves submission n's price in place of an earlier one; returns a `Shortfall` if the price does not fit."""
         self.release()
         self._price = await self._request_price()
         short = await self._spending.reserve(self._key, n, self._price, budget=budget)

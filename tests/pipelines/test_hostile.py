@@ -211,7 +211,7 @@ async def test_what_reads_like_a_reference_and_is_a_literal_is_text() -> None:
 
 async def test_rows_are_counted_while_they_are_read(tmp_path: Path) -> None:
     [problem] = await problems_of(TABLE, rows=table(tmp_path, *(["a,"] * (input_reader.MOST_ROWS + 1))))
-    assert "rows.csv has more than 50000 rows" in problem
+    assert "rows.csv has more than the 50000 rows allowed" in problem
 
 
 def test_a_table_is_read_up_to_its_limit(tmp_path: Path) -> None:

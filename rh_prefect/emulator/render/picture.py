@@ -84,7 +84,7 @@ def inset(picture: Image.Image, small: Sequence[Image.Image]) -> Image.Image:
 
 
 def grain(picture: Image.Image, variant: str) -> Image.Image:
-    """Adds a fine grain to a picture, a different one for each variant; none without a variant."""
+    """Adds a fine grain to a picture, different for each variant; without a variant, adds nothing."""
     if not variant:
         return picture
     random = np.random.default_rng(int.from_bytes(hashlib.sha256(variant.encode()).digest()[:8], "big"))

@@ -52,8 +52,8 @@ class Request:
         payload: The wire payload.
         inputs: Local files by wire key.
         limits: The limits of the rendering.
-        seed_text: The text to draw from if the request has neither text nor files.
-        variant: Distinguishes the results of equal requests; empty for equal results.
+        seed_text: The text that determines the outputs if the request has neither text nor files.
+        variant: Makes otherwise equal requests different; empty if their results are to be equal.
     """
 
     model: Model
@@ -69,7 +69,7 @@ class Request:
         return {key.strip(): value for key, value in self.payload.items()}
 
     def value(self, *keys: str) -> object | None:
-        """Returns the first of the parameters that is set or has a default."""
+        """Returns the value of the first of the named parameters that is set or has a default."""
         given = next((self.given[key] for key in keys if self.given.get(key) not in (None, "", [])), None)
         if given is not None:
             return given
@@ -77,11 +77,11 @@ class Request:
         return next((defaults[key] for key in keys if defaults.get(key) not in (None, "")), None)
 
     def is_on(self, *keys: str) -> bool:
-        """Returns whether any of the parameters is on: true, "true" or "yes"."""
+        """Returns whether any of the named parameters is on: true, "true" or "yes"."""
         return any(str(self.value(key)).lower() in {"true", "yes", "on", "1"} for key in keys)
 
     def names(self, *words: str) -> bool:
-        """Returns whether the model's name contains one of the words."""
+        """Returns whether the model's name contains one of the given words."""
         return any(word in self.model.name.lower() for word in words)
 
     @cached_property
@@ -92,7 +92,7 @@ class Request:
 
     @cached_property
     def subject(self) -> str:
-        """The text to draw from: the prompt, otherwise the seed text, otherwise the model's name."""
+        """The text that determines the outputs: the prompt, otherwise the seed text, otherwise the model's name."""
         return self.words or self.seed_text or self.model.name
 
     @cached_property

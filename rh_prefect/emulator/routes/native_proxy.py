@@ -230,7 +230,7 @@ def _invalid(error: object, node_errors: object = None) -> Response:
 
 
 def _faulty(on: faults.Route, handler: Handler) -> Handler:
-    """Applies faults to a route of the proxy; its endpoint is `/proxy` or `/proxy-plus`."""
+    """Applies faults to a route of the proxy; faults know the route's endpoint as `/proxy` or `/proxy-plus`."""
 
     async def served(request: Request) -> Response:
         state = _state(request)

@@ -29,12 +29,12 @@ class RowResult(BaseModel):
     Attributes:
         row: The number of the row, from 1.
         label: The label of the row, or its number.
-        subject: The beginning of its prompt, or the name of its file.
+        subject: The beginning of the row's prompt, or the name of the row's file.
         state: The state of the row.
         reason: Why the row is not done; empty if it is done.
-        result: The file or the text of its last step; None if the row is not done.
+        result: The file or the text of the row's last step; None if the row is not done.
         tasks: The RunningHub task ids of the row's results, and of the task that failed.
-        jobs: The names of its jobs, for `rh-prefect jobs`.
+        jobs: The names of the row's jobs, for `rh-prefect jobs`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,7 +63,7 @@ class BatchReport(BaseModel):
         rows: Every row.
         costs: The total cost of this run.
         csv_uri: The address of the report of all steps, a table.
-        gallery: The address of the page of its outputs; empty if there are none, or more than 1,000.
+        gallery: The address of the page of the batch's outputs; empty if there are none, or more than 1,000.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -42,7 +42,7 @@ _OVERLAP = RATE // 4
 
 
 class Sound:
-    """A stream of audio that takes pieces of any size and returns pieces of the requested size, only once."""
+    """A stream of audio, readable once, that takes pieces of any size and returns pieces of the requested size."""
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces

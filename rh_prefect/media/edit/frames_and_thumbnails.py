@@ -55,7 +55,7 @@ def image_for(source: Path, to: Path) -> Image.Image:
 
 
 def open_image(path: Path, *, side: int | None = None) -> Image.Image:
-    """Returns a picture, upright, with 8-bit values; if `side` (pixels) is given, it may be decoded smaller."""
+    """Returns a picture, upright, with 8-bit values; with `side` (pixels), the picture may be decoded smaller."""
     with reading(path), Image.open(path) as image:
         if side is not None:
             # JPEG can be decoded at an eighth of its size, with as little memory.

@@ -162,7 +162,7 @@ def _cut(text: str, start: int) -> str:
 
 
 def by_items(addresses: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Returns the addresses; one, as in `each[A-4]`, replaces the steps of an item without steps in `others`."""
+    """Returns the addresses; the address of an item (`each[A-4]`) replaces its steps if `others` has none of them."""
     other_items = {_item(address) for address in others}
     return list(dict.fromkeys(item if (item := _item(one)) and item not in other_items else one for one in addresses))
 

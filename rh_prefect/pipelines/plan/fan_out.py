@@ -275,7 +275,7 @@ def _matrix_of(lists: Mapping[str, Items], frame: Frame) -> list[Frame]:
 
 
 def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
-    """Sets an item's id (`id`, else the matrix values, the file's stem or the number); returns whether it is known."""
+    """Sets an item's id (`id`, else matrix values, the file's stem or the number); returns whether the id is known."""
     source: list[Any] = []
     if step.id is not None:
         name = evaluate(step.id, one)

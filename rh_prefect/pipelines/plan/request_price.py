@@ -98,7 +98,7 @@ def input_seconds(files: Iterable[File], assume: Span | None) -> Span | None:
 
     RunningHub does not publish which of several files determines the price (the emulator takes the first video, else
     the first sound). So the minimum is the length of the shortest file, and the expected and the maximum value are
-    those of the longest.
+    the length of the longest file.
     """
     lengths = [one.length for one in files]
     known = [one for one in lengths if one is not None]

@@ -96,7 +96,7 @@ def undecided_result(value: Any, by: PlannedStep | None, key: str) -> Any:
 
 
 def placeholder(kind: Type, instance: PlannedStep, key: str) -> Any:
-    """Returns a placeholder for a result that does not exist yet; it tells the plan which steps need the result."""
+    """Returns a placeholder for a result that is still missing; the placeholder shows a plan which steps need it."""
     if kind.many:
         count = Unknown("integer", f"{key}.count", None, instance)
         return Items((placeholder(kind.one, instance, f"{key}[]"),), (None,), (False,), count)

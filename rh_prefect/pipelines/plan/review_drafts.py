@@ -41,7 +41,7 @@ def _candidates(text: str, frame: Frame) -> list[Candidate]:
 
 
 def chosen_result(review: PlannedStep, choice: Mapping[str, Any] | None) -> tuple[Any, str]:
-    """Returns the result that a choice selects; None if there is none, with the reason if the choice is not valid."""
+    """Returns the result that a choice selects, or None; for a choice that is not valid, also returns the reason."""
     if choice is None:
         return None, ""
     if choice.get("of") != review.request["of"]:

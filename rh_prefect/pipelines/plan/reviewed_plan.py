@@ -187,7 +187,7 @@ class ReviewedPlan:
 
     @cached_property
     def _paid(self) -> frozenset[str]:
-        """The works that the plan pays for, if their inputs were known."""
+        """The works that the plan pays for and whose inputs were known."""
         return frozenset(work for step in self.data["steps"] if step["price"]["most"] for work in _works_of(step))
 
 

@@ -157,7 +157,7 @@ class TakeChooser:
         return list(chosen)
 
     async def _allowed(self, draft: Draft, takes: list[int], reuse: str, current: Round) -> list[int]:
-        """Returns the newest takes that `reuse` allows, from the given take on; new takes replace the others."""
+        """Returns the newest takes that `reuse` allows, from the given take on; new takes replace forbidden ones."""
         first, size = takes[0], len(takes)
 
         async def is_begun(number: int) -> bool:

@@ -83,7 +83,7 @@ class Missing(AbstractSet[str]):
         return next((need for need in needs if need.address in self.lost), None)
 
     def keep_open(self, draft: Draft, step: Step) -> bool:
-        """Leaves a request open while undecided conditions can change it; returns whether this is the only reason."""
+        """Leaves a request open while undecided conditions can change it; returns whether only they leave it open."""
         undecided = undecided_parts(step.taken, draft.frame, self if step.require == "any" else ())
         was_settled, instance = draft.is_settled, draft.instance
         draft.is_settled &= not undecided
@@ -93,7 +93,7 @@ class Missing(AbstractSet[str]):
 
 @dataclass(slots=True, repr=False)
 class PartFindings:
-    """The data of a part of a plan besides its steps."""
+    """The data of a part of a plan, except the part's steps."""
 
     notes: dict[str, None] = field(default_factory=dict)  # What is worth knowing
     # What is wrong: the file, the place in it, a clause, and the item's address

@@ -159,7 +159,7 @@ class RunBudget:
             self._parts[key] = dict(now)
 
     def refusal(self, instance: PlannedStep) -> BudgetExceeded | None:
-        """Returns why a step cannot start now. If it can, records that it and its item start, and returns None."""
+        """Returns why a step cannot start now; if the step can, records that the step and its item start."""
         budget, item = self._budget, instance.top_item
         # A result that exists is only copied to its names.
         is_free = not instance.is_paid or all(work.state == "=" for work in instance.works)

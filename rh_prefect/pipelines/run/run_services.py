@@ -88,6 +88,6 @@ class Outcome:
     named: dict[tuple[str, str], Media] = field(default_factory=dict)
 
     def saved_as(self, file: Media, *steps: PlannedStep | None) -> Media | None:
-        """Returns a result as the first of some steps saved it, or else as any step did; None if none did."""
+        """Returns a result as saved by the first of `steps` that has saved it, else by any step; None if none has."""
         names = (*(one.address for one in steps if one is not None), "")
         return next((saved for name in names if (saved := self.named.get((name, file.sha256))) is not None), None)

@@ -86,7 +86,7 @@ class Pool:
         return self._exclusions.setdefault((repr(scope.journal), scope.attempt), {})
 
     async def account_of(self, intent: Intent) -> Account:
-        """Returns the account that paid for a job; raises `ConfigError` if its site differs from the job's site."""
+        """Returns the account that paid for a job; raises `ConfigError` if the account's site is not the job's site."""
         account = await self._account_of(intent)
         if account.provider.site != intent.site:
             raise ConfigError(

@@ -185,7 +185,7 @@ class JobRecords:
         """Records that the run waits for the task of submission n."""
 
     async def has_waited(self, n: int) -> bool:  # noqa: ARG002 - of shared works
-        """Returns whether this attempt, or one that counts toward the same `attempts`, has waited for the task."""
+        """Returns whether this attempt, or an earlier one that counts toward the same limit, waited for the task."""
         return False
 
     def note_settled(self, submit: Submit) -> None:

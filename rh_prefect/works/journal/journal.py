@@ -91,10 +91,10 @@ class Journal(ABC):
 
     @abstractmethod
     async def job(self, job_key: str) -> dict[str, JSON]:
-        """Reads all records of one job, by full key, without reading other jobs."""
+        """Returns all records of one job as a mapping from full key to record, without reading other jobs."""
 
     async def numbered(self, job_key: str, n: int) -> dict[str, JSON]:  # noqa: ARG002 - of a journal of single files
-        """Reads the records of submission n of a job, by full key, and possibly other records of the job."""
+        """Returns at least the records of submission n of a job, as a mapping from full key to record."""
         return await self.job(job_key)
 
     @abstractmethod

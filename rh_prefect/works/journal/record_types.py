@@ -5,10 +5,10 @@ docs/never-pay-twice.md lists these records, and says what each contains and whe
 
 Besides the jobs, a scope contains `format-1`, its first record, and `media-<hash of a name>-<n>`, n from 1 without
 gaps: a `MediaRecord` for each content of an input. The name is the input's address as the caller gave it, without a
-    signature.
+signature.
 
-It also contains `cancel-<attempt>`, after which that attempt of the run submits nothing more. A named scope outside of
-flows contains `attempt-<n>` for each process that has opened it.
+A scope also contains `cancel-<attempt>`, after which that attempt of the run submits nothing more. A named scope
+outside of flows contains `attempt-<n>` for each process that has opened it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ os.register_at_fork(after_in_child=_owner_of.cache_clear)
 
 
 def is_visible(owner: Owner) -> bool:
-    """Returns whether this process can tell if another process has ended: both are processes of one boot of a host."""
+    """Returns whether this process can tell if another process has ended, as processes of one boot of a host can."""
     current = current_owner()
     return bool(owner.boot and owner.started) and (owner.host, owner.boot) == (current.host, current.boot)
 
