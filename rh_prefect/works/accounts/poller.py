@@ -175,7 +175,7 @@ class DurationHistory:
         return MARGIN * self._sorted[first + longer // 2] if longer >= MIN_DURATIONS else None
 
     def overdue(self, age: float) -> float | None:
-        """Returns the seconds since a task of this age last had an estimate; None if it has one, or if no age has one."""
+        """Returns the seconds for which a task of this age has had no estimate; None if it has one or none is known."""
         if not self.is_known:
             return None
         longest = self._sorted[-MIN_DURATIONS]
