@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import assert_never
 
 from rh_prefect.catalog.model import Model, Rule, text_of
@@ -10,8 +10,7 @@ from rh_prefect.catalog.model import Model, Rule, text_of
 
 def problems(model: Model, values: Mapping[str, object], *, unchecked: Collection[str] = ()) -> list[str]:
     """Returns a clause for each rule that `values`, keyed by wire key, break; skips rules about `unchecked` names."""
-    applied = (rule for rule in model.rules if not {_name(model, key) for key in _keys(rule)} & {*unchecked})
-    found = (_problem(model, rule, values) for rule in applied)
+    found = (_problem(model, rule, values) for rule in _applied(model, unchecked))
     return [problem for problem in found if problem]
 
 
@@ -25,12 +24,12 @@ def notices(model: Model, values: Mapping[str, object]) -> list[str]:
     ]
 
 
-def complete(model: Model, values: dict[str, object]) -> None:
+def complete(model: Model, values: dict[str, object], *, unchecked: Collection[str] = ()) -> None:
     """Adds the defaults that a rule requires, and removes the parameters that a rule does not allow for this input.
 
-    `values` is changed in place, and must have passed `problems`.
+    `values` is changed in place, and must have passed `problems` with the same `unchecked`.
     """
-    for rule in model.rules:
+    for rule in _applied(model, unchecked):
         if rule.kind == "needed" and holds(model, rule, values):
             for key in rule.params:
                 values.setdefault(key, model.param(key).wire_default)
@@ -46,6 +45,10 @@ def holds(model: Model, rule: Rule, values: Mapping[str, object]) -> bool:
     return bool(rule.when) and all(
         text_of(values.get(key, model.param(key).default)) == text_of(value) for key, value in rule.when
     )
+
+
+def _applied(model: Model, unchecked: Collection[str]) -> Iterator[Rule]:
+    return (rule for rule in model.rules if not {_name(model, key) for key in _keys(rule)} & {*unchecked})
 
 
 def _problem(model: Model, rule: Rule, values: Mapping[str, object]) -> str:

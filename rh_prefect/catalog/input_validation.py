@@ -87,7 +87,7 @@ def _filled(model: Model, checked: InputCheck, unchecked: Collection[str] = ()) 
     for param in model.params:
         if param.required and param.default is not None:
             values.setdefault(param.key, param.wire_default)
-    cross_parameter_rules.complete(model, values)
+    cross_parameter_rules.complete(model, values, unchecked=unchecked)
     in_order = {
         param.key: values[param.key] if param.name in unchecked else _on_wire(param, values[param.key])
         for param in model.known_params

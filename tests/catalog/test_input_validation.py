@@ -266,6 +266,14 @@ def test_an_option_that_the_page_shows_as_a_number_is_sent_as_one(name: str, giv
     assert models.input_for(model)(prompt="x", image_num=given).params()["image_num"] == "3"
 
 
+def test_an_unchecked_value_is_sent_unchanged_and_takes_nothing_from_the_others() -> None:
+    qwen = {"prompt": "x", "image_urls": [PICTURE], "prompt_extend_mode": "agent", "prompt_extend": "auto"}
+    sent = catalog.read_parameters(catalog.get("qwen-image-3.0/image-edit"), qwen, unchecked=["prompt_extend"]).sent
+    assert (sent["promptExtend"], sent["promptExtendMode"]) == ("auto", "agent")
+    niji = catalog.get("midjourney-text-to-image-niji7")
+    assert catalog.read_parameters(niji, {"prompt": "x", "sw": "9999"}, unchecked=["sw"]).sent["sw"] == "9999"
+
+
 def test_an_unknown_parameter_of_a_partly_known_model() -> None:
     partly_known = next(model for model in catalog.models() if model.incomplete)
     assert "RunningHub publishes only some of them" in refusal(partly_known.name, {"zoom": 3})
