@@ -167,7 +167,7 @@ class HiddenAddressTransport(httpx.AsyncBaseTransport):
         try:
             actual = actual_request(request)
             response = await self.transport_for(actual.url).handle_async_request(actual)
-            if actual.url != request.url:
+            if HIDDEN in request.extensions:
                 hide_redirect(request, response, to=actual.url)
         except BaseException as error:
             # The frames below may contain the URL, the headers or the body, as this one does.

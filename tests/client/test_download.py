@@ -219,10 +219,14 @@ async def test_a_file_host_that_fails_is_asked_again(downloads: Downloads) -> No
 async def test_redirects_are_followed_and_their_signatures_are_in_no_log(
     downloads: Downloads, caplog: pytest.LogCaptureFixture
 ) -> None:
-    downloads.host.plays(reply("", status=302, headers={"Location": "/b.mp4?Signature=second"}), serve())
+    to_signed = reply("", status=302, headers={"Location": "/b.mp4?Signature=second"})
+    downloads.host.plays(to_signed, serve(), to_signed, serve())
     with caplog.at_level(logging.INFO):
         assert await downloads.fetched("a.mp4?Signature=first") == BODY
-    assert downloads.host.paths == ["/a.mp4?Signature=first", "/b.mp4?Signature=second"]
+        discard_partial(downloads.to)
+        assert await downloads.fetched("a.mp4") == BODY
+    signed = "/b.mp4?Signature=second"
+    assert downloads.host.paths == ["/a.mp4?Signature=first", signed, "/a.mp4", signed]
     assert f"GET {downloads.host.url}/b.mp4 " in caplog.text
     assert "Signature" not in caplog.text
     downloads.host.always = reply("", status=302, headers={"Location": "/a.mp4"})
