@@ -204,6 +204,14 @@ def is_web_page(head: bytes) -> bool:
 _ISO = (MP4, MOV, M4A, AVIF, HEIC)
 _RIFF_TYPES = (AVI, WAV, WEBP)
 _EBML = (WEBM, MKV)
+_BOXES = frozenset(
+    b"ftyp moov mdat free skip wide moof mfra sidx ssix styp emsg prft pdin pnot udta uuid meta idat PICT".split()
+)
+"""The types of the outermost boxes of MP4, MOV and their relatives."""
+
+_RIFF_UNKNOWN = 0x7FFF0000
+"""The least length of a RIFF file that stands for an unknown one: programs write different numbers to a pipe."""
+
 _SEGMENT = b"\x18\x53\x80\x67"
 _FLV_TAGS = (8, 9, 18)
 """The types of FLV's tags: sound, picture, data."""
@@ -238,7 +246,11 @@ def _end(file: BinaryIO, size: int, found: FileType) -> int:
     if found in _RIFF_TYPES:
         length = int.from_bytes(file.read(8)[4:], "little")
         # A stream's writer could not go back to fill in the length.
-        return 0 if length in (0, 0xFFFFFFFF) else length + 8
+        return 0 if length >= _RIFF_UNKNOWN or not length else length + 8
+    if found is GIF:
+        return _end_of_gif(file, size)
+    if found is BMP:
+        return _end_of_bmp(file.read(34))
     if found in _EBML:
         return _end_of_segment(file.read(256))
     return int.from_bytes(file.read(12)[8:], "little") if found is GLB else 0
@@ -260,9 +272,9 @@ def _last_end(file: BinaryIO, size: int, at: int, step: _Step) -> int:
 
 
 def _box(head: bytes) -> int | None:
-    """Returns the length of a box of MP4 or MOV; None for a last box without a length, and for padding."""
+    """Returns the length of a box of MP4 or MOV; None for a last box without a length, and for what is not a box."""
     length = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4])
-    return length if len(head) >= 8 and length >= 8 else None
+    return length if head[4:8] in _BOXES and length >= 8 else None
 
 
 def _chunk(head: bytes) -> int | None:
@@ -285,6 +297,31 @@ def _announced_by_flv(head: bytes) -> int:
     found = re.search(rb"\x08filesize\x00(.{8})", head, re.DOTALL)
     size: float = struct.unpack(">d", found[1])[0] if found else 0
     return int(size) if math.isfinite(size) else 0
+
+
+def _end_of_gif(file: BinaryIO, size: int) -> int:
+    """Returns the end of a GIF, or a larger number than `size` if a block or the end mark is missing."""
+    file.read(_colours(file.read(13)[10:11]))
+    while (mark := file.read(1)) in (b"!", b","):
+        # A picture may have its own colours, which are followed by the width of its codes.
+        file.read(1 if mark == b"!" else _colours(file.read(9)[8:9]) + 1)
+        while any(length := file.read(1)):
+            file.seek(length[0], os.SEEK_CUR)
+    return file.tell() if mark else size + 1
+
+
+def _colours(flags: bytes) -> int:
+    """Returns the length of a GIF's colour table."""
+    return 3 << (flags[0] & 0x07) + 1 if flags and flags[0] & 0x80 else 0
+
+
+def _end_of_bmp(head: bytes) -> int:
+    """Returns the end of an uncompressed BMP by the size of its picture, because its stated size is often wrong."""
+    if len(head) < 34 or int.from_bytes(head[14:18], "little") < 40:
+        return 0
+    width, height, _, bits, compression = struct.unpack("<iiHHI", head[18:34])
+    start = int.from_bytes(head[10:14], "little")
+    return 0 if compression not in (0, 3) else start + (width * bits + 31) // 32 * 4 * abs(height)
 
 
 def _end_of_segment(head: bytes) -> int:

@@ -16,6 +16,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 from PIL import Image
+from PIL.TiffImagePlugin import STRIPBYTECOUNTS, STRIPOFFSETS, TILEBYTECOUNTS, TILEOFFSETS, TiffImageFile
 
 from rh_prefect.errors import MediaError
 from rh_prefect.media import file_types as types
@@ -133,6 +134,8 @@ def _read_picture(path: Path, facts: Facts) -> Facts:
         if width * height > _FULL_DECODE and (image.format != "JPEG" or is_held_whole):
             # Its checksums only; a search for an orientation would decode all of a PNG.
             image.verify()
+            if isinstance(image, TiffImageFile):
+                _check_end_of_tiff(image, path.stat().st_size)
             return replace(facts, width=width, height=height)
         if width * height > _FULL_DECODE:
             # Reads all of the file and decodes it at an eighth of its size.
@@ -140,6 +143,14 @@ def _read_picture(path: Path, facts: Facts) -> Facts:
         image.load()
         turned = image.getexif().get(_ORIENTATION) in _TURNED
     return replace(facts, width=height if turned else width, height=width if turned else height)
+
+
+def _check_end_of_tiff(image: TiffImageFile, size: int) -> None:
+    """Raises a `ValueError` if a strip or a tile of a TIFF ends after the end of the file."""
+    for starts, lengths in ((STRIPOFFSETS, STRIPBYTECOUNTS), (TILEOFFSETS, TILEBYTECOUNTS)):
+        pairs = zip(image.tag_v2.get(starts, ()), image.tag_v2.get(lengths, ()))
+        if any(start + length > size for start, length in pairs):
+            raise ValueError("its end is missing")
 
 
 def pictures_of(file: InputContainer) -> list[VideoStream]:

@@ -9,6 +9,7 @@ import tracemalloc
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,15 @@ def with_samples(song: bytes, samples: int) -> bytes:
     return song[:22] + samples.to_bytes(4, "big") + song[26:]
 
 
+def streamed(length: int) -> bytes:
+    """A WAV from a writer that could not go back to fill in the lengths."""
+    whole = samples.sound("wav", "pcm_s16le")
+    data = whole.index(b"data") + 4
+    unknown = length.to_bytes(4, "little")
+    return whole[:4] + unknown + whole[8:data] + unknown + whole[data + 4 :]
+
+
+STREAMED = (0, 0x7FFFF024, 0x7FFFFFFF, 0xFFFFFFFF)
 TAG = b"TAG" + b"a title".ljust(125, b"\0")
 WHOLE: dict[str, Callable[[], bytes]] = {
     "mp3 without a length": lambda: without_xing(samples.sound("mp3", "mp3", 2)),
@@ -141,6 +151,9 @@ WHOLE: dict[str, Callable[[], bytes]] = {
     "flv with a wrong length": lambda: samples.film("flv").replace(b"duration\0?", b"duration\0@"),
     "flv without its last length": lambda: samples.film("flv")[:-4],
     "flv with a tag": lambda: samples.film("flv") + TAG,
+    **{f"wav of a stream of {length:x}": partial(streamed, length) for length in STREAMED},
+    "mp4 with a label": lambda: samples.film("mp4") + b"AIGC{label:1}",
+    "mov with a label": lambda: samples.film("mov") + b"AIGC{label:1}",
 }
 
 
@@ -251,7 +264,31 @@ def test_a_picture_of_200_megapixels_is_whole(tmp_path: Path, form: str) -> None
     assert defect_of(path, extension=form.lower()) is None
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size * 2 // 3)
-    assert form == "TIFF" or defect_of(path, extension=form.lower()) is not None
+    assert defect_of(path, extension=form.lower()) is not None
+
+
+@pytest.mark.parametrize(("form", "mode"), [("BMP", "1"), ("BMP", "RGB"), ("TIFF", "1")])
+def test_a_large_picture_without_checksums_that_was_cut_is_refused(tmp_path: Path, form: str, mode: str) -> None:
+    path = tmp_path / form.lower()
+    Image.new(mode, (5_001, 4_000)).save(path, form)
+    assert probe(path).width == 5_001
+    cut = written(tmp_path / "cut", path.read_bytes()[:-9])
+    with pytest.raises(MediaError, match="its end is missing"):
+        probe(cut)
+
+
+def moving_gif(path: Path) -> Path:
+    frames = [Image.effect_noise((64, 48), 40 + 9 * number).convert("P") for number in range(4)]
+    frames[0].save(path, "GIF", save_all=True, append_images=frames[1:], comment=b"x" * 300)
+    return path
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.999])
+def test_a_moving_gif_that_was_cut_is_refused(tmp_path: Path, part: float) -> None:
+    whole = moving_gif(tmp_path / "whole.gif").read_bytes()
+    assert probe(written(tmp_path / "tagged.gif", whole + TAG)).width == 64
+    with pytest.raises(MediaError, match="its end is missing"):
+        probe(written(tmp_path / "cut.gif", whole[: int(len(whole) * part)]))
 
 
 def tiff_of_floats() -> bytes:
