@@ -45,12 +45,12 @@ _CACHE_SIZE = 200
 class RunProgress:
     """The jobs of one root flow run in this process, in the order of their first events.
 
-    `is_reported` tells whether the run has shown its own table and results.
+    `ends` has a sentence for each pipeline that has shown its own table and results.
     """
 
     rows: dict[str, JobEvent] = field(default_factory=dict)
     expected: int = 0
-    is_reported: bool = False
+    ends: dict[str, str] = field(default_factory=dict)
     page: Page | None = None
     estimate: Costs | None = None
     files: dict[str, tuple[Media, ...]] = field(default_factory=dict)  # The files of the first ended jobs, by job
@@ -132,6 +132,16 @@ class RunProgress:
         """The text above the progress bar of a run that has ended, and the last line of its log."""
         waiting = self.total - self.ended
         return ", ".join([self.counts, *([f"{waiting} not finished"] if waiting else []), f"cost {self.cost}"])
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether the run has shown its own table and results."""
+        return bool(self.ends)
+
+    @property
+    def end(self) -> str:
+        """The text at the end of the progress bar: that of the only pipeline, which counts earlier attempts as well."""
+        return next(iter(self.ends.values())) if len(self.ends) == 1 else self.summary
 
     @property
     def has_work(self) -> bool:
@@ -324,12 +334,12 @@ def expect_jobs(number: int, *, estimate: Costs | None = None) -> None:
         _progress_in(scope).expect(number, estimate=estimate)
 
 
-def mark_reported() -> None:
-    """Records that the current flow run has shown its own table and results, if it is the root."""
+def mark_reported(pipeline: str, end: str) -> None:
+    """Records that a pipeline has shown its own table and results, and how it ended, if the flow run is the root."""
     page = Page.current()
     status = known_run_progress(str(page.flow_run_id)) if page is not None else None
     if status is not None:
-        status.is_reported = True
+        status.ends[pipeline] = end
 
 
 _showing: set[asyncio.Task[None]] = set()

@@ -89,7 +89,7 @@ class PrefectPages(Pages):
         for _, file in values_in(end.result.outputs):
             if isinstance(file, Media) and (step := made.get(file.uri)) and not (step.jobs and file.sha256 in file.uri):
                 emit_asset(file, model=step.model, cost=step.cost or None, step=step.step, pipeline=end.result.pipeline)
-        mark_reported()
+        mark_reported(end.result.pipeline, end.message)
 
 
 async def _tag(*tags: str) -> None:

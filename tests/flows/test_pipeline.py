@@ -113,7 +113,18 @@ async def test_a_budget_is_compared_with_the_selected_steps_before_a_payment(rh:
     assert state.is_completed(), state.message
     assert [paid.endpoint for paid in rh.recorder.paid] == ["rhart-image/z-image/turbo"]
     progress = (await artifacts_of(state))["pipeline--short-film-progress"]
-    assert str(progress.description) == f"1 of 1 jobs done, cost {rh.recorder.charged} CNY"
+    assert str(progress.description) == f"Steps: 1 made, 2 not run; paid {rh.recorder.charged} CNY."
+
+
+@pytest.mark.prefect
+async def test_the_progress_of_a_later_attempt_counts_what_the_earlier_ones_paid(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", endpoint="kling-v2.6-pro/*", number=1, kind="code", code="1501"))
+    film = pipeline_flow(Pipeline.from_text(FILM)).with_options(retries=1, retry_delay_seconds=0)
+    state = await film(idea="a lighthouse", return_state=True)
+    assert state.is_completed(), state.message
+    assert [len(rh.recorder.paid), len(rh.recorder.submissions)] == [2, 3]
+    progress = (await artifacts_of(state))["pipeline--short-film-progress"]
+    assert f"paid {rh.recorder.charged} CNY" in str(progress.description)
 
 
 @pytest.mark.parametrize(
