@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path, PurePath
@@ -143,6 +144,9 @@ async def write_batch(batch: Batch, *, place_of_results: str, inputs: Inputs, wh
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
     return BatchFile(name, text, {ROWS: source.value}, tuple(stage.name for stage in stages))
 
+
+_REFERENCE = re.compile(r"\$\(\s*(item|params|id|number|previous)\b[^)]*\)")
+"""What a person surely means as a reference."""
 
 _LABEL = "label"
 """The name of the column with the labels of the outputs."""
@@ -371,6 +375,11 @@ def _plain_file(value: Any) -> Any:
 def _literal(value: Any) -> Any:
     """Returns a value with its strings escaped, so that they are not read as references."""
     if isinstance(value, str):
+        if reference := _REFERENCE.search(value):
+            raise InputError(
+                f"batch: {reference[0]} in a value for all rows is not read as a reference. Nothing was paid. What to "
+                "do: print the pipeline of the batch (--print), write the reference there, and run the pipeline."
+            )
         return value.replace("$(", "$$(")
     if isinstance(value, Mapping):
         return {str(name): _literal(one) for name, one in value.items()}

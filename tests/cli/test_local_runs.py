@@ -110,7 +110,7 @@ def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emul
     assert len(rh.recorder.submissions) == 1
     (tmp_path / "cup.yaml").write_text(f"budget: {{amount: 1.78, all_runs: true}}\n{CUP}")
     said = " ".join(terminal.call("plan cup.yaml").split())
-    assert "of a budget of 1.78, of which 0.04 was spent by earlier runs" in said
+    assert "of a budget of 1.78, of which 0.04 was paid for these results by earlier runs" in said
     assert "note: The budget of 1.78, of which 1.74 is left, is below the minimum price" in said
     (tmp_path / "cup.yaml").write_text(CUP)
     terminal.call("run cup.yaml")

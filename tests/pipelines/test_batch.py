@@ -392,6 +392,8 @@ async def test_a_file_for_every_row_is_a_parameter_that_a_row_may_replace(folder
 async def test_a_text_that_looks_like_a_reference_is_sent_as_it_is() -> None:
     plan = await plan_of([{"aspect_ratio": "1:1"}], values={"prompt": "costs $(5) and $$(x)"})
     assert asked(plan)[0]["prompt"] == "costs $(5) and $$(x)"
+    with pytest.raises(InputError, match=r"\$\(item\.name\) in a value for all rows is not read"):
+        await written([{"aspect_ratio": "1:1"}], values={"prompt": "a photo of $(item.name)"})
 
 
 async def test_the_file_is_a_pipeline_that_does_the_same(folder: Path) -> None:

@@ -129,8 +129,9 @@ def _sum(plan: Plan) -> str:
 def _budget(plan: Plan) -> str:
     if plan.budget is None:
         return ""
-    before = f", of which {amount(plan.paid_before)} was spent by earlier runs" if plan.budget.all_runs else ""
-    return f" of a budget of {plan.budget.amount:.12g}{before}"
+    text = f" of a budget of {plan.budget.amount:.12g}"
+    paid = f", of which {amount(plan.paid_before)} was paid for these results by earlier runs"
+    return text + (paid if plan.budget.all_runs else "")
 
 
 def _difference(plan: Plan) -> Iterator[str]:
