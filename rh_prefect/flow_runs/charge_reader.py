@@ -195,8 +195,20 @@ def _weakness(charge: Charge) -> tuple[bool, bool]:
 
 
 async def _recorded(journal: Journal) -> list[TaskCharge]:
-    found = [(journal.scope, submit) async for view in jobs_of(journal) for submit in view.submits]
-    return [one for scope, submit in found if (one := _of_submit(scope, submit)) is not None]
+    return [
+        one
+        async for view in jobs_of(journal)
+        for submit in view.submits
+        for task in _tasks_of(submit)
+        if (one := _of_submit(journal.scope, task)) is not None
+    ]
+
+
+def _tasks_of(submit: Submit) -> Sequence[Submit]:
+    """Returns one submission for each of its tasks; a late task id beside another is a second task."""
+    if submit.late is None or submit.task_id is None or submit.late_task_id is None:
+        return [submit]
+    return [replace(submit, late=None), Submit(submit.n, submit.intent, answer=submit.late)]
 
 
 def _of_submit(scope: str, submit: Submit) -> TaskCharge | None:

@@ -23,6 +23,8 @@ from rh_prefect.flows.spend import picture
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs
+from rh_prefect.works.journal.job_records import JobRecords, jobs_of
+from rh_prefect.works.journal.record_types import Answer
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.servers.scripted_server import Asked, WireServer, reply
 
@@ -108,6 +110,18 @@ def test_tasks_of_two_sites_and_submits_without_a_task_are_all_counted() -> None
     """A submit whose answer was lost has no task id, and two sites may use one id twice."""
     unnamed = task(CNY, estimate=True, task_id=None)
     assert len(once_each([unnamed, unnamed, task(CNY), task(CNY, site="other")], [])) == 4
+
+
+@pytest.mark.usefixtures("rh")
+async def test_a_task_whose_id_arrived_late_counts_beside_the_stored_result_of_the_adopted_task(tmp_path: Path) -> None:
+    made = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="night")
+    works = default_works(get_settings())
+    (view,) = [view async for view in jobs_of(works)]
+    late = Answer(outcome="ticket", task_id="222")
+    await JobRecords(works, view.key).late(1, late)
+    found = await charges(MediaStore(str(tmp_path / "out")), with_prefect=False)
+    counted = {one.task_id: (one.charge.costs, one.charge.is_estimate) for one in found.tasks}
+    assert counted == {made.task_id: (CNY, False), "222": (CNY, True)}
 
 
 @flow
