@@ -146,12 +146,14 @@ class _Reader:
 
     async def read_results(self, store: MediaStore) -> None:
         """Reads all stored results of a storage."""
+        damaged: list[str] = []
         try:
             self.from_results = await asyncio.to_thread(
-                lambda: [_of_result(one, store) for one in stored_result.read_all(store)]
+                lambda: [_of_result(one, store) for one in stored_result.read_all(store, damaged)]
             )
         except RunningHubError as error:
             self.unread[f"results in {store.url}"] = error.message
+        self.unread |= dict.fromkeys(map(store.uri, damaged), "the stored result is damaged")
 
     async def read_journal(self, journal: Journal) -> None:
         """Reads one journal, as soon as fewer than `_AT_ONCE` others are being read."""

@@ -111,17 +111,19 @@ def find(store: MediaStore, base: str, graph: str = "", *, take: int = 1) -> Sto
     return next((one for one in newest_first if is_whole(store, one)), None)
 
 
-def read_all(store: MediaStore) -> Iterator[StoredResult]:
-    """Reads all valid stored results of a store; damaged results are logged."""
-    return _read_valid(store, store.list(FOLDER))
+def read_all(store: MediaStore, damaged: list[str] | None = None) -> Iterator[StoredResult]:
+    """Reads all valid stored results of a store; damaged results are logged, and their names added to `damaged`."""
+    return _read_valid(store, store.list(FOLDER), damaged)
 
 
-def _read_valid(store: MediaStore, names: Iterable[str]) -> Iterator[StoredResult]:
+def _read_valid(store: MediaStore, names: Iterable[str], damaged: list[str] | None = None) -> Iterator[StoredResult]:
     for name in names:
         stored = read(store, name)
         if stored is not None:
             yield stored
         elif store.exists(name):
+            if damaged is not None:
+                damaged.append(name)
             _log.warning(
                 "The stored result %s is damaged and was left out, although its task was paid for. What to do: restore "
                 "the file from a backup, then run the command again.",

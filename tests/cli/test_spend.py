@@ -205,6 +205,20 @@ def test_a_place_that_cannot_be_read_is_named_and_the_sums_are_marked_incomplete
             assert words in out
 
 
+@pytest.mark.usefixtures("rh")
+def test_a_damaged_stored_result_makes_the_sums_incomplete(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its journal may be deleted, so that only the stored result has the cost."""
+    made = asyncio.run(generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="night"))
+    Path(made.record).write_bytes(Path(made.record).read_bytes()[:40])
+    capsys.readouterr()
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with pytest.raises(JournalError, match=f"{made.task_id}.json: the stored result is damaged"):
+        spend(json_=True)
+    assert json.loads(capsys.readouterr().out)[-1]["name"] == f"not read: {made.record}"
+
+
 async def test_a_storage_that_cannot_be_read_keeps_no_journal_away(
     rh: Emulator, tmp_path: Path, closed_port: int
 ) -> None:
