@@ -95,7 +95,7 @@ async def show_(job: Job, *, as_json: Json = False) -> None:
 
 
 def _records(submit: Submit) -> dict[str, dict[str, Any]]:
-    found = {name: getattr(submit, name) for name in ("intent", "answer", "resolution", "end")}
+    found = {name: getattr(submit, name) for name in ("intent", "answer", "resolution", "end", "lost", "late")}
     return {name: _data(record) for name, record in found.items() if record is not None}
 
 
@@ -140,6 +140,7 @@ async def adopt_(
         )
     journal, key = await _find(job)
     intent = (await read_job(journal, key)).submits[-1].intent
+    unchecked = ""
     try:
         task = await _task(intent, task_id)
     except TaskNotFound as error:
@@ -148,15 +149,15 @@ async def adopt_(
             "the id from RunningHub's call log again."
         ) from error
     except RunningHubError as error:
-        print(f"task {task_id} could not be verified, and is recorded without a check: {error}")
+        unchecked = f"task {task_id} could not be verified, and is recorded without a check: {error}\n"
     else:
         _check_kind(job, intent, task)
     others = await _other_unknown(intent.flow_run or journal.scope, key)
     await manual_repair.adopt(journal, key, task_id)
     print(
-        f"RunningHub does not report which request created a task. Check in the call log that task {task_id} was "
-        f"created by a request to {intent.request_words} at {intent.at}; otherwise this job gets the result of another "
-        "task."
+        f"{unchecked}RunningHub does not report which request created a task. Check in the call log that task "
+        f"{task_id} was created by a request to {intent.request_words} at {intent.at}; otherwise this job gets the "
+        "result of another task."
     )
     if others:
         print("Other submissions of the run whose outcome is unknown, to which the task could belong:")
@@ -212,7 +213,8 @@ async def mark_refused_(
 def _print_marked(run: str, marked: Sequence[str], left: Sequence[str]) -> None:
     for line in marked:
         print(f"{line}: recorded as not accepted")
-    print(f"{run}: {len(marked)} submission(s) recorded as not accepted. The next run submits them again and pays.")
+    following = " The next run submits them again and pays." if marked else ""
+    print(f"{run}: {len(marked)} submission(s) recorded as not accepted.{following}")
     for line in left:
         print(f"NOT settled: {line}", file=sys.stderr)
     if left:
@@ -259,10 +261,11 @@ async def collect_(run: Run) -> None:
     """Download the results that a run has paid for; waits for running tasks, and neither submits nor cancels a task."""
     from rh_prefect.flow_runs.recorded_job_collection import collect_result
 
-    failed = False
+    found = failed = False
     async for scope, view in _collectable(run):
         if not view.tickets:
             continue
+        found = True
         try:
             result = await LOOP.call(collect_result(view, scope))
         except RunningHubError as error:
@@ -275,6 +278,12 @@ async def collect_(run: Run) -> None:
                 print(f"DAMAGED: {result.job} ({_what(view)}): {summary_of(result)}")
             elif result is not None:
                 print(f"{result.job}: {', '.join(media.uri for media in result.outputs) or result.record}")
+    if not found:
+        raise InputError(
+            f"{run}: nothing was collected, because the run has no task of its own; the tasks of a pipeline belong to "
+            f"all of its runs. What to do: run `rh-prefect jobs list {run}`. If it is the run of a pipeline, run the "
+            "pipeline again, which downloads the results of its tasks."
+        )
     if failed:
         raise SystemExit(1)
 
@@ -527,9 +536,22 @@ async def _replay_spool() -> None:
     scopes = sorted({entry.scope for entry in spool.entries()})
     if not scopes:
         print("no task ids are waiting on this machine")
+    errors: dict[str, str] = {}
     for scope in scopes:
-        for task_id in await manual_repair.replay_spool(spool, _journal(scope)):
-            print(f"{scope}: task {task_id} is now recorded in its journal")
+        try:
+            for task_id in await manual_repair.replay_spool(spool, _journal(scope)):
+                print(f"{scope}: task {task_id} is now recorded in its journal")
+        except RunningHubError as error:  # the other task ids must be recorded all the same
+            errors[scope] = error.message
+    left = [one for one in spool.entries() if one.answer.task_id is not None]
+    for one in left:
+        why = errors.get(one.scope) or (
+            "the journal does not have its submission. What to do: set RH_RECORDS and RH_STORAGE_URL to the values of "
+            "the run that paid, and run the command again."
+        )
+        print(f"NOT recorded: {one.scope}/{one.key}: task {one.answer.task_id}: {why}", file=sys.stderr)
+    if left:
+        sys.exit(1)
 
 
 def _spool() -> Spool:

@@ -88,6 +88,8 @@ def _problems(file: Path, notes: list[str]) -> Sequence[Problem]:
         notes += notes_of(Pipeline.open(file).checked)
     except PipelineError as error:
         return error.found
+    except InputError as error:  # the file cannot be read
+        return [Problem(str(file), 1, 1, error.message)]
     return ()
 
 

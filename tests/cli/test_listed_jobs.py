@@ -17,12 +17,13 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.prefect_api import ask
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import Journal
-from rh_prefect.works.journal.record_types import End, Record
+from rh_prefect.works.journal.record_types import End, Lost, Record
+from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.processes.cli_process import run_each
 from tests.support.processes.typed_commands import Terminal
 from tests.support.samples.steps import PICTURE, steps
-from tests.support.world.job_records import intent, ticket, write
+from tests.support.world.job_records import KEY, intent, refused, ticket, unknown, write
 
 
 def write_pipeline(name: str, head: str = "") -> None:
@@ -55,34 +56,69 @@ def night(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return default_works(get_settings()).notes_of("night")
 
 
+def write_claimed(night: Journal, records: dict[str, Record], *, key: str = KEY) -> None:
+    """Records them as a work, whose submissions the scope has claimed."""
+    claims = {name.replace("intent", "claim"): Record() for name in records if name.startswith("intent")}
+    asyncio.run(write(night, claims, key=key))
+    asyncio.run(write(default_works(get_settings()), records, key=key))
+
+
 @pytest.mark.parametrize(
     ("records", "costs"),
     [
-        ({"end-1": End(status="SUCCESS", task_id="1", coins=Decimal(25))}, {"coins": "25"}),
+        ({"end-1": End(status="SUCCESS", task_id="1", coins=Decimal(25))}, [{"coins": "25"}]),
         (
             {
                 "end-1": End(status="FAILED", task_id="1", cost=Decimal("0.50"), currency="USD"),
-                "intent-2": intent(),
+                "intent-2": intent(flow_run="night", at="2999-01-01T00:00:00+00:00"),
                 "answer-2": ticket(),
             },
-            {"USD": "0.50"},
+            [{"USD": "0.50"}, {}],
         ),
     ],
 )
 def test_the_cost_of_a_job_is_listed_in_each_unit(
-    night: Journal, terminal: Terminal, records: dict[str, Record], costs: dict[str, str]
+    night: Journal, terminal: Terminal, records: dict[str, Record], costs: list[dict[str, str]]
 ) -> None:
     """Coins, and a failed task in another currency while the next one ran, had no cost in the JSON."""
-    asyncio.run(write(night, {"intent-1": intent(), "answer-1": ticket("1"), **records}))
-    (job,) = terminal.json("jobs list night")
-    assert (job["costs"], job["unknown"]) == (costs, 0)
+    write_claimed(night, {"intent-1": intent(flow_run="night"), "answer-1": ticket("1"), **records})
+    assert [(job["costs"], job["unknown"]) for job in terminal.json("jobs list night")] == [(one, 0) for one in costs]
 
 
 def test_jobs_are_listed_in_the_order_of_their_submissions(night: Journal, terminal: Terminal) -> None:
     for key, hour in (("b" * 24, 3), ("a" * 24, 5), ("c" * 24, 4)):
-        job = intent(at=f"2026-11-29T0{hour}:00:00+00:00")
-        asyncio.run(write(night, {"intent-1": job, "answer-1": ticket("1")}, key=key))
+        job = intent(at=f"2026-11-29T0{hour}:00:00+00:00", flow_run="night")
+        write_claimed(night, {"intent-1": job, "answer-1": ticket("1")}, key=key)
     assert [one["job"][-1] for one in terminal.json("jobs list night")] == ["b", "c", "a"]
+
+
+def test_a_job_is_shown_with_its_lost_and_late_tasks(night: Journal, terminal: Terminal) -> None:
+    records = {"intent-1": intent(), "answer-1": ticket("1"), "lost-1": Lost(by="a person"), "late-1": ticket("2")}
+    asyncio.run(write(night, records))
+    (submit,) = terminal.json(f"jobs show night/{KEY}")["submits"]
+    assert (submit["lost"]["by"], submit["late"]["task_id"]) == ("a person", "2")
+    assert "  late: " in terminal.call(f"jobs show night/{KEY}")
+
+
+def test_a_collection_without_a_task_fails(night: Journal, terminal: Terminal) -> None:
+    asyncio.run(write(night, {"intent-1": intent(), "answer-1": refused("1007")}))
+    assert "nothing was collected" in terminal.call("jobs collect night", fails=True)
+
+
+def test_a_spooled_task_is_recorded_although_those_of_other_scopes_cannot_be(
+    night: Journal, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    paid, flow_run = intent(), "0" * 8 + "-0000-0000-0000-" + "0" * 12
+    asyncio.run(write(night, {"intent-1": paid, "answer-1": unknown()}))
+    spool = Spool(get_settings().state_dir / "spool")
+    for scope, task_id in ((flow_run, "1"), ("another", "2"), ("night", "3")):
+        spool.put(Spooled(scope, KEY, 1, paid.token, ticket(task_id)))
+    failed = terminal.call("jobs adopt --spool", fails=True)
+    assert f"NOT recorded: {flow_run}/{KEY}: task 1: The journal of flow run" in failed
+    assert f"NOT recorded: another/{KEY}: task 2: the journal does not have its submission" in failed
+    assert "night: task 3 is now recorded" in terminal.said
+    assert [one.scope for one in spool.entries()] == [flow_run, "another"]
 
 
 @pytest.mark.prefect

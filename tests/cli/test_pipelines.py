@@ -52,7 +52,8 @@ REFUSED = [
     ("init --example flim", "did you mean film?"),
     ("check wrong-a.yaml wrong-b.yaml", "wrong-a.yaml:2:7: modle is not a key of a step; did you mean model?"),
     ("check wrong-a.yaml wrong-b.yaml", "wrong-b.yaml:2:13: there is no edit rezise; did you mean resize?"),
-    ("check wrong-a.yaml --json", '"line": 2'),
+    ("check wrong-a.yaml missing.yaml --json", '"line": 2'),
+    ("check wrong-a.yaml missing.yaml --json", '"file": "missing.yaml"'),
     (
         "plan film.yaml --set prompt=x --set shots=40",
         "film.yaml:5:3: shots takes a whole number of at most 12, but 40 is",
