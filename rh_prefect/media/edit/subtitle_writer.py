@@ -21,7 +21,11 @@ _SHORTEST = 1.0
 _GAP = 0.04
 _CLOCK = r"(?:\d+:)?\d+:\d+[,.]\d+"
 _TIMES = re.compile(rf"(?P<start>{_CLOCK})\s*-->\s*(?P<end>{_CLOCK})")
-_STYLE = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
+_STYLE = re.compile(
+    rf"</?(?:b|i|u|s|font|c|v|lang|ruby|rt)(?:[.\s][^<>]*)?>|<{_CLOCK}>|\{{\\[^{{}}]*\}}", re.IGNORECASE
+)
+"""The tags of SRT and WebVTT; other text between angle brackets is shown."""
+
 _ARROW = re.compile(r"-{2,}>")
 """The arrow that separates the times of a cue; in SRT, a text cannot contain an arrow."""
 
