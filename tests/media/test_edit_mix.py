@@ -177,6 +177,7 @@ def test_h264_is_copied_bit_by_bit_in_time(tmp_path: Path, container: str) -> No
     film = clip_samples.play(tmp_path / "film.mp4")
     assert _packets(tmp_path / "film.mp4") == _packets(picture)
     assert np.allclose(film.times, np.arange(24) / 12, atol=0.002)
+    assert np.allclose(film.lengths, 2, atol=0.03)
     assert clip_samples.index_first(tmp_path / "film.mp4")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -105,7 +106,7 @@ def _copied(
     """Copies a picture stream; yields, after each packet and at the end, the time up to which sound may be written."""
     start, clock, end = stream.start_time or 0, Fraction(stream.time_base or 1), 0
     one_frame = round(1 / (clock * (stream.average_rate or _USUAL_RATE)))
-    for packet in packets:
+    for packet in _with_times(packets, start, one_frame):
         packet.pts, packet.dts = (packet.pts or 0) - start, (packet.dts or 0) - start
         end = max(end, packet.pts + (packet.duration or one_frame))
         decoded_at = packet.dts
@@ -113,6 +114,24 @@ def _copied(
         file.mux(packet)
         yield float(decoded_at * clock)
     yield float(end * clock)
+
+
+def _with_times(
+    packets: Iterator[av.Packet[VideoStream]], start: int, one_frame: int
+) -> Iterator[av.Packet[VideoStream]]:
+    """Adds the missing times of decoding: Matroska stores none, so FFmpeg does not know those of the first packets."""
+    waiting: list[av.Packet[VideoStream]] = []
+    for packet in chain(packets, [None]):
+        if packet is not None and packet.dts is None:
+            waiting.append(packet)
+            continue
+        known = start if packet is None or packet.dts is None else packet.dts
+        for back, earlier in enumerate(reversed(waiting), 1):
+            earlier.dts = known - back * one_frame
+        yield from waiting
+        waiting.clear()
+        if packet is not None:
+            yield packet
 
 
 def _packets(source: InputContainer, stream: VideoStream, video: Path) -> Iterator[av.Packet[VideoStream]]:
