@@ -234,6 +234,15 @@ def test_a_full_disk_leaves_nothing_behind(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good.mp4"]
 
 
+def test_a_picture_with_a_side_that_jpeg_cannot_have_is_refused(tmp_path: Path) -> None:
+    path, to = tmp_path / "long.png", tmp_path / "long.jpg"
+    Image.new("L", (2, 65_501)).save(path)
+    with pytest.raises(InputError, match=r"long\.jpg would be 2 x 65501 pixels.*What to do: use a name .* \.png"):
+        convert_image(path, to)
+    assert not to.exists()
+    convert_image(path, tmp_path / "again.png")
+
+
 def test_a_picture_that_is_too_large_to_decode_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "huge.png"
     Image.new("L", (20_000, 10_000)).save(path)

@@ -64,6 +64,26 @@ def test_subtitles_are_read_as_they_are_written(tmp_path: Path) -> None:
         read_cues(styled)
 
 
+def test_words_between_angle_brackets_are_no_style(tmp_path: Path) -> None:
+    text = "I <3 you, and 4 > 2. <Vow> <music>"
+    file = tmp_path / "words.srt"
+    file.write_text(subtitles([text], at=[0]), encoding="utf-8")
+    assert read_cues(file)[0].text == text
+    styles = '<v.loud Ann Lee>a</v> <c.red>b</c> <00:01.500>c <font color="#fff">d</font> <B>e</B> <lang en>f</lang>'
+    file.write_text(f"00:00.000 --> 00:02.000\n{styles} <ruby>g<rt>h</rt></ruby>\n")
+    assert read_cues(file)[0].text == "a b c d e f gh"
+
+
+def test_a_text_that_does_not_fit_even_in_small_letters_is_refused(tmp_path: Path) -> None:
+    clip, long = clip_samples.solid(tmp_path / "a.mp4", [BLUE] * 4, size=SIZE), "word " * 800
+    refused = r"begins with 'word word .*' does not fit .*What to do: use a shorter text"
+    with pytest.raises(InputError, match=refused):
+        title_clip(long, tmp_path / "b.mp4", seconds=1)
+    with pytest.raises(InputError, match=refused):
+        captions(clip, tmp_path / "b.mp4", cues=[Cue(0, 1, long)])
+    assert not (tmp_path / "b.mp4").exists()
+
+
 def test_captions_that_overlap_are_shown_together() -> None:
     found = periods([Cue(0, 2, "a"), Cue(1, 3, "b"), Cue(4, 5, "c")])
     assert found == [Cue(0, 1, "a"), Cue(1, 2, "a\nb"), Cue(2, 3, "b"), Cue(4, 5, "c")]

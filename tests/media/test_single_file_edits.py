@@ -69,6 +69,12 @@ def test_a_cut_after_the_end_is_refused(three: Path, tmp_path: Path, end: str) -
     assert not (tmp_path / f"cut.{end}").exists()
 
 
+def test_a_sound_of_no_length_is_refused(tmp_path: Path) -> None:
+    source = samples.wav(tmp_path / "s.wav", seconds=1)
+    with pytest.raises(InputError, match=r"`seconds` must be more than 0 for a sound\. What to do"):
+        trim(source, tmp_path / "cut.wav", seconds=0)
+
+
 @pytest.mark.parametrize(("fit", "corner"), [("cover", RED), ("contain", BLACK), ("stretch", RED)])
 def test_a_video_gets_another_size(tmp_path: Path, fit: Fit, corner: tuple[int, int, int]) -> None:
     clip = clip_samples.solid(tmp_path / "clip.mp4", [RED] * 6, size=(64, 48))

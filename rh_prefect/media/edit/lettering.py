@@ -92,7 +92,8 @@ def title_clip(
 def lettered(text: str, size: tuple[int, int], share: float, font_of: Callable[[int], Font]) -> Image.Image:
     """Draws text on a transparent picture of the text's size, in lines of at most 90 % of the width in `size`.
 
-    The height of the letters is `share` of the height in `size`, or less if the lines would not fit.
+    The height of the letters is `share` of the height in `size`, or less if the lines would not fit. Raises an
+    `InputError` if they do not fit in the smallest letters either.
     """
     for letters in (share, share * 0.7, share * 0.5, share * 0.35):
         pixels = max(8, round(size[1] * letters))
@@ -102,6 +103,11 @@ def lettered(text: str, size: tuple[int, int], share: float, font_of: Callable[[
         box = draw.multiline_textbbox((0, 0), lines, font=font, align="center", stroke_width=edge)
         if box[3] - box[1] <= size[1] * _WIDTH:
             break
+    else:
+        raise InputError(
+            f"The text that begins with {text[:40]!r} does not fit into a picture of {size[0]} x {size[1]} pixels, "
+            "even in small letters. What to do: use a shorter text, or divide it."
+        )
     wide, high = even(round(box[2] - box[0])), even(round(box[3] - box[1]))
     picture = Image.new("RGBA", (min(wide, size[0]), min(high, size[1])))
     ImageDraw.Draw(picture).multiline_text(

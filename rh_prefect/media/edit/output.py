@@ -26,6 +26,9 @@ _FORMATS = {
 }
 """The format for each file extension, as named by Pillow or FFmpeg, for each kind of result."""
 
+_LONGEST_JPEG = 65_500
+"""Maximum pixels of a JPEG's side in libjpeg, with which Pillow writes."""
+
 
 def format_for(to: Path, kind: Literal["picture", "video", "sound track"]) -> str:
     """Returns the format of a file name's extension; raises an `InputError` for an extension of another type."""
@@ -63,8 +66,13 @@ def create_file(to: Path, kind: Literal["video", "sound track"] = "video") -> It
 
 def write_image(image: Image.Image, to: Path, *, quality: int = 92) -> None:
     """Saves a picture as JPEG or PNG, as the file name's extension says."""
-    out = io.BytesIO()
-    image.save(out, format_for(to, "picture"), quality=quality, optimize=True)
+    form, out = format_for(to, "picture"), io.BytesIO()
+    if form == "JPEG" and max(image.size) > _LONGEST_JPEG:
+        raise InputError(
+            f"The picture {to.name} would be {image.width} x {image.height} pixels, but a side of a JPEG has at most "
+            f"{_LONGEST_JPEG}. What to do: use a name that ends in .png, or make a smaller picture."
+        )
+    image.save(out, form, quality=quality, optimize=True)
     with product(to) as part:
         # Pillow does not notice when only some of the bytes fit on a full disk.
         part.write_bytes(out.getvalue())

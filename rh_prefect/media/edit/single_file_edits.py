@@ -15,7 +15,7 @@ import numpy as np
 from av.filter import Graph
 from PIL import Image, ImageOps
 
-from rh_prefect.errors import MediaError
+from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.argument_checks import check_number, check_size, check_time, check_word
 from rh_prefect.media.edit.audio_samples import RATE, Sound, endless_silence, recording, sound_with_picture
 from rh_prefect.media.edit.frames_and_thumbnails import flat, image_for, open_image
@@ -57,7 +57,10 @@ def trim(source: Path, to: Path, *, seconds: float, start: float = 0.0) -> float
     if _kind_of(source) == "image":
         raise MediaError(f"The file {source} is a picture, which has no length. What to do: give a video or a sound.")
     if not has_picture(source):
-        return _write_sound(to, Sound(recording(source, start)), round(seconds * RATE), source, start)
+        samples = round(seconds * RATE)
+        if not samples:
+            raise InputError("`seconds` must be more than 0 for a sound. What to do: pass a longer time.")
+        return _write_sound(to, Sound(recording(source, start)), samples, source, start)
     canvas = _canvas_to_cut(source)
     first, count = round(start * canvas.rate), max(1, round(seconds * canvas.rate))
     frames = islice(fitted(source, canvas), first, first + count)
