@@ -23,7 +23,7 @@ from rh_prefect.works.journal.works_journal import default_works
 from tests.support.processes.cli_process import run_each
 from tests.support.processes.typed_commands import Terminal
 from tests.support.samples.steps import PICTURE, steps
-from tests.support.world.job_records import KEY, intent, refused, ticket, unknown, write
+from tests.support.world.job_records import KEY, intent, refused, ticket, unknown, write, write_claimed
 
 
 def write_pipeline(name: str, head: str = "") -> None:
@@ -56,13 +56,6 @@ def night(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return default_works(get_settings()).notes_of("night")
 
 
-def write_claimed(night: Journal, records: dict[str, Record], *, key: str = KEY) -> None:
-    """Records them as a work, whose submissions the scope has claimed."""
-    claims = {name.replace("intent", "claim"): Record() for name in records if name.startswith("intent")}
-    asyncio.run(write(night, claims, key=key))
-    asyncio.run(write(default_works(get_settings()), records, key=key))
-
-
 @pytest.mark.parametrize(
     ("records", "costs"),
     [
@@ -81,14 +74,14 @@ def test_the_cost_of_a_job_is_listed_in_each_unit(
     night: Journal, terminal: Terminal, records: dict[str, Record], costs: list[dict[str, str]]
 ) -> None:
     """Coins, and a failed task in another currency while the next one ran, had no cost in the JSON."""
-    write_claimed(night, {"intent-1": intent(flow_run="night"), "answer-1": ticket("1"), **records})
+    asyncio.run(write_claimed(night.scope, {"intent-1": intent(flow_run="night"), "answer-1": ticket("1"), **records}))
     assert [(job["costs"], job["unknown"]) for job in terminal.json("jobs list night")] == [(one, 0) for one in costs]
 
 
 def test_jobs_are_listed_in_the_order_of_their_submissions(night: Journal, terminal: Terminal) -> None:
     for key, hour in (("b" * 24, 3), ("a" * 24, 5), ("c" * 24, 4)):
         job = intent(at=f"2026-11-29T0{hour}:00:00+00:00", flow_run="night")
-        write_claimed(night, {"intent-1": job, "answer-1": ticket("1")}, key=key)
+        asyncio.run(write_claimed(night.scope, {"intent-1": job, "answer-1": ticket("1")}, key=key))
     assert [one["job"][-1] for one in terminal.json("jobs list night")] == ["b", "c", "a"]
 
 

@@ -13,7 +13,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.record_types import End
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.processes.typed_commands import Terminal
-from tests.support.world.job_records import KEY, intent, ticket, write
+from tests.support.world.job_records import KEY, intent, ticket, write_claimed
 
 
 def names(terminal: Terminal, words: str) -> list[str]:
@@ -26,7 +26,7 @@ def names(terminal: Terminal, words: str) -> list[str]:
         ("models search lip sync", "kling-lip-sync/identify-face"),
         ("models show seedance-2.0-fast/image-to-video", "seedance-2.0-fast/image-to-video"),
         ("explain", "3d-catalogue"),
-        ("jobs list night", f"night/{KEY[:12]}"),
+        ("jobs list night", f"{{works}}/{KEY[:12]}"),
     ],
 )
 def test_lines_fit_a_narrow_terminal(
@@ -34,11 +34,10 @@ def test_lines_fit_a_narrow_terminal(
 ) -> None:
     for name, value in {"COLUMNS": "60", "RH_STATE_DIR": str(tmp_path), "RH_STORAGE_URL": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
-    journal = default_works(get_settings()).notes_of("night")
-    records = {"intent-1": intent(), "answer-1": ticket("1"), "end-1": End(status="SUCCESS", task_id="1")}
-    asyncio.run(write(journal, records))
+    end = End(status="SUCCESS", task_id="1")
+    asyncio.run(write_claimed("night", {"intent-1": intent(flow_run="night"), "answer-1": ticket("1"), "end-1": end}))
     lines = terminal.call(command).splitlines()
-    assert lines[0] == first
+    assert lines[0] == first.format(works=default_works(get_settings()).scope)
     assert max(map(len, lines)) <= 60
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rh_prefect.errors import api_error, explain
+from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import BROKEN, Answer, End, Intent, Owner, Record, current_owner
+from rh_prefect.works.journal.works_journal import default_works
 
 KEY = "0123456789abcdef01234567"
 TASK = "2031112223334445057"
@@ -63,6 +65,14 @@ async def write(journal: Journal, records: Mapping[str, Record], *, key: str = K
     """Records them under `<key>-<name>`."""
     for name, record in records.items():
         assert await journal.create(f"{key}-{name}", record.model_dump(mode="json"))
+
+
+async def write_claimed(scope: str, records: Mapping[str, Record], *, key: str = KEY) -> None:
+    """Writes the records of a work, whose submissions a scope outside of flows has claimed."""
+    works = default_works(get_settings())
+    claims = {name.replace("intent", "claim"): Record() for name in records if name.startswith("intent")}
+    await write(works.notes_of(scope), claims, key=key)
+    await write(works, records, key=key)
 
 
 def dead_owner() -> Owner:
