@@ -163,7 +163,7 @@ def keep_model(earlier: Raw, later: Raw, *, flaws: list[str]) -> dict[str, Any]:
 
 
 def _fed(earlier: Raw, params: Mapping[str, Raw]) -> list[list[list[Any]]]:
-    """Returns the groups for `Model.feeds`; empty if the groups follow from the parameters themselves."""
+    """Returns the groups for `Model.feeds`; empty if the parameters themselves determine the groups."""
     first = earlier.get("fed") or [_files(earlier.get("params", ()))]
     known = {name for group in first for name, _ in group}
     new = [file for file in _files(params.values()) if file[0] not in known]

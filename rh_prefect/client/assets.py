@@ -1,4 +1,4 @@
-"""Registers media as assets; Seedance and SparkVideo reject media that shows people unless it is registered."""
+"""Registers media as assets; Seedance and SparkVideo reject unregistered media that shows people."""
 
 from __future__ import annotations
 

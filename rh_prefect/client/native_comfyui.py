@@ -77,7 +77,7 @@ class NativeProxy:
         return found
 
     async def _ended(self, task_id: str) -> TaskView | None:
-        """Returns the final state of a graph; None if it is not in the history, which lists only ended graphs."""
+        """Returns the final state of a graph; None without an entry in the history, which lists only ended graphs."""
         prompt_id = self._prompt_id(task_id)
         answer = await self._get(f"history/{prompt_id}", RequestInfo(f"history of prompt {prompt_id}"))
         return read_run(table(answer.source.get(prompt_id)), task_id=task_id, view=self.files)

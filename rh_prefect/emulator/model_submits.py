@@ -226,7 +226,7 @@ def check_submit(state: State, key: ApiKey, endpoint: str, body: Mapping[str, ob
 
 
 def webhook_of(body: Mapping[str, object], *, code: str) -> str:
-    """Reads a request's `webhookUrl`; empty if the request has none.
+    """Returns a request's `webhookUrl`; an empty string if the request has none.
 
     Args:
         body: The request.

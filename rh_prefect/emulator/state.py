@@ -1,4 +1,4 @@
-"""The state of one emulator: everything that the routes use, and the options that can change while it runs."""
+"""The state of one emulator: everything that the routes use, and the options that can change at run time."""
 
 from __future__ import annotations
 

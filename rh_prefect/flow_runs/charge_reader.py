@@ -156,7 +156,7 @@ class _Reader:
         self.unread |= dict.fromkeys(map(store.uri, damaged), "the stored result is damaged")
 
     async def read_journal(self, journal: Journal) -> None:
-        """Reads one journal, as soon as fewer than `_AT_ONCE` others are being read."""
+        """Reads one journal, as soon as fewer than `_AT_ONCE` other journals are being read."""
         async with self._gate:
             await self._read(journal)
 

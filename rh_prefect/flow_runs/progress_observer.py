@@ -335,7 +335,7 @@ def expect_jobs(number: int, *, estimate: Costs | None = None) -> None:
 
 
 def mark_reported(pipeline: str, end: str) -> None:
-    """Records that a pipeline has shown its own table and results, and how it ended, if the flow run is the root."""
+    """If the flow run is the root, records that a pipeline has shown its own table and results, and how it ended."""
     page = Page.current()
     status = known_run_progress(str(page.flow_run_id)) if page is not None else None
     if status is not None:

@@ -123,7 +123,7 @@ def _wrong(error: Exception) -> str:
 
 
 async def find(flow: Flow[..., Any], flow_run_id: UUID | str) -> FlowRun:
-    """Returns a run of a flow; raises `ConfigError` if there is none, `InputError` if it is another flow's."""
+    """Returns a run of a flow; raises `ConfigError` for an unknown id, and `InputError` for another flow's run."""
     flow_run = await read_flow_run(flow_run_id)
     name = await flow_name_of(flow_run)
     wrong = f"belongs to the flow {name!r}, not to {flow.name!r}" if name != flow.name else None

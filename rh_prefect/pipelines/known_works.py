@@ -267,7 +267,7 @@ def _has_files(result: ResultRecord, sizes: Mapping[str, int]) -> bool:
 
 
 def _cost_of(submit: Submit) -> Decimal:
-    """Returns the cost of a submission, or the estimate if the cost is unknown; 0 if it was certainly refused."""
+    """Returns the cost of a submission, or the estimate if the cost is unknown; 0 for a certain refusal."""
     if submit.end is not None and submit.end.cost is not None:
         return submit.end.cost
     return (submit.intent.estimate or Decimal(0)) if may_cost(submit) else Decimal(0)

@@ -53,7 +53,7 @@ class SavedName(Record):
 
 
 class SavedStamp(SavedName):
-    """The recorded state of a saved file in the storage; while it is unchanged, the content is known without a read."""
+    """The recorded state of a saved file in the storage; in this state, the file's content is known without a read."""
 
     stamp: str  # See `rh_prefect.media.file_state`
 

@@ -132,7 +132,7 @@ async def change_queue(request: Request) -> Response:
 
 
 async def interrupt(request: Request) -> Response:
-    """Stops the running prompt; if the request names a prompt, stops it only if it is running."""
+    """Stops the running prompt; if the request names a prompt, only if this prompt is the running one."""
     state = _state(request)
     key = path_key(state.keys, request)
     if key is None:

@@ -83,7 +83,7 @@ def _whole(value: Any) -> Any:
 
 
 def wrong_value(param: Param, value: Any) -> str:
-    """Returns a clause that explains why a value is invalid for a parameter; empty if it is valid."""
+    """Returns a clause that explains why a value is invalid for a parameter; empty for a valid value."""
     match param.kind:
         case "enum":
             spelled = [text_of(one) for one in param.options]

@@ -151,7 +151,7 @@ class ValueCheck:
                 self._say(path, f"{path[-1]} takes a whole number, but {value} is {found.words}")
 
     def _condition(self, path: Path, value: Any, scope: NameScope) -> frozenset[str]:
-        """Checks a condition; returns the guards that follow from it, and `UNKNOWN_GUARD` for an invalid condition."""
+        """Checks a condition; returns the guards that it implies, and `UNKNOWN_GUARD` for an invalid condition."""
         before = self._problem_count
         held = self._holding(path, value, scope)
         return held if self._problem_count == before else held | {UNKNOWN_GUARD}

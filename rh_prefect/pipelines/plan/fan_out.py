@@ -323,9 +323,9 @@ def _candidates(frames: list[Frame], limit: int | None, doubtful: Collection[int
 
 
 def mark_chosen(fan_outs: Iterable[tuple[str, Group]], instances: Sequence[PlannedStep]) -> None:
-    """Marks which items' works count in the lowest and in the highest price, if `limit` may select different items.
+    """Marks which items' works count in the minimum and in the maximum price, if `limit` may select different items.
 
-    A work that several steps share counts in the highest price, but in the lowest price only if it is certainly made.
+    A work that several steps share counts in the maximum price, but in the minimum price only if it is certainly made.
     """
     users = Counter(work.key for one in instances for work in one.works)
     choices = [(group.chosen, _steps_by_item(path, group, instances)) for path, group in fan_outs]

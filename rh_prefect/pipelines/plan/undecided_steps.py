@@ -47,7 +47,7 @@ class Missing(AbstractSet[str]):
         return iter({*self.failed, *self.lost, *self.blocked})
 
     def __len__(self) -> int:
-        """Returns an upper limit for the number of these steps; 0 if there are none."""
+        """Returns an upper limit for the number of steps without a result; 0 if there are none."""
         return len(self.failed) + len(self.lost) + len(self.blocked)
 
     def forget(self, instance: PlannedStep) -> None:

@@ -191,7 +191,7 @@ class RunBudget:
             self._begun_most -= most if not self._users[key] else 0
 
     def _unpaid(self, item: str) -> dict[str, Decimal]:
-        """Returns the works that an item may still pay for, with their highest prices."""
+        """Returns the works that an item may still pay for, with the maximum price of each."""
         return {key: most for share in self._shares[item].values() for key, most in share.unpaid.items()}
 
     def _own(self, item: str) -> list[str]:
@@ -233,7 +233,7 @@ class RunBudget:
         )
 
     def _prices(self, instances: Iterable[PlannedStep]) -> dict[str, Decimal]:
-        """Returns the unpaid works of steps, each once, with their highest prices.
+        """Returns the unpaid works of steps, each once, with the maximum price of each.
 
         A task of another run is included, because this run pays for the next task if that task fails. A task that this
         run has paid for, for example before a suspension, is in the run's spent amount.
@@ -257,7 +257,7 @@ class RunBudget:
 
 @dataclass(slots=True)
 class _Share:
-    """The data of a part of a plan about one item: its works, and the unpaid works with their highest prices."""
+    """The data of a part of a plan about one item: its works, and the unpaid works with their maximum prices."""
 
     works: set[str] = field(default_factory=set)
     unpaid: dict[str, Decimal] = field(default_factory=dict)

@@ -122,7 +122,7 @@ class StepScheduler:
         self._ready.clear()
 
     def _consider(self, parts: Mapping[PartKey, Sequence[PlannedStep]]) -> None:
-        """Fails the steps with wrong inputs in changed parts, queues all others, and updates jobs and budget."""
+        """Fails the steps with wrong inputs in changed parts, queues the other steps, and updates jobs and budget."""
         for key, steps in parts.items():
             for one in steps:
                 if one.state in "x!" and one.problems and self._is_selected(one):

@@ -175,7 +175,7 @@ class DurationHistory:
         return MARGIN * self._sorted[first + longer // 2] if longer >= MIN_DURATIONS else None
 
     def overdue(self, age: float) -> float | None:
-        """Returns the seconds for which a task of this age has had no estimate; None if it has one or none is known."""
+        """Returns by how many seconds this age exceeds the greatest age with an estimate; None if it does not."""
         if not self.is_known:
             return None
         longest = self._sorted[-MIN_DURATIONS]

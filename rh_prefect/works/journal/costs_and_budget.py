@@ -159,7 +159,7 @@ class Entry:
 
 
 def entry_of(submit: Submit) -> Entry | None:
-    """Returns the amount that a submission adds to its run's costs; None if it certainly cost nothing."""
+    """Returns the amount that a submission adds to its run's costs; None for a submission that cost nothing."""
     charge, intent, end = charge_of(submit), submit.intent, submit.end
     if charge is None:
         return None
@@ -248,7 +248,7 @@ class SpendTracker:
         return len(costs), Costs.total(costs)
 
     def newest_submit(self, key: str) -> int:
-        """Returns the number of a job's newest submission that has or may have a task; 0 if it is not known."""
+        """Returns the number of a job's newest submission that has or may have a task; 0 if none is known."""
         return max(self._entries_of(key), default=0)
 
     async def costs(self) -> dict[str, Costs]:

@@ -177,7 +177,7 @@ class Scope:
         self.first_attempt = self.first_attempt or self.attempt
 
     async def works(self) -> WorksJournal | None:
-        """Opens the records of the works that this run shares with others; None if this run shares none."""
+        """Opens the records of the works that this run shares with other runs; None if this run shares none."""
         return None
 
     async def jobs(self) -> AsyncIterator[JobView]:
@@ -375,7 +375,7 @@ async def begin_scope(journal: Journal) -> None:
 
 
 def cancel_key(attempt: int) -> str:
-    """Returns the key of the record after which an attempt submits nothing more."""
+    """Returns the key of an attempt's `cancel` record, after which the attempt submits nothing more."""
     return f"cancel-{attempt}"
 
 
