@@ -81,7 +81,7 @@ async def charges(
 
 
 async def charges_of(storage: str | None, *, with_prefect: bool) -> tuple[MediaStore, Charges]:
-    """Opens a block's storage; returns the storage, and the charges of its tasks and those in recorded locations."""
+    """Opens a block's storage; returns the storage, and all charges in it and in other recorded locations."""
     store, settings = await load_storage(storage), get_settings()
     default = None if settings.records else default_works(settings)
     return store, await charges(store, with_prefect=with_prefect, default=default, records=settings.records)

@@ -94,7 +94,7 @@ def _render_output(graph: Graph, node_id: str, find: Find, foreign: frozenset[st
 
 
 def _prompt(chain: list[tuple[str, Node]]) -> str:
-    """Returns the prompt of the result: the graph's first text, and its seeds, which distinguish two runs."""
+    """Returns the prompt of the result: the graph's first text, and the graph's seeds, which distinguish two runs."""
     words = next((text for _, node in chain if (text := _said(node))), "")
     seeds = [f"seed {inputs_of(node)[name]}" for _, node in chain for name in _SEEDS if name in inputs_of(node)]
     turned = ["inverted" for _, node in chain if class_type(node) == "ImageInvert"]

@@ -12,7 +12,7 @@ _LARGEST = 16384
 
 
 def check_number(name: str, value: float | None, least: float, most: float) -> None:
-    """Raises an `InputError` if a number is not within its limits; None is allowed."""
+    """Raises an `InputError` if a number is not from `least` to `most`; None is allowed."""
     if value is not None and not least <= value <= most:
         raise InputError(
             f"`{name}` must be from {least:g} to {most:g}, not {value:g}. What to do: pass a number in this range."

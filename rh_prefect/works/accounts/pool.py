@@ -41,7 +41,7 @@ _CURRENCY_SECONDS = 60.0
 
 
 async def unknown_account(intent: Intent) -> Account:
-    """Raises `ConfigError`, because the account that a record names is not configured here."""
+    """Raises `ConfigError`, because the account that a record names is not configured in this process."""
     raise ConfigError(
         f"A task of this job was paid for on account {intent.account_words}, which is not configured in this process. "
         "What to do: run again with the key of this account."
