@@ -121,7 +121,7 @@ def has_signature(url: str) -> bool:
 
 
 def shown_url(url: str) -> str:
-    """Returns the URL for messages, without user and password; what may contain them unrecognised is masked.
+    """Returns the URL for messages without user and password; if they cannot be identified, their part is masked.
 
     Values of parameters that give access are masked; http(s) links in a chain are shown without parameters.
     """

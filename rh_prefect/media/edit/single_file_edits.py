@@ -118,7 +118,7 @@ def still_clip(
 
 
 def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> float:
-    """Saves the sound of a file as `.m4a` or `.wav`, at a loudness in LUFS if given; returns the sound's length in seconds."""
+    """Saves the sound of a file as `.m4a` or `.wav`, at a loudness in LUFS if given; returns the length in seconds."""
     if loudness is not None:
         return mix(source, None, to, loudness=loudness)
     return _write_sound(to, Sound(recording(source)), None, source, 0.0)

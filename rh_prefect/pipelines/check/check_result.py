@@ -46,7 +46,7 @@ class Checked:
 
 
 def read_text(file: FilePath) -> str:
-    """Reads the text of a file, cut off one byte above the maximum size of a pipeline file, which is then noticed."""
+    """Reads the text of a file, but at most one byte more than a pipeline file may have, so that excess is noticed."""
     if not file.is_file():  # a pipe or a device would never end
         raise FileNotFoundError(2, "there is no such file")
     with file.open("rb") as reader:
