@@ -254,7 +254,7 @@ def _by_name(entry: Model, unchecked: Any, values: dict[str, Any]) -> _Unchecked
 
 
 def _own(entry: Model, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Removes the key `model` if it names this model; for another model, raises `ValueError` unless it is a parameter."""
+    """Removes the key `model` if it names this model; for another model, raises `ValueError` if it is no parameter."""
     named = data.get("model")
     if not isinstance(named, str):
         return {name: value for name, value in data.items() if name != "model" or value is not None}

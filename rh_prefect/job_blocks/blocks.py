@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rh_prefect.works.job_options import Request
 
     class Overrides(JobOptions, total=False):
-    """The values for one run: `params` and `nodes` are merged into the saved ones; other values replace saved ones."""
+        """The values for one run: `params` and `nodes` are merged into the saved ones; other values are replaced."""
 
         params: Mapping[str, Any]  # the model's parameters
         nodes: Mapping[str, Any]  # media in any of its forms
