@@ -46,7 +46,7 @@ LIMITER_PAUSES = 2
 BEFORE_CLAIM = 10.0
 """Maximum age in seconds of a cached reading of the journal before a claim, and of the claim's note before the POST.
 
-This is less than `run_cancellation.PATIENCE`, the seconds for which a cancellation waits for answers to noted claims.
+This is less than `run_cancellation.UNTIL_INTENT`, the seconds for which a cancellation waits for the intent of a claim.
 """
 
 LONGEST_WAIT: Final = 12 * 3600.0
@@ -340,10 +340,10 @@ class Steps:
         except JournalError as error:
             if answer.outcome != "ticket":
                 raise
-            job = self.work.job
+            job, cause = self.work.job, error.message.partition(" What to do: ")[0]
             raise JournalError(
                 f"{job}: task {answer.task_id} is paid for and running, but it could not be recorded in the journal: "
-                f"{error} The task id is stored in {self.work.services.spool.folder}. What to do: run again on this "
+                f"{cause} The task id is stored in {self.work.services.spool.folder}. What to do: run again on this "
                 f"machine (this records the task), or run rh-prefect jobs adopt {job} {answer.task_id} on another "
                 "machine."
             ) from error
