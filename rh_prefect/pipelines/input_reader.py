@@ -394,7 +394,7 @@ def list_files(place: str, kind: str, options: Mapping[str, object], *, most: in
 
 
 def without_results(files: Sequence[str], place: str, storage: str) -> Sequence[str]:
-    """Removes a storage's files from a list: all files of a storage below the listed folder, else only its results."""
+    """Removes from a list all files of a storage that is below the listed folder; of another storage, its results."""
     head = re.split(r"[*?\[]", place)[0]
     top, base = _real(place if head == place else head.rpartition("/")[0]), _real(storage)
     if base.startswith(f"{top}/"):
