@@ -40,6 +40,9 @@ NextTask = Literal["at_once", "later", "never"]
 HTTP_401: Final = "HTTP 401"
 """The code for a rejected key if RunningHub's HTTP 401 response contains no code."""
 
+REDIRECTS: Final = frozenset({301, 302, 307, 308})
+"""HTTP statuses that ask for the same request at another address; 303 leads to the result of a processed request."""
+
 
 class Transient:
     """A mixin for errors after which the same request may safely be sent again."""
@@ -500,7 +503,15 @@ CODES: dict[str, Code] = {
 }
 """RunningHub's error reference: v1 numbers, v2 numbers, and the two messages that have no known number."""
 
-_OF_HTTP = {HTTP_401: Code(KeyRejected, "the key was rejected", _KEY)}
+_REDIRECTED = Code(
+    RequestRejected,
+    "the base URL leads to another address, and redirects are not followed, so nothing was processed or paid",
+    "correct RH_BASE_URL, or the base URL in the credentials block",
+)
+_OF_HTTP = {
+    HTTP_401: Code(KeyRejected, "the key was rejected", _KEY),
+    **{f"HTTP {status}": _REDIRECTED for status in REDIRECTS},
+}
 _NO_ROW = Code(RequestRejected, "the code is not documented", "read RunningHub's message")
 _NO_ROW_ON_SUBMIT = Code(OutcomeUnknown, "the code is not documented", _CHECK_CALL_LOG)
 

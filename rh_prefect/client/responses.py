@@ -18,10 +18,20 @@ from rh_prefect.client.wire.task import (
     read_task,
     read_task_id,
 )
-from rh_prefect.errors import CODES, HTTP_401, ApiError, KeyRejected, RequestRejected, ResponseLost, api_error, explain
+from rh_prefect.errors import (
+    CODES,
+    HTTP_401,
+    REDIRECTS,
+    ApiError,
+    KeyRejected,
+    RequestRejected,
+    ResponseLost,
+    api_error,
+    explain,
+)
 from rh_prefect.redaction import mask
 
-_REFUSALS: Final = frozenset({400, 401, 403, 404, 405, 413, 414, 415, 422, 431})
+_REFUSALS: Final = REDIRECTS | {400, 401, 403, 404, 405, 413, 414, 415, 422, 431}
 """HTTP statuses that mean that the server did not process the request."""
 
 _LONGEST_REASON: Final = 600
@@ -121,6 +131,7 @@ def _http_error(status: int, body: bytes, ask: RequestInfo) -> Exception:
         return KeyRejected(message, code=HTTP_401, reason=description, retry="action_required", advice=advice)
     if status == 413 or (ask.paid and status in _REFUSALS):
         advice = "make the request smaller" if status == 413 else "check the base URL, the address and the proxy"
+        advice = explain(f"HTTP {status}").advice if status in REDIRECTS else advice
         message = (
             f"{ask.doing}: the request was rejected before it reached RunningHub ({description}). What to do: {advice}."
         )

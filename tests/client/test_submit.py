@@ -83,7 +83,7 @@ LOST: dict[str, Step] = {
     "an empty id": reply(task("")),
     "the id 0": said({"taskId": 0, "taskStatus": "RUNNING"}),
     "a state without an id": reply({"code": 804, "msg": "APIKEY_TASK_IS_RUNNING", "data": None}),
-    "a redirect": reply("", status=307, headers={"Location": "/openapi/v2/elsewhere"}),
+    "a redirect to what was made": reply("", status=303, headers={"Location": "/openapi/v2/elsewhere"}),
     "request timeout": reply("", status=408),
 }
 
@@ -123,6 +123,10 @@ REFUSED: list[tuple[Step, type[ApiError], str, str]] = [
     (reply(HTML, status=404), RequestRejected, "HTTP 404", "final"),
     (reply("", status=413), RequestRejected, "HTTP 413", "final"),
     (reply("", status=401), KeyRejected, "HTTP 401", "action_required"),
+    *[
+        (reply("", status=status, headers={"Location": "/elsewhere"}), RequestRejected, f"HTTP {status}", "final")
+        for status in (301, 302, 307, 308)
+    ],
 ]
 
 
@@ -137,6 +141,12 @@ async def test_an_error_inside_an_answer_is_raised_by_the_table(
     assert str(caught.value).startswith(f"submit to {MODEL}: ")
     assert "What to do: " in str(caught.value)
     assert len(wire.asked) == 1
+
+
+async def test_a_redirect_asks_for_another_base_url(client: Client, wire: WireServer) -> None:
+    wire.plays(reply("", status=308, headers={"Location": "/elsewhere"}))
+    with pytest.raises(RequestRejected, match=r"rejected before it reached .*: correct RH_BASE_URL"):
+        await client.submit(MODEL, {})
 
 
 async def test_a_task_id_wins_over_a_status_of_a_gateway(client: Client, wire: WireServer) -> None:

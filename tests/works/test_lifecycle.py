@@ -17,6 +17,7 @@ from rh_prefect.errors import (
     JobFailed,
     KeyRejected,
     ModerationError,
+    RequestRejected,
     RunningHubError,
     SubmissionUnknown,
 )
@@ -229,6 +230,13 @@ def test_a_cancellation_that_comes_with_the_ticket_cancels_the_task() -> None:
 def test_a_definite_refusal_is_recorded_and_raised(code: str, kind: type[RunningHubError]) -> None:
     life = Life().answers(*posts(1, refused(code)))
     life.raises(kind, ("free_slot", False), None)
+
+
+def test_a_redirected_submission_is_refused_and_asks_for_another_base_url() -> None:
+    life = Life().answers(*posts(1, refused("HTTP 308")))
+    message = life.raises(RequestRejected, ("free_slot", False), None).message
+    assert "nothing was processed or paid" in message
+    assert "What to do: correct RH_BASE_URL" in message
 
 
 def test_a_request_that_cannot_be_sent_is_an_error_after_five_tries_in_a_row() -> None:
