@@ -272,7 +272,7 @@ def test_a_refused_work_ends_if_there_is_no_other_account() -> None:
 
 def test_an_unknown_submission_is_looked_for_in_the_list_that_the_policy_names() -> None:
     policy = replace(POLICY, task_list=("the list of a machine", "proxy.PROMPT_ID"))
-    for reason, shown in (("", "accepted it. It"), ("cut", "accepted it (cut). It")):
+    for reason, shown in (("", "accepted it. The request"), ("cut", "accepted it (cut). The request")):
         unknown = Submit(1, INTENT, UNKNOWN.model_copy(update={"reason": reason}))
         error = Life(policy).raises(SubmissionUnknown, ("read_submission", 1), unknown)
         place = f"look for the task of account {INTENT.account_words} in the list of a machine. If a task"
