@@ -34,7 +34,7 @@ def read(content: Mapping[str, Any]) -> list[Model]:
         models = [checked(raw) for raw in content["models"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"The content is not that of a model data file: {error!r}. What to do: pass a file that "
+            f"The content is not a model data file: {error!r}. What to do: pass a file that "
             "`rh-prefect models refresh` has written."
         ) from error
     by_class: dict[str, str] = {}
