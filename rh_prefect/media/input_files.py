@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 import httpx
 from fsspec import AbstractFileSystem
@@ -23,7 +23,16 @@ from rh_prefect.media.file_state import Stamp, of_headers, of_object, of_stat
 from rh_prefect.media.input_access_policy import current_access, open_client
 from rh_prefect.media.media import Media
 from rh_prefect.media.storage_errors import as_media_error, guarded, in_time, pieces_of
-from rh_prefect.media.urls import is_local, is_web_link, local_path, protocol_of, read_options, shown_url, unsigned
+from rh_prefect.media.urls import (
+    is_local,
+    is_web_link,
+    local_path,
+    protocol_of,
+    read_options,
+    shown_url,
+    split_url,
+    unsigned,
+)
 from rh_prefect.media.writers import BLOCK_SIZE, Tally
 from rh_prefect.redaction import hide_signature
 
@@ -79,7 +88,7 @@ def identity_uri(source: Source) -> str:
     if not is_web_link(uri):
         protocol, mark, rest = uri.partition("://")
         return f"{protocol_of(uri)}{mark}{rest}" if "::" not in uri and protocol else uri
-    parts = urlsplit(uri)
+    parts = split_url(uri)
     user, at, host = parts.netloc.rpartition("@")
     host = host.lower().removesuffix({"http": ":80", "https": ":443"}[parts.scheme])
     return urlunsplit((parts.scheme, f"{user}{at}{host}", parts.path or "/", parts.query, ""))

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Annotated, BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
@@ -29,6 +29,7 @@ from rh_prefect.media.urls import (
     read_options,
     shown_url,
     signing_options,
+    split_url,
 )
 from rh_prefect.media.writers import Tally
 from rh_prefect.settings import get_settings
@@ -73,7 +74,7 @@ class Media(BaseModel):
     @property
     def name(self) -> str:
         """The file's name, without its folder."""
-        parts = urlsplit(self.uri)
+        parts = split_url(self.uri)
         if len(parts.scheme) > 1:
             path = unquote(parts.path) if parts.scheme in ("file", "http", "https") else self.uri
             return PurePosixPath(path).name

@@ -7,11 +7,11 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from fsspec.registry import available_protocols, registry
 
-from rh_prefect.errors import ConfigError
+from rh_prefect.errors import ConfigError, MediaError
 from rh_prefect.redaction import bare
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
@@ -62,6 +62,16 @@ def protocol_of(url: str) -> str:
     found = _SCHEME.match(url) or _CHAIN.match(url)
     protocol = found[1].lower() if found else "file"
     return _SAME.get(protocol, protocol)
+
+
+def split_url(url: str) -> SplitResult:
+    """Divides a URL into its parts; raises a `MediaError` if it is not valid."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise MediaError(
+            f"{shown_url(url).partition('?')[0]} is not a valid link. What to do: correct the link."
+        ) from None
 
 
 def is_web_link(url: str) -> bool:

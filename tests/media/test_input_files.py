@@ -207,6 +207,15 @@ def test_one_file_has_one_identity(one: Source, other: str) -> None:
     assert identity_uri(one) == identity_uri(other)
 
 
+@pytest.mark.parametrize("link", ["https://[abc/x.csv?key=canary", "https://exa\u2100mple.com/x"])
+def test_a_link_that_is_none_is_said(link: str) -> None:
+    with pytest.raises(MediaError, match=r"https://.* is not a valid link\. What to do: correct the link") as caught:
+        identity_uri(link)
+    assert "canary" not in str(caught.value)
+    with pytest.raises(MediaError, match="is not a valid link"):
+        Media(uri=link, kind="other", mime="", size=1, sha256="").name  # noqa: B018
+
+
 def test_what_is_shown_has_no_query_and_no_user() -> None:
     assert shown("https://me:word@h/a.png?apikey=canary") == "https://h/a.png"
     assert shown("sftp://me:word@h/a.png") == "sftp://h/a.png"
