@@ -323,8 +323,9 @@ def is_data_url(url: str) -> bool:
 def write_data(url: str, to: Path) -> Download:
     """Writes the file in a `data:` URL; replaces an existing file."""
     head, comma, body = url.partition(",")
+    is_base64 = head.rstrip().lower().endswith(";base64")
     try:
-        data = base64.b64decode(unquote(body)) if head.lower().endswith(";base64") else unquote_to_bytes(body)
+        data = _base64(unquote(body)) if is_base64 else unquote_to_bytes(body)
     except (binascii.Error, ValueError) as error:
         raise LinkExpired(
             f"download of {head}: the content is not valid base64. What to do: query the task again."
@@ -335,3 +336,8 @@ def write_data(url: str, to: Path) -> Download:
         to.parent.mkdir(parents=True, exist_ok=True)
         to.write_bytes(data)
     return Download(size=len(data))
+
+
+def _base64(text: str) -> bytes:
+    """Decodes base64 of either alphabet; raises a `ValueError` for other characters, which Python would skip."""
+    return base64.b64decode("".join(text.split()).replace("-", "+").replace("_", "/"), validate=True)

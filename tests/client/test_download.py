@@ -60,6 +60,20 @@ async def test_a_data_url_is_decoded_to_a_file(client: Client, tmp_path: Path, u
     assert (tmp_path / "deep" / "a.txt.part").read_bytes() == b"hello"
 
 
+@pytest.mark.parametrize("head", ["data:;base64", "data:image/png;BASE64 "])
+@pytest.mark.parametrize("text", ["+/+/aGk=", "-_-_aGk=", "+/ +/\naGk%3D", "%2B/+/aGk="])
+async def test_base64_of_either_alphabet_is_decoded(client: Client, tmp_path: Path, head: str, text: str) -> None:
+    await client.download(f"{head},{text}", tmp_path / "a.part")
+    assert (tmp_path / "a.part").read_bytes() == b"\xfb\xff\xbfhi"
+
+
+@pytest.mark.parametrize("text", ["@@@", "aGk", "aG@k", "aGk=aGk=", "\u00e9"])
+async def test_base64_that_cannot_be_decoded_is_said(client: Client, tmp_path: Path, text: str) -> None:
+    with pytest.raises(LinkExpired, match="not valid base64"):
+        await client.download(f"data:;base64,{text}", tmp_path / "a.part")
+    assert not (tmp_path / "a.part").exists()
+
+
 async def test_a_download_carries_no_key(client: Client, wire: WireServer, tmp_path: Path) -> None:
     wire.plays(serve())
     told: list[tuple[int, int | None]] = []
