@@ -347,7 +347,7 @@ def _amounts(entry: Any) -> Raw:
 
 def _rows(rules: object) -> Raw:
     by: list[str] | None = None
-    rows = []
+    rows: dict[tuple[str, ...], float] = {}
     for rule in rules if isinstance(rules, list) else []:
         when = rule.get("when") if isinstance(rule, Mapping) else None
         if not isinstance(when, Mapping) or not when or "" in when.values():
@@ -355,9 +355,10 @@ def _rows(rules: object) -> Raw:
         by = by or [*when]
         if {*by} != {*when}:
             raise _Unusable("its price depends on different parameters in different entries; the price is ignored")
-        if (amount := _amount(rule.get("price"))) is not None:
-            rows.append([*(text_of(when[key]) for key in by), amount])
-    return {"by": by, "rows": rows} if rows else {}
+        amount = _amount(rule.get("price"))
+        if amount is not None and rows.setdefault(tuple(text_of(when[key]) for key in by), amount) != amount:
+            raise _Unusable("it has two prices for one condition; the price is ignored")
+    return {"by": by, "rows": [[*values, amount] for values, amount in rows.items()]} if rows else {}
 
 
 def _amount(value: object) -> float | None:

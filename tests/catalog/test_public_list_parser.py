@@ -205,6 +205,10 @@ def test_a_price_is_read_and_a_placeholder_is_none(row: dict[str, Any], read: di
         ({**FIXED, "currency": float("nan")}, "nan, which is not a number"),
         ({"pricing_type": "parameter_based", "rules": [{"when": {"n": ""}, "price": 1}]}, "catalogue cannot express"),
         ({"pricing_type": "parameter_based", "rules": [RULE, {"when": {"n": 1}, "price": 1}]}, "in different entries"),
+        (
+            {"pricing_type": "parameter_based", "rules": [RULE, {**RULE, "price": 3}]},
+            "two prices for one condition",
+        ),
     ],
 )
 def test_a_price_that_cannot_be_read_counts_as_unknown(row: dict[str, Any], flaw: str) -> None:
