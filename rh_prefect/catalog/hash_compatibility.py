@@ -80,7 +80,7 @@ def _is_plain(value: object) -> bool:
 def _parsed(value: object) -> object:
     try:
         return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 

@@ -362,8 +362,10 @@ def _json(param: Param, value: object) -> object:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _Wrong(f"must be {kind}, or a JSON string with one; {_show(value)} is not JSON") from None
+        if flaw := flaw_of(value):
+            raise _Wrong(flaw)
     items = list(value) if isinstance(value, list | tuple) else [value]
     several = isinstance(value, list | tuple)
     fits = several if param.shape == "list" else not several or len(items) == 1

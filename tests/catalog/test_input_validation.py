@@ -239,6 +239,18 @@ def test_what_is_refused(name: str, given: dict[str, Any], reason: str) -> None:
     assert reason in refusal(name, given)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 100_000, "is not JSON"),
+        (f"[{'[' * 300}{']' * 300}]", "nested more than"),
+        ('[{"a": NaN}]', "contains nan"),
+    ],
+)
+def test_a_json_text_that_cannot_be_sent_is_refused(text: str, reason: str) -> None:
+    assert reason in refusal(V3, {**MULTI, "multi_prompt": text})
+
+
 def test_all_problems_are_in_one_error() -> None:
     with pytest.raises(InputError) as caught:
         payload(KLING, {"image_url": 5, "duration": "7", "sound": "maybe"})
