@@ -126,9 +126,9 @@ def test_a_marked_endpoint_is_deprecated_and_an_alias(endpoint: str, name: str) 
         (field("n", "INT", min=5, max=1), {"type": "int"}, "min 5 is greater than max 1"),
         (field("p", "STRING", maxLength=-1), {"type": "string"}, "max_length -1 is not a possible limit"),
         (field("i", "IMAGE", maxSize=0.5), {"type": "image"}, "max_size_mb 0.5 is not a possible limit"),
-        (field("i", "IMAGE", accept='"PNG"'), {"type": "image"}, "accept '\"PNG\"' cannot be read"),
+        (field("i", "IMAGE", accept='"PNG"'), {"type": "image"}, "accept '\"PNG\"' is not a readable list"),
         (field("m", "LIST", options=7), {"type": "string"}, "a choice without options"),
-        (field("i", "IMAGE", accept="PNG, JPG"), {"type": "image"}, "accept 'PNG, JPG' cannot be read"),
+        (field("i", "IMAGE", accept="PNG, JPG"), {"type": "image"}, "accept 'PNG, JPG' is not a readable list"),
     ],
 )
 def test_a_part_that_cannot_be_used_is_named_and_the_parameter_kept(
