@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from rh_prefect.display_texts import beginning_of_prompt
-from rh_prefect.gallery.entries import Entry, contents_in, shortened_params, texts_in
+from rh_prefect.gallery.entries import Entry, contents_in, cost_text, shortened_params, texts_in
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines import saved_names, stored_edits
 from rh_prefect.pipelines.saved_names import SavedName
@@ -53,7 +53,7 @@ def _of_result(result: StoredResult) -> Iterator[Entry]:
         flow=result.flow,
         run=result.run.get("flow_run") or ("" if result.is_adopted else result.flow_run),
         run_name=result.run.get("flow_run_name", ""),
-        cost="" if result.cost is None else f"{result.cost} {result.currency or ''}".strip(),
+        cost=cost_text(result),
         seed=result.seed,
         at=result.ended_at,
         seconds=result.run_seconds,

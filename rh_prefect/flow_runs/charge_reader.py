@@ -23,7 +23,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.media.urls import shown_url
 from rh_prefect.settings import get_settings
 from rh_prefect.works import stored_result
-from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs, charge_of
+from rh_prefect.works.journal.costs_and_budget import Charge, charge_of, costs_of
 from rh_prefect.works.journal.job_records import Submit, jobs_of
 from rh_prefect.works.journal.journal import Journal, UnreadableRecord
 from rh_prefect.works.journal.record_types import Intent
@@ -241,13 +241,12 @@ def _step_of(one: Intent | StoredResult) -> tuple[str, str]:
 
 def _of_result(one: StoredResult, store: MediaStore) -> TaskCharge:
     pipeline, step = _step_of(one)
-    costs = Costs.of(one.cost, one.currency)
     return TaskCharge(
         run=one.flow_run or one.job.rpartition("/")[0],
         model=one.model,
         account=one.account,
         at=one.ended_at,
-        charge=Charge(costs if one.coins is None else costs + Costs.of(one.coins, COINS)),
+        charge=Charge(costs_of(one)),
         site=one.site,
         task_id=one.task_id,
         store=store.url,

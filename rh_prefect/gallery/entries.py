@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rh_prefect.media.media import Media
+from rh_prefect.works.journal.costs_and_budget import costs_of
+from rh_prefect.works.journal.record_types import Charged
 
 _MARK = "sha256:"
 _PARAMETER_SHOWN = 2_000
@@ -30,13 +32,25 @@ class Entry:
     flow: str = ""  # The flow or the pipeline
     run: str = ""  # The id of the run that made it
     run_name: str = ""  # That run's name
-    cost: str = ""  # What its task cost, with the unit; empty for an edit, and if it is not known
+    cost: str = ""  # What its task cost, in the form of `Costs`; empty for an edit, and if it is not known
     seed: int | None = None  # The seed of the request
     at: str = ""  # When its task ended, ISO 8601, UTC; of an edit, when it was recorded
     seconds: float | None = None  # How long its task ran
     job: str = ""  # The name of the job, `<scope>/<key>`
     reason: str = ""  # Why a step has failed
     saved_as: str = ""  # The name in the storage that a pipeline gave it
+
+
+def cost_text(task: Charged) -> str:
+    """Returns what a task cost, in each unit; empty if it is not known."""
+    costs = costs_of(task)
+    return str(costs) if costs.amounts else ""
+
+
+def amounts_in(cost: str) -> list[tuple[str, str]]:
+    """Returns the units and amounts in the text of costs, such as `0.10 CNY, 25 coins, 1 task of unknown cost`."""
+    parts = (part.partition(" ") for part in cost.split(", "))
+    return [(unit, amount) for amount, _, unit in parts if unit and " " not in unit]
 
 
 def contents_in(params: object) -> tuple[str, ...]:

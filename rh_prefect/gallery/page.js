@@ -122,12 +122,12 @@ function filter() {
   cards.replaceChildren(...shown.map(card));
   const sums = new Map(), tasks = new Set();
   for (const one of shown) {
-    const [amount, unit] = one.cost.split(" ");
-    if (!amount || tasks.has(one.task)) continue;
-    tasks.add(one.task);
-    sums.set(unit, (sums.get(unit) || 0) + Number(amount));
+    const task = one.task || one.request;
+    if (tasks.has(task)) continue;
+    if (one.amounts.length) tasks.add(task);
+    for (const [unit, amount] of one.amounts) sums.set(unit, (sums.get(unit) || 0) + Number(amount));
   }
-  const cost = [...sums].map(([unit, sum]) => `${sum.toFixed(2)} ${unit || ""}`.trim()).join(" + ");
+  const cost = [...sums].map(([unit, sum]) => `${unit === "coins" ? Number(sum.toFixed(2)) : sum.toFixed(2)} ${unit}`).join(" + ");
   by("sum").textContent = `${shown.length} of ${all.length} outputs${cost ? `; their tasks cost ${cost}` : ""}`;
 }
 

@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from rh_prefect.display_texts import size_text
 from rh_prefect.errors import RunningHubError
-from rh_prefect.gallery.entries import Entry
+from rh_prefect.gallery.entries import Entry, amounts_in
 from rh_prefect.local_files import atomic_path
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import LONGEST_LINK, MediaStore
@@ -105,6 +105,7 @@ _AS_IT_IS = (
 def _shown(store: MediaStore, until: float, entry: Entry) -> dict[str, Any]:
     file = entry.file
     shown = {name: getattr(entry, name) for name in _AS_IT_IS} | {
+        "amounts": amounts_in(entry.cost),
         "run_name": entry.run_name or entry.flow,
         "at": entry.at[:19].replace("T", " "),
         "kind": "text",

@@ -211,6 +211,7 @@ class StoredWorks(KnownWorks):
             value=record.value,
             cost=record.cost,
             currency=record.currency or "",
+            coins=record.coins,
             age=(datetime.now(UTC) - datetime.fromisoformat(record.at)).total_seconds(),
             record=f"{self._works.url}/{FOLDER}/{query.work}/{name}.json",
             task_id=record.task_id,

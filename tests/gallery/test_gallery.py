@@ -250,6 +250,21 @@ async def test_a_failed_step_is_shown_with_its_reason_until_it_has_a_result(rh: 
         await asyncio.to_thread(open_, "signs", what="report")
 
 
+async def test_the_coins_of_a_task_are_shown_beside_its_money(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run_locally(Pipeline.from_text(PIPELINE), {})
+    for folder in ("results/*/*.json", "works/*/result*.json"):
+        (record,) = (tmp_path / "out").glob(folder)
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"coins": "25"}))
+    monkeypatch.setenv("RH_STATE_DIR", str(tmp_path / "another machine"))  # which has no copies of records
+    end = await run_locally(Pipeline.from_text(PIPELINE), {})
+    await asyncio.to_thread(gallery)
+    for page in (Path(end.result.gallery), tmp_path / "out" / "gallery" / "index.html"):
+        (entry,) = data_of(page.read_text())["entries"]
+        assert (entry["cost"], entry["amounts"]) == ("0.04 CNY, 25 coins", [["CNY", "0.04"], ["coins", "25"]])
+
+
 def test_a_flow_run_that_made_nothing_new_is_the_last_one_and_is_found_by_its_id_and_its_name(
     rh: Emulator,
     tmp_path: Path,

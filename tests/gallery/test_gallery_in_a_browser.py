@@ -130,22 +130,25 @@ def test_filters_select_outputs_and_add_up_what_their_tasks_cost(page: Page, sto
             Entry("z-image", "1", task="1", text="one", prompt="A lighthouse", cost="0.04 CNY", at="2026-01-02"),
             Entry("z-image", "1", task="1", text="two", prompt="A lighthouse", cost="0.04 CNY", at="2026-01-02"),
             Entry("kling", "2", task="2", text="three", label="dusk", cost="1.75 CNY", at="2026-01-03"),
+            Entry("app", "3", reason="no", cost="0.10 CNY, 25 coins, 1 task of unknown cost", at="2026-01-01"),
+            Entry("app", "4", reason="no", cost="1.00 CNY", at="2026-01-01"),
+            Entry("app", "5", reason="no", cost="2 tasks of unknown cost", at="2026-01-01"),
         ],
     )
     count = "document.getElementById('sum').textContent"
-    assert page.ask(count) == "3 of 3 outputs; their tasks cost 1.79 CNY"
+    assert page.ask(count) == "6 of 6 outputs; their tasks cost 2.89 CNY + 25 coins"
     for name, value, left in (
         ("words", "LIGHT house", 2),
         ("words", "dusk", 1),
         ("model", "kling", 1),
         ("since", "2026-01-03", 1),
-        ("until", "2026-01-02", 2),
+        ("until", "2026-01-02", 5),
     ):
         field = f"document.getElementById('filters').elements.{name}"
         page.ask(f"{field}.value = {value!r}; {field}.dispatchEvent(new Event('input', {{bubbles: true}}))")
-        assert str(page.ask(count)).startswith(f"{left} of 3"), name
+        assert str(page.ask(count)).startswith(f"{left} of 6"), name
         page.ask("document.getElementById('filters').reset()")
-        page.until(f"{count}.startsWith('3 of 3')")
+        page.until(f"{count}.startsWith('6 of 6')")
 
 
 def test_what_a_film_was_made_from_is_one_click_away(page: Page, store: MediaStore, tmp_path: Path) -> None:

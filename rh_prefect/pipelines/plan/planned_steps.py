@@ -85,6 +85,7 @@ class KnownWork:
     value: Any = None  # The answer as `parse` read it
     cost: Decimal | None = None  # What it cost; of a work without a result, what its tasks have cost or may cost
     currency: str = ""  # The currency of `cost` of a result
+    coins: Decimal | None = None  # The coins that a result cost beside the money
     age: float | None = None  # Seconds since it was recorded, by the store's clock; below 0 for a time in the future
     record: str = ""  # Where its record is
     task_id: str = ""  # RunningHub's task

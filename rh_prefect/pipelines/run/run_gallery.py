@@ -8,11 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from rh_prefect.display_texts import beginning_of_prompt
-from rh_prefect.gallery.entries import Entry, contents_in, shortened_params
+from rh_prefect.gallery.entries import Entry, contents_in, cost_text, shortened_params
 from rh_prefect.gallery.pages import ON_A_PAGE, write_gallery
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, PlannedStep
 from rh_prefect.pipelines.run.result import StepReport
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
+from rh_prefect.works.journal.record_types import Charged
 
 _SECONDS = 3.0
 """Maximum seconds for making small pictures. Without one, the page shows the whole image, or a symbol for a video."""
@@ -75,7 +76,7 @@ def _of_work(run: StepScheduler, entry: Entry, one: PlannedStep, known: KnownWor
         params=shortened_params(one.request),
         sources=contents_in(one.request),
         seed=seed if isinstance(seed, int) else None,
-        cost="" if known.cost is None else f"{known.cost} {known.currency}".strip(),
+        cost=cost_text(Charged(cost=known.cost, currency=known.currency, coins=known.coins)),
         at="" if age is None else (datetime.now(UTC) - timedelta(seconds=age)).isoformat(),
     )
     for file in known.outputs:

@@ -88,6 +88,7 @@ class StepMaker:
             record.value,
             record.cost,
             record.currency or "",
+            record.coins,
             task_id=record.task_id,
             counts_as=counts_as(record, result.files),
         )

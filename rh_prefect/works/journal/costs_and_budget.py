@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from rh_prefect.errors import BudgetExceeded
 from rh_prefect.works.journal.job_records import JobView, Submit
-from rh_prefect.works.journal.record_types import End
+from rh_prefect.works.journal.record_types import Charged
 
 if TYPE_CHECKING:
     from rh_prefect.works.journal.scope import Scope
@@ -87,12 +87,12 @@ class Charge:
     is_estimate: bool = False
 
 
-def costs_of(end: End) -> Costs:
+def costs_of(task: Charged) -> Costs:
     """Returns the cost of a task that has ended; a graph with paid nodes costs coins and money."""
-    if end.coins is None:
-        return Costs.of(end.cost, end.currency)
-    coins = Costs.of(end.coins, COINS)
-    return coins if end.cost is None else coins + Costs.of(end.cost, end.currency)
+    if task.coins is None:
+        return Costs.of(task.cost, task.currency)
+    coins = Costs.of(task.coins, COINS)
+    return coins if task.cost is None else coins + Costs.of(task.cost, task.currency)
 
 
 def ended_costs(job: JobView) -> Costs:
