@@ -38,11 +38,6 @@ def gallery(
     """Write a page with every picture, video, sound and text in a storage, with prompts and costs."""
     from rh_prefect.gallery.pages import write_gallery
 
-    if place is not None and storage is not None:
-        raise InputError(
-            f"gallery: {place} and --storage {storage} cannot both be given. Nothing was written. What to do: name "
-            "only one place."
-        )
     store, found, name = _found("gallery", place, storage, run)
     pages = write_gallery(store, found, name=name or "index")
     if serve:
@@ -108,8 +103,16 @@ def _found(
     from rh_prefect.pipelines.last_run import LastRuns
     from rh_prefect.works.journal.works_journal import records_url
 
-    store = asyncio.run(load_storage(storage)) if place is None else MediaStore(place)
-    where = records_url(store, get_settings()) if place is None else store.url
+    settings = get_settings()
+    if place is not None and storage is not None:
+        raise InputError(
+            f"{command}: {place} and --storage {storage} cannot both be given. Nothing was written. What to do: name "
+            "only one place."
+        )
+    # The run that has written here had these options, and records in RH_RECORDS.
+    options = settings.storage_options
+    store = asyncio.run(load_storage(storage)) if place is None else MediaStore(place, options=options)
+    where = records_url(store, settings)
     records = store if where == store.url else MediaStore(where, options=store.options_for(where))
     found, run = with_reports(store, entries_of(store, records)), run or ""
     if run:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from rh_prefect.errors import ConfigError
 from rh_prefect.gallery.entries import Entry
 from rh_prefect.media.store import MediaStore
 
@@ -44,6 +45,12 @@ def serve(app: Starlette, announce: Callable[[str], None], *, port: int) -> None
     """Serves the web application to browsers on this machine until Ctrl-C; calls `announce` with the address."""
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((HOST, port))
+        try:
+            listening.bind((HOST, port))
+        except OSError as error:
+            raise ConfigError(
+                f"gallery: cannot listen on {HOST}:{port}: {error.strerror or error}. What to do: "
+                "choose another --port, or stop the process that uses this port."
+            ) from error
         announce(f"http://{HOST}:{listening.getsockname()[1]}/")
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])

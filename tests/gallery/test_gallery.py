@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rh_prefect import models
 from rh_prefect.cli.gallery import gallery, open_
 from rh_prefect.cli.gallery_outputs import entries_of
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import InputError
+from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flows.batch.run import WrittenBatch
 from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.gallery.entries import Entry
@@ -347,6 +348,14 @@ def test_the_server_gives_the_pages_and_the_files_that_they_show(rh: Emulator, t
     assert len(rh.recorder.paid) == 1
 
 
+def test_a_port_that_is_in_use_is_named(rh: Emulator) -> None:
+    make(PICTURE)
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}: .*What to do: choose another"):
+            gallery(serve=True, port=port)
+
+
 def test_links_to_an_object_store_are_signed(s3: S3Server, tmp_path: Path) -> None:
     store = MediaStore(s3.url("gallery"), options=s3.options)
     picture = store.publish(samples.png(tmp_path / "a.png"), "run/a picture.png")
@@ -357,6 +366,20 @@ def test_links_to_an_object_store_are_signed(s3: S3Server, tmp_path: Path) -> No
     assert "valid for 7 days" in page["about"]
     text = store.read_bytes("gallery/index.html").decode()
     assert not any(secret in text for secret in s3.secrets if secret != s3.options["key"])
+
+
+async def test_a_place_is_read_with_the_options_and_the_records_of_its_run(
+    rh: Emulator, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RH_STORAGE_OPTIONS", json.dumps(s3.options))
+    monkeypatch.setenv("RH_RECORDS", str(tmp_path / "records"))
+    films = s3.url("films")
+    monkeypatch.setenv("RH_STORAGE_URL", films)
+    small = "  small: {edit: resize, with: {file: $(sign), width: 32, height: 32}}\n"
+    await run_locally(Pipeline.from_text(PIPELINE + small), {})
+    monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "elsewhere"))
+    await asyncio.to_thread(gallery, films)
+    assert "(2 outputs)" in capsys.readouterr().out
 
 
 async def test_small_pictures_are_no_rows_of_a_batch_over_the_storage(tmp_path: Path) -> None:
