@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from rh_prefect.cli.argument_checks import batch_values, check_account, check_batch, check_store, printable
 from rh_prefect.cli.options import PLACE, DryRun, Json, Place, Quiet, words_of
 from rh_prefect.cli.output import print_json
-from rh_prefect.cli.pipelines import show_plan, with_enough_budget
+from rh_prefect.cli.pipelines import selected_price, show_plan, with_enough_budget
 from rh_prefect.cli.prefect_server import is_configured, refuse_blocks
 from rh_prefect.cli.run_pipeline import in_new_flow_run
 from rh_prefect.errors import BatchIncomplete, InputError
@@ -64,6 +64,7 @@ def batch(
     asked = Batch(rows, chain=chain or (), values=batch_values(values or ()), **given)
     if dry_run:
         plan = asyncio.run(_planned(asked))
+        selected_price(plan, _selection(asked))
         show_plan(plan, as_json=as_json)
         _refuse_invalid_rows(plan)
         return
@@ -101,6 +102,10 @@ def _run_as_flow(batch: Batch, watch: Watch) -> BatchReport:
     except BatchIncomplete as error:
         report = error.report
     return report
+
+
+def _selection(batch: Batch) -> Selection:
+    return Selection(frozenset(batch.only), frozenset(batch.items), batch.sample)
 
 
 def _refuse_invalid_rows(plan: Plan) -> None:
@@ -143,8 +148,7 @@ def _say_report(report: BatchReport, watch: Watch, words: str, asked: Batch, *, 
     if report.gallery:
         watch.say(f"gallery: {report.gallery}")
     if report.not_started:
-        selection = Selection(frozenset(asked.only), frozenset(asked.items), asked.sample)
-        words = with_enough_budget(words, asyncio.run(_planned(asked)), selection)
+        words = with_enough_budget(words, asyncio.run(_planned(asked)), _selection(asked))
         watch.say(f"run what was not started, with a sufficient budget: {words}")
     elif not report.is_complete:
         watch.say(f"run what is missing: {words}")

@@ -50,7 +50,7 @@ More = Annotated[
 class Given:
     """The parameters of a pipeline, except those that are options."""
 
-    set: Annotated[list[str] | None, Parameter(help="A parameter: `name=value`; may be repeated.")] = None
+    set: Annotated[list[str] | None, Parameter(help="A parameter: `name=value`; repeat a name to pass a list.")] = None
     params: Annotated[Path | None, Parameter(help="A YAML or JSON file of parameters; --set overrides it.")] = None
 
     def arguments(self, pipeline: Pipeline, more: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
@@ -66,11 +66,13 @@ class Given:
                     "parameter as `name: value`."
                 )
             arguments |= data
+        values: dict[str, list[str]] = {}
         for text in self.set or ():
             name, sign, value = text.partition("=")
             if not sign:
                 raise InputError(f"--set: {text!r} has no =. Nothing was sent. What to do: write --set NAME=VALUE.")
-            arguments[name] = value
+            values.setdefault(name, []).append(value)
+        arguments |= {name: found if len(found) > 1 else found[0] for name, found in values.items()}
         for option, texts in (more or {}).items():
             name = option if option in pipeline.file.params else option.replace("-", "_")
             arguments[name] = list(texts) if len(texts) > 1 else texts[0]

@@ -35,7 +35,7 @@ _WIDTH, _ROW, _NAME, _BAR = 960, 26, 300, 520
 """Pixels: the picture's width, the height of a bar with its space, the width of the names and of the longest bar."""
 _COLOUR = "#3569c4"
 
-Month = Annotated[str, Field(pattern=r"\d{4}-\d{2}")]
+Month = Annotated[str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
 
 
 @flow(name="spend", flow_run_name=run_name)

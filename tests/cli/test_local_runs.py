@@ -101,6 +101,8 @@ def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emul
     assert "has no parameter aspect; did you mean aspect_ratio?" in typo
     (tmp_path / "rows.csv").write_text("prompt\na cup\na jug\n")
     assert "most 0.08" in terminal.call("batch rows.csv --model z-image/turbo --dry-run")
+    part = terminal.call("batch rows.csv --model z-image/turbo --dry-run --sample 1")
+    assert "Price of the selected steps: least 0.04, expected 0.04, most 0.04 CNY." in part
     (tmp_path / "wrong.csv").write_text("prompt,title\na cup,one\na jug,two\n")
     wrong = terminal.call("batch wrong.csv --model z-image/turbo --dry-run", fails=True)
     assert "batch: 2 of 2 rows are invalid; the first reason: it has a value in the column 'title'" in wrong

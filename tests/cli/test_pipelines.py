@@ -174,6 +174,16 @@ def test_a_parameter_may_be_named_file(terminal: Terminal) -> None:
     assert terminal.json("explain own.yaml --file p.png")["price"].startswith("least 0.00")
 
 
+def test_a_parameter_that_is_set_several_times_is_a_list(terminal: Terminal) -> None:
+    Path("own.yaml").write_text(
+        "params: {moods: list}\n"
+        "steps: {each: {foreach: $(params.moods), steps: {s: {model: z-image/turbo, with: {prompt: $(item)}}}}}\n"
+    )
+    for words in ("--set moods=calm --set 'moods=wild, warm'", "--moods calm --moods 'wild, warm'"):
+        plan = terminal.json(f"plan own.yaml {words}")
+        assert [step["request"]["prompt"] for step in plan["steps"]] == ["calm", "wild, warm"]
+
+
 async def script_is_there(store: str) -> None:
     pipeline = Pipeline.from_file("film.yaml")
     [script] = (await pipeline.plan(prompt="x")).steps["script"]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.exceptions import ParameterTypeError
 
 from rh_prefect import flow, generate, models
 from rh_prefect.emulator import Emulator
@@ -20,6 +21,12 @@ pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 async def pictures() -> None:
     for prompt in ("a lighthouse", "a harbour"):
         await generate(models.ZImageTurbo(prompt=prompt))
+
+
+@pytest.mark.parametrize("month", ["2026-13", "2026-100", "12026-11", "2026-00"])
+async def test_a_month_that_does_not_exist_is_refused(month: str) -> None:
+    with pytest.raises(ParameterTypeError, match="month"):
+        await spend(month=month)
 
 
 async def test_its_report_shows_the_month_its_days_models_and_dearest_runs(rh: Emulator) -> None:
