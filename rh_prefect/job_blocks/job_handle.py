@@ -125,7 +125,7 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
         )
     shared = await load_pool_context(credentials)
     store = await load_storage(storage)
-    known = await asyncio.to_thread(_result_of, store, task_id)
+    known = await asyncio.to_thread(_result_of, store, shared.pool.site, task_id)
     # A result that is in the storage needs no account; its record then names the first one.
     paid_on = shared.pool.accounts[0] if known is not None else await shared.pool.find_owner(task_id)
     scope = _attached_scope()
@@ -148,11 +148,11 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
     return RunningHubJobRun(task_id, job, records, runner, cache(lambda: background(fetch())))
 
 
-def _result_of(store: MediaStore, task_id: str) -> StoredResult | None:
-    """Returns a task's stored result of any job, because `spend` would count a second result as another task."""
+def _result_of(store: MediaStore, site: str, task_id: str) -> StoredResult | None:
+    """Returns a task's stored result of any job whose files are all in the store."""
     names = [name for name in store.list(stored_result.FOLDER) if name.endswith(f"/{task_id}.json")]
-    found = (stored_result.read(store, name) for name in names)
-    return next((one for one in found if one is not None), None)
+    found = (one for name in names if (one := stored_result.read(store, name)) is not None and one.site == site)
+    return next((one for one in found if stored_result.has_all_files(store, one)), None)
 
 
 def _attached_scope() -> FolderScope:

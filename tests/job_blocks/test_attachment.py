@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +80,24 @@ def test_what_the_storage_has_already_is_neither_asked_for_nor_fetched_again(rh:
     run.cancel()
     assert len(rh.recorder.requests) == requests
     assert len(list(stored_result.read_all(MediaStore(str(tmp_path / "out"))))) == 1
+
+
+def test_a_result_whose_file_is_gone_is_fetched_again(rh: Emulator) -> None:
+    first = TURBO.trigger(scope="test").fetch_result()
+    Path(first.first_output.uri).unlink()
+    again = RunningHubJobRun.attach(first.task_id).fetch_result()
+    assert again.first_output.sha256 == first.first_output.sha256
+    assert Path(again.first_output.uri).is_file()
+    assert RunningHubJobRun.attach(first.task_id).fetch_result() == again
+    assert len(rh.recorder.paid) == 1
+
+
+def test_the_result_of_another_site_is_not_the_result_of_the_task(rh: Emulator) -> None:
+    first = TURBO.trigger(scope="test").fetch_result()
+    record = Path(first.record)
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"site": "another.example"}))
+    assert RunningHubJobRun.attach(first.task_id).job == f"attached/{first.task_id}"
+    assert len(rh.recorder.paid) == 1
 
 
 def test_twice_attached_it_is_fetched_once(rh: Emulator, tmp_path: Path, paid_elsewhere: Callable[..., str]) -> None:
