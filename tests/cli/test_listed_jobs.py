@@ -98,6 +98,19 @@ def test_a_collection_without_a_task_fails(night: Journal, terminal: Terminal) -
     assert "nothing was collected" in terminal.call("jobs collect night", fails=True)
 
 
+def test_only_an_adopted_task_is_said_to_be_recorded_without_a_check(
+    night: Journal, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RH_API_KEY", raising=False)
+    for key, answer in (("a" * 24, ticket("1")), ("b" * 24, unknown())):
+        asyncio.run(write(night, {"intent-1": intent(), "answer-1": answer}, key=key))
+    terminal.call(f"jobs adopt night/{'a' * 24} 5", fails=True)
+    assert "recorded without a check" not in terminal.said
+    assert "task 5 could not be verified, and is recorded without a check" in terminal.call(
+        f"jobs adopt night/{'b' * 24} 5"
+    )
+
+
 def test_a_spooled_task_is_recorded_although_those_of_other_scopes_cannot_be(
     night: Journal, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
