@@ -40,8 +40,8 @@ NextTask = Literal["at_once", "later", "never"]
 HTTP_401: Final = "HTTP 401"
 """The code for a rejected key if RunningHub's HTTP 401 response contains no code."""
 
-REDIRECTS: Final = frozenset({301, 302, 307, 308})
-"""HTTP statuses that ask for the same request at another address; 303 leads to the result of a processed request."""
+REDIRECTS: Final = frozenset({301, 307, 308})
+"""HTTP statuses that ask for the same request at another address; 302 and 303 may follow a processed request."""
 
 
 class Transient:

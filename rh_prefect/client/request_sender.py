@@ -132,7 +132,7 @@ class Session:
         return await self.paced(once, ask)
 
     async def paced(self, once: Callable[[], Awaitable[ApiResponse]], ask: RequestInfo) -> ApiResponse:
-        """Retries a request while RunningHub is too busy to accept it, whatever the HTTP status."""
+        """Retries a request while RunningHub is too busy to accept it, with any HTTP status."""
         return await self._pace.send(once, seconds=ask.pace_seconds)
 
     async def send(

@@ -84,6 +84,7 @@ LOST: dict[str, Step] = {
     "the id 0": said({"taskId": 0, "taskStatus": "RUNNING"}),
     "a state without an id": reply({"code": 804, "msg": "APIKEY_TASK_IS_RUNNING", "data": None}),
     "a redirect to what was made": reply("", status=303, headers={"Location": "/openapi/v2/elsewhere"}),
+    "a redirect after the request": reply("", status=302, headers={"Location": "/openapi/v2/elsewhere"}),
     "request timeout": reply("", status=408),
 }
 
@@ -125,7 +126,7 @@ REFUSED: list[tuple[Step, type[ApiError], str, str]] = [
     (reply("", status=401), KeyRejected, "HTTP 401", "action_required"),
     *[
         (reply("", status=status, headers={"Location": "/elsewhere"}), RequestRejected, f"HTTP {status}", "final")
-        for status in (301, 302, 307, 308)
+        for status in (301, 307, 308)
     ],
 ]
 
