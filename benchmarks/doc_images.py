@@ -34,7 +34,7 @@ from rich.text import Text
 from rh_prefect import Media, Pipeline, flow, generate, models
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
-from rh_prefect.flow_runs.rerun import create, rerun
+from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.flows import batch, film, spend
 from tests.support.servers.browser import Page, browser
 from tests.support.servers.emulator_env import HELPFUL, environment

@@ -25,10 +25,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from benchmarks.report import Figure, show
 from rh_prefect.client import TaskView
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import FlowScope
+from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope
 from rh_prefect.prefect_api import disconnect
 from rh_prefect.works.journal.costs_and_budget import SpendTracker, entry_of
-from rh_prefect.works.journal.job_records import Submit, jobs_of
+from rh_prefect.works.journal.job_records_and_state import Submit, jobs_of
 from rh_prefect.works.journal.record_types import End, Intent, Record
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import WorksJournal

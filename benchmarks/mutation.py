@@ -45,7 +45,7 @@ _WORKS = sorted((ROOT / PACKAGE / "works").rglob("[!_]*.py"))
 
 MODULES = [
     *(path.relative_to(ROOT / PACKAGE).with_suffix("").as_posix() for path in _WORKS),
-    "pipelines/production_rounds",
+    "pipelines/rounds_across_runs",
     "pipelines/plan/request_price",
 ]
 

@@ -160,7 +160,7 @@ async def _measure_stored(items: int, server: S3Server, state_dir: Path) -> dict
     from rh_prefect.pipelines.known_works import open_records
     from rh_prefect.pipelines.pipeline import Pipeline
     from rh_prefect.settings import Settings
-    from rh_prefect.works.journal.job_records import JobRecords
+    from rh_prefect.works.journal.job_records_and_state import JobRecords
     from rh_prefect.works.journal.record_types import ResultRecord
     from rh_prefect.works.journal.works_journal import FILES, WorksJournal
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rh_prefect import models
     from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
     from rh_prefect.flow_runs.flow import flow
-    from rh_prefect.flow_runs.rerun import resume
+    from rh_prefect.flow_runs.resume_or_rerun import resume
     from rh_prefect.flows.batch.run import batch
     from rh_prefect.flows.pipeline import Pipeline
     from rh_prefect.job_blocks import RunningHubApp, RunningHubJobRun, RunningHubModel, RunningHubWorkflow
@@ -48,7 +48,7 @@ _HOMES = {
     "flow": "rh_prefect.flow_runs.flow",
     "generate": "rh_prefect.tasks.generate",
     "generate_many": "rh_prefect.tasks.generate_many",
-    "resume": "rh_prefect.flow_runs.rerun",
+    "resume": "rh_prefect.flow_runs.resume_or_rerun",
 }
 
 __all__ = [

@@ -16,7 +16,7 @@ from rh_prefect.catalog.registry import nearest, of_class
 from rh_prefect.custom_endpoint import CustomInput, FileValue, custom
 from rh_prefect.media.media import Media, MediaInput, as_media_input, without_mark
 from rh_prefect.media.probe import probe
-from rh_prefect.media.urls import is_local, local_path
+from rh_prefect.media.storage_urls import is_local, local_path
 
 _LOCK = RLock()
 

@@ -20,7 +20,7 @@ from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.media.input_files import identity_uri, open_input, shown, unsigned_uri
 from rh_prefect.media.media import Media
 from rh_prefect.media.storage_errors import guarded, pieces_of
-from rh_prefect.media.urls import is_local, local_path, without_user
+from rh_prefect.media.storage_urls import is_local, local_path, without_user
 from rh_prefect.settings import get_settings
 from rh_prefect.works.input_identification import open_local
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rh_prefect.cli.choose import choose
+from rh_prefect.cli.choose_at_reviews import choose
 from rh_prefect.cli.init import write_example
 from rh_prefect.cli.options import Given
 from rh_prefect.emulator import Emulator

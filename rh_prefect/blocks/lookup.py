@@ -17,12 +17,12 @@ from pydantic import SecretStr, ValidationError
 
 from rh_prefect.blocks.credentials import RunningHubCredentials, RunningHubPool
 from rh_prefect.blocks.storage import MediaStorage
+from rh_prefect.bounded_caches_and_locks import SingleFlight
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.prefect_api import api_address, ask, ask_repeatedly, failure_of, patience
 from rh_prefect.redaction import secret_in
 from rh_prefect.settings import get_settings
-from rh_prefect.shared_caches import SingleFlight
-from rh_prefect.works.accounts.account import Account, account_of
+from rh_prefect.works.accounts.account_and_uploads import Account, account_of
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.loop_thread import LOOP

@@ -9,8 +9,8 @@ from prefect.types import SecretDict
 from pydantic import ConfigDict, Field, field_validator
 
 from rh_prefect.errors import ConfigError
-from rh_prefect.media.file_names import DEFAULT_TEMPLATE
-from rh_prefect.media.urls import has_password, has_signature
+from rh_prefect.media.file_name_templates import DEFAULT_TEMPLATE
+from rh_prefect.media.storage_urls import has_password, has_signature
 
 if TYPE_CHECKING:
     from prefect_aws import AwsCredentials, MinIOCredentials, S3Bucket

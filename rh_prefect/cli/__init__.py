@@ -88,7 +88,7 @@ app.command(
     help="Show a pipeline's parameters, steps, models, outputs and price, or list the shipped pipelines.",
 )
 app.command("rh_prefect.cli.init:init", help="Write a shipped pipeline with example inputs.")
-app.command("rh_prefect.cli.choose:choose", help="Record choices at a pipeline's reviews.")
+app.command("rh_prefect.cli.choose_at_reviews:choose", help="Record choices at a pipeline's reviews.")
 app.command("rh_prefect.cli.pipelines:schema_", name="schema", help="Print the JSON schema of pipelines for editors.")
 app.command(_models)
 _models.command("rh_prefect.cli.models:search", help="Find models by what they do, such as `lip sync`.")

@@ -119,7 +119,7 @@ def check_batch(rows: str, models: Iterable[str]) -> None:
 
 
 def _is_missing(source: str) -> bool:
-    from rh_prefect.media.urls import is_local, local_path
+    from rh_prefect.media.storage_urls import is_local, local_path
 
     try:
         return is_local(source) and not Path(local_path(source)).exists()

@@ -15,7 +15,7 @@ from rh_prefect.cli.output import print_json
 from rh_prefect.cli.prefect_server import WITHOUT_SERVER
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.media.storage_errors import as_store_error
-from rh_prefect.media.urls import protocol_of, read_options, shown_url
+from rh_prefect.media.storage_urls import protocol_of, read_options, shown_url
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import amount_text
 
@@ -176,7 +176,7 @@ async def _records(storage: str | None) -> str:
     """Checks the location of shared records, because works whose records are lost are paid for again."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.errors import StoreError
-    from rh_prefect.media.urls import shown_url
+    from rh_prefect.media.storage_urls import shown_url
     from rh_prefect.works.journal.works_journal import records_url
 
     store = await load_storage(storage)
@@ -198,7 +198,7 @@ async def _records(storage: str | None) -> str:
 
 
 async def _webhook() -> str:
-    from rh_prefect.works.work import callback_of
+    from rh_prefect.works.work_in_progress import callback_of
 
     settings = get_settings()
     callback = callback_of(settings)

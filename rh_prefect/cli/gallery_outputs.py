@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.gallery.entries import Entry, contents_in, cost_text, shortened_params, texts_in
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines import saved_names, stored_edits
-from rh_prefect.pipelines.saved_names import SavedName
+from rh_prefect.pipelines import named_file_saver, stored_edits
+from rh_prefect.pipelines.named_file_saver import SavedName
 from rh_prefect.pipelines.stored_edits import EditResult
 from rh_prefect.works import stored_result
 from rh_prefect.works.journal.record_types import Record
@@ -88,7 +88,7 @@ def _edits(records: MediaStore) -> Iterator[tuple[str, EditResult]]:
 
 def saved_contents(records: MediaStore) -> dict[str, str]:
     """Returns the hash of the result saved under each name; for a converted picture, the hash before conversion."""
-    found = (_read(records, name, SavedName) for name in records.list(saved_names.FOLDER) if "content-" in name)
+    found = (_read(records, name, SavedName) for name in records.list(named_file_saver.FOLDER) if "content-" in name)
     return {one.name: one.source or one.sha256 for one in found if one is not None}
 
 

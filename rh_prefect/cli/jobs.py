@@ -23,7 +23,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works import manual_repair
 from rh_prefect.works.events import summary_of
 from rh_prefect.works.journal.costs_and_budget import ended_costs
-from rh_prefect.works.journal.job_records import JobRecords, JobView, read_job, split_job
+from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, read_job, split_job
 from rh_prefect.works.journal.journal import run_together
 from rh_prefect.works.journal.scope import RUN, FolderScope, read_run
 from rh_prefect.works.journal.spool import Spool
@@ -33,7 +33,7 @@ from rh_prefect.works.run_ledger import WorksLedger
 
 if TYPE_CHECKING:
     from rh_prefect.client import TaskView
-    from rh_prefect.works.journal.job_records import Submit
+    from rh_prefect.works.journal.job_records_and_state import Submit
     from rh_prefect.works.journal.journal import Journal
     from rh_prefect.works.journal.record_types import Intent, Record
     from rh_prefect.works.journal.scope import Scope
@@ -311,7 +311,7 @@ async def cancel_(run: Run) -> None:
 async def _runs() -> dict[str, list[dict[str, Any]]]:
     runs: list[dict[str, Any]] = []
     if is_configured():
-        from rh_prefect.flow_runs.queries import latest_runs
+        from rh_prefect.flow_runs.run_queries_and_scopes import latest_runs
 
         runs = [
             {
@@ -560,12 +560,12 @@ def _spool() -> Spool:
 
 def _journal(scope: str) -> Journal:
     # Prefect takes a second to import, which `--help` need not wait for.
-    from rh_prefect.flow_runs.queries import journal_of
+    from rh_prefect.flow_runs.run_queries_and_scopes import journal_of
 
     return journal_of(scope)
 
 
 async def _scope(run: str) -> Scope:
-    from rh_prefect.flow_runs.queries import scope_named
+    from rh_prefect.flow_runs.run_queries_and_scopes import scope_named
 
     return await scope_named(run)

@@ -126,7 +126,7 @@ class Place:
         return self.credentials or (file.credentials if file is not None else None), storage
 
     def _check(self, command: str, storage: str | None) -> None:
-        from rh_prefect.media.urls import protocol_of
+        from rh_prefect.media.storage_urls import protocol_of
 
         if self.out is not None and storage:
             raise InputError(

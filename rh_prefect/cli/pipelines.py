@@ -28,7 +28,7 @@ from rh_prefect.pipelines.plan import changes
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PriceRange, Selection
 from rh_prefect.pipelines.plan.render import prices
-from rh_prefect.pipelines.production_rounds import COMMAND_LINE
+from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE
 from rh_prefect.pipelines.run.run_budget import run_limit
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.site_graphs import SavedGraphs, ids_in, read_saved_graphs, with_used_graphs

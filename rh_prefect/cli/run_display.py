@@ -30,7 +30,7 @@ from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
-from rh_prefect.pipelines.run.reviews import candidates
+from rh_prefect.pipelines.run.waiting_reviews import candidates
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.loop_thread import JOIN_SECONDS, LOOP

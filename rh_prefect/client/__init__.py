@@ -8,7 +8,7 @@ from rh_prefect.client.endpoint_groups import AppSort, ResourceKind
 from rh_prefect.client.json_values import Page
 from rh_prefect.client.native_comfyui import NativeSubmit
 from rh_prefect.client.responses import read_delivery
-from rh_prefect.client.wire.account_and_files import (
+from rh_prefect.client.wire.account_files_and_assets import (
     Account,
     ApiKey,
     Asset,

@@ -10,7 +10,7 @@ from rh_prefect.client import responses
 from rh_prefect.client.json_values import Page, count, rows, table
 from rh_prefect.client.request_sender import Requests, Session, usable_id, usable_page
 from rh_prefect.client.responses import ApiResponse, RequestInfo
-from rh_prefect.client.wire.account_and_files import Asset, AssetGroup, AssetKind, AssetPage, GroupPage
+from rh_prefect.client.wire.account_files_and_assets import Asset, AssetGroup, AssetKind, AssetPage, GroupPage
 from rh_prefect.errors import Busy, ConnectFailed, InputError, RequestRejected, ResponseLost
 
 SECONDS: Final[dict[str, float]] = {"Image": 180.0, "Audio": 180.0, "Video": 300.0}

@@ -21,7 +21,7 @@ from rh_prefect.client.native_comfyui import NativeProxy
 from rh_prefect.client.request_sender import PACE_SECONDS, V1_KEY, Session
 from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.upload_body import FileBody
-from rh_prefect.client.wire.account_and_files import (
+from rh_prefect.client.wire.account_files_and_assets import (
     Account,
     Download,
     PricePreview,

@@ -22,7 +22,7 @@ import httpx
 from rh_prefect.client.http_connections import FOREIGN, RESEND, SendTrace
 from rh_prefect.client.json_values import loads
 from rh_prefect.client.responses import RequestInfo, no_answer
-from rh_prefect.client.wire.account_and_files import Download
+from rh_prefect.client.wire.account_files_and_assets import Download
 from rh_prefect.errors import LinkExpired, StoreError, TransportError
 from rh_prefect.local_files import make_folder, make_public, overwrite
 from rh_prefect.redaction import HIDDEN, MaskedUrl, bare, mask, without_query

@@ -15,7 +15,7 @@ from rh_prefect.client.json_values import Page, first_text, plain, table
 from rh_prefect.client.request_sender import Requests, Session, usable_id, usable_page
 from rh_prefect.client.responses import RequestInfo, read_webhook_payload
 from rh_prefect.client.upload_body import RawBody, readable
-from rh_prefect.client.wire.account_and_files import ApiKey, Resource, read_resource_page
+from rh_prefect.client.wire.account_files_and_assets import ApiKey, Resource, read_resource_page
 from rh_prefect.client.wire.apps import App, AppListing, Style, read_app, read_app_page, read_style
 from rh_prefect.client.wire.task import TaskView, WebhookEvent
 from rh_prefect.errors import InputError, LinkExpired

@@ -16,7 +16,7 @@ from rh_prefect.client.json_values import first_text, flag, loads, rows, table, 
 from rh_prefect.client.request_sender import JSON, Session, json_bytes, usable_id
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.client.upload_body import FileBody
-from rh_prefect.client.wire.account_and_files import Download, Upload
+from rh_prefect.client.wire.account_files_and_assets import Download, Upload
 from rh_prefect.client.wire.task import (
     Failure,
     RemoteOutput,

@@ -27,7 +27,7 @@ from rh_prefect.emulator.comfy.workflows import Workflows
 from rh_prefect.emulator.faults import Fault, Faults
 from rh_prefect.emulator.file_host import file_app
 from rh_prefect.emulator.file_store import FileStore, Loras
-from rh_prefect.emulator.models import Models, new_model
+from rh_prefect.emulator.models_and_prices import Models, new_model
 from rh_prefect.emulator.native_prompts import Proxy
 from rh_prefect.emulator.progress import Progress
 from rh_prefect.emulator.recorder import Recorder

@@ -16,7 +16,7 @@ from rh_prefect.emulator.endpoint import Call
 from rh_prefect.emulator.faults import Fault
 from rh_prefect.emulator.inputs import Inputs, gather, sha256_of
 from rh_prefect.emulator.model_checks import sent_params, violations
-from rh_prefect.emulator.models import price_of
+from rh_prefect.emulator.models_and_prices import price_of
 from rh_prefect.emulator.recorder import Submission
 from rh_prefect.emulator.request_texts import texts, words
 from rh_prefect.emulator.responses import Refused

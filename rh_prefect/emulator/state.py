@@ -16,7 +16,7 @@ from rh_prefect.emulator.comfy.workflows import Workflows
 from rh_prefect.emulator.faults import Faults
 from rh_prefect.emulator.file_store import FileStore, Loras
 from rh_prefect.emulator.inputs import Sources
-from rh_prefect.emulator.models import Models
+from rh_prefect.emulator.models_and_prices import Models
 from rh_prefect.emulator.native_prompts import Proxy
 from rh_prefect.emulator.progress import Progress
 from rh_prefect.emulator.recorder import Recorder

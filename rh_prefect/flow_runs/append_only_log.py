@@ -18,7 +18,7 @@ from typing import Final
 
 from rh_prefect.client.http_connections import chance, uptime
 from rh_prefect.errors import JournalError
-from rh_prefect.flow_runs.flow_run_inputs import EntryRefused, FlowRunInputs
+from rh_prefect.flow_runs.log_entry_storage import EntryRefused, FlowRunInputs
 from rh_prefect.works.journal.journal import UnreadableRecord, is_job_key
 from rh_prefect.works.journal.record_types import FORMAT
 

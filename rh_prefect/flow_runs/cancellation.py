@@ -15,8 +15,8 @@ from prefect.logging.loggers import flow_run_logger
 
 from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.flow_runs.queries import FlowScope, has_ended, is_suspended, scope_of
-from rh_prefect.pipelines.production_rounds import leave_rounds
+from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, has_ended, is_suspended, scope_of
+from rh_prefect.pipelines.rounds_across_runs import leave_rounds
 from rh_prefect.prefect_api import FAILURES, ask, disconnect
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.scope import Scope, forbid_attempt

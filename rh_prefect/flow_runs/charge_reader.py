@@ -18,13 +18,13 @@ from prefect.settings import PREFECT_API_URL
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import find_flow_runs
+from rh_prefect.flow_runs.run_queries_and_scopes import find_flow_runs
+from rh_prefect.media.storage_urls import shown_url
 from rh_prefect.media.store import MediaStore
-from rh_prefect.media.urls import shown_url
 from rh_prefect.settings import get_settings
 from rh_prefect.works import stored_result
 from rh_prefect.works.journal.costs_and_budget import Charge, charge_of, costs_of
-from rh_prefect.works.journal.job_records import Submit, jobs_of
+from rh_prefect.works.journal.job_records_and_state import Submit, jobs_of
 from rh_prefect.works.journal.journal import Journal, UnreadableRecord
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works

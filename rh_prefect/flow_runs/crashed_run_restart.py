@@ -29,7 +29,7 @@ from prefect.settings import get_current_settings
 from prefect.states import Crashed
 
 from rh_prefect.flow_runs.prefect_internals import awaiting_retry
-from rh_prefect.flow_runs.queries import find_flow_runs
+from rh_prefect.flow_runs.run_queries_and_scopes import find_flow_runs
 from rh_prefect.prefect_api import ask
 
 RUN_AGAIN: Final = "Run a crashed run again"

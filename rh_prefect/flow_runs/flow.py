@@ -38,9 +38,9 @@ from rh_prefect.flow_runs.progress_observer import (
     run_logger,
     run_progress_of,
 )
-from rh_prefect.flow_runs.queries import FlowScope, read_flow_run, run_folder, scope_of
 from rh_prefect.flow_runs.recorded_job_collection import collect_result, end_of_cancelled, recorded_progress
 from rh_prefect.flow_runs.report_artifact import MOST_ROWS, Report
+from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, read_flow_run, run_folder, scope_of
 from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.run.csv_report import report_name, write_table
 from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient

@@ -15,12 +15,12 @@ from typing import Any, Final
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
+from rh_prefect.bounded_caches_and_locks import UsedObjects
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs import task_end_events
 from rh_prefect.flow_runs.append_only_log import RecordLog
-from rh_prefect.flow_runs.flow_run_inputs import FlowRunInputs
+from rh_prefect.flow_runs.log_entry_storage import FlowRunInputs
 from rh_prefect.prefect_api import PATIENCE, connection_key, disconnect
-from rh_prefect.shared_caches import UsedObjects
 from rh_prefect.works.journal.journal import JSON, EndListener, Journal, check_key
 from rh_prefect.works.loop_thread import LOOP
 

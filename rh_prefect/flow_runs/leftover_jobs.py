@@ -17,7 +17,8 @@ from prefect.client.schemas.objects import FlowRun
 from rh_prefect.errors import JobFailed, OutputsExpired, RunningHubError, TransportError
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import (
+from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result, queried
+from rh_prefect.flow_runs.run_queries_and_scopes import (
     FlowScope,
     ended_runs,
     flow_name_of,
@@ -25,9 +26,8 @@ from rh_prefect.flow_runs.queries import (
     read_flow_run,
     scope_of,
 )
-from rh_prefect.flow_runs.recorded_job_collection import collect_result, collected_result, queried
 from rh_prefect.works.events import summary_of
-from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.job_records_and_state import JobView, Submit
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.run_cancellation import CancelReport

@@ -16,7 +16,7 @@ from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.progress_observer import RunObserver, RunProgress
-from rh_prefect.flow_runs.queries import has_ended, is_flow_run, journal_of, scope_named, works_of
+from rh_prefect.flow_runs.run_queries_and_scopes import has_ended, is_flow_run, journal_of, scope_named, works_of
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
@@ -24,7 +24,7 @@ from rh_prefect.works import stored_result
 from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.events import JobEvent, JobEventState
 from rh_prefect.works.journal.costs_and_budget import Costs, charge_of
-from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, split_job
+from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope, Scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works

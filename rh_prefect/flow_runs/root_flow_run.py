@@ -16,6 +16,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 
+from rh_prefect.bounded_caches_and_locks import LruCache
 from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import (
@@ -26,9 +27,8 @@ from rh_prefect.flow_runs.prefect_internals import (
     is_retried_in_process,
     run_contexts,
 )
-from rh_prefect.flow_runs.queries import FlowScope, flow_name_of, read_flow_run, run_folder
+from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, flow_name_of, read_flow_run, run_folder
 from rh_prefect.prefect_api import PATIENCE, ask_repeatedly
-from rh_prefect.shared_caches import LruCache
 from rh_prefect.works.journal.scope import Calls, Chain
 from rh_prefect.works.loop_thread import LOOP
 

@@ -29,9 +29,9 @@ from rh_prefect.errors import InputError, JournalError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys
 from rh_prefect.flow_runs.progress_observer import run_logger
-from rh_prefect.flow_runs.queries import read_flow_run
 from rh_prefect.flow_runs.recorded_job_collection import collect_result, records_of
 from rh_prefect.flow_runs.root_flow_run import PerObject, current_scope
+from rh_prefect.flow_runs.run_queries_and_scopes import read_flow_run
 from rh_prefect.prefect_api import PATIENCE
 from rh_prefect.settings import get_settings
 from rh_prefect.works.job_options import Wait

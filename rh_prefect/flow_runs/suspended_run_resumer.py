@@ -32,12 +32,12 @@ from prefect.settings import PREFECT_API_URL
 from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import find_flow_runs
 from rh_prefect.flow_runs.recorded_job_collection import queried, record_end, records_of
+from rh_prefect.flow_runs.run_queries_and_scopes import find_flow_runs
 from rh_prefect.flow_runs.suspend_for_jobs import PAUSE_KEY, SUSPEND, PendingTask, Suspension
 from rh_prefect.prefect_api import ask
 from rh_prefect.works.accounts.poller import query_repeatedly
-from rh_prefect.works.journal.job_records import Submit
+from rh_prefect.works.journal.job_records_and_state import Submit
 from rh_prefect.works.loop_thread import LOOP, end_task
 
 BY_THE_CLOCK: Final = 60.0

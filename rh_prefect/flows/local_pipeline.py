@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.progress_observer import run_observer
-from rh_prefect.flow_runs.queries import has_ended
+from rh_prefect.flow_runs.run_queries_and_scopes import has_ended
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.file_model import RUN_OPTIONS
 from rh_prefect.pipelines.pipeline import Pipeline

@@ -20,8 +20,8 @@ from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.flow_runs.flow import add_hooks, run_name
 from rh_prefect.flow_runs.prefect_internals import flow_contexts
 from rh_prefect.flow_runs.progress_observer import run_observer
-from rh_prefect.flow_runs.queries import FlowScope, has_ended
 from rh_prefect.flow_runs.root_flow_run import current_scope
+from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, has_ended
 from rh_prefect.flows.local_pipeline import open_places, run_locally
 from rh_prefect.flows.pipeline_parameters import docstring_of, signature_of
 from rh_prefect.flows.prefect_engine import PrefectEngine
@@ -32,7 +32,7 @@ from rh_prefect.pipelines.file_model import RUN_OPTIONS
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
-from rh_prefect.pipelines.production_rounds import COMMAND_LINE
+from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE
 from rh_prefect.pipelines.run.interfaces import Pages, Surroundings
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import PipelineResult

@@ -31,7 +31,7 @@ from rh_prefect.pipelines.plan.work_identity import is_settled, mark
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
-from rh_prefect.pipelines.run.reviews import candidates, next_takes
+from rh_prefect.pipelines.run.waiting_reviews import candidates, next_takes
 from rh_prefect.prefect_api import ask
 from rh_prefect.works.journal.costs_and_budget import Costs
 

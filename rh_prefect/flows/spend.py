@@ -21,8 +21,8 @@ from rh_prefect import artifacts
 from rh_prefect.display_texts import cut_middle
 from rh_prefect.flow_runs.charge_reader import TaskCharge, charges_of
 from rh_prefect.flow_runs.flow import run_name
-from rh_prefect.flow_runs.queries import is_flow_run
 from rh_prefect.flow_runs.report_artifact import escaped, table
+from rh_prefect.flow_runs.run_queries_and_scopes import is_flow_run
 from rh_prefect.flow_runs.spend_sums import bars
 from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.works.journal.costs_and_budget import CURRENCY, Costs, amount_text

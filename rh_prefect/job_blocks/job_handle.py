@@ -18,11 +18,11 @@ from rh_prefect.flow_runs.root_flow_run import current_scope
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.generate import prepare_call
 from rh_prefect.works import stored_result
-from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.accounts.account_and_uploads import Account
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.job_options import Options, Request
 from rh_prefect.works.journal.identity import base_hash
-from rh_prefect.works.journal.job_records import JobRecords, Submit
+from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
 from rh_prefect.works.journal.journal import Journal, by_job
 from rh_prefect.works.journal.record_types import Answer, Intent, current_owner
 from rh_prefect.works.journal.scope import FolderScope, undo_unless_delivered
@@ -30,7 +30,7 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.result import Result
 from rh_prefect.works.run_cancellation import cancel_submission
 from rh_prefect.works.stored_result import StoredResult
-from rh_prefect.works.work import Work
+from rh_prefect.works.work_in_progress import Work
 from rh_prefect.works.work_runner import WorkRunner
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from rh_prefect.errors import MediaError
-from rh_prefect.media.urls import is_local, is_web_link, local_path, protocol_of, protocols_of, shown_url
+from rh_prefect.media.storage_urls import is_local, is_web_link, local_path, protocol_of, protocols_of, shown_url
 from rh_prefect.redaction import actual_request, hide_redirect
 from rh_prefect.settings import get_settings, proxy_for
 

@@ -23,7 +23,7 @@ from rh_prefect.media.file_state import Stamp, of_headers, of_object, of_stat
 from rh_prefect.media.input_access_policy import current_access, open_client
 from rh_prefect.media.media import Media
 from rh_prefect.media.storage_errors import as_media_error, guarded, in_time, pieces_of
-from rh_prefect.media.urls import (
+from rh_prefect.media.storage_urls import (
     is_local,
     is_web_link,
     local_path,

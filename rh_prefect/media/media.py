@@ -19,9 +19,9 @@ from rh_prefect.display_texts import size_text
 from rh_prefect.errors import InputError, MediaError, StoreError
 from rh_prefect.json_snapshot import is_text
 from rh_prefect.local_files import atomic_path
-from rh_prefect.media.file_types import Kind
+from rh_prefect.media.file_types_and_completeness import Kind
 from rh_prefect.media.storage_errors import as_media_error, as_store_error, guarded, pieces_of
-from rh_prefect.media.urls import (
+from rh_prefect.media.storage_urls import (
     is_local,
     is_web_link,
     local_path,

@@ -19,8 +19,8 @@ from PIL import Image
 from PIL.TiffImagePlugin import STRIPBYTECOUNTS, STRIPOFFSETS, TILEBYTECOUNTS, TILEOFFSETS, TiffImageFile
 
 from rh_prefect.errors import MediaError
-from rh_prefect.media import file_types as types
-from rh_prefect.media.file_types import FileType, Kind, is_web_page, missing_bytes, size_of, sniff
+from rh_prefect.media import file_types_and_completeness as types
+from rh_prefect.media.file_types_and_completeness import FileType, Kind, is_web_page, missing_bytes, size_of, sniff
 from rh_prefect.media.storage_errors import as_media_error
 
 _FULL_DECODE = 16_000_000

@@ -12,7 +12,7 @@ from functools import partial
 from typing import BinaryIO, NamedTuple, cast
 
 from rh_prefect.errors import MediaError, RunningHubError, StoreError
-from rh_prefect.media.urls import masked_url
+from rh_prefect.media.storage_urls import masked_url
 
 
 class Fault(NamedTuple):

@@ -18,16 +18,17 @@ from typing import BinaryIO, TypeAlias
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
+from rh_prefect.bounded_caches_and_locks import LruCache
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.local_files import PART
-from rh_prefect.media.file_names import DEFAULT_TEMPLATE, check_name, check_template, extension_of, fill
+from rh_prefect.media.file_name_templates import DEFAULT_TEMPLATE, check_name, check_template, extension_of, fill
 from rh_prefect.media.file_state import Stamp, of_object
-from rh_prefect.media.file_types import sniff
+from rh_prefect.media.file_types_and_completeness import sniff
 from rh_prefect.media.input_access_policy import is_deployed
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import Facts, facts_or_type
 from rh_prefect.media.storage_errors import as_store_error, guarded, pieces_of
-from rh_prefect.media.urls import (
+from rh_prefect.media.storage_urls import (
     WITHOUT_THREADS,
     identity_of,
     is_local,
@@ -42,7 +43,6 @@ from rh_prefect.media.urls import (
     without_user,
 )
 from rh_prefect.media.writers import BLOCK_SIZE, Tally, move_to_folder, writer_for
-from rh_prefect.shared_caches import LruCache
 
 LONGEST_LINK = 7 * 86400
 """Maximum validity of a signed link on S3, in seconds."""

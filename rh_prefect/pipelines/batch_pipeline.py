@@ -18,7 +18,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.json_snapshot import DEEPEST
 from rh_prefect.media.input_files import identity_uri, unsigned_uri
 from rh_prefect.media.media import Media, as_media_input, without_mark
-from rh_prefect.media.urls import is_local, local_path
+from rh_prefect.media.storage_urls import is_local, local_path
 from rh_prefect.pipelines.batch_model_columns import (
     ChainStep,
     Stage,

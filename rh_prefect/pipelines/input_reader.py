@@ -14,15 +14,16 @@ from typing import Any, TypeAlias
 
 from fsspec.core import url_to_fs
 
+from rh_prefect.bounded_caches_and_locks import SingleFlight
 from rh_prefect.errors import InputError
 from rh_prefect.media.input_access_policy import InputAccess, current_access
 from rh_prefect.media.input_files import naming, shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import probe
 from rh_prefect.media.storage_errors import as_store_error
-from rh_prefect.media.urls import is_local, local_path, protocol_of, read_options, without_user
+from rh_prefect.media.storage_urls import is_local, local_path, protocol_of, read_options, without_user
 from rh_prefect.pipelines.check import Checked, read_value, wrong_input
-from rh_prefect.pipelines.check.check_result import ItemProblems
+from rh_prefect.pipelines.check.checked_file import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
 from rh_prefect.pipelines.parsed_document import Path, Problems, nearest, visible
@@ -30,7 +31,6 @@ from rh_prefect.pipelines.planning_values import ABSENT, File, Items
 from rh_prefect.pipelines.types import FILES, kind_of
 from rh_prefect.pipelines.use_step_arguments import used_value, wrong_file
 from rh_prefect.settings import get_settings
-from rh_prefect.shared_caches import SingleFlight
 from rh_prefect.table_files import Row, is_empty, open_table, table_format
 from rh_prefect.works.input_identification import open_local
 

@@ -21,12 +21,12 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.parsed_answers import fits_shape
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, KnownWorks, Round, WorkQuery
-from rh_prefect.pipelines.production_rounds import COMMAND_LINE, Rounds
+from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResult, EditResults, open_edits
 from rh_prefect.settings import Settings
 from rh_prefect.works import stored_result
 from rh_prefect.works.journal.costs_and_budget import may_cost
-from rh_prefect.works.journal.job_records import JobView, Submit, result_key
+from rh_prefect.works.journal.job_records_and_state import JobView, Submit, result_key
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import ResultRecord, is_surely_dead
 from rh_prefect.works.journal.works_journal import (

@@ -23,7 +23,7 @@ from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.render import head_as_json, step_as_json
-from rh_prefect.pipelines.production_rounds import COMMAND_LINE
+from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE
 from rh_prefect.settings import Settings
 from rh_prefect.works.journal.works_journal import records_url
 

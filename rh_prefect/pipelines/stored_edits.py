@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from rh_prefect.media.input_files import fetch, naming
 from rh_prefect.media.media import Media
+from rh_prefect.media.storage_urls import shown_url
 from rh_prefect.media.store import MediaStore
-from rh_prefect.media.urls import shown_url
 from rh_prefect.pipelines.plan.work_identity import recipe_id
 from rh_prefect.settings import Settings
 from rh_prefect.works.journal.identity import media_mark

@@ -17,6 +17,7 @@ from prefect.states import Completed
 from prefect.tasks import Task
 
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
+from rh_prefect.bounded_caches_and_locks import SingleFlight, UsedObjects
 from rh_prefect.custom_endpoint import CustomInput
 from rh_prefect.display_texts import beginning_of_prompt, with_prompt
 from rh_prefect.errors import (
@@ -30,11 +31,10 @@ from rh_prefect.errors import (
 from rh_prefect.flow_runs.file_lineage import note_made
 from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere, task_contexts
 from rh_prefect.flow_runs.progress_observer import run_observer
-from rh_prefect.flow_runs.queries import has_ended, is_flow_run
 from rh_prefect.flow_runs.root_flow_run import current_chain, current_scope, find_root
+from rh_prefect.flow_runs.run_queries_and_scopes import has_ended, is_flow_run
 from rh_prefect.flow_runs.suspend_for_jobs import PendingTask, SuspendGroup, current_suspend_group
 from rh_prefect.media.store import MediaStore
-from rh_prefect.shared_caches import SingleFlight, UsedObjects
 from rh_prefect.tasks.paid_task_typing import PaidTask
 from rh_prefect.works.job_options import Options, Request, Reuse
 from rh_prefect.works.journal.journal import check_scope

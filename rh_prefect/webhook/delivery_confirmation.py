@@ -15,12 +15,12 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from rh_prefect.blocks.lookup import RECORDED
+from rh_prefect.bounded_caches_and_locks import LruCache
 from rh_prefect.errors import RunningHubError, TaskNotFound
-from rh_prefect.flow_runs.queries import is_flow_run
 from rh_prefect.flow_runs.recorded_job_collection import confirmed_end, records_of
+from rh_prefect.flow_runs.run_queries_and_scopes import is_flow_run
 from rh_prefect.flow_runs.task_end_events import announce
-from rh_prefect.shared_caches import LruCache
-from rh_prefect.works.journal.job_records import JobRecords, Submit
+from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Resolution
 from rh_prefect.works.loop_thread import LOOP
 

@@ -33,7 +33,7 @@ from rh_prefect.flow_runs.suspended_run_resumer import SuspendedRunResumer
 from rh_prefect.settings import get_settings
 from rh_prefect.webhook.delivery_confirmation import Confirmer, Delivery
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.work import usable_token
+from rh_prefect.works.work_in_progress import usable_token
 
 LARGEST_BODY: Final = 1024 * 1024
 """Maximum bytes of a body; a delivery with a hundred outputs needs less than a tenth of this size."""

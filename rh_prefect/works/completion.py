@@ -10,11 +10,11 @@ from rh_prefect.client import TaskView
 from rh_prefect.errors import AccountError, JournalError, KeyRejected, OutputsPending, TaskNotFound
 from rh_prefect.redaction import bare
 from rh_prefect.works.accounts.poller import IsRecorded, is_settled
-from rh_prefect.works.journal.job_records import Submit
+from rh_prefect.works.journal.job_records_and_state import Submit
 from rh_prefect.works.journal.record_types import End
 from rh_prefect.works.result import end_of, with_times
 from rh_prefect.works.run_cancellation import cancel_task
-from rh_prefect.works.work import Work
+from rh_prefect.works.work_in_progress import Work
 
 CANCEL_CHECK_SECONDS = 3.0
 """Seconds between two checks for a cancellation of the run, which no webhook reports; a run's jobs share a check."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
+from rh_prefect.bounded_caches_and_locks import NamedLocks
 from rh_prefect.errors import InputError, MediaError, StoreError
 from rh_prefect.local_files import make_folder
 from rh_prefect.media.file_state import Stamp
@@ -29,13 +30,12 @@ from rh_prefect.media.input_files import (
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import extension_for, probe
 from rh_prefect.media.storage_errors import as_media_error
+from rh_prefect.media.storage_urls import is_local, local_path
 from rh_prefect.media.store import MediaStore
-from rh_prefect.media.urls import is_local, local_path
-from rh_prefect.shared_caches import NamedLocks
 from rh_prefect.works.journal.identity import media_mark, uri_hash
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import MediaRecord
-from rh_prefect.works.unfinished_downloads import local_errors
+from rh_prefect.works.store_checks_and_download_folder import local_errors
 
 FOLDER: Final = "inputs"
 """The folder of copies of inputs in a store."""

@@ -42,7 +42,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal.costs_and_budget import exceeded
-from rh_prefect.works.journal.job_records import JobRecords, Submit
+from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
 from rh_prefect.works.journal.record_types import NOT_DELIVERED, NOT_SENT, Answer, End
 
 if TYPE_CHECKING:

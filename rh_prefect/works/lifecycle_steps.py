@@ -10,6 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
+from rh_prefect.bounded_caches_and_locks import LruSet
 from rh_prefect.client import TaskView
 from rh_prefect.errors import (
     ApiError,
@@ -21,11 +22,10 @@ from rh_prefect.errors import (
     ResponseLost,
     TaskNotFound,
 )
-from rh_prefect.shared_caches import LruSet
 from rh_prefect.works.accounts.limiter import pause_seconds
 from rh_prefect.works.completion import await_end, cancel_and_record
 from rh_prefect.works.journal.costs_and_budget import Shortfall
-from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, Submit
+from rh_prefect.works.journal.job_records_and_state import RESUBMITTED, JobView, Submit
 from rh_prefect.works.journal.record_types import (
     GAVE_UP,
     NOT_DELIVERED,
@@ -38,7 +38,7 @@ from rh_prefect.works.journal.record_types import (
 )
 from rh_prefect.works.journal.spool import Spooled
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.work import Work, WorkSpending
+from rh_prefect.works.work_in_progress import Work, WorkSpending
 
 LIMITER_PAUSES = 2
 """Number of refusals for lack of a slot before the job itself pauses; each refusal pauses the account's limiter."""

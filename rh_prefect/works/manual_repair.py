@@ -9,7 +9,7 @@ from collections.abc import Collection
 from rh_prefect.client import is_task_id
 from rh_prefect.errors import InputError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.journal.job_records import BY_A_PERSON, JobRecords, JobView, Submit, jobs_of, read_job
+from rh_prefect.works.journal.job_records_and_state import BY_A_PERSON, JobRecords, JobView, Submit, jobs_of, read_job
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import (
     FORMAT_KEY,

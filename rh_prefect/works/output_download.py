@@ -12,14 +12,14 @@ from typing import TypeAlias
 from rh_prefect.client import discard_partial
 from rh_prefect.client.wire.task import extension_of_link
 from rh_prefect.errors import LinkExpired, OutputsExpired, ResponseLost, RunningHubError
-from rh_prefect.media.file_names import extension_of
-from rh_prefect.media.file_types import format_named
+from rh_prefect.media.file_name_templates import extension_of
+from rh_prefect.media.file_types_and_completeness import format_named
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import DownloadDefect, defect_of, facts_or_type, file_type
 from rh_prefect.redaction import bare
 from rh_prefect.works.journal.record_types import End, Intent, Link
-from rh_prefect.works.unfinished_downloads import part_file, remove
-from rh_prefect.works.work import Work
+from rh_prefect.works.store_checks_and_download_folder import part_file, remove
+from rh_prefect.works.work_in_progress import Work
 
 _log = logging.getLogger("rh_prefect")
 

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rh_prefect.bounded_caches_and_locks import LruCache
 from rh_prefect.client.http_connections import chance
 from rh_prefect.custom_endpoint import CustomInput
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.settings import Settings
-from rh_prefect.shared_caches import LruCache
-from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.accounts.account_and_uploads import Account
 from rh_prefect.works.accounts.pool import Pool, unknown_account
 from rh_prefect.works.checked_request import JobRequest, custom_request, prepare_request
 from rh_prefect.works.input_identification import Inputs
@@ -24,8 +24,8 @@ from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import OpenScopes, Scope
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.result_delivery import ResultDelivery
-from rh_prefect.works.unfinished_downloads import StoreChecks
-from rh_prefect.works.work import Callback, Services, callback_of
+from rh_prefect.works.store_checks_and_download_folder import StoreChecks
+from rh_prefect.works.work_in_progress import Callback, Services, callback_of
 
 if TYPE_CHECKING:
     from rh_prefect.works.work_runner import RunningWork

@@ -15,7 +15,7 @@ from rh_prefect.display_texts import shortened
 from rh_prefect.errors import InputError, explain
 from rh_prefect.media.media import Media
 from rh_prefect.works.journal.costs_and_budget import COINS, CURRENCY
-from rh_prefect.works.journal.job_records import Submit
+from rh_prefect.works.journal.job_records_and_state import Submit
 from rh_prefect.works.journal.record_types import BROKEN, End, Link
 
 _T = TypeVar("_T")

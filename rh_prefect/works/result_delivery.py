@@ -15,13 +15,13 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
 from rh_prefect.works.events import event_of, summary_of
 from rh_prefect.works.journal.costs_and_budget import Costs
-from rh_prefect.works.journal.job_records import Submit
+from rh_prefect.works.journal.job_records_and_state import Submit
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.lifecycle import Invalid
 from rh_prefect.works.output_download import OutputDownload, Publish
 from rh_prefect.works.result import Result
 from rh_prefect.works.stored_result import StoredResult
-from rh_prefect.works.work import Work
+from rh_prefect.works.work_in_progress import Work
 
 _log = logging.getLogger("rh_prefect")
 

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.works.accounts.poller import is_settled
-from rh_prefect.works.journal.job_records import JobRecords, Submit
+from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Intent, is_surely_dead
 from rh_prefect.works.journal.scope import FolderScope, Scope, forbid_attempt, last_attempt
 from rh_prefect.works.journal.works_journal import HasEnded, no_evidence

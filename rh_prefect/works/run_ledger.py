@@ -25,8 +25,8 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+from rh_prefect.bounded_caches_and_locks import UsedObjects
 from rh_prefect.errors import ConfigError, RunningHubError
-from rh_prefect.shared_caches import UsedObjects
 from rh_prefect.works.journal.costs_and_budget import (
     Costs,
     Entries,
@@ -36,7 +36,7 @@ from rh_prefect.works.journal.costs_and_budget import (
     entries_of,
     entry_of,
 )
-from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit
+from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, Submit
 from rh_prefect.works.journal.journal import JSON, Journal, run_together
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.scope import Scope

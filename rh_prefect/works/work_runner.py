@@ -36,7 +36,7 @@ from rh_prefect.works.events import JobEventState, Observer, Silent
 from rh_prefect.works.job_options import Options, Request
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.identity import base_hash, work_id
-from rh_prefect.works.journal.job_records import JobRecords, JobView, Submit, split_job
+from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import REQUESTED_KEYS, Chain, Scope
 from rh_prefect.works.journal.works_journal import FILES, HasEnded, WorksJournal, no_evidence
@@ -47,7 +47,7 @@ from rh_prefect.works.pool_services import PoolServices, WorkName
 from rh_prefect.works.result_delivery import Delivered, ResultDelivery
 from rh_prefect.works.run_ledger import Notes, SharedRecords, spending_of
 from rh_prefect.works.stored_result import find_equal
-from rh_prefect.works.work import Work
+from rh_prefect.works.work_in_progress import Work
 
 _log = logging.getLogger("rh_prefect")
 

@@ -16,7 +16,7 @@ import yaml
 
 from rh_prefect.cli import app
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.works.journal.job_records import JobRecords
+from rh_prefect.works.journal.job_records_and_state import JobRecords
 from rh_prefect.works.journal.record_types import ResultRecord
 from rh_prefect.works.journal.works_journal import WorksJournal
 from tests.support.doc_pages import blocks

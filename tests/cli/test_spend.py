@@ -23,7 +23,7 @@ from rh_prefect.flows.spend import picture
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs
-from rh_prefect.works.journal.job_records import JobRecords, jobs_of
+from rh_prefect.works.journal.job_records_and_state import JobRecords, jobs_of
 from rh_prefect.works.journal.record_types import Answer
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.servers.scripted_server import Asked, WireServer, reply

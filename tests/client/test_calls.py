@@ -25,7 +25,7 @@ from rh_prefect.client import (
     TaskView,
     Usage,
 )
-from rh_prefect.client.wire.account_and_files import AssetPage, GroupPage, ResourcePage
+from rh_prefect.client.wire.account_files_and_assets import AssetPage, GroupPage, ResourcePage
 from rh_prefect.client.wire.apps import AppPage
 from tests.client.conftest import KEY
 from tests.support.servers.scripted_server import Step, WireServer, reply, said

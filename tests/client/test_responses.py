@@ -15,7 +15,7 @@ from rh_prefect.client import TaskView, native_comfyui, read_delivery, responses
 from rh_prefect.client.json_values import Value, loads, plain, table
 from rh_prefect.client.progress import read_frame
 from rh_prefect.client.responses import RequestInfo
-from rh_prefect.client.wire.account_and_files import (
+from rh_prefect.client.wire.account_files_and_assets import (
     Account,
     ApiKey,
     Asset,

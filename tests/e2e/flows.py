@@ -15,7 +15,7 @@ from rh_prefect import flow, models
 from rh_prefect.cli import app
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import RunningHubError, SubmissionUnknown
-from rh_prefect.flow_runs.rerun import create, rerun
+from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.tasks import generate
 from rh_prefect.workflow_inputs import GraphInput, WorkflowInput
 from rh_prefect.works.job_options import Request

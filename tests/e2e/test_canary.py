@@ -15,7 +15,7 @@ from rh_prefect.blocks import MediaStorage, RunningHubCredentials
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import KeyRejected
-from rh_prefect.flow_runs.rerun import rerun
+from rh_prefect.flow_runs.resume_or_rerun import rerun
 from rh_prefect.tasks import generate
 from tests.e2e import flows
 from tests.support.samples import media as samples

@@ -9,10 +9,10 @@ import pytest
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JobCancelled
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.rerun import rerun
+from rh_prefect.flow_runs.resume_or_rerun import rerun
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import get_settings
-from rh_prefect.works.accounts.account import account_of
+from rh_prefect.works.accounts.account_and_uploads import account_of
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_services import pool_services

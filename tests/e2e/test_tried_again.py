@@ -8,7 +8,7 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JobFailed, ModerationError
-from rh_prefect.flow_runs.rerun import rerun
+from rh_prefect.flow_runs.resume_or_rerun import rerun
 from tests.e2e import flows
 from tests.support.processes.film_run import FilmRun
 

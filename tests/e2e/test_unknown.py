@@ -10,8 +10,8 @@ import pytest
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, JobFailed, OutputsExpired, SubmissionUnknown, TaskNotFound
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.rerun import rerun
-from rh_prefect.works.journal.job_records import jobs_of
+from rh_prefect.flow_runs.resume_or_rerun import rerun
+from rh_prefect.works.journal.job_records_and_state import jobs_of
 from tests.e2e import flows
 
 pytestmark = pytest.mark.prefect

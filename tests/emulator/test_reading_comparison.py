@@ -12,7 +12,7 @@ from rh_prefect import catalog, emulator
 from rh_prefect.catalog import Model
 from rh_prefect.emulator import DEFAULT
 from rh_prefect.emulator.model_checks import sent_params, violations
-from rh_prefect.emulator.models import price_of
+from rh_prefect.emulator.models_and_prices import price_of
 from tests.support.samples.each_model import for_each_model
 from tests.support.world.reading_comparison import client_reading, requests
 

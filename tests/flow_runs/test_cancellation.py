@@ -19,8 +19,8 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.cancellation import EVERY, cancel_run
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import recorded_scope
-from rh_prefect.flow_runs.rerun import rerun
+from rh_prefect.flow_runs.resume_or_rerun import rerun
+from rh_prefect.flow_runs.run_queries_and_scopes import recorded_scope
 from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows
 from tests.e2e.flows import begin

@@ -17,8 +17,8 @@ from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.errors import JournalError, PipelineIncomplete
 from rh_prefect.flow_runs.append_only_log import encode
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import FlowScope, recorded_scope
-from rh_prefect.flow_runs.rerun import create, rerun
+from rh_prefect.flow_runs.resume_or_rerun import create, rerun
+from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, recorded_scope
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.scope import OpenScopes

@@ -15,9 +15,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.append_only_log import LARGEST_ENTRY, encode
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import has_records
+from rh_prefect.flow_runs.run_queries_and_scopes import has_records
 from rh_prefect.prefect_api import ask, disconnect
-from rh_prefect.works.journal.job_records import jobs_of
+from rh_prefect.works.journal.job_records_and_state import jobs_of
 from tests.support.processes.warm_process import WarmProcess
 from tests.support.servers.postgres import PROGRAMS, WHY_NOT, postgres
 from tests.support.servers.prefect_server import PrefectServer, free_port, new_flow_run

@@ -26,7 +26,7 @@ from prefect.task_worker import TaskWorker
 from rh_prefect import flow, generate, generate_many, models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import EqualRequest, JobsFailed, JobTimeout
-from rh_prefect.flow_runs.rerun import create, rerun
+from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.works.result import Result
 from tests.support.world.suspended_runs import SuspendedRuns
 

@@ -22,7 +22,7 @@ import rh_prefect
 from rh_prefect import flows
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.rerun import create, rerun, resume
+from rh_prefect.flow_runs.resume_or_rerun import create, rerun, resume
 from rh_prefect.flow_runs.root_flow_run import current_scope, find_root
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import RecordsLocation, note_location

@@ -15,7 +15,7 @@ from rh_prefect import batch as batch_in_a_flow
 from rh_prefect import catalog, flow
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BatchIncomplete
-from rh_prefect.flow_runs.rerun import create, rerun
+from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.flows import batch
 from rh_prefect.flows.batch import BatchReport
 from rh_prefect.media.media import Media

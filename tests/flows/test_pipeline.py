@@ -18,8 +18,8 @@ from prefect.states import Scheduled
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
 from rh_prefect.flow_runs.cancellation import cancel_run
-from rh_prefect.flow_runs.queries import scope_of
-from rh_prefect.flow_runs.rerun import rerun
+from rh_prefect.flow_runs.resume_or_rerun import rerun
+from rh_prefect.flow_runs.run_queries_and_scopes import scope_of
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.probe import probe
 from rh_prefect.pipelines.pipeline import Pipeline

@@ -18,7 +18,7 @@ from rh_prefect import flow
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, JournalError, PipelineIncomplete, RunningHubError, StoreError
 from rh_prefect.flow_runs.leftover_jobs import reconcile_runs
-from rh_prefect.flow_runs.rerun import create, rerun
+from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.run.result import NOTHING_NEW, PipelineResult, summary
 from rh_prefect.pipelines.run.store_outages import while_store_is_away

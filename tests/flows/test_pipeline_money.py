@@ -15,7 +15,7 @@ import pytest
 
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, PipelineIncomplete, PlanChanged
-from rh_prefect.flow_runs.rerun import create, rerun
+from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.flows.pipeline import Pipeline as FlowPipeline
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.pipelines.pipeline import Pipeline

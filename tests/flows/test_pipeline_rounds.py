@@ -17,8 +17,8 @@ from prefect.states import Crashed, Pending, Running
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.flow_runs.cancellation import cancel_run
-from rh_prefect.flow_runs.queries import scope_of
-from rh_prefect.flow_runs.rerun import create, rerun
+from rh_prefect.flow_runs.resume_or_rerun import create, rerun
+from rh_prefect.flow_runs.run_queries_and_scopes import scope_of
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.run.result import WAITING
 from rh_prefect.settings import get_settings

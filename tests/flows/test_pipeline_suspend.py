@@ -12,8 +12,8 @@ from prefect.client.orchestration import get_client
 from rh_prefect.emulator import Fault
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.flow_runs.cancellation import cancel_run
-from rh_prefect.flow_runs.queries import scope_of
-from rh_prefect.flow_runs.rerun import rerun
+from rh_prefect.flow_runs.resume_or_rerun import rerun
+from rh_prefect.flow_runs.run_queries_and_scopes import scope_of
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.works.loop_thread import LOOP

@@ -21,7 +21,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import Candidate, PlannedStep, Work
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.result import StepReport
-from rh_prefect.pipelines.run.reviews import waiting_reviews
+from rh_prefect.pipelines.run.waiting_reviews import waiting_reviews
 from tests.support.samples.steps import ANSWER, PICTURE, RESIZE, steps
 from tests.support.world.planned_works import Records
 from tests.support.world.planned_works import run as made

@@ -18,10 +18,10 @@ from rh_prefect import RunningHubCredentials
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.leftover_jobs import Finding, reconcile_runs
-from rh_prefect.flow_runs.rerun import rerun
+from rh_prefect.flow_runs.resume_or_rerun import rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.reconcile import reconcile
-from rh_prefect.works.journal.job_records import JobView, jobs_of
+from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of
 from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows
 from tests.e2e.flows import begin

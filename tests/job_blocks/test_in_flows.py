@@ -15,7 +15,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.job_blocks import RunningHubModel
 from rh_prefect.prefect_api import connect
-from rh_prefect.works.journal.job_records import JobView, jobs_of
+from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of
 from tests.job_blocks.flows import MODULE, at_once, in_sync, tried_again
 from tests.support.processes.flow_process import flow_processes
 from tests.support.servers.emulator_env import environment

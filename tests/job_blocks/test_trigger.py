@@ -15,7 +15,7 @@ from rh_prefect.errors import InputError, JobCancelled, ModerationError
 from rh_prefect.job_blocks import RunningHubApp, RunningHubModel, RunningHubWorkflow
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
-from rh_prefect.works.journal.job_records import read_job
+from rh_prefect.works.journal.job_records_and_state import read_job
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.samples import media as samples
 

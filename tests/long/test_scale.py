@@ -11,9 +11,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.client import TaskView
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.queries import FlowScope
+from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope
 from rh_prefect.prefect_api import disconnect
-from rh_prefect.works.journal.job_records import jobs_of
+from rh_prefect.works.journal.job_records_and_state import jobs_of
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.run_cancellation import cancel_scope
 from tests.support.servers.prefect_server import PrefectServer

@@ -19,7 +19,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works import manual_repair
 from rh_prefect.works.job_options import Request
-from rh_prefect.works.journal.job_records import RESUBMITTED, JobView, jobs_of
+from rh_prefect.works.journal.job_records_and_state import RESUBMITTED, JobView, jobs_of
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import FolderScope

@@ -18,7 +18,7 @@ from rh_prefect.pipelines.last_run import LastRuns
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, WorkQuery
 from rh_prefect.pipelines.plan.work_identity import recipe_id
-from rh_prefect.pipelines.production_rounds import COMMAND_LINE, Rounds
+from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import as_recorded, open_edits
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.record_types import End, Lost

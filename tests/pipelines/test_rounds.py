@@ -16,8 +16,8 @@ import pytest
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, JobFailed, SubmissionUnknown
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.production_rounds import Left, Rounds, RoundState, Verdict, leave_rounds
-from rh_prefect.works.journal.job_records import jobs_of
+from rh_prefect.pipelines.rounds_across_runs import Left, Rounds, RoundState, Verdict, leave_rounds
+from rh_prefect.works.journal.job_records_and_state import jobs_of
 from rh_prefect.works.journal.record_types import current_owner
 from rh_prefect.works.journal.works_journal import ROUNDS
 from rh_prefect.works.manual_repair import adopt, mark_refused

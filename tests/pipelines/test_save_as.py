@@ -12,10 +12,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from rh_prefect.errors import StoreError
 from rh_prefect.media.file_state import SETTLED
-from rh_prefect.media.file_types import sniff
+from rh_prefect.media.file_types_and_completeness import sniff
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.saved_names import SavedNames
+from rh_prefect.pipelines.named_file_saver import SavedNames
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rh_prefect import catalog
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.plan.take_choice import EqualRequests
+from rh_prefect.pipelines.plan.take_chooser import EqualRequests
 from rh_prefect.pipelines.plan.work_identity import request_base
 from rh_prefect.works.journal.identity import work_id
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, of_rows, rows

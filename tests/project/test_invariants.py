@@ -18,7 +18,7 @@ from rh_prefect.local_files import PART
 from rh_prefect.media.media import Media
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
-from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.job_records_and_state import JobView, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Resolution
 from rh_prefect.works.journal.works_journal import default_works
 from rh_prefect.works.stored_result import StoredResult

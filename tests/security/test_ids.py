@@ -13,7 +13,7 @@ from rh_prefect.client import Client, RemoteOutput, TaskView, is_task_id, read_d
 from rh_prefect.client.wire.task import read_outputs
 from rh_prefect.errors import ResponseLost, SubmissionUnknown
 from rh_prefect.tasks import generate
-from rh_prefect.works.unfinished_downloads import part_file, remove
+from rh_prefect.works.store_checks_and_download_folder import part_file, remove
 from tests.support.servers.scripted_server import Asked, Step, WireServer, reply, task
 
 KEY = "canary0123456789abcdef0123456789"

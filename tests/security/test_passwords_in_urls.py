@@ -15,8 +15,8 @@ from rh_prefect.errors import ConfigError, JournalError, MediaError, RunningHubE
 from rh_prefect.flows.batch.run import WrittenBatch
 from rh_prefect.media.input_files import open_input, shown
 from rh_prefect.media.storage_errors import masked
+from rh_prefect.media.storage_urls import masked_url, protocol_of, without_user
 from rh_prefect.media.store import MediaStore
-from rh_prefect.media.urls import masked_url, protocol_of, without_user
 from rh_prefect.pipelines.batch_pipeline import Batch
 from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.plan import KnownWorks, Plan

@@ -13,7 +13,7 @@ from rh_prefect.errors import ResponseLost
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.spool import Spool, Spooled
-from rh_prefect.works.unfinished_downloads import check_folder, part_file
+from rh_prefect.works.store_checks_and_download_folder import check_folder, part_file
 from tests.support.servers.scripted_server import WireServer, reply
 from tests.support.world.job_records import KEY, ticket
 

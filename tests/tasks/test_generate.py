@@ -20,11 +20,11 @@ from rh_prefect.errors import (
     OutputsExpired,
     SubmissionUnknown,
 )
-from rh_prefect.flow_runs.queries import journal_of
+from rh_prefect.flow_runs.run_queries_and_scopes import journal_of
 from rh_prefect.tasks import generate_many, model_tasks
 from rh_prefect.tasks.generate import run_name
 from rh_prefect.workflow_inputs import GraphInput, WorkflowInput
-from rh_prefect.works.journal.job_records import split_job
+from rh_prefect.works.journal.job_records_and_state import split_job
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import adopt
 from tests.support.waiting import until

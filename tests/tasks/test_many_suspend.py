@@ -12,7 +12,7 @@ from prefect.exceptions import Pause
 from rh_prefect import flow, generate_many, models
 from rh_prefect.emulator import Fault
 from rh_prefect.errors import InputError
-from rh_prefect.flow_runs.rerun import create, rerun
+from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.waiting import until

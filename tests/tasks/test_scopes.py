@@ -17,7 +17,7 @@ from rh_prefect.cli.jobs import cancel_
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.cancellation import cancel_run
-from rh_prefect.flow_runs.queries import scope_named
+from rh_prefect.flow_runs.run_queries_and_scopes import scope_named
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.tasks.generate import scope_for

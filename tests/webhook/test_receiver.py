@@ -19,11 +19,11 @@ from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import charge_of
-from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.job_records_and_state import JobView, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Record, Resolution
 from rh_prefect.works.journal.scope import open_scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works
-from rh_prefect.works.work import Callback
+from rh_prefect.works.work_in_progress import Callback
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.webhook_receiver import TOKEN, receiver
 from tests.support.waiting import until

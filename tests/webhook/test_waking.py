@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rh_prefect import flow, generate, models
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs import task_end_events
-from rh_prefect.flow_runs.rerun import create, rerun
+from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.result import Result
 from tests.support.servers.emulator_env import environment

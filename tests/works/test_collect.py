@@ -21,7 +21,7 @@ from rh_prefect.works import stored_result
 from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.events import event_of, summary_of
 from rh_prefect.works.journal.costs_and_budget import Costs
-from rh_prefect.works.journal.job_records import JobRecords, Submit
+from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import End, Intent, Link, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope

@@ -15,7 +15,7 @@ from rh_prefect.client import RemoteOutput, TaskView
 from rh_prefect.errors import ConfigError, JournalError, OutputsPending, TaskNotFound
 from rh_prefect.works.accounts.poller import Poller
 from rh_prefect.works.completion import await_end, cancel_and_record
-from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.job_records_and_state import JobView, Submit
 from rh_prefect.works.journal.journal import EndListener
 from rh_prefect.works.journal.record_types import End, Intent
 from rh_prefect.works.journal.scope import FolderScope

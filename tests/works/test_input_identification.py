@@ -15,7 +15,7 @@ import fsspec
 import pytest
 
 from rh_prefect.errors import MediaError, StoreError
-from rh_prefect.media.file_types import Kind
+from rh_prefect.media.file_types_and_completeness import Kind
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.input_identification import READS, Input, Inputs, open_local

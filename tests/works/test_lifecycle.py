@@ -21,7 +21,7 @@ from rh_prefect.errors import (
     RunningHubError,
     SubmissionUnknown,
 )
-from rh_prefect.works.journal.job_records import RESUBMITTED, Submit
+from rh_prefect.works.journal.job_records_and_state import RESUBMITTED, Submit
 from rh_prefect.works.journal.record_types import (
     BROKEN,
     GAVE_UP,

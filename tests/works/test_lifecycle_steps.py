@@ -31,7 +31,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.works.input_identification import Input
 from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.journal.identity import media_mark
-from rh_prefect.works.journal.job_records import RESUBMITTED
+from rh_prefect.works.journal.job_records_and_state import RESUBMITTED
 from rh_prefect.works.journal.record_types import Answer, Cancelled, End, MediaRecord, Resolution
 from rh_prefect.works.journal.works_journal import WorksJournal, no_evidence
 from rh_prefect.works.lifecycle_steps import LIMITER_PAUSES, Steps

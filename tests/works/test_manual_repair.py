@@ -12,7 +12,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
 from rh_prefect.works.journal.costs_and_budget import charge_of
-from rh_prefect.works.journal.job_records import jobs_of, read_job, split_job
+from rh_prefect.works.journal.job_records_and_state import jobs_of, read_job, split_job
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import FORMAT_KEY, Answer, End, Resolution, current_owner
 from rh_prefect.works.journal.scope import begin_scope

@@ -19,7 +19,7 @@ from rh_prefect.errors import ConfigError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
 from rh_prefect.works.job_options import Options, Request
-from rh_prefect.works.journal.job_records import jobs_of
+from rh_prefect.works.journal.job_records_and_state import jobs_of
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.loop_thread import LOOP

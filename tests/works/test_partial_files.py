@@ -12,7 +12,7 @@ from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.record_types import ResultRecord
-from rh_prefect.works.unfinished_downloads import StoreChecks, check_folder, part_file, remove
+from rh_prefect.works.store_checks_and_download_folder import StoreChecks, check_folder, part_file, remove
 from tests.support.processes.forkserver import FORKS
 from tests.support.world.filesystems import TwinFiles
 

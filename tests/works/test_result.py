@@ -15,7 +15,7 @@ from rh_prefect.client import RemoteOutput, TaskView, Usage
 from rh_prefect.client.wire.task import Failure
 from rh_prefect.errors import InputError, explain
 from rh_prefect.media.media import Media
-from rh_prefect.works.journal.job_records import Submit
+from rh_prefect.works.journal.job_records_and_state import Submit
 from rh_prefect.works.journal.record_types import BROKEN, End, Link
 from rh_prefect.works.result import end_of, with_times
 from tests.support.world.job_records import TASK, intent, ticket

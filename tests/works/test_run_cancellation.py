@@ -9,7 +9,7 @@ import pytest
 
 from rh_prefect.client import RemoteOutput, TaskView, Usage
 from rh_prefect.errors import ApiError, ConfigError, JournalError, KeyRejected, ResponseLost, api_error
-from rh_prefect.works.journal.job_records import read_job
+from rh_prefect.works.journal.job_records_and_state import read_job
 from rh_prefect.works.journal.journal import JSON, FolderJournal, Journal
 from rh_prefect.works.journal.record_types import Answer, End, Intent, Record, current_owner
 from rh_prefect.works.journal.scope import FolderScope, Scope, cancel_key

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import ConfigError, RequestRejected
-from rh_prefect.pipelines.production_rounds import NotedRound, leave_rounds
+from rh_prefect.pipelines.rounds_across_runs import NotedRound, leave_rounds
 from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.journal.costs_and_budget import Costs, Entry, SpendTracker, entries_of
-from rh_prefect.works.journal.job_records import Submit
+from rh_prefect.works.journal.job_records_and_state import Submit
 from rh_prefect.works.journal.journal import FolderJournal, check_key
 from rh_prefect.works.journal.record_types import Answer, End, Lost, Record, Resolution
 from rh_prefect.works.journal.scope import FolderScope

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import ConnectFailed, InputError, JournalError, ResponseLost, api_error
-from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.job_records_and_state import JobView, Submit
 from rh_prefect.works.journal.journal import JSON
 from rh_prefect.works.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, End
 from rh_prefect.works.journal.spool import Spool, Spooled

@@ -18,7 +18,7 @@ from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.pool_services import PoolServices
 from rh_prefect.works.result import Result
-from rh_prefect.works.work import callback_of
+from rh_prefect.works.work_in_progress import callback_of
 
 TOKEN = "canary-token-in-the-address"
 NOWHERE = "http://127.0.0.1:9/rh"

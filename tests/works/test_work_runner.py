@@ -31,7 +31,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.job_options import Options
-from rh_prefect.works.journal.job_records import JobRecords, JobView
+from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView
 from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.record_types import End, Link, Record
 from rh_prefect.works.journal.scope import FolderScope

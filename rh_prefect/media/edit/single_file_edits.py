@@ -22,7 +22,7 @@ from rh_prefect.media.edit.frames_and_thumbnails import flat, image_for, open_im
 from rh_prefect.media.edit.mixdown import create_track, mix
 from rh_prefect.media.edit.output import create_film, write_image, write_pictures
 from rh_prefect.media.edit.video_reader import Fit, Shape, even, fitted, opened, pulled_frames, reading, shape_of
-from rh_prefect.media.file_types import Kind
+from rh_prefect.media.file_types_and_completeness import Kind
 from rh_prefect.media.probe import file_type, pictures_of
 
 Corner: TypeAlias = Literal["top-left", "top-right", "bottom-left", "bottom-right"]

@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from rh_prefect.errors import MediaError
-from rh_prefect.media.file_types import missing_bytes
+from rh_prefect.media.file_types_and_completeness import missing_bytes
 from rh_prefect.media.probe import file_type, pictures_of
 
 FASTEST = Fraction(60)

@@ -9,10 +9,10 @@ from keyword import iskeyword
 from pathlib import Path as FilePath
 from uuid import UUID
 
-from rh_prefect.media.file_types import FORMATS, format_named, is_made_from
+from rh_prefect.media.file_types_and_completeness import FORMATS, format_named, is_made_from
 from rh_prefect.pipelines import types
-from rh_prefect.pipelines.check.check_result import Checked
-from rh_prefect.pipelines.check.literals import wrong_value
+from rh_prefect.pipelines.check.checked_file import Checked
+from rh_prefect.pipelines.check.literal_conversion import wrong_value
 from rh_prefect.pipelines.check.unpaid_steps import OtherCheck
 from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.file_model import (

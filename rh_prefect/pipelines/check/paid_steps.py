@@ -12,8 +12,8 @@ from typing import Any
 from rh_prefect import catalog
 from rh_prefect.catalog.model import Model
 from rh_prefect.errors import InputError, UnknownModelError
-from rh_prefect.pipelines.check.check_result import read_graph
-from rh_prefect.pipelines.check.literals import texts_in
+from rh_prefect.pipelines.check.checked_file import read_graph
+from rh_prefect.pipelines.check.literal_conversion import texts_in
 from rh_prefect.pipelines.check.values import ValueCheck
 from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep, Parse, shown_value
 from rh_prefect.pipelines.model_arguments import LIKE, Fault, bind, check_values

@@ -8,8 +8,8 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from rh_prefect.pipelines import types
-from rh_prefect.pipelines.check.check_result import SHIPPED, Checked, read_text
-from rh_prefect.pipelines.check.literals import edit_value, no_caption, wrong_value
+from rh_prefect.pipelines.check.checked_file import SHIPPED, Checked, read_text
+from rh_prefect.pipelines.check.literal_conversion import edit_value, no_caption, wrong_value
 from rh_prefect.pipelines.check.paid_steps import PaidCheck
 from rh_prefect.pipelines.edits import EDITS
 from rh_prefect.pipelines.file_model import FILE_TYPES, TYPES, EditStep, Param, ReviewStep, UseStep, shown_value

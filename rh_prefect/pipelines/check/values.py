@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
-from rh_prefect.media.file_names import folded
+from rh_prefect.media.file_name_templates import folded
 from rh_prefect.pipelines import types
-from rh_prefect.pipelines.check.check_result import Checked
-from rh_prefect.pipelines.check.literals import are_whole
+from rh_prefect.pipelines.check.checked_file import Checked
+from rh_prefect.pipelines.check.literal_conversion import are_whole
 from rh_prefect.pipelines.conditions import ORDERED
 from rh_prefect.pipelines.file_model import (
     COMPARISONS,

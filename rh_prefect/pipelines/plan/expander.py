@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
-from rh_prefect.media.file_names import folded, wrong_part
+from rh_prefect.media.file_name_templates import folded, wrong_part
 from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import truth
@@ -37,7 +37,7 @@ from rh_prefect.pipelines.plan.shared_works import state_of
 from rh_prefect.pipelines.plan.size_limits import Size
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.step_requests import draft_paid
-from rh_prefect.pipelines.plan.take_choice import TakeChooser, query_of
+from rh_prefect.pipelines.plan.take_chooser import TakeChooser, query_of
 from rh_prefect.pipelines.plan.undecided_steps import (
     FindingsOf,
     PartFindings,

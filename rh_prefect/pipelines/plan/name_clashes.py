@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
-from rh_prefect.media.file_names import folded
-from rh_prefect.media.file_types import format_named
+from rh_prefect.media.file_name_templates import folded
+from rh_prefect.media.file_types_and_completeness import format_named
 from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
-from rh_prefect.pipelines.plan.take_choice import EqualRequests
+from rh_prefect.pipelines.plan.take_chooser import EqualRequests
 from rh_prefect.pipelines.planning_values import Span, Unknown
 from rh_prefect.pipelines.site_graphs import SavedGraphs
 from rh_prefect.pipelines.takes_file import Choices

@@ -17,8 +17,8 @@ from rh_prefect.pipelines.file_model import Budget, GroupStep, UseStep
 from rh_prefect.pipelines.parsed_document import Problem, Problems, nearest_sentence, visible
 from rh_prefect.pipelines.plan import render
 from rh_prefect.pipelines.plan.fan_out import mark_chosen
+from rh_prefect.pipelines.plan.incremental_planner import Planner
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Selection, Work, grouped, own_works
-from rh_prefect.pipelines.plan.planner import Planner
 from rh_prefect.pipelines.plan.planning import Planning
 from rh_prefect.pipelines.plan.request_price import total
 from rh_prefect.pipelines.takes_file import Choices, step_of

@@ -164,7 +164,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The round of a run; see `production_rounds`."""
+    """The round of a run; see `rounds_across_runs`."""
 
     scope: str  # Its name, a part of the identity of the works that belong to it, and valid in a record's key
     began: datetime  # When it began: the age of an earlier result counts at this time

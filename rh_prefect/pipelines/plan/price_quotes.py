@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rh_prefect import catalog
-from rh_prefect.client.wire.account_and_files import PricePreview
+from rh_prefect.client.wire.account_files_and_assets import PricePreview
 from rh_prefect.display_texts import counted
 from rh_prefect.errors import (
     AccountError,
@@ -31,7 +31,7 @@ from rh_prefect.pipelines.check import Checked
 from rh_prefect.pipelines.parsed_document import Problems
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange
-from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.accounts.account_and_uploads import Account
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.input_identification import Input
 from rh_prefect.works.journal.record_types import MediaRecord

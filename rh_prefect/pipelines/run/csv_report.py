@@ -30,11 +30,11 @@ from rh_prefect.pipelines.run.result import (
     StepState,
     summary,
 )
-from rh_prefect.pipelines.run.reviews import waiting_reviews
 from rh_prefect.pipelines.run.run_gallery import write_run_gallery
 from rh_prefect.pipelines.run.run_services import Outcome
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
+from rh_prefect.pipelines.run.waiting_reviews import waiting_reviews
 from rh_prefect.table_files import csv_text
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.loop_thread import LOOP

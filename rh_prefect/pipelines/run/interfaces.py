@@ -4,7 +4,7 @@
 |--------------|-----------------------------------------------|------------------------------------|
 | `StepEngine` | a task run for each step, suspension          | a call                             |
 | `Pages`      | artifacts, events, a progress bar             | nothing                            |
-| `Scope`      | the flow run, `flow_runs.queries`             | a folder, `works.journal.scope`    |
+| `Scope`      | the flow run, `flow_runs.run_queries_and_scopes`             | a folder, `works.journal.scope`    |
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
-from rh_prefect.pipelines.production_rounds import COMMAND_LINE
+from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.works.events import Observer, Silent
 from rh_prefect.works.job_options import Reuse, Wait

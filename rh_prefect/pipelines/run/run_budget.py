@@ -13,9 +13,9 @@ from decimal import Decimal
 
 from rh_prefect.errors import BudgetExceeded
 from rh_prefect.pipelines.file_model import Budget
+from rh_prefect.pipelines.plan.incremental_planner import PartKey
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PAYING, PlannedStep, PriceRange
-from rh_prefect.pipelines.plan.planner import PartKey
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import SpendTracker, amount_text

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from rh_prefect.errors import RunningHubError, StoreError
-from rh_prefect.media.file_names import safe
+from rh_prefect.media.file_name_templates import safe
 from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.pipelines.garbage_collection import survivors_frozen
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
@@ -21,7 +21,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
-from rh_prefect.pipelines.plan.take_choice import EqualRequests
+from rh_prefect.pipelines.plan.take_chooser import EqualRequests
 from rh_prefect.pipelines.run.csv_report import report, report_of_interrupted
 from rh_prefect.pipelines.run.interfaces import Surroundings
 from rh_prefect.pipelines.run.options import RunOptions

@@ -8,12 +8,12 @@ from decimal import Decimal
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.known_works import StoredWorks, cache_of
 from rh_prefect.pipelines.last_run import open_last_runs
+from rh_prefect.pipelines.named_file_saver import SavedNames
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
-from rh_prefect.pipelines.production_rounds import Rounds
+from rh_prefect.pipelines.rounds_across_runs import Rounds
 from rh_prefect.pipelines.run.interfaces import Surroundings
 from rh_prefect.pipelines.run.run_budget import RunBudget
-from rh_prefect.pipelines.saved_names import SavedNames
 from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import get_settings
 from rh_prefect.works.job_options import Options

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from functools import partial
 
+from rh_prefect.bounded_caches_and_locks import SharedTasks
 from rh_prefect.errors import BudgetExceeded, MediaError, RunningHubError
 from rh_prefect.pipelines.call_builder import files_that_stand_in, known_values, work_call
 from rh_prefect.pipelines.known_works import counts_as
@@ -15,7 +16,6 @@ from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.run_services import Outcome, RunServices
 from rh_prefect.pipelines.run.step_saver import StepSaver
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
-from rh_prefect.shared_caches import SharedTasks
 from rh_prefect.works.events import JobEvent, JobEventState
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.loop_thread import LOOP

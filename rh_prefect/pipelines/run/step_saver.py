@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from rh_prefect.media.media import Media
+from rh_prefect.pipelines.named_file_saver import SavedNames
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.run_services import Outcome
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
-from rh_prefect.pipelines.saved_names import SavedNames
 from rh_prefect.works.loop_thread import LOOP
 
 

@@ -24,9 +24,9 @@ from rh_prefect.pipelines.call_builder import has_all_ids
 from rh_prefect.pipelines.garbage_collection import uncollected
 from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan.incremental_planner import Pace, PartKey
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Selection, Work, WorkQuery
-from rh_prefect.pipelines.plan.planner import Pace, PartKey
 from rh_prefect.pipelines.run.interfaces import What, idle
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.run_services import Outcome, RunServices

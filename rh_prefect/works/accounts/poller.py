@@ -23,9 +23,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from rh_prefect.bounded_caches_and_locks import LruSet
 from rh_prefect.client import TaskView
 from rh_prefect.errors import AccountError, KeyRejected, RunningHubError, TaskNotFound
-from rh_prefect.shared_caches import LruSet
 from rh_prefect.works.accounts.limiter import Count
 
 AGE_FRACTION = 0.05

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeAlias, TypeVar
 
+from rh_prefect.bounded_caches_and_locks import LruCache, SingleFlight
 from rh_prefect.errors import (
     AccountError,
     ApiError,
@@ -21,8 +22,7 @@ from rh_prefect.errors import (
     TaskNotFound,
     explain,
 )
-from rh_prefect.shared_caches import LruCache, SingleFlight
-from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.accounts.account_and_uploads import Account
 from rh_prefect.works.accounts.limiter import Limiter, Turn, first_free, refresh_counts
 from rh_prefect.works.journal.record_types import Answer, Intent
 from rh_prefect.works.journal.scope import Scope

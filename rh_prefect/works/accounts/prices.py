@@ -9,6 +9,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+from rh_prefect.bounded_caches_and_locks import SingleFlight
 from rh_prefect.catalog.model import is_placeholder
 from rh_prefect.errors import (
     AccountError,
@@ -19,7 +20,6 @@ from rh_prefect.errors import (
     RunningHubError,
     Transient,
 )
-from rh_prefect.shared_caches import SingleFlight
 from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.runninghub.provider import RunningHub
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from rh_prefect.errors import BudgetExceeded
-from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.job_records_and_state import JobView, Submit
 from rh_prefect.works.journal.record_types import Charged
 
 if TYPE_CHECKING:

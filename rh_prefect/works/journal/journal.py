@@ -23,12 +23,12 @@ from urllib.parse import urlsplit
 import fsspec
 from pydantic import BaseModel
 
+from rh_prefect.bounded_caches_and_locks import LruSet
 from rh_prefect.client.http_connections import chance
 from rh_prefect.errors import InputError, JournalError, RunningHubError
 from rh_prefect.local_files import NoHardLinks, write_atomic
 from rh_prefect.media.storage_errors import describe, fault_of
-from rh_prefect.media.urls import identity_of, is_local, local_path, refuse_signature, shown_url
-from rh_prefect.shared_caches import LruSet
+from rh_prefect.media.storage_urls import identity_of, is_local, local_path, refuse_signature, shown_url
 
 JSON: TypeAlias = "dict[str, Any]"
 """A JSON object; the classes of `record_types` define its fields."""

@@ -1,6 +1,7 @@
 """The journal's records about one paid job, each created once and never changed.
 
-Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submissions; `job_records` makes and reads them.
+Keys of a job's records are `<job key>-<what>-<n>`, where n counts the submissions; `job_records_and_state` makes and
+reads them.
 docs/never-pay-twice.md lists these records, and says what each contains and when it is created.
 
 Besides the jobs, a scope contains `format-1`, its first record, and `media-<hash of a name>-<n>`, n from 1 without

@@ -18,10 +18,10 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from rh_prefect.bounded_caches_and_locks import LruCache, SingleFlight
 from rh_prefect.errors import EqualRequest, JournalError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.shared_caches import LruCache, SingleFlight
-from rh_prefect.works.journal.job_records import JobView, jobs_of
+from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import (
     FORMAT,

@@ -18,13 +18,13 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, TypeAlias
 
+from rh_prefect.bounded_caches_and_locks import LruSet, SharedTasks
 from rh_prefect.errors import RunningHubError
+from rh_prefect.media.storage_urls import shown_url
 from rh_prefect.media.store import MediaStore, lasting_location
-from rh_prefect.media.urls import shown_url
 from rh_prefect.settings import Settings, get_settings
-from rh_prefect.shared_caches import LruSet, SharedTasks
 from rh_prefect.works.journal.identity import work_id
-from rh_prefect.works.journal.job_records import parse_record
+from rh_prefect.works.journal.job_records_and_state import parse_record
 from rh_prefect.works.journal.journal import (
     JSON,
     FolderJournal,

@@ -20,7 +20,7 @@ import pytest
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.journal.job_records import JobView, jobs_of
+from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.journal.works_journal import WorksJournal

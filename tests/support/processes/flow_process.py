@@ -28,7 +28,7 @@ from rh_prefect import flows, tasks  # noqa: F401 - imports all that a run needs
 from rh_prefect.flow_runs import progress_observer
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.prefect_internals import drain
-from rh_prefect.flow_runs.rerun import create, rerun
+from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.prefect_api import connect
 from rh_prefect.works.events import JobEvent
 from tests.support.processes import warm_process

@@ -21,7 +21,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.works.journal.job_records import JobView, jobs_of
+from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of
 from tests.support.processes.flow_process import ROOT
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.waiting import until

@@ -20,7 +20,7 @@ from rh_prefect.webhook import create_app
 from rh_prefect.webhook.delivery_confirmation import Confirmer
 from rh_prefect.webhook.server import BoundedProtocol
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.work import Callback
+from rh_prefect.works.work_in_progress import Callback
 from tests.support.processes.warm_process import RH, WarmProcess
 from tests.support.servers.prefect_server import free_port
 

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.recorder import Submission
-from rh_prefect.works.journal.job_records import Submit, jobs_of
+from rh_prefect.works.journal.job_records_and_state import Submit, jobs_of
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.spool import Spooled
 from rh_prefect.works.manual_repair import adopt, mark_refused

@@ -19,12 +19,12 @@ from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.events import JobEvent, Silent
 from rh_prefect.works.input_identification import Input
 from rh_prefect.works.journal.costs_and_budget import Money, SpendTracker, entries_in
-from rh_prefect.works.journal.job_records import JobRecords, Submit
+from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.lifecycle import Policy
-from rh_prefect.works.work import Services, Work
+from rh_prefect.works.work_in_progress import Services, Work
 from rh_prefect.works.work_runner import RunningWork
 from tests.support.world.job_records import TASK, intent
 from tests.support.world.memory_journal import FiniteJournal, MemoryPlace

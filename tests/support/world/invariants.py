@@ -23,7 +23,7 @@ import httpx
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.local_files import PART
-from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.job_records_and_state import JobView, Submit
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.stored_result import FOLDER, StoredResult
 from tests.support.world.job_records import is_hopeless

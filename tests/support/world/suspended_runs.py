@@ -15,7 +15,7 @@ from prefect.exceptions import Pause
 from prefect.states import Completed
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.flow_runs.rerun import rerun
+from rh_prefect.flow_runs.resume_or_rerun import rerun
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.emulator_env import environment

@@ -16,7 +16,7 @@ from functools import cache, reduce
 from typing import Any, TypeAlias
 
 from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown, explain
-from rh_prefect.works.journal.job_records import Submit
+from rh_prefect.works.journal.job_records_and_state import Submit
 from rh_prefect.works.journal.record_types import Answer, End, Intent, Owner, Resolution, ResultRecord
 from rh_prefect.works.lifecycle import Invalid, Policy, may_cancel
 from tests.support.world.asked_steps import AskedSteps, Life, Step, life_of

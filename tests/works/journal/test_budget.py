@@ -36,7 +36,7 @@ from rh_prefect.works.journal.costs_and_budget import (
     amount_text,
     entries_in,
 )
-from rh_prefect.works.journal.job_records import JobView, Submit
+from rh_prefect.works.journal.job_records_and_state import JobView, Submit
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import End
 from rh_prefect.works.journal.scope import FolderScope

@@ -9,7 +9,7 @@ import pytest
 
 from rh_prefect.client import TaskView, Usage
 from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs, Entry, charge_of, costs_of, entry_of
-from rh_prefect.works.journal.job_records import RESUBMITTED, Submit
+from rh_prefect.works.journal.job_records_and_state import RESUBMITTED, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Lost, Resolution
 from rh_prefect.works.result import end_of
 from tests.support.world.job_records import TASK, intent, ticket, unknown

@@ -10,7 +10,7 @@ from rh_prefect.works.journal.identity import (
     uri_hash,
     work_id,
 )
-from rh_prefect.works.journal.job_records import result_key
+from rh_prefect.works.journal.job_records_and_state import result_key
 
 ASKED: dict[str, Any] = {
     "site": "www.runninghub.cn",

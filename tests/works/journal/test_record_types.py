@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import api_error
-from rh_prefect.works.journal.job_records import RESUBMITTED, JobRecords, JobView, Submit, parse_record
+from rh_prefect.works.journal.job_records_and_state import RESUBMITTED, JobRecords, JobView, Submit, parse_record
 from rh_prefect.works.journal.journal import UnreadableRecord, by_job
 from rh_prefect.works.journal.record_types import (
     FORMAT,

@@ -16,7 +16,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings, get_settings
 from rh_prefect.works.journal.identity import work_id
-from rh_prefect.works.journal.job_records import JobRecords, result_key
+from rh_prefect.works.journal.job_records_and_state import JobRecords, result_key
 from rh_prefect.works.journal.journal import FolderJournal, NotExclusive
 from rh_prefect.works.journal.record_types import FORMAT_KEY, Format, ResultRecord
 from rh_prefect.works.journal.works_journal import (

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from rh_prefect.pipelines.check.check_result import ItemProblems
+from rh_prefect.pipelines.check.checked_file import ItemProblems
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import FanOutStep, Step, names_in, uses
 from rh_prefect.pipelines.parsed_document import Problems

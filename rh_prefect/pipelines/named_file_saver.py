@@ -15,14 +15,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from rh_prefect.bounded_caches_and_locks import NamedLocks
 from rh_prefect.errors import StoreError
-from rh_prefect.media.file_names import folded
+from rh_prefect.media.file_name_templates import folded
 from rh_prefect.media.file_state import Stamp
-from rh_prefect.media.file_types import EXTENSIONS, FORMATS, format_named, is_made_from
+from rh_prefect.media.file_types_and_completeness import EXTENSIONS, FORMATS, format_named, is_made_from
 from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.shared_caches import NamedLocks
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import Record
 

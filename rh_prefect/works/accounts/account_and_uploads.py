@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from rh_prefect.bounded_caches_and_locks import LruCache, NamedLocks
 from rh_prefect.client import Upload
 from rh_prefect.media.input_files import digest, file_state
+from rh_prefect.media.storage_urls import is_local
 from rh_prefect.media.store import MediaStore
-from rh_prefect.media.urls import is_local
 from rh_prefect.settings import Settings
-from rh_prefect.shared_caches import LruCache, NamedLocks
 from rh_prefect.works.accounts.limiter import Limiter
 from rh_prefect.works.accounts.poller import Poller
 from rh_prefect.works.accounts.prices import Prices

@@ -18,7 +18,7 @@ from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.plan.planned_steps import paid_steps
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
-from rh_prefect.pipelines.run.reviews import next_takes
+from rh_prefect.pipelines.run.waiting_reviews import next_takes
 from rh_prefect.pipelines.takes_file import add_choices
 
 if TYPE_CHECKING:

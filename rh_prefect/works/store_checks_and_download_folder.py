@@ -14,12 +14,12 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TypeAlias, TypeVar
 
+from rh_prefect.bounded_caches_and_locks import LruCache, SingleFlight
 from rh_prefect.client.download import resume_note
 from rh_prefect.errors import ConfigError, StoreError
 from rh_prefect.local_files import lock_file, make_folder
-from rh_prefect.media.file_names import safe
+from rh_prefect.media.file_name_templates import safe
 from rh_prefect.media.store import MediaStore
-from rh_prefect.shared_caches import LruCache, SingleFlight
 from rh_prefect.works.journal.record_types import ResultRecord
 
 

@@ -17,17 +17,17 @@ from rh_prefect.client.http_connections import uptime
 from rh_prefect.errors import ConfigError, JournalError, RunningHubError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
-from rh_prefect.works.accounts.account import Account
+from rh_prefect.works.accounts.account_and_uploads import Account
 from rh_prefect.works.accounts.pool import Lease
 from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.events import JobEvent, JobEventState, Observer
 from rh_prefect.works.journal.costs_and_budget import Costs, Money, Shortfall, SpendTracker
-from rh_prefect.works.journal.job_records import JobRecords, Submit
+from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Intent, current_owner
 from rh_prefect.works.journal.scope import Scope, cancel_key
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.lifecycle import Policy
-from rh_prefect.works.unfinished_downloads import RunAttempt, StoreChecks
+from rh_prefect.works.store_checks_and_download_folder import RunAttempt, StoreChecks
 
 if TYPE_CHECKING:
     from rh_prefect.works.result_delivery import ResultDelivery

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.media.file_names import DEFAULT_TEMPLATE, check_name, safe
+from rh_prefect.media.file_name_templates import DEFAULT_TEMPLATE, check_name, safe
 from rh_prefect.media.store import MediaStore
 
 FIELDS: dict[str, Any] = {"run": "calm-fox", "flow": "film", "model": "kling", "key": "ab12", "index": 1, "ext": "mp4"}

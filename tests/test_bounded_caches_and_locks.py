@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rh_prefect.shared_caches import LruCache, LruSet, SharedTasks, SingleFlight, UsedObjects
+from rh_prefect.bounded_caches_and_locks import LruCache, LruSet, SharedTasks, SingleFlight, UsedObjects
 
 
 def test_the_entry_that_was_used_least_recently_is_dropped() -> None:

@@ -22,8 +22,8 @@ from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.flow_runs.flow_run_inputs import PAGE
 from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.log_entry_storage import PAGE
 from rh_prefect.prefect_api import FAILURES, ask, ask_repeatedly, connect, is_available, patience
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord
