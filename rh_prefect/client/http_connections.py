@@ -174,7 +174,8 @@ class SendTrace:
             self._connecting = True
         elif event.endswith(".send_request_headers.started") and not _is_tunnel(info):
             if uptime() > self._send_by:
-                raise TimeoutError("the system was asleep")
+                # This exception says that nothing was sent: on a kept connection, no event has said that one is opened.
+                raise httpx.ConnectTimeout("the system was asleep")
             self._sent = True
 
     def explain(self, error: Exception, ask: RequestInfo) -> ConnectFailed | ResponseLost:

@@ -267,22 +267,28 @@ async def test_what_was_sent_decides_whether_it_was_delivered(
 
 
 class Slept(httpx.AsyncBaseTransport):
-    """The system sleeps while a connection is opened; timers do not count this time."""
+    """The system sleeps before a request is sent; timers do not count this time."""
 
-    seconds = 0.0
+    def __init__(self, *, is_reused: bool) -> None:
+        self.seconds = 0.0
+        self._is_reused = is_reused
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         trace = request.extensions["trace"]
-        await trace("connection.connect_tcp.started", {})
+        if not self._is_reused:
+            await trace("connection.connect_tcp.started", {})
         self.seconds = 61.0
         await trace(SENDING, {"request": request})
         raise AssertionError("it was sent")
 
 
 @pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="the system does not measure its sleep")
-async def test_a_system_that_slept_while_it_connected_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_reused", [False, True], ids=["while it connected", "on a kept connection"])
+async def test_a_system_that_slept_before_a_request_sends_nothing(
+    monkeypatch: pytest.MonkeyPatch, is_reused: bool
+) -> None:
     """Another process may have recorded the submission as unknown by then."""
-    clock, transport = time.clock_gettime, Slept()
+    clock, transport = time.clock_gettime, Slept(is_reused=is_reused)
     monkeypatch.setattr(time, "clock_gettime", lambda which: clock(which) + transport.seconds)
     async with Client(KEY, base_url="http://rh.example", transport=transport, submit_timeout=60) as client:
         with pytest.raises(ConnectFailed, match="the system was asleep"):
