@@ -7,6 +7,7 @@ import logging
 import math
 import random
 import ssl
+import sys
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
@@ -41,7 +42,10 @@ seed would wait equally long.
 
 def uptime() -> float:
     """Returns seconds of a monotonic clock; it includes system sleep if the system has such a clock."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    # On macOS, `time.monotonic` stops during sleep, and there is no CLOCK_BOOTTIME. CLOCK_MONOTONIC counts the sleep,
+    # according to Apple's documentation; this was not tried on a Mac.
+    name = "CLOCK_MONOTONIC" if sys.platform == "darwin" else "CLOCK_BOOTTIME"
+    clock = getattr(time, name, None)
     return time.clock_gettime(clock) if clock is not None else time.monotonic()
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,14 @@ def test_the_clock_includes_the_sleep_of_a_system_that_measures_it(monkeypatch: 
     monkeypatch.delattr(time, "CLOCK_BOOTTIME")
     before = time.monotonic()
     assert before <= uptime() <= time.monotonic()
+
+
+def test_the_clock_of_macos_is_the_one_that_includes_its_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+    monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_MONOTONIC: 5.0}.__getitem__)
+    monkeypatch.setattr(time, "monotonic", lambda: 1.0)
+    assert uptime() == 5.0
 
 
 @pytest.mark.parametrize("is_another_user_s", [False, True])
