@@ -186,14 +186,10 @@ class RunningWork:
 
     @asynccontextmanager
     async def called(self) -> AsyncIterator[None]:
-        """Counts a caller for a `with` block, and writes signs of life of its run.
-
-        If the last caller ends with an error, the run no longer waits for the work.
-        """
+        """Counts a caller for a `with` block; if the last one ends with an error, the run no longer waits."""
         self.callers += 1
         try:
-            with self.work.records.signs_of_life():
-                yield
+            yield
         except BaseException:
             if self.callers == 1:
                 await self.leave()
@@ -274,7 +270,8 @@ class WorkRunner:
                 _refuse_unequal(running.work.policy, work.policy)
             try:
                 async with running.called():
-                    yield running
+                    with running.work.records.signs_of_life():
+                        yield running
             except (JournalError, StoreError) as error:
                 if not running.work.may_have_paid:
                     raise
@@ -321,7 +318,11 @@ class WorkRunner:
         return FoundWork(work, request, view, is_done)
 
     async def collect(self, intent: Intent, key: str) -> Delivered | None:
-        """Completes a work that was paid for earlier; submits nothing."""
+        """Completes a work that was paid for earlier; submits nothing.
+
+        The run that paid may have ended, so this process writes no signs of life of that run: `Rounds` would refuse the
+        next run.
+        """
         collecting = replace(self, options=Options(may_submit=False))
         work = collecting._context(_COLLECTION, key, JobRequest.of(intent))
         running = RunningWork(work)

@@ -31,6 +31,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.job_options import Options
+from rh_prefect.works.journal import works_journal
 from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView
 from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.record_types import End, Link, Record
@@ -422,6 +423,29 @@ async def test_a_collection_that_is_cancelled_frees_its_slot_and_no_longer_waits
 
     await until(is_released)
     paying.cancel()
+    await asyncio.gather(paying, collecting, return_exceptions=True)
+
+
+async def test_a_collection_gives_no_sign_of_life_of_the_run_that_has_paid(
+    stopped: Stopped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That run may have ended, and the next run would wait for it."""
+    monkeypatch.setattr(works_journal, "EVERY", 0.01)
+    _, given = stopped
+    payer, other = PipelineRun(**given), PipelineRun(**given, name="two", machine="there")
+    paying = asyncio.create_task(payer.one(picture()))
+    await until(lambda: told(payer, "submitted"))
+    ((work, _),) = await WorksLedger(payer.scope).claims()
+    works, runner = await other.works(), await other.runner()
+    submit = await JobRecords(works, work).submission(1)
+    assert submit is not None
+    collecting = asyncio.ensure_future(LOOP.call(runner.collect(submit.intent, work)))
+    await until(lambda: runner.shared.pool.accounts[0].limiter.held == 1)
+    await asyncio.sleep(0.2)
+    assert await works.alive_at(payer.scope.journal.scope) is not None
+    assert await works.alive_at(other.scope.journal.scope) is None
+    for task in (paying, collecting):
+        task.cancel()
     await asyncio.gather(paying, collecting, return_exceptions=True)
 
 
