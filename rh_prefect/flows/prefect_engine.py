@@ -40,6 +40,11 @@ class PrefectEngine(StepEngine):
         """Whether the flow run is about to be suspended."""
         return self._group is not None and self._group.is_suspended
 
+    @property
+    def suspension_seconds(self) -> float:  # type: ignore[override]
+        """Seconds after which Prefect marks the suspended run as failed."""
+        return 0 if self._group is None else self._group.timeout
+
     async def run(self, instance: PlannedStep, make: Callable[[], Awaitable[None]]) -> None:
         """Runs a step as a task run with the step's address as its name."""
         key = (instance.path, instance.model)

@@ -9,7 +9,7 @@ the round. `rounds/<key>/` next to the works contains:
 |---------------------|---------------------------------------------|-------------------------------------------|
 | `<n>`               | when round n begins, exclusively            | the flow run                              |
 | `<n>-holder-<m>`    | before a run plans with it, exclusively     | the flow run and its process              |
-| `<n>-suspended-<m>` | when that run suspends itself               | nothing: the run has no process meanwhile |
+| `<n>-suspended-<m>` | when that run suspends itself               | for how long: it has no process meanwhile |
 | `<n>-left-<m>`      | when that run ends, for any reason          | whether a review is left to be decided    |
 | `<n>-closed-1`      | when a run has made everything              | the flow run                              |
 | `<n>-<step>-takes`  | when an age in `reuse` has selected takes    | the numbers of these takes                |
@@ -30,7 +30,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.pipelines.plan.planned_steps import Round
 from rh_prefect.pipelines.plan.work_identity import recipe_id
 from rh_prefect.works.journal.journal import Journal
-from rh_prefect.works.journal.record_types import Owner, Record, current_owner, is_surely_dead
+from rh_prefect.works.journal.record_types import Owner, Record, current_owner, is_surely_dead, is_visible
 from rh_prefect.works.journal.scope import last_number
 from rh_prefect.works.journal.works_journal import ROUNDS, HasEnded, no_evidence
 
@@ -38,7 +38,10 @@ COMMAND_LINE = ""
 """The value in place of a deployment's name, outside of deployments."""
 
 ABANDONED_AFTER = timedelta(hours=24)
-"""How long after its last sign of life an open round can be continued."""
+"""How long after its last sign of life an open round can be continued.
+
+If nothing else is known of its run, the run counts as ended after that time, or at the end of its suspension if later.
+"""
 
 _NOTE = "-round-1"
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -74,6 +77,12 @@ class Holder(Record):
     owner: Owner  # Its process
 
 
+class Suspended(Record):
+    """The record that a flow run suspends itself."""
+
+    seconds: float = 0  # After which Prefect ends the suspension; then the run has failed
+
+
 class Left(Record):
     """The record that a flow run no longer works on a round."""
 
@@ -103,7 +112,7 @@ class RoundState:
     holders: int = 0  # How many times a run has begun to make it
     holder: Holder | None = None  # The last of these runs
     holder_key: str = ""  # The name of its record
-    is_suspended: bool = False  # Whether the last run has suspended itself, and has no process
+    suspended: Suspended | None = None  # If the last run has suspended itself, and has no process
     left: Left | None = None  # How the last run ended; None if it wrote nothing
 
     @property
@@ -169,11 +178,11 @@ class Rounds:
         await self._create(f"{self._round.scope}-left-{self._number}", Left(waits_for_review=waits_for_review))
         self._round = None
 
-    async def suspend(self) -> None:
-        """Reserves the round for this run while the run is suspended."""
+    async def suspend(self, *, seconds: float) -> None:
+        """Reserves the round for this run while the run is suspended, for at most `seconds`."""
         if self._run is None or self._round is None:
             return
-        await self._create(f"{self._round.scope}-suspended-{self._number}", Record())
+        await self._create(f"{self._round.scope}-suspended-{self._number}", Suspended(seconds=seconds))
         self._round = None
 
     # -- choosing ------------------------------------------------------------------------------------------------------
@@ -191,7 +200,7 @@ class Rounds:
                 # Each run of a schedule begins a round, so that runs that overlap do not wait for each other.
                 verdict = "begin"
             elif own is None:
-                verdict = state.verdict(now=now, is_running=await self._is_running(state))
+                verdict = state.verdict(now=now, is_running=await self._is_running(state, now))
             if verdict == "refuse" and state.holder is not None:
                 raise _refused(state.holder.flow_run)
             if verdict == "continue":
@@ -213,23 +222,31 @@ class Rounds:
     async def _expected(self, key: str) -> Round:
         """Returns the round of a run that would start now."""
         state, now = await self.newest(key), self._now()
-        verdict = state.verdict(now=now, is_running=await self._is_running(state))
+        verdict = state.verdict(now=now, is_running=await self._is_running(state, now))
         # A plan cannot see whether a silent run has ended. If it has, after a day, the next run begins another round.
         if verdict == "continue" or (verdict == "refuse" and now - state.seen <= ABANDONED_AFTER):
             return Round(f"{key}-{state.n}", state.began, _note(verdict, state))
         return Round(f"{key}-{state.n + 1}", now, _note(verdict, state))
 
-    async def _is_running(self, state: RoundState) -> bool:
+    async def _is_running(self, state: RoundState, now: datetime) -> bool:
         """Returns whether another flow run may still be working on a round."""
-        holder = state.holder
-        if holder is None or state.left is not None or (not state.is_suspended and is_surely_dead(holder.owner)):
+        holder, suspended = state.holder, state.suspended
+        if holder is None or state.left is not None or (suspended is None and is_surely_dead(holder.owner)):
             return False
         if self._run is not None and holder.flow_run == self._run.scope:
             return False
         is_over = await self._has_ended(holder.flow_run)
-        if is_over is None and not state.is_suspended:
-            is_over = await self._is_silent(holder.flow_run, state.holder_key)
-        return not is_over
+        if is_over is not None:
+            return not is_over
+        limit = ABANDONED_AFTER
+        if suspended is not None:
+            limit = max(limit, timedelta(seconds=suspended.seconds))
+        elif await self._is_silent(holder.flow_run, state.holder_key):
+            return False
+        elif is_visible(holder.owner):
+            return True  # its process exists
+        # Prefect may have lost the run, and a storage may have no modification times: the round would never be free.
+        return now - state.seen <= limit
 
     # -- records -------------------------------------------------------------------------------------------------------
 
@@ -258,7 +275,7 @@ class Rounds:
             holders=holders,
             holder=holder,
             holder_key=last[0],
-            is_suspended=suspended is not None,
+            suspended=None if suspended is None else Suspended.model_validate(suspended),
             left=None if left is None else Left.model_validate(left),
         )
 

@@ -337,7 +337,7 @@ async def test_a_round_has_these_records() -> None:
     assert (await days.rounds(None).round(RECORDS)).began == DAY
     await second.leave(is_complete=True)
     third = await days.held("third")
-    await third.suspend()
+    await third.suspend(seconds=60)
     of_first = {f"{key}-1", f"{key}-1-holder-1", f"{key}-1-left-1"}
     of_second = {f"{key}-1-holder-2", f"{key}-1-closed-1", f"{key}-1-left-2"}
     of_third = {f"{key}-2", f"{key}-2-holder-1", f"{key}-2-suspended-1"}
@@ -351,7 +351,7 @@ async def test_a_plan_and_a_run_without_a_round_write_nothing() -> None:
     plan, run = days.rounds(None), days.rounds("run")
     await plan.round(RECORDS)
     for rounds in (plan, run):
-        await rounds.suspend()
+        await rounds.suspend(seconds=60)
         await rounds.leave(is_complete=True)
     assert days.place.texts(ROUNDS) == {}
 
@@ -360,7 +360,7 @@ async def test_a_suspended_run_keeps_its_round_without_a_process_until_it_is_res
     days = Days()
     first = await days.held("first")
     scope = (await first.round(RECORDS)).scope
-    await first.suspend()
+    await first.suspend(seconds=60)
     days.bury()
     with pytest.raises(InputError, match="Run first"):
         await days.held("second")
@@ -411,10 +411,51 @@ async def test_a_run_of_which_prefect_knows_nothing_is_waited_for_unless_it_is_s
     second = days.rounds("second", is_silent=is_silent)
     assert (await second.round(RECORDS)).scope == scope
     assert asked == [("first", f"{scope}-holder-1")]
-    await second.suspend()
+    await second.suspend(seconds=60)
     with pytest.raises(InputError, match="Run second"):
         await days.scope("third", is_silent=is_silent)
     assert len(asked) == 1, "a suspended run has no process that could give a sign of life"
+
+
+@pytest.mark.parametrize(("seconds", "hours"), [(60, 24), (30 * 3600, 30)])
+async def test_a_suspended_run_that_prefect_has_lost_is_waited_for_until_it_cannot_be_resumed(
+    seconds: float, hours: float
+) -> None:
+    """Its flow run was deleted, or Prefect's database is another one."""
+    days = Days()
+    first = await days.held("first")
+    scope = (await first.round(RECORDS)).scope
+    await first.suspend(seconds=seconds)
+    days.bury()
+    days.now += timedelta(hours=hours)
+    with pytest.raises(InputError, match="Run first"):
+        await days.held("second")
+    days.now += timedelta(seconds=1)
+    assert await days.scope(None) == await days.scope("second") != scope
+
+
+@pytest.mark.parametrize("knows", [None, False])
+async def test_a_run_on_another_host_without_prefect_or_signs_of_life_is_waited_for_for_a_day(
+    knows: bool | None,
+) -> None:
+    """A storage may have no modification times."""
+
+    async def has_ended(run: str) -> bool | None:
+        return knows
+
+    days = Days()
+    scope = await days.scope("first")
+    for key, text in days.place.texts(ROUNDS).items():
+        days.place._scopes[ROUNDS][key] = text.replace(current_owner().host, "elsewhere")
+    days.now += timedelta(hours=24)
+    with pytest.raises(InputError, match="Run first"):
+        await days.scope("second", has_ended=has_ended)
+    days.now += timedelta(seconds=1)
+    if knows is None:
+        assert await days.scope("second") != scope
+        return
+    with pytest.raises(InputError, match="Run first"):
+        await days.scope("second", has_ended=has_ended)
 
 
 async def test_a_run_that_could_not_note_its_round_continues_it() -> None:

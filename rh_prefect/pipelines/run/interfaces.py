@@ -42,6 +42,8 @@ class StepEngine:
 
     is_suspended: bool = False
     """Whether the run is being suspended and starts nothing more."""
+    suspension_seconds: float = 0
+    """Seconds for which a suspension of the run lasts at most."""
 
     async def open(self, wait: Wait) -> None:
         """Begins the run; raises an error if the run would have to be suspended."""

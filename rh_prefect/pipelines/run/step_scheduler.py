@@ -211,13 +211,14 @@ class StepScheduler:
 
     async def _suspend(self) -> None:
         """Suspends the run, whose process ends; if the suspension is refused, continues in this process."""
+        engine = self.services.engine
         try:
-            await LOOP.call(self.services.rounds.suspend())
+            await LOOP.call(self.services.rounds.suspend(seconds=engine.suspension_seconds))
         except RunningHubError as error:
             _log.warning(
                 "The suspension was not recorded, so another run may continue the round of this run: %s", error
             )
-        await self.services.engine.suspend()
+        await engine.suspend()
         self.outcome.begun -= self.outcome.left
         self.outcome.left.clear()
         self._is_whole = False
