@@ -62,7 +62,7 @@ class Timed:
         await asyncio.sleep(0.2)
         return TaskView(task_id=task_id, status="CANCELLED")
 
-    async def currency(self) -> str | None:
+    async def currency(self, *, pace_seconds: float | None = None) -> str | None:  # noqa: ARG002
         return None
 
 

@@ -38,6 +38,12 @@ AT_ONCE = 16
 POLLS_FOR_OUTPUTS = 5
 """Number of polls for the outputs of a task that had succeeded before its cancellation."""
 
+_CURRENCY_SECONDS = 2.0
+"""Seconds for which the request for a currency is repeated while RunningHub is busy; tasks wait to be cancelled."""
+
+_CURRENCY_TIMEOUT = 5.0
+"""Maximum seconds to wait for a currency, even if RunningHub does not answer."""
+
 UNCLEAR = "it is unknown whether its submission was accepted"
 _PAUSE = 0.5
 
@@ -53,8 +59,8 @@ class Cancels(Protocol):
     async def query(self, task_id: str) -> TaskView:
         """Returns a task's state."""
 
-    async def currency(self) -> str | None:
-        """Returns the currency of the account's wallet."""
+    async def currency(self, *, pace_seconds: float | None = None) -> str | None:
+        """Returns the currency of the account's wallet; repeats the request for `pace_seconds` at most."""
 
 
 async def cancel_task(
@@ -94,7 +100,31 @@ async def _after_cancelling(
     return view
 
 
-async def cancel_submission(client: Cancels, submit: Submit, *, records: JobRecords, attempt: int) -> str:
+class Currencies:
+    """The currencies of the accounts in a cancellation; each provider is asked at most once, even if it fails."""
+
+    def __init__(self) -> None:
+        self._asked: list[tuple[Cancels, asyncio.Task[str | None]]] = []
+
+    async def of(self, client: Cancels) -> str | None:
+        """Returns the currency of a provider's account; None if it is not known."""
+        asking = next((task for known, task in self._asked if known is client), None)
+        if asking is None:
+            asking = asyncio.ensure_future(_currency_of(client))
+            self._asked.append((client, asking))
+        return await asyncio.shield(asking)
+
+
+async def _currency_of(client: Cancels) -> str | None:
+    with suppress(RunningHubError, TimeoutError):  # then, the currency of the intent counts
+        async with asyncio.timeout(_CURRENCY_TIMEOUT):
+            return await client.currency(pace_seconds=_CURRENCY_SECONDS)
+    return None
+
+
+async def cancel_submission(
+    client: Cancels, submit: Submit, *, records: JobRecords, attempt: int, currencies: Currencies | None = None
+) -> str:
     """Cancels the task of a submission, and records its end; returns the status of the task.
 
     The record of an end never changes. So neither a success without its files nor a cancellation that has not taken
@@ -103,10 +133,7 @@ async def cancel_submission(client: Cancels, submit: Submit, *, records: JobReco
     last = await cancel_task(client, submit.task_id or "")
     if not is_settled(last):
         return last.status if last.is_terminal else "CANCELLED"
-    currency = None
-    if last.cost is not None:
-        with suppress(RunningHubError):  # then, the currency of the intent counts
-            currency = await client.currency()
+    currency = await (currencies or Currencies()).of(client) if last.cost is not None else None
     return (await records.end(submit.n, end_of(submit, last, attempt=attempt, currency=currency))).status
 
 
@@ -176,6 +203,7 @@ class _Cancellation:
     deadline: float  # The time of `clock` after which submissions in flight are given up
     until_intent: float  # The time of `clock` from which a claim without an intent is not submitted
     report: CancelReport = field(default_factory=CancelReport)
+    currencies: Currencies = field(default_factory=Currencies)
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     async def cancel(self, records: JobRecords, n: int, submit: Submit | None) -> None:
@@ -216,7 +244,9 @@ class _Cancellation:
             report.continued.append(task_id)
         elif submit.state == "ticket":
             client = await self.client_for(submit.intent)
-            status = await cancel_submission(client, submit, records=records, attempt=self.scope.attempt)
+            status = await cancel_submission(
+                client, submit, records=records, attempt=self.scope.attempt, currencies=self.currencies
+            )
             (report.cancelled if status == "CANCELLED" else report.finished).append(task_id)
 
 

@@ -44,7 +44,7 @@ class Hub:
     async def query(self, task_id: str) -> TaskView:
         return TaskView(task_id=task_id, status="CANCELLED")
 
-    async def currency(self) -> str | None:
+    async def currency(self, *, pace_seconds: float | None = None) -> str | None:
         return None
 
 

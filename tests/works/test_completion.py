@@ -71,7 +71,7 @@ class RunningHub:
         if self.view == RUNNING:
             self.view = None if self.deletes else TaskView(task_id=task_id, status="CANCELLED")
 
-    async def currency(self) -> str | None:
+    async def currency(self, *, pace_seconds: float | None = None) -> str | None:
         return None
 
 

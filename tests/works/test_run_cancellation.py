@@ -25,7 +25,7 @@ from rh_prefect.works.run_cancellation import (
 )
 from tests.support.world.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.world.virtual_time import in_virtual_time
+from tests.support.world.virtual_time import in_virtual_time, now
 
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
 EMPTY = TaskView(task_id=TASK, status="SUCCESS")
@@ -46,11 +46,13 @@ class RunningHub:
     """Cancels, and answers queries with given answers; the last one is repeated."""
 
     pays_in: str | None = None
+    answers_after = 0.0
 
     def __init__(self, *queries: TaskView | Exception, refuses: Exception | None = None) -> None:
         self.queries = list(queries)
         self.refuses = refuses
         self.cancelled: list[str] = []
+        self.paces: list[float | None] = []
 
     async def cancel(self, task_id: str) -> None:
         self.cancelled.append(task_id)
@@ -63,7 +65,9 @@ class RunningHub:
             raise answer
         return answer.model_copy(update={"task_id": task_id})
 
-    async def currency(self) -> str | None:
+    async def currency(self, *, pace_seconds: float | None = None) -> str | None:
+        self.paces.append(pace_seconds)
+        await asyncio.sleep(self.answers_after)
         if self.pays_in is None:
             raise ResponseLost("HTTP 502")
         return self.pays_in
@@ -124,6 +128,28 @@ async def test_the_cost_of_a_task_that_had_ended_is_in_the_currency_of_its_accou
     (last,) = (await read_job(journal, KEY)).submits
     assert last.end is not None
     assert (last.end.cost, last.end.currency) == (Decimal("0.3"), currency)
+
+
+@pytest.mark.parametrize(("pays_in", "after", "took"), [("USD", 0, 0), (None, 2, 2), ("USD", 60, 5)])
+@in_virtual_time
+async def test_each_account_is_asked_for_its_currency_once_and_only_for_seconds(
+    pays_in: str | None, after: float, took: float
+) -> None:
+    """A hook has 30 s for all tasks, and RunningHub may be too busy to tell the currency."""
+    journal, accounts = MemoryJournal(MemoryPlace(), "run"), {name: RunningHub(SUCCESS) for name in ("main", "two")}
+    for number, key in enumerate(MANY[:40]):
+        account = "main" if number % 2 else "two"
+        await write(journal, {"intent-1": intent(account=account), "answer-1": ticket(f"{TASK}{number}")}, key=key)
+    for one in accounts.values():
+        one.pays_in, one.answers_after = pays_in, after
+
+    async def client_for(intent: Intent) -> RunningHub:
+        return accounts[intent.account]
+
+    report = await cancel_scope(FolderScope(journal), client_for, by="a test")
+    assert (len(report.finished), report.failed) == (40, {})
+    assert now() == pytest.approx(took, abs=0.1)
+    assert [one.paces for one in accounts.values()] == [[2.0], [2.0]]
 
 
 @in_virtual_time
