@@ -36,6 +36,7 @@ from rh_prefect.errors import (
     InputError,
     JobCancelled,
     JobFailed,
+    JournalError,
     NotPlanned,
     SubmissionUnknown,
     api_error,
@@ -43,14 +44,14 @@ from rh_prefect.errors import (
 from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal.costs_and_budget import exceeded
 from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
-from rh_prefect.works.journal.record_types import NOT_DELIVERED, NOT_SENT, Answer, End
+from rh_prefect.works.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, Answer, End
 
 if TYPE_CHECKING:
     from rh_prefect.works.lifecycle_steps import Steps
 
 
 _UNDELIVERED_TRIES = 5
-"""Maximum number of consecutive tries for a request that cannot leave this machine."""
+"""Maximum number of consecutive tries for a request that does not leave this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,7 @@ async def _end_attempt(steps: Steps, submit: Submit | None, progress: _Progress)
         return
     if policy.may_switch_account and refused.retry != "throttled" and await steps.switch_account(refused):
         return
-    progress.undelivered = progress.undelivered + 1 if refused.code == NOT_DELIVERED else 0
+    progress.undelivered = progress.undelivered + 1 if refused.code in (NOT_DELIVERED, GAVE_UP) else 0
     _raise_unless_temporary(policy, refused, progress.undelivered)
     progress.refusals += 1
     await steps.pause(progress.refusals, refused)
@@ -209,6 +210,12 @@ def _raise_unless_temporary(policy: Policy, refused: Answer, undelivered: int) -
         raise ConnectFailed(
             f"{policy.title}: RunningHub could not be reached in {undelivered} consecutive tries: {refused.reason}. "
             "Nothing was paid. What to do: check the network and RH_BASE_URL, then run again."
+        )
+    if refused.code == GAVE_UP and undelivered >= _UNDELIVERED_TRIES:
+        raise JournalError(
+            f"{policy.title}: the request was not sent in {undelivered} consecutive tries; the last reason: "
+            f"{refused.reason}. Nothing was paid. What to do: check why Prefect's API or the storage of the records "
+            "takes so long to answer, then run again."
         )
     if refused.code == NOT_SENT:
         raise InputError(f"{policy.title}: {refused.reason}")

@@ -296,7 +296,7 @@ class Steps:
         # process knows that it is recorded.
         if self._clock() - self._noted_at > intent.give_up:
             # Another process may have recorded this intent as unknown; a POST could then be paid for twice.
-            return _given_up("this process was stopped before the POST")
+            return _given_up("this process was stopped before the POST, or its records were read too slowly")
         callback, provider = self.work.callback, self._lease.account.provider
         # The address names the run, which knows the places of the works that it shares with other runs.
         address = callback.address(self.work.scope.journal.scope, self.records.key, n) if callback else None

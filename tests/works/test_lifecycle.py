@@ -15,6 +15,7 @@ from rh_prefect.errors import (
     InputError,
     JobCancelled,
     JobFailed,
+    JournalError,
     KeyRejected,
     ModerationError,
     RequestRejected,
@@ -247,6 +248,17 @@ def test_a_request_that_cannot_be_sent_is_an_error_after_five_tries_in_a_row() -
             life.answers(*posts(n, answer), (("free_slot", answer is BUSY), None), (pause, None))
         life.answers(*posts(n + 1, AWAY))
         assert "Nothing was paid" in life.raises(ConnectFailed, ("free_slot", False), None).message
+
+
+@pytest.mark.parametrize("first", [GIVEN_UP, AWAY])
+def test_a_claim_that_is_given_up_is_an_error_after_five_tries_in_a_row(first: Answer) -> None:
+    """The reading of the cancellation may take too long each time."""
+    life = Life()
+    for n, answer in enumerate([GIVEN_UP, GIVEN_UP, BUSY, *[first] * 3, GIVEN_UP], 1):
+        life.answers(*posts(n, answer), (("free_slot", answer is BUSY), None), (("pause", n, answer), None))
+    life.answers(*posts(n + 1, GIVEN_UP))
+    message = life.raises(JournalError, ("free_slot", False), None).message
+    assert "5 consecutive tries; the last reason: never begun. Nothing was paid" in message
 
 
 REFUSED = refused("812", "no money")

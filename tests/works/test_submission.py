@@ -131,6 +131,19 @@ async def test_a_process_that_was_stopped_between_note_and_post_does_not_post(wo
     assert work.did == []
 
 
+async def test_a_work_ends_if_its_cancellation_can_only_be_read_slowly(work: ExecutedWork) -> None:
+    read_record = work.journal.read
+
+    async def slow_read(key: str) -> JSON | None:
+        work.pauses.append(GIVE_UP + 1 if key.startswith("cancel-") else 0)
+        return await read_record(key)
+
+    work.journal.read = slow_read  # type: ignore[method-assign]
+    with pytest.raises(JournalError, match="5 consecutive tries"):
+        await work.finish()
+    assert "submit to main" not in work.did
+
+
 async def test_a_ticket_stays_in_the_spool_while_the_journal_is_unavailable(
     work: ExecutedWork, other: ExecutedWork, spool: Spool
 ) -> None:

@@ -206,7 +206,7 @@ BROKEN = "node-errors"
 """This package's code for a workflow in which RunningHub found broken nodes at the submission."""
 
 GAVE_UP = "gave-up"
-"""This package's code for a claim without a POST, because the process was stopped."""
+"""This package's code for a claim without a POST, because the process was stopped or slow, or the run was cancelled."""
 
 
 class Answer(Record):
