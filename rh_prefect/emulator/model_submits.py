@@ -135,7 +135,7 @@ class ModelSubmit:
 
     @cached_property
     def payload(self) -> dict[str, object]:
-        """The parameters of the request that the model has."""
+        """The parameters of the model that the request contains."""
         return sent_params(self.model, self.body)
 
     @cached_property

@@ -126,7 +126,7 @@ def _check_alive(root: FlowRunContext) -> None:
     is_nested = root.flow_run is not None and root.flow_run.parent_task_run_id is not None
     if is_nested and not is_detached(root) and not is_entered(root):
         raise ConfigError(
-            "A task called RunningHub after the child flow that started it had returned, so the job's "
+            "A task sent a request to RunningHub after its child flow had returned, so the job's "
             "flow run cannot be determined. Nothing was sent. What to do: wait for the task's result "
             "inside its flow."
         )

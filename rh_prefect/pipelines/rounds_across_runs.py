@@ -1,18 +1,18 @@
 """Rounds. A round is one complete production of a pipeline, by one or more flow runs.
 
-A step with `reuse: never` makes a new result in each run. But if a run ended early, the next run must continue it
-without a second payment. So the id of such a step's work contains a *round*. A run that has made everything closes its
-round, and the next run begins another round. Until then, runs of the same pipeline, deployment and parameters continue
-the round. `rounds/<key>/` next to the works contains:
+A step with `reuse: never` makes a new result in each run. But if a run ended early, the next run must continue the
+round without a second payment. So the id of such a step's work contains the round. A run that has made everything
+closes its round, and the next run begins another round. Until then, runs of the same pipeline, deployment and
+parameters continue the round. `rounds/<key>/` next to the works contains:
 
 | record              | written                                     | contains                                  |
 |---------------------|---------------------------------------------|-------------------------------------------|
 | `<n>`               | when round n begins, exclusively            | the flow run                              |
-| `<n>-holder-<m>`    | before a run plans with it, exclusively     | the flow run and its process              |
+| `<n>-holder-<m>`    | before a run plans in round n, exclusively  | the flow run and its process              |
 | `<n>-suspended-<m>` | when that run suspends itself               | for how long: it has no process meanwhile |
 | `<n>-left-<m>`      | when that run ends, for any reason          | whether a review is left to be decided    |
 | `<n>-closed-1`      | when a run has made everything              | the flow run                              |
-| `<n>-<step>-takes`  | when an age in `reuse` has selected takes    | the numbers of these takes                |
+| `<n>-<step>-takes`  | when `reuse: 7d` has selected takes by age  | the numbers of these takes                |
 
 The journal of each flow run notes its round, so that a retry continues the same round.
 """

@@ -106,8 +106,8 @@ class Options:
             )
         if not isinstance(self.attempts, int) or self.attempts < 1:
             raise InputError(
-                f"`attempts` must be at least 1, not {self.attempts!r}: it is the maximum number of tasks that are "
-                "paid for one job. Nothing was sent. What to do: pass 1 or a higher number."
+                f"`attempts` must be at least 1, not {self.attempts!r}: it is the maximum number of tasks that a "
+                "job may pay for. Nothing was sent. What to do: pass 1 or a higher number."
             )
         if self.deadline is not None and not (_is_number(self.deadline) and self.deadline > 0):
             raise InputError(

@@ -63,8 +63,8 @@ class _Refusals:
 class StoreChecks:
     """Checks, once per store, that outputs can be written to the store and to the local download folder.
 
-    A full disk may have room for the check, but not for outputs. So if a store refuses the outputs of several jobs in a
-    row, a run pays for no further job until the store accepts an output.
+    A disk that is nearly full may have room for the check, but not for outputs. So if a store refuses the outputs of
+    several jobs in a row, a run pays for only one job a minute until the store accepts an output.
     """
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:

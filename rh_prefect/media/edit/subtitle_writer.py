@@ -97,7 +97,7 @@ def _seconds(clock: str) -> float:
 def _cues_at(texts: Sequence[str], at: Sequence[float], seconds: float | None) -> list[Cue]:
     if len(texts) != len(at):
         raise InputError(
-            f"There are {len(texts)} texts but {len(at)} times. What to do: pass as many times as texts; in a "
+            f"There are {len(texts)} texts but {len(at)} start times. What to do: pass one time for each text; in a "
             "pipeline, take both lists from the same group of steps."
         )
     together: dict[float, list[str]] = {}

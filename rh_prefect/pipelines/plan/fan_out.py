@@ -309,7 +309,7 @@ def _rename(one: Frame, name: str, outer: Frame) -> None:
 
 
 def _candidates(frames: list[Frame], limit: int | None, doubtful: Collection[int]) -> list[Frame]:
-    """Returns the items that `limit` may select, including later items while earlier items may be absent."""
+    """Returns the items that `limit` may select; if an earlier item may be absent, a later one may take its place."""
     if limit is None:
         return frames
     found, sure = list[Frame](), 0

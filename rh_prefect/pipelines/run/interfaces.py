@@ -4,7 +4,7 @@
 |--------------|-----------------------------------------------|------------------------------------|
 | `StepEngine` | a task run for each step, suspension          | a call                             |
 | `Pages`      | artifacts, events, a progress bar             | nothing                            |
-| `Scope`      | the flow run, `flow_runs.run_queries_and_scopes`             | a folder, `works.journal.scope`    |
+| `Scope`      | the flow run, `run_queries_and_scopes`        | a folder, `works.journal.scope`    |
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Uploads:
         self._semaphore = asyncio.Semaphore(UPLOADS_AT_ONCE)
 
     async def address(self, file: Input, mark: str, *, store: MediaStore) -> str:
-        """Returns a link to an input or, if `mark` stands for a name, the name at RunningHub; it expires within hours.
+        """Returns a link to an input or, if `mark` stands for a name, the name at RunningHub; both expire within hours.
 
         If the job's store has `signed_inputs`, a link refers to a copy of the input in the store.
         """

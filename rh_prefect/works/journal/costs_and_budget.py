@@ -1,7 +1,7 @@
 """Adds up the costs of tasks, and refuses a job that would exceed the budget of its run.
 
 All jobs of a scope share one `SpendTracker` in an attempt, even jobs without a budget. The first job with a budget
-reads the journal. An ended job is counted at its cost, and a job that may still be paid for at its estimated price.
+reads the journal. An ended job counts at its cost. A job that may still be charged counts at its estimated price.
 Currencies and coins are added separately. Use the tracker on the loop thread.
 """
 

@@ -1,7 +1,7 @@
 """The scope of paid jobs: a flow run, or a name outside of flows.
 
-A scope has the journal of its jobs and the calls for them. If a run calls for a work again, `Calls` decides whether
-this is a repeat or a second call. A second call is refused before it pays.
+A scope has the journal of its jobs and the calls for them. If a run requests the same work again, `Calls` decides
+whether this repeats the first call, as in a retry, or is a second call, which is refused before it pays.
 """
 
 from __future__ import annotations

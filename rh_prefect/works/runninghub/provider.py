@@ -26,7 +26,7 @@ GRAPHS_AT_ONCE = 1
 
 
 class RunningHub:
-    """The calls of one account that works need; these calls raise the errors of `rh_prefect.client.Client`."""
+    """RunningHub's calls that works need, with one account; they raise the errors of `rh_prefect.client.Client`."""
 
     # Whether it is a machine without the account's services: no webhooks, no prices and costs, no count of tasks, and
     # files only with the key
