@@ -14,8 +14,12 @@ from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.resume_or_rerun import rerun
 from rh_prefect.flow_runs.run_queries_and_scopes import scope_of
+from rh_prefect.flow_runs.suspend_for_jobs import UNTIL_IT_FAILS
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.flows.pipeline import Pipeline
+from rh_prefect.pipelines.rounds_across_runs import Suspended
+from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.works_journal import open_default_works
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples.steps import CLIP, PICTURE, of_rows, rows, steps
 from tests.support.world.prefect_runs import state_of, until_state
@@ -101,6 +105,13 @@ async def test_a_suspended_run_counts_the_failed_task_of_another_run_that_it_wai
     assert len(desk.paid) == 1
 
 
+async def suspension_seconds() -> list[float]:
+    """Returns for how long each suspension of a run reserves the run's round."""
+    rounds = (await open_default_works()).rounds
+    names = [name async for name in rounds.names() if "-suspended-" in name]
+    return [Suspended.model_validate(await rounds.read(name)).seconds for name in names]
+
+
 async def test_a_round_of_a_suspended_run_is_refused_to_others_until_it_is_resumed_or_cancelled(
     without_webhooks: SuspendedRuns,
 ) -> None:
@@ -108,6 +119,7 @@ async def test_a_round_of_a_suspended_run_is_refused_to_others_until_it_is_resum
     pipeline = flow_of(steps(picture=PICTURE % "a mug" + ", reuse: never"), "each-round")
     run, other = [await desk.begin(pipeline, wait="suspend") for _ in range(2)]
     await desk.run_until_suspended(pipeline, run, jobs=1)
+    assert await LOOP.call(suspension_seconds()) == [get_settings().suspend_seconds + UNTIL_IT_FAILS]
     with pytest.raises(InputError, match=rf"rh-prefect jobs cancel {run}"):
         await rerun(pipeline, other)
     await desk.wake(run)
