@@ -53,7 +53,7 @@ WRONG = [-1, float("nan"), float("inf")]
 @pytest.mark.parametrize(
     ("texts", "at", "seconds", "said"),
     [
-        ("ab", [0], None, "2 texts but 1 times"),
+        ("ab", [0], None, "2 texts but 1 start time"),
         ("a", None, None, "need times"),
         ("ab", [0, 12], 10, "begins at 12 s, but the film ends at 10 s"),
         ("a", [9.9999], 10, "begins at"),  # less than a millisecond before the end

@@ -10,6 +10,7 @@ from itertools import accumulate, pairwise, takewhile, zip_longest
 from pathlib import Path
 from typing import Literal
 
+from rh_prefect.display_texts import counted
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.argument_checks import check_time
 from rh_prefect.media.edit.video_reader import reading
@@ -97,8 +98,8 @@ def _seconds(clock: str) -> float:
 def _cues_at(texts: Sequence[str], at: Sequence[float], seconds: float | None) -> list[Cue]:
     if len(texts) != len(at):
         raise InputError(
-            f"There are {len(texts)} texts but {len(at)} start times. What to do: pass one time for each text; in a "
-            "pipeline, take both lists from the same group of steps."
+            f"There are {counted(len(texts), 'text')} but {counted(len(at), 'start time')}. What to do: pass one time "
+            "for each text; in a pipeline, take both lists from the same group of steps."
         )
     together: dict[float, list[str]] = {}
     for start, text in sorted(zip(at, map(_one_cue, texts)), key=lambda one: one[0]):
