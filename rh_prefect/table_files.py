@@ -6,21 +6,20 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib import import_module
 from itertools import chain, zip_longest
 from math import isnan
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Literal
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, Literal, TextIO
 
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.media.input_files import identity_uri, open_input, shown, unsigned_uri
-from rh_prefect.media.media import Media
+from rh_prefect.media.input_files import open_input, shown
 from rh_prefect.media.storage_errors import guarded, pieces_of
-from rh_prefect.media.storage_urls import is_local, local_path, without_user
+from rh_prefect.media.storage_urls import is_local
 from rh_prefect.settings import get_settings
 from rh_prefect.works.input_identification import open_local
 
@@ -33,39 +32,21 @@ _FORMATS: dict[str, TableFormat] = {
     ".parquet": "parquet",
 }
 
+MOST_BYTES = 100 * 1024 * 1024
 _LONGEST_CELL = 2**24
 """Maximum number of characters in one cell of a table."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters of cells that spreadsheets evaluate as formulas; see OWASP, CSV injection."""
 
-_TROUBLES: tuple[tuple[type[Exception], str], ...] = (
-    (UnicodeError, "it contains text that is not UTF-8, such as an incomplete character"),
-    (OverflowError, "it contains a number that is too large"),
-    (RecursionError, "it contains lists or objects that are nested too deeply"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a table, numbered from 1 after the header, or one `file` of a folder; `problem` says what is wrong."""
+    """One row of a table, numbered from 1 after the header; `problem` says what is wrong."""
 
     number: int
     values: Mapping[str, object]
-    file: str | Media | None = None
     problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where rows come from (a table, a folder or a list), and the function that reads them."""
-
-    name: str  # Where the rows are from, as messages show it
-    identity: str  # Identifies a location, even after its content has changed; identifies a list by its content
-    base: str | None  # The folder that relative paths start from; None for the working folder
-    rows: Callable[[], Iterator[Row]]
-    root: str = ""  # The table's folder or prefix, below which rows may name files; empty for a list
-    is_table: bool = False  # Whether the rows have columns in common, so that each row names all columns
 
 
 def table_format(place: str) -> TableFormat | None:
@@ -73,35 +54,31 @@ def table_format(place: str) -> TableFormat | None:
     return _FORMATS.get(PurePosixPath(place if is_local(place) else place.partition("?")[0]).suffix.lower())
 
 
-def open_table(
-    address: str, format_: TableFormat, *, options: Mapping[str, object] | None = None, most_bytes: int | None = None
-) -> Source:
-    """Returns a table as a `Source`, which reads the rows when they are iterated."""
-    head = without_user(address)
-    base = str(Path(local_path(address)).parent) if is_local(address) else head.partition("?")[0].rpartition("/")[0]
+def read_table(
+    address: str,
+    format_: TableFormat,
+    *,
+    options: Mapping[str, object] | None = None,
+    most_bytes: int = MOST_BYTES,
+) -> Iterator[Row]:
+    """Yields the rows of a table, whose file is read meanwhile."""
     name = shown(address)
-    readers = {"csv": _csv(",", name), "tsv": _csv("\t", name), "jsonl": _json_lines}
-
-    def rows() -> Iterator[Row]:
-        if format_ == "parquet":
-            yield from _parquet(address, options or {}, most_bytes)
-            return
-        with open_input(address, options=options) as reader:
-            limited = guarded(_limited(reader, most_bytes, name), nullcontext)
-            yield from _whole_text(readers[format_](limited), name)
-
-    is_table = format_ != "jsonl"
-    identity = unsigned_uri(address) or identity_uri(address)
-    return Source(name=name, identity=identity, base=base, rows=rows, root=base, is_table=is_table)
-
-
-def trouble(error: Exception) -> str:
-    """Returns a clause that describes an error in a row, with advice."""
-    known = next((words for kind, words in _TROUBLES if isinstance(error, kind)), None)
-    return f"{known or f'it cannot be read: {type(error).__name__}: {error}'}. What to do: correct the row."
+    if format_ == "parquet":
+        yield from _parquet(address, options or {}, most_bytes)
+        return
+    with open_input(address, options=options) as reader:
+        content = guarded(_limited(reader, most_bytes, name), nullcontext)
+        # Spreadsheets write a byte order mark.
+        text = io.TextIOWrapper(content, encoding="utf-8-sig", newline="")
+        try:
+            yield from _json_lines(text) if format_ == "jsonl" else _csv(text, "\t" if format_ == "tsv" else ",", name)
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{name}: the file cannot be read as a table: {error}. What to do: save the file as UTF-8 text."
+            ) from None
 
 
-def _limited(reader: BinaryIO, most: int | None, name: str) -> Iterator[bytes]:
+def _limited(reader: BinaryIO, most: int, name: str) -> Iterator[bytes]:
     """Yields the content of a file; raises an error if the file is larger than `most` bytes."""
     size = 0
     for piece in pieces_of(reader.read):
@@ -110,39 +87,25 @@ def _limited(reader: BinaryIO, most: int | None, name: str) -> Iterator[bytes]:
         yield piece
 
 
-def _check_size(size: int, most: int | None, name: str) -> None:
-    if most is not None and size > most:
+def _check_size(size: int, most: int, name: str) -> None:
+    if size > most:
         raise InputError(
             f"{name}: the table is larger than {most // 1024 // 1024} MiB. What to do: use a smaller table."
         )
 
 
-def _whole_text(rows: Iterator[Row], name: str) -> Iterator[Row]:
-    try:
-        yield from rows
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{name}: the file cannot be read as a table: {error}. What to do: save the file as UTF-8 text."
-        ) from None
-
-
-def _csv(delimiter: str, name: str) -> Callable[[BinaryIO], Iterator[Row]]:
-    def read(reader: BinaryIO) -> Iterator[Row]:
-        # Spreadsheets write a byte order mark.
-        text = io.TextIOWrapper(reader, encoding="utf-8-sig", newline="")
-        head = _until_filled(text)
-        first = head[-1] if head else ""
-        # In many countries, spreadsheets write semicolons; no parameter has one in its name.
-        used = ";" if delimiter == "," and ";" in first and "," not in first else delimiter
-        lines = _lines(chain(head, text), used, name)
-        columns = [column.strip() for column in next(lines, ())]
-        _refuse_twice(columns, name)
-        for number, cells in enumerate(lines, 1):
-            more = len(cells) - len(columns)
-            problem = f"it has {more} more cell(s) than the header" if more > 0 else ""
-            yield _row(number, columns, cells[: len(columns)], problem)
-
-    return read
+def _csv(text: TextIO, delimiter: str, name: str) -> Iterator[Row]:
+    head = _until_filled(text)
+    first = head[-1] if head else ""
+    # In many countries, spreadsheets write semicolons; no parameter has one in its name.
+    used = ";" if delimiter == "," and ";" in first and "," not in first else delimiter
+    lines = _lines(chain(head, text), used, name)
+    columns = [column.strip() for column in next(lines, ())]
+    _refuse_twice(columns, name)
+    for number, cells in enumerate(lines, 1):
+        more = len(cells) - len(columns)
+        problem = f"it has {more} more cell(s) than the header" if more > 0 else ""
+        yield _row(number, columns, cells[: len(columns)], problem)
 
 
 def _until_filled(text: Iterable[str]) -> list[str]:
@@ -209,17 +172,17 @@ def _refuse_twice(columns: Sequence[str], name: str) -> None:
         raise InputError(f"{name}: columns {numbers} have the same name, {twice!r}. What to do: leave one of them out.")
 
 
-def _json_lines(reader: BinaryIO) -> Iterator[Row]:
-    lines = (line for line in io.TextIOWrapper(reader, encoding="utf-8-sig") if line.strip())
-    for number, line in enumerate(lines, 1):
+def _json_lines(text: TextIO) -> Iterator[Row]:
+    for number, line in enumerate(filter(str.strip, text), 1):
         try:
             value = json.loads(line, object_pairs_hook=_object)
         except InputError as error:
             yield Row(number, {}, problem=error.message)
         except ValueError as error:
             yield Row(number, {}, problem=f"it is not JSON: {error}")
-        except RecursionError as error:
-            yield Row(number, {}, problem=trouble(error))
+        except RecursionError:
+            nested = "it contains lists or objects that are nested too deeply. What to do: correct the row."
+            yield Row(number, {}, problem=nested)
         else:
             yield Row(number, value) if isinstance(value, dict) else Row(number, {}, problem="it is not a JSON object")
 
@@ -231,7 +194,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return dict(pairs)
 
 
-def _parquet(address: str, options: Mapping[str, object], most_bytes: int | None) -> Iterator[Row]:
+def _parquet(address: str, options: Mapping[str, object], most_bytes: int) -> Iterator[Row]:
     try:
         parquet: Any = import_module("pyarrow.parquet")
     except ImportError:

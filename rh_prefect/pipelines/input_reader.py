@@ -31,12 +31,11 @@ from rh_prefect.pipelines.planning_values import ABSENT, File, Items
 from rh_prefect.pipelines.types import FILES, kind_of
 from rh_prefect.pipelines.use_step_arguments import used_value, wrong_file
 from rh_prefect.settings import get_settings
-from rh_prefect.table_files import Row, is_empty, open_table, table_format
+from rh_prefect.table_files import Row, is_empty, read_table, table_format
 from rh_prefect.works.input_identification import open_local
 
 MOST_ROWS = 50_000
 MOST_OBJECTS = 100_000
-MOST_TABLE = 100 * 1024 * 1024
 MOST_CELL = 1024 * 1024
 OWN_FOLDERS = frozenset({*RESERVED_FOLDERS, "batches"})
 """Folders in a storage that contain this package's records and results."""
@@ -356,7 +355,7 @@ def input_roots(params: Mapping[str, Param], arguments: Mapping[str, Any]) -> li
 def _parent(place: str) -> str:
     if is_local(place):
         return str(PurePath(local_path(place)).parent)
-    return place.rpartition("/")[0]
+    return without_user(place).partition("?")[0].rpartition("/")[0]
 
 
 def identify(source: str, options: Mapping[str, object]) -> Media:
@@ -446,9 +445,8 @@ def _table_rows(place: str, options: Mapping[str, object]) -> Table:
     format_ = table_format(place)
     if format_ is None:
         raise InputError(f"{shown(place)} is not a table; a table is a .csv, .tsv, .jsonl or .parquet file")
-    source = open_table(place, format_, options=options, most_bytes=MOST_TABLE)
-    name = PurePosixPath(source.name).name
-    return name, source.root, _few(source.rows(), name)
+    name = PurePosixPath(shown(place)).name
+    return name, _parent(place), _few(read_table(place, format_, options=options), name)
 
 
 def _few(rows: Iterator[Row], name: str) -> list[Row]:

@@ -20,8 +20,9 @@ from rh_prefect.errors import MediaError, RunningHubError
 from rh_prefect.media import input_access_policy
 from rh_prefect.media.input_access_policy import CheckedTransport, InputAccess, current_access, is_public, open_client
 from rh_prefect.media.input_files import fetch, file_state, open_input
-from rh_prefect.pipelines.input_reader import identify, list_files
-from rh_prefect.table_files import open_table
+from rh_prefect.pipelines.file_model import Param
+from rh_prefect.pipelines.input_reader import identify, input_roots, list_files
+from rh_prefect.table_files import read_table
 from tests.support.servers.http_server import Handler, serving
 
 OPEN = InputAccess()
@@ -124,7 +125,7 @@ def by_opening(place: str) -> None:
 DOORS: dict[str, Callable[[str], object]] = {
     "state": file_state,
     "opening": by_opening,
-    "table": lambda place: list(open_table(place, "csv").rows()),
+    "table": lambda place: list(read_table(place, "csv")),
     "folder": lambda place: list_files(place.removesuffix("a.csv"), "image", {}),
     "files parameter": lambda place: list_files(place.replace("a.csv", "*.png"), "image", {}),
     "file parameter": lambda place: identify(place, {}),
@@ -158,13 +159,13 @@ def test_the_link_of_a_table_allows_no_other_link(files: int, monkeypatch: pytes
     """A form may name any table, so that its host is no root below which private links are read."""
     monkeypatch.delenv("RH_ALLOW_PRIVATE_LINKS")
 
-    def read_table() -> None:
-        source = open_table(f"http://127.0.0.1:{files}/a.csv", "csv")
-        input_access_policy.allow_below(source.root or "")
-        list(source.rows())
+    def read() -> None:
+        link = f"http://127.0.0.1:{files}/a.csv"
+        input_access_policy.allow_below(*input_roots({"rows": Param(type="table")}, {"rows": link}))
+        list(read_table(link, "csv"))
 
     with pytest.raises(MediaError, match="not a public address"):
-        copy_context().run(read_table)
+        copy_context().run(read)
     assert Files.asked == []
 
 

@@ -22,7 +22,7 @@ from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
-from rh_prefect.table_files import open_table
+from rh_prefect.table_files import read_table
 from tests.support.samples.pipeline_assets import photo
 from tests.support.samples.steps import ANSWER, PICTURE, RESIZE, of_rows, rows, steps
 from tests.support.world.planned_works import Records, plan_of, problems_of
@@ -217,7 +217,7 @@ async def test_rows_are_counted_while_they_are_read(tmp_path: Path) -> None:
 def test_a_table_is_read_up_to_its_limit(tmp_path: Path) -> None:
     place = table(tmp_path, *(["a" * 1000 + ","] * 2000))
     with pytest.raises(InputError, match="is larger than 1 MiB"):
-        list(open_table(place, "csv", most_bytes=1024 * 1024).rows())
+        list(read_table(place, "csv", most_bytes=1024 * 1024))
 
 
 def test_files_under_a_prefix_are_counted(tmp_path: Path) -> None:
