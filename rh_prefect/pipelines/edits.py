@@ -40,210 +40,129 @@ class EditParam:
         return "a file" if self.kinds == ("any",) else f"a file of kind {' or '.join(self.kinds)}"
 
 
+_EXTENSIONS = {"video": "mp4", "audio": "m4a", "image": "jpg", "file": "srt"}
+
+
 @dataclass(frozen=True, slots=True)
 class Edit:
     """The name, the parameters and the kind of result of a local edit."""
 
     name: str
-    params: tuple[EditParam, ...]  # Its parameters, the one that it is about first
     output: EditKind  # The kind of its result
-    length: Length = ""  # How long the result is
-    facts: tuple[str, ...] = ()  # Further fields of the result for references, such as `starts`, a list of seconds
-    extension: str = ""  # The extension of the result, unless the parameter `format` gives another one
+    length: Length  # How long the result is
+    params: tuple[EditParam, ...]  # Its parameters, the one that it is about first
 
     def param(self, name: str) -> EditParam | None:
         """Returns a parameter by name; None if the edit does not have it."""
         return next((param for param in self.params if param.name == name), None)
+
+    @property
+    def extension(self) -> str:
+        """The extension of the result, unless the parameter `format` gives another one; empty for the kind `same`."""
+        return _EXTENSIONS.get(self.output, "")
+
+    @property
+    def has_starts(self) -> bool:
+        """Whether references can use the field `starts` of the result: the second at which each clip starts."""
+        return self.length in ("sum", "overlapped")
+
+
+def _edit(name: str, output: EditKind, length: Length, *params: EditParam) -> Edit:
+    return Edit(name, output, length, params)
+
+
+def _file(name: str, *kinds: str, required: bool = True, many: bool = False) -> EditParam:
+    return EditParam(name, kinds, required, many)
+
+
+def _text(name: str, *, required: bool = False, many: bool = True) -> EditParam:
+    return EditParam(name, ("string",), required, many)
 
 
 def _size(name: str, *, required: bool = False) -> EditParam:
     return EditParam(name, ("integer",), required, min=16, max=8192)
 
 
-def _seconds(name: str, *, required: bool = False, least: float = 0.04) -> EditParam:
-    return EditParam(name, ("number",), required, min=least, max=86400)
+def _seconds(name: str, *, required: bool = False, many: bool = False, least: float = 0.04) -> EditParam:
+    return EditParam(name, ("number",), required, many, min=least, max=86400)
+
+
+def _number(name: str, least: float, most: float, default: float | None = None) -> EditParam:
+    return EditParam(name, ("number",), min=least, max=most, default=default)
 
 
 def _enum(name: str, *options: str) -> EditParam:
     return EditParam(name, ("enum",), options=options, default=options[0])
 
 
-_LOUDNESS = EditParam("loudness", ("number",), min=-40, max=-5)
-_PICTURE = EditParam("file", ("image", "video"), required=True)
-_VIDEO = EditParam("video", ("video",), required=True)
+_CLIPS = _file("videos", "video", many=True)
+_VIDEO = _file("video", "video")
+_PICTURE = _file("file", "image", "video")
+_BACKGROUND = _file("image", "image", required=False)
+_MUSIC = _file("music", "audio", required=False)
+_CUES = _file("file", "file", required=False)
+_SPEECH = _file("speech", "audio", many=True)
+_LOGO = _file("logo", "image")
+_FONT = _file("font", "file", required=False)
+_STARTS = _seconds("at", many=True, least=0)
+_LENGTH = _seconds("seconds", required=True)
+_OVERLAP = _number("seconds", 0.04, 5, default=0.5)
+_LOUDNESS = _number("loudness", -40, -5)
+_LEVEL = _number("music_level", -60, 0)
+_TEXT_SIZE = _number("size", 0.02, 0.2, default=0.05)
+_COLUMNS = EditParam("columns", ("integer",), min=1, max=20)
+_KEEP_SOUND = EditParam("keep_sound", ("boolean",), default=False)
+_FIT = _enum("fit", "contain", "cover", "stretch")
+_FILL = _enum("fit", "cover", "contain", "stretch")
+_PLACE = _enum("place", "bottom", "top")
+_CORNER = _enum("corner", "bottom-right", "bottom-left", "top-right", "top-left")
+_FORMAT = EditParam("format", ("enum",), options=("jpg", "png", "mp4"))
+_SECOND = EditParam("at", ("number",), options=("first", "last"), min=0, max=86400, default="first")
+_FRAME = (_size("width"), _size("height"))
+_NEW_FRAME = (_size("width", required=True), _size("height", required=True))
+_SEPARATOR = EditParam("by", ("string",), default="\n")
 
 EDITS: Mapping[str, Edit] = {
     edit.name: edit
     for edit in (
-        Edit(
-            "concat",
-            (
-                EditParam("videos", ("video",), required=True, many=True),
-                _enum("fit", "contain", "cover", "stretch"),
-                _size("width"),
-                _size("height"),
-            ),
-            "video",
-            "sum",
-            facts=("starts",),
-            extension="mp4",
+        _edit("concat", "video", "sum", _CLIPS, _FIT, *_FRAME),
+        _edit("transition", "video", "overlapped", _CLIPS, _OVERLAP, _enum("look", "fade", "black"), _FIT, *_FRAME),
+        _edit(
+            "title", "video", "seconds", _text("text", required=True, many=False), _LENGTH, _BACKGROUND, _FONT, *_FRAME
         ),
-        Edit(
-            "transition",
-            (
-                EditParam("videos", ("video",), required=True, many=True),
-                EditParam("seconds", ("number",), min=0.04, max=5, default=0.5),
-                _enum("look", "fade", "black"),
-                _enum("fit", "contain", "cover", "stretch"),
-                _size("width"),
-                _size("height"),
-            ),
-            "video",
-            "overlapped",
-            facts=("starts",),
-            extension="mp4",
+        _edit("captions", "video", "input", _VIDEO, _text("text"), _STARTS, _CUES, _PLACE, _TEXT_SIZE, _FONT),
+        _edit("mix", "audio", "seconds", _SPEECH, _STARTS, _MUSIC, _seconds("seconds"), _LEVEL, _LOUDNESS),
+        _edit("mux", "video", "input", _VIDEO, _file("audio", "audio"), _KEEP_SOUND, _LOUDNESS),
+        _edit("resize", "same", "input", _PICTURE, *_NEW_FRAME, _FILL, _FORMAT),
+        _edit(
+            "trim", "same", "seconds", _file("file", "video", "audio"), _number("start", 0, 86400, default=0), _LENGTH
         ),
-        Edit(
-            "title",
-            (
-                EditParam("text", ("string",), required=True),
-                _seconds("seconds", required=True),
-                EditParam("image", ("image",)),
-                EditParam("font", ("file",)),
-                _size("width"),
-                _size("height"),
-            ),
-            "video",
-            "seconds",
-            extension="mp4",
+        _edit(
+            "still", "video", "seconds", _file("image", "image"), _LENGTH, *_FRAME, _enum("zoom", "none", "in", "out")
         ),
-        Edit(
-            "captions",
-            (
-                _VIDEO,
-                EditParam("text", ("string",), many=True),
-                EditParam("at", ("number",), many=True, min=0, max=86400),
-                EditParam("file", ("file",)),
-                _enum("place", "bottom", "top"),
-                EditParam("size", ("number",), min=0.02, max=0.2, default=0.05),
-                EditParam("font", ("file",)),
-            ),
-            "video",
-            "input",
-            extension="mp4",
-        ),
-        Edit(
-            "mix",
-            (
-                EditParam("speech", ("audio",), required=True, many=True),
-                EditParam("at", ("number",), many=True, min=0, max=86400),
-                EditParam("music", ("audio",)),
-                _seconds("seconds"),
-                EditParam("music_level", ("number",), min=-60, max=0),
-                _LOUDNESS,
-            ),
-            "audio",
-            "seconds",
-            extension="m4a",
-        ),
-        Edit(
-            "mux",
-            (
-                _VIDEO,
-                EditParam("audio", ("audio",), required=True),
-                EditParam("keep_sound", ("boolean",), default=False),
-                _LOUDNESS,
-            ),
-            "video",
-            "input",
-            extension="mp4",
-        ),
-        Edit(
-            "resize",
-            (
-                _PICTURE,
-                _size("width", required=True),
-                _size("height", required=True),
-                _enum("fit", "cover", "contain", "stretch"),
-                EditParam("format", ("enum",), options=("jpg", "png", "mp4")),
-            ),
-            "same",
-            "input",
-        ),
-        Edit(
-            "trim",
-            (
-                EditParam("file", ("video", "audio"), required=True),
-                EditParam("start", ("number",), min=0, max=86400, default=0),
-                _seconds("seconds", required=True),
-            ),
-            "same",
-            "seconds",
-        ),
-        Edit(
-            "still",
-            (
-                EditParam("image", ("image",), required=True),
-                _seconds("seconds", required=True),
-                _size("width"),
-                _size("height"),
-                _enum("zoom", "none", "in", "out"),
-            ),
-            "video",
-            "seconds",
-            extension="mp4",
-        ),
-        Edit(
-            "frame",
-            (_VIDEO, EditParam("at", ("number",), options=("first", "last"), min=0, max=86400, default="first")),
-            "image",
-            extension="jpg",
-        ),
-        Edit(
-            "contact_sheet",
-            (
-                EditParam("of", ("any",), required=True, many=True),
-                EditParam("captions", ("string",), many=True),
-                EditParam("columns", ("integer",), min=1, max=20),
-            ),
-            "image",
-            extension="jpg",
-        ),
-        Edit(
-            "extract_audio",
-            (_VIDEO, _enum("format", "m4a", "wav"), _LOUDNESS),
-            "audio",
-            "input",
-            extension="m4a",
-        ),
-        Edit(
+        _edit("frame", "image", "", _VIDEO, _SECOND),
+        _edit("contact_sheet", "image", "", _file("of", "any", many=True), _text("captions"), _COLUMNS),
+        _edit("extract_audio", "audio", "input", _VIDEO, _enum("format", "m4a", "wav"), _LOUDNESS),
+        _edit(
             "watermark",
-            (
-                _PICTURE,
-                EditParam("logo", ("image",), required=True),
-                _enum("corner", "bottom-right", "bottom-left", "top-right", "top-left"),
-                EditParam("size", ("number",), min=0.01, max=1, default=0.15),
-                EditParam("opacity", ("number",), min=0, max=1, default=1),
-            ),
             "same",
             "input",
+            _PICTURE,
+            _LOGO,
+            _CORNER,
+            _number("size", 0.01, 1, default=0.15),
+            _number("opacity", 0, 1, default=1),
         ),
-        Edit(
+        _edit(
             "subtitles",
-            (
-                EditParam("text", ("string",), required=True, many=True),
-                EditParam("at", ("number",), many=True, min=0, max=86400),
-                _seconds("seconds"),
-                _enum("format", "srt", "vtt"),
-            ),
             "file",
-            extension="srt",
+            "",
+            _text("text", required=True),
+            _STARTS,
+            _seconds("seconds"),
+            _enum("format", "srt", "vtt"),
         ),
-        Edit(
-            "join_text",
-            (EditParam("texts", ("string",), required=True, many=True), EditParam("by", ("string",), default="\n")),
-            "string",
-        ),
+        _edit("join_text", "string", "", _text("texts", required=True), _SEPARATOR),
     )
 }
 """All edits by name."""

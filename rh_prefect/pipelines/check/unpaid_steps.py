@@ -64,7 +64,7 @@ class OtherCheck(PaidCheck):
                 f"seconds: $({film[1]}.seconds)."
             )
         kind = first.kind if edit.output == "same" else edit.output
-        fields = {"starts": Type("number", many=True)} if "starts" in edit.facts else {}
+        fields = {"starts": Type("number", many=True)} if edit.has_starts else {}
         members = first.possible if kind == "mixed" else ()
         return Type(kind, is_result=True, fields=fields, members=members)
 

@@ -68,7 +68,7 @@ def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collec
     draft.is_settled = is_settled(values)
     instance.values = dict(values)
     draft.seconds = _edit_seconds(edit, lists, values)
-    if "starts" in edit.facts:
+    if edit.has_starts:
         clips, overlap = values.get(edit.params[0].name, []), _overlap(edit, values)
         draft.facts = {"starts": _starts(lists.get(edit.params[0].name), clips, overlap)}
     link_needs(instance, list(values.values()))
