@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
 from rh_prefect.pipelines.planning_values import File, Unknown, leaves
 from rh_prefect.workflow_inputs import AppInput, GraphInput, WorkflowInput
 from rh_prefect.works.job_options import Request
+from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.work_runner import WorkCall
 
 
@@ -32,7 +32,7 @@ def work_call(instance: PlannedStep, work: Work) -> WorkCall:
         attempts=work.attempts,
         parse=partial(read_answer, parse=parse, at_most=instance.at_most) if parse is not None else None,
         shape=instance.shape,
-        stands_for=dict(_stand_ins(instance.values)),
+        stands_for=stand_ins(instance),
         planned=work.key,
         price=work.price.most / work.attempts if assume is not None else None,
         forbidden=instance.forbidden,
@@ -85,9 +85,15 @@ def has_all_files(instance: PlannedStep) -> bool:
     return all(one.media is not None for one in leaves(instance.values) if isinstance(one, File))
 
 
-def files_that_stand_in(instance: PlannedStep) -> dict[str, str]:
-    """Maps the hash of each file that was rendered again to the hash of its first version, which requests contain."""
-    return {own.removeprefix("sha256:"): first.removeprefix("sha256:") for own, first in _stand_ins(instance.values)}
+def stand_ins(instance: PlannedStep) -> dict[str, str]:
+    """Returns the replacement in hashes for each expiring id, and for the hash of each file that was rendered again."""
+    found: dict[str, str] = {}
+    for one in leaves(instance.values):
+        if isinstance(one, Unknown) and one.sent is not None:
+            found[one.sent] = one.key
+        if isinstance(one, File) and one.media is not None and one.key != media_mark(one.media.sha256):
+            found[media_mark(one.media.sha256)] = one.key
+    return found
 
 
 def _sent(value: Any) -> Any:
@@ -103,12 +109,3 @@ def _sent(value: Any) -> Any:
         case list():
             return [_sent(one) for one in value]
     return value
-
-
-def _stand_ins(value: Any) -> Iterator[tuple[str, str]]:
-    """Yields each expiring id, and the hash of each file that was rendered again, with its replacement in hashes."""
-    for one in leaves(value):
-        if isinstance(one, Unknown) and one.sent is not None:
-            yield one.sent, one.key
-        if isinstance(one, File) and one.media is not None and one.key != f"sha256:{one.media.sha256}":
-            yield f"sha256:{one.media.sha256}", one.key

@@ -204,25 +204,16 @@ class StoredWorks(KnownWorks):
         is_whole = not is_here or _has_files(there, self._sizes or {})
         outputs = stored_result.files_in(self._store.url if is_here else record.store, there.outputs)
         name = result_key(query.work, query.shape).removeprefix(f"{query.work}-")
-        return KnownWork(
+        return replace(
+            known_result(record, outputs),
             state="=" if is_whole else "!",
-            outputs=outputs,
-            texts=record.texts,
-            value=record.value,
-            cost=record.cost,
-            currency=record.currency or "",
-            coins=record.coins,
             age=(datetime.now(UTC) - datetime.fromisoformat(record.at)).total_seconds(),
             record=f"{self._works.url}/{FOLDER}/{query.work}/{name}.json",
-            task_id=record.task_id,
-            counts_as=counts_as(record, outputs),
         )
 
     def _edit(self, result: EditResult) -> KnownWork:
         # A missing file is rendered again at no cost, and requests keep the hash of its first version.
-        file = self._edits.located(result)
-        files: tuple[Media, ...] = () if file is None else (file,)
-        return KnownWork(state="=", outputs=files, texts=() if result.text is None else (result.text,))
+        return known_edit(result, self._edits.located(result))
 
     async def _begun(self, queries: Sequence[WorkQuery]) -> dict[WorkQuery, KnownWork]:
         """Returns the works that were submitted and have no result of the requested shape."""
@@ -256,10 +247,31 @@ def cache_of(works: WorksJournal, settings: Settings) -> ResultCache:
     return ResultCache(settings.state_dir / "pipelines" / "results.sqlite", works.scope)
 
 
-def counts_as(record: ResultRecord, files: Sequence[Media]) -> dict[str, str]:
-    """Maps the hash of each file that had other bytes when it was downloaded again to the hash in the record."""
-    pairs = zip(files, record.outputs)
-    return {file.sha256: first.sha256 for file, first in pairs if file.sha256 != first.sha256}
+def known_result(record: ResultRecord, files: tuple[Media, ...]) -> KnownWork:
+    """Returns the result of a paid work for plans; `files` has its files with their present addresses and contents."""
+    return KnownWork(
+        "=",
+        files,
+        record.texts,
+        record.value,
+        record.cost,
+        record.currency or "",
+        record.coins,
+        task_id=record.task_id,
+        counts_as=_counts_as(files, record.outputs),
+    )
+
+
+def known_edit(first: EditResult, file: Media | None) -> KnownWork:
+    """Returns the result of an edit for plans: the text or the present file of a recipe with this first result."""
+    files, recorded = (() if one is None else (one,) for one in (file, first.file))
+    texts = () if first.text is None else (first.text,)
+    return KnownWork("=", files, texts, counts_as=_counts_as(files, recorded))
+
+
+def _counts_as(files: Sequence[Media], recorded: Sequence[Media]) -> dict[str, str]:
+    """Maps the hash of each file that was made or downloaded again with other bytes to the recorded hash."""
+    return {file.sha256: first.sha256 for file, first in zip(files, recorded) if file.sha256 != first.sha256}
 
 
 def _has_files(result: ResultRecord, sizes: Mapping[str, int]) -> bool:

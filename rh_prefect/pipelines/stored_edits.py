@@ -7,10 +7,10 @@ another machine. So all later requests contain the hash of the recipe's first re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -74,14 +74,6 @@ class EditResults:
         self._store = store
         self._is_beside = self._records.url == shown_url(store.url)
 
-    async def read(self, recipe: str) -> EditResult | None:
-        """Returns the result of a recipe; None if it was never rendered."""
-        return await self._read(f"{recipe}-result")
-
-    async def _read(self, key: str) -> EditResult | None:
-        record = await self._records.read(key)
-        return None if record is None else _parse(key, record)
-
     async def read_many(self, recipes: Iterable[str]) -> dict[str, EditResult]:
         """Returns the existing results of many recipes, by recipe."""
         found = await self._records.read_many(f"{recipe}-result" for recipe in recipes)
@@ -91,45 +83,55 @@ class EditResults:
         self, edit: str, params: Mapping[str, Any], *, counts_as: Mapping[str, str] | None = None
     ) -> EditOutput:
         """Returns the result of an edit; renders it if it does not exist or its file is missing."""
-        recipe = recipe_id(edit, as_recorded(params, counts_as or {}))
-        known = await self.read(recipe)
-        if known is not None and (output := await self._find(recipe, known)) is not None:
-            return output
+        recorded, first = as_recorded(params, counts_as or {}), None
+        recipe = recipe_id(edit, recorded)
+        async for known in self._results(recipe):
+            first = first or known
+            if await asyncio.to_thread(self._is_there, known):
+                return EditOutput(first, self.located(known), is_new=False)
         with TemporaryDirectory(prefix="rh-edit-") as scratch:
-            return await self._make(recipe, known, edit, params, counts_as or {}, Path(scratch))
-
-    async def _make(
-        self,
-        recipe: str,
-        known: EditResult | None,
-        edit: str,
-        params: Mapping[str, Any],
-        counts_as: Mapping[str, str],
-        scratch: Path,
-    ) -> EditOutput:
-        rendered = await asyncio.to_thread(self._render, edit, params, scratch)
-        file, is_ours = None, False
-        if rendered.path is not None:
+            rendered = await asyncio.to_thread(self._render, edit, params, Path(scratch))
             file, is_ours = await asyncio.to_thread(publish_content, self._store, rendered.path)
-        result = EditResult(
+        made = EditResult(
             edit=edit,
-            params=as_recorded(params, counts_as),
+            params=recorded,
             version=version("rh-prefect"),
             store=self._store.url,
             file=file,
             text=rendered.text,
             seconds=rendered.seconds,
         )
-        if known is not None:
-            await self._record_further(recipe, known, result)
-            return EditOutput(known, self.located(result), is_new=True)
-        if await self._records.create(f"{recipe}-result", result.model_dump(mode="json")):
-            return EditOutput(result, self.located(result), is_new=True)
-        # Another process has recorded its file first: nothing refers to this one.
-        first = await self.read(recipe) or result
-        if is_ours and file is not None and first.file is not None and first.file.sha256 != file.sha256:
-            await asyncio.to_thread(self._store.delete, file.uri)
+        if first is None:
+            return await self._record(recipe, made, is_ours=is_ours)
+        await self._record_further(recipe, first, made)
+        return EditOutput(first, self.located(made), is_new=True)
+
+    async def _results(self, recipe: str) -> AsyncIterator[EditResult]:
+        """Yields the first result of a recipe, and those of later renderings."""
+        keys = chain([f"{recipe}-result"], (f"{recipe}-further-{n}" for n in count(1)))
+        while (found := await self._read(next(keys))) is not None:
+            yield found
+
+    async def _read(self, key: str) -> EditResult | None:
+        record = await self._records.read(key)
+        return None if record is None else _parse(key, record)
+
+    async def _record(self, recipe: str, made: EditResult, *, is_ours: bool) -> EditOutput:
+        """Records the first result of a recipe; if another process was faster, returns the other result."""
+        if await self._records.create(f"{recipe}-result", made.model_dump(mode="json")):
+            return EditOutput(made, self.located(made), is_new=True)
+        first = await self._read(f"{recipe}-result") or made
+        if is_ours and made.file is not None and not _is_same(first, made):
+            await asyncio.to_thread(self._store.delete, made.file.uri)  # nothing refers to it
         return EditOutput(first, self.located(first), is_new=False)
+
+    async def _record_further(self, recipe: str, first: EditResult, again: EditResult) -> None:
+        """Records a file that was rendered again, unless one with the same content is recorded."""
+        found, numbers = first, count(1)
+        while not _is_same(found, again):
+            key = f"{recipe}-further-{next(numbers)}"
+            created = await self._records.create(key, again.model_dump(mode="json"))
+            found = again if created else await self._read(key) or again
 
     def _render(self, edit: str, params: Mapping[str, Any], scratch: Path) -> Rendered:
         from rh_prefect.pipelines.edit_rendering import render  # most runs render nothing, and numpy takes 17 MB
@@ -151,33 +153,11 @@ class EditResults:
         with naming(given):
             return (self._rendering or render)(edit, values, outputs)
 
-    async def _find(self, recipe: str, first: EditResult) -> EditOutput | None:
-        """Returns the result of a recipe if one of its files still exists; None if it must be rendered again."""
-        found, numbers = first, count(1)
-        while not await asyncio.to_thread(self._is_there, found):
-            further = await self._read(f"{recipe}-further-{next(numbers)}")
-            if further is None:
-                return None
-            found = further
-        return EditOutput(first, self.located(found), is_new=False)
-
     def _is_there(self, result: EditResult) -> bool:
-        file = result.file
-        if file is None:
-            return True  # a text
-        if self._is_beside or result.store == self._store.url:
-            return self._store.size(file.uri) == file.size
-        return MediaStore(result.store, options=self._store.options_for(result.store)).size(file.uri) == file.size
-
-    async def _record_further(self, recipe: str, first: EditResult, again: EditResult) -> None:
-        """Records a file that was rendered again, unless one with the same content is recorded."""
-        found: EditResult | None = first
-        for n in count(1):
-            if found is None or (found.file and again.file and found.file.sha256 == again.file.sha256):
-                return
-            key = f"{recipe}-further-{n}"
-            created = await self._records.create(key, again.model_dump(mode="json"))
-            found = None if created else await self._read(key)
+        file, store = result.file, self._store
+        if not self._is_beside and result.store != store.url:
+            store = MediaStore(result.store, options=store.options_for(result.store))
+        return file is None or store.size(file.uri) == file.size
 
     def located(self, result: EditResult) -> Media | None:
         """Returns the file of a result with its address; None if the result is a string."""
@@ -193,8 +173,10 @@ def open_edits(store: MediaStore, settings: Settings) -> EditResults:
     return EditResults(url, store, options=store.options_for(url))
 
 
-def publish_content(store: MediaStore, path: Path) -> tuple[Media, bool]:
+def publish_content(store: MediaStore, path: Path | None) -> tuple[Media | None, bool]:
     """Moves a file into a store under a name derived from its content; also returns whether the store lacked it."""
+    if path is None:
+        return None, False
     described = store.describe(path, "described")
     name = f"{FILES}/{described.sha256}{path.suffix.lower()}"
     is_new = store.size(name) != described.size
@@ -208,12 +190,17 @@ def as_recorded(params: Mapping[str, Any], counts_as: Mapping[str, str]) -> dict
 
     def plain(value: Any) -> Any:
         if isinstance(value, Media):
-            return media_mark(counts_as.get(value.sha256, value.sha256))
+            mark = media_mark(value.sha256)
+            return counts_as.get(mark, mark)
         if isinstance(value, list | tuple):
             return list(map(plain, value))
         return value
 
     return {name: plain(value) for name, value in params.items()}
+
+
+def _is_same(one: EditResult, other: EditResult) -> bool:
+    return one.file is not None and other.file is not None and one.file.sha256 == other.file.sha256
 
 
 def _parse(key: str, record: Mapping[str, Any]) -> EditResult:

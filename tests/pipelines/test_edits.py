@@ -26,6 +26,7 @@ from rh_prefect.pipelines.run.step_maker import StepMaker
 from rh_prefect.pipelines.stored_edits import EditResults, as_recorded, open_edits
 from rh_prefect.settings import Settings, get_settings
 from rh_prefect.works.events import Silent
+from rh_prefect.works.journal.identity import media_mark
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 from tests.support.samples.clip_samples import BLUE, GREEN, RED, near
@@ -237,7 +238,7 @@ async def test_a_lost_file_is_rendered_again_and_counts_as_the_first(tmp_path: P
     # What follows is the same recipe with either file.
     follows = [
         as_recorded({"video": first.file}, {}),
-        as_recorded({"video": again.file}, {again.file.sha256: first.file.sha256}),
+        as_recorded({"video": again.file}, {media_mark(again.file.sha256): media_mark(first.file.sha256)}),
     ]
     assert follows[0] == follows[1] != as_recorded({"video": again.file}, {})
 

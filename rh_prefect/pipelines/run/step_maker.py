@@ -8,9 +8,9 @@ from functools import partial
 
 from rh_prefect.bounded_caches_and_locks import SharedTasks
 from rh_prefect.errors import BudgetExceeded, MediaError, RunningHubError
-from rh_prefect.pipelines.call_builder import files_that_stand_in, known_values, work_call
-from rh_prefect.pipelines.known_works import counts_as
-from rh_prefect.pipelines.plan.planned_steps import KnownWork, PlannedStep, Work
+from rh_prefect.pipelines.call_builder import known_values, stand_ins, work_call
+from rh_prefect.pipelines.known_works import known_edit, known_result
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
 from rh_prefect.pipelines.run.interfaces import idle, member
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.run_services import Outcome, RunServices
@@ -77,22 +77,10 @@ class StepMaker:
         if result is None:
             self._outcome.left.add(instance.address)
             return
-        record = result.record
         if result.is_new:
             self._outcome.new_steps.add(instance.address)
             self._paid_items.add(instance.top_item)
-        known = KnownWork(
-            "=",
-            result.files,
-            record.texts,
-            record.value,
-            record.cost,
-            record.currency or "",
-            record.coins,
-            task_id=record.task_id,
-            counts_as=counts_as(record, result.files),
-        )
-        self._known.add(work.key, call.shape, known)
+        self._known.add(work.key, call.shape, known_result(result.record, result.files))
 
     # -- edits -----------------------------------------------------------------------------------------------------
 
@@ -103,9 +91,9 @@ class StepMaker:
 
     async def edit(self, instance: PlannedStep) -> None:
         """Finds or renders the result of an edit, and adds it to the known results."""
-        counts_as = files_that_stand_in(instance)
+        edits, counts_as = self._services.edits, stand_ins(instance)
         try:
-            edits, values = self._services.edits, known_values(instance)
+            values = known_values(instance)
             self._notify(instance, "running", "is made on this machine")
             output = await while_store_is_away(
                 lambda: LOOP.call(edits.make(instance.model, values, counts_as=counts_as))
@@ -121,12 +109,8 @@ class StepMaker:
         self._notify(instance, *(("succeeded", "made") if output.is_new else ("reused", "exists already")))
         if output.is_new:
             self._outcome.new_steps.add(instance.address)
-        texts = () if output.result.text is None else (output.result.text,)
-        files = () if output.file is None else (output.file,)
-        first = output.result.file
-        stands = {file.sha256: first.sha256 for file in files if first is not None and first.sha256 != file.sha256}
         for work in instance.works:
-            self._known.add(work.key, "", KnownWork("=", files, texts, counts_as=stands), is_edit=True)
+            self._known.add(work.key, "", known_edit(output.result, output.file), is_edit=True)
         self._there.add(instance.address)
 
     def _notify(self, instance: PlannedStep, state: JobEventState, message: str) -> None:
