@@ -178,7 +178,7 @@ def with_enough_budget(command: str, rest: Plan, selection: Selection) -> str:
 
     If the file's budget is for all runs, the budget also includes the payments of earlier runs.
     """
-    before = rest.paid_before if rest.budget is not None and rest.budget.all_runs else Decimal(0)
+    before = rest.paid_before() if rest.budget is not None and rest.budget.all_runs else Decimal(0)
     most = before + rest.price_of(rest.instances, selection).most
     words = iter(shlex.split(command))
     kept = [one for one in words if not (one.startswith("--budget=") or (one == "--budget" and next(words, "")))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from html import escape
@@ -183,10 +183,13 @@ class Plan:
         ]
         self.problems = kept
 
-    @property
-    def paid_before(self) -> Decimal:
-        """The cost of the plan's works so far, which counts toward a budget for all runs."""
-        works = {work.key: work.known for one in self.instances for work in one.works}
+    def paid_before(self, counts: Callable[[str], bool] = lambda _: True) -> Decimal:
+        """Returns the cost of the plan's works so far, which counts toward a budget for all runs.
+
+        Args:
+            counts: Returns whether a work counts, by its key; by default, all works count.
+        """
+        works = {work.key: work.known for one in self.instances for work in one.works if counts(work.key)}
         return sum((known.cost for known in works.values() if known is not None and known.cost), Decimal(0))
 
     @property
@@ -346,7 +349,7 @@ def _note_budget(plan: Plan, notes: dict[str, None]) -> None:
     if plan.budget is None:
         return
     price, amount = plan.price_of(plan.instances, plan.selection), Decimal(f"{plan.budget.amount:.12g}")
-    before = plan.paid_before if plan.budget.all_runs else Decimal(0)
+    before = plan.paid_before() if plan.budget.all_runs else Decimal(0)
     if price.least and price.least + before > amount:
         left = f", of which {max(Decimal(0), amount - before):f} is left," if before else ""
         effect = "some results will not be made" if plan.budget.whole_items else "a run needs a higher budget"

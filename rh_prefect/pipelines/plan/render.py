@@ -130,7 +130,7 @@ def _budget(plan: Plan) -> str:
     if plan.budget is None:
         return ""
     text = f" of a budget of {plan.budget.amount:.12g}"
-    paid = f", of which {amount(plan.paid_before)} was paid for these results by earlier runs"
+    paid = f", of which {amount(plan.paid_before())} was paid for these results by earlier runs"
     return text + (paid if plan.budget.all_runs else "")
 
 

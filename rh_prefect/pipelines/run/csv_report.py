@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -52,9 +52,8 @@ def report_name(run: str) -> str:
 async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name: str) -> RunEnd:
     """Writes and shows the report of an ended run, and returns how the run ended; `name` is part of the file names."""
     away = await _store_error(run.count_costs) or await _store_error(run.find_saved)
-    by_step, other_costs = run.costs_by_step()
     # In a thread, like all that takes long for many rows: the event loop is not blocked.
-    steps = tuple(await asyncio.to_thread(_steps, run, by_step))
+    steps, other_costs = await asyncio.to_thread(_steps, run)
     rows = (*steps, *_others(other_costs))
     outcome = run.outcome
     costs = Costs.total(outcome.costs.values())
@@ -94,8 +93,7 @@ async def report_of_interrupted(run: StepScheduler, name: str) -> None:
     """Writes the report of an interrupted run, for example after Ctrl-C; some steps may still be in progress."""
     run.is_interrupted = True
     await run.look_again()
-    by_step, other_costs = run.costs_by_step()
-    steps = _steps(run, by_step)
+    steps, other_costs = _steps(run)
     await LOOP.call(write_table(run.services.store, report_name(name), (*steps, *_others(other_costs))))
     await asyncio.to_thread(write_run_gallery, run, steps, name=name)
 
@@ -143,9 +141,10 @@ def _end(run: StepScheduler, options: RunOptions, result: PipelineResult, waitin
     return RunEnd(COMPLETED, summary(result), result)
 
 
-def _steps(run: StepScheduler, costs: Mapping[str, Costs]) -> Sequence[StepReport]:
-    blocked = run.blocked()
-    return [_step(one, run, blocked, costs.get(one.address)) for one in run.plan.instances]
+def _steps(run: StepScheduler) -> tuple[Sequence[StepReport], Costs]:
+    """Returns the row of each step, and the cost of steps outside of the plan."""
+    by_step, other_costs = run.costs_by_step()
+    return tuple(_step(one, run, by_step.get(one.address)) for one in run.plan.instances), other_costs
 
 
 def _others(costs: Costs) -> Sequence[StepReport]:
@@ -154,9 +153,9 @@ def _others(costs: Costs) -> Sequence[StepReport]:
     return [StepReport(step="", model="", state="not in the plan", cost=str(costs), reason=reason)] if costs else []
 
 
-def _step(one: PlannedStep, run: StepScheduler, blocked: Mapping[str, str], cost: Costs | None) -> StepReport:
+def _step(one: PlannedStep, run: StepScheduler, cost: Costs | None) -> StepReport:
     outcome = run.outcome
-    state, reason = _state_of(one, run, blocked)
+    state, reason = _state_of(one, run)
     if state == "reused" and cost is not None:
         state = "made"  # by an earlier process of this run
     saved = outcome.saved.get(one.address)
@@ -188,19 +187,17 @@ def _subject(one: PlannedStep) -> str:
     return beginning_of_prompt(one.request, _SUBJECT_SHOWN) or re.sub("^[0-9a-f]{32,}.*", "", name)
 
 
-def _state_of(one: PlannedStep, run: StepScheduler, blocked: Mapping[str, str]) -> tuple[StepState, str]:
+def _state_of(one: PlannedStep, run: StepScheduler) -> tuple[StepState, str]:
     error = run.outcome.errors.get(one.address)
     if error is not None:
         return "failed", str(error)
-    if one.address in blocked:
-        return "not run", f"needs {blocked[one.address]}, which failed"
+    if one.blocked_by in run.outcome.errors:
+        return "not run", f"needs {one.blocked_by}, which failed"
     if one.state == "x":
         return "absent", one.note or "its condition is false"
-    if one.model == "review" and one.state == "r":
-        is_shown = all(need.state == "=" for need in (*one.needs, *one.waits_for))
-        return ("waits for review", one.note) if is_shown else ("not run", "")
     if one.state == "r":
-        return "waits for review", ""
+        is_hidden = one.model == "review" and not waiting_reviews([one])
+        return ("not run", "") if is_hidden else ("waits for review", one.note if one.model == "review" else "")
     if run.is_interrupted and one.state != "=" and one.is_needed:
         return "unfinished", "the run was interrupted or is suspended; paid tasks continue at RunningHub"
     if one.works and all(work.known is not None and work.known.state == "=" for work in one.works):
@@ -209,9 +206,9 @@ def _state_of(one: PlannedStep, run: StepScheduler, blocked: Mapping[str, str]) 
         return "reused", ""
     if not one.is_needed:
         return "not needed", ""
-    stopped_by = run.stopped_by()
-    reason = f"the run stopped because {stopped_by} failed (on_error: fail)" if stopped_by else ""
-    return "not run", reason or "was not selected, or needs a result that was not made"
+    if run.stopped_by:
+        return "not run", f"the run stopped because {run.stopped_by} failed (on_error: fail)"
+    return "not run", "was not selected, or needs a result that was not made"
 
 
 def _output(value: Any, outcome: Outcome) -> Any:

@@ -13,12 +13,12 @@ from typing import Any
 from rh_prefect.errors import RunningHubError, StoreError
 from rh_prefect.media.file_name_templates import safe
 from rh_prefect.media.input_access_policy import allow_below
+from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.garbage_collection import survivors_frozen
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
 from rh_prefect.pipelines.last_run import since
 from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.plan.take_chooser import EqualRequests
@@ -59,7 +59,7 @@ async def run_pipeline(
     async with _alive(around):
         try:
             with survivors_frozen():
-                end = await _make(run, pipeline, options, around, reviewed, name)
+                end = await _make(run, options, around, name, pipeline.file.params)
             is_complete = run.is_complete
             return end
         except RunningHubError:
@@ -97,19 +97,15 @@ def _report_name(pipeline: Pipeline, arguments: Mapping[str, Any], around: Surro
 
 
 async def _make(
-    run: StepScheduler,
-    pipeline: Pipeline,
-    options: RunOptions,
-    around: Surroundings,
-    reviewed: ReviewedPlan | None,
-    name: str,
+    run: StepScheduler, options: RunOptions, around: Surroundings, name: str, declared: Mapping[str, Param]
 ) -> RunEnd:
     plan = await run.make_plan()
     if plan.problems:
         raise PipelineError(list(plan.problems))
     plan.refuse_unknown(run.selection, new=options.new or ())
+    reviewed = run.services.reviewed
     if reviewed is not None:
-        reviewed.refuse_changes(plan, pipeline.file.params)
+        reviewed.refuse_changes(plan, declared)
     counted = run.services.budget.spending.all_counted
     currency = await LOOP.call(around.accounts.pool.currency()) if run.price.most or run.price.is_open else None
     limit = run_limit(
@@ -127,21 +123,15 @@ async def _make(
     if note := shortage(plan, run.price, left=left):
         plan.notes = [*plan.notes, note]
         _log.warning("%s: %s", plan.pipeline, note)
-    await around.pages.show_plan(await _compared(run, pipeline, around))
+    if last := await run.services.last_runs.read(plan.pipeline, around.deployment):
+        since(plan, last, declared)
+    await around.pages.show_plan(plan)
     price = plan.price
     prices = {"least": str(price.least), "expected": str(price.expected), "most": str(price.most)}
     run.tell("planned", states=dict(plan.counts), price=prices, currency=plan.currency)
     await run.make_all()
     await _keep_plan(run, around)
     return await report(run, options, around.pages, name=name)
-
-
-async def _compared(run: StepScheduler, pipeline: Pipeline, around: Surroundings) -> Plan:
-    """Returns the plan with the changes since the last run."""
-    last = await run.services.last_runs.read(run.plan.pipeline, around.deployment)
-    if last is not None:
-        since(run.plan, last, pipeline.file.params)
-    return run.plan
 
 
 async def _keep_plan(run: StepScheduler, around: Surroundings) -> None:

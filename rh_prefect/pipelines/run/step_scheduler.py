@@ -55,15 +55,20 @@ listeners: list[Callable[[Plan], None]] = []
 class StepScheduler:
     """Plans and starts the steps of one run of a pipeline."""
 
-    def __init__(self, pipeline: Pipeline, services: RunServices, selection: Selection, **planning: Any) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        services: RunServices,
+        selection: Selection,
+        params: Mapping[str, Any],
+        **planning: Any,  # Further options of each plan; see `PlanOptions`
+    ) -> None:
         self.outcome = Outcome()  # What became of the steps
         self.plan = Plan(pipeline.name)  # The latest plan
         self.price = PriceRange()  # The price of the selected steps in the latest whole plan
         self.selection = selection  # Which part of the pipeline is made
         self.services = services
-        self._pipeline = pipeline
-        self._params = planning.pop("params")
-        self._planning = planning
+        self._pipeline, self._params, self._planning = pipeline, params, planning
         self._known = KnownResults(services.known)
         self._maker = StepMaker(services, self._known, self.outcome)
         self._running: dict[asyncio.Task[None], PlannedStep] = {}
@@ -75,7 +80,8 @@ class StepScheduler:
         self._jobs: Counter[str] = Counter()  # in how many parts each of them is
         self._failed: list[PlannedStep] = []  # since the last plan
         self._is_whole = False
-        self._stopped_by = ""
+        # A failed step with `on_error: fail`, itself or through a group: no further step is started
+        self.stopped_by = ""
         self.is_interrupted = False  # Whether it was ended before it was complete
 
     async def make_plan(self) -> Plan:
@@ -125,7 +131,7 @@ class StepScheduler:
         """Fails the steps with wrong inputs in changed parts, queues the other steps, and updates jobs and budget."""
         for key, steps in parts.items():
             for one in steps:
-                if one.state in "x!" and one.problems and self._is_selected(one):
+                if one.state in "x!" and one.problems and self.selection.has(one):
                     self._fail(one, self._input_error(one, one.problems[0]))
                 self._push(one)
             self._count_jobs(key, steps)
@@ -146,7 +152,7 @@ class StepScheduler:
 
     def _own_works(self, one: PlannedStep) -> Iterator[Work]:
         is_begun = one.address in self.outcome.begun
-        is_wanted = one.is_needed and self._is_selected(one)
+        is_wanted = one.is_needed and self.selection.has(one)
         for work in one.works if one.is_paid else ():
             # A step may also be started only to save an existing result, which this run does not pay for.
             is_own = work.state != "=" or work.key in self.outcome.costs
@@ -246,7 +252,7 @@ class StepScheduler:
         if instance.address not in self.outcome.errors:
             self._failed.append(instance)
             self.outcome.errors[instance.address] = error.with_traceback(None)  # without the frames of the step
-            self._stopped_by = self._stopped_by or (instance.address if instance.stops_run else "")
+            self.stopped_by = self.stopped_by or (instance.address if instance.stops_run else "")
 
     def _fail_unmade(self) -> None:
         """Fails the steps that were never ready, so that the run does not report a complete result."""
@@ -279,18 +285,13 @@ class StepScheduler:
             what, pipeline=self.plan.pipeline, run=self.services.runner.scope.journal.scope, **payload
         )
 
-    def blocked(self) -> dict[str, str]:
-        """Returns by address, for each step that cannot run because of a failed step, the failed step."""
-        errors, plan = self.outcome.errors, self.plan.instances
-        return {one.address: one.blocked_by for one in plan if one.blocked_by in errors and one.address not in errors}
-
     # -- what is ready ---------------------------------------------------------------------------------------------
 
     async def _begin(self) -> None:
         engine = self.services.engine
         if engine.is_suspended:
             return
-        if self._stopped_by:
+        if self.stopped_by:
             self._refused.clear()
             return
         running = len(self._running)
@@ -331,14 +332,7 @@ class StepScheduler:
     def _is_lost(self, one: PlannedStep) -> bool:
         """Returns whether this run will not make a step: it has failed, needs a failed step, or is not selected."""
         errors = self.outcome.errors
-        return one.address in errors or one.blocked_by in errors or not self._is_selected(one)
-
-    def stopped_by(self) -> str:
-        """Returns a failed step that has `on_error: fail`, itself or through a group around it; empty if there is none.
-
-        Running steps continue to their end; no further step is started.
-        """
-        return self._stopped_by
+        return one.address in errors or one.blocked_by in errors or not self.selection.has(one)
 
     @staticmethod
     def _input_error(instance: PlannedStep, problem: str) -> InputError:
@@ -352,9 +346,9 @@ class StepScheduler:
         return InputError(f"{problem}. Nothing was paid for this step. What to do: {what}.")
 
     def _may_begin(self, instance: PlannedStep) -> bool:
-        refusal: RunningHubError | None = None
         clashes = self.plan.planner.clashes.problems_of(instance) if self.plan.planner is not None else ()
         # A problem here is in a model's answer, because other problems have refused the first plan as a whole.
+        refusal: RunningHubError | None
         if problem := next(iter([*instance.problems, *(problem for problem, _ in clashes)]), ""):
             refusal = self._input_error(instance, problem)
         elif instance.unread_graph and any(work.state != "=" for work in instance.works):
@@ -366,19 +360,14 @@ class StepScheduler:
         return refusal is None
 
     def _is_ready(self, one: PlannedStep) -> bool:
-        exists = all(work.state == "=" for work in one.works)
-        if one.is_pending or not self._is_selected(one):
+        saver = self._maker.saver
+        if one.is_pending or not self.selection.has(one):
             return False
         if one.model == "review":
-            return self._maker.saver.is_unsaved(one) and bool(self._maker.saver.named(one))
-        if not one.works:
-            return False
-        if exists:
-            return self._maker.saver.is_unsaved(one)
+            return saver.is_unsaved(one) and bool(saver.named(one))
+        if all(work.state == "=" for work in one.works):
+            return bool(one.works) and saver.is_unsaved(one)
         return one.is_needed and all(work.is_settled for work in one.works) and has_all_ids(one)
-
-    def _is_selected(self, one: PlannedStep) -> bool:
-        return self.selection.has(one)
 
     # -- costs -----------------------------------------------------------------------------------------------------
 
@@ -388,13 +377,7 @@ class StepScheduler:
         A result is counted at the cost of its task; the record of a result does not contain earlier tasks that failed.
         """
         own, budget = await LOOP.call(self.services.runner.costs()), self.services.budget
-        works = {
-            work.key: work.known
-            for one in self.plan.instances
-            for work in one.works
-            if work.key not in own and not budget.is_own(work.key)
-        }
-        return sum((known.cost for known in works.values() if known is not None and known.cost), Decimal(0))
+        return self.plan.paid_before(lambda key: key not in own and not budget.is_own(key))
 
     async def look_again(self) -> None:
         """Reads the records of works that were begun and are not known to have ended."""
