@@ -17,14 +17,11 @@ from prefect.states import Scheduled
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, PipelineIncomplete
-from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.resume_or_rerun import rerun
-from rh_prefect.flow_runs.run_queries_and_scopes import scope_of
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.probe import probe
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, WAITING
-from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples import media as samples
 from tests.support.samples.steps import CLIP, PICTURE, RESIZE, of_rows, rows, steps
 from tests.support.servers.emulator_env import StartEmulator
@@ -39,7 +36,7 @@ from tests.support.world.pipeline_flows import (
     table,
     until_paid,
 )
-from tests.support.world.prefect_runs import artifacts_of
+from tests.support.world.prefect_runs import artifacts_of, cancel
 
 FILM = """
 name: short-film
@@ -88,7 +85,7 @@ async def test_a_cancelled_run_cancels_its_tasks(start_rh: StartEmulator) -> Non
     await until_paid(rh, 1)
     async with get_client() as client:
         (flow_run,) = await client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=[pipeline.name])))
-    await LOOP.call(cancel_run(scope_of(flow_run, pipeline.name), by="test"))
+    await cancel(flow_run.id)
     assert not (await running).is_completed()
     assert len(rh.recorder.cancelled) == len(rh.recorder.paid) == 1
 

@@ -11,7 +11,6 @@ from uuid import UUID
 
 import pytest
 from PIL import Image
-from prefect.client.orchestration import get_client
 from prefect.states import Cancelled
 
 from rh_prefect import flow
@@ -36,6 +35,7 @@ from tests.support.world.pipeline_flows import (
     table,
     until_paid,
 )
+from tests.support.world.prefect_runs import set_states
 from tests.support.world.virtual_time import in_virtual_time, now
 
 ONE = "name: mug\n" + steps(picture=PICTURE % "mug")
@@ -150,8 +150,7 @@ async def test_a_cancellation_finds_the_works_of_a_flow_that_runs_pipelines(slow
 
     flow_run = await create(outer, {})
     await given_up(slow_rh, outer, flow_run)
-    async with get_client() as client:
-        await client.set_flow_run_state(flow_run, Cancelled(), force=True)
+    await set_states(flow_run, Cancelled())
     found = await LOOP.call(reconcile_runs(flow_run_id=flow_run))
     task = slow_rh.recorder.paid[0].task_id
     assert [one.task_id for one in found.findings if one.done == "cancelled"] == [task]

@@ -16,17 +16,15 @@ from prefect.states import Crashed, Pending, Running
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, PipelineIncomplete
-from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.resume_or_rerun import create, rerun
-from rh_prefect.flow_runs.run_queries_and_scopes import scope_of
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.run.result import WAITING
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.record_types import current_owner
 from rh_prefect.works.journal.works_journal import ROUNDS
-from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples.steps import CLIP, PICTURE, steps
 from tests.support.world.pipeline_flows import planned, prompts, run, run_in_flow
+from tests.support.world.prefect_runs import cancel, set_states
 
 NEVER = ", reuse: never"
 PAIR = "name: pair\n" + steps(first=PICTURE % "a mug" + NEVER, second=PICTURE % "a cup" + NEVER)
@@ -81,8 +79,7 @@ async def hold(flow: Any, rh: Emulator) -> UUID:
     left.unlink()
     (holder,) = rounds.glob("*/1-holder-1.json")
     holder.write_text(holder.read_text().replace(current_owner().host, "elsewhere"))
-    async with get_client() as client:
-        await client.set_flow_run_state(run_id, Running(), force=True)
+    await set_states(run_id, Running())
     return run_id
 
 
@@ -93,8 +90,7 @@ async def test_a_run_on_another_machine_is_waited_for_until_prefect_says_that_it
     with pytest.raises(InputError, match=rf"rh-prefect jobs cancel {run_id}"):
         await flow()
     assert len(rh.recorder.paid) == 2
-    async with get_client() as client:
-        await client.set_flow_run_state(run_id, Crashed(), force=True)
+    await set_states(run_id, Crashed())
     await flow()
     assert len(rh.recorder.paid) == 3
 
@@ -103,9 +99,7 @@ async def test_a_run_on_another_machine_is_waited_for_until_prefect_says_that_it
 async def test_a_cancelled_run_gives_its_round_to_the_next_one(rh: Emulator) -> None:
     flow = pipeline_flow(Pipeline.from_text(PAIR))
     run_id = await hold(flow, rh)
-    async with get_client() as client:
-        flow_run = await client.read_flow_run(run_id)
-    await LOOP.call(cancel_run(scope_of(flow_run, flow.name), by="a test"))
+    await cancel(run_id)
     await flow()
     assert len(rh.recorder.paid) == 3
 
@@ -128,8 +122,8 @@ async def test_a_schedule_begins_a_round_and_a_retry_of_it_keeps_it(rh: Emulator
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
         )
         first, second = [one.id for one in found if one.deployment_id == deployment][:2]
-        for run_id in (first, second):
-            await client.set_flow_run_state(run_id, Pending(), force=True)  # its time has come
+    for run_id in (first, second):
+        await set_states(run_id, Pending())  # its time has come
     fail(rh, "a cup")
     with pytest.raises(PipelineIncomplete):
         await rerun(flow, first)

@@ -7,13 +7,10 @@ from typing import Any
 
 import pytest
 from prefect import Flow
-from prefect.client.orchestration import get_client
 
 from rh_prefect.emulator import Fault
 from rh_prefect.errors import InputError, PipelineIncomplete
-from rh_prefect.flow_runs.cancellation import cancel_run
 from rh_prefect.flow_runs.resume_or_rerun import rerun
-from rh_prefect.flow_runs.run_queries_and_scopes import scope_of
 from rh_prefect.flow_runs.suspend_for_jobs import UNTIL_IT_FAILS
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.flows.pipeline import Pipeline
@@ -22,7 +19,7 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.works_journal import open_default_works
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples.steps import CLIP, PICTURE, of_rows, rows, steps
-from tests.support.world.prefect_runs import state_of, until_state
+from tests.support.world.prefect_runs import cancel, state_of, until_state
 from tests.support.world.suspended_runs import SuspendedRuns
 
 pytestmark = pytest.mark.prefect
@@ -125,8 +122,6 @@ async def test_a_round_of_a_suspended_run_is_refused_to_others_until_it_is_resum
     await desk.wake(run)
     await rerun(pipeline, run)
     await desk.run_until_suspended(pipeline, other, jobs=2)
-    async with get_client() as client:
-        flow_run = await client.read_flow_run(other)
-    await LOOP.call(cancel_run(scope_of(flow_run, pipeline.name), by="a test"))
+    await cancel(other)
     last = await desk.begin(pipeline, wait="suspend")
     await desk.run_until_suspended(pipeline, last, jobs=3)

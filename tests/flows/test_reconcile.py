@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running
 
@@ -26,7 +23,8 @@ from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows
 from tests.e2e.flows import begin
 from tests.support.samples.steps import PICTURE, steps
-from tests.support.world.prefect_runs import artifacts_of
+from tests.support.waiting import until
+from tests.support.world.prefect_runs import artifacts_of, set_states
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server", "no_earlier_flow_runs")]
 
@@ -40,23 +38,20 @@ async def left_behind(state: State[Any], *prompts: str, flow: Any = flows.many) 
     """A run whose tasks run at RunningHub while nobody waits for them any more."""
     run = await begin(flow, prompts=list(prompts))
     task = asyncio.ensure_future(rerun(flow, run))
-    await until(lambda views: len(views) == len(prompts) and {view.state for view in views} == {"ticket"}, run)
+    await until_running(run, len(prompts))
     task.cancel()
     await asyncio.wait([task])
-    await put(run, state)
+    await set_states(run, state)
     return UUID(run)
 
 
-async def until(reached: Callable[[list[JobView]], bool], run: str) -> None:
-    deadline = time.monotonic() + 300
-    while not reached(await jobs(run)):
-        assert time.monotonic() < deadline, await jobs(run)
-        await asyncio.sleep(0.05)
+async def until_running(run: str, count: int) -> None:
+    """Waits until a run has so many jobs, whose tasks all run."""
 
+    async def is_reached() -> bool:
+        return [view.state for view in await jobs(run)] == ["ticket"] * count
 
-async def put(run: str | UUID, state: State[Any]) -> None:
-    async with get_client() as client:
-        await client.set_flow_run_state(UUID(str(run)), state, force=True)
+    await until(is_reached)
 
 
 async def jobs(run: str | UUID) -> list[JobView]:
@@ -82,7 +77,7 @@ async def test_what_a_cancelled_run_left_is_cancelled(rh: Emulator, state: State
     assert sorted(one.task_id or "" for one in found if one.flow_run_id == run) == sorted(rh.recorder.cancelled)
     assert len(rh.recorder.cancelled) == 2
     assert await ends(run) == {"CANCELLED"}
-    await put(run, Cancelled())
+    await set_states(run, Cancelled())
 
 
 async def test_a_task_that_nobody_can_ask_after_fails_the_run_and_is_no_running_one(
@@ -174,7 +169,7 @@ async def test_a_submit_of_which_nobody_knows_is_named_with_both_ways_out(rh: Em
     run = await begin(flow, **({} if is_pipeline else {"prompts": ["a lighthouse"]}))
     await asyncio.gather(rerun(flow, run), return_exceptions=True)
     if is_pipeline:
-        await put(run, Cancelled())
+        await set_states(run, Cancelled())
     for _ in range(2):  # it stays open
         (found,) = await look(UUID(run))
         assert (found.done, found.model) == ("unknown", f"{'picture · ' * is_pipeline}z-image/turbo")
@@ -197,12 +192,10 @@ async def test_it_looks_back_no_further_than_asked_but_takes_any_run_by_name_and
 async def test_a_run_without_a_worker_is_cancelled_and_not_for_ever_being_so(rh: Emulator) -> None:
     run = await begin(flows.many, prompts=["a lighthouse"])
     task = asyncio.ensure_future(rerun(flows.many, run))
-    await until(lambda views: {view.state for view in views} == {"ticket"}, run)
-    await put(run, Cancelling())
+    await until_running(run, 1)
+    await set_states(run, Cancelling())
     await asyncio.wait([task], timeout=300)
     assert task.exception() is not None
-    async with get_client() as client:
-        ended = (await client.read_flow_run(UUID(run))).state
-    assert ended is not None
-    assert ended.is_cancelled()
+    ended = (await set_states(run)).state
+    assert ended is not None and ended.is_cancelled()
     assert len(rh.recorder.cancelled) == 1

@@ -16,17 +16,15 @@ from rh_prefect import models
 from rh_prefect.cli.jobs import cancel_
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.flow_runs.cancellation import cancel_run
-from rh_prefect.flow_runs.run_queries_and_scopes import scope_named
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.tasks.generate import scope_for
 from rh_prefect.works.journal.scope import open_scope
 from rh_prefect.works.journal.works_journal import default_works
-from rh_prefect.works.loop_thread import LOOP
 from tests.support.processes.scope_process import PROMPT, ask, ask_elsewhere
 from tests.support.servers.emulator_env import StartEmulator
 from tests.support.waiting import until
+from tests.support.world.prefect_runs import cancel
 
 
 def pay(prompt: str, **options: Any) -> str:
@@ -73,7 +71,7 @@ async def test_a_cancelled_scope_is_open_to_processes_that_come_later(rh: Emulat
     # Two processes have opened it and live: this one, and one that has submitted nothing yet.
     await scope_for("nightly")
     other = await open_scope(default_works(get_settings()), "nightly")
-    await LOOP.call(cancel_run(await scope_named("nightly"), by="a test"))
+    await cancel("nightly")
     assert [await other.journal.read(f"cancel-{n}") is not None for n in (1, 2, 3)] == [True, True, False]
     assert (await ask("nightly")).startswith("JobCancelled")
     assert not rh.recorder.submissions

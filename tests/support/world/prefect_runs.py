@@ -11,6 +11,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact, FlowRun, State
 
+from rh_prefect.flow_runs.cancellation import cancel_run
+from rh_prefect.flow_runs.run_queries_and_scopes import scope_named
+from rh_prefect.works.loop_thread import LOOP
 from tests.support.waiting import until
 
 
@@ -47,6 +50,11 @@ async def until_state(run: UUID, name: str) -> None:
         return await state_of(run) == name
 
     await until(is_reached)
+
+
+async def cancel(run: UUID | str) -> None:
+    """Cancels the tasks of a flow run or of a scope, as `rh-prefect jobs cancel` does."""
+    await LOOP.call(cancel_run(await scope_named(str(run)), by="a test"))
 
 
 async def artifacts_of(run: State[Any] | UUID | str | None) -> dict[str, Artifact]:
