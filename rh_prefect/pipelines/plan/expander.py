@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
@@ -29,7 +27,8 @@ from rh_prefect.pipelines.file_model import (
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts
-from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
+from rh_prefect.pipelines.plan.findings import Findings
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.planning import Planning
 from rh_prefect.pipelines.plan.results import placeholder, undecided_result, value_of
 from rh_prefect.pipelines.plan.review_drafts import chosen_result, draft_review
@@ -39,11 +38,8 @@ from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.step_requests import draft_paid
 from rh_prefect.pipelines.plan.take_chooser import TakeChooser, query_of
 from rh_prefect.pipelines.plan.undecided_steps import (
-    FindingsOf,
-    PartFindings,
     condition_steps,
     is_open,
-    report_not_numbers,
     undecided_parts,
 )
 from rh_prefect.pipelines.plan.work_identity import UNSETTLED, mark, recipe_id, request_base
@@ -68,33 +64,14 @@ AT_ONCE = 50
 """Number of steps that are planned before the thread runs other tasks."""
 
 
-def _part_of(findings: dict[int, PartFindings], are_items: bool, numbers: Sequence[int]) -> PartFindings:
-    return findings[numbers[0] if are_items and numbers else 0]
-
-
 class Expander:
     """Expands parts of a plan: a step outside of fan-outs, or some items of an outermost fan-out."""
 
-    def __init__(self, planning: Planning, *, are_items: bool = False) -> None:
-        """`are_items` says whether the expander expands items of an outermost fan-out."""
-        self._planning = planning
+    def __init__(self, planning: Planning) -> None:
         self.instances: list[PlannedStep] = []  # Its steps
-        self.findings: dict[int, PartFindings] = defaultdict(PartFindings)  # By the item; 0 for none
-        # No method of this object: a cycle would keep its steps until a pass of the garbage collector
-        self.findings_of: FindingsOf = partial(_part_of, self.findings, are_items)
-        self._takes = TakeChooser(
-            planning.known,
-            planning.choices,
-            self.findings_of,
-            selection=planning.options.selection,
-            equal=planning.options.equal,
-            pipeline=planning.pipeline,
-            scope=planning.checked.file.scope or "",
-        )
-        self._missing = planning.missing
-        self._skips = planning.checked.file.invalid_items == "skip"
-        self._fan_outs = FanOuts(self._missing, planning.size, self.findings_of, skips=self._skips)
-        self._checked = planning.checked
+        self.findings = Findings()  # The data of its parts
+        self._planning, self._checked, self._missing = planning, planning.checked, planning.missing
+        self._takes, self._fan_outs = TakeChooser(planning, self.findings), FanOuts(planning, self.findings)
         self._used_at: Path = ()
         self._stops_run = False
 
@@ -108,7 +85,7 @@ class Expander:
             return None
         [group] = self._groups(step, at, [frame], name)
         # With another size, because inner fan-outs are counted again when the items are expanded
-        FanOuts(self._missing, Size(), self.findings_of).count_all(step.steps, (*at, "steps"), group.frames, name)
+        self._fan_outs.count_all(step.steps, (*at, "steps"), group.frames, name, Size())
         return group
 
     async def items(self, step: FanOutStep, at: Path, group: Group, frames: list[Frame], path: str) -> None:
@@ -118,10 +95,10 @@ class Expander:
             _close(step, group, frame)
 
     def _note(self, instance: PlannedStep, note: str) -> None:
-        self.findings_of(instance.numbers).notes[note] = None
+        self.findings.of(instance.numbers).notes[note] = None
 
     def _wrong(self, one: PlannedStep | Frame, at: Path, clause: str, address: str) -> None:
-        self.findings_of(one.numbers).problems.append((self._checked, at, clause, address))
+        self.findings.wrong(one.numbers, self._checked, at, clause, address)
 
     async def _steps(self, steps: Mapping[str, Step], at: Path, frames: list[Frame], path: str) -> None:
         for name, step in steps.items():
@@ -159,11 +136,12 @@ class Expander:
         held = True if expect is None or found is False else truth(expect, frame)
         if found is None:
             frame.undecided[at] = tuple(condition_steps(step.when, frame))
-        wrong = (
-            report_not_numbers(self.findings_of, self._checked, step, at, frame, ("when", "expect"))
-            if None in (found, held)
-            else []
-        )
+        undecided = [key for key, holds in (("when", found), ("expect", held)) if holds is None]
+        wrong = [
+            clause
+            for key in undecided
+            for clause in self.findings.not_numbers(self._checked, step.get(key), (*at, key), frame)
+        ]
         if found is not False and held is not False and not wrong:
             return True
         model = step.get("model") or step.get("edit") or step.action
@@ -222,22 +200,24 @@ class Expander:
 
     async def _work_out(self, drafts: list[Draft], step: Step) -> list[StepOutput]:
         """Determines the works of many items at once, and looks up their results."""
-        made, outputs = list[Draft](), dict[int, StepOutput]()
-        for draft in drafts:
-            instance, frame = draft.instance, draft.frame
-            instance.row, instance.numbers, instance.item_meaning = frame.row_around, frame.numbers, frame.meaning
-            instance.waits_for = self._missing.waits_for(step, frame)
-            cause = self._missing.mark(instance, is_open=self._missing.keep_open(draft, step))
-            if cause is not None:
-                outputs[id(draft)] = self._block(instance, cause)
-            elif wrong := self._skipped(draft):
-                outputs[id(draft)] = self._skip(instance, wrong)
-            else:
-                self._take(draft, step)
-                made.append(draft)
-        found = await self._look_up(made)
-        outputs |= {id(draft): self._output(draft, works) for draft, works in zip(made, found, strict=True)}
-        return [outputs[id(draft)] for draft in drafts]
+        lost = {draft: output for draft in drafts if (output := self._lost(draft, step)) is not None}
+        made = [draft for draft in drafts if draft not in lost]
+        await self._look_up(made)
+        outputs = {draft: self._output(draft) for draft in made} | lost
+        return [outputs[draft] for draft in drafts]
+
+    def _lost(self, draft: Draft, step: Step) -> StepOutput | None:
+        """Adds a step to the plan; returns the placeholder for its result if it cannot be made."""
+        instance, frame = draft.instance, draft.frame
+        instance.row, instance.numbers, instance.item_meaning = frame.row_around, frame.numbers, frame.meaning
+        instance.waits_for = self._missing.waits_for(step, frame)
+        cause = self._missing.mark(instance, is_open=self._missing.keep_open(draft, step))
+        if cause is not None:
+            return self._block(instance, cause)
+        if wrong := self._skipped(draft):
+            return self._skip(instance, wrong)
+        self._take(draft, step)
+        return None
 
     def _take(self, draft: Draft, step: Step) -> None:
         """Adds a step with the data of its draft."""
@@ -256,7 +236,7 @@ class Expander:
 
     def _skipped(self, draft: Draft) -> list[str]:
         """Returns why an item is skipped; empty if the item is valid, or if the file does not skip invalid items."""
-        if not self._skips or not draft.instance.item:
+        if not self._planning.skips_items or not draft.instance.item:
             return []
         clauses = (clause for _, clause in draft.problems)
         return draft.frame.problems_around or [*clauses, *_wrong_parts(draft.instance.step.get("save_as"), draft.frame)]
@@ -277,19 +257,17 @@ class Expander:
             return at
         return (*instance.at, "from") if instance.step.get("from_") is not None else instance.at
 
-    async def _look_up(self, drafts: list[Draft]) -> list[list[Work]]:
+    async def _look_up(self, drafts: list[Draft]) -> None:
+        """Sets the works of steps, with the data in the records."""
         for draft in drafts:
             draft.base, draft.is_in_order = self._base(draft), self._is_in_order(draft.instance)
-        chosen = zip(drafts, await self._takes.choose(drafts), strict=True)
-        places = [(draft, take) for draft, takes in chosen for take in takes]
-        queries = [query_of(draft, take) for draft, take in places]
-        complete = [query for query in queries if query is not None]
-        answers = iter(await self._planning.known.find(complete)) if complete else iter(())
-        found: dict[int, list[Work]] = {id(draft): [] for draft in drafts}
-        for (draft, take), query in zip(places, queries, strict=True):
-            known = next(answers) if query is not None else None
-            found[id(draft)].append(self._planning.works.add(draft, take, known, self._planning.size))
-        return list(found.values())
+        await self._takes.choose(drafts)
+        queries = [query_of(draft, take) for draft in drafts if draft.is_settled for take in draft.takes]
+        answers = iter(await self._planning.known.find(queries)) if queries else iter(())
+        add, size = self._planning.works.add, self._planning.size
+        for draft in drafts:
+            known = (next(answers) if draft.is_settled else None for _ in draft.takes)
+            draft.instance.works = [add(draft, take, one, size) for take, one in zip(draft.takes, known, strict=True)]
 
     def _is_in_order(self, one: PlannedStep) -> bool:
         """Returns whether neither the items of a step nor its requests depend on results."""
@@ -310,9 +288,8 @@ class Expander:
             base = request_base(site=self._planning.options.site, endpoint=draft.endpoint, params=request)
         return base if draft.is_settled else UNSETTLED + base
 
-    def _output(self, draft: Draft, works: list[Work]) -> StepOutput:
-        instance = draft.instance
-        instance.works = works
+    def _output(self, draft: Draft) -> StepOutput:
+        instance, works = draft.instance, draft.instance.works
         # A step that waits for a review may share its work with one that does not.
         instance.settle(_worst([state_of(one.known, [instance], is_settled=draft.is_settled) for one in works]))
         known = (work.known for work in works if work.known is not None and work.known.state == "=")
@@ -411,14 +388,14 @@ class Expander:
             for frame in group.frames:
                 _close(step, group, frame)
             if group.chosen is not None:
-                self.findings_of(outer.numbers).chosen.append((path, group))
+                self.findings.of(outer.numbers).chosen.append((path, group))
         return groups
 
     def _groups(self, step: GroupStep, at: Path, frames: list[Frame], path: str) -> list[Group]:
         """Returns a group for each frame, without expanding its items."""
         steps, size = step.steps, self._planning.size
         if isinstance(step, FanOutStep):
-            items = sum(self._fan_outs.count(step, at, frame, path) for frame in frames)
+            items = sum(self._fan_outs.count(step, at, frame, path, size) for frame in frames)
             if step.where is None:
                 size.count_steps(steps, items, at, path)
         groups = [self._fan_outs.group(step, at, frame, path, self._checked) for frame in frames]

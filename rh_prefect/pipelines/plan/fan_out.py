@@ -14,15 +14,14 @@ from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.evaluation import evaluate, part, results
 from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, Step, uses
 from rh_prefect.pipelines.parsed_document import Path, visible
+from rh_prefect.pipelines.plan.findings import Findings
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work, id_part
+from rh_prefect.pipelines.plan.planning import Planning
 from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, PlanTooLarge, Size, count_of
 from rh_prefect.pipelines.plan.undecided_steps import (
-    FindingsOf,
-    Missing,
     condition_steps,
     is_open,
     is_unmade,
-    report_not_numbers,
     undecided_parts,
 )
 from rh_prefect.pipelines.plan.work_identity import mark, without_places
@@ -62,34 +61,33 @@ class _Taken:
 class FanOuts:
     """Counts and makes the items of the fan-outs in one plan."""
 
-    def __init__(self, missing: Missing, size: Size, findings_of: FindingsOf, *, skips: bool = False) -> None:
-        """`skips` says whether invalid items are skipped."""
-        self._missing, self._size, self._findings_of, self._skips = missing, size, findings_of, skips
+    def __init__(self, planning: Planning, findings: Findings) -> None:
+        self._planning, self._missing, self._findings = planning, planning.missing, findings
 
-    def count(self, step: FanOutStep, at: Path, frame: Frame, path: str) -> int:
+    def count(self, step: FanOutStep, at: Path, frame: Frame, path: str, size: Size) -> int:
         """Returns the maximum number of items of a fan-out in one frame, by its lists and `limit`; creates no items."""
         if step.matrix is not None:
             number, key = prod(len(one.values) for one in _matrix_lists(step, frame).values()), "matrix"
         else:
             number, key = len(_list_of(step, frame).values), "foreach"
-        self._size.items[path] += number
-        if self._size.items[path] > MOST_STEPS:
+        size.items[path] += number
+        if size.items[path] > MOST_STEPS:
             raise PlanTooLarge(
                 (*at, key),
-                f"before `where` and `limit`, {path} has {self._size.items[path]} items, but at most {MOST_STEPS} are "
+                f"before `where` and `limit`, {path} has {size.items[path]} items, but at most {MOST_STEPS} are "
                 f"allowed; shorten the lists of {path}, or use `limit` or `where` in its enclosing groups",
             )
         limit, _ = count_of("limit", step.limit, frame)
         return number if limit is None else min(number, limit)
 
-    def count_all(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str) -> None:
+    def count_all(self, steps: Mapping[str, Step], at: Path, frames: Sequence[Frame], path: str, size: Size) -> None:
         """Counts the items of the fan-outs among the given steps, as far as their lists are known."""
         for name, step in steps.items():
             if isinstance(step, FanOutStep) and step.when is None:
                 for frame in frames:
-                    self.count(step, (*at, name), frame, f"{path}.{name}")
+                    self.count(step, (*at, name), frame, f"{path}.{name}", size)
             elif isinstance(step, GroupStep) and step.when is None:
-                self.count_all(step.steps, (*at, name, "steps"), frames, f"{path}.{name}")
+                self.count_all(step.steps, (*at, name, "steps"), frames, f"{path}.{name}", size)
 
     def group(self, step: GroupStep, at: Path, frame: Frame, path: str, checked: Checked) -> Group:
         """Returns the items of a group for one item of the group around it; a group without fan-out has one item."""
@@ -111,7 +109,7 @@ class FanOuts:
             if at in frame.undecided:
                 one.wait_for(frame.undecided[at])
         if items.may_change:
-            self._findings_of(frame.numbers).open_fan_outs[path] = not frame.id
+            self._findings.of(frame.numbers).open_fan_outs[path] = not frame.id
         self._check_ids(step, at, items.frames, path, frame, checked)
         for one in items.frames:
             if one.is_numbered or frame.meaning:
@@ -144,8 +142,10 @@ class FanOuts:
             return
         found = list[Frame]()
         for one in items.frames:
-            wrong = report_not_numbers(self._findings_of, checked, step, at, one, ("where",))
-            one.problems, holds = [*one.problems, *wrong], truth(step.where, one)
+            holds = truth(step.where, one)
+            if holds is None:
+                wrong = self._findings.not_numbers(checked, step.where, (*at, "where"), one)
+                one.problems = [*one.problems, *wrong]
             if holds is not False or one.problems:  # the steps of an item with problems fail
                 found.append(one)
             if holds is None:
@@ -194,7 +194,7 @@ class FanOuts:
         limit, wrong = count_of("limit", step.limit, frame)
         if wrong and not any(maker.address in self._missing.lost for maker in makers(evaluate(step.limit, frame))):
             address = PlannedStep(path, frame.id, step, at).address if frame.id else ""
-            self._findings_of(frame.numbers).problems.append((checked, (*at, "limit"), wrong, address))
+            self._findings.wrong(frame.numbers, checked, (*at, "limit"), wrong, address)
         return limit
 
     def _check_ids(
@@ -213,12 +213,12 @@ class FanOuts:
                 taken.add(one.id)
                 one.names["id"] = own if isinstance(own, Unknown) else one.names["id"]
                 one.is_numbered = True
-        if not twice or step.id is None or self._skips:
+        if not twice or step.id is None or self._planning.skips_items:
             return
         name, times = next(iter(twice.items()))
         where = f" ({' and '.join(rows[name][:2])})" if len(rows[name]) > 1 else ""
         message = f"{times} items of {path} have the id {visible(name)}{where}; each item needs a different id"
-        self._findings_of(outer.numbers).problems.append((checked, (*at, "id"), message, ""))
+        self._findings.wrong(outer.numbers, checked, (*at, "id"), message)
 
 
 def _deciders(frame: Frame) -> set[str]:

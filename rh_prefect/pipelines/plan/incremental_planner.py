@@ -19,12 +19,12 @@ from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import FanOutStep, Step, names_in, uses
 from rh_prefect.pipelines.parsed_document import Problems
 from rh_prefect.pipelines.plan.expander import AT_ONCE, Expander
+from rh_prefect.pipelines.plan.findings import PartFindings
 from rh_prefect.pipelines.plan.name_clashes import NameClashes
 from rh_prefect.pipelines.plan.needed_steps import Needs
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
 from rh_prefect.pipelines.plan.planning import Planning
 from rh_prefect.pipelines.plan.size_limits import PlanTooLarge, Size
-from rh_prefect.pipelines.plan.undecided_steps import PartFindings
 from rh_prefect.pipelines.planning_values import Frame, Group, makers, maybe
 from rh_prefect.pipelines.references import references_in
 
@@ -64,7 +64,7 @@ class Part:
     names: Mapping[str, Any] = field(default_factory=dict)  # For an item: its names before its steps are expanded
     is_sure: bool = True  # For an item: whether it exists even in the cheapest course of the run, by its fan-out alone
     instances: list[PlannedStep] = field(default_factory=list)  # Its steps
-    findings: PartFindings | None = None  # None if there is nothing besides the steps
+    findings: Sequence[PartFindings] = ()  # What there is besides the steps
 
 
 class Planner:
@@ -184,8 +184,10 @@ class Planner:
             self._parts[name] += [Part(one, dict(one.names), one.is_sure) for one in group.frames]
             await self._expand(name, self._parts[name][1:])
             if group.chosen is not None:
-                expander.findings_of(()).chosen.append((name, group))
-        part.instances, part.findings = expander.instances, expander.findings.get(0)
+                expander.findings.of(()).chosen.append((name, group))
+        # The findings of inner items come first, as `PartFindings.chosen` must be
+        inner = [found for number, found in expander.findings.parts.items() if number]
+        part.instances, part.findings = expander.instances, [*inner, expander.findings.of(())]
 
     async def _expand(self, name: str, parts: Sequence[Part]) -> None:
         """Expands items of an outermost fan-out, many at a time."""
@@ -196,13 +198,13 @@ class Planner:
             frames = [part.frame for part in some.values() if part.frame is not None]
             for frame, part in zip(frames, some.values(), strict=True):
                 frame.names, frame.undecided, frame.is_sure = dict(part.names), {}, part.is_sure
-                part.instances, part.findings = [], None
-            expander = Expander(self.planning, are_items=True)
+                part.instances, part.findings = [], ()
+            expander = Expander(self.planning)
             await expander.items(step, ("steps", name), self._groups[name], frames, name)
             for one in expander.instances:
                 some[one.numbers[0]].instances.append(one)
-            for number, findings in expander.findings.items():
-                some[number].findings = findings
+            for number, findings in expander.findings.parts.items():
+                some[number].findings = [findings]
             await asyncio.sleep(0)
 
     def _part_of(self, one: PlannedStep) -> PartKey:
@@ -335,4 +337,4 @@ class Planner:
 
     def _findings(self) -> Iterator[PartFindings]:
         for parts in self._parts.values():
-            yield from (part.findings for part in (*parts[1:], parts[0]) if part.findings is not None)
+            yield from (one for part in (*parts[1:], parts[0]) for one in part.findings)

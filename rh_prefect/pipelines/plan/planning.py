@@ -34,3 +34,8 @@ class Planning:
     def __post_init__(self) -> None:
         """Reads the known works and failed steps from the options."""
         self.known, self.missing = self.options.known or KnownWorks(), Missing(set(self.options.failed))
+
+    @property
+    def skips_items(self) -> bool:
+        """Whether invalid items are skipped, so that the other items are made."""
+        return self.checked.file.invalid_items == "skip"

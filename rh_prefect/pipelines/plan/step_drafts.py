@@ -24,7 +24,7 @@ from rh_prefect.pipelines.planning_values import (
 )
 
 
-@dataclass(slots=True, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Draft:
     """The request or recipe of one step of one item, before its results are looked up."""
 
@@ -36,11 +36,16 @@ class Draft:
     is_in_order: bool = False
     base: str = ""  # The hash of the request, or of the recipe
     scope: str = ""  # The round that its works belong to; empty if all runs share them
+    takes: list[int] = field(default_factory=list)  # The numbers of its takes
     seconds: Span | None = None  # How long the result is
     # What is wrong: the parameter, or the step's key, and a clause
     problems: list[tuple[Path, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # What is worth knowing
     facts: Mapping[str, Any] = field(default_factory=lambda: EMPTY)  # Further facts of the result
+
+    def begin_with(self, first: int) -> None:
+        """Replaces the takes by as many takes from `first` on."""
+        self.takes = list(range(first, first + len(self.takes)))
 
 
 def without_failed(value: Any, step: Step, failed: Collection[str]) -> Any:

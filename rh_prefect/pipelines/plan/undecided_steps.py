@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
-from rh_prefect.pipelines.check import Checked
-from rh_prefect.pipelines.conditions import not_numbers, truth
+from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.evaluation import lookup
 from rh_prefect.pipelines.file_model import Step
-from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.planning_values import (
     Frame,
-    Group,
     Items,
     Maybe,
     Unknown,
@@ -91,43 +88,9 @@ class Missing(AbstractSet[str]):
         return was_settled and bool(undecided)
 
 
-@dataclass(slots=True, repr=False)
-class PartFindings:
-    """The data of a part of a plan, except the part's steps."""
-
-    notes: dict[str, None] = field(default_factory=dict)  # What is worth knowing
-    # What is wrong: the file, the place in it, a clause, and the item's address
-    problems: list[tuple[Checked, Path, str, str]] = field(default_factory=list)
-    new_takes: dict[str, int] = field(default_factory=dict)  # The first take of each step that is made again
-    # The fan-outs whose items are not all known yet, each with whether it is an outermost one
-    open_fan_outs: dict[str, bool] = field(default_factory=dict)
-    # The fan-outs, with their paths, for which it is not known yet which items `limit` selects; the inner ones first
-    chosen: list[tuple[str, Group]] = field(default_factory=list)
-
-
-FindingsOf: TypeAlias = Callable[[Sequence[int]], PartFindings]
-"""Returns the data of the part to which an item belongs; see `Frame.numbers`."""
-
-
 def undecided_parts(references: Iterable[Reference], frame: Frame, failed: Collection[str] = ()) -> list[Maybe]:
     """Returns the parts of referenced values that may be absent, because a condition is undecided."""
     return [one for each in references for one in undecided_in(_without(lookup(each, frame), failed))]
-
-
-def report_not_numbers(
-    findings_of: FindingsOf, checked: Checked, step: Step, at: Path, frame: Frame, keys: Sequence[str]
-) -> list[str]:
-    """Reports values that conditions wrongly compare as numbers; returns a clause for each value."""
-    found: list[str] = []
-    for key in keys:
-        condition = step.get(key)
-        if condition is None or truth(condition, frame) is not None:
-            continue
-        for path, clause in not_numbers(condition, frame):
-            numbers = frame.numbers if frame.outer is None else frame.numbers or frame.outer.numbers
-            findings_of(numbers).problems.append((checked, (*at, key, *path), clause, frame.row_around))
-            found.append(clause)
-    return found
 
 
 def _without(value: Any, failed: Collection[str]) -> Any:
