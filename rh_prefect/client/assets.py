@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeVar
 
 from rh_prefect.client import responses
 from rh_prefect.client.json_values import Page, count, rows, table
@@ -35,15 +35,13 @@ class Assets(Requests):
         ask = RequestInfo(f"registration of asset {name!r}", makes=True)
         known = Asset(asset_id="", kind=kind, name=name, group_id=usable_id(group_id, of="an asset group"))
         body = {"groupId": known.group_id, "url": url, "assetType": kind, "name": name}
-        answer = await self._session.make("openapi/v2/assets/create", body, ask)
-        return _asset(answer, ask, known=known)
+        return _read(await self._session.make("openapi/v2/assets/create", body, ask), known)
 
     async def query(self, asset_id: str) -> Asset:
         """Returns the state of an asset."""
         ask = RequestInfo(f"query of asset {asset_id}")
         known = Asset(asset_id=usable_id(asset_id, of="an asset"))
-        answer = await self._session.call("openapi/v2/assets/query", {"assetId": known.asset_id}, ask)
-        return _asset(answer, ask, known=known)
+        return _read(await self._session.call("openapi/v2/assets/query", {"assetId": known.asset_id}, ask), known)
 
     async def wait(
         self,
@@ -82,29 +80,24 @@ class Assets(Requests):
         self, *, page: int = 1, size: int = 20, group_id: str = "", status: str = "", name: str = ""
     ) -> Page[Asset]:
         """Lists assets, at most 100 on a page; `group_id`, `status` and `name` are filters."""
-        usable_page(page, size, largest=100)
-        ask = RequestInfo(f"page {page} of the assets")
         filters = {"groupId": group_id and usable_id(group_id, of="an asset group"), "status": status, "name": name}
-        body = {"pageNumber": page, "pageSize": size, **{key: value for key, value in filters.items() if value}}
-        answer = await self._session.call("openapi/v2/assets/list", body, ask)
-        data = responses.with_data(answer, ask)
-        found = (Asset.read(table(row)) for row in rows(data.get("items")))
-        items = [asset for asset in found if asset.asset_id]
-        return AssetPage.read(data, items=items, number=page, has_next=_has_next(data, page * size))
+        ask = RequestInfo(f"page {page} of the assets")
+        data = await _page(self._session, "openapi/v2/assets/list", filters, ask, number=page, size=size)
+        found = map(Asset.read, map(table, rows(data.get("items"))))
+        return AssetPage.read(data, items=[asset for asset in found if asset.asset_id], number=page)
 
     async def update(self, asset_id: str, *, name: str) -> Asset:
         """Renames an asset."""
         ask = RequestInfo(f"renaming of asset {asset_id}")
         known = Asset(asset_id=usable_id(asset_id, of="an asset"), name=name)
         body = {"assetId": known.asset_id, "name": name}
-        answer = await self._session.call("openapi/v2/assets/update", body, ask)
-        return _asset(answer, ask, known=known)
+        return _read(await self._session.call("openapi/v2/assets/update", body, ask), known)
 
     async def delete(self, asset_id: str) -> None:
         """Deletes an asset."""
         ask = RequestInfo(f"deletion of asset {asset_id}")
         body = {"assetId": usable_id(asset_id, of="an asset")}
-        responses.checked(await self._session.call("openapi/v2/assets/delete", body, ask), ask)
+        (await self._session.call("openapi/v2/assets/delete", body, ask)).checked()
 
 
 class AssetGroups(Requests):
@@ -115,25 +108,21 @@ class AssetGroups(Requests):
         ask = RequestInfo(f"creation of asset group {name!r}", makes=True)
         body = {"name": name, **({"description": description} if description else {})}
         answer = await self._session.make("openapi/v2/assets/groups/create", body, ask)
-        return _group(answer, ask, known=AssetGroup(group_id="", name=name, description=description))
+        return _read(answer, AssetGroup(group_id="", name=name, description=description))
 
     async def list(self, *, page: int = 1, size: int = 20, name: str = "") -> Page[AssetGroup]:
         """Lists groups, at most 100 on a page."""
-        usable_page(page, size, largest=100)
         ask = RequestInfo(f"page {page} of the asset groups")
-        body = {"pageNumber": page, "pageSize": size, **({"name": name} if name else {})}
-        answer = await self._session.call("openapi/v2/assets/groups/list", body, ask)
-        data = responses.with_data(answer, ask)
-        found = (AssetGroup.read(table(row)) for row in rows(data.get("items")))
-        items = [group for group in found if group.group_id]
-        return GroupPage.read(data, items=items, number=page, has_next=_has_next(data, page * size))
+        data = await _page(self._session, "openapi/v2/assets/groups/list", {"name": name}, ask, number=page, size=size)
+        found = map(AssetGroup.read, map(table, rows(data.get("items"))))
+        return GroupPage.read(data, items=[group for group in found if group.group_id], number=page)
 
     async def query(self, group_id: str) -> AssetGroup:
         """Returns the data of a group."""
         ask = RequestInfo(f"query of asset group {group_id}")
         known = AssetGroup(group_id=usable_id(group_id, of="an asset group"))
         answer = await self._session.call("openapi/v2/assets/groups/query", {"groupId": known.group_id}, ask)
-        return _group(answer, ask, known=known)
+        return _read(answer, known)
 
     async def update(self, group_id: str, *, name: str | None = None, description: str | None = None) -> AssetGroup:
         """Changes a group's name, description, or both."""
@@ -145,34 +134,36 @@ class AssetGroups(Requests):
                 "or a description."
             )
         known = AssetGroup(group_id=usable_id(group_id, of="an asset group"), **changes)
-        answer = await self._session.call(
-            "openapi/v2/assets/groups/update", {"groupId": known.group_id, **changes}, ask
-        )
-        return _group(answer, ask, known=known)
+        body = {"groupId": known.group_id, **changes}
+        return _read(await self._session.call("openapi/v2/assets/groups/update", body, ask), known)
 
     async def delete(self, group_id: str) -> None:
         """Deletes a group."""
         ask = RequestInfo(f"deletion of asset group {group_id}")
         body = {"groupId": usable_id(group_id, of="an asset group")}
-        responses.checked(await self._session.call("openapi/v2/assets/groups/delete", body, ask), ask)
+        (await self._session.call("openapi/v2/assets/groups/delete", body, ask)).checked()
 
 
-def _asset(answer: ApiResponse, ask: RequestInfo, *, known: Asset) -> Asset:
-    asset = Asset.read(responses.checked(answer, ask).data, **known.model_dump())  # most responses are partial
-    if not asset.asset_id:
-        raise responses.no_answer(ask, "the response contains no asset id")
-    return asset
+Registered = TypeVar("Registered", Asset, AssetGroup)
 
 
-def _group(answer: ApiResponse, ask: RequestInfo, *, known: AssetGroup) -> AssetGroup:
-    group = AssetGroup.read(responses.checked(answer, ask).data, **known.model_dump())
-    if not group.group_id:
-        raise responses.no_answer(ask, "the response contains no group id")
-    return group
+def _read(answer: ApiResponse, known: Registered) -> Registered:
+    """Reads an asset or a group; most responses are partial, so `known` supplies the rest."""
+    found = type(known).read(answer.checked().data, **known.model_dump())
+    kind, found_id = ("asset", found.asset_id) if isinstance(found, Asset) else ("group", found.group_id)
+    if not found_id:
+        raise responses.no_answer(answer.ask, f"the response contains no {kind} id")
+    return found
 
 
-def _has_next(data: dict[str, object], seen: int) -> bool:
-    return (count(data.get("totalCount")) or 0) > seen
+async def _page(
+    session: Session, path: str, filters: Mapping[str, str], ask: RequestInfo, *, number: int, size: int
+) -> dict[str, object]:
+    """Returns one page of a list, with the `hasNext` that follows from the total if RunningHub sends none."""
+    usable_page(number, size, largest=100)
+    body = {"pageNumber": number, "pageSize": size, **{key: value for key, value in filters.items() if value}}
+    data = (await session.call(path, body, ask)).with_data()
+    return {"hasNext": (count(data.get("totalCount")) or 0) > number * size} | data
 
 
 def _refused(asset: Asset, ask: RequestInfo) -> RequestRejected:

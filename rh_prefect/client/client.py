@@ -150,15 +150,14 @@ class Client:
         client, limit = session.pools.submits, session.submit_timeout
         request = session.json_request(client, path, body, ask, key_field=key_field)
         status, content = await session.exchange(client, request, ask, deadline=limit)
-        return responses.submitted(responses.read(status, content, ask), ask)
+        return responses.submitted(responses.read(status, content, ask))
 
     async def query(self, task_id: str) -> TaskView:
         """Returns a task's state, even if the task failed."""
         if (machine := self._machine_of(task_id)) is not None:
             return await machine.query(task_id)
         ask = RequestInfo(f"query of task {task_id}")
-        answer = await self._session.call("openapi/v2/query", {"taskId": task_id}, ask)
-        return responses.parse_query(answer, ask, task_id=task_id)
+        return responses.parse_query(await self._session.call("openapi/v2/query", {"taskId": task_id}, ask), task_id)
 
     async def cancel(self, task_id: str) -> None:
         """Cancels a queued or running task; a query returns the outcome."""
@@ -166,14 +165,14 @@ class Client:
             await machine.cancel(task_id)
             return
         ask = RequestInfo(f"cancellation of task {task_id}")
-        responses.checked(await self._session.call_v1("task/openapi/cancel", {"taskId": task_id}, ask), ask)
+        (await self._session.call_v1("task/openapi/cancel", {"taskId": task_id}, ask)).checked()
 
     async def queue_status(self) -> QueueStatus:
         """Returns the key's task limit and number of running tasks; this is the cheapest way to check a key."""
         # A job that waits for a slot calls this again anyway.
         ask = RequestInfo("queue status", pace_seconds=2.0)
         answer = await self._session.call("openapi/v2/queue/status", None, ask)
-        return QueueStatus.read(responses.with_data(answer, ask))
+        return QueueStatus.read(answer.with_data())
 
     async def account(self, *, pace_seconds: float | None = None) -> Account:
         """Returns the account's balance.
@@ -185,7 +184,7 @@ class Client:
         ask = RequestInfo("account status", pace_seconds=pace_seconds)
         # This endpoint alone spells the field in lower case.
         answer = await self._session.call("uc/openapi/accountStatus", {}, ask, key_field="apikey")
-        return Account.read(responses.with_data(answer, ask))
+        return Account.read(answer.with_data())
 
     async def price_preview(self, endpoint: str, payload: Mapping[str, object]) -> PricePreview:
         """Returns the price of a submission and creates nothing. Raises `PriceUnknown` if the response has no price."""
@@ -201,7 +200,7 @@ class Client:
                 f"{ask.doing}: RunningHub has no price. Nothing was paid. What to do: look for the price on the "
                 "model's page."
             )
-        responses.checked(answer, ask)
+        answer.checked()
         price = read_price(answer.source) or read_price(answer.data)
         if price is None:
             raise PriceUnknown(
@@ -258,8 +257,7 @@ class Client:
         return await upload_lora(self._session, path, name=name)
 
     async def _uploaded(self, path: str, body: FileBody, ask: RequestInfo) -> Upload:
-        answer = await self._session.upload(path, body, ask)
-        upload = Upload.read(responses.with_data(answer, ask), size=body.size)
+        upload = Upload.read((await self._session.upload(path, body, ask)).with_data(), size=body.size)
         if not upload.url and not upload.file_name:
             raise responses.no_answer(ask, "the response contains no file name")
         return upload

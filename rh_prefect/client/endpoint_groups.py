@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from rh_prefect.client import responses
 from rh_prefect.client.download import DEAD
 from rh_prefect.client.json_values import Page, first_text, plain, table
 from rh_prefect.client.request_sender import Requests, Session, usable_id, usable_page
-from rh_prefect.client.responses import RequestInfo, read_webhook_payload
+from rh_prefect.client.responses import ApiResponse, RequestInfo, read_webhook_payload
 from rh_prefect.client.upload_body import RawBody, readable
 from rh_prefect.client.wire.account_files_and_assets import ApiKey, Resource, read_resource_page
 from rh_prefect.client.wire.apps import App, AppListing, Style, read_app, read_app_page, read_style
@@ -29,9 +29,8 @@ class Platform(Requests):
 
     async def api_keys(self) -> tuple[ApiKey, ...]:
         """Lists the account's keys, masked."""
-        ask = RequestInfo("list of API keys")
-        found = responses.with_rows(await self._session.call("openapi/v2/api-key/list", None, ask), ask)
-        return tuple(map(ApiKey.read, found))
+        answer = await self._session.call("openapi/v2/api-key/list", None, RequestInfo("list of API keys"))
+        return tuple(map(ApiKey.read, answer.with_rows()))
 
     async def resources(
         self,
@@ -50,7 +49,7 @@ class Platform(Requests):
         filters: dict[str, object] = {"resourceName": name, "baseModels": list(base_models), "tags": ids}
         body = {"resourceType": kind, "current": page, "size": size, **{k: v for k, v in filters.items() if v}}
         answer = await self._session.call("openapi/v2/resource/list", body, ask)
-        return read_resource_page(responses.with_data(answer, ask), number=page)
+        return read_resource_page(answer.with_data(), number=page)
 
 
 class Webhooks(Requests):
@@ -60,7 +59,7 @@ class Webhooks(Requests):
         """Returns the delivery state of a task's webhook; raises the error for code 1 if there is none yet."""
         ask = RequestInfo(f"webhook of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
-        data = responses.with_data(await self._session.call_v1("task/openapi/getWebhookDetail", body, ask), ask)
+        data = (await self._session.call_v1("task/openapi/getWebhookDetail", body, ask)).with_data()
         view = read_webhook_payload(data.get("eventData"), task_id=task_id)
         event = WebhookEvent.read(data, task_id=task_id, view=view)
         if not event.event_id:
@@ -73,7 +72,7 @@ class Webhooks(Requests):
         body: dict[str, object] = {"webhookId": usable_id(event_id, of="a webhook event")}
         if url is not None:
             body["webhookUrl"] = url
-        responses.checked(await self._session.call_v1("task/openapi/retryWebhook", body, ask), ask)
+        (await self._session.call_v1("task/openapi/retryWebhook", body, ask)).checked()
 
 
 async def upload_lora(session: Session, path: Path, *, name: str) -> str:
@@ -83,7 +82,7 @@ async def upload_lora(session: Session, path: Path, *, name: str) -> str:
     ask = RequestInfo(f"upload of LoRA {path}")
     body = await asyncio.to_thread(RawBody, path)
     params = {"loraName": name, "md5Hex": await asyncio.to_thread(_md5, path)}
-    data = responses.with_data(await session.call_v1("api/openapi/getLoraUploadUrl", params, ask), ask)
+    data = (await session.call_v1("api/openapi/getLoraUploadUrl", params, ask)).with_data()
     file_name, url = first_text(data, "fileName"), first_text(data, "url")
     if not file_name:
         raise responses.no_answer(ask, "the response contains no file name")
@@ -118,7 +117,7 @@ class Workflows(Requests):
         """
         ask = RequestInfo(f"graph of workflow {workflow_id}")
         body = {"workflowId": usable_id(workflow_id, of="a workflow")}
-        data = responses.with_data(await self._session.call_v1("api/openapi/getJsonApiFormat", body, ask), ask)
+        data = (await self._session.call_v1("api/openapi/getJsonApiFormat", body, ask)).with_data()
         graph = plain(table(data.get("prompt")))
         if not isinstance(graph, dict) or not graph:
             raise responses.no_answer(ask, "the response contains no graph")
@@ -126,10 +125,7 @@ class Workflows(Requests):
 
     async def status_v1(self, task_id: str) -> TaskView:
         """Returns a task's state from the deprecated status endpoint, without reasons and results."""
-        ask = RequestInfo(f"v1 status of task {task_id}")
-        body = {"taskId": usable_id(task_id, of="a task")}
-        answer = await self._session.call_v1("task/openapi/status", body, ask)
-        return responses.read_v1(answer, ask, responses.by_word, task_id=task_id)
+        return await self._v1("status", task_id, responses.by_word)
 
     async def outputs_v1(self, task_id: str) -> TaskView:
         """Returns a task's results from the deprecated outputs endpoint.
@@ -137,10 +133,12 @@ class Workflows(Requests):
         If the task is queued, running or failed, returns this state and raises no error. Only this endpoint returns the
         `progress_url` of a running task.
         """
-        ask = RequestInfo(f"v1 outputs of task {task_id}")
+        return await self._v1("outputs", task_id, responses.by_outputs)
+
+    async def _v1(self, what: str, task_id: str, read: Callable[[ApiResponse, str], TaskView | None]) -> TaskView:
+        ask = RequestInfo(f"v1 {what} of task {task_id}")
         body = {"taskId": usable_id(task_id, of="a task")}
-        answer = await self._session.call_v1("task/openapi/outputs", body, ask)
-        return responses.read_v1(answer, ask, responses.by_outputs, task_id=task_id)
+        return responses.read_v1(await self._session.call_v1(f"task/openapi/{what}", body, ask), read, task_id)
 
 
 AppSort = Literal["RECOMMEND", "HOTTEST", "NEWEST"]
@@ -156,7 +154,7 @@ class Apps(Requests):
         client = self._session.pools.calls
         request = self._session.masked_request(client, "GET", f"api/webapp/apiCallDemo?{query}")
         answer = await self._session.resent(client, request, ask)
-        return read_app(responses.with_data(answer, ask), webapp_id=webapp_id)
+        return read_app(answer.with_data(), webapp_id=webapp_id)
 
     async def list(
         self, *, page: int = 1, size: int = 50, sort: AppSort = "RECOMMEND", days: int = 7
@@ -168,7 +166,7 @@ class Apps(Requests):
         if sort == "HOTTEST":
             body["days"] = days
         answer = await self._session.call("openapi/v2/aiapp/list", body, ask)
-        return read_app_page(responses.with_data(answer, ask), number=page)
+        return read_app_page(answer.with_data(), number=page)
 
 
 class QuickCreate(Requests):
@@ -180,4 +178,4 @@ class QuickCreate(Requests):
         body = {"type": kind, "webappId": usable_id(webapp_id, of="a quick-create module")}
         # Whether this endpoint needs the key is not confirmed; like every v1 endpoint, it gets the key in the body too.
         answer = await self._session.call_v1("api/fast/creation/model/params", body, ask)
-        return tuple(map(read_style, responses.with_rows(answer, ask)))
+        return tuple(map(read_style, answer.with_rows()))

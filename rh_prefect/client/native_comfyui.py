@@ -65,7 +65,7 @@ class NativeProxy:
             raise InputError(f"{what} What to do: pass a graph in API format.")
         client, limit = self._session.pools.submits, self._session.submit_timeout
         request = self._request(client, "POST", "prompt", content=json_bytes({"prompt": graph}, ask), headers=JSON)
-        status, answer = await self._session.exchange(client, request, ask, deadline=limit, auth=False)
+        status, answer = await self._session.exchange(client, request, ask, deadline=limit, auth=None)
         return judged(status, answer, ask, prefix=self._prefix)
 
     async def query(self, task_id: str) -> TaskView:
@@ -131,7 +131,7 @@ class NativeProxy:
         body = await asyncio.to_thread(FileBody, path, name=name, mime=mime, field="image", fields=fields)
         client = self._session.pools.uploads
         request = self._request(client, "POST", "upload/image", content=body, headers=body.headers)
-        answer = responses.checked(await self._session.resent(client, request, ask, auth=False), ask).source
+        answer = (await self._session.resent(client, request, ask, auth=None)).checked().source
         if not (named := first_text(answer, "name")):
             raise responses.no_answer(ask, "the response contains no file name")
         place = "/".join(filter(None, (first_text(answer, "subfolder"), named)))
@@ -144,8 +144,8 @@ class NativeProxy:
 
     async def _get(self, path: str, ask: RequestInfo) -> ApiResponse:
         client = self._session.pools.calls
-        answer = await self._session.resent(client, self._request(client, "GET", path), ask, auth=False)
-        return responses.checked(answer, ask)
+        answer = await self._session.resent(client, self._request(client, "GET", path), ask, auth=None)
+        return answer.checked()
 
     async def _change(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> None:
         """Requests a change to which ComfyUI responds with an empty body."""
@@ -153,11 +153,11 @@ class NativeProxy:
         request = self._request(client, "POST", path, content=json_bytes(body, ask), headers=JSON)
 
         async def once() -> ApiResponse:
-            status, body = await self._session.exchange(client, request, ask, deadline=_CHANGE_SECONDS, auth=False)
+            status, body = await self._session.exchange(client, request, ask, deadline=_CHANGE_SECONDS, auth=None)
             is_done = 200 <= status < 300 and not body.strip()
-            return ApiResponse({}, "", "") if is_done else responses.read(status, body, ask)
+            return ApiResponse(ask, {}) if is_done else responses.read(status, body, ask)
 
-        responses.checked(await self._session.paced(once, ask), ask)
+        (await self._session.paced(once, ask)).checked()
 
     def _prompt_id(self, task_id: str) -> str:
         return usable_id(task_id.removeprefix(self._prefix), of="a prompt")
@@ -186,7 +186,7 @@ def judged(status: int, body: bytes, ask: RequestInfo, *, prefix: str) -> TaskVi
     if status == 400 and errors:
         message = "; ".join(f"node {node}: {error}" if node else error for node, error in errors.items())
         raise api_error("433", message[:600], doing=ask.doing, submitting=True)
-    responses.checked(responses.read(status, body, ask), ask)
+    responses.read(status, body, ask).checked()
     raise responses.no_answer(ask, "the response has neither a prompt id nor an error code")
 
 

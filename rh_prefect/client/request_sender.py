@@ -93,10 +93,9 @@ class Session:
 
         async def once() -> ApiResponse:
             request = self.json_request(client, path, body, ask)
-            answer = await self.send(client, request, ask, deadline=_CALL_SECONDS)
-            if answer.status >= 500:
-                responses.checked(answer, ask)  # the response was lost on the way; the object may exist
-            return answer
+            answer = responses.read(*await self.exchange(client, request, ask, deadline=_CALL_SECONDS), ask)
+            # HTTP 5xx: the response was lost on the way, and the object may exist.
+            return answer.checked() if answer.status >= 500 else answer
 
         return await self.paced(once, ask)
 
@@ -115,38 +114,26 @@ class Session:
             raise responses.no_answer(ask, "the upload URL is not valid") from error
         async with self._uploads:
             # Not redirected: by most redirects a PUT becomes a GET, whose success would mean nothing.
-            status, _ = await self.exchange(client, request, ask, redirects=False)
+            status, _ = await self.exchange(client, request, ask, follow_redirects=False)
         return status
 
     async def resent(
-        self, client: httpx.AsyncClient, request: httpx.Request, ask: RequestInfo, *, auth: bool = True
+        self, client: httpx.AsyncClient, request: httpx.Request, ask: RequestInfo, **options: Any
     ) -> ApiResponse:
         """Sends a request that is safe to repeat, within the limit on concurrent requests; uploads do not time out."""
         request.extensions[RESEND] = True
         is_file = client is self.pools.uploads
+        limit, seconds = (self._uploads, None) if is_file else (self._calls, _CALL_SECONDS)
 
         async def once() -> ApiResponse:
-            async with self._uploads if is_file else self._calls:
-                return await self.send(client, request, ask, deadline=None if is_file else _CALL_SECONDS, auth=auth)
+            async with limit:
+                return responses.read(*await self.exchange(client, request, ask, deadline=seconds, **options), ask)
 
         return await self.paced(once, ask)
 
     async def paced(self, once: Callable[[], Awaitable[ApiResponse]], ask: RequestInfo) -> ApiResponse:
         """Retries a request while RunningHub is too busy to accept it, with any HTTP status."""
         return await self._pace.send(once, seconds=ask.pace_seconds)
-
-    async def send(
-        self,
-        client: httpx.AsyncClient,
-        request: httpx.Request,
-        ask: RequestInfo,
-        *,
-        deadline: float | None = None,
-        auth: bool = True,
-    ) -> ApiResponse:
-        """Sends a request and parses the response; see `exchange` and `responses.read` for the errors."""
-        status, body = await self.exchange(client, request, ask, deadline=deadline, auth=auth)
-        return responses.read(status, body, ask)
 
     async def exchange(
         self,
@@ -155,15 +142,14 @@ class Session:
         ask: RequestInfo,
         *,
         deadline: float | None = None,
-        auth: bool = True,
-        redirects: bool | None = None,
+        **options: Any,
     ) -> tuple[int, bytes]:
-        """Sends a request; returns the status, and the body without the key. For errors see `SendTrace.explain`."""
+        """Sends a request with the options of httpx's `send`, such as `auth=None` for a request without the key.
+
+        Returns the status, and the body without the key. For errors see `SendTrace.explain`.
+        """
         sending = SendTrace(deadline)
         request.extensions["trace"] = sending.trace
-        options: dict[str, Any] = {} if auth else {"auth": None}
-        if redirects is not None:
-            options["follow_redirects"] = redirects
         try:
             async with asyncio.timeout(deadline):
                 response = await client.send(request, **options)

@@ -51,9 +51,10 @@ class RequestInfo:
 class ApiResponse:
     """A readable response; `code` is RunningHub's error code or empty, and `reason` is RunningHub's message."""
 
+    ask: RequestInfo
     source: dict[str, object]
-    code: str
-    reason: str
+    code: str = ""
+    reason: str = ""
     status: int = 200
 
     @property
@@ -72,26 +73,52 @@ class ApiResponse:
         is_task = bool(first_text(self.task, "status", "taskStatus") or read_task_id(self.task))
         return bool(self.code) and not is_task and explain(self.code, self.reason).retry == "throttled"
 
+    def checked(self) -> ApiResponse:
+        """Returns this response if it has no code; otherwise raises the error for the code."""
+        if self.code:
+            raise self.error()
+        return self
+
+    def with_data(self) -> dict[str, object]:
+        """Returns the `data` of a successful response; raises `ResponseLost` if `data` is missing."""
+        if not self.checked().data:
+            raise no_answer(self.ask, "the response reports success but contains no data")
+        return self.data
+
+    def with_rows(self) -> list[dict[str, object]]:
+        """Returns the objects in `data`; raises `ResponseLost` if `data` is not a list."""
+        data = unfold(self.checked().source.get("data"))
+        if not isinstance(data, list):
+            raise no_answer(self.ask, "the response reports success but contains no list")
+        return [row for row in data if isinstance(row, dict)]
+
+    def error(self, **facts: object) -> ApiError | ResponseLost:
+        """Returns the error for the response's code."""
+        ask = self.ask
+        if ask.paid and explain(self.code, self.reason, submitting=True).retry == "pending":
+            return no_answer(ask, f"the response has a state (code {self.code}) but no task id")
+        return api_error(self.code, self.reason, doing=ask.doing, submitting=ask.paid, **facts)
+
 
 def read(status: int, body: bytes, ask: RequestInfo) -> ApiResponse:
     """Parses a response, which may contain an error code; raises an error for HTTP 429 or an unreadable response."""
     source = loads(body)
-    answer = judge(source) if isinstance(source, dict) else None
+    answer = judge(source, ask) if isinstance(source, dict) else None
     # A task id means that the task exists and is paid for, even beside a status that asks for another submission.
     if status == 429 and not (answer and ask.paid and read_task_id(answer.task)):
         reason = answer.reason if answer and answer.reason else "HTTP 429"
         raise api_error("429", reason, doing=ask.doing)
-    if answer and _is_reliable(status, answer, ask):
+    if answer and _is_reliable(status, answer):
         return replace(answer, status=status)
     raise _http_error(status, body, ask)
 
 
-def judge(source: dict[str, object]) -> ApiResponse:
+def judge(source: dict[str, object], ask: RequestInfo) -> ApiResponse:
     """Reads the code and the message from a response's object."""
     code, reason = _code(source), _reason(source)
     if not code and reason in CODES and not read_task_id(source):
         code = reason  # an error without a known number is found by its message
-    return ApiResponse(source, code, reason)
+    return ApiResponse(ask, source, code, reason)
 
 
 def _code(source: dict[str, object]) -> str:
@@ -114,13 +141,14 @@ def _reason(source: dict[str, object]) -> str:
     return f'"{reason}"' if reason.isdigit() else reason  # a number here must not be looked up as a code
 
 
-def _is_reliable(status: int, answer: ApiResponse, ask: RequestInfo) -> bool:
+def _is_reliable(status: int, answer: ApiResponse) -> bool:
     if 200 <= status < 300:
         return True
+    is_paid = answer.ask.paid
     if not answer.code:
-        return bool(ask.paid and read_task_id(answer.task))
+        return bool(is_paid and read_task_id(answer.task))
     # HTTP 5xx may come from a gateway: after a submission its code must not lead to a second one.
-    return status < 500 or not ask.paid or explain(answer.code, answer.reason, submitting=True).retry != "throttled"
+    return status < 500 or not is_paid or explain(answer.code, answer.reason, submitting=True).retry != "throttled"
 
 
 def _http_error(status: int, body: bytes, ask: RequestInfo) -> Exception:
@@ -158,61 +186,40 @@ def no_answer(ask: RequestInfo, what: str) -> ResponseLost:
     return ResponseLost(f"{ask.doing}: {what}. {next_step}.", what=what)
 
 
-def _error(answer: ApiResponse, ask: RequestInfo, **facts: object) -> ApiError | ResponseLost:
-    if ask.paid and explain(answer.code, answer.reason, submitting=True).retry == "pending":
-        return no_answer(ask, f"the response has a state (code {answer.code}) but no task id")
-    return api_error(answer.code, answer.reason, doing=ask.doing, submitting=ask.paid, **facts)
-
-
-def checked(answer: ApiResponse, ask: RequestInfo) -> ApiResponse:
-    """Returns a response that has no code; otherwise raises the error for the code."""
-    if answer.code:
-        raise _error(answer, ask)
-    return answer
-
-
-def with_data(answer: ApiResponse, ask: RequestInfo) -> dict[str, object]:
-    """Returns the `data` of a successful response; raises `ResponseLost` if `data` is missing."""
-    data = checked(answer, ask).data
-    if not data:
-        raise no_answer(ask, "the response reports success but contains no data")
-    return data
-
-
-def with_rows(answer: ApiResponse, ask: RequestInfo) -> list[dict[str, object]]:
-    """Returns the objects in `data`; raises `ResponseLost` if `data` is not a list."""
-    data = unfold(checked(answer, ask).source.get("data"))
-    if not isinstance(data, list):
-        raise no_answer(ask, "the response reports success but contains no list")
-    return [row for row in data if isinstance(row, dict)]
-
-
-def submitted(answer: ApiResponse, ask: RequestInfo) -> TaskView:
+def submitted(answer: ApiResponse) -> TaskView:
     """Reads the response to a paid submission. Without a valid task id or a refusal code, the outcome is unknown."""
     task = answer.task
     task_id = read_task_id(task)
     if not task_id and answer.code:
-        raise _error(answer, ask)
+        raise answer.error()
     if not task_id:
-        raise no_answer(ask, "the response has neither a task id nor an error code")
+        raise no_answer(answer.ask, "the response has neither a task id nor an error code")
     if not is_task_id(task_id):  # a task may run, so the outcome is unknown
-        raise no_answer(ask, f"the response has an invalid task id, {task_id[:40]!r}")
+        raise no_answer(answer.ask, f"the response has an invalid task id, {task_id[:40]!r}")
     view = read_task(task, task_id=task_id, code=answer.code, reason=answer.reason if answer.code else "")
     return view or TaskView(task_id=task_id, status="QUEUED", code=answer.code, reason=answer.reason)
 
 
-def parse_query(answer: ApiResponse, ask: RequestInfo, *, task_id: str) -> TaskView:
+def parse_query(answer: ApiResponse, task_id: str) -> TaskView:
     """Reads the response to a query; raises an error if it does not contain the state of this task."""
-    task = answer.task
-    named = read_task_id(task)
+    named = read_task_id(answer.task)
     if named and named != task_id:
-        raise no_answer(ask, f"the response is about another task, {named[:40]!r}")
-    reason = answer.reason if answer.code else ""
-    view = read_task(task, task_id=task_id, code=answer.code, reason=reason) or by_code(answer, task_id)
+        raise no_answer(answer.ask, f"the response is about another task, {named[:40]!r}")
+    view = _view(answer.task, answer, task_id)
     if view is None and answer.code:
-        raise _error(answer, ask, task_id=task_id)
+        raise answer.error(task_id=task_id)
+    return _with_state(view, answer)
+
+
+def _view(task: dict[str, object], answer: ApiResponse, task_id: str) -> TaskView | None:
+    """Reads a state from a v2 task object, or from the response's v1 code; None if there is none."""
+    reason = answer.reason if answer.code else ""
+    return read_task(task, task_id=task_id, code=answer.code, reason=reason) or by_code(answer, task_id)
+
+
+def _with_state(view: TaskView | None, answer: ApiResponse) -> TaskView:
     if view is None:
-        raise no_answer(ask, "the response has no status")
+        raise no_answer(answer.ask, "the response has no status")
     return view
 
 
@@ -228,14 +235,9 @@ def by_code(answer: ApiResponse, task_id: str) -> TaskView | None:
     return read_task(source, task_id=task_id, code=answer.code, reason=answer.reason)
 
 
-def read_v1(
-    answer: ApiResponse, ask: RequestInfo, read: Callable[[ApiResponse, str], TaskView | None], *, task_id: str
-) -> TaskView:
+def read_v1(answer: ApiResponse, read: Callable[[ApiResponse, str], TaskView | None], task_id: str) -> TaskView:
     """Reads a task from a v1 response: from the code if it denotes a state, otherwise with the given function."""
-    view = by_code(answer, task_id) or read(checked(answer, ask), task_id)
-    if view is None:
-        raise no_answer(ask, "the response has no status")
-    return view
+    return _with_state(by_code(answer, task_id) or read(answer.checked(), task_id), answer)
 
 
 def read_webhook_payload(data: object, *, task_id: str) -> TaskView | None:
@@ -246,10 +248,8 @@ def read_webhook_payload(data: object, *, task_id: str) -> TaskView | None:
     source = table(data)
     if read_task_id(source) not in {"", task_id}:
         return None
-    answer = judge(source)
-    reason = answer.reason if answer.code else ""
-    task = read_task(source, task_id=task_id, code=answer.code, reason=reason)
-    return task or by_code(answer, task_id) or (None if answer.code else by_outputs(answer, task_id))
+    answer = judge(source, RequestInfo(f"webhook of task {task_id}"))
+    return _view(source, answer, task_id) or (None if answer.code else by_outputs(answer, task_id))
 
 
 def read_delivery(body: bytes | str) -> WebhookDelivery | None:

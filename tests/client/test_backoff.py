@@ -12,7 +12,7 @@ import pytest
 import rh_prefect
 from rh_prefect.client import Client
 from rh_prefect.client.request_sender import Backoff
-from rh_prefect.client.responses import ApiResponse
+from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.errors import Busy
 from tests.client.conftest import KEY
 from tests.support.servers.scripted_server import Step, WireServer, reply, task
@@ -98,7 +98,7 @@ async def test_the_time_is_bounded_and_the_pauses_grow(kind: str) -> None:
     async def once() -> ApiResponse:
         if kind == "error":
             raise Busy("too many requests", code="429")
-        return ApiResponse({}, "1003", "rate")
+        return ApiResponse(RequestInfo("a query"), {}, "1003", "rate")
 
     pace = Backoff(60.0, sleep=sleep, clock=lambda: now, draw=lambda: 1.0)
     with pytest.raises(Busy) if kind == "error" else nullcontext():

@@ -82,12 +82,12 @@ OF_DATA: list[Callable[[dict[str, object]], object]] = [
 ]
 
 OF_ANSWER: list[Callable[[responses.ApiResponse], object]] = [
-    lambda answer: responses.read_v1(answer, ASK, responses.by_outputs, task_id=ID),
-    lambda answer: responses.read_v1(answer, ASK, responses.by_word, task_id=ID),
-    lambda answer: responses.submitted(answer, PAID),
-    lambda answer: responses.parse_query(answer, ASK, task_id="1"),
-    lambda answer: tuple(map(read_style, responses.with_rows(answer, ASK))),
-    lambda answer: tuple(map(ApiKey.read, responses.with_rows(answer, ASK))),
+    lambda answer: responses.read_v1(answer, responses.by_outputs, ID),
+    lambda answer: responses.read_v1(answer, responses.by_word, ID),
+    lambda answer: responses.submitted(answer),
+    lambda answer: responses.parse_query(answer, "1"),
+    lambda answer: tuple(map(read_style, answer.with_rows())),
+    lambda answer: tuple(map(ApiKey.read, answer.with_rows())),
 ]
 
 
@@ -139,7 +139,7 @@ def test_mangled_answers_raise_nothing_foreign_and_make_storable_values(status: 
 @given(st.sampled_from([name for name in FIELDS if name not in {"taskId", "task_id"}]), json_values)
 def test_one_mangled_field_never_loses_a_paid_id(field: str, value: Any) -> None:
     answer = responses.read(200, json.dumps({**task(), field: value}).encode(), PAID)
-    assert responses.submitted(answer, PAID).task_id == ID
+    assert responses.submitted(answer).task_id == ID
 
 
 @quick
@@ -190,7 +190,7 @@ def test_ids_keep_all_their_digits(number: int, form: str) -> None:
     [node] = read_app(source(f'{{"nodeInfoList": [{{"nodeId": {told}, "fieldName": "x"}}]}}'), webapp_id="1").nodes
     delivery = read_delivery(f'{{"taskId": {told}}}')
     assert delivery is not None
-    assert {responses.submitted(answer, PAID).task_id, asset.asset_id, group.group_id, event.event_id} == {said}
+    assert {responses.submitted(answer).task_id, asset.asset_id, group.group_id, event.event_id} == {said}
     assert {event.task_id, listing.webapp_id, style.webapp_id, node.node_id, delivery.task_id} == {said}
 
 
