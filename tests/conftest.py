@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import certifi
 import pytest
+
+from tests.support.world.virtual_time import VirtualLoop
 
 # A developer's own settings, models and tickets must not reach the tests, and tests must not change them.
 _STATE = tempfile.TemporaryDirectory(prefix="rh-tests-state-")
@@ -42,6 +46,11 @@ pytest_plugins = [
     "tests.support.world.suspended_runs",
     "tests.support.processes.film_run",
 ]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Gives tests with the mark `virtual_time` a clock that jumps to the next timer."""
+    return {"loop": VirtualLoop if item.get_closest_marker("virtual_time") else asyncio.new_event_loop}
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -36,7 +36,7 @@ from tests.support.world.pipeline_flows import (
     until_paid,
 )
 from tests.support.world.prefect_runs import set_states
-from tests.support.world.virtual_time import in_virtual_time, now
+from tests.support.world.virtual_time import now
 
 ONE = "name: mug\n" + steps(picture=PICTURE % "mug")
 
@@ -181,7 +181,7 @@ AWAY = [StoreError("no answer"), JournalError("no answer")]
 
 
 @pytest.mark.parametrize("error", AWAY, ids=["storage", "records"])
-@in_virtual_time
+@pytest.mark.virtual_time
 async def test_a_step_waits_half_a_minute_for_a_storage_that_does_not_respond(error: RunningHubError) -> None:
     async def make() -> str:
         if now() < 30:
@@ -192,7 +192,7 @@ async def test_a_step_waits_half_a_minute_for_a_storage_that_does_not_respond(er
     assert now() == pytest.approx(35, abs=1)
 
 
-@in_virtual_time
+@pytest.mark.virtual_time
 async def test_a_step_does_not_wait_longer_nor_for_what_waiting_does_not_repair() -> None:
     tried: list[float] = []
 

@@ -23,7 +23,9 @@ from rh_prefect.works.run_cancellation import cancel_scope
 from tests.support.world.executed_work import REQUEST, no_progress, services, work_of
 from tests.support.world.job_records import KEY, TASK, intent, ticket, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.world.virtual_time import clock, in_virtual_time, now
+from tests.support.world.virtual_time import clock, now
+
+pytestmark = pytest.mark.virtual_time
 
 QUEUED = TaskView(task_id=TASK, status="QUEUED")
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
@@ -110,7 +112,6 @@ class WaitingJob:
         return [submit.end for submit in view.submits if submit.end is not None]
 
 
-@in_virtual_time
 async def test_a_success_without_files_is_not_an_end() -> None:
     """No end is recorded, so that the next run queries the task again and gets its outputs."""
     job = WaitingJob(RunningHub(EMPTY))
@@ -122,7 +123,6 @@ async def test_a_success_without_files_is_not_an_end() -> None:
     assert [link.url for link in (await job.end()).links] == ["https://files/a.png"]
 
 
-@in_virtual_time
 async def test_a_success_without_files_at_a_cancellation_is_not_an_end() -> None:
     """Neither for the run nor for the process that cancels it."""
     job = WaitingJob(RunningHub(EMPTY))
@@ -134,7 +134,6 @@ async def test_a_success_without_files_at_a_cancellation_is_not_an_end() -> None
     waiting.cancel()
 
 
-@in_virtual_time
 async def test_an_invalid_link_is_named() -> None:
     for url in ("/files/a.png?token=secret", "http://[::1"):
         job = WaitingJob(RunningHub(TaskView(task_id=TASK, status="SUCCESS", outputs=(RemoteOutput(url=url),))))
@@ -145,7 +144,6 @@ async def test_an_invalid_link_is_named() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "/files/b.png", "http://[::1"])
-@in_virtual_time
 async def test_a_success_with_one_usable_output_is_an_end(url: str) -> None:
     """One invalid link beside it does not keep an output that can be fetched until its own link has expired."""
     outputs = (RemoteOutput(url="https://files/a.png"), RemoteOutput(url=url))
@@ -156,7 +154,6 @@ async def test_a_success_with_one_usable_output_is_an_end(url: str) -> None:
     assert await job.ends() == [end]
 
 
-@in_virtual_time
 async def test_a_graph_that_is_unknown_after_its_cancellation_is_cancelled() -> None:
     """The recorded end is read before the response "no such task" counts."""
     job = WaitingJob(RunningHub(deletes=True))
@@ -168,7 +165,6 @@ async def test_a_graph_that_is_unknown_after_its_cancellation_is_cancelled() -> 
 
 
 @pytest.mark.parametrize("deletes", [False, True])
-@in_virtual_time
 async def test_a_cancellation_is_noticed_within_seconds_with_webhooks(deletes: bool) -> None:
     """RunningHub sends no webhook for a cancelled task, so the cancel record of the run is read."""
     job = WaitingJob(RunningHub(deletes=deletes), webhook=True)
@@ -182,7 +178,6 @@ async def test_a_cancellation_is_noticed_within_seconds_with_webhooks(deletes: b
     assert job.journal.reads <= 43
 
 
-@in_virtual_time
 async def test_a_task_says_how_many_are_before_it_that_it_runs_and_which_node_runs() -> None:
     """ComfyUI's own queue tells it."""
     job, heard = WaitingJob(RunningHub(QUEUED.model_copy(update={"ahead": 3}))), list[tuple[object, ...]]()
@@ -207,7 +202,6 @@ async def test_a_task_says_how_many_are_before_it_that_it_runs_and_which_node_ru
     assert end.run_seconds is not None and 110 <= end.queued_seconds + end.run_seconds <= 140
 
 
-@in_virtual_time
 async def test_a_cancellation_that_is_only_accepted_is_no_recorded_end() -> None:
     """The task may still succeed, and a later run asks for it."""
     job = WaitingJob(RunningHub(QUEUED))
@@ -216,7 +210,6 @@ async def test_a_cancellation_that_is_only_accepted_is_no_recorded_end() -> None
     assert (end.status, await job.ends()) == ("CANCELLED", [])
 
 
-@in_virtual_time
 async def test_an_end_that_cannot_be_recorded_is_the_end_for_this_run() -> None:
     """Its files are downloaded first, since their links expire; a later run queries the task again."""
     job = WaitingJob(RunningHub(SUCCESS))
@@ -226,7 +219,6 @@ async def test_an_end_that_cannot_be_recorded_is_the_end_for_this_run() -> None:
     assert await job.ends() == []
 
 
-@in_virtual_time
 async def test_only_the_status_of_this_task_in_the_answer_to_a_submission_ends_the_wait() -> None:
     """The submission may have been resolved with another task meanwhile."""
     job, other = WaitingJob(RunningHub(RUNNING)), WaitingJob(RunningHub(RUNNING))
@@ -238,7 +230,6 @@ async def test_only_the_status_of_this_task_in_the_answer_to_a_submission_ends_t
     assert (await waiting).task_id == TASK
 
 
-@in_virtual_time
 async def test_a_job_polls_by_itself_once_the_end_of_its_task_is_recorded_for_another_job() -> None:
     """The poller reports that end to both, and RunningHub sends no second webhook."""
     job, waits = WaitingJob(RunningHub(), webhook=True), list[tuple[bool, bool]]()
@@ -255,7 +246,6 @@ async def test_a_job_polls_by_itself_once_the_end_of_its_task_is_recorded_for_an
     assert job.journal.reads == reads, "nothing looks for a cancellation any more"
 
 
-@in_virtual_time
 async def test_a_task_that_its_account_does_not_know_is_an_error_and_no_end() -> None:
     job = WaitingJob(RunningHub())
     job.rh.view = None

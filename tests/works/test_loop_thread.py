@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from rh_prefect.works.loop_thread import JOIN_SECONDS, LOOP, WORKERS, LoopThread, end_task
-from tests.support.world.virtual_time import in_virtual_time, now
+from tests.support.world.virtual_time import now
 
 T = TypeVar("T")
 NAME: ContextVar[str] = ContextVar("NAME", default="nobody")
@@ -283,7 +283,7 @@ def test_process(name: str, tmp_path: Path) -> None:
     assert runs(script, tmp_path=tmp_path) == printed
 
 
-@in_virtual_time
+@pytest.mark.virtual_time
 async def test_a_task_whose_cancellation_is_lost_is_ended() -> None:
     async def loses_one() -> None:
         with suppress(asyncio.CancelledError):

@@ -19,7 +19,6 @@ from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.runninghub import node_progress
 from rh_prefect.works.runninghub.node_progress import AT_ONCE, Lines, NodeProgress
 from tests.support.waiting import until
-from tests.support.world.virtual_time import in_virtual_time
 
 NAMES = {"6": "CLIPTextEncode", "3": "KSampler", "8": "VAEDecode"}
 
@@ -28,7 +27,7 @@ def steps(done: int) -> ProgressEvent:
     return ProgressEvent(node="3", value=done, max=20)
 
 
-@in_virtual_time
+@pytest.mark.virtual_time
 async def test_the_first_line_is_reported_immediately_and_the_newest_later() -> None:
     reported: list[str] = []
     lines = Lines(reported.append, NAMES)
@@ -47,7 +46,7 @@ async def test_the_first_line_is_reported_immediately_and_the_newest_later() -> 
     assert reported[2:] == ["VAEDecode", "node 9"]
 
 
-@in_virtual_time
+@pytest.mark.virtual_time
 async def test_no_line_is_repeated_or_reported_after_the_end() -> None:
     reported: list[str] = []
     lines = Lines(reported.append, NAMES)

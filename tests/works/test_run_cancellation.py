@@ -25,7 +25,7 @@ from rh_prefect.works.run_cancellation import (
 )
 from tests.support.world.job_records import KEY, SOMEWHERE_ELSE, TASK, dead_owner, intent, ticket, unknown, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
-from tests.support.world.virtual_time import in_virtual_time, now
+from tests.support.world.virtual_time import now
 
 RUNNING = TaskView(task_id=TASK, status="RUNNING")
 EMPTY = TaskView(task_id=TASK, status="SUCCESS")
@@ -131,7 +131,7 @@ async def test_the_cost_of_a_task_that_had_ended_is_in_the_currency_of_its_accou
 
 
 @pytest.mark.parametrize(("pays_in", "after", "took"), [("USD", 0, 0), (None, 2, 2), ("USD", 60, 5)])
-@in_virtual_time
+@pytest.mark.virtual_time
 async def test_each_account_is_asked_for_its_currency_once_and_only_for_seconds(
     pays_in: str | None, after: float, took: float
 ) -> None:
@@ -152,7 +152,7 @@ async def test_each_account_is_asked_for_its_currency_once_and_only_for_seconds(
     assert [one.paces for one in accounts.values()] == [[2.0], [2.0]]
 
 
-@in_virtual_time
+@pytest.mark.virtual_time
 async def test_a_success_without_files_is_reported_and_not_recorded() -> None:
     journal = MemoryJournal(MemoryPlace(), "run")
     await write(journal, SUBMITTED)

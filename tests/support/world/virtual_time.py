@@ -1,6 +1,6 @@
 """An event loop whose clock jumps to the next timer: hours pass in milliseconds.
 
-    @in_virtual_time
+    @pytest.mark.virtual_time
     async def test_something() -> None:
         await asyncio.sleep(3600)
 
@@ -10,10 +10,7 @@ Nothing real may be waited for in it: no sockets, no threads. Where every corout
 from __future__ import annotations
 
 import asyncio
-import functools
 import selectors
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 
 class _Selector(selectors.DefaultSelector):
@@ -49,15 +46,6 @@ def now() -> float:
 def clock() -> float:
     """The same with another zero, for the code that is tested: no real clock begins with a test."""
     return now() + 1e6
-
-
-def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def run(*args: Any, **kwargs: Any) -> None:
-        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            runner.run(test(*args, **kwargs))
-
-    return run
 
 
 async def settle(turns: int = 20) -> None:

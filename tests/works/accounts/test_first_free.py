@@ -8,8 +8,10 @@ from collections import Counter
 import pytest
 
 from rh_prefect.works.accounts.limiter import Turn, first_free
-from tests.support.world.virtual_time import in_virtual_time, now
+from tests.support.world.virtual_time import now
 from tests.works.accounts.counted_account import CountedAccount as Account
+
+pytestmark = pytest.mark.virtual_time
 
 SECONDS = 10.0
 
@@ -22,7 +24,6 @@ async def job(accounts: list[Account], seconds: float = SECONDS, *, preferred: A
     return account
 
 
-@in_virtual_time
 async def test_a_job_that_has_to_wait_for_a_slot_says_so() -> None:
     account, waits = Account(1, "a"), list[int]()
 
@@ -35,7 +36,6 @@ async def test_a_job_that_has_to_wait_for_a_slot_says_so() -> None:
     assert waits == [2]
 
 
-@in_virtual_time
 async def test_jobs_use_the_account_with_a_free_slot_and_not_in_turn() -> None:
     accounts = [Account(1, "a"), Account(1, "b")]
     lengths = [60.0, *[10.0] * 6]
@@ -44,7 +44,6 @@ async def test_jobs_use_the_account_with_a_free_slot_and_not_in_turn() -> None:
     assert now() == pytest.approx(60.0, abs=0.1)
 
 
-@in_virtual_time
 async def test_a_cancelled_waiter_leaves_all_queues() -> None:
     accounts = [Account(1, "a"), Account(1, "b")]
     running = [asyncio.create_task(job(accounts, 50)) for _ in range(2)]
@@ -56,7 +55,6 @@ async def test_a_cancelled_waiter_leaves_all_queues() -> None:
     assert [one.limiter.held for one in accounts] == [0, 0]
 
 
-@in_virtual_time
 async def test_a_job_precedes_others_on_the_account_with_its_inputs() -> None:
     accounts = a, b = [Account(1, "a"), Account(1, "b")]
     order: list[str] = []
@@ -79,7 +77,6 @@ async def test_a_job_precedes_others_on_the_account_with_its_inputs() -> None:
 
 
 @pytest.mark.parametrize("comes", [True, False])
-@in_virtual_time
 async def test_a_slot_is_kept_for_a_job_that_uploads_its_inputs_until_it_has_it_or_leaves(comes: bool) -> None:
     a, b = Account(1, "a"), Account(2, "b", others=1)
     busy = asyncio.create_task(job([a], 100))
@@ -99,7 +96,6 @@ async def test_a_slot_is_kept_for_a_job_that_uploads_its_inputs_until_it_has_it_
         task.cancel()
 
 
-@in_virtual_time
 async def test_the_first_job_gets_the_slot_if_all_prefer_other_accounts() -> None:
     accounts = a, b = [Account(1, "a"), Account(1, "b")]
     busy = asyncio.create_task(job([b], 100))
@@ -115,7 +111,6 @@ async def test_the_first_job_gets_the_slot_if_all_prefer_other_accounts() -> Non
     busy.cancel()
 
 
-@in_virtual_time
 async def test_an_account_without_a_response_does_not_block_the_other() -> None:
     accounts = silent, _ = [Account(2, "silent"), Account(2, "works")]
     silent.answers_in = 60.0
@@ -126,14 +121,12 @@ async def test_an_account_without_a_response_does_not_block_the_other() -> None:
 
 
 @pytest.mark.parametrize(("answers_in", "is_used"), [(1.9, True), (2.5, False)])
-@in_virtual_time
 async def test_a_preferred_account_is_waited_for_for_two_seconds(answers_in: float, is_used: bool) -> None:
     accounts = other, preferred = [Account(2, "at once"), Account(2, "preferred")]
     preferred.answers_in = answers_in
     assert (await job(accounts, preferred=preferred)) is (preferred if is_used else other)
 
 
-@in_virtual_time
 async def test_an_account_that_responds_late_is_used_afterwards() -> None:
     accounts = late, busy = [Account(2, "late"), Account(1, "busy")]
     late.answers_in = 20.0
@@ -143,7 +136,6 @@ async def test_an_account_that_responds_late_is_used_afterwards() -> None:
     assert now() == pytest.approx(120, abs=1)
 
 
-@in_virtual_time
 async def test_a_waiter_cancelled_during_a_count_takes_no_slot() -> None:
     only = Account(1, "only")
     only.answers_in = 30.0
@@ -179,7 +171,6 @@ async def _chains(account: Account, *, items: int) -> tuple[list[set[int]], int]
     return list(ended.values()), most
 
 
-@in_virtual_time
 async def test_a_run_ends_its_first_items_before_later_ones_begin() -> None:
     ended, most = await _chains(Account(1, "a"), items=8)
     # The first one in the queue has the free slot. While its result is downloaded, the slot is used by the next item.
@@ -190,7 +181,6 @@ async def test_a_run_ends_its_first_items_before_later_ones_begin() -> None:
     assert most == 4
 
 
-@in_virtual_time
 async def test_jobs_that_are_put_first_in_their_run_do_not_overtake_those_of_other_runs() -> None:
     account, order = Account(1, "a"), list[str]()
 

@@ -20,8 +20,9 @@ from rh_prefect.errors import (
 from rh_prefect.works.accounts.pool import Exclusions, Lease, Pool
 from rh_prefect.works.journal.record_types import Answer, Intent
 from tests.support.world.job_records import intent
-from tests.support.world.virtual_time import in_virtual_time
 from tests.works.accounts.counted_account import CountedAccount as Account
+
+pytestmark = pytest.mark.virtual_time
 
 WALLET, KEY, WORKFLOW, MACHINE, PARAMETER = "812", "412", "380", "433", "1007"
 """Codes of refusals: of the account, of its key, of a model on it, of one job on it, and of every account."""
@@ -55,7 +56,6 @@ async def account_for(lease: Lease) -> str:
         (MACHINE, "", "b", "a", "a"),
     ],
 )
-@in_virtual_time
 async def test_an_account_that_refuses_a_job_is_left_as_far_as_the_refusal_says(
     code: str, said: str, same_job: str, same_model: str, other_model: str
 ) -> None:
@@ -74,7 +74,6 @@ async def test_an_account_that_refuses_a_job_is_left_as_far_as_the_refusal_says(
     assert later.after_refusal(refusal(code)) == "", "it is said once"
 
 
-@in_virtual_time
 async def test_the_error_without_any_account_is_that_of_the_last_refusal() -> None:
     pool, exclusions = pool_of(Account(2, "a"), Account(2, "b")), Exclusions()
     lease = lease_of(pool, exclusions)
@@ -86,7 +85,6 @@ async def test_the_error_without_any_account_is_that_of_the_last_refusal() -> No
         await lease_of(pool, exclusions, model="n").acquire()
 
 
-@in_virtual_time
 async def test_only_other_accounts_are_tried_after_a_refusal_of_an_account() -> None:
     pair = pool_of(Account(2, "a"), Account(2, "b"))
     assert lease_of(pair, {}).after_refusal(refusal(PARAMETER)) is None
@@ -95,7 +93,6 @@ async def test_only_other_accounts_are_tried_after_a_refusal_of_an_account() -> 
     assert await account_for(lease_of(alone, exclusions)) == "a"
 
 
-@in_virtual_time
 async def test_a_slot_of_an_account_that_was_excluded_meanwhile_is_given_back() -> None:
     a, b = Account(1, "a"), Account(1, "b")
     pool, exclusions = pool_of(a, b), Exclusions()
@@ -115,7 +112,6 @@ async def test_a_slot_of_an_account_that_was_excluded_meanwhile_is_given_back() 
     assert (str(lease.account), b.limiter.held, lease.has_slot) == ("b", 1, True)
 
 
-@in_virtual_time
 async def test_a_job_is_announced_once_until_it_has_a_slot_or_leaves() -> None:
     a, b = Account(2, "a"), Account(2, "b")
     pool = pool_of(a, b)
@@ -141,7 +137,6 @@ async def test_a_job_is_announced_once_until_it_has_a_slot_or_leaves() -> None:
     assert b.limiter.load == 0, "there is nothing to select"
 
 
-@in_virtual_time
 async def test_a_job_uploads_its_inputs_to_the_account_with_the_lowest_load() -> None:
     """The accounts are counted first: nothing is known yet of the tasks of others."""
     lease = lease_of(pool_of(Account(2, "busy", others=2), Account(2, "free")), {})
@@ -149,7 +144,6 @@ async def test_a_job_uploads_its_inputs_to_the_account_with_the_lowest_load() ->
     assert str(lease.account) == "free"
 
 
-@in_virtual_time
 async def test_a_submission_counts_until_it_is_finished_or_its_slot_is_released() -> None:
     pool = pool_of(Account(80, "a"))
     leases = [lease_of(pool, {}) for _ in range(61)]
@@ -176,7 +170,6 @@ async def test_a_submission_counts_until_it_is_finished_or_its_slot_is_released(
         task.cancel()
 
 
-@in_virtual_time
 async def test_a_job_moves_to_the_account_that_has_its_task() -> None:
     a, b = Account(2, "a", block="x"), Account(2, "b", block="y")
     lease = lease_of(pool_of(a, b), {})
@@ -204,7 +197,6 @@ async def test_a_job_moves_to_the_account_that_has_its_task() -> None:
         ("renamed", "z", None, None),
     ],
 )
-@in_virtual_time
 async def test_a_record_names_its_account_by_name_and_block(
     account: str, block: str, found: str | None, paid: str | None
 ) -> None:
@@ -242,7 +234,6 @@ async def test_a_record_names_its_account_by_name_and_block(
     ],
     ids=str,
 )
-@in_virtual_time
 async def test_the_error_of_a_task_that_cannot_be_queried_says_whose_task_it_is(
     account: str, error: ApiError, said: str
 ) -> None:
@@ -252,13 +243,11 @@ async def test_the_error_of_a_task_that_cannot_be_queried_says_whose_task_it_is(
     assert re.search(said, found.message), found.message
 
 
-@in_virtual_time
 async def test_an_account_that_is_not_configured_is_an_error() -> None:
     with pytest.raises(ConfigError, match="which is not configured in this process"):
         await pool_of(Account(2, "a"), Account(2, "b")).account_of(intent(account="c", credentials="z"))
 
 
-@in_virtual_time
 async def test_an_unpaid_call_is_made_with_each_account_until_one_accepts_it() -> None:
     pool, exclusions = pool_of(Account(2, "a"), Account(2, "b")), Exclusions()
     asked: list[str] = []

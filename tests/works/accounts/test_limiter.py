@@ -8,8 +8,10 @@ import pytest
 
 from rh_prefect.errors import ResponseLost, RunningHubError
 from rh_prefect.works.accounts.limiter import Count, first_free, pause_seconds
-from tests.support.world.virtual_time import in_virtual_time, now, settle
+from tests.support.world.virtual_time import now, settle
 from tests.works.accounts.counted_account import CountedAccount as Account
+
+pytestmark = pytest.mark.virtual_time
 
 COUNT_AGE, GRACE = 5.0, 0.5
 """Seconds for which a count is used, and after which a slot that others have left is used."""
@@ -19,7 +21,6 @@ def done(tasks: list[asyncio.Task[Any]]) -> int:
     return sum(task.done() for task in tasks)
 
 
-@in_virtual_time
 async def test_the_slots_of_the_account_are_assigned_in_the_order_of_the_requests() -> None:
     account, order = Account(2), list[int]()
 
@@ -35,7 +36,6 @@ async def test_the_slots_of_the_account_are_assigned_in_the_order_of_the_request
     assert (order, account.most, account.limiter.held) == (list(range(20)), 2, 0)
 
 
-@in_virtual_time
 async def test_slots_of_other_clients_are_not_assigned() -> None:
     account = Account(3, others=2)
     tasks = await account.start(3)
@@ -54,7 +54,6 @@ async def refused_often(account: Account) -> list[asyncio.Task[None]]:
     return await account.start(2)
 
 
-@in_virtual_time
 async def test_a_pause_after_refusals_ends_when_other_clients_free_slots() -> None:
     account = Account(2, others=2)
     tasks = await refused_often(account)
@@ -65,7 +64,6 @@ async def test_a_pause_after_refusals_ends_when_other_clients_free_slots() -> No
 
 
 @pytest.mark.parametrize("error", [None, ResponseLost("HTTP 502")], ids=["counted before", "not counted before"])
-@in_virtual_time
 async def test_a_refusal_that_the_count_does_not_explain_causes_a_pause(error: RunningHubError | None) -> None:
     account = Account(error=error)
     tasks = await refused_often(account)
@@ -77,7 +75,6 @@ async def test_a_refusal_that_the_count_does_not_explain_causes_a_pause(error: R
 
 
 @pytest.mark.parametrize(("others", "gap"), [(0, COUNT_AGE), (1, 1.0)])
-@in_virtual_time
 async def test_a_full_account_is_counted_more_often_if_others_use_it(others: int, gap: float) -> None:
     account = Account(3, others=others)
     await account.start(4)
@@ -96,14 +93,12 @@ async def test_a_full_account_is_counted_more_often_if_others_use_it(others: int
         pytest.param({"error": ResponseLost("HTTP 502")}, 50, 50, id="one that does not answer is counted once"),
     ],
 )
-@in_virtual_time
 async def test_the_slots_that_are_assigned_at_once(facts: dict[str, Any], requested: int, assigned: int) -> None:
     account = Account(**facts)
     assert done(await account.start(requested)) == assigned
     assert len(account.counted_at) == 1
 
 
-@in_virtual_time
 async def test_after_a_421_no_slot_is_assigned_until_the_tasks_are_counted_again() -> None:
     account = Account(5)
     await account.take()
@@ -127,7 +122,6 @@ async def pause_after_refusals(account: Account, refusals: int) -> float:
     return now() - began
 
 
-@in_virtual_time
 async def test_each_further_421_causes_a_longer_pause_up_to_a_limit() -> None:
     account = Account(50)
     await account.take()
@@ -137,7 +131,6 @@ async def test_each_further_421_causes_a_longer_pause_up_to_a_limit() -> None:
     assert closed[-1] <= 30 + COUNT_AGE
 
 
-@in_virtual_time
 async def test_concurrent_refusals_count_once_and_after_a_release_cause_the_shortest_pause() -> None:
     account, closed = Account(20), []
     await account.start(10)
@@ -149,7 +142,6 @@ async def test_concurrent_refusals_count_once_and_after_a_release_cause_the_shor
 
 
 @pytest.mark.parametrize("is_assigned", [False, True])
-@in_virtual_time
 async def test_a_cancelled_waiter_leaks_no_slot(*, is_assigned: bool) -> None:
     """It counts neither as one that waits nor as one that submits."""
     account = Account(1)
@@ -168,7 +160,6 @@ async def test_a_cancelled_waiter_leaks_no_slot(*, is_assigned: bool) -> None:
     assert done(await account.start(60, finish=False)) == 50
 
 
-@in_virtual_time
 async def test_a_waiter_cancelled_during_a_count_delays_no_other() -> None:
     account = Account(1)
     first, second = (asyncio.create_task(account.take()) for _ in range(2))
@@ -179,7 +170,6 @@ async def test_a_waiter_cancelled_during_a_count_delays_no_other() -> None:
     assert account.limiter.held == 1
 
 
-@in_virtual_time
 async def test_no_counts_are_requested_after_the_last_waiter_is_cancelled() -> None:
     account = Account(1)
     _, second = await account.start(2)
@@ -190,7 +180,6 @@ async def test_no_counts_are_requested_after_the_last_waiter_is_cancelled() -> N
     assert len(account.counted_at) == counts
 
 
-@in_virtual_time
 async def test_adopted_tasks_count_over_the_limit_without_waiting() -> None:
     account = Account(2)
     for _ in range(3):
@@ -203,7 +192,6 @@ async def test_adopted_tasks_count_over_the_limit_without_waiting() -> None:
         assert done(tasks) == is_assigned
 
 
-@in_virtual_time
 async def test_one_count_is_used_by_all_jobs_for_some_time() -> None:
     account = Account(100)
     await account.start(50)
@@ -216,14 +204,12 @@ async def test_one_count_is_used_by_all_jobs_for_some_time() -> None:
     assert len(account.counted_at) == 2
 
 
-@in_virtual_time
 async def test_releasing_a_slot_that_was_not_taken_adds_no_slot() -> None:
     account = Account(1)
     account.limiter.release()
     assert done(await account.start(2)) == 1
 
 
-@in_virtual_time
 async def test_few_submissions_are_concurrent_on_a_shared_account_and_a_refusal_stops_the_others() -> None:
     account = Account(50, others=1)
     tasks = await account.start(30, finish=False)
@@ -266,7 +252,6 @@ STAYS = (1, 0, 0, 3, 1, 2)
         pytest.param(2, 5, 3, [STAYS, (2, 0, GRACE / 2, 3, 0, 2)] * 5, id="a slot that others leave briefly"),
     ],
 )
-@in_virtual_time
 async def test_a_count_shows_how_many_own_tasks_have_ended(
     others: int, requested: int, assigned: int, counts: list[tuple[int, int, float, int, int, int]]
 ) -> None:
@@ -282,7 +267,6 @@ async def test_a_count_shows_how_many_own_tasks_have_ended(
     assert done(tasks) == assigned
 
 
-@in_virtual_time
 async def test_a_slot_that_a_count_shows_free_is_assigned_before_the_end_is_found() -> None:
     account = Account(5)
     tasks = await account.start(9)
@@ -296,7 +280,6 @@ async def test_a_slot_that_a_count_shows_free_is_assigned_before_the_end_is_foun
         assert done(tasks) == assigned
 
 
-@in_virtual_time
 async def test_submissions_in_flight_do_not_count_as_free_slots() -> None:
     account = Account(5)
     await account.start(3)
@@ -307,7 +290,6 @@ async def test_submissions_in_flight_do_not_count_as_free_slots() -> None:
     assert done(tasks) == 2
 
 
-@in_virtual_time
 async def test_the_load_of_an_account_is_relative_to_its_limit() -> None:
     account, unknown = Account(8, others=2), Account(None)
     assert account.limiter.load == 0
@@ -319,7 +301,6 @@ async def test_the_load_of_an_account_is_relative_to_its_limit() -> None:
     assert (account.limiter.load, unknown.limiter.load) == ((3 + 2 + 1) / 8, 3)
 
 
-@in_virtual_time
 async def test_own_tasks_that_have_ended_are_not_tasks_of_others() -> None:
     account = Account(8, others=2)
     await account.start(3)
@@ -334,7 +315,6 @@ async def test_own_tasks_that_have_ended_are_not_tasks_of_others() -> None:
         assert account.limiter.load == (2 + others) / 8
 
 
-@in_virtual_time
 async def test_own_tasks_that_end_during_a_count_are_not_tasks_of_others() -> None:
     account = Account(5)
     await account.start(5)
@@ -346,7 +326,6 @@ async def test_own_tasks_that_end_during_a_count_are_not_tasks_of_others() -> No
     assert await count == Count(missing=0, others=1)
 
 
-@in_virtual_time
 async def test_an_account_that_does_not_answer_is_not_counted() -> None:
     account = Account(error=ResponseLost("HTTP 502"))
     assert await account.limiter.count(0) is None

@@ -21,7 +21,9 @@ from rh_prefect.errors import (
 )
 from rh_prefect.works.accounts.limiter import Count
 from rh_prefect.works.accounts.poller import DurationHistory, Poller, is_settled, query_repeatedly
-from tests.support.world.virtual_time import clock, in_virtual_time, now, settle
+from tests.support.world.virtual_time import clock, now, settle
+
+pytestmark = pytest.mark.virtual_time
 
 OUTPUT = RemoteOutput(url="http://files/1.png")
 HOUR = 3600.0
@@ -99,7 +101,6 @@ def ends_after(rh: RunningHub, seconds: float, *task_ids: object) -> None:
         asyncio.get_running_loop().call_later(seconds, rh.answer_with, str(task_id), SUCCESS)
 
 
-@in_virtual_time
 async def test_each_change_of_a_task_is_reported_once() -> None:
     seen: list[TaskView] = []
     rh = RunningHub(QUEUED, QUEUED, RUNNING, RUNNING, SUCCESS)
@@ -111,7 +112,6 @@ async def test_each_change_of_a_task_is_reported_once() -> None:
 
 
 @pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
-@in_virtual_time
 async def test_failed_and_cancelled_tasks_end_the_wait(status: str) -> None:
     ended = await poller_of(RunningHub(RUNNING, view(status))).wait("1")
     assert ended is not None
@@ -119,7 +119,6 @@ async def test_failed_and_cancelled_tasks_end_the_wait(status: str) -> None:
     assert now() == pytest.approx(3.0, abs=0.1)
 
 
-@in_virtual_time
 async def test_a_task_is_polled_without_a_deadline_and_the_gap_grows_with_its_age_up_to_a_limit() -> None:
     rh = RunningHub(RUNNING)
     ends_after(rh, 24 * HOUR, 1)
@@ -130,7 +129,6 @@ async def test_a_task_is_polled_without_a_deadline_and_the_gap_grows_with_its_ag
     assert now() - 24 * HOUR <= LONGEST_GAP
 
 
-@in_virtual_time
 async def test_a_task_that_takes_longer_than_the_last_ones_is_polled_often_at_first() -> None:
     rh = RunningHub(RUNNING, RUNNING, RUNNING, SUCCESS)
     poller = poller_of(rh, shortest=1.5)
@@ -148,7 +146,6 @@ async def test_a_task_that_takes_longer_than_the_last_ones_is_polled_often_at_fi
     assert ages == [1.5, 3.0, 4.5, 4.79, 5.16, 5.54, 5.91, 6.29, 6.67, 7.15, 7.75], "the end of another changes nothing"
 
 
-@in_virtual_time
 async def test_once_five_durations_are_known_a_longer_task_is_polled_often() -> None:
     rh = RunningHub(RUNNING)
     poller = poller_of(rh)
@@ -159,7 +156,6 @@ async def test_once_five_durations_are_known_a_longer_task_is_polled_often() -> 
     assert [round(poll, 2) for poll in rh.polls_of("5")] == [2.82, 4.82, 6.82, 8.53, 9.16]
 
 
-@in_virtual_time
 async def test_100_tasks_need_one_loop_and_16_requests_in_flight() -> None:
     rh = RunningHub(RUNNING, RUNNING, SUCCESS, takes=0.5)
     waiting = waits(poller_of(rh), *range(100))
@@ -180,14 +176,12 @@ async def test_100_tasks_need_one_loop_and_16_requests_in_flight() -> None:
     ],
     ids=repr,
 )
-@in_virtual_time
 async def test_failed_polls_only_cause_a_delay(blip: Exception) -> None:
     rh = RunningHub(RUNNING, *[blip] * 200, SUCCESS)
     assert await poller_of(rh).wait("1") == SUCCESS
     assert max(rh.gaps) == LONGEST_GAP
 
 
-@in_virtual_time
 async def test_failed_polls_are_followed_by_longer_gaps() -> None:
     rh = RunningHub(*[ResponseLost("cut")] * 3, SUCCESS)
     await poller_of(rh).wait("1")
@@ -206,7 +200,6 @@ DENIALS = pytest.mark.parametrize(
 
 
 @DENIALS
-@in_virtual_time
 async def test_a_repeated_denial_ends_the_wait_after_the_grace_time(denial: Exception) -> None:
     """A task that is unknown, or a key that is rejected, ends the wait after minutes, not after two seconds."""
     rh = RunningHub(denial)
@@ -219,14 +212,12 @@ async def test_a_repeated_denial_ends_the_wait_after_the_grace_time(denial: Exce
 
 
 @DENIALS
-@in_virtual_time
 async def test_a_denial_that_is_not_repeated_only_causes_a_delay(denial: Exception) -> None:
     """One 1004, 807, 412, 401 or 802 in a poll fails no job, even if there was another one an hour before."""
     rh = RunningHub(denial, *[RUNNING] * 200, *[denial] * 3, RUNNING, SUCCESS)
     assert await poller_of(rh).wait("1") == SUCCESS
 
 
-@in_virtual_time
 async def test_without_grace_time_a_denial_must_be_repeated_three_times() -> None:
     rh = RunningHub(NOT_FOUND)
     with pytest.raises(TaskNotFound):
@@ -234,7 +225,6 @@ async def test_without_grace_time_a_denial_must_be_repeated_three_times() -> Non
     assert len(rh.polls) == 3
 
 
-@in_virtual_time
 async def test_a_query_of_an_unknown_task_is_repeated_twice() -> None:
     rh = RunningHub(NOT_FOUND, NOT_FOUND, RUNNING)
     assert await query_repeatedly(rh.query, "1") == RUNNING
@@ -245,7 +235,6 @@ async def test_a_query_of_an_unknown_task_is_repeated_twice() -> None:
     assert len(rh.polls) == 3
 
 
-@in_virtual_time
 async def test_an_unknown_task_with_a_recorded_end_has_ended() -> None:
     """RunningHub deletes a graph that is cancelled in the queue; its recorded end counts."""
 
@@ -258,7 +247,6 @@ async def test_an_unknown_task_with_a_recorded_end_has_ended() -> None:
     assert HOUR <= now() <= HOUR + LONGEST_GAP
 
 
-@in_virtual_time
 async def test_a_notification_during_a_poll_causes_another_poll() -> None:
     rh = RunningHub(RUNNING, takes=0.5)
     poller = poller_of(rh)
@@ -275,7 +263,6 @@ async def test_a_notification_during_a_poll_causes_another_poll() -> None:
 
 @pytest.mark.parametrize("leaver_listens", [True, False])
 @pytest.mark.parametrize("stayer_listens", [True, False])
-@in_virtual_time
 async def test_a_cancelled_waiter_does_not_affect_another(leaver_listens: bool, stayer_listens: bool) -> None:
     seen, seen_by_leaver = list[TaskView](), list[TaskView]()
     rh = RunningHub(RUNNING)
@@ -291,7 +278,6 @@ async def test_a_cancelled_waiter_does_not_affect_another(leaver_listens: bool, 
     assert seen_by_leaver == [RUNNING] * leaver_listens
 
 
-@in_virtual_time
 async def test_a_waiter_cancelled_during_the_last_poll_leaves_no_asyncio_task_and_no_error() -> None:
     unseen: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
@@ -308,7 +294,6 @@ async def test_a_waiter_cancelled_during_the_last_poll_leaves_no_asyncio_task_an
     assert unseen == []
 
 
-@in_virtual_time
 async def test_a_poll_is_referred_to_until_its_task_has_ended() -> None:
     answers: WeakSet[asyncio.Future[TaskView]] = WeakSet()
     polls: WeakSet[Any] = WeakSet()
@@ -335,7 +320,6 @@ async def test_a_poll_is_referred_to_until_its_task_has_ended() -> None:
     assert (released(), len(polls)) == (None, 0)
 
 
-@in_virtual_time
 async def test_a_task_can_be_waited_for_again_after_all_waiters_were_cancelled() -> None:
     rh = RunningHub(RUNNING)
     poller = poller_of(rh)
@@ -346,7 +330,6 @@ async def test_a_task_can_be_waited_for_again_after_all_waiters_were_cancelled()
     assert await poller.wait("1") == SUCCESS
 
 
-@in_virtual_time
 async def test_a_success_without_outputs_that_is_taken_back_does_not_count_later() -> None:
     seen: list[TaskView] = []
     rh = RunningHub(EMPTY, *[RUNNING] * 200, EMPTY, EMPTY, SUCCESS)
@@ -360,7 +343,6 @@ ODD = TaskView(task_id="1", status="SUCCESS", outputs=(OUTPUT, RemoteOutput(url=
 
 
 @pytest.mark.parametrize("view", [EMPTY, ODD])
-@in_virtual_time
 async def test_a_success_without_usable_outputs_is_polled_for_minutes(view: TaskView) -> None:
     """Its view is returned unchanged, and is not settled."""
     rh = RunningHub(view)
@@ -370,7 +352,6 @@ async def test_a_success_without_usable_outputs_is_polled_for_minutes(view: Task
     assert len(rh.polls) < 40
 
 
-@in_virtual_time
 async def test_a_listener_that_fails_does_not_end_the_wait() -> None:
     def fail(_: TaskView) -> None:
         raise LookupError
@@ -434,7 +415,6 @@ class Account:
     ],
     ids=["usual", "equal", "one much longer", "shared account", "false counts", "no counts", "no counts later"],
 )
-@in_virtual_time
 async def test_every_end_is_noticed_within_a_tenth_of_the_duration_or_two_seconds(
     facts: dict[str, Any], lengths: list[float], polls: int, share: float
 ) -> None:
@@ -456,7 +436,6 @@ async def test_every_end_is_noticed_within_a_tenth_of_the_duration_or_two_second
     ],
     ids=str,
 )
-@in_virtual_time
 async def test_the_time_between_counts_is_that_of_the_ends_within_limits(
     tasks: int, age: float, others: int, ended: int, gap: float
 ) -> None:
@@ -470,7 +449,6 @@ async def test_the_time_between_counts_is_that_of_the_ends_within_limits(
     assert account.counts == pytest.approx([2.0, 2.0 + gap], abs=0.01)
 
 
-@in_virtual_time
 async def test_a_search_for_an_ended_task_polls_each_task_once_and_counts_more_often_meanwhile() -> None:
     account = Account()
     poller = account.poller()
@@ -494,7 +472,6 @@ async def test_a_search_for_an_ended_task_polls_each_task_once_and_counts_more_o
     assert len(account.rh.polled) == 20
 
 
-@in_virtual_time
 async def test_tasks_of_others_delay_the_ends_of_short_tasks_by_half_a_second() -> None:
     """The first ends, of which no duration is known, and the later ones, some of which take longer than any before."""
     lengths = [6.0 + 0.02 * (37 * n % 60) for n in range(75)]
@@ -513,7 +490,6 @@ async def test_tasks_of_others_delay_the_ends_of_short_tasks_by_half_a_second() 
     assert len(account.rh.polls) < 5 * 75
 
 
-@in_virtual_time
 async def test_after_the_end_of_a_search_the_next_ended_task_is_searched() -> None:
     account = Account()
     following, first, _ = waits(account.poller(), "next", "first", "last", age=600.0)
@@ -527,7 +503,6 @@ async def test_after_the_end_of_a_search_the_next_ended_task_is_searched() -> No
     assert now() - began < 6
 
 
-@in_virtual_time
 async def test_a_count_that_never_shows_an_end_only_causes_a_delay() -> None:
     account = Account(never_counts_ends=True)
     waiting = waits(account.poller(), 0, 1, age=600.0)
@@ -537,7 +512,6 @@ async def test_a_count_that_never_shows_an_end_only_causes_a_delay() -> None:
     assert account.rh.polls_of("0") == pytest.approx([1.0, 31.0, 151.0, 271.0], abs=0.1)
 
 
-@in_virtual_time
 async def test_an_end_is_estimated_between_the_last_count_that_shows_the_task_and_the_poll() -> None:
     account = Account()
     poller = account.poller()
@@ -551,7 +525,6 @@ async def test_an_end_is_estimated_between_the_last_count_that_shows_the_task_an
     assert now() - began == pytest.approx(1.008 * duration, abs=0.05)
 
 
-@in_virtual_time
 async def test_a_single_task_is_polled_and_not_counted() -> None:
     one, two = Account(), Account()
     await one.lateness([600.0])
@@ -560,7 +533,6 @@ async def test_a_single_task_is_polled_and_not_counted() -> None:
     assert len(two.counts) > 20
 
 
-@in_virtual_time
 async def test_after_the_last_waiter_is_cancelled_nothing_is_polled_or_counted() -> None:
     account = Account()
     waiting = waits(account.poller(), 1, 1, 2)
@@ -630,7 +602,6 @@ class Notified(RunningHub):
 @pytest.mark.parametrize(
     ("recorded", "broken", "is_queried"), [(True, False, False), (False, False, True), (True, True, True)]
 )
-@in_virtual_time
 async def test_a_notified_end_is_queried_unless_it_is_recorded(recorded: bool, broken: bool, is_queried: bool) -> None:
     tasks = Notified(a=40)
     tasks.broken = broken
@@ -641,7 +612,6 @@ async def test_a_notified_end_is_queried_unless_it_is_recorded(recorded: bool, b
     assert round(now()) == 40
 
 
-@in_virtual_time
 async def test_polls_are_rare_with_webhooks_and_a_false_notification_ends_no_task() -> None:
     tasks = Notified(a=1000)
     waiting = tasks.wait("a")
@@ -654,7 +624,6 @@ async def test_polls_are_rare_with_webhooks_and_a_false_notification_ends_no_tas
     assert set(map(round, tasks.gaps)) == {240}
 
 
-@in_virtual_time
 async def test_three_missed_notifications_make_polls_frequent_until_one_arrives() -> None:
     tasks = Notified(a=6, b=6, c=6, d=90, e=200, f=200, g=350, h=600)
     asyncio.get_running_loop().call_later(100.0, tasks.poller.wake, "another")
@@ -666,7 +635,6 @@ async def test_three_missed_notifications_make_polls_frequent_until_one_arrives(
     assert h < 650, "three were missed"
 
 
-@in_virtual_time
 async def test_notified_ends_are_not_missed_ones() -> None:
     tasks = Notified(a=10, b=20, c=30, last=70)
     found = [asyncio.create_task(tasks.found(name)) for name in tasks.ends]
@@ -676,14 +644,12 @@ async def test_notified_ends_are_not_missed_ones() -> None:
 
 
 @pytest.mark.parametrize(("shortest", "times"), [(0.5, [15.0, 75.0]), (10.0, [60.0, 300.0])])
-@in_virtual_time
 async def test_the_time_between_polls_with_webhooks_is_limited(shortest: float, times: list[float]) -> None:
     tasks = Notified(shortest=shortest, a=times[0] + 1)
     await tasks.wait("a")
     assert tasks.polls == pytest.approx(times, abs=0.1)
 
 
-@in_virtual_time
 async def test_tasks_are_counted_only_while_webhooks_do_not_report_their_ends() -> None:
     counted = list[float]()
 
@@ -711,7 +677,6 @@ async def test_tasks_are_counted_only_while_webhooks_do_not_report_their_ends() 
     assert not counted, "it was off before"
 
 
-@in_virtual_time
 async def test_polls_are_frequent_while_no_notifications_are_received() -> None:
     tasks = Notified(a=100, b=100)
     waiting = [tasks.wait("a"), tasks.wait("b")]
@@ -726,7 +691,6 @@ async def test_polls_are_frequent_while_no_notifications_are_received() -> None:
     assert quick.polls[0] - began < 1.5
 
 
-@in_virtual_time
 async def test_an_end_that_was_notified_before_the_wait_is_queried_immediately() -> None:
     tasks = Notified(a=0)
     tasks.recorded.add("a")
@@ -735,7 +699,6 @@ async def test_an_end_that_was_notified_before_the_wait_is_queried_immediately()
     assert now() < 0.1
 
 
-@in_virtual_time
 async def test_the_last_4096_notifications_are_stored() -> None:
     tasks = Notified(a=0, b=0)
     for name in ("a", "b", *map(str, range(4095))):
@@ -746,7 +709,6 @@ async def test_the_last_4096_notifications_are_stored() -> None:
     await waiting[0]
 
 
-@in_virtual_time
 async def test_an_end_without_a_notification_is_found_soon_where_polls_are_frequent() -> None:
     alone, failing, often = Notified(a=10), Notified(a=61), Notified(a=100)
     failing.answer_with("a", ResponseLost("lost"), RUNNING)
@@ -761,7 +723,6 @@ async def test_an_end_without_a_notification_is_found_soon_where_polls_are_frequ
     assert now() < 106, "its run was cancelled"
 
 
-@in_virtual_time
 async def test_an_end_during_a_disconnection_is_found_soon_after_it() -> None:
     tasks = Notified(a=5, b=500)
     waiting = [tasks.wait("a"), tasks.wait("b")]

@@ -35,7 +35,7 @@ from rh_prefect.works.journal.works_journal import (
 from tests.support.servers.s3 import S3Server
 from tests.support.world.filesystems import ClockedFiles, TwoWriters
 from tests.support.world.job_records import SOMEWHERE_ELSE, dead_owner, failed, intent, ticket, write
-from tests.support.world.virtual_time import in_virtual_time, now
+from tests.support.world.virtual_time import now
 
 WORK = work_id("ab" * 20, 1)
 
@@ -206,7 +206,7 @@ async def test_a_run_is_never_silent_if_the_storage_does_not_tell_when_it_began_
     assert await clocked.has_other_waiter(WORK, "0190-a")
 
 
-@in_virtual_time
+@pytest.mark.virtual_time
 async def test_a_run_writes_one_sign_of_life_a_minute_for_all_its_works_while_one_of_them_waits() -> None:
     """The record of its waiter is the first sign."""
     signs: list[tuple[str, int]] = []
