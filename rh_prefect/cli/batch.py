@@ -20,7 +20,7 @@ from rh_prefect.errors import BatchIncomplete, InputError
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.batch_pipeline import Batch, BatchOptions
 from rh_prefect.pipelines.plan.options import site_of
-from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 
 if TYPE_CHECKING:
     from rh_prefect.cli.run_display import Watch
@@ -64,7 +64,7 @@ def batch(
     asked = Batch(rows, chain=chain or (), values=batch_values(values or ()), **given)
     if dry_run:
         plan = asyncio.run(_planned(asked))
-        selected_price(plan, _selection(asked))
+        selected_price(plan, asked.selection)
         show_plan(plan, as_json=as_json)
         _refuse_invalid_rows(plan)
         return
@@ -102,10 +102,6 @@ def _run_as_flow(batch: Batch, watch: Watch) -> BatchReport:
     except BatchIncomplete as error:
         report = error.report
     return report
-
-
-def _selection(batch: Batch) -> Selection:
-    return Selection(frozenset(batch.only), frozenset(batch.items), batch.sample)
 
 
 def _refuse_invalid_rows(plan: Plan) -> None:
@@ -148,7 +144,7 @@ def _say_report(report: BatchReport, watch: Watch, words: str, asked: Batch, *, 
     if report.gallery:
         watch.say(f"gallery: {report.gallery}")
     if report.not_started:
-        words = with_enough_budget(words, asyncio.run(_planned(asked)), _selection(asked))
+        words = with_enough_budget(words, asyncio.run(_planned(asked)), asked.selection)
         watch.say(f"run what was not started, with a sufficient budget: {words}")
     elif not report.is_complete:
         watch.say(f"run what is missing: {words}")

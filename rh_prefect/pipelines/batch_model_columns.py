@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,19 @@ class Stage:
 
     model: Model
     name: str  # The name of the step in the file
-    values: dict[str, object]  # The parameters for every row, by Python name
     fed: Param | None = None  # The parameter that takes the output of the step before; None for the first step
+    values: dict[str, object] = field(default_factory=dict)  # The parameters for every row, by Python name
+    columns: dict[str, str] = field(default_factory=dict)  # The column of each parameter that the rows set
 
 
 def stages_of(model: str, chain: Sequence[ChainStep], values: Mapping[str, object]) -> list[Stage]:
     """Returns the models of a batch, each with its values for every row."""
-    stages = [Stage(catalog.get(model), "", {})]
+    stages: list[Stage] = []
+    _add_stage(stages, catalog.get(model))
     for number, step in enumerate(chain):
         own = dict(step) if isinstance(step, Mapping) else {"model": step}
         entry = catalog.get(str(own.pop("model", "")))
-        stages.append(Stage(entry, "", {}, fed=_fed(stages[-1].model, entry)))
+        _add_stage(stages, entry, fed=_fed(stages[-1].model, entry))
         refuse_same(stages[-1:], own, f"chain[{number}]")
         for name, value in own.items():
             own_param = entry.param(name)
@@ -54,17 +56,15 @@ def stages_of(model: str, chain: Sequence[ChainStep], values: Mapping[str, objec
                 "parameter. What to do: leave one of them out."
             )
         stage.values[key] = _read(param, value)
-    return _named(stages)
+    return stages
 
 
-def _named(stages: Sequence[Stage]) -> list[Stage]:
-    """Returns the stages, each named after the kind of its output; a name that is taken gets the stage's number."""
+def _add_stage(stages: list[Stage], model: Model, *, fed: Param | None = None) -> None:
+    """Adds a stage, named after the kind of its output; a name that is taken gets the stage's number."""
     kinds = {"image": "picture", "video": "clip", "audio": "sound", "3d": "object"}
-    names: list[str] = []
-    for number, stage in enumerate(stages, 1):
-        name = kinds.get(stage.model.output, stage.model.output)
-        names.append(f"{name}_{number}" if name in names else name)
-    return [Stage(one.model, name, one.values, one.fed) for one, name in zip(stages, names, strict=True)]
+    name = kinds.get(model.output, model.output)
+    is_taken = any(one.name == name for one in stages)
+    stages.append(Stage(model, f"{name}_{len(stages) + 1}" if is_taken else name, fed))
 
 
 def place(stages: Sequence[Stage], name: str) -> tuple[int, Param | None]:

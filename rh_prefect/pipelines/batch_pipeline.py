@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
-from pathlib import Path, PurePath
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import yaml
@@ -29,6 +29,7 @@ from rh_prefect.pipelines.batch_model_columns import (
     stages_of,
 )
 from rh_prefect.pipelines.input_reader import Inputs
+from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.table_files import table_format
 from rh_prefect.works.job_options import Reuse, Wait
 
@@ -96,6 +97,11 @@ class Batch(BatchOptions):
     credentials: str | None = None
     storage: str | None = None
 
+    @property
+    def selection(self) -> Selection:
+        """The rows and steps to make."""
+        return Selection(frozenset(self.only), frozenset(self.items), self.sample)
+
 
 @dataclass(slots=True)
 class BatchFile:
@@ -107,29 +113,21 @@ class BatchFile:
     steps: tuple[str, ...]  # The names of the steps of a row, in order
 
 
-@dataclass(slots=True)
-class _Columns:
-    """The columns of the table, and the parameters that they set."""
-
-    declared: dict[str, dict[str, Any]] = field(default_factory=dict)
-    used: list[dict[str, str]] = field(default_factory=list)  # of each stage: parameter -> reference
-
-
 async def write_batch(batch: Batch, *, place_of_results: str, inputs: Inputs, whole_items: bool = True) -> BatchFile:
     """Reads the rows and returns the batch's pipeline; `place_of_results` is hashed into the pipeline's name."""
     stages = stages_of(batch.model, batch.chain, batch.values or {})
     source = _Source.of(batch.rows, stages)
     name = f"batch-{_hash([source.identity, _identity(stages, batch.label_column), place_of_results])[:16]}"
-    params: dict[str, Any] = {}
-    columns = await _columns(source, stages, batch, inputs)
-    if source.is_table:
-        params[ROWS] = {"type": "table", "columns": columns.declared}
-        params[ROWS]["other_columns"] = [one for one in batch.ignore_columns if one != batch.label_column]
+    if source.file is None:
+        columns = await _columns(source, stages, batch, inputs)
+        further = [one for one in batch.ignore_columns if one != batch.label_column]
+        params = {ROWS: {"type": "table", "columns": columns, "other_columns": further}}
     else:
-        params[ROWS] = {"type": "files", "of": source.kind}
-    is_labelled = bool(batch.label_column) or not source.is_table
-    steps = _steps(stages, columns, params, label="id" if is_labelled else "", name=name)
-    label = {"id": f"$(item.{_LABEL})"} if source.is_table and batch.label_column else {}
+        params = {ROWS: {"type": "files", "of": source.file.type}}
+        stages[0].columns[source.file.name] = ""
+    is_labelled = bool(batch.label_column) or source.file is not None
+    steps = _steps(stages, params, label="id" if is_labelled else "", name=name)
+    label = {"id": f"$(item.{_LABEL})"} if source.file is None and batch.label_column else {}
     data = {
         "name": name,
         "description": f"{', then '.join(stage.model.name for stage in stages)} on {source.name}",
@@ -198,12 +196,7 @@ class _Source:
     name: str  # For people
     identity: str  # Identifies a location, even after its content has changed; identifies a list by its content
     value: Any  # The value of the file's parameter
-    kind: str = ""  # The kind of the files; empty for a table
-
-    @property
-    def is_table(self) -> bool:
-        """Whether the rows are a table or a list of parameters, rather than files."""
-        return not self.kind
+    file: Param | None = None  # The parameter that each row, a file, sets; None for rows of parameters
 
     @classmethod
     def of(cls, rows: RowInput, stages: Sequence[Stage]) -> _Source:
@@ -221,7 +214,7 @@ class _Source:
                 f"batch: {rows} is not a table that a batch can read. What to do: save it as .csv, .tsv, .jsonl "
                 "or .parquet; if this file is an input of the model, pass its folder or a glob."
             )
-        return cls(name, identity, rows, _kind(stages[0]))
+        return cls(name, identity, rows, _file_param(stages[0]))
 
     @classmethod
     def _listed(cls, rows: Sequence[Any], stages: Sequence[Stage]) -> _Source:
@@ -229,7 +222,7 @@ class _Source:
         if not rows:
             raise InputError("batch: there are no rows in the list. What to do: pass parameters or files.")
         if not any(_is_row(row) for row in rows):
-            return cls(name, identity, [_file_of(row) for row in rows], _kind(stages[0]))
+            return cls(name, identity, [_file_of(row) for row in rows], _file_param(stages[0]))
         param = file_param(stages[0].model)
         media = {one.name for stage in stages for one in stage.model.file_params}
         media |= {one.key for stage in stages for one in stage.model.file_params}
@@ -265,32 +258,27 @@ def _file_of(value: object) -> object:
         return value
 
 
-def _kind(first: Stage) -> str:
+def _file_param(first: Stage) -> Param:
     param = file_param(first.model)
     if param is None:
         raise InputError(f"batch: {first.model.name} does not accept files. What to do: pass rows with parameters.")
-    return param.type
+    return param
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------
 
 
-async def _columns(source: _Source, stages: Sequence[Stage], batch: Batch, inputs: Inputs) -> _Columns:
-    """Declares the columns that set a parameter, and notes which parameter of which stage each column sets."""
-    found = _Columns(used=[{} for _ in stages])
-    if not source.is_table:
-        param = file_param(stages[0].model)
-        assert param is not None  # noqa: S101 - without it there are no rows of files
-        found.used[0][param.name] = "item"
-        return found
+async def _columns(source: _Source, stages: Sequence[Stage], batch: Batch, inputs: Inputs) -> dict[str, dict[str, Any]]:
+    """Returns the declarations of the columns that set a parameter, and notes in each stage which columns set its."""
+    declared: dict[str, dict[str, Any]] = {}
     inputs.parameters = [param.name for stage in stages for param in stage.model.params]
     _, _, rows = await inputs.rows(source.value)
     if not rows:
         raise InputError(f"batch: there are no rows in {source.name}. What to do: check its name and its content.")
     names = [*dict.fromkeys(name for row in rows for name in row.values)]
     if batch.label_column:
-        found.declared[_LABEL] = {"type": "string", "optional": True}
-        found.declared[_LABEL] |= {} if batch.label_column == _LABEL else {"header": batch.label_column}
+        declared[_LABEL] = {"type": "string", "optional": True}
+        declared[_LABEL] |= {} if batch.label_column == _LABEL else {"header": batch.label_column}
     own = [name for name in names if name != batch.label_column and name not in batch.ignore_columns]
     if isinstance(source.value, str) and table_format(source.value) != "jsonl":
         refuse_same(stages, own, source.name)
@@ -302,14 +290,15 @@ async def _columns(source: _Source, stages: Sequence[Stage], batch: Batch, input
             unknown = unknown or error
             continue  # each row with a value in it is invalid
         if param is not None:
-            _declare(found, stages, number, param, name)
-    for stage, used in zip(stages, found.used, strict=True):
-        missing = next((one.name for one in stage.model.params if _is_needed(stage, one) and one.name not in used), "")
+            _declare(declared, stages, number, param, name)
+    for stage in stages:
+        needed = (one.name for one in stage.model.params if _is_needed(stage, one))
+        missing = next((one for one in needed if one not in stage.columns), "")
         if missing and unknown is not None:
             raise InputError(
                 f"batch: {source.name} has no column {missing}, which {stage.model.name} needs; {unknown.message}"
             )
-    return found
+    return declared
 
 
 def _is_needed(stage: Stage, param: Param) -> bool:
@@ -317,31 +306,28 @@ def _is_needed(stage: Stage, param: Param) -> bool:
     return param.required and param.default is None and stage.values.get(param.name) is None and not is_fed
 
 
-def _declare(columns: _Columns, stages: Sequence[Stage], number: int, param: Param, header: str) -> None:
-    stage, used = stages[number], columns.used[number]
-    if param.name in used:  # in JSON lines, rows may use either name
-        column = columns.declared[used[param.name].removeprefix("item.")]
-        column["header"] = [*_list(column.get("header") or used[param.name].removeprefix("item.")), header]
+def _declare(
+    declared: dict[str, dict[str, Any]], stages: Sequence[Stage], number: int, param: Param, header: str
+) -> None:
+    stage = stages[number]
+    if param.name in stage.columns:  # in JSON lines, rows may use either name
+        first = stage.columns[param.name]
+        headers = declared[first].get("header", first)
+        declared[first]["header"] = [*(headers if isinstance(headers, list) else [headers]), header]
         return
-    column_name = param.name if param.name not in columns.declared else f"{param.name}_{number + 1}"
+    column_name = param.name if param.name not in declared else f"{param.name}_{number + 1}"
     default = stage.values.get(param.name)
     column = column_of(param) | ({} if _is_needed(stage, param) else {"optional": True})
     if default is not None and not param.is_media:
         column = {**column_of(param), "default": default}
-    columns.declared[column_name] = column | ({} if header == column_name else {"header": header})
-    used[param.name] = f"item.{column_name}"
+    declared[column_name] = column | ({} if header == column_name else {"header": header})
+    stage.columns[param.name] = column_name
 
 
-def _list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list) else [value]
-
-
-def _steps(
-    stages: Sequence[Stage], columns: _Columns, params: dict[str, Any], *, label: str, name: str
-) -> dict[str, Any]:
+def _steps(stages: Sequence[Stage], params: dict[str, Any], *, label: str, name: str) -> dict[str, Any]:
     steps: dict[str, Any] = {}
     for number, stage in enumerate(stages):
-        given = dict(_values(stage, columns.used[number], params, number))
+        given = dict(_values(stage, params, number))
         if stage.fed is not None:
             own = given.get(stage.fed.name)
             before = stages[number - 1].name
@@ -352,18 +338,18 @@ def _steps(
     return steps
 
 
-def _values(stage: Stage, used: Mapping[str, str], params: dict[str, Any], number: int) -> Iterator[tuple[str, Any]]:
+def _values(stage: Stage, params: dict[str, Any], number: int) -> Iterator[tuple[str, Any]]:
+    used = {key: f"item.{column}" if column else "item" for key, column in stage.columns.items()}
     for key, value in stage.values.items():
         param = stage.model.find_param(key)
         if param is not None and param.is_media:
             own = key if key not in params else f"{key}_{number + 1}"
             params[own] = {**column_of(param), "default": _plain_file(value)}
-            yield key, f"$({used[key]} or params.{own})" if key in used else f"$(params.{own})"
+            yield key, f"$({used.pop(key)} or params.{own})" if key in used else f"$(params.{own})"
         elif key not in used:
             yield key, _literal(value)
     for key, reference in used.items():
-        if key not in stage.values or not stage.model.param(key).is_media:
-            yield key, f"$({reference})"
+        yield key, f"$({reference})"
 
 
 def _plain_file(value: Any) -> Any:
@@ -384,9 +370,3 @@ def _literal(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _literal(one) for name, one in value.items()}
     return [_literal(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def subject_of(values: Iterable[object]) -> str:
-    """Returns the name of the first file among some values; empty if there is none."""
-    files = (value for value in values if isinstance(value, Media | str))
-    return next((PurePath(getattr(one, "uri", str(one))).name for one in files), "")

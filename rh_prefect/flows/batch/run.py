@@ -21,7 +21,7 @@ from rh_prefect.pipelines.batch_pipeline import Batch, BatchFile, BatchOptions, 
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
 from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.run.interfaces import Pages
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
@@ -95,9 +95,7 @@ class WrittenBatch:
 
     async def plan(self, known: KnownWorks) -> Plan:
         """Returns the plan of the batch's pipeline, in which known works cost nothing."""
-        batch = self.batch
-        selection = Selection(frozenset(batch.only), frozenset(batch.items), batch.sample)
-        more: dict[str, Any] = {"known": known, "selection": selection, "inputs": self.inputs}
+        more: dict[str, Any] = {"known": known, "selection": self.batch.selection, "inputs": self.inputs}
         return await self._pipeline.plan(self.file.arguments, **more)
 
     async def run(self, pages: Pages | None = None) -> BatchReport:
