@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rh_prefect.errors import ConfigError, ConnectFailed, InputError, KeyRejected, RunningHubError
 from rh_prefect.settings import get_settings
+
+T = TypeVar("T")
 
 _HIDDEN = "<the whole address of "
 _ASSIGNMENT = re.compile(r"((?:[\w.-]+=)*)(.*)", re.DOTALL)
@@ -127,17 +129,25 @@ def _is_missing(source: str) -> bool:
         return True
 
 
-def batch_values(assignments: Iterable[str]) -> dict[str, Any]:
-    """Reads the values of a batch, each as `NAME=VALUE`; the batch's plan converts the strings like table cells.
-
-    `@PATH` is a file. If a name has several values, the result is a list of them.
-    """
-    found: dict[str, list[Any]] = {}
+def assigned(assignments: Iterable[str]) -> dict[str, list[str]]:
+    """Returns the values of the `NAME=VALUE` arguments of `--set`, by name."""
+    found: dict[str, list[str]] = {}
     for one in assignments:
-        name, sign, text = one.partition("=")
+        name, sign, value = one.partition("=")
         if not sign or not name:
-            raise InputError(
-                f"batch: --set {one!r} is not an assignment. Nothing was sent. What to do: write NAME=VALUE."
-            )
-        found.setdefault(name, []).append({"file": text[1:]} if text.startswith("@") else text)
-    return {name: values if len(values) > 1 else values[0] for name, values in found.items()}
+            raise InputError(f"--set: {one!r} is not an assignment. Nothing was sent. What to do: write NAME=VALUE.")
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def one_or_list(values: Sequence[T]) -> T | list[T]:
+    """Returns the value of an option, or a list if the option was given more than once."""
+    return list(values) if len(values) > 1 else values[0]
+
+
+def batch_values(assignments: Iterable[str]) -> dict[str, Any]:
+    """Reads the values of a batch; `@PATH` is a file. The batch's plan converts the strings like table cells."""
+    return {
+        name: one_or_list([{"file": text[1:]} if text.startswith("@") else text for text in texts])
+        for name, texts in assigned(assignments).items()
+    }

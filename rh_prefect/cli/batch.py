@@ -33,22 +33,13 @@ _ROWS_PER_REASON = 3
 
 
 def batch(
-    rows: Annotated[str, Parameter(help="A table (.csv, .tsv, .jsonl, .parquet), a folder or a glob.")],
+    rows: str,
     *,
     options: Annotated[BatchOptions, Parameter(name="*")],
-    values: Annotated[
-        list[str] | None,
-        Parameter(
-            name="--set",
-            help="NAME=VALUE for every row; may be repeated; repeat a name to pass a list. @PATH is a file; "
-            "2.NAME=VALUE is a parameter of the second model.",
-        ),
-    ] = None,
-    chain: Annotated[
-        list[str] | None, Parameter(help="Additional models; each takes the output of the previous model.")
-    ] = None,
+    values: Annotated[list[str] | None, Parameter(name="--set")] = None,
+    chain: list[str] | None = None,
     place: Place = PLACE,
-    print_: Annotated[bool, Parameter(name="--print", help="Print the pipeline that the batch runs, as YAML.")] = False,
+    print_: bool = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -56,6 +47,13 @@ def batch(
     """Run a model, or a short chain of models, on many rows, and report every row.
 
     Run the same batch again to continue it: only missing rows are paid for.
+
+    Args:
+        rows: A table (.csv, .tsv, .jsonl, .parquet), a folder or a glob.
+        values: NAME=VALUE for every row; may be repeated; repeat a name to pass a list. @PATH is a file; 2.NAME=VALUE
+            is a parameter of the second model.
+        chain: Additional models; each takes the output of the previous model.
+        print_: Print the pipeline that the batch runs, as YAML.
     """
     credentials, storage = place.blocks("batch")
     check_batch(rows, [options.model, *(chain or ())])

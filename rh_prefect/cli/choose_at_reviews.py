@@ -7,9 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from rh_prefect.cli.argument_checks import check_store, text_in
 from rh_prefect.cli.options import GIVEN, PLACE, File, Given, More, Place, with_reviewed, words_of
@@ -29,18 +27,20 @@ if TYPE_CHECKING:
 def choose(
     file: File,
     /,
-    *choices: Annotated[
-        str, Parameter(help="REVIEW=NUMBER: the number of the chosen candidate, or `again` for new candidates.")
-    ],
-    text: Annotated[
-        list[str] | None, Parameter(help="REVIEW=PATH: a file with the corrected text; repeatable.")
-    ] = None,
+    *choices: str,
+    text: list[str] | None = None,
     given: Given = GIVEN,
-    plan: Annotated[Path | None, Parameter(help="The reviewed plan of the run: use its parameters.")] = None,
+    plan: Path | None = None,
     place: Place = PLACE,
     **more: More,
 ) -> None:
-    """Record choices at a pipeline's reviews; the next run of the file continues with them."""
+    """Record choices at a pipeline's reviews; the next run of the file continues with them.
+
+    Args:
+        choices: REVIEW=NUMBER: the number of the chosen candidate, or `again` for new candidates.
+        text: REVIEW=PATH: a file with the corrected text; repeatable.
+        plan: The reviewed plan of the run: use its parameters.
+    """
     from rh_prefect.flows.pipeline import Pipeline
 
     pipeline = Pipeline.open(file)

@@ -26,12 +26,19 @@ PROMPT = "A lighthouse above a stormy sea at dawn, gulls in the wind"
 
 def demo(
     *,
-    folder: Annotated[Path, Parameter(help="Folder for the film, the database and the logs.")] = Path("rh-demo"),
-    prompt: Annotated[str, Parameter(help="What the film shows.")] = PROMPT,
-    shots: Annotated[int, Parameter(help="Number of shots, 1 to 12.", validator=validators.Number(gte=1, lte=12))] = 3,
-    stay: Annotated[bool, Parameter(help="Keep the dashboard running until you press Ctrl-C.")] = False,
+    folder: Path = Path("rh-demo"),
+    prompt: str = PROMPT,
+    shots: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=12))] = 3,
+    stay: bool = False,
 ) -> None:
-    """Make a film on this machine, and run it again as a pipeline and as a flow. No key, no network, nothing to pay."""
+    """Make a film on this machine, and run it again as a pipeline and as a flow. No key, no network, nothing to pay.
+
+    Args:
+        folder: Folder for the film, the database and the logs.
+        prompt: What the film shows.
+        shots: Number of shots, 1 to 12.
+        stay: Keep the dashboard running until you press Ctrl-C.
+    """
     if not prompt.strip():
         raise InputError("demo: --prompt is empty. What to do: give a sentence after --prompt, or leave --prompt out.")
     from rh_prefect.emulator import Emulator

@@ -9,43 +9,41 @@ from contextlib import suppress
 from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
+from cyclopts.types import NonNegativeFloat, Port, PositiveInt
 from pydantic import SecretStr
 
 from rh_prefect.errors import ConfigError
 from rh_prefect.settings import get_settings
 
-PORT = validators.Number(gte=0, lte=65535)
-_SOME = validators.Number(gt=0)
-
 
 def emulator(
     *,
     host: str = "127.0.0.1",
-    port: Annotated[int, Parameter(help="The API's port; 0 selects a free port.", validator=PORT)] = 8765,
-    files_port: Annotated[int, Parameter(help="The file host's port; 0 selects a free port.", validator=PORT)] = 0,
-    clock: Annotated[
-        Literal["instant", "polls", "real"],
-        Parameter(help="How tasks progress: at the first poll, at the n-th poll, or by time."),
-    ] = "real",
-    factor: Annotated[
-        float,
-        Parameter(
-            help="Number of emulator seconds per real second; 0 stops the clock.", validator=validators.Number(gte=0)
-        ),
-    ] = 1.0,
-    limit: Annotated[int, Parameter(help="Number of tasks that the key may run at once.", validator=_SOME)] = 50,
-    long_side: Annotated[
-        int, Parameter(help="Long side of pictures and videos, in pixels.", validator=validators.Number(gte=16))
-    ] = 640,
-    fps: Annotated[int, Parameter(help="Frames per second of videos.", validator=_SOME)] = 24,
-    key: Annotated[
-        str | None,
-        Parameter(help="The key's value; default: the key created at the first start, stored in RH_STATE_DIR."),
-    ] = None,
-    deterministic: Annotated[bool, Parameter(help="Return the same results for the same requests.")] = False,
-    random_seed: Annotated[int | None, Parameter(help="Seed of all results; by default a random number.")] = None,
+    port: Port = 8765,
+    files_port: Port = 0,
+    clock: Literal["instant", "polls", "real"] = "real",
+    factor: NonNegativeFloat = 1.0,
+    limit: PositiveInt = 50,
+    long_side: Annotated[int, Parameter(validator=validators.Number(gte=16))] = 640,
+    fps: PositiveInt = 24,
+    key: str | None = None,
+    deterministic: bool = False,
+    random_seed: int | None = None,
 ) -> None:
-    """Serve a local RunningHub emulator."""
+    """Serve a local RunningHub emulator.
+
+    Args:
+        port: The API's port; 0 selects a free port.
+        files_port: The file host's port; 0 selects a free port.
+        clock: How tasks progress: at the first poll, at the n-th poll, or by time.
+        factor: Number of emulator seconds per real second; 0 stops the clock.
+        limit: Number of tasks that the key may run at once.
+        long_side: Long side of pictures and videos, in pixels.
+        fps: Frames per second of videos.
+        key: The key's value; default: the key created at the first start, stored in RH_STATE_DIR.
+        deterministic: Return the same results for the same requests.
+        random_seed: Seed of all results; by default a random number.
+    """
     options = dict(locals())
     from rh_prefect.emulator import Emulator, serve
 
@@ -57,14 +55,13 @@ def emulator(
     serve(announce, **{**options, "key": key or _kept_key()})
 
 
-def serve_(
-    *,
-    host: Annotated[
-        str, Parameter(help="The address to listen on; 0.0.0.0 for all addresses of this machine.")
-    ] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="The port; 0 selects a free port.", validator=PORT)] = 8788,
-) -> None:
-    """Serve the receiver in the foreground. RunningHub must be able to reach it at RH_WEBHOOK_URL."""
+def serve_(*, host: str = "127.0.0.1", port: Port = 8788) -> None:
+    """Serve the receiver in the foreground. RunningHub must be able to reach it at RH_WEBHOOK_URL.
+
+    Args:
+        host: The address to listen on; 0.0.0.0 for all addresses of this machine.
+        port: The port; 0 selects a free port.
+    """
     from rh_prefect.webhook import serve
 
     settings = get_settings()

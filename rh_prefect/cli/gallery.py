@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.types import Port
 
-from rh_prefect.cli.emulator_and_webhook import PORT
+from rh_prefect.cli.options import refuse_two_places
 from rh_prefect.errors import InputError
 from rh_prefect.settings import get_settings
 
@@ -23,19 +24,22 @@ What = Literal["film", "gallery", "report"]
 
 
 def gallery(
-    place: Annotated[
-        str | None, Parameter(help="A folder or an fsspec URL such as s3://bucket/media; by default RH_STORAGE_URL.")
-    ] = None,
+    place: str | None = None,
     *,
-    run: Annotated[str | None, Parameter(help="Only what this run made: its id or name, or `last`.")] = None,
-    storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of a place.")] = None,
-    serve: Annotated[
-        bool,
-        Parameter(help="Serve the page on this machine until Ctrl-C, instead of printing its address."),
-    ] = False,
-    port: Annotated[int, Parameter(help="The port of --serve; 0 selects a free port.", validator=PORT)] = 0,
+    run: str | None = None,
+    storage: str | None = None,
+    serve: bool = False,
+    port: Port = 0,
 ) -> None:
-    """Write a page with every picture, video, sound and text in a storage, with prompts and costs."""
+    """Write a page with every picture, video, sound and text in a storage, with prompts and costs.
+
+    Args:
+        place: A folder or an fsspec URL such as s3://bucket/media; by default RH_STORAGE_URL.
+        run: Only what this run made: its id or name, or `last`.
+        storage: Name of a MediaStorage block, instead of a place.
+        serve: Serve the page on this machine until Ctrl-C, instead of printing its address.
+        port: The port of --serve; 0 selects a free port.
+    """
     from rh_prefect.gallery.pages import write_gallery
 
     store, found, name = _found("gallery", place, storage, run)
@@ -52,16 +56,20 @@ def gallery(
 
 
 def open_(
-    run: Annotated[str, Parameter(help="A run: its id or name, or `last`.")] = _LAST,
+    run: str = _LAST,
     *,
-    what: Annotated[
-        What | None,
-        Parameter(name="--as", help="What to open: by default the film of the run, or the gallery if it has no film."),
-    ] = None,
-    out: Annotated[str | None, Parameter(help="The folder or URL of the files, instead of RH_STORAGE_URL.")] = None,
-    storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")] = None,
+    what: Annotated[What | None, Parameter(name="--as")] = None,
+    out: str | None = None,
+    storage: str | None = None,
 ) -> None:
-    """Open a run's film, a page with all its results, or its report."""
+    """Open a run's film, a page with all its results, or its report.
+
+    Args:
+        run: A run: its id or name, or `last`.
+        what: What to open: by default the film of the run, or the gallery if it has no film.
+        out: The folder or URL of the files, instead of RH_STORAGE_URL.
+        storage: Name of a MediaStorage block, instead of --out.
+    """
     store, found, run = _found("open", out, storage, run)
     shown, name = _choice(store, found, run, what)
     address = store.link(name) or store.uri(name)
@@ -104,11 +112,7 @@ def _found(
     from rh_prefect.works.journal.works_journal import records_url
 
     settings = get_settings()
-    if place is not None and storage is not None:
-        raise InputError(
-            f"{command}: {place} and --storage {storage} cannot both be given. Nothing was written. What to do: name "
-            "only one place."
-        )
+    refuse_two_places(command, place, storage)
     # The run that has written here had these options, and records in RH_RECORDS.
     options = settings.storage_options
     store = asyncio.run(load_storage(storage)) if place is None else MediaStore(place, options=options)

@@ -21,9 +21,13 @@ _SCORE = "`score` is a building block for other pipelines, as in `use: rh:score`
 def init(
     *,
     example: Annotated[str, Parameter(help=f"Which shipped pipeline: {', '.join(shipped_names())}. {_SCORE}")] = "film",
-    to: Annotated[Path | None, Parameter(help="The pipeline's file; default EXAMPLE.yaml.")] = None,
+    to: Path | None = None,
 ) -> None:
-    """Write a shipped pipeline with example inputs, ready to plan and to run."""
+    """Write a shipped pipeline with example inputs, ready to plan and to run.
+
+    Args:
+        to: The pipeline's file; default EXAMPLE.yaml.
+    """
     if example not in shipped_names():
         raise InputError(
             f"There is no example {example}. Nothing was written. What to do: use the name of a shipped pipeline; "

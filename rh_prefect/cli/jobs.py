@@ -118,18 +118,13 @@ async def _find(job: str) -> tuple[Journal, str]:
     return journal, found[0] if found else key
 
 
-async def adopt_(
-    job: Job | None = None,
-    task_id: Annotated[str | None, Parameter(help="RunningHub's task id, from its call log.")] = None,
-    *,
-    spool: Annotated[
-        bool,
-        Parameter(
-            help="Record all task ids that only this machine has, because their journal could not be written.",
-        ),
-    ] = False,
-) -> None:
-    """Record which task an unknown submission created; the next run waits for that task, without paying."""
+async def adopt_(job: Job | None = None, task_id: str | None = None, *, spool: bool = False) -> None:
+    """Record which task an unknown submission created; the next run waits for that task, without paying.
+
+    Args:
+        task_id: RunningHub's task id, from its call log.
+        spool: Record all task ids that only this machine has, because their journal could not be written.
+    """
     if spool:
         await _replay_spool()
         return
@@ -194,12 +189,12 @@ def _print_payable(job: str, journal: Journal, what: str) -> None:
     print(f"{job}: recorded as {what}. {run} submits the job again and pays for a new task.")
 
 
-async def mark_refused_(
-    job: Job,
-    *,
-    every: Annotated[bool, Parameter(name="--all", help="JOB is a run: mark all of its unknown submissions.")] = False,
-) -> None:
-    """Record that an unknown submission was not accepted; the next run submits it again."""
+async def mark_refused_(job: Job, *, every: Annotated[bool, Parameter(name="--all")] = False) -> None:
+    """Record that an unknown submission was not accepted; the next run submits it again.
+
+    Args:
+        every: JOB is a run: mark all of its unknown submissions.
+    """
     if every:
         _print_marked(job, *await _mark_all_refused(job))
         return
@@ -221,15 +216,12 @@ def _print_marked(run: str, marked: Sequence[str], left: Sequence[str]) -> None:
         sys.exit(1)
 
 
-async def mark_lost_(
-    job: Job,
-    *,
-    same_account: Annotated[
-        bool,
-        Parameter(help="The account that is set now is the one that paid: only its key or its name has changed."),
-    ] = False,
-) -> None:
-    """Record that a job's task or its files no longer exist at RunningHub; the next run pays for a new task."""
+async def mark_lost_(job: Job, *, same_account: bool = False) -> None:
+    """Record that a job's task or its files no longer exist at RunningHub; the next run pays for a new task.
+
+    Args:
+        same_account: The account that is set now is the one that paid: only its key or its name has changed.
+    """
     journal, key = await _find(job)
     view = await read_job(journal, key)
     if view.last is not None and manual_repair.may_be_lost(view.last):
@@ -240,12 +232,12 @@ async def mark_lost_(
     _print_payable(job, journal, "lost")
 
 
-async def recover_(
-    run: Annotated[str, Parameter(help="The flow run's id.")],
-    *,
-    storage: Storage = None,
-) -> None:
-    """Write the records of a run again, after Prefect's database was restored from an older backup."""
+async def recover_(run: str, *, storage: Storage = None) -> None:
+    """Write the records of a run again, after Prefect's database was restored from an older backup.
+
+    Args:
+        run: The flow run's id.
+    """
     from rh_prefect.blocks.lookup import load_storage
 
     scope, store = await _scope(run), await load_storage(storage)

@@ -6,7 +6,8 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
+from cyclopts.types import NonNegativeFloat, PositiveInt
 
 from rh_prefect import catalog
 from rh_prefect.catalog.model import Output
@@ -22,36 +23,28 @@ if TYPE_CHECKING:
 _SHOWN = 20
 """Default number of models in the table."""
 
-Words = Annotated[str, Parameter(help="Search words, such as `lip sync`. Without words, all models are listed.")]
-Makes = Annotated[Output | None, Parameter(help="Only models with this output type.")]
-Takes = Annotated[
-    Input | None, Parameter(name="--input", help="Only models that accept this input type, required or optional.")
-]
-MaxPrice = Annotated[
-    float | None,
-    Parameter(
-        help="Only models whose lowest price for one unit (a call, a second, ...) is at most this.",
-        validator=validators.Number(gte=0),
-    ),
-]
-Old = Annotated[bool, Parameter(name="--all", help="Include deprecated models and models that are no longer listed.")]
-Limit = Annotated[
-    int | None,
-    Parameter(help=f"How many to show; default {_SHOWN}; with --json, all.", validator=validators.Number(gte=1)),
-]
-
 
 def search(
-    *words: Words,
-    output: Makes = None,
-    takes: Takes = None,
-    max_price: MaxPrice = None,
-    sort: Annotated[Sort, Parameter(help="Sort order.")] = "relevance",
-    with_old: Old = False,
-    limit: Limit = None,
+    *words: str,
+    output: Output | None = None,
+    takes: Annotated[Input | None, Parameter(name="--input")] = None,
+    max_price: NonNegativeFloat | None = None,
+    sort: Sort = "relevance",
+    with_old: Annotated[bool, Parameter(name="--all")] = False,
+    limit: PositiveInt | None = None,
     as_json: Json = False,
 ) -> None:
-    """Find models by what they do."""
+    """Find models by what they do.
+
+    Args:
+        words: Search words, such as `lip sync`. Without words, all models are listed.
+        output: Only models with this output type.
+        takes: Only models that accept this input type, required or optional.
+        max_price: Only models whose lowest price for one unit (a call, a second, ...) is at most this.
+        sort: Sort order.
+        with_old: Include deprecated models and models that are no longer listed.
+        limit: How many to show; default 20; with --json, all.
+    """
     found = catalog.find(" ".join(words), output=output, takes=takes, with_old=with_old, max_price=max_price, sort=sort)
     for note in found.notes:
         print(note, file=sys.stderr if as_json else sys.stdout)
@@ -61,14 +54,12 @@ def search(
         _show_table(found, limit or _SHOWN)
 
 
-def show(
-    model: Annotated[
-        str, Parameter(help="Any of its names: `kling-v2.6-pro-image-to-video`, its endpoint, or its class.")
-    ],
-    *,
-    as_json: Json = False,
-) -> None:
-    """Show a model's parameters, limits and price."""
+def show(model: str, *, as_json: Json = False) -> None:
+    """Show a model's parameters, limits and price.
+
+    Args:
+        model: Any of its names: `kling-v2.6-pro-image-to-video`, its endpoint, or its class.
+    """
     entry = catalog.get(model)
     if as_json:
         params = [
@@ -141,13 +132,14 @@ _FORMATS = {
 }
 
 
-def refresh(
-    file: Annotated[str | None, Parameter(help="Path or URL of a public list of models or prices.")] = None,
-    *,
-    date: Annotated[str | None, Parameter(help="Date of the file (YYYY-MM-DD); default: its `version` field.")] = None,
-    reset: Annotated[bool, Parameter(help="Restore the package's models.")] = False,
-) -> None:
-    """Update this user's models or prices from a public file, and show what changed."""
+def refresh(file: str | None = None, *, date: str | None = None, reset: bool = False) -> None:
+    """Update this user's models or prices from a public file, and show what changed.
+
+    Args:
+        file: Path or URL of a public list of models or prices.
+        date: Date of the file (YYYY-MM-DD); default: its `version` field.
+        reset: Restore the package's models.
+    """
     from rh_prefect.catalog.registry import user_file
     from rh_prefect.catalog.user_catalog_merge import refresh as refresh_catalogue
     from rh_prefect.catalog.user_catalog_merge import reset as reset_catalogue

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
+from cyclopts.types import NonNegativeFloat, NonNegativeInt
 
-from rh_prefect.cli.argument_checks import printable, text_in
+from rh_prefect.cli.argument_checks import assigned, one_or_list, printable, text_in
 from rh_prefect.errors import InputError
 from rh_prefect.settings import get_settings
 
@@ -29,11 +30,10 @@ Credentials = Annotated[
 ]
 File = Annotated[Path, Parameter(help="The pipeline's file, or the name of a shipped pipeline or of a model.")]
 Budget = Annotated[
-    float | None,
+    NonNegativeFloat | None,
     Parameter(
         help="Maximum cost of the run; by default the file's budget, otherwise the plan's highest price; never above "
-        "RH_MAX_BUDGET.",
-        validator=validators.Number(gte=0),
+        "RH_MAX_BUDGET."
     ),
 ]
 More = Annotated[
@@ -48,52 +48,55 @@ More = Annotated[
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Given:
-    """The parameters of a pipeline, except those that are options."""
+    """The parameters of a pipeline, except those that are options.
 
-    set: Annotated[list[str] | None, Parameter(help="A parameter: `name=value`; repeat a name to pass a list.")] = None
-    params: Annotated[Path | None, Parameter(help="A YAML or JSON file of parameters; --set overrides it.")] = None
+    Attributes:
+        set: A parameter: `name=value`; repeat a name to pass a list.
+        params: A YAML or JSON file of parameters; --set overrides it.
+    """
+
+    set: list[str] | None = None
+    params: Path | None = None
 
     def arguments(self, pipeline: Pipeline, more: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
         """Returns the parameters; `--set` and options such as `--prompt` override the file given with `--params`."""
+        texts: dict[str, Sequence[str]] = {**assigned(self.set or ())}
+        for option, values in (more or {}).items():
+            texts[option if option in pipeline.file.params else option.replace("-", "_")] = values
+        return self._of_file() | {name: one_or_list(values) for name, values in texts.items()}
+
+    def _of_file(self) -> dict[str, Any]:
         from rh_prefect.pipelines.yaml_reader import read
 
-        arguments: dict[str, Any] = {}
-        if self.params is not None:
-            data = read(text_in("--params", self.params), str(self.params)).data
-            if not isinstance(data, dict):
-                raise InputError(
-                    f"{self.params} is not a mapping of parameters to values. Nothing was sent. What to do: write each "
-                    "parameter as `name: value`."
-                )
-            arguments |= data
-        values: dict[str, list[str]] = {}
-        for text in self.set or ():
-            name, sign, value = text.partition("=")
-            if not sign:
-                raise InputError(f"--set: {text!r} has no =. Nothing was sent. What to do: write --set NAME=VALUE.")
-            values.setdefault(name, []).append(value)
-        arguments |= {name: found if len(found) > 1 else found[0] for name, found in values.items()}
-        for option, texts in (more or {}).items():
-            name = option if option in pipeline.file.params else option.replace("-", "_")
-            arguments[name] = list(texts) if len(texts) > 1 else texts[0]
-        return arguments
+        if self.params is None:
+            return {}
+        data = read(text_in("--params", self.params), str(self.params)).data
+        if not isinstance(data, dict):
+            raise InputError(
+                f"{self.params} is not a mapping of parameters to values. Nothing was sent. What to do: write each "
+                "parameter as `name: value`."
+            )
+        return data
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selected:
-    """The selected steps of a run, and the steps that the run makes again."""
+    """The selected steps of a run, and the steps that the run makes again.
 
-    new: Annotated[bool, Parameter(help="Make and pay for new results for all paid steps.")] = False
-    retake: Annotated[
-        list[str] | None,
-        Parameter(help="Make and pay for a new result of a step, or of one item's step, as in 'each[A-17].picture'."),
-    ] = None
-    only: Annotated[list[str] | None, Parameter(help="Only this step; repeatable.")] = None
-    items: Annotated[list[str] | None, Parameter(help="Only this item; repeatable.")] = None
-    sample: Annotated[
-        int, Parameter(help="Only the first N items of each fan-out.", validator=validators.Number(gte=0))
-    ] = 0
+    Attributes:
+        new: Make and pay for new results for all paid steps.
+        retake: Make and pay for a new result of a step, or of one item's step, as in 'each[A-17].picture'.
+        only: Only this step; repeatable.
+        items: Only this item; repeatable.
+        sample: Only the first N items of each fan-out.
+    """
+
+    new: bool = False
+    retake: list[str] | None = None
+    only: list[str] | None = None
+    items: list[str] | None = None
+    sample: NonNegativeInt = 0
 
     @property
     def steps(self) -> Selection:
@@ -106,13 +109,16 @@ class Selected:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """The storage of a run, and the account that pays."""
+    """The storage of a run, and the account that pays.
 
-    out: Annotated[
-        str | None, Parameter(help="Where files go: a folder or an fsspec URL such as s3://bucket/prefix.")
-    ] = None
+    Attributes:
+        out: Where files go: a folder or an fsspec URL such as s3://bucket/prefix.
+        storage: Name of a MediaStorage block, instead of --out.
+    """
+
+    out: str | None = None
     credentials: Credentials = None
-    storage: Annotated[str | None, Parameter(help="Name of a MediaStorage block, instead of --out.")] = None
+    storage: str | None = None
 
     def blocks(self, command: str, file: PipelineFile | None = None) -> tuple[str | None, str | None]:
         """Returns the block names of the account and the storage, from the options or the file; None without a block.
@@ -120,21 +126,16 @@ class Place:
         `--out` changes the environment. Raises an `InputError` for two storages, or a storage in this process's memory.
         """
         storage = self.storage or (file.storage if file is not None and self.out is None else None)
-        self._check(command, storage)
+        refuse_two_places(command, self.out and f"--out {self.out}", storage)
+        if not storage:
+            self._refuse_memory(command)
         if self.out is not None:
             os.environ["RH_STORAGE_URL"] = self.out
         return self.credentials or (file.credentials if file is not None else None), storage
 
-    def _check(self, command: str, storage: str | None) -> None:
+    def _refuse_memory(self, command: str) -> None:
         from rh_prefect.media.storage_urls import protocol_of
 
-        if self.out is not None and storage:
-            raise InputError(
-                f"{command}: --out {self.out} and --storage {storage} cannot both be given. Nothing was sent. What to "
-                "do: leave one of them out."
-            )
-        if storage:
-            return
         option, place = ("RH_STORAGE_URL=", get_settings().storage_url) if self.out is None else ("--out ", self.out)
         if protocol_of(place) == "memory":
             raise InputError(
@@ -146,6 +147,15 @@ class Place:
 
 GIVEN, SELECTED, PLACE = Given(), Selected(), Place()
 """The values of the groups for a command line without these options."""
+
+
+def refuse_two_places(command: str, place: str | None, storage: str | None) -> None:
+    """Raises an `InputError` if both a place and the block of a storage are given."""
+    if place is not None and storage:
+        raise InputError(
+            f"{command}: {place} and --storage {storage} cannot both be given. Nothing was sent. What to do: leave one "
+            "of them out."
+        )
 
 
 def with_reviewed(command: str, arguments: dict[str, Any], reviewed: ReviewedPlan | None) -> dict[str, Any]:

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal
 from pathlib import Path
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from rh_prefect.cli.argument_checks import text_in
 from rh_prefect.cli.options import GIVEN, SELECTED, Budget, Credentials, File, Given, Json, More, Selected, Storage
@@ -38,36 +36,13 @@ from rh_prefect.settings import get_settings
 
 _SOMETHING_TO_PAY = 2
 
-Out = Annotated[Path | None, Parameter(help="Write the plan as JSON to this file; only its owner can read it.")]
-Compare = Annotated[
-    str | None,
-    Parameter(
-        help="Compare price and steps with another plan: the JSON of an earlier plan, or a git revision such as main, "
-        "whose version of the file is planned with the same options. The default is the last run."
-    ),
-]
-Markdown = Annotated[bool, Parameter(help="Print Markdown, for a comment on a pull request.")]
-Deployment = Annotated[
-    str,
-    Parameter(help="Plan a run of this deployment, and compare it with the last run of the deployment."),
-]
-Svg = Annotated[bool, Parameter(help="Print a picture of the steps, as SVG.")]
-Quote = Annotated[
-    bool,
-    Parameter(
-        help="Ask RunningHub for the prices of new requests whose inputs exist; RunningHub also checks their "
-        "parameters. The files of these requests are uploaded. Nothing is paid.",
-    ),
-]
-ExitCode = Annotated[bool, Parameter(help="Exit with 2 if the run would cost something.")]
-Allow = Annotated[
-    list[str] | None,
-    Parameter(help="An additional folder from which rows may use files; may be repeated."),
-]
 
+def check(*files: Path, as_json: Json = False) -> None:
+    """Check pipelines without data and without a network: for CI and pre-commit.
 
-def check(*files: Annotated[Path, Parameter(help="The files or names of pipelines.")], as_json: Json = False) -> None:
-    """Check pipelines without data and without a network: for CI and pre-commit."""
+    Args:
+        files: The files or names of pipelines.
+    """
     if not files:
         raise InputError("check: no file was given. What to do: pass one or more, as in `rh-prefect check film.yaml`.")
     notes: list[str] = []
@@ -99,21 +74,34 @@ def plan(
     *,
     given: Given = GIVEN,
     selected: Selected = SELECTED,
-    out: Out = None,
-    compare: Compare = None,
-    deployment: Deployment = COMMAND_LINE,
-    svg: Svg = False,
-    markdown: Markdown = False,
+    out: Path | None = None,
+    compare: str | None = None,
+    deployment: str = COMMAND_LINE,
+    svg: bool = False,
+    markdown: bool = False,
     as_json: Json = False,
-    quote: Quote = False,
-    exit_code: ExitCode = False,
+    quote: bool = False,
+    exit_code: bool = False,
     budget: Budget = None,
-    allow: Allow = None,
+    allow: list[str] | None = None,
     storage: Storage = None,
     credentials: Credentials = None,
     **more: More,
 ) -> None:
-    """Check a pipeline, and show the steps of a run with their prices. Nothing is paid."""
+    """Check a pipeline, and show the steps of a run with their prices. Nothing is paid.
+
+    Args:
+        out: Write the plan as JSON to this file; only its owner can read it.
+        compare: Compare price and steps with another plan: the JSON of an earlier plan, or a git revision such as main,
+            whose version of the file is planned with the same options. The default is the last run.
+        deployment: Plan a run of this deployment, and compare it with the last run of the deployment.
+        svg: Print a picture of the steps, as SVG.
+        markdown: Print Markdown, for a comment on a pull request.
+        quote: Ask RunningHub for the prices of new requests whose inputs exist; RunningHub also checks their
+            parameters. The files of these requests are uploaded. Nothing is paid.
+        exit_code: Exit with 2 if the run would cost something.
+        allow: An additional folder from which rows may use files; may be repeated.
+    """
     refuse_blocks("plan", storage, credentials)
     pipeline = read_pipeline(file, as_json=as_json)
     arguments, found = given.arguments(pipeline, more), read_choices(pipeline.takes)
@@ -343,7 +331,11 @@ def show_plan(plan: Plan, *, as_json: bool = False, svg: bool = False, markdown:
         print(plan.table(terminal_width()))
 
 
-def schema_(*files: Annotated[Path, Parameter(help="Files whose models' parameters are in the schema.")]) -> None:
-    """Print the JSON schema of pipelines, for completion and errors in an editor."""
+def schema_(*files: Path) -> None:
+    """Print the JSON schema of pipelines, for completion and errors in an editor.
+
+    Args:
+        files: Files whose models' parameters are in the schema.
+    """
     found = [read(text_in("schema", file), str(file)).data for file in files]
     print_json(schema(name for data in found for name in models_in(data)))

@@ -9,9 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from rh_prefect.cli.argument_checks import check_account, check_store, printable
 from rh_prefect.cli.options import (
@@ -55,31 +53,18 @@ if TYPE_CHECKING:
 _CHOICES = 30
 """Maximum number of reviews in one printed command."""
 
-Reviewed = Annotated[
-    Path | None,
-    Parameter(
-        name="--plan",
-        help="A reviewed plan, written by `rh-prefect plan FILE --out p.json`: the run pays only for its steps.",
-    ),
-]
-RequireNew = Annotated[bool, Parameter(help="Fail if no new result needs to be made.")]
-Dashboard = Annotated[
-    bool,
-    Parameter(help="Run the pipeline as a flow; without PREFECT_API_URL, on a server that stays until Ctrl-C."),
-]
-
 
 def run(
     file: File,
     /,
     *,
     given: Given = GIVEN,
-    plan: Reviewed = None,
+    plan: Path | None = None,
     budget: Budget = None,
     selected: Selected = SELECTED,
-    require_new: RequireNew = False,
+    require_new: bool = False,
     place: Place = PLACE,
-    dashboard: Dashboard = False,
+    dashboard: bool = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -88,6 +73,11 @@ def run(
     """Run a pipeline. Results that exist cost nothing; run it again to continue after a failure.
 
     With PREFECT_API_URL or --dashboard, the run is a flow run; otherwise, no Prefect server is needed.
+
+    Args:
+        plan: A reviewed plan, written by `rh-prefect plan FILE --out p.json`: the run pays only for its steps.
+        require_new: Fail if no new result needs to be made.
+        dashboard: Run the pipeline as a flow; without PREFECT_API_URL, on a server that stays until Ctrl-C.
     """
     is_flow = is_configured() or dashboard
     asked = _read(file, given, more, plan, selected, place, is_flow=is_flow)

@@ -39,21 +39,22 @@ def _day(_type: type, tokens: Sequence[Token]) -> date:
 def spend(
     *,
     storage: Storage = None,
-    by: Annotated[By, Parameter(help="How to group the sums.")] = "model",
-    since: Annotated[
-        date | None,
-        Parameter(
-            converter=_day, help="Only tasks that ended on this day (YYYY-MM-DD, today or yesterday, in UTC) or after."
-        ),
-    ] = None,
-    until: Annotated[
-        date | None, Parameter(converter=_day, help="Only tasks that ended before this day, in the same form.")
-    ] = None,
+    by: By = "model",
+    since: Annotated[date | None, Parameter(converter=_day)] = None,
+    until: Annotated[date | None, Parameter(converter=_day)] = None,
     json_: Json = False,
-    csv_: Annotated[bool, Parameter(name="--csv", help="Print the sums as CSV.")] = False,
-    plot: Annotated[bool, Parameter(help="Draw the sums as bars.")] = False,
+    csv_: bool = False,
+    plot: bool = False,
 ) -> None:
-    """Add up the cost of all tasks of the jobs in a storage, including failed, cancelled and lost tasks."""
+    """Add up the cost of all tasks of the jobs in a storage, including failed, cancelled and lost tasks.
+
+    Args:
+        by: How to group the sums.
+        since: Only tasks that ended on this day (YYYY-MM-DD, today or yesterday, in UTC) or after.
+        until: Only tasks that ended before this day, in the same form.
+        csv_: Print the sums as CSV.
+        plot: Draw the sums as bars.
+    """
     from rh_prefect.flow_runs.charge_reader import charges_of
 
     store, found = asyncio.run(charges_of(storage, with_prefect=is_configured()))
