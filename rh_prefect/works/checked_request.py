@@ -13,11 +13,11 @@ from rh_prefect import catalog
 from rh_prefect.custom_endpoint import CustomInput, FileValue
 from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.errors import InputError
-from rh_prefect.media.input_files import CheckSize, shown
+from rh_prefect.media.input_files import shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.models import ModelInput
-from rh_prefect.works.input_identification import Input, Inputs
-from rh_prefect.works.journal.identity import base_hash, graph_base
+from rh_prefect.works.input_identification import Check, Input, Inputs, accept
+from rh_prefect.works.journal.identity import base_hash, graph_base, media_mark
 from rh_prefect.works.journal.record_types import Intent, MediaRecord
 
 _RECORDED = ("model", "endpoint", "site", "payload", "base", "label", "estimate", "currency", "graph")
@@ -57,6 +57,13 @@ class JobRequest:
         """Builds a request from its record, to collect the outputs; such a request cannot be submitted."""
         return cls(**{name: getattr(intent, name) for name in _RECORDED})
 
+    @classmethod
+    def checked(cls, *, given: Mapping[str, Any], files: RequestFiles, **fields: Any) -> JobRequest:
+        """Builds a request from the parameters that the caller gave, its files and its other fields."""
+        request = as_request(given)
+        base = base_hash(site=fields["site"], endpoint=fields["endpoint"], payload=request)
+        return cls(**fields, base=base, request=request, inputs=files.by_mark)
+
     @property
     def recorded(self) -> dict[str, Any]:
         """The fields that an `Intent` takes from the request, by name."""
@@ -79,32 +86,51 @@ class JobRequest:
         return replace(self, base=graph_base(self.base, self.graph))
 
 
+class RequestFiles:
+    """The files of one request, by the marks that stand for them in its payload."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self.by_mark: dict[str, Input] = {}
+
+    async def mark(
+        self, source: Media | str, *, check: Check = accept, to_mark: Callable[[str], str] = media_mark
+    ) -> str:
+        """Identifies a file by its content, and returns the mark that `to_mark` makes of the content's hash."""
+        file = await self._inputs.identify(source, check=check)
+        mark = to_mark(file.record.sha256)
+        self.by_mark[mark] = file
+        return mark
+
+    async def mark_or_asset(self, source: Media | str, check: Check = accept) -> str:
+        """Returns the mark of a file, or an `asset://` address, which is sent unchanged."""
+        is_asset = isinstance(source, str) and source.startswith(ASSET)
+        return str(source) if is_asset else await self.mark(source, check=check)
+
+
 async def prepare_request(
     model_input: ModelInput, *, site: str, inputs: Inputs, label: str | None = None
 ) -> JobRequest:
     """Checks a model's parameters and files, and returns the request; raises `InputError` if a value is not valid."""
     model, unchecked = model_input.entry, model_input.unchecked
-    params = model_input.params()
-    files: dict[str, Input] = {}
+    params, files = model_input.params(), RequestFiles(inputs)
     for param in model.file_params:
         value = params.get(param.name)
         if value is not None:
             is_checked = param.name not in unchecked
-            params[param.name] = await _marks_of(model, param, value, inputs, files, is_checked=is_checked)
+            params[param.name] = await _marks_of(model, param, value, files, is_checked=is_checked)
     read = catalog.read_parameters(model, params, unchecked=unchecked)
-    price = catalog.estimate(model, read.sent, seconds=_longest(files))
-    request = as_request(read.given)
-    return JobRequest(
+    price = catalog.estimate(model, read.sent, seconds=_longest(files.by_mark))
+    return JobRequest.checked(
+        given=read.given,
+        files=files,
         model=model.name,
         endpoint=model.endpoint,
         site=site,
         payload=read.sent,
-        base=base_hash(site=site, endpoint=model.endpoint, payload=request),
         label=label,
         estimate=price.amount if price else None,
         currency=price.currency if price else None,
-        request=request,
-        inputs=files,
     )
 
 
@@ -139,44 +165,21 @@ def _without_line_breaks(value: Any) -> Any:
 
 
 async def _marks_of(
-    model: catalog.Model,
-    param: catalog.Param,
-    value: object,
-    inputs: Inputs,
-    files: dict[str, Input],
-    *,
-    is_checked: bool,
+    model: catalog.Model, param: catalog.Param, value: object, files: RequestFiles, *, is_checked: bool
 ) -> str | list[str]:
-    async def mark(source: Media | str) -> str:
-        def check(file: MediaRecord) -> None:
-            catalog.check_file(model, param, extension=file.extension, size=file.size, kind=file.kind, source=file.uri)
+    async def mark(given: object) -> str:
+        source = as_media_input(given)
 
-        def check_size(size: int) -> None:
-            catalog.check_file(model, param, extension=None, size=size, source=shown(source))
+        def check(size: int, file: MediaRecord | None) -> None:
+            extension, kind = (file.extension, file.kind) if file else (None, None)
+            name = file.uri if file else shown(str(source))
+            catalog.check_file(model, param, extension=extension, size=size, kind=kind, source=name)
 
-        if not is_checked:
-            return await identify_file(source, inputs, files)
-        return await identify_file(source, inputs, files, check=check, check_size=check_size)
+        return await files.mark_or_asset(source, check if is_checked else accept)
 
     if isinstance(value, list | tuple):
-        return await asyncio.gather(*(mark(as_media_input(source)) for source in value))
-    return await mark(as_media_input(value))
-
-
-async def identify_file(
-    source: Media | str,
-    inputs: Inputs,
-    files: dict[str, Input],
-    *,
-    check: Callable[[MediaRecord], None] = lambda _: None,
-    check_size: CheckSize = lambda _: None,
-) -> str:
-    """Adds a file to the job's files; returns the mark that stands for it in the request, or an `asset://` address."""
-    if isinstance(source, str) and source.startswith(ASSET):
-        return source
-    file = await inputs.identify(source, check=check, check_size=check_size)
-    files[file.mark] = file
-    return file.mark
+        return await asyncio.gather(*map(mark, value))
+    return await mark(value)
 
 
 def _longest(files: Mapping[str, Input]) -> float | None:
@@ -187,12 +190,12 @@ def _longest(files: Mapping[str, Input]) -> float | None:
 
 async def custom_request(custom: CustomInput, *, site: str, inputs: Inputs, label: str | None = None) -> JobRequest:
     """Checks the files of a custom call, and returns its request; raises `InputError` if a file cannot be read."""
-    files: dict[str, Input] = {}
+    files = RequestFiles(inputs)
 
     async def with_marks(value: Any) -> Any:
         match value:
             case FileValue():
-                return await identify_file(value.file, inputs, files)
+                return await files.mark_or_asset(value.file)
             case dict():
                 return {name: await with_marks(item) for name, item in value.items()}
             case list():
@@ -200,15 +203,13 @@ async def custom_request(custom: CustomInput, *, site: str, inputs: Inputs, labe
         return value
 
     payload = {name: await with_marks(value) for name, value in custom.params.items() if value is not None}
-    request = as_request(payload)
-    return JobRequest(
+    return JobRequest.checked(
+        given=payload,
+        files=files,
         model=custom.model,
         endpoint=custom.endpoint,
         site=site,
         payload=payload,
-        base=base_hash(site=site, endpoint=custom.endpoint, payload=request),
         label=label,
         estimate=custom.price,  # in the account's currency
-        request=request,
-        inputs=files,
     )

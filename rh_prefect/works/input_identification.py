@@ -58,8 +58,12 @@ class Input:
         return media_mark(self.record.sha256)
 
 
-Check: TypeAlias = Callable[[MediaRecord], None]
-"""A function that raises an error if the content of a file is not accepted."""
+Check: TypeAlias = Callable[[int, MediaRecord | None], None]
+"""Raises an error if a file is not accepted. Gets its size and, once its content was read, its description."""
+
+
+def accept(_size: int, _file: MediaRecord | None) -> None:
+    """Accepts every file."""
 
 
 class Copies:
@@ -95,6 +99,7 @@ class Copies:
 class _Source:
     """The recorded contents of one path or URI, and the content that was used last."""
 
+    name: str  # The path or URI, without a signature
     records: list[MediaRecord] = field(default_factory=list)  # The records of the journal that were read
     stamps: dict[str, MediaRecord] = field(default_factory=dict)  # The content that each stamp proves
     current: MediaRecord | None = None  # The content that was used last
@@ -106,12 +111,14 @@ class _Source:
             self.stamps[record.stamp] = record
 
     @property
+    def next_key(self) -> str:
+        """The key of the record after those that were read."""
+        return f"media-{uri_hash(self.name)}-{len(self.records) + 1}"
+
+    @property
     def only(self) -> MediaRecord | None:
         """The recorded content; None unless exactly one is recorded."""
-        match self.records:
-            case [record]:
-                return record
-        return None
+        return self.records[0] if len(self.records) == 1 else None
 
 
 READS: Final = 16
@@ -139,43 +146,38 @@ class Inputs:
         self._locks = NamedLocks()
         self._reading = asyncio.Semaphore(READS)
 
-    async def identify(
-        self, source: Media | str, *, check: Check = lambda _: None, check_size: CheckSize = lambda _: None
-    ) -> Input:
+    async def identify(self, source: Media | str, *, check: Check = accept) -> Input:
         """Returns a file's content hash and properties.
 
-        `check_size` is called before the file is read, if its size is known; `check` is called before the content is
-        recorded.
+        `check` is called before the file is read, if its size is known, and again before the content is recorded.
         """
         if isinstance(source, Media):
             of_media = Input(source.uri, _record_of(source))
-            check(of_media.record)
+            check(source.size, of_media.record)
             return of_media
         # Reading continues if this caller is cancelled: other callers may wait for the same file.
-        reading = asyncio.ensure_future(self._identify(source, check, check_size))
+        reading = asyncio.ensure_future(self._identify(source, check))
         reading.add_done_callback(_retrieve_error)
         return await asyncio.shield(reading)
 
-    async def _identify(self, source: str, check: Check, check_size: CheckSize) -> Input:
+    async def _identify(self, source: str, check: Check) -> Input:
         name = await asyncio.to_thread(_name_of, source)
         async with self._locks.of(name):
-            record = await self._current(source, self._sources.setdefault(name, _Source()), name, check, check_size)
-        check(record)
+            record = await self._current(source, self._sources.setdefault(name, _Source(name)), check)
+        check(record.size, record)
         return Input(self._copies.uri(record.stored) if record.stored else source, record)
 
-    async def _current(
-        self, source: str, state: _Source, name: str, check: Check, check_size: CheckSize
-    ) -> MediaRecord:
+    async def _current(self, source: str, state: _Source, check: Check) -> MediaRecord:
         """Returns the recorded content if the file's stamp is unchanged, otherwise the present content."""
         if state.current is None:
-            await self._add_records(name, state)
+            await self._add_records(state)
         # Without a strong ETag, the first content of a link counts for the whole run.
         first = state.only if is_link(source) and not state.stamps else None
         if first is not None and (state.current is not None or await self._in_thread(self._copies.has, first)):
             same: MediaRecord | None = first
         else:
             same = await self._unchanged(source, state)
-        state.current = same or await self._read(source, state, name, first, check, check_size)
+        state.current = same or await self._read(source, state, first, check)
         return state.current
 
     async def _unchanged(self, source: str, state: _Source) -> MediaRecord | None:
@@ -188,18 +190,10 @@ class Inputs:
             return None  # reading it raises the error
         return None if stamp is None else state.stamps.get(stamp.text)
 
-    async def _read(
-        self,
-        source: str,
-        state: _Source,
-        name: str,
-        first: MediaRecord | None,
-        check: Check,
-        check_size: CheckSize,
-    ) -> MediaRecord:
+    async def _read(self, source: str, state: _Source, first: MediaRecord | None, check: Check) -> MediaRecord:
         """Reads a file, and records its content; if the file cannot be read, returns its recorded content."""
         try:
-            read, stamp = await self._in_thread(self._content_of, source, state.records, check, check_size)
+            read, stamp = await self._in_thread(self._content_of, source, state.records, check)
         except MediaError as error:
             if (known := state.current or state.only) is None:
                 raise
@@ -213,7 +207,7 @@ class Inputs:
             )
             return first
         self._warn_of_change(state, read)
-        record = await self._record(name, state, read)
+        record = await self._record(state, read)
         if stamp is not None:
             state.stamps[stamp.text] = record
         return record
@@ -223,12 +217,15 @@ class Inputs:
             return await asyncio.to_thread(function, *args, **options)
 
     def _content_of(
-        self, source: str, records: Sequence[MediaRecord], check: Check, check_size: CheckSize
+        self, source: str, records: Sequence[MediaRecord], check: Check
     ) -> tuple[MediaRecord, Stamp | None]:
+        def check_size(size: int) -> None:
+            check(size, None)
+
         options = self._options_for(source)
         with open_local(source, self._folder, options=options, check_size=check_size, clock=self._clock) as file:
             record = next((one for one in records if one.sha256 == file.sha256), None) or _described(source, file)
-            check(record)
+            check(record.size, record)
             if is_link(source) and file.stamp is None:
                 record = record.model_copy(update={"stored": self._copies.put(file.path, record)})
         return record, file.stamp
@@ -243,22 +240,22 @@ class Inputs:
                 since,
             )
 
-    async def _record(self, name: str, state: _Source, record: MediaRecord) -> MediaRecord:
+    async def _record(self, state: _Source, record: MediaRecord) -> MediaRecord:
         """Records the content of a source, unless a record of it exists; returns the record that counts."""
         known = len(state.records)
         while (same := next((one for one in state.records if one.sha256 == record.sha256), None)) is None:
-            if await self._journal.create(_key(name, len(state.records) + 1), record.model_dump(mode="json")):
+            if await self._journal.create(state.next_key, record.model_dump(mode="json")):
                 state.add(record)
                 return record
-            await self._add_records(name, state)
+            await self._add_records(state)
             # If several processes read a link at once, the first record counts for all of them.
             if state.records[known].stored:
                 return state.records[known]
         return same
 
-    async def _add_records(self, name: str, state: _Source) -> None:
+    async def _add_records(self, state: _Source) -> None:
         """Reads the records of a source that this process does not know yet."""
-        while (record := await self._journal.read(_key(name, len(state.records) + 1))) is not None:
+        while (record := await self._journal.read(state.next_key)) is not None:
             state.add(MediaRecord.model_validate(record))
 
 
@@ -317,10 +314,6 @@ def check_unchanged(file: Input, sha256: str) -> None:
 def _name_of(source: str) -> str:
     with as_media_error(shown(source)):
         return unsigned_uri(source) or identity_uri(source)
-
-
-def _key(name: str, number: int) -> str:
-    return f"media-{uri_hash(name)}-{number}"
 
 
 def _retrieve_error(reading: asyncio.Future[Input]) -> None:

@@ -124,7 +124,7 @@ async def made(asked: GraphRequest, *, listed: App = APP) -> JobRequest:
     """A request; the content of each of its files is "a" and the number of the file before it."""
     sources: list[object] = []
 
-    async def identify(source: object) -> Any:
+    async def identify(source: object, **_: object) -> Any:
         sources.append(source)
         return SimpleNamespace(source=source, record=SimpleNamespace(sha256=f"a{len(sources)}"))
 

@@ -21,6 +21,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.works.input_identification import READS, Input, Inputs, open_local
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.record_types import MediaRecord
 from rh_prefect.works.loop_thread import LOOP, WORKERS
 from tests.support.samples import media as samples
 from tests.support.servers.link_server import LinkHost
@@ -382,12 +383,16 @@ async def test_a_file_is_checked_before_it_is_recorded_and_for_each_call(
 ) -> None:
     link = links.put("photo.png", PICTURE, etag='"1"')
 
-    def refuse(_: object) -> None:
+    def refuse(_size: int, _file: MediaRecord | None) -> None:
         raise MediaError("it is too large")
 
-    for checks in ({"check_size": refuse}, {"check": refuse}):
+    def refuse_described(_size: int, file: MediaRecord | None) -> None:
+        if file is not None:
+            raise MediaError("it is too large")
+
+    for check in (refuse, refuse_described):
         with pytest.raises(MediaError, match="is too large"):
-            await inputs.identify(link, **checks)
+            await inputs.identify(link, check=check)
         assert not records(journal)
     media = Media(uri="s3://b/film.mp4", kind="video", mime="video/mp4", size=9, sha256="a" * 64)
     await inputs.identify(link)

@@ -19,9 +19,9 @@ from rh_prefect.client import App, AppNode, Client
 from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.workflow_inputs import AppInput, GraphInput, NodesInput, NodeValues, QuickCreateInput, WorkflowInput
-from rh_prefect.works.checked_request import JobRequest, as_request
-from rh_prefect.works.input_identification import Input, Inputs
-from rh_prefect.works.journal.identity import base_hash, file_mark
+from rh_prefect.works.checked_request import JobRequest, RequestFiles
+from rh_prefect.works.input_identification import Inputs
+from rh_prefect.works.journal.identity import file_mark
 
 Graph = Mapping[str, Mapping[str, Any]]
 """A workflow in ComfyUI's API format: node id -> {class_type, inputs}."""
@@ -204,41 +204,39 @@ class _Built:
 
 async def graph_request(graph_input: GraphRequest, *, client: Client, inputs: Inputs, label: str | None) -> JobRequest:
     """Checks a request against its graph, if the graph is known, and identifies its files by content."""
-    files: dict[str, Input] = {}
+    files = RequestFiles(inputs)
     match graph_input:
         case WorkflowInput():
-            built = await _of_workflow(graph_input, client, inputs, files)
+            built = await _of_workflow(graph_input, client, files)
         case AppInput():
-            built = await _of_app(graph_input, client, inputs, files)
+            built = await _of_app(graph_input, client, files)
         case QuickCreateInput():
-            built = await _of_quick_create(graph_input, inputs, files)
+            built = await _of_quick_create(graph_input, files)
         case GraphInput():
-            built = await _of_graph(graph_input, inputs, files)
+            built = await _of_graph(graph_input, files)
         case other:
             assert_never(other)
     password = getattr(graph_input, "access_password", None)
-    request = as_request({name: value for name, value in built.payload.items() if (name, value) not in _UNCHANGED})
-    return JobRequest(
+    return JobRequest.checked(
+        given={name: value for name, value in built.payload.items() if (name, value) not in _UNCHANGED},
+        files=files,
         model=graph_input.model,
         endpoint=built.endpoint,
         site=client.site,
         payload=built.payload,
-        base=base_hash(site=client.site, endpoint=built.endpoint, payload=request),
         label=label,
-        request=request,
         graph=built.graph,
-        inputs=files,
         private={} if password is None else {"accessPassword": password.get_secret_value()},
         node_names=built.node_names,
     )
 
 
-async def _of_workflow(graph_input: WorkflowInput, client: Client, inputs: Inputs, files: dict[str, Input]) -> _Built:
+async def _of_workflow(graph_input: WorkflowInput, client: Client, files: RequestFiles) -> _Built:
     """Checks a run of a workflow against the saved graph, or against the caller's own graph."""
     own = graph_input.workflow
     graph: Any = own if own is not None else await client.workflows.json(graph_input.id)
     fields = GraphFields(graph, f"workflow {graph_input.id}")
-    nodes = await _node_list(graph_input, fields, inputs, files)
+    nodes = await _node_list(graph_input, fields, files)
     payload: dict[str, Any] = {"addMetadata": graph_input.add_metadata, **_machine_options(graph_input)}
     endpoint = f"run/workflow/{graph_input.id}"
     if own is not None or graph_input.access_password is not None:
@@ -251,7 +249,7 @@ async def _of_workflow(graph_input: WorkflowInput, client: Client, inputs: Input
     return _Built(endpoint, payload, fields.node_names(), "" if own is not None else fingerprint(graph))
 
 
-async def _of_app(graph_input: AppInput, client: Client, inputs: Inputs, files: dict[str, Input]) -> _Built:
+async def _of_app(graph_input: AppInput, client: Client, files: RequestFiles) -> _Built:
     """Checks a run of an AI app against the fields that RunningHub lists for the app."""
     app = await client.apps.demo(graph_input.id)
     if not app.nodes:
@@ -262,7 +260,7 @@ async def _of_app(graph_input: AppInput, client: Client, inputs: Inputs, files: 
     if app.encrypted and graph_input.access_password is None:
         raise InputError(f"app {graph_input.id} is encrypted. Nothing was sent. What to do: set its `access_password`.")
     fields = AppFields(app)
-    nodes = await _node_list(graph_input, fields, inputs, files)
+    nodes = await _node_list(graph_input, fields, files)
     payload: dict[str, Any] = {"nodeInfoList": nodes, **_machine_options(graph_input)}
     endpoint = f"run/ai-app/{graph_input.id}"
     if graph_input.access_password is not None:
@@ -272,19 +270,19 @@ async def _of_app(graph_input: AppInput, client: Client, inputs: Inputs, files: 
     return _Built(endpoint, payload, fields.node_names(), graph)
 
 
-async def _of_graph(graph_input: GraphInput, inputs: Inputs, files: dict[str, Input]) -> _Built:
+async def _of_graph(graph_input: GraphInput, files: RequestFiles) -> _Built:
     """Builds the request for a whole graph on the native proxy; ComfyUI itself checks what this function does not."""
     fields = GraphFields(graph_input.graph, "the graph")
-    nodes = await _node_list(graph_input, fields, inputs, files)
+    nodes = await _node_list(graph_input, fields, files)
     payload = {"prompt": _graph_with(graph_input.graph, nodes)}
     return _Built(f"/{graph_input.machine}", payload, fields.node_names())
 
 
-async def _of_quick_create(graph_input: QuickCreateInput, inputs: Inputs, files: dict[str, Input]) -> _Built:
+async def _of_quick_create(graph_input: QuickCreateInput, files: RequestFiles) -> _Built:
     """Builds the request for a quick-create module, without a check, because its fields are not documented."""
     nodes = [
         {
-            key: await _wire_value(key, value, "any" if key == "fieldValue" else "value", inputs, files)
+            key: await _wire_value(key, value, "any" if key == "fieldValue" else "value", files)
             for key, value in node.items()
         }
         for node in graph_input.nodes
@@ -294,7 +292,7 @@ async def _of_quick_create(graph_input: QuickCreateInput, inputs: Inputs, files:
 
 
 async def _node_list(
-    graph_input: NodeValues, fields: GraphFields | AppFields, inputs: Inputs, files: dict[str, Input]
+    graph_input: NodeValues, fields: GraphFields | AppFields, files: RequestFiles
 ) -> list[dict[str, object]]:
     """Returns the checked `nodeInfoList` of a request; files are replaced by their marks."""
     values: dict[tuple[str, str], object] = {}
@@ -309,23 +307,20 @@ async def _node_list(
                     f"{name} takes a file, but its value is the text of a link. Nothing was sent. What to do: pass a "
                     "parameter, a cell or a result with a file type."
                 )
-        values[node_id, field] = await _wire_value(name, checked, kind, inputs, files)
+        values[node_id, field] = await _wire_value(name, checked, kind, files)
     if graph_input.seed is not None:
         for key in fields.seeds():
             values.setdefault(key, fields.check(*key, graph_input.seed))
     return [{"nodeId": node_id, "fieldName": field, "fieldValue": value} for (node_id, field), value in values.items()]
 
 
-async def _wire_value(name: str, value: object, kind: FieldKind, inputs: Inputs, files: dict[str, Input]) -> object:
+async def _wire_value(name: str, value: object, kind: FieldKind, files: RequestFiles) -> object:
     """Returns a value for the payload; a file is replaced by a mark, and after its upload by its name at RunningHub."""
     source = _source_of(value, kind)
     if source is None:
         await _refuse_local_file(name, value, kind)
         return value
-    file = await inputs.identify(source)
-    mark = file_mark(file.record.sha256)
-    files[mark] = file
-    return mark
+    return await files.mark(source, to_mark=file_mark)
 
 
 def _source_of(value: object, kind: FieldKind) -> Media | str | None:
