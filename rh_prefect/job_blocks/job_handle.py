@@ -133,8 +133,8 @@ async def attach(task_id: str, *, credentials: str | None, storage: str | None, 
     intent = _intent(task_id, paid_on, scope, store, storage=storage, label=label)
     records = JobRecords(scope.journal, task_id)
     if known is None:
-        await records.intent(1, intent)
-        await records.answer(1, Answer(outcome="ticket", task_id=task_id))
+        await records.create(1, intent)
+        await records.create(1, Answer(outcome="ticket", task_id=task_id))
 
     async def fetch() -> Result:
         if known is not None:
@@ -306,7 +306,7 @@ class RunningHubJobRun(JobRun[Result]):
                 return
             if submit.state == "open":
                 await asyncio.sleep(_PAUSE)
-            elif (submit.end is not None and submit.end.status == "SUCCESS") or not work.cancel():
+            elif submit.has_succeeded or not work.cancel():
                 return
             else:  # the job was about to pay for another task, and may have begun to
                 await asyncio.wait([work])

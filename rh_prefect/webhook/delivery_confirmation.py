@@ -153,7 +153,7 @@ async def _adopt(delivery: Delivery, submit: Submit, records: JobRecords, *, is_
         _log.warning("%s, but that task's webhook belongs to another job", delivery)
         return "nothing"
     if submit.state == "forgotten":
-        await records.late(delivery.n, Answer(outcome="ticket", task_id=delivery.task_id))
+        await records.create(delivery.n, Answer(outcome="ticket", task_id=delivery.task_id), kind="late")
         _log.error(
             "%s: task %s was accepted, although submission %d is marked as not accepted. Its cost counts from now on, "
             "and its result is not used. What to do: download it from RunningHub's call log if you need it.",
@@ -163,7 +163,7 @@ async def _adopt(delivery: Delivery, submit: Submit, records: JobRecords, *, is_
         )
         return "nothing"
     settled = Resolution(outcome="adopted", task_id=delivery.task_id, by="its webhook, confirmed by RunningHub")
-    if await records.resolve(delivery.n, settled):
+    if await records.create(delivery.n, settled):
         _log.info("%s, which is the unknown submission %d", delivery, delivery.n)
     now = await records.submission(delivery.n)
     return "done" if now is not None and now.task_id == delivery.task_id else "nothing"

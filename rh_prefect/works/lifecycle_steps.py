@@ -180,14 +180,14 @@ class Steps:
         while (current := (await self.read()).find(submit.n)) is not None and current.state == "open":
             outcome = _outcome(submit.intent, watched=self._clock() - began)
             if outcome is not None:
-                await self.records.answer(submit.n, outcome)
+                await self.records.create(submit.n, outcome)
                 return
             await self.work.services.sleep(pause)
             pause = min(2.0, pause * 1.5)
 
     async def forget(self, n: int) -> None:
         """Marks unknown answer n as forgotten, so that another task may be submitted at the caller's risk."""
-        await self.records.resolve(n, Resolution(outcome="forgotten", by=RESUBMITTED))
+        await self.records.create(n, Resolution(outcome="forgotten", by=RESUBMITTED))
 
     async def is_cancelled(self, *, fresh: bool) -> bool:
         """Returns whether the run was cancelled; with `fresh`, ignores a state read before the last claim was noted."""
@@ -279,7 +279,7 @@ class Steps:
         """Creates intent n; returns None if another process created it first."""
         intent = self.work.intent(self._lease.account).model_copy(update=self._spending.claim(n))
         try:
-            is_ours = await self.records.intent(n, intent)
+            is_ours = await self.records.create(n, intent)
         except BaseException:
             # The intent may be recorded all the same, and this process will not post for it.
             UNPOSTED.add(intent.token)

@@ -62,13 +62,12 @@ async def mark_lost(journal: Journal, key: str) -> None:
             f"{journal.scope}/{key}: this job has neither a running task nor a result that could be lost. Nothing was "
             "recorded. What to do: check its state with `rh-prefect jobs show`."
         )
-    await JobRecords(journal, key).lost(submit.n, Lost(by=BY_A_PERSON, of_result=submit.state == "ended"))
+    await JobRecords(journal, key).create(submit.n, Lost(by=BY_A_PERSON, of_result=submit.state == "ended"))
 
 
 def may_be_lost(submit: Submit) -> bool:
     """Returns whether a submission can be marked as lost: it has a running task, or a result with files."""
-    has_result = submit.state == "ended" and submit.end is not None and submit.end.status == "SUCCESS"
-    return submit.state == "ticket" or has_result
+    return submit.state == "ticket" or (submit.state == "ended" and submit.has_succeeded)
 
 
 async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
@@ -82,7 +81,7 @@ async def _resolve(journal: Journal, key: str, resolution: Resolution) -> None:
             f"{journal.scope}/{key}: this job has no submission with an unknown outcome{task}. Nothing was recorded. "
             "What to do: run the job again (this waits for a running task at no cost)."
         )
-    if not await JobRecords(journal, key).resolve(submit.n, resolution):
+    if not await JobRecords(journal, key).create(submit.n, resolution):
         raise InputError(
             f"{journal.scope}/{key}: another process has just recorded the outcome of this job's submission. Nothing "
             f"was changed. What to do: run `rh-prefect jobs show {journal.scope}/{key}` to see the outcome."
@@ -98,7 +97,7 @@ async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Subm
             "then says what to do."
         )
     answer = Answer(outcome="unknown", reason="the process that posted it has ended unexpectedly", retry="unknown")
-    await JobRecords(journal, view.key).answer(submit.n, answer)
+    await JobRecords(journal, view.key).create(submit.n, answer)
     *_, submit = (await read_job(journal, view.key)).submits
     return submit
 
@@ -153,11 +152,8 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
         )
     await begin_scope(journal)
     for key, one in results.items():
-        intent, answer, end = _records(one, store)
-        records = JobRecords(journal, key)
-        await records.intent(1, intent)
-        await records.answer(1, answer)
-        await records.end(1, end)
+        for record in _records(one, store):
+            await JobRecords(journal, key).create(1, record)
     return list(results)
 
 

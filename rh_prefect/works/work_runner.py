@@ -103,8 +103,7 @@ class FoundWork:
         last = self.view.last
         if self.is_done or last is None:
             return False
-        has_succeeded = last.end is not None and last.end.status == "SUCCESS"
-        return last.state in ("open", "ticket", "unknown") or (last.state == "ended" and has_succeeded)
+        return last.state in ("open", "ticket", "unknown") or (last.state == "ended" and last.has_succeeded)
 
 
 class RunningWork:

@@ -118,7 +118,7 @@ async def test_a_task_whose_id_arrived_late_counts_beside_the_stored_result_of_t
     works = default_works(get_settings())
     (view,) = [view async for view in jobs_of(works)]
     late = Answer(outcome="ticket", task_id="222")
-    await JobRecords(works, view.key).late(1, late)
+    await JobRecords(works, view.key).create(1, late, kind="late")
     found = await charges(MediaStore(str(tmp_path / "out")), with_prefect=False)
     counted = {one.task_id: (one.charge.costs, one.charge.is_estimate) for one in found.tasks}
     assert counted == {made.task_id: (CNY, False), "222": (CNY, True)}

@@ -420,7 +420,7 @@ async def test_a_failed_task_is_reported_before_another_one_is_submitted(tmp_pat
 async def test_an_open_submission_of_another_process_is_watched_until_it_counts_as_unknown(tmp_path: Path) -> None:
     work = ExecutedWork(tmp_path)
     claimed = intent(base=REQUEST.base)
-    await work.records.intent(1, claimed)
+    await work.records.create(1, claimed)
     with pytest.raises(SubmissionUnknown, match="no response was recorded"):
         await work.finish()
     assert work.seconds > claimed.give_up + claimed.submit_timeout
@@ -444,10 +444,10 @@ async def test_recorded_refusals_are_read_once(tmp_path: Path) -> None:
     for number in (1, 6):
         work = ExecutedWork(tmp_path / f"{number}")
         for n in range(1, number + 1):
-            await work.records.intent(n, intent(base=REQUEST.base))
+            await work.records.create(n, intent(base=REQUEST.base))
             code = {"outcome": "refused", "code": RATE, "retry": "throttled"} if n % 2 else {"outcome": "unknown"}
-            await work.records.answer(n, Answer.model_validate(code))
-            await work.records.resolve(n, Resolution(outcome="forgotten", by="a person"))
+            await work.records.create(n, Answer.model_validate(code))
+            await work.records.create(n, Resolution(outcome="forgotten", by="a person"))
         await work.finish()
         reads.append(work.journal.reads)
     assert reads == [4, 4], "the records once, and three times whether the run was cancelled"

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -30,6 +30,16 @@ BY_A_PERSON = "a person"
 """The source of a resolution by a person, who has checked that the submission was not accepted."""
 
 JobState = Literal["new", "open", "ticket", "refused", "unknown", "forgotten", "ended"]
+
+KINDS: Final[Mapping[str, type[Record]]] = {
+    "intent": Intent,
+    "answer": Answer,
+    "resolution": Resolution,
+    "end": End,
+    "lost": Lost,
+    "late": Answer,
+}
+"""The records of a submission, by the word in their keys."""
 
 _R = TypeVar("_R", bound=Record)
 _log = logging.getLogger("rh_prefect")
@@ -63,6 +73,11 @@ class Submit:
         if self.answer.outcome != "unknown":
             return self.answer.outcome
         return "unknown" if self.resolution is None else "forgotten"
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether its task is recorded as successful, and so as paid for."""
+        return self.end is not None and self.end.status == "SUCCESS"
 
     @property
     def may_be_paid(self) -> bool:
@@ -191,13 +206,10 @@ class JobRecords:
     def note_settled(self, submit: Submit) -> None:
         """Records the cost of a submission in the run's journal, if the cost is final; returns at once."""
 
-    async def intent(self, n: int, record: Intent) -> bool:
-        """Creates intent n; returns False if another process has created it."""
-        return await self._create("intent", n, record)
-
-    async def answer(self, n: int, record: Answer) -> bool:
-        """Creates answer n; returns False if answer n is already recorded."""
-        return await self._create("answer", n, record)
+    async def create(self, n: int, record: Record, *, kind: str = "") -> bool:
+        """Creates a record of submission n; returns False if it exists. The type determines the kind, except `late`."""
+        kind = kind or next(kind for kind, known in KINDS.items() if known is type(record))
+        return await self.journal.create(f"{self.key}-{kind}-{n}", record.model_dump(mode="json"))
 
     async def settle(self, submit: Submit, answer: Answer, *, by: str) -> Submit:
         """Records the answer to a submission, and returns the submission as it is recorded.
@@ -205,15 +217,15 @@ class JobRecords:
         If another process has already recorded the answer as unknown, this process resolves the unknown answer.
         """
         n = submit.n
-        if await self.answer(n, answer):
+        if await self.create(n, answer):
             return replace(submit, answer=answer)
         if answer.outcome == "ticket":
-            await self.resolve(n, Resolution(outcome="adopted", task_id=answer.task_id, by=by))
+            await self.create(n, Resolution(outcome="adopted", task_id=answer.task_id, by=by))
         elif answer.outcome == "refused":
-            await self.resolve(n, Resolution(outcome="forgotten", by=by))
+            await self.create(n, Resolution(outcome="forgotten", by=by))
         valid = await self.submission(n) or submit
         if answer.outcome == "ticket" and valid.task_id != answer.task_id:
-            await self.late(n, answer)
+            await self.create(n, answer, kind="late")
             _log.error(
                 "%s: task %s was paid for, but another outcome of its submission is recorded, so its result is not "
                 "used. What to do: look for the task in RunningHub's call log.",
@@ -222,42 +234,25 @@ class JobRecords:
             )
         return valid
 
-    async def resolve(self, n: int, record: Resolution) -> bool:
-        """Creates the resolution of unknown answer n; returns False if a resolution is already recorded."""
-        return await self._create("resolution", n, record)
-
-    async def late(self, n: int, record: Answer) -> None:
-        """Records a task id that arrived after submission n was resolved without it."""
-        await self._create("late", n, record)
-
-    async def lost(self, n: int, record: Lost) -> bool:
-        """Records that the task of submission n no longer exists at RunningHub."""
-        return await self._create("lost", n, record)
-
     async def end(self, n: int, record: End) -> End:
         """Creates end n; returns the recorded end, which another process may have created."""
-        if await self._create("end", n, record):
-            return record
-        return await self.read_end(n) or record
+        return record if await self.create(n, record) else await self.read_end(n) or record
 
     async def read_end(self, n: int) -> End | None:
         """Reads how submission n ended; None if no end is recorded."""
-        name = f"{self.key}-end-{n}"
-        record = await self.journal.read(name)
-        return None if record is None else parse_record(name, End, record)
+        return await self._read(f"{self.key}-end-{n}", End)
 
     async def read_result(self, shape: str = "") -> ResultRecord | None:
         """Reads the result; None if it does not exist."""
-        name = result_key(self.key, shape)
-        record = await self.journal.read(name)
-        return None if record is None else parse_record(name, ResultRecord, record)
+        return await self._read(result_key(self.key, shape), ResultRecord)
 
     async def create_result(self, record: ResultRecord, shape: str = "") -> bool:
         """Creates the result; returns False if a result exists."""
         return await self.journal.create(result_key(self.key, shape), record.model_dump(mode="json"))
 
-    async def _create(self, kind: str, n: int, record: Record) -> bool:
-        return await self.journal.create(f"{self.key}-{kind}-{n}", record.model_dump(mode="json"))
+    async def _read(self, name: str, kind: type[_R]) -> _R | None:
+        record = await self.journal.read(name)
+        return None if record is None else parse_record(name, kind, record)
 
 
 def result_key(key: str, shape: str = "") -> str:
@@ -294,21 +289,11 @@ async def jobs_of(journal: Journal) -> AsyncIterator[JobView]:
 
 
 def _submit(key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:
-    def read(part: str, kind: type[_R]) -> _R:
-        return parse_record(f"{key}-{part}-{n}", kind, records[part])
-
-    def find(part: str, kind: type[_R]) -> _R | None:
-        return read(part, kind) if part in records else None
-
-    return Submit(
-        n=n,
-        intent=read("intent", Intent),
-        answer=find("answer", Answer),
-        resolution=find("resolution", Resolution),
-        end=find("end", End),
-        lost=find("lost", Lost),
-        late=find("late", Answer),
-    )
+    known = {kind: record for kind, record in records.items() if kind in KINDS}
+    parsed: Mapping[str, Any] = {
+        kind: parse_record(f"{key}-{kind}-{n}", KINDS[kind], record) for kind, record in known.items()
+    }
+    return Submit(n, **parsed)
 
 
 def parse_record(name: str, kind: type[_R], record: Mapping[str, Any]) -> _R:

@@ -24,7 +24,7 @@ from rh_prefect.media.storage_urls import shown_url
 from rh_prefect.media.store import MediaStore, lasting_location
 from rh_prefect.settings import Settings, get_settings
 from rh_prefect.works.journal.identity import work_id
-from rh_prefect.works.journal.job_records_and_state import parse_record
+from rh_prefect.works.journal.job_records_and_state import KINDS, parse_record
 from rh_prefect.works.journal.journal import (
     JSON,
     FolderJournal,
@@ -68,8 +68,6 @@ SILENT_AFTER = timedelta(minutes=15)
 
 _known: LruSet[str] = LruSet(1000)
 """The locations whose format this process has checked or recorded."""
-
-_AFTER_INTENT = ("answer", "resolution", "end", "lost", "late")
 
 
 async def no_evidence(_flow_run: str) -> bool | None:
@@ -156,7 +154,7 @@ class WorksJournal(FolderJournal):
         intent = await self.read(f"{job_key}-intent-{n}")
         if intent is None:
             return {}
-        keys = [f"{job_key}-{what}-{n}" for what in _AFTER_INTENT]
+        keys = [f"{job_key}-{kind}-{n}" for kind in KINDS if kind != "intent"]
         found = dict(zip(keys, await asyncio.gather(*map(self.read, keys))))
         return {f"{job_key}-intent-{n}": intent, **{key: record for key, record in found.items() if record is not None}}
 

@@ -196,8 +196,8 @@ class ExecutedWork:
     async def paid_before(self, *, account: str = "main", **facts: Any) -> None:
         """Records a submission of an earlier process that was accepted."""
         claimed = intent(account=account, base=self.work.request.base, **facts)
-        assert await self.records.intent(1, claimed)
-        assert await self.records.answer(1, Answer(outcome="ticket", task_id=TASK))
+        assert await self.records.create(1, claimed)
+        assert await self.records.create(1, Answer(outcome="ticket", task_id=TASK))
 
     # -- what its steps call ---------------------------------------------------------------------------------------
 
