@@ -18,14 +18,13 @@ from rh_prefect.cli.prefect_server import is_configured, refuse_blocks
 from rh_prefect.cli.run_pipeline import in_new_flow_run
 from rh_prefect.errors import BatchIncomplete, InputError
 from rh_prefect.media.media import Media
-from rh_prefect.pipelines.batch_pipeline import Batch, BatchOptions
+from rh_prefect.pipelines.batch_pipeline import Batch, BatchFile, BatchOptions, write_batch
 from rh_prefect.pipelines.plan.options import site_of
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 
 if TYPE_CHECKING:
     from rh_prefect.cli.run_display import Watch
     from rh_prefect.flows.batch import BatchReport, RowResult
-    from rh_prefect.flows.batch.run import WrittenBatch
     from rh_prefect.pipelines.plan import Plan
 
 _ROWS_PER_REASON = 3
@@ -67,7 +66,7 @@ def batch(
         _refuse_invalid_rows(plan)
         return
     if print_:
-        print(asyncio.run(_written(asked))[0].file.text, end="")
+        print(asyncio.run(_written(asked))[0].text, end="")
         return
     quiet |= as_json
     is_flow = is_configured()
@@ -118,15 +117,14 @@ async def _planned(batch: Batch) -> Plan:
     return await written.plan(known)
 
 
-async def _written(batch: Batch) -> tuple[WrittenBatch, KnownWorks]:
+async def _written(batch: Batch) -> tuple[BatchFile, KnownWorks]:
     """Returns the pipeline of a batch, and the works recorded in the batch's storage."""
     from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.flows.batch.run import WrittenBatch
     from rh_prefect.pipelines.known_works import open_records
     from rh_prefect.settings import get_settings
 
     settings, store = get_settings(), await load_storage(batch.storage)
-    written = await WrittenBatch.at(batch, site_of(settings.base_url), store)
+    written = await write_batch(batch, site_of(settings.base_url), store)
     return written, open_records(store, settings)
 
 

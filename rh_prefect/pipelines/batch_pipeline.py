@@ -16,9 +16,11 @@ from pydantic import Field
 from rh_prefect.catalog import Param
 from rh_prefect.errors import InputError
 from rh_prefect.json_snapshot import DEEPEST
+from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.media.input_files import identity_uri, unsigned_uri
 from rh_prefect.media.media import Media, as_media_input, without_mark
 from rh_prefect.media.storage_urls import is_local, local_path
+from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.batch_model_columns import (
     ChainStep,
     Stage,
@@ -28,10 +30,13 @@ from rh_prefect.pipelines.batch_model_columns import (
     refuse_same,
     stages_of,
 )
-from rh_prefect.pipelines.input_reader import Inputs
-from rh_prefect.pipelines.plan.planned_steps import Selection
+from rh_prefect.pipelines.file_model import Param as FileParam
+from rh_prefect.pipelines.input_reader import Inputs, input_roots
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
 from rh_prefect.table_files import table_format
-from rh_prefect.works.job_options import Reuse, Wait
+from rh_prefect.works.job_options import Options, Reuse, Wait
 
 RowInput: TypeAlias = str | Sequence[Any]
 """The source of a batch's rows: a location, or a list of files or of mappings with parameters."""
@@ -105,19 +110,34 @@ class Batch(BatchOptions):
 
 @dataclass(slots=True)
 class BatchFile:
-    """The generated pipeline of a batch."""
+    """The pipeline that was generated for a batch."""
 
+    batch: Batch
     name: str  # `batch-` and a hash of the rows, the models, the values and the place of the results
     text: str  # The file, as YAML
     arguments: dict[str, Any]  # The values of its parameters
     steps: tuple[str, ...]  # The names of the steps of a row, in order
+    inputs: Inputs  # Reads the rows and files, each once
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The checked file."""
+        return Pipeline.from_text(self.text, name=f"{self.name}.yaml")
+
+    async def plan(self, known: KnownWorks) -> Plan:
+        """Returns the plan of the pipeline, in which known works cost nothing."""
+        more: dict[str, Any] = {"known": known, "selection": self.batch.selection, "inputs": self.inputs}
+        return await self.pipeline.plan(self.arguments, **more)
 
 
-async def write_batch(batch: Batch, *, place_of_results: str, inputs: Inputs, whole_items: bool = True) -> BatchFile:
-    """Reads the rows and returns the batch's pipeline; `place_of_results` is hashed into the pipeline's name."""
-    stages = stages_of(batch.model, batch.chain, batch.values or {})
+async def write_batch(batch: Batch, site: str, store: MediaStore, *, whole_items: bool = True) -> BatchFile:
+    """Reads the rows and returns the batch's pipeline; the site and the storage are hashed into the pipeline's name."""
+    # Here, and not row by row: an invalid option is invalid for all rows.
+    Options(budget=batch.budget, attempts=batch.attempts, reuse=batch.reuse)
+    inputs, stages = _inputs(batch.rows, store), stages_of(batch.model, batch.chain, batch.values or {})
     source = _Source.of(batch.rows, stages)
-    name = f"batch-{_hash([source.identity, _identity(stages, batch.label_column), place_of_results])[:16]}"
+    identity = [source.identity, _identity(stages, batch.label_column), f"{site} {store.url}"]
+    name = f"batch-{_hash(identity)[:16]}"
     if source.file is None:
         columns = await _columns(source, stages, batch, inputs)
         further = [one for one in batch.ignore_columns if one != batch.label_column]
@@ -140,7 +160,16 @@ async def write_batch(batch: Batch, *, place_of_results: str, inputs: Inputs, wh
         "outputs": {"results": f"$({ROWS}.{stages[-1].name})"},
     }
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
-    return BatchFile(name, text, {ROWS: source.value}, tuple(stage.name for stage in stages))
+    return BatchFile(batch, name, text, {ROWS: source.value}, tuple(stage.name for stage in stages), inputs)
+
+
+def _inputs(rows: RowInput, store: MediaStore) -> Inputs:
+    """Returns the reader of a batch's rows and files, which may be below the place of the rows."""
+    if not isinstance(rows, str):
+        return Inputs(own=store.url, is_open=True)
+    kind = "table" if table_format(rows) is not None else "files"
+    allow_below(*input_roots({ROWS: FileParam(type=kind)}, {ROWS: rows}))
+    return Inputs(options=store.options_for(rows), own=store.url, is_open=True)
 
 
 _REFERENCE = re.compile(r"\$\(\s*(item|params|id|number|previous)\b[^)]*\)")

@@ -20,14 +20,13 @@ from rh_prefect.cli.gallery import gallery, open_
 from rh_prefect.cli.gallery_outputs import entries_of
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.flows.batch.run import WrittenBatch
 from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.gallery.entries import Entry
 from rh_prefect.gallery.pages import ON_A_PAGE, write_gallery
 from rh_prefect.gallery.server import app_of
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.batch_pipeline import Batch
+from rh_prefect.pipelines.batch_pipeline import Batch, write_batch
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.stored_edits import EditResult
@@ -390,7 +389,7 @@ async def test_small_pictures_are_no_rows_of_a_batch_over_the_storage(tmp_path: 
     assert len(store.list("gallery")) == 2
     values = {"prompt": "waves", "duration": 5}
     asked = Batch(str(tmp_path / "out"), model="kling-v2.6-pro-image-to-video", values=values)
-    batch = await WrittenBatch.at(asked, "site", store)
+    batch = await write_batch(asked, "site", store)
     plan = await batch.plan(KnownWorks())
     assert not plan.problems
     assert sum(one.is_paid for one in plan.instances) == 1

@@ -17,9 +17,8 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.flows.batch.run import WrittenBatch
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.batch_pipeline import Batch
+from rh_prefect.pipelines.batch_pipeline import Batch, BatchFile, write_batch
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWorks, Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
@@ -39,8 +38,8 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-async def written(rows: Any, model: str = PICTURE, *, out: str = "elsewhere", **options: Any) -> WrittenBatch:
-    return await WrittenBatch.at(Batch(rows, model=model, **options), "site", MediaStore(out))
+async def written(rows: Any, model: str = PICTURE, *, out: str = "elsewhere", **options: Any) -> BatchFile:
+    return await write_batch(Batch(rows, model=model, **options), "site", MediaStore(out))
 
 
 async def plan_of(rows: Any, model: str = PICTURE, **options: Any) -> Plan:
@@ -160,7 +159,7 @@ async def test_words_of_a_command_become_what_their_parameters_take() -> None:
     number = next((model, param) for model, param in params if param.type == "int" and (param.min or 0) <= 7)
     for (model, param), text, value in ((switch, "TRUE", True), (number, " 7 ", 7)):
         batch = await written([{"prompt": "x"}], model.name, values={param.key: text})
-        (step,) = Pipeline.from_text(batch.file.text).checked.file.steps["rows"].get("steps").values()
+        (step,) = Pipeline.from_text(batch.text).checked.file.steps["rows"].get("steps").values()
         assert step.with_[param.name] == value
 
 
@@ -328,7 +327,7 @@ async def test_equal_rows_are_separate_jobs_of_a_scope_of_their_own() -> None:
     assert len({work.key for work in works}) == 3
     (note,) = [note for note in (await plan_of(rows)).notes if "same request as an earlier" in note]
     assert note == "rows.picture: row 3 has the same request as an earlier item; each is paid for separately."
-    assert {work.scope for work in works} == {(await written(rows)).file.name}
+    assert {work.scope for work in works} == {(await written(rows)).name}
     turned = [work.key for one in steps_of(await plan_of(rows[::-1])) for work in one.works]
     assert len(set(turned)) == 3
     shared = await plan_of(rows, reuse="always")
@@ -401,14 +400,14 @@ async def test_the_file_is_a_pipeline_that_does_the_same(folder: Path) -> None:
         folder / "rows.csv", [{"prompt": "a", "name": "x"}, {"prompt": "a", "name": "x"}, {"prompt": "c", "zoom": "2"}]
     )
     batch = await written(table, label_column="name", chain=[ENLARGER], budget=2.0)
-    plan = await Pipeline.from_text(batch.file.text).plan(rows=table)
+    plan = await Pipeline.from_text(batch.text).plan(rows=table)
     own = await batch.plan(KnownWorks())
     assert [one.address for one in plan.instances] == [one.address for one in own.instances]
     assert [work.key for one in plan.instances for work in one.works if work.is_settled] == [
         work.key for one in own.instances for work in one.works if work.is_settled
     ]
     assert [one.save_as for one in steps_of(own, 1)] == [
-        f"batches/{batch.file.name}/{name}.*" for name in ("x", "x-2", "")[:2]
+        f"batches/{batch.name}/{name}.*" for name in ("x", "x-2", "")[:2]
     ] + [""]
     assert plan.budget is not None and plan.budget.model_dump(exclude_defaults=True) == {
         "amount": 2.0,
@@ -428,12 +427,12 @@ async def test_a_strict_batch_is_refused_with_each_bad_row() -> None:
 async def test_a_batch_is_what_makes_its_results_differ(folder: Path) -> None:
     rows = csv_file(folder / "rows.csv", [{"prompt": "a"}])
     names = [
-        (await written(rows)).file.name,
-        (await written(rows, values={"output_format": "jpeg"})).file.name,
-        (await written(rows, out="another")).file.name,
-        (await written([{"prompt": "a"}])).file.name,
-        (await written(rows, label_column="name")).file.name,
+        (await written(rows)).name,
+        (await written(rows, values={"output_format": "jpeg"})).name,
+        (await written(rows, out="another")).name,
+        (await written([{"prompt": "a"}])).name,
+        (await written(rows, label_column="name")).name,
     ]
     assert len(set(names)) == 5
     csv_file(folder / "rows.csv", [{"prompt": "a"}, {"prompt": "b"}])
-    assert (await written(rows, budget=5, strict=True, attempts=2)).file.name == names[0]
+    assert (await written(rows, budget=5, strict=True, attempts=2)).name == names[0]

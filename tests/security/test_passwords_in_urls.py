@@ -12,12 +12,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from rh_prefect.blocks import MediaStorage
 from rh_prefect.errors import ConfigError, JournalError, MediaError, RunningHubError, StoreError
-from rh_prefect.flows.batch.run import WrittenBatch
 from rh_prefect.media.input_files import open_input, shown
 from rh_prefect.media.storage_errors import masked
 from rh_prefect.media.storage_urls import masked_url, protocol_of, without_user
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.batch_pipeline import Batch
+from rh_prefect.pipelines.batch_pipeline import Batch, write_batch
 from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.plan import KnownWorks, Plan
 from rh_prefect.redaction import mask
@@ -203,7 +202,7 @@ async def test_a_chain_in_a_row_is_no_path_and_tells_no_password(tmp_path: Path,
 
 async def write(rows: str, out: Path) -> Plan:
     asked = Batch(rows, model="kling-v2.6-pro-image-to-video", values={"prompt": "x"})
-    batch = await WrittenBatch.at(asked, "site", MediaStore(out))
+    batch = await write_batch(asked, "site", MediaStore(out))
     plan = await batch.plan(KnownWorks())
     if plan.problems:
         raise PipelineError(plan.problems)

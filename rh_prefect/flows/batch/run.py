@@ -6,27 +6,19 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.errors import PipelineIncomplete, RunningHubError
 from rh_prefect.flow_runs.root_flow_run import current_scope
 from rh_prefect.flows.batch.report import BatchReport
 from rh_prefect.flows.local_pipeline import run_locally
-from rh_prefect.flows.pipeline import Pipeline, run_in_flow
+from rh_prefect.flows.pipeline import run_in_flow
 from rh_prefect.flows.prefect_run_display import PrefectPages
-from rh_prefect.media.input_access_policy import allow_below
-from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.batch_pipeline import Batch, BatchFile, BatchOptions, write_batch
-from rh_prefect.pipelines.file_model import Param
-from rh_prefect.pipelines.input_reader import Inputs, input_roots
-from rh_prefect.pipelines.plan.plan import Plan
-from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.run.interfaces import Pages
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
-from rh_prefect.table_files import table_format
-from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal.costs_and_budget import CURRENCY
 from rh_prefect.works.loop_thread import LOOP
 
@@ -64,70 +56,30 @@ class _BatchPages(PrefectPages):
         await super().show_end(replace(end, message=report.message, result=result), rows, *more, **store)
 
 
-@dataclass(frozen=True)
-class WrittenBatch:
-    """A batch, the pipeline that was generated for it, and how the pipeline reads its inputs."""
-
-    batch: Batch
-    file: BatchFile
-    inputs: Inputs
-
-    @classmethod
-    async def at(cls, batch: Batch, site: str, store: MediaStore, *, whole_items: bool = True) -> Self:
-        """Generates the pipeline of a batch; see `write_batch`."""
-        # Here, and not row by row: an invalid option is invalid for all rows.
-        Options(budget=batch.budget, attempts=batch.attempts, reuse=batch.reuse)
-        place = batch.rows if isinstance(batch.rows, str) else None
-        inputs = Inputs(options=store.options_for(place) if place else None, own=store.url, is_open=True)
-        if place is not None:
-            kind = "table" if table_format(place) is not None else "files"
-            allow_below(*input_roots({"rows": Param(type=kind)}, {"rows": place}))
-        results = f"{site} {store.url}"
-        return cls(
-            batch,
-            await write_batch(batch, place_of_results=results, inputs=inputs, whole_items=whole_items),
-            inputs,
-        )
-
-    @property
-    def _pipeline(self) -> Pipeline:
-        return Pipeline.from_text(self.file.text, name=f"{self.file.name}.yaml")
-
-    async def plan(self, known: KnownWorks) -> Plan:
-        """Returns the plan of the batch's pipeline, in which known works cost nothing."""
-        more: dict[str, Any] = {"known": known, "selection": self.batch.selection, "inputs": self.inputs}
-        return await self._pipeline.plan(self.file.arguments, **more)
-
-    async def run(self, pages: Pages | None = None) -> BatchReport:
-        """Runs the batch in the caller's flow run; outside of a flow, in this process without Prefect's engine."""
-        batch = self.batch
-        options: dict[str, Any] = {
-            "only": list(batch.only) or None,
-            "items": list(batch.items) or None,
-            "sample": batch.sample,
-            "credentials": batch.credentials or "",
-            "storage": batch.storage or "",
-            "wait": batch.wait,
-        }
-        around: dict[str, Any] = {"inputs": self.inputs, "reuse": batch.reuse}
-        if current_scope() is None:
-            end = await run_locally(self._pipeline, {**self.file.arguments, **options}, pages=pages, **around)
-            return BatchReport.of(end.result, self.file)
-        around["pages"] = _BatchPages(self.file)
-        state = await run_in_flow(self._pipeline, self.file.arguments, RunOptions(**options), **around)
-        found: Any = await state.aresult(raise_on_failure=False)
-        if isinstance(found, RunningHubError) and not isinstance(found, PipelineIncomplete):
-            raise found
-        return BatchReport.of(found.result if isinstance(found, PipelineIncomplete) else found, self.file)
-
-
 async def run_batch(batch: Batch, pages: Pages | None = None) -> BatchReport:
-    """Runs a batch; see `WrittenBatch.run`."""
+    """Runs a batch in the caller's flow run; outside of a flow, in this process without Prefect's engine."""
     engine, store = await load_pool_context(batch.credentials), await load_storage(batch.storage)
     # Prices of plans are in CNY: in another currency, the price of a whole row is not known.
     is_foreign = batch.budget is not None and await LOOP.call(engine.pool.currency()) not in (None, CURRENCY)
-    written = await WrittenBatch.at(batch, engine.pool.site, store, whole_items=not is_foreign)
-    return await written.run(pages)
+    file = await write_batch(batch, engine.pool.site, store, whole_items=not is_foreign)
+    options: dict[str, Any] = {
+        "only": list(batch.only) or None,
+        "items": list(batch.items) or None,
+        "sample": batch.sample,
+        "credentials": batch.credentials or "",
+        "storage": batch.storage or "",
+        "wait": batch.wait,
+    }
+    around: dict[str, Any] = {"inputs": file.inputs, "reuse": batch.reuse}
+    if current_scope() is None:
+        end = await run_locally(file.pipeline, {**file.arguments, **options}, pages=pages, **around)
+        return BatchReport.of(end.result, file)
+    around["pages"] = _BatchPages(file)
+    state = await run_in_flow(file.pipeline, file.arguments, RunOptions(**options), **around)
+    found: Any = await state.aresult(raise_on_failure=False)
+    if isinstance(found, RunningHubError) and not isinstance(found, PipelineIncomplete):
+        raise found
+    return BatchReport.of(found.result if isinstance(found, PipelineIncomplete) else found, file)
 
 
 batch = batch_function(
