@@ -1,8 +1,9 @@
-"""Deep-copies JSON-like values, and explains why a value cannot be written as JSON."""
+"""Copies and converts JSON-like values, and explains why a value cannot be written as JSON."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 DEEPEST = 100
@@ -23,6 +24,17 @@ def snapshot(value: Any, *, depth: int = 0) -> Any:
     if type(value) is tuple:
         return tuple(snapshot(one, depth=depth + 1) for one in value)
     return bytes(value) if isinstance(value, bytearray) else value
+
+
+def converted(value: Any, convert: Callable[[Any], Any], *, depth: int = 0) -> Any:
+    """Returns lists and objects with each value in them converted; a part that is nested too deeply becomes None."""
+    if depth > DEEPEST:
+        return None
+    if isinstance(value, Mapping):
+        return {str(name): converted(one, convert, depth=depth + 1) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [converted(one, convert, depth=depth + 1) for one in value]
+    return convert(value)
 
 
 def flaw_of(value: Any, *, depth: int = 0) -> str:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from rh_prefect.catalog import Param
 from rh_prefect.errors import InputError
-from rh_prefect.json_snapshot import DEEPEST
+from rh_prefect.json_snapshot import converted
 from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.media.input_files import identity_uri, unsigned_uri
 from rh_prefect.media.media import Media, as_media_input, without_mark
@@ -187,18 +187,11 @@ def _budget(amount: float | None, *, whole_items: bool) -> Any:
 
 def _identity(stages: Sequence[Stage], label_column: str | None) -> list[Any]:
     """Returns the values that distinguish batches with the same rows."""
-    return [[[stage.model.endpoint, _plain(stage.values)] for stage in stages], label_column]
+    return [[[stage.model.endpoint, converted(stage.values, _plain)] for stage in stages], label_column]
 
 
-def _plain(value: object, depth: int = 0) -> object:
-    """Returns a value as JSON for a batch's identity: a `Media` as its hash, a link without its signature."""
-    if depth > DEEPEST:
-        return None  # the row is invalid
-    if isinstance(value, Mapping):
-        pairs = sorted(value.items(), key=lambda pair: str(pair[0]))
-        return {str(name): _plain(one, depth + 1) for name, one in pairs}
-    if isinstance(value, list | tuple):
-        return [_plain(one, depth + 1) for one in value]
+def _plain(value: object) -> object:
+    """Returns a single value as JSON for a batch's identity: a `Media` as its hash, a link without its signature."""
     if isinstance(value, str):
         return unsigned_uri(value) or value
     if isinstance(value, int | float | bool | None):
@@ -247,7 +240,7 @@ class _Source:
 
     @classmethod
     def _listed(cls, rows: Sequence[Any], stages: Sequence[Stage]) -> _Source:
-        name, identity = f"a list of {len(rows)}", f"list:{_hash(_plain(list(rows)))}"
+        name, identity = f"a list of {len(rows)}", f"list:{_hash(converted(list(rows), _plain))}"
         if not rows:
             raise InputError("batch: there are no rows in the list. What to do: pass parameters or files.")
         if not any(_is_row(row) for row in rows):
@@ -373,29 +366,25 @@ def _values(stage: Stage, params: dict[str, Any], number: int) -> Iterator[tuple
         param = stage.model.find_param(key)
         if param is not None and param.is_media:
             own = key if key not in params else f"{key}_{number + 1}"
-            params[own] = {**column_of(param), "default": _plain_file(value)}
+            params[own] = {**column_of(param), "default": converted(value, _plain_file)}
             yield key, f"$({used.pop(key)} or params.{own})" if key in used else f"$(params.{own})"
         elif key not in used:
-            yield key, _literal(value)
+            yield key, converted(value, _literal)
     for key, reference in used.items():
         yield key, f"$({reference})"
 
 
 def _plain_file(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain_file(one) for one in value]
     return value.model_dump(mode="json") if isinstance(value, Media) else value
 
 
 def _literal(value: Any) -> Any:
-    """Returns a value with its strings escaped, so that they are not read as references."""
-    if isinstance(value, str):
-        if reference := _REFERENCE.search(value):
-            raise InputError(
-                f"batch: {reference[0]} in a value for all rows is not read as a reference. Nothing was paid. What to "
-                "do: print the pipeline of the batch (--print), write the reference there, and run the pipeline."
-            )
-        return value.replace("$(", "$$(")
-    if isinstance(value, Mapping):
-        return {str(name): _literal(one) for name, one in value.items()}
-    return [_literal(one) for one in value] if isinstance(value, list | tuple) else value
+    """Returns a value; a string is escaped, so that it is not read as a reference."""
+    if not isinstance(value, str):
+        return value
+    if reference := _REFERENCE.search(value):
+        raise InputError(
+            f"batch: {reference[0]} in a value for all rows is not read as a reference. Nothing was paid. What to "
+            "do: print the pipeline of the batch (--print), write the reference there, and run the pipeline."
+        )
+    return value.replace("$(", "$$(")

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import PurePath, PurePosixPath
 from typing import Any, TypeAlias
 
@@ -251,10 +252,8 @@ class InputReader:
     def _row(self, path: Path, row: Row, table: Param, name: str) -> dict[str, Any]:
         columns = table.columns or {}
         cells: dict[str, Any] = {"\0row": f"{name} row {row.number}" if name else f"row {row.number}"}
-        if row.problem:
-            self._add(cells, path, row.problem)
-        for other in () if table.other_columns is None else _undeclared(row, table, self._inputs.parameters):
-            self._add(cells, path, other)
+        for problem in filter(None, (row.problem, _undeclared(row, table, self._inputs.parameters))):
+            self._add(cells, path, problem)
         for column, one in columns.items():
             at = (*path, "columns", column)
             given = {header: row.values.get(header) for header in one.headers or (column,)}
@@ -388,7 +387,7 @@ def list_files(place: str, kind: str, options: Mapping[str, object], *, most: in
         listed = fs.glob(path, detail=True) if has_pattern else fs.find(path, detail=True)
     if len(listed) > most:
         raise InputError(f"{shown(place)} contains more than {most} files; choose a smaller folder")
-    found = sorted(name for name in _files_of(listed) if _is_kind(name, kind))
+    found = sorted(name for name, facts in listed.items() if facts.get("type") == "file" and _is_kind(name, kind))
     return found if protocol == "file" else [f"{protocol}://{name}" for name in found]
 
 
@@ -418,10 +417,6 @@ def _real(place: str) -> str:
     return f"{protocol_of(place)}://{without_user(place).partition('://')[2].strip('/')}"
 
 
-def _files_of(listed: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
-    return (name for name, facts in listed.items() if facts.get("type") == "file")
-
-
 def _is_kind(name: str, kind: str) -> bool:
     return kind == "file" or PurePosixPath(name).suffix.lower().lstrip(".") in _SUFFIXES.get(kind, ())
 
@@ -429,7 +424,10 @@ def _is_kind(name: str, kind: str) -> bool:
 def read_rows(value: Any, options: Mapping[str, object]) -> Table:
     """Reads the rows of a table from its location, or from a list."""
     if isinstance(value, str):
-        return _table_rows(value, options)
+        format_, name = table_format(value), PurePosixPath(shown(value)).name
+        if format_ is None:
+            raise InputError(f"{shown(value)} is not a table; a table is a .csv, .tsv, .jsonl or .parquet file")
+        return name, _parent(value), _few(read_table(value, format_, options=options), name)
     if not isinstance(value, list | tuple):
         raise InputError(f"a table must be a path, a URL or a list of rows, not {type(value).__name__}")
     return "", "", _few((_listed_row(number, row) for number, row in enumerate(value, 1)), "the table")
@@ -441,38 +439,31 @@ def _listed_row(number: int, row: Any) -> Row:
     return Row(number, {}, problem=f"each row must be a mapping of columns to values, but {shown_value(row)}")
 
 
-def _table_rows(place: str, options: Mapping[str, object]) -> Table:
-    format_ = table_format(place)
-    if format_ is None:
-        raise InputError(f"{shown(place)} is not a table; a table is a .csv, .tsv, .jsonl or .parquet file")
-    name = PurePosixPath(shown(place)).name
-    return name, _parent(place), _few(read_table(place, format_, options=options), name)
-
-
 def _few(rows: Iterator[Row], name: str) -> list[Row]:
     """Returns the rows; raises an error if there are more than `MOST_ROWS`."""
-    found: list[Row] = []
-    for row in rows:
-        if len(found) == MOST_ROWS:
-            raise InputError(f"{name} has more than the {MOST_ROWS} rows allowed; split the table")
-        found.append(row)
+    found = list(islice(rows, MOST_ROWS + 1))
+    if len(found) > MOST_ROWS:
+        raise InputError(f"{name} has more than the {MOST_ROWS} rows allowed; split the table")
     return found
 
 
-def _undeclared(row: Row, table: Param, parameters: Sequence[str]) -> Iterator[str]:
-    """Yields a clause if a row has values in undeclared columns."""
+def _undeclared(row: Row, table: Param, parameters: Sequence[str]) -> str:
+    """Returns a clause if a row has values in undeclared columns; empty otherwise."""
+    if table.other_columns is None:
+        return ""
     known = [header for one, column in (table.columns or {}).items() for header in column.headers or (one,)]
-    declared = (*known, *(table.other_columns or ()))
+    declared = (*known, *table.other_columns)
     others = [name for name, value in row.values.items() if name not in declared and not is_empty(value)]
-    if others:
+    if not others:
+        return ""
+    what = f"values in the columns {', '.join(map(repr, others))}, which are not parameters"
+    if len(others) == 1:
         near = nearest(others[0], parameters or known)
         what = f"a value in the column {others[0]!r}, which is not a parameter; {near}"
-        if len(others) > 1:
-            what = f"values in the columns {', '.join(map(repr, others))}, which are not parameters"
-        yield (
-            f"it has {what}; correct the name, or name the column in --ignore-columns or --label-column of a batch, or "
-            "in `other_columns` of a pipeline"
-        )
+    return (
+        f"it has {what}; correct the name, or name the column in --ignore-columns or --label-column of a batch, or "
+        "in `other_columns` of a pipeline"
+    )
 
 
 def _files_in(cell: Any) -> Sequence[Any]:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 
 from rh_prefect.catalog import registry
 from rh_prefect.errors import InputError, UnknownModelError
-from rh_prefect.json_snapshot import DEEPEST
+from rh_prefect.json_snapshot import converted
 from rh_prefect.media.input_access_policy import allowed_below
 from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.check import SHIPPED, Checked, check_document, read_text
@@ -259,7 +259,7 @@ class Pipeline:
 
     def _head(self, arguments: Mapping[str, Any], reader: InputReader) -> Plan:
         text, budget = "\n".join(self.checked.document.lines), self.file.budget
-        shown_params = {name: _as_json(value) for name, value in arguments.items()}
+        shown_params = converted(arguments, _as_json)
         return Plan(
             pipeline=self.name,
             spec_sha256=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
@@ -288,25 +288,16 @@ def _is_hidden(value: Any, shown_value: Any) -> bool:
     if shown_value is None:
         return value is not None
     if isinstance(value, Mapping):
-        return any(_is_hidden(one, shown_value[name]) for name, one in value.items())
+        return any(_is_hidden(one, shown_value[str(name)]) for name, one in value.items())
     if isinstance(value, list | tuple):
         return any(map(_is_hidden, value, shown_value))
     return isinstance(value, str) and value != shown_value
 
 
-def _as_json(value: Any, depth: int = 0) -> Any:
-    """Returns the JSON form of a parameter for a plan, without the signatures and passwords of links.
-
-    A part that is nested too deeply is left out; such a value is a problem of the plan or of a row.
-    """
-    if depth > DEEPEST:
-        return None
+def _as_json(value: Any) -> Any:
+    """Returns the JSON form of a value in a parameter for a plan; of a link, without signature and password."""
     if isinstance(value, str):
         return shown(value) if "://" in value else value
-    if isinstance(value, Mapping):
-        return {name: _as_json(one, depth + 1) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_as_json(one, depth + 1) for one in value]
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     return value if isinstance(value, int | float | bool | None) else str(value)

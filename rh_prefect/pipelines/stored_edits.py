@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from rh_prefect.json_snapshot import converted
 from rh_prefect.media.input_files import fetch, naming
 from rh_prefect.media.media import Media
 from rh_prefect.media.storage_urls import shown_url
@@ -142,14 +143,14 @@ class EditResults:
         numbers, given = count(1), dict[Path, Media]()
 
         def local(value: Any) -> Any:
-            if isinstance(value, Media):
-                path = inputs / f"{next(numbers)}-{value.name}"
-                given[path] = value
-                fetch(value, path, options=self._store.options_for(value))
-                return path
-            return list(map(local, value)) if isinstance(value, list | tuple) else value
+            if not isinstance(value, Media):
+                return value
+            path = inputs / f"{next(numbers)}-{value.name}"
+            given[path] = value
+            fetch(value, path, options=self._store.options_for(value))
+            return path
 
-        values = {name: local(value) for name, value in params.items()}
+        values = converted(params, local)
         with naming(given):
             return (self._rendering or render)(edit, values, outputs)
 
@@ -189,14 +190,12 @@ def as_recorded(params: Mapping[str, Any], counts_as: Mapping[str, str]) -> dict
     """Returns the parameters of an edit as its recipe records them, with files identified by their content."""
 
     def plain(value: Any) -> Any:
-        if isinstance(value, Media):
-            mark = media_mark(value.sha256)
-            return counts_as.get(mark, mark)
-        if isinstance(value, list | tuple):
-            return list(map(plain, value))
-        return value
+        if not isinstance(value, Media):
+            return value
+        mark = media_mark(value.sha256)
+        return counts_as.get(mark, mark)
 
-    return {name: plain(value) for name, value in params.items()}
+    return dict(converted(params, plain))
 
 
 def _is_same(one: EditResult, other: EditResult) -> bool:
