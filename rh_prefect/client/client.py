@@ -195,16 +195,12 @@ class Client:
                 "without a budget."
             )
         answer = await self._session.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
-        if _NO_PRICE in answer.reason:  # the response's code, 1501, is also the code of the content check
-            raise PriceUnknown(
-                f"{ask.doing}: RunningHub has no price. Nothing was paid. What to do: look for the price on the "
-                "model's page."
-            )
-        answer.checked()
+        if _NO_PRICE not in answer.reason:  # whose code, 1501, is also the code of the content check
+            answer.checked()
         price = read_price(answer.source) or read_price(answer.data)
         if price is None:
             raise PriceUnknown(
-                f"{ask.doing}: the response has no price. Nothing was paid. What to do: look for the price on the "
+                f"{ask.doing}: RunningHub has no price. Nothing was paid. What to do: look for the price on the "
                 "model's page."
             )
         return price

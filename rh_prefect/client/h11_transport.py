@@ -50,12 +50,11 @@ class CallTransport(httpx.AsyncBaseTransport):
         """Removes and returns the most recently used connection; closes connections that are too old."""
         while self._idle and self._idle[0].idle_since < time.monotonic() - self._seconds:
             self._idle.pop(0).close()
-        while fitting := [connection for connection in self._idle if connection.origin == origin]:
-            connection = fitting[-1]
-            self._idle.remove(connection)
-            if await connection.is_quiet():
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.origin == origin and await connection.is_quiet():
                 return connection
-            connection.close()
+            connection.close()  # every API call has the same origin
         return None
 
     def _keep(self, connection: _Connection) -> None:

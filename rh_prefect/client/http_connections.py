@@ -52,6 +52,8 @@ def uptime() -> float:
 _LONGEST_PAUSE: Final = 5.0
 """Maximum pause in seconds, even if `Retry-After` is longer."""
 
+_FIRST_PAUSE: Final = 0.25
+_ATTEMPTS: Final = 3
 _AGAIN: Final = frozenset({429, 500, 502, 503, 504})
 
 
@@ -62,21 +64,17 @@ class ResendTransport(httpx.AsyncBaseTransport):
         self,
         inner: httpx.AsyncBaseTransport,
         *,
-        attempts: int = 3,
-        pause: float = 0.25,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         draw: Callable[[], float] = chance,
     ) -> None:
         self._inner = inner
-        self._attempts = attempts
-        self._pause = pause
         self._sleep = sleep
         self._draw = draw
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request; sends it again after a failure if `RESEND` allows it."""
         if request.extensions.get(RESEND):
-            for attempt in range(self._attempts - 1):
+            for attempt in range(_ATTEMPTS - 1):
                 response = await self._try(request)
                 if response is not None and response.status_code not in _AGAIN:
                     return response
@@ -93,7 +91,7 @@ class ResendTransport(httpx.AsyncBaseTransport):
             return None
 
     def _wait(self, attempt: int, retry_after: float) -> float:
-        wait = max(retry_after, self._pause * 2.0**attempt)
+        wait = max(retry_after, _FIRST_PAUSE * 2.0**attempt)
         return min(wait, _LONGEST_PAUSE) * (0.5 + self._draw() / 2)
 
     async def aclose(self) -> None:
@@ -284,34 +282,23 @@ def open_connections(
 ) -> Connections:
     """Creates the connection pools, without connecting."""
 
-    def client(
-        read: float,
-        *,
-        keepalive: int | None,
-        auth: bool = True,
-        redirects: bool = False,
-        resends: bool = True,
-        kind: type[httpx.AsyncClient] = httpx.AsyncClient,
-        direct: DirectTransport = httpx.AsyncHTTPTransport,
-    ) -> httpx.AsyncClient:
+    def sender(keepalive: int, direct: DirectTransport = httpx.AsyncHTTPTransport) -> httpx.AsyncBaseTransport:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=keepalive, keepalive_expiry=5.0)
-        sender = HiddenAddressTransport(transport) if transport else EnvironmentTransport(limits, direct=direct)
-        return kind(
-            transport=ResendTransport(sender) if resends else sender,
-            # TCP and TLS each get half of the time at most, so that the deadline of a submit cuts neither of them off.
-            timeout=httpx.Timeout(read, connect=min(CONNECT_SECONDS, read / 2)),
-            headers={"User-Agent": f"rh-prefect/{_version()}"},
-            auth=Bearer(key) if auth else None,
-            base_url=base_url if auth else "",
-            follow_redirects=redirects,
-            max_redirects=5,
-        )
+        return HiddenAddressTransport(transport) if transport else EnvironmentTransport(limits, direct=direct)
 
+    def options(read: float) -> dict[str, Any]:
+        # TCP and TLS each get half of the time at most, so that the deadline of a submit cuts neither of them off.
+        timeout = httpx.Timeout(read, connect=min(CONNECT_SECONDS, read / 2))
+        return {"timeout": timeout, "headers": {"User-Agent": f"rh-prefect/{_version()}"}}
+
+    account: dict[str, Any] = {"auth": Bearer(key), "base_url": base_url}
     return Connections(
-        submits=client(submit_timeout, keepalive=0, resends=False, kind=CallClient),
-        calls=client(30.0, keepalive=16, kind=CallClient, direct=CallTransport),
-        uploads=client(120.0, keepalive=4),
-        files=client(60.0, keepalive=8, auth=False, redirects=True),
+        submits=CallClient(transport=sender(0), **options(submit_timeout), **account),
+        calls=CallClient(transport=ResendTransport(sender(16, CallTransport)), **options(30.0), **account),
+        uploads=httpx.AsyncClient(transport=ResendTransport(sender(4)), **options(120.0), **account),
+        files=httpx.AsyncClient(
+            transport=ResendTransport(sender(8)), **options(60.0), follow_redirects=True, max_redirects=5
+        ),
     )
 
 

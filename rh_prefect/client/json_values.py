@@ -34,13 +34,7 @@ def text(value: object) -> str:
         return value.encode("utf-8", "replace").decode()  # a lone surrogate could be neither logged nor stored
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return ""
-    return _digits(value)
-
-
-def _digits(value: int | Decimal) -> str:
-    if isinstance(value, Decimal) and _is_whole(value):
-        return str(int(value))
-    return str(value)
+    return str(int(value)) if isinstance(value, Decimal) and _is_whole(value) else str(value)
 
 
 def _is_whole(value: Decimal) -> bool:

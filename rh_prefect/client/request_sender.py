@@ -27,6 +27,7 @@ _CALL_SECONDS: Final = 90.0
 """The time limit for a call other than a submission or a transfer, including the transport's retries."""
 PACE_SECONDS: Final = 60.0
 """Seconds for which a call other than a submission is retried while RunningHub is too busy."""
+_FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 8.0
 JSON: Final = {"Content-Type": "application/json"}
 V1_KEY: Final = "apiKey"
@@ -224,13 +225,11 @@ class Backoff:
         self,
         seconds: float,
         *,
-        pause: float = 0.5,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = chance,
     ) -> None:
         self._seconds = seconds
-        self._pause = pause
         self._sleep = sleep
         self._clock = clock
         self._draw = draw
@@ -243,7 +242,7 @@ class Backoff:
         limit = self._seconds if seconds is None else min(seconds, self._seconds)
         began, tries = self._clock(), 0
         while True:
-            wait = min(self._pause * 2.0**tries, _LONGEST_PAUSE) * (0.5 + self._draw() / 2)
+            wait = min(_FIRST_PAUSE * 2.0**tries, _LONGEST_PAUSE) * (0.5 + self._draw() / 2)
             is_over = self._clock() - began + wait > limit
             try:
                 answer = await once()
