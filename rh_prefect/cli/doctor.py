@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fsspec.core import url_to_fs
-
 from rh_prefect.cli.options import Credentials, Json, Storage
 from rh_prefect.cli.output import print_json
 from rh_prefect.cli.prefect_server import WITHOUT_SERVER
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.media.storage_errors import as_store_error
-from rh_prefect.media.storage_urls import protocol_of, read_options, shown_url
+from rh_prefect.media.storage_urls import open_filesystem, protocol_of, shown_url
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import amount_text
 
@@ -247,8 +245,8 @@ def expiry_rules(url: str, options: Mapping[str, object]) -> list[ExpiryRule]:
     """
     if protocol_of(url) != "s3":
         return []
-    fs, root = url_to_fs(url, **read_options("s3", options))
-    bucket, _, prefix = str(root).partition("/")
+    fs, root = open_filesystem(url, options)
+    bucket, _, prefix = root.partition("/")
     with as_store_error("read the expiry rules", shown_url(url), options=options):
         try:
             found = fs.call_s3("get_bucket_lifecycle_configuration", Bucket=bucket)

@@ -15,13 +15,21 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from typing import Final
+from urllib.parse import unquote
 
 import httpx
 
 from rh_prefect.errors import MediaError
-from rh_prefect.media.storage_urls import is_local, is_web_link, local_path, protocol_of, protocols_of, shown_url
+from rh_prefect.media.storage_urls import (
+    is_local,
+    is_web_link,
+    local_path,
+    protocol_of,
+    protocols_of,
+    shown_url,
+    split_url,
+)
 from rh_prefect.redaction import actual_request, hide_redirect
 from rh_prefect.settings import get_settings, proxy_for
 
@@ -89,7 +97,7 @@ class InputAccess:
         return self.private_links or self._is_below_root(url)
 
     def _check_link(self, url: str) -> None:
-        parts = _split(url)
+        parts = split_url(url)
         if self.is_restricted and parts.scheme != "https" and not self.private_links:
             raise MediaError(
                 f"The link {_shown(url)} is not allowed here: links are restricted to https links. "
@@ -132,18 +140,9 @@ def _is_below(source: str, root: str) -> bool:
 
 def _spelt(uri: str) -> str:
     if is_web_link(uri):
-        parts = _split(uri)
+        parts = split_url(uri)
         return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}"
     return f"{protocol_of(uri)}://{uri.partition('://')[2]}"
-
-
-def _split(url: str) -> Any:  # what `urlsplit` gives
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018  # raises if it is not a number
-    except ValueError:
-        raise MediaError(f"{_shown(url)} is not a valid link. What to do: correct the link.") from None
-    return parts
 
 
 def _shown(source: str) -> str:

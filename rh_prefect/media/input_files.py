@@ -15,7 +15,6 @@ from urllib.parse import urlunsplit
 
 import httpx
 from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
 
 from rh_prefect.errors import MediaError, RunningHubError
 from rh_prefect.local_files import atomic_path
@@ -27,8 +26,8 @@ from rh_prefect.media.storage_urls import (
     is_local,
     is_web_link,
     local_path,
+    open_filesystem,
     protocol_of,
-    read_options,
     shown_url,
     split_url,
     unsigned,
@@ -195,7 +194,9 @@ class _Reading:
             if is_local(text):
                 found = _regular(Path(local_path(text)).stat(), text)
                 return FileState(of_stat(found), found.st_size)
-            return _state_of_link(text) if is_web_link(text) else _state_of_object(*_filesystem(text, self.options))
+            if is_web_link(text):
+                return _state_of_link(text)
+            return _state_of_object(*open_filesystem(text, self.options))
 
     def settled(self, to: Path | None, clock: Callable[[], float]) -> Fetched:
         """Reads until the file's state is the same before and after reading, so that versions are never mixed."""
@@ -258,16 +259,11 @@ def _open(
         return _open_local(stack, text)
     if is_web_link(text):
         return _open_link(stack, text)
-    fs, path = _filesystem(text, options)
+    fs, path = open_filesystem(text, options)
     # The file system of an archive closes the archive as soon as nothing refers to it.
     stack.callback(lambda _: None, fs)
     at_first = known or _state_of_object(fs, path)
     return pieces_of(stack.enter_context(fs.open(path, "rb", block_size=BLOCK_SIZE)).read), at_first
-
-
-def _filesystem(text: str, options: Mapping[str, object]) -> tuple[AbstractFileSystem, str]:
-    fs, path = url_to_fs(text, **read_options(protocol_of(text), options))
-    return fs, path
 
 
 def _check(text: str) -> None:

@@ -11,8 +11,6 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Annotated, BinaryIO
 from urllib.parse import unquote
 
-from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rh_prefect.display_texts import size_text
@@ -25,10 +23,9 @@ from rh_prefect.media.storage_urls import (
     is_local,
     is_web_link,
     local_path,
+    open_filesystem,
     protocol_of,
-    read_options,
     shown_url,
-    signing_options,
     split_url,
 )
 from rh_prefect.media.writers import Tally
@@ -118,7 +115,7 @@ class Media(BaseModel):
         error_guard = partial(as_media_error, shown_url(self.uri), options=options)
         with ExitStack() as stack:
             with error_guard():
-                fs, path = _file_system(self.uri, options)
+                fs, path = open_filesystem(self.uri, options)
                 reader = stack.enter_context(fs.open(path, "rb"))
             yield guarded(pieces_of(reader.read), error_guard)
 
@@ -170,7 +167,7 @@ class Media(BaseModel):
             return Path(local_path(self.uri)).absolute().as_uri()
         options = _options_for(self.uri) if options is None else options
         with as_store_error("sign a link to the file", shown_url(self.uri), options=options):
-            fs, path = _file_system(self.uri, options)
+            fs, path = open_filesystem(self.uri, options)
             try:
                 return str(fs.sign(path, expiration=seconds))
             except NotImplementedError:
@@ -187,12 +184,6 @@ class Media(BaseModel):
 
 
 _FIELDS = set(Media.model_fields)
-
-
-def _file_system(uri: str, options: Mapping[str, object]) -> tuple[AbstractFileSystem, str]:
-    protocol = protocol_of(uri)
-    fs, path = url_to_fs(uri, **{**read_options(protocol, options), **signing_options(protocol, options)})
-    return fs, str(path)
 
 
 def _options_for(uri: str) -> Mapping[str, object]:

@@ -69,37 +69,31 @@ _BY_ERRNO: dict[int, Fault] = {
     errno.EIO: Fault("the disk or the service reported an error", "check the disk or the service, then run again"),
 }
 
-_BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Fault], ...] = (
-    (
-        PermissionError,
-        Fault(
-            "the key or user does not have permission for this operation",
-            "grant permission to read, write and delete there, or choose another location",
-            True,
-        ),
-    ),
-    (
-        (NotADirectoryError, FileExistsError),
-        Fault("a part of the path is a file, not a folder", "choose a folder", True),
-    ),
-    (
-        IsADirectoryError,
-        Fault("there is a folder where a file was expected", "choose another name, or use a file in this folder", True),
-    ),
-    (FileNotFoundError, Fault("the file does not exist", "check the path", True)),
-    (
-        ImportError,
-        Fault(
-            "the library for this type of storage is not installed", "install the library shown in the message", True
-        ),
-    ),
-    (TimeoutError, _STOPPED),
-    (
-        (TypeError, ValueError),
-        Fault("the address or a storage option is not accepted", "correct the address or the storage options", True),
-    ),
-    (ConnectionError, Fault(_NO_ANSWER, "check that the service is running and can be reached")),
+_NO_FOLDER = Fault("a part of the path is a file, not a folder", "choose a folder", True)
+_NOT_ACCEPTED = Fault(
+    "the address or a storage option is not accepted", "correct the address or the storage options", True
 )
+
+_BY_TYPE: dict[type, Fault] = {
+    PermissionError: Fault(
+        "the key or user does not have permission for this operation",
+        "grant permission to read, write and delete there, or choose another location",
+        True,
+    ),
+    NotADirectoryError: _NO_FOLDER,
+    FileExistsError: _NO_FOLDER,
+    IsADirectoryError: Fault(
+        "there is a folder where a file was expected", "choose another name, or use a file in this folder", True
+    ),
+    FileNotFoundError: Fault("the file does not exist", "check the path", True),
+    ImportError: Fault(
+        "the library for this type of storage is not installed", "install the library shown in the message", True
+    ),
+    TimeoutError: _STOPPED,
+    TypeError: _NOT_ACCEPTED,
+    ValueError: _NOT_ACCEPTED,
+    ConnectionError: Fault(_NO_ANSWER, "check that the service is running and can be reached"),
+}
 
 _OPEN = {"endpoint_url", "region_name", "region", "profile", "signature_version", "addressing_style", "anon", "host"}
 _PAIR = re.compile(r"[^\s\"'/:@]+:(?![/:]|\d{1,5}[/?#])[^\s\"'@]+@")
@@ -112,28 +106,28 @@ _BUCKET = re.compile(r'(?<=bucket name ")[^"]*:[^"]*')
 """The bucket name in S3's message, which may be a key and a secret."""
 
 
-@contextmanager
-def as_store_error(doing: str, place: str, *, options: Mapping[str, object] | None = None) -> Iterator[None]:
+def as_store_error(
+    doing: str, place: str, *, options: Mapping[str, object] | None = None
+) -> AbstractContextManager[None]:
     """Converts errors of a `with` block to `StoreError`; the values of the storage options are masked."""
-    try:
-        yield
-    except RunningHubError:
-        raise
-    except Exception as error:
-        message, cause = describe(error, f"Could not {doing} in {place}", options=options)
-        raise StoreError(message, is_permanent=fault_of(error).is_permanent) from cause
+    return _converted(f"Could not {doing} in {place}", options, StoreError)
+
+
+def as_media_error(source: str, *, options: Mapping[str, object] | None = None) -> AbstractContextManager[None]:
+    """Converts errors of a `with` block to a `MediaError` about an input; the values of storage options are masked."""
+    return _converted(f"The file {source} cannot be read", options, MediaError)
 
 
 @contextmanager
-def as_media_error(source: str, *, options: Mapping[str, object] | None = None) -> Iterator[None]:
-    """Converts errors of a `with` block to a `MediaError` about an input; the values of storage options are masked."""
+def _converted(opening: str, options: Mapping[str, object] | None, kind: type[RunningHubError]) -> Iterator[None]:
     try:
         yield
     except RunningHubError:
         raise
     except Exception as error:
-        message, cause = describe(error, f"The file {source} cannot be read", options=options)
-        raise MediaError(message) from cause
+        message, cause = describe(error, opening, options=options)
+        facts = {"is_permanent": fault_of(error).is_permanent} if kind is StoreError else {}
+        raise kind(message, **facts) from cause
 
 
 def describe(
@@ -169,9 +163,9 @@ def fault_of(error: Exception) -> Fault:
             return _BY_CLASS[name]
     if isinstance(error, OSError) and error.errno in _BY_ERRNO:
         return _BY_ERRNO[error.errno]
-    for kind, fault in _BY_TYPE:
-        if isinstance(error, kind):
-            return fault
+    for kind in type(error).__mro__:
+        if kind in _BY_TYPE:
+            return _BY_TYPE[kind]
     return Fault(
         f"the operation failed ({type(error).__name__})",
         "read the storage's error message, then correct the address or the storage options",

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
 from fsspec.registry import available_protocols, registry
 
 from rh_prefect.errors import ConfigError, MediaError
@@ -67,7 +69,10 @@ def protocol_of(url: str) -> str:
 def split_url(url: str) -> SplitResult:
     """Divides a URL into its parts; raises a `MediaError` if it is not valid."""
     try:
-        return urlsplit(url)
+        parts = urlsplit(url)
+        if is_web_link(url):
+            parts.port  # noqa: B018  # raises if it is not a number
+        return parts
     except ValueError:
         raise MediaError(
             f"{shown_url(url).partition('?')[0]} is not a valid link. What to do: correct the link."
@@ -222,9 +227,16 @@ def refuse_signature(url: str) -> None:
         )
 
 
-def read_options(protocol: str, options: Mapping[str, object]) -> dict[str, object]:
-    """Returns the storage options, with an option against outdated listings for libraries that cache listings."""
-    return {"use_listings_cache": False, **options} if protocol in _REMEMBERING else dict(options)
+def open_filesystem(url: str, options: Mapping[str, object], **more: object) -> tuple[AbstractFileSystem, str]:
+    """Returns fsspec's file system for a URL, with storage options, and the path of the URL in it."""
+    protocol, config = protocol_of(url), options.get("config_kwargs") or {}
+    found = {**options, **more}
+    if protocol in _REMEMBERING:
+        found = {"use_listings_cache": False, **found}
+    if protocol == "s3" and isinstance(config, Mapping):  # many services refuse links with botocore's default signature
+        found["config_kwargs"] = {"signature_version": "s3v4", **config}
+    fs, path = url_to_fs(url, **found)
+    return fs, str(path)
 
 
 def identity_of(where: str, options: Mapping[str, object]) -> str:
@@ -292,11 +304,3 @@ def unsigned(link: str) -> str | None:
         return None
     rest = [pair for pair, name in pairs if name not in drop]
     return head + ("?" + "&".join(rest) if rest else "") + hash_mark + fragment
-
-
-def signing_options(protocol: str, options: Mapping[str, object]) -> dict[str, object]:
-    """Returns options for S3's current signature version; many services refuse botocore's default, the first one."""
-    config = options.get("config_kwargs") or {}
-    if protocol != "s3" or not isinstance(config, Mapping):
-        return {}
-    return {"config_kwargs": {"signature_version": "s3v4", **config}}

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
 
 from rh_prefect.bounded_caches_and_locks import LruCache
 from rh_prefect.errors import ConfigError, StoreError
@@ -36,10 +35,9 @@ from rh_prefect.media.storage_urls import (
     is_web_link,
     local_path,
     locate,
+    open_filesystem,
     protocol_of,
-    read_options,
     shown_url,
-    signing_options,
     without_user,
 )
 from rh_prefect.media.writers import BLOCK_SIZE, Tally, move_to_folder, writer_for
@@ -132,7 +130,6 @@ class MediaStore:
         self.url = without_user(self._where)
         self.identity = identity_of(self._where, self._options)
         self._shown = shown_url(self._where)
-        self._opened: tuple[int, _Opened] | None = None
 
     def __repr__(self) -> str:
         return f"MediaStore({self._shown!r}, signed_inputs={self.signed_inputs})"
@@ -345,11 +342,12 @@ class MediaStore:
             yield fs, f"{root}/{name}"
 
     def _filesystem(self) -> _Opened:
-        """Returns the storage's file system and root; a forked process opens its own."""
-        opened = self._opened
-        if opened is None or opened[0] != os.getpid():
-            opened = self._opened = (os.getpid(), _open(self._where, self.protocol, self._options))
-        return opened[1]
+        """Returns this process's file system and root for the location; equal stores share them."""
+        known = _OPEN.get(self.identity)
+        if known is None:
+            fs, root = open_filesystem(self._where, self._options, skip_instance_cache=True)
+            known = _OPEN.setdefault(self.identity, (fs, root.rstrip("/")))
+        return known
 
 
 def link_to(uri: str, store: MediaStore | None) -> str:
@@ -381,14 +379,3 @@ def _stamp_of(path: Path) -> Stamp:
     """Returns the state of a local file, from properties that are equal on all machines and after a move."""
     found = path.stat()
     return Stamp(f"time {found.st_mtime_ns} {found.st_size}", found.st_mtime_ns / 1e9)
-
-
-def _open(where: str, protocol: str, options: Mapping[str, object]) -> _Opened:
-    """Returns this process's file system and root for a location; stores with the same options share them."""
-    name = identity_of(where, options)
-    known = _OPEN.get(name)
-    if known is None:
-        fs_options = {**read_options(protocol, options), **signing_options(protocol, options)}
-        fs, root = url_to_fs(where, skip_instance_cache=True, **fs_options)
-        known = _OPEN.setdefault(name, (fs, str(root).rstrip("/")))
-    return known

@@ -13,8 +13,6 @@ from itertools import islice
 from pathlib import PurePath, PurePosixPath
 from typing import Any, TypeAlias
 
-from fsspec.core import url_to_fs
-
 from rh_prefect.bounded_caches_and_locks import SingleFlight
 from rh_prefect.errors import InputError
 from rh_prefect.media.input_access_policy import InputAccess, current_access
@@ -22,7 +20,7 @@ from rh_prefect.media.input_files import naming, shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import probe
 from rh_prefect.media.storage_errors import as_store_error
-from rh_prefect.media.storage_urls import is_local, local_path, protocol_of, read_options, without_user
+from rh_prefect.media.storage_urls import is_local, local_path, open_filesystem, protocol_of, without_user
 from rh_prefect.pipelines.check import Checked, read_value, wrong_input
 from rh_prefect.pipelines.check.checked_file import ItemProblems
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
@@ -381,7 +379,7 @@ def list_files(place: str, kind: str, options: Mapping[str, object], *, most: in
     protocol = protocol_of(place)
     with as_store_error("list the files", shown(place), options=options):
         current_access().check_listing(place)
-        fs, path = url_to_fs(local_path(place) if is_local(place) else place, **read_options(protocol, options))
+        fs, path = open_filesystem(local_path(place) if is_local(place) else place, options)
         # A folder's name may contain brackets: an existing one with exactly this name is meant.
         has_pattern = any(sign in place for sign in "*?[") and not fs.exists(path)
         listed = fs.glob(path, detail=True) if has_pattern else fs.find(path, detail=True)
