@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from rh_prefect.errors import InputError
@@ -17,17 +17,8 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 # Names that a parameter cannot have: fields and methods of an input, and what it inherits from pydantic's BaseModel.
 _OWN = {"model", "unchecked", "entry", "params", "as_media", "class_of", "self", "cls"}
-_PYDANTIC = {
-    "construct",
-    "copy",
-    "dict",
-    "from_orm",
-    "json",
-    "schema",
-    "schema_json",
-    "update_forward_refs",
-    "validate",
-}
+_PYDANTIC = {"construct", "copy", "dict", "from_orm", "json", "schema", "schema_json", "update_forward_refs"}
+_PYDANTIC |= {"validate", "parse_file", "parse_obj", "parse_raw"}
 
 _OF_MODULE = {"Any", "CustomInput", "Decimal", "FileValue", "InputBase", "InputError", "Mapping", "MediaInput", "Model"}
 _OF_MODULE |= {"ModelInput", "RLock"}
@@ -49,7 +40,7 @@ RUN_OPTIONS = (
 """The options of a model's task; a parameter with the name of an option gets an underscore."""
 
 _PREFECT = {"wait_for", "return_state"}
-_TAKEN = {*_OWN, *_PYDANTIC, *RUN_OPTIONS, *_PREFECT, "parse_file", "parse_obj", "parse_raw"}
+_TAKEN = {*_OWN, *_PYDANTIC, *RUN_OPTIONS, *_PREFECT}
 
 
 def words(name: str) -> list[str]:
@@ -182,19 +173,17 @@ def text_of(value: object) -> str:
 def decode_price(raw: Mapping[str, Any]) -> PriceTable | None:
     """Reads a price from the slim file, without placeholders; returns None if there are only placeholders."""
     fixed = None if raw.get("fixed") is None else Decimal(str(raw["fixed"]))
-    rows = tuple((tuple(values), Decimal(str(amount))) for *values, amount in raw.get("rows", ()))
+    rows = ((tuple(values), Decimal(str(amount))) for *values, amount in raw.get("rows", ()))
     listed = tuple((values, amount) for values, amount in rows if not is_placeholder(amount))
     if not listed and (fixed is None or is_placeholder(fixed)):
         return None
-    return PriceTable(
-        unit=raw["unit"],
-        per=raw.get("per"),
-        per_when=tuple(raw.get("per_when", {}).items()),
-        fixed=fixed,
-        by=tuple(raw.get("by", ())),
-        rows=listed,
-        currency=raw.get("currency", "CNY"),
-    )
+    return PriceTable(**_immutable(raw) | {"fixed": fixed, "rows": listed})
+
+
+def _immutable(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns fields of the slim file with tuples in place of lists, and pairs in place of objects."""
+    pairs = {key: [*value.items()] if isinstance(value, dict) else value for key, value in raw.items()}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in pairs.items()}
 
 
 ParamType = Literal["string", "enum", "bool", "int", "float", "image", "video", "audio", "json"]
@@ -271,16 +260,8 @@ class Rule:
     limit: int = 0
 
 
-class _ParamIndex:
-    """The parameters of a model by name and key, and the parameters for files."""
-
-    __slots__ = ("_files", "_found")
-    _found: dict[str, Param]
-    _files: tuple[Param, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Model(_ParamIndex):
+@dataclass(frozen=True)
+class Model:
     """A model of RunningHub, as the catalogue knows it: its names, parameters, rules, price and status."""
 
     name: str  # In the documentation
@@ -325,14 +306,10 @@ class Model(_ParamIndex):
         """The parameters that a call may have: present parameters, then parameters that RunningHub has removed."""
         return (*self.params, *self.removed)
 
-    @property
+    @cached_property
     def file_params(self) -> tuple[Param, ...]:
         """The parameters of `known_params` that take files."""
-        try:
-            return self._files
-        except AttributeError:
-            object.__setattr__(self, "_files", tuple(param for param in self.known_params if param.is_media))
-            return self._files
+        return tuple(param for param in self.known_params if param.is_media)
 
     @property
     def feeds(self) -> Iterator[tuple[tuple[Param, bool], ...]]:
@@ -351,13 +328,13 @@ class Model(_ParamIndex):
 
     def find_param(self, name_or_key: str) -> Param | None:
         """Returns a parameter by its Python name or else its wire key; None if the model has no such parameter."""
-        try:  # a plan asks for it often
-            return self._found.get(name_or_key)
-        except AttributeError:
-            keys = ((key, one) for one in self.known_params for key in (one.key, one.form.key))
-            names = ((one.name, one) for one in self.known_params)
-            object.__setattr__(self, "_found", dict(reversed([*names, *keys])))
-            return self._found.get(name_or_key)
+        return self._found.get(name_or_key)
+
+    @cached_property  # a plan asks for it often
+    def _found(self) -> dict[str, Param]:
+        keys = ((key, one) for one in self.known_params for key in (one.key, one.form.key))
+        names = ((one.name, one) for one in self.known_params)
+        return dict(reversed([*names, *keys]))
 
     def param(self, name_or_key: str) -> Param:
         """Returns a parameter by its Python name or wire key; raises an `InputError` with a `hint` if none exists."""
@@ -379,47 +356,24 @@ class Model(_ParamIndex):
 
 def decode_model(raw: Mapping[str, Any]) -> Model:
     """Reads one model from the slim file."""
-    fields = dict(raw)
-    params, removed = fields.pop("params", ()), fields.pop("removed", ())
-    named = _params([*params, *removed])
-    rules = fields.pop("rules", ())
-    fed = fields.pop("fed", ())
-    price = fields.pop("price", None)
-    return Model(
-        groups=tuple(fields.pop("groups", ())),
-        aliases=tuple(fields.pop("aliases", ())),
-        params=named[: len(params)],
-        removed=named[len(params) :],
-        added=tuple(fields.pop("added", ())),
-        fed=tuple(tuple((str(name), bool(was_required)) for name, was_required in group) for group in fed),
-        rules=tuple(_rule(rule) for rule in rules),
-        price=decode_price(price) if price else None,
-        **fields,
-    )
+    params, price = raw.get("params", ()), raw.get("price")
+    named = _params([*params, *raw.get("removed", ())])
+    decoded = {
+        "params": named[: len(params)],
+        "removed": named[len(params) :],
+        "fed": tuple(tuple(map(tuple, group)) for group in raw.get("fed", ())),
+        "rules": tuple(Rule(**_immutable(rule)) for rule in raw.get("rules", ())),
+        "price": decode_price(price) if price else None,
+    }
+    return Model(**_immutable(raw) | decoded)
 
 
 def _params(raws: Sequence[Mapping[str, Any]]) -> tuple[Param, ...]:
     names = param_names([raw["key"] for raw in raws])
-    return tuple(Param(name=name, **_param_fields(raw)) for name, raw in zip(names, raws))
-
-
-def _param_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
-    if "frozen" in fields:
-        fields["frozen"] = Form(**form_of(raw))
-    return fields
+    frozen = ({"frozen": Form(**form_of(raw))} if "frozen" in raw else {} for raw in raws)
+    return tuple(Param(name=name, **_immutable(raw) | form) for name, raw, form in zip(names, raws, frozen))
 
 
 def form_of(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Returns all fields of a parameter's `Form`, from the parameter's data in the slim file."""
     return {"key": raw["key"], "type": raw["type"], "multiple": raw.get("multiple", False), **raw.get("frozen", {})}
-
-
-def _rule(raw: Mapping[str, Any]) -> Rule:
-    return Rule(
-        kind=raw["kind"],
-        params=tuple(raw.get("params", ())),
-        when=tuple(raw.get("when", {}).items()),
-        given=tuple(raw.get("given", ())),
-        limit=raw.get("limit", 0),
-    )
