@@ -44,8 +44,8 @@ append.
 _LONGEST_PAUSE: Final = 0.2
 _RIVAL_SECONDS: Final = 3.0
 """Seconds after another process's entry during which further entries from that process are expected."""
-_PROMPT: Final = 0
-_LATER: Final = {"answer": 1, "end": 2, "settled": 2, "result": 2}
+_MAY_WAIT: Final = ("answer", "end", "settled", "result")
+"""The kinds of records that wait for others; see `LINGER`."""
 
 
 def encode(by: str, records: Mapping[str, str]) -> str:
@@ -76,22 +76,15 @@ class Records:
     def __init__(self) -> None:
         self.next = 1  # The number of the entry after the last one that was read
         self.size = 0  # Characters of all records
-        self._all: dict[str, str] = {}
+        self.texts: dict[str, str] = {}  # By key
         self._jobs: dict[str, list[str]] = {}
         self._job_keys: list[str] = []
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._all
-
-    def get(self, key: str) -> str | None:
-        """Returns the text of one record; None if the entries read so far do not contain it."""
-        return self._all.get(key)
 
     def add(self, records: Mapping[str, str]) -> None:
         """Adds the records of the next entry; ignores a record whose key already exists."""
         for key, text in records.items():
-            if key not in self._all:
-                self._all[key] = text
+            if key not in self.texts:
+                self.texts[key] = text
                 self.size += len(text)
                 self._file(key)
         self.next += 1
@@ -106,7 +99,7 @@ class Records:
 
     def job(self, name: str) -> dict[str, str]:
         """Returns the records whose keys begin with a name and a dash."""
-        return {key: self._all[key] for key in self._jobs.get(name, ())}
+        return {key: self.texts[key] for key in self._jobs.get(name, ())}
 
     def jobs(self) -> list[str]:
         """Returns the keys of all jobs that have a record, sorted."""
@@ -118,11 +111,11 @@ class Records:
 
     def jobs_with(self, kinds: Collection[str]) -> list[str]:
         """Returns the keys of the jobs that have a record of one of the given kinds, as in `<job>-<kind>-<n>`."""
-        return [
-            name
-            for name in self._job_keys
-            if any(key[len(name) + 1 :].partition("-")[0] in kinds for key in self._jobs[name])
-        ]
+        return [name for name in self._job_keys if any(_kind_of(key) in kinds for key in self._jobs[name])]
+
+
+def _kind_of(key: str) -> str:
+    return key.partition("-")[2].partition("-")[0]
 
 
 @dataclass(slots=True, eq=False)
@@ -131,15 +124,9 @@ class _Item:
 
     key: str
     text: str
-    token: object
-    urgency: int
+    token: str
     since: float
     done: asyncio.Future[bool] = field(repr=False)
-
-
-def _urgency(key: str) -> int:
-    name, _, rest = key.partition("-")
-    return _LATER.get(rest.partition("-")[0], _PROMPT) if is_job_key(name) else _PROMPT
 
 
 class RecordLog:
@@ -151,9 +138,8 @@ class RecordLog:
         self._inputs = inputs
         self._me = uuid.uuid4().hex
         self._entries = count(1)
-        self._last = ""
+        self._last = ""  # The writer of the last entry that was read
         self._missing: int | None = None
-        self._own_tokens: set[str] = set()
         self._under_way: set[str] = set()
         self._sent_at = float("-inf")
         self._queue: list[_Item] = []
@@ -164,14 +150,14 @@ class RecordLog:
         self._rival_until = float("-inf")
         self._took = 0.02  # Average seconds of an append, at first a guess
 
-    async def create(self, key: str, text: str, token: object) -> bool:
+    async def create(self, key: str, text: str, token: str) -> bool:
         """Creates a record exclusively; see `Journal.create`."""
-        if key in self.records:
+        if key in self.records.texts:
             return self._is_same(key, token)
-        item = _Item(key, text, token, _urgency(key), uptime(), asyncio.get_running_loop().create_future())
+        item = _Item(key, text, token, uptime(), asyncio.get_running_loop().create_future())
         self._queue.append(item)
         self._note_job(key)
-        if item.urgency == _PROMPT or len(self._under_way) < 2:
+        if _kind_of(key) not in _MAY_WAIT or len(self._under_way) < 2:
             self._is_urgent.set()
         if self._writer is None or self._writer.done():
             self._writer = asyncio.ensure_future(self._write())
@@ -179,11 +165,10 @@ class RecordLog:
 
     def _note_job(self, key: str) -> None:
         """Notes whether this process will write more records of a job."""
-        name, _, rest = key.partition("-")
-        what = rest.partition("-")[0]
-        if what in ("intent", "claim"):
+        name, kind = key.partition("-")[0], _kind_of(key)
+        if kind in ("intent", "claim"):
             self._under_way.add(name)
-        elif what in ("end", "settled"):
+        elif kind in ("end", "settled"):
             self._under_way.discard(name)
 
     def is_current(self, max_age: float) -> bool:
@@ -237,19 +222,16 @@ class RecordLog:
                 f"Entry {number} of the journal has an unknown format ({error}). Nothing was paid. What to do: finish "
                 "this run with the version of rh_prefect that started it, or start a new run."
             ) from error
-        if by.startswith(self._me):
-            self._own_tokens.add(by)
-        else:
+        if not by.startswith(self._me):
             self._rival_until = uptime() + _RIVAL_SECONDS
         self.records.add(records)
         self._last = by
 
-    def _is_same(self, key: str, token: object) -> bool:
+    def _is_same(self, key: str, token: str) -> bool:
         """Returns whether this process created an existing record; the response to the creation may have been lost."""
-        text = self.records.get(key)
         with suppress(ValueError):
-            there = json.loads(text or "{}")
-            return isinstance(there, dict) and token is not None and there.get("token") == token
+            there = json.loads(self.records.texts[key])
+            return isinstance(there, dict) and there.get("token") == token
         return False
 
     async def _write(self) -> None:
@@ -271,40 +253,26 @@ class RecordLog:
 
     async def _linger(self) -> None:
         """Waits for records that may share an entry."""
-        while True:
-            self._is_urgent.clear()
-            remaining = self._send_at() - uptime()
-            if remaining <= 0:
-                return
-            spacing = self._sent_at + SPACING - uptime()
-            if spacing > 0:
-                await asyncio.sleep(spacing)
-            else:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._is_urgent.wait(), remaining)
-
-    def _send_at(self) -> float:
-        """Returns the time at which to send the next entry, which depends on the records in the queue."""
-        linger = LINGER if len(self._under_way) > 1 else 0.0
-        waiting = (item for item in self._queue if not item.done.done())
-        due = (item.since + (0.0 if item.urgency == _PROMPT else linger) for item in waiting)
-        return max(self._sent_at + SPACING, min(due, default=0.0))
+        await asyncio.sleep(self._sent_at + SPACING - uptime())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_urgent.wait(), LINGER)
+        self._is_urgent.clear()
 
     def _next_batch(self) -> list[_Item]:
-        """Takes the next records from the queue, the most urgent first; answers calls for existing records."""
+        """Takes the next records from the queue, those that must not wait first; answers calls for existing records."""
         batch: dict[str, _Item] = {}
         rest, size = [], 0
-        for item in sorted(self._drain(), key=lambda item: item.urgency):
-            if item.done.done():  # its caller was cancelled
+        for item in sorted(self._drain(), key=lambda item: _kind_of(item.key) in _MAY_WAIT):
+            if item.done.done() or self._settle(item):  # its caller was cancelled, or the record exists
                 continue
-            if item.key in self.records:
-                item.done.set_result(self._is_same(item.key, item.token))
-            elif item.key in batch or (batch and size + len(item.text) > LARGEST_ENTRY):
+            if item.key in batch or (batch and size + len(item.text) > LARGEST_ENTRY):
                 rest.append(item)
             else:
                 batch[item.key] = item
                 size += len(item.text) + len(item.key) + 2
         self._queue[:0] = rest
+        if rest:  # the entry is full
+            self._is_urgent.set()
         return list(batch.values())
 
     def _drain(self) -> list[_Item]:
@@ -331,7 +299,8 @@ class RecordLog:
             self._queue[:0] = batch  # cancelled with the writer
             raise
 
-    def _fail(self, items: Iterable[_Item], error: Exception) -> None:
+    @staticmethod
+    def _fail(items: Iterable[_Item], error: Exception) -> None:
         for item in items:
             if not item.done.done():
                 item.done.set_exception(error)
@@ -353,33 +322,26 @@ class RecordLog:
                     self.records.add(texts)
                     self._last = by
                 self._read_at = max(self._read_at, sent)
-                self._own_tokens.discard(by)
-                _answer(batch, is_mine=True)
-                return
+                break
             # Before it reads, so that what it reads is new when it tries again.
             await asyncio.sleep(self._took * chance() * min(tries, 3) / 3)
             tries += 1
-            await self.read()
-            if by in self._own_tokens:
-                # An earlier request had arrived, and its response was lost.
-                self._own_tokens.discard(by)
-                _answer(batch, is_mine=True)
-                return
+            await self.read()  # the entry may be this one, if the response to an earlier request was lost
             batch = [item for item in batch if not self._settle(item)]
+        for item in batch:
+            _answer(item, is_mine=True)
 
     def _settle(self, item: _Item) -> bool:
-        if item.key not in self.records:
-            return False
-        _answer([item], is_mine=self._is_same(item.key, item.token))
-        return True
+        """Answers the call for a record that exists already; returns whether it exists."""
+        exists = item.key in self.records.texts
+        if exists:
+            _answer(item, is_mine=self._is_same(item.key, item.token))
+        return exists
 
     async def _pause(self, in_a_row: int) -> None:
         """Pauses, so that other processes, which read before they append, can append entries."""
-        if not self._queue:
-            return
-        pause = min(_LONGEST_PAUSE, self._took * (1.5 + chance()))
-        if uptime() < self._rival_until or in_a_row % _PAUSE_EVERY == 0:
-            await asyncio.sleep(pause)
+        if self._queue and (uptime() < self._rival_until or in_a_row % _PAUSE_EVERY == 0):
+            await asyncio.sleep(min(_LONGEST_PAUSE, self._took * (1.5 + chance())))
 
 
 def _is_by(by: str, text: str | None) -> bool:
@@ -388,7 +350,6 @@ def _is_by(by: str, text: str | None) -> bool:
     return False
 
 
-def _answer(items: Iterable[_Item], *, is_mine: bool) -> None:
-    for item in items:
-        if not item.done.done():
-            item.done.set_result(is_mine)
+def _answer(item: _Item, *, is_mine: bool) -> None:
+    if not item.done.done():  # its caller was cancelled
+        item.done.set_result(is_mine)

@@ -60,20 +60,20 @@ class FlowRunJournal(Journal):
     async def create(self, key: str, record: Mapping[str, Any]) -> bool:
         """Creates a record exclusively; see `Journal.create`."""
         text = json.dumps(record, allow_nan=False)
-        return await self._log().create(check_key(key), text, record.get("token"))
+        return await self._log().create(check_key(key), text, record["token"])
 
     async def read(self, key: str) -> JSON | None:
         """Reads one record; see `Journal.read`."""
         log = self._log()
-        if check_key(key) not in log.records:  # an existing record never changes
+        if check_key(key) not in log.records.texts:  # an existing record never changes
             await log.read()
-        text = log.records.get(key)
+        text = log.records.texts.get(key)
         return None if text is None else dict(json.loads(text))
 
     def is_absent(self, key: str, *, max_age: float) -> bool:
         """Returns whether a record was absent at the last read; see `Journal.is_absent`."""
         log = self._log()
-        return log.is_current(max_age) and key not in log.records
+        return log.is_current(max_age) and key not in log.records.texts
 
     async def check_cache(self) -> None:
         """Raises an error if cached records were deleted; see `Journal.check_cache`."""
