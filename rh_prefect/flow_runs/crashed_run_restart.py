@@ -13,16 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterEndTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import SetStateStatus
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.filters import EventFilter, EventOccurredFilter, EventResourceFilter
 from prefect.events.schemas.automations import EventTrigger
 from prefect.settings import get_current_settings
@@ -138,14 +130,8 @@ async def _deployed(
     rule: Rule, types: list[StateType], *, since: datetime | None = None
 ) -> AsyncIterator[tuple[FlowRun, State]]:
     """Yields the deployments' runs to which a rule applies, with their states; only such runs can be rescheduled."""
-    ended = FlowRunFilterEndTime(after_=since) if since else None
-    flow_run_filter = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)),
-        tags=FlowRunFilterTags(all_=rule.tags) if rule.tags else None,
-        end_time=ended,
-    )
     # Read to the end first: a changed state shifts the pages.
-    found = [one async for one in find_flow_runs(flow_run_filter, sort=FlowRunSort.ID_DESC)]
+    found = [one async for one in find_flow_runs(types, tags=rule.tags, ended_after=since)]
     for flow_run in found:
         if flow_run.state is not None and flow_run.deployment_id is not None:
             yield flow_run, flow_run.state

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterEndTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
@@ -24,7 +26,7 @@ from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.log_entry_storage import PAGE
-from rh_prefect.prefect_api import FAILURES, ask, ask_repeatedly, connect, is_available, patience
+from rh_prefect.prefect_api import FAILURES, ask, ask_repeatedly, is_available, patience
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord
 from rh_prefect.works.journal.scope import Scope, find_scope
@@ -179,28 +181,39 @@ async def flow_name_of(flow_run: FlowRun) -> str:
     return (await ask_repeatedly(lambda api: api.read_flow(flow_run.flow_id), what=what, patience=patience())).name
 
 
-async def find_flow_runs(flow_run_filter: FlowRunFilter | None = None, *, sort: FlowRunSort) -> AsyncIterator[FlowRun]:
-    """Yields the flow runs that a filter selects, and reads them page by page."""
-    connection = await connect()
-    offset, full = 0, True
-    while full:
-        async with connection.gate:
-            page = await connection.client.read_flow_runs(
-                flow_run_filter=flow_run_filter, sort=sort, limit=PAGE, offset=offset
-            )
+async def find_flow_runs(
+    states: Sequence[StateType] = (),
+    *,
+    tags: Sequence[str] = (),
+    ended_after: datetime | None = None,
+    sort: FlowRunSort = FlowRunSort.ID_DESC,
+) -> AsyncIterator[FlowRun]:
+    """Yields the flow runs that meet all given conditions, and reads them page by page."""
+    chosen = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))) if states else None,
+        tags=FlowRunFilterTags(all_=list(tags)) if tags else None,
+        end_time=FlowRunFilterEndTime(after_=ended_after) if ended_after is not None else None,
+    )
+    offset, is_more = 0, True
+
+    async def read_page(api: PrefectClient) -> list[FlowRun]:
+        return await api.read_flow_runs(flow_run_filter=chosen, sort=sort, limit=PAGE, offset=offset)
+
+    while is_more:
+        page = await ask(read_page)
         for flow_run in page:
             yield flow_run
-        full, offset = len(page) == PAGE, offset + PAGE
+        is_more, offset = len(page) == PAGE, offset + PAGE
 
 
 async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
     """Yields the flow runs being cancelled, then unsuccessful runs that ended in the last `hours`, latest first."""
     since = datetime.now(UTC) - timedelta(hours=hours)
-    cancelling = FlowRunFilter(state=_in(StateType.CANCELLING))
-    ended = FlowRunFilter(state=_in(*_ENDED), end_time=FlowRunFilterEndTime(after_=since))
+    cancelling = find_flow_runs([StateType.CANCELLING], sort=FlowRunSort.END_TIME_DESC)
+    ended = find_flow_runs(_ENDED, ended_after=since, sort=FlowRunSort.END_TIME_DESC)
     seen: set[UUID] = set()
-    for flow_run_filter in (cancelling, ended):
-        async for flow_run in find_flow_runs(flow_run_filter, sort=FlowRunSort.END_TIME_DESC):
+    for runs in (cancelling, ended):
+        async for flow_run in runs:
             # A run that ends meanwhile shifts the pages, so that a run may be listed twice.
             if flow_run.id not in seen:
                 seen.add(flow_run.id)
@@ -223,7 +236,3 @@ async def _paid_jobs(journal: FlowRunJournal) -> list[str]:
     run, of chosen takes and of other runs' tasks.
     """
     return await journal.jobs_with("intent", "claim")
-
-
-def _in(*types: StateType) -> FlowRunFilterState:
-    return FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))

@@ -13,20 +13,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateName,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import SetStateStatus
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.blocks.lookup import RECORDED
@@ -54,144 +46,82 @@ waits for the end may be about to suspend.
 _log = logging.getLogger("rh_prefect")
 
 
-@dataclass(frozen=True, slots=True)
-class SuspendedRun:
-    """A flow run that is suspended until its tasks have ended; `n` is the number of the suspension."""
-
-    flow_run_id: UUID
-    name: str
-    n: int
-
-    @property
-    def record(self) -> str:
-        """The key of the run's record of this suspension."""
-        return f"{SUSPEND}-{self.n}"
-
-
 async def wake_suspended() -> list[UUID]:
     """Resumes each suspended run whose tasks have ended or whose time limit has passed; call it on the loop thread.
 
     RunningHub is queried, so a lost webhook only causes a delay. For each run, the queries stop at the first task that
     is still running. Concurrent and repeated calls resume a run only once.
     """
-    return await Resumer().check(asks=True)
+    return await SuspendedRunResumer().check(asks=True)
 
 
-async def suspended_runs_with_tasks() -> AsyncIterator[SuspendedRun]:
-    """Yields the flow runs that this package has suspended until their tasks have ended."""
-    flow_run_filter = FlowRunFilter(
-        state=FlowRunFilterState(
-            type=FlowRunFilterStateType(any_=[StateType.PAUSED]), name=FlowRunFilterStateName(any_=["Suspended"])
-        )
-    )
-    async for flow_run in find_flow_runs(flow_run_filter, sort=FlowRunSort.ID_DESC):
-        state = flow_run.state
-        key = state.state_details.pause_key if state is not None else None
-        n = (key or "").removeprefix(PAUSE_KEY)
-        if key is not None and key != n and n.isdecimal():
-            yield SuspendedRun(flow_run.id, flow_run.name, int(n))
+async def _suspended_runs() -> AsyncIterator[tuple[FlowRun, str]]:
+    """Yields the flow runs that this package has suspended, each with the key of its record of the suspension."""
+    async for flow_run in find_flow_runs([StateType.PAUSED]):
+        key = flow_run.state.state_details.pause_key if flow_run.state is not None else None
+        if key is not None and key.startswith(PAUSE_KEY):
+            yield flow_run, f"{SUSPEND}-{key.removeprefix(PAUSE_KEY)}"
 
 
-@dataclass(slots=True)
 class _Watched:
-    """A suspension, and its tasks that are not known to have ended."""
+    """A suspension of a flow run, and its tasks that are not known to have ended."""
 
-    suspension: Suspension  # What the run has recorded
-    running: list[PendingTask] = field(default_factory=list)  # Its tasks that may still be running
-    has_unknown: bool = False  # Whether RunningHub has repeated that it does not know one of them
+    def __init__(self, flow_run_id: UUID, suspension: Suspension) -> None:
+        self._flow_run_id = flow_run_id
+        self._suspension = suspension
+        self._running = list(suspension.tasks)
+        self._has_unknown = False
 
-
-class Resumer:
-    """Resumes suspended runs, and remembers between checks which tasks have ended; use it only on the loop thread."""
-
-    def __init__(self) -> None:
-        self._watched: dict[SuspendedRun, _Watched] = {}
-
-    async def check(self, *, asks: bool) -> list[UUID]:
-        """Checks the suspended runs once; without `asks` it reads only journals, and does not query RunningHub."""
-        found = [run async for run in suspended_runs_with_tasks()]
-        self._watched = {one: known for one, known in self._watched.items() if one in found}
-        return [run.flow_run_id for run in found if await self._can_wake(run, asks=asks)]
-
-    async def _can_wake(self, run: SuspendedRun, *, asks: bool) -> bool:
-        try:
-            why = await self._reason(run, asks=asks)
-            return why is not None and await _wake(run, why)
-        except RunningHubError as error:
-            _log.warning("the suspended run %s cannot be watched; the next check tries again: %s", run.name, error)
-        except Exception:  # the other runs are resumed in any case
-            _log.exception("the suspended run %s cannot be watched; the next check tries again", run.name)
-        return False
-
-    async def _reason(self, run: SuspendedRun, *, asks: bool) -> str | None:
-        """Returns the reason to resume a run; None if it stays suspended."""
-        watched = self._watched.get(run) or await self._begin(run)
-        if watched is None:
-            return None
-        tasks = len(watched.suspension.tasks)
+    async def reason_to_resume(self, *, asks: bool) -> str | None:
+        """Returns the reason to resume the run; None if it stays suspended."""
+        tasks = len(self._suspension.tasks)
         # First of all: it must not depend on whether this process can ask RunningHub.
-        if datetime.now(UTC) >= watched.suspension.wake_by:
-            return f"its time limit has passed, and {len(watched.running)} of its {tasks} tasks may still run"
-        while watched.running and await _has_ended(run, watched, watched.running[-1], asks=asks):
-            watched.running.pop()
-        return None if watched.running else f"all of its {tasks} tasks have ended"
+        if datetime.now(UTC) >= self._suspension.wake_by:
+            return f"its time limit has passed, and {len(self._running)} of its {tasks} tasks may still run"
+        while self._running and await self._has_ended(self._running[-1], asks=asks):
+            self._running.pop()
+        return None if self._running else f"all of its {tasks} tasks have ended"
 
-    async def _begin(self, run: SuspendedRun) -> _Watched | None:
-        record = await FlowRunJournal(run.flow_run_id).read(run.record)
-        if record is None:
-            return None
-        suspension = Suspension.model_validate(record)
-        self._watched[run] = _Watched(suspension, list(suspension.tasks))
-        return self._watched[run]
+    async def _has_ended(self, task: PendingTask, *, asks: bool) -> bool:
+        records = await records_of(task.job, task.n, flow_run=str(self._flow_run_id))
+        if await records.read_end(task.n) is not None:
+            return True
+        if not asks:
+            return False
+        submit = await records.submission(task.n)
+        if submit is None:
+            return True  # its record is missing; the run itself reports what is wrong
+        try:
+            view = await queried(submit, task.task_id)
+            await record_end(submit, view, records=records)
+            return view.is_terminal  # if a link is missing or invalid, the run itself decides what to do
+        except TaskNotFound as error:
+            if not await self._is_unknown(submit):
+                return False
+            _log.warning("%s: RunningHub does not know its task, so its run is resumed: %s", task.job, error)
+            return True  # the run itself will report it
 
+    async def _is_unknown(self, submit: Submit) -> bool:
+        """Returns whether RunningHub answers repeatedly that it does not know a task.
 
-async def _has_ended(run: SuspendedRun, watched: _Watched, task: PendingTask, *, asks: bool) -> bool:
-    records = await records_of(task.job, task.n, flow_run=str(run.flow_run_id))
-    if await records.read_end(task.n) is not None:
+        One answer may be wrong, and a run that is resumed early occupies a worker until its last task ends. One
+        confirmed task is enough: if the key now belongs to another account, RunningHub knows none of the run's tasks,
+        so the queries for the other tasks are not repeated.
+        """
+        if not self._has_unknown:
+            client = await RECORDED.provider_of(submit.intent)
+            with suppress(TaskNotFound):
+                await query_repeatedly(client.query, submit.task_id or "")
+                return False
+        self._has_unknown = True
         return True
-    if not asks:
-        return False
-    submit = await records.submission(task.n)
-    if submit is None:
-        return True  # its record is missing; the run itself reports what is wrong
-    try:
-        view = await queried(submit, task.task_id)
-        await record_end(submit, view, records=records)
-        return view.is_terminal  # if a link is missing or invalid, the run itself decides what to do
-    except TaskNotFound as error:
-        if not await _is_unknown(watched, submit):
-            return False
-        _log.warning("%s: RunningHub does not know its task, so its run is resumed: %s", task.job, error)
-        return True  # the run itself will report it
-
-
-async def _is_unknown(watched: _Watched, submit: Submit) -> bool:
-    """Returns whether RunningHub answers repeatedly that it does not know a task.
-
-    One answer may be wrong, and a run that is resumed early occupies a worker until its last task ends. One confirmed
-    task is enough: if the key now belongs to another account, RunningHub knows none of the run's tasks, so the
-    queries for the other tasks are not repeated.
-    """
-    if not watched.has_unknown:
-        client = await RECORDED.provider_of(submit.intent)
-        with suppress(TaskNotFound):
-            await query_repeatedly(client.query, submit.task_id or "")
-            return False
-    watched.has_unknown = True
-    return True
-
-
-async def _wake(run: SuspendedRun, why: str) -> bool:
-    done = await ask(lambda api: api.resume_flow_run(run.flow_run_id))
-    # A second resume is refused: another process has resumed it, or it was cancelled.
-    is_woken = done.status == SetStateStatus.ACCEPT
-    if is_woken:
-        _log.info("resumed the suspended run %s: %s", run.name, why)
-    return is_woken
 
 
 class SuspendedRunResumer:
-    """The webhook receiver's only monitor of suspended runs; idle if no Prefect API is configured."""
+    """Resumes suspended runs, and remembers between checks which tasks have ended; the receiver has one.
+
+    The monitor that `start` starts is idle if no Prefect API is configured.
+    """
 
     def __init__(
         self,
@@ -203,11 +133,38 @@ class SuspendedRunResumer:
         self._every = every
         self._shortest = shortest
         self._clock = clock
-        self._waker = Resumer()
+        self._watched: dict[tuple[UUID, str], _Watched] = {}
         self._lock = threading.Lock()
         self._is_started = False
         self._end_event = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    async def check(self, *, asks: bool) -> list[UUID]:
+        """Checks the suspended runs once, on the loop thread; returns those that it has resumed.
+
+        Without `asks` it reads only journals, and does not query RunningHub.
+        """
+        found = {(run.id, record): run async for run, record in _suspended_runs()}
+        self._watched = {one: known for one, known in self._watched.items() if one in found}
+        return [run.id for (_, record), run in found.items() if await self._resume_if_due(run, record, asks=asks)]
+
+    async def _resume_if_due(self, run: FlowRun, record: str, *, asks: bool) -> bool:
+        try:
+            watched = self._watched.get((run.id, record)) or await self._watch(run, record)
+            why = None if watched is None else await watched.reason_to_resume(asks=asks)
+            return why is not None and await _resume(run, why)
+        except RunningHubError as error:
+            _log.warning("the suspended run %s cannot be watched; the next check tries again: %s", run.name, error)
+        except Exception:  # the other runs are resumed in any case
+            _log.exception("the suspended run %s cannot be watched; the next check tries again", run.name)
+        return False
+
+    async def _watch(self, run: FlowRun, record: str) -> _Watched | None:
+        recorded = await FlowRunJournal(run.id).read(record)
+        if recorded is None:
+            return None
+        watched = self._watched[run.id, record] = _Watched(run.id, Suspension.model_validate(recorded))
+        return watched
 
     def start(self) -> None:
         """Starts the monitor; further calls, from any thread, have no effect."""
@@ -257,6 +214,15 @@ class SuspendedRunResumer:
 
     async def _look(self, *, asks: bool) -> None:
         try:
-            await self._waker.check(asks=asks)
+            await self.check(asks=asks)
         except Exception as error:  # the Prefect API may be unavailable for a while; the request is repeated
             _log.warning("suspended runs cannot be watched now; the next check tries again: %s", error)
+
+
+async def _resume(run: FlowRun, why: str) -> bool:
+    done = await ask(lambda api: api.resume_flow_run(run.id))
+    # A second resume is refused: another process has resumed it, or it was cancelled.
+    is_resumed = done.status == SetStateStatus.ACCEPT
+    if is_resumed:
+        _log.info("resumed the suspended run %s: %s", run.name, why)
+    return is_resumed
