@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias, TypeVar
@@ -55,7 +53,9 @@ PAUSE_KEY: Final = "rh-suspend-"
 
 T = TypeVar("T")
 _log = logging.getLogger("rh_prefect")
-_group: ContextVar[SuspendGroup | None] = ContextVar("rh_prefect_suspend_group", default=None)
+
+SUSPEND_GROUP: ContextVar[SuspendGroup | None] = ContextVar("rh_prefect_suspend_group", default=None)
+"""The group to which the caller's paid calls belong; None outside of a group."""
 
 
 class PendingTask(BaseModel):
@@ -211,13 +211,8 @@ async def _is_recorded(task: PendingTask, flow_run_id: UUID) -> bool:
     return await records.read_end(task.n) is not None
 
 
-@dataclass(slots=True, weakref_slot=True)
-class _Place:
-    group: RunSuspender | None = None
-
-
-_places: PerObject[_Place] = PerObject(_Place)
-"""The suspenders by the root's context object, which is new in every attempt and after every resume."""
+_groups: PerObject[list[RunSuspender]] = PerObject(list)
+"""The suspender of each root's context object, once there is one; the object is new in each attempt and resume."""
 
 
 async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> RunSuspender | None:
@@ -228,15 +223,14 @@ async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> Ru
         return None
     try:
         flow_run = _suspendable()
-        place = _places[FlowRunContext.get()]
-        if place.group is None:
-            group = await _new_group(flow_run.id, deadline)
-            place.group = place.group or group
+        groups = _groups[FlowRunContext.get()]
+        if not groups:
+            groups.append(await _new_group(flow_run.id, deadline))  # of concurrent calls, the first one counts
     except _StaysError as why:
         run_logger().warning('wait="suspend": the run waits in its process, because %s', why)
         return None
     # Prefect has refused it once, and would refuse it again.
-    return None if place.group.is_suspended else place.group
+    return None if groups[0].is_suspended else groups[0]
 
 
 class _StaysError(Exception):
@@ -279,31 +273,6 @@ async def _new_group(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
     longest = get_settings().suspend_seconds
     wake_after = longest if deadline is None else min(longest, deadline)
     return RunSuspender(flow_run_id, had=had, count=len(records), wake_after=wake_after)
-
-
-@contextmanager
-def in_suspend_group(group: SuspendGroup | None) -> Iterator[None]:
-    """Makes each paid call in a `with` block a member of a group."""
-    token = _group.set(group)
-    try:
-        yield
-    finally:
-        _group.reset(token)
-
-
-def current_suspend_group() -> SuspendGroup | None:
-    """Returns the group of the caller's paid calls; None outside of a group."""
-    return _group.get()
-
-
-@asynccontextmanager
-async def group_member(group: SuspendGroup | None) -> AsyncIterator[None]:
-    """Runs one member of a suspend group in a `with` block, and tells the group when the member has ended."""
-    try:
-        yield
-    finally:
-        if group is not None:
-            await LOOP.call(group.end())
 
 
 async def wait_for(task: PendingTask) -> Result:

@@ -8,13 +8,10 @@ import uuid
 import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, ParamSpec, TypeVar, get_args
+from functools import cache
+from typing import Any, Literal, ParamSpec, TypeVar, cast, get_args
 
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.runtime import task_run
 from prefect.states import Completed
-from prefect.tasks import Task
 
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.bounded_caches_and_locks import SingleFlight, UsedObjects
@@ -33,9 +30,10 @@ from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere, task_
 from rh_prefect.flow_runs.progress_observer import run_observer
 from rh_prefect.flow_runs.root_flow_run import current_chain, current_scope, find_root
 from rh_prefect.flow_runs.run_queries_and_scopes import has_ended, is_flow_run
-from rh_prefect.flow_runs.suspend_for_jobs import PendingTask, SuspendGroup, current_suspend_group
+from rh_prefect.flow_runs.suspend_for_jobs import SUSPEND_GROUP, PendingTask
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.paid_task_typing import PaidTask
+from rh_prefect.tasks.task_or_call import plain_task
 from rh_prefect.works.job_options import Options, Request, Reuse
 from rh_prefect.works.journal.journal import check_scope
 from rh_prefect.works.journal.scope import FolderScope, Scope, delivered_at_end, open_scope
@@ -53,13 +51,12 @@ SUBMITTED = "Submitted"
 """The state name of a task run whose flow run is suspended while the job continues at RunningHub."""
 
 
-async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's signature
-    """Returns whether a retry of the task may succeed.
+def can_help(error: object) -> bool:
+    """Returns whether a retry after an error may succeed.
 
     The journal makes every retry safe; this function only avoids useless retries. A failed task needs no retry: the
     call itself pays for another task if that may succeed.
     """
-    error = await state.aresult(raise_on_failure=False)
     if isinstance(error, StoreError | JournalError):
         return not error.is_permanent
     return isinstance(error, TransportError)
@@ -71,24 +68,10 @@ def paid_task(
     """Creates a task from a function with one paid call; retries do not pay twice."""
 
     def decorator(body: Callable[P, Coroutine[Any, Any, Result]]) -> PaidTask[P]:
-        return PaidTask(
-            body,
-            name=name,
-            tags=tags,
-            task_run_name=run_name,
-            # Tasks made by one factory share Prefect's cache keys (Prefect #23062), and money has its own memory.
-            cache_policy=NO_CACHE,
-            retries=2,
-            retry_delay_seconds=[5, 30],
-            retry_jitter_factor=0.5,
-            retry_condition_fn=can_help,
-        )
+        made = plain_task(body, name=name, run_name=run_name, tags=tags, can_help=can_help, delays=[5, 30])
+        return cast("PaidTask[P]", made)
 
     return decorator
-
-
-def _name() -> str:
-    return run_name(task_run.parameters)
 
 
 def run_name(parameters: Mapping[str, Any]) -> str:
@@ -105,7 +88,7 @@ def titled(model: str, params: Mapping[str, Any], *, label: str | None) -> str:
     return with_prompt(f"{label}: {model}" if label else model, beginning_of_prompt(params))
 
 
-@paid_task(name="generate", run_name=_name)
+@paid_task(name="generate", run_name=run_name)
 async def generate(
     request: Request,
     *,
@@ -172,36 +155,22 @@ async def generate(
         credentials=credentials,
         storage=storage,
     )
-    done = await _run(request, options, scope, current_suspend_group())
-    # Only `generate_many` and pipelines open a group, and they read this state.
-    return _submitted(done) if isinstance(done, PendingTask) else done
-
-
-def _submitted(task: PendingTask) -> Any:
-    return Completed(
-        name=SUBMITTED, message=f"task {task.task_id} is running while the flow run is suspended", data=task
-    )
+    return await run_job(request, options, scope=scope)
 
 
 async def run_job(request: Request, options: Options, *, scope: str | None = None) -> Result:
-    """Runs one paid job in the caller's scope; used by every model's own task."""
-    done = await _run(request, options, scope, None)
-    if isinstance(done, PendingTask):
-        raise TypeError("a job outside of a suspend group must return its result, not its task")
-    return done
-
-
-async def _run(
-    request: Request, options: Options, scope: str | None, group: SuspendGroup | None
-) -> Result | PendingTask:
+    """Runs one paid job in the caller's scope; used by every model's own task as well."""
     check_request(request)
+    group = SUSPEND_GROUP.get()
     with _named(options.label or request.model):
         runner, asked = await prepare_call(request, options, scope=scope)
         with delivered_at_end():  # a result that comes when the caller is cancelled is lost
             making = runner.complete(asked) if group is None else group.run(runner, asked)
             done = await LOOP.call(making)
     if isinstance(done, PendingTask):
-        return done
+        message = f"task {done.task_id} is running while the flow run is suspended"
+        # Only `generate_many` opens a group around a task, and it reads this state.
+        return cast(Result, Completed(name=SUBMITTED, message=message, data=done))
     note_made(done.result.outputs)
     return done.result
 
@@ -287,8 +256,6 @@ _scopes: SingleFlight[tuple[str, str], FolderScope] = SingleFlight(100_000)
 """The scopes outside of flows that this process has opened; each is one attempt."""
 _records: UsedObjects[str, WorksJournal] = UsedObjects(100)
 """The records of works that these scopes share; a service may open a scope for each order."""
-_process: list[str] = []
-"""The name of this process's scope, if it has one."""
 
 
 def _forget() -> None:
@@ -296,7 +263,7 @@ def _forget() -> None:
     _scopes.clear()
     _records.clear()
     _noted.clear()
-    _process.clear()
+    _name_of_process.cache_clear()
 
 
 os.register_at_fork(after_in_child=_forget)
@@ -327,10 +294,9 @@ async def scope_for(name: str | None, *, is_found_again: bool = False, is_in_tas
     return await LOOP.call(_scope_named(name))
 
 
+@cache
 def _name_of_process() -> str:
-    if not _process:
-        _process.append(f"process-{uuid.uuid4().hex[:12]}")
-    return _process[0]
+    return f"process-{uuid.uuid4().hex[:12]}"
 
 
 async def _scope_named(name: str) -> FolderScope:

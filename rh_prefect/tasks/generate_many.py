@@ -12,14 +12,7 @@ from prefect.client.schemas.objects import State
 
 from rh_prefect.display_texts import counted
 from rh_prefect.errors import BudgetExceeded, EqualRequest, InputError, RunningHubError, jobs_failed
-from rh_prefect.flow_runs.suspend_for_jobs import (
-    PendingTask,
-    SuspendGroup,
-    group_member,
-    in_suspend_group,
-    open_suspend_group,
-    wait_for,
-)
+from rh_prefect.flow_runs.suspend_for_jobs import SUSPEND_GROUP, PendingTask, SuspendGroup, open_suspend_group, wait_for
 from rh_prefect.tasks.generate import check_request, generate, prepare_call
 from rh_prefect.tasks.task_or_call import refuse_unknown
 from rh_prefect.works.job_options import JobOptions, Options, Request, Wait
@@ -222,11 +215,10 @@ async def _run_all(jobs: Sequence[_Job], group: SuspendGroup | None) -> list[Any
         await LOOP.call(group.expect(len(jobs)))
     runs: list[asyncio.Task[Result | PendingTask]] = []
     try:
-        with in_suspend_group(group):
-            for number, (one, options) in enumerate(jobs):
-                if number and number % WAVE == 0:
-                    await asyncio.sleep(0 if number < AT_ONCE else BETWEEN_WAVES)
-                runs.append(asyncio.ensure_future(_run(one, options, group)))
+        for number, (one, options) in enumerate(jobs):
+            if number and number % WAVE == 0:
+                await asyncio.sleep(0 if number < AT_ONCE else BETWEEN_WAVES)
+            runs.append(asyncio.ensure_future(_run(one, options, group)))
         return list(await asyncio.gather(*runs, return_exceptions=True))
     finally:  # cancelled between two waves, it leaves no job running
         for run in runs:
@@ -235,11 +227,15 @@ async def _run_all(jobs: Sequence[_Job], group: SuspendGroup | None) -> list[Any
 
 
 async def _run(request: Request, options: dict[str, Any], group: SuspendGroup | None) -> Result | PendingTask:
-    async with group_member(group):
+    SUSPEND_GROUP.set(group)  # in the context of this job's asyncio task
+    try:
         # In a group, `generate` returns the state of its task run as soon as all jobs are submitted.
         done: Any = await generate(request, **options)
         outcome: Result | PendingTask = await done.aresult() if isinstance(done, State) else done
         return outcome
+    finally:
+        if group is not None:
+            await LOOP.call(group.end())
 
 
 async def _finish(one: Result | PendingTask | BaseException) -> Result:

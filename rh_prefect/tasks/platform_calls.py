@@ -6,11 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, ParamSpec, TypeAlias, TypeVar, get_args
-
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.tasks import Task
 
 from rh_prefect.blocks.lookup import load_pool_context
 from rh_prefect.client import Account as AccountFacts
@@ -30,7 +27,7 @@ from rh_prefect.client import (
 )
 from rh_prefect.errors import ConnectFailed, InputError, TransportError
 from rh_prefect.settings import get_settings
-from rh_prefect.tasks.task_or_call import PlainTask
+from rh_prefect.tasks.task_or_call import PlainTask, plain_task
 from rh_prefect.works.loop_thread import LOOP
 
 P = ParamSpec("P")
@@ -56,35 +53,18 @@ async def ask(
     return await LOOP.call(call())
 
 
-def repeatable(name: str | Callable[[], str]) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
+def repeatable(name: str | Callable[..., str]) -> Callable[[Body[P, R]], PlainTask[P, R]]:
     """Creates a task that is retried if no response arrives, for requests that are safe to repeat."""
-    return _task(name, TransportError)
+    return lambda body: plain_task(body, run_name=name, can_help=partial(_is, TransportError), delays=[2, 10])
 
 
-def once(name: str) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
+def once(name: str) -> Callable[[Body[P, R]], PlainTask[P, R]]:
     """Creates a task that is retried only if the request was not sent, for requests that create or end something."""
-    return _task(name, ConnectFailed)
+    return lambda body: plain_task(body, run_name=name, can_help=partial(_is, ConnectFailed), delays=[2, 10])
 
 
-def _task(
-    name: str | Callable[[], str], may_help: type[TransportError]
-) -> Callable[[Body[P, R]], Task[P, Coroutine[Any, Any, R]]]:
-    async def can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's
-        return isinstance(await state.aresult(raise_on_failure=False), may_help)
-
-    def decorator(body: Body[P, R]) -> Task[P, Coroutine[Any, Any, R]]:
-        return PlainTask(
-            body,
-            task_run_name=name,
-            # A cached result would not be the current state.
-            cache_policy=NO_CACHE,
-            retries=2,
-            retry_delay_seconds=[2, 10],
-            retry_jitter_factor=0.5,
-            retry_condition_fn=can_help,
-        )
-
-    return decorator
+def _is(kind: type[Exception], error: object) -> bool:
+    return isinstance(error, kind)
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
-from prefect.client.schemas.objects import TaskRun
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Failed
 from prefect.tasks import Task
 
@@ -29,6 +30,10 @@ def refuse_unknown(name: str, given: Iterable[str], known: Iterable[str]) -> Non
         if one not in known:
             near = ", ".join(f"`{option}`" for option in get_close_matches(one, known)) or ", ".join(known)
             raise InputError(f"{name} has no option `{one}`. Nothing was sent. What to do: use {near}, or omit it.")
+
+
+_OF_PREFECT: Final = ("return_state", "wait_for", "deferred")
+"""The options of Prefect's own calls of tasks, beside the parameters of the function."""
 
 
 class PlainTask(Task[P, Coroutine[Any, Any, R]]):
@@ -59,17 +64,15 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
             add_inputs(run, parameters)
             return run
 
-        def submit(self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any) -> Any:
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
             """Starts a task run; see `prefect.Task`."""
             self._check(kwargs)
-            return super().submit(*args, return_state=return_state, wait_for=wait_for, **kwargs)
+            return super().submit(*args, **kwargs)
 
-        def map(
-            self, *args: Any, return_state: bool = False, wait_for: Any = None, deferred: bool = False, **kwargs: Any
-        ) -> Any:
+        def map(self, *args: Any, **kwargs: Any) -> Any:
             """Starts several task runs; see `prefect.Task`."""
             self._check(kwargs)
-            return super().map(*args, return_state=return_state, wait_for=wait_for, deferred=deferred, **kwargs)
+            return super().map(*args, **kwargs)
 
         def delay(self, *args: Any, **kwargs: Any) -> Any:
             """Starts a task run in a task worker; see `prefect.Task`."""
@@ -86,7 +89,7 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
         # Prefect's own error is the whole signature and all arguments.
         known = inspect.signature(self.fn).parameters
         more = JobOptions.__annotations__ if any(one.kind is one.VAR_KEYWORD for one in known.values()) else ()
-        refuse_unknown(self.fn.__name__, given, [*known, *more])
+        refuse_unknown(self.fn.__name__, [one for one in given if one not in _OF_PREFECT], [*known, *more])
 
     async def _run(self, call: inspect.BoundArguments) -> Any:
         for pause in self._pauses():
@@ -108,3 +111,31 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
     async def _can_help(self, error: Exception) -> bool:
         condition: Any = self.retry_condition_fn
         return condition is None or bool(await condition(self, None, Failed(data=error)))
+
+
+def plain_task(
+    body: Callable[P, Coroutine[Any, Any, R]],
+    *,
+    run_name: str | Callable[..., str],
+    can_help: Callable[[object], bool],
+    delays: list[float],
+    name: str | None = None,
+    tags: Sequence[str] = (),
+) -> PlainTask[P, R]:
+    """Creates a task that is repeated twice after errors for which `can_help` returns True, and is never cached."""
+
+    async def retry_can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's
+        return can_help(await state.aresult(raise_on_failure=False))
+
+    return PlainTask(
+        body,
+        name=name,
+        tags=tags,
+        task_run_name=run_name,
+        # Tasks made by one factory share Prefect's cache keys (Prefect #23062), and money has its own memory.
+        cache_policy=NO_CACHE,
+        retries=2,
+        retry_delay_seconds=delays,
+        retry_jitter_factor=0.5,
+        retry_condition_fn=retry_can_help,
+    )

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
-
-from prefect.runtime import task_run
 
 from rh_prefect import catalog
 from rh_prefect.blocks.lookup import load_storage
@@ -46,9 +44,9 @@ class Local:
     facts: Facts
 
 
-def _name() -> str:
+def _name(parameters: Mapping[str, Any]) -> str:
     # A link's signature is a key to the file, and a task run's name is shown to every user.
-    return f"upload of {Path(shown(as_media_input(task_run.parameters['source']))).name}"
+    return f"upload of {Path(shown(as_media_input(parameters['source']))).name}"
 
 
 @repeatable(_name)
@@ -255,8 +253,8 @@ async def delete_asset_group(group_id: str, *, credentials: str | None = None) -
     await ask(lambda client: client.assets.groups.delete(group_id), credentials)
 
 
-def _price_name() -> str:
-    request = task_run.parameters["request"]
+def _price_name(parameters: Mapping[str, Any]) -> str:
+    request = parameters["request"]
     return f"price of {request.entry.name if isinstance(request, ModelInput) else type(request).__name__}"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from prefect.cache_policies import NO_CACHE
 
 from rh_prefect import generate, generate_many, models
 from rh_prefect.emulator import Emulator, Fault
@@ -13,7 +12,7 @@ from rh_prefect.errors import EqualRequest, InputError, JobsFailed, RunningHubEr
 from rh_prefect.tasks import account_status
 from rh_prefect.tasks.generate import can_help
 from rh_prefect.tasks.model_tasks import z_image_turbo
-from rh_prefect.tasks.task_or_call import PlainTask
+from rh_prefect.tasks.task_or_call import PlainTask, plain_task
 from rh_prefect.works.result import Result
 
 LAMP = models.ZImageTurbo(prompt="a lamp")
@@ -79,7 +78,7 @@ def failing(*errors: Exception) -> tuple[PlainTask[[], str], Callable[[], int]]:
             raise left.pop(0)
         return "made"
 
-    task = PlainTask(body, cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[0, 0], retry_condition_fn=can_help)
+    task = plain_task(body, run_name="failing", can_help=can_help, delays=[0, 0])
     return task, lambda: len(calls)
 
 
