@@ -7,13 +7,13 @@ run; the stored results remain.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from uuid import UUID
 
 import httpx
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import RunningHubError
@@ -21,6 +21,7 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.run_queries_and_scopes import find_flow_runs
 from rh_prefect.media.storage_urls import shown_url
 from rh_prefect.media.store import MediaStore
+from rh_prefect.prefect_api import api_address
 from rh_prefect.settings import get_settings
 from rh_prefect.works import stored_result
 from rh_prefect.works.journal.costs_and_budget import Charge, charge_of, costs_of
@@ -70,10 +71,10 @@ async def charges(
     other locations. `default` contains the records of the default storage, if that may be a storage other than `store`.
     `records` is the location of shared works, by default `store`.
     """
-    works = (records or store.url).rstrip("/")
+    works = RecordsLocation(url=(records or store.url).rstrip("/"))
     reader = _Reader(works)
     places = [reader.read_works(works, store), reader.read_results(store)]
-    if default is not None and default.url != shown_url(works):
+    if default is not None and default.url != shown_url(works.url):
         places.append(reader.read_journal(default))
     await asyncio.gather(*places, *([reader.read_flow_runs()] if with_prefect else []))
     await reader.read_other_works()
@@ -90,7 +91,7 @@ async def charges_of(storage: str | None, *, with_prefect: bool) -> tuple[MediaS
 class _Reader:
     """Reads and collects the charges of all locations, and the reasons why locations cannot be read."""
 
-    def __init__(self, works: str) -> None:
+    def __init__(self, works: RecordsLocation) -> None:
         self.recorded: list[TaskCharge] = []  # In the journals
         self.from_results: list[TaskCharge] = []  # In the stored results
         self.unread: dict[str, str] = {}  # The locations that could not be read, each with the reason
@@ -100,16 +101,21 @@ class _Reader:
         self._api_error = ""
         self._skipped = 0
 
+    @asynccontextmanager
+    async def _reading(self, place: str) -> AsyncIterator[None]:
+        """Runs a `with` block as soon as fewer than `_AT_ONCE` others run, and collects its error."""
+        async with self._gate:
+            try:
+                yield
+            except RunningHubError as error:
+                self.unread[place] = error.message
+
     async def read_flow_runs(self) -> None:
         """Reads the journals of all flow runs."""
         try:
             found = [flow_run.id async for flow_run in find_flow_runs(sort=FlowRunSort.START_TIME_ASC)]
-        except httpx.HTTPError as error:
-            where = PREFECT_API_URL.value() or "the ephemeral server"
-            self.unread[f"flow runs of the Prefect API at {where}"] = str(error) or type(error).__name__
-            return
-        except RunningHubError as error:
-            self.unread["flow runs"] = error.message
+        except (httpx.HTTPError, RunningHubError) as error:
+            self.unread[f"flow runs of the Prefect API at {api_address()}"] = str(error) or type(error).__name__
             return
         await asyncio.gather(*map(self._read_flow_run, found))
         if self._skipped:
@@ -117,61 +123,43 @@ class _Reader:
 
     async def _read_flow_run(self, flow_run_id: UUID) -> None:
         journal = FlowRunJournal(flow_run_id)
-        async with self._gate:
+        async with self._reading(journal.scope):
             if self._api_error:  # each further run would wait for the API in vain, for a minute or more
                 self._skipped += 1
                 return
-            await self._read(journal)
+            try:
+                self.recorded.extend(await _recorded(journal))
+                location = await read_location(journal)
+            except RunningHubError as error:
+                self._api_error = "" if isinstance(error, UnreadableRecord) else error.message
+                raise
+            if location is not None and shown_url(location.url) != shown_url(self._works.url):
+                self._locations[location.url] = location
 
-    async def read_works(self, url: str, store: MediaStore) -> None:
-        """Reads the shared works in one location."""
-        try:
-            journal = WorksJournal(url, options=store.options_for(url))
-        except RunningHubError as error:
-            self.unread[_works_in(url)] = error.message
-        else:
-            await self.read_journal(journal)
+    async def read_journal(self, journal: WorksJournal) -> None:
+        """Reads the shared works in a journal."""
+        async with self._reading(_works_in(journal.url)):
+            self.recorded.extend(await _recorded(journal))
+
+    async def read_works(self, location: RecordsLocation, store: MediaStore | None = None) -> None:
+        """Reads the shared works in a location, by default with the options of the storage that the location names."""
+        async with self._reading(_works_in(location.url)):
+            store = store or await load_storage(location.storage)
+            journal = WorksJournal(location.url, options=store.options_for(location.url))
+            self.recorded.extend(await _recorded(journal))
 
     async def read_other_works(self) -> None:
         """Reads the shared works in other locations (another storage or RH_RECORDS) that flow runs' journals name."""
-        await asyncio.gather(*map(self._read_location, self._locations.values()))
-
-    async def _read_location(self, location: RecordsLocation) -> None:
-        try:
-            store = await load_storage(location.storage)
-        except RunningHubError as error:
-            self.unread[_works_in(location.url)] = error.message
-        else:
-            await self.read_works(location.url, store)
+        await asyncio.gather(*map(self.read_works, self._locations.values()))
 
     async def read_results(self, store: MediaStore) -> None:
         """Reads all stored results of a storage."""
         damaged: list[str] = []
-        try:
+        async with self._reading(f"results in {store.url}"):
             self.from_results = await asyncio.to_thread(
                 lambda: [_of_result(one, store) for one in stored_result.read_all(store, damaged)]
             )
-        except RunningHubError as error:
-            self.unread[f"results in {store.url}"] = error.message
         self.unread |= dict.fromkeys(map(store.uri, damaged), "the stored result is damaged")
-
-    async def read_journal(self, journal: Journal) -> None:
-        """Reads one journal, as soon as fewer than `_AT_ONCE` other journals are being read."""
-        async with self._gate:
-            await self._read(journal)
-
-    async def _read(self, journal: Journal) -> None:
-        try:
-            self.recorded.extend(await _recorded(journal))
-            location = await read_location(journal) if isinstance(journal, FlowRunJournal) else None
-        except RunningHubError as error:
-            name = _works_in(journal.url) if isinstance(journal, WorksJournal) else journal.scope
-            self.unread[name] = error.message
-            if isinstance(journal, FlowRunJournal) and not isinstance(error, UnreadableRecord):
-                self._api_error = error.message
-        else:
-            if location is not None and shown_url(location.url) != shown_url(self._works):
-                self._locations[location.url] = location
 
 
 def _works_in(url: str) -> str:
@@ -217,41 +205,32 @@ def _of_submit(scope: str, submit: Submit) -> TaskCharge | None:
     charge, intent = charge_of(submit), submit.intent
     if charge is None:
         return None
-    pipeline, step = _step_of(intent)
-    return TaskCharge(
-        run=intent.flow_run or scope,
-        model=intent.model,
-        account=intent.account,
-        at=submit.end.at if submit.end is not None else intent.at,
-        charge=charge,
-        site=intent.site,
-        task_id=submit.task_id or submit.late_task_id,
-        store=intent.store,
-        pipeline=pipeline,
-        step=step,
-        flow=intent.flow,
-        label=intent.label or "",
-    )
-
-
-def _step_of(one: Intent | StoredResult) -> tuple[str, str]:
-    """Returns the pipeline and the step of a shared work; empty strings for a job of one run."""
-    return (one.flow, (one.label or "").partition(", take ")[0]) if one.flow_run else ("", "")
+    run = intent.flow_run or scope
+    at = submit.end.at if submit.end is not None else intent.at
+    return _charged(intent, charge, run=run, at=at, task_id=submit.task_id or submit.late_task_id, store=intent.store)
 
 
 def _of_result(one: StoredResult, store: MediaStore) -> TaskCharge:
-    pipeline, step = _step_of(one)
+    run = one.flow_run or one.job.rpartition("/")[0]
+    return _charged(one, Charge(costs_of(one)), run=run, at=one.ended_at, task_id=one.task_id, store=store.url)
+
+
+def _charged(
+    one: Intent | StoredResult, charge: Charge, *, run: str, at: str, task_id: str | None, store: str
+) -> TaskCharge:
+    label = one.label or ""
     return TaskCharge(
-        run=one.flow_run or one.job.rpartition("/")[0],
+        run=run,
         model=one.model,
         account=one.account,
-        at=one.ended_at,
-        charge=Charge(costs_of(one)),
+        at=at,
+        charge=charge,
         site=one.site,
-        task_id=one.task_id,
-        store=store.url,
-        pipeline=pipeline,
-        step=step,
+        task_id=task_id,
+        store=store,
+        # Only shared works have a pipeline and a step.
+        pipeline=one.flow if one.flow_run else "",
+        step=label.partition(", take ")[0] if one.flow_run else "",
         flow=one.flow,
-        label=one.label or "",
+        label=label,
     )

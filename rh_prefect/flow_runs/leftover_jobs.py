@@ -124,15 +124,15 @@ async def _look_after(flow_run: FlowRun) -> list[Finding]:
     if state is None or not (state.is_final() or state.is_cancelling()):
         return []
     is_cancelled = state.is_cancelled() or state.is_cancelling()
+    found: list[Finding] = []
     try:
         scope = scope_of(flow_run, await flow_name_of(flow_run))
         report = await cancel_run(scope, by="reconcile") if is_cancelled else None
-        found = await _of_jobs(flow_run, scope, report)
+        found += await _of_jobs(flow_run, scope, report)
+        if report is not None:
+            found += await _of_works(flow_run, scope, report)
     except RunningHubError as error:
-        done: Done = "NOT cancelled" if is_cancelled else "NOT collected"
-        return [Finding(flow_run.id, flow_run.name, state.name or "", "", "", None, done, error.message)]
-    if report is not None:
-        found += await _of_works(flow_run, scope, report)
+        return [*found, _finding(flow_run, ("NOT cancelled" if is_cancelled else "NOT collected", error.message))]
     if state.is_final() and not any(one.is_open for one in found):
         await scope.journal.create(_mark(flow_run), Record().model_dump(mode="json"))
     return found
@@ -152,34 +152,28 @@ async def _of_jobs(flow_run: FlowRun, scope: FlowScope, report: CancelReport | N
                 judged = "no answer", f"{error.message} The next run of `reconcile` tries again."
             except RunningHubError as error:
                 judged = "NOT collected", error.message
-        return None if judged is None else _finding(flow_run, job, submit, judged)
+        return None if judged is None else _finding(flow_run, judged, job, submit)
 
     views = [view async for view in scope.jobs()]
     found = await asyncio.gather(*(check(view, view.last) for view in views if view.last is not None))
     return [one for one in found if one is not None]
 
 
-def _finding(flow_run: FlowRun, job: str, submit: Submit, judged: tuple[Done, str]) -> Finding:
-    intent = submit.intent
-    model = f"{intent.label} · {intent.model}" if intent.label else intent.model
-    state = flow_run.state.name or "" if flow_run.state else ""
-    return Finding(flow_run.id, flow_run.name, state, job, model, submit.task_id, *judged)
-
-
 async def _of_works(flow_run: FlowRun, scope: FlowScope, report: CancelReport) -> list[Finding]:
     """Handles the works of a cancelled pipeline run; the pipeline's next run collects the results of ended tasks."""
-    found = []
-    try:
-        works = await scope.works()
-        for view in await WorksLedger(scope).open_jobs():
-            job = f"{works.scope if works else ''}/{view.key}"
-            judged = None if view.last is None else _by_report(report, job, view.last)
-            if view.last is not None and judged is not None:
-                found.append(_finding(flow_run, job, view.last, judged))
-    except RunningHubError as error:
-        state = flow_run.state.name or "" if flow_run.state else ""
-        found.append(Finding(flow_run.id, flow_run.name, state, "", "", None, "NOT cancelled", error.message))
-    return found
+    works = await scope.works()
+    last = {f"{works.scope if works else ''}/{view.key}": view.last for view in await WorksLedger(scope).open_jobs()}
+    judged = [(job, submit, _by_report(report, job, submit)) for job, submit in last.items() if submit is not None]
+    return [_finding(flow_run, one, job, submit) for job, submit, one in judged if one is not None]
+
+
+def _finding(flow_run: FlowRun, judged: tuple[Done, str], job: str = "", submit: Submit | None = None) -> Finding:
+    model = submit.intent.model if submit is not None else ""
+    if submit is not None and submit.intent.label:
+        model = f"{submit.intent.label} · {model}"
+    state = flow_run.state.name if flow_run.state else None
+    task_id = submit.task_id if submit is not None else None
+    return Finding(flow_run.id, flow_run.name, state or "", job, model, task_id, *judged)
 
 
 def _by_report(report: CancelReport, job: str, submit: Submit) -> _Judged:
