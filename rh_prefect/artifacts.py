@@ -67,13 +67,17 @@ class Page:
         return cls(flow.name, flow_run_id, is_pipeline=is_pipeline, replaces_before=replaces_before)
 
     @classmethod
-    def current(cls) -> Page | None:
-        """Returns the page of the caller's flow run; None outside of flows, and in a hook that a worker calls."""
-        context = FlowRunContext.get()
+    def of_context(cls, context: FlowRunContext | None) -> Page | None:
+        """Returns the page of the flow run with a context; None if the context is incomplete, as in a worker's hook."""
         if context is None or context.flow is None or context.flow_run is None:
             return None
         began = context.start_time if context.flow_run.run_count > 1 else None
         return cls.of(context.flow, context.flow_run.id, replaces_before=began)
+
+    @classmethod
+    def current(cls) -> Page | None:
+        """Returns the page of the caller's flow run; None outside of flows, and in a hook that a worker calls."""
+        return cls.of_context(FlowRunContext.get())
 
     @classmethod
     def current_key(cls, what: str) -> str:
@@ -142,49 +146,39 @@ class Progress:
         """Whether a report would update the bar now."""
         return self._clock() >= self._next and not self._lock.locked()
 
-    async def report(self, percent: float, *, description: str | None = None) -> None:
+    async def report(self, percent: float, description: str) -> None:
         """Updates the bar, but not more often than every few seconds."""
         async with self._lock:
             if self._clock() >= self._next:
                 await self._show(min(max(percent, 0.0), 100.0), description)
                 self._next = self._clock() + self._every
 
-    async def finish(self, percent: float = 100.0, *, description: str | None = None) -> None:
+    async def finish(self, percent: float, description: str) -> None:
         """Sets an existing bar to its final value, regardless of the minimum interval."""
         async with self._lock:
             if self._id is not None:
                 await self._show(percent, description)
 
-    async def _show(self, percent: float, description: str | None) -> None:
+    async def _show(self, percent: float, description: str) -> None:
         if self._id is None:
             self._id = await _create(self._page, "progress", "progress", percent, description)
-            return
-        bar, update = self._id, ArtifactUpdate(data=percent)
-        if description is not None:
-            update = ArtifactUpdate(data=percent, description=description)
-        await _safely(lambda client: client.update_artifact(bar, update))
+        else:
+            await _update(self._id, percent, description)
 
 
 async def end_progress(percent: float, description: str, *, page: Page) -> None:
     """Sets the newest progress bar of a run to its final value, in place of the run's process, which has ended."""
-    bars = ArtifactFilter(
-        flow_run_id=ArtifactFilterFlowRunId(any_=[page.flow_run_id]),
-        key=ArtifactFilterKey(any_=[page.key("progress")]),
-    )
-    newest = ArtifactSort.CREATED_DESC
-    found = await _safely(lambda client: client.read_artifacts(artifact_filter=bars, sort=newest, limit=1))
-    if found:
-        bar, update = found[0].id, ArtifactUpdate(data=percent, description=description)
-        await _safely(lambda client: client.update_artifact(bar, update))
+    newest = await _newest(page, "progress")
+    if newest is not None:
+        await _update(newest, percent, description)
 
 
-async def _create(page: Page | None, what: str, kind: str, data: str | float, description: str | None) -> UUID | None:
+async def _create(page: Page | None, what: str, kind: str, data: str | float, description: str) -> UUID | None:
     page = page or Page.current()
     if page is None:
         return None
-    if (earlier := await _of_earlier_attempt(page, what)) is not None:
-        update = ArtifactUpdate(data=data, description=description)
-        await _safely(lambda client: client.update_artifact(earlier, update))
+    if page.replaces_before is not None and (earlier := await _newest(page, what, before=page.replaces_before)):
+        await _update(earlier, data, description)
         return earlier
     artifact = ArtifactCreate(
         key=page.key(what), type=kind, data=data, description=description, flow_run_id=page.flow_run_id
@@ -193,17 +187,20 @@ async def _create(page: Page | None, what: str, kind: str, data: str | float, de
     return created.id if created is not None else None
 
 
-async def _of_earlier_attempt(page: Page, what: str) -> UUID | None:
-    """Returns the id of the artifact to update: an earlier attempt's artifact with the same key, if there is one."""
-    before = page.replaces_before
-    if before is None:
-        return None
+async def _update(artifact: UUID, data: str | float, description: str) -> None:
+    update = ArtifactUpdate(data=data, description=description)
+    await _safely(lambda client: client.update_artifact(artifact, update))
+
+
+async def _newest(page: Page, what: str, *, before: datetime | None = None) -> UUID | None:
+    """Returns the id of a run's newest artifact with a key, or of the newest that was created before a time."""
     wanted = ArtifactFilter(
         key=ArtifactFilterKey(any_=[page.key(what)]), flow_run_id=ArtifactFilterFlowRunId(any_=[page.flow_run_id])
     )
-    found = await _safely(lambda client: client.read_artifacts(artifact_filter=wanted))
-    earlier = [one for one in found or () if one.created is not None and one.created < before]
-    return max(earlier, key=lambda one: one.created or before).id if earlier else None
+    newest = ArtifactSort.CREATED_DESC
+    found = await _safely(lambda client: client.read_artifacts(artifact_filter=wanted, sort=newest))
+    earlier = (one for one in found or () if before is None or (one.created is not None and one.created < before))
+    return next((one.id for one in earlier), None)
 
 
 async def _safely(request: Callable[[PrefectClient], Awaitable[_T]]) -> _T | None:

@@ -65,7 +65,7 @@ def test_a_later_attempt_replaces_what_an_earlier_one_has_shown() -> None:
         assert page is not None
         pages.append(page)
         await markdown(f"attempt {len(pages)}", what="report", description="")
-        await Progress().report(len(pages))
+        await Progress().report(len(pages), "")
         if len(pages) == 1:
             await markdown("only once", what="plan", description="")
             raise ValueError("the first attempt")
@@ -81,37 +81,37 @@ def test_a_later_attempt_replaces_what_an_earlier_one_has_shown() -> None:
 async def test_progress_is_one_bar_that_moves_seldom_and_ends_full(page: Page) -> None:
     now = [100.0]
     bar = Progress(page=page, every=3, clock=lambda: now[0])
-    await bar.report(10, description="1 of 10")
+    await bar.report(10, "1 of 10")
     first = await shown(page)
-    await bar.report(50)
+    await bar.report(50, "5 of 10")
     assert await shown(page) == first, "too soon"
     now[0] += 3
-    await bar.report(60, description="6 of 10")
+    await bar.report(60, "6 of 10")
     assert [(a.data, a.description) for a in await shown(page)] == [(60.0, "6 of 10")]
-    await bar.finish()
-    assert [(a.data, a.description) for a in await shown(page)] == [(100.0, "6 of 10")]
+    await bar.finish(100, "10 of 10")
+    assert [(a.data, a.description) for a in await shown(page)] == [(100.0, "10 of 10")]
 
 
 @pytest.mark.prefect
 async def test_progress_stays_between_0_and_100(page: Page) -> None:
     bar = Progress(page=page, every=0)
     for percent, seen in ((-5, 0.0), (250, 100.0)):
-        await bar.report(percent)
+        await bar.report(percent, "")
         assert [a.data for a in await shown(page)] == [seen]
 
 
 @pytest.mark.prefect
 async def test_reports_at_the_same_time_make_one_bar(page: Page) -> None:
     bar = Progress(page=page, every=0)
-    await asyncio.gather(*(bar.report(n) for n in range(8)))
+    await asyncio.gather(*(bar.report(n, "") for n in range(8)))
     assert len(await shown(page)) == 1
 
 
 async def test_outside_flows_nothing_is_shown() -> None:
     assert await markdown("a", what="report", description="") is None
     bar = Progress()
-    await bar.report(10)
-    await bar.finish()
+    await bar.report(10, "")
+    await bar.finish(100, "")
 
 
 async def test_a_dashboard_that_is_away_is_no_error(closed_port: int, caplog: pytest.LogCaptureFixture) -> None:

@@ -240,7 +240,7 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     """Shows the run's report, and downloads results of earlier attempts that this attempt did not request."""
     status = run_progress_of(_page(flow, flow_run))
     if status.rows:
-        await LOOP.call(status.progress.finish(status.percent_done, description=status.end))
+        await LOOP.call(status.progress.finish(status.percent_done, status.end))
         if not status.is_reported:
             flow_run_logger(flow_run, flow).info("%s", status.summary)
     is_failed_root = not state.is_completed() and flow_run.parent_task_run_id is None

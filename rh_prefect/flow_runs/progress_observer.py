@@ -29,7 +29,16 @@ from rh_prefect.pipelines.run.result import StepReport, StepState
 from rh_prefect.works.events import JobEvent, JobEventState, Observer
 from rh_prefect.works.journal.costs_and_budget import Costs
 
-ENDED = frozenset({"succeeded", "failed", "cancelled", "unknown", "reused"})
+_STATES: Final[dict[JobEventState, StepState]] = {
+    "succeeded": "made",
+    "reused": "reused",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "unknown": "unknown",
+}
+"""The state of a row of the run's table, by the last state of its job."""
+
+ENDED = frozenset(_STATES)
 
 _GRAPHS_IN_LINE = 3
 """Maximum number of running graphs whose progress is shown in the line above the bar."""
@@ -169,15 +178,6 @@ class RunProgress:
             return list(self.rows.values())
 
 
-_STATES: Final[dict[JobEventState, StepState]] = {
-    "succeeded": "made",
-    "reused": "reused",
-    "failed": "failed",
-    "cancelled": "cancelled",
-    "unknown": "unknown",
-}
-
-
 def _step(event: JobEvent) -> StepReport:
     state = _STATES.get(event.state, "unfinished")
     return StepReport(
@@ -205,11 +205,10 @@ def run_progress_of(page: Page) -> RunProgress:
 
 
 def _progress_in(scope: FlowScope) -> RunProgress:
-    run, context = UUID(scope.journal.scope), flow_contexts()[-1]
-    if context.flow is not None and context.flow_run is not None and context.flow_run.id == run:
-        began = context.start_time if context.flow_run.run_count > 1 else None
-        return run_progress_of(Page.of(context.flow, run, replaces_before=began))
-    return run_progress_of(Page(scope.flow, run))  # a worker process has only the name of the root
+    page = Page.of_context(flow_contexts()[-1])
+    if page is None or str(page.flow_run_id) != scope.journal.scope:  # a worker process has only the name of the root
+        page = Page(scope.flow, UUID(scope.journal.scope))
+    return run_progress_of(page)
 
 
 def known_run_progress(flow_run_id: str) -> RunProgress | None:
@@ -222,9 +221,7 @@ def forget_run_progress(flow_run_id: str) -> None:
     _progress_by_run.pop(flow_run_id, None)
 
 
-_EVENTS: Final[frozenset[JobEventState]] = frozenset(
-    {"submitted", "adopted", "succeeded", "failed", "cancelled", "unknown"}
-)
+_EVENTS: Final = (ENDED | {"submitted", "adopted"}) - {"reused"}
 _LEVELS: Final[dict[JobEventState, int]] = {
     # A batch has hundreds of these, and the run's table also shows them.
     "queued": logging.DEBUG,
@@ -273,15 +270,7 @@ class RunObserver:
             watch(self._status)
             _show_progress(self._status)
             if event.state in _EVENTS:
-                _emit(event, self._status.store)
-            if event.state == "succeeded":
-                for file in event.files:
-                    cost = None if event.cost is None else str(event.cost)
-                    facts = {"model": event.model, "cost": cost, "currency": event.currency, "job": event.job}
-                    run = self._status.page.flow_run_id if self._status.page is not None else None
-                    emit_asset(
-                        file, sources=event.sources, flow_run=run, step=event.label, task_id=event.task_id, **facts
-                    )
+                _emit(event, self._status)
 
 
 _failed: set[Callable[[JobEvent], None]] = set()
@@ -349,12 +338,13 @@ def _show_progress(status: RunProgress) -> None:
     if not status.progress.is_due:
         return
     # No caller awaits the bar; the set only keeps the task from being collected as garbage.
-    task = asyncio.ensure_future(status.progress.report(status.percent, description=status.line))
+    task = asyncio.ensure_future(status.progress.report(status.percent, status.line))
     _showing.add(task)
     task.add_done_callback(_showing.discard)
 
 
-def _emit(event: JobEvent, store: MediaStore | None) -> None:
+def _emit(event: JobEvent, status: RunProgress) -> None:
+    cost = None if event.cost is None else str(event.cost)
     emit(
         event=f"runninghub.job.{event.state}",
         resource={
@@ -366,10 +356,14 @@ def _emit(event: JobEvent, store: MediaStore | None) -> None:
             "job": event.job,
             "task_id": event.task_id,
             "message": event.message,
-            "cost": None if event.cost is None else str(event.cost),
+            "cost": cost,
             "currency": event.currency,
             "run_seconds": event.run_seconds,
             "output": event.output,
-            "link": link_to(event.output, store) if event.output else None,
+            "link": link_to(event.output, status.store) if event.output else None,
         },
     )
+    facts = {"model": event.model, "cost": cost, "currency": event.currency, "job": event.job, "task_id": event.task_id}
+    run = status.page.flow_run_id if status.page is not None else None
+    for file in event.files if event.state == "succeeded" else ():
+        emit_asset(file, sources=event.sources, flow_run=run, step=event.label, **facts)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from prefect.cache_policies import NO_CACHE
@@ -123,10 +124,6 @@ def plain_task(
     tags: Sequence[str] = (),
 ) -> PlainTask[P, R]:
     """Creates a task that is repeated twice after errors for which `can_help` returns True, and is never cached."""
-
-    async def retry_can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's
-        return can_help(await state.aresult(raise_on_failure=False))
-
     return PlainTask(
         body,
         name=name,
@@ -137,5 +134,13 @@ def plain_task(
         retries=2,
         retry_delay_seconds=delays,
         retry_jitter_factor=0.5,
-        retry_condition_fn=retry_can_help,
+        retry_condition_fn=_retry_condition(can_help),
     )
+
+
+@cache
+def _retry_condition(can_help: Callable[[object], bool]) -> Callable[..., Awaitable[bool]]:
+    async def retry_can_help(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001, Prefect's
+        return can_help(await state.aresult(raise_on_failure=False))
+
+    return retry_can_help

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from rh_prefect.blocks.lookup import RECORDED
-from rh_prefect.bounded_caches_and_locks import LruCache
+from rh_prefect.bounded_caches_and_locks import LruSet
 from rh_prefect.errors import RunningHubError, TaskNotFound
 from rh_prefect.flow_runs.recorded_job_collection import confirmed_end, records_of
 from rh_prefect.flow_runs.run_queries_and_scopes import is_flow_run
@@ -73,7 +73,7 @@ class Confirmer:
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._lock = threading.Lock()
         self._at_work: set[Delivery] = set()
-        self._done: LruCache[Delivery, None] = LruCache(REMEMBERED)
+        self._done: LruSet[Delivery] = LruSet(REMEMBERED)
 
     def accept(self, delivery: Delivery) -> bool:
         """Accepts a delivery, from any thread, and returns at once; returns False if too many are pending."""
@@ -94,7 +94,7 @@ class Confirmer:
             with self._lock:
                 self._at_work.discard(delivery)
                 if is_done:
-                    self._done[delivery] = None
+                    self._done.add(delivery)
             if is_done:
                 self._on_end()
 

@@ -19,6 +19,7 @@ import uvicorn
 from prefect.settings import PREFECT_API_URL
 from pydantic import SecretStr
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
@@ -85,13 +86,6 @@ class _Unlogged:
         await self._app(inner, receive, send)
 
 
-class _Refused(Exception):
-    """The error for a request that is answered with a status only."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-
-
 class _Receiver:
     """Checks the token and the body of each request, and passes the delivery to the `Confirmer`."""
 
@@ -111,26 +105,23 @@ class _Receiver:
 
     async def receive(self, request: Request) -> Response:
         """Responds to one delivery; RunningHub sends the delivery again unless the status is 2xx."""
-        try:
-            delivery = await self._read(request)
-        except _Refused as refused:
-            return Response(status_code=refused.status)
+        delivery = await self._read(request)
         self._resumer.start()
         if not self._confirmer.accept(delivery):
-            return Response(status_code=503, headers={"Retry-After": "60"})
+            raise HTTPException(503, headers={"Retry-After": "60"})
         return PlainTextResponse("noted")
 
     async def _read(self, request: Request) -> Delivery:
         place = request.path_params
         token = str(place["token"]).encode("utf-8", "surrogatepass")
         if not secrets.compare_digest(token, self._token) or not _is_place(place):
-            raise _Refused(404)
+            raise HTTPException(404)
         body = await _body(request)
         delivery = read_delivery(body)
         if delivery is None:
             # The content is not logged.
             _log.warning("a webhook's body of %d bytes contains no task id and is ignored", len(body))
-            raise _Refused(400)
+            raise HTTPException(400)
         return Delivery(place["scope"], place["key"], int(place["n"]), delivery.task_id)
 
 
@@ -141,18 +132,18 @@ def _is_place(place: Mapping[str, str]) -> bool:
 async def _body(request: Request) -> bytes:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > LARGEST_BODY:
-        raise _Refused(413)
+        raise HTTPException(413)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > LARGEST_BODY:
-                    raise _Refused(413)
+                    raise HTTPException(413)
     except TimeoutError:
-        raise _Refused(408) from None
+        raise HTTPException(408) from None
     except ClientDisconnect:
-        raise _Refused(400) from None
+        raise HTTPException(400) from None
     return bytes(body)
 
 
