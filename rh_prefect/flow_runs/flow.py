@@ -296,20 +296,12 @@ async def _collect_orphans(scope: FlowScope, log: logging.LoggerAdapter[logging.
         job = f"{scope.journal.scope}/{view.key}"
         try:
             result = await collect_result(view, scope)
+            outcome = result and f"Its result: {result.record}"
         except RunningHubError as error:
-            log.warning(
-                "%s was paid for in an earlier attempt, but this attempt did not request it. Its result could not be "
-                "downloaded: %s",
-                job,
-                error,
-            )
-        else:
-            if result is not None:
-                log.warning(
-                    "%s was paid for in an earlier attempt, but this attempt did not request it. Its result: %s",
-                    job,
-                    result.record,
-                )
+            outcome = f"Its result could not be downloaded: {error}"
+        if outcome:
+            what = "was paid for in an earlier attempt, but this attempt did not request it"
+            log.warning("%s %s. %s", job, what, outcome)
 
 
 # A worker calls a hook by keyword and in a separate process, the flow's own process by position.

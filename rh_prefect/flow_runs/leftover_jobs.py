@@ -21,10 +21,9 @@ from rh_prefect.flow_runs.recorded_job_collection import collect_result, collect
 from rh_prefect.flow_runs.run_queries_and_scopes import (
     FlowScope,
     ended_runs,
-    flow_name_of,
-    has_records,
+    paid_jobs,
     read_flow_run,
-    scope_of,
+    recorded_scope,
 )
 from rh_prefect.works.events import summary_of
 from rh_prefect.works.journal.job_records_and_state import JobView, Submit
@@ -100,7 +99,7 @@ async def reconcile_runs(*, flow_run_id: UUID | None = None, hours: float = 24.0
     runs, findings = 0, list[Finding]()
     async for flow_run in _runs(flow_run_id, hours):
         journal = FlowRunJournal(flow_run.id)
-        if await has_records(journal) and await journal.read(_mark(flow_run)) is None:
+        if await paid_jobs(journal) and await journal.read(_mark(flow_run)) is None:
             runs += 1
             findings += await _look_after(flow_run)
     return Reconciled(runs, tuple(findings))
@@ -126,7 +125,7 @@ async def _look_after(flow_run: FlowRun) -> list[Finding]:
     is_cancelled = state.is_cancelled() or state.is_cancelling()
     found: list[Finding] = []
     try:
-        scope = scope_of(flow_run, await flow_name_of(flow_run))
+        scope = await recorded_scope(flow_run)
         report = await cancel_run(scope, by="reconcile") if is_cancelled else None
         found += await _of_jobs(flow_run, scope, report)
         if report is not None:

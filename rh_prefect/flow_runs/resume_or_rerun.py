@@ -62,7 +62,7 @@ async def _end_cancellation(flow_run_id: UUID) -> None:
     with suppress(httpx.HTTPError, RunningHubError, ObjectNotFound):
         flow_run = await ask(lambda api: api.read_flow_run(flow_run_id))
         if flow_run.state is not None and flow_run.state.is_cancelling():
-            status = await LOOP.call(recorded_progress(await recorded_scope(str(flow_run_id))))
+            status = await LOOP.call(recorded_progress(await recorded_scope(flow_run)))
             cancelled: State[Any] = Cancelled(message=end_of_cancelled(status))
             await ask(lambda api: api.set_flow_run_state(flow_run_id, cancelled, force=True))
 

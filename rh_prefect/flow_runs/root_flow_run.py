@@ -18,7 +18,6 @@ from prefect.context import FlowRunContext, TaskRunContext
 
 from rh_prefect.bounded_caches_and_locks import LruCache
 from rh_prefect.errors import ConfigError
-from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import (
     RunContext,
     flow_contexts,
@@ -27,7 +26,7 @@ from rh_prefect.flow_runs.prefect_internals import (
     is_retried_in_process,
     run_contexts,
 )
-from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, flow_name_of, read_flow_run, run_folder
+from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, flow_name_of, read_flow_run, scope_of
 from rh_prefect.prefect_api import PATIENCE, ask_repeatedly
 from rh_prefect.works.journal.scope import Calls, Chain
 from rh_prefect.works.loop_thread import LOOP
@@ -84,18 +83,14 @@ def current_scope() -> FlowScope | None:
         raise ConfigError("The call's flow is not running. Nothing was sent. What to do: await the call in the flow.")
     _check_alive(root)
     flow_run, name = _root_of(root.flow_run, root.flow.name)
-    return FlowScope(
-        journal=FlowRunJournal(flow_run.id),
-        run=run_folder(flow_run),
-        flow=name,
-        attempt=max(flow_run.run_count, 1),
-        # Prefect's own retries only follow the first attempt, and count together with it.
-        first_attempt=1 if is_retried_in_process(flow_run) else max(flow_run.run_count, 1),
-        details={"flow_run": str(flow_run.id), "flow_run_name": flow_run.name},
-        calls=_detached.setdefault((str(flow_run.id), flow_run.run_count), Calls())
-        if is_detached(root)
-        else _calls_of[root],
-    )
+    scope = scope_of(flow_run, name)
+    if is_retried_in_process(flow_run):
+        scope.first_attempt = 1  # Prefect's own retries only follow the first attempt, and count together with it
+    if is_detached(root):
+        scope.calls = _detached.setdefault((str(flow_run.id), flow_run.run_count), scope.calls)
+    else:
+        scope.calls = _calls_of[root]
+    return scope
 
 
 def current_chain() -> Chain:

@@ -73,9 +73,8 @@ def scope_of(flow_run: FlowRun, flow_name: str) -> FlowScope:
     )
 
 
-async def recorded_scope(flow_run_id: str) -> FlowScope:
-    """Returns the scope of a flow run, by its id; raises `ConfigError` if there is no such flow run."""
-    flow_run = await read_flow_run(flow_run_id)
+async def recorded_scope(flow_run: FlowRun) -> FlowScope:
+    """Returns the scope of a flow run whose flow is read first."""
     return scope_of(flow_run, await flow_name_of(flow_run))
 
 
@@ -126,7 +125,7 @@ async def scope_named(scope: str) -> Scope:
             "the run or the scope that uses these jobs, as `rh-prefect jobs list` shows it."
         )
     if not isinstance(journal, FolderJournal):
-        return await recorded_scope(scope)
+        return await recorded_scope(await read_flow_run(scope))
     works = default_works(get_settings())
     if scope not in await asyncio.to_thread(works.scopes):
         raise InputError(
@@ -140,16 +139,10 @@ async def latest_runs() -> AsyncIterator[tuple[FlowRun, str, int]]:
     """Yields the flow runs with paid jobs among the latest 30, each with its flow's name and its number of jobs."""
     names: dict[UUID, str] = {}
     for flow_run in await ask(lambda api: api.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=30)):
-        try:
-            jobs = await _paid_jobs(FlowRunJournal(flow_run.id))
-        except UnreadableRecord as error:
-            _log.warning("flow run %s is left out: %s", flow_run.name, error.message)
-            continue
-        if not jobs:
-            continue
-        if flow_run.flow_id not in names:
-            names[flow_run.flow_id] = await flow_name_of(flow_run)
-        yield flow_run, names[flow_run.flow_id], len(jobs)
+        if jobs := await paid_jobs(FlowRunJournal(flow_run.id)):
+            if flow_run.flow_id not in names:
+                names[flow_run.flow_id] = await flow_name_of(flow_run)
+            yield flow_run, names[flow_run.flow_id], len(jobs)
 
 
 _ENDED: Final = [StateType.CANCELLED, StateType.CRASHED, StateType.FAILED]
@@ -220,19 +213,14 @@ async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
                 yield flow_run
 
 
-async def has_records(journal: FlowRunJournal) -> bool:
-    """Returns whether a flow run has paid jobs."""
-    try:
-        return bool(await _paid_jobs(journal))
-    except UnreadableRecord as error:
-        _log.warning("flow run %s is left out: %s", journal.scope, error.message)
-        return False
-
-
-async def _paid_jobs(journal: FlowRunJournal) -> list[str]:
+async def paid_jobs(journal: FlowRunJournal) -> list[str]:
     """Returns the jobs of a flow run that were or may have been submitted, and the works that a pipeline run claimed.
 
     A journal also contains records of other jobs: of calls before they submit, of reused results and, in a pipeline's
-    run, of chosen takes and of other runs' tasks.
+    run, of chosen takes and of other runs' tasks. A journal that cannot be read is logged, and counts as empty.
     """
-    return await journal.jobs_with("intent", "claim")
+    try:
+        return await journal.jobs_with("intent", "claim")
+    except UnreadableRecord as error:
+        _log.warning("flow run %s is left out: %s", journal.scope, error.message)
+        return []

@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.append_only_log import LARGEST_ENTRY, encode
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.run_queries_and_scopes import has_records
+from rh_prefect.flow_runs.run_queries_and_scopes import paid_jobs
 from rh_prefect.prefect_api import ask, disconnect
 from rh_prefect.works.journal.job_records_and_state import jobs_of
 from tests.support.processes.warm_process import WarmProcess
@@ -184,7 +184,7 @@ async def test_what_was_read_is_not_read_again_and_what_is_new_takes_one_request
     inputs, (*keys, new) = RunInputs(), job_keys(400)
     inputs.values |= logged({name: text for key in keys for name, text in submitted(key).items()})
     async with prefect_api(always=inputs.answer):
-        assert await has_records(FlowRunJournal(RUN))
+        assert await paid_jobs(FlowRunJournal(RUN))
         inputs.requests.clear()
         entry = encode("another-1", submitted(new))
         inputs.values[f"rh-log-{len(inputs.values) + 1:08}"] = entry
@@ -198,9 +198,9 @@ async def test_notes_of_a_pipeline_run_are_no_jobs(journal: FlowRunJournal) -> N
     base, work, other = job_keys(3)
     await journal.create(f"{base}-take-1", record())
     await journal.create(f"{other}-wait1-1", record())
-    assert not await has_records(journal)
+    assert not await paid_jobs(journal)
     await journal.create(f"{work}-claim-1", record())
-    assert await has_records(journal)
+    assert await paid_jobs(journal)
     assert await journal.jobs_with("intent", "claim") == [work]
 
 
