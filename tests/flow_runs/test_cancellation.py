@@ -20,7 +20,7 @@ from rh_prefect.flow_runs.cancellation import EVERY, cancel_run
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume_or_rerun import rerun
-from rh_prefect.flow_runs.run_queries_and_scopes import recorded_scope
+from rh_prefect.flow_runs.run_queries_and_scopes import scope_named
 from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows
 from tests.e2e.flows import begin
@@ -83,7 +83,7 @@ async def test_a_cancellation_of_a_run_with_many_attempts_takes_few_requests() -
     """Each earlier attempt was forbidden by a separate append, and the newest one last: 40 ms for each of them."""
     run, attempts = await begin(flows.many, prompts=PROMPTS), 300
     async with get_client() as client:
-        await LOOP.call(cancel_run(replace(await recorded_scope(run), attempt=attempts), by="a test"))
+        await LOOP.call(cancel_run(replace(await scope_named(run), attempt=attempts), by="a test"))
         entries = await client.filter_flow_run_input(UUID(run), "rh-log-", 200, set())
     forbidden = [name for entry in entries for name in re.findall(r"cancel-\d+", entry.value)]
     assert (len(forbidden), forbidden[0]) == (attempts, f"cancel-{attempts}"), "a later attempt is a new decision"

@@ -18,7 +18,7 @@ from rh_prefect.errors import JournalError, PipelineIncomplete
 from rh_prefect.flow_runs.append_only_log import encode
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume_or_rerun import create, rerun
-from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, recorded_scope
+from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, read_flow_run, recorded_scope
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.scope import OpenScopes
@@ -45,7 +45,7 @@ outputs: {a: $(a), b: $(b)}
 
 async def begun(store: MediaStore) -> FlowScope:
     """A scope that this process has opened, and in which it has recorded a job."""
-    scope = await recorded_scope(str(new_flow_run()))
+    scope = await recorded_scope(await read_flow_run(new_flow_run()))
     await OpenScopes().open(scope, store)
     await scope.journal.create(f"{KEY}-intent-1", {"token": "t"})
     return scope
