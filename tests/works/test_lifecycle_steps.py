@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
@@ -108,13 +107,11 @@ async def test_the_first_two_refusals_for_want_of_a_slot_cause_no_pause_of_the_j
 
 async def test_a_work_is_made_in_this_order(tmp_path: Path) -> None:
     work = ExecutedWork(tmp_path)
-    create = work.journal.create
 
-    async def noted(key: str, record: Mapping[str, Any]) -> bool:
+    async def note(key: str, _: object) -> None:
         work.did.append(f"create {key}")
-        return await create(key, record)
 
-    work.journal.create = noted  # type: ignore[method-assign]
+    work.journal.before_create = note
     await work.finish()
     assert work.did == [
         "check the storage",
@@ -383,10 +380,10 @@ async def test_a_cancellation_that_cannot_be_looked_for_stops_no_work(
     """Before a claim the journal is read again, and a task can be cancelled later."""
     work = ExecutedWork(tmp_path)
 
-    async def read(key: str) -> None:
+    async def fail(_: str) -> None:
         raise JournalError("the place is away")
 
-    work.journal.read = read  # type: ignore[method-assign]
+    work.journal.before_read = fail
     assert not await work.work.is_cancelled()
     message = "could not check whether the run was cancelled, so the job continues: the place is away"
     assert f"run/job: {message}" in caplog.text
@@ -529,17 +526,15 @@ async def test_a_claim_whose_caller_is_cancelled_keeps_its_slot_and_its_price_un
 ) -> None:
     budget = Decimal(1)
     first = ExecutedWork(tmp_path / "one", key="ab", policy=with_policy(budget=budget))
-    works, create = WorksJournal(str(tmp_path / "works")), first.journal.create
-    records = SharedRecords(works, "ab", first.work.scope, has_ended=no_evidence)
+    records = SharedRecords(WorksJournal(str(tmp_path / "works")), "ab", first.work.scope, has_ended=no_evidence)
     running, claims, goes_on = RunningWork(replace(first.work, records=records)), asyncio.Event(), asyncio.Event()
 
-    async def slow(key: str, record: Mapping[str, Any]) -> bool:
+    async def hold_claim(key: str, _: object) -> None:
         if "-claim-" in key:
             claims.set()
             await goes_on.wait()
-        return await create(key, record)
 
-    first.journal.create = slow  # type: ignore[method-assign]
+    first.journal.before_create = hold_claim
     interrupted = asyncio.ensure_future(running.complete())
     await claims.wait()
     interrupted.cancel()
@@ -576,17 +571,15 @@ async def test_a_run_that_is_cancelled_while_its_claim_is_written_posts_nothing_
     tmp_path: Path, is_log: bool, seconds: int, is_posted: bool
 ) -> None:
     work = ExecutedWork(tmp_path)
-    create = work.journal.create
     if is_log:  # the append of the note was its last reading
         work.journal.is_absent = lambda key, *, max_age: work.seconds <= max_age  # type: ignore[method-assign]
 
-    async def slow(key: str, record: Mapping[str, Any]) -> bool:
+    async def cancel_meanwhile(key: str, _: object) -> None:
         if "-intent-" in key:
             work.pauses.append(seconds)
             await cancel_run(work)
-        return await create(key, record)
 
-    work.journal.create = slow  # type: ignore[method-assign]
+    work.journal.before_create = cancel_meanwhile
     work.main.view = SUCCESS if is_posted else CANCELLED
     await asyncio.gather(work.finish(), return_exceptions=True)
     assert ("submit to main" in work.did) == is_posted

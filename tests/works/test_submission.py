@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,13 @@ import pytest
 
 from rh_prefect.errors import ConnectFailed, InputError, JournalError, ResponseLost, api_error
 from rh_prefect.works.journal.job_records_and_state import JobView, Submit
-from rh_prefect.works.journal.journal import JSON
 from rh_prefect.works.journal.record_types import GAVE_UP, NOT_DELIVERED, NOT_SENT, End
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from tests.support.world.executed_work import QUEUED, ExecutedWork
 from tests.support.world.job_records import TASK, dead_owner, intent, ticket, unknown, write
-from tests.support.world.memory_journal import MemoryPlace
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 KEY, GIVE_UP = "job", 30.0
 
@@ -45,16 +44,23 @@ def spool(tmp_path: Path) -> Spool:
 
 def fail_at(work: ExecutedWork, name: str, *, is_created: bool = False) -> None:
     """Has the creation of a record fail, before or after the journal has it."""
-    create = work.journal.create
 
-    async def failing(key: str, record: Mapping[str, Any]) -> bool:
-        if not key.endswith(name):
-            return await create(key, record)
-        if is_created:
-            await create(key, record)
-        raise JournalError("the place is away")
+    async def fail(key: str, record: Mapping[str, Any]) -> None:
+        if key.endswith(name):
+            if is_created:
+                await MemoryJournal.create(work.journal, key, record)
+            raise JournalError("the place is away")
 
-    work.journal.create = failing  # type: ignore[method-assign]
+    work.journal.before_create = fail
+
+
+def stop_before(work: ExecutedWork, key: str) -> Callable[..., Awaitable[None]]:
+    """Stops the process for too long before an operation on a record whose key has this in it."""
+
+    async def stop(of: str, *_: object) -> None:
+        work.pauses.append(GIVE_UP + 1 if key in of else 0)
+
+    return stop
 
 
 async def submitted(work: ExecutedWork, *, stopped: float = 0.0) -> Submit:
@@ -111,34 +117,18 @@ async def test_each_outcome_of_a_post_is_recorded_as_an_answer(
 @pytest.mark.parametrize("where", ["in the claim", "after the claim", "while it reads whether its run was cancelled"])
 async def test_a_process_that_was_stopped_between_note_and_post_does_not_post(work: ExecutedWork, where: str) -> None:
     """Others may watch the intent from when the journal has it, which can be long before this process is told."""
-    create, read_record, seconds = work.journal.create, work.journal.read, GIVE_UP + 1
-
-    async def slow(key: str, record: Mapping[str, Any]) -> bool:
-        work.pauses.append(seconds if "-intent-" in key else 0)
-        return await create(key, record)
-
-    async def slow_read(key: str) -> JSON | None:
-        work.pauses.append(seconds if key.startswith("cancel-") else 0)
-        return await read_record(key)
-
     if where == "in the claim":
-        work.journal.create = slow  # type: ignore[method-assign]
+        work.journal.before_create = stop_before(work, "-intent-")
     elif where != "after the claim":
-        work.journal.read = slow_read  # type: ignore[method-assign]
-    submit = await submitted(work, stopped=seconds if where == "after the claim" else 0)
+        work.journal.before_read = stop_before(work, "cancel-")
+    submit = await submitted(work, stopped=GIVE_UP + 1 if where == "after the claim" else 0)
     assert submit.answer is not None
     assert (submit.state, submit.answer.code) == ("refused", GAVE_UP)
     assert work.did == []
 
 
 async def test_a_work_ends_if_its_cancellation_can_only_be_read_slowly(work: ExecutedWork) -> None:
-    read_record = work.journal.read
-
-    async def slow_read(key: str) -> JSON | None:
-        work.pauses.append(GIVE_UP + 1 if key.startswith("cancel-") else 0)
-        return await read_record(key)
-
-    work.journal.read = slow_read  # type: ignore[method-assign]
+    work.journal.before_read = stop_before(work, "cancel-")
     with pytest.raises(JournalError, match="5 consecutive tries"):
         await work.finish()
     assert "submit to main" not in work.did

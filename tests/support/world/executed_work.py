@@ -156,30 +156,22 @@ class ExecutedWork:
         self.spare: list[str] = []  # the accounts that pay if one refuses
         self.accounts = {name: Account(name, self.did, []) for name in ("main", "two")}
         self.journal = FiniteJournal(place or MemoryPlace(), "run")
-        self.spending = spending or SpendTracker(partial(entries_in, FolderScope(self.journal)))
-        self.records = JobRecords(self.journal, key)
-        services = Services(
-            spool=ImmediateSpool(folder / "spool"),
-            stores=self,  # type: ignore[arg-type]
-            sleep=self._sleep,
-            jitter=lambda: 0.5,
-            submit_timeout=60.0,
-            clock=self._clock,
-        )
-        self.work = Work(
-            request=request,
-            records=self.records,
-            scope=FolderScope(self.journal, attempt=policy.attempt),
+        scope = FolderScope(self.journal, attempt=policy.attempt)
+        self.spending = spending or SpendTracker(partial(entries_in, scope))
+        spool = ImmediateSpool(folder / "spool")
+        self.work = work_of(
+            request,
+            scope=scope,
+            key=key,
             store=MediaStore(str(folder / "store")),
             observer=self,
             policy=policy,
-            lease=Lease(self),  # type: ignore[arg-type]
-            services=services,
+            lease=Lease(self),
+            services=services(spool=spool, stores=self, sleep=self._sleep, clock=self._clock),
             spending=self.spending,
-            delivery=self,  # type: ignore[arg-type]
-            callback=None,
-            flow="",
+            delivery=self,
         )
+        self.records = self.work.records
         self.running = RunningWork(self.work)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from rh_prefect.works.journal.journal import JSON, Journal, check_key
@@ -48,13 +48,22 @@ class MemoryJournal(Journal):
 
 
 class FiniteJournal(MemoryJournal):
-    """A scope that ends what reads it for ever, which would wait for nothing."""
+    """A scope that ends what reads it for ever, which would wait for nothing; a test can act before its operations."""
 
     LIMIT = 5000
     reads = 0
+    before_create: Callable[[str, Mapping[str, Any]], Awaitable[object]] | None = None
+    before_read: Callable[[str], Awaitable[object]] | None = None
+
+    async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+        if self.before_create is not None:
+            await self.before_create(key, record)
+        return await super().create(key, record)
 
     async def read(self, key: str) -> JSON | None:
         self._count()
+        if self.before_read is not None:
+            await self.before_read(key)
         return await super().read(key)
 
     async def job(self, job_key: str) -> dict[str, JSON]:
