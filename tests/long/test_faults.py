@@ -46,7 +46,7 @@ OUTSIDE: Final[dict[Route, str]] = {
     "quick-create": "before a job: tests/client/test_apps.py",
     "event": "asked by the receiver: tests/webhook",
     "resend": "for people: tests/client/test_webhooks.py",
-    "webhook": "nothing but time hangs on it: tests/works/accounts/test_poller_with_webhooks.py",
+    "webhook": "nothing but time hangs on it: tests/works/accounts/test_poller.py",
     "progress": "for people: tests/client/test_progress.py",
 }
 

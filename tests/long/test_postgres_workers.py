@@ -23,12 +23,12 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.spool import Spool
-from rh_prefect.works.manual_repair import adopt, mark_refused
 from tests.support.servers.deployment_server import Worker, Workplace, workplace
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.postgres import PROGRAMS, WHY_NOT, dump, postgres
 from tests.support.servers.prefect_server import free_port
 from tests.support.world import invariants
+from tests.support.world.call_log import settle
 from tests.support.world.invariants import Place
 from tests.support.world.prefect_runs import set_states
 
@@ -80,7 +80,10 @@ async def test_a_machine_dies_in_the_middle_of_two_runs(place: Workplace, rh: Em
     await asyncio.sleep(0.5)
     paid = [str(one.payload["prompt"]) for one in rh.recorder.paid]
     assert sum(prompt.startswith("dying") for prompt in paid) < ROWS, "in the middle of it"
-    await settle(place, rh, dying)
+    # A ticket that waits on this machine for its journal is found by the next run itself.
+    waiting = Spool(Path(place.env["RH_STATE_DIR"]) / "spool").entries()
+    unknown = await settle(rh, FlowRunJournal(dying), waiting, states=("open",))
+    print(f"in flight when the machine died: {unknown}")
     # As the automation does that `deployments/` ships, for a run that nobody saw die.
     await set_states(dying, Scheduled(name="AwaitingRetry"))
     await place.until(lambda: place.is_in(dying, "Running", attempt=2), seconds=PATIENCE)
@@ -124,19 +127,6 @@ async def is_in_line(run: UUID) -> bool:
     async with get_client() as client:
         jobs = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])))
     return any(job.state is not None and job.state.is_running() for job in jobs)
-
-
-async def settle(place: Workplace, rh: Emulator, run: UUID) -> None:
-    """Looks into RunningHub's call log, as a person does, for what was in flight when the machine died."""
-    # A ticket that waits on this machine for its journal is found by the next run itself.
-    waiting = {one.key for one in Spool(Path(place.env["RH_STATE_DIR"]) / "spool").entries()}
-    for view in await place.jobs(run):
-        if view.state == "open" and view.last is not None and view.key not in waiting:
-            prompt = view.last.intent.payload["prompt"]
-            found = [one.task_id for one in rh.recorder.paid if one.payload["prompt"] == prompt]
-            print(f"in flight when the machine died: {prompt}, {'paid for' if found else 'not paid for'}")
-            journal = FlowRunJournal(run)
-            await (adopt(journal, view.key, found[0]) if found else mark_refused(journal, view.key))
 
 
 async def all_is_home(place: Workplace, rh: Emulator, runs: list[UUID]) -> None:

@@ -27,7 +27,7 @@ from tests.support.world.prefect_runs import set_states
 pytestmark = [pytest.mark.long]
 
 FLOWS = "tests.long.worker_flows"
-RESTART, HEART = "Run a crashed run again", "Mark runs without heartbeats as crashed"
+HEART = "Mark runs without heartbeats as crashed"
 ENDED = {"SUCCESS", "FAILED", "CANCELLED"}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -38,7 +39,6 @@ from rh_prefect.works.journal.record_types import End, Link, Record
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.manual_repair import adopt, mark_refused
 from rh_prefect.works.result import Result
 from rh_prefect.works.run_cancellation import cancel_scope
 from rh_prefect.works.run_ledger import WorksLedger
@@ -48,6 +48,7 @@ from tests.support.processes.forkserver import FORKS
 from tests.support.servers.s3 import S3Server
 from tests.support.waiting import until
 from tests.support.world import pipeline_runs
+from tests.support.world.call_log import settle
 from tests.support.world.job_records import (
     KEY,
     TASK,
@@ -182,9 +183,17 @@ async def test_only_the_claimer_counts_a_work_in_its_budget(rh: Emulator, given:
     assert len(rh.recorder.paid) == 7
 
 
-def told(run: PipelineRun, state: str) -> int:
-    """How often a run was told that a work is in this state."""
-    return sum(event.state == state for event in run.heard)
+async def paying(run: PipelineRun) -> asyncio.Task[WorkResult]:
+    """A run whose task is paid for and runs."""
+    running = asyncio.create_task(run.one(picture()))
+    await until(lambda: run.said("submitted"))
+    return running
+
+
+async def end(*running: asyncio.Future[Any]) -> None:
+    for one in running:
+        one.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
 
 
 async def cancelled(run: PipelineRun) -> list[str]:
@@ -206,17 +215,14 @@ async def test_the_task_of_a_cancelled_run_is_cancelled_unless_a_run_that_counts
 
     rh, given = stopped
     run, other = PipelineRun(**given), PipelineRun(**given, name="two")
-    running = asyncio.create_task(run.one(picture()))
-    await until(lambda: told(run, "submitted"))
-    client_for = run.engine.pool.provider_of
+    running, client_for = await paying(run), run.engine.pool.provider_of
     ((work, _),) = await WorksLedger(run.scope).claims()
     if waits:
         await (await other.works()).add_waiter(work, other.name)
     report = await LOOP.call(cancel_scope(run.scope, client_for, by="a test", has_ended=ended))
     task = rh.recorder.paid[0].task_id
     assert (report.cancelled, report.continued) == (([task], []) if is_cancelled else ([], [task]))
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await end(running)
 
 
 async def test_a_run_that_failed_keeps_no_task_of_a_later_run_from_its_cancellation(stopped: Stopped) -> None:
@@ -229,8 +235,7 @@ async def test_a_run_that_failed_keeps_no_task_of_a_later_run_from_its_cancellat
         await old
     new = PipelineRun(**given, name="new")
     running = asyncio.create_task(new.one(picture()))
-    await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 2)
-    await until(lambda: told(new, "submitted"))
+    await until(lambda: new.said("submitted"))
     assert await cancelled(new) == [rh.recorder.paid[1].task_id]
     with pytest.raises(JobCancelled):
         await running
@@ -239,36 +244,27 @@ async def test_a_run_that_failed_keeps_no_task_of_a_later_run_from_its_cancellat
 async def test_a_task_of_a_crashed_run_is_cancelled_with_the_run_that_waits_for_it(stopped: Stopped) -> None:
     rh, given = stopped
     process = pipeline_runs.Stopped(100)
-    first = PipelineRun(**given, name="crashed", operation=process)
-    crashed = asyncio.create_task(first.one(picture()))
-    await until(lambda: told(first, "submitted"))
+    crashed = await paying(PipelineRun(**given, name="crashed", operation=process))
     process.left = 0
-    crashed.cancel()
-    await asyncio.gather(crashed, return_exceptions=True)
+    await end(crashed)
     bury(given["folder"])
     again, third = PipelineRun(**given, name="again"), PipelineRun(**given, name="third")
     waiting = [asyncio.create_task(one.make(picture())) for one in (again, third)]
-    await until(lambda: told(again, "adopted") and told(third, "adopted"))
+    await until(lambda: again.said("adopted") and third.said("adopted"))
     assert await cancelled(again) == []  # the third one waits for it, too
     assert await cancelled(third) == [rh.recorder.paid[0].task_id]
-    for task in waiting:
-        task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
+    await end(*waiting)
 
 
 async def test_a_cancelled_caller_keeps_the_task_for_another_caller_of_its_run(stopped: Stopped) -> None:
     rh, given = stopped
     owner, other = (PipelineRun(**given, name=name) for name in ("owner", "waiting"))
-    running = [asyncio.create_task(owner.one(picture()))]
-    await until(lambda: told(owner, "submitted"))
-    runner = await other.runner()
-    running += [asyncio.ensure_future(LOOP.call(runner.make(picture()))) for _ in range(2)]
-    await until(lambda: told(other, "adopted"))
-    await until(lambda: _callers(runner) == 2)
-    running[1].cancel()
-    await asyncio.wait(running[1:2])
+    task, runner = await paying(owner), await other.runner()
+    first, second = (asyncio.ensure_future(LOOP.call(runner.make(picture()))) for _ in range(2))
+    await until(lambda: other.said("adopted") and _callers(runner) == 2)
+    await end(first)
     assert await cancelled(owner) == []
-    running[2].cancel()
+    second.cancel()
     works = await owner.works()
 
     async def both_are_released() -> bool:
@@ -276,8 +272,7 @@ async def test_a_cancelled_caller_keeps_the_task_for_another_caller_of_its_run(s
 
     await until(both_are_released)
     assert await cancelled(owner) == [rh.recorder.paid[0].task_id]
-    running[0].cancel()
-    await asyncio.gather(*running, return_exceptions=True)
+    await end(task, second)
 
 
 def _callers(runner: WorkRunner) -> int:
@@ -312,10 +307,7 @@ async def test_a_run_killed_before_any_operation_is_continued_by_a_new_one(
         later = PipelineRun(**{**here, "name": f"later-{number}", "machine": f"{machine}-{number}"})
         (done,) = await later.make(picture())
         if isinstance(done, SubmissionUnknown):
-            settled += 1
-            new = rh.recorder.paid[paid:]
-            works, key = await later.works(), str(done.job).rpartition("/")[2]
-            await (adopt(works, key, new[0].task_id) if new else mark_refused(works, key))
+            settled += await settle(rh, await later.works())
             (done,) = await later.make(picture())
         assert isinstance(done, WorkResult), f"killed before operation {number}: {done}"
         assert len(rh.recorder.paid) == paid + 1, f"killed before operation {number}"
@@ -403,27 +395,32 @@ async def test_what_an_earlier_process_has_paid_for_is_collected(given: dict[str
     assert collected.result.texts == ("done",)
 
 
-async def test_a_collection_that_is_cancelled_frees_its_slot_and_no_longer_waits_for_the_task(stopped: Stopped) -> None:
+@asynccontextmanager
+async def collection(stopped: Stopped) -> AsyncIterator[tuple[PipelineRun, asyncio.Future[Any], WorkRunner]]:
+    """A run, which has paid for a task, and the collection of the task by another run, which has a slot."""
     _, given = stopped
     payer, other = PipelineRun(**given), PipelineRun(**given, name="two", machine="there")
-    paying = asyncio.create_task(payer.one(picture()))
-    await until(lambda: told(payer, "submitted"))
+    running = await paying(payer)
     ((work, _),) = await WorksLedger(payer.scope).claims()
-    works, runner = await other.works(), await other.runner()
-    submit = await JobRecords(works, work).submission(1)
+    runner = await other.runner()
+    submit = await JobRecords(await other.works(), work).submission(1)
     assert submit is not None
     collecting = asyncio.ensure_future(LOOP.call(runner.collect(submit.intent, work)))
-    limiter = runner.shared.pool.accounts[0].limiter
-    await until(lambda: limiter.held == 1)
-    collecting.cancel()
-    await until(lambda: limiter.held == 0)
+    await until(lambda: runner.shared.pool.accounts[0].limiter.held == 1)
+    yield payer, collecting, runner
+    await end(running, collecting)
 
-    async def is_released() -> bool:
-        return [key async for key in works.names() if "-released-" in key] != []
 
-    await until(is_released)
-    paying.cancel()
-    await asyncio.gather(paying, collecting, return_exceptions=True)
+async def test_a_collection_that_is_cancelled_frees_its_slot_and_no_longer_waits_for_the_task(stopped: Stopped) -> None:
+    async with collection(stopped) as (payer, collecting, runner):
+        collecting.cancel()
+        await until(lambda: runner.shared.pool.accounts[0].limiter.held == 0)
+        works = await payer.works()
+
+        async def is_released() -> bool:
+            return [key async for key in works.names() if "-released-" in key] != []
+
+        await until(is_released)
 
 
 async def test_a_collection_gives_no_sign_of_life_of_the_run_that_has_paid(
@@ -431,22 +428,11 @@ async def test_a_collection_gives_no_sign_of_life_of_the_run_that_has_paid(
 ) -> None:
     """That run may have ended, and the next run would wait for it."""
     monkeypatch.setattr(works_journal, "EVERY", 0.01)
-    _, given = stopped
-    payer, other = PipelineRun(**given), PipelineRun(**given, name="two", machine="there")
-    paying = asyncio.create_task(payer.one(picture()))
-    await until(lambda: told(payer, "submitted"))
-    ((work, _),) = await WorksLedger(payer.scope).claims()
-    works, runner = await other.works(), await other.runner()
-    submit = await JobRecords(works, work).submission(1)
-    assert submit is not None
-    collecting = asyncio.ensure_future(LOOP.call(runner.collect(submit.intent, work)))
-    await until(lambda: runner.shared.pool.accounts[0].limiter.held == 1)
-    await asyncio.sleep(0.2)
-    assert await works.alive_at(payer.scope.journal.scope) is not None
-    assert await works.alive_at(other.scope.journal.scope) is None
-    for task in (paying, collecting):
-        task.cancel()
-    await asyncio.gather(paying, collecting, return_exceptions=True)
+    async with collection(stopped) as (payer, _, runner):
+        works = await payer.works()
+        await asyncio.sleep(0.2)
+        assert await works.alive_at(payer.scope.journal.scope) is not None
+        assert await works.alive_at(runner.scope.journal.scope) is None
 
 
 TICKET: Mapping[str, Record] = {"intent-1": intent(), "answer-1": ticket()}
@@ -492,7 +478,7 @@ async def test_works_that_wait_get_slots_in_the_order_of_their_steps(given: dict
     with Emulator(clock="real", factor=0, limit=1, long_side=48) as rh:
         run = PipelineRun(**{**given, "url": rh.url, "key": rh.key})
         making = asyncio.ensure_future(run.make(*(picture(f"{n}", position=(n,)) for n in (5, 4, 3, 2, 1))))
-        await until(lambda: told(run, "queued") == 4)
+        await until(lambda: len(run.said("queued")) == 4)
         rh.clock.factor = 1000
         await making
         _, *later = [str(one.payload["prompt"]) for one in rh.recorder.paid]

@@ -30,6 +30,7 @@ from tests.support.servers.emulator_env import environment
 from tests.support.servers.holding_proxy import Hold, Proxy
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.waiting import wait_until
+from tests.support.world.call_log import is_of, request_of
 
 FILM = "tests.support.processes.composed_film:film"
 ASKED = {"prompt": "a lighthouse", "shots": 2, "narration": "A light."}
@@ -131,25 +132,16 @@ class FilmRun:
             job = f"{self.journal.scope}/{view.key}"
             if job not in unknown or view.last is None:
                 continue
-            asked = plain(view.last.intent.payload)
-            found = [
-                one for one in self.rh.recorder.paid if one.task_id not in known and self.sent(one.payload) == asked
-            ]
+            found = [one for one in self.rh.recorder.paid if one.task_id not in known and is_of(one, view.last)]
             words = ("adopt", job, found[0].task_id) if found else ("mark-refused", job)
             done = command(self.env, "jobs", *words)
             assert done.returncode == 0, done.stderr + done.stdout
-
-    def sent(self, payload: Mapping[str, object]) -> dict[str, str]:
-        """A payload as it came over the wire, with contents for links."""
-        contents = {Path(one.file_name).name: f"sha256:{one.sha256}" for one in self.rh.recorder.uploads}
-        named = {key: Path(str(value).partition("?")[0]).name for key, value in payload.items()}
-        return plain({key: contents.get(named[key], value) for key, value in payload.items()})
 
     def check(self, done: Said, *, jobs: Mapping[str, int] = JOBS) -> None:
         """Looks at the books, the store and the film."""
         paid = self.rh.recorder.paid
         assert Counter(one.endpoint for one in paid) == Counter(jobs)
-        twice = Counter((one.endpoint, str(sorted(self.sent(one.payload).items()))) for one in paid)
+        twice = Counter(map(request_of, paid))
         assert set(twice.values()) == {1}, twice
         steps: list[dict[str, Any]] = done["result"]["steps"]
         assert {step["task_id"] for step in steps} == {one.task_id for one in paid}
@@ -176,11 +168,6 @@ class FilmRun:
         copy = self.folder / Path(name).name
         copy.write_bytes(self.store.read_bytes(name))
         return copy
-
-
-def plain(payload: Mapping[str, object]) -> dict[str, str]:
-    """A payload that can be compared: every value as a string."""
-    return {key: str(value) for key, value in payload.items()}
 
 
 @contextmanager

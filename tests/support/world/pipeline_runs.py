@@ -133,6 +133,10 @@ class PipelineRun:
     def notify(self, event: JobEvent) -> None:
         self.heard.append(event)
 
+    def said(self, state: str) -> list[JobEvent]:
+        """What it was told of works in a state."""
+        return [event for event in self.heard if event.state == state]
+
     async def runner(self, options: Options | None = None) -> WorkRunner:
         return WorkRunner(self.engine, self.scope, self.store, await self.works(), options or Options(), observer=self)
 
