@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from prefect import Flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import deployment
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
+from pydantic import Field, TypeAdapter, WithJsonSchema
 
 from rh_prefect.artifacts import mark_pipeline
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
@@ -23,13 +25,13 @@ from rh_prefect.flow_runs.progress_observer import run_observer
 from rh_prefect.flow_runs.root_flow_run import current_scope
 from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, has_ended
 from rh_prefect.flows.local_pipeline import open_places, run_locally
-from rh_prefect.flows.pipeline_parameters import docstring_of, signature_of
 from rh_prefect.flows.prefect_engine import PrefectEngine
 from rh_prefect.flows.prefect_run_display import PrefectPages
 from rh_prefect.json_snapshot import flaw_of
 from rh_prefect.pipelines import pipeline as files
-from rh_prefect.pipelines.file_model import RUN_OPTIONS
+from rh_prefect.pipelines.file_model import RUN_OPTIONS, Param
 from rh_prefect.pipelines.known_works import open_records
+from rh_prefect.pipelines.parameter_descriptions import call_prices, description_of
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE
@@ -142,8 +144,8 @@ def pipeline_flow(
     async def here(**arguments: Any) -> PipelineResult:
         return await local_result(pipeline, {"reuse": reuse, **arguments}, reviewed)
 
-    run.__doc__ = docstring_of(pipeline)
-    run.__signature__ = signature_of(pipeline, reuse)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
+    run.__doc__ = _docstring_of(pipeline)
+    run.__signature__ = _signature_of(pipeline, reuse)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
     mark_pipeline(run)
     entrypoint = f"{module or __name__}:{name or re.sub(r'[^a-zA-Z0-9_]', '_', pipeline.name)}"
     return local_flow(run, here, name=pipeline.name, entrypoint=entrypoint)
@@ -275,3 +277,72 @@ def _is_scheduled() -> bool:
     """Returns whether a schedule has started the root flow run."""
     flow_run = flow_contexts()[-1].flow_run
     return flow_run is not None and flow_run.auto_scheduled
+
+
+# -- parameters --------------------------------------------------------------------------------------------------------
+
+
+def _signature_of(pipeline: files.Pipeline, reuse: Reuse | None = None) -> inspect.Signature:
+    """Returns the signature of a pipeline's flow: keyword-only parameters with types and defaults."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    own = [
+        inspect.Parameter(name, keyword, default=_default(param), annotation=_annotation(param))
+        for name, param in pipeline.file.params.items()
+    ]
+    hints = inspect.get_annotations(RunOptions, eval_str=True)
+    defaults = {name: RunOptions.__dataclass_fields__[name].default for name in RUN_OPTIONS} | {"reuse": reuse}
+    common = [inspect.Parameter(name, keyword, default=defaults[name], annotation=hints[name]) for name in RUN_OPTIONS]
+    return inspect.Signature([*own, *common])
+
+
+def _default(param: Param) -> Any:
+    if param.default is not None:
+        return param.default
+    return None if param.optional else inspect.Parameter.empty
+
+
+def _annotation(param: Param) -> Any:
+    """Returns an annotation whose form schema allows any value, because the pipeline's reader checks values."""
+    kind = _kind(param)
+    schema = TypeAdapter(kind | None if param.optional else kind).json_schema()
+    for one in (schema, *schema.get("anyOf", ())):
+        if "const" in one:  # of an enum with one option; Prefect's form has no field for it
+            one["enum"] = [one.pop("const")]
+    return Annotated[Any, WithJsonSchema(schema)]
+
+
+def _kind(param: Param) -> Any:
+    match param.kind:
+        case "enum":
+            return Literal.__getitem__(param.options)
+        case "integer" | "number":
+            number = int if param.kind == "integer" else float
+            return Annotated[number, Field(ge=param.min, le=param.max)]
+        case "boolean":
+            return bool
+        case "table":
+            return str | list[dict[str, Any]]
+        case "files":
+            return str | list[str]
+        case "list":
+            shortest, longest = (None if one is None else int(one) for one in (param.min, param.max))
+            return Annotated[list[str], Field(min_length=shortest, max_length=longest)]
+        case "string":
+            shortest, longest = (None if one is None else int(one) for one in (param.min, param.max))
+            return Annotated[str, Field(min_length=shortest, max_length=longest)]
+    return str
+
+
+def _docstring_of(pipeline: files.Pipeline) -> str:
+    """Returns the docstring of a pipeline's flow, from which Prefect takes the descriptions in its form."""
+    priced = [f"{model}: {price}" for model, price in call_prices(pipeline.checked).items()]
+    prices = f"One call costs: {'; '.join(priced)}." if priced else ""
+    options = [
+        re.sub(r"^    (\w+): ", r"    \1: Run option. ", line)
+        for line in (inspect.getdoc(RunOptions) or "").partition("Attributes:\n")[2].splitlines()
+    ]
+    # The form shows no other text than the descriptions of its fields.
+    common = [f"{line} {prices}" if line.startswith("    budget: ") else line for line in options]
+    lines = [f"    {name}: {description_of(param)}" for name, param in pipeline.file.params.items()]
+    head = pipeline.file.description or f"Runs {pipeline.name}."
+    return "\n".join([head, *(["", prices] if prices else []), "", "Args:", *lines, *common])

@@ -1,4 +1,4 @@
-"""Runs batches, in a flow run or in this process; the Python function `batch` runs one and reports each row."""
+"""Runs batches, in a flow run or in this process: the Python function `batch`, and the flow of the same name."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
+from prefect.states import Completed, Failed
+
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
-from rh_prefect.errors import PipelineIncomplete, RunningHubError
+from rh_prefect.errors import BatchIncomplete, PipelineIncomplete, RunningHubError
 from rh_prefect.flow_runs.root_flow_run import current_scope
 from rh_prefect.flows.batch.report import BatchReport
 from rh_prefect.flows.local_pipeline import run_locally
-from rh_prefect.flows.pipeline import run_in_flow
+from rh_prefect.flows.pipeline import local_flow, run_in_flow
 from rh_prefect.flows.prefect_run_display import PrefectPages
 from rh_prefect.pipelines.batch_pipeline import Batch, BatchFile, BatchOptions, write_batch
 from rh_prefect.pipelines.run.interfaces import Pages
@@ -95,4 +97,33 @@ same batch again, in the same flow run or in a new one, makes only what is missi
 
 It raises an `InputError` if the rows cannot be read, or with `strict` if one of them is invalid, and another
 `RunningHubError` if the batch as a whole cannot be run.""",
+)
+
+
+async def _complete(batch: Batch) -> BatchReport:
+    report = await run_batch(batch)
+    if not report.is_complete:
+        raise BatchIncomplete(report.message, report=report)
+    return report
+
+
+async def _state(batch: Batch) -> Any:
+    try:
+        report = await _complete(batch)
+    except BatchIncomplete as error:
+        # Returned and not raised: the state has the cause as text, and the log has no traceback of this package.
+        return Failed(message=str(error), data=error)
+    # The state's message is what the dashboard's list of runs shows; a caller receives the report.
+    return Completed(message=report.message, data=report)
+
+
+_SUMMARY = """Run a model, or a short chain of models, on many rows, and report every row.
+
+The run fails if a row is not done. Resume it, or start the same batch again: only missing rows are paid for."""
+
+batch_flow = local_flow(
+    batch_function(Batch, _state, _SUMMARY),
+    batch_function(Batch, _complete, _SUMMARY),
+    name="batch",
+    entrypoint="rh_prefect.flows:batch",
 )
