@@ -39,7 +39,7 @@ def test_the_import_is_light() -> None:
 
 
 def test_a_pipeline_without_edits_needs_no_numpy() -> None:
-    code = "import sys, rh_prefect.flows.local_pipeline; print('numpy' in sys.modules)"
+    code = "import sys, rh_prefect.flows.pipeline_run; print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
 

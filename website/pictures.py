@@ -13,7 +13,7 @@ from rh_prefect.cli.choose_at_reviews import choose
 from rh_prefect.cli.init import write_example
 from rh_prefect.cli.options import Given
 from rh_prefect.emulator import Emulator
-from rh_prefect.flows.local_pipeline import run_locally
+from rh_prefect.flows.pipeline_run import run_here
 from rh_prefect.media import edit
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.pipeline import Pipeline
@@ -67,7 +67,7 @@ def _run(file: Path, params: Path) -> PipelineResult:
     """Runs a pipeline to its end; at each review, the first candidate is chosen."""
     while True:
         pipeline = Pipeline.from_file(file)
-        end = asyncio.run(run_locally(pipeline, Given(params=params).arguments(pipeline)))
+        end = asyncio.run(run_here(pipeline, Given(params=params).arguments(pipeline)))
         if end.is_failed:
             raise RuntimeError(f"{file.name}: {end.message}")
         reviews = [one.step for one in end.result.steps if one.state == "waits for review" and one.model == "review"]

@@ -10,7 +10,8 @@ from functools import cache
 
 from rh_prefect.flows.batch import batch
 from rh_prefect.flows.model_flows import any_model, for_model
-from rh_prefect.flows.pipeline import Pipeline, PipelineFlow, pipeline_flow
+from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
+from rh_prefect.flows.pipeline_run import PipelineFlow
 from rh_prefect.flows.reconcile import reconcile
 from rh_prefect.flows.spend import spend
 from rh_prefect.pipelines.pipeline import shipped_names

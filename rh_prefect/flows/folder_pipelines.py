@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rh_prefect.flows.pipeline import Pipeline, PipelineFlow, pipeline_flow
+from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
+from rh_prefect.flows.pipeline_run import PipelineFlow
 
 FOLDERS = (".", "pipelines")
 ENDINGS = (".yaml", ".yml", ".json")

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from rh_prefect.catalog import get, models, nearest
-from rh_prefect.flows.pipeline import Pipeline, PipelineFlow, local_flow, local_result, pipeline_flow, run_in_flow
-from rh_prefect.pipelines.run.options import RunOptions
+from rh_prefect.flows.pipeline import Pipeline, local_result, pipeline_flow, state_of
+from rh_prefect.flows.pipeline_run import PipelineFlow, local_flow, run_here
 from rh_prefect.pipelines.run.result import PipelineResult
 from rh_prefect.works.job_options import Reuse
 
@@ -73,8 +73,8 @@ async def _any_model(
         credentials: Name of a RunningHubCredentials or RunningHubPool block; by default RH_API_KEY.
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
-    options = RunOptions(budget=budget, reuse=reuse, credentials=credentials, storage=storage)
-    return await run_in_flow(Pipeline.of_model(model), params, options)
+    options = {"budget": budget, "reuse": reuse, "credentials": credentials, "storage": storage}
+    return state_of(await run_here(Pipeline.of_model(model), {**params, **options}))
 
 
 async def _any_model_locally(model: str, params: dict[str, Any], **options: Any) -> PipelineResult:

@@ -4,49 +4,30 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import replace
-from datetime import UTC
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from prefect import Flow
 from prefect.client.schemas.objects import State
-from prefect.runtime import deployment
-from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 from pydantic import Field, TypeAdapter, WithJsonSchema
 
 from rh_prefect.artifacts import mark_pipeline
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
-from rh_prefect.errors import InputError, RunningHubError
-from rh_prefect.flow_runs.flow import add_hooks, run_name
-from rh_prefect.flow_runs.prefect_internals import flow_contexts
-from rh_prefect.flow_runs.progress_observer import run_observer
-from rh_prefect.flow_runs.root_flow_run import current_scope
-from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, has_ended
-from rh_prefect.flows.local_pipeline import open_places, run_locally
-from rh_prefect.flows.prefect_engine import PrefectEngine
-from rh_prefect.flows.prefect_run_display import PrefectPages
-from rh_prefect.json_snapshot import flaw_of
+from rh_prefect.errors import RunningHubError
+from rh_prefect.flows.pipeline_run import PipelineFlow, local_flow, run_here
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.file_model import RUN_OPTIONS, Param
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.parameter_descriptions import call_prices, description_of
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
-from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE
-from rh_prefect.pipelines.run.interfaces import Pages, Surroundings
+from rh_prefect.pipelines.run.interfaces import Pages
 from rh_prefect.pipelines.run.options import RunOptions
-from rh_prefect.pipelines.run.result import PipelineResult
-from rh_prefect.pipelines.run.run_pipeline import run_pipeline
+from rh_prefect.pipelines.run.result import PipelineResult, RunEnd
 from rh_prefect.pipelines.site_graphs import ids_in, read_saved_graphs
 from rh_prefect.settings import get_settings
 from rh_prefect.works.job_options import Reuse
-from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.run_ledger import RecordsLocation, note_location
-
-PipelineFlow = Flow[..., Coroutine[Any, Any, Any]]
 
 
 class Pipeline(files.Pipeline):
@@ -134,9 +115,8 @@ def pipeline_flow(
     """
 
     async def run(**arguments: Any) -> Any:
-        options = RunOptions(**{name: arguments.pop(name) for name in RUN_OPTIONS if name in arguments})
         try:
-            return await run_in_flow(pipeline, arguments, options, reviewed)
+            return state_of(await run_here(pipeline, arguments, reviewed=reviewed))
         except RunningHubError as error:
             # Returned and not raised: the state has the cause as text, and the log has no traceback of this package.
             return Failed(message=str(error), data=error)
@@ -158,125 +138,18 @@ async def local_result(
     *,
     pages: Pages | None = None,
 ) -> PipelineResult:
-    """Runs a pipeline in this process; see `run_locally`. Raises `PipelineIncomplete` if results are missing."""
-    end = await run_locally(pipeline, values, reviewed=reviewed, pages=pages)
+    """Runs a pipeline in this process; see `run_here`. Raises `PipelineIncomplete` if results are missing."""
+    end = await run_here(pipeline, values, reviewed=reviewed, pages=pages)
     if end.is_failed:
         raise end.error
     return end.result
 
 
-def local_flow(
-    run: Callable[..., Coroutine[Any, Any, Any]],
-    local: Callable[..., Coroutine[Any, Any, Any]],
-    *,
-    name: str,
-    entrypoint: str,
-) -> PipelineFlow:
-    """Creates a flow; outside of flows, if no API is set, a call runs `local` and does not start Prefect's server."""
-    run.__module__, _, run.__name__ = entrypoint.partition(":")
-    run.__qualname__ = run.__name__
-    # The outputs are in the store; Prefect keeps no second copy of the result.
-    made = _LocalFlow(run, name=name, flow_run_name=run_name, persist_result=False)
-    made.local = local
-    return add_hooks(made)
-
-
-class _LocalFlow(Flow[..., Coroutine[Any, Any, Any]]):
-    """A flow that runs without Prefect's engine if a call would start a server; see `rh_prefect.flows.local_pipeline`.
-
-    A parameter that Prefect's API would not accept raises an error before a flow run is created.
-    """
-
-    local: Callable[..., Coroutine[Any, Any, Any]]
-
-    # A type checker sees Prefect's own overloads.
-    if not TYPE_CHECKING:
-
-        def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            """Runs the flow; see `prefect.Flow`. A call with Prefect's own arguments always makes a flow run."""
-            for name, value in kwargs.items():
-                if isinstance(value, str | list | dict) and (flaw := flaw_of(value)):
-                    raise InputError(f"The parameter {name} {flaw}. Nothing was sent. What to do: correct it.")
-            is_plain = not {"return_state", "wait_for"} & kwargs.keys()
-            if is_plain and current_scope() is None and not PREFECT_API_URL.value():
-                return self.local(*args, **kwargs)
-            return super().__call__(*args, **kwargs)
-
-        def with_options(self, **options: Any) -> Self:
-            """Returns the same flow with other options; see `prefect.Flow.with_options`."""
-            copy = super().with_options(**options)
-            copy.__class__, copy.local = type(self), self.local
-            return copy
-
-
-async def run_in_flow(
-    pipeline: files.Pipeline,
-    params: Mapping[str, Any],
-    options: RunOptions,
-    reviewed: ReviewedPlan | None = None,
-    **more: Any,
-) -> State[Any]:
-    """Runs a pipeline in the caller's flow run; see `rh_prefect.pipelines.run.run_pipeline.run_pipeline`.
-
-    Args:
-        pipeline: The pipeline.
-        params: The pipeline's parameters.
-        options: The options of the run.
-        reviewed: A plan that was reviewed; the run pays for nothing that is not in it.
-        **more: Other settings of the run; see `Surroundings`.
-
-    Returns:
-        A state whose data is a `PipelineResult`, or, if the run has failed, a `PipelineIncomplete`.
-    """
-    scope = current_scope()
-    if scope is None:
-        raise InputError(
-            "This function works only inside a flow, but no flow is running. Nothing was sent. What to do: use "
-            "`Pipeline.run` or `Pipeline.flow`."
-        )
-    around = replace(await _surroundings(pipeline, options, scope), **more)
-    end = await run_pipeline(pipeline, params, options, around, reviewed=reviewed)
+def state_of(end: RunEnd) -> State[Any]:
+    """Returns the state of a flow run that ran a pipeline; its data is a `PipelineResult` or a `PipelineIncomplete`."""
     if end.is_failed:
         return Failed(name=end.name, message=end.message, data=end.error)
     return Completed(name=end.name, message=end.message, data=end.result)
-
-
-async def _surroundings(pipeline: files.Pipeline, options: RunOptions, scope: FlowScope) -> Surroundings:
-    """Returns the surroundings of a pipeline's run in the flow run of a scope, and records where its works are."""
-    accounts, store, credentials, storage = await open_places(pipeline, options)
-    # Without the notes of earlier attempts, their costs would not count in the budget.
-    await LOOP.call(accounts.open(scope, store))
-    works = await LOOP.call(open_works(store, get_settings()))
-    location = RecordsLocation(url=works.url, storage=storage)
-    await LOOP.call(note_location(scope.journal, location))
-    return Surroundings(
-        accounts=accounts,
-        credentials=credentials,
-        store=store,
-        works=works,
-        scope=scope,
-        engine=PrefectEngine(),
-        pages=PrefectPages(tags=pipeline.file.tags),
-        observer=run_observer(store),
-        has_ended=has_ended,
-        deployment=(deployment.name if deployment.id else None) or COMMAND_LINE,
-        is_scheduled=_is_scheduled(),
-        date=_scheduled_date(),
-        is_part=not isinstance(flow_contexts()[-1].flow, _LocalFlow),
-    )
-
-
-def _scheduled_date() -> str | None:
-    """Returns the scheduled date of the root flow run in UTC; a late, retried or resumed run keeps its date."""
-    flow_run = flow_contexts()[-1].flow_run
-    began = flow_run.expected_start_time if flow_run is not None else None
-    return began.astimezone(UTC).date().isoformat() if began is not None else None
-
-
-def _is_scheduled() -> bool:
-    """Returns whether a schedule has started the root flow run."""
-    flow_run = flow_contexts()[-1].flow_run
-    return flow_run is not None and flow_run.auto_scheduled
 
 
 # -- parameters --------------------------------------------------------------------------------------------------------

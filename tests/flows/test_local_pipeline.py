@@ -12,8 +12,8 @@ import pytest
 
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError
-from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.flows.pipeline import Pipeline
+from rh_prefect.flows.pipeline_run import run_here
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.pipelines.run.result import OVER_BUDGET
@@ -39,7 +39,7 @@ async def test_a_result_that_is_only_saved_is_no_job_of_the_run(rh: Emulator) ->
     )
     for title, jobs in {"a mug": 2, "a jug": 1}.items():
         pages = CountingPages()
-        await run_locally(Pipeline.from_text(text), {"title": title, "budget": 1}, pages=pages)
+        await run_here(Pipeline.from_text(text), {"title": title, "budget": 1}, pages=pages)
         assert {pages.expected[0], pages.expected[-1]} == {jobs}
     assert len(rh.recorder.paid) == 3
 
@@ -95,7 +95,7 @@ async def test_the_report_of_an_interrupted_run_has_all_steps(rh: Emulator) -> N
                 rh.clock.mode, rh.clock.factor = "real", 0
 
     chain = Pipeline.from_text(steps(sign=PICTURE % "a sign", clip=CLIP % "$(sign)"))
-    await interrupted(rh, asyncio.create_task(run_locally(chain, {"budget": 10}, pages=Stopping())), 2)
+    await interrupted(rh, asyncio.create_task(run_here(chain, {"budget": 10}, pages=Stopping())), 2)
     (report,) = Path(get_settings().storage_url).glob("runs/*/report.csv")
     states = [(row["step"], row["state"]) for row in csv.DictReader(report.open())]
     assert states == [("sign", "made"), ("clip", "unfinished")]

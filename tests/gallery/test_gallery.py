@@ -20,7 +20,7 @@ from rh_prefect.cli.gallery import gallery, open_
 from rh_prefect.cli.gallery_outputs import entries_of
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.flows.local_pipeline import run_locally
+from rh_prefect.flows.pipeline_run import run_here
 from rh_prefect.gallery.entries import Entry
 from rh_prefect.gallery.pages import ON_A_PAGE, write_gallery
 from rh_prefect.gallery.server import app_of
@@ -125,7 +125,7 @@ async def test_the_newest_run_is_opened_in_the_browser(
 ) -> None:
     """A run without a Prefect server has no flow run, and is found by its own id and by its pipeline."""
     await asyncio.to_thread(make, PICTURE)
-    await run_locally(Pipeline.from_text(PIPELINE), {})
+    await run_here(Pipeline.from_text(PIPELINE), {})
     (sign,) = [one for one in entries_of(storage(), storage()) if one.flow == "signs"]
     assert sign.run.startswith("run-")
     await asyncio.to_thread(open_)
@@ -158,7 +158,7 @@ async def test_a_run_ends_with_a_page_of_its_outputs_and_its_film_report_and_pag
     rh.faults.add(Fault("submit", kind="code", code="1007", message="no such sign", prompt="a sign"))
     kept: dict[str, int] = {}
     for _ in range(2):
-        result = (await run_locally(Pipeline.from_text(FILM), {"budget": 5})).result
+        result = (await run_here(Pipeline.from_text(FILM), {"budget": 5})).result
         report, page, film = Path(result.report), Path(result.gallery), result.outputs["film"]
         run = report.parent.name
         assert page == tmp_path / "out" / "gallery" / f"{run}.html"
@@ -189,7 +189,7 @@ async def test_a_run_ends_with_a_page_of_its_outputs_and_its_film_report_and_pag
 
 async def test_a_run_that_made_only_edits_is_found_by_its_pipeline(rh: Emulator, tmp_path: Path) -> None:
     words = "name: words\nsteps:\n  words: {edit: subtitles, with: {text: [Far out], at: [0], seconds: 1}}\n"
-    result = (await run_locally(Pipeline.from_text(words), {})).result
+    result = (await run_here(Pipeline.from_text(words), {})).result
     await asyncio.to_thread(gallery, run="words")
     (entry,) = data_of(Path(result.gallery).read_text())["entries"]
     assert (entry["label"], rh.recorder.paid) == ("words", [])
@@ -200,7 +200,7 @@ async def test_a_run_ends_well_if_its_page_cannot_be_written(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "gallery").write_text("a file in place of the folder")
-    end = await run_locally(Pipeline.from_text(PIPELINE), {})
+    end = await run_here(Pipeline.from_text(PIPELINE), {})
     assert (end.is_failed, end.result.gallery) == (False, "")
     assert "The page of this run was not written" in caplog.text
     assert len(rh.recorder.paid) == 1
@@ -235,7 +235,7 @@ def test_a_download_for_a_picture_ends_with_the_time() -> None:
 
 async def test_a_failed_step_is_shown_with_its_reason_until_it_has_a_result(rh: Emulator, tmp_path: Path) -> None:
     rh.faults.add(Fault("submit", kind="code", code="1007", message="no such sign", times=1))
-    end = await run_locally(Pipeline.from_text(PIPELINE), {})
+    end = await run_here(Pipeline.from_text(PIPELINE), {})
     assert end.is_failed
     await asyncio.to_thread(gallery)
     page = tmp_path / "out" / "gallery" / "index.html"
@@ -243,7 +243,7 @@ async def test_a_failed_step_is_shown_with_its_reason_until_it_has_a_result(rh: 
     assert (entry["state"], entry["label"], entry["prompt"]) == ("failed", "sign", "a sign")
     assert "no such sign" in entry["reason"]
     assert entry["at"].startswith("20")
-    await run_locally(Pipeline.from_text(PIPELINE), {})
+    await run_here(Pipeline.from_text(PIPELINE), {})
     await asyncio.to_thread(gallery)
     assert [one["state"] for one in data_of(page.read_text())["entries"]] == ["whole"]
     with pytest.raises(InputError, match="has no report"):
@@ -253,12 +253,12 @@ async def test_a_failed_step_is_shown_with_its_reason_until_it_has_a_result(rh: 
 async def test_the_coins_of_a_task_are_shown_beside_its_money(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await run_locally(Pipeline.from_text(PIPELINE), {})
+    await run_here(Pipeline.from_text(PIPELINE), {})
     for folder in ("results/*/*.json", "works/*/result*.json"):
         (record,) = (tmp_path / "out").glob(folder)
         record.write_text(json.dumps(json.loads(record.read_text()) | {"coins": "25"}))
     monkeypatch.setenv("RH_STATE_DIR", str(tmp_path / "another machine"))  # which has no copies of records
-    end = await run_locally(Pipeline.from_text(PIPELINE), {})
+    end = await run_here(Pipeline.from_text(PIPELINE), {})
     await asyncio.to_thread(gallery)
     for page in (Path(end.result.gallery), tmp_path / "out" / "gallery" / "index.html"):
         (entry,) = data_of(page.read_text())["entries"]
@@ -375,7 +375,7 @@ async def test_a_place_is_read_with_the_options_and_the_records_of_its_run(
     films = s3.url("films")
     monkeypatch.setenv("RH_STORAGE_URL", films)
     small = "  small: {edit: resize, with: {file: $(sign), width: 32, height: 32}}\n"
-    await run_locally(Pipeline.from_text(PIPELINE + small), {})
+    await run_here(Pipeline.from_text(PIPELINE + small), {})
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "elsewhere"))
     await asyncio.to_thread(gallery, films)
     assert "(2 outputs)" in capsys.readouterr().out

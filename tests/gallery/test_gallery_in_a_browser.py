@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from rh_prefect.emulator import Emulator
-from rh_prefect.flows.local_pipeline import run_locally
+from rh_prefect.flows.pipeline_run import run_here
 from rh_prefect.gallery.entries import Entry
 from rh_prefect.gallery.pages import ON_A_PAGE, write_gallery
 from rh_prefect.media.media import Media
@@ -166,7 +166,7 @@ def test_the_page_of_a_run_shows_a_file_itself_where_there_was_no_time_for_a_sma
     page: Page, rh: Emulator
 ) -> None:
     text = "steps: {sign: {model: z-image/turbo, with: {prompt: <b>a sign</b>}}}"
-    result = asyncio.run(run_locally(Pipeline.from_text(text), {})).result
+    result = asyncio.run(run_here(Pipeline.from_text(text), {})).result
     page.open(Path(result.gallery).as_uri())
     page.until("document.querySelector('.card img').naturalWidth")
     assert page.ask("document.querySelector('.card span').textContent") == "<b>a sign</b>"

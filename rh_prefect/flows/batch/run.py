@@ -11,15 +11,13 @@ from typing import Any, ParamSpec, TypeVar
 from prefect.states import Completed, Failed
 
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
-from rh_prefect.errors import BatchIncomplete, PipelineIncomplete, RunningHubError
+from rh_prefect.errors import BatchIncomplete
 from rh_prefect.flow_runs.root_flow_run import current_scope
 from rh_prefect.flows.batch.report import BatchReport
-from rh_prefect.flows.local_pipeline import run_locally
-from rh_prefect.flows.pipeline import local_flow, run_in_flow
+from rh_prefect.flows.pipeline_run import local_flow, run_here
 from rh_prefect.flows.prefect_run_display import PrefectPages
 from rh_prefect.pipelines.batch_pipeline import Batch, BatchFile, BatchOptions, write_batch
 from rh_prefect.pipelines.run.interfaces import Pages
-from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.works.journal.costs_and_budget import CURRENCY
 from rh_prefect.works.loop_thread import LOOP
@@ -72,16 +70,10 @@ async def run_batch(batch: Batch, pages: Pages | None = None) -> BatchReport:
         "storage": batch.storage or "",
         "wait": batch.wait,
     }
-    around: dict[str, Any] = {"inputs": file.inputs, "reuse": batch.reuse}
-    if current_scope() is None:
-        end = await run_locally(file.pipeline, {**file.arguments, **options}, pages=pages, **around)
-        return BatchReport.of(end.result, file)
-    around["pages"] = _BatchPages(file)
-    state = await run_in_flow(file.pipeline, file.arguments, RunOptions(**options), **around)
-    found: Any = await state.aresult(raise_on_failure=False)
-    if isinstance(found, RunningHubError) and not isinstance(found, PipelineIncomplete):
-        raise found
-    return BatchReport.of(found.result if isinstance(found, PipelineIncomplete) else found, file)
+    views = pages if current_scope() is None else _BatchPages(file)
+    values = {**file.arguments, **options}
+    end = await run_here(file.pipeline, values, pages=views, inputs=file.inputs, reuse=batch.reuse)
+    return BatchReport.of(end.result, file)
 
 
 batch = batch_function(

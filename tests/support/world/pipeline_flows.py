@@ -11,8 +11,8 @@ from prefect.client.schemas.objects import State
 
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import PipelineIncomplete
-from rh_prefect.flows.local_pipeline import run_locally
 from rh_prefect.flows.pipeline import pipeline_flow
+from rh_prefect.flows.pipeline_run import run_here
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.pipeline import Pipeline
@@ -60,7 +60,7 @@ class Ended:
 
 async def run(pipeline: str | Pipeline, /, **params: Any) -> tuple[Ended, PipelineResult]:
     """Runs a pipeline without a server."""
-    end = await run_locally(_read(pipeline), params)
+    end = await run_here(_read(pipeline), params)
     return Ended(end), end.result
 
 
