@@ -13,11 +13,12 @@ if an argument is not valid, such as a name with the extension of another type.
 
 from __future__ import annotations
 
-from rh_prefect.media.edit.assembly import Joined, concat, mux
 from rh_prefect.media.edit.audio_samples import Level, audio_level
 from rh_prefect.media.edit.frames_and_thumbnails import contact_sheet, convert_image, frame, thumbnail
+from rh_prefect.media.edit.joining import Joined, concat, crossfaded
 from rh_prefect.media.edit.lettering import captions, title_clip
 from rh_prefect.media.edit.mixdown import mix
+from rh_prefect.media.edit.muxing import mux
 from rh_prefect.media.edit.single_file_edits import (
     add_sounds,
     extract_audio,
@@ -29,7 +30,6 @@ from rh_prefect.media.edit.single_file_edits import (
     watermark,
 )
 from rh_prefect.media.edit.subtitle_writer import Cue, cues_of, read_cues, subtitles
-from rh_prefect.media.edit.transition import crossfaded
 
 __all__ = [
     "Cue",

@@ -64,6 +64,10 @@ class Sound:
         self._held = joined[:, samples:]
         return joined[:, :samples]
 
+    def fill(self, samples: int) -> Samples:
+        """Returns the next samples, with silence after the end of the stream."""
+        return padded(self.read(samples), samples)
+
     def close(self) -> None:
         """Closes the files from which the stream is read."""
         self._pieces.close()
@@ -72,6 +76,11 @@ class Sound:
 def silence(samples: int) -> Samples:
     """Returns the given number of silent samples."""
     return np.zeros((2, samples), np.float32)
+
+
+def padded(piece: Samples, samples: int) -> Samples:
+    """Returns a piece, extended with silence to the given number of samples."""
+    return np.pad(piece, ((0, 0), (0, samples - piece.shape[1])))
 
 
 def endless_silence() -> Pieces:
@@ -112,16 +121,6 @@ def looped(path: Path) -> Pieces:
                 held = held[:, -_OVERLAP:]
             yield held[:, :-_OVERLAP]
             tail = held[:, -_OVERLAP:]
-
-
-def exactly(samples: int, sound: Sound) -> Pieces:
-    """Yields a sound, cut or extended with silence to a given length."""
-    remaining = samples
-    while remaining:
-        length = min(PIECE, remaining)
-        piece = sound.read(length)
-        remaining -= length
-        yield piece if piece.shape[1] == length else np.pad(piece, ((0, 0), (0, length - piece.shape[1])))
 
 
 @dataclass(frozen=True, slots=True)

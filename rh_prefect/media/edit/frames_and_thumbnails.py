@@ -6,8 +6,8 @@ import io
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
+from itertools import zip_longest
 from pathlib import Path
 from statistics import median
 from typing import Literal, TypeAlias
@@ -189,15 +189,8 @@ _MOST_COLUMNS = 4
 _INK = (228, 228, 231)
 _EMPTY = (39, 39, 42)
 _FONTS = (
-    *(
-        "DejaVuSans.ttf",
-        "LiberationSans-Regular.ttf",
-        "NotoSans-Regular.ttf",
-        "Arial.ttf",
-        "arial.ttf",
-        "Helvetica.ttc",
-    ),
-    *("NotoSansCJK-Regular.ttc", "PingFang.ttc", "msyh.ttc", "wqy-microhei.ttc", "DroidSansFallbackFull.ttf"),
+    "DejaVuSans.ttf LiberationSans-Regular.ttf NotoSans-Regular.ttf Arial.ttf arial.ttf Helvetica.ttc "
+    "NotoSansCJK-Regular.ttc PingFang.ttc msyh.ttc wqy-microhei.ttc DroidSansFallbackFull.ttf"
 )
 """Fonts with more characters than Pillow's own font, by their names on Linux, macOS and Windows; the last five support
 Chinese, Japanese and Korean.
@@ -207,28 +200,6 @@ _NO_LETTER = "\U0010fffe"
 """A code point without a character; it is drawn like a character that the font lacks."""
 
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-@dataclass(frozen=True, slots=True)
-class _Grid:
-    """The layout of a contact sheet in pixels; `caption` is the height of the strip under a cell, which may be 0."""
-
-    columns: int
-    rows: int
-    width: int
-    gap: int
-    cell: tuple[int, int]
-    caption: int
-
-    @property
-    def height(self) -> int:
-        return self.gap + self.rows * (self.cell[1] + self.caption + self.gap)
-
-    def corner(self, number: int) -> tuple[int, int]:
-        """Returns the upper left corner of a cell, by the cell's number."""
-        row, column = divmod(number, self.columns)
-        across, down = self.cell[0] + self.gap, self.cell[1] + self.caption + self.gap
-        return self.gap + column * across, self.gap + row * down
 
 
 def contact_sheet(
@@ -257,9 +228,14 @@ def contact_sheet(
     pictures = [_small(source, across) for source in sources]
     down = max(8, round(across / median(picture.width / picture.height for picture in pictures)))
     captions = captions or ()
-    caption = max(12, across // 12) if any(captions) else 0
-    grid = _Grid(columns, math.ceil(len(sources) / columns), width, gap, (across, down), caption)
-    write_image(_page(pictures, captions, grid), to, quality=88)
+    strip = max(12, across // 12) if any(captions) else 0
+    rows = math.ceil(len(sources) / columns)
+    page = Image.new("RGB", (width, gap + rows * (down + strip + gap)), _BACKGROUND)
+    for number, (picture, caption) in enumerate(zip_longest(pictures, captions[: len(pictures)])):
+        row, column = divmod(number, columns)
+        cell = _cell(picture, caption or "", (across, down), strip)
+        page.paste(cell, (gap + column * (across + gap), gap + row * (down + strip + gap)))
+    write_image(page, to, quality=88)
 
 
 def _small(source: Path, across: int) -> Image.Image:
@@ -269,22 +245,15 @@ def _small(source: Path, across: int) -> Image.Image:
     return picture
 
 
-def _page(pictures: Sequence[Image.Image], captions: Sequence[str], grid: _Grid) -> Image.Image:
-    page = Image.new("RGB", (grid.width, grid.height), _BACKGROUND)
-    draw = ImageDraw.Draw(page)
-    for number, picture in enumerate(pictures):
-        left, top = grid.corner(number)
-        page.paste(ImageOps.pad(picture, grid.cell, color=_EMPTY), (left, top))
-        if number < len(captions) and captions[number]:
-            _write(draw, (left, top + grid.cell[1]), captions[number], grid)
-    return page
-
-
-def _write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], caption: str, grid: _Grid) -> None:
-    text = " ".join(caption.split())
-    font = font_for(text, max(9, round(grid.caption * 0.62)))
-    text = _cut(text, font, grid.cell[0])
-    draw.text((corner[0], corner[1] + grid.caption // 2), text, fill=_INK, font=font, anchor="lm")
+def _cell(picture: Image.Image, caption: str, size: tuple[int, int], strip: int) -> Image.Image:
+    """Returns a picture, padded to a size, above a strip with its caption; the strip may have the height 0."""
+    cell = Image.new("RGB", (size[0], size[1] + strip), _BACKGROUND)
+    cell.paste(ImageOps.pad(picture, size, color=_EMPTY))
+    if text := " ".join(caption.split()):
+        font = font_for(text, max(9, round(strip * 0.62)))
+        place = (0, size[1] + strip // 2)
+        ImageDraw.Draw(cell).text(place, _cut(text, font, size[0]), fill=_INK, font=font, anchor="lm")
+    return cell
 
 
 def font_for(text: str, size: int, file: Path | None = None) -> Font:
@@ -294,7 +263,7 @@ def font_for(text: str, size: int, file: Path | None = None) -> Font:
             return ImageFont.truetype(str(file), size)
     own = ImageFont.load_default(size)
     if missing_letter(text, own):
-        for name in _FONTS:
+        for name in _FONTS.split():
             with suppress(OSError):
                 font = ImageFont.truetype(name, size)
                 if not missing_letter(text, font):

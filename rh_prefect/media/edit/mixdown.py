@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from av.filter import Graph
@@ -18,6 +16,7 @@ from rh_prefect.media.edit.audio_samples import (
     RATE,
     Level,
     Line,
+    Pieces,
     Samples,
     Sound,
     add_entrance,
@@ -28,7 +27,7 @@ from rh_prefect.media.edit.audio_samples import (
     pulled,
     spoken,
 )
-from rh_prefect.media.edit.output import Track, create_file
+from rh_prefect.media.edit.output import create_track
 
 LOUDNESS = -16.0
 """The loudness of a finished track, in LUFS, that video sites and podcasts require."""
@@ -44,16 +43,6 @@ _FADE_OF_ALL = 0.03
 _DUCK = "threshold=0.02:ratio=8:attack=15:release=500:detection=rms"
 # The limit leaves 2 dB, since AAC does not keep peaks.
 _LIMIT = "limit=0.79:attack=5:release=50:level=0:latency=1"
-
-
-@dataclass(frozen=True, slots=True)
-class _Score:
-    """The lines, the music, its gain and the length of a mix, which are known before the first sample is mixed."""
-
-    lines: tuple[Line, ...]
-    music: Path | None
-    music_gain: float
-    samples: int
 
 
 def mix(
@@ -74,40 +63,22 @@ def mix(
     """
     check_number("loudness", loudness, -70, 0)
     check_number("music_level", music_level, -70, 0)
-    lines = [(0.0, speech)] if isinstance(speech, Path) else list(speech or ())
+    starts = [(0.0, speech)] if isinstance(speech, Path) else speech or ()
     with create_track(to) as track:
-        score = _score(lines, music, seconds, music_level, loudness)
-        for piece in _mixed(score):
+        lines = [_line(start, path, loudness) for start, path in starts]
+        level = audio_level(music) if music is not None else None
+        length = _length(lines, level) if seconds is None else seconds
+        if not 0 < length < math.inf:
+            raise InputError(
+                f"There is nothing to mix in {length:g} seconds. What to do: give speech, music, or a length above 0."
+            )
+        if music_level is None:
+            music_level = loudness - _STEP_BACK if lines else loudness
+        bed = looped(music) if music is not None else endless_silence()
+        gain = _gain(level.lufs, music_level) if level else 1.0
+        for piece in _mixed(lines, bed, gain, max(1, round(length * RATE))):
             track.write(piece)
-    return score.samples / RATE
-
-
-@contextmanager
-def create_track(to: Path) -> Iterator[Track]:
-    """Opens a `.wav` (16 bit PCM) or `.m4a` (AAC) for writing; see `create_file`."""
-    with create_file(to, "sound track") as file:
-        track = Track(file, "pcm_s16le" if file.format.name == "wav" else "aac")
-        yield track
-        track.finish()
-
-
-def _score(
-    speech: Sequence[tuple[float, Path]],
-    music: Path | None,
-    seconds: float | None,
-    music_level: float | None,
-    loudness: float,
-) -> _Score:
-    lines = tuple(_line(start, path, loudness) for start, path in speech)
-    level = audio_level(music) if music is not None else None
-    length = _length(lines, level) if seconds is None else seconds
-    if not 0 < length < math.inf:
-        raise InputError(
-            f"There is nothing to mix in {length:g} seconds. What to do: give speech, music, or a length above 0."
-        )
-    bed = loudness - _STEP_BACK if lines else loudness
-    gain = _gain(level.lufs, bed if music_level is None else music_level) if level else 1.0
-    return _Score(lines, music, gain, max(1, round(length * RATE)))
+    return track.samples / RATE
 
 
 def _length(lines: Sequence[Line], music: Level | None) -> float:
@@ -129,34 +100,32 @@ def _gain(lufs: float, target: float) -> float:
     return float(10 ** (min(_MOST_GAIN, target - lufs) / 20))
 
 
-def _mixed(score: _Score) -> Iterator[Samples]:
+def _mixed(lines: Sequence[Line], bed: Pieces, gain: float, samples: int) -> Iterator[Samples]:
     """Yields the samples of a mix; some samples come only at the end, because the filters delay them."""
     graph = Graph()
     entrances = add_entrance(graph), add_entrance(graph)
-    _connect(graph, *entrances, score)
-    bed = looped(score.music) if score.music is not None else endless_silence()
-    with Sound(spoken(score.lines)) as speech, Sound(bed) as music:
-        for at in range(0, score.samples, PIECE):
+    _connect(graph, *entrances, gain, samples)
+    with Sound(spoken(lines)) as speech, Sound(bed) as music:
+        for at in range(0, samples, PIECE):
             for entrance, sound in zip(entrances, (speech, music)):
-                entrance.push(frame_of(sound.read(min(PIECE, score.samples - at)), at))
+                entrance.push(frame_of(sound.read(min(PIECE, samples - at)), at))
             yield from pulled(graph)
     for entrance in entrances:
         entrance.push(None)
     yield from pulled(graph)
 
 
-def _connect(graph: Graph, speech: FilterContext, music: FilterContext, score: _Score) -> None:
+def _connect(graph: Graph, speech: FilterContext, music: FilterContext, gain: float, samples: int) -> None:
     """Adds the filters of a mix; the speech also controls the compressor that lowers the music."""
     split, duck = graph.add("asplit"), graph.add("sidechaincompress", _DUCK)
-    volume = graph.add("volume", f"{score.music_gain:.6f}")
     total = graph.add("amix", "inputs=2:normalize=0")
-    graph.link_nodes(music, volume, graph.add("afade", _fade_out(score.samples, _FADE)), duck)
+    graph.link_nodes(music, graph.add("volume", f"{gain:.6f}"), graph.add("afade", _fade_out(samples, _FADE)), duck)
     speech.link_to(split)
     split.link_to(total, 0, 0)
     split.link_to(duck, 1, 1)
     duck.link_to(total, 0, 1)
     form = graph.add("aformat", f"sample_fmts=fltp:sample_rates={RATE}:channel_layouts=stereo")
-    end = graph.add("afade", _fade_out(score.samples, _FADE_OF_ALL))
+    end = graph.add("afade", _fade_out(samples, _FADE_OF_ALL))
     graph.link_nodes(total, graph.add("alimiter", _LIMIT), end, form, graph.add("abuffersink")).configure()
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
 import av
+from av.audio.stream import AudioStream
 from av.container import OutputContainer
+from av.video.stream import VideoStream
 from PIL import Image
 
 from rh_prefect.errors import InputError, StoreError
 from rh_prefect.local_files import atomic_path
-from rh_prefect.media.edit.audio_samples import RATE, Samples, Sound, exactly, frame_of
+from rh_prefect.media.edit.audio_samples import PIECE, RATE, Samples, Sound, frame_of
 from rh_prefect.media.edit.video_reader import Shape
 
 _FORMATS = {
@@ -62,6 +63,10 @@ def create_file(to: Path, kind: Literal["video", "sound track"] = "video") -> It
     options = {"movflags": "+faststart"} if form == "mp4" else {}
     with product(to) as part, av.open(str(part.absolute()), "w", format=form, options=options) as file:
         yield file
+        streams: list[VideoStream | AudioStream] = [*file.streams.video, *file.streams.audio]
+        for stream in streams:
+            if stream.codec_context.is_open:  # a copied stream has no encoder
+                file.mux(stream.encode(None))
 
 
 def write_image(image: Image.Image, to: Path, *, quality: int = 92) -> None:
@@ -87,8 +92,36 @@ _BIT_RATE = 192_000
 _CODERS: dict[str, dict[str, str]] = {"aac": {"aac_coder": "fast"}, "pcm_s16le": {}}
 
 
-class Picture:
-    """The H.264 stream of a file; create it before the first write to the file."""
+class Track:
+    """The stereo sound of a file; create it after the file's picture, and before the first write to the file."""
+
+    def __init__(self, file: OutputContainer, codec: Literal["aac", "pcm_s16le"] = "aac") -> None:
+        self._file = file
+        self._stream = file.add_stream(codec, rate=RATE, options=dict(_CODERS[codec]), layout="stereo")
+        self._stream.bit_rate = _BIT_RATE
+        self.samples = 0
+
+    def write(self, piece: Samples) -> None:
+        """Adds samples at the end."""
+        self._file.mux(self._stream.encode(frame_of(piece, self.samples)))
+        self.samples += piece.shape[1]
+
+    def reach(self, seconds: float, sound: Sound) -> None:
+        """Appends sound up to a time in seconds, and silence if the sound ends earlier."""
+        end = round(seconds * RATE)
+        while self.samples < end:
+            self.write(sound.fill(min(PIECE, end - self.samples)))
+
+
+@contextmanager
+def create_track(to: Path) -> Iterator[Track]:
+    """Opens a `.wav` (16 bit PCM) or `.m4a` (AAC) for writing; see `create_file`."""
+    with create_file(to, "sound track") as file:
+        yield Track(file, "pcm_s16le" if file.format.name == "wav" else "aac")
+
+
+class Film:
+    """The H.264 picture of a file, and its sound track if the canvas has one; create it before the first write."""
 
     def __init__(self, file: OutputContainer, canvas: Shape) -> None:
         self._file, self._rate = file, canvas.rate
@@ -98,6 +131,7 @@ class Picture:
             context = self._stream.codec_context
             context.colorspace = context.color_primaries = context.color_trc = BT709
             context.color_range = VIDEO_RANGE
+        self._track = Track(file) if canvas.has_audio else None
         self._frames = 0
 
     @property
@@ -105,71 +139,30 @@ class Picture:
         """The length, in seconds, of the frames that have been written so far."""
         return float(self._frames / self._rate)
 
-    def write(self, frame: av.VideoFrame) -> None:
-        """Adds a frame at the end."""
-        frame.pts, frame.time_base = self._frames, 1 / Fraction(self._rate)
-        self._file.mux(self._stream.encode(frame))
-        self._frames += 1
-
-    def finish(self) -> None:
-        """Writes the frames that are still in the encoder."""
-        self._file.mux(self._stream.encode(None))
-
-
-class Track:
-    """The stereo sound of a file; create it after the file's `Picture`, and before the first write to the file."""
-
-    def __init__(self, file: OutputContainer, codec: Literal["aac", "pcm_s16le"] = "aac") -> None:
-        self._file = file
-        self._stream = file.add_stream(codec, rate=RATE, options=dict(_CODERS[codec]), layout="stereo")
-        self._stream.bit_rate = _BIT_RATE
-        self._samples = 0
-
-    def write(self, piece: Samples) -> None:
-        """Adds samples at the end."""
-        self._file.mux(self._stream.encode(frame_of(piece, self._samples)))
-        self._samples += piece.shape[1]
-
-    def reach(self, seconds: float, sound: Sound) -> None:
-        """Appends sound up to a time in seconds, and silence if the sound ends earlier."""
-        for piece in exactly(max(0, round(seconds * RATE) - self._samples), sound):
-            self.write(piece)
-
-    def finish(self) -> None:
-        """Writes the frames that are still in the encoder."""
-        self._file.mux(self._stream.encode(None))
-
-
-@dataclass(frozen=True, slots=True)
-class Film:
-    """A video that is being written, with or without a sound track."""
-
-    picture: Picture
-    track: Track | None
-
-    def write(self, frames: Iterable[av.VideoFrame], sound: Sound) -> None:
+    def write(self, frames: Iterable[av.VideoFrame], sound: Sound | None = None) -> None:
         """Appends frames, each with its sound, so that little is held in memory."""
         for frame in frames:
-            self.picture.write(frame)
-            if self.track is not None:
-                self.track.reach(self.picture.seconds, sound)
+            frame.pts, frame.time_base = self._frames, 1 / Fraction(self._rate)
+            self._file.mux(self._stream.encode(frame))
+            self._frames += 1
+            if self._track is not None and sound is not None:
+                self._track.reach(self.seconds, sound)
 
 
 def write_pictures(to: Path, canvas: Shape, pictures: Iterable[Image.Image]) -> float:
     """Writes a silent video from pictures of the canvas's size, and returns its length in seconds."""
     with create_film(to, canvas) as film:
-        for one in pictures:
-            frame = av.VideoFrame.from_image(one)  # type: ignore[no-untyped-call]
-            film.picture.write(frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=VIDEO_RANGE))
-    return film.picture.seconds
+        film.write(map(_frame_of, pictures))
+    return film.seconds
+
+
+def _frame_of(picture: Image.Image) -> av.VideoFrame:
+    frame: av.VideoFrame = av.VideoFrame.from_image(picture)  # type: ignore[no-untyped-call]
+    return frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=VIDEO_RANGE)
 
 
 @contextmanager
 def create_film(to: Path, canvas: Shape) -> Iterator[Film]:
     """Opens an MP4 for writing, with a sound track if the canvas has one; see `create_file`."""
     with create_file(to) as file:
-        film = Film(Picture(file, canvas), Track(file) if canvas.has_audio else None)
-        yield film
-        film.picture.finish()
-        if film.track is not None:
-            film.track.finish()
+        yield Film(file, canvas)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -17,10 +18,10 @@ from PIL import Image, ImageOps
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.argument_checks import check_number, check_size, check_time, check_word
-from rh_prefect.media.edit.audio_samples import RATE, Sound, endless_silence, recording, sound_with_picture
+from rh_prefect.media.edit.audio_samples import RATE, Sound, endless_silence, padded, recording, sound_with_picture
 from rh_prefect.media.edit.frames_and_thumbnails import flat, image_for, open_image
-from rh_prefect.media.edit.mixdown import create_track, mix
-from rh_prefect.media.edit.output import create_film, write_image, write_pictures
+from rh_prefect.media.edit.mixdown import mix
+from rh_prefect.media.edit.output import create_film, create_track, write_image, write_pictures
 from rh_prefect.media.edit.video_reader import Fit, Shape, even, fitted, opened, pulled_frames, reading, shape_of
 from rh_prefect.media.file_types_and_completeness import Kind
 from rh_prefect.media.probe import file_type, pictures_of
@@ -60,7 +61,7 @@ def trim(source: Path, to: Path, *, seconds: float, start: float = 0.0) -> float
         samples = round(seconds * RATE)
         if not samples:
             raise InputError("`seconds` must be more than 0 for a sound. What to do: pass a longer time.")
-        return _write_sound(to, Sound(recording(source, start)), samples, source, start)
+        return _write_sound(to, source, start=start, samples=samples)
     canvas = _canvas_to_cut(source)
     first, count = round(start * canvas.rate), max(1, round(seconds * canvas.rate))
     frames = islice(fitted(source, canvas), first, first + count)
@@ -121,23 +122,20 @@ def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> f
     """Saves the sound of a file as `.m4a` or `.wav`, at a loudness in LUFS if given; returns the length in seconds."""
     if loudness is not None:
         return mix(source, None, to, loudness=loudness)
-    return _write_sound(to, Sound(recording(source)), None, source, 0.0)
+    return _write_sound(to, source)
 
 
 def add_sounds(video: Path, audio: Path, to: Path) -> float:
     """Mixes a video's sound, if any, with a file's sound, up to the later end; returns the mix's length in seconds."""
     if not shape_of(video).has_audio:
         return extract_audio(audio, to)
-    written = 0
     with Sound(sound_with_picture(video)) as own, Sound(recording(audio)) as other, create_track(to) as track:
         while True:
             pieces = own.read(RATE), other.read(RATE)
             samples = max(piece.shape[1] for piece in pieces)
             if not samples:
-                return written / RATE
-            padded = [np.pad(piece, ((0, 0), (0, samples - piece.shape[1]))) for piece in pieces]
-            track.write(np.clip(padded[0] + padded[1], -1, 1))
-            written += samples
+                return track.samples / RATE
+            track.write(np.clip(padded(pieces[0], samples) + padded(pieces[1], samples), -1, 1))
 
 
 def has_sound(video: Path) -> bool:
@@ -167,21 +165,16 @@ def write_film(to: Path, canvas: Shape, frames: Iterable[av.VideoFrame], source:
     pieces = sound_with_picture(source, start) if canvas.has_audio else endless_silence()
     with Sound(pieces) as sound, create_film(to, canvas) as film:
         film.write(frames, sound)
-    return film.picture.seconds
+    return film.seconds
 
 
-def _write_sound(to: Path, sound: Sound, samples: int | None, source: Path, start: float) -> float:
-    written = 0
-    with sound, create_track(to) as track:
-        while samples is None or written < samples:
-            piece = sound.read(RATE if samples is None else min(RATE, samples - written))
-            if not piece.shape[1]:
-                break
+def _write_sound(to: Path, source: Path, *, start: float = 0.0, samples: int = sys.maxsize) -> float:
+    with Sound(recording(source, start)) as sound, create_track(to) as track:
+        while (piece := sound.read(min(RATE, samples - track.samples))).shape[1]:
             track.write(piece)
-            written += piece.shape[1]
-        if not written:
+        if not track.samples:
             raise _too_short(source, start)
-    return written / RATE
+    return track.samples / RATE
 
 
 def _too_short(source: Path, start: float) -> MediaError:

@@ -1,68 +1,20 @@
-"""Joins clips into one video (concat), and adds a sound track (mux)."""
+"""Adds a sound track to a video (`mux`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import av
 from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
-from rh_prefect.errors import InputError
-from rh_prefect.media.edit.argument_checks import check_size, check_word
-from rh_prefect.media.edit.audio_samples import Sound, endless_silence, recording, sound_with_picture
-from rh_prefect.media.edit.output import Picture, Track, create_file, create_film
-from rh_prefect.media.edit.video_reader import Fit, Shape, fitted, opened, picture_of, reading, shape_of
-
-ClipAudio: TypeAlias = Literal["drop", "keep"]
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """The result of joining clips: lengths and starts in seconds, the size in pixels, and frames per second."""
-
-    seconds: float
-    starts: tuple[float, ...]
-    width: int
-    height: int
-    fps: float
-
-
-def concat(
-    clips: Sequence[Path],
-    to: Path,
-    *,
-    audio: ClipAudio = "drop",
-    fit: Fit = "contain",
-    width: int | None = None,
-    height: int | None = None,
-) -> Joined:
-    """Joins clips into one H.264 video (yuv420p, MP4) with the largest clip's size and the highest frame rate.
-
-    `audio` says whether the sound is dropped, for `mux`, or kept, with silence for clips without sound. A clip with
-    another aspect ratio gets bars (`contain`), is cropped (`cover`) or is distorted (`stretch`). The result contains
-    the start of each clip, which is the time that `mix` needs for the clip's line of speech.
-    """
-    if not clips:
-        raise InputError("There are no clips to join. What to do: give at least one clip.")
-    check_word("audio", audio, ClipAudio)
-    check_word("fit", fit, Fit)
-    check_size(width, height)
-    shapes = [shape_of(clip) for clip in clips]
-    canvas = replace(Shape.around(shapes, width, height), has_audio=audio == "keep")
-    starts: list[float] = []
-    with create_film(to, canvas) as film:
-        for clip, shape in zip(clips, shapes):
-            starts.append(film.picture.seconds)
-            with Sound(sound_with_picture(clip) if shape.has_audio else endless_silence()) as sound:
-                film.write(fitted(clip, canvas, fit), sound)
-    return Joined(film.picture.seconds, tuple(starts), canvas.width, canvas.height, float(canvas.rate))
-
+from rh_prefect.media.edit.audio_samples import Sound, recording
+from rh_prefect.media.edit.output import Film, Track, create_file
+from rh_prefect.media.edit.video_reader import Shape, fitted, opened, picture_of, reading, shape_of
 
 _PLAYS_EVERYWHERE = ("yuv420p", "yuvj420p")
 _TIMED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
@@ -79,18 +31,16 @@ def mux(video: Path, audio: Path, to: Path) -> float:
     """
     with opened(video) as source, Sound(recording(audio)) as sound, create_file(to) as file:
         stream = picture_of(source, video)
+        if not _copyable(source, stream):
+            canvas = replace(Shape.around([shape_of(video)]), has_audio=True)
+            film = Film(file, canvas)
+            film.write(fitted(video, canvas), sound)
+            return film.seconds
         # The picture is the file's first stream, so both are added before the first packet is written.
-        if _copyable(source, stream):
-            copy = file.add_stream_from_template(stream)
-            track, steps = Track(file), _copied(stream, _packets(source, stream, video), file, copy)
-        else:
-            canvas = Shape.around([shape_of(video)])
-            picture = Picture(file, canvas)
-            track, steps = Track(file), _encoded(fitted(video, canvas), picture)
+        copy, track = file.add_stream_from_template(stream), Track(file)
         seconds = 0.0
-        for seconds in steps:
+        for seconds in _copied(stream, _packets(source, stream, video), file, copy):
             track.reach(seconds, sound)
-        track.finish()
         return seconds
 
 
@@ -138,11 +88,3 @@ def _packets(source: InputContainer, stream: VideoStream, video: Path) -> Iterat
     with reading(video):
         # The last packet is empty: it marks the end for the decoder.
         yield from (packet for packet in source.demux(stream) if packet.size)
-
-
-def _encoded(frames: Iterator[av.VideoFrame], picture: Picture) -> Iterator[float]:
-    """Encodes a picture stream that cannot be copied; yields the same times as `_copied`."""
-    for frame in frames:
-        picture.write(frame)
-        yield picture.seconds
-    picture.finish()

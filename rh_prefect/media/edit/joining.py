@@ -1,12 +1,13 @@
-"""Joins clips, and fades the end of each clip into the next one (`crossfaded`)."""
+"""Joins clips into one video, one after the other (`concat`) or with transitions (`crossfaded`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import av
 import numpy as np
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.argument_checks import check_size, check_time, check_word
-from rh_prefect.media.edit.assembly import Joined
 from rh_prefect.media.edit.audio_samples import PIECE, RATE, Pieces, Sound, endless_silence, sound_with_picture
 from rh_prefect.media.edit.output import create_film
 from rh_prefect.media.edit.video_reader import Fit, Shape, fitted, shape_of
 
-Look = Literal["fade", "black"]
+ClipAudio: TypeAlias = Literal["drop", "keep"]
+
+Look: TypeAlias = Literal["fade", "black"]
 """How one clip becomes the next: `fade` fades the next picture in over the old one, `black` passes through black."""
 
 LONGEST = 5.0
@@ -27,6 +29,42 @@ LONGEST = 5.0
 
 _BLACK = (16, 128)
 """The values of luma and chroma of a black pixel in yuv420p."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The result of joining clips: lengths and starts in seconds, the size in pixels, and frames per second."""
+
+    seconds: float
+    starts: tuple[float, ...]
+    width: int
+    height: int
+    fps: float
+
+
+def concat(
+    clips: Sequence[Path],
+    to: Path,
+    *,
+    audio: ClipAudio = "drop",
+    fit: Fit = "contain",
+    width: int | None = None,
+    height: int | None = None,
+) -> Joined:
+    """Joins clips into one H.264 video (yuv420p, MP4) with the largest clip's size and the highest frame rate.
+
+    `audio` says whether the sound is dropped, for `mux`, or kept, with silence for clips without sound. A clip with
+    another aspect ratio gets bars (`contain`), is cropped (`cover`) or is distorted (`stretch`). The result contains
+    the start of each clip, which is the time that `mix` needs for the clip's line of speech.
+    """
+    if not clips:
+        raise InputError("There are no clips to join. What to do: give at least one clip.")
+    check_word("audio", audio, ClipAudio)
+    check_word("fit", fit, Fit)
+    check_size(width, height)
+    shapes = [shape_of(clip) for clip in clips]
+    canvas = replace(Shape.around(shapes, width, height), has_audio=audio == "keep")
+    return _joined(clips, shapes, to, canvas, fit)
 
 
 def crossfaded(
@@ -53,39 +91,43 @@ def crossfaded(
             f"one clip, and transitions of at most {LONGEST:g} s."
         )
     shapes = [shape_of(clip) for clip in clips]
-    canvas = replace(Shape.around(shapes, width, height), has_audio=any(shape.has_audio for shape in shapes))
-    count = max(1, round(seconds * canvas.rate))
+    return _joined(clips, shapes, to, Shape.around(shapes, width, height), fit, seconds, look)
+
+
+def _joined(
+    clips: Sequence[Path],
+    shapes: Sequence[Shape],
+    to: Path,
+    canvas: Shape,
+    fit: Fit,
+    seconds: float = 0.0,
+    look: Look = "fade",
+) -> Joined:
+    """Writes clips with transitions of the given length in seconds, or without transitions (0 seconds)."""
+    count = max(1, round(seconds * canvas.rate)) if seconds else 0
     starts: list[float] = []
     with ExitStack() as stack, create_film(to, canvas) as film:
         tail: list[av.VideoFrame] = []
-        before = stack.enter_context(Sound(endless_silence()))
+        before = Sound(endless_silence())
         for clip, shape in zip(clips, shapes, strict=True):
-            starts.append(film.picture.seconds)
+            starts.append(film.seconds)
             frames = fitted(clip, canvas, fit)
             sound = stack.enter_context(Sound(sound_with_picture(clip) if shape.has_audio else endless_silence()))
-            head = [one for _, one in zip(range(len(tail)), frames)]
-            if len(head) < len(tail):
-                raise _too_short(clip, seconds)
-            mixed = Sound(_crossed(before, sound, round(len(tail) / canvas.rate * RATE)))
-            pairs = enumerate(zip(tail, head), 1)
-            film.write((_blend(old, new, n / (len(tail) + 1), look) for n, (old, new) in pairs), mixed)
-            tail = []
+            head = list(islice(frames, len(tail)))
+            crossed = Sound(_crossed(before, sound, round(len(tail) / canvas.rate * RATE)))
+            film.write(_blended(tail, head, look), crossed)
+            before.close()
+            before, tail = sound, list(islice(frames, count))
+            if len(tail) < count:
+                raise MediaError(
+                    f"The clip {clip} is too short for transitions of {seconds:g} s at its ends. What to do: use "
+                    "shorter transitions."
+                )
             for one in frames:
                 tail.append(one)
-                if len(tail) > count:
-                    film.write([tail.pop(0)], sound)
-            if len(tail) < count:
-                raise _too_short(clip, seconds)
-            before = sound
+                film.write([tail.pop(0)], sound)
         film.write(tail, before)
-    return Joined(film.picture.seconds, tuple(starts), canvas.width, canvas.height, float(canvas.rate))
-
-
-def _too_short(clip: Path, seconds: float) -> MediaError:
-    return MediaError(
-        f"The clip {clip} is too short for transitions of {seconds:g} s at its ends. What to do: use shorter "
-        "transitions."
-    )
+    return Joined(film.seconds, tuple(starts), canvas.width, canvas.height, float(canvas.rate))
 
 
 def _crossed(old: Sound, new: Sound, samples: int) -> Pieces:
@@ -93,9 +135,13 @@ def _crossed(old: Sound, new: Sound, samples: int) -> Pieces:
     for start in range(0, samples, PIECE):
         length = min(PIECE, samples - start)
         up = np.linspace(start / samples, (start + length) / samples, length, endpoint=False, dtype=np.float32)
-        pieces = [old.read(length), new.read(length)]
-        one, two = (np.pad(piece, ((0, 0), (0, length - piece.shape[1]))) for piece in pieces)
-        yield one * np.sqrt(1 - up) + two * np.sqrt(up)
+        yield old.fill(length) * np.sqrt(1 - up) + new.fill(length) * np.sqrt(up)
+
+
+def _blended(tail: Sequence[av.VideoFrame], head: Sequence[av.VideoFrame], look: Look) -> Iterator[av.VideoFrame]:
+    """Yields the frames of a transition from the end of one clip to the beginning of the next."""
+    for number, (old, new) in enumerate(zip(tail, head), 1):
+        yield _blend(old, new, number / (len(tail) + 1), look)
 
 
 def _blend(old: av.VideoFrame, new: av.VideoFrame, share: float, look: Look) -> av.VideoFrame:
