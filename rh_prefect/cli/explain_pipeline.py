@@ -13,7 +13,7 @@ from rich.text import Text
 from rh_prefect.cli.options import GIVEN, File, Given, Json, More
 from rh_prefect.cli.output import print_json, print_rows
 from rh_prefect.cli.pipelines import read_pipeline
-from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.check.checked_file import Checked
 from rh_prefect.pipelines.file_model import GroupStep, Param, Step
 from rh_prefect.pipelines.parameter_descriptions import call_price, description_of, output_words
 from rh_prefect.pipelines.parsed_document import visible

@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from rh_prefect.errors import InputError
-from rh_prefect.pipelines.check import SHIPPED
+from rh_prefect.pipelines.check.checked_file import SHIPPED
 from rh_prefect.pipelines.parsed_document import nearest
 from rh_prefect.pipelines.pipeline import shipped_names
 

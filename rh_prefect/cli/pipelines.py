@@ -17,7 +17,7 @@ from rh_prefect.cli.output import print_json, terminal_width
 from rh_prefect.cli.plan_to_compare import earlier_plan
 from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError, RunningHubError
-from rh_prefect.pipelines.check import notes_of
+from rh_prefect.pipelines.check.file import notes_of
 from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.last_run import open_last_runs, since
 from rh_prefect.pipelines.parsed_document import PipelineError, Problem, nearest_sentence, visible

@@ -13,7 +13,7 @@ from rh_prefect.catalog import Model, Param
 from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media, as_media_input, without_mark
 from rh_prefect.media.storage_urls import is_local, local_path
-from rh_prefect.pipelines.check import read_value
+from rh_prefect.pipelines.check.literal_conversion import read_value
 from rh_prefect.pipelines.file_model import Param as FileParam
 
 ChainStep = str | Mapping[str, Any]

@@ -7,18 +7,9 @@ from typing import Any
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.evaluation import evaluate, results
-from rh_prefect.pipelines.file_model import shown_value
+from rh_prefect.pipelines.file_model import value_words
 from rh_prefect.pipelines.parsed_document import Path
-from rh_prefect.pipelines.planning_values import (
-    ABSENT,
-    Frame,
-    Items,
-    Maybe,
-    Unknown,
-    number_of,
-    parts,
-    undecided_in,
-)
+from rh_prefect.pipelines.planning_values import ABSENT, Frame, Items, Maybe, Unknown, number_of, parts, undecided_in
 
 ORDERED = ("lt", "lte", "gt", "gte")
 """Conditions that compare numbers."""
@@ -34,8 +25,7 @@ def truth(condition: Any, frame: Frame) -> bool | None:
     [(operator, argument)] = condition.items()
     match operator:
         case "not":
-            found = truth(argument, frame)
-            return _negated(found)
+            return _negated(truth(argument, frame))
         case "all" | "any":
             return _several([truth(one, frame) for one in argument], operator == "any")
     values = [evaluate(one, frame) for one in (argument if isinstance(argument, list) else [argument])]
@@ -59,11 +49,7 @@ def not_numbers(condition: Any, frame: Frame) -> Iterator[tuple[Path, str]]:
         for n, written in enumerate(argument):
             value = evaluate(written, frame)
             if value is not ABSENT and not isinstance(value, Unknown | Maybe) and number_of(value) is None:
-                yield (operator, n), f"{operator} compares numbers, but {written} is {_value_text(value)}"
-
-
-def _value_text(value: Any) -> str:
-    return shown_value(value).removeprefix("the value is ")
+                yield (operator, n), f"{operator} compares numbers, but {written} is {value_words(value)}"
 
 
 def _several(found: list[bool | None], any_is_enough: bool) -> bool | None:

@@ -45,15 +45,16 @@ def _wrong(message: str) -> PydanticCustomError:
 
 def shown_value(value: Any) -> str:
     """Describes a value in a clause for messages, as in `the value is 'params.ask'`."""
+    return "there is no value" if value is None else f"the value is {value_words(value)}"
+
+
+def value_words(value: Any) -> str:
+    """Describes a value for messages: a string in quotes, and `a list` or `a mapping` in place of its content."""
     if isinstance(value, str):
-        return f"the value is '{value if len(value) <= 40 else value[:37] + '...'}'"
-    if value is None:
-        return "there is no value"
-    if isinstance(value, bool):
-        return f"the value is {str(value).lower()}"
+        return f"'{value if len(value) <= 40 else value[:37] + '...'}'"
     if isinstance(value, int | float):
-        return f"the value is {value}"
-    return f"the value is {'a' if value else 'an empty'} {'list' if isinstance(value, list) else 'mapping'}"
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    return f"{'a' if value else 'an empty'} {'list' if isinstance(value, list) else 'mapping'}"
 
 
 def _read(test: Callable[[Any], bool], takes: str) -> BeforeValidator:
@@ -70,12 +71,9 @@ def _options(value: Any) -> Any:
         raise _wrong(f"takes a list of options, but {shown_value(value)}")
     for one in value:
         if not isinstance(one, str | int | float):
-            raise _wrong(f"takes strings, numbers, true and false as options, but one option is {_kind_of(one)}")
+            kind = "empty" if one is None else "a list" if isinstance(one, list) else "a mapping"
+            raise _wrong(f"takes strings, numbers, true and false as options, but one option is {kind}")
     return value
-
-
-def _kind_of(value: Any) -> str:
-    return "empty" if value is None else "a list" if isinstance(value, list) else "a mapping"
 
 
 def holds_reference(value: Any) -> bool:
@@ -90,12 +88,12 @@ def _boolean(value: Any) -> Any:
     raise _wrong(f"takes true or false{word}")
 
 
-def _whole(value: Any, least: int) -> bool:
-    return holds_reference(value) or (isinstance(value, int) and not isinstance(value, bool) and value >= least)
-
-
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return _number(value) and isinstance(value, int) and value >= 1
 
 
 Text = Annotated[str, _read(lambda value: isinstance(value, str), "takes a string in quotes")]
@@ -118,8 +116,8 @@ Seconds = Annotated[
     float | str,
     _read(lambda v: (_number(v) and 0 < v < inf) or holds_reference(v), "takes a number above 0 or a reference"),
 ]
-Count = Annotated[int | str, _read(lambda value: _whole(value, 1), "takes a whole number of at least 1")]
-Whole = Annotated[int, _read(lambda v: _whole(v, 1) and isinstance(v, int), "takes a whole number of at least 1")]
+Whole = Annotated[int, _read(_whole, "takes a whole number of at least 1")]
+Count = Annotated[int | str, _read(lambda v: _whole(v) or holds_reference(v), "takes a whole number of at least 1")]
 Id = Annotated[int | str, _read(lambda v: isinstance(v, int | str) and not isinstance(v, bool), "takes an id")]
 Names = Annotated[dict[str, Any], _read(lambda value: isinstance(value, dict), "takes a mapping of names to values")]
 Refs = Annotated[

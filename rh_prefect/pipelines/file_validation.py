@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,7 +17,6 @@ from rh_prefect.pipelines.file_model import (
     Budget,
     FanOutStep,
     GroupStep,
-    PaidStep,
     Param,
     Parse,
     PipelineFile,
@@ -156,10 +155,10 @@ def _options(error: Any) -> list[str]:
 
 def _real_path(document: Document, loc: tuple[str | int, ...]) -> tuple[Path, type[BaseModel]]:
     """Returns the part of pydantic's location that exists in the file, and the model of the last mapping in it."""
-    node, path = document.root, []
+    node, path = document.root, list[str | int]()
     model: type[BaseModel] = PipelineFile
     inner: type[BaseModel] = PipelineFile
-    values: type[BaseModel] | None = None  # of a mapping with names as keys: the model of its values
+    is_name = False  # Whether the next part is a name that the user chose, as in `params`
     for part in loc:
         if isinstance(part, str) and part in KINDS and part not in node.keys:
             inner = KINDS[part]
@@ -167,25 +166,19 @@ def _real_path(document: Document, loc: tuple[str | int, ...]) -> tuple[Path, ty
             continue  # the name of a member of a union, or a key that is missing
         node = child
         path.append(part)
-        if values is not None:
-            inner, values = values, None
+        if is_name:
+            is_name = False
             continue
-        key = (PaidStep if issubclass(inner, PaidStep) else inner, part)
-        model, values, inner = inner, _VALUES.get(key), _INNER.get(key, inner)
+        model = inner
+        field = next((one for name, one in model.model_fields.items() if part in (name, one.alias)), None)
+        if field is not None:
+            inner, is_name = _model_in(field.annotation) or (inner, False)
     return tuple(path), model
 
 
-_INNER: Mapping[tuple[type[BaseModel], str | int], type[BaseModel]] = {
-    (PipelineFile, "budget"): Budget,
-    (FanOutStep, "sort"): Sort,
-    (PaidStep, "parse"): Parse,
-    (Parse, "text"): TextAnswer,
-    (PaidStep, "assume"): Assume,
-    (Assume, "price"): AssumedPrice,
-}
-_VALUES: Mapping[tuple[type[BaseModel], str | int], type[BaseModel]] = {
-    (PipelineFile, "params"): Param,
-    (Param, "columns"): Param,
-    (Parse, "object"): AnswerField,
-    (Parse, "list"): AnswerField,
-}
+def _model_in(annotation: Any) -> tuple[type[BaseModel], bool] | None:
+    """Returns the pydantic model in the type of a field, and whether the field is a mapping of names to such models."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    found = next(filter(None, map(_model_in, get_args(annotation))), None)
+    return (found[0], True) if found is not None and get_origin(annotation) is dict else found

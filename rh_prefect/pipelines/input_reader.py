@@ -21,8 +21,8 @@ from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import probe
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.storage_urls import is_local, local_path, open_filesystem, protocol_of, without_user
-from rh_prefect.pipelines.check import Checked, read_value, wrong_input
-from rh_prefect.pipelines.check.checked_file import ItemProblems
+from rh_prefect.pipelines.check.checked_file import Checked, ItemProblems
+from rh_prefect.pipelines.check.literal_conversion import read_value, wrong_input
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
 from rh_prefect.pipelines.parsed_document import Path, Problems, nearest, visible

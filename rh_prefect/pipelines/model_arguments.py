@@ -15,7 +15,7 @@ from rh_prefect.catalog import input_validation
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.evaluation import named, type_of
-from rh_prefect.pipelines.file_model import ModelStep, shown_value
+from rh_prefect.pipelines.file_model import ModelStep, shown_value, value_words
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.planning_values import ABSENT, File, Unknown, characters
 from rh_prefect.pipelines.references import has_reference, is_reference, shown
@@ -45,13 +45,18 @@ class Fault(NamedTuple):
 class Bound:
     """The arguments of a step, assigned to the parameters of its model."""
 
-    # Values and types by the Python names of the parameters; those below `unchecked` by that key
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)  # Values and types, by the Python names of the parameters
+    unchecked: dict[str, Any] = field(default_factory=dict)  # Those below `unchecked`, which are sent unchanged
     written: dict[str, Any] = field(default_factory=dict)  # The same values, as written in the file
     faults: list[Fault] = field(default_factory=list)  # What is wrong with them
     notes: list[str] = field(default_factory=list)  # What is worth knowing
     is_fed: bool = True  # Whether it is known which parameter each file of `from` is for
     left_out: set[str] = field(default_factory=set)  # Parameters that are left out if an optional value is absent
+
+    @property
+    def all(self) -> dict[str, Any]:
+        """All values by the names of their parameters, including values below `unchecked`."""
+        return self.values | self.unchecked
 
     def say(self, at: Path, message: str, *, key: bool = False) -> None:
         """Adds a fault; an empty message adds nothing."""
@@ -80,7 +85,7 @@ class Bound:
             wrong = f"{param.name} takes a file of kind {param.type}, but {shown_value(written)}; name it in `params`, "
             self.say(at, f"{wrong}as in {{type: {param.type}, default: …}}")
         elif param.type == "enum" and value.options:
-            self.say(at, types.misfit(value, param, shown_value(written).removeprefix("the value is ")))
+            self.say(at, types.misfit(value, param, value_words(written)))
 
 
 def bind(step: ModelStep, model: Model, evaluate: Evaluate) -> Bound:
@@ -89,7 +94,7 @@ def bind(step: ModelStep, model: Model, evaluate: Evaluate) -> Bound:
     for name, written in step.with_.items():
         at: Path = ("with", name)
         if name == "unchecked":
-            bound.values[name] = _unchecked(bound, at, written, model, evaluate)
+            _unchecked(bound, at, written, model, evaluate)
             continue
         param = model.find_param(name)
         is_optional = param is not None and (not param.required or param.default is not None)
@@ -109,19 +114,18 @@ def bind(step: ModelStep, model: Model, evaluate: Evaluate) -> Bound:
             bound.values[param.name], bound.written[param.name] = value, written
             if is_optional and isinstance(value, Type) and value.guards:
                 bound.left_out.add(param.name)
-    for name in unchecked_in(bound).keys() & bound.values.keys():
+    for name in bound.unchecked.keys() & bound.values.keys():
         bound.say(("with", "unchecked"), f"{name} is given twice: as a parameter and in unchecked", key=True)
     for at, text in step.sources:
         _feed(bound, at, text, model, evaluate)
     return bound
 
 
-def _unchecked(bound: Bound, at: Path, written: Any, model: Model, evaluate: Evaluate) -> Mapping[str, Any]:
+def _unchecked(bound: Bound, at: Path, written: Any, model: Model, evaluate: Evaluate) -> None:
     """Binds the values of `unchecked`; they are sent unchanged, except files."""
     if not isinstance(written, Mapping):
         bound.say(at, f"unchecked takes a mapping of parameters, but {shown_value(written)}")
-        return {}
-    found = {}
+        return
     for name, one in written.items():
         value, param = evaluate((*at, name), one, False), model.find_param(name)
         if value is ABSENT:
@@ -131,8 +135,7 @@ def _unchecked(bound: Bound, at: Path, written: Any, model: Model, evaluate: Eva
         elif param is None and any(isinstance(each, File) for each in _each(value)):
             bound.say(at, f"{name} is a file, but {model.name} has no file parameter of this name")
         key = name if param is None else param.name
-        found[key], bound.written[key] = value, one
-    return found
+        bound.unchecked[key], bound.written[key] = value, one
 
 
 def _lacks(bound: Bound, model: Model, name: str, step: ModelStep, *, is_choice: bool) -> None:
@@ -237,33 +240,23 @@ def feed(model: Model, kind: str, present_names: Collection[str]) -> tuple[Param
 # -- values --------------------------------------------------------------------------------------------------------
 
 
-def flat(bound: Bound) -> dict[str, Any]:
-    """Returns all values by the names of their parameters, including values below `unchecked`."""
-    return {**{name: one for name, one in bound.values.items() if name != "unchecked"}, **unchecked_in(bound)}
-
-
-def unchecked_in(bound: Bound) -> Mapping[str, Any]:
-    """Returns the values below `unchecked`."""
-    found: Mapping[str, Any] = bound.values.get("unchecked", {})
-    return found
-
-
 def check_values(step: ModelStep, model: Model, bound: Bound) -> tuple[input_validation.InputCheck, list[Fault]]:
     """Checks the values against the catalogue; placeholders replace unknown values."""
-    unchecked, params = unchecked_in(bound), {name: model.find_param(name) for name in flat(bound)}
     stand_ins = {
-        name: bound.written[name] if _is_literal(bound.written[name], value) else _stand_in(value, params[name])
-        for name, value in flat(bound).items()
+        name: bound.written[name]
+        if isinstance(value, Type) and not has_reference(bound.written[name])
+        else _stand_in(value, model.find_param(name))
+        for name, value in bound.all.items()
     }
-    found = input_validation.check(model, stand_ins, unchecked=unchecked)
+    found = input_validation.check(model, stand_ins, unchecked=bound.unchecked)
     if bound.left_out:  # then only what is wrong with and without these values is wrong for all items
         without = {name: value for name, value in stand_ins.items() if name not in bound.left_out}
-        always = input_validation.check(model, without, unchecked=unchecked).problems
+        always = input_validation.check(model, without, unchecked=bound.unchecked).problems
         found = replace(found, problems=[one for one in found.problems if one in always])
     if not found.problems:
         return found, []
     names = {param.name: name for name in step.with_ if (param := model.find_param(name)) is not None}
-    names |= dict.fromkeys(unchecked, "unchecked")
+    names |= dict.fromkeys(bound.unchecked, "unchecked")
     faults = []
     for problem in found.problems:
         name, (lacks, is_missing, _) = names.get(problem.partition(" ")[0]), problem.partition(" is missing")
@@ -313,11 +306,6 @@ def _likely(value: Unknown, param: Param | None) -> Any:
         return round(number) if param is None or param.type == "int" else number
     longest = param.max_length if param is not None and param.max_length is not None else 100
     return "x" * max(1, min(longest, round(characters(value).expected)))
-
-
-def _is_literal(written: Any, value: Any) -> bool:
-    """Returns whether `value` is the type of a literal value in the file."""
-    return isinstance(value, Type) and not has_reference(written)
 
 
 def _each(value: Any) -> Iterator[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from rh_prefect import catalog
 from rh_prefect.errors import UnknownModelError
 from rh_prefect.media.input_files import shown
-from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.check.checked_file import Checked
 from rh_prefect.pipelines.file_model import FILE_TYPES, ModelStep, Param
 from rh_prefect.pipelines.types import Type
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rh_prefect.pipelines.file_model import Parse
 from rh_prefect.pipelines.parsed_document import visible
-from rh_prefect.pipelines.types import Type
+from rh_prefect.pipelines.types import Type, of_literal
 
 _SHOWN = 300
 """Maximum number of characters of an answer in a message."""
@@ -85,16 +85,10 @@ def _object(what: str, value: Any, fields: Mapping[str, Type]) -> dict[str, Any]
 
 
 def _one(what: str, value: Any, kind: Type) -> Any:
-    match kind.kind:
-        case "string" | "handle":
-            return _text(what, value, kind.max)
-        case "boolean":
-            right = isinstance(value, bool)
-        case "integer":
-            right = isinstance(value, int) and not isinstance(value, bool)
-        case _:
-            right = isinstance(value, int | float) and not isinstance(value, bool)
-    if not right:
+    if kind.kind in ("string", "handle"):
+        return _text(what, value, kind.max)
+    found = of_literal(value).kind
+    if found != kind.kind and (found, kind.kind) != ("integer", "number"):
         raise InvalidAnswerError(f"{what} is not {kind.words}")
     return value
 

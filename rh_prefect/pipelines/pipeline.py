@@ -18,7 +18,8 @@ from rh_prefect.errors import InputError, UnknownModelError
 from rh_prefect.json_snapshot import converted
 from rh_prefect.media.input_access_policy import allowed_below
 from rh_prefect.media.input_files import shown
-from rh_prefect.pipelines.check import SHIPPED, Checked, check_document, read_text
+from rh_prefect.pipelines.check.checked_file import SHIPPED, Checked, read_text
+from rh_prefect.pipelines.check.file import check_document
 from rh_prefect.pipelines.file_model import PipelineFile
 from rh_prefect.pipelines.garbage_collection import uncollected
 from rh_prefect.pipelines.input_reader import InputReader, input_roots, is_default

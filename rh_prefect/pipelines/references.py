@@ -135,27 +135,32 @@ def _why(text: str, inner: str, option: str) -> str:
     return f"{text} is not a reference: a reference consists of names separated by dots, with 'or' between alternatives"
 
 
-def references_in(value: Any) -> Iterator[tuple[tuple[str | int, ...], Reference]]:
-    """Yields all references in a value, with their paths in the value; skips strings with an invalid reference."""
+def texts_in(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yields all strings in a value, with their paths, which begin with `path`."""
     if isinstance(value, str):
-        try:
-            found = parse(value).references if "$(" in value else ()
-        except WrongReferenceError:
-            return
-        yield from (((), reference) for reference in found)
+        yield path, value
     elif isinstance(value, dict | list):
         for key, one in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from (((key, *path), reference) for path, reference in references_in(one))
+            yield from texts_in(one, (*path, key))
+
+
+def references_in(value: Any) -> Iterator[tuple[tuple[str | int, ...], Reference]]:
+    """Yields all references in a value, with their paths in the value; skips strings with an invalid reference."""
+    for path, text in texts_in(value):
+        if "$(" in text and (template := _parsed(text)) is not None:
+            yield from ((path, reference) for reference in template.references)
+
+
+def _parsed(text: str) -> Template | None:
+    try:
+        return parse(text)
+    except WrongReferenceError:
+        return None
 
 
 def is_reference(value: Any) -> bool:
     """Returns whether a value is exactly one reference."""
-    if not isinstance(value, str):
-        return False
-    try:
-        return parse(value).only is not None
-    except WrongReferenceError:
-        return False
+    return isinstance(value, str) and (template := _parsed(value)) is not None and template.only is not None
 
 
 def has_reference(value: Any) -> bool:

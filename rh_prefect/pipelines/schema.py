@@ -65,17 +65,15 @@ def _allow(parts: dict[str, Any], name: str, short: Mapping[str, Any]) -> None:
 def _model(model: Model) -> dict[str, Any]:
     names = {"enum": [model.name, model.endpoint]}
     params = {name: _param(param) for param in model.params for name in (param.name, param.key)}
-    return _with("model", names, {**params, "unchecked": {"type": "object"}}, True)
+    return _with("model", names, {**params, "unchecked": {"type": "object"}})
 
 
 def _edit(edit: Edit) -> dict[str, Any]:
-    return _with("edit", {"const": edit.name}, {param.name: _edit_param(param) for param in edit.params}, True)
+    return _with("edit", {"const": edit.name}, {param.name: _edit_param(param) for param in edit.params})
 
 
-def _with(key: str, value: Mapping[str, Any], params: Mapping[str, Any], is_closed: bool) -> dict[str, Any]:
-    inner: dict[str, Any] = {"type": "object", "properties": dict(params)}
-    if is_closed:
-        inner["additionalProperties"] = False
+def _with(key: str, value: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    inner = {"type": "object", "properties": dict(params), "additionalProperties": False}
     condition = {"properties": {key: value}, "required": [key]}
     return {"if": condition, "then": {"properties": {"with": inner}}}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from rh_prefect.errors import RunningHubError
-from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.check.checked_file import Checked
 from rh_prefect.pipelines.planning_values import digest
 from rh_prefect.workflow_inputs import unread_graph
 from rh_prefect.works.accounts.pool import Pool

@@ -9,7 +9,7 @@ from typing import Any
 from rh_prefect.catalog.model import Param as ModelParam
 from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.edits import EditParam
-from rh_prefect.pipelines.file_model import FILE_TYPES, Param
+from rh_prefect.pipelines.file_model import Param
 
 FILES = ("image", "video", "audio", "3d", "file")
 NUMBERS = ("integer", "number")
@@ -126,19 +126,9 @@ class Type:
 def of_param(param: Param, guard: str = "") -> Type:
     """Returns the type of the value of a parameter or a column."""
     guards = frozenset([guard] if guard and param.optional and param.default is None else [])
-    if param.kind == "enum":
-        return Type("enum", options=param.options, guards=guards)
-    if param.kind == "table":
-        return Type("object", many=True, guards=guards)
-    if param.kind == "files":
-        return Type(kind_of(param.of or "file"), many=True, guards=guards)
-    if param.kind in FILE_TYPES:
-        return Type(kind_of(param.kind), guards=guards)
-    if param.kind == "any":
-        return Type("any", guards=guards)
-    if param.kind == "list":
-        return Type("string", many=True, guards=guards)
-    return Type(param.kind, max=int(param.max) if param.kind == "string" and param.max else None, guards=guards)
+    of_item = {"table": "object", "files": kind_of(param.of or "file"), "list": "string"}.get(param.kind)
+    longest = int(param.max) if param.kind == "string" and param.max else None
+    return Type(of_item or kind_of(param.kind), of_item is not None, param.options, max=longest, guards=guards)
 
 
 def kind_of(name: str) -> str:
@@ -152,16 +142,10 @@ def negated(guard: str) -> str:
 
 
 def of_literal(value: Any) -> Type:
-    """Returns the type of a literal value in the file."""
-    if isinstance(value, bool):
-        return Type("boolean", options=(value,))
-    if isinstance(value, int | float):
-        return Type("integer" if isinstance(value, int) else "number", options=(value,))
-    if isinstance(value, str):
-        return Type("string", options=(value,))
-    if isinstance(value, dict):
-        return Type("object", fields={key: of_literal(one) for key, one in value.items()})
-    return of_items([of_literal(one) for one in value]) if isinstance(value, list) else Type("any")
+    """Returns the type of a string, a number or a boolean."""
+    kinds = {bool: "boolean", int: "integer", float: "number", str: "string"}
+    kind = next((kind for type_, kind in kinds.items() if isinstance(value, type_)), None)
+    return Type("any") if kind is None else Type(kind, options=(value,))
 
 
 def of_items(types: Sequence[Type]) -> Type:

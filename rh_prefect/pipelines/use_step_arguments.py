@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from rh_prefect.media.media import Media
-from rh_prefect.pipelines.check import read_value, wrong_value
+from rh_prefect.pipelines.check.literal_conversion import read_value, wrong_value
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, Unknown, as_items, content, maybe

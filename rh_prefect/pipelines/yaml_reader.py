@@ -40,7 +40,7 @@ def read(text: str, name: str) -> Document:
     except _WrongAt as wrong:
         raise PipelineError([problem_at(name, lines, wrong.place, wrong.message)]) from None
     except yaml.YAMLError as error:
-        raise PipelineError([problem_at(name, lines, *_in_words(lines, error))]) from None
+        raise PipelineError([problem_at(name, lines, *_in_words(text, lines, error))]) from None
     return Document(name, text, root)
 
 
@@ -74,9 +74,8 @@ class _Reader:
     def read(self, events: Iterable[Any]) -> Node:
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent) and self._root is not None:
-                raise _WrongAt(
-                    _place(event.start_mark), "a second document begins here; a file can contain only one pipeline"
-                )
+                wrong = "a second document begins here; a file can contain only one pipeline"
+                raise _WrongAt(_place(event.start_mark), wrong)
             self._take(event)
         if self._root is None or self._root.data is None:
             raise _WrongAt(Place(1, 1), "the file is empty; `rh-prefect init` writes a file to start from")
@@ -191,10 +190,14 @@ def _value(text: str) -> Any:
 _LITERAL_IN_QUOTES = re.compile(r"""(["'])[^"']*\$\(([\w.\- ]+ or) +\1([^"'\n]*)\1\)""")
 
 
-def _in_words(lines: Sequence[str], error: yaml.YAMLError) -> tuple[Place, str]:
+def _in_words(text: str, lines: Sequence[str], error: yaml.YAMLError) -> tuple[Place, str]:
+    if isinstance(error, yaml.reader.ReaderError):
+        before = text[: error.position]
+        place = Place(before.count("\n") + 1, len(before) - before.rfind("\n"))
+        return place, "the file contains a control character, which YAML does not allow; remove it"
     mark = getattr(error, "problem_mark", None)
     place = Place(1, 1) if mark is None else _place(mark)
-    problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
+    problem = str(getattr(error, "problem", None) or error)
     line = lines[place.line - 1] if place.line <= len(lines) else ""
     if problem == "mapping values are not allowed here":
         return place, "a colon and a space begin a new key here; put the value in quotes"
@@ -202,29 +205,16 @@ def _in_words(lines: Sequence[str], error: yaml.YAMLError) -> tuple[Place, str]:
         return place, "YAML does not allow tabs as indentation; use spaces"
     if line[place.column - 1 : place.column] == "?" and "expected" in problem:
         return place, "a string with ? needs quotes inside braces"
-    if "special characters are not allowed" in problem or "unacceptable character" in problem:
-        return _special_character(lines), "the file contains a control character, which YAML does not allow; remove it"
     for sign in "@`%&*!|>":
         if line[place.column - 1 : place.column] == sign and "cannot start any token" in problem:
             return place, f"a string cannot begin with {sign}; put it in quotes"
     if quote := _LITERAL_IN_QUOTES.search(line):
         other = "'" if quote[1] == '"' else '"'
-        return (
-            place,
-            f"the quotes of the literal end the string around it; write $({quote[2]} {other}{quote[3]}{other})",
-        )
+        literal = f"$({quote[2]} {other}{quote[3]}{other})"
+        return place, f"the quotes of the literal end the string around it; write {literal}"
     begun = getattr(error, "context_mark", None)
     if begun is not None and ("<stream end>" in problem or "end of stream" in problem):
         return _place(begun), "the value that begins here is not closed before the end of the file"
-    doing = getattr(error, "context", None)
-    return place, f"this is not YAML: {problem}{f', {doing}' if doing else ''}".replace(
-        "<block end>", "the end of this block"
-    )
-
-
-def _special_character(lines: Sequence[str]) -> Place:
-    for number, line in enumerate(lines, 1):
-        for column, char in enumerate(line, 1):
-            if not char.isprintable() and char not in "\t\r":
-                return Place(number, column)
-    return Place(1, 1)
+    context = getattr(error, "context", None)
+    found = f"{problem}, {context}" if context else problem
+    return place, f"this is not YAML: {found}".replace("<block end>", "the end of this block")

@@ -152,7 +152,7 @@ class Inputs:
         `check` is called before the file is read, if its size is known, and again before the content is recorded.
         """
         if isinstance(source, Media):
-            of_media = Input(source.uri, _record_of(source))
+            of_media = input_of(source)
             check(source.size, of_media.record)
             return of_media
         # Reading continues if this caller is cancelled: other callers may wait for the same file.
@@ -336,8 +336,9 @@ def _described(source: str, file: LocalFile) -> MediaRecord:
     )
 
 
-def _record_of(media: Media) -> MediaRecord:
-    return MediaRecord(
+def input_of(media: Media) -> Input:
+    """Returns a file whose content is known already."""
+    record = MediaRecord(
         uri=shown(media.uri),
         sha256=media.sha256,
         size=media.size,
@@ -346,3 +347,4 @@ def _record_of(media: Media) -> MediaRecord:
         extension=extension_for(media.mime, media.name),
         seconds=media.seconds,
     )
+    return Input(media.uri, record)

@@ -18,7 +18,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.file_model import EditStep, ModelStep, ReviewStep
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan.planned_steps import Candidate, PlannedStep, Work
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.result import StepReport
 from rh_prefect.pipelines.run.waiting_reviews import waiting_reviews
@@ -72,7 +72,7 @@ def review(number: int, shown: list[Media] | list[str]) -> PlannedStep:
     need = PlannedStep(f"each{number}.picture", "", ModelStep(model="m"), (), model="m", state="=")
     step = ReviewStep(review="$(picture)", ask="Which one?")
     one = PlannedStep(f"each{number}.chosen", "", step, (), model="review", state="r", request={"of": "0a1b2c3d"})
-    one.candidates = [Candidate(each if isinstance(each, str) else File("image", each.uri, each)) for each in shown]
+    one.candidates = [each if isinstance(each, str) else File("image", each.uri, each) for each in shown]
     one.needs = [need]
     return one
 
@@ -120,7 +120,7 @@ async def test_the_numbers_of_a_review_are_those_of_the_choice_and_its_texts_are
             chosen = await pipeline.plan(known=records, photo=str(photo), choices=choices)
             (one,) = (one for one in chosen.instances if one.address == review.address)
             assert one.state == "="
-            value = one.candidates[number - 1].value
+            value = one.candidates[number - 1]
             assert listed[f"{review.address}={number}"] in (value.media.uri, f"file://{value.media.uri}")
     assert "### checked=1\n\n    a text" in text
     assert '`{"b": 2}`' in text, "the steps that pay for other candidates, and no edit"

@@ -12,7 +12,7 @@ import pytest
 
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.flows.pipeline import Pipeline
-from rh_prefect.pipelines.check import SHIPPED
+from rh_prefect.pipelines.check.checked_file import SHIPPED
 from rh_prefect.pipelines.run.result import WAITING
 from tests.support.samples.pipeline_assets import smaller, some, video
 from tests.support.servers.emulator_env import StartEmulator

@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from rh_prefect.pipelines.check import SHIPPED
+from rh_prefect.pipelines.check.checked_file import SHIPPED
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.schema import models_in, schema
 from rh_prefect.pipelines.yaml_reader import read

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from rh_prefect.errors import StoreError
 from rh_prefect.media.media import Media
-from rh_prefect.pipelines.check import SHIPPED
+from rh_prefect.pipelines.check.checked_file import SHIPPED
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.errors import InputError
-from rh_prefect.pipelines.check import SHIPPED
+from rh_prefect.pipelines.check.checked_file import SHIPPED
 from rh_prefect.pipelines.pipeline import Pipeline
 from tests.support.samples.pipeline_assets import some
 

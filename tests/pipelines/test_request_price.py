@@ -12,8 +12,9 @@ import pytest
 from rh_prefect.catalog import Model, Param, PriceTable
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.file_model import Assume
-from rh_prefect.pipelines.plan.planned_steps import PriceRange
-from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of, total
+from rh_prefect.pipelines.plan.plan import Plan
+from rh_prefect.pipelines.plan.planned_steps import PriceRange, Work
+from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
 from rh_prefect.pipelines.planning_values import FRAME_SECONDS, File, Span, Unknown, exactly
 
 
@@ -23,6 +24,11 @@ def model(price: PriceTable | None, *params: Param, output: Any = "video", note:
 
 def figures(price: PriceRange) -> tuple[str, str, str, bool]:
     return str(price.least), str(price.expected), str(price.most), price.is_open
+
+
+def total(*prices: tuple[PriceRange, bool]) -> PriceRange:
+    works = [Work(f"{n}", True, 1, "+", price, is_sure=is_sure) for n, (price, is_sure) in enumerate(prices)]
+    return Plan("film", works=works).price
 
 
 def cost(
@@ -247,10 +253,10 @@ def test_a_step_that_may_be_skipped_is_not_in_the_least() -> None:
         PriceRange(Decimal(1), Decimal(2), Decimal(3)),
         PriceRange(Decimal(10), Decimal(20), Decimal(30), is_open=True),
     )
-    assert figures(total([])) == ("0", "0", "0", False)
-    assert figures(total([(one, True), (one, False)])) == ("1", "4", "6", False)
-    assert figures(total([(one, True), (two, False)])) == ("1", "22", "33", True)
-    assert figures(total([(two, True), (one, True)])) == ("11", "22", "33", True)
+    assert figures(total()) == ("0", "0", "0", False)
+    assert figures(total((one, True), (one, False))) == ("1", "4", "6", False)
+    assert figures(total((one, True), (two, False))) == ("1", "22", "33", True)
+    assert figures(total((two, True), (one, True))) == ("11", "22", "33", True)
 
 
 def test_the_length_of_a_file_that_exists_is_exact() -> None:

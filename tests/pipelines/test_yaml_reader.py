@@ -42,6 +42,7 @@ WRONG = {
     "a: !!python/name:os x": "film.yaml:1:4: !!python/name:os is a tag, which a pipeline cannot contain; leave it out",
     "a:\n\tb: 1": "film.yaml:2:1: YAML does not allow tabs as indentation; use spaces",
     "a: \x07": "film.yaml:1:4: the file contains a control character, which YAML does not allow; remove it",
+    "a: \xa0\nb: \x07": "film.yaml:2:4: the file contains a control character, which YAML does not allow; remove it",
     "a: @x": "film.yaml:1:4: a string cannot begin with @; put it in quotes",
     "a: {b: [1, 2": "film.yaml:1:8: the value that begins here is not closed before the end of the file",
     'a: "x\nb: 1': "film.yaml:1:4: the value that begins here is not closed before the end of the file",

@@ -96,8 +96,7 @@ class FileCheck(OtherCheck):
         top = NameScope(names={"params": Type("object", fields=params), "run": _RUN})
         scope = self._steps(self._file.steps, ("steps",), top)
         for name, value in self._file.outputs.items():
-            found = self._value(("outputs", name), value, scope, may_be_absent=True)
-            self._checked.outputs[name] = found or Type("any")
+            self._checked.outputs[name] = self._value(("outputs", name), value, scope, may_be_absent=True)
 
     def _check_blocks(self) -> None:
         for name in ("credentials", "storage"):
@@ -105,14 +104,12 @@ class FileCheck(OtherCheck):
             what = secret_in(value or "")
             if what:
                 self._checked.document.hide(value)
-                self._say(
-                    (name,), f"{name} takes the name of a block, but this looks like {what}; save the value in a block"
-                )
-        if self._file.scope is not None and not (is_scope_name(self._file.scope) and not _is_uuid(self._file.scope)):
-            takes = (
-                f"up to {LONGEST_SCOPE} letters, digits, dashes, dots and underscores that is not the id of a flow run"
-            )
-            self._say(("scope",), f"scope takes a name of {takes}")
+                takes = f"{name} takes the name of a block"
+                self._say((name,), f"{takes}, but this looks like {what}; save the value in a block")
+        scope = self._file.scope
+        if scope is not None and (_is_uuid(scope) or not is_scope_name(scope)):
+            signs = f"up to {LONGEST_SCOPE} letters, digits, dashes, dots and underscores"
+            self._say(("scope",), f"scope takes a name of {signs} that is not the id of a flow run")
 
     def _check_flow_name(self) -> None:
         """Reports characters that Prefect does not allow in the name of a flow."""
@@ -120,15 +117,13 @@ class FileCheck(OtherCheck):
         wrong = next((sign for sign in _NOT_IN_NAMES if sign in name), "")
         if wrong and self._depth == 0:
             what = "name" if self._file.name else "the name of the file, used because the key name is missing,"
-            self._say(
-                ("name",) if self._file.name else (), f"{what} must not contain {wrong}; Prefect refuses such names"
-            )
+            at = ("name",) if self._file.name else ()
+            self._say(at, f"{what} must not contain {wrong}; Prefect refuses such names")
 
     def _check_param_name(self, path: Path, name: str) -> None:
         if not name.isidentifier():
-            self._say(
-                path, f"{name} is not a valid name; the name of a parameter has only letters, digits and _", key=True
-            )
+            wrong = f"{name} is not a valid name; the name of a parameter has only letters, digits and _"
+            self._say(path, wrong, key=True)
         elif iskeyword(name) or name in _PREFECT_NAMES:
             self._say(path, f"{name} is reserved in Python or Prefect; give this parameter another name", key=True)
         elif self._depth == 0 and name in RUN_OPTIONS:
@@ -263,7 +258,7 @@ class FileCheck(OtherCheck):
             self._say(at, f"foreach takes a list, but {shown_value(step.foreach)}; did you mean $({step.foreach})?")
             return Type("any")
         found = self._value(at, step.foreach, scope)
-        if found is None or found.kind == "any":
+        if found.kind == "any":
             return Type("any")
         if not found.many:
             self._say(at, f"foreach takes a list, but {step.foreach} is {found.words}")
@@ -298,7 +293,7 @@ class FileCheck(OtherCheck):
         self._whole((*path, "limit"), step.limit, outer)
         if step.id is not None:
             found = self._value((*path, "id"), step.id, inner, may_be_absent=True)
-            if found is not None and (found.many or found.kind in ("object", "group")):
+            if found.many or found.kind in ("object", "group"):
                 self._say((*path, "id"), f"id takes a string or a number, but {step.id} is {found.words}; name a field")
         inner.names["id"] = Type("string")
         inner.names["previous"] = self._previous(path, step, inner)
@@ -315,12 +310,12 @@ class FileCheck(OtherCheck):
         for name, values in (step.matrix or {}).items():
             at = (*path, "matrix", name)
             found = self._value(at, values, scope)
-            if found is not None and not found.many and found.kind != "any":
+            if not found.many and found.kind != "any":
                 self._say(at, f"matrix takes lists, but {name} is {found.words}")
-                found = None
-            elif found is not None and isinstance(values, list):
+                found = Type("any")
+            elif isinstance(values, list):
                 list(items_in(self._say, at, values, found))
-            fields[name] = found.one if found is not None else Type("any")
+            fields[name] = found.one
         return Type("object", fields=fields)
 
     def _previous(self, path: Path, step: FanOutStep, inner: NameScope) -> Type:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from math import inf
 from typing import Any
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.json_snapshot import flaw_of
 from rh_prefect.pipelines.edits import EditParam
-from rh_prefect.pipelines.file_model import Param, shown_value
-from rh_prefect.pipelines.parsed_document import Path
+from rh_prefect.pipelines.file_model import Param, shown_value, value_words
 
 LONGEST_NUMBER = 300
 LARGEST_NUMBER = 10**LONGEST_NUMBER
@@ -21,30 +19,29 @@ _WORDS = {"true": True, "false": False}
 
 def read_value(param: Param, value: Any) -> Any:
     """Converts a value, often a string from a table or a command line, to its parameter's type, if that is possible."""
-    if param.kind == "string" and isinstance(value, int | float) and not isinstance(value, bool):
-        return text_of(value)
-    if param.kind == "integer" and isinstance(value, float):
-        return _whole(value)
-    if param.kind == "enum" and isinstance(value, str | int | float):
-        text = text_of(value).strip()
-        alike = [one for one in param.options if text_of(one).lower() == text.lower()]
-        alike = [one for one in alike if text_of(one) == text] or alike  # a spreadsheet writes TRUE for true
-        return alike[0] if len(alike) == 1 else value
-    if param.kind == "any":
-        return _json(value)
-    if param.kind == "list":
-        return _listed(value)
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
     match param.kind:
-        case "boolean":
-            return _WORDS.get(text.lower(), value)
+        case "string" if isinstance(value, int | float) and not isinstance(value, bool):
+            return text_of(value)
+        case "enum" if isinstance(value, str | int | float):
+            return _option(param, value)
+        case "any":
+            return _json(value)
+        case "list":
+            return _listed(value)
+        case "boolean" if isinstance(value, str):
+            return _WORDS.get(value.strip().lower(), value)
         case "integer":
-            return _whole(_number(text, value))
+            return _whole(_number(value))
         case "number":
-            return _number(text, value)
+            return _number(value)
     return value
+
+
+def _option(param: Param, value: str | float) -> Any:
+    text = text_of(value).strip()
+    alike = [one for one in param.options if text_of(one).lower() == text.lower()]
+    alike = [one for one in alike if text_of(one) == text] or alike  # a spreadsheet writes TRUE for true
+    return alike[0] if len(alike) == 1 else value
 
 
 def _json(value: Any) -> Any:
@@ -67,8 +64,9 @@ def _listed(value: Any) -> Any:
     return [text_of(one) if isinstance(one, int | float) and not isinstance(one, bool) else one for one in found]
 
 
-def _number(text: str, value: str) -> Any:
-    if len(text) > LONGEST_NUMBER:
+def _number(value: Any) -> Any:
+    text = value.strip() if isinstance(value, str) else ""
+    if not text or len(text) > LONGEST_NUMBER:
         return value
     try:
         number = float(text)
@@ -136,7 +134,7 @@ def _wrong_list(param: Param, value: Any) -> str:
         return f"takes a list of strings, but {shown_value(value)}"
     wrong = next((one for one in value if not isinstance(one, str)), "")
     if wrong != "":
-        return f"takes a list of strings, but one item is {shown_value(wrong).removeprefix('the value is ')}"
+        return f"takes a list of strings, but one item is {'empty' if wrong is None else value_words(wrong)}"
     if flaw := next(filter(None, map(flaw_of, value)), ""):
         return flaw
     if len(value) < (param.min or 0):
@@ -166,23 +164,10 @@ def are_whole(options: tuple[Any, ...]) -> bool:
     return bool(options) and all(isinstance(one, int) and not isinstance(one, bool) for one in options)
 
 
-def texts_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    """Yields all strings in a value, with their paths."""
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict | list):
-        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from texts_in(one, (*path, key))
-
-
 def edit_value(param: EditParam, value: Any) -> tuple[Any, str]:
-    """Converts a value to the type of an edit's parameter; also returns a clause about a wrong value, else ""."""
+    """Converts a value that fits an edit's parameter; also returns a clause about a number that is not allowed."""
     if {"integer", "number"} & {*param.kinds}:
         return _edit_number(param, value)
-    if param.kinds == ("boolean",) and not isinstance(value, bool):
-        return value, f"{param.name} takes true or false, but {shown_value(value)}"
-    if param.kinds == ("enum",) and text_of(value) not in param.options:
-        return value, f"{param.name} takes {' or '.join(param.options)}, but {shown_value(value)}"
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return (text_of(value) if param.kinds == ("string",) and is_number else value), ""
 

@@ -13,13 +13,12 @@ from rh_prefect import catalog
 from rh_prefect.catalog.model import Model
 from rh_prefect.errors import InputError, UnknownModelError
 from rh_prefect.pipelines.check.checked_file import read_graph
-from rh_prefect.pipelines.check.literal_conversion import texts_in
 from rh_prefect.pipelines.check.values import ValueCheck
 from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep, Parse, shown_value
 from rh_prefect.pipelines.model_arguments import LIKE, Fault, bind, check_values
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.parsed_document import Path, nearest, visible
-from rh_prefect.pipelines.references import WrongReferenceError, is_reference, parse, references_in
+from rh_prefect.pipelines.references import WrongReferenceError, is_reference, parse, references_in, texts_in
 from rh_prefect.pipelines.types import Type, kind_of
 from rh_prefect.pipelines.visible_names import NameScope, resolve
 from rh_prefect.works.runninghub.graph_request import GraphFields, is_link_text
@@ -35,16 +34,13 @@ class PaidCheck(ValueCheck):
             self._connect(path, step, scope, *([] if model is None else [model]), is_complete=model is not None)
             return "any" if model is None else kind_of(model.output)
         found = self._value((*path, "model"), text, scope)
-        named = [self._model(path, str(name), step, scope) for name in (found.options if found is not None else ())]
+        named = [self._model(path, str(name), step, scope) for name in found.options]
         models = [model for model in named if model is not None]
         self._connect(path, step, scope, *models, is_complete=len(models) == len(named))
         kinds = {kind_of(model.output) for model in models}
         if len(kinds) > 1:
-            self._say(
-                (*path, "model"),
-                f"all possible models of {text} must make results of one kind, but these models make "
-                f"{' and '.join(sorted(kinds))}",
-            )
+            wrong = f"all possible models of {text} must make results of one kind, but these models make "
+            self._say((*path, "model"), wrong + " and ".join(sorted(kinds)))
         return next(iter(kinds), "any")
 
     def _model(self, path: Path, name: str, step: ModelStep, scope: NameScope) -> Model | None:
@@ -58,9 +54,8 @@ class PaidCheck(ValueCheck):
     def _assumed_kind(self, path: Path, step: GraphStep) -> str:
         kind = step.assume.kind if step.assume is not None else None
         if kind is None:
-            problem = f"the catalogue does not say what the {step.action} makes; write assume: {{kind: image}}"
-            problem += " (or video, audio, 3d, text)"
-            self._say((*path, step.action), problem)
+            remedy = "write assume: {kind: image} (or video, audio, 3d, text)"
+            self._say((*path, step.action), f"the catalogue does not say what the {step.action} makes; {remedy}")
         if step.action == "graph":
             self._check_graph((*path, "graph"), str(step.graph), step)
         return kind_of(kind) if kind else "any"
@@ -69,9 +64,8 @@ class PaidCheck(ValueCheck):
         """Returns the path of an existing file below this file's folder; reports any other name and returns None."""
         folder = self._checked.folder
         if folder is None:
-            self._say(
-                path, f"{visible(name)} is relative to the pipeline's file, but this pipeline was not read from a file"
-            )
+            relative = f"{visible(name)} is relative to the pipeline's file"
+            self._say(path, f"{relative}, but this pipeline was not read from a file")
             return None
         try:
             real, root = (folder / name).resolve(), folder.resolve()
@@ -83,9 +77,8 @@ class PaidCheck(ValueCheck):
             self._say(path, f"{name} is outside the folder of this file; move it into this folder")
         elif not is_file:
             others = [f"./{one.name}" for one in root.glob(f"*{real.suffix}")]
-            self._say(
-                path, f"there is no file {name}; {nearest(name, others, none='the folder has none of this kind')}"
-            )
+            hint = nearest(name, others, none="the folder has none of this kind")
+            self._say(path, f"there is no file {name}; {hint}")
         else:
             return real
         return None
@@ -96,9 +89,7 @@ class PaidCheck(ValueCheck):
             return
         graph = read_graph(file)
         if graph is None:
-            self._say(
-                path, (f"{name} is not a graph in API format; such a graph is a JSON object of nodes, up to 8 MiB")
-            )
+            self._say(path, f"{name} is not a graph in API format; such a graph is a JSON object of nodes, up to 8 MiB")
         else:
             self._checked.graphs[name] = graph
             for where, clause in wrong_fields(graph, name, step.with_):
@@ -115,11 +106,8 @@ class PaidCheck(ValueCheck):
             return Type(kind, is_result=True)
         is_text = kind in ("string", "any")
         if not is_text:
-            self._say(
-                (*path, "parse"),
-                f"parse reads text, but {step.get('model') or step.action} makes {Type(kind).words}",
-                key=True,
-            )
+            what = step.get("model") or step.action
+            self._say((*path, "parse"), f"parse reads text, but {what} makes {Type(kind).words}", key=True)
         is_right = self._check_answer((*path, "parse"), step.parse)
         self._whole((*path, "parse", "at_most"), step.parse.at_most, scope)
         return replace(answer_type(step.parse), is_result=True) if is_text and is_right else Type("any")
@@ -147,10 +135,8 @@ class PaidCheck(ValueCheck):
                 self._say(at, f"'{node.comment}' is a comment here and is not part of {key}; put the text in quotes")
         for within, reference in references_in(step.with_):
             if any(names[:2] == ("run", "date") for names in reference.options):
-                where = f"{self._document.name}:{self._document.place((*path, 'with', *within)).line}"
-                self._checked.notes.append(
-                    f"{where}: run.date is part of a paid request; its result will not be reused on another day."
-                )
+                again = "run.date is part of a paid request; its result will not be reused on another day"
+                self._note((*path, "with", *within), again)
 
     def _connect(self, path: Path, step: ModelStep, scope: NameScope, *models: Model, is_complete: bool = True) -> None:
         """Checks the arguments of a step against the parameters of each model that the step can call."""
@@ -159,7 +145,7 @@ class PaidCheck(ValueCheck):
         def evaluate(at: Path, written: Any, is_optional: bool) -> Type:
             may_be_absent = is_optional and self._is_left_out(written, scope)
             if at not in values:
-                values[at] = self._value((*path, *at), written, scope, may_be_absent=may_be_absent) or Type("any")
+                values[at] = self._value((*path, *at), written, scope, may_be_absent=may_be_absent)
             return values[at]
 
         bounds = [(model, bind(step, model, evaluate)) for model in models if is_complete]
@@ -210,12 +196,8 @@ def wrong_fields(graph: Mapping[str, Any], name: str, values: Mapping[str, Any])
             found.append((("with", one), re.sub(r"\. Nothing was sent\. What to do: (.*)\.$", r"; \1", error.message)))
             continue
         if fields.takes_file(node, field) and is_link_text(value):
-            found.append(
-                (
-                    ("with", one),
-                    f"{one} takes a file, but {shown_value(value)}; a string is not read as a link to a file",
-                )
-            )
+            wrong = f"{one} takes a file, but {shown_value(value)}; a string is not read as a link to a file"
+            found.append((("with", one), wrong))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -11,7 +12,8 @@ from rh_prefect.pipelines import types
 from rh_prefect.pipelines.check.checked_file import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.literal_conversion import edit_value, no_caption, wrong_value
 from rh_prefect.pipelines.check.paid_steps import PaidCheck
-from rh_prefect.pipelines.edits import EDITS
+from rh_prefect.pipelines.check.values import INVALID
+from rh_prefect.pipelines.edits import EDITS, EditParam
 from rh_prefect.pipelines.file_model import FILE_TYPES, TYPES, EditStep, Param, ReviewStep, UseStep, shown_value
 from rh_prefect.pipelines.model_arguments import items_in
 from rh_prefect.pipelines.parsed_document import Path, PipelineError, Problems, nearest, not_replaced
@@ -24,6 +26,8 @@ DEEPEST_USE = 2
 _OF_A_RUN = ("budget", "scope", "invalid_items")
 """The keys that apply to a whole run, so that those of a used file have no effect."""
 
+_NO_TIMES = "subtitles needs at (the start time of each item of text) or seconds (if there is only one)"
+
 
 class OtherCheck(PaidCheck):
     """Checks the steps that cost nothing: edits, uses of other files, and reviews."""
@@ -34,41 +38,46 @@ class OtherCheck(PaidCheck):
             self._say((*path, "edit"), f"there is no edit {step.edit}; {nearest(step.edit, EDITS)}")
             self._values_of(path, step, scope)
             return Type("any")
-        first, unknown = Type("any"), list[str]()
-        for name, value in step.with_.items():
-            at, param = (*path, "with", name), edit.param(name)
-            found = self._value(at, value, scope)
-            if param is None:
-                unknown.append(name)
-                self._say(
-                    at,
-                    f"{edit.name} has no parameter {name}; {nearest(name, [one.name for one in edit.params])}",
-                    key=True,
-                )
-            elif found is not None:
-                is_fit = self._fit_edit(at, value, found, param)
-                first = found if is_fit and param is edit.params[0] else first
+        first, params = Type("any"), {param.name: param for param in edit.params}
+        for name, found in self._arguments(path, step, edit.name, params, scope):
+            is_fit = self._fit_edit((*path, "with", name), step.with_[name], found, params[name])
+            first = found if is_fit and params[name] is edit.params[0] else first
         if wrong := no_caption(edit.name, step.with_.get("text")):
             self._say((*path, "with", "text"), wrong)
-        missing = [param.name for param in edit.params if param.required and param.name not in step.with_]
-        missing += ["at"] if edit.name == "subtitles" and not {"at", "seconds"} & step.with_.keys() else []
-        for name in not_replaced(missing, unknown):
-            either = "subtitles needs at (the start time of each item of text) or seconds (if there is only one)"
-            is_either = edit.name == "subtitles" and name == "at"
-            self._say((*path, "edit"), either if is_either else f"{name} is missing; {edit.name} needs it")
+        needed = [param.name for param in edit.params if param.required]
+        needed += ["at"] if edit.name == "subtitles" and "seconds" not in step.with_ else []
+        self._check_missing(path, step, edit.name, params, needed)
         film = re.fullmatch(r"\$\(([\w.-]+)\.starts\)", str(step.with_.get("at", "")))
         if edit.name == "subtitles" and film is not None and "seconds" not in step.with_:
-            place = self._document.place((*path, "with", "at"))
-            self._checked.notes.append(
-                f"{self._document.name}:{place.line}: the last subtitle can be shown after the end of {film[1]}; add "
-                f"seconds: $({film[1]}.seconds)."
-            )
+            late = f"the last subtitle can be shown after the end of {film[1]}; add seconds: $({film[1]}.seconds)"
+            self._note((*path, "with", "at"), late)
         kind = first.kind if edit.output == "same" else edit.output
         fields = {"starts": Type("number", many=True)} if edit.has_starts else {}
         members = first.possible if kind == "mixed" else ()
         return Type(kind, is_result=True, fields=fields, members=members)
 
-    def _fit_edit(self, path: Path, value: Any, found: Type, param: Any) -> bool:
+    def _arguments(
+        self, path: Path, step: EditStep | UseStep, owner: str, names: Collection[str], scope: NameScope
+    ) -> Iterator[tuple[str, Type]]:
+        """Yields the arguments of a step with their types; reports those for which there is no parameter."""
+        for name, value in step.with_.items():
+            at = (*path, "with", name)
+            found = self._value(at, value, scope)
+            if name not in names:
+                self._say(at, f"{owner} has no parameter {name}; {nearest(name, names)}", key=True)
+            elif found is not INVALID:
+                yield name, found
+
+    def _check_missing(
+        self, path: Path, step: EditStep | UseStep, owner: str, names: Collection[str], needed: Iterable[str]
+    ) -> None:
+        """Reports needed parameters that are missing, unless their names are probably misspelt."""
+        missing = [name for name in needed if name not in step.with_]
+        for name in not_replaced(missing, (name for name in step.with_ if name not in names)):
+            wrong = _NO_TIMES if (owner, name) == ("subtitles", "at") else f"{name} is missing; {owner} needs it"
+            self._say((*path, step.action), wrong)
+
+    def _fit_edit(self, path: Path, value: Any, found: Type, param: EditParam) -> bool:
         """Returns whether a value fits a parameter of an edit; reports a problem otherwise."""
         if param.takes_files and not is_reference(value) and not isinstance(value, list):
             self._say(path, f"{param.name} takes {param.takes}, but {shown_value(value)}; use a reference")
@@ -77,9 +86,8 @@ class OtherCheck(PaidCheck):
             before = self._problem_count
             for at, one, type_ in items_in(self._say, path, value, found):
                 if isinstance(one, dict):
-                    self._say(
-                        at, f"{param.name} takes {'files' if param.takes_files else 'plain values'}, not mappings"
-                    )
+                    takes = "files" if param.takes_files else "plain values"
+                    self._say(at, f"{param.name} takes {takes}, not mappings")
                 else:
                     self._fit_edit(at, one, type_, param)
             return self._problem_count == before
@@ -99,23 +107,12 @@ class OtherCheck(PaidCheck):
             return Type("any")
         self._checked.uses[path] = used
         if ignored := [key for key in _OF_A_RUN if key in used.file.model_fields_set]:
-            line = self._document.place((*path, "use")).line
-            self._checked.notes.append(
-                f"{self._document.name}:{line}: {' and '.join(ignored)}: those of {step.use} have no effect; only "
-                "those of this file apply."
-            )
-        params, unknown = used.file.params, list[str]()
-        for name, value in step.with_.items():
-            at = (*path, "with", name)
-            found = self._value(at, value, scope)
-            if name not in params:
-                unknown.append(name)
-                self._say(at, f"{step.use} has no parameter {name}; {nearest(name, params)}", key=True)
-            elif found is not None:
-                self._fit_param(at, value, found, params[name])
-        needed = (name for name, param in params.items() if not param.optional and param.default is None)
-        for name in not_replaced((name for name in needed if name not in step.with_), unknown):
-            self._say((*path, "use"), f"{name} is missing; {step.use} needs it")
+            have = f"{' and '.join(ignored)}: those of {step.use} have no effect; only those of this file apply"
+            self._note((*path, "use"), have)
+        params = used.file.params
+        for name, found in self._arguments(path, step, step.use, params, scope):
+            self._fit_param((*path, "with", name), step.with_[name], found, params[name])
+        self._check_missing(path, step, step.use, params, _required(params))
         return Type("object", fields=used.outputs)
 
     def _fit_param(self, path: Path, value: Any, found: Type, param: Param) -> None:
@@ -160,15 +157,10 @@ class OtherCheck(PaidCheck):
         if found.kind not in ("object", "group"):
             self._say(path, f"{path[-1]} takes rows with columns, but {written} has no columns")
             return
-        needed = (
-            name for name, column in (param.columns or {}).items() if not column.optional and column.default is None
-        )
-        missing = next((name for name in needed if name not in known), None)
+        missing = next((name for name in _required(param.columns or {}) if name not in known), None)
         if missing is not None and known:
-            self._say(
-                path,
-                (f"{path[-1]} needs the column {missing}, but {written} has no such column; {nearest(missing, known)}"),
-            )
+            what = f"needs the column {missing}, but {written} has no such column"
+            self._say(path, f"{path[-1]} {what}; {nearest(missing, known)}")
         for name, column in (param.columns or {}).items():
             expected, given = types.of_param(column), known.get(name, Type("any"))
             if expected.kind in types.FILES and not _is_file_of(given, expected):
@@ -214,29 +206,31 @@ class OtherCheck(PaidCheck):
     def _review(self, path: Path, step: ReviewStep, scope: NameScope) -> Type:
         found, before = [], self._problem_count
         if not step.sources:
-            self._say(
-                (*path, "review"), "review takes a reference or a list of references, but the value is an empty list"
-            )
+            takes = "review takes a reference or a list of references"
+            self._say((*path, "review"), f"{takes}, but the value is an empty list")
         for n, text in enumerate(step.sources):
             at = (*path, "review", n) if isinstance(step.review, list) else (*path, "review")
             if not is_reference(text):
                 self._say(at, f"review takes a reference, but {shown_value(text)}; did you mean $({text})?")
                 continue
             one = self._value(at, text, scope)
-            found.extend([] if one is None else [one])
-            if one is not None and one.many:
+            found.append(one)
+            if one.many:
                 self._say(at, f"review takes one result, but {text} is a list; put the review into the group")
         kinds = {inner.kind for one in found for inner in one.possible} - {"any"}
         if len(kinds) > 1:
-            self._say(
-                (*path, "review"),
-                "a review chooses among results of one kind, but these results are of the kinds "
-                f"{' and '.join(sorted(kinds))}",
-            )
+            listed = " and ".join(sorted(kinds))
+            wrong = f"a review chooses among results of one kind, but these results are of the kinds {listed}"
+            self._say((*path, "review"), wrong)
         if not found or self._problem_count > before:
             return Type("any")
         fields = types.fields_of_any(found, f"the candidates of {path[-1]}")
         return replace(found[0], fields=fields, guards=frozenset(), is_result=True)
+
+
+def _required(params: Mapping[str, Param]) -> list[str]:
+    """Returns the names of parameters, or of columns, that need a value."""
+    return [name for name, param in params.items() if not param.optional and param.default is None]
 
 
 def _has_items(value: Any) -> bool:

@@ -28,9 +28,12 @@ from rh_prefect.pipelines.file_model import (
     shown_value,
 )
 from rh_prefect.pipelines.parsed_document import Path, Problems, nearest
-from rh_prefect.pipelines.references import Reference, Template, WrongReferenceError, parse, shown
+from rh_prefect.pipelines.references import Reference, WrongReferenceError, parse, shown
 from rh_prefect.pipelines.types import Type, negated
 from rh_prefect.pipelines.visible_names import UNKNOWN_GUARD, NameScope, resolve
+
+INVALID = Type("any")
+"""The type of a string with an invalid reference, which is reported."""
 
 RESERVED_FOLDERS = ("works", "scopes", "edits", "names", "inputs", "results", "runs", "rounds", "pipelines", "gallery")
 _OTHER_SPELLING = re.compile(r"(?:\$\{\{|\$\{|\{\{)\s*(?P<names>[A-Za-z][\w-]*(?:\.[\w-]+)*)\s*\}\}?")
@@ -55,14 +58,15 @@ class ValueCheck:
         self._problem_count += 1
         self._problems.add(self._document, path, message, needle, key=key)
 
+    def _note(self, path: Path, note: str) -> None:
+        line = self._document.place(path).line
+        self._checked.notes.append(f"{self._document.name}:{line}: {note}.")
+
     def _check_name(self, path: Path, name: str, scope: NameScope, *, key: bool = True) -> bool:
         """Returns whether a step or an item can have a name; otherwise reports why it cannot."""
         if not NAME.fullmatch(name):
-            self._say(
-                path,
-                f"{name} is not a valid name; a name has letters, digits, _ and -, and begins with a letter",
-                key=key,
-            )
+            wrong = f"{name} is not a valid name; a name has letters, digits, _ and -, and begins with a letter"
+            self._say(path, wrong, key=key)
             self._wrong_names.append(name)
         elif name in RESERVED:
             self._say(path, f"{name} is reserved in references; use another name", key=key)
@@ -71,13 +75,6 @@ class ValueCheck:
         else:
             return True
         return False
-
-    def _template(self, path: Path, text: str) -> Template | None:
-        try:
-            return parse(text)
-        except WrongReferenceError as wrong:
-            self._say_wrong(path, text, wrong)
-            return None
 
     def _reference(self, path: Path, reference: Reference, scope: NameScope, *, may_be_absent: bool = False) -> Type:
         try:
@@ -107,19 +104,19 @@ class ValueCheck:
         condition = f"when: {{exists: {reference.text}}}"
         return f"{reference.text} can be absent: {why}; write {other}, or add {condition} to this step"
 
-    def _value(self, path: Path, value: Any, scope: NameScope, *, may_be_absent: bool = False) -> Type | None:
+    def _value(self, path: Path, value: Any, scope: NameScope, *, may_be_absent: bool = False) -> Type:
         """Returns the type of a value in a file, and checks its references."""
         if isinstance(value, dict):
-            found = {key: self._value((*path, key), one, scope) for key, one in value.items()}
-            return Type("object", fields={key: one or Type("any") for key, one in found.items()})
+            return Type("object", fields={key: self._value((*path, key), one, scope) for key, one in value.items()})
         if isinstance(value, list):
-            items = [self._value((*path, n), one, scope) for n, one in enumerate(value)]
-            return types.of_items([one or Type("any") for one in items])
+            return types.of_items([self._value((*path, n), one, scope) for n, one in enumerate(value)])
         if not isinstance(value, str):
             return types.of_literal(value)
-        template = self._template(path, value)
-        if template is None:
-            return None
+        try:
+            template = parse(value)
+        except WrongReferenceError as wrong:
+            self._say_wrong(path, value, wrong)
+            return INVALID
         if template.only is not None:
             return self._reference(path, template.only, scope, may_be_absent=may_be_absent)
         for reference in template.references:
@@ -129,9 +126,8 @@ class ValueCheck:
                 is_list_of_strings = found_type.many and found_type.kind == "string"
                 hint = "; join_text joins a list into one string" if is_list_of_strings else ""
                 self._say(path, problem + hint, reference.text)
-        literal = template.literal
         self._check_spelling(path, value, scope)
-        return Type("string") if literal is None else Type("string", options=(literal,))
+        return Type("string", options=() if template.literal is None else (template.literal,))
 
     def _check_spelling(self, path: Path, text: str, scope: NameScope) -> None:
         """Reports references in the syntax of other tools, which would be sent to a model as text."""
@@ -147,7 +143,7 @@ class ValueCheck:
     def _whole(self, path: Path, value: int | str | None, scope: NameScope) -> None:
         if isinstance(value, str):
             found = self._value(path, value, scope)
-            if found is not None and found.kind not in ("integer", "any") and not are_whole(found.options):
+            if found.kind not in ("integer", "any") and not are_whole(found.options):
                 self._say(path, f"{path[-1]} takes a whole number, but {value} is {found.words}")
 
     def _condition(self, path: Path, value: Any, scope: NameScope) -> frozenset[str]:
@@ -163,7 +159,7 @@ class ValueCheck:
             return self._operator((*path, operator), operator, argument, scope)
         if _is_one_reference(value):
             found = self._value(path, value, scope, may_be_absent=True)
-            if found is not None and found.kind not in ("boolean", "any"):
+            if found.kind not in ("boolean", "any"):
                 takes = f"a condition takes true or false, but {value} is {found.words}"
                 self._say(path, f"{takes}; exists tests whether a value is present")
             return frozenset([f"true:{value}"])
@@ -187,8 +183,7 @@ class ValueCheck:
                 inside = self._holding(at, argument, scope)
                 return frozenset(map(negated, inside)) if len(inside) == 1 else frozenset([f"not:{argument}"])
             case "exists" | "missing" if _is_one_reference(argument):
-                found = self._value(at, argument, scope, may_be_absent=True)
-                guards = found.guards if found is not None else frozenset[str]()
+                guards = self._value(at, argument, scope, may_be_absent=True).guards
                 if operator == "exists":
                     return guards
                 return frozenset(map(negated, guards)) if len(guards) == 1 else frozenset([f"missing:{argument}"])
@@ -204,7 +199,7 @@ class ValueCheck:
             case _:
                 for n, one in enumerate(argument):
                     found = self._value((*at, n), one, scope, may_be_absent=True)
-                    if operator in ORDERED and found is not None and not types.may_be_number(found):
+                    if operator in ORDERED and not types.may_be_number(found):
                         self._say((*at, n), f"{operator} compares numbers, but {shown(one)} is {found.words}")
                 return frozenset([f"{operator}:{argument}"])
         return frozenset()
@@ -220,7 +215,7 @@ class ValueCheck:
         found = self._value(path, name, scope)
         if any(unicodedata.category(char) == "Cc" for char in name):
             self._say(path, "save_as takes a name without control characters")
-        if found is not None and not found.is_plain:
+        if not found.is_plain:
             self._say(path, f"save_as takes a string, but {name} is {found.words}; name a field, as in $(….stem)")
         literal = re.sub(r"\$\([^)]*\)", "x", name)
         parts = literal.split("/")

@@ -6,21 +6,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from rh_prefect.pipelines.check import edit_value, no_caption
+from rh_prefect.pipelines.check.literal_conversion import edit_value, no_caption
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.evaluation import evaluate, named, type_of
 from rh_prefect.pipelines.file_model import EditStep
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
-from rh_prefect.pipelines.plan.step_drafts import (
-    Draft,
-    failed_places,
-    files_in,
-    link_needs,
-    plain,
-    without_places,
-)
-from rh_prefect.pipelines.plan.work_identity import is_settled, mark
+from rh_prefect.pipelines.plan.step_drafts import Draft, failed_places, files_in, plain, without_places
+from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,
@@ -41,9 +34,8 @@ def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collec
     """Returns the recipe of an edit of one item; `failed` are the addresses of steps that this run cannot make."""
     edit = EDITS[step.edit]
     instance = PlannedStep(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure)
-    lists = _without_failed(
-        _aligned({name: certain(evaluate(value, frame)) for name, value in step.with_.items()}), step, failed
-    )
+    given = {name: certain(evaluate(value, frame)) for name, value in step.with_.items()}
+    lists = _without_failed(_aligned(given), step, failed)
     values = {name: plain(value) for name, value in lists.items() if value is not ABSENT}
     kind = edit.output
     if kind == "same":
@@ -64,14 +56,11 @@ def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collec
         draft.problems.append((("with",), "captions takes either `text`, or `file` with an SRT or WebVTT file"))
     elif wrong := no_caption(edit.name, values.get("text")):
         draft.problems.append((("with", "text"), wrong))
-    instance.request = {name: mark(value) for name, value in values.items()}
-    draft.is_settled = is_settled(values)
-    instance.values = dict(values)
+    draft.set_values(values)
     draft.seconds = _edit_seconds(edit, lists, values)
     if edit.has_starts:
         clips, overlap = values.get(edit.params[0].name, []), _overlap(edit, values)
         draft.facts = {"starts": _starts(lists.get(edit.params[0].name), clips, overlap)}
-    link_needs(instance, list(values.values()))
     return draft
 
 
@@ -115,9 +104,9 @@ def _edit_values(param: EditParam, written: Any, value: Any) -> tuple[Any, str]:
     if isinstance(value, list) and param.many:
         found = [_edit_values(replace(param, many=False), written, one) for one in value]
         return [one for one, _ in found], next((wrong for _, wrong in found if wrong), "")
-    if param.takes_files or isinstance(value, File | list | dict):
-        return value, edit_misfit(type_of(value), param, named(value, written))
-    return (value, "") if isinstance(value, Unknown) else edit_value(param, value)
+    wrong = edit_misfit(type_of(value), param, named(value, written))
+    is_read = wrong or param.takes_files or isinstance(value, File | Unknown | list | dict)
+    return (value, wrong) if is_read else edit_value(param, value)
 
 
 def _unequal_lists(edit: Edit, lists: Mapping[str, Any], values: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rh_prefect.catalog.model import text_of
 from rh_prefect.media.file_name_templates import folded, wrong_part
-from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.check.checked_file import Checked
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.evaluation import evaluate
@@ -37,11 +37,7 @@ from rh_prefect.pipelines.plan.size_limits import Size
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.plan.step_requests import draft_paid
 from rh_prefect.pipelines.plan.take_chooser import TakeChooser, query_of
-from rh_prefect.pipelines.plan.undecided_steps import (
-    condition_steps,
-    is_open,
-    undecided_parts,
-)
+from rh_prefect.pipelines.plan.undecided_steps import condition_steps, is_open, undecided_parts
 from rh_prefect.pipelines.plan.work_identity import UNSETTLED, mark, recipe_id, request_base
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
@@ -173,11 +169,14 @@ class Expander:
     def _block(self, instance: PlannedStep, cause: PlannedStep) -> StepOutput:
         """Removes a step from the run, because it needs another step that was removed."""
         first = self._missing.lost[cause.address]
-        instance.settle("x")
         instance.works, instance.blocked_by = (), first.address
         instance.needs = tuple(dict.fromkeys([*instance.needs, cause]))
-        instance.note = f"it needs {first.address}, which fails: {first.problems[0]}"
-        self._missing.lost[instance.address] = first
+        return self._lose(instance, first, f"it needs {first.address}, which fails: {first.problems[0]}")
+
+    def _lose(self, instance: PlannedStep, cause: PlannedStep, note: str) -> StepOutput:
+        """Adds a step that fails because of `cause`; returns a placeholder for its result."""
+        instance.settle("x")
+        instance.note, self._missing.lost[instance.address] = note, cause
         self._add(instance)
         return self._missing_output(instance)
 
@@ -243,11 +242,8 @@ class Expander:
 
     def _skip(self, instance: PlannedStep, wrong: list[str]) -> StepOutput:
         """Fails a step of an invalid item before anything is paid for the item; other items continue."""
-        instance.settle("x")
-        instance.note, instance.problems, instance.is_invalid_item = wrong[0], wrong, True
-        self._missing.lost[instance.address] = instance
-        self._add(instance)
-        return self._missing_output(instance)
+        instance.problems, instance.is_invalid_item = wrong, True
+        return self._lose(instance, instance, wrong[0])
 
     def _nearest(self, instance: PlannedStep, where: Path) -> Path:
         """Returns the path of a value in the file, or the path of `from` if the value comes from there."""
@@ -332,8 +328,8 @@ class Expander:
             self._explain(instance, wrong)
         instance.settle("r" if chosen is None else "=")
         instance.chosen = chosen
-        shown = tuple(one.value for one in instance.candidates)
-        value = chosen if chosen is not None else shown[0] if shown else ABSENT
+        shown = tuple(instance.candidates)
+        value = chosen if chosen is not None else next(iter(shown), ABSENT)
         if isinstance(value, File):
             value = replace(value, review=instance)
         if chosen is None or undecided:  # until the choice, later steps are priced with the first candidate

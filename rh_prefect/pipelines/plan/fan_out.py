@@ -9,7 +9,7 @@ from itertools import count, dropwhile, product
 from math import prod
 from typing import Any
 
-from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.check.checked_file import Checked
 from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.evaluation import evaluate, part, results
 from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, Step, uses
@@ -18,12 +18,7 @@ from rh_prefect.pipelines.plan.findings import Findings
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work, id_part
 from rh_prefect.pipelines.plan.planning import Planning
 from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, PlanTooLarge, Size, count_of
-from rh_prefect.pipelines.plan.undecided_steps import (
-    condition_steps,
-    is_open,
-    is_unmade,
-    undecided_parts,
-)
+from rh_prefect.pipelines.plan.undecided_steps import condition_steps, is_open, is_unmade, undecided_parts
 from rh_prefect.pipelines.plan.work_identity import mark, without_places
 from rh_prefect.pipelines.planning_values import (
     ABSENT,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.check.checked_file import Checked
 from rh_prefect.pipelines.conditions import not_numbers
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.planning_values import Frame, Group
@@ -25,6 +25,14 @@ class PartFindings:
     open_fan_outs: dict[str, bool] = field(default_factory=dict)
     # The fan-outs, with their paths, for which it is not known yet which items `limit` selects; the inner ones first
     chosen: list[tuple[str, Group]] = field(default_factory=list)
+
+    def add(self, other: PartFindings) -> None:
+        """Adds the findings of another part."""
+        self.notes |= other.notes
+        self.problems += other.problems
+        self.new_takes |= other.new_takes
+        self.open_fan_outs |= other.open_fan_outs
+        self.chosen += other.chosen
 
 
 class Findings:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -298,43 +298,32 @@ class Planner:
         written = self.planning.checked.file.outputs if self._too_large is None else {}
         return {name: evaluate(value, self._top) for name, value in written.items()}
 
-    @property
-    def notes(self) -> dict[str, None]:
-        """Returns hints that do not prevent a run."""
-        found = {note: None for part in self._findings() for note in part.notes}
+    def _note_invalid_items(self, notes: dict[str, None]) -> None:
+        """Adds the invalid items that are not paid for, with the reasons."""
         invalid: dict[str, list[PlannedStep]] = defaultdict(list)
         for one in (one for steps in self.parts.values() for one in steps if one.is_invalid_item):
             invalid[one.note].append(one)
         for clause, steps in invalid.items():
             more = f" (and {len(steps) - 1} further steps)" if len(steps) > 1 else ""
             first = steps[0].row or steps[0].address
-            found[f"{first}: {clause}; the item is invalid and is not paid for{more}."] = None
+            notes[f"{first}: {clause}; the item is invalid and is not paid for{more}."] = None
+
+    def report(self, problems: Problems) -> PartFindings:
+        """Adds the problems of all parts to a report; returns what there is besides the steps."""
+        items, found = ItemProblems(problems), self.findings
+        for wrong in found.problems:
+            items.add(*wrong)
+        items.flush()
+        self._note_invalid_items(found.notes)
+        if (error := self._too_large) is not None:
+            problems.add(self.planning.checked.document, error.at, error.message)
         return found
 
     @property
-    def new_takes(self) -> dict[str, int]:
-        """The chosen take of each step that is made again, by address."""
-        return {address: take for part in self._findings() for address, take in part.new_takes.items()}
-
-    @property
-    def open_fan_outs(self) -> dict[str, bool]:
-        """The fan-outs whose items are not all known yet, each mapped to whether it is outermost."""
-        return {path: is_top for part in self._findings() for path, is_top in part.open_fan_outs.items()}
-
-    @property
-    def chosen(self) -> list[tuple[str, Group]]:
-        """The fan-outs whose selection by `limit` is not known yet; the inner ones first."""
-        return [one for part in self._findings() for one in part.chosen]
-
-    def report(self, problems: Problems) -> None:
-        """Adds the problems of all parts to a report."""
-        items = ItemProblems(problems)
-        for wrong in (wrong for part in self._findings() for wrong in part.problems):
-            items.add(*wrong)
-        items.flush()
-        if (error := self._too_large) is not None:
-            problems.add(self.planning.checked.document, error.at, error.message)
-
-    def _findings(self) -> Iterator[PartFindings]:
-        for parts in self._parts.values():
-            yield from (one for part in (*parts[1:], parts[0]) for one in part.findings)
+    def findings(self) -> PartFindings:
+        """What there is in all parts besides the steps, with the findings of an item before those of its fan-out."""
+        whole = PartFindings()
+        for step, *items in self._parts.values():
+            for one in (one for part in (*items, step) for one in part.findings):
+                whole.add(one)
+        return whole

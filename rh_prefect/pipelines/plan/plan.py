@@ -6,21 +6,21 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from html import escape
 from typing import Any
 
 from rh_prefect.errors import InputError
-from rh_prefect.pipelines.check import Checked, notes_of
+from rh_prefect.pipelines.check.checked_file import Checked
+from rh_prefect.pipelines.check.file import notes_of
 from rh_prefect.pipelines.file_model import Budget, GroupStep, UseStep
 from rh_prefect.pipelines.parsed_document import Problem, Problems, nearest_sentence, visible
 from rh_prefect.pipelines.plan import render
 from rh_prefect.pipelines.plan.fan_out import mark_chosen
 from rh_prefect.pipelines.plan.incremental_planner import Planner
-from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Selection, Work, grouped, own_works
+from rh_prefect.pipelines.plan.planned_steps import FREE, PlannedStep, PriceRange, Selection, Work, grouped, own_works
 from rh_prefect.pipelines.plan.planning import Planning
-from rh_prefect.pipelines.plan.request_price import total
 from rh_prefect.pipelines.takes_file import Choices, step_of
 
 
@@ -219,13 +219,16 @@ class Plan:
 
 
 def _price(works: Iterable[Work], *, with_spare: bool = False) -> PriceRange:
-    """Returns the price of works; each request and take counts once, even if steps parse the answer differently."""
-    paid: dict[str, tuple[PriceRange, bool]] = {}
+    """Returns the price of works; each request and take counts once, even if steps parse the answer differently.
+
+    The minimum does not include works that may be skipped.
+    """
+    paid, sure = dict[str, PriceRange](), set[str]()
     for work in works:
         if work.is_paid and (with_spare or not work.is_spare):
-            _, is_sure = paid.get(work.key, (work.price, False))
-            paid[work.key] = work.price, is_sure or work.is_sure
-    return total(paid.values())
+            paid[work.key] = work.price
+            sure |= {work.key} if work.is_sure else set()
+    return sum((one if key in sure else replace(one, least=Decimal(0)) for key, one in paid.items()), FREE)
 
 
 def _refuse(what: str, name: str, known: Iterable[str]) -> None:
@@ -246,10 +249,10 @@ async def finished(planning: Planning, params: Mapping[str, Any], plan: Plan) ->
 def finish(planner: Planner, plan: Plan) -> Plan:
     """Completes a plan from its parts, and reports equal requests and equal file names."""
     checked, problems, instances = planner.planning.checked, Problems(), planner.instances
-    notes, selection = planner.notes, planner.planning.options.selection
-    planner.report(problems)
+    selection, findings = planner.planning.options.selection, planner.report(problems)
+    notes = findings.notes
     planner.count()
-    mark_chosen(planner.chosen, instances)
+    mark_chosen(findings.chosen, instances)
     _refuse_equal(instances, checked, problems)
     for one in instances:
         for problem, advice in planner.clashes.problems_of(one):
@@ -263,9 +266,9 @@ def finish(planner: Planner, plan: Plan) -> Plan:
     _refuse_item_budget(plan, selection, checked, problems)
     plan.notes = [*notes_of(checked), *notes]
     plan.problems = list(problems)
-    plan.outputs, plan.new_takes = planner.outputs, planner.new_takes
+    plan.outputs, plan.new_takes = planner.outputs, findings.new_takes
     plan.paths = [path for path, step in checked.walk() if not isinstance(step, GroupStep | UseStep)]
-    plan.open_fan_outs = planner.open_fan_outs
+    plan.open_fan_outs = findings.open_fan_outs
     return plan
 
 

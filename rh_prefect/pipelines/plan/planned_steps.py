@@ -222,14 +222,6 @@ class Work:
         return self.state in PAYING and self.is_needed
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Candidate:
-    """One of the results that a review shows; its number is its position among these results."""
-
-    value: Any  # The result
-    maker: PlannedStep | None = None  # The step that made it; None for a parameter
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class PlannedStep:
     """One step of one item."""
@@ -275,7 +267,7 @@ class PlannedStep:
     row: str = ""  # The row of a table that its item comes from, for messages
     # What is wrong with its values, of which those from a model are known only during the run; it is not made then
     problems: Sequence[str] = ()
-    candidates: Sequence[Candidate] = ()  # What a review shows
+    candidates: Sequence[Any] = ()  # The results that a review shows, in the order of their numbers
     ask: str = ""  # The question of a review
     chosen: Any = None  # The result that a review has; None if none is chosen yet
     used_at: Path = ()  # The path of the step with `use` that it comes from, in the file that is planned
@@ -325,7 +317,7 @@ class PlannedStep:
     @property
     def shows_files(self) -> bool:
         """Whether the step is a review of files; `choose --text`, which replaces a reviewed text, is then refused."""
-        return any(isinstance(one.value, File) for one in self.candidates)
+        return any(isinstance(one, File) for one in self.candidates)
 
     @property
     def top_item(self) -> str:

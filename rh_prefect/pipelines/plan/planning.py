@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.check.checked_file import Checked
 from rh_prefect.pipelines.plan.options import PlanOptions
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.plan.shared_works import SharedWorks

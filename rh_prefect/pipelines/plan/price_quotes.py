@@ -7,7 +7,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from rh_prefect import catalog
@@ -22,19 +21,17 @@ from rh_prefect.errors import (
     RequestRejected,
     RunningHubError,
 )
-from rh_prefect.media.input_files import shown
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
 from rh_prefect.pipelines.call_builder import has_all_files, has_all_ids, request_of
-from rh_prefect.pipelines.check import Checked
+from rh_prefect.pipelines.check.checked_file import Checked
 from rh_prefect.pipelines.parsed_document import Problems
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange
 from rh_prefect.works.accounts.account_and_uploads import Account
 from rh_prefect.works.accounts.pool import Pool
-from rh_prefect.works.input_identification import Input
-from rh_prefect.works.journal.record_types import MediaRecord
+from rh_prefect.works.input_identification import input_of
 
 MOST = 200
 """Maximum number of requests per plan that are sent to the price preview."""
@@ -100,25 +97,15 @@ async def _preview(request: ModelInput, account: Account, store: MediaStore) -> 
     async def sent(value: Any) -> Any:
         if isinstance(value, list | tuple):
             return [await sent(one) for one in value]
-        return await _link(value, account, store) if isinstance(value, Media) else value
+        if not isinstance(value, Media):
+            return value
+        file = input_of(value)
+        return await account.uploads.address(file, file.mark, store=store)
 
     entry, params = request.entry, request.params()
     linked = {param.name: await sent(params[param.name]) for param in entry.file_params if param.name in params}
     payload = catalog.read_parameters(entry, {**params, **linked}, unchecked=request.unchecked).sent
     return await account.provider.price(entry.endpoint, payload)
-
-
-async def _link(media: Media, account: Account, store: MediaStore) -> str:
-    record = MediaRecord(
-        uri=shown(media.uri),
-        sha256=media.sha256,
-        size=media.size,
-        kind=media.kind,
-        mime=media.mime,
-        extension=PurePosixPath(media.name).suffix.removeprefix("."),
-    )
-    file = Input(media.uri, record)
-    return await account.uploads.address(file, file.mark, store=store)
 
 
 def _set_price(plan: Plan, steps: Iterable[PlannedStep], preview: PricePreview, answers: _Answers) -> None:

@@ -67,19 +67,14 @@ def table(plan: Plan, width: int = 0) -> str:
     title = head(plan)
     table_width = max(len(line) for line in lines)
     lines.insert(0, f"{title}{plan.currency:>{max(len(plan.currency) + 2, table_width - len(title))}}")
-    more = [f"  {_sum(plan)}", *_difference(plan), f"  {_signs(states)}", *_reasons(plan), *_more(plan)]
-    return "\n".join(
-        [*lines, *more] if not width else [line for one in (*lines, *more) for line in _wrapped(one, width)]
-    )
+    lines += [f"  {_sum(plan)}", *_difference(plan), f"  {_signs(states)}", *_reasons(plan), *_more(plan)]
+    return "\n".join(lines if not width else [line for one in lines for line in _wrapped(one, width)])
 
 
 def _wrapped(line: str, width: int) -> list[str]:
     indent = "  " if line.startswith("  ") else ""
-    if len(line) <= width:
-        return [line]
-    return textwrap.wrap(
-        line.strip(), width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False
-    )
+    wrapper = textwrap.TextWrapper(width, indent, f"{indent}  ", break_on_hyphens=False)
+    return [line] if len(line) <= width else wrapper.wrap(line.strip())
 
 
 def _signs(states: Sequence[State]) -> str:
@@ -138,24 +133,25 @@ def _difference(plan: Plan) -> Iterator[str]:
     """Yields a line with the difference in price from the compared plan, and the number of changed steps."""
     if not plan.earlier:
         return
-    was = _money_of(plan.earlier["price"])
-    changes = ", ".join(f"{name} {_change(old, new)}" for name, old, new in _pairs(was, _selected_price(plan)))
+    differences = _differences(_money_of(plan.earlier["price"]), _selected_price(plan))
+    changes = ", ".join(f"{name} {one}" for name, one in zip(_AMOUNTS, differences, strict=True))
     changed = sum(1 for one in plan.instances if one.why)
     steps = f"{len(plan.added)} added, {changed} changed, {len(plan.removed)} removed"
     steps = steps if plan.earlier["steps"] else "all are new"
     yield f"  difference: {changes} {plan.currency}; steps: {steps}"
 
 
-def _pairs(was: PriceRange, now: PriceRange) -> list[tuple[str, Decimal, Decimal]]:
-    return [(name, getattr(was, name), getattr(now, name)) for name in ("least", "expected", "most")]
+_AMOUNTS = ("least", "expected", "most")
 
 
-def _change(was: Decimal, now: Decimal) -> str:
-    return f"{(now - was).quantize(Decimal('0.01'), ROUND_HALF_UP):+.2f}"
+def _differences(was: PriceRange, now: PriceRange) -> list[str]:
+    """Formats the differences of the minimum, the expected and the maximum price."""
+    found = (getattr(now, name) - getattr(was, name) for name in _AMOUNTS)
+    return [f"{one.quantize(Decimal('0.01'), ROUND_HALF_UP):+.2f}" for one in found]
 
 
 def _money_of(data: Mapping[str, Any]) -> PriceRange:
-    least, expected, most = (Decimal(str(data[name])) for name in ("least", "expected", "most"))
+    least, expected, most = (Decimal(str(data[name])) for name in _AMOUNTS)
     return PriceRange(least, expected, most, bool(data.get("open")))
 
 
@@ -165,33 +161,36 @@ def _selected_price(plan: Plan) -> PriceRange:
 
 def markdown(plan: Plan) -> str:
     """Formats a plan as Markdown, for a comment on a pull request."""
-    is_compared, price = bool(plan.earlier), _selected_price(plan)
-    least, expected, most = prices(price)
-    lines = [f"### {_markdown(plan.pipeline)}: {expected} {plan.currency}", "", _markdown(head(plan)), ""]
-    columns = ["least", "expected", "most"]
-    lines += [f"| | {' | '.join(columns)} |", "|---|--:|--:|--:|", f"| this plan | {least} | {expected} | {most} |"]
-    if is_compared:
+    price = _selected_price(plan)
+    lines = [f"### {_markdown(plan.pipeline)}: {prices(price)[1]} {plan.currency}", "", _markdown(head(plan)), ""]
+    lines += [f"| {_row(*_AMOUNTS)}", "|---|--:|--:|--:|", _row("this plan", *prices(price))]
+    if plan.earlier:
         was = _money_of(plan.earlier["price"])
-        lines.append(f"| {_markdown(plan.compared_with)} | {' | '.join(prices(was))} |")
-        lines.append(f"| difference | {' | '.join(_change(old, new) for _, old, new in _pairs(was, price))} |")
-    earlier = {path: _money_of(money) for path, money in plan.earlier.get("step_prices", {}).items()}
-    lines += ["", f"| step | model or edit | states | expected |{' was |' if is_compared else ''}"]
-    lines.append(f"|---|---|---|--:|{'--:|' if is_compared else ''}")
-    for path, items in plan.steps.items():
-        before = f" {prices(earlier[path])[1] if path in earlier else 'new'} |" if is_compared else ""
-        cells = (f"`{visible(path)}`", _markdown(_models(items)), _states(items), _priced(plan, items)[0])
-        lines.append(f"| {' | '.join(cells)} |{before}")
-    gone = [path for path in earlier if path not in plan.steps]
-    lines += [f"| ~~`{visible(path)}`~~ | | removed | | {prices(earlier[path])[1]} |" for path in gone]
-    budget = (
-        [f"Budget: {plan.budget.amount:.12g} {plan.currency}{_budget(plan).partition(',')[2]}."] if plan.budget else []
-    )
-    details = [*_reasons(plan), *_more(plan)]
-    lines += ["", *budget]
-    if details:
-        listed = [f"- {_markdown(line)}" for line in details]
-        lines += ["", "<details><summary>Changes and notes</summary>", "", *listed, "", "</details>"]
+        lines += [_row(_markdown(plan.compared_with), *prices(was)), _row("difference", *_differences(was, price))]
+    lines += ["", *_step_rows(plan), ""]
+    if plan.budget:
+        lines.append(f"Budget: {plan.budget.amount:.12g} {plan.currency}{_budget(plan).partition(',')[2]}.")
+    if details := [f"- {_markdown(line)}" for line in (*_reasons(plan), *_more(plan))]:
+        lines += ["", "<details><summary>Changes and notes</summary>", "", *details, "", "</details>"]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _step_rows(plan: Plan) -> Iterator[str]:
+    """Yields the table of the steps, with the prices in the compared plan."""
+    earlier = {path: _money_of(money) for path, money in plan.earlier.get("step_prices", {}).items()}
+    yield _row("step", "model or edit", "states", "expected", *(["was"] if plan.earlier else []))
+    yield f"|---|---|---|--:|{'--:|' if plan.earlier else ''}"
+    for path, items in plan.steps.items():
+        before = [prices(earlier[path])[1] if path in earlier else "new"] if plan.earlier else []
+        cells = (f"`{visible(path)}`", _markdown(_models(items)), _states(items), _priced(plan, items)[0])
+        yield _row(*cells, *before)
+    for path in earlier:
+        if path not in plan.steps:
+            yield f"| ~~`{visible(path)}`~~ | | removed | | {prices(earlier[path])[1]} |"
 
 
 def _markdown(text: str) -> str:
@@ -304,8 +303,7 @@ def head_as_json(plan: Plan) -> dict[str, Any]:
 
 
 def _money(money: PriceRange) -> dict[str, Any]:
-    amounts = {"least": money.least, "expected": money.expected, "most": money.most}
-    return {name: float(round(value, 5)) for name, value in amounts.items()} | {"open": money.is_open}
+    return {name: float(round(getattr(money, name), 5)) for name in _AMOUNTS} | {"open": money.is_open}
 
 
 def step_as_json(one: PlannedStep) -> dict[str, Any]:
@@ -324,9 +322,7 @@ def step_as_json(one: PlannedStep) -> dict[str, Any]:
         "take": work.take if work is not None else None,
         "takes": len(one.works),
         "round": work.scope or None if work is not None else None,
-        "works": [each.key for each in one.works]
-        if len(one.works) > 1 and work is not None and work.is_settled
-        else None,
+        "works": [each.key for each in one.works] if len(one.works) > 1 and one.works[0].is_settled else None,
         "in_progress": [each.key for each in one.works if each.state == "…"],
         "request": one.request,
         "nodes": dict(one.nodes),

@@ -147,15 +147,3 @@ def _spoken(text: Any) -> Span | None:
     count = characters(text)
     slow = _CHARACTERS_PER_SECOND
     return Span(count.least / slow.least, count.expected / slow.expected, count.most / slow.most)
-
-
-def total(prices: Iterable[tuple[PriceRange, bool]]) -> PriceRange:
-    """Returns the sum of prices; the minimum does not include steps that may be skipped."""
-    least = expected = most = Decimal(0)
-    is_open = False
-    for price, is_sure in prices:
-        least += price.least if is_sure else 0
-        expected += price.expected
-        most += price.most
-        is_open |= price.is_open
-    return PriceRange(least, expected, most, is_open)

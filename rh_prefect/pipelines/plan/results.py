@@ -9,8 +9,8 @@ from rh_prefect.pipelines.file_model import Parse
 from rh_prefect.pipelines.parsed_answers import InvalidAnswerError, answer_type, read_answer
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
 from rh_prefect.pipelines.plan.step_drafts import Draft
-from rh_prefect.pipelines.planning_values import File, Items, Span, Unknown, digest, exactly
-from rh_prefect.pipelines.types import FILES, Type
+from rh_prefect.pipelines.planning_values import File, Items, Span, Unknown, digest, exactly, number_of
+from rh_prefect.pipelines.types import FILES, Type, of_literal
 
 
 def value_of(draft: Draft, work: Work) -> Any:
@@ -57,25 +57,21 @@ def _with_handles(draft: Draft, value: dict[str, Any], kind: Type, number: int) 
     return {name: _handle(draft, name, number, one) if name in handles else one for name, one in value.items()}
 
 
-def _handle(draft: Draft, name: str, number: int, sent: str | None = None) -> Unknown:
+def _handle(draft: Draft, name: str, number: int, value: Any) -> Unknown:
     """Returns a placeholder for an expiring id of RunningHub; in hashes, the request that gave the id replaces it."""
-    key = f"handle:{draft.base}.{number}.{name}"
+    key, sent = f"handle:{draft.base}.{number}.{name}", value if isinstance(value, str) else None
     return Unknown("handle", key, Span(1, 20, 100), draft.instance, draft.is_settled, sent)
 
 
 def _unknown(draft: Draft, work: Work, kind: Type) -> Any:
-    def one(name: str, type_: Type, number: int) -> Any:
-        if type_.kind == "handle":
-            return _handle(draft, name, number)
-        return placeholder(type_, draft.instance, f"{work.key}.{number}.{name}")
-
     if kind.kind == "string":
         # Not the key of the text without parse, which has the blanks and fences that parse removes.
         return placeholder(kind, draft.instance, f"{work.key}.answer")
-    if not kind.many:
-        return {name: one(name, type_, 0) for name, type_ in kind.fields.items()}
     size = draft.instance.at_most or 1
-    values = tuple({name: one(name, t, number) for name, t in kind.fields.items()} for number in range(size))
+    missing = [placeholder(kind.one, draft.instance, f"{work.key}.{number}") for number in range(size)]
+    values = tuple(_with_handles(draft, one, kind, number) for number, one in enumerate(missing))
+    if not kind.many:
+        return values[0]
     bounds = Unknown("integer", f"{work.key}.count", Span(1, size, size), draft.instance)
     return Items(values, (None,) * size, tuple(number == 0 for number in range(size)), bounds)
 
@@ -86,12 +82,9 @@ def undecided_result(value: Any, by: PlannedStep | None, key: str) -> Any:
         return replace(value, key=key + value.key, media=None, seconds=value.length, maker=by)
     if isinstance(value, Unknown):
         return replace(value, key=key + value.key, maker=by, is_settled=False)
-    if isinstance(value, str):
-        return Unknown("string", key + digest(value), exactly(len(value)), by)
-    if isinstance(value, bool):
-        return Unknown("boolean", key + digest(value), None, by)
-    if isinstance(value, int | float):
-        return Unknown("integer" if isinstance(value, int) else "number", key + digest(value), exactly(value), by)
+    if isinstance(value, str | int | float):
+        span = exactly(len(value)) if isinstance(value, str) else number_of(value)
+        return Unknown(of_literal(value).kind, key + digest(value), span, by)
     return value
 
 

@@ -9,7 +9,7 @@ from rh_prefect.catalog.model import text_of
 from rh_prefect.pipelines.evaluation import evaluate, follow, lookup, maker_of, results
 from rh_prefect.pipelines.file_model import ReviewStep
 from rh_prefect.pipelines.parsed_document import Path
-from rh_prefect.pipelines.plan.planned_steps import Candidate, PlannedStep
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.work_identity import candidates_id, mark
 from rh_prefect.pipelines.planning_values import ABSENT, Frame, Items, certain, makers
 from rh_prefect.pipelines.references import parse
@@ -19,16 +19,18 @@ def draft_review(step: ReviewStep, at: Path, path: str, frame: Frame) -> Planned
     """Returns a review with its candidates."""
     instance = PlannedStep(path, frame.id, step, at, "review", is_sure=frame.is_sure, numbers=frame.numbers)
     instance.row = frame.row_around
-    instance.candidates = [one for text in step.sources for one in _candidates(text, frame)]
+    shown = [(value, maker) for text in step.sources for value, maker in _candidates(text, frame)]
+    instance.candidates = [value for value, _ in shown]
     question = certain(evaluate(step.ask, frame))
     instance.ask = text_of(question) if isinstance(question, str | int | float) else step.ask
-    needs = (maker for one in instance.candidates for maker in (one.maker, *makers(one.value)) if maker is not None)
+    needs = (maker for value, maker in shown for maker in (maker, *makers(value)) if maker is not None)
     instance.needs = tuple(dict.fromkeys(needs))
-    instance.request = {"of": candidates_id([str(mark(one.value)) for one in instance.candidates])}
+    instance.request = {"of": candidates_id([str(mark(value)) for value in instance.candidates])}
     return instance
 
 
-def _candidates(text: str, frame: Frame) -> list[Candidate]:
+def _candidates(text: str, frame: Frame) -> list[tuple[Any, PlannedStep | None]]:
+    """Returns the results that a reference means, each with the step that made it; None for a parameter."""
     # Each take of a step is a candidate; `a or b` means one value.
     [reference] = parse(text).references
     is_one = len(reference.options) == 1 and reference.fallback is None
@@ -37,7 +39,7 @@ def _candidates(text: str, frame: Frame) -> list[Candidate]:
     one = certain(lookup(reference, frame))
     values = values or ([] if one is ABSENT else [one])
     maker = maker_of(reference, frame)
-    return [Candidate(value, next(makers(value), maker)) for value in values]
+    return [(value, next(makers(value), maker)) for value in values]
 
 
 def chosen_result(review: PlannedStep, choice: Mapping[str, Any] | None) -> tuple[Any, str]:
@@ -52,5 +54,5 @@ def chosen_result(review: PlannedStep, choice: Mapping[str, Any] | None) -> tupl
         return None, "the choice is text, but the candidates are files; choose a candidate by its number"
     take = choice.get("take")
     if type(take) is int and 1 <= take <= len(review.candidates):  # a bool is also an int
-        return review.candidates[take - 1].value, ""
+        return review.candidates[take - 1], ""
     return None, review.no_candidate(take)

@@ -10,6 +10,7 @@ from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
+from rh_prefect.pipelines.plan.work_identity import is_settled, mark
 from rh_prefect.pipelines.planning_values import (
     EMPTY,
     File,
@@ -42,6 +43,12 @@ class Draft:
     problems: list[tuple[Path, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # What is worth knowing
     facts: Mapping[str, Any] = field(default_factory=lambda: EMPTY)  # Further facts of the result
+
+    def set_values(self, values: dict[str, Any], request: dict[str, Any] | None = None) -> None:
+        """Sets the values of the request or recipe, and the steps that make these values."""
+        self.is_settled, self.instance.values = is_settled(values), values
+        self.instance.request = mark(values) if request is None else request
+        self.instance.needs = tuple(dict.fromkeys(makers(values)))
 
     def begin_with(self, first: int) -> None:
         """Replaces the takes by as many takes from `first` on."""
@@ -84,8 +91,3 @@ def plain(value: Any) -> Any:
 def files_in(value: Any) -> list[File]:
     """Returns the files in a value."""
     return [one for one in leaves(value) if isinstance(one, File)]
-
-
-def link_needs(instance: PlannedStep, values: list[Any]) -> None:
-    """Records the steps whose values a step uses."""
-    instance.needs = tuple(dict.fromkeys(maker for value in values for maker in makers(value)))

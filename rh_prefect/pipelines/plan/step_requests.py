@@ -10,24 +10,28 @@ from rh_prefect.catalog.hash_compatibility import as_given
 from rh_prefect.catalog.input_validation import check_file
 from rh_prefect.catalog.model import Model
 from rh_prefect.errors import MediaError, UnknownModelError
-from rh_prefect.pipelines.check import Checked, wrong_fields
-from rh_prefect.pipelines.check.paid_steps import no_such_model
+from rh_prefect.pipelines.check.checked_file import Checked
+from rh_prefect.pipelines.check.paid_steps import no_such_model, wrong_fields
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep
-from rh_prefect.pipelines.model_arguments import bind, check_values, flat, unchecked_in
+from rh_prefect.pipelines.model_arguments import bind, check_values
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
 from rh_prefect.pipelines.plan.size_limits import count_of
-from rh_prefect.pipelines.plan.step_drafts import (
-    Draft,
-    files_in,
-    link_needs,
-    plain,
-    without_failed,
+from rh_prefect.pipelines.plan.step_drafts import Draft, files_in, plain, without_failed
+from rh_prefect.pipelines.plan.work_identity import mark
+from rh_prefect.pipelines.planning_values import (
+    ABSENT,
+    File,
+    Frame,
+    Unknown,
+    certain,
+    digest,
+    leaves,
+    makers,
+    number_of,
 )
-from rh_prefect.pipelines.plan.work_identity import is_settled, mark
-from rh_prefect.pipelines.planning_values import ABSENT, File, Frame, Unknown, certain, digest, leaves, number_of
 from rh_prefect.pipelines.site_graphs import SavedGraph, SavedGraphs, UnreadGraph, node_digests
 from rh_prefect.pipelines.types import kind_of
 
@@ -79,11 +83,8 @@ def _of_graph(step: GraphStep, instance: PlannedStep, frame: Frame, failed: Coll
     values = {key: value for key, value in values.items() if value is not ABSENT}
     several = (key for key, value in values.items() if isinstance(value, list | dict))
     draft.problems.extend((("with", key), f"{key} takes one value, but several are given") for key in several)
-    instance.request = {key: mark(value) for key, value in values.items()}
-    draft.is_settled = is_settled(values)
-    instance.values = dict(values)
-    files = [one for value in values.values() for one in files_in(value)]
-    _finish(draft, step, None, {}, files, list(values.values()))
+    draft.set_values(values)
+    _finish(draft, step, None, {}, files_in(values))
     return draft
 
 
@@ -143,11 +144,9 @@ def _of_model(step: ModelStep, instance: PlannedStep, frame: Frame, failed: Coll
     found, wrong = check_values(step, model, bound)
     draft.problems.extend((one.at, one.message) for one in bound.faults or wrong)
     draft.notes.extend([*bound.notes, *found.notices])
-    instance.values, given = dict(bound.values), flat(bound)
-    draft.is_settled = is_settled(instance.values)
-    instance.request = as_given(
-        model, {name: mark(value) for name, value in given.items()}, unchecked=unchecked_in(bound).keys()
-    )
+    given = bound.all
+    values = bound.values | ({"unchecked": bound.unchecked} if bound.unchecked else {})
+    draft.set_values(values, as_given(model, mark(given), unchecked=bound.unchecked.keys()))
     unknown = {
         name: value for name, value in given.items() if any(isinstance(one, File | Unknown) for one in leaves(value))
     }
@@ -155,7 +154,7 @@ def _of_model(step: ModelStep, instance: PlannedStep, frame: Frame, failed: Coll
         param.key: value for name, value in unknown.items() if (param := model.find_param(name)) is not None
     }
     files = [one for param in model.file_params for one in files_in(given.get(param.name))]
-    _finish(draft, step, model, payload, files, list(instance.values.values()))
+    _finish(draft, step, model, payload, files)
     _check_files(draft, model, instance.values)
     return draft
 
@@ -174,26 +173,19 @@ def _check_files(draft: Draft, model: Model, values: Mapping[str, Any]) -> None:
                 draft.problems.append((("with", param.name), problem))
 
 
-def _finish(
-    draft: Draft,
-    step: PaidStep,
-    model: Model | None,
-    payload: Mapping[str, Any],
-    files: list[File],
-    values: list[Any],
-) -> None:
+def _finish(draft: Draft, step: PaidStep, model: Model | None, payload: Mapping[str, Any], files: list[File]) -> None:
     instance = draft.instance
     assumed = None
     if step.assume is not None and step.assume.seconds is not None:
-        assumed = number_of(evaluate(step.assume.seconds, draft.frame))
-        values.append(evaluate(step.assume.seconds, draft.frame))
+        seconds = evaluate(step.assume.seconds, draft.frame)
+        assumed = number_of(seconds)
+        instance.needs = tuple(dict.fromkeys([*instance.needs, *makers(seconds)]))
     timed = [one for one in files if one.kind in ("video", "audio")]
     length = input_seconds(timed, assumed)
     instance.price = price_of(model, payload, seconds=length, assume=step.assume, attempts=instance.attempts)
     if instance.price.is_open and (step.assume is None or step.assume.price is None):
         instance.price_note = _no_price(instance, model)
     draft.seconds = output_seconds(model, payload, files, assumed)
-    link_needs(instance, values)
 
 
 def _no_price(instance: PlannedStep, model: Model | None) -> str:

@@ -17,7 +17,7 @@ def waiting_reviews(instances: Sequence[PlannedStep]) -> list[PlannedStep]:
 def candidates(review: PlannedStep) -> Iterator[tuple[str, Any]]:
     """Yields the candidates of a review, each with the argument of `rh-prefect choose` that chooses it."""
     for number, one in enumerate(review.candidates, 1):
-        yield f"{review.address}={number}", one.value
+        yield f"{review.address}={number}", one
 
 
 def next_takes(review: PlannedStep) -> dict[str, int]:
