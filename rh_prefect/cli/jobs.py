@@ -81,17 +81,18 @@ async def show_(job: Job, *, as_json: Json = False) -> None:
     journal, key = await _find(job)
     view = await read_job(journal, key)
     # The records that runs share list no results with the submissions.
-    result = view.result or await JobRecords(journal, key).read_result()
-    submits = [{"n": one.n, "state": one.state, **_records(one)} for one in view.submits]
+    found = view.result or await JobRecords(journal, key).read_result()
+    result = found and _data(found)
     if as_json:
-        print_json({"job": f"{journal.scope}/{key}", "submits": submits, "result": result and _data(result)})
+        submits = [{"n": one.n, "state": one.state, **_records(one)} for one in view.submits]
+        print_json({"job": f"{journal.scope}/{key}", "submits": submits, "result": result})
         return
-    for number, state, *records in (list(one.items()) for one in submits):
-        print(f"submit {number[1]}: {state[1]}")
-        for name, record in records:
+    for one in view.submits:
+        print(f"submit {one.n}: {one.state}")
+        for name, record in _records(one).items():
             print(f"  {name}: {json.dumps(record, ensure_ascii=False)}")
-    if result is not None:
-        print(f"result: {json.dumps(_data(result), ensure_ascii=False)}")
+    if result:
+        print(f"result: {json.dumps(result, ensure_ascii=False)}")
 
 
 def _records(submit: Submit) -> dict[str, dict[str, Any]]:
@@ -196,24 +197,13 @@ async def mark_refused_(job: Job, *, every: Annotated[bool, Parameter(name="--al
         every: JOB is a run: mark all of its unknown submissions.
     """
     if every:
-        _print_marked(job, *await _mark_all_refused(job))
+        await _mark_all_refused(job)
         return
     journal, key = await _find(job)
     # The task id may exist on this machine only; then the submission was accepted after all.
     await manual_repair.replay_spool(_spool(), journal)
     await manual_repair.mark_refused(journal, key)
     _print_payable(job, journal, "not accepted")
-
-
-def _print_marked(run: str, marked: Sequence[str], left: Sequence[str]) -> None:
-    for line in marked:
-        print(f"{line}: recorded as not accepted")
-    following = " The next run submits them again and pays." if marked else ""
-    print(f"{run}: {len(marked)} submission(s) recorded as not accepted.{following}")
-    for line in left:
-        print(f"NOT settled: {line}", file=sys.stderr)
-    if left:
-        sys.exit(1)
 
 
 async def mark_lost_(job: Job, *, same_account: bool = False) -> None:
@@ -444,24 +434,35 @@ def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
         )
 
 
-async def _mark_all_refused(run: str) -> tuple[list[str], list[str]]:
-    """Marks the unknown submissions of a run; returns the marked jobs, and the problems with the other jobs."""
+async def _mark_all_refused(run: str) -> None:
+    """Marks the unknown submissions of a run; exits with 1 if one of them cannot be marked."""
     own = await _scope(run)
-    every: list[Journal] = [one for one in (own.journal, await own.works()) if one is not None]
-    journals = {journal.scope: journal for journal in every}
-    for journal in every:
+    journals = {one.scope: one for one in (own.journal, await own.works()) if one is not None}
+    for journal in journals.values():
         await manual_repair.replay_spool(_spool(), journal)
-    marked, left = list[str](), list[str]()
+    marked, left = 0, list[str]()
     for scope, view, problem in await _jobs_in(run):
-        if problem or view.last is None or view.last.state not in _UNKNOWN:
-            left += [problem] if problem else []
+        if problem:
+            left.append(problem)
+        if view.last is None or view.last.state not in _UNKNOWN:
             continue
         try:
             await manual_repair.mark_refused(journals[scope], view.key)
-            marked.append(f"{scope}/{view.key} ({_what(view)}, started at {view.last.intent.at})")
         except InputError as error:
             left.append(error.message)
-    return marked, left
+        else:
+            marked += 1
+            print(f"{scope}/{view.key} ({_what(view)}, started at {view.last.intent.at}): recorded as not accepted")
+    following = " The next run submits them again and pays." if marked else ""
+    print(f"{run}: {marked} submission(s) recorded as not accepted.{following}")
+    _end_with([f"NOT settled: {one}" for one in left])
+
+
+def _end_with(left: Sequence[str]) -> None:
+    """If something is left to do, prints it to stderr and exits with 1."""
+    if left:
+        print("\n".join(left), file=sys.stderr)
+        sys.exit(1)
 
 
 async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_account: bool) -> None:
@@ -535,15 +536,17 @@ async def _replay_spool() -> None:
                 print(f"{scope}: task {task_id} is now recorded in its journal")
         except RunningHubError as error:  # the other task ids must be recorded all the same
             errors[scope] = error.message
-    left = [one for one in spool.entries() if one.answer.task_id is not None]
-    for one in left:
-        why = errors.get(one.scope) or (
-            "the journal does not have its submission. What to do: set RH_RECORDS and RH_STORAGE_URL to the values of "
-            "the run that paid, and run the command again."
-        )
-        print(f"NOT recorded: {one.scope}/{one.key}: task {one.answer.task_id}: {why}", file=sys.stderr)
-    if left:
-        sys.exit(1)
+    elsewhere = (
+        "the journal does not have its submission. What to do: set RH_RECORDS and RH_STORAGE_URL to the values of the "
+        "run that paid, and run the command again."
+    )
+    _end_with(
+        [
+            f"NOT recorded: {one.scope}/{one.key}: task {one.answer.task_id}: {errors.get(one.scope, elsewhere)}"
+            for one in spool.entries()
+            if one.answer.task_id is not None
+        ]
+    )
 
 
 def _spool() -> Spool:
