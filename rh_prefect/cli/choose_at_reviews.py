@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from rh_prefect.cli.argument_checks import check_store, text_in
 from rh_prefect.cli.options import GIVEN, PLACE, File, Given, More, Place, with_reviewed, words_of
-from rh_prefect.cli.pipelines import PlanSource, end_with_problems
+from rh_prefect.cli.pipelines import PlanRequest, end_with_problems
 from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.errors import InputError
+from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import paid_steps
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run.waiting_reviews import next_takes
@@ -41,15 +42,13 @@ def choose(
         text: REVIEW=PATH: a file with the corrected text; repeatable.
         plan: The reviewed plan of the run: use its parameters.
     """
-    from rh_prefect.flows.pipeline import Pipeline
-
     pipeline = Pipeline.open(file)
     account, storage = place.blocks(pipeline.name, pipeline.file)
     refuse_blocks("choose", account, storage)
     check_store(storage)
     reviewed = ReviewedPlan.read(plan) if plan is not None else None
     arguments = with_reviewed("choose", given.arguments(pipeline, more), reviewed)
-    known, unread = asyncio.run(PlanSource(storage, account).known(pipeline))
+    known, unread = asyncio.run(PlanRequest(pipeline, arguments, storage, account).known())
     if unread:
         raise InputError(f"choose: {unread} No choice was recorded.")
     current = asyncio.run(pipeline.plan(arguments, **known))

@@ -6,7 +6,7 @@ import asyncio
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_UP, Decimal
 from pathlib import Path
 from typing import Any
@@ -104,27 +104,21 @@ def plan(
     """
     refuse_blocks("plan", storage, credentials)
     pipeline = read_pipeline(file, as_json=as_json)
-    arguments, found = given.arguments(pipeline, more), read_choices(pipeline.takes)
-    inputs = Inputs(allow or ())
-    first = asyncio.run(pipeline.plan(arguments, inputs=inputs)) if selected.retake else Plan(pipeline.name)
-    source = PlanSource(storage, credentials, deployment, allow or ())
+    request = PlanRequest(pipeline, given.arguments(pipeline, more), storage, credentials, deployment, allow or ())
+    found, inputs = read_choices(pipeline.takes), Inputs(request.allow)
+    first = asyncio.run(pipeline.plan(request.arguments, inputs=inputs)) if selected.retake else Plan(pipeline.name)
     again = made_again(selected, found, first)
-    current = asyncio.run(source.plan(pipeline, arguments, **again))
+    current = asyncio.run(request.plan(**again))
     if quote and not current.problems:
-        asyncio.run(_ask_for_prices(pipeline, current, storage, credentials))
+        asyncio.run(request.ask_for_prices(current))
     price = selected_price(current, selected.steps)
     check_retake(current, selected.retake or (), selected.steps)
-    if compare is not None and not current.problems:
-
-        def of_other(other: Pipeline) -> Plan:
-            known = {name: value for name, value in arguments.items() if name in other.file.params}
-            return asyncio.run(source.plan(other, known, **again))
-
-        current.earlier, current.compared_with = earlier_plan(compare, file, of_other)
+    if compare is None:
+        asyncio.run(request.compare(current))
+    elif not current.problems:
+        current.earlier, current.compared_with = earlier_plan(compare, file, lambda old: request.plan_of(old, **again))
         if current.earlier["steps"]:
             changes.compare(current, current.earlier, pipeline.file.params)
-    elif compare is None:
-        asyncio.run(source.compare(pipeline, current))
     if out is not None and not current.problems:
         _write_private(out, current.to_json())
     show_plan(current, as_json=as_json, svg=svg, markdown=markdown)
@@ -134,27 +128,10 @@ def plan(
         sys.exit(_SOMETHING_TO_PAY)
 
 
-async def _ask_for_prices(pipeline: Pipeline, plan: Plan, storage: str | None, credentials: str | None) -> None:
-    from rh_prefect.blocks.lookup import load_pool_context, load_storage
-    from rh_prefect.pipelines.plan.price_quotes import quote
-    from rh_prefect.works.loop_thread import LOOP
-
-    shared, store = await load_pool_context(credentials), await load_storage(storage)
-    await LOOP.call(quote(plan, pipeline.checked, shared.pool, store))
-
-
-def show_dry_run(
-    source: PlanSource,
-    pipeline: Pipeline,
-    arguments: dict[str, Any],
-    budget: float | None,
-    *,
-    as_json: bool,
-    **again: Any,
-) -> None:
+def show_dry_run(request: PlanRequest, budget: float | None, *, as_json: bool, **again: Any) -> None:
     """Prints the plan of a run with these options; exits with 1 if the run would be refused."""
-    current = asyncio.run(source.plan(pipeline, arguments, **again))
-    asyncio.run(source.compare(pipeline, current))
+    current = asyncio.run(request.plan(**again))
+    asyncio.run(request.compare(current))
     price = selected_price(current, again["selection"])
     show_plan(current, as_json=as_json)
     # The run itself also counts what its flow run has spent.
@@ -191,53 +168,69 @@ def selected_price(plan: Plan, selection: Selection) -> PriceRange:
 
 
 @dataclass(frozen=True, slots=True)
-class PlanSource:
-    """The inputs of a plan: the results of earlier runs in the storage, and the graphs from the site."""
+class PlanRequest:
+    """A pipeline with its parameters, and where a plan finds the results of earlier runs and the site's graphs."""
 
+    pipeline: Pipeline
+    arguments: dict[str, Any]
     storage: str | None = None
     credentials: str | None = None
     deployment: str = COMMAND_LINE
     allow: Sequence[str] = ()
 
-    async def known(self, pipeline: Pipeline) -> tuple[dict[str, Any], str]:
+    async def known(self) -> tuple[dict[str, Any], str]:
         """Returns arguments for a plan (recorded works and graphs), and notes about graphs that could not be read."""
         from rh_prefect.blocks.lookup import load_pool_context, load_storage
         from rh_prefect.pipelines.known_works import open_records
         from rh_prefect.works.loop_thread import LOOP
 
-        store = await load_storage(self.storage)
+        store, checked = await load_storage(self.storage), self.pipeline.checked
         known = open_records(store, get_settings(), deployment=self.deployment)
-        if next(ids_in(pipeline.checked), None) is None:
+        if next(ids_in(checked), None) is None:
             return {"known": known, "saved_graphs": {}}, ""
         try:
             shared = await load_pool_context(self.credentials)
-            found: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, shared.pool))
-            last = await open_last_runs(store, get_settings()).read(pipeline.name, self.deployment)
+            found: SavedGraphs = await LOOP.call(read_saved_graphs(checked, shared.pool))
+            last = await open_last_runs(store, get_settings()).read(self.pipeline.name, self.deployment)
         except RunningHubError as error:
             unread = f"The graphs of workflows and apps were not read: {error.message}"
             return {"known": known, "saved_graphs": None}, unread
         return {"known": known, "saved_graphs": with_used_graphs(found, last.plan) if last else found}, ""
 
-    async def plan(self, pipeline: Pipeline, arguments: dict[str, Any], **again: Any) -> Plan:
+    async def plan(self, **again: Any) -> Plan:
         """Returns a plan, with notes about data that could not be read."""
-        known, unread = await self.known(pipeline)
-        plan = await pipeline.plan(arguments, inputs=Inputs(self.allow), **known, **again)
+        known, unread = await self.known()
+        plan = await self.pipeline.plan(self.arguments, inputs=Inputs(self.allow), **known, **again)
         plan.notes = [*plan.notes, *([unread] if unread else [])]
         plan.records = known["known"].url
-        named = pipeline.file.storage
+        named = self.pipeline.file.storage
         if named is not None and self.storage is None:
             note = f"Results in the storage block {named} are not looked up; to look them up, pass --storage {named}."
             plan.notes = [*plan.notes, note]
         return plan
 
-    async def compare(self, pipeline: Pipeline, plan: Plan) -> None:
+    def plan_of(self, other: Pipeline, **again: Any) -> Plan:
+        """Returns the plan of another version of the pipeline, with those of the parameters that it has."""
+        arguments = {name: value for name, value in self.arguments.items() if name in other.file.params}
+        return asyncio.run(replace(self, pipeline=other, arguments=arguments).plan(**again))
+
+    async def compare(self, plan: Plan) -> None:
         """Compares a plan with the last run in the records."""
         from rh_prefect.blocks.lookup import load_storage
 
         runs = open_last_runs(await load_storage(self.storage), get_settings())
         last = await runs.read(plan.pipeline, self.deployment)
         if last is not None:
-            since(plan, last, pipeline.file.params)
+            since(plan, last, self.pipeline.file.params)
+
+    async def ask_for_prices(self, plan: Plan) -> None:
+        """Asks RunningHub for the prices of a plan's new requests."""
+        from rh_prefect.blocks.lookup import load_pool_context, load_storage
+        from rh_prefect.pipelines.plan.price_quotes import quote
+        from rh_prefect.works.loop_thread import LOOP
+
+        shared, store = await load_pool_context(self.credentials), await load_storage(self.storage)
+        await LOOP.call(quote(plan, self.pipeline.checked, shared.pool, store))
 
 
 def read_pipeline(file: Path, *, as_json: bool = False) -> Pipeline:

@@ -30,7 +30,7 @@ from rh_prefect.cli.options import (
 )
 from rh_prefect.cli.output import print_json
 from rh_prefect.cli.pipelines import (
-    PlanSource,
+    PlanRequest,
     check_retake,
     end_with_problems,
     made_again,
@@ -39,6 +39,7 @@ from rh_prefect.cli.pipelines import (
 )
 from rh_prefect.cli.prefect_server import is_configured, refuse_blocks, staying_server
 from rh_prefect.errors import PipelineIncomplete
+from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run.step_scheduler import listeners
@@ -46,7 +47,6 @@ from rh_prefect.pipelines.takes_file import add_choices, read_choices
 
 if TYPE_CHECKING:
     from rh_prefect.cli.run_display import Watch
-    from rh_prefect.flows.pipeline import Pipeline
     from rh_prefect.pipelines.plan.plan import Plan
     from rh_prefect.pipelines.run.result import PipelineResult
 
@@ -81,12 +81,13 @@ def run(
     """
     is_flow = is_configured() or dashboard
     asked = _read(file, given, more, plan, selected, place, is_flow=is_flow)
+    request = asked.request
     if not dry_run:
-        check_account(asked.source.credentials)
-        check_store(asked.source.storage)
+        check_account(request.credentials)
+        check_store(request.storage)
     asked.refuse_changes()
     if dry_run:
-        show_dry_run(asked.source, asked.pipeline, asked.arguments, budget, as_json=as_json, **asked.again)
+        show_dry_run(request, budget, as_json=as_json, **asked.again)
         return
     # Without --new and --retake: the takes are recorded, and another new take would be paid for.
     part = asdict(selected) | {"new": False, "retake": None, "sample": selected.sample or None}
@@ -100,7 +101,7 @@ def run(
 
     quiet |= as_json
     out = "" if is_flow else printable(place.out or "")
-    where = words_of(out=place.out, storage=asked.source.storage)
+    where = words_of(out=place.out, storage=request.storage)
     values = asked.values(budget=budget, require_new=require_new, credentials=place.credentials)
     with staying_server(say=not quiet) if is_flow else contextlib.nullcontext(), asked.recorded_takes():
         with Watch(command=commands.run, quiet=quiet, out=out, place=where) as watch:
@@ -108,13 +109,11 @@ def run(
         _say_end(result, error, watch, commands, as_json=as_json)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Asked:
     """The run that the command requests."""
 
-    pipeline: Pipeline
-    arguments: dict[str, Any]  # The parameters
-    source: PlanSource  # The account and the storage
+    request: PlanRequest
     reviewed: ReviewedPlan | None
     selected: Selected
     choices: dict[str, Any]  # The choices at reviews, from the takes file
@@ -129,20 +128,21 @@ class _Asked:
             "only": self.selected.only,
             "items": self.selected.items,
             "sample": self.selected.sample,
-            "storage": self.source.storage or "",
+            "storage": self.request.storage or "",
         }
-        return {**self.arguments, **chosen, **options}
+        return {**self.request.arguments, **chosen, **options}
 
     def refuse_changes(self) -> None:
         """Raises an error, before a server is started, if the plan differs from the reviewed one; the run checks again.
 
         If a block is used, only the run checks, because the block may be loaded from the server.
         """
-        if self.reviewed is None or self.source.storage is not None or self.source.credentials is not None:
+        request = self.request
+        if self.reviewed is None or request.storage is not None or request.credentials is not None:
             return
-        known, _ = asyncio.run(self.source.known(self.pipeline))
-        plan = asyncio.run(self.pipeline.plan(self.arguments, takes=self.again["takes"], **known))
-        self.reviewed.refuse_changes(plan, self.pipeline.file.params)
+        known, _ = asyncio.run(request.known())
+        plan = asyncio.run(request.pipeline.plan(request.arguments, takes=self.again["takes"], **known))
+        self.reviewed.refuse_changes(plan, request.pipeline.file.params)
 
     @contextlib.contextmanager
     def recorded_takes(self) -> Iterator[None]:
@@ -150,7 +150,7 @@ class _Asked:
 
         A take is recorded before the run submits anything with this take, so that the next run continues with it.
         """
-        file, recorded = self.pipeline.takes, dict[str, int]()
+        file, recorded = self.request.pipeline.takes, dict[str, int]()
 
         def record(plan: Plan) -> None:
             nonlocal recorded
@@ -184,8 +184,6 @@ def _read(
     is_flow: bool,
 ) -> _Asked:
     """Reads the pipeline and the options of a run; raises an error, or exits, if one of them is not valid."""
-    from rh_prefect.flows.pipeline import Pipeline
-
     pipeline = Pipeline.open(file)
     account, storage = place.blocks(pipeline.name, pipeline.file)
     if not is_flow:
@@ -199,15 +197,9 @@ def _read(
     end_with_problems(first.problems)
     first.refuse_unknown(selection)
     check_retake(first, selected.retake or (), selection)
-    return _Asked(
-        pipeline=pipeline,
-        arguments=arguments,
-        source=PlanSource(storage, account),
-        reviewed=reviewed,
-        selected=selected,
-        choices=dict(found.choices),
-        again={**made_again(selected, found, first), "selection": selection},
-    )
+    again = {**made_again(selected, found, first), "selection": selection}
+    request = PlanRequest(pipeline, arguments, storage, account)
+    return _Asked(request, reviewed, selected, dict(found.choices), again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +218,8 @@ class _Commands:
 
     def run_with_budget(self) -> str:
         """Returns the command that runs the pipeline again, with a budget for the rest of the pipeline."""
-        asked, selection = self.asked, self.asked.again["selection"]
-        rest = asyncio.run(asked.source.plan(asked.pipeline, asked.arguments, selection=selection))
+        selection = self.asked.again["selection"]
+        rest = asyncio.run(self.asked.request.plan(selection=selection))
         return with_enough_budget(self.run, rest, selection)
 
     def choose(self, reviews: Sequence[str]) -> str:
@@ -239,13 +231,13 @@ def _make(
     asked: _Asked, values: dict[str, Any], watch: Watch, *, is_flow: bool
 ) -> tuple[PipelineResult, PipelineIncomplete | None]:
     """Runs the pipeline; returns its result, and an error if results are missing."""
-    from rh_prefect.flows.pipeline import local_result
+    from rh_prefect.flows.pipeline import local_result, pipeline_flow
 
     if is_flow:
-        blocks = asked.source.credentials, asked.source.storage
-        running = in_new_flow_run(asked.pipeline.flow(asked.reviewed), values, blocks, watch)
+        blocks = asked.request.credentials, asked.request.storage
+        running = in_new_flow_run(pipeline_flow(asked.request.pipeline, reviewed=asked.reviewed), values, blocks, watch)
     else:
-        running = local_result(asked.pipeline, values, asked.reviewed, pages=watch)
+        running = local_result(asked.request.pipeline, values, asked.reviewed, pages=watch)
     try:
         return asyncio.run(running), None
     except PipelineIncomplete as incomplete:
