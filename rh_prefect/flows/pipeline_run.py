@@ -19,6 +19,7 @@ from rh_prefect.flow_runs.prefect_internals import flow_contexts
 from rh_prefect.flow_runs.progress_observer import run_observer
 from rh_prefect.flow_runs.root_flow_run import current_scope
 from rh_prefect.flow_runs.run_queries_and_scopes import has_ended
+from rh_prefect.flow_runs.suspend_for_jobs import open_suspend_group
 from rh_prefect.flows.prefect_engine import PrefectEngine
 from rh_prefect.flows.prefect_run_display import PrefectPages
 from rh_prefect.json_snapshot import flaw_of
@@ -31,6 +32,7 @@ from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd
 from rh_prefect.pipelines.run.run_pipeline import run_pipeline
 from rh_prefect.settings import get_settings
+from rh_prefect.works.job_options import Wait
 from rh_prefect.works.journal.scope import FolderScope, end_run, new_run
 from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
@@ -75,7 +77,9 @@ async def _surroundings(pipeline: Pipeline, options: RunOptions) -> Surroundings
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
     storage = pipeline.file.storage if options.storage is None else options.storage or None
     accounts, store, scope = await load_pool_context(credentials), await load_storage(storage), current_scope()
-    if scope is not None:
+    if scope is None:
+        _refuse_suspension(options.wait)
+    else:
         # Without the notes of earlier attempts, their costs would not count in the budget.
         await LOOP.call(accounts.open(scope, store))
     works = await LOOP.call(open_works(store, get_settings()))
@@ -95,13 +99,22 @@ async def _surroundings(pipeline: Pipeline, options: RunOptions) -> Surroundings
     began = root.flow_run and root.flow_run.expected_start_time  # also that of a late, retried or resumed run
     return replace(
         around,
-        engine=PrefectEngine(),
+        engine=PrefectEngine(await open_suspend_group(options.wait)),
         pages=PrefectPages(tags=pipeline.file.tags),
         deployment=(deployment.name if deployment.id else None) or COMMAND_LINE,
         is_scheduled=root.flow_run is not None and root.flow_run.auto_scheduled,
         date=began.astimezone(UTC).date().isoformat() if began else None,
         is_part=not isinstance(root.flow, _LocalFlow),
     )
+
+
+def _refuse_suspension(wait: Wait) -> None:
+    if wait != "poll":
+        raise InputError(
+            f"wait={wait!r}: only a run of a deployment can be suspended, but this run has no Prefect server. "
+            "Nothing was paid. What to do: set PREFECT_API_URL to the address of a server and run a deployment of "
+            "the pipeline; or leave `wait` out, so that the run waits in this process."
+        )
 
 
 def _options(given: Mapping[str, Any]) -> RunOptions:

@@ -14,10 +14,9 @@ from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
 from prefect.states import Failed
 
 from rh_prefect.errors import RunningHubError
-from rh_prefect.flow_runs.suspend_for_jobs import RunSuspender, open_suspend_group
+from rh_prefect.flow_runs.suspend_for_jobs import RunSuspender
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.run.interfaces import StepEngine
-from rh_prefect.works.job_options import Wait
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.result_delivery import Delivered
 from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner, result_of_step
@@ -26,14 +25,11 @@ from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner, resul
 class PrefectEngine(StepEngine):
     """The step engine of a pipeline run in a flow run; see `rh_prefect.pipelines.run.interfaces.StepEngine`."""
 
-    def __init__(self) -> None:
-        self._group: RunSuspender | None = None
+    def __init__(self, group: RunSuspender | None) -> None:
+        """Creates the engine; the group suspends the run once it only waits for tasks; without one, the run stays."""
+        self._group = group
         self._tasks: dict[tuple[str, str], Any] = {}  # By path and model; for all items
         self._ended: dict[str, UUID] = {}  # The task runs of steps, by address
-
-    async def open(self, wait: Wait) -> None:
-        """Prepares the run; with `wait="suspend"`, the run is suspended, if possible, once it only waits for tasks."""
-        self._group = await open_suspend_group(wait)
 
     @property
     def is_suspended(self) -> bool:  # type: ignore[override]

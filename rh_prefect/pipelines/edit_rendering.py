@@ -35,9 +35,13 @@ def render(name: str, params: Params, folder: Path) -> Rendered:
     return _EDITS[name](params, folder)
 
 
-def _simple(make: Callable[..., Any], file: str, source: str) -> Callable[[Params, Path], Rendered]:
-    """Returns a function that renders an edit: it makes the file `file` from the parameter `source` and options."""
-    return lambda params, folder: _made(make, folder / file, params, source)
+def _file(
+    make: Callable[..., Any], name: str | Callable[[Params], str], *sources: str
+) -> Callable[[Params, Path], Rendered]:
+    """Returns a function that renders an edit: it makes a file `name` from the parameters `sources` and options."""
+    return lambda params, folder: _made(
+        make, folder / (name if isinstance(name, str) else name(params)), params, *sources
+    )
 
 
 def _made(make: Callable[..., Any], to: Path, params: Params, *sources: str) -> Rendered:
@@ -105,24 +109,6 @@ def _mux(params: Params, folder: Path) -> Rendered:
     return Rendered(to, seconds=edit.mux(video, audio, to))
 
 
-def _resize(params: Params, folder: Path) -> Rendered:
-    name = f"resized.{_picture_format(params['file'], params.get('format'))}"
-    return _made(edit.resize, folder / name, params, "file")
-
-
-def _trim(params: Params, folder: Path) -> Rendered:
-    name = f"trimmed.{'mp4' if edit.has_picture(params['file']) else 'm4a'}"
-    return _made(edit.trim, folder / name, params, "file")
-
-
-def _extract_audio(params: Params, folder: Path) -> Rendered:
-    return _made(edit.extract_audio, folder / f"sound.{params.get('format', 'm4a')}", params, "video")
-
-
-def _watermark(params: Params, folder: Path) -> Rendered:
-    return _made(edit.watermark, folder / f"marked.{_picture_format(params['file'])}", params, "file", "logo")
-
-
 def _subtitles(params: Params, folder: Path) -> Rendered:
     form = params.get("format", "srt")
     to = folder / f"subtitles.{form}"
@@ -138,28 +124,28 @@ def _select(params: Params, *names: str) -> dict[str, Any]:
     return {name: params[name] for name in names if name in params}
 
 
-def _picture_format(source: Path, form: str | None = None) -> str:
+def _picture_format(params: Params) -> str:
     """Returns the extension for a picture or video that is made from another file."""
-    kind = file_type(source)
+    kind = file_type(params["file"])
     if kind.kind == "video":
         return "mp4"
-    return form or ("png" if kind.extension == "png" else "jpg")
+    return params.get("format") or ("png" if kind.extension == "png" else "jpg")
 
 
 _EDITS: Mapping[str, Callable[[Params, Path], Rendered]] = {
-    "transition": _simple(edit.crossfaded, "film.mp4", "videos"),
-    "title": _simple(edit.title_clip, "title.mp4", "text"),
-    "still": _simple(edit.still_clip, "still.mp4", "image"),
-    "frame": _simple(edit.frame, "frame.jpg", "video"),
-    "contact_sheet": _simple(edit.contact_sheet, "sheet.jpg", "of"),
+    "transition": _file(edit.crossfaded, "film.mp4", "videos"),
+    "title": _file(edit.title_clip, "title.mp4", "text"),
+    "still": _file(edit.still_clip, "still.mp4", "image"),
+    "frame": _file(edit.frame, "frame.jpg", "video"),
+    "contact_sheet": _file(edit.contact_sheet, "sheet.jpg", "of"),
     "concat": _concat,
     "captions": _captions,
     "mix": _mix,
     "mux": _mux,
-    "resize": _resize,
-    "trim": _trim,
-    "extract_audio": _extract_audio,
-    "watermark": _watermark,
+    "resize": _file(edit.resize, lambda params: f"resized.{_picture_format(params)}", "file"),
+    "trim": _file(edit.trim, lambda params: f"trimmed.{'mp4' if edit.has_picture(params['file']) else 'm4a'}", "file"),
+    "extract_audio": _file(edit.extract_audio, lambda params: f"sound.{params.get('format', 'm4a')}", "video"),
+    "watermark": _file(edit.watermark, lambda params: f"marked.{_picture_format(params)}", "file", "logo"),
     "subtitles": _subtitles,
     "join_text": _join_text,
 }

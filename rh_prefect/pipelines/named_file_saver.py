@@ -168,12 +168,10 @@ class SavedNames:
     def _fetch(self, file: Media, folder: Path, name: str, converts: bool) -> Path:
         """Copies a result to this machine, in the format that its name requires."""
         local = folder / Path(name).name
-        if not converts:
-            fetch(file, local, options=self._store.options_for(file))
-            return local
-        source = folder / "source"
+        source = folder / "source" if converts else local
         fetch(file, source, options=self._store.options_for(file))
-        from rh_prefect.media.edit import convert_image  # most runs convert nothing, and numpy takes 17 MB
+        if converts:
+            from rh_prefect.media.edit import convert_image  # most runs convert nothing, and numpy takes 17 MB
 
-        convert_image(source, local)
+            convert_image(source, local)
         return local

@@ -16,8 +16,6 @@ from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.step_drafts import files_in
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown
-from rh_prefect.pipelines.run.interfaces import Pages
-from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import (
     COMPLETED,
     FAILED,
@@ -49,7 +47,7 @@ def report_name(run: str) -> str:
     return f"{REPORTS}/{run}/report.csv"
 
 
-async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name: str) -> RunEnd:
+async def report(run: StepScheduler, *, name: str, require_new: bool) -> RunEnd:
     """Writes and shows the report of an ended run, and returns how the run ended; `name` is part of the file names."""
     away = await _store_error(run.count_costs) or await _store_error(run.find_saved)
     # In a thread, like all that takes long for many rows: the event loop is not blocked.
@@ -75,10 +73,10 @@ async def report(run: StepScheduler, options: RunOptions, pages: Pages, *, name:
         takes=dict(run.plan.new_takes),
     )
     reviews = waiting_reviews(run.plan.instances) if uri else []
-    end = _end(run, options, result, [one.address for one in reviews], pages.choosing)
+    end = _end(run, result, [one.address for one in reviews], require_new=require_new)
     if away is not None:
         end = _without_report(end, away)
-    await pages.show_end(end, rows, reviews, store=run.services.store)
+    await run.services.pages.show_end(end, rows, reviews, store=run.services.store)
     if reviews:
         run.tell("review", reviews=[one.address for one in reviews])
     if end.name == OVER_BUDGET:
@@ -117,7 +115,7 @@ def _without_report(end: RunEnd, error: RunningHubError) -> RunEnd:
     return replace(end, name=end.name if end.is_failed else FAILED, message=message, is_failed=True)
 
 
-def _end(run: StepScheduler, options: RunOptions, result: PipelineResult, waiting: list[str], shown_in: str) -> RunEnd:
+def _end(run: StepScheduler, result: PipelineResult, waiting: list[str], *, require_new: bool) -> RunEnd:
     errors = run.outcome.errors
     if errors:
         is_money = all(isinstance(error, BudgetExceeded) for error in errors.values())
@@ -128,8 +126,8 @@ def _end(run: StepScheduler, options: RunOptions, result: PipelineResult, waitin
         message = f"{first}: {detail}{more}. {summary(result)}"
         return RunEnd(OVER_BUDGET if is_money else FAILED, message, result, is_failed=True)
     if waiting:
-        detail = f"{', '.join(waiting[:5])}{', …' if len(waiting) > 5 else ''}"
-        return RunEnd(WAITING, f"Choose a candidate for {detail}: {shown_in}. {summary(result)}", result)
+        which, where = ", ".join([*waiting[:5], *(["…"] if len(waiting) > 5 else [])]), run.services.pages.choosing
+        return RunEnd(WAITING, f"Choose a candidate for {which}: {where}. {summary(result)}", result)
     if result.new == 0 and not result.costs:
         again = ', or run with new: ["*"] (--new on the command line)' if result.has_reused else ""
         why = f"the results exist already{run.dated()}" if result.has_reused else "there was nothing to make"
@@ -137,7 +135,7 @@ def _end(run: StepScheduler, options: RunOptions, result: PipelineResult, waitin
             f"Nothing was made and nothing was paid: {why}. For other results, change a parameter{again}. "
             f"{summary(result)}"
         )
-        return RunEnd(NOTHING_NEW, message, result, is_failed=options.require_new)
+        return RunEnd(NOTHING_NEW, message, result, is_failed=require_new)
     return RunEnd(COMPLETED, summary(result), result)
 
 

@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from rh_prefect.errors import InputError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.plan.plan import Plan
@@ -22,7 +21,7 @@ from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.works.events import Observer, Silent
-from rh_prefect.works.job_options import Reuse, Wait
+from rh_prefect.works.job_options import Reuse
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal, no_evidence
@@ -44,15 +43,6 @@ class StepEngine:
     """Whether the run is being suspended and starts nothing more."""
     suspension_seconds: float = 0
     """Seconds for which a suspension of the run lasts at most."""
-
-    async def open(self, wait: Wait) -> None:
-        """Begins the run; raises an error if the run would have to be suspended."""
-        if wait != "poll":
-            raise InputError(
-                f"wait={wait!r}: only a run of a deployment can be suspended, but this run has no Prefect server. "
-                "Nothing was paid. What to do: set PREFECT_API_URL to the address of a server and run a deployment of "
-                "the pipeline; or leave `wait` out, so that the run waits in this process."
-            )
 
     async def run(self, instance: PlannedStep, make: Callable[[], Awaitable[None]]) -> None:  # noqa: ARG002
         """Runs a step, and raises its error."""

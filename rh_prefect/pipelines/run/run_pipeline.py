@@ -52,7 +52,6 @@ async def run_pipeline(
     selection = Selection(frozenset(options.only or ()), frozenset(options.items or ()), options.sample)
     selection = selection if reviewed is None else reviewed.selected(selection)
     arguments = {name: value for name, value in params.items() if value is not None}
-    await around.engine.open(options.wait)
     run = await _prepare(pipeline, arguments, options, selection, around, reviewed)
     name = _report_name(pipeline, arguments, around)
     is_complete = False
@@ -131,7 +130,7 @@ async def _make(
     run.tell("planned", states=dict(plan.counts), price=prices, currency=plan.currency)
     await run.make_all()
     await _keep_plan(run, around)
-    return await report(run, options, around.pages, name=name)
+    return await report(run, name=name, require_new=options.require_new)
 
 
 async def _keep_plan(run: StepScheduler, around: Surroundings) -> None:
