@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Literal
 
 from rh_prefect.errors import BudgetExceeded
 from rh_prefect.pipelines.file_model import Budget
@@ -116,17 +117,14 @@ class RunBudget:
     _budget: Budget | None = None
     _items: set[str] = field(default_factory=lambda: {""})
     """Started items, and "" for steps outside of items."""
-    _parts: dict[PartKey, dict[str, _Share]] = field(default_factory=dict)
-    """For each part of the plan, its data about each item."""
-    _shares: dict[str, dict[PartKey, _Share]] = field(default_factory=lambda: defaultdict(dict))
-    """The same data, by item and part of the plan."""
+    _parts: dict[PartKey, Sequence[_Share]] = field(default_factory=dict)
+    _shares: dict[str, set[_Share]] = field(default_factory=lambda: defaultdict(set))
+    """The data of all parts of the plan, by item."""
     _owners: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """The items that need a work, by its key."""
     _running: dict[str, list[PlannedStep]] = field(default_factory=lambda: defaultdict(list))
-    _counted: dict[str, dict[str, Decimal]] = field(default_factory=dict)
-    """Works that started items may still pay for, with their highest prices."""
     _users: Counter[str] = field(default_factory=Counter)
-    """The number of started items that may still pay for a work, by the work's key."""
+    """In how many shares of started items a work is unpaid, by the work's key."""
     _begun_most: Decimal = Decimal(0)
     """The sum of the highest prices of all works that started items may still pay for, each once."""
 
@@ -142,21 +140,30 @@ class RunBudget:
             return  # nothing counts by items
         self._budget = budget
         for key, steps in parts.items():
-            before, now = self._parts.get(key, {}), defaultdict[str, _Share](_Share)
-            for one in steps:
-                share = now[one.top_item]
-                share.works.update(work.key for work in one.works)
-                share.unpaid.update({} if is_lost(one) else self._prices((one,)))
-            for item in {**before, **now}:
-                self._uncount(item)
-                for work in self._shares[item].pop(key, _Share()).works:
-                    self._owners[work][item] -= 1
-                if item in now:
-                    self._shares[item][key] = now[item]
-                    for work in now[item].works:
-                        self._owners[work][item] += 1
-                self._count(item)
-            self._parts[key] = dict(now)
+            for share in self._parts.get(key, ()):
+                self._update(share, -1)
+            self._parts[key] = self._shares_of(steps, is_lost)
+            for share in self._parts[key]:
+                self._update(share, 1)
+
+    def _shares_of(self, steps: Sequence[PlannedStep], is_lost: Callable[[PlannedStep], bool]) -> Sequence[_Share]:
+        found: dict[str, _Share] = {}
+        for one in steps:
+            share = found.setdefault(one.top_item, _Share(one.top_item))
+            share.works.update(work.key for work in one.works)
+            share.unpaid.update({} if is_lost(one) else self._prices((one,)))
+        return tuple(found.values())
+
+    def _update(self, share: _Share, sign: Literal[1, -1]) -> None:
+        """Adds a share, or removes it."""
+        if sign > 0:
+            self._shares[share.item].add(share)
+        else:
+            self._shares[share.item].remove(share)
+        for work in share.works:
+            self._owners[work][share.item] += sign
+        if share.item in self._items:
+            self._count(share, sign)
 
     def refusal(self, instance: PlannedStep) -> BudgetExceeded | None:
         """Returns why a step cannot start now; if the step can, records that the step and its item start."""
@@ -170,7 +177,8 @@ class RunBudget:
             self._running[item].append(instance)
             if item not in self._items:
                 self._items.add(item)
-                self._count(item)
+                for share in self._shares[item]:
+                    self._count(share, 1)
         return short
 
     def ended(self, instance: PlannedStep) -> None:
@@ -178,25 +186,20 @@ class RunBudget:
         if instance in (running := self._running.get(instance.top_item, [])):
             running.remove(instance)
 
-    def _count(self, item: str) -> None:
-        if item in self._items:
-            self._counted[item] = self._unpaid(item)
-            for key, most in self._counted[item].items():
-                self._begun_most += most if not self._users[key] else 0
-                self._users[key] += 1
-
-    def _uncount(self, item: str) -> None:
-        for key, most in self._counted.pop(item, {}).items():
-            self._users[key] -= 1
-            self._begun_most -= most if not self._users[key] else 0
+    def _count(self, share: _Share, sign: Literal[1, -1]) -> None:
+        """Adds the unpaid works of a share of a started item to the works of all started items, or removes them."""
+        for key, most in share.unpaid.items():
+            is_first_or_last = self._users[key] == (0 if sign > 0 else 1)
+            self._begun_most += sign * most if is_first_or_last else 0
+            self._users[key] += sign
 
     def _unpaid(self, item: str) -> dict[str, Decimal]:
         """Returns the works that an item may still pay for, with the maximum price of each."""
-        return {key: most for share in self._shares[item].values() for key, most in share.unpaid.items()}
+        return {key: most for share in self._shares[item] for key, most in share.unpaid.items()}
 
     def _own(self, item: str) -> list[str]:
         """Returns the works of an item that no other item needs."""
-        works = dict.fromkeys(key for share in self._shares[item].values() for key in share.works)
+        works = dict.fromkeys(key for share in self._shares[item] for key in share.works)
         return [key for key in works if all(one == item or not users for one, users in self._owners[key].items())]
 
     def _run_refusal(self, instance: PlannedStep, budget: Budget) -> BudgetExceeded | None:
@@ -255,9 +258,10 @@ class RunBudget:
         return bool(self.spending.newest_submit(work))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Share:
     """The data of a part of a plan about one item: its works, and the unpaid works with their maximum prices."""
 
+    item: str
     works: set[str] = field(default_factory=set)
     unpaid: dict[str, Decimal] = field(default_factory=dict)
