@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import PurePath, PurePosixPath
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from rh_prefect.bounded_caches_and_locks import SingleFlight
 from rh_prefect.errors import InputError
@@ -39,6 +39,7 @@ MOST_CELL = 1024 * 1024
 OWN_FOLDERS = frozenset({*RESERVED_FOLDERS, "batches"})
 """Folders in a storage that contain this package's records and results."""
 _AT_ONCE = 8
+T = TypeVar("T")
 Table: TypeAlias = tuple[str, str, list[Row]]
 """The name of a table for messages, the folder from which its relative paths start, and its rows."""
 
@@ -72,32 +73,25 @@ class Inputs:
 
     async def file(self, source: str) -> Media:
         """Returns a file's content hash and properties; see `identify`."""
-        found: Media = await self._once(("file", source), lambda: identify(source, self._options))
-        return found
+        return await self._once(("file", source), lambda: identify(source, self._options))
 
     async def files(self, place: str, kind: str) -> Sequence[str]:
         """Returns the files of one kind in a folder; see `list_files`."""
-
-        def read() -> Sequence[str]:
-            found = list_files(place, kind, self._options)
-            return without_results(found, place, self._own) if self._own else found
-
-        found: Sequence[str] = await self._once(("files", place, kind), read)
-        return found
+        return await self._once(("files", place, kind), lambda: list_files(place, kind, self._options, own=self._own))
 
     async def rows(self, value: Any) -> Table:
         """Returns the rows of a table; see `read_rows`."""
         if not isinstance(value, str):
             return read_rows(value, self._options)
-        found: Table = await self._once(("rows", value), lambda: read_rows(value, self._options))
+        return await self._once(("rows", value), lambda: read_rows(value, self._options))
+
+    async def _once(self, key: tuple[str, ...], read: Callable[[], T]) -> T:
+        async def in_thread() -> T:
+            async with self._room:
+                return await asyncio.to_thread(read)
+
+        found: T = await self._reads.get(key, in_thread)
         return found
-
-    async def _once(self, key: tuple[str, ...], read: Callable[[], Any]) -> Any:
-        return await self._reads.get(key, lambda: self._read(read))
-
-    async def _read(self, read: Callable[[], Any]) -> Any:
-        async with self._room:
-            return await asyncio.to_thread(read)
 
 
 class InputReader:
@@ -374,8 +368,13 @@ def identify(source: str, options: Mapping[str, object]) -> Media:
         )
 
 
-def list_files(place: str, kind: str, options: Mapping[str, object], *, most: int = MOST_OBJECTS) -> list[str]:
-    """Returns the files of one kind in a folder, prefix or pattern, sorted by name."""
+def list_files(
+    place: str, kind: str, options: Mapping[str, object], *, most: int = MOST_OBJECTS, own: str = ""
+) -> Sequence[str]:
+    """Returns the files of one kind in a folder, prefix or pattern, sorted by name; without those of the storage `own`.
+
+    Of a storage that is below the folder, no file is returned; of another one, the files that are not results.
+    """
     protocol = protocol_of(place)
     with as_store_error("list the files", shown(place), options=options):
         current_access().check_listing(place)
@@ -386,11 +385,11 @@ def list_files(place: str, kind: str, options: Mapping[str, object], *, most: in
     if len(listed) > most:
         raise InputError(f"{shown(place)} contains more than {most} files; choose a smaller folder")
     found = sorted(name for name, facts in listed.items() if facts.get("type") == "file" and _is_kind(name, kind))
-    return found if protocol == "file" else [f"{protocol}://{name}" for name in found]
+    found = found if protocol == "file" else [f"{protocol}://{name}" for name in found]
+    return _without_results(found, place, own) if own else found
 
 
-def without_results(files: Sequence[str], place: str, storage: str) -> Sequence[str]:
-    """Removes from a list all files of a storage that is below the listed folder; of another storage, its results."""
+def _without_results(files: Sequence[str], place: str, storage: str) -> Sequence[str]:
     head = re.split(r"[*?\[]", place)[0]
     top, base = _real(place if head == place else head.rpartition("/")[0]), _real(storage)
     if base.startswith(f"{top}/"):
