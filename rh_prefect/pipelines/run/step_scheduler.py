@@ -10,7 +10,6 @@ import asyncio
 import gc
 import logging
 from bisect import bisect, insort
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -44,7 +43,7 @@ _PARTS_AT_ONCE = 500
 """Number of parts of a whole plan that are handled before the thread runs other tasks."""
 
 _SHARE = 50
-"""Retries of refused steps take at most one _SHARE-th of the run's time."""
+"""Retries of refused steps, and counts of jobs, take at most one _SHARE-th of the run's time each."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -76,8 +75,7 @@ class StepScheduler:
         self._pushed = count()
         self._refused: dict[PlannedStep, RunningHubError] = {}
         self._refused_pace = Pace(_SHARE)
-        self._jobs_of: dict[PartKey, set[str]] = {}  # the paid works of this run, started or not, by their part
-        self._jobs: Counter[str] = Counter()  # in how many parts each of them is
+        self._jobs_pace = Pace(_SHARE)
         self._failed: list[PlannedStep] = []  # since the last plan
         self._is_whole = False
         # A failed step with `on_error: fail`, itself or through a group: no further step is started
@@ -94,13 +92,11 @@ class StepScheduler:
             gc.freeze()  # the plan stays, and a pass of the collector over it would block the run
         self.price = self.plan.price_of(self.plan.instances, selection=self.selection)
         self._is_whole = True
-        self._jobs_of.clear()
-        self._jobs.clear()
         parts = list(self.plan.planner.parts.items()) if self.plan.planner is not None else []
         for start in range(0, len(parts), _PARTS_AT_ONCE):
             self._consider(dict(parts[start : start + _PARTS_AT_ONCE]))
             await asyncio.sleep(0)
-        self.services.pages.expect(len(self._jobs), estimate=self._estimate())
+        self._show_jobs()
         return self.plan
 
     async def _plan_again(self) -> None:
@@ -117,7 +113,8 @@ class StepScheduler:
         self._consider(await planner.update(works, failed, is_all=not self._running))
         if self._planning.get("new") and (new := planner.findings.new_takes) != self.plan.new_takes:
             self.plan.new_takes, self.plan.instances = new, planner.instances
-        self.services.pages.expect(len(self._jobs), estimate=None)
+        if self._jobs_pace.is_due():
+            self._show_jobs()
 
     def _drop_plan(self) -> None:
         """Deletes the plan before another plan is made, except the data for `leave`, to free memory."""
@@ -128,27 +125,25 @@ class StepScheduler:
         self._ready.clear()
 
     def _consider(self, parts: Mapping[PartKey, Sequence[PlannedStep]]) -> None:
-        """Fails the steps with wrong inputs in changed parts, queues the other steps, and updates jobs and budget."""
-        for key, steps in parts.items():
+        """Fails the steps with wrong inputs in changed parts, queues the other steps, and updates the budget."""
+        for steps in parts.values():
             for one in steps:
                 if one.state in "x!" and one.problems and self.selection.has(one):
                     self._fail(one, self._input_error(one, one.problems[0]))
                 self._push(one)
-            self._count_jobs(key, steps)
         self.services.budget.consider(self.plan.budget, parts, is_lost=self._is_lost)
 
     def _push(self, one: PlannedStep) -> None:
         heappush(self._ready, (one.has_failed, one.numbers, next(self._pushed), one))
 
-    def _count_jobs(self, key: PartKey, steps: Sequence[PlannedStep]) -> None:
-        """Updates the number of paid works for a part of the plan."""
-        before, now = self._jobs_of.get(key, set()), {work.key for one in steps for work in self._own_works(one)}
-        self._jobs_of[key] = now
-        self._jobs.update(now - before)
-        for work in before - now:
-            self._jobs[work] -= 1
-            if not self._jobs[work]:
-                del self._jobs[work]
+    def _show_jobs(self) -> None:
+        """Shows how many paid works this run has, started or not, and the expected cost of its first plan."""
+        with self._jobs_pace:
+            steps = self.plan.planner.instances if self.plan.planner is not None else ()
+            jobs = {work.key for one in steps for work in self._own_works(one)}
+        expected = None if self.outcome.begun else self.price.expected
+        estimate = Costs.of(round(expected, 2), self.plan.currency) if expected else None
+        self.services.pages.expect(len(jobs), estimate=estimate)
 
     def _own_works(self, one: PlannedStep) -> Iterator[Work]:
         is_begun = one.address in self.outcome.begun
@@ -158,11 +153,6 @@ class StepScheduler:
             is_own = work.state != "=" or work.key in self.outcome.costs
             if (is_begun and is_own) or (is_wanted and work.state in "+~>…"):
                 yield work
-
-    def _estimate(self) -> Costs | None:
-        """Returns the expected cost of the first plan; None for later plans, with steps already paid for."""
-        expected = self.price.expected
-        return Costs.of(round(expected, 2), self.plan.currency) if not self.outcome.begun and expected else None
 
     def dated(self) -> str:
         """Returns the time of the newest result, as in `, the newest since 24 Nov 03:00 UTC`; empty if none exists."""
