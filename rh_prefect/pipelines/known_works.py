@@ -190,13 +190,9 @@ class StoredWorks(KnownWorks):
         """Returns the round of the run; see `KnownWorks.round`."""
         return await self._rounds.round(pipeline)
 
-    async def takes_of(self, choice: str) -> Sequence[int] | None:
+    async def takes_of(self, choice: str, new: Sequence[int] = ()) -> Sequence[int]:
         """Returns the takes that a round uses for a step; see `KnownWorks.takes_of`."""
-        return await self._rounds.takes_of(choice)
-
-    async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
-        """Records the takes that a round uses for a step; see `KnownWorks.keep_takes`."""
-        return await self._rounds.keep_takes(choice, takes)
+        return await self._rounds.takes_of(choice, new)
 
     def _known(self, query: WorkQuery, record: ResultRecord, again: ResultRecord | None) -> KnownWork:
         # The files may lie in another store, which is read when they are needed.

@@ -158,16 +158,13 @@ class Rounds:
             self._round = await (self._expected(key) if self._run is None else self._open(key, self._run))
         return self._round
 
-    async def takes_of(self, choice: str) -> Sequence[int] | None:
-        """Returns the takes that a round uses for a step; None if they are not chosen yet."""
-        noted = await self._records.read(f"{choice}-takes")
-        return None if noted is None else Decided.model_validate(noted).takes
-
-    async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
-        """Records the takes of a step in a round, and returns the first recorded takes; a plan records nothing."""
-        if self._run is None or await self._create(f"{choice}-takes", Decided(takes=tuple(takes))):
-            return takes
-        return await self.takes_of(choice) or takes
+    async def takes_of(self, choice: str, new: Sequence[int] = ()) -> Sequence[int]:
+        """Returns the takes that a round uses for a step: those recorded first, else `new`, which a run records."""
+        key = f"{choice}-takes"
+        if new and (self._run is None or await self._create(key, Decided(takes=tuple(new)))):
+            return new
+        noted = await self._records.read(key)
+        return new if noted is None else Decided.model_validate(noted).takes
 
     async def leave(self, *, is_complete: bool, waits_for_review: bool = False) -> None:
         """Records that this run no longer works on its round; closes the round if `is_complete`."""

@@ -280,12 +280,12 @@ async def test_a_run_logs_that_it_continues_a_round_and_not_that_it_begins_one(
 async def test_the_takes_of_a_step_are_decided_once_in_a_round() -> None:
     days = Days()
     first, second, plan = days.rounds("first"), days.rounds("second"), days.rounds(None)
-    assert await plan.keep_takes("choice", [1]) == [1]
-    assert await plan.takes_of("choice") is None, "a plan decides nothing"
-    assert await first.keep_takes("choice", [2]) == [2]
-    assert await second.keep_takes("choice", [3]) == (2,)
+    assert await plan.takes_of("choice", [1]) == [1]
+    assert not await plan.takes_of("choice"), "a plan decides nothing"
+    assert await first.takes_of("choice", [2]) == [2]
+    assert await second.takes_of("choice", [3]) == (2,)
     assert await plan.takes_of("choice") == (2,)
-    assert await second.keep_takes("another", [3]) == [3]
+    assert await second.takes_of("another", [3]) == [3]
 
 
 async def test_a_round_that_waits_for_a_review_is_continued_after_days() -> None:

@@ -67,11 +67,8 @@ class ChosenTakes(Records):
         super().__init__()
         self.chosen: dict[str, Sequence[int]] = {}
 
-    async def takes_of(self, choice: str) -> Sequence[int] | None:
-        return self.chosen.get(choice)
-
-    async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
-        return self.chosen.setdefault(choice, takes)
+    async def takes_of(self, choice: str, new: Sequence[int] = ()) -> Sequence[int]:
+        return self.chosen.setdefault(choice, new) if new else self.chosen.get(choice, ())
 
 
 MOODS = of_rows(

@@ -186,13 +186,9 @@ class KnownWorks:
         """Returns the round of a run, which the first call begins; for a plan, the round that a run would have."""
         return Round(f"{pipeline}-1", datetime.now(UTC))
 
-    async def takes_of(self, choice: str) -> Sequence[int] | None:  # noqa: ARG002
-        """Returns the takes that runs use for a step; None if they are not chosen yet."""
-        return None
-
-    async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:  # noqa: ARG002
-        """Records the takes that runs use for a step, as in a round; returns the takes that were recorded first."""
-        return takes
+    async def takes_of(self, choice: str, new: Sequence[int] = ()) -> Sequence[int]:  # noqa: ARG002
+        """Returns the takes that runs use for a step: those recorded first, else `new`, which a run records."""
+        return new
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -92,14 +92,14 @@ class TakeChooser:
         # Items of equal rows have one choice, which is that of the first one
         choices = {_choice(one): one for one in reversed(late) if not self._wants_new(one)}
         noted = await asyncio.gather(*map(self._known.takes_of, choices))
-        kept = {one: chosen[0] for one, chosen in zip(choices.values(), noted, strict=True) if chosen is not None}
+        kept = {one: chosen[0] for one, chosen in zip(choices.values(), noted, strict=True) if chosen}
         for one in sorted(drafts, key=lambda one: one not in kept):
             first, new = self._planning.options.equal.first_take(one, kept.get(one)), self._new_takes(one)
             if one.instance.address in new:
                 new[one.instance.address] = first
             one.begin_with(first)
         new_choices = ((choice, one.takes) for choice, one in choices.items() if one not in kept)
-        await asyncio.gather(*(self._known.keep_takes(choice, takes) for choice, takes in new_choices))
+        await asyncio.gather(*(self._known.takes_of(choice, takes) for choice, takes in new_choices))
 
     async def _ask(self, draft: Draft) -> None:
         """Sets the takes of a draft that depend on the records."""
@@ -146,9 +146,7 @@ class TakeChooser:
         """Returns as many takes as configured, none older than `reuse` allows. A round chooses these takes once."""
         choice = f"{current.scope}-{draft.base}-{draft.instance.reuse}-{draft.takes[0]}x{len(draft.takes)}"
         chosen = await self._known.takes_of(choice)
-        if chosen is None:
-            chosen = await self._known.keep_takes(choice, await self._allowed(draft, current))
-        return list(chosen)
+        return list(chosen or await self._known.takes_of(choice, await self._allowed(draft, current)))
 
     async def _allowed(self, draft: Draft, current: Round) -> list[int]:
         """Returns the newest takes that `reuse` allows, from the first take on; new takes replace forbidden ones."""

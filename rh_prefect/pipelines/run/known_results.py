@@ -37,20 +37,11 @@ class KnownResults(KnownWorks):
         """Returns the round of the run; see `KnownWorks.round`."""
         return await LOOP.call(self._records.round(pipeline))
 
-    async def takes_of(self, choice: str) -> Sequence[int] | None:
+    async def takes_of(self, choice: str, new: Sequence[int] = ()) -> Sequence[int]:
         """Returns the takes that the round uses; see `KnownWorks.takes_of`."""
-        if choice not in self._takes and (takes := await LOOP.call(self._records.takes_of(choice))) is not None:
-            self._takes[choice] = takes
-        return self._takes.get(choice)
-
-    async def keep_takes(self, choice: str, takes: Sequence[int]) -> Sequence[int]:
-        """Records the takes that the round uses; see `KnownWorks.keep_takes`."""
-        self._takes[choice] = await LOOP.call(self._records.keep_takes(choice, takes))
+        if not self._takes.get(choice):
+            self._takes[choice] = await LOOP.call(self._records.takes_of(choice, new))
         return self._takes[choice]
-
-    def result(self, query: WorkQuery) -> KnownWork | None:
-        """Returns the result of a work that was looked up; None if the work has none."""
-        return self._found.get(query)
 
     def add(self, work: str, shape: str, known: KnownWork, *, is_edit: bool = False) -> None:
         """Adds a result of this run."""
@@ -65,4 +56,4 @@ class KnownResults(KnownWorks):
     def of(self, instance: PlannedStep) -> list[KnownWork | None]:
         """Returns the results of a step's works; None for each work without a known result."""
         queries = [WorkQuery(work.key, work.shape, is_edit=not instance.is_paid) for work in instance.works]
-        return [self.result(query) for query in queries]
+        return [self._found.get(query) for query in queries]
