@@ -11,8 +11,7 @@ from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.evaluation import evaluate, named, type_of
 from rh_prefect.pipelines.file_model import EditStep
 from rh_prefect.pipelines.parsed_document import Path
-from rh_prefect.pipelines.plan.planned_steps import PlannedStep
-from rh_prefect.pipelines.plan.step_drafts import Draft, failed_places, files_in, plain, without_places
+from rh_prefect.pipelines.plan.step_drafts import Draft, failed_places, files_in, plain, planned, without_places
 from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
@@ -30,32 +29,30 @@ from rh_prefect.pipelines.planning_values import (
 from rh_prefect.pipelines.types import edit_misfit
 
 
-def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collection[str] = ()) -> Draft:
+def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collection[str]) -> Draft:
     """Returns the recipe of an edit of one item; `failed` are the addresses of steps that this run cannot make."""
     edit = EDITS[step.edit]
-    instance = PlannedStep(path, frame.id, step, at, model=edit.name, is_sure=frame.is_sure)
+    draft = Draft(planned(step, at, path, frame, edit.name), frame)
     given = {name: certain(evaluate(value, frame)) for name, value in step.with_.items()}
     lists = _without_failed(_aligned(given), step, failed)
     values = {name: plain(value) for name, value in lists.items() if value is not ABSENT}
-    kind = edit.output
-    if kind == "same":
-        first = next(iter(files_in(values.get(edit.params[0].name))), None)
-        kind = first.kind if first is not None else "file"  # type: ignore[assignment]
-    instance.kind, draft = kind, Draft(instance, frame)
+    first = next(iter(files_in(values.get(edit.params[0].name))), None)
+    draft.instance.kind = edit.output if edit.output != "same" else "file" if first is None else first.kind
     for param in edit.params:
         if param.name in values:
-            values[param.name], wrong = _edit_values(param, step.with_[param.name], _as_list(values[param.name], param))
-            draft.problems.extend([(("with", param.name), wrong)] if wrong else [])
+            given_values = _as_list(values[param.name], param)
+            values[param.name], wrong = _edit_values(param, step.with_[param.name], given_values)
+            draft.wrong(("with", param.name), wrong)
     filed = [param.name for param in edit.params if param.takes_files and param.name in values]
     has_files = draft.problems or any(files_in(values[name]) for name in filed)
     if filed and not has_files and "seconds" not in values:  # then `mix` is silent
-        draft.problems.append((("with", filed[0]), f"{filed[0]} has no items, so {edit.name} has no input"))
-    if not draft.problems and (wrong := _unequal_lists(edit, lists, values)):
-        draft.problems.append((("with", "at"), wrong))
+        draft.wrong(("with", filed[0]), f"{filed[0]} has no items, so {edit.name} has no input")
+    if not draft.problems:
+        draft.wrong(("with", "at"), _unequal_lists(edit, lists, values))
     if edit.name == "captions" and ("text" in values) == ("file" in values):
-        draft.problems.append((("with",), "captions takes either `text`, or `file` with an SRT or WebVTT file"))
-    elif wrong := no_caption(edit.name, values.get("text")):
-        draft.problems.append((("with", "text"), wrong))
+        draft.wrong(("with",), "captions takes either `text`, or `file` with an SRT or WebVTT file")
+    else:
+        draft.wrong(("with", "text"), no_caption(edit.name, values.get("text")))
     draft.set_values(values)
     draft.seconds = _edit_seconds(edit, lists, values)
     if edit.has_starts:

@@ -34,7 +34,7 @@ from rh_prefect.pipelines.plan.results import placeholder, undecided_result, val
 from rh_prefect.pipelines.plan.review_drafts import chosen_result, draft_review
 from rh_prefect.pipelines.plan.shared_works import state_of
 from rh_prefect.pipelines.plan.size_limits import Size
-from rh_prefect.pipelines.plan.step_drafts import Draft
+from rh_prefect.pipelines.plan.step_drafts import Draft, planned
 from rh_prefect.pipelines.plan.step_requests import draft_paid
 from rh_prefect.pipelines.plan.take_chooser import TakeChooser, query_of
 from rh_prefect.pipelines.plan.undecided_steps import condition_steps, is_open, undecided_parts
@@ -123,7 +123,8 @@ class Expander:
     def _draft(self, step: EditStep | ModelStep | GraphStep, at: Path, path: str, frame: Frame) -> Draft:
         if isinstance(step, EditStep):
             return draft_edit(step, at, path, frame, self._missing)
-        return draft_paid(step, at, path, frame, self._checked, self._missing, self._planning.options.saved_graphs)
+        saved_graphs = self._planning.options.saved_graphs or {}
+        return draft_paid(step, at, path, frame, self._checked, self._missing, saved_graphs)
 
     def _is_live(self, name: str, step: Step, at: Path, frame: Frame, path: str) -> bool:
         """Returns whether a step may be made, by its conditions; adds a step that is absent or fails to the plan."""
@@ -141,8 +142,8 @@ class Expander:
         if found is not False and held is not False and not wrong:
             return True
         model = step.get("model") or step.get("edit") or step.action
-        instance = PlannedStep(path, frame.id, step, at, model, "x", is_sure=frame.is_sure)
-        instance.numbers, instance.row = frame.numbers, frame.row_around
+        instance = planned(step, at, path, frame, model)
+        instance.settle("x")
         if found is False:
             frame.names[name] = ABSENT
         else:
@@ -208,8 +209,7 @@ class Expander:
     def _lost(self, draft: Draft, step: Step) -> StepOutput | None:
         """Adds a step to the plan; returns the placeholder for its result if it cannot be made."""
         instance, frame = draft.instance, draft.frame
-        instance.row, instance.numbers, instance.item_meaning = frame.row_around, frame.numbers, frame.meaning
-        instance.waits_for = self._missing.waits_for(step, frame)
+        instance.item_meaning, instance.waits_for = frame.meaning, self._missing.waits_for(step, frame)
         cause = self._missing.mark(instance, is_open=self._missing.keep_open(draft, step))
         if cause is not None:
             return self._block(instance, cause)

@@ -10,6 +10,7 @@ from rh_prefect.pipelines.evaluation import evaluate, follow, lookup, maker_of, 
 from rh_prefect.pipelines.file_model import ReviewStep
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
+from rh_prefect.pipelines.plan.step_drafts import planned
 from rh_prefect.pipelines.plan.work_identity import candidates_id, mark
 from rh_prefect.pipelines.planning_values import ABSENT, Frame, Items, certain, makers
 from rh_prefect.pipelines.references import parse
@@ -17,8 +18,7 @@ from rh_prefect.pipelines.references import parse
 
 def draft_review(step: ReviewStep, at: Path, path: str, frame: Frame) -> PlannedStep:
     """Returns a review with its candidates."""
-    instance = PlannedStep(path, frame.id, step, at, "review", is_sure=frame.is_sure, numbers=frame.numbers)
-    instance.row = frame.row_around
+    instance = planned(step, at, path, frame, "review")
     shown = [(value, maker) for text in step.sources for value, maker in _candidates(text, frame)]
     instance.candidates = [value for value, _ in shown]
     question = certain(evaluate(step.ask, frame))

@@ -25,6 +25,13 @@ from rh_prefect.pipelines.planning_values import (
 )
 
 
+def planned(step: Step, at: Path, path: str, frame: Frame, model: str = "") -> PlannedStep:
+    """Returns a step of an item."""
+    one = PlannedStep(path, frame.id, step, at, model, is_sure=frame.is_sure, numbers=frame.numbers)
+    one.row = frame.row_around
+    return one
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Draft:
     """The request or recipe of one step of one item, before its results are looked up."""
@@ -43,6 +50,10 @@ class Draft:
     problems: list[tuple[Path, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # What is worth knowing
     facts: Mapping[str, Any] = field(default_factory=lambda: EMPTY)  # Further facts of the result
+
+    def wrong(self, at: Path, clause: str) -> None:
+        """Adds a problem; an empty clause adds nothing."""
+        self.problems.extend([(at, clause)] if clause else [])
 
     def set_values(self, values: dict[str, Any], request: dict[str, Any] | None = None) -> None:
         """Sets the values of the request or recipe, and the steps that make these values."""

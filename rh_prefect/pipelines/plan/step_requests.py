@@ -19,7 +19,7 @@ from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
 from rh_prefect.pipelines.plan.size_limits import count_of
-from rh_prefect.pipelines.plan.step_drafts import Draft, files_in, plain, without_failed
+from rh_prefect.pipelines.plan.step_drafts import Draft, files_in, plain, planned, without_failed
 from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
@@ -44,48 +44,48 @@ def draft_paid(
     path: str,
     frame: Frame,
     checked: Checked,
-    failed: Collection[str] = (),
-    saved: SavedGraphs | None = None,
+    failed: Collection[str],
+    saved: SavedGraphs,
 ) -> Draft:
     """Returns the draft of a paid step's request."""
-    instance = PlannedStep(path, frame.id, step, at, is_sure=frame.is_sure)
+    instance = planned(step, at, path, frame)
+    draft = Draft(instance, frame)
     instance.attempts = step.attempts or checked.file.attempts or 1
     instance.reuse = step.reuse or checked.file.reuse or instance.reuse
     if isinstance(step, GraphStep):
-        draft = _of_graph(step, instance, frame, failed)
-        _add_graph(draft, step, checked, saved or {})
+        _add_fields(draft, step, failed)
+        _add_graph(draft, step, checked, saved)
     else:
-        draft = _of_model(step, instance, frame, failed)
+        _add_parameters(draft, step, failed)
     _count(draft, step)
     return draft
 
 
 def _count(draft: Draft, step: PaidStep) -> None:
     """Evaluates `takes` and `at_most`, which multiply the price; a wrong value is a problem."""
-    instance = draft.instance
-    _, wrong = count_of("takes", step.takes, draft.frame)
-    if wrong:
-        draft.problems.append((("takes",), wrong))
+    draft.wrong(("takes",), count_of("takes", step.takes, draft.frame)[1])
     if step.parse is not None:
-        instance.at_most, wrong = count_of("at_most", step.parse.at_most, draft.frame)
-        if wrong:
-            draft.problems.append((("parse", "at_most"), wrong))
+        draft.instance.at_most, wrong = count_of("at_most", step.parse.at_most, draft.frame)
+        draft.wrong(("parse", "at_most"), wrong)
 
 
-def _of_graph(step: GraphStep, instance: PlannedStep, frame: Frame, failed: Collection[str]) -> Draft:
+def _evaluated(draft: Draft, step: ModelStep | GraphStep, written: Any, failed: Collection[str]) -> Any:
+    return plain(without_failed(evaluate(written, draft.frame), step, failed))
+
+
+def _add_fields(draft: Draft, step: GraphStep, failed: Collection[str]) -> None:
     """Drafts the request of a step with a workflow, an app or a graph, whose fields the catalogue does not contain."""
-    name = str(getattr(step, step.action))
-    instance.model = f"{step.action} {name}"
+    name, instance = str(getattr(step, step.action)), draft.instance
+    instance.model, draft.endpoint = f"{step.action} {name}", _ENDPOINTS[step.action].format(name)
     kind = step.assume.kind if step.assume is not None else None
-    endpoint = _ENDPOINTS[step.action].format(name)
-    instance.kind, draft = kind_of(kind or "file"), Draft(instance, frame, endpoint)
-    values = {key: plain(without_failed(evaluate(value, frame), step, failed)) for key, value in step.with_.items()}
+    instance.kind = kind_of(kind or "file")
+    values = {key: _evaluated(draft, step, value, failed) for key, value in step.with_.items()}
     values = {key: value for key, value in values.items() if value is not ABSENT}
-    several = (key for key, value in values.items() if isinstance(value, list | dict))
-    draft.problems.extend((("with", key), f"{key} takes one value, but several are given") for key in several)
+    for key, value in values.items():
+        several = f"{key} takes one value, but several are given"
+        draft.wrong(("with", key), several if isinstance(value, list | dict) else "")
     draft.set_values(values)
     _finish(draft, step, None, {}, files_in(values))
-    return draft
 
 
 def _add_graph(draft: Draft, step: GraphStep, checked: Checked, saved: SavedGraphs) -> None:
@@ -128,19 +128,19 @@ def _add_unread(draft: Draft, pin: str | None, found: UnreadGraph | None) -> Non
         draft.notes.append(f"the graph of {instance.model} was not read, so earlier results are not found.")
 
 
-def _of_model(step: ModelStep, instance: PlannedStep, frame: Frame, failed: Collection[str]) -> Draft:
-    name = certain(evaluate(step.model, frame))
+def _add_parameters(draft: Draft, step: ModelStep, failed: Collection[str]) -> None:
+    """Drafts the request of a step with a model."""
+    name, instance = certain(evaluate(step.model, draft.frame)), draft.instance
     instance.model = name if isinstance(name, str) else step.model
     try:
         model = catalog.get(instance.model)
     except UnknownModelError:
-        instance.kind, draft = "file", Draft(instance, frame)
-        draft.problems.append((("model",), no_such_model(instance.model)))
-        return draft
-    instance.endpoint = model.endpoint
-    instance.kind, draft = kind_of(model.output), Draft(instance, frame, model.endpoint)
-
-    bound = bind(step, model, lambda _, written, __: plain(without_failed(evaluate(written, frame), step, failed)))
+        instance.kind = "file"
+        draft.wrong(("model",), no_such_model(instance.model))
+        return
+    instance.endpoint = draft.endpoint = model.endpoint
+    instance.kind = kind_of(model.output)
+    bound = bind(step, model, lambda _, written, __: _evaluated(draft, step, written, failed))
     found, wrong = check_values(step, model, bound)
     draft.problems.extend((one.at, one.message) for one in bound.faults or wrong)
     draft.notes.extend([*bound.notes, *found.notices])
@@ -156,7 +156,6 @@ def _of_model(step: ModelStep, instance: PlannedStep, frame: Frame, failed: Coll
     files = [one for param in model.file_params for one in files_in(given.get(param.name))]
     _finish(draft, step, model, payload, files)
     _check_files(draft, model, instance.values)
-    return draft
 
 
 def _check_files(draft: Draft, model: Model, values: Mapping[str, Any]) -> None:
@@ -169,8 +168,7 @@ def _check_files(draft: Draft, model: Model, values: Mapping[str, Any]) -> None:
             try:
                 check_file(model, param, extension=extension, size=media.size, kind=media.kind, source=media.name)
             except MediaError as error:
-                problem = error.message.partition(" Nothing was sent.")[0].rstrip(".")
-                draft.problems.append((("with", param.name), problem))
+                draft.wrong(("with", param.name), error.message.partition(" Nothing was sent.")[0].rstrip("."))
 
 
 def _finish(draft: Draft, step: PaidStep, model: Model | None, payload: Mapping[str, Any], files: list[File]) -> None:
