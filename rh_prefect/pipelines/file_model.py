@@ -334,6 +334,13 @@ class Step(_Strict):
         values = tuple(one for _, one in references_in([self.get("with_"), self.get("from_")]))
         return (*values, *self.named_by)
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names to which the step and its inner steps refer; with `previous`, items are made in order."""
+        parts = (one.model_dump(exclude={"steps"}) for _, one in self.walk(()))
+        references = (reference for part in parts for _, reference in references_in(part))
+        return frozenset(option[0] for reference in references for option in reference.options)
+
     def get(self, field: str) -> Any:
         """Returns the value of a field that only some kinds of steps have; None if this step does not have it."""
         return getattr(self, field, None)
@@ -503,21 +510,6 @@ AnyStep = Annotated[
     Discriminator(tag_of),
 ]
 Steps = dict[str, AnyStep]
-
-
-def uses(step: Step, name: str) -> bool:
-    """Returns whether a step refers to a name. If a fan-out refers to `previous`, its items are made in order."""
-    return name in names_in(step)
-
-
-def names_in(step: Step) -> set[str]:
-    """Returns the names to which a step refers."""
-    return {
-        option[0]
-        for _, one in step.walk(())
-        for _, reference in references_in(one.model_dump(exclude={"steps"}))
-        for option in reference.options
-    }
 
 
 class PipelineFile(_Strict):

@@ -55,8 +55,7 @@ class Problem:
 
     def __str__(self) -> str:
         """Formats the problem as `film.yaml:7:13: when takes a condition, ...`, followed by the line and a caret."""
-        head = f"{self.file}:{self.line}:{self.column}: {self.message}"
-        return f"{head}\n{self.excerpt}" if self.excerpt else head
+        return f"{self.head}\n{self.excerpt}" if self.excerpt else self.head
 
     @property
     def head(self) -> str:

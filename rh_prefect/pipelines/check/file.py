@@ -29,7 +29,6 @@ from rh_prefect.pipelines.file_model import (
     Step,
     UseStep,
     shown_value,
-    uses,
 )
 from rh_prefect.pipelines.file_validation import build
 from rh_prefect.pipelines.model_arguments import items_in
@@ -323,7 +322,7 @@ class FileCheck(OtherCheck):
         guard = f"exists:previous@{path}"
         self._why[guard] = "the first item has no previous item"
         unknown = Type("any", guards=frozenset([guard]))
-        if self._is_ahead or not uses(step, "previous"):
+        if self._is_ahead or "previous" not in step.names:
             return unknown
         ahead = NameScope(outer=inner, names={"previous": unknown})
         reports = self._problems, self._problem_count, self._checked

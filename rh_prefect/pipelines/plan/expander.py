@@ -22,7 +22,6 @@ from rh_prefect.pipelines.file_model import (
     ReviewStep,
     Step,
     UseStep,
-    uses,
 )
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
@@ -374,7 +373,7 @@ class Expander:
 
     async def _group(self, step: GroupStep, at: Path, frames: list[Frame], path: str) -> list[Group]:
         steps, groups = step.steps, self._groups(step, at, frames, path)
-        if step.is_fan_out and uses(step, "previous"):
+        if step.is_fan_out and "previous" in step.names:
             await self._in_order(steps, at, groups, path)
         else:
             inner = [one for group in groups for one in group.frames]

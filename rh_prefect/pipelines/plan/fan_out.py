@@ -12,7 +12,7 @@ from typing import Any
 from rh_prefect.pipelines.check.checked_file import Checked
 from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.evaluation import evaluate, part, results
-from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, Step, uses
+from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, Step
 from rh_prefect.pipelines.parsed_document import Path, visible
 from rh_prefect.pipelines.plan.findings import Findings
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work, id_part
@@ -179,7 +179,7 @@ class FanOuts:
         failed = self._missing  # what waits for a failed step stays undecided, and keeps its number
         after = dropwhile(lambda one: one.by is None or not failed.isdisjoint(_deciders(one)), frames)
         behind = list(after)[1:]
-        if behind and (step.id is None or uses(step, "number")):
+        if behind and (step.id is None or "number" in step.names):
             decide = [step for one in frames for step in one.by or () if step.address not in failed]
             for one in behind:
                 one.is_pending = True

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from rh_prefect.pipelines.check.checked_file import ItemProblems
 from rh_prefect.pipelines.evaluation import evaluate
-from rh_prefect.pipelines.file_model import FanOutStep, Step, names_in, uses
+from rh_prefect.pipelines.file_model import FanOutStep, Step
 from rh_prefect.pipelines.parsed_document import Problems
 from rh_prefect.pipelines.plan.expander import AT_ONCE, Expander
 from rh_prefect.pipelines.plan.findings import PartFindings
@@ -80,7 +80,7 @@ class Planner:
         self._paces: dict[str, Pace] = defaultdict(lambda: Pace(SHARE))
         self._later: dict[str, list[str]] = defaultdict(list)
         for name, step in self._steps.items():
-            for other in names_in(step) & self._steps.keys():
+            for other in step.names & self._steps.keys():
                 self._later[other].append(name)
         self._ranks = {path: rank for rank, (path, _) in enumerate(planning.checked.walk())}
         self.clashes = NameClashes(self._ranks)  # The names that steps are saved under
@@ -177,7 +177,7 @@ class Planner:
         self._top.names.pop(name, None)
         self._top.undecided.pop(at, None)
         # Items that use `previous` depend on each other, so all of them are one part.
-        if not isinstance(step, FanOutStep) or uses(step, "previous"):
+        if not isinstance(step, FanOutStep) or "previous" in step.names:
             await expander.step(name, step, at, self._top)
         elif (group := expander.fan_out(name, step, at, self._top)) is not None:
             self._groups[name], self._top.names[name] = group, maybe(group, self._top.undecided.get(at))
