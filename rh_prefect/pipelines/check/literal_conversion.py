@@ -96,12 +96,7 @@ def wrong_value(param: Param, value: Any) -> str:
         case "string":
             if not isinstance(value, str):
                 return f"takes a string, but {shown_value(value)}; put it in quotes"
-            if flaw := flaw_of(value):
-                return flaw
-            least, most = param.min or 0, param.max
-            if len(value) < least:
-                return f"has {len(value)} characters; at least {least:.12g} are needed"
-            return f"has {len(value)} characters; at most {most:.12g} are allowed" if most and len(value) > most else ""
+            return flaw_of(value) or _wrong_size(param, len(value), "characters")
         case _:
             return ""
 
@@ -135,11 +130,13 @@ def _wrong_list(param: Param, value: Any) -> str:
     wrong = next((one for one in value if not isinstance(one, str)), "")
     if wrong != "":
         return f"takes a list of strings, but one item is {'empty' if wrong is None else value_words(wrong)}"
-    if flaw := next(filter(None, map(flaw_of, value)), ""):
-        return flaw
-    if len(value) < (param.min or 0):
-        return f"has {len(value)} items; at least {param.min:.12g} are needed"
-    return f"has {len(value)} items; at most {param.max:.12g} are allowed" if len(value) > (param.max or inf) else ""
+    return next(filter(None, map(flaw_of, value)), "") or _wrong_size(param, len(value), "items")
+
+
+def _wrong_size(param: Param, size: int, unit: str) -> str:
+    if size < (param.min or 0):
+        return f"has {size} {unit}; at least {param.min:.12g} are needed"
+    return f"has {size} {unit}; at most {param.max:.12g} are allowed" if size > (param.max or inf) else ""
 
 
 def _wrong_number(param: Param, value: Any) -> str:
@@ -152,11 +149,9 @@ def _wrong_number(param: Param, value: Any) -> str:
         return f"takes {kind}, not {value}"
     if param.min is not None and value < param.min:
         return f"takes {kind} of at least {param.min:.12g}, but {value} is less"
-    return (
-        f"takes {kind} of at most {param.max:.12g}, but {value} is more"
-        if param.max is not None and value > param.max
-        else ""
-    )
+    if param.max is not None and value > param.max:
+        return f"takes {kind} of at most {param.max:.12g}, but {value} is more"
+    return ""
 
 
 def are_whole(options: tuple[Any, ...]) -> bool:

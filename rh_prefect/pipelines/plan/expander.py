@@ -70,22 +70,23 @@ class Expander:
         self._used_at: Path = ()
         self._stops_run = False
 
-    async def step(self, name: str, step: Step, at: Path, frame: Frame) -> None:
+    async def step(self, name: str, step: Step, frame: Frame) -> None:
         """Expands a step outside of fan-outs, with all inner steps."""
-        await self._step(name, step, at, [frame], name)
+        await self._step(step, ("steps", name), [frame], name)
 
-    def fan_out(self, name: str, step: FanOutStep, at: Path, frame: Frame) -> Group | None:
+    def fan_out(self, name: str, step: FanOutStep, frame: Frame) -> Group | None:
         """Returns the items of an outermost fan-out without expanding them; None if the fan-out is absent."""
-        if not self._is_live(name, step, at, frame, name):
+        at = ("steps", name)
+        if not self._is_live(step, at, frame, name):
             return None
         [group] = self._groups(step, at, [frame], name)
         # With another size, because inner fan-outs are counted again when the items are expanded
         self._fan_outs.count_all(step.steps, (*at, "steps"), group.frames, name, Size())
         return group
 
-    async def items(self, step: FanOutStep, at: Path, group: Group, frames: list[Frame], path: str) -> None:
+    async def items(self, name: str, step: GroupStep, group: Group, frames: list[Frame]) -> None:
         """Expands items of an outermost fan-out."""
-        await self._steps(step.steps, (*at, "steps"), frames, path)
+        await self._steps(step.steps, ("steps", name, "steps"), frames, name)
         for frame in frames:
             _close(step, group, frame)
 
@@ -97,10 +98,10 @@ class Expander:
 
     async def _steps(self, steps: Mapping[str, Step], at: Path, frames: list[Frame], path: str) -> None:
         for name, step in steps.items():
-            await self._step(name, step, (*at, name), frames, f"{path}.{name}" if path else name)
+            await self._step(step, (*at, name), frames, f"{path}.{name}" if path else name)
 
-    async def _step(self, name: str, step: Step, at: Path, frames: list[Frame], path: str) -> None:
-        live = [frame for frame in frames if self._is_live(name, step, at, frame, path)]
+    async def _step(self, step: Step, at: Path, frames: list[Frame], path: str) -> None:
+        live = [frame for frame in frames if self._is_live(step, at, frame, path)]
         if not live:
             return
         if isinstance(step, GroupStep):
@@ -117,7 +118,7 @@ class Expander:
                 if start:
                     await asyncio.sleep(0)
         for frame, value in zip(live, outputs, strict=True):
-            frame.names[name] = maybe(value, frame.undecided.get(at))
+            frame.names[str(at[-1])] = maybe(value, frame.undecided.get(at))
 
     def _draft(self, step: EditStep | ModelStep | GraphStep, at: Path, path: str, frame: Frame) -> Draft:
         if isinstance(step, EditStep):
@@ -125,7 +126,7 @@ class Expander:
         saved_graphs = self._planning.options.saved_graphs or {}
         return draft_paid(step, at, path, frame, self._checked, self._missing, saved_graphs)
 
-    def _is_live(self, name: str, step: Step, at: Path, frame: Frame, path: str) -> bool:
+    def _is_live(self, step: Step, at: Path, frame: Frame, path: str) -> bool:
         """Returns whether a step may be made, by its conditions; adds a step that is absent or fails to the plan."""
         found = True if step.when is None else truth(step.when, frame)
         expect = step.get("expect")
@@ -143,10 +144,9 @@ class Expander:
         model = step.get("model") or step.get("edit") or step.action
         instance = planned(step, at, path, frame, model)
         instance.settle("x")
-        if found is False:
-            frame.names[name] = ABSENT
-        else:
-            frame.names[name] = maybe(self._missing_output(instance), frame.undecided.get(at))
+        output = ABSENT if found is False else self._missing_output(instance)
+        frame.names[str(at[-1])] = maybe(output, frame.undecided.get(at))
+        if found is not False:
             self._fail_unmet(instance, wrong or ["the expect condition is false"], is_run=bool(wrong) or found is True)
         if not isinstance(step, GroupStep) or wrong:
             self._add(instance)

@@ -178,8 +178,8 @@ class Planner:
         self._top.undecided.pop(at, None)
         # Items that use `previous` depend on each other, so all of them are one part.
         if not isinstance(step, FanOutStep) or "previous" in step.names:
-            await expander.step(name, step, at, self._top)
-        elif (group := expander.fan_out(name, step, at, self._top)) is not None:
+            await expander.step(name, step, self._top)
+        elif (group := expander.fan_out(name, step, self._top)) is not None:
             self._groups[name], self._top.names[name] = group, maybe(group, self._top.undecided.get(at))
             self._parts[name] += [Part(one, dict(one.names), one.is_sure) for one in group.frames]
             await self._expand(name, self._parts[name][1:])
@@ -200,7 +200,7 @@ class Planner:
                 frame.names, frame.undecided, frame.is_sure = dict(part.names), {}, part.is_sure
                 part.instances, part.findings = [], ()
             expander = Expander(self.planning)
-            await expander.items(step, ("steps", name), self._groups[name], frames, name)
+            await expander.items(name, step, self._groups[name], frames)
             for one in expander.instances:
                 some[one.numbers[0]].instances.append(one)
             for number, findings in expander.findings.parts.items():
