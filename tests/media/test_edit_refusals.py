@@ -157,7 +157,8 @@ def test_arguments_that_are_not_valid_are_refused_before_anything_is_written(
     tmp_path: Path, good: Path, logo: Path
 ) -> None:
     to, cues = tmp_path / "result.mp4", [Cue(0, 1, "a")]
-    png, wrong = to.with_suffix(".png"), cast("Any", "wrong")
+    png, wav, wrong = to.with_suffix(".png"), to.with_suffix(".wav"), cast("Any", "wrong")
+    sound, nan, inf = samples.wav(logo.with_name("sound.wav")), float("nan"), float("inf")
     edits: dict[str, list[Callable[[], object]]] = {
         r"result\.png is not a valid name for a video": [
             lambda: resize(good, png, width=32, height=32),
@@ -195,9 +196,24 @@ def test_arguments_that_are_not_valid_are_refused_before_anything_is_written(
             lambda: watermark(good, logo, to, size=2),
             lambda: captions(good, to, cues=cues, size=2),
         ],
-        "`opacity` must be from 0 to 1, not nan": [lambda: watermark(logo, logo, png, opacity=float("nan"))],
-        "`loudness` must be from -70 to 0, not 3": [lambda: extract_audio(good, to.with_suffix(".wav"), loudness=3)],
-        "`music_level` must be from -70 to 0, not 3": [lambda: mix(None, good, to.with_suffix(".wav"), music_level=3)],
+        "`opacity` must be from 0 to 1, not nan": [lambda: watermark(logo, logo, png, opacity=nan)],
+        "`at` must be 0 or more seconds, not -1": [lambda: frame(good, png, at=-1)],
+        "`start` must be 0 or more seconds, not nan": [
+            lambda: trim(good, to, start=nan, seconds=1),
+            lambda: trim(sound, wav, start=nan, seconds=1),
+        ],
+        "`seconds` must be 0 or more seconds, not inf": [
+            lambda: trim(good, to, seconds=inf),
+            lambda: still_clip(logo, to, seconds=inf),
+        ],
+        "`seconds` must be more than 0 for a sound": [lambda: trim(sound, wav, seconds=0)],
+        "begin at -1": [lambda: mix([(-1, good)], None, wav)],
+        "begin at nan": [lambda: mix([(nan, good)], None, wav)],
+        "0 seconds": [lambda: mix(good, None, wav, seconds=0)],
+        "nan seconds": [lambda: mix(good, None, wav, seconds=nan)],
+        "inf seconds": [lambda: mix(good, None, wav, seconds=inf)],
+        "`loudness` must be from -70 to 0, not 3": [lambda: extract_audio(good, wav, loudness=3)],
+        "`music_level` must be from -70 to 0, not 3": [lambda: mix(None, good, wav, music_level=3)],
         "`fit` must be contain or cover or stretch, not wrong": [
             lambda: resize(logo, png, width=32, height=32, fit=wrong),
             lambda: concat([good], to, fit=wrong),
