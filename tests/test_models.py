@@ -42,11 +42,6 @@ def test_an_input_holds_what_was_given_and_knows_its_model() -> None:
     assert repr(given) == "KlingV26ProImageToVideo(prompt='waves', image_url='a.png', duration='10')"
 
 
-def test_values_become_what_the_api_needs() -> None:
-    given = anything(KLING, imageUrl="a.png", prompt="waves", duration=10, sound=False)
-    assert given.params() == {"prompt": "waves", "image_url": "a.png", "duration": "10", "sound": "false"}
-
-
 def test_a_price_is_known_before_the_call(tmp_path: Path) -> None:
     clip = Media(uri="s3://clips/a.mp4", kind="video", mime="video/mp4", size=3, sha256="ab", seconds=7.5)
     control = models.BytedanceDreamactorV2(image_url=photo(), video_url=clip)
@@ -111,12 +106,6 @@ def test_an_omitted_parameter_may_be_given_unchecked() -> None:
         assert given.params()["negative_prompt"] == ["y"]
     with pytest.raises(InputError, match="negative_prompt is given twice"):
         anything(KLING, image_url="a.png", prompt="x", negative_prompt="z", unchecked={"negativePrompt": "y"})
-
-
-def test_a_parameter_that_the_catalogue_lacks_is_sent_unchecked() -> None:
-    given = anything(KLING, image_url="a.png", prompt="x", unchecked={"camera": "up"})
-    assert given.params()["camera"] == "up"
-    assert ModelInput.model_validate(given.model_dump(mode="json")) == given
 
 
 def test_a_warning_names_the_callers_line() -> None:

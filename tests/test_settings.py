@@ -57,12 +57,6 @@ def test_every_field_is_read_from_its_variable(bare: pytest.MonkeyPatch) -> None
     assert {name: getattr(settings, name) for name in GIVEN} == {name: value for name, (_, value) in GIVEN.items()}
 
 
-def test_the_environment_is_read_anew(bare: pytest.MonkeyPatch) -> None:
-    assert get_settings().storage_url == "rh-output"
-    bare.setenv("RH_STORAGE_URL", "elsewhere")
-    assert get_settings().storage_url == "elsewhere"
-
-
 def test_the_state_folder_follows_xdg(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
     bare.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
     assert get_settings().state_dir == tmp_path / "xdg" / "rh-prefect"

@@ -18,16 +18,8 @@ from tests.support.each_case import each_case
         ("z-image/turbo", {}, None, "0.04"),
         ("kling-v2.6-pro-image-to-video", {}, None, "3.5"),  # 5 s with sound
         ("kling-v2.6-pro-image-to-video", {"duration": "10", "sound": "false"}, None, "3.5"),
-        ("kling-v2.6-pro-image-to-video", {"duration": "10", "sound": "true"}, None, "7"),
         ("kling-v3.0-pro-image-to-video", {"duration": "8", "sound": False}, None, "5.52"),
         ("kling-video-o3-pro-text-to-video", {"duration": 7}, None, "6.09"),
-        ("sora-2/text-to-video-pro-official-stable", {"size": "1080x1920", "duration": "20"}, None, "98"),
-        (
-            "seedance-v1.5-pro-image-to-video",
-            {"duration": "12", "resolution": "1080p", "generateAudio": "true"},
-            None,
-            "8.4",
-        ),
         ("topazlabs-video-upscale", {"targetResolution": "4k", "targetFps": "60"}, 10.5, "26.25"),
         ("topazlabs-video-upscale", {}, None, None),
         ("kling-v2.6-pro-motion-control", {}, 12.0, "6.72"),
@@ -46,7 +38,6 @@ from tests.support.each_case import each_case
         ("seedance-2.0-fast/text-to-video", {"resolution": "native1080p"}, None, None),  # no row for it
         ("wan-2.2/text-to-video", {}, None, None),
         *[(f"rhart-video/minimax-h3-oss/fl2va{one}", {"duration": 10}, None, "1.50") for one in ("", "-advanced")],
-        ("hitem3d-v2/image-to-3d", {"resolution": "1536pro", "requestType": "both"}, None, "12.6"),
     ],
 )
 def test_prices_by_hand(name: str, payload: dict[str, object], seconds: float | None, amount: str | None) -> None:

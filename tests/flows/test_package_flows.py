@@ -12,7 +12,6 @@ import pytest
 from rh_prefect import flow, flows
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import PipelineIncomplete
-from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import shipped_names
 from rh_prefect.pipelines.run.result import PipelineResult
 from tests.support.samples import media as samples
@@ -117,18 +116,3 @@ async def test_a_video_that_is_given_twice_is_upscaled_once(rh: Emulator, tmp_pa
     first, second = (await flows.upscale(videos=[video, video]))["videos"]
     assert first == second
     assert len(rh.recorder.paid) == 1
-
-
-async def test_wrong_inputs_are_found_before_anything_is_paid(rh: Emulator, tmp_path: Path) -> None:
-    photo, video = str(samples.png(tmp_path / "photo.png")), str(samples.mp4(tmp_path / "film.mp4"))
-    gone, webp = str(tmp_path / "gone.mp4"), str(samples.webp(tmp_path / "photo.webp"))
-    for name, wrong in (
-        ("film", {"prompt": "x", "image": gone}),
-        ("film", {"prompt": "x", "image": webp}),
-        ("film", {"prompt": "x", "shots": 13}),
-        ("add_soundtrack", {"video": photo, "narration": "hello"}),
-        ("upscale", {"videos": [video, gone]}),
-    ):
-        with pytest.raises((PipelineError, PipelineIncomplete)):
-            await getattr(flows, name)(**wrong)
-    assert not rh.recorder.submissions

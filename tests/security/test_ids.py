@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect import models
-from rh_prefect.client import Client, RemoteOutput, TaskView, is_task_id, read_delivery
+from rh_prefect.client import Client, RemoteOutput, is_task_id, read_delivery
 from rh_prefect.client.wire.task import read_outputs
 from rh_prefect.errors import ResponseLost, SubmissionUnknown
 from rh_prefect.tasks import generate
@@ -117,11 +117,3 @@ async def test_a_query_about_another_task_shows_its_id_escaped() -> None:
         with pytest.raises(ResponseLost, match="another task") as caught:
             await client.query("5")
         assert "\x1b" not in caught.value.message
-
-
-async def test_good_ids_are_tickets() -> None:
-    async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
-        wire.plays(reply(task(2031112223334445057)), reply({"prompt_id": "8f1c2ab1-00aa", "number": 1}))
-        first: TaskView = await client.submit(MODEL, {})
-        second = await client.submit("/proxy", {"prompt": {"1": {}}})
-        assert (first.task_id, second.task_id) == ("2031112223334445057", "proxy.8f1c2ab1-00aa")
