@@ -23,7 +23,7 @@ from tests.support.doc_pages import blocks
 from tests.support.each_case import each_case
 from tests.support.processes.typed_commands import Terminal
 from tests.support.samples.media import png
-from tests.support.samples.steps import PICTURE, steps
+from tests.support.samples.steps import PICTURE, RESIZE, steps
 
 ROOT = Path(__file__).parents[2]
 
@@ -166,19 +166,15 @@ def test_prices_json_pictures_and_the_schema(terminal: Terminal, film: None) -> 
 
 
 def test_a_parameter_may_be_named_file(terminal: Terminal) -> None:
-    Path("own.yaml").write_text(
-        "params: {file: image}\nsteps: {s: {edit: resize, with: {file: $(params.file), width: 32, height: 32}}}\n"
-    )
+    Path("own.yaml").write_text("params: {file: image}\n" + steps(s=RESIZE % "$(params.file)"))
     png(Path("p.png"))
     assert "s     resize         .  1" in terminal.call("plan own.yaml --file p.png")
     assert terminal.json("explain own.yaml --file p.png")["price"].startswith("least 0.00")
 
 
 def test_a_parameter_that_is_set_several_times_is_a_list(terminal: Terminal) -> None:
-    Path("own.yaml").write_text(
-        "params: {moods: list}\n"
-        "steps: {each: {foreach: $(params.moods), steps: {s: {model: z-image/turbo, with: {prompt: $(item)}}}}}\n"
-    )
+    each = f"foreach: $(params.moods), steps: {{s: {{{PICTURE % '$(item)'}}}}}"
+    Path("own.yaml").write_text("params: {moods: list}\n" + steps(each=each))
     for words in ("--set moods=calm --set 'moods=wild, warm'", "--moods calm --moods 'wild, warm'"):
         plan = terminal.json(f"plan own.yaml {words}")
         assert [step["request"]["prompt"] for step in plan["steps"]] == ["calm", "wild, warm"]

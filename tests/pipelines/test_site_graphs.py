@@ -11,27 +11,26 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.site_graphs import SavedGraph, UnreadGraph, with_used_graphs
-
-WORKFLOW = {
-    "3": {"class_type": "KSampler", "inputs": {"steps": 20, "model": ["4", 0]}, "_meta": {"title": "Sampler"}},
-    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a pier", "clip": ["4", 1]}},
-}
-APP = {
-    "3.steps": {"node_id": "3", "field_name": "steps", "field_value": "20"},
-    "6.text": {"node_id": "6", "field_name": "text", "field_value": "a pier"},
-}
+from tests.support.samples.steps import steps
+from tests.support.world.planned_works import plan_of
 
 
-def pipeline(what: str) -> Pipeline:
-    step = f"{{{what}: 2030000000000000001, with: {{6.text: x}}, assume: {{kind: image, price: 1}}}}"
-    return Pipeline.from_text(f"steps: {{ink: {step}}}")
+def workflow(text: str = "a pier", sampling: int = 20, title: str = "Sampler") -> dict[str, Any]:
+    sampler = {"class_type": "KSampler", "inputs": {"steps": sampling, "model": ["4", 0]}, "_meta": {"title": title}}
+    return {"3": sampler, "6": {"class_type": "CLIPTextEncode", "inputs": {"text": text, "clip": ["4", 1]}}}
+
+
+def app(text: str = "a pier", sampling: int = 20) -> dict[str, Any]:
+    fields = (("3", "steps", f"{sampling}"), ("6", "text", text))
+    return {f"{node}.{name}": {"node_id": node, "field_name": name, "field_value": one} for node, name, one in fields}
+
+
+INK = "%s: 2030000000000000001, with: {6.text: %s}, assume: {kind: image, price: 1}"
 
 
 async def plan(what: str, nodes: dict[str, Any] | None) -> Plan:
     saved = {} if nodes is None else {(what, "2030000000000000001"): SavedGraph(nodes, "whole")}
-    made = await pipeline(what).plan(saved_graphs=saved)
-    assert not made.problems
-    return made
+    return await plan_of(steps(ink=INK % (what, "x")), saved_graphs=saved)
 
 
 def work(made: Plan) -> str:
@@ -39,37 +38,24 @@ def work(made: Plan) -> str:
 
 
 @pytest.mark.parametrize(
-    ("what", "saved", "same", "other"),
+    ("what", "first", "same", "other", "named"),
     [
-        (
-            "workflow",
-            WORKFLOW,
-            {
-                "6": {"inputs": {"clip": ["4", 1], "text": "a ship"}, "class_type": "CLIPTextEncode"},
-                "3": {**WORKFLOW["3"], "_meta": {"title": "Another title"}},
-            },
-            {**WORKFLOW, "3": {"class_type": "KSampler", "inputs": {"steps": 30, "model": ["4", 0]}}},
-        ),
-        (
-            "app",
-            APP,
-            {"6.text": {**APP["6.text"], "field_value": "a ship"}, "3.steps": APP["3.steps"]},
-            {**APP, "3.steps": {**APP["3.steps"], "field_value": "30"}},
-        ),
+        ("workflow", workflow(), workflow("a ship", title="Another title"), workflow(sampling=30), "graph node 3"),
+        ("app", app(), app("a ship"), app(sampling=30), "graph node 3.steps"),
     ],
 )
 async def test_what_else_is_in_the_graph_counts_and_is_named(
-    what: str, saved: dict[str, Any], same: dict[str, Any], other: dict[str, Any]
+    what: str, first: dict[str, Any], same: dict[str, Any], other: dict[str, Any], named: str
 ) -> None:
-    first, second = await plan(what, saved), await plan(what, other)
-    assert work(await plan(what, same)) == work(first) != work(second)
-    compare(second, first.as_json(), {})
-    (why,) = second.instances[0].why
-    assert why["param"] == ("graph node 3" if what == "workflow" else "graph node 3.steps")
+    before, after = await plan(what, first), await plan(what, other)
+    assert work(await plan(what, dict(reversed(same.items())))) == work(before) != work(after)
+    compare(after, before.as_json(), {})
+    (why,) = after.instances[0].why
+    assert why["param"] == named
 
 
 async def test_the_call_of_a_step_names_the_work_and_the_graph_of_its_plan() -> None:
-    made = await plan("workflow", WORKFLOW)
+    made = await plan("workflow", workflow())
     (one,) = made.instances
     call = work_call(one, one.works[0])
     assert (call.planned, call.saved_graph) == (work(made), "whole")
@@ -82,15 +68,12 @@ async def test_a_graph_that_was_not_read_is_noted_and_its_work_is_not_named() ->
 
 
 async def test_a_graph_that_cannot_be_read_is_not_taken_from_a_pinned_step() -> None:
-    ids = ("workflow", "2030000000000000001")
-    step = "{workflow: 2030000000000000001, with: {6.text: $(params.text)}, assume: {kind: image, price: 1}%s}"
-    steps = {"kept": step % ", pin: 0123456789abcdef0123456789abcdef", "ink": step % ""}
+    ids, ink = ("workflow", "2030000000000000001"), INK % ("workflow", "$(params.text)")
+    written = {"kept": f"{ink}, pin: 0123456789abcdef0123456789abcdef", "ink": ink}
     for names in (["kept", "ink"], ["ink", "kept"]):
-        text = "\n".join(
-            ["params: {text: {type: string, default: x}}", "steps:", *(f"  {n}: {steps[n]}" for n in names)]
-        )
+        text = "params: {text: {type: string, default: x}}\n" + steps(**{name: written[name] for name in names})
         of_file = Pipeline.from_text(text)
-        last = await of_file.plan(saved_graphs={ids: SavedGraph(WORKFLOW, "whole")})
+        last = await of_file.plan(saved_graphs={ids: SavedGraph(workflow(), "whole")})
         unread = with_used_graphs({ids: UnreadGraph("RunningHub is down.")}, last.as_json())
         now = await of_file.plan(saved_graphs=unread)
         graphs = [{one.path: one.request["graph"] for one in plan.instances} for plan in (last, now)]
