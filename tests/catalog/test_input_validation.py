@@ -28,6 +28,8 @@ VOICE = "minimax/voice-clone"
 V7 = "midjourney-text-to-image-v7"
 REFERENCES = "wan-2.6-reference-to-video"
 WAN = "wan-2.7/text-to-image-pro"
+SEEDANCE, MULTIMODAL = "seedance-2.0/image-to-video", "seedance-2.0/multimodal-video"
+PIXVERSE = "pixverse-v5.6/text-to-video"
 PICTURE, CLIP, SOUND = (f"https://example.com/a.{extension}" for extension in ("png", "mp4", "mp3"))
 LINKED = {"type": "image", "tag": "image_1", "url": PICTURE}
 LOCAL = ("photo.jpg", "/home/me/photo", "./photo", "~/photo", "s3://bucket/a.png", "file:///a.png", Path("a"))
@@ -36,6 +38,8 @@ WAVES: dict[str, Any] = {"image_url": PICTURE, "prompt": "waves"}
 HELLO = {"audio": SOUND, "text": "hello"}
 REFERENCE = {"type": "reference", "tag": "a", "url": CLIP}
 ANY: dict[str, Any] = {"prompt": "x"}
+FRAME = {"first_frame_url": PICTURE}
+HEARD = {**ANY, "audio_urls": [SOUND]}
 MULTI = {**ANY, "multi_shot": True}
 
 
@@ -75,31 +79,21 @@ SENT: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "one value for a list": (EDIT, {**ANY, "image_urls": PICTURE}, {"imageUrls": [PICTURE]}),
     "a list of choices": (
         SLOTS,
-        {"first_frame_url": PICTURE, "conversion_slots": ["firstFrameUrl"]},
+        {**FRAME, "conversion_slots": ["firstFrameUrl"]},
         {"conversionSlots": ["firstFrameUrl"]},
     ),
-    "no list of choices": (SLOTS, {"first_frame_url": PICTURE}, {"conversionSlots": None}),
+    "no choices": (SLOTS, FRAME, {"conversionSlots": None}),
     "a boolean": (V3, {**ANY, "sound": False}, {"sound": False}),
-    "a name that fits its pattern": (
-        VOICE,
-        {**HELLO, "custom_voice_id": "narrator1"},
-        {"custom_voice_id": "narrator1"},
-    ),
-    "the registry's own sample": (
-        VOICE,
-        {**HELLO, "custom_voice_id": "Elegant_Man"},
-        {"custom_voice_id": "Elegant_Man"},
-    ),
+    **{
+        f"the name {name}": (VOICE, {**HELLO, "custom_voice_id": name}, {"custom_voice_id": name})
+        for name in ("narrator1", "Elegant_Man")  # which fit the pattern, the second as the registry's own sample
+    },
     "JSON": (V3, {**MULTI, "multi_prompt": [{"prompt": "a"}]}, {"multiPrompt": [{"prompt": "a"}]}),
     "the text of JSON": (V3, {**MULTI, "multi_prompt": '[{"prompt": "a"}]'}, {"multiPrompt": [{"prompt": "a"}]}),
     "a tuple for JSON": (V3, {**MULTI, "multi_prompt": ({"prompt": "a"},)}, {"multiPrompt": [{"prompt": "a"}]}),
     "one object": (OMNI, {**ANY, "ref_videos": REFERENCE}, {"refVideos": REFERENCE}),
     "one object in a list": (OMNI, {**ANY, "ref_videos": [REFERENCE]}, {"refVideos": [REFERENCE]}),
-    "an asset for a file": (
-        "seedance-2.0/image-to-video",
-        {"first_frame_url": "asset://asset-1"},
-        {"firstFrameUrl": "asset://asset-1"},
-    ),
+    "an asset for a file": (SEEDANCE, {"first_frame_url": "asset://1"}, {"firstFrameUrl": "asset://1"}),
     **{
         f"{link} for a link in a text": (MARBLE, {"image_url": link}, {"imageUrl": link})
         for link in (PICTURE, "asset://7", "data:image/png;base64,AAAA", "3f2a-asset-id")
@@ -114,30 +108,18 @@ SENT: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"image_url": PICTURE, "multi_shot": True, "multi_prompt": SHOTS},
         {"shotType": "customize", "multiPrompt": SHOTS},
     ),
-    "both of at least one": (
-        OMNI,
-        {**ANY, "ref_images": [{"type": "image", "tag": "a", "url": PICTURE}], "ref_videos": REFERENCE},
-        {"refImages": [{"type": "image", "tag": "a", "url": PICTURE}]},
-    ),
+    "both of at least one": (OMNI, {**ANY, "ref_images": [LINKED], "ref_videos": REFERENCE}, {"refImages": [LINKED]}),
     "what becomes necessary": ("kling-video-o3-4k-text-to-video", MULTI, {"shotType": "customize"}),
     "what does not": ("kling-video-o3-4k-text-to-video", ANY, {"shotType": None}),
     "a number with what it needs": (V7, {**ANY, "sref": PICTURE, "sw": 50}, {"sw": 50}),
     "the untouched default of a form": (V7, {**ANY, "sw": 100}, {"sw": None}),
-    "sound with a video": (
-        "seedance-2.0/multimodal-video",
-        {**ANY, "audio_urls": [SOUND], "video_urls": [CLIP]},
-        {"audioUrls": [SOUND]},
-    ),
+    "sound with a video": (MULTIMODAL, {**HEARD, "video_urls": [CLIP]}, {"audioUrls": [SOUND]}),
     "lists within their common limit": (
         REFERENCES,
         {**ANY, "image_urls": [PICTURE] * 3, "video_urls": [CLIP] * 2},
         {"imageUrls": [PICTURE] * 3},
     ),
-    "values that go together": (
-        "pixverse-v5.6/text-to-video",
-        {**ANY, "resolution": "1080p", "duration": 8},
-        {"duration": "8"},
-    ),
+    "values that go together": (PIXVERSE, {**ANY, "resolution": "1080p", "duration": 8}, {"duration": "8"}),
 }
 """A model, what is given, and a part of what is sent; None: not sent."""
 
@@ -187,7 +169,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ],
     (KLING, {**WAVES, "prompt": ""}, "prompt is missing"),
     (EDIT, {**ANY, "image_urls": []}, "image_urls is missing"),
-    (SLOTS, {"first_frame_url": PICTURE, "conversion_slots": ["nope"]}, 'one of "all"'),
+    (SLOTS, {**FRAME, "conversion_slots": ["nope"]}, 'one of "all"'),
     *[(O3, {**ANY, "duration": wrong}, "between 3 and 15") for wrong in (2, 16)],
     *[(O3, {**ANY, "duration": wrong}, "a whole number") for wrong in ("5", True, 5.5)],
     (O3, {**ANY, "duration": float("nan")}, "not a number"),
@@ -216,21 +198,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (OMNI, ANY, "one of ref_images and ref_videos is needed"),
     (V7, {**ANY, "sw": 50}, "sw is valid only when sref is given"),
     (V7, {**ANY, "ow": 50}, "ow is valid only when oref is given"),
-    (
-        "seedance-2.0/multimodal-video",
-        {**ANY, "audio_urls": [SOUND]},
-        "audio_urls is valid only when image_urls or video_urls is given",
-    ),
+    (MULTIMODAL, HEARD, "audio_urls is valid only when image_urls or video_urls is given"),
     (
         REFERENCES,
         {**ANY, "image_urls": [PICTURE] * 4, "video_urls": [CLIP] * 2},
         "image_urls and video_urls may have at most 5 items together, not 6",
     ),
-    (
-        "pixverse-v5.6/text-to-video",
-        {**ANY, "resolution": "1080p", "duration": 10},
-        "duration 10 with resolution 1080p is not offered",
-    ),
+    (PIXVERSE, {**ANY, "resolution": "1080p", "duration": 10}, "duration 10 with resolution 1080p is not offered"),
 ]
 
 
