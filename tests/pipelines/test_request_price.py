@@ -61,7 +61,8 @@ NUMBER, SEVERAL = Param("number", "number", "int", min=1, max=4), Param("several
 
 OTHER_SIZE = model(BY_SIZE, Param("size", "size", "enum", options=("1k", "2k", "8k")))
 OF_LENGTHS = model(PriceTable("call", by=("duration",), rows=((("5",), Decimal(1)), (("10",), Decimal(2)))), LENGTH)
-LONGER, SHORTER = (Param("duration", "duration", "int", **given) for given in ({"min": 5, "default": 8}, {"max": 5}))
+LONGER = Param("duration", "duration", "int", min=5, default=8)
+SHORTER = Param("duration", "duration", "int", max=5, default=4)
 IMAGES = model(BY_IMAGES, NUMBER, SEVERAL)
 LIMITED = model(BY_TEXT, replace(WORDS, max_length=10_000))
 
