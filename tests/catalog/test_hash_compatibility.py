@@ -308,9 +308,7 @@ def test_a_file_goes_where_the_first_list_that_decided_it_put_it() -> None:
     assert second is not None and second.name == "last_url"
 
 
-def test_a_newer_package_keeps_the_forms_and_the_models_of_the_users_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_newer_package_keeps_the_forms_and_models_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RH_STATE_DIR", str(tmp_path))
     package = json.loads(registry.SLIM_FILE.read_bytes())
     turbo = next(model for model in package["models"] if model["name"] == "z-image/turbo")

@@ -47,7 +47,7 @@ def kill_at(cup: Here, request: str, command: str, *, answer: bool = False) -> N
         process.kill()
 
 
-def test_a_killed_run_is_listed_as_stopped_its_output_is_collected_and_the_next_one_pays_for_the_rest(
+def test_a_killed_run_is_listed_and_collected_and_the_next_one_pays_for_the_rest(
     cup: Here,
 ) -> None:
     kill_at(cup, QUERY, "run cup.yaml")
@@ -97,7 +97,7 @@ def test_a_repeated_new_run_is_a_further_take_and_the_killed_one_remains(cup: He
     assert cup.paid() == 6, "the clip of the second picture"
 
 
-def test_ctrl_c_while_a_submission_is_on_its_way_keeps_the_take_names_its_task_and_says_how_to_continue(
+def test_ctrl_c_during_a_submission_keeps_the_take_names_the_task_and_how_to_continue(
     cup: Here,
 ) -> None:
     cup.call("run cup.yaml")

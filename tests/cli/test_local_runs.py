@@ -76,9 +76,7 @@ def test_a_run_with_one_invalid_row_prints_the_outputs_of_the_others(terminal: T
     assert "\nopen it: rh-prefect open " in said
 
 
-def test_a_run_that_stops_at_its_budget_prints_a_command_whose_budget_suffices(
-    terminal: Terminal, rh: Emulator, tmp_path: Path
-) -> None:
+def test_a_run_over_its_budget_prints_a_command_that_suffices(terminal: Terminal, rh: Emulator, tmp_path: Path) -> None:
     (tmp_path / "cups.yaml").write_text(f"budget: {{amount: 1, whole_items: true}}\n{CUPS}")
     (tmp_path / "cups.csv").write_text("title\na cup\na jug\na mug\n")
     said = terminal.call("run cups.yaml --set rows=cups.csv --budget 0.05", fails=True)
@@ -120,9 +118,7 @@ def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emul
     assert "below the minimum price" not in terminal.call("plan cup.yaml"), "nothing is left to make"
 
 
-def test_quotes_give_prices_that_the_catalogue_lacks_and_refuse_wrong_requests(
-    terminal: Terminal, rh: Emulator
-) -> None:
+def test_quotes_give_unlisted_prices_and_refuse_wrong_requests(terminal: Terminal, rh: Emulator) -> None:
     clip = "model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: a turn}"
     quoted = steps(
         one="model: Dola-Seedream-5.0-pro/text-to-image, with: {prompt: a cup}",

@@ -77,9 +77,7 @@ NAMED_BY_FORM, CONTEXT = ("omicron6-sefalla-z", "nu12-aquilae"), cast(Any, FlowR
         ("beta-launch", "a quay", "beta-launch"),
     ],
 )
-def test_a_run_is_named_by_what_is_first_in_its_subject_unless_a_person_has_named_it(
-    name: str | None, subject: object, shown: str
-) -> None:
+def test_a_run_is_named_by_its_subject_unless_a_person_named_it(name: str | None, subject: object, shown: str) -> None:
     """Rows of a table were shown as Python's dicts, as in `pictures: {'title': 'A mug'}, {'title': 'A jug'}`."""
     given = {"name": name} if name else {}
     with CONTEXT.model_construct(flow=flow(name="pictures")(lambda: None), flow_run=FlowRun(flow_id=uuid4(), **given)):

@@ -100,9 +100,7 @@ async def test_other_runs_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("name", [RUN_AGAIN, MARK_CRASHED])
-async def test_an_automation_that_is_paused_or_absent_has_its_runs_left_alone(
-    automations: dict[str, UUID], name: str
-) -> None:
+async def test_runs_of_a_paused_or_absent_automation_are_left_alone(automations: dict[str, UUID], name: str) -> None:
     crashed, lost = await begin(Running(), Crashed()), await begin(Pending())
     async with get_client() as client:
         await client.pause_automation(automations[name])

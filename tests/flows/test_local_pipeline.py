@@ -110,9 +110,7 @@ steps:
 """
 
 
-async def test_a_run_says_at_its_start_that_its_budget_is_below_the_expected_price(
-    rh: Emulator, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_budget_below_the_expected_price_is_said_first(rh: Emulator, caplog: pytest.LogCaptureFixture) -> None:
     text = SIGNS.replace(", all_runs: true", "")
     end, _ = await run(text)
     assert end.name == OVER_BUDGET, end.message

@@ -240,9 +240,7 @@ async def of_a_parent() -> None:
 
 
 @pytest.mark.prefect
-async def test_a_late_run_and_its_resumed_attempt_keep_the_scheduled_date_of_the_outer_flow(
-    rh: Emulator, tmp_path: Path
-) -> None:
+async def test_late_and_resumed_runs_keep_the_scheduled_date_of_the_outer_flow(rh: Emulator, tmp_path: Path) -> None:
     rh.faults.add(Fault("submit", prompt="a second pier", kind="code", code="301", times=1))
     late = datetime(2026, 3, 31, 23, 30, tzinfo=timezone(timedelta(hours=-3)))  # in UTC on the first of April
     async with get_client() as client:
@@ -276,9 +274,7 @@ LONG, SHORT = (
 
 
 @pytest.mark.parametrize("mood", ["calm", "wild"])
-async def test_results_that_exist_and_new_requests_wait_for_the_conditions_of_the_others(
-    rh: Emulator, mood: str
-) -> None:
+async def test_existing_results_and_new_requests_wait_for_conditions_of_others(rh: Emulator, mood: str) -> None:
     """In the same mood, the clip and the sheet exist for the long line; in another one they are new."""
     state, first = await run(DECIDED, line=LONG, mood="calm", budget=10)
     assert state.is_completed(), state.message

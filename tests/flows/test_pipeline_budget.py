@@ -54,9 +54,7 @@ def test_a_work_that_items_share_counts_for_none_of_them(spending: SpendTracker)
 
 
 @pytest.mark.parametrize("budget", ["{amount: 99, whole_items: true}", "{amount: 99, whole_items: true, item: 0.12}"])
-def test_the_work_of_a_budget_grows_with_the_items_and_not_with_their_square(
-    spending: SpendTracker, budget: str
-) -> None:
+def test_the_work_of_a_budget_grows_linearly_with_the_items(spending: SpendTracker, budget: str) -> None:
     few, many = (plan_of(number, budget) for number in (100, 200))
 
     def calls(plan: Plan) -> int:

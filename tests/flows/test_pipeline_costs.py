@@ -62,7 +62,7 @@ async def test_failed_tasks_count_in_the_run_the_report_and_spend(rh: Emulator) 
 
 
 @pytest.mark.prefect
-async def test_spend_counts_tasks_that_a_pipeline_recorded_in_another_storage(
+async def test_spend_counts_tasks_in_another_storage(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "elsewhere"))

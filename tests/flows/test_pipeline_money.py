@@ -406,9 +406,7 @@ async def test_steps_that_read_one_answer_in_several_shapes_have_their_own_value
 
 
 @pytest.mark.parametrize(("field", "count"), [("missing", 5), ("mood", 1)])
-async def test_an_answer_that_does_not_fit_one_of_its_shapes_fails_that_step_only(
-    rh: Emulator, field: str, count: int
-) -> None:
+async def test_an_answer_that_does_not_fit_one_shape_fails_that_step_only(rh: Emulator, field: str, count: int) -> None:
     plan = await planned(shapes(field, count))
     state, result = await run(shapes(field, count))
     assert state.is_failed()

@@ -55,7 +55,7 @@ async def test_it_suspends_while_all_tasks_run_and_is_woken_by_webhooks(
     assert {one.task_id for one in desk.rh.recorder.deliveries} == set(desk.paid)
 
 
-async def test_a_task_that_fails_while_the_run_is_suspended_is_paid_for_again_within_attempts(
+async def test_a_task_that_fails_during_a_suspension_is_paid_for_again(
     without_webhooks: SuspendedRuns,
 ) -> None:
     desk = without_webhooks
@@ -85,7 +85,7 @@ async def test_a_run_outside_of_a_deployment_waits_in_its_process(
     assert len((await running)["clips"]) == 1
 
 
-async def test_a_suspended_run_counts_the_failed_task_of_another_run_that_it_waited_for(
+async def test_a_suspended_run_counts_the_failed_task_of_another_run(
     without_webhooks: SuspendedRuns,
 ) -> None:
     desk = without_webhooks
@@ -109,7 +109,7 @@ async def suspension_seconds() -> list[float]:
     return [Suspended.model_validate(await rounds.read(name)).seconds for name in names]
 
 
-async def test_a_round_of_a_suspended_run_is_refused_to_others_until_it_is_resumed_or_cancelled(
+async def test_a_suspended_run_keeps_its_round_until_it_ends_or_is_cancelled(
     without_webhooks: SuspendedRuns,
 ) -> None:
     desk = without_webhooks

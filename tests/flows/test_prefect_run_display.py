@@ -100,9 +100,7 @@ OWN_AND_MADE = "params: {photo: image}\n" + steps(
 )
 
 
-async def test_the_numbers_of_a_review_are_those_of_the_choice_and_its_texts_are_shown(
-    store: MediaStore, tmp_path: Path
-) -> None:
+async def test_a_review_has_the_numbers_of_the_choice_and_shows_its_texts(store: MediaStore, tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     Image.new("RGB", (64, 64), "red").save(photo)
     records, pipeline = Records(), Pipeline.from_text(OWN_AND_MADE)

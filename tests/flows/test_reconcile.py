@@ -80,7 +80,7 @@ async def test_what_a_cancelled_run_left_is_cancelled(rh: Emulator, state: State
     await set_states(run, Cancelled())
 
 
-async def test_a_task_that_nobody_can_ask_after_fails_the_run_and_is_no_running_one(
+async def test_a_task_that_cannot_be_queried_fails_the_run_and_stays(
     rh: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await left_behind(Failed(), "a lighthouse")
@@ -117,9 +117,7 @@ async def test_what_had_succeeded_is_brought_home_before_its_links_die(
 
 
 @pytest.mark.parametrize("state", [Crashed(), Failed()])
-async def test_what_a_crashed_or_failed_run_has_running_is_left_to_whoever_runs_it_again(
-    rh: Emulator, state: State[Any]
-) -> None:
+async def test_tasks_of_a_crashed_or_failed_run_are_left_to_its_next_attempt(rh: Emulator, state: State[Any]) -> None:
     run = await left_behind(state, "a lighthouse", "a harbour")
     assert [one.done for one in await look(run)] == ["still runs", "still runs"]
     assert not rh.recorder.cancelled
@@ -176,7 +174,7 @@ async def test_a_submit_of_which_nobody_knows_is_named_with_both_ways_out(rh: Em
     assert is_pipeline or all(f"jobs {way} {found.job}" in found.note for way in ("adopt", "mark-refused"))
 
 
-async def test_it_looks_back_no_further_than_asked_but_takes_any_run_by_name_and_asks_nothing_twice(
+async def test_it_looks_back_as_far_as_asked_takes_any_named_run_and_asks_nothing_twice(
     rh: Emulator,
 ) -> None:
     run = await left_behind(Cancelled(), "a lighthouse")

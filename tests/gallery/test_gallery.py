@@ -151,7 +151,7 @@ outputs: {film: $(film)}
 """
 
 
-async def test_a_run_ends_with_a_page_of_its_outputs_and_its_film_report_and_page_are_opened(
+async def test_a_run_ends_with_a_page_and_its_film_report_and_page_open(
     rh: Emulator, tmp_path: Path, opened: Path
 ) -> None:
     """The second run pays for nothing, has the results and small pictures of the first one, and its own page."""

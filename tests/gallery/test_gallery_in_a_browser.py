@@ -162,9 +162,7 @@ def test_what_a_film_was_made_from_is_one_click_away(page: Page, store: MediaSto
     assert page.ask("document.querySelector('#facts h3').textContent") == "Used in"
 
 
-def test_the_page_of_a_run_shows_a_file_itself_where_there_was_no_time_for_a_small_picture(
-    page: Page, rh: Emulator
-) -> None:
+def test_a_page_shows_a_file_itself_where_there_was_no_time_for_a_small_picture(page: Page, rh: Emulator) -> None:
     text = "steps: {sign: {model: z-image/turbo, with: {prompt: <b>a sign</b>}}}"
     result = asyncio.run(run_here(Pipeline.from_text(text), {})).result
     page.open(Path(result.gallery).as_uri())

@@ -115,9 +115,7 @@ def test_an_attached_task_can_be_cancelled(slow_rh: Emulator, paid_elsewhere: Ca
     assert slow_rh.recorder.cancelled == [task_id]
 
 
-async def test_a_task_that_is_still_called_running_after_its_cancellation_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_cancelled_task_that_is_called_running_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing documents that RunningHub ever calls a cancelled task so."""
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:

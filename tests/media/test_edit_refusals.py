@@ -153,9 +153,7 @@ def test_a_place_that_is_none_is_a_store_error(tmp_path: Path, good: Path, edits
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good.mp4"]
 
 
-def test_arguments_that_are_not_valid_are_refused_before_anything_is_written(
-    tmp_path: Path, good: Path, logo: Path
-) -> None:
+def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path: Path, good: Path, logo: Path) -> None:
     to, cues = tmp_path / "result.mp4", [Cue(0, 1, "a")]
     png, wav, wrong = to.with_suffix(".png"), to.with_suffix(".wav"), cast("Any", "wrong")
     sound, nan, inf = samples.wav(logo.with_name("sound.wav")), float("nan"), float("inf")

@@ -213,9 +213,7 @@ async def test_rows_may_lie_in_the_storage_beside_its_results(tmp_path: Path, mo
             await plan_of(source, ENLARGER, out="out")
 
 
-async def test_what_exists_under_a_name_with_brackets_is_itself_and_no_pattern(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_existing_name_with_brackets_is_no_pattern(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     Path("photos [2024]").mkdir()
     samples.png(Path("photos [2024]/a.png"))
@@ -286,9 +284,7 @@ async def test_a_table_of_which_it_is_unclear_what_it_says_is_refused(folder: Pa
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.parquet"])
-async def test_a_cell_without_a_column_s_name_and_a_cell_of_white_space_are_not_paid_for(
-    folder: Path, name: str
-) -> None:
+async def test_cells_of_nameless_columns_and_of_white_space_are_not_paid_for(folder: Path, name: str) -> None:
     rows = [("a mug", "in red", "", ""), ("  ", "", "", ""), ("a jug", "", "in blue", ""), ("a pot", " ", "", " \t ")]
     columns = ["prompt", "", "", "aspect_ratio"]
     if name.endswith("parquet"):

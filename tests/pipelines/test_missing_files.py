@@ -36,9 +36,7 @@ async def test_a_work_is_never_given_with_other_bytes_of_the_same_size(rh: Emula
     assert len(rh.recorder.paid) == 1
 
 
-async def test_other_bytes_for_a_missing_file_change_no_request_that_follows(
-    rh: Emulator, run: PipelineRun, tmp_path: Path
-) -> None:
+async def test_other_bytes_for_a_missing_file_change_no_request(rh: Emulator, run: PipelineRun, tmp_path: Path) -> None:
     """The host of RunningHub has encoded the picture again since it was recorded."""
     await run.run(PICTURE_ONLY)
     former = samples.png(tmp_path / "former.png", text="as it was recorded")

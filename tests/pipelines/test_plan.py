@@ -566,9 +566,7 @@ async def test_an_answer_that_a_used_file_does_not_take_fails_its_steps_before_t
         ("", "[{title: a, logo: b.png}]", "its column logo takes an image, but this column of this list is a string"),
     ],
 )
-def test_a_table_without_the_columns_that_a_used_file_needs_is_refused_by_check(
-    kind: str, value: str, said: str, tmp_path: Path
-) -> None:
+def test_a_table_without_columns_of_a_used_file_is_refused(kind: str, value: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=re.escape(said)):
         using(tmp_path, kind, f"rows: {value}")
 
@@ -823,7 +821,7 @@ async def test_what_an_item_does_not_make_is_left_out_of_a_list_in_a_list(tmp_pa
         ("$(each.pic)", "[A, B]", "each[a].pic", ["B"]),
     ],
 )
-async def test_what_stands_beside_a_failed_value_of_a_list_is_left_out_with_it(
+async def test_a_failed_value_is_left_out_with_its_caption(
     of: str, captions: str, failed: str, left: list[str]
 ) -> None:
     text = of_rows("title: string", "id: $(item.title)", pic=PICTURE % "$(item.title)") + further(
@@ -852,7 +850,7 @@ async def test_a_condition_looks_into_lists_in_its_list(value: str) -> None:
         ("subtitles, with: {text: [One, Two], at: %s}", "[0, 1]", ""),
     ],
 )
-async def test_times_that_are_not_one_for_each_item_are_refused_before_payment(
+async def test_times_that_are_not_one_for_each_item_are_refused(
     edit: str, times: str, said: str, tmp_path: Path
 ) -> None:
     text = "params: {a: audio}\n" + steps(s=f"edit: {edit % times}")

@@ -175,7 +175,7 @@ async def test_the_price_of_speech_is_open_if_its_text_has_no_limit(text: str, *
 
 
 @pytest.mark.parametrize("attempts", [(1, 3), (3, 1)])
-async def test_an_equal_request_of_two_steps_has_the_highest_price_and_the_most_attempts(
+async def test_an_equal_request_of_two_steps_has_the_higher_price_and_attempts(
     attempts: tuple[int, int],
 ) -> None:
     plan = await plan_of(steps(**{name: f"{ONE}, attempts: {count}" for name, count in zip("ab", attempts)}))

@@ -264,7 +264,7 @@ async def test_an_open_round_is_abandoned_after_a_day_with_a_message() -> None:
     assert await days.scope("first") == scope
 
 
-async def test_a_run_logs_that_it_continues_a_round_and_not_that_it_begins_one(
+async def test_a_run_logs_that_a_round_is_continued_but_not_that_one_begins(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     days = Days()
@@ -418,9 +418,7 @@ async def test_a_run_of_which_prefect_knows_nothing_is_waited_for_unless_it_is_s
 
 
 @pytest.mark.parametrize(("seconds", "hours"), [(60, 24), (30 * 3600, 30)])
-async def test_a_suspended_run_that_prefect_has_lost_is_waited_for_until_it_cannot_be_resumed(
-    seconds: float, hours: float
-) -> None:
+async def test_a_lost_suspended_run_is_waited_for_while_it_can_be_resumed(seconds: float, hours: float) -> None:
     """Its flow run was deleted, or Prefect's database is another one."""
     days = Days()
     first = await days.held("first")
@@ -435,7 +433,7 @@ async def test_a_suspended_run_that_prefect_has_lost_is_waited_for_until_it_cann
 
 
 @pytest.mark.parametrize("knows", [None, False])
-async def test_a_run_on_another_host_without_prefect_or_signs_of_life_is_waited_for_for_a_day(
+async def test_a_silent_run_on_another_host_is_waited_for_for_a_day(
     knows: bool | None,
 ) -> None:
     """A storage may have no modification times."""

@@ -92,9 +92,7 @@ async def test_a_saved_file_that_a_person_has_changed_is_kept(
     assert store.read_bytes("film.png") == retouched
 
 
-async def test_a_file_that_has_the_result_s_content_already_is_kept_as_it_is(
-    store: MediaStore, picture: Media, other: Media
-) -> None:
+async def test_a_file_that_has_the_content_already_is_kept(store: MediaStore, picture: Media, other: Media) -> None:
     """Also one that no pipeline saved, or that an older result was put back to."""
     store.write_bytes("mine.png", store.read_bytes("pipelines/a.png"))
     before = Path(store.uri("mine.png")).stat().st_ino
@@ -158,7 +156,7 @@ async def test_a_picture_is_converted_to_the_format_of_its_name(store: MediaStor
     assert saved.sha256 == store.digest("film.jpg") != picture.sha256
 
 
-async def test_a_converted_picture_is_replaced_by_the_next_result_and_kept_if_a_person_changed_it(
+async def test_a_converted_picture_is_replaced_unless_it_was_changed(
     store: MediaStore, picture: Media, other: Media
 ) -> None:
     first = await names(store).save(picture, "film.jpg")

@@ -80,9 +80,7 @@ OR = steps(**LISTS, pics=f"foreach: $(a or b), steps: {{p: {{{PIC}}}}}")
 
 
 @pytest.mark.parametrize("has_first", [True, False])
-async def test_items_of_one_of_two_lists_wait_until_it_is_known_which_and_the_price_covers_both(
-    *, has_first: bool
-) -> None:
+async def test_items_of_one_of_two_lists_wait_until_it_is_known_which(*, has_first: bool) -> None:
     records = Records()
     if has_first:
         records.answer((await plan_of(OR)).steps["a"][0], [{"t": "one"}, {"t": "two"}])
@@ -93,9 +91,7 @@ async def test_items_of_one_of_two_lists_wait_until_it_is_known_which_and_the_pr
 
 
 @pytest.mark.parametrize("is_used", [False, True])
-async def test_an_existing_list_is_not_paid_for_while_another_one_may_take_its_place(
-    tmp_path: Path, *, is_used: bool
-) -> None:
+async def test_an_existing_list_is_not_used_while_another_may_take_its_place(tmp_path: Path, *, is_used: bool) -> None:
     inner = steps(p=f"foreach: $(params.rows), steps: {{p: {{{PIC}}}}}")
     (tmp_path / "inner.yaml").write_text(f"params: {{rows: {{type: table, columns: {{t: string}}}}}}\n{inner}")
     used = steps(**LISTS, pics="use: ./inner.yaml, with: {rows: $(a or b)}")

@@ -44,9 +44,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-async def test_something_else_in_the_place_of_an_input_is_refused_before_others_are_paid(
-    rh: Emulator, out: Path
-) -> None:
+async def test_what_is_no_input_is_refused_before_others_are_paid(rh: Emulator, out: Path) -> None:
     no_input: Any = "z-image/turbo"
     with pytest.raises(InputError, match="input, got str"):
         await make(no_input)

@@ -231,9 +231,7 @@ async def test_a_huge_body_is_refused_announced_or_not(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("answer", [[("answer-1", unknown())], []], ids=["lost", "an owner that died before it"])
-async def test_a_missing_answer_is_settled_by_the_webhook_that_runninghub_confirms(
-    desk: Desk, answer: list[tuple[str, Record]]
-) -> None:
+async def test_a_missing_answer_is_settled_by_a_confirmed_webhook(desk: Desk, answer: list[tuple[str, Record]]) -> None:
     task_id = await desk.submit()
     await desk.job(*answer)
     submit = await desk.ended()
