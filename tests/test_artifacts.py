@@ -38,7 +38,6 @@ def test_a_key_is_made_of_what_prefect_allows() -> None:
 
 
 def test_names_without_latin_letters_have_keys_of_their_own() -> None:
-    """The histories of two such flows were one, `flow-results`: of two Chinese names, or of `视频 2` and `图片 2`."""
     run = uuid.uuid4()
     keys = {Page(name, run).key("results") for name in ("灯塔", "视频", "视频 2", "图片 2", "flow", "2")}
     assert len(keys) == 6

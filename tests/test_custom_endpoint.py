@@ -155,7 +155,6 @@ def test_a_custom_call_of_a_known_endpoint_warns() -> None:
 
 
 def test_the_values_of_a_batch_are_files_lists_and_texts_for_its_plan() -> None:
-    """The last of several values was taken alone, and the name of a file as a text."""
     given = ["duration=5", "image_urls=a.png", "image_urls=@b.png", "prompt=@prompt.txt", "prompt=[1]", "prompt=c"]
     assert batch_values(given) == {
         "duration": "5",

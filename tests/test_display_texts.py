@@ -22,7 +22,6 @@ from rh_prefect.table_files import csv_text
     ],
 )
 def test_the_prompt_of_a_request_is_a_text(params: dict[str, Any], shown: str) -> None:
-    """A graph of ComfyUI, which is sent under the same name, was shown as Python's dict."""
     assert beginning_of_prompt(params) == shown
     assert with_prompt("model", shown) == (f"model ({shown})" if shown else "model")
 

@@ -108,7 +108,6 @@ def test_every_class_is_described() -> None:
 
 
 def test_a_group_says_each_cause_once_with_the_steps_that_it_ended() -> None:
-    """A run's message was "ExceptionGroup: 3 of 3 steps did not succeed", whatever the cause was."""
     missing = errors.ConfigError("There is no block 'studoi'. What to do: save it.")
     failed = errors.JobFailed("run/abc: the task failed.", job="run/abc", new_task=True)
     found = [missing.of_step("picture"), missing.of_step("music"), failed.of_step("clip")]

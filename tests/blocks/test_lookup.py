@@ -87,7 +87,6 @@ HEX = "0123456789abcdef"
     ],
 )
 async def test_what_is_no_name_of_a_block_is_refused_and_not_shown(given: Any, what: str) -> None:
-    """A block in place of its name ended in "unhashable type", and a key was repeated in the message and looked for."""
     for load in (load_pool_context, load_credentials, load_storage):
         option = "storage" if load is load_storage else "credentials"
         with pytest.raises(InputError, match=rf"^{option} takes the name of a block.*{what}.*What to do") as error:

@@ -64,7 +64,6 @@ def test_prices_in_words() -> None:
 
 @pytest.mark.parametrize("amount", ["0", "0.00", "9999", "9999.0", "99999"])
 def test_a_placeholder_is_an_unknown_price(amount: str) -> None:
-    """An amount that stands for "no price yet" is neither 0 nor 9,999."""
     assert decode_price({"unit": "call", "fixed": float(amount)}) is None
     table = decode_price({"unit": "call", "by": ["size"], "rows": [["1k", float(amount)], ["2k", 0.5]]})
     assert table is not None

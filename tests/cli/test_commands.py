@@ -143,7 +143,6 @@ def test_a_prefect_api_that_does_not_answer_is_one_line(prefect_server: PrefectS
 def test_what_a_run_would_refuse_is_said_before_a_server_is_started(
     rh: Emulator, prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
-    """A missing key, an unreadable picture or a bad --out was found after 10 s, in a separate flow run."""
     env = {**prefect_server.env, **environment(rh, tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
     del env["PREFECT_API_URL"]
     (tmp_path / "words.txt").write_text("no picture")

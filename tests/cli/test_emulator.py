@@ -20,7 +20,6 @@ def key_of(*options: str, state: Path) -> str:
 
 
 def test_the_key_is_the_same_at_each_start(tmp_path: Path) -> None:
-    """Blocks that were saved with the key were refused after a restart of the emulator."""
     first = key_of(state=tmp_path / "state")
     assert key_of(state=tmp_path / "state") == first
     assert (tmp_path / "state" / "emulator-key").stat().st_mode & 0o777 == 0o600

@@ -36,7 +36,6 @@ def write_pipeline(name: str, head: str = "") -> None:
 def test_what_a_failed_task_cost_is_in_each_sum(
     charging_rh: Emulator, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the last task of each job was counted."""
     monkeypatch.setattr(generate, "retry_delay_seconds", [0.0, 0.0])
     charging_rh.faults.add(Fault("submit", number=1, kind="fail", code="1006"))
     write_pipeline("pier", "attempts: 2\n")
@@ -73,7 +72,6 @@ def night(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_cost_of_a_job_is_listed_in_each_unit(
     night: Journal, terminal: Terminal, records: dict[str, Record], costs: list[dict[str, str]]
 ) -> None:
-    """Coins, and a failed task in another currency while the next one ran, had no cost in the JSON."""
     asyncio.run(write_claimed(night.scope, {"intent-1": intent(flow_run="night"), "answer-1": ticket("1"), **records}))
     assert [(job["costs"], job["unknown"]) for job in terminal.json("jobs list night")] == [(one, 0) for one in costs]
 

@@ -63,7 +63,6 @@ CUPS = of_rows("title: string", "id: $(item.title)", p=PICTURE % "$(item.title)"
 
 
 def test_a_run_with_one_invalid_row_prints_the_outputs_of_the_others(terminal: Terminal, tmp_path: Path) -> None:
-    """It printed no output, and advised to resume a run in which nothing was left to wait for."""
     (tmp_path / "cups.yaml").write_text(CUPS)
     (tmp_path / "cups.csv").write_text("title\na cup\na forbidden cup\n")
     terminal.call("run cups.yaml --set rows=cups.csv", fails=True)

@@ -81,7 +81,6 @@ def test_a_command_whose_output_is_closed_succeeds(closed: str) -> None:
     ("words", "unbuffered"), [(["models", "search", "image", "to", "video"], "1"), (["--version"], "")]
 )
 def test_output_to_a_full_disk_is_said(words: list[str], unbuffered: str) -> None:
-    """It ended in a traceback, or in an exception that the interpreter ignored."""
     env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([*RH, *words], env=env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)

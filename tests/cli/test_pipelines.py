@@ -79,7 +79,6 @@ def test_each_command_says_what_it_found(terminal: Terminal) -> None:
 
 @pytest.mark.parametrize("to", [".", "folder", "film", "file/film.yaml"])
 def test_init_says_that_a_name_is_of_no_use(terminal: Terminal, to: str) -> None:
-    """It ended with a traceback; without an extension, the inputs' folder had the name of the pipeline's file."""
     Path("folder").mkdir()
     Path("file").touch()
     assert "--to" in terminal.call(f"init --example dub --to {to}", fails=True)

@@ -95,7 +95,6 @@ def test_the_live_view_says_which_step_runs_in_60_columns() -> None:
 
 
 def test_the_remaining_time_is_shown_once_the_jobs_that_have_ended_are_typical() -> None:
-    """A film of 5 minutes began with "about 0:20 left", from its first pictures."""
     assert live_view(60, cost="0.04")[-2] == "3 of 11 jobs done · 1 edit made · 2:15"
 
 

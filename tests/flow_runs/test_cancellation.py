@@ -80,7 +80,6 @@ async def test_a_run_that_is_cancelled_while_it_is_paused_cancels_its_tasks(rh: 
 
 
 async def test_a_cancellation_of_a_run_with_many_attempts_takes_few_requests() -> None:
-    """Each earlier attempt was forbidden by a separate append, and the newest one last: 40 ms for each of them."""
     run, attempts = await begin(flows.many, prompts=PROMPTS), 300
     async with get_client() as client:
         await LOOP.call(cancel_run(replace(await scope_named(run), attempt=attempts), by="a test"))

@@ -59,7 +59,6 @@ def test_it_is_used_like_prefects_own() -> None:
     ],
 )
 def test_a_name_is_cut_after_a_word_or_in_a_long_one(text: str, shown: str) -> None:
-    """A prompt of 41 Chinese characters, and a long path, were shown as nothing but an ellipsis."""
     assert shortened(text, 20) == shown
 
 
@@ -78,14 +77,12 @@ NAMED_BY_FORM, CONTEXT = ("omicron6-sefalla-z", "nu12-aquilae"), cast(Any, FlowR
     ],
 )
 def test_a_run_is_named_by_its_subject_unless_a_person_named_it(name: str | None, subject: object, shown: str) -> None:
-    """Rows of a table were shown as Python's dicts, as in `pictures: {'title': 'A mug'}, {'title': 'A jug'}`."""
     given = {"name": name} if name else {}
     with CONTEXT.model_construct(flow=flow(name="pictures")(lambda: None), flow_run=FlowRun(flow_id=uuid4(), **given)):
         assert run_name_with(subject).partition(", 2")[0] == shown
 
 
 def test_a_batch_is_named_by_its_rows() -> None:
-    """Each batch of one model had the same name."""
     asked = {"model": "z-image/turbo", "rows": "s3://shop/products.csv"}
     with CONTEXT.model_construct(flow=batch, flow_run=FlowRun(flow_id=uuid4()), parameters=asked):
         assert run_name().startswith("batch: products.csv")
@@ -124,8 +121,6 @@ async def test_a_run_says_what_was_made_and_its_cost(rh: Emulator, caplog: pytes
 
 @pytest.mark.prefect
 async def test_a_run_that_failed_says_each_cause_once_and_shows_what_it_has_made(rh: Emulator) -> None:
-    """The message was that of an ExceptionGroup, or the same cause once for each job with its long name."""
-
     @rh_prefect.flow
     async def kites(prompts: list[str]) -> None:
         asked = [models.ZImageTurbo(prompt=prompt) for prompt in prompts]
@@ -150,7 +145,6 @@ async def test_a_run_that_failed_says_each_cause_once_and_shows_what_it_has_made
 async def test_a_retried_flow_returns_the_result_of_its_last_attempt(
     rh: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log named the cost of each result again in every attempt that found it."""
     caplog.set_level("INFO", "prefect.flow_runs")
     attempts: list[str] = []
 
@@ -200,7 +194,6 @@ async def shot(prompt: str) -> str:
 
 @pytest.mark.prefect
 async def test_the_steps_of_an_own_flow_are_connected_and_its_files_are_assets(rh: Emulator) -> None:
-    """The run had no arrows between its steps, and was an `ivory-hog`."""
     state: State[Any] = await shot("a pier at night", return_state=True)
     film, run = await state.aresult(), state.state_details.flow_run_id
     assert run is not None

@@ -141,7 +141,6 @@ async def test_a_server_that_stays_away_is_named_in_one_line(caplog: pytest.LogC
     ids=["an error that stays", "no right", "half of an answer", "another answer", "redirections"],
 )
 async def test_an_api_that_cannot_be_read_is_an_error_of_the_journal(answers: list[Step], words: str) -> None:
-    """Records that waited for the same request, of other jobs, were cancelled without a word."""
     async with prefect_api(*answers):
         with pytest.raises(JournalError, match=words):
             await FlowRunJournal(uuid4(), patience=0.3).read("abc-intent-1")

@@ -101,7 +101,6 @@ def test_a_board_is_dropped_with_its_run() -> None:
 
 
 def test_a_failed_run_is_not_shown_as_done() -> None:
-    """A run with failed jobs said "9 of 9 jobs done, 100", and one with jobs that had not begun "5 of 5"."""
     status = RunProgress()
     status.expect(5, estimate=Costs.of(Decimal("9.3"), "CNY"))
     for job, state in enumerate(("succeeded", "reused", "failed", "cancelled")):

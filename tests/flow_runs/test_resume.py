@@ -75,7 +75,6 @@ async def test_an_async_flow_is_resumed_by_an_awaited_call() -> None:
 
 @pytest.mark.parametrize("state", [Suspended(timeout_seconds=3600), Cancelling(), Crashed()], ids=lambda one: one.name)
 async def test_a_run_that_no_process_goes_on_with_is_resumed(state: State, prefect_server: PrefectServer) -> None:
-    """Prefect's `Pause`, and that a run in CANCELLING state has no result, was all that a person was told."""
     tried[:] = [0]
     flow_run_id = await create(ahalf, {"number": 21})
     async with get_client() as client:

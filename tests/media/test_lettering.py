@@ -150,7 +150,6 @@ def test_clips_that_are_shorter_than_their_transitions_are_refused(tmp_path: Pat
 
 
 def test_transparent_parts_of_a_logo_show_the_video(tmp_path: Path) -> None:
-    """They were opaque, and `opacity` had no effect on videos."""
     logo = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     logo.paste((255, 0, 0, 255), (0, 0, 20, 40))
     logo.save(tmp_path / "logo.png")

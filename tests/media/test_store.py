@@ -192,7 +192,6 @@ def test_sees_at_once_what_another_wrote_and_deleted(store: MediaStore) -> None:
     ],
 )
 def test_what_s3_answers_for_a_time_asks_for_no_other_address_or_rights(code: str, said: str) -> None:
-    """An overloaded bucket asked for other storage options, expired credentials for more rights."""
     answer: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": 503}}
     with pytest.raises(StoreError, match=said), as_store_error("write a", "s3://media"):
         raise translate_boto_error(ClientError(answer, "PutObject"))

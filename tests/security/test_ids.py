@@ -27,7 +27,6 @@ BAD_PROMPTS = ["../../victim/x", "a/b", "-a", "a b", "a.b", "a" * 200, "*", "é"
 
 @pytest.mark.parametrize("bad", BAD)
 async def test_a_task_id_that_is_not_valid_leaves_the_outcome_unknown(bad: object) -> None:
-    """A submit is answered with something that is not an id: the outcome is unknown, and nothing is sent again."""
     async with WireServer() as wire, Client(KEY, base_url=wire.url) as client:
         wire.plays(reply(task(bad)), reply(task(bad, errorCode="1007", errorMessage="no")))
         for _ in range(2):

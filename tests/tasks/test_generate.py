@@ -70,7 +70,6 @@ async def test_a_resumed_run_is_served_with_what_served_it_before(rh: Emulator) 
 
 @pytest.mark.prefect
 async def test_reuse_pays_once_where_the_files_of_the_stored_result_are_not(rh: Emulator, tmp_path: Path) -> None:
-    """The call was refused, because "the record of its submission was deleted": it is in the scope that has paid."""
     await MediaStorage(url=str(tmp_path / "films")).asave("films", overwrite=True)
     paid = await make(LIGHTHOUSE)
     assert (await make(LIGHTHOUSE, reuse="always")).task_id == paid.task_id
@@ -85,7 +84,6 @@ async def test_reuse_pays_once_where_the_files_of_the_stored_result_are_not(rh: 
 
 
 async def test_the_files_of_a_shared_result_that_are_gone_are_another_take(rh: Emulator) -> None:
-    """The advice was `jobs mark-lost`, which refuses works that runs share."""
     Path((await make(LIGHTHOUSE)).first_output.uri).unlink()
     rh.faults.add(Fault("download", kind="expired"))
     with pytest.raises(OutputsExpired, match="another `take` pays for a new result") as caught:
@@ -158,7 +156,6 @@ async def test_a_list_is_checked_against_the_budget_as_a_whole(rh: Emulator) -> 
 
 
 async def test_a_request_that_nothing_can_price_is_not_started_with_a_budget(rh: Emulator) -> None:
-    """A v1 endpoint was called invalid, with the advice to use this endpoint."""
     restyle, nodes = rh.workflows.id_of("restyle"), {"6.text": "a pier"}
     for one in (WorkflowInput(id=restyle, nodes=nodes, access_password="word"), GraphInput(graph=TEXT_TO_IMAGE)):
         with pytest.raises(BudgetExceeded, match="has its price"):
@@ -187,8 +184,6 @@ async def test_a_list_with_a_task_in_progress_is_not_refused_as_a_whole(rh: Emul
 
 @pytest.mark.prefect
 async def test_a_failed_run_says_its_cause_in_a_short_text(rh: Emulator) -> None:
-    """A spent budget was "ExceptionGroup: 2 of 2 ..." with a traceback of 321 lines."""
-
     @flow
     async def costly() -> None:
         await generate_many([models.ZImageTurbo(prompt=text) for text in ("one", "two")], budget=0.0001)

@@ -29,7 +29,6 @@ async def test_calls_of_a_script_are_paid_for_once_in_their_scope(rh: Emulator) 
 
 
 async def test_a_task_with_other_options_is_a_plain_call_too(rh: Emulator) -> None:
-    """It was a task of Prefect: its call started a server, and a misspelt option was not named."""
     patient = z_image_turbo.with_options(retries=5)
     assert (patient.retries, patient.with_options(name="patient").name) == (5, "patient")
     assert (await patient(prompt="a lamp", scope="order-17")).first_output.kind == "image"

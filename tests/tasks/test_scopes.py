@@ -82,7 +82,6 @@ async def test_a_cancelled_scope_is_open_to_processes_that_come_later(rh: Emulat
 async def test_a_task_that_another_run_waits_for_continues_and_the_command_says_so(
     start_rh: StartEmulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command said that the scope has no running task."""
     slow, waiting = start_rh(clock="real", durations=lambda *_: (0.0, 600.0)), asyncio.Event()
 
     @prefect.flow

@@ -115,7 +115,6 @@ async def test_calls_share_the_task_after_one_that_failed(stopped: Emulator) -> 
 
 @pytest.mark.prefect
 async def test_a_later_call_gets_the_files_in_its_own_storage(stopped: Emulator, tmp_path: Path) -> None:
-    """It got the first call's files, in the storage of the first call."""
     folders = [tmp_path / name for name in ("first", "second")]
     for folder in folders:
         await MediaStorage(url=str(folder)).asave(folder.name, overwrite=True)

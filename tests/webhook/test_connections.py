@@ -47,7 +47,6 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 def test_silent_connections_do_not_keep_a_delivery_out(tmp_path: Path) -> None:
-    """500 connections without a request and without a token; a delivery gets through all the same."""
     env = {"RH_WEBHOOK_TOKEN": TOKEN, "RH_STATE_DIR": str(tmp_path / "state")}
     process = ReceiverProcess(env, log=tmp_path / "log")
     try:
