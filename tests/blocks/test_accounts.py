@@ -54,7 +54,6 @@ Save = Callable[..., Awaitable[str]]
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 class TestSaved:
     @pytest.fixture
     def save(self) -> Save:

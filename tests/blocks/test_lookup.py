@@ -96,7 +96,6 @@ async def test_what_is_no_name_of_a_block_is_refused_and_not_shown(given: Any, w
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 class TestSavedBlocks:
     async def test_they_are_found_by_a_name_of_any_length_and_on_any_loop(self, name: str, tmp_path: Path) -> None:
         long = f"production-credentials-for-the-video-team-{name}"

@@ -226,7 +226,7 @@ def examined(terminal: Terminal, options: str = "", *, fails: bool = False) -> s
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server", "rh")
+@pytest.mark.usefixtures("rh")
 def test_doctor_says_once_that_there_is_no_such_account(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     said = examined(terminal, "--credentials doctor-nobody", fails=True)
     assert said.count("There is no block 'doctor-nobody'") == 1
@@ -237,7 +237,6 @@ def test_doctor_says_once_that_there_is_no_such_account(terminal: Terminal, monk
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize("tier", ["NORMAL", "EXCLUSIVE"])
 def test_doctor_notes_what_a_key_cannot_do(
     rh: Emulator, terminal: Terminal, tier: Tier, monkeypatch: pytest.MonkeyPatch
@@ -247,7 +246,6 @@ def test_doctor_notes_what_a_key_cannot_do(
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 def test_doctor_looks_at_each_account_of_a_pool(rh: Emulator, terminal: Terminal) -> None:
     keys = {"studio": rh.key, "spare": rh.keys.add("spare", limit=7).secret, "old": "0" * 32}
     for name, key in keys.items():
@@ -265,7 +263,7 @@ def test_doctor_looks_at_each_account_of_a_pool(rh: Emulator, terminal: Terminal
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server", "rh")
+@pytest.mark.usefixtures("rh")
 def test_doctor_says_whether_the_webhook_s_settings_are_complete(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,6 @@ def write_pipeline(name: str, head: str = "") -> None:
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 def test_what_a_failed_task_cost_is_in_each_sum(
     charging_rh: Emulator, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +125,6 @@ def test_a_spooled_task_is_recorded_although_those_of_other_scopes_cannot_be(
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 def test_each_job_of_a_pipeline_has_a_step_state_task_and_cost(
     rh: Emulator, terminal: Terminal, tmp_path: Path
 ) -> None:

@@ -221,7 +221,6 @@ REVIEW += "outputs: {cup: $(sized)}\n"
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 def test_the_commands_that_a_review_prints_work_as_they_are(here: Here) -> None:
     here.write("my review.yaml", REVIEW)
     here.write("size.yaml", "size: 64\n")
@@ -301,7 +300,6 @@ def test_choose_takes_the_parameters_of_a_reviewed_plan(here: Here) -> None:
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 def test_choose_looks_into_the_place_that_it_is_given_and_not_into_the_block_of_the_file(here: Here) -> None:
     MediaStorage(url=str(here.folder / "block")).save("shelf", overwrite=True)
     here.write("review.yaml", f"storage: shelf\n{REVIEW}")
@@ -412,7 +410,6 @@ def test_new_results_of_steps_whose_reuse_has_an_age_are_none_of_an_earlier_day(
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 def test_two_places_for_the_files_are_refused_before_anything_is_paid(here: Here) -> None:
     MediaStorage(url=str(here.folder / "block")).save("shelf", overwrite=True)
     here.write("rows.csv", "prompt\na cup\n")

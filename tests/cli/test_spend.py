@@ -131,7 +131,7 @@ async def pictures() -> None:
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server", "no_earlier_flow_runs")
+@pytest.mark.usefixtures("no_earlier_flow_runs")
 async def test_a_flow_run_counts_by_its_journal_or_once_deleted_by_its_results(rh: Emulator, tmp_path: Path) -> None:
     """A task that failed, or that no file is left of, is counted."""
     rh.faults.add(Fault("submit", prompt="doomed", kind="fail", code="1501"))

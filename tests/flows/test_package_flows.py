@@ -97,7 +97,6 @@ async def test_clips_are_joined_with_speech_and_music_at_no_cost(
 
 
 @pytest.mark.prefect
-@pytest.mark.usefixtures("prefect_server")
 async def test_each_pipeline_of_a_flow_has_its_own_report_and_page(rh: Emulator, tmp_path: Path) -> None:
     clips = [str(samples.mp4(tmp_path / f"{n}.mp4", seconds=n)) for n in (1, 2)]
 

@@ -27,7 +27,7 @@ from tests.support.world.planned_works import Records
 from tests.support.world.planned_works import run as made
 from tests.support.world.prefect_runs import artifacts_of
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.prefect
 
 PICTURES = 300
 

@@ -26,7 +26,7 @@ from tests.support.samples.steps import PICTURE, steps
 from tests.support.waiting import until
 from tests.support.world.prefect_runs import artifacts_of, set_states
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server", "no_earlier_flow_runs")]
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("no_earlier_flow_runs")]
 
 
 @pytest.fixture

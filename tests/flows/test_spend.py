@@ -14,7 +14,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flows import spend
 from tests.support.world.prefect_runs import artifacts_of
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.prefect
 
 
 @flow

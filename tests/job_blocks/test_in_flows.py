@@ -22,7 +22,7 @@ from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.prefect
 
 HOUR = 3600
 
