@@ -29,7 +29,7 @@ def run_of(terminal: Terminal) -> str:
     return name
 
 
-def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal, tmp_path: Path) -> None:
+def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal) -> None:
     assert "no run is recorded" in terminal.call("jobs list")
     assert "flow runs are not included, because PREFECT_API_URL is not set" in terminal.call("jobs list")
     said = terminal.call("run cup.yaml")

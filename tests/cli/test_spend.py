@@ -217,9 +217,7 @@ def test_a_damaged_stored_result_makes_the_sums_incomplete(
     assert json.loads(capsys.readouterr().out)[-1]["name"] == f"not read: {made.record}"
 
 
-async def test_a_storage_that_cannot_be_read_keeps_no_journal_away(
-    rh: Emulator, tmp_path: Path, closed_port: int
-) -> None:
+async def test_a_storage_that_cannot_be_read_keeps_no_journal_away(rh: Emulator, closed_port: int) -> None:
     await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="night")
     options = {"endpoint_url": f"http://127.0.0.1:{closed_port}", "key": "k", "secret": "s"}
     store = MediaStore("s3://nobody/there", options=options)

@@ -111,7 +111,7 @@ async def test_the_hook_reads_the_run_again_after_a_server_error(rh: Emulator, p
 
 
 async def test_the_page_of_a_cancelled_run_shows_what_its_own_process_has_cancelled(
-    rh: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    rh: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The hook comes second: it said "cancelled 0 task(s)", left the bar as it was, and named a file's task."""
     run = await begin(flows.many_in_order, prompts=PROMPTS)

@@ -135,7 +135,7 @@ async def test_a_run_that_goes_on_is_not_touched(rh: Emulator) -> None:
     assert [one for one in await look() if one.flow_run_id == run] == []
 
 
-async def test_each_job_is_cancelled_on_the_account_that_paid(rh: Emulator, prefect_server: object) -> None:
+async def test_each_job_is_cancelled_on_the_account_that_paid(rh: Emulator) -> None:
     other = rh.keys.add("other", money=100)
     await RunningHubCredentials(api_key=other.secret, base_url=rh.url).asave("paying-account", overwrite=True)
     run = await left_behind(Cancelled(), "a lighthouse", flow=flows.many_on_another_account)

@@ -187,7 +187,7 @@ async def test_a_run_ends_with_a_page_and_its_film_report_and_page_open(
     assert len(rh.recorder.paid) == 2
 
 
-async def test_a_run_that_made_only_edits_is_found_by_its_pipeline(rh: Emulator, tmp_path: Path) -> None:
+async def test_a_run_that_made_only_edits_is_found_by_its_pipeline(rh: Emulator) -> None:
     words = "name: words\nsteps:\n  words: {edit: subtitles, with: {text: [Far out], at: [0], seconds: 1}}\n"
     result = (await run_here(Pipeline.from_text(words), {})).result
     await asyncio.to_thread(gallery, run="words")

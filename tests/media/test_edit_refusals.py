@@ -125,7 +125,7 @@ def test_a_file_that_is_found_broken_on_the_way_leaves_what_was_there(
     assert len(list(out.iterdir())) == 2
 
 
-def test_a_file_without_what_is_needed_is_refused(tmp_path: Path, good: Path, edits: dict[str, Edit]) -> None:
+def test_a_file_without_what_is_needed_is_refused(tmp_path: Path, edits: dict[str, Edit]) -> None:
     silent, sound = clip_samples.solid(tmp_path / "silent.mp4", [RED] * 3), samples.wav(tmp_path / "sound.wav")
     for name in ("mux-sound", "mix-speech", "mix-music", "level"):
         with pytest.raises(MediaError, match=r"silent\.mp4 has no sound"):

@@ -253,7 +253,7 @@ async def test_the_records_can_lie_elsewhere(tmp_path: Path, clips: list[Path]) 
     assert not store.exists("edits")
 
 
-def test_equal_numbers_and_the_place_of_a_file_are_one_recipe(tmp_path: Path) -> None:
+def test_equal_numbers_and_the_place_of_a_file_are_one_recipe() -> None:
     file = Media(uri="/a/x.png", kind="image", mime="image/png", size=1, sha256="ab")
     same = [
         {"file": file, "width": 20, "height": 20},

@@ -184,7 +184,7 @@ async def test_markup_in_a_name_is_text_in_a_picture() -> None:
     assert name in [one.text for one in picture.iter()]
 
 
-async def test_a_signature_and_a_password_are_not_in_a_plan(tmp_path: Path) -> None:
+async def test_a_signature_and_a_password_are_not_in_a_plan() -> None:
     text = "params: {a: {type: string}}\n" + steps(s="edit: join_text, with: {texts: [$(params.a)]}")
     plan = await plan_of(text, a="https://user:pa55@host/x.png?X-Amz-Signature=5ecret&X-Amz-Credential=a")
     shown = json.dumps(plan.as_json()["params"])

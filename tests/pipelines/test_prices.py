@@ -49,7 +49,7 @@ async def test_what_is_charged_for_inputs_of_unlike_lengths_is_between_least_and
     assert plan.price.least <= charged <= plan.price.most
 
 
-async def test_a_claim_counts_where_a_length_is_not_known(tmp_path: Path) -> None:
+async def test_a_claim_counts_where_a_length_is_not_known() -> None:
     times = "sound_start_time: 0, sound_end_time: 5000, sound_insert_time: 0"
     lips = f"model: kling-lip-sync/lip-sync-video, from: $(voice), with: {{session_id: s, face_id: f, {times}}}"
     voice = "model: minimax/speech-2.8-hd, with: {text: $(params.words)}"

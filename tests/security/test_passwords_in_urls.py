@@ -174,7 +174,7 @@ def test_a_chain_is_not_a_local_file() -> None:
         assert masked_url(kept) == kept
 
 
-def test_a_chain_is_read(tmp_path: Path) -> None:
+def test_a_chain_is_read() -> None:
     """A chain that begins without `://` is opened by fsspec."""
     fsspec.filesystem("memory").pipe_file("/chained.txt", b"content")
     with open_input("simplecache::memory://chained.txt") as reader:
