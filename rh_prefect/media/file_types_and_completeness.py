@@ -8,6 +8,7 @@ import os
 import re
 import struct
 import zipfile
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -153,8 +154,10 @@ def _sniff_frames(head: bytes) -> FileType | None:
 def _sniff_text(head: bytes, size: int) -> FileType | None:
     if b"\0" in head:
         return None
-    text = _decoded(head, whole=size <= len(head))
-    if text is None:
+    try:
+        # The head of a longer text may end within a character.
+        text = getincrementaldecoder("utf-8")().decode(head, final=size <= len(head))
+    except UnicodeDecodeError:
         return None
     start = text.lstrip("\ufeff \t\r\n")
     if start.startswith(("{", "[")) and (size > len(head) or _is_json(text)):
@@ -162,16 +165,6 @@ def _sniff_text(head: bytes, size: int) -> FileType | None:
     if text.startswith("solid ") and "facet normal" in text:
         return STL
     return OBJ if text.startswith("mtllib ") or _POINT.search(head) else TEXT
-
-
-def _decoded(head: bytes, *, whole: bool) -> str | None:
-    for cut in range(1 if whole else 4):
-        # The head of a longer text may end within a character.
-        try:
-            return head[: len(head) - cut].decode()
-        except UnicodeDecodeError:
-            continue
-    return None
 
 
 def _is_json(text: str) -> bool:
@@ -356,11 +349,10 @@ def _missing_of_mp3(file: BinaryIO, size: int) -> int:
     if not _frame_length(head):
         return 0
     # The header's place depends on whether the frame is stereo, and on the version of MPEG.
-    is_first, is_mono = head[1] & 0x08 != 0, head[3] & 0xC0 == 0xC0
-    xing = head[4 + ((17 if is_mono else 32) if is_first else (9 if is_mono else 17)) :]
-    if len(xing) < 16 or xing[:4] not in (b"Xing", b"Info") or xing[7] & _COUNTED != _COUNTED:
+    xing = re.search(rb"(?:Xing|Info)...(.)(.{4})(.{4})", head, re.DOTALL)
+    if xing is None or xing[1][0] & _COUNTED != _COUNTED:
         return 0
-    frames, length = int.from_bytes(xing[8:12]), int.from_bytes(xing[12:16])
+    frames, length = int.from_bytes(xing[2]), int.from_bytes(xing[3])
     missing = start + length - size
     if missing <= 0:
         return 0
@@ -387,10 +379,3 @@ def _frame_length(head: bytes) -> int | None:
     is_first = version == 0x03
     slots = (144_000 if is_first else 72_000) * _BIT_RATES[is_first][head[2] >> 4] // _SAMPLE_RATES[version][rate]
     return slots + (head[2] >> 1 & 0x01)
-
-
-def size_of(path: Path) -> int:
-    """Returns the size of a regular file in bytes; raises `OSError` if it is missing or a folder."""
-    if path.is_dir():
-        raise IsADirectoryError(os.fspath(path))
-    return path.stat().st_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +21,7 @@ from PIL.TiffImagePlugin import STRIPBYTECOUNTS, STRIPOFFSETS, TILEBYTECOUNTS, T
 
 from rh_prefect.errors import MediaError
 from rh_prefect.media import file_types_and_completeness as types
-from rh_prefect.media.file_types_and_completeness import FileType, Kind, is_web_page, missing_bytes, size_of, sniff
+from rh_prefect.media.file_types_and_completeness import FileType, Kind, is_web_page, missing_bytes, sniff
 from rh_prefect.media.storage_errors import as_media_error
 
 _FULL_DECODE = 16_000_000
@@ -39,13 +40,15 @@ _UNDECODABLE = re.compile(r"unknown pixel mode|cannot handle \d+-bit|unsupported
 _FLAC_TOLERANCE = 0.02
 """Seconds by which a FLAC file may be shorter than its header says."""
 
-_SOUND_ONLY = {
-    "video/mp4": types.M4A,
-    "video/quicktime": types.M4A,
-    "video/webm": FileType("audio", "audio/webm", "webm"),
-    "video/x-matroska": FileType("audio", "audio/x-matroska", "mka"),
+_BY_TRACKS = {
+    ("video/mp4", False): types.M4A,
+    ("video/quicktime", False): types.M4A,
+    ("video/webm", False): FileType("audio", "audio/webm", "webm"),
+    ("video/x-matroska", False): FileType("audio", "audio/x-matroska", "mka"),
+    ("audio/ogg", True): FileType("video", "video/ogg", "ogv"),
+    ("audio/mp4", True): types.MP4,
 }
-_WITH_PICTURE = {"audio/ogg": FileType("video", "video/ogg", "ogv"), "audio/mp4": types.MP4}
+"""The actual type of a container, by the usual MIME type and by whether there is a picture track."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +92,8 @@ def probe(path: Path) -> Facts:
 
 def file_type(path: Path) -> FileType:
     """Detects a local file's type from its first bytes; raises `MediaError` for a missing or empty file or a folder."""
-    with as_media_error(str(path)):
-        size = size_of(path)
-        with path.open("rb") as file:
-            head = file.read(types.HEAD)
+    with as_media_error(str(path)), path.open("rb") as file:
+        head, size = file.read(types.HEAD), os.fstat(file.fileno()).st_size
     if not size:
         raise MediaError(f"The file {path} is empty. What to do: use a file with content.")
     return sniff(head, size=size)
@@ -102,8 +103,7 @@ _BY_CONTENT: Final = {
     found.mime: found.extension
     for found in (
         *(one for one in vars(types).values() if isinstance(one, FileType)),
-        *_SOUND_ONLY.values(),
-        *_WITH_PICTURE.values(),
+        *_BY_TRACKS.values(),
     )
     if found.kind not in ("text", "other") and found is not types.FBX
 }
@@ -120,8 +120,8 @@ def facts_or_type(path: Path) -> Facts:
         return probe(path)
     except MediaError:
         with as_media_error(str(path)):
-            empty = not size_of(path)
-        found = types.UNKNOWN if empty else file_type(path)
+            is_empty = not path.stat().st_size
+        found = types.UNKNOWN if is_empty else file_type(path)
         return Facts(found.kind, found.mime, found.extension)
 
 
@@ -163,14 +163,15 @@ def _read_stream(path: Path, facts: Facts) -> Facts:
         pictures, sound = pictures_of(file), bool(file.streams.audio)
         if not pictures and not sound:
             raise MediaError(f"The file {path} has neither a picture nor a sound track. What to do: give another file.")
-        facts = replace(facts, seconds=_seconds(file))
+        found = _BY_TRACKS.get((facts.mime, bool(pictures))) or facts
+        known = Facts(found.kind, found.mime, found.extension, seconds=_seconds(file))
         if pictures:
-            return _read_video(file, pictures[0], _renamed(facts, _WITH_PICTURE), sound)
+            return _read_video(file, pictures[0], known, sound)
         if next(file.decode(file.streams.audio[0]), None) is None:
             raise ValueError("its sound track has no samples")
         if facts.mime == types.FLAC.mime:
             _check_end_of_flac(file)
-        return _renamed(facts, _SOUND_ONLY)
+        return known
 
 
 def _check_end_of_flac(file: InputContainer) -> None:
@@ -213,12 +214,6 @@ def _seconds(file: InputContainer) -> float | None:
         if stream.duration is not None and stream.time_base is not None:
             return round(float(stream.duration * stream.time_base), 3)
     return None
-
-
-def _renamed(facts: Facts, names: dict[str, FileType]) -> Facts:
-    """Replaces the type by the one in `names`: the same container can hold a video or only sound."""
-    found = names.get(facts.mime)
-    return facts if found is None else replace(facts, kind=found.kind, mime=found.mime, extension=found.extension)
 
 
 def _words(error: Exception) -> str:

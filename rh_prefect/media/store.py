@@ -8,12 +8,11 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from fsspec import AbstractFileSystem
 
@@ -25,7 +24,7 @@ from rh_prefect.media.file_state import Stamp, of_object
 from rh_prefect.media.file_types_and_completeness import sniff
 from rh_prefect.media.input_access_policy import is_deployed
 from rh_prefect.media.media import Media
-from rh_prefect.media.probe import Facts, facts_or_type
+from rh_prefect.media.probe import facts_or_type
 from rh_prefect.media.storage_errors import as_store_error, guarded, pieces_of
 from rh_prefect.media.storage_urls import (
     WITHOUT_THREADS,
@@ -178,7 +177,7 @@ class MediaStore:
         """
         facts = _facts(local, known)
         with local.open("rb") as reader:
-            tally = self._write(name, reader, mime=facts.mime)
+            tally = self._write(name, reader, mime=facts["mime"])
         return self._media(name, facts, tally)
 
     def move(self, local: Path, name: str, *, known: Media | None = None) -> Media:
@@ -192,7 +191,7 @@ class MediaStore:
 
     def describe(self, local: Path, name: str) -> Media:
         """Returns the `Media` that `publish` would return for a local file; writes nothing."""
-        facts = facts_or_type(local)
+        facts = _facts(local)
         with local.open("rb") as reader:
             return self._media(name, facts, Tally().drain(reader))
 
@@ -325,10 +324,8 @@ class MediaStore:
     def _root(self) -> str:
         return self.url if self.url.endswith("/") else f"{self.url}/"
 
-    def _media(self, name: str, facts: Facts, tally: Tally) -> Media:
-        known = asdict(facts)
-        del known["extension"]
-        return Media(uri=self.uri(name), size=tally.size, sha256=tally.digest.hexdigest(), **known)
+    def _media(self, name: str, facts: Mapping[str, Any], tally: Tally) -> Media:
+        return Media(uri=self.uri(name), size=tally.size, sha256=tally.digest.hexdigest(), **facts)
 
     def _write(self, name: str, reader: BinaryIO, *, mime: str) -> Tally:
         with self._at(name, "write") as (fs, path):
@@ -367,12 +364,10 @@ def link_to(uri: str, store: MediaStore | None) -> str:
         return ""
 
 
-def _facts(local: Path, known: Media | None) -> Facts:
+def _facts(local: Path, known: Media | None = None) -> dict[str, Any]:
     """Returns the facts of `known`, or reads them from the file's content if `known` is None."""
-    if known is None:
-        return facts_or_type(local)
-    of = {name: getattr(known, name) for name in ("width", "height", "seconds", "fps", "has_audio")}
-    return Facts(known.kind, known.mime, "", **of)
+    found = known or facts_or_type(local)
+    return {name: getattr(found, name) for name in ("kind", "mime", "width", "height", "seconds", "fps", "has_audio")}
 
 
 def _stamp_of(path: Path) -> Stamp:

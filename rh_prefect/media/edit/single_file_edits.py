@@ -110,8 +110,9 @@ def still_clip(
     check_size(width, height)
     check_word("zoom", zoom, Zoom)
     picture = flat(open_image(image))
-    wide, high = _size_of(picture, width, height)
-    canvas = Shape(even(wide), even(high), _STILL_RATE, tagged=True, has_audio=False)
+    width = width or round((height or picture.height) * picture.width / picture.height)
+    height = height or round(width * picture.height / picture.width)
+    canvas = Shape(even(width), even(height), _STILL_RATE, tagged=True, has_audio=False)
     picture = _fitted_image(picture, canvas.width, canvas.height, "cover")
     count = max(1, round(seconds * _STILL_RATE))
     shown = (_zoomed(picture, zoom, number / max(1, count - 1)) for number in range(count))
@@ -234,16 +235,6 @@ def overlaid(
         yield from pulled_frames(graph)
     film.push(None)
     yield from pulled_frames(graph)
-
-
-def _size_of(picture: Image.Image, width: int | None, height: int | None) -> tuple[int, int]:
-    if width and height:
-        return width, height
-    if width:
-        return width, round(width * picture.height / picture.width)
-    if height:
-        return round(height * picture.width / picture.height), height
-    return picture.size
 
 
 def _zoomed(picture: Image.Image, zoom: Zoom, share: float) -> Image.Image:
