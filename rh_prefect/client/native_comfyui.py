@@ -70,8 +70,8 @@ class NativeProxy:
 
     async def query(self, task_id: str) -> TaskView:
         """Returns the state of a graph; raises `TaskNotFound` if neither the history nor the queue has it."""
-        found = await self._ended(task_id) or await self._waiting(task_id)
-        found = found or await self._ended(task_id)  # the graph may have ended between the two requests
+        # The graph may end between the first two requests.
+        found = await self._ended(task_id) or await self._waiting(task_id) or await self._ended(task_id)
         if found is None:
             raise api_error("807", doing=f"query of task {task_id}", task_id=task_id)
         return found

@@ -24,12 +24,12 @@ class RawBody(httpx.AsyncByteStream):
     httpx reads 64 KiB at a time on the event loop; this class reads 1 MiB at a time in a thread.
     """
 
-    def __init__(self, path: Path, *, mime: str = "application/octet-stream") -> None:
+    def __init__(self, path: Path) -> None:
         with readable(path):
             self.size = path.stat().st_size
         self._path = path
         self._tail = b""
-        self.headers = {"Content-Type": mime, "Content-Length": str(self.size)}
+        self.headers = {"Content-Type": "application/octet-stream", "Content-Length": str(self.size)}
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if head := self._head():

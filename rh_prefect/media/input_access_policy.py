@@ -197,11 +197,6 @@ def current_access(*roots: str) -> InputAccess:
 # --- links ---
 
 
-def open_client(access: InputAccess, *, timeout: httpx.Timeout) -> httpx.Client:
-    """Creates an HTTP client that reads only allowed links; it follows redirects."""
-    return httpx.Client(transport=CheckedTransport(access), follow_redirects=True, timeout=timeout)
-
-
 class CheckedTransport(httpx.BaseTransport):
     """A transport that sends requests, and follows redirects, only to allowed addresses."""
 

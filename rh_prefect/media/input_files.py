@@ -19,7 +19,7 @@ from fsspec import AbstractFileSystem
 from rh_prefect.errors import MediaError, RunningHubError
 from rh_prefect.local_files import atomic_path
 from rh_prefect.media.file_state import Stamp, of_headers, of_object, of_stat
-from rh_prefect.media.input_access_policy import current_access, open_client
+from rh_prefect.media.input_access_policy import CheckedTransport, current_access
 from rh_prefect.media.media import Media
 from rh_prefect.media.storage_errors import as_media_error, guarded, in_time, pieces_of
 from rh_prefect.media.storage_urls import (
@@ -276,13 +276,9 @@ def _open_local(stack: ExitStack, text: str) -> tuple[Iterator[bytes], FileState
     path = Path(local_path(text))
     _regular(path.stat(), text)
     # Not blocking: opening a pipe that has replaced the file would wait until it is written to.
-    file = stack.enter_context(FileIO(path, "rb", opener=_at_once))
+    file = stack.enter_context(FileIO(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)))
     found = _regular(os.fstat(file.fileno()), text)
     return pieces_of(file.read), FileState(of_stat(found), found.st_size)
-
-
-def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _regular(found: os.stat_result, text: str) -> os.stat_result:
@@ -325,7 +321,8 @@ def _open_link(stack: ExitStack, url: str) -> tuple[Iterator[bytes], FileState]:
 
 
 def _get(stack: ExitStack, url: str, headers: Mapping[str, str]) -> httpx.Response:
-    client = stack.enter_context(open_client(current_access(), timeout=_TIMEOUT))
+    transport = CheckedTransport(current_access())
+    client = stack.enter_context(httpx.Client(transport=transport, follow_redirects=True, timeout=_TIMEOUT))
     request = client.build_request("GET", url, headers={**_PLAIN, **headers})
     hide_signature(request)
     response = client.send(request, stream=True)

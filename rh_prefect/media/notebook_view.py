@@ -41,7 +41,8 @@ def listing(head: str, values: Iterable[tuple[str, Any]]) -> str:
     named = list(_single(values))
     parts = [f"<p>{escape(head)}</p>"]
     for name, value in named[:_SHOWN]:
-        parts.append(f"<p>{escape(name)}</p>{value._repr_html_() if hasattr(value, '_repr_html_') else _text(value)}")
+        shown = value._repr_html_() if hasattr(value, "_repr_html_") else f"<pre>{escape(str(value))}</pre>"
+        parts.append(f"<p>{escape(name)}</p>{shown}")
     if len(named) > _SHOWN:
         parts.append(f"<p>{len(named) - _SHOWN} more: {escape(', '.join(name for name, _ in named[_SHOWN:]))}</p>")
     return f"<div>{''.join(parts)}</div>"
@@ -53,10 +54,6 @@ def _single(values: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
             yield from _single((f"{name}[{number}]", one) for number, one in enumerate(value, 1))
         elif value is not None:
             yield name, value
-
-
-def _text(value: object) -> str:
-    return f"<pre>{escape(str(value))}</pre>"
 
 
 def _shown(media: Media) -> str:

@@ -164,17 +164,13 @@ def locate(url: str) -> str:
 
     Raises a `ConfigError` if the location is read-only, or unknown to fsspec.
     """
-    if not url.strip() or "::" in url:
+    protocol = protocol_of(url)
+    has_bad_scheme = protocol == "file" and "://" in url and not _SCHEME.match(url)
+    if not url.strip() or "::" in url or has_bad_scheme:
         raise ConfigError(
-            f"{masked_url(url)!r} is not a storage URL. What to do: give a folder or an fsspec URL, as in "
-            "s3://bucket/prefix."
+            f"{masked_url(url)!r} is not a storage URL. What to do: give a folder or an fsspec URL, as in s3://bucket."
         )
     refuse_signature(url)
-    protocol = protocol_of(url)
-    if protocol == "file" and "://" in url and not _SCHEME.match(url):
-        raise ConfigError(
-            f"{masked_url(url)!r} is not a valid URL. What to do: give a folder or an fsspec URL, as in s3://bucket."
-        )
     if protocol == "file":
         _refuse_missing_slash(url)
         return local_path(url)

@@ -18,7 +18,7 @@ import trustme
 
 from rh_prefect.errors import MediaError, RunningHubError
 from rh_prefect.media import input_access_policy
-from rh_prefect.media.input_access_policy import CheckedTransport, InputAccess, current_access, is_public, open_client
+from rh_prefect.media.input_access_policy import CheckedTransport, InputAccess, current_access, is_public
 from rh_prefect.media.input_files import fetch, file_state, open_input
 from rh_prefect.pipelines.file_model import Param
 from rh_prefect.pipelines.input_reader import identify, input_roots, list_files
@@ -223,7 +223,8 @@ def test_a_checked_link_is_asked_under_its_name(tmp_path: Path, monkeypatch: pyt
 
 def test_a_redirect_to_a_private_address_is_not_followed(files: int) -> None:
     here = f"http://127.0.0.1:{files}"
-    with open_client(InputAccess(roots=(f"{here}/open",)), timeout=TIMEOUT) as client:
+    transport = CheckedTransport(InputAccess(roots=(f"{here}/open",)))
+    with httpx.Client(transport=transport, follow_redirects=True, timeout=TIMEOUT) as client:
         assert client.get(f"{here}/open/a").content == b"secret"
         for target in (f"{here}/closed", "http://169.254.169.254/latest", f"http://localhost:{files}/"):
             with pytest.raises(MediaError, match="not a public address"):

@@ -116,9 +116,9 @@ class Failure(Value):
     traceback: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        node = " ".join(part for part in (self.node_id, f"({self.node_name})" if self.node_name else "") if part)
-        what = ": ".join(part for part in (self.exception_type, " ".join(self.exception_message.split())) if part)
-        return ": ".join(part for part in (f"node {node}" if node else "", what) if part) or "no reason given"
+        node = _joined(" ", self.node_id, f"({self.node_name})" if self.node_name else "")
+        message = " ".join(self.exception_message.split())
+        return _joined(": ", f"node {node}" if node else "", self.exception_type, message) or "no reason given"
 
 
 class TaskView(Value):
@@ -212,12 +212,9 @@ def read_task_id(source: dict[str, object]) -> str:
     A number with an exponent was rounded by the sender; it is returned unchanged, and is not a valid id. A fraction of
     0 is removed.
     """
-    names = ("taskId", "task_id")
-    given = {
-        name: str(value).removesuffix(".0") if isinstance(value := source.get(name), Decimal) else value
-        for name in names
-    }
-    found = first_text(given, *names)
+    values = (source.get(name) for name in ("taskId", "task_id"))
+    texts = (str(value).removesuffix(".0") if isinstance(value, Decimal) else text(value).strip() for value in values)
+    found = next(filter(None, texts), "")
     return found if found.strip("0") else ""
 
 
@@ -339,24 +336,22 @@ def read_node_errors(tips: object) -> dict[str, str]:
     """Reads `promptTips`: ComfyUI's validation result for the graph, as JSON in a string."""
     source = table(tips)
     errors = unfold(source.get("node_errors"))
-    if isinstance(errors, dict):
-        found = {mask(text(node)): mask(_node_error(error)) for node, error in errors.items()}
-    else:
-        found = {"": mask(compact(errors))} if errors else {}
-    if not found and source.get("error"):
-        return {"": mask(compact(source["error"]))}
-    if not found and source.get("result") is False:
-        return {"": "the graph is not valid"}
-    return found
+    if errors and isinstance(errors, dict):
+        return {mask(text(node)): mask(_node_error(error)) for node, error in errors.items()}
+    if whole := errors or source.get("error"):
+        return {"": mask(compact(whole))}
+    return {"": "the graph is not valid"} if source.get("result") is False else {}
 
 
 def _node_error(error: object) -> str:
     source = table(error)
-    errors = [row for row in rows(source.get("errors")) if isinstance(row, dict)]
-    messages = [": ".join(filter(None, (text(e.get("message")), text(e.get("details"))))) for e in errors]
-    return ": ".join(filter(None, (text(source.get("class_type")), "; ".join(filter(None, messages))))) or compact(
-        error
-    )
+    rejected = (row for row in rows(source.get("errors")) if isinstance(row, dict))
+    messages = (_joined(": ", text(row.get("message")), text(row.get("details"))) for row in rejected)
+    return _joined(": ", text(source.get("class_type")), _joined("; ", *messages)) or compact(error)
+
+
+def _joined(separator: str, *parts: str) -> str:
+    return separator.join(filter(None, parts))
 
 
 class WebhookDelivery(Value):

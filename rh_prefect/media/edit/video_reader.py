@@ -105,12 +105,9 @@ class Shape:
         """Returns the size to which a picture is scaled, before it gets bars or is cropped."""
         if fit == "stretch":
             return self.width, self.height
-        scales = Fraction(self.width, width), Fraction(self.height, height)
-        if fit == "contain":
-            scale = min(scales)
-            return min(self.width, even(width * scale)), min(self.height, even(height * scale))
-        scale = max(scales)
-        return max(self.width, even(width * scale)), max(self.height, even(height * scale))
+        limit = min if fit == "contain" else max
+        scale = limit(Fraction(self.width, width), Fraction(self.height, height))
+        return limit(self.width, even(width * scale)), limit(self.height, even(height * scale))
 
 
 def shape_of(path: Path) -> Shape:
