@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import chain
 from typing import Literal, TypeAlias, get_args
 
 from typing_extensions import TypedDict
@@ -62,62 +64,49 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raises an error if a value is not valid."""
-        self._check_label()
+        for fault, advice in chain(self._faulty_words(), self._faulty_numbers()):
+            raise InputError(f"{fault}. Nothing was sent. What to do: {advice}.")
+
+    def _faulty_words(self) -> Iterator[tuple[str, str]]:
+        """Yields each invalid text, with what to do."""
+        label = self.label
+        if label is not None and not isinstance(label, str):
+            yield f"The label must be a string, not {type(label).__name__}", "pass one"
+        elif label is not None and len(label) > LONGEST_LABEL:
+            yield f"The label has {len(label)} characters; at most {LONGEST_LABEL} are allowed", "use a shorter label"
+        elif label is not None and not is_text(label):
+            yield f"The label {label!a} cannot be written as UTF-8", "use another label"
         if self.reuse not in get_args(Reuse):
-            raise InputError(
-                f'`reuse` must be "never" or "always", not {self.reuse!r}. Nothing was sent. What to do: use one of '
-                "these values."
-            )
+            yield f'`reuse` must be "never" or "always", not {self.reuse!r}', "use one of these values"
         if self.on_unknown not in ("raise", "resubmit"):
-            raise InputError(
-                f'`on_unknown` must be "raise" or "resubmit", not {self.on_unknown!r}. Nothing was sent. What to do: '
-                "use one of these values."
-            )
+            yield f'`on_unknown` must be "raise" or "resubmit", not {self.on_unknown!r}', "use one of these values"
         if self.on_unknown == "resubmit" and self.reuse == "always":
-            raise InputError(
-                '`on_unknown="resubmit"` cannot be combined with `reuse="always"`, because other runs may share the '
-                "job. Nothing was sent. What to do: leave one of them out; `rh-prefect jobs mark-refused` allows a new "
-                "submission."
-            )
-        self._check_numbers()
-
-    def _check_label(self) -> None:
-        if self.label is None:
-            return
-        if not isinstance(self.label, str):
-            raise InputError(
-                f"The label must be a string, not {type(self.label).__name__}. Nothing was sent. What to do: pass one."
-            )
-        if len(self.label) > LONGEST_LABEL:
-            raise InputError(
-                f"The label has {len(self.label)} characters; at most {LONGEST_LABEL} are allowed. "
-                "Nothing was sent. What to do: use a shorter label."
-            )
-        if not is_text(self.label):
-            raise InputError(
-                f"The label {self.label!a} cannot be written as UTF-8. Nothing was sent. What to do: use another label."
+            yield (
+                '`on_unknown="resubmit"` cannot be combined with `reuse="always"`: other runs may share the job',
+                "leave one of them out; `rh-prefect jobs mark-refused` allows a new submission",
             )
 
-    def _check_numbers(self) -> None:
+    def _faulty_numbers(self) -> Iterator[tuple[str, str]]:
+        """Yields each invalid number, with what to do."""
         if isinstance(self.take, bool) or not isinstance(self.take, int) or self.take < 1:
-            raise InputError(
-                f"`take` must be a whole number of 1 or more, not {self.take!r}: it numbers a request's results. "
-                "Nothing was sent. What to do: pass 1, 2 or a higher number."
+            yield (
+                f"`take` must be a whole number of 1 or more, not {self.take!r}: it numbers a request's results",
+                "pass 1, 2 or a higher number",
             )
         if not isinstance(self.attempts, int) or self.attempts < 1:
-            raise InputError(
-                f"`attempts` must be at least 1, not {self.attempts!r}: it is the maximum number of tasks that a "
-                "job may pay for. Nothing was sent. What to do: pass 1 or a higher number."
+            yield (
+                f"`attempts` must be at least 1, not {self.attempts!r}: it limits the tasks that a job may pay for",
+                "pass 1 or a higher number",
             )
         if self.deadline is not None and not (_is_number(self.deadline) and self.deadline > 0):
-            raise InputError(
-                f"`deadline` must be a number of seconds above 0, not {self.deadline!r}. Nothing was sent. What to do: "
-                "pass such a number, or omit `deadline` to wait without a limit."
+            yield (
+                f"`deadline` must be a number of seconds above 0, not {self.deadline!r}",
+                "pass such a number, or omit `deadline` to wait without a limit",
             )
         if self.budget is not None and not (_is_number(self.budget) and self.budget >= 0):
-            raise InputError(
-                f"`budget` must be an amount of money of 0 or more, not {self.budget!r}. Nothing was sent. What to do: "
-                "pass such an amount, or omit `budget` for no limit."
+            yield (
+                f"`budget` must be an amount of money of 0 or more, not {self.budget!r}",
+                "pass such an amount, or omit `budget` for no limit",
             )
 
 

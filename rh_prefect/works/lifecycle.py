@@ -250,9 +250,7 @@ async def _finish(steps: Steps, submit: Submit, progress: _Progress, *, adopted:
         # Before the task is known to callers, who may suspend the run: the task then ends while no process waits.
         if not policy.counts(submit):
             await steps.records.note_wait(submit.n)
-        await steps.accepted(submit)
         end = await _wait(steps, submit, progress, adopted=adopted)
-        await steps.ended()
     failure: JobFailed | JobCancelled
     if end.status == "SUCCESS":
         result = await steps.publish(submit, end)

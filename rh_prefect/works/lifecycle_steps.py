@@ -352,22 +352,20 @@ class Steps:
 
     # -- from the ticket to the result ---------------------------------------------------------------------------------
 
-    async def accepted(self, submit: Submit) -> None:
-        """Notifies callers that a submission has a task."""
-        self._set_task(submit)
-
-    async def ended(self) -> None:
-        """Notifies callers that the task has ended, and releases its slot."""
-        self._lease.release()
-        self._set_task(None)
-
     def _set_task(self, running: Submit | None) -> None:
         self.running_task = running
         self.changed.set_result(None)
         self.changed = asyncio.get_running_loop().create_future()
 
     async def await_end(self, submit: Submit, *, adopted: bool) -> End:
-        """Waits until the task has ended, and records its end; returns the recorded end."""
+        """Waits until the task has ended, while callers see it as `running_task`; records its end and returns it."""
+        self._set_task(submit)
+        end = await self._end_of(submit, adopted=adopted)
+        self._lease.release()
+        self._set_task(None)
+        return end
+
+    async def _end_of(self, submit: Submit, *, adopted: bool) -> End:
         if not (self.policy.is_own(submit) or await self._can_query(submit)):
             return await self._await_record(submit)
         await self._lease.switch_to(submit.intent)
@@ -381,7 +379,9 @@ class Steps:
     async def cancel_task(self, submit: Submit) -> End:
         """Cancels the task at RunningHub and records its end; returns the recorded end."""
         await self._lease.switch_to(submit.intent)
-        return self._counted(submit, await cancel_and_record(self.work, submit))
+        end = self._counted(submit, await cancel_and_record(self.work, submit))
+        self._lease.release()
+        return end
 
     def _counted(self, submit: Submit, end: End) -> End:
         submit = replace(submit, end=end)
@@ -465,7 +465,7 @@ def _given_up(reason: str) -> Answer:
 def _outcome(intent: Intent, *, watched: float) -> Answer | None:
     """Returns the answer to record for another process's submission; None while that process may still record it."""
     if intent.token in UNPOSTED:
-        return Answer(outcome="refused", code=GAVE_UP, reason="its POST was never started", retry="throttled")
+        return _given_up("its POST was never started")
     if is_surely_dead(intent.owner):
         return Answer(outcome="unknown", reason="the process that posted it has ended unexpectedly", retry="unknown")
     if watched > intent.give_up + intent.submit_timeout + WATCH_MARGIN:

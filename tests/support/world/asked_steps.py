@@ -54,8 +54,6 @@ SHARED = (
     "has_other_waiters",
     "release_waiter",
     "report_failure",
-    "accepted",
-    "ended",
 )
 """Steps that do nothing in the scope of one run, or tell something to others."""
 

@@ -188,8 +188,6 @@ LOCAL = (
     "switch_account",
     "pause",
     "report_failure",
-    "accepted",
-    "ended",
 )
 """Steps that change nothing which another process can see: they are done at once."""
 
