@@ -59,12 +59,11 @@ _PLAIN = {"Accept-Encoding": "identity"}
 
 
 class Fetched(NamedTuple):
-    """The hash, size and stamp of content that was read; `is_proof`: whether an equal stamp proves equal content."""
+    """The hash and size of content that was read, and the stamp if an equal stamp proves equal content."""
 
     sha256: str
     size: int
     stamp: Stamp | None = None
-    is_proof: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +212,7 @@ class _Reading:
             if found is None:
                 raise error or AssertionError("unreachable: reading always returns a result or an error")
             stamp = before.stamp
-            return found._replace(stamp=stamp, is_proof=stamp is not None and stamp.is_proof(read_at=began))
+            return found._replace(stamp=stamp if stamp is not None and stamp.is_proof(read_at=began) else None)
         raise MediaError(
             f"The file {shown(self.source)} changed while it was being read. What to do: wait until it is complete, "
             "then run again."
@@ -241,7 +240,7 @@ class _Reading:
                 self.check_size(tally.size)
                 if file is not None:
                     file.write(chunk)
-        return Fetched(tally.digest.hexdigest(), tally.size, at_first.stamp, at_first.stamp is not None)
+        return Fetched(tally.digest.hexdigest(), tally.size, at_first.stamp)
 
     def _guard(self) -> AbstractContextManager[None]:
         return as_media_error(shown(self.source), options=self.options)

@@ -18,7 +18,6 @@ from rh_prefect.local_files import make_folder
 from rh_prefect.media.file_state import Stamp
 from rh_prefect.media.input_files import (
     CheckSize,
-    Fetched,
     digest,
     fetch,
     file_state,
@@ -284,7 +283,7 @@ def open_local(
     """
     if is_local(source) and not copied:
         content = digest(source, check_size=check_size, clock=clock)
-        yield _local(Path(local_path(source)), content)
+        yield LocalFile(Path(local_path(source)), *content)
         return
     with local_errors(folder):
         make_folder(folder)
@@ -293,11 +292,7 @@ def open_local(
         copy = Path(private) / "input"
         with local_errors(folder):
             content = fetch(source, copy, options=options, check_size=check_size, clock=clock)
-        yield _local(copy, content)
-
-
-def _local(path: Path, content: Fetched) -> LocalFile:
-    return LocalFile(path, content.sha256, content.size, content.stamp if content.is_proof else None)
+        yield LocalFile(copy, *content)
 
 
 def check_unchanged(file: Input, sha256: str) -> None:

@@ -84,7 +84,7 @@ class PoolServices:
         listed = None if request.estimate is None else Money(request.estimate, request.currency)
 
         async def price_on(account: Account) -> Money | None:
-            if account.provider.at(request.endpoint).is_bare:
+            if account.at(request.endpoint).provider.is_bare:
                 return None
             if (known := await account.prices.listed(listed)) is not None:
                 return known

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from html import escape
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -181,19 +182,10 @@ def end_of(
     `queued` and `ran` are measured seconds; RunningHub's own run time takes precedence. `currency` is the account's; by
     default, the currency that was known at the submission.
     """
-    row = explain(view.code, view.reason)
-    status, reason = _status(view), str(view.failure) if view.failure else view.reason
-    failure: dict[str, Any] = {}
-    if status == "FAILED":
-        reason = reason or (row.meaning if view.code else "")
-        failure = {"next_task": row.next_task, "advice": row.failure_advice}
-    end = End(
-        status=status,
+    return End(
+        **_how(view, submit.answer.node_errors if submit.answer else {}),
         task_id=submit.task_id or view.task_id,
         links=tuple(Link.model_validate(output.model_dump()) for output in view.outputs),
-        code=view.code,
-        reason=reason,
-        **failure,
         cost=view.cost,
         # A task's usage has no currency. That of the intent is the catalogue's, if the account could not be read then.
         currency=COINS if view.unit == "coins" else currency or submit.intent.currency or CURRENCY,
@@ -203,13 +195,22 @@ def end_of(
         run_seconds=view.usage.seconds or _rounded(ran),
         attempt=attempt,
     )
-    errors = submit.answer.node_errors if submit.answer else {}
-    if status == "SUCCESS" or not errors:
-        return end
-    # The task was cancelled because its graph has invalid nodes, which the answer to the submission lists.
-    reason = "; ".join(f"node {node}: {error}" if node else error for node, error in errors.items())
-    broken = {"status": "FAILED", "code": BROKEN, "reason": reason, "next_task": "never", "advice": ""}
-    return end.model_copy(update=broken)
+
+
+def _how(view: TaskView, node_errors: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the fields of an `End` that say how a task has ended."""
+    reason = str(view.failure) if view.failure else view.reason
+    if view.status == "SUCCESS":
+        return {"status": view.status, "code": view.code, "reason": reason}
+    if node_errors:
+        # The task was cancelled because its graph has invalid nodes, which the answer to the submission lists.
+        nodes = [f"node {node}: {error}" if node else error for node, error in node_errors.items()]
+        return {"status": "FAILED", "code": BROKEN, "reason": "; ".join(nodes), "next_task": "never"}
+    if view.status == "CANCELLED":
+        return {"status": view.status, "code": view.code, "reason": reason}
+    row = explain(view.code, view.reason)
+    failure = {"next_task": row.next_task, "advice": row.failure_advice}
+    return {"status": "FAILED", "code": view.code, "reason": reason or (row.meaning if view.code else ""), **failure}
 
 
 def with_times(end: End, *, queued: float, ran: float) -> End:
@@ -220,12 +221,6 @@ def with_times(end: End, *, queued: float, ran: float) -> End:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
-
-
-def _status(view: TaskView) -> Literal["SUCCESS", "FAILED", "CANCELLED"]:
-    if view.status == "SUCCESS" or view.status == "CANCELLED":
-        return view.status
-    return "FAILED"
 
 
 class Face(BaseModel):

@@ -393,7 +393,7 @@ class WorkRunner:
             # str() keeps the decimal digits: Decimal(0.1) is not 0.1.
             budget=None if budget is None else Decimal(str(budget)),
             may_switch_account=not pool.is_single,
-            task_list=pool.provider(request.endpoint).task_list(request.endpoint),
+            task_list=pool.provider(request.endpoint).task_list,
         )
         if step is None:
             return policy

@@ -36,9 +36,9 @@ async def provider() -> AsyncIterator[RunningHub]:
     ],
 )
 async def test_a_lost_task_is_looked_for_in_the_list_that_has_its_kind(
-    provider: RunningHub, endpoint: str, place: str, form: str
+    provider: RunningHub, tmp_path: Path, endpoint: str, place: str, form: str
 ) -> None:
-    found = provider.at(endpoint).task_list(endpoint)
+    found = Account.open(provider, settings=Settings(state_dir=tmp_path)).at(endpoint).provider.task_list
     assert all(map(re.fullmatch, (place, form), found)), found
 
 

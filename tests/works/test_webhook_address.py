@@ -96,8 +96,11 @@ def test_without_an_address_no_webhook_is_sent() -> None:
 
 def context_of(folder: Path, url: str | None = "https://hooks.example.net") -> PoolServices:
     """A pool of one account, whose native proxy has no webhooks."""
-    provider = SimpleNamespace(at=lambda endpoint: SimpleNamespace(is_bare=endpoint == "/proxy"))
-    accounts: Any = [SimpleNamespace(provider=provider, poller="the poller")]
+
+    def at(endpoint: str) -> Any:
+        return SimpleNamespace(provider=SimpleNamespace(is_bare=endpoint == "/proxy"))
+
+    accounts: Any = [SimpleNamespace(at=at, poller="the poller")]
     settings = Settings(state_dir=folder, webhook_url=url, webhook_token=SecretStr("x" * 16))
     return PoolServices(Pool(accounts), settings=settings)
 

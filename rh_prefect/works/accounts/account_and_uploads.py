@@ -8,11 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast, get_args
 
 from pydantic import SecretStr
 
 from rh_prefect.bounded_caches_and_locks import LruCache, NamedLocks
-from rh_prefect.client import Upload
+from rh_prefect.client import NativeSubmit, Upload
 from rh_prefect.media.input_files import digest, file_state
 from rh_prefect.media.storage_urls import is_local
 from rh_prefect.media.store import MediaStore
@@ -23,7 +24,7 @@ from rh_prefect.works.accounts.prices import Prices
 from rh_prefect.works.input_identification import Copies, Input, LocalFile, check_unchanged, open_local
 from rh_prefect.works.journal.identity import file_mark
 from rh_prefect.works.journal.record_types import Intent, account_words
-from rh_prefect.works.runninghub.provider import RunningHub
+from rh_prefect.works.runninghub.provider import Machine, RunningHub
 
 UPLOADS_AT_ONCE = 4
 """Maximum number of concurrent uploads of one account."""
@@ -124,7 +125,7 @@ class Account:
     prices: Prices
     uploads: Uploads  # The inputs that it can read
     _settings: Settings = field(compare=False)
-    _machines: dict[RunningHub, Account] = field(compare=False)
+    _machines: dict[str, Account] = field(compare=False)
 
     @classmethod
     def open(cls, provider: RunningHub, *, settings: Settings, clock: Callable[[], float] = time.time) -> Account:
@@ -152,12 +153,12 @@ class Account:
 
     def at(self, endpoint: str) -> Account:
         """Returns this account or, for an endpoint of the native proxy, the account of the endpoint's machine."""
-        provider = self.provider.at(endpoint)
-        if provider is self.provider:
+        if endpoint not in get_args(NativeSubmit):
             return self
-        if provider not in self._machines:
-            self._machines[provider] = Account.open(provider, settings=self._settings)
-        return replace(self._machines[provider], name=self.name, block=self.block)
+        if endpoint not in self._machines:
+            machine = Machine(self.provider.client, cast(NativeSubmit, endpoint))
+            self._machines[endpoint] = Account.open(machine, settings=self._settings)
+        return replace(self._machines[endpoint], name=self.name, block=self.block)
 
     def is_of(self, intent: Intent) -> bool:
         """Returns whether a submission's record names this account and its block."""

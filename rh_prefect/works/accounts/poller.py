@@ -111,15 +111,12 @@ class Streak:
     times: int = 0
     since: float = field(init=False)
 
-    def note(self, now: float) -> None:
-        """Counts one more equal answer."""
+    def note(self, now: float, *, longest: float) -> bool:
+        """Counts one more equal answer; returns whether it was repeated often and long enough to be accepted."""
         if not self.times:
             self.since = now
         self.times += 1
-
-    def has_lasted(self, seconds: float, *, now: float) -> bool:
-        """Returns whether the answer was repeated often and long enough to be accepted."""
-        return self.times >= MIN_REPEATS and now - self.since >= seconds
+        return self.times >= MIN_REPEATS and now - self.since >= longest
 
     def clear(self) -> None:
         """Resets the counter after a different answer."""
@@ -219,7 +216,7 @@ class Poller:
         self,
         task_id: str,
         *,
-        on_change: Callable[[TaskView], None] | None = None,
+        on_change: Callable[[TaskView], None] = lambda _: None,
         is_recorded: IsRecorded | None = None,
         has_webhook: bool = False,
         age: float = 0.0,
@@ -231,14 +228,12 @@ class Poller:
         """
         task = self._add(task_id, is_recorded, has_webhook=has_webhook, age=age)
         task.waiters += 1
-        if on_change is not None:
-            task.listeners.append(on_change)
+        task.listeners.append(on_change)
         try:
             return await asyncio.shield(task.done)
         finally:
             task.waiters -= 1
-            if on_change is not None:
-                task.listeners.remove(on_change)
+            task.listeners.remove(on_change)
             if not task.waiters and self._is_current(task):
                 del self._tasks[task_id]
                 self._wake.set()
@@ -457,8 +452,7 @@ class Poller:
         task.failures = 0
         task.denials.clear()
         if view.is_terminal and not is_settled(view):
-            task.empty.note(self._clock())
-            if not task.empty.has_lasted(self._grace, now=self._clock()):
+            if not task.empty.note(self._clock(), longest=self._grace):
                 return
         else:
             task.empty.clear()
@@ -488,8 +482,7 @@ class Poller:
         """Handles an answer that would end the wait for a paid task; only a repeated answer ends the wait."""
         if await self._ended_elsewhere(task):
             return  # RunningHub deletes a task that was cancelled in the queue
-        task.denials.note(self._clock())
-        if task.denials.has_lasted(self._grace, now=self._clock()):
+        if task.denials.note(self._clock(), longest=self._grace):
             task.done.set_exception(error)
         else:
             self._note_failure(task, error)

@@ -67,7 +67,7 @@ class Pool:
     @property
     def site(self) -> str:
         """The host name of RunningHub's site, which is the same for all accounts of the pool."""
-        return next(account.provider.site for account in self.accounts)
+        return self.accounts[0].provider.site
 
     @property
     def is_single(self) -> bool:
@@ -76,7 +76,7 @@ class Pool:
 
     def provider(self, endpoint: str) -> RunningHub:
         """Returns the first account's provider for an endpoint; all accounts start and list tasks in the same way."""
-        return next(account.provider.at(endpoint) for account in self.accounts)
+        return self.accounts[0].at(endpoint).provider
 
     def exclusions(self, scope: Scope) -> Exclusions:
         """Returns the exclusions in the current attempt of a run.

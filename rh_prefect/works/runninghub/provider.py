@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast, get_args
 
 from pydantic import SecretStr
 
@@ -41,7 +40,6 @@ class RunningHub:
         self.submit, self.query, self.cancel = client.submit, client.query, client.cancel
         self.download = client.download
         self.price = client.price_preview
-        self._machines: dict[str, RunningHub] = {}
 
     @classmethod
     def open(cls, api_key: SecretStr, *, base_url: str, submit_timeout: float) -> RunningHub:
@@ -50,23 +48,10 @@ class RunningHub:
         LOOP.on_close(client.aclose)
         return cls(client)
 
-    def at(self, endpoint: str) -> RunningHub:
-        """Returns the machine for an endpoint of the native proxy; for any other endpoint, the account itself."""
-        if endpoint not in get_args(NativeSubmit):
-            return self
-        if endpoint not in self._machines:
-            self._machines[endpoint] = Machine(self.client, cast(NativeSubmit, endpoint))
-        return self._machines[endpoint]
-
-    def task_list(self, endpoint: str) -> tuple[str, str]:
-        """Returns the name of the list in which a person finds a task, and the form of the task's id."""
-        if endpoint not in get_args(NativeSubmit):
-            return "RunningHub's call log", "TASK_ID"
-        lists = f"{endpoint}/<key>/history and {endpoint}/<key>/queue"
-        return (
-            f"ComfyUI's own job lists, at {lists} (RunningHub's call log does not include these jobs)",
-            f"{endpoint.lstrip('/')}.PROMPT_ID",
-        )
+    @property
+    def task_list(self) -> tuple[str, str]:
+        """The name of the list in which a person finds a task, and the form of the task's id."""
+        return "RunningHub's call log", "TASK_ID"
 
     async def prepare(self, request: GraphRequest, inputs: Inputs, label: str | None) -> JobRequest:
         """Checks a request against its graph, if the graph is known, and identifies its files by content."""
@@ -98,7 +83,17 @@ class Machine(RunningHub):
 
     def __init__(self, client: Client, endpoint: NativeSubmit) -> None:
         super().__init__(client)
+        self._endpoint = endpoint
         self._comfy = client.comfy if endpoint == "/proxy" else client.comfy_plus
+
+    @property
+    def task_list(self) -> tuple[str, str]:
+        """The name of the list in which a person finds a task, and the form of the task's id."""
+        lists = f"{self._endpoint}/<key>/history and {self._endpoint}/<key>/queue"
+        return (
+            f"ComfyUI's own job lists, at {lists} (RunningHub's call log does not include these jobs)",
+            f"{self._endpoint.lstrip('/')}.PROMPT_ID",
+        )
 
     async def slots(self) -> tuple[int | None, int | None]:
         """Returns the maximum number of concurrent graphs, and None, because the machine reports no count."""
