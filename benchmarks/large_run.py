@@ -34,7 +34,7 @@ from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import cancel_scope
-from rh_prefect.works.run_ledger import WorksLedger, settled_name
+from rh_prefect.works.run_ledger import all_entries, settled_name
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.world.filesystems import SlowFiles
 from tests.support.world.job_records import intent, ticket
@@ -103,7 +103,7 @@ async def _works(server: PrefectServer, count: int) -> list[Figure]:
         await works.check()
         run = await seed_records(server, partial(_record_works, works, count, is_noted=is_noted))
         scope = _Sharing(journal=FlowRunJournal(run), run="run", flow="flow", attempt=1, place=works)
-        for measure in (_count_costs(WorksLedger(scope), count), _cancel_works(scope)):
+        for measure in (_count_costs(scope, count), _cancel_works(scope)):
             SlowFiles.seconds, SlowFiles.reads, began = REQUEST_SECONDS, 0, time.monotonic()
             await LOOP.call(measure)
             measured.append((time.monotonic() - began, SlowFiles.reads))
@@ -136,8 +136,8 @@ def _record_works(works: WorksJournal, count: int, run: UUID, *, is_noted: bool)
     return notes
 
 
-async def _count_costs(ledger: WorksLedger, count: int) -> None:
-    tracker = SpendTracker(ledger.entries)
+async def _count_costs(scope: FlowScope, count: int) -> None:
+    tracker = SpendTracker(partial(all_entries, scope))
     await tracker.complete()
     assert (tracker.spent(), tracker.reserved()) == (PRICE * (count - RUNNING), PRICE * RUNNING)
 

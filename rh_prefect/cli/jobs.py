@@ -29,7 +29,7 @@ from rh_prefect.works.journal.scope import RUN, FolderScope, read_run
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.run_ledger import WorksLedger
+from rh_prefect.works.run_ledger import Notes
 
 if TYPE_CHECKING:
     from rh_prefect.client import TaskView
@@ -371,7 +371,7 @@ async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
 
     if works is None:
         return found
-    waiting = deque(partial(read, works, work, n) for work, n in await WorksLedger(own).claims())
+    waiting = deque(partial(read, works, work, n) for work, n in (await Notes.of(own)).claims)
     async for rows in run_together(waiting, at_once=16):
         found += rows
     return sorted(found, key=lambda row: row[1].submits[0].intent.at if row[1].submits else "")
@@ -401,7 +401,7 @@ async def _collectable(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
     async for view in scope.jobs():
         yield scope, view
     if isinstance(scope, FolderScope):
-        for view in await WorksLedger(scope).jobs():
+        for view in await (await Notes.of(scope)).jobs():
             yield scope, view
 
 

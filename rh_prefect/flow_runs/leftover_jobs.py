@@ -30,7 +30,7 @@ from rh_prefect.works.journal.job_records_and_state import JobView, Submit
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.run_cancellation import CancelReport
-from rh_prefect.works.run_ledger import WorksLedger
+from rh_prefect.works.run_ledger import Notes
 
 Done = Literal[
     "cancelled", "collected", "failed", "still runs", "no answer", "NOT cancelled", "NOT collected", "unknown"
@@ -161,7 +161,9 @@ async def _of_jobs(flow_run: FlowRun, scope: FlowScope, report: CancelReport | N
 async def _of_works(flow_run: FlowRun, scope: FlowScope, report: CancelReport) -> list[Finding]:
     """Handles the works of a cancelled pipeline run; the pipeline's next run collects the results of ended tasks."""
     works = await scope.works()
-    last = {f"{works.scope if works else ''}/{view.key}": view.last for view in await WorksLedger(scope).open_jobs()}
+    last = {
+        f"{works.scope if works else ''}/{view.key}": view.last for view in await (await Notes.of(scope)).open_jobs()
+    }
     judged = [(job, submit, _by_report(report, job, submit)) for job, submit in last.items() if submit is not None]
     return [_finding(flow_run, one, job, submit) for job, submit, one in judged if one is not None]
 

@@ -31,7 +31,7 @@ from rh_prefect.works.journal.works_journal import WorksJournal, default_works
 from rh_prefect.works.pool_services import pool_services
 from rh_prefect.works.result import Result, end_of
 from rh_prefect.works.run_cancellation import CancelReport
-from rh_prefect.works.run_ledger import WorksLedger
+from rh_prefect.works.run_ledger import Notes
 from rh_prefect.works.work_runner import WorkRunner
 
 _log = logging.getLogger("rh_prefect")
@@ -139,7 +139,7 @@ async def recorded_progress(scope: Scope, report: CancelReport | None = None) ->
     status, intent = RunProgress(), None
     found = [(scope.journal.scope, one) async for one in scope.jobs()]
     if (works := await scope.works()) is not None:
-        found += [(works.scope, one) for one in await WorksLedger(scope).jobs()]
+        found += [(works.scope, one) for one in await (await Notes.of(scope)).jobs()]
     for place, view in found:
         if view.last is not None:
             intent = view.last.intent

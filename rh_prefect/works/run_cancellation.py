@@ -19,7 +19,7 @@ from rh_prefect.works.journal.scope import FolderScope, Scope, forbid_attempt, l
 from rh_prefect.works.journal.works_journal import HasEnded, no_evidence
 from rh_prefect.works.lifecycle import may_cancel
 from rh_prefect.works.result import end_of
-from rh_prefect.works.run_ledger import SharedRecords, WorksLedger
+from rh_prefect.works.run_ledger import Notes, SharedRecords
 
 PATIENCE = 20.0
 """Maximum seconds to wait for submissions in flight during a cancellation; Prefect kills the process after 30 s."""
@@ -188,7 +188,7 @@ async def _tasks_of(scope: Scope, has_ended: HasEnded) -> AsyncIterator[_Task]:
         if view.last is not None:
             yield JobRecords(scope.journal, view.key), view.last.n, view.last
     if (works := await scope.works()) is not None:
-        for work, n in await WorksLedger(scope).unsettled():
+        for work, n in (await Notes.of(scope)).unsettled:
             yield SharedRecords(works, work, scope, has_ended=has_ended), n, None
 
 

@@ -86,18 +86,19 @@ async def read_location(run: Journal) -> RecordsLocation | None:
 
 @dataclass(slots=True)
 class Notes:
-    """The submissions that a flow run has claimed, waited for or settled."""
+    """The submissions of shared works that a run has claimed, waited for or settled."""
 
+    run: Scope
     claims: set[Claim] = field(default_factory=set)  # Submissions that it has claimed, or was about to claim
     waits: set[Claim] = field(default_factory=set)  # Submissions of other runs that it has waited for
     # What a submission adds to its budget, if nothing can change that any more
     settled: dict[Claim, Entry | None] = field(default_factory=dict)
 
     @classmethod
-    async def of(cls, run: Journal) -> Notes:
-        """Builds the notes from the names of records."""
-        notes = cls()
-        async for name in run.names():
+    async def of(cls, run: Scope) -> Notes:
+        """Builds the notes of a run from the names of its records."""
+        notes = cls(run)
+        async for name in run.journal.names():
             notes.add(name)
         return notes
 
@@ -111,9 +112,42 @@ class Notes:
             self.settled[note[1], int(note[3])] = _entry_in(note[2])
 
     @property
-    def open_claims(self) -> set[Claim]:
-        """The claims without a `settled` note."""
-        return self.claims - self.settled.keys()
+    def unsettled(self) -> list[Claim]:
+        """The submissions that the run has claimed or waited for, and whose tasks may be running."""
+        return sorted((self.claims | self.waits) - self.settled.keys())
+
+    async def jobs(self) -> list[JobView]:
+        """Reads the submissions that the run has made, grouped by work."""
+        return await self._read(self.claims)
+
+    async def open_jobs(self) -> list[JobView]:
+        """Reads the submissions that the run has made and that have no `settled` note."""
+        return await self._read(self.claims - self.settled.keys())
+
+    async def entries(self) -> dict[str, Entries]:
+        """Returns the costs of the submissions of the run, by work."""
+        found: dict[str, Entries] = {}
+        for work, n in self.claims & self.settled.keys():
+            found.setdefault(work, {})[n] = self.settled[work, n]
+        for view in await self.open_jobs():
+            found.setdefault(view.key, {}).update(entries_of(view))
+        return found
+
+    async def _read(self, claims: Iterable[Claim]) -> list[JobView]:
+        """Reads the run's own submissions among its claims, from the records of works."""
+        works = await self.run.works()
+        if works is None:
+            return []
+        waiting = deque(partial(self._own, works, work, n) for work, n in sorted(claims))
+        found: dict[str, dict[str, JSON]] = {}
+        async for work, records in run_together(waiting, at_once=_AT_ONCE):
+            found.setdefault(work, {}).update(records)
+        return [JobView.parse(work, records) for work, records in found.items()]
+
+    async def _own(self, works: WorksJournal, work: str, n: int) -> tuple[str, dict[str, JSON]]:
+        records = await works.numbered(work, n)
+        is_own = records.get(f"{work}-intent-{n}", {}).get("flow_run") == self.run.journal.scope
+        return work, records if is_own else {}
 
 
 def is_settled(submit: Submit) -> bool:
@@ -226,59 +260,6 @@ class SharedRecords(JobRecords):
         await self._run.journal.create(key, Record().model_dump(mode="json"))
 
 
-class WorksLedger:
-    """The claims of one run for works that it shares with other runs, and the submissions that it pays for."""
-
-    def __init__(self, run: Scope) -> None:
-        self._run = run
-
-    async def claims(self) -> list[Claim]:
-        """Returns the submissions that this run has claimed, or was about to claim."""
-        return sorted((await Notes.of(self._run.journal)).claims)
-
-    async def unsettled(self) -> list[Claim]:
-        """Returns the submissions that the run has claimed or waited for, and whose tasks may be running."""
-        notes = await Notes.of(self._run.journal)
-        return sorted((notes.claims | notes.waits) - notes.settled.keys())
-
-    async def jobs(self) -> list[JobView]:
-        """Reads the submissions that this run has made, grouped by work."""
-        return await self._read((await Notes.of(self._run.journal)).claims)
-
-    async def open_jobs(self) -> list[JobView]:
-        """Reads the submissions that this run has made and that have no `settled` note."""
-        return await self._read((await Notes.of(self._run.journal)).open_claims)
-
-    async def entries(self) -> AsyncIterator[tuple[str, Entries]]:
-        """Yields the costs of the submissions of this run, by work."""
-        if await self._run.works() is None:
-            return
-        notes = await Notes.of(self._run.journal)
-        found: dict[str, Entries] = {}
-        for work, n in notes.claims & notes.settled.keys():
-            found.setdefault(work, {})[n] = notes.settled[work, n]
-        for view in await self._read(notes.open_claims):
-            found.setdefault(view.key, {}).update(entries_of(view))
-        for one in found.items():
-            yield one
-
-    async def _read(self, claims: Iterable[Claim]) -> list[JobView]:
-        """Reads the claimed submissions of this run from the records of works, grouped by work."""
-        works = await self._run.works()
-        if works is None:
-            return []
-        waiting = deque(partial(self._own, works, work, n) for work, n in sorted(claims))
-        found: dict[str, dict[str, JSON]] = {}
-        async for work, records in run_together(waiting, at_once=_AT_ONCE):
-            found.setdefault(work, {}).update(records)
-        return [JobView.parse(work, records) for work, records in found.items()]
-
-    async def _own(self, works: WorksJournal, work: str, n: int) -> tuple[str, dict[str, JSON]]:
-        records = await works.numbered(work, n)
-        is_own = records.get(f"{work}-intent-{n}", {}).get("flow_run") == self._run.journal.scope
-        return work, records if is_own else {}
-
-
 _trackers: UsedObjects[tuple[str, int], SpendTracker] = UsedObjects(200)
 # The locks are bound to the event loop of the parent, which a forked child does not have.
 os.register_at_fork(after_in_child=_trackers.clear)
@@ -289,12 +270,13 @@ def spending_of(run: Scope) -> SpendTracker:
 
     Each attempt reads the journal again, because another process may have paid meanwhile.
     """
-    return _trackers.setdefault((repr(run.journal), run.calls.number), SpendTracker(partial(_entries_of, run)))
+    return _trackers.setdefault((repr(run.journal), run.calls.number), SpendTracker(partial(all_entries, run)))
 
 
-async def _entries_of(run: Scope) -> AsyncIterator[tuple[str, Entries]]:
+async def all_entries(run: Scope) -> AsyncIterator[tuple[str, Entries]]:
     """Yields the costs of a run's jobs and of its submissions of shared works."""
     async for key, entries in entries_in(run):
         yield key, entries
-    async for key, entries in WorksLedger(run).entries():
-        yield key, entries
+    if await run.works() is not None:
+        for one in (await (await Notes.of(run)).entries()).items():
+            yield one

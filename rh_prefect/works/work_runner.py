@@ -331,7 +331,7 @@ class WorkRunner:
 
     async def costs(self) -> dict[str, Costs]:
         """Returns a flow run's payments for shared works, also for failed tasks and invalid answers, by work id."""
-        claimed = {work for work, _ in (await Notes.of(self.scope.journal)).claims}
+        claimed = {work for work, _ in (await Notes.of(self.scope)).claims}
         costs = await spending_of(self.scope).costs()
         return {work: costs[work] for work in claimed & costs.keys()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from rh_prefect.works.run_ledger import (
     Notes,
     RecordsLocation,
     SharedRecords,
-    WorksLedger,
+    all_entries,
     is_settled,
     note_location,
     read_location,
@@ -38,6 +39,7 @@ from rh_prefect.works.run_ledger import (
 from rh_prefect.works.work_runner import WorkCall, WorkResult
 from tests.support.waiting import until
 from tests.support.world.job_records import TASK, intent, ticket, unknown, write
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 from tests.support.world.pipeline_runs import PipelineRun, picture
 
 HERE, THERE = RecordsLocation(url="/here", storage="disk"), RecordsLocation(url="/there")
@@ -49,7 +51,7 @@ async def notes_of(run: PipelineRun, work: str) -> SharedRecords:
 
 async def test_a_flow_run_has_one_place_for_its_works_in_all_of_its_attempts(journal: FolderJournal) -> None:
     assert await read_location(journal) is None
-    assert await WorksLedger(FolderScope(journal)).jobs() == []
+    assert await (await Notes.of(FolderScope(journal))).jobs() == []
     for _attempt in (1, 2):
         await note_location(journal, HERE)
     with pytest.raises(ConfigError, match=r"store its records in /there, but an earlier call of the flow run used"):
@@ -97,7 +99,7 @@ async def test_the_outcome_of_a_submission_is_noted_once_by_a_run_that_has_paid_
     for _ in range(2):
         records.note_settled(Submit(1, intent(flow_run=payer), answer=ticket(), end=ENDED))
         await LOOP.settle(60)
-    assert list((await Notes.of(run.scope.journal)).settled) == [("ab", 1)] * is_noted
+    assert list((await Notes.of(run.scope)).settled) == [("ab", 1)] * is_noted
     assert sum("-settled-" in one for one in operations) == is_noted
 
 
@@ -123,11 +125,10 @@ async def test_claims_are_listed_once_and_in_order(given: dict[str, Any]) -> Non
     for work, n in (("cd", 2), ("ab", 10), ("ab", 2), ("ab", 2)):
         await (await notes_of(run, work)).note_claim(n)
     await (await notes_of(run, "ef")).note_wait(1)
-    assert await WorksLedger(run.scope).claims() == [("ab", 2), ("ab", 10), ("cd", 2)]
-    assert await WorksLedger(run.scope).unsettled() == [("ab", 2), ("ab", 10), ("cd", 2), ("ef", 1)]
-    assert [view.key for view in await WorksLedger(run.scope).jobs() if view.submits] == [], (
-        "a claim without an intent cost nothing"
-    )
+    notes = await Notes.of(run.scope)
+    assert notes.claims == {("ab", 2), ("ab", 10), ("cd", 2)}
+    assert notes.unsettled == [("ab", 2), ("ab", 10), ("cd", 2), ("ef", 1)]
+    assert not any(view.submits for view in await notes.jobs()), "a claim without an intent cost nothing"
 
 
 WORKS, OPEN = 40, 3
@@ -153,7 +154,6 @@ async def seed(run: PipelineRun) -> None:
 async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(given: dict[str, Any]) -> None:
     operations: list[str] = []
     run = PipelineRun(**given, operation=operations.append)
-    ledger = WorksLedger(run.scope)
     await seed(run)
 
     def read() -> int:
@@ -162,7 +162,7 @@ async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(g
         return len(works)
 
     read()
-    tracker = SpendTracker(ledger.entries)
+    tracker = SpendTracker(partial(all_entries, run.scope))
     await tracker.complete()
     assert (tracker.spent(), tracker.reserved()) == (Decimal("0.04") * (WORKS - OPEN), Decimal("0.04") * OPEN)
     assert read() == OPEN
@@ -170,7 +170,7 @@ async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(g
     assert read() == OPEN
     for note in (Path(given["folder"]) / "runs").rglob("settled-*"):
         note.unlink()
-    tracker = SpendTracker(ledger.entries)
+    tracker = SpendTracker(partial(all_entries, run.scope))
     await tracker.complete()
     assert tracker.spent() == Decimal("0.04") * (WORKS - OPEN), "a crash before a note loses nothing"
 
@@ -200,14 +200,13 @@ async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emul
     words = ("refused once", "fails once", "of another run", "wrong")
     made = await run.make(WorkCall(ink, "ink"), *(picture(one, attempts=2) for one in words))
     assert [type(one) for one in made] == [*[WorkResult] * 4, RequestRejected]
-    recorded = {view.key: entries_of(view) for view in await WorksLedger(run.scope).jobs() if view.submits}
-    ledger = WorksLedger(run.scope)
+    recorded = {view.key: entries_of(view) for view in await (await Notes.of(run.scope)).jobs() if view.submits}
 
     async def is_settled() -> bool:
-        return not await ledger.open_jobs()
+        return not await (await Notes.of(run.scope)).open_jobs()
 
     await until(is_settled)
-    noted = {work: entries async for work, entries in ledger.entries()}
+    noted = {work: entries async for work, entries in all_entries(run.scope)}
     assert noted == recorded
     assert sorted(map(len, noted.values())) == [1, 1, 2, 2]
     costs = [
@@ -253,7 +252,7 @@ def test_a_note_holds_an_amount_exactly_or_is_not_written(
     costs: list[tuple[str, Decimal]], currency: str, amount: Decimal | None
 ) -> None:
     entry = Entry(amount, is_spent=True, currency=currency, costs=Costs(dict(costs)))
-    notes, name = Notes(), settled_name("ab", 7, entry)
+    notes, name = Notes(FolderScope(MemoryJournal(MemoryPlace(), "run"))), settled_name("ab", 7, entry)
     if name is not None:
         notes.add(check_key(name))
         assert notes.settled == {("ab", 7): entry}

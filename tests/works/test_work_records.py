@@ -289,7 +289,7 @@ async def test_coins_that_a_task_has_cost_beside_money_are_recorded(rh: Emulator
     assert (record.texts, record.cost, record.currency, record.coins) == (("done",), Decimal("3.85"), "CNY", Decimal(7))
     assert rh.recorder.submissions == []
     await LOOP.settle(60)
-    assert list((await Notes.of(run.scope.journal)).settled) == [(work, 1)], "an earlier process has not noted it"
+    assert list((await Notes.of(run.scope)).settled) == [(work, 1)], "an earlier process has not noted it"
 
 
 async def test_a_place_with_records_of_another_format_is_refused(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.result import Result
 from rh_prefect.works.run_cancellation import cancel_scope
-from rh_prefect.works.run_ledger import WorksLedger
+from rh_prefect.works.run_ledger import Notes
 from rh_prefect.works.stored_result import read_all
 from rh_prefect.works.work_runner import FoundWork, RunningWork, WorkCall, WorkResult, WorkRunner
 from tests.support.processes.forkserver import FORKS
@@ -216,7 +216,7 @@ async def test_the_task_of_a_cancelled_run_is_cancelled_unless_a_run_that_counts
     rh, given = stopped
     run, other = PipelineRun(**given), PipelineRun(**given, name="two")
     running, client_for = await paying(run), run.engine.pool.provider_of
-    ((work, _),) = await WorksLedger(run.scope).claims()
+    ((work, _),) = (await Notes.of(run.scope)).claims
     if waits:
         await (await other.works()).add_waiter(work, other.name)
     report = await LOOP.call(cancel_scope(run.scope, client_for, by="a test", has_ended=ended))
@@ -401,7 +401,7 @@ async def collection(stopped: Stopped) -> AsyncIterator[tuple[PipelineRun, async
     _, given = stopped
     payer, other = PipelineRun(**given), PipelineRun(**given, name="two", machine="there")
     running = await paying(payer)
-    ((work, _),) = await WorksLedger(payer.scope).claims()
+    ((work, _),) = (await Notes.of(payer.scope)).claims
     runner = await other.runner()
     submit = await JobRecords(await other.works(), work).submission(1)
     assert submit is not None
