@@ -8,8 +8,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeAlias
 
+from rh_prefect.bounded_caches_and_locks import SingleFlight
 from rh_prefect.client import TaskView
 from rh_prefect.errors import ApiError, RunningHubError, TaskNotFound
 from rh_prefect.works.accounts.poller import is_settled
@@ -43,6 +45,9 @@ _CURRENCY_SECONDS = 2.0
 
 _CURRENCY_TIMEOUT = 5.0
 """Maximum seconds to wait for a currency, even if RunningHub does not answer."""
+
+_ACCOUNTS = 1000
+"""Maximum number of accounts whose currencies a cancellation stores."""
 
 UNCLEAR = "it is unknown whether its submission was accepted"
 _PAUSE = 0.5
@@ -100,19 +105,8 @@ async def _after_cancelling(
     return view
 
 
-class Currencies:
-    """The currencies of the accounts in a cancellation; each provider is asked at most once, even if it fails."""
-
-    def __init__(self) -> None:
-        self._asked: list[tuple[Cancels, asyncio.Task[str | None]]] = []
-
-    async def of(self, client: Cancels) -> str | None:
-        """Returns the currency of a provider's account; None if it is not known."""
-        asking = next((task for known, task in self._asked if known is client), None)
-        if asking is None:
-            asking = asyncio.ensure_future(_currency_of(client))
-            self._asked.append((client, asking))
-        return await asyncio.shield(asking)
+Currencies: TypeAlias = SingleFlight[tuple[str, str | None], str | None]
+"""The currencies of accounts, by name and block; each account is asked at most once, even if it does not answer."""
 
 
 async def _currency_of(client: Cancels) -> str | None:
@@ -133,7 +127,10 @@ async def cancel_submission(
     last = await cancel_task(client, submit.task_id or "")
     if not is_settled(last):
         return last.status if last.is_terminal else "CANCELLED"
-    currency = await (currencies or Currencies()).of(client) if last.cost is not None else None
+    known = SingleFlight() if currencies is None else currencies
+    currency, account = None, (submit.intent.account, submit.intent.credentials)
+    if last.cost is not None:
+        currency = await known.get(account, partial(_currency_of, client))
     return (await records.end(submit.n, end_of(submit, last, attempt=attempt, currency=currency))).status
 
 
@@ -203,7 +200,7 @@ class _Cancellation:
     deadline: float  # The time of `clock` after which submissions in flight are given up
     until_intent: float  # The time of `clock` from which a claim without an intent is not submitted
     report: CancelReport = field(default_factory=CancelReport)
-    currencies: Currencies = field(default_factory=Currencies)
+    currencies: Currencies = field(default_factory=lambda: SingleFlight(_ACCOUNTS))
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     async def cancel(self, records: JobRecords, n: int, submit: Submit | None) -> None:
