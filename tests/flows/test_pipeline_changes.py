@@ -163,7 +163,7 @@ async def test_a_store_without_exclusive_creation_is_refused_before_a_payment(
 ) -> None:
     monkeypatch.setenv("RH_STORAGE_URL", f"{TwoWriters.protocol}://{tmp_path}/store")
     state = await pipeline_flow(Pipeline.from_text(ONE))(return_state=True)
-    with pytest.raises(NotExclusive, match=r"two runs could create the same record there.* set RH_RECORDS"):
+    with pytest.raises(NotExclusive, match=r"two processes could create the same record there.* set RH_RECORDS"):
         await state.aresult()
     assert rh.recorder.submissions == []
     # The records lie elsewhere then, the files in the store.

@@ -552,7 +552,7 @@ class _StoreFiles:
 
     def _unfit(self) -> NotExclusive:
         return NotExclusive(
-            f"The journal cannot be stored at {self._fs.unstrip_protocol(self._root)}: two processes "
-            "could create the same record there, so both could pay for the same job. This job was not submitted. What "
-            "to do: set RH_RECORDS to a local folder or an S3 bucket."
+            f"Records of jobs cannot be stored at {self._fs.unstrip_protocol(self._root)}: two processes could create "
+            "the same record there, and both would pay. Nothing was paid for this job. What to do: set RH_RECORDS to a "
+            "folder or an S3 bucket that all machines share."
         )

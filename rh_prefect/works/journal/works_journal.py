@@ -29,7 +29,6 @@ from rh_prefect.works.journal.journal import (
     JSON,
     FolderJournal,
     Journal,
-    NotExclusive,
     UnreadableRecord,
     folder_scopes,
 )
@@ -105,14 +104,7 @@ class WorksJournal(FolderJournal):
 
     async def check(self) -> None:
         """Raises an error if records cannot be created exclusively here, or have another format."""
-        try:
-            await super().check()
-        except NotExclusive as error:
-            raise NotExclusive(
-                f"The records of jobs that runs share cannot be stored at {self.url}: two runs could create "
-                "the same record there, and both would pay. Nothing was paid. What to do: set RH_RECORDS "
-                "to a folder or an S3 bucket that all machines share."
-            ) from error
+        await super().check()
         record = None if repr(self) in _known else await self.read(FORMAT_KEY)
         if record is None:
             return

@@ -241,7 +241,7 @@ async def test_a_place_without_exclusive_creation_is_refused_before_payment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = MediaStore(f"{TwoWriters.protocol}://{tmp_path}/store")
-    with pytest.raises(NotExclusive, match=r"two runs could create the same record .* set RH_RECORDS"):
+    with pytest.raises(NotExclusive, match=r"two processes could create the same record .* set RH_RECORDS"):
         await open_works(store, get_settings())
     monkeypatch.setenv("RH_STORAGE_URL", store.url)
     with pytest.raises(NotExclusive):
