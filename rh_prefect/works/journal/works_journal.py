@@ -254,15 +254,17 @@ def records_url(store: MediaStore, settings: Settings) -> str:
 
 async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
     """Opens the records of works, and checks whether they can be created exclusively."""
-    url = records_url(store, settings)
-    works = WorksJournal(url, options=store.options_for(url))
+    works = _works_of(store, settings)
     await works.check()
     return works
 
 
 def default_works(settings: Settings) -> WorksJournal:
     """Opens the records of works of the default storage; named scopes and `reuse="always"` use them."""
-    store = MediaStore(lasting_location(settings.storage_url), options=settings.storage_options)
+    return _works_of(MediaStore(lasting_location(settings.storage_url), options=settings.storage_options), settings)
+
+
+def _works_of(store: MediaStore, settings: Settings) -> WorksJournal:
     url = records_url(store, settings)
     return WorksJournal(url, options=store.options_for(url))
 
