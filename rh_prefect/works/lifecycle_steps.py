@@ -79,7 +79,7 @@ class Steps:
         self._clock = work.services.clock
         self._spending = WorkSpending(work)
         self._links: dict[str, str] = {}
-        self._is_submitting = self._is_over = self._is_refused = False
+        self._is_submitting = self._is_over = False
         self._slot_refusals = 0
         self._is_read = False  # Whether the result was just read with all records of the work
         self._first_time = False
@@ -256,8 +256,7 @@ class Steps:
         The first refusals for lack of a slot cause no pause, because `await_slot` waits until the account has a free
         slot.
         """
-        if not self._is_refused:
-            self._is_refused = True
+        if refusals == 1:
             words = refused.reason or refused.code
             self.work.notify("waiting", f"not accepted yet ({words}); waiting to try again, at no cost")
         if refused.no_slot:

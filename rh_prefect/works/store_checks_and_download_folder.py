@@ -9,7 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TypeAlias, TypeVar
@@ -53,10 +53,10 @@ _T = TypeVar("_T", bound=ResultRecord)
 class _Refusals:
     """The jobs whose outputs a store has refused since it last accepted an output."""
 
-    jobs: frozenset[str]  # The names of the jobs
-    reason: str  # Why the outputs of the last job were refused
-    is_permanent: bool  # Whether only a person can repair that
-    at: float  # When it was refused, or when a job was allowed to try
+    jobs: set[str] = field(default_factory=set)  # The names of the jobs
+    reason: str = ""  # Why the outputs of the last job were refused
+    is_permanent: bool = False  # Whether only a person can repair that
+    at: float = 0.0  # When it was refused, or when a job was allowed to try
     trying: str = ""  # The job that was allowed to try; empty if there is none
 
 
@@ -82,12 +82,10 @@ class StoreChecks:
         try:
             result = await collecting
         except StoreError as error:
-            known = self._refusals.get((run, store.identity))
-            jobs, trying = (known.jobs, known.trying) if known is not None else (frozenset[str](), "")
             # Without the exception, whose frames reference the whole job.
-            self._refusals[run, store.identity] = _Refusals(
-                jobs | {job}, error.message, error.is_permanent, self._clock(), trying
-            )
+            refused = self._refusals.setdefault((run, store.identity), _Refusals())
+            refused.jobs.add(job)
+            refused.reason, refused.is_permanent, refused.at = error.message, error.is_permanent, self._clock()
             raise
         if result.outputs:  # of a text, only a small record is stored
             self._refusals.pop((run, store.identity), None)

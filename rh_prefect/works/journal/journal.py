@@ -247,8 +247,7 @@ class FolderJournal(Journal):
 
     async def read(self, key: str) -> JSON | None:
         """Reads one record; see `Journal.read`."""
-        data = await self._call(self._files.read, self._path(key))
-        return None if data is None else _decode(data, f"{self.url}/{self._path(key)}")
+        return (await self.read_many([key])).get(key)
 
     async def read_many(self, keys: Iterable[str]) -> dict[str, JSON]:
         """Reads many records concurrently; returns the existing records by key."""
@@ -397,12 +396,6 @@ class _LocalFiles:
         except FileNotFoundError:
             return None
 
-    def read(self, path: str) -> bytes | None:
-        try:
-            return (self._root / path).read_bytes()
-        except FileNotFoundError:
-            return None
-
     def folders(self, path: str) -> list[str]:
         try:
             return sorted(entry.name for entry in (self._root / path).iterdir() if entry.is_dir())
@@ -420,7 +413,11 @@ class _LocalFiles:
             return []
 
     def read_some(self, paths: Sequence[str]) -> dict[str, bytes]:
-        return {path: data for path in paths if (data := self.read(path)) is not None}
+        found: dict[str, bytes] = {}
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                found[path] = (self._root / path).read_bytes()
+        return found
 
 
 _PROOFS: Final = 3
@@ -465,9 +462,6 @@ class _StoreFiles:
             when = self._fs.modified(f"{self._root}/{path}")
             return when if isinstance(when, datetime) else None
         return None
-
-    def read(self, path: str) -> bytes | None:
-        return self.read_some([path]).get(path)
 
     def files(self, path: str) -> list[str]:
         return [f"{path}/{name}" for name in self._names(path, kind="file")]
