@@ -19,7 +19,7 @@ from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.run.interfaces import StepEngine
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.result_delivery import Delivered
-from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner, result_of_step
+from rh_prefect.works.work_runner import WorkCall, WorkRunner, undamaged
 
 
 class PrefectEngine(StepEngine):
@@ -62,15 +62,15 @@ class PrefectEngine(StepEngine):
         found = dict.fromkeys(self._ended.get(one.address) for one in needs)
         return [TaskRunResult(id=one) for one in found if one is not None]
 
-    async def make(self, runner: WorkRunner, asked: WorkCall) -> WorkResult | None:
+    async def make(self, runner: WorkRunner, asked: WorkCall) -> Delivered | None:
         """Makes a work; returns None if the flow run will be suspended until the work's task ends."""
         group = self._group
         if group is None:
             return await LOOP.call(runner.make(asked))
 
-        async def follow() -> WorkResult | None:
+        async def follow() -> Delivered | None:
             done = await group.run(runner, asked)
-            return result_of_step(asked, done) if isinstance(done, Delivered) else None
+            return undamaged(asked, done) if isinstance(done, Delivered) else None
 
         return await LOOP.call(follow())
 

@@ -36,8 +36,8 @@ from rh_prefect.works.events import JobEventState, Observer, Silent
 from rh_prefect.works.job_options import Options, Request
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.identity import base_hash, work_id
-from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, Submit, split_job
-from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
+from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, Submit
+from rh_prefect.works.journal.record_types import End, Intent
 from rh_prefect.works.journal.scope import REQUESTED_KEYS, Chain, Scope
 from rh_prefect.works.journal.works_journal import FILES, HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.lifecycle import Policy, run_work
@@ -75,17 +75,6 @@ class WorkCall:
 
 _COLLECTION: Final = WorkCall(cast(Request, None))
 """The call for collecting a recorded work, whose request is in its record."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkResult:
-    """The result of a work for a step."""
-
-    work: str
-    record: ResultRecord  # What is recorded
-    # Its files, with their addresses. RunningHub may have returned a file again with bytes other than the recorded ones
-    files: tuple[Media, ...]
-    is_new: bool  # Whether this flow run has paid for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,9 +231,9 @@ class WorkRunner:
             return asked.planned, request
         return self._work(base, asked), request
 
-    async def make(self, asked: WorkCall) -> WorkResult:
+    async def make(self, asked: WorkCall) -> Delivered:
         """Returns the result of a step's work, and pays for it if no run has done so; see `complete`."""
-        return result_of_step(asked, await self.complete(asked))
+        return undamaged(asked, await self.complete(asked))
 
     async def complete(self, asked: WorkCall) -> Delivered:
         """Returns the result of a work, and pays for it if no run has done so; see `lifecycle.run_work`."""
@@ -429,15 +418,15 @@ class WorkRunner:
         )
 
 
-def result_of_step(asked: WorkCall, done: Delivered) -> WorkResult:
-    """Returns a work's result as a step needs it; raises `MediaError` if a file is damaged."""
+def undamaged(asked: WorkCall, done: Delivered) -> Delivered:
+    """Returns the result of a step's work; raises `MediaError` if a file is damaged."""
     for file in done.result.damaged:
         raise MediaError(
             f"{asked.step}: task {done.record.task_id} was paid for, but each download of {file.uri} was damaged "
             f"({file.defect}). The file is stored, but not used. What to do: run again within a day (this downloads "
             "the file again at no cost), or pay for a new result with --retake."
         )
-    return WorkResult(split_job(done.result.job)[1], done.record, done.result.outputs, not done.result.reused)
+    return done
 
 
 def named_by_content(work: Work, end: End, part: Path, index: int, extension: str) -> Media:  # noqa: ARG001

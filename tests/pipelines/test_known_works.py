@@ -57,15 +57,15 @@ async def test_each_state_of_a_work_is_known(rh: Emulator, run: PipelineRun) -> 
     rh.faults.add(Fault("submit", prompt="failed", kind="fail", code="1504"))
     unknown, failed = await run.make(picture("unanswered")), await run.make(picture("failed"))
     lost_jobs: list[Any] = [*unknown, *failed]
-    works = [done.work, lost.work, *(str(one.job).rpartition("/")[2] for one in lost_jobs), "ab" * 20]
+    works = [done.result.key, lost.result.key, *(str(one.job).rpartition("/")[2] for one in lost_jobs), "ab" * 20]
     known = await (await stored(run)).find([WorkQuery(work) for work in works])
     assert [one and one.state for one in known] == ["=", "!", "?", "+", None]
     first = known[0]
     assert first is not None
-    assert first.outputs == done.files
+    assert first.outputs == done.result.outputs
     assert (first.task_id, first.cost, first.texts) == (done.record.task_id, done.record.cost, ())
     assert first.age is not None and 0 <= first.age < 60
-    assert first.record.endswith(f"/works/{done.work}/result.json")
+    assert first.record.endswith(f"/works/{done.result.key}/result.json")
     assert await (await stored(run)).find([]) == []
 
 

@@ -30,31 +30,31 @@ async def state_of(run: PipelineRun, work: str, *, state_dir: Path) -> str | Non
 
 async def test_a_result_with_a_copy_is_not_read_again(run: PipelineRun, tmp_path: Path) -> None:
     done = await run.one(picture())
-    assert await state_of(run, done.work, state_dir=tmp_path / "first") == "="
-    (tmp_path / "store" / FOLDER / done.work / "result.json").unlink()
-    assert await state_of(run, done.work, state_dir=tmp_path / "first") == "="
-    assert await state_of(run, done.work, state_dir=tmp_path / "other machine") == "…", "its task has ended"
+    assert await state_of(run, done.result.key, state_dir=tmp_path / "first") == "="
+    (tmp_path / "store" / FOLDER / done.result.key / "result.json").unlink()
+    assert await state_of(run, done.result.key, state_dir=tmp_path / "first") == "="
+    assert await state_of(run, done.result.key, state_dir=tmp_path / "other machine") == "…", "its task has ended"
 
 
 async def test_a_copy_does_not_hide_a_file_or_a_store_that_was_deleted(run: PipelineRun, tmp_path: Path) -> None:
     done = await run.one(picture())
-    assert await state_of(run, done.work, state_dir=tmp_path / "here") == "="
+    assert await state_of(run, done.result.key, state_dir=tmp_path / "here") == "="
     await asyncio.to_thread(run.store.delete, done.record.outputs[0].uri)
-    assert await state_of(run, done.work, state_dir=tmp_path / "here") == "!"
+    assert await state_of(run, done.result.key, state_dir=tmp_path / "here") == "!"
     (tmp_path / "store").rename(tmp_path / "archive")
-    assert await state_of(run, done.work, state_dir=tmp_path / "here") is None
+    assert await state_of(run, done.result.key, state_dir=tmp_path / "here") is None
 
 
 async def test_copies_that_cannot_be_used_only_cost_time(run: PipelineRun, tmp_path: Path) -> None:
     done = await run.one(picture())
-    assert await state_of(run, done.work, state_dir=tmp_path / "here") == "="
+    assert await state_of(run, done.result.key, state_dir=tmp_path / "here") == "="
     (copies,) = (tmp_path / "here").rglob("*.sqlite")
     assert stat.S_IMODE(copies.stat().st_mode) == 0o600
     copies.write_bytes(b"not a database" * 100)
-    assert await state_of(run, done.work, state_dir=tmp_path / "here") == "="
+    assert await state_of(run, done.result.key, state_dir=tmp_path / "here") == "="
     copies.unlink()
     copies.mkdir()
-    assert await state_of(run, done.work, state_dir=tmp_path / "here") == "="
+    assert await state_of(run, done.result.key, state_dir=tmp_path / "here") == "="
 
 
 def test_each_place_has_its_own_copies_and_the_oldest_are_deleted_first(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_each_place_has_its_own_copies_and_the_oldest_are_deleted_first(tmp_path
 
 async def test_a_result_that_another_run_made_since_the_listing_is_whole(run: PipelineRun, tmp_path: Path) -> None:
     first, stored = await run.one(picture("first")), await works_on(run, tmp_path / "here")
-    await stored.find([WorkQuery(first.work)])
+    await stored.find([WorkQuery(first.result.key)])
     second = await run.one(picture("second"))
-    (known,) = await stored.find([WorkQuery(second.work)])
+    (known,) = await stored.find([WorkQuery(second.result.key)])
     assert known is not None and known.state == "="

@@ -28,7 +28,7 @@ def file_of(plan: Plan, step: str) -> Media:
 
 async def test_a_work_is_never_given_with_other_bytes_of_the_same_size(rh: Emulator, run: PipelineRun) -> None:
     first = await run.one(picture())
-    file = Path(first.files[0].uri)
+    file = Path(first.result.outputs[0].uri)
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     again = await run.one(picture())

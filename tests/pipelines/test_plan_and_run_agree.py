@@ -40,12 +40,12 @@ async def test_the_plan_finds_what_was_made(run: PipelineRun, tmp_path: Path) ->
 
     picture = await run.one(WorkCall(models.ZImageTurbo(prompt="a lighthouse", aspect_ratio="9:16"), "picture"))
     first = await run.one(WorkCall(clip(str(photo)), "clip"))
-    await run.one(WorkCall(clip(picture.files[0]), "again"))
+    await run.one(WorkCall(clip(picture.result.outputs[0]), "again"))
     words = models.RhartTextG3FlashPreviewTextToText(prompt="Write about the sea")
     await run.one(WorkCall(words, "words", parse=lambda text: read_answer(text, parse), shape=shape_of(parse)))
     edits = open_edits(run.store, get_settings())
-    await edits.make("resize", {"file": picture.files[0], "width": 20, "height": 20})
-    await edits.make("frame", {"video": first.files[0], "at": "last"})
+    await edits.make("resize", {"file": picture.result.outputs[0], "width": 20, "height": 20})
+    await edits.make("frame", {"video": first.result.outputs[0], "at": "last"})
 
     known = StoredWorks(await run.works(), edits, run.store, rounds=run.rounds())
     plan = await Pipeline.from_text(FILE).plan(photo=str(photo), known=known, site=run.engine.pool.site)

@@ -24,6 +24,7 @@ from rh_prefect.works.journal.record_types import Answer, End, Lost, Record, Res
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import no_evidence, run_name
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.result_delivery import Delivered
 from rh_prefect.works.run_cancellation import cancel_scope
 from rh_prefect.works.run_ledger import (
     Notes,
@@ -36,7 +37,7 @@ from rh_prefect.works.run_ledger import (
     settled_name,
     spending_of,
 )
-from rh_prefect.works.work_runner import WorkCall, WorkResult
+from rh_prefect.works.work_runner import WorkCall
 from tests.support.waiting import until
 from tests.support.world.job_records import TASK, intent, ticket, unknown, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
@@ -199,7 +200,7 @@ async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emul
     rh.faults.add(Fault("submit", prompt="wrong", kind="code", code="301"))
     words = ("refused once", "fails once", "of another run", "wrong")
     made = await run.make(WorkCall(ink, "ink"), *(picture(one, attempts=2) for one in words))
-    assert [type(one) for one in made] == [*[WorkResult] * 4, RequestRejected]
+    assert [type(one) for one in made] == [*[Delivered] * 4, RequestRejected]
     recorded = {view.key: entries_of(view) for view in await (await Notes.of(run.scope)).jobs() if view.submits}
 
     async def is_settled() -> bool:

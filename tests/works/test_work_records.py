@@ -80,7 +80,7 @@ async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Em
     (file,) = done.record.outputs
     assert done.record.store == run.store.url
     assert not file.uri.startswith(run.store.url)
-    assert [one.uri for one in done.files] == [run.store.uri(file.uri)]
+    assert [one.uri for one in done.result.outputs] == [run.store.uri(file.uri)]
     assert run.store.exists(file.uri)
     assert (done.record.task_id, done.record.flow_run) == (rh.recorder.paid[0].task_id, "one")
     assert (done.record.cost, done.record.currency, done.record.coins) == (PRICE, "CNY", None)
@@ -89,14 +89,14 @@ async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Em
     end = next(event for event in run.heard if event.state == "succeeded")
     assert (end.task_id, end.cost, end.currency) == (done.record.task_id, PRICE, "CNY")
     assert {(one.label, str(one.estimate)) for one in run.heard if one is not end} == {(asked.step, "0.04 CNY")}
-    assert (end.output, end.job.rpartition("/")[2]) == (done.files[0].uri, done.work)
-    assert end.message == f"done: {done.files[0].uri}; 0.04 CNY"
+    assert (end.output, end.job.rpartition("/")[2]) == (done.result.outputs[0].uri, done.result.key)
+    assert end.message == f"done: {done.result.outputs[0].uri}; 0.04 CNY"
     assert [event.state for event in run.heard if not event.is_step][-2:] == ["collecting", "succeeded"]
     other = PipelineRun(**given, name="two")
     await other.one(picture())
     (reused,) = other.heard
-    assert (reused.state, reused.cost, reused.output) == ("reused", Decimal(0), done.files[0].uri)
-    assert reused.message == f"run one has made it: {done.files[0].uri}; nothing was paid"
+    assert (reused.state, reused.cost, reused.output) == ("reused", Decimal(0), done.result.outputs[0].uri)
+    assert reused.message == f"run one has made it: {done.result.outputs[0].uri}; nothing was paid"
 
 
 async def test_an_answer_is_recorded_as_it_was_read(rh: Emulator, given: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ async def test_an_answer_is_recorded_as_it_was_read(rh: Emulator, given: dict[st
     words = models.RhartTextG3FlashPreviewTextToText(prompt="one")
     done = await run.one(WorkCall(words, "words", parse=len, shape="length"))
     (text,) = done.record.texts
-    assert (done.record.value, done.record.outputs, done.files) == (len(text), (), ())
+    assert (done.record.value, done.record.outputs, done.result.outputs) == (len(text), (), ())
     end = next(event for event in run.heard if event.state == "succeeded")
     assert end.message.startswith(f"done: {len(text)} characters of text; ")
     assert end.output is not None and end.output.endswith(f"/{done.record.task_id}.json")
@@ -133,9 +133,9 @@ async def test_the_costs_of_a_run_hold_its_failed_tasks_and_none_of_another_run(
             runner = await of.runner()
 
             async def look() -> dict[str, str]:
-                spent = spending_of(of.scope).spent_on(first.work) or Costs()
+                spent = spending_of(of.scope).spent_on(first.result.key) or Costs()
                 found = {work: str(cost) for work, cost in (await runner.costs()).items()}
-                assert str(spent) == found.get(first.work, "0")
+                assert str(spent) == found.get(first.result.key, "0")
                 assert await runner.shared.pool.currency() == "CNY"
                 number, open_costs = spending_of(of.scope).open_costs()
                 assert (number, str(open_costs)) == (0, "0")
@@ -143,15 +143,15 @@ async def test_the_costs_of_a_run_hold_its_failed_tasks_and_none_of_another_run(
 
             return await LOOP.call(look())
 
-        assert await costs(run) == {first.work: "0.08 CNY"}
-        assert await costs(other) == {second.work: "0.04 CNY"}
+        assert await costs(run) == {first.result.key: "0.08 CNY"}
+        assert await costs(other) == {second.result.key: "0.04 CNY"}
 
 
 async def test_a_work_that_its_plan_does_not_name_is_a_defect_and_not_paid(rh: Emulator, given: dict[str, Any]) -> None:
     with pytest.raises(JobError, match=r"the planned request \(abab.* This is a defect in rh-prefect"):
         await PipelineRun(**given).one(picture(planned="ab" * 20))
-    work = (await PipelineRun(**given).one(picture())).work
-    assert (await PipelineRun(**given).one(picture(planned=work))).work == work
+    work = (await PipelineRun(**given).one(picture())).result.key
+    assert (await PipelineRun(**given).one(picture(planned=work))).result.key == work
     assert len(rh.recorder.paid) == 1
 
 
@@ -166,7 +166,7 @@ async def test_a_graph_is_the_work_that_its_plan_names_unless_it_was_edited_sinc
 
     _, request = await LOOP.call((await run.runner()).prepare(WorkCall(graph, "ink")))
     done = await run.one(WorkCall(graph, "ink", planned="ab" * 20, saved_graph=request.graph))
-    assert done.work == "ab" * 20
+    assert done.result.key == "ab" * 20
 
 
 async def test_a_graph_that_cannot_be_read_after_its_plan_is_said_and_not_paid(
@@ -188,7 +188,7 @@ async def test_a_damaged_file_is_no_result_and_is_fetched_again_at_no_cost(rh: E
         await PipelineRun(**given, name="two").one(picture())
     rh.faults.clear()
     done = await PipelineRun(**given, name="two").one(picture())
-    assert done.files[0].defect is None
+    assert done.result.outputs[0].defect is None
     assert (done.record.n, len(rh.recorder.paid)) == (1, 1)
 
 
@@ -222,7 +222,7 @@ async def test_a_run_whose_result_cannot_be_recorded_uses_it_and_the_next_one_pa
 
     done = await PipelineRun(**given, operation=fails).one(picture())
     again = await PipelineRun(**given, name="two").one(picture())
-    assert [one.sha256 for one in done.files] == [one.sha256 for one in again.files]
+    assert [one.sha256 for one in done.result.outputs] == [one.sha256 for one in again.result.outputs]
     assert len(rh.recorder.paid) == 1
 
 
@@ -230,7 +230,7 @@ async def test_a_result_without_its_files_and_its_submission_is_an_error_and_not
     rh: Emulator, given: dict[str, Any]
 ) -> None:
     done = await PipelineRun(**given).one(picture())
-    Path(done.files[0].uri).unlink()
+    Path(done.result.outputs[0].uri).unlink()
     for record in Path(given["store_url"]).glob("works/*/*-1.json"):
         record.unlink()
     with pytest.raises(JournalError, match=r"the result was paid for.*put the files back, or for a new task"):

@@ -40,10 +40,11 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.lifecycle_steps import Steps
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.result import Result
+from rh_prefect.works.result_delivery import Delivered
 from rh_prefect.works.run_cancellation import cancel_scope
 from rh_prefect.works.run_ledger import Notes
 from rh_prefect.works.stored_result import read_all
-from rh_prefect.works.work_runner import FoundWork, RunningWork, WorkCall, WorkResult, WorkRunner
+from rh_prefect.works.work_runner import FoundWork, RunningWork, WorkCall, WorkRunner
 from tests.support.processes.forkserver import FORKS
 from tests.support.servers.s3 import S3Server
 from tests.support.waiting import until
@@ -104,7 +105,7 @@ async def test_what_a_plan_does_not_name_is_used_if_it_exists_and_never_paid(
     assert not rh.recorder.paid
     await PipelineRun(**given).one(picture())
     found = await PipelineRun(**given, name="two").one(picture(forbidden="this step is not in the plan"))
-    assert (found.is_new, len(rh.recorder.paid)) == (False, 1)
+    assert (found.result.reused, len(rh.recorder.paid)) == (True, 1)
 
 
 async def test_accounts_that_accept_nothing_are_the_cause_and_not_the_graph(tmp_path: Path) -> None:
@@ -126,21 +127,21 @@ async def test_runs_at_once_share_every_equal_work(rh: Emulator, given: dict[str
     done = await asyncio.gather(*(run.make(*asked) for run in runs))
     assert len(rh.recorder.paid) == 4
     for same in zip(*done):
-        assert len({one.record.task_id for one in same if isinstance(one, WorkResult)}) == 1
-        assert sum(one.is_new for one in same if isinstance(one, WorkResult)) == 1
+        assert len({one.record.task_id for one in same if isinstance(one, Delivered)}) == 1
+        assert sum(not one.result.reused for one in same if isinstance(one, Delivered)) == 1
 
 
 async def test_another_default_label_or_place_of_a_file_is_the_same_work(
     rh: Emulator, given: dict[str, Any], tmp_path: Path
 ) -> None:
     run = PipelineRun(**given)
-    (made,) = (await run.one(picture())).files
+    (made,) = (await run.one(picture())).result.outputs
     video: dict[str, Any] = {"prompt": "waves", "duration": "5", "sound": False}
     copy = tmp_path / "copy.png"
     copy.write_bytes(Path(made.uri).read_bytes())
     clips = [models.KlingV26ProImageToVideo(image_url=image, **video) for image in (made, str(copy))]
     done = await run.make(*(WorkCall(clip, f"clip {n}") for n, clip in enumerate(clips)))
-    assert len({one.work for one in done if isinstance(one, WorkResult)}) == 1
+    assert len({one.result.key for one in done if isinstance(one, Delivered)}) == 1
     assert len(rh.recorder.paid) == 2
 
 
@@ -148,8 +149,8 @@ async def test_what_stands_for_a_text_counts_in_its_place(given: dict[str, Any])
     run = PipelineRun(**given)
     sessions = [picture(f"session {n}", stands_for={f"session {n}": "work ab"}) for n in range(2)]
     done = [await run.one(one) for one in sessions]
-    assert done[0].work == done[1].work
-    assert not {one.work for one in done} & {(await run.one(picture("session 0"))).work}
+    assert done[0].result.key == done[1].result.key
+    assert not {one.result.key for one in done} & {(await run.one(picture("session 0"))).result.key}
 
 
 async def test_an_invalid_answer_is_asked_for_again_and_kept_for_another_shape(
@@ -174,7 +175,7 @@ async def test_only_the_claimer_counts_a_work_in_its_budget(rh: Emulator, given:
     await PipelineRun(**given, name="rich").make(*asked)
     poor = PipelineRun(**given, name="poor")
     # Works of earlier runs cost this one nothing: P1.
-    assert all(isinstance(one, WorkResult) for one in await poor.make(*asked, budget=price))
+    assert all(isinstance(one, Delivered) for one in await poor.make(*asked, budget=price))
     done = await poor.make(picture("new 1"), picture("new 2"), picture("new 3"), budget=price * 2)
     assert [type(one) for one in done].count(BudgetExceeded) == 1
     # A new process of the run counts what its journal says.
@@ -183,7 +184,7 @@ async def test_only_the_claimer_counts_a_work_in_its_budget(rh: Emulator, given:
     assert len(rh.recorder.paid) == 7
 
 
-async def paying(run: PipelineRun) -> asyncio.Task[WorkResult]:
+async def paying(run: PipelineRun) -> asyncio.Task[Delivered]:
     """A run whose task is paid for and runs."""
     running = asyncio.create_task(run.one(picture()))
     await until(lambda: run.said("submitted"))
@@ -289,7 +290,7 @@ async def test_a_success_without_files_says_how_to_get_them(rh: Emulator, given:
     assert "jobs collect" not in failed.value.message, "which takes no works"
     assert failed.value.task_id == rh.recorder.paid[0].task_id
     rh.faults.clear()
-    assert len((await PipelineRun(**given).one(picture())).files) == 1
+    assert len((await PipelineRun(**given).one(picture())).result.outputs) == 1
     assert len(rh.recorder.paid) == 1
 
 
@@ -309,7 +310,7 @@ async def test_a_run_killed_before_any_operation_is_continued_by_a_new_one(
         if isinstance(done, SubmissionUnknown):
             settled += await settle(rh, await later.works())
             (done,) = await later.make(picture())
-        assert isinstance(done, WorkResult), f"killed before operation {number}: {done}"
+        assert isinstance(done, Delivered), f"killed before operation {number}: {done}"
         assert len(rh.recorder.paid) == paid + 1, f"killed before operation {number}"
         assert later.store.exists(done.record.outputs[0].uri)
         if process.exitcode == 0:

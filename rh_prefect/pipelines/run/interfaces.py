@@ -27,7 +27,8 @@ from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_services import PoolServices
-from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
+from rh_prefect.works.result_delivery import Delivered
+from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 What: TypeAlias = Literal["planned", "step", "review", "over_budget", "done"]
 """The event: a plan, a step that has ended, a review that waits, a budget that is too small, the end of the run."""
@@ -48,7 +49,7 @@ class StepEngine:
         """Runs a step, and raises its error."""
         await make()
 
-    async def make(self, runner: WorkRunner, asked: WorkCall) -> WorkResult | None:
+    async def make(self, runner: WorkRunner, asked: WorkCall) -> Delivered | None:
         """Makes a work; returns None if the run will be suspended until the work's task ends."""
         return await LOOP.call(runner.make(asked))
 

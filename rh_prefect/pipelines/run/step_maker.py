@@ -75,16 +75,16 @@ class StepMaker:
             call = replace(call, forbidden=f"{refusal} (reviewed plan: {services.reviewed.name}). {_PLAN_AGAIN}")
         try:
             async with member(engine):
-                result = await while_store_is_away(lambda: engine.make(services.runner, call))
+                done = await while_store_is_away(lambda: engine.make(services.runner, call))
         finally:
             self._outcome.costs[work.key] = services.budget.spending.spent_on(work.key) or Costs()
-        if result is None:
+        if done is None:
             self._outcome.left.add(instance.address)
             return
-        if result.is_new:
+        if not done.result.reused:
             self._outcome.new_steps.add(instance.address)
             self._paid_items.add(instance.top_item)
-        self._known.add(work.key, call.shape, known_result(result.record, result.files))
+        self._known.add(work.key, call.shape, known_result(done.record, done.result.outputs))
 
     # -- edits -----------------------------------------------------------------------------------------------------
 

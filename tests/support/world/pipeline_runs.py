@@ -32,7 +32,8 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import ROUNDS, WorksJournal, open_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_services import PoolServices, pool_services
-from rh_prefect.works.work_runner import WorkCall, WorkResult, WorkRunner
+from rh_prefect.works.result_delivery import Delivered
+from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 
 @dataclass
@@ -140,24 +141,24 @@ class PipelineRun:
     async def runner(self, options: Options | None = None) -> WorkRunner:
         return WorkRunner(self.engine, self.scope, self.store, await self.works(), options or Options(), observer=self)
 
-    async def make(self, *asked: WorkCall, **options: Any) -> list[WorkResult | RunningHubError]:
+    async def make(self, *asked: WorkCall, **options: Any) -> list[Delivered | RunningHubError]:
         """Makes works at once; a failure is given in place of the result."""
         return await LOOP.call(self._make(asked, Options(**options)))
 
-    async def one(self, asked: WorkCall, **options: Any) -> WorkResult:
+    async def one(self, asked: WorkCall, **options: Any) -> Delivered:
         (done,) = await self.make(asked, **options)
         if isinstance(done, RunningHubError):
             raise done
         return done
 
-    async def _make(self, asked: Sequence[WorkCall], options: Options) -> list[WorkResult | RunningHubError]:
+    async def _make(self, asked: Sequence[WorkCall], options: Options) -> list[Delivered | RunningHubError]:
         await open_works(self.store, self.settings)
         runner = await self.runner(options)
         done = await asyncio.gather(*(runner.make(one) for one in asked), return_exceptions=True)
         for one in done:
-            if not isinstance(one, WorkResult | RunningHubError):
+            if not isinstance(one, Delivered | RunningHubError):
                 raise one
-        return [one for one in done if isinstance(one, WorkResult | RunningHubError)]
+        return [one for one in done if isinstance(one, Delivered | RunningHubError)]
 
 
 def picture(words: str = "a lighthouse", **given: Any) -> WorkCall:
