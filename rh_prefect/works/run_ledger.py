@@ -227,14 +227,13 @@ class SharedRecords(JobRecords):
         """Writes the run's signs of life at intervals during a `with` statement."""
         return signs_of_life(self._works, self._flow_run)
 
-    async def release_waiter(self) -> None:
-        """Records that the run no longer waits for the work, so that another run can cancel its task."""
-        await self._works.release_waiters(self.key, self._flow_run)
+    async def release_waiter(self, *, only_own: bool = False) -> None:
+        """Records that the run no longer waits for the work, so that another run can cancel its task.
 
-    async def release_own_waiter(self) -> None:
-        """Records that this caller no longer waits for the work; other callers of the run may still wait."""
-        if self._waiters:
-            await self._works.release_waiters(self.key, self._flow_run, only=self._waiters)
+        With `only_own`, other callers of the run may still wait.
+        """
+        if self._waiters or not only_own:
+            await self._works.release_waiters(self.key, self._flow_run, only=self._waiters if only_own else None)
 
     async def has_other_waiters(self) -> bool:
         """Returns whether another run waits for the work."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from pathlib import Path
@@ -191,7 +191,7 @@ class RunningWork:
         """Stops the work, and records that this process no longer waits; other processes of the run may still wait."""
         self.interrupt()
         try:
-            await LOOP.critical(self.work.records.release_own_waiter())
+            await LOOP.critical(self.work.records.release_waiter(only_own=True))
         except RunningHubError as error:
             # The end of the run is proved by its process, or by its state in Prefect.
             _log.info("%s: could not record that this run no longer waits for it: %s", self.work.job, error)
@@ -249,8 +249,8 @@ class WorkRunner:
         error, the run no longer waits for the work.
         """
         work, name = await self._begin(asked)
-        known = self.shared.running
-        with self._asking(work):
+        known, task, may_repeat = self.shared.running, asyncio.current_task(), self.options.same
+        with self.scope.calls.asking(work.key, self.chain, job=work.job, may_repeat=may_repeat, task=task):
             running = known.get(name)
             if running is None or running.is_over:
                 running = known[name] = RunningWork(work)
@@ -270,12 +270,6 @@ class WorkRunner:
             finally:
                 if not running.callers and known.get(name) is running:  # a call since the interruption has another one
                     del known[name]
-
-    def _asking(self, work: Work) -> AbstractContextManager[None]:
-        if self.chain is None:
-            return nullcontext()
-        task, calls = asyncio.current_task(), self.scope.calls
-        return calls.asking(work.key, self.chain, job=work.job, may_repeat=self.options.same, task=task)
 
     async def _begin(self, asked: WorkCall) -> tuple[Work, WorkName]:
         """Checks a work without paying; returns the work, and its name among the works in progress."""

@@ -338,19 +338,13 @@ def exceeded(
     """Returns the error for a job that the budget does not allow."""
     price = short.price
     unit = f" {price.currency}" if price and price.currency else ""
-    so_far = f"of the budget of {amount_text(budget)}{unit}, {amount_text(short.spent)} is spent"
-    so_far += f" and {amount_text(short.reserved)} reserved by other jobs of this run"
-    cost, advice = (
-        "neither the catalogue nor RunningHub's price preview has its price",
-        unpriced,
-    )
+    cost, advice = "neither the catalogue nor RunningHub's price preview has its price", unpriced
     if price is not None:
         cost, advice = f"it would cost {amount_text(price.amount)}{unit}", "set a larger budget and run again"
     return BudgetExceeded(
-        (
-            f"{job}: the job was not started: {cost}; {so_far}. Nothing was paid for this job. What to do: {advice}; "
-            "existing results cost nothing."
-        ),
+        f"{job}: the job was not started: {cost}; of the budget of {amount_text(budget)}{unit}, "
+        f"{amount_text(short.spent)} is spent and {amount_text(short.reserved)} reserved by other jobs of this run. "
+        f"Nothing was paid for this job. What to do: {advice}; existing results cost nothing.",
         job=job,
         price=price.amount if price else None,
         currency=price.currency if price else None,

@@ -179,11 +179,8 @@ class JobRecords:
     async def note_waiter(self, *, suspended: float | None = None) -> None:
         """Records that the run waits for the work; `suspended` is the seconds for which a suspended run waits."""
 
-    async def release_waiter(self) -> None:
-        """Records that the run no longer waits for the work."""
-
-    async def release_own_waiter(self) -> None:
-        """Records that this process no longer waits for the work."""
+    async def release_waiter(self, *, only_own: bool = False) -> None:
+        """Records that the run no longer waits for the work; with `only_own`, that this process no longer does."""
 
     def signs_of_life(self) -> AbstractContextManager[None]:
         """Writes a sign of life of the run at intervals, during a `with` block."""

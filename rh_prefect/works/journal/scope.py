@@ -115,13 +115,19 @@ class Calls:
     def asking(
         self,
         work: str,
-        chain: Chain,
+        chain: Chain | None,
         *,
         job: str,
         may_repeat: bool = False,
         task: asyncio.Task[Any] | None = None,
     ) -> Iterator[None]:
-        """Registers a call for a block, permanently if the block succeeds; raises `EqualRequest` for a second call."""
+        """Registers a call for a block, permanently if the block succeeds; raises `EqualRequest` for a second call.
+
+        A call without a chain may be repeated without limit.
+        """
+        if chain is None:
+            yield
+            return
         calls = self._calls.setdefault(work, [])
         before = next((call for call in calls if is_repeat(chain, call.chain)), None)
         if before is None and not (may_repeat or all(call.is_cancelled for call in calls)):
