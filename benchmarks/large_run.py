@@ -27,14 +27,14 @@ from rh_prefect.client import TaskView
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope
 from rh_prefect.prefect_api import disconnect
-from rh_prefect.works.journal.costs_and_budget import SpendTracker, entry_of
+from rh_prefect.works.journal.costs_and_budget import SpendTracker, charge_of
 from rh_prefect.works.journal.job_records_and_state import Submit, jobs_of
 from rh_prefect.works.journal.record_types import End, Intent, Record
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import cancel_scope
-from rh_prefect.works.run_ledger import all_entries, settled_name
+from rh_prefect.works.run_ledger import all_charges, settled_name
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.world.filesystems import SlowFiles
 from tests.support.world.job_records import intent, ticket
@@ -130,14 +130,14 @@ def _record_works(works: WorksJournal, count: int, run: UUID, *, is_noted: bool)
         for what, record in records.items():
             path = f"{works.url.removeprefix('slow:/')}/works/{key}/{what}-1.json"
             files.pipe_file(path, record.model_dump_json().encode() if record else b"")
-        name = settled_name(key, 1, entry_of(submit))
+        name = settled_name(key, 1, charge_of(submit))
         names = [f"{key}-claim-1", *([name] if name and is_noted and not is_running else [])]
         notes |= {one: Record().model_dump_json() for one in names}
     return notes
 
 
 async def _count_costs(scope: FlowScope, count: int) -> None:
-    tracker = SpendTracker(partial(all_entries, scope))
+    tracker = SpendTracker(partial(all_charges, scope))
     await tracker.complete()
     assert (tracker.spent(), tracker.reserved()) == (PRICE * (count - RUNNING), PRICE * RUNNING)
 

@@ -124,14 +124,14 @@ async def measure_budget(items: int) -> dict[str, Any]:
 
     from rh_prefect.pipelines.pipeline import Pipeline
     from rh_prefect.pipelines.run.run_budget import RunBudget
-    from rh_prefect.works.journal.costs_and_budget import SpendTracker, entries_in
+    from rh_prefect.works.journal.costs_and_budget import SpendTracker, charges_in
     from rh_prefect.works.journal.journal import FolderJournal
     from rh_prefect.works.journal.scope import FolderScope
 
     text = PIPELINE.replace("steps:", "budget: {amount: 1000000, whole_items: true, item: 100}\nsteps:", 1)
     plan = await Pipeline.from_text(text).plan(products=_rows(items))
     with TemporaryDirectory() as folder:
-        spending = SpendTracker(partial(entries_in, FolderScope(FolderJournal(folder, scope="run"))))
+        spending = SpendTracker(partial(charges_in, FolderScope(FolderJournal(folder, scope="run"))))
         budget = RunBudget(spending, "works", Decimal(1_000_000))
         began = time.process_time()
         budget.consider(plan.budget, {("each", 0): plan.instances})

@@ -24,7 +24,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.prefect_api import api_address
 from rh_prefect.settings import get_settings
 from rh_prefect.works import stored_result
-from rh_prefect.works.journal.costs_and_budget import Charge, charge_of, costs_of
+from rh_prefect.works.journal.costs_and_budget import CURRENCY, Charge, charge_of, costs_of
 from rh_prefect.works.journal.job_records_and_state import Submit, jobs_of
 from rh_prefect.works.journal.journal import Journal, UnreadableRecord
 from rh_prefect.works.journal.record_types import Intent
@@ -212,7 +212,8 @@ def _of_submit(scope: str, submit: Submit) -> TaskCharge | None:
 
 def _of_result(one: StoredResult, store: MediaStore) -> TaskCharge:
     run = one.flow_run or one.job.rpartition("/")[0]
-    return _charged(one, Charge(costs_of(one)), run=run, at=one.ended_at, task_id=one.task_id, store=store.url)
+    charge = Charge(one.cost, is_spent=True, currency=one.currency or CURRENCY, costs=costs_of(one))
+    return _charged(one, charge, run=run, at=one.ended_at, task_id=one.task_id, store=store.url)
 
 
 def _charged(

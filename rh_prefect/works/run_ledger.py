@@ -28,13 +28,13 @@ from typing import Any
 from rh_prefect.bounded_caches_and_locks import UsedObjects
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.works.journal.costs_and_budget import (
+    Charge,
+    Charges,
     Costs,
-    Entries,
-    Entry,
     SpendTracker,
-    entries_in,
-    entries_of,
-    entry_of,
+    charge_of,
+    charges_in,
+    charges_of,
 )
 from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, Submit
 from rh_prefect.works.journal.journal import JSON, Journal, run_together
@@ -92,7 +92,7 @@ class Notes:
     claims: set[Claim] = field(default_factory=set)  # Submissions that it has claimed, or was about to claim
     waits: set[Claim] = field(default_factory=set)  # Submissions of other runs that it has waited for
     # What a submission adds to its budget, if nothing can change that any more
-    settled: dict[Claim, Entry | None] = field(default_factory=dict)
+    settled: dict[Claim, Charge | None] = field(default_factory=dict)
 
     @classmethod
     async def of(cls, run: Scope) -> Notes:
@@ -109,7 +109,7 @@ class Notes:
         elif note := _WAIT.fullmatch(name):
             self.waits.add((note[1], int(note[2])))
         elif note := _SETTLED.fullmatch(name):
-            self.settled[note[1], int(note[3])] = _entry_in(note[2])
+            self.settled[note[1], int(note[3])] = _charge_in(note[2])
 
     @property
     def unsettled(self) -> list[Claim]:
@@ -124,13 +124,13 @@ class Notes:
         """Reads the submissions that the run has made and that have no `settled` note."""
         return await self._read(self.claims - self.settled.keys())
 
-    async def entries(self) -> dict[str, Entries]:
-        """Returns the costs of the submissions of the run, by work."""
-        found: dict[str, Entries] = {}
+    async def charges(self) -> dict[str, Charges]:
+        """Returns the charges of the submissions of the run, by work."""
+        found: dict[str, Charges] = {}
         for work, n in self.claims & self.settled.keys():
             found.setdefault(work, {})[n] = self.settled[work, n]
         for view in await self.open_jobs():
-            found.setdefault(view.key, {}).update(entries_of(view))
+            found.setdefault(view.key, {}).update(charges_of(view))
         return found
 
     async def _read(self, claims: Iterable[Claim]) -> list[JobView]:
@@ -160,25 +160,25 @@ def is_settled(submit: Submit) -> bool:
     return submit.answer.outcome == "refused" or (submit.answer.outcome == "ticket" and submit.end is not None)
 
 
-def settled_name(work: str, n: int, entry: Entry | None) -> str | None:
+def settled_name(work: str, n: int, charge: Charge | None) -> str | None:
     """Returns the name of a `settled` note; None if the amounts do not fit into a name."""
     noted: list[Any] | None = None
-    if entry is not None:
-        amounts = {unit: str(amount) for unit, amount in entry.costs.amounts.items()}
-        noted = [entry.currency, None if entry.amount is None else str(entry.amount), amounts, entry.costs.unknown]
+    if charge is not None:
+        amounts = {unit: str(amount) for unit, amount in charge.costs.amounts.items()}
+        noted = [charge.currency, None if charge.amount is None else str(charge.amount), amounts, charge.costs.unknown]
     # In the characters that the key of a record may have.
     name = f"{work}-settled-{json.dumps(noted, separators=(',', ':')).encode().hex()}-{n}"
     return name if len(name) <= _LONGEST_NOTE else None
 
 
-def _entry_in(code: str) -> Entry | None:
-    """Returns the amount in the name of a note; see `settled_name`."""
+def _charge_in(code: str) -> Charge | None:
+    """Returns the charge in the name of a note; see `settled_name`."""
     noted = json.loads(bytes.fromhex(code))
     if noted is None:
         return None
     currency, amount, amounts, unknown = noted
     costs = Costs({unit: Decimal(text) for unit, text in amounts.items()}, unknown=unknown)
-    return Entry(None if amount is None else Decimal(amount), is_spent=True, currency=currency, costs=costs)
+    return Charge(None if amount is None else Decimal(amount), is_spent=True, currency=currency, costs=costs)
 
 
 class SharedRecords(JobRecords):
@@ -204,8 +204,8 @@ class SharedRecords(JobRecords):
             LOOP.critical(self._note_settled(submit))
 
     async def _note_settled(self, submit: Submit) -> None:
-        entry = entry_of(submit) if submit.intent.flow_run == self._flow_run else None
-        name = settled_name(self.key, submit.n, entry)
+        charge = charge_of(submit) if submit.intent.flow_run == self._flow_run else None
+        name = settled_name(self.key, submit.n, charge)
         try:
             if name is not None:
                 await self._note(name)
@@ -269,13 +269,13 @@ def spending_of(run: Scope) -> SpendTracker:
 
     Each attempt reads the journal again, because another process may have paid meanwhile.
     """
-    return _trackers.setdefault((repr(run.journal), run.calls.number), SpendTracker(partial(all_entries, run)))
+    return _trackers.setdefault((repr(run.journal), run.calls.number), SpendTracker(partial(all_charges, run)))
 
 
-async def all_entries(run: Scope) -> AsyncIterator[tuple[str, Entries]]:
-    """Yields the costs of a run's jobs and of its submissions of shared works."""
-    async for key, entries in entries_in(run):
-        yield key, entries
+async def all_charges(run: Scope) -> AsyncIterator[tuple[str, Charges]]:
+    """Yields the charges of a run's jobs, and of its submissions of shared works."""
+    async for key, charges in charges_in(run):
+        yield key, charges
     if await run.works() is not None:
-        for one in (await (await Notes.of(run)).entries()).items():
+        for one in (await (await Notes.of(run)).charges()).items():
             yield one

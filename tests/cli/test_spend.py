@@ -39,7 +39,7 @@ def task(costs: Costs, *, estimate: bool = False, **facts: Any) -> TaskCharge:
         "task_id": "1",
         "store": "/out",
     }
-    return TaskCharge(charge=Charge(costs, is_estimate=estimate), **(known | facts))
+    return TaskCharge(charge=Charge(None, is_spent=not estimate, costs=costs, is_estimate=estimate), **(known | facts))
 
 
 CNY = Costs({"CNY": Decimal("0.04")})

@@ -12,7 +12,7 @@ from rh_prefect.errors import BudgetExceeded
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan, ReviewedPlan
 from rh_prefect.pipelines.run.run_budget import RunBudget, run_limit
-from rh_prefect.works.journal.costs_and_budget import SpendTracker, entries_in
+from rh_prefect.works.journal.costs_and_budget import SpendTracker, charges_in
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
 from tests.support.samples.steps import PICTURE, of_rows, rows
@@ -38,7 +38,7 @@ def begun_by(budget: RunBudget, plan: Plan) -> list[str]:
 
 @pytest.fixture
 def spending(tmp_path: Path) -> SpendTracker:
-    return SpendTracker(partial(entries_in, FolderScope(FolderJournal(str(tmp_path), scope="run"))))
+    return SpendTracker(partial(charges_in, FolderScope(FolderJournal(str(tmp_path), scope="run"))))
 
 
 def test_only_items_that_fit_into_the_budget_are_begun(spending: SpendTracker) -> None:

@@ -82,8 +82,11 @@ class Costs:
 class Charge:
     """The cost, or possible cost, of one submission."""
 
-    costs: Costs  # The amount in each unit
-    # Whether the costs are the price before the submission, because the task has not ended or its end is not known
+    amount: Decimal | None  # In a budget; None if neither a cost nor a price is known
+    is_spent: bool  # Whether its task has ended
+    currency: str = CURRENCY  # The currency of the amount
+    costs: Costs = field(default_factory=Costs)  # The amount in each unit; empty for a claim
+    # Whether a part of the costs is the price before the submission, because a task has not ended or is not known
     is_estimate: bool = False
 
 
@@ -113,7 +116,11 @@ def charge_of(submit: Submit) -> Charge | None:
         parts.append(estimate)
     if not parts:
         return None
-    return Charge(Costs.total(parts), is_estimate=submit.end is None or len(parts) > 1)
+    costs, intent = Costs.total(parts), submit.intent
+    currency = next((unit for unit in costs.amounts if unit != COINS), intent.currency or CURRENCY)
+    # Coins are not money, and an end without a price may have cost its estimate.
+    amount = costs.amounts.get(currency, intent.estimate)
+    return Charge(amount, submit.end is not None, currency, costs, is_estimate=submit.end is None or len(parts) > 1)
 
 
 def may_cost(submit: Submit) -> bool:
@@ -148,50 +155,29 @@ class Shortfall:
     reserved: Decimal  # What its other jobs may still cost, in the same currency
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """The amount that one submission adds to the costs of its run."""
-
-    amount: Decimal | None  # In a budget; None if neither a cost nor a price is known
-    is_spent: bool  # Whether its task has ended
-    currency: str = CURRENCY  # The currency of the amount
-    costs: Costs = field(default_factory=Costs, compare=False)  # What RunningHub reports of the ended task
+Charges: TypeAlias = dict[int, Charge | None]
+"""The charges of a job's submissions, by number; None for a submission that certainly cost nothing."""
 
 
-def entry_of(submit: Submit) -> Entry | None:
-    """Returns the amount that a submission adds to its run's costs; None for a submission that cost nothing."""
-    charge, intent, end = charge_of(submit), submit.intent, submit.end
-    if charge is None:
-        return None
-    currency = next((unit for unit in charge.costs.amounts if unit != COINS), intent.currency or CURRENCY)
-    # Coins are not money, and an end without a price may have cost its estimate.
-    amount = charge.costs.amounts.get(currency, intent.estimate)
-    return Entry(amount, end is not None, currency, charge.costs if end is not None else Costs())
+def charges_of(job: JobView) -> Charges:
+    """Returns the charge of each submission of a job, by the number of the submission."""
+    return {submit.n: charge_of(submit) for submit in job.submits}
 
 
-Entries: TypeAlias = "dict[int, Entry | None]"
-"""The amounts of a job's submissions, by number; None for a submission that certainly cost nothing."""
-
-
-def entries_of(job: JobView) -> Entries:
-    """Returns the amount of each submission of a job, by the number of the submission."""
-    return {submit.n: entry_of(submit) for submit in job.submits}
-
-
-async def entries_in(run: Scope) -> AsyncIterator[tuple[str, Entries]]:
-    """Yields the amounts of each job in the journal of a run, with the job's key."""
+async def charges_in(run: Scope) -> AsyncIterator[tuple[str, Charges]]:
+    """Yields the charges of each job in the journal of a run, with the job's key."""
     async for view in run.jobs():
-        yield view.key, entries_of(view)
+        yield view.key, charges_of(view)
 
 
 class SpendTracker:
     """The costs of one scope's jobs, spent and reserved."""
 
-    def __init__(self, read: Callable[[], AsyncIterator[tuple[str, Entries]]]) -> None:
+    def __init__(self, read: Callable[[], AsyncIterator[tuple[str, Charges]]]) -> None:
         self._read = read
         self._lock = asyncio.Lock()
         # By the key and the number of the submission, in one dictionary: a run has thousands of jobs
-        self._entries: dict[tuple[str, int], Entry] = {}
+        self._charges: dict[tuple[str, int], Charge] = {}
         self._newest: dict[str, int] = {}  # The highest number that a submission of the job has had
         self._asks: dict[tuple[str, int], Ask] = {}
         # Number of calls that have reserved the same submission and not claimed it. Calls with different storages can
@@ -222,34 +208,34 @@ class SpendTracker:
 
     def amount_of(self, key: str) -> Decimal:
         """Returns the cost of one job's ended tasks in the currency of the budget."""
-        return sum((one.amount or Decimal(0) for one in self._entries_of(key).values() if one.is_spent), Decimal(0))
+        return sum((one.amount or Decimal(0) for one in self._charges_of(key).values() if one.is_spent), Decimal(0))
 
     async def complete(self) -> None:
         """Reads the costs of earlier processes from the journal, once."""
         async with self._lock:
             if self._is_complete:
                 return
-            async for key, entries in self._read():
+            async for key, charges in self._read():
                 # What this process has read or recorded of a job is newer.
                 if key not in self._changed:
-                    for n, entry in entries.items():
-                        self._note(key, n, entry)
+                    for n, charge in charges.items():
+                        self._note(key, n, charge)
             self._is_complete = True
 
     def spent_on(self, key: str) -> Costs | None:
         """Returns the cost of one job's ended tasks; None if no task has ended."""
-        ended = [entry.costs for entry in self._entries_of(key).values() if entry.is_spent]
+        ended = [charge.costs for charge in self._charges_of(key).values() if charge.is_spent]
         return Costs.total(ended) if ended else None
 
     def open_costs(self) -> tuple[int, Costs]:
         """Returns the number of submissions without a known end, and the sum of their prices."""
-        entries = tuple(self._entries.values())
-        costs = [Costs.of(one.amount, one.currency) for one in entries if not one.is_spent]
+        charges = tuple(self._charges.values())
+        costs = [Costs.of(one.amount, one.currency) for one in charges if not one.is_spent]
         return len(costs), Costs.total(costs)
 
     def newest_submit(self, key: str) -> int:
         """Returns the number of a job's newest submission that has or may have a task; 0 if none is known."""
-        return max(self._entries_of(key), default=0)
+        return max(self._charges_of(key), default=0)
 
     async def costs(self) -> dict[str, Costs]:
         """Returns the costs of each job's ended tasks, by job key, including tasks of earlier processes of the run."""
@@ -258,33 +244,33 @@ class SpendTracker:
 
     def replace_job(self, view: JobView) -> None:
         """Replaces the amounts of a job with newly read amounts, but keeps an amount that a call has reserved."""
-        for n in self._entries_of(view.key):
+        for n in self._charges_of(view.key):
             if (view.key, n) not in self._holders:
                 self.release(view.key, n)
         for submit in view.submits:
             self.note(view.key, submit)
 
-    def _entries_of(self, key: str) -> dict[int, Entry]:
-        """Returns the amounts of one job's submissions, by number."""
+    def _charges_of(self, key: str) -> dict[int, Charge]:
+        """Returns the charges of one job's submissions, by number."""
         numbers = range(1, self._newest.get(key, 0) + 1)
-        return {n: entry for n in numbers if (entry := self._entries.get((key, n))) is not None}
+        return {n: charge for n in numbers if (charge := self._charges.get((key, n))) is not None}
 
     def note(self, key: str, submit: Submit) -> None:
         """Records the outcome of one submission."""
-        self._note(key, submit.n, entry_of(submit))
+        self._note(key, submit.n, charge_of(submit))
 
-    def _note(self, key: str, n: int, entry: Entry | None) -> None:
+    def _note(self, key: str, n: int, charge: Charge | None) -> None:
         self.release(key, n)
-        if entry is not None:
-            self._entries[key, n] = entry
+        if charge is not None:
+            self._charges[key, n] = charge
             self._newest[key] = max(n, self._newest.get(key, 0))
-            self._sums[entry.currency, entry.is_spent] += entry.amount or 0
+            self._sums[charge.currency, charge.is_spent] += charge.amount or 0
         self._changed.add(key)
 
     def claim(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
         """Reserves the price of a submission that is being claimed, with or without a budget."""
         amount, currency = (price.amount, price.currency) if price is not None else (None, None)
-        self._note(key, n, Entry(amount, is_spent=False, currency=currency or CURRENCY))
+        self._note(key, n, Charge(amount, is_spent=False, currency=currency or CURRENCY))
         if price is None and ask is not None:
             self._asks[key, n] = ask
 
@@ -294,7 +280,7 @@ class SpendTracker:
         async with self._lock:
             await self._ask_for_prices()
         # Nothing is awaited from here on, so two jobs cannot both reserve the remaining amount.
-        if (key, n) in self._entries:  # another call of this process has reserved or claimed it
+        if (key, n) in self._charges:  # another call of this process has reserved or claimed it
             if (key, n) in self._holders:
                 self._holders[key, n] += 1
             return None
@@ -316,10 +302,10 @@ class SpendTracker:
     def release(self, key: str, n: int) -> None:
         """Removes the amount of a submission from the sums, if the submission has an amount."""
         self._asks.pop((key, n), None)
-        entry = self._entries.pop((key, n), None)
+        charge = self._charges.pop((key, n), None)
         self._holders.pop((key, n), None)
-        if entry is not None:
-            self._sums[entry.currency, entry.is_spent] -= entry.amount or 0
+        if charge is not None:
+            self._sums[charge.currency, charge.is_spent] -= charge.amount or 0
 
     async def _ask_for_prices(self) -> None:
         """Requests the unknown prices of submissions without a budget, each once."""

@@ -18,7 +18,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.events import JobEvent, Silent
 from rh_prefect.works.input_identification import Input
-from rh_prefect.works.journal.costs_and_budget import Money, SpendTracker, entries_in
+from rh_prefect.works.journal.costs_and_budget import Money, SpendTracker, charges_in
 from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope
@@ -157,7 +157,7 @@ class ExecutedWork:
         self.accounts = {name: Account(name, self.did, []) for name in ("main", "two")}
         self.journal = FiniteJournal(place or MemoryPlace(), "run")
         scope = FolderScope(self.journal, attempt=policy.attempt)
-        self.spending = spending or SpendTracker(partial(entries_in, scope))
+        self.spending = spending or SpendTracker(partial(charges_in, scope))
         spool = ImmediateSpool(folder / "spool")
         self.work = work_of(
             request,
@@ -296,7 +296,7 @@ def work_of(request: JobRequest, *, scope: Any, key: str, kind: type[Work] = Wor
         "policy": Policy(job=records.name, endpoint=request.endpoint),
         "lease": None,
         "services": services(),
-        "spending": SpendTracker(partial(entries_in, scope)),
+        "spending": SpendTracker(partial(charges_in, scope)),
         "delivery": None,
         "callback": None,
         "flow": "",

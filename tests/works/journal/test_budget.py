@@ -28,13 +28,13 @@ from rh_prefect.errors import (
 from rh_prefect.tasks import generate
 from rh_prefect.works.accounts.prices import Prices
 from rh_prefect.works.journal.costs_and_budget import (
+    Charge,
     Costs,
-    Entry,
     Money,
     Shortfall,
     SpendTracker,
     amount_text,
-    entries_in,
+    charges_in,
 )
 from rh_prefect.works.journal.job_records_and_state import JobView, Submit
 from rh_prefect.works.journal.journal import FolderJournal
@@ -60,7 +60,7 @@ def end(cost: str | None = None) -> End:
 
 @pytest.fixture
 def ledger(journal: FolderJournal) -> SpendTracker:
-    return SpendTracker(partial(entries_in, FolderScope(journal)))
+    return SpendTracker(partial(charges_in, FolderScope(journal)))
 
 
 def money(amount: str, currency: str = "CNY") -> Money:
@@ -112,7 +112,7 @@ async def test_the_spending_is_rebuilt_from_the_journal(ledger: SpendTracker, jo
     assert await ledger.reserve("f" * 24, 1, money("0.25"), budget=BUDGET) is None
     assert (ledger.spent(), ledger.reserved()) == (Decimal("0.35"), Decimal("0.65"))
     paid = {"0" * 24: Costs({"CNY": Decimal("0.35")})}
-    assert await SpendTracker(partial(entries_in, FolderScope(journal))).costs() == paid
+    assert await SpendTracker(partial(charges_in, FolderScope(journal))).costs() == paid
 
 
 async def test_a_later_attempt_counts_what_another_process_has_paid(journal: FolderJournal) -> None:
@@ -167,11 +167,11 @@ async def test_an_unknown_price_is_requested_if_a_budget_needs_it(ledger: SpendT
 
 
 async def test_what_a_call_claims_or_notes_while_the_records_are_read_is_newer_than_they_are() -> None:
-    async def read() -> AsyncIterator[tuple[str, dict[int, Entry | None]]]:
+    async def read() -> AsyncIterator[tuple[str, dict[int, Charge | None]]]:
         tracker.claim("a", 1, PRICE)
         tracker.note("b", Submit(1, INTENT, BUSY))
         for key in "ab":
-            yield key, {1: Entry(Decimal(9), is_spent=False)}
+            yield key, {1: Charge(Decimal(9), is_spent=False)}
 
     tracker = SpendTracker(read)
     await tracker.complete()
@@ -217,7 +217,7 @@ def test_a_job_with_a_budget_starts_only_within_it(moves: list[tuple[tuple[int, 
 
 
 async def play(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
-    ledger = SpendTracker(partial(entries_in, FolderScope(MemoryJournal(MemoryPlace(), "run"))))
+    ledger = SpendTracker(partial(charges_in, FolderScope(MemoryJournal(MemoryPlace(), "run"))))
     reserved, spent = dict[str, Decimal](), dict[str, Decimal]()
     for (number, amount, is_limited), move in moves:
         key, price = f"job{number}", None if amount is None else Money(Decimal(amount), "CNY")

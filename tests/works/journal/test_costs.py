@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 
 from rh_prefect.client import TaskView, Usage
-from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs, Entry, charge_of, costs_of, entry_of
+from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs, charge_of, costs_of
 from rh_prefect.works.journal.job_records_and_state import RESUBMITTED, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Lost, Resolution
 from rh_prefect.works.result import end_of
 from tests.support.world.job_records import TASK, intent, ticket, unknown
 
 INTENT = intent(estimate=Decimal("0.40"), currency="USD")
-ESTIMATE = Charge(Costs({"USD": Decimal("0.40")}), is_estimate=True)
-OPEN = Entry(Decimal("0.40"), is_spent=False, currency="USD")
+OPEN = Charge(Decimal("0.40"), False, "USD", Costs({"USD": Decimal("0.40")}), is_estimate=True)
 LATE = ticket("2031112223334445058")
 
 
@@ -42,61 +41,54 @@ def costs(amount: str) -> Costs:
     return Costs({"USD": Decimal(amount)})
 
 
-def entry(amount: str, *, is_spent: bool = True) -> Entry:
-    return Entry(Decimal(amount), is_spent=is_spent, currency="USD")
+def charge(amount: str, parts: Costs | None = None, *, is_spent: bool = True, is_estimate: bool = False) -> Charge:
+    return Charge(Decimal(amount), is_spent, "USD", parts or costs(amount), is_estimate=is_estimate)
 
 
 @pytest.mark.parametrize(
-    ("submit", "charge", "counts"),
+    ("submit", "found"),
     [
-        pytest.param(Submit(1, INTENT), ESTIMATE, OPEN, id="open"),
-        pytest.param(Submit(1, INTENT, ticket()), ESTIMATE, OPEN, id="ticket"),
-        pytest.param(Submit(1, INTENT, unknown()), ESTIMATE, OPEN, id="unknown"),
-        pytest.param(
-            Submit(1, intent()), Charge(Costs(unknown=1), is_estimate=True), Entry(None, is_spent=False), id="no price"
-        ),
-        pytest.param(Submit(1, INTENT, Answer(outcome="refused", code="421")), None, None, id="refused"),
-        pytest.param(Submit(1, INTENT, unknown(), RESOLVED), None, None, id="forgotten"),
-        pytest.param(Submit(1, INTENT, unknown(), AGAIN), ESTIMATE, OPEN, id="resubmitted"),
-        pytest.param(Submit(1, INTENT, ticket(), lost=Lost(by="a person")), ESTIMATE, OPEN, id="lost"),
-        pytest.param(Submit(1, INTENT, unknown(), RESOLVED, late=LATE), ESTIMATE, OPEN, id="late after forgotten"),
-        pytest.param(Submit(1, INTENT, unknown(), AGAIN, late=LATE), ESTIMATE, OPEN, id="late after resubmitted"),
+        pytest.param(Submit(1, INTENT), OPEN, id="open"),
+        pytest.param(Submit(1, INTENT, ticket()), OPEN, id="ticket"),
+        pytest.param(Submit(1, INTENT, unknown()), OPEN, id="unknown"),
+        pytest.param(Submit(1, intent()), Charge(None, False, costs=Costs(unknown=1), is_estimate=True), id="no price"),
+        pytest.param(Submit(1, INTENT, Answer(outcome="refused", code="421")), None, id="refused"),
+        pytest.param(Submit(1, INTENT, unknown(), RESOLVED), None, id="forgotten"),
+        pytest.param(Submit(1, INTENT, unknown(), AGAIN), OPEN, id="resubmitted"),
+        pytest.param(Submit(1, INTENT, ticket(), lost=Lost(by="a person")), OPEN, id="lost"),
+        pytest.param(Submit(1, INTENT, unknown(), RESOLVED, late=LATE), OPEN, id="late after forgotten"),
+        pytest.param(Submit(1, INTENT, unknown(), AGAIN, late=LATE), OPEN, id="late after resubmitted"),
         pytest.param(
             Submit(1, INTENT, unknown(), ADOPTED, late=LATE),
-            Charge(costs("0.80"), is_estimate=True),
-            entry("0.80", is_spent=False),
+            charge("0.80", is_spent=False, is_estimate=True),
             id="late beside another task",
         ),
-        pytest.param(Submit(1, INTENT, ticket(), end=PAID), Charge(costs("0.30")), entry("0.30"), id="ended"),
+        pytest.param(Submit(1, INTENT, ticket(), end=PAID), charge("0.30"), id="ended"),
         pytest.param(
             Submit(1, INTENT, ticket(), end=end(status="FAILED", cost=Decimal(0))),
-            Charge(costs("0")),
-            entry("0"),
+            charge("0"),
             id="failed",
         ),
         pytest.param(
             Submit(1, INTENT, ticket(), end=end(status="FAILED")),
-            Charge(Costs(unknown=1)),
-            entry("0.40"),
+            charge("0.40", Costs(unknown=1)),
             id="unreported",
         ),
         pytest.param(
             Submit(1, INTENT, ticket(), end=end(cost=Decimal(250), currency=COINS)),
-            Charge(Costs({COINS: Decimal(250)})),
-            entry("0.40"),
+            charge("0.40", Costs({COINS: Decimal(250)})),
             id="coins",
         ),
         pytest.param(
             Submit(1, INTENT, ticket(), end=PAID, late=LATE),
-            Charge(costs("0.70"), is_estimate=True),
-            entry("0.70"),
+            charge("0.70", is_estimate=True),
             id="late beside an ended task",
         ),
     ],
 )
-def test_the_costs_of_a_submission(submit: Submit, charge: Charge | None, counts: Entry | None) -> None:
+def test_the_costs_of_a_submission(submit: Submit, found: Charge | None) -> None:
     """Cancelled, failed, lost and earlier submissions count with their costs, in a budget at least with their price."""
-    assert (charge_of(submit), entry_of(submit)) == (charge, counts)
+    assert charge_of(submit) == found
 
 
 def test_a_graph_with_paid_nodes_costs_coins_and_money() -> None:
