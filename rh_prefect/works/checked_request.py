@@ -17,6 +17,7 @@ from rh_prefect.media.input_files import shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.models import ModelInput
 from rh_prefect.works.input_identification import Check, Input, Inputs, accept
+from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.journal.identity import base_hash, graph_base, media_mark
 from rh_prefect.works.journal.record_types import Intent, MediaRecord
 
@@ -68,6 +69,11 @@ class JobRequest:
     def recorded(self) -> dict[str, Any]:
         """The fields that an `Intent` takes from the request, by name."""
         return {name: getattr(self, name) for name in _RECORDED}
+
+    @property
+    def listed(self) -> Money | None:
+        """The catalogue's price."""
+        return None if self.estimate is None else Money(self.estimate, self.currency)
 
     @property
     def prompt(self) -> str:

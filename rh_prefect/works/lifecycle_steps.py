@@ -15,21 +15,17 @@ from rh_prefect.client import TaskView
 from rh_prefect.errors import (
     ApiError,
     ConfigError,
-    ConnectFailed,
-    InputError,
     JobTimeout,
     JournalError,
-    ResponseLost,
+    RunningHubError,
     TaskNotFound,
 )
 from rh_prefect.works.accounts.limiter import pause_seconds
 from rh_prefect.works.completion import await_end, cancel_and_record
-from rh_prefect.works.journal.costs_and_budget import Shortfall
+from rh_prefect.works.journal.costs_and_budget import Money, Shortfall
 from rh_prefect.works.journal.job_records_and_state import RESUBMITTED, JobView, Submit
 from rh_prefect.works.journal.record_types import (
     GAVE_UP,
-    NOT_DELIVERED,
-    NOT_SENT,
     Answer,
     End,
     Intent,
@@ -38,7 +34,7 @@ from rh_prefect.works.journal.record_types import (
 )
 from rh_prefect.works.journal.spool import Spooled
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.work_in_progress import Work, WorkSpending
+from rh_prefect.works.work_in_progress import Work
 
 LIMITER_PAUSES = 2
 """Number of refusals for lack of a slot before the job itself pauses; each refusal pauses the account's limiter."""
@@ -77,8 +73,11 @@ class Steps:
         self.records = work.records
         self._lease = work.lease
         self._clock = work.services.clock
-        self._spending = WorkSpending(work)
         self._links: dict[str, str] = {}
+        self._currency: str | None = None  # Of the account
+        self._price: Money | None = None  # Of a submission, in this currency
+        self._guess: Money | None = None  # The catalogue's price; the currency may be another one
+        self._reserved: int | None = None  # The number of the submission for which an amount is reserved
         self._is_submitting = self._is_over = False
         self._slot_refusals = 0
         self._is_read = False  # Whether the result was just read with all records of the work
@@ -93,7 +92,7 @@ class Steps:
         """Releases the slot and the reserved amount of an ended or interrupted work, unless it is being submitted."""
         self._is_over = True
         if not self._is_submitting:
-            self._spending.release()
+            self._release_amount()
             self._lease.release()
 
     def uninterrupted(self, submitting: Coroutine[Any, Any, T]) -> Any:
@@ -211,7 +210,7 @@ class Steps:
                 self._links = {
                     mark: await account.uploads.address(one, mark, store=store) for mark, one in inputs.items()
                 }
-                return await self._spending.find_price(self._links)
+                return await self._find_price()
             except ApiError as error:
                 await self._leave_account(error)
 
@@ -227,12 +226,42 @@ class Steps:
 
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
         """Reserves the price of submission n in the budget; returns the `Shortfall` if the budget is too small."""
+        self._release_amount()
         while True:
             try:
-                return await self._spending.reserve(n, budget)
+                self._price = await self._request_price()
+                break
             except ApiError as error:
                 await self._leave_account(error)
                 await self.prepare()
+        short = await self.work.spending.reserve(self.records.key, n, self._price, budget=budget)
+        self._reserved = n if short is None else None
+        return short
+
+    def _release_amount(self) -> None:
+        """Releases the amount that was reserved for a submission without a claim."""
+        if self._reserved is not None:
+            self.work.spending.unreserve(self.records.key, self._reserved)
+        self._reserved = None
+
+    async def _find_price(self) -> None:
+        """Finds the catalogue's price in the account's currency."""
+        prices, listed = self._lease.account.prices, self.work.request.listed
+        if not self._lease.account.provider.is_bare:  # of a machine, RunningHub reports neither price nor cost
+            self._currency = await prices.currency()
+            self._price, self._guess = await prices.listed(listed), prices.guess(listed)
+
+    async def _request_price(self) -> Money | None:
+        request = self.work.request
+        return await self._lease.account.prices.of(request.endpoint, request.sent(self._links), request.listed)
+
+    async def _ask(self) -> Money | None:
+        """Requests the price for a budget of another job, once for each account; None if the request fails."""
+        try:
+            self._price = await self._request_price()
+        except RunningHubError as error:
+            _log.warning("%s: its price is not known, so it is not counted in any budget: %s", self.work.job, error)
+        return self._price
 
     async def _leave_account(self, error: ApiError) -> None:
         """Excludes the account that refused an upload or a price request; raises `error` if no account is left."""
@@ -276,7 +305,13 @@ class Steps:
 
     async def claim(self, n: int) -> Intent | None:
         """Creates intent n; returns None if another process created it first."""
-        intent = self.work.intent(self._lease.account).model_copy(update=self._spending.claim(n))
+        # From here on the journal determines the amount, however this call ends.
+        self._reserved = None
+        # Before the answer is recorded, so that a concurrent job with a budget counts it.
+        self.work.spending.claim(self.records.key, n, self._price, self._ask)
+        price = self._price or self._guess
+        priced = {"estimate": price and price.amount, "currency": price.currency if price else self._currency}
+        intent = self.work.intent(self._lease.account).model_copy(update=priced)
         try:
             is_ours = await self.records.create(n, intent)
         except BaseException:
@@ -303,7 +338,7 @@ class Steps:
         try:
             view = await provider.submit(request.endpoint, request.sent(self._links), webhook_url=address)
         except Exception as error:
-            answer = answer_of(error)
+            answer = Answer.of(error)
         else:
             # RunningHub accepted the task at an unknown time between the request and its answer.
             self._first_view, self._accepted_at = view, (began + self._clock()) / 2
@@ -328,9 +363,10 @@ class Steps:
             await self._put_in_spool(n, intent, answer)
         submit = await self._record(Submit(n, intent), answer)
         self.records.note_settled(submit)
-        before = self._spending.answered(submit)
+        self.work.spending.note(self.records.key, submit)
         if submit.state == "ticket":
-            self.work.notify("submitted", f"submitted as task {submit.task_id}", task_id=submit.task_id, costs=before)
+            message, before = f"submitted as task {submit.task_id}", self.work.costs
+            self.work.notify("submitted", message, task_id=submit.task_id, costs=before)
         return submit
 
     async def _record(self, submit: Submit, answer: Answer) -> Submit:
@@ -439,21 +475,6 @@ class Steps:
     async def record_result(self, result: Any) -> Any:
         """Records the result, and returns it; returns another process's result if that was recorded first."""
         return await self.work.delivery.record(self.work, result)
-
-
-def answer_of(error: Exception) -> Answer:
-    """Returns the record for a failed POST; the recorded outcome is `unknown` if the request may have arrived."""
-    match error:
-        case ConnectFailed():
-            return Answer(outcome="refused", code=NOT_DELIVERED, reason=error.what or error.message, retry="throttled")
-        case InputError():
-            return Answer(outcome="refused", code=NOT_SENT, reason=error.message, retry="final")
-        case ResponseLost():
-            return Answer(outcome="unknown", reason=error.what or error.message, retry="unknown")
-        case ApiError():
-            return Answer.of(error)
-        case _:
-            return Answer(outcome="unknown", reason=f"{type(error).__name__}: {error}", retry="unknown")
 
 
 def _given_up(reason: str) -> Answer:

@@ -81,16 +81,15 @@ class PoolServices:
 
     async def price(self, request: JobRequest, store: MediaStore) -> Money | None:
         """Returns the price of a request, from the catalogue or from RunningHub's preview, at no cost."""
-        listed = None if request.estimate is None else Money(request.estimate, request.currency)
 
         async def price_on(account: Account) -> Money | None:
             if account.at(request.endpoint).provider.is_bare:
                 return None
-            if (known := await account.prices.listed(listed)) is not None:
+            if (known := await account.prices.listed(request.listed)) is not None:
                 return known
             files = request.inputs.items()
             links = {mark: await account.uploads.address(one, mark, store=store) for mark, one in files}
-            return await account.prices.of(request.endpoint, request.sent(links), listed)
+            return await account.prices.of(request.endpoint, request.sent(links), request.listed)
 
         return await self.pool.try_each(price_on, model=request.model)
 

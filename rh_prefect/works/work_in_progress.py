@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from rh_prefect.client.http_connections import uptime
-from rh_prefect.errors import ConfigError, JournalError, RunningHubError
+from rh_prefect.errors import ConfigError, JournalError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.account_and_uploads import Account
 from rh_prefect.works.accounts.pool import Lease
 from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.events import JobEvent, JobEventState, Observer
-from rh_prefect.works.journal.costs_and_budget import Costs, Money, Shortfall, SpendTracker
-from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
+from rh_prefect.works.journal.costs_and_budget import Costs, SpendTracker
+from rh_prefect.works.journal.job_records_and_state import JobRecords
 from rh_prefect.works.journal.record_types import Intent, current_owner
 from rh_prefect.works.journal.scope import Scope, cancel_key
 from rh_prefect.works.journal.spool import Spool
@@ -195,68 +194,3 @@ class Work:
             estimate=Costs() if price is None else Costs.of(price, self.request.currency),
         )
         self.observer.notify(event)
-
-
-class WorkSpending:
-    """The costs of one work, and their share of its run's budget."""
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._links: Mapping[str, str] = {}
-        self._spending = work.spending
-        self._key = work.key
-        request = work.request
-        self._listed = None if request.estimate is None else Money(request.estimate, request.currency)
-        self._currency: str | None = None
-        self._price: Money | None = None
-        self._guess: Money | None = None
-        self._reserved: int | None = None
-
-    async def find_price(self, links: Mapping[str, str]) -> None:
-        """Finds the catalogue's price in the account's currency; `links` to the inputs are for a later preview."""
-        self._links = links
-        if self._work.lease.account.provider.is_bare:
-            return  # RunningHub reports neither price nor cost of these.
-        prices = self._work.lease.account.prices
-        self._currency = await prices.currency()
-        self._price, self._guess = await prices.listed(self._listed), prices.guess(self._listed)
-
-    async def _ask(self) -> Money | None:
-        """Requests the price from RunningHub, once for each account of this job; None if the request fails."""
-        try:
-            self._price = await self._request_price()
-        except RunningHubError as error:
-            _log.warning("%s: its price is not known, so it is not counted in any budget: %s", self._work.job, error)
-        return self._price
-
-    async def _request_price(self) -> Money | None:
-        prices, request = self._work.lease.account.prices, self._work.request
-        return await prices.of(request.endpoint, request.sent(self._links), self._listed)
-
-    async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
-        """Reserves submission n's price in place of an earlier one; returns a `Shortfall` if the price does not fit."""
-        self.release()
-        self._price = await self._request_price()
-        short = await self._spending.reserve(self._key, n, self._price, budget=budget)
-        self._reserved = n if short is None else None
-        return short
-
-    def release(self) -> None:
-        """Releases amounts that were reserved for a submission without a claim."""
-        if self._reserved is not None:
-            self._spending.unreserve(self._key, self._reserved)
-        self._reserved = None
-
-    def claim(self, n: int) -> dict[str, Any]:
-        """Reserves the price of submission n, which is being claimed; returns the price to record in its intent."""
-        # From here on the journal determines the amount, however this call ends.
-        self._reserved = None
-        # Before the answer is recorded, so that a concurrent job with a budget counts it.
-        self._spending.claim(self._key, n, self._price, self._ask)
-        price = self._price or self._guess
-        return {"estimate": price and price.amount, "currency": price.currency if price else self._currency}
-
-    def answered(self, submit: Submit) -> Costs | None:
-        """Records the outcome of a submission; returns the cost of the work's ended tasks."""
-        self._spending.note(self._key, submit)
-        return self._spending.spent_on(self._key)

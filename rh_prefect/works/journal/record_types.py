@@ -27,7 +27,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rh_prefect.display_texts import beginning_of_prompt, cut_middle, with_prompt
-from rh_prefect.errors import ApiError, NextTask, RefusalScope, Retry
+from rh_prefect.errors import ApiError, ConnectFailed, InputError, NextTask, RefusalScope, ResponseLost, Retry
 from rh_prefect.media.media import Media
 from rh_prefect.redaction import mask
 
@@ -224,16 +224,27 @@ class Answer(Record):
     node_errors: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
-    def of(cls, error: ApiError) -> Answer:
-        """Returns the record of an answer with an error code. Only the code decides how to continue."""
-        return cls(
-            outcome="unknown" if error.retry in ("unknown", "pending") else "refused",
-            code=error.code,
-            reason=error.reason,
-            retry=error.retry,
-            no_slot=error.no_slot,
-            account_scope=error.account_scope,
-        )
+    def of(cls, error: Exception) -> Answer:
+        """Returns the record for a failed request; the recorded outcome is `unknown` if it may have been accepted."""
+        match error:
+            case ConnectFailed():
+                reason = error.what or error.message
+                return cls(outcome="refused", code=NOT_DELIVERED, reason=reason, retry="throttled")
+            case InputError():
+                return cls(outcome="refused", code=NOT_SENT, reason=error.message, retry="final")
+            case ResponseLost():
+                return cls(outcome="unknown", reason=error.what or error.message, retry="unknown")
+            case ApiError():  # only the code decides how to continue
+                return cls(
+                    outcome="unknown" if error.retry in ("unknown", "pending") else "refused",
+                    code=error.code,
+                    reason=error.reason,
+                    retry=error.retry,
+                    no_slot=error.no_slot,
+                    account_scope=error.account_scope,
+                )
+            case _:
+                return cls(outcome="unknown", reason=f"{type(error).__name__}: {error}", retry="unknown")
 
 
 class Resolution(Record):
