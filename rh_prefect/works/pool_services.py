@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rh_prefect.bounded_caches_and_locks import LruCache
+from rh_prefect.bounded_caches_and_locks import LruCache, SingleFlight
 from rh_prefect.client.http_connections import chance
 from rh_prefect.custom_endpoint import CustomInput
 from rh_prefect.media.store import MediaStore
@@ -21,7 +22,7 @@ from rh_prefect.works.input_identification import Inputs
 from rh_prefect.works.job_options import Request
 from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.journal.record_types import Intent
-from rh_prefect.works.journal.scope import OpenScopes, Scope
+from rh_prefect.works.journal.scope import Scope, begin_attempt
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.result_delivery import ResultDelivery
 from rh_prefect.works.store_checks_and_download_folder import StoreChecks
@@ -50,11 +51,13 @@ class PoolServices:
         )
         self.running: dict[WorkName, RunningWork] = {}
         self._inputs: LruCache[tuple[str, int, str], Inputs] = LruCache(50)
-        self._scopes = OpenScopes()
+        self._begun: SingleFlight[tuple[str, str, int], None] = SingleFlight(1000)
 
     async def open(self, scope: Scope, store: MediaStore) -> None:
-        """Checks a scope before the first payment of an attempt; see `OpenScopes.open`."""
-        await self._scopes.open(scope, store)
+        """Checks a scope once, before the first job of an attempt; see `scope.begin_attempt`."""
+        # A later attempt in this process checks it again: records may have been deleted meanwhile.
+        name = (repr(scope.journal), store.identity, scope.calls.number)
+        await self._begun.get(name, partial(begin_attempt, scope, store))
 
     def delivery(self, **more: Any) -> ResultDelivery:
         """Creates the `ResultDelivery` of a work; `more` contains the other fields."""

@@ -21,7 +21,7 @@ from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, read_flow_run, recorded_scope
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.journal.scope import OpenScopes
+from rh_prefect.works.journal.scope import begin_attempt
 from tests.support.processes import warm_process
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer, new_flow_run
@@ -46,7 +46,7 @@ outputs: {a: $(a), b: $(b)}
 async def begun(store: MediaStore) -> FlowScope:
     """A scope that this process has opened, and in which it has recorded a job."""
     scope = await recorded_scope(await read_flow_run(new_flow_run()))
-    await OpenScopes().open(scope, store)
+    await begin_attempt(scope, store)
     await scope.journal.create(f"{KEY}-intent-1", {"token": "t"})
     return scope
 
@@ -62,7 +62,7 @@ async def refusal(scope: FlowScope, store: MediaStore, *, is_fresh: bool = False
     """The error of a process that opens the scope again; a fresh one has read nothing of it before."""
 
     async def open_() -> None:
-        await OpenScopes().open(scope, store)
+        await begin_attempt(scope, store)
 
     with pytest.raises(JournalError) as error:
         await (asyncio.to_thread(asyncio.run, open_()) if is_fresh else open_())

@@ -69,7 +69,7 @@ async def test_what_an_account_and_its_machine_tell_of_slots_and_files(tmp_path:
     async def upload(path: Path, *, name: str, mime: str) -> Any:
         return path, name, mime
 
-    calls: dict[str, Any] = dict.fromkeys(("submit", "cancel", "download", "price_preview", "comfy_plus"))
+    calls: dict[str, Any] = dict.fromkeys(("submit", "cancel", "download", "upload", "price_preview", "comfy_plus"))
     calls |= {"queue_status": queue_status, "query": query, "comfy": SimpleNamespace(upload=upload)}
     client: Any = SimpleNamespace(site="s", account_id="a", **calls)
     account = Account.open(RunningHub(client), settings=Settings(state_dir=tmp_path, poll_seconds=0.02))

@@ -9,12 +9,14 @@ import pytest
 
 from rh_prefect.errors import JournalError
 from rh_prefect.media.store import MediaStore
+from rh_prefect.settings import get_settings
+from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, Format, Record, current_owner
 from rh_prefect.works.journal.scope import (
     FolderScope,
     Opened,
-    OpenScopes,
+    begin_attempt,
     end_run,
     find_scope,
     last_attempt,
@@ -25,6 +27,7 @@ from rh_prefect.works.journal.scope import (
 )
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.manual_repair import recover
+from rh_prefect.works.pool_services import PoolServices
 from tests.support.world.job_records import dead_owner
 
 RUN: Mapping[str, str] = {"flow_run": "night"}
@@ -59,12 +62,12 @@ class Counting(FolderJournal):
 
 
 async def test_an_empty_scope_is_read_once_in_an_attempt(journal: Counting, store: MediaStore) -> None:
-    scopes, scope = OpenScopes(), scope_of(journal)
-    await scopes.open(scope, store)
+    shared, scope = PoolServices(Pool(), settings=get_settings()), scope_of(journal)
+    await shared.open(scope, store)
     await journal.create("a1-intent-1", {"token": "x"})
-    await scopes.open(scope, store)
+    await shared.open(scope, store)
     assert (journal.reads, journal.checks) == (1, 1), "what this process has cached of it may have been deleted"
-    await scopes.open(scope_of(journal), store)
+    await shared.open(scope_of(journal), store)
     assert (journal.reads, journal.checks) == (2, 2), "a retry of the flow is another attempt"
 
 
@@ -73,27 +76,27 @@ async def test_a_scope_of_another_format_is_refused(journal: Counting, store: Me
     record = Format(format=number).model_dump(mode="json")
     await journal.create(FORMAT_KEY, record)
     with pytest.raises(JournalError, match="the version that started it"):
-        await OpenScopes().open(scope_of(journal), store)
+        await begin_attempt(scope_of(journal), store)
 
 
 async def test_a_scope_with_jobs_and_without_a_format_is_refused(journal: Counting, store: MediaStore) -> None:
     await journal.create("a1-intent-1", {"token": "x"})
     with pytest.raises(JournalError, match=r"no record .* of their format.*jobs recover night"):
-        await OpenScopes().open(scope_of(journal), store)
+        await begin_attempt(scope_of(journal), store)
     assert await recover(journal, store) == []
-    await OpenScopes().open(scope_of(journal), store)
+    await begin_attempt(scope_of(journal), store)
 
 
 async def test_a_run_whose_records_are_older_than_itself_pays_for_nothing(tmp_path: Path, store: MediaStore) -> None:
     """Prefect's database was restored from a backup; the store knows that the run had begun."""
     before, restored = (FolderJournal(str(tmp_path / name), scope="night") for name in ("lost", "restored"))
-    await OpenScopes().open(scope_of(before), store)
+    await begin_attempt(scope_of(before), store)
     for _ in range(2):
         with pytest.raises(JournalError, match="rh-prefect jobs recover night"):
-            await OpenScopes().open(scope_of(restored), store)
+            await begin_attempt(scope_of(restored), store)
     other = FolderJournal(str(tmp_path / "restored"), scope="another")
-    await OpenScopes().open(scope_of(other), store)
-    await OpenScopes().open(scope_of(restored, {}), store)  # a named scope may begin again
+    await begin_attempt(scope_of(other), store)
+    await begin_attempt(scope_of(restored, {}), store)  # a named scope may begin again
 
 
 async def test_a_run_that_is_found_has_the_pipeline_and_the_attempt_that_it_was_opened_with(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from rh_prefect.bounded_caches_and_locks import LruCache, SingleFlight
+from rh_prefect.bounded_caches_and_locks import LruCache
 from rh_prefect.errors import EqualRequest, JournalError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of
@@ -324,24 +324,8 @@ async def last_number(exists: Callable[[int], Awaitable[bool]]) -> int:
     return newest
 
 
-_CACHE_SIZE = 1000
-"""Maximum number of scopes whose check a process remembers; a dropped scope is checked again."""
-
-
-class OpenScopes:
-    """The scopes that this process has opened."""
-
-    def __init__(self) -> None:
-        self._opened: SingleFlight[tuple[str, str, int], None] = SingleFlight(_CACHE_SIZE)
-
-    async def open(self, scope: Scope, store: MediaStore) -> None:
-        """Checks a scope once, before the first job of an attempt."""
-        # A later attempt in this process checks it again: records may have been deleted meanwhile.
-        name = (repr(scope.journal), store.identity, scope.calls.number)
-        await self._opened.get(name, lambda: _open(scope, store))
-
-
-async def _open(scope: Scope, store: MediaStore) -> None:
+async def begin_attempt(scope: Scope, store: MediaStore) -> None:
+    """Checks the records of a scope before the first job of an attempt, and begins a new scope."""
     journal = scope.journal
     await journal.check_cache()
     # In this order: another process may begin the scope meanwhile, and it records the format before its jobs.

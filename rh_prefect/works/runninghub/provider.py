@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from pydantic import SecretStr
 
-from rh_prefect.client import Client, NativeSubmit, Upload
+from rh_prefect.client import Client, NativeSubmit
 from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.input_identification import Inputs
 from rh_prefect.works.loop_thread import LOOP
@@ -31,6 +30,8 @@ class RunningHub:
     # files only with the key
     is_bare = False
     file_seconds = LINK_SECONDS  # for which an uploaded file can be used
+    # Where a person finds a task, and the form of its id
+    task_list = ("RunningHub's call log", "TASK_ID")
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -38,7 +39,7 @@ class RunningHub:
         self.account_id = client.account_id
         # The client's own methods: no frame lies between them and their callers.
         self.submit, self.query, self.cancel = client.submit, client.query, client.cancel
-        self.download = client.download
+        self.download, self.upload = client.download, client.upload
         self.price = client.price_preview
 
     @classmethod
@@ -47,11 +48,6 @@ class RunningHub:
         client = Client(api_key, base_url=base_url, submit_timeout=submit_timeout)
         LOOP.on_close(client.aclose)
         return cls(client)
-
-    @property
-    def task_list(self) -> tuple[str, str]:
-        """The name of the list in which a person finds a task, and the form of the task's id."""
-        return "RunningHub's call log", "TASK_ID"
 
     async def prepare(self, request: GraphRequest, inputs: Inputs, label: str | None) -> JobRequest:
         """Checks a request against its graph, if the graph is known, and identifies its files by content."""
@@ -66,10 +62,6 @@ class RunningHub:
         """Returns the currency of the account's wallet; None if RunningHub does not report it."""
         return (await self.client.account(pace_seconds=pace_seconds)).currency
 
-    async def upload(self, path: Path, *, name: str, mime: str) -> Upload:
-        """Uploads a file, and returns its link and its name for loader nodes."""
-        return await self.client.upload(path, name=name, mime=mime)
-
     def progress(self, request: JobRequest, task_id: str, report: Callable[[str], None]) -> NodeProgress:
         """Creates the reader of the progress of a graph's nodes."""
         return NodeProgress(self.client, request, task_id, report)
@@ -83,22 +75,13 @@ class Machine(RunningHub):
 
     def __init__(self, client: Client, endpoint: NativeSubmit) -> None:
         super().__init__(client)
-        self._endpoint = endpoint
-        self._comfy = client.comfy if endpoint == "/proxy" else client.comfy_plus
-
-    @property
-    def task_list(self) -> tuple[str, str]:
-        """The name of the list in which a person finds a task, and the form of the task's id."""
-        lists = f"{self._endpoint}/<key>/history and {self._endpoint}/<key>/queue"
-        return (
+        self.upload = (client.comfy if endpoint == "/proxy" else client.comfy_plus).upload
+        lists = f"{endpoint}/<key>/history and {endpoint}/<key>/queue"
+        self.task_list = (
             f"ComfyUI's own job lists, at {lists} (RunningHub's call log does not include these jobs)",
-            f"{self._endpoint.lstrip('/')}.PROMPT_ID",
+            f"{endpoint.lstrip('/')}.PROMPT_ID",
         )
 
     async def slots(self) -> tuple[int | None, int | None]:
         """Returns the maximum number of concurrent graphs, and None, because the machine reports no count."""
         return GRAPHS_AT_ONCE, None
-
-    async def upload(self, path: Path, *, name: str, mime: str) -> Upload:
-        """Uploads a file to the machine."""
-        return await self._comfy.upload(path, name=name, mime=mime)
