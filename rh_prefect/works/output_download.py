@@ -79,7 +79,7 @@ class OutputDownload:
 
     async def _all_links(self, count: int) -> list[Link]:
         """Returns links for at least `count` files; if the record has fewer, queries the task."""
-        links = _file_links(self.end.links)
+        links = [link for link in self.end.links if link.url is not None]
         if not self.end.links:  # its stored result may also be gone, and each task that succeeded has an output
             count = max(count, 1)
         if len(links) < count:
@@ -169,10 +169,6 @@ class OutputDownload:
         return OutputsExpired(f"{job}: task {task_id} was paid for and succeeded, but {what}", job=job, task_id=task_id)
 
 
-def _file_links(links: tuple[Link, ...]) -> list[Link]:
-    return [link for link in links if link.url is not None]
-
-
 def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
     """Returns the new link of a recorded output. RunningHub may list outputs in a different order each time.
 
@@ -186,7 +182,9 @@ def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:
     old = [one for one in recorded if id(one) not in pairs and _is_of_kind(one, link)]
     new = [one for one in newer if id(one) not in taken and _is_of_kind(one, link)]
     is_renewed = any(_is_of_kind(one, link) for one in pairs.values())
-    return None if is_renewed and len(old) > 1 else _by_order(link, old, new)
+    if len(old) != len(new) or (is_renewed and len(old) > 1):
+        return None
+    return new[next(n for n, one in enumerate(old) if one is link)].url
 
 
 def _pairs(recorded: list[Link], newer: list[Link]) -> dict[int, Link]:
@@ -208,10 +206,6 @@ def _closest(link: Link, others: list[Link]) -> Link | None:
     """Returns the other link that shares the most URL parameters with a link; None if several links tie."""
     common = [len(_parameters(link) & _parameters(one)) for one in others]
     return others[common.index(max(common))] if common and common.count(max(common)) == 1 else None
-
-
-def _by_order(link: Link, old: list[Link], new: list[Link]) -> str | None:
-    return new[next(n for n, one in enumerate(old) if one is link)].url if len(old) == len(new) else None
 
 
 def _address(link: Link) -> str:

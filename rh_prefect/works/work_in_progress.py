@@ -151,11 +151,6 @@ class Work:
         return self.spending.spent_on(self.key)
 
     @property
-    def may_have_paid(self) -> bool:
-        """Whether a task of a shared work was paid for, or may have been."""
-        return self.records.is_shared and bool(self.spending.newest_submit(self.key))
-
-    @property
     def run_attempt(self) -> RunAttempt:
         """The run that the job belongs to, and its attempt."""
         return self.scope.journal.scope, self.scope.attempt

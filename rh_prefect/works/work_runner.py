@@ -229,7 +229,8 @@ class WorkRunner:
             _refuse_edited(asked, prepared)
             # The plan has hashed the site's graph into the work, and `_refuse_edited` has compared the graph.
             return asked.planned, request
-        return self._work(base, asked), request
+        own = "" if self.works is not None else self.scope.journal.scope
+        return work_id(base, asked.take, asked.scope or own), request
 
     async def make(self, asked: WorkCall) -> Delivered:
         """Returns the result of a step's work, and pays for it if no run has done so; see `complete`."""
@@ -261,9 +262,10 @@ class WorkRunner:
                     with running.work.records.signs_of_life():
                         yield running
             except (JournalError, StoreError) as error:
-                if not running.work.may_have_paid:
+                shared = running.work
+                if not (shared.records.is_shared and shared.spending.newest_submit(shared.key)):
                     raise
-                raise error.of_step(running.work.policy.title).with_note(
+                raise error.of_step(shared.policy.title).with_note(
                     "A task was paid for, or may have been. What to do: run again; the run uses the result of "
                     "this task and submits no other task."
                 ) from error
@@ -317,10 +319,6 @@ class WorkRunner:
         claimed = {work for work, _ in (await Notes.of(self.scope)).claims}
         costs = await spending_of(self.scope).costs()
         return {work: costs[work] for work in claimed & costs.keys()}
-
-    def _work(self, base: str, asked: WorkCall) -> str:
-        own = "" if self.works is not None else self.scope.journal.scope
-        return work_id(base, asked.take, asked.scope or own)
 
     def _base(self, request: JobRequest, asked: WorkCall) -> str:
         """Returns the hash of a request, after the replacements in `stands_for`."""

@@ -134,12 +134,7 @@ class Account:
         The clock counts seconds since 1970, because the expiry of upload links follows the wall clock. A monotonic
         clock stops while a laptop sleeps.
         """
-
-        async def slots() -> tuple[int | None, int]:
-            limit, running = await provider.slots()
-            return limit, limiter.held if running is None else running
-
-        limiter = Limiter(slots, clock=time.monotonic)
+        limiter = Limiter(provider.slots, clock=time.monotonic)
         poller = Poller(
             provider.query,
             clock=time.monotonic,

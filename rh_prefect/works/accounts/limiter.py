@@ -127,7 +127,7 @@ class Limiter:
 
     def __init__(
         self,
-        query_count: Callable[[], Awaitable[tuple[int | None, int]]],
+        query_count: Callable[[], Awaitable[tuple[int | None, int | None]]],
         *,
         clock: Callable[[], float],
         jitter: Callable[[], float] = chance,
@@ -268,9 +268,10 @@ class Limiter:
         # Set before the request, so that callers behind the lock do not each wait for the same timeout.
         self._counted_at = self._clock()
         try:
-            self._limit, running = await self._query_count()
+            self._limit, counted = await self._query_count()
         except RunningHubError:
             return None  # RunningHub still refuses tasks beyond the limit (421).
+        running = self._held if counted is None else counted  # a machine counts no tasks
         self._counted_at = self._clock()
         self._shorten_pause(running)
         return running

@@ -257,7 +257,7 @@ class FolderJournal(Journal):
 
     async def job(self, job_key: str) -> dict[str, JSON]:
         """Reads all records of one job; see `Journal.job`."""
-        files = await self._call(self._read_folder, f"{self._folder}/{job_key}")
+        files = await self._call(lambda: self._files.read_some(self._files.files(f"{self._folder}/{job_key}")))
         return {f"{job_key}-{Path(name).stem}": _decode(data, f"{self.url}/{name}") for name, data in files.items()}
 
     async def sign(self, key: str, text: str) -> None:
@@ -287,9 +287,6 @@ class FolderJournal(Journal):
         async for contents in run_together(waiting, at_once=_AT_ONCE):
             for job_key, files in by_job({_key_of(path): data for path, data in contents.items()}).items():
                 yield job_key, {key: _decode(data, f"{self.url}/{self._path(key)}") for key, data in files.items()}
-
-    def _read_folder(self, path: str) -> dict[str, bytes]:
-        return self._files.read_some(self._files.files(path))
 
     async def _call(self, function: Any, *args: Any) -> Any:  # a method of `_LocalFiles` or `_StoreFiles`
         with _as_journal_error(self.url, self._options):
