@@ -21,7 +21,8 @@ from rh_prefect.flow_runs import task_end_events
 from rh_prefect.flow_runs.append_only_log import RecordLog
 from rh_prefect.flow_runs.log_entry_storage import FlowRunInputs
 from rh_prefect.prefect_api import PATIENCE, connection_key, disconnect
-from rh_prefect.works.journal.journal import JSON, EndListener, Journal, check_key
+from rh_prefect.works.accounts.poller import Poller
+from rh_prefect.works.journal.journal import JSON, Journal, check_key
 from rh_prefect.works.loop_thread import LOOP
 
 _CACHE_SIZE: Final = 64
@@ -106,9 +107,9 @@ class FlowRunJournal(Journal):
         for name in records.jobs():
             yield name, _decoded(records.job(name))
 
-    async def notify_of_ends(self, listener: EndListener) -> None:
-        """Registers a listener for the ends of tasks; see `Journal.notify_of_ends`."""
-        task_end_events.subscribe(listener)
+    async def notify_of_ends(self, poller: Poller) -> None:
+        """Registers a poller for the ends of tasks; see `Journal.notify_of_ends`."""
+        task_end_events.subscribe(poller)
 
     def _log(self) -> RecordLog:
         """Returns this event loop's log of the flow run; all journals of the run on the loop share it."""

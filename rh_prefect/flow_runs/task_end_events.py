@@ -17,7 +17,7 @@ from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_URL
 
 from rh_prefect.flow_runs.prefect_internals import emit
-from rh_prefect.works.journal.journal import EndListener
+from rh_prefect.works.accounts.poller import Poller
 from rh_prefect.works.loop_thread import LOOP, end_task
 
 FINISHED: Final = "runninghub.task.finished"
@@ -44,7 +44,7 @@ def announce(task_id: str, *, job: str, model: str, status: str, flow_run: str |
     )
 
 
-def subscribe(listener: EndListener) -> None:
+def subscribe(listener: Poller) -> None:
     """Registers a listener for ends of tasks with this process's subscription; call it on the loop thread.
 
     The subscription uses the Prefect API in the caller's settings. If the subscription fails, the listener is told
@@ -65,14 +65,14 @@ class Subscription:
     """A subscription to one Prefect API, which reconnects after every interruption."""
 
     def __init__(self, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        self._listeners: WeakSet[EndListener] = WeakSet()
+        self._listeners: WeakSet[Poller] = WeakSet()
         self._filter = EventFilter(event=EventNameFilter(name=[FINISHED]))
         self._sleep = sleep
         self._task: asyncio.Task[None] | None = None
         # True before the connection exists: Prefect then also sends the events of the last minute.
         self._is_on = True
 
-    def add(self, listener: EndListener) -> None:
+    def add(self, listener: Poller) -> None:
         """Adds a listener; the first listener opens the connection."""
         if listener not in self._listeners:
             self._listeners.add(listener)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from rh_prefect.bounded_caches_and_locks import SingleFlight
 from rh_prefect.client import TaskView
@@ -22,6 +22,7 @@ from rh_prefect.works.journal.works_journal import HasEnded, no_evidence
 from rh_prefect.works.lifecycle import may_cancel
 from rh_prefect.works.result import end_of
 from rh_prefect.works.run_ledger import Notes, SharedRecords
+from rh_prefect.works.runninghub.provider import RunningHub
 
 PATIENCE = 20.0
 """Maximum seconds to wait for submissions in flight during a cancellation; Prefect kills the process after 30 s."""
@@ -55,21 +56,8 @@ _PAUSE = 0.5
 _log = logging.getLogger("rh_prefect")
 
 
-class Cancels(Protocol):
-    """The client calls that a cancellation needs."""
-
-    async def cancel(self, task_id: str) -> None:
-        """Requests the cancellation of a task."""
-
-    async def query(self, task_id: str) -> TaskView:
-        """Returns a task's state."""
-
-    async def currency(self, *, pace_seconds: float | None = None) -> str | None:
-        """Returns the currency of the account's wallet; repeats the request for `pace_seconds` at most."""
-
-
 async def cancel_task(
-    client: Cancels, task_id: str, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    client: RunningHub, task_id: str, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> TaskView:
     """Cancels a task, and returns its state afterwards; `CANCELLED` if RunningHub no longer has the task."""
     refused: ApiError | None = None
@@ -90,7 +78,7 @@ async def cancel_task(
 
 
 async def _after_cancelling(
-    client: Cancels, task_id: str, sleep: Callable[[float], Awaitable[None]]
+    client: RunningHub, task_id: str, sleep: Callable[[float], Awaitable[None]]
 ) -> TaskView | None:
     """Returns a task's state; after a success, waits some seconds for the outputs. None if the task is not found."""
     try:
@@ -109,7 +97,7 @@ Currencies: TypeAlias = SingleFlight[tuple[str, str | None], str | None]
 """The currencies of accounts, by name and block; each account is asked at most once, even if it does not answer."""
 
 
-async def _currency_of(client: Cancels) -> str | None:
+async def _currency_of(client: RunningHub) -> str | None:
     with suppress(RunningHubError, TimeoutError):  # then, the currency of the intent counts
         async with asyncio.timeout(_CURRENCY_TIMEOUT):
             return await client.currency(pace_seconds=_CURRENCY_SECONDS)
@@ -117,7 +105,7 @@ async def _currency_of(client: Cancels) -> str | None:
 
 
 async def cancel_submission(
-    client: Cancels, submit: Submit, *, records: JobRecords, attempt: int, currencies: Currencies | None = None
+    client: RunningHub, submit: Submit, *, records: JobRecords, attempt: int, currencies: Currencies | None = None
 ) -> str:
     """Cancels the task of a submission, and records its end; returns the status of the task.
 
@@ -148,7 +136,7 @@ class CancelReport:
 
 async def cancel_scope(
     scope: Scope,
-    client_for: Callable[[Intent], Awaitable[Cancels]],
+    client_for: Callable[[Intent], Awaitable[RunningHub]],
     *,
     by: str,
     has_ended: HasEnded = no_evidence,
@@ -194,7 +182,7 @@ class _Cancellation:
     """Cancels the tasks of one run, several at a time; an error in one cancellation does not stop the others."""
 
     scope: Scope
-    client_for: Callable[[Intent], Awaitable[Cancels]]
+    client_for: Callable[[Intent], Awaitable[RunningHub]]
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     deadline: float  # The time of `clock` after which submissions in flight are given up

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -93,7 +94,7 @@ async def test_a_subscription_outlives_a_break_and_says_when_it_does_not_stand(p
     async def soon(_: float) -> None:
         await asyncio.sleep(0.05)
 
-    ear = Ear()
+    ear: Any = Ear()
     with Proxy(prefect_server.url) as proxy, temporary_settings({PREFECT_API_URL: f"{proxy.url}/api"}):
         subscription = task_end_events.Subscription(sleep=soon)
         subscription.add(ear)
@@ -114,7 +115,7 @@ async def test_a_subscription_outlives_a_break_and_says_when_it_does_not_stand(p
 
 
 async def test_where_no_api_answers_nobody_counts_on_being_told(closed_port: int) -> None:
-    ear = Ear()
+    ear: Any = Ear()
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{closed_port}/api"}):
         subscription = task_end_events.Subscription()
         subscription.add(ear)
@@ -123,7 +124,7 @@ async def test_where_no_api_answers_nobody_counts_on_being_told(closed_port: int
 
 
 async def test_a_process_subscribes_once(prefect_server: PrefectServer) -> None:
-    ears = [Ear(), Ear()]
+    ears: list[Any] = [Ear(), Ear()]
 
     async def subscribe() -> int:
         for ear in ears:

@@ -16,7 +16,6 @@ from rh_prefect.errors import ConfigError, JournalError, OutputsPending, TaskNot
 from rh_prefect.works.accounts.poller import Poller
 from rh_prefect.works.completion import await_end, cancel_and_record
 from rh_prefect.works.journal.job_records_and_state import JobView, Submit
-from rh_prefect.works.journal.journal import EndListener
 from rh_prefect.works.journal.record_types import End, Intent
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.run_cancellation import cancel_scope
@@ -45,8 +44,8 @@ class NotifyingMemoryJournal(MemoryJournal):
             raise JournalError("the journal is away")
         return await super().create(key, record)
 
-    async def notify_of_ends(self, listener: EndListener) -> None:
-        listener.set_receiving(is_on=True)
+    async def notify_of_ends(self, poller: Poller) -> None:
+        poller.set_receiving(is_on=True)
 
     async def read(self, key: str) -> Any:
         self.reads += 1
@@ -102,7 +101,7 @@ class WaitingJob:
         return await await_end(self.work, self.submit, first_view=first_view, age=0.0)
 
     async def cancel_elsewhere(self) -> None:
-        async def client_for(_: Intent) -> RunningHub:
+        async def client_for(_: Intent) -> Any:
             return self.rh
 
         await cancel_scope(self.scope, client_for, by="jobs cancel", clock=clock)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,7 +103,7 @@ def time() -> Time:
 async def test_a_task_is_cancelled_if_runninghub_accepts_the_cancellation(
     says: TaskView | Exception, status: str
 ) -> None:
-    rh = RunningHub(says)
+    rh: Any = RunningHub(says)
     assert (await cancel_task(rh, TASK)).status == status
     assert rh.cancelled == [TASK]
 
@@ -143,7 +144,7 @@ async def test_each_account_is_asked_for_its_currency_once_and_only_for_seconds(
     for one in accounts.values():
         one.pays_in, one.answers_after = pays_in, after
 
-    async def client_for(intent: Intent) -> RunningHub:
+    async def client_for(intent: Intent) -> Any:
         return accounts[intent.account]
 
     report = await cancel_scope(FolderScope(journal), client_for, by="a test")
@@ -168,8 +169,10 @@ async def test_outputs_that_come_seconds_after_the_success_are_waited_for(time: 
             asked.append(time.now)
             return await super().query(task_id)
 
-    assert await cancel_task(Hub(EMPTY, EMPTY, SUCCESS), TASK, sleep=time.sleep) == SUCCESS
-    assert await cancel_task(Hub(EMPTY), TASK, sleep=time.sleep) == EMPTY
+    late: Any = Hub(EMPTY, EMPTY, SUCCESS)
+    never: Any = Hub(EMPTY)
+    assert await cancel_task(late, TASK, sleep=time.sleep) == SUCCESS
+    assert await cancel_task(never, TASK, sleep=time.sleep) == EMPTY
     assert asked == [0, 1, 2, *range(2, 2 + POLLS_FOR_OUTPUTS + 1)]
     assert POLLS_FOR_OUTPUTS == 5
 
@@ -185,14 +188,15 @@ async def test_outputs_that_come_seconds_after_the_success_are_waited_for(time: 
     ],
 )
 async def test_a_task_that_could_not_be_cancelled_is_an_error(query: TaskView | Exception, refusal: Exception) -> None:
+    rh: Any = RunningHub(query, refuses=refusal)
     with pytest.raises(type(refusal)):
-        await cancel_task(RunningHub(query, refuses=refusal), TASK)
+        await cancel_task(rh, TASK)
 
 
 async def cancel(where: Journal | Scope, rh: RunningHub, time: Time) -> tuple[set[str], set[str], dict[str, str]]:
     """Cancels a run; returns the tasks that were cancelled, those that had ended, and why others were not cancelled."""
 
-    async def client_for(_: Intent) -> RunningHub:
+    async def client_for(_: Intent) -> Any:
         return rh
 
     scope = where if isinstance(where, Scope) else FolderScope(where)

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
@@ -29,6 +29,9 @@ from rh_prefect.errors import InputError, JournalError, RunningHubError
 from rh_prefect.local_files import NoHardLinks, write_atomic
 from rh_prefect.media.storage_errors import describe, fault_of
 from rh_prefect.media.storage_urls import identity_of, is_local, local_path, refuse_signature, shown_url
+
+if TYPE_CHECKING:
+    from rh_prefect.works.accounts.poller import Poller
 
 JSON: TypeAlias = "dict[str, Any]"
 """A JSON object; the classes of `record_types` define its fields."""
@@ -53,18 +56,6 @@ V = TypeVar("V")
 _FILE_MODE: Final = 0o666
 _FOLDER_MODE: Final = 0o777
 """Modes of new folders before the umask, equal to those of the output folders."""
-
-
-class EndListener(Protocol):
-    """An object that is notified of the ends of tasks."""
-
-    def wake(self, task_id: str) -> None:
-        """Queries a task, after a notification that the task has ended."""
-        ...
-
-    def set_receiving(self, *, is_on: bool) -> None:
-        """Sets whether notifications arrive from now on."""
-        ...
 
 
 class Journal(ABC):
@@ -120,8 +111,8 @@ class Journal(ABC):
     async def check_cache(self) -> None:  # noqa: B027 - the same
         """Raises `JournalError` if records that this process has cached were deleted."""
 
-    async def notify_of_ends(self, listener: EndListener) -> None:  # noqa: B027 - of a journal that notifies
-        """Registers a listener that is told when tasks end; a second registration has no effect."""
+    async def notify_of_ends(self, poller: Poller) -> None:  # noqa: B027 - of a journal that notifies
+        """Registers a poller that is told when tasks end; a second registration has no effect."""
 
 
 class UnreadableRecord(JournalError):
