@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rh_prefect.catalog import registry
@@ -21,44 +22,32 @@ _DATES = ("seen", "price_seen")
 _COUNTS = ("imageNum", "n", "maxImages")
 
 
-@dataclass(slots=True)
-class Changes:
-    """The differences between two states of the catalogue, by model name."""
+class Changes(list[str]):
+    """The differences between two states of the catalogue, one a line.
 
-    new: list[str] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)  # also those that RunningHub's newest lists no longer have
-    changed: dict[str, str] = field(default_factory=dict)  # what has changed
-    repriced: dict[str, str] = field(default_factory=dict)  # both prices
-
-    def lines(self) -> Iterator[str]:
-        """Yields a line for each difference: `+` for a new model, `-` removed, `~` changed, `$` for a changed price."""
-        yield from (f"+ {name}" for name in self.new)
-        yield from (f"- {name}" for name in self.gone)
-        yield from (f"~ {name}: {what}" for name, what in self.changed.items())
-        yield from (f"$ {name}: {prices}" for name, prices in self.repriced.items())
+    A line begins with `+` for a new model, `-` for one that is removed or no longer in RunningHub's newest lists, `~`
+    for a changed one, and `$` for a changed price.
+    """
 
     def __str__(self) -> str:
         """Formats the counts, as in `3 new, 0 gone, 5 changed, 2 with a different price`."""
-        counts = (len(self.new), len(self.gone), len(self.changed), len(self.repriced))
-        words = ("new", "gone", "changed", "with a different price")
-        return ", ".join(f"{count} {word}" for count, word in zip(counts, words, strict=True))
+        counts = Counter(line[0] for line in self)
+        return f"{counts['+']} new, {counts['-']} gone, {counts['~']} changed, {counts['$']} with a different price"
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
     """Compares an earlier and a later version of the slim file's content."""
-    before = {model["endpoint"]: model for model in old["models"]}
-    after = {model["endpoint"]: model for model in new["models"]}
-    found = Changes(
-        new=sorted(model["name"] for endpoint, model in after.items() if endpoint not in before),
-        gone=sorted(model["name"] for endpoint, model in before.items() if _is_gone(model, after.get(endpoint))),
-    )
-    for endpoint in sorted(before.keys() & after.keys()):
-        earlier, later = before[endpoint], after[endpoint]
-        what = _facts(earlier, later) + _param_changes(earlier, later)
-        if what:
-            found.changed[later["name"]] = ", ".join(what)
+    before, after = ({model["endpoint"]: model for model in content["models"]} for content in (old, new))
+    both = [(before[endpoint], after[endpoint]) for endpoint in sorted(before.keys() & after.keys())]
+    added = sorted(model["name"] for endpoint, model in after.items() if endpoint not in before)
+    gone = sorted(model["name"] for endpoint, model in before.items() if _is_gone(model, after.get(endpoint)))
+    found = Changes([*(f"+ {name}" for name in added), *(f"- {name}" for name in gone)])
+    for earlier, later in both:
+        if what := _facts(earlier, later) + _param_changes(earlier, later):
+            found.append(f"~ {later['name']}: {', '.join(what)}")
+    for earlier, later in both:
         if earlier.get("price") != later.get("price"):
-            found.repriced[later["name"]] = f"{_price(earlier)} -> {_price(later)}"
+            found.append(f"$ {later['name']}: {_price(earlier)} -> {_price(later)}")
     return found
 
 

@@ -71,29 +71,29 @@ _models = App(name="models", help="List RunningHub's models with limits and pric
 _webhook = App(name="webhook", help="Receive task webhooks instead of polling.")
 _jobs = App(name="jobs", help="Show paid jobs and resolve open ones.")
 
-app.command("rh_prefect.cli.demo:demo", help="Make a film on this machine: no key, no network, no cost.")
-app.command(
-    "rh_prefect.cli.run_pipeline:run",
-    name="run",
-    help="Run a pipeline: a file, a shipped pipeline, or a model's pipeline.",
+
+def _add(name: str, function: str, what: str, *, to: App = app) -> None:
+    """Adds a command, whose module in this package is loaded when the command is run."""
+    to.command(f"rh_prefect.cli.{function}", name=name, help=what)
+
+
+_add("demo", "demo:demo", "Make a film on this machine: no key, no network, no cost.")
+_add("run", "run_pipeline:run", "Run a pipeline: a file, a shipped pipeline, or a model's pipeline.")
+_add("batch", "batch:batch", "Run a model on every row of a table or every file of a folder.")
+_add("check", "pipelines:check", "Check pipeline files without data and without a network.")
+_add("plan", "pipelines:plan", "Show what a run of a pipeline would make and cost.")
+_add(
+    "explain",
+    "explain_pipeline:explain",
+    "Show a pipeline's parameters, steps, models, outputs and price, or list the shipped pipelines.",
 )
-app.command("rh_prefect.cli.batch:batch", help="Run a model on every row of a table or every file of a folder.")
-for _name, _help in {
-    "check": "Check pipeline files without data and without a network.",
-    "plan": "Show what a run of a pipeline would make and cost.",
-}.items():
-    app.command(f"rh_prefect.cli.pipelines:{_name}", name=_name, help=_help)
-app.command(
-    "rh_prefect.cli.explain_pipeline:explain",
-    help="Show a pipeline's parameters, steps, models, outputs and price, or list the shipped pipelines.",
-)
-app.command("rh_prefect.cli.init:init", help="Write a shipped pipeline with example inputs.")
-app.command("rh_prefect.cli.choose_at_reviews:choose", help="Record choices at a pipeline's reviews.")
-app.command("rh_prefect.cli.pipelines:schema_", name="schema", help="Print the JSON schema of pipelines for editors.")
+_add("init", "init:init", "Write a shipped pipeline with example inputs.")
+_add("choose", "choose_at_reviews:choose", "Record choices at a pipeline's reviews.")
+_add("schema", "pipelines:schema_", "Print the JSON schema of pipelines for editors.")
 app.command(_models)
-_models.command("rh_prefect.cli.models:search", help="Find models by what they do, such as `lip sync`.")
-_models.command("rh_prefect.cli.models:show", help="Show a model's parameters, limits and price.")
-_models.command("rh_prefect.cli.models:refresh", help="Update this user's models or prices from a public file.")
+_add("search", "models:search", "Find models by what they do, such as `lip sync`.", to=_models)
+_add("show", "models:show", "Show a model's parameters, limits and price.", to=_models)
+_add("refresh", "models:refresh", "Update this user's models or prices from a public file.", to=_models)
 app.command(_jobs)
 for _name, _help in {
     "list": "List the jobs of a run, or the latest runs that have jobs.",
@@ -105,22 +105,14 @@ for _name, _help in {
     "collect": "Download the paid results of a run, without submitting anything.",
     "cancel": "Cancel the tasks that a run has submitted to RunningHub.",
 }.items():
-    _jobs.command(f"rh_prefect.cli.jobs:{_name.replace('-', '_')}_", name=_name, help=_help)
-app.command("rh_prefect.cli.gallery:gallery", help="Write a page with all results of jobs and edits.")
-app.command(
-    "rh_prefect.cli.gallery:open_", name="open", help="Open the film, the results or the report of a run in a browser."
-)
-app.command("rh_prefect.cli.spend:spend", help="Add up the cost of tasks.")
-app.command("rh_prefect.cli.emulator_and_webhook:emulator", help="Run an emulator of RunningHub on this machine.")
+    _add(_name, f"jobs:{_name.replace('-', '_')}_", _help, to=_jobs)
+_add("gallery", "gallery:gallery", "Write a page with all results of jobs and edits.")
+_add("open", "gallery:open_", "Open the film, the results or the report of a run in a browser.")
+_add("spend", "spend:spend", "Add up the cost of tasks.")
+_add("emulator", "emulator_and_webhook:emulator", "Run an emulator of RunningHub on this machine.")
 app.command(_webhook)
-_webhook.command(
-    "rh_prefect.cli.emulator_and_webhook:serve_", name="serve", help="Run the webhook receiver in the foreground."
-)
-app.command(
-    "rh_prefect.cli.doctor:doctor", help="Check key, site, account, storage and Prefect, and say how to fix problems."
-)
-
-
+_add("serve", "emulator_and_webhook:serve_", "Run the webhook receiver in the foreground.", to=_webhook)
+_add("doctor", "doctor:doctor", "Check key, site, account, storage and Prefect, and say how to fix problems.")
 app.register_install_completion_command(help="Install the completion of commands and options in your shell.")
 
 # The exit codes that a shell shows after SIGINT, SIGPIPE and SIGTERM.

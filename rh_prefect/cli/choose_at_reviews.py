@@ -69,21 +69,18 @@ def _decisions(
 ) -> tuple[dict[str, int], dict[str, dict[str, Any]]]:
     """Reads the arguments of `choose`: returns the next takes for `again`, and the other choices by review address."""
     reviews = {one.address: one for one in plan.instances if one.model == "review"}
+    if not reviews:
+        raise InputError(f"choose: {file} has no reviews, so there is nothing to choose. No choice was recorded.")
     if not choices and not texts:
-        raise InputError(
-            f"choose: no choice was given. The reviews of {file} are: {', '.join(reviews)}. Nothing was recorded. "
-            "What to do: write REVIEW=NUMBER, with the number of a candidate."
-            if reviews
-            else f"choose: {file} has no reviews, so there is nothing to choose. Nothing was recorded."
+        raise _invalid(
+            f"no choice was given. The reviews of {file} are: {', '.join(reviews)}",
+            "write REVIEW=NUMBER, with the number of a candidate",
         )
     takes, decided, seen = dict[str, int](), dict[str, dict[str, Any]](), set[str]()
     for number, words in enumerate((*choices, *texts)):
         address, chosen = _split(words, reviews, file)
         if address in seen:
-            raise InputError(
-                f"choose: {address} is given twice. No choice was recorded. What to do: give one choice for this "
-                "review."
-            )
+            raise _invalid(f"{address} is given twice", "give one choice for this review")
         seen.add(address)
         review = reviews[address]
         if number >= len(choices):
@@ -100,9 +97,9 @@ def _split(words: str, reviews: Mapping[str, PlannedStep], file: Path) -> tuple[
     # The id of an item may also contain an equals sign.
     address = max((one for one in reviews if words.startswith(f"{one}=")), key=len, default="")
     if not address:
-        raise InputError(
-            f"choose: {words!r} is not a choice at a review of {file}. No choice was recorded. What to do: write "
-            f"REVIEW=NUMBER. The reviews are: {', '.join(reviews) or 'none'}."
+        raise _invalid(
+            f"{words!r} is not a choice at a review of {file}",
+            f"write REVIEW=NUMBER. The reviews are: {', '.join(reviews)}",
         )
     return address, words[len(address) + 1 :]
 
@@ -110,18 +107,18 @@ def _split(words: str, reviews: Mapping[str, PlannedStep], file: Path) -> tuple[
 def _corrected_text(review: PlannedStep, file: Path) -> str:
     text = text_in("choose --text", file)
     if review.shows_files:
-        raise InputError(
-            f"choose: {review.address} shows files, which a text cannot replace. No choice was recorded. What to do: "
-            f"choose a candidate by its number, as in {review.address}=1."
+        raise _invalid(
+            f"{review.address} shows files, which a text cannot replace",
+            f"choose a candidate by its number, as in {review.address}=1",
         )
     return text
 
 
 def _other_candidates(review: PlannedStep) -> dict[str, int]:
     if next(paid_steps(review.needs), None) is None:
-        raise InputError(
-            f"choose: {review.address} cannot get new candidates, because no paid step makes its candidates. No "
-            "choice was recorded. What to do: choose a candidate by its number."
+        raise _invalid(
+            f"{review.address} cannot get new candidates, because no paid step makes its candidates",
+            "choose a candidate by its number",
         )
     return next_takes(review)
 
@@ -129,12 +126,13 @@ def _other_candidates(review: PlannedStep) -> dict[str, int]:
 def _candidate(review: PlannedStep, chosen: str) -> int:
     """Returns the number of the chosen candidate."""
     if not chosen.isdecimal() or int(chosen) < 1:
-        raise InputError(
-            f"choose: {chosen!r} is not a choice. No choice was recorded. What to do: give a number from 1, or `again`."
-        )
+        raise _invalid(f"{chosen!r} is not a choice", "give a number from 1, or `again`")
     if int(chosen) > len(review.candidates):
-        raise InputError(
-            f"choose: {review.address}: {review.no_candidate(int(chosen))}. No choice was recorded. What to do: give "
-            "the number of a candidate."
+        raise _invalid(
+            f"{review.address}: {review.no_candidate(int(chosen))}", "give the number of one of its candidates"
         )
     return int(chosen)
+
+
+def _invalid(what: str, what_to_do: str) -> InputError:
+    return InputError(f"choose: {what}. No choice was recorded. What to do: {what_to_do}.")

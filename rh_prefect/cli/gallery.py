@@ -125,13 +125,13 @@ def _found(
         if not found and (last := asyncio.run(LastRuns(records).read(run))):
             return _found(command, place, storage, last.run)  # `run` is a pipeline whose runs paid for nothing
     if not found:
-        what = f"of the run {run!r}" if run else "yet"
-        places = "--out or --storage" if command == "open" else "its folder or --storage"
-        todo = "run a flow or a pipeline first"
+        what, todo = "yet", "run a flow or a pipeline first"
         if run:
+            what = f"of the run {run!r}"
             todo = "give the id of the outermost flow run: the records do not name flow runs without paid jobs"
+        places = "--out or --storage" if command == "open" else "its folder or --storage"
         raise InputError(
-            f"{command}: {store.url} has no results {what}. Nothing was written. What to do: name another place "
-            f"with {places}, or {todo}."
+            f"{command}: {store.url} has no results {what}. Nothing was written. What to do: name another place with "
+            f"{places}, or {todo}."
         )
     return store, found, run

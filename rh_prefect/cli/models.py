@@ -162,7 +162,7 @@ def refresh(file: str | None = None, *, date: str | None = None, reset: bool = F
         )
     done = refresh_catalogue(data, shown(file), date=date)
     print("\n".join(_report(done)))
-    print(done.changes)
+    print(str(done.changes))
     if user_file().exists():
         print(f"{user_file()} is used from now on; `rh-prefect models refresh --reset` undoes this.")
 
@@ -174,7 +174,7 @@ def _report(done: Refreshed) -> list[str]:
         why = "It is older than the models in use" if done.date else "It has no date"
         remedy = "" if done.date else " If it is newer than the models in use, set its date with `--date YYYY-MM-DD`."
         lines.append(f"{why}: only missing models and prices are added; nothing else is changed.{remedy}")
-    lines += done.changes.lines()
+    lines += done.changes
     if done.flaws:
         lines += ["not used:", *(f"  {flaw}" for flaw in done.flaws)]
     return lines

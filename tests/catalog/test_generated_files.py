@@ -122,8 +122,8 @@ def test_the_count_in_the_docs_is_written_and_checked(root: Path) -> None:
 
 def test_a_change_of_price_is_told_with_both_prices() -> None:
     first, second = (data({"name": "a/b", "price": {"unit": "call", "fixed": amount}}) for amount in (1, 2))
-    assert list(changes(first, second).lines()) == ["$ a/b: 1.00 CNY per call -> 2.00 CNY per call"]
-    assert list(changes(second, data({"name": "a/b"})).lines()) == ["$ a/b: 2.00 CNY per call -> unknown"]
+    assert changes(first, second) == ["$ a/b: 1.00 CNY per call -> 2.00 CNY per call"]
+    assert changes(second, data({"name": "a/b"})) == ["$ a/b: 2.00 CNY per call -> unknown"]
 
 
 def test_a_source_that_is_not_there_or_is_no_json(
