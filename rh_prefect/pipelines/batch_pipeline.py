@@ -136,7 +136,8 @@ async def write_batch(batch: Batch, site: str, store: MediaStore, *, whole_items
     Options(budget=batch.budget, attempts=batch.attempts, reuse=batch.reuse)
     inputs, stages = _inputs(batch.rows, store), stages_of(batch.model, batch.chain, batch.values or {})
     source = _Source.of(batch.rows, stages)
-    identity = [source.identity, _identity(stages, batch.label_column), f"{site} {store.url}"]
+    models = [[stage.model.endpoint, converted(stage.values, _plain)] for stage in stages]
+    identity = [source.identity, [models, batch.label_column], f"{site} {store.url}"]
     name = f"batch-{_hash(identity)[:16]}"
     if source.file is None:
         columns = await _columns(source, stages, batch, inputs)
@@ -183,11 +184,6 @@ def _budget(amount: float | None, *, whole_items: bool) -> Any:
     if amount is None:
         return "unlimited"
     return {"amount": amount, **({"whole_items": True} if whole_items else {}), "all_runs": True}
-
-
-def _identity(stages: Sequence[Stage], label_column: str | None) -> list[Any]:
-    """Returns the values that distinguish batches with the same rows."""
-    return [[[stage.model.endpoint, converted(stage.values, _plain)] for stage in stages], label_column]
 
 
 def _plain(value: object) -> object:

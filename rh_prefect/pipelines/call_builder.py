@@ -58,10 +58,9 @@ def request_of(instance: PlannedStep) -> Request:
 def _check_files(instance: PlannedStep, values: dict[str, Any]) -> None:
     """Raises an error if a file parameter contains a string, because the string would be opened as a path."""
     model = catalog.get(instance.model)
-    files = {param.name for param in model.file_params}
     given = [*values.items(), *values.get("unchecked", {}).items()]
     for param, value in ((model.find_param(name), value) for name, value in given):
-        if param is None or param.name not in files:
+        if param is None or not param.is_media:
             continue
         for one in value if isinstance(value, list) else [value]:
             if one is not None and not isinstance(one, Media):

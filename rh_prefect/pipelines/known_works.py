@@ -141,7 +141,10 @@ class StoredWorks(KnownWorks):
         again = await self._downloaded_again(results) if results else {}
         found = await self._begun([query for query, key in keys.items() if key not in results])
         found |= {one: self._known(one, results[key], again.get(key)) for one, key in keys.items() if key in results}
-        found |= {one: self._edit(edits[one.work]) for one in queries if one.is_edit and one.work in edits}
+        for query in queries:
+            if query.is_edit and (edit := edits.get(query.work)) is not None:
+                # A missing file is rendered again at no cost, and requests keep the hash of its first version.
+                found[query] = known_edit(edit, self._edits.located(edit))
         return [found.get(query) for query in queries]
 
     async def _results(self, keys: Sequence[str]) -> dict[str, ResultRecord]:
@@ -206,10 +209,6 @@ class StoredWorks(KnownWorks):
             age=(datetime.now(UTC) - datetime.fromisoformat(record.at)).total_seconds(),
             record=f"{self._works.url}/{FOLDER}/{query.work}/{name}.json",
         )
-
-    def _edit(self, result: EditResult) -> KnownWork:
-        # A missing file is rendered again at no cost, and requests keep the hash of its first version.
-        return known_edit(result, self._edits.located(result))
 
     async def _begun(self, queries: Sequence[WorkQuery]) -> dict[WorkQuery, KnownWork]:
         """Returns the works that were submitted and have no result of the requested shape."""

@@ -55,6 +55,7 @@ async def report(run: StepScheduler, *, name: str, require_new: bool) -> RunEnd:
     rows = (*steps, *_others(other_costs))
     outcome = run.outcome
     costs = Costs.total(outcome.costs.values())
+    open_submissions, open_costs = run.services.budget.spending.open_costs()
     uri = report_name(name)
     away = away or await _store_error(lambda: LOOP.call(write_table(run.services.store, uri, rows)))
     uri = "" if away is not None else run.services.store.uri(uri)
@@ -65,8 +66,8 @@ async def report(run: StepScheduler, *, name: str, require_new: bool) -> RunEnd:
         steps=steps,
         costs=costs,
         other_costs=other_costs,
-        open_submissions=outcome.open_submissions,
-        open_costs=outcome.open_costs,
+        open_submissions=open_submissions,
+        open_costs=open_costs,
         new=sum(one.state == "made" for one in steps),
         report=uri,
         gallery=gallery,

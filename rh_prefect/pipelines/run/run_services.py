@@ -80,8 +80,6 @@ class Outcome:
     errors: dict[str, Exception] = field(default_factory=dict)  # The error of each step that failed, by its address
     # What this run paid for each work, failed tasks and refused answers included
     costs: dict[str, Costs] = field(default_factory=dict)
-    open_submissions: int = 0  # How many of its submissions have no known end, as of a lost response
-    open_costs: Costs = field(default_factory=Costs)  # What they may cost, by their prices
     saved: dict[str, list[Media]] = field(default_factory=dict)  # The file that a step was saved as, by its address
     # The same files by the step's address, or "", and the content of the result, which is another one than that of a
     # converted picture

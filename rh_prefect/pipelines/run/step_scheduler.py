@@ -382,7 +382,6 @@ class StepScheduler:
     async def count_costs(self) -> None:
         """Adds up the payments of the whole run, including earlier processes."""
         self.outcome.costs = await LOOP.call(self.services.runner.costs())
-        self.outcome.open_submissions, self.outcome.open_costs = self.services.budget.spending.open_costs()
 
     def costs_by_step(self) -> tuple[dict[str, Costs], Costs]:
         """Returns the cost of each step, by address, and the cost of steps outside of the plan.
