@@ -115,11 +115,10 @@ _LATER = "choose here first; the next run shows others"
 async def choices_of(reviews: Sequence[PlannedStep], store: MediaStore) -> list[str]:
     """Returns the part of a report that shows the candidates of reviews and says how to choose."""
     shown = [one for review in reviews for one in candidates(review)]
-    found = [(name, value.media, value.address) for name, value in shown if isinstance(value, File) and value.media]
-    # A parameter's file is read at the address that was given, whose signature no page shows.
-    pictures = [(name, media.at(to or media.uri)) for name, media, to in found]
-    links = Links(store)
-    files = await asyncio.to_thread(lambda: [f"- {links.to(media.uri, name)}" for name, media, _ in found])
+    made = [(name, value) for name, value in shown if isinstance(value, File)]
+    pictures = [(name, media) for name, file in made if (media := file.located)]
+    links, found = Links(store), [(name, file.media.uri) for name, file in made if file.media]
+    files = await asyncio.to_thread(lambda: [f"- {links.to(uri, name)}" for name, uri in found])
     values = [(name, value) for name, value in shown if not isinstance(value, File) and is_settled(value)]
     texts = [f"### {name}\n\n{quoted(_as_text(value))}" for name, value in values]
     head = [*_questions(reviews), *await sheets(pictures, store, most=MOST_SHOWN)]

@@ -98,10 +98,8 @@ def stand_ins(instance: PlannedStep) -> dict[str, str]:
 
 def _sent(value: Any) -> Any:
     match value:
-        case File(media=Media() as media, address=address) if address:
-            return media.at(address)
         case File():
-            return value.media
+            return value.located
         case Unknown():
             return value.sent
     return value

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from itertools import islice
 from pathlib import PurePath, PurePosixPath
 from typing import Any, TypeAlias, TypeVar
@@ -353,19 +354,9 @@ def identify(source: str, options: Mapping[str, object]) -> Media:
     """Reads a file, and returns its content hash and its properties; raises `MediaError` if the file is damaged."""
     with open_local(source, get_settings().state_dir / "inputs", options=options) as held:
         with naming({held.path: source}):
-            facts = probe(held.path)
-        return Media(
-            uri=shown(source),
-            kind=facts.kind,
-            mime=facts.mime,
-            size=held.size,
-            sha256=held.sha256,
-            width=facts.width,
-            height=facts.height,
-            seconds=facts.seconds,
-            fps=facts.fps,
-            has_audio=facts.has_audio,
-        )
+            facts = asdict(probe(held.path))
+        del facts["extension"]
+        return Media(uri=shown(source), size=held.size, sha256=held.sha256, **facts)
 
 
 def list_files(

@@ -78,6 +78,11 @@ class File:
     review: PlannedStep | None = field(default=None, compare=False, repr=False)
 
     @property
+    def located(self) -> Media | None:
+        """The file where a run reads it; no page shows this address."""
+        return self.media and self.media.at(self.address or self.media.uri)
+
+    @property
     def length(self) -> Span | None:
         """The length of the file in seconds; None if the file has no length, or if the length is not known."""
         if self.seconds is None and self.media is not None and self.media.seconds is not None:

@@ -199,10 +199,7 @@ class StepSaver:
     def named(self, instance: PlannedStep) -> list[tuple[Media, str]]:
         """Returns the results of a step, each with its name from `save_as`; for a review, the chosen result."""
         if isinstance(instance.chosen, File):
-            address = instance.chosen.address
-            media = instance.chosen.media
-            file = media and media.at(address or media.uri)
-            return [(file, instance.save_as)] if file else []
+            return [(file, instance.save_as)] if (file := instance.chosen.located) else []
         files = [None if one is None else one.output(instance.file_kind) for one in self._known.of(instance)]
         return [
             (file, _with_extension(name, file)) for file, name in zip(files, instance.saved_names) if file is not None
