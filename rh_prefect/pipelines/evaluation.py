@@ -174,24 +174,17 @@ def _open_like(sources: Sequence[Any], items: Items) -> Items:
 
 def _flat(found: Iterable[tuple[Any, Frame | None, bool]]) -> Items:
     """Returns one list of all present values, in order, without nesting."""
-    values: list[Any] = []
-    owners: list[Frame | None] = []
-    sure: list[bool] = []
+    triples: list[tuple[Any, Frame | None, bool]] = []
     for given, owner, is_sure in found:
         value, by = certain(given), given.by if isinstance(given, Maybe) else None
         if isinstance(value, Group) and value.is_fan_out:
-            values.extend([maybe(maybe(frame.names, frame.by), by) for frame in value.frames])
-            owners.extend(value.frames)
-            sure.extend(frame.is_sure and is_sure for frame in value.frames)
+            frames = [(maybe(one.names, one.by), one, one.is_sure) for one in value.frames]
+            triples += [(maybe(names, by), frame, is_sure and sure) for names, frame, sure in frames]
         elif isinstance(value, Items):
-            values.extend([maybe(one, by) for one in value.values])
-            owners.extend([own or owner for own in value.owners or (None,) * len(value.values)])
-            sure.extend(is_sure and own for own in value.sure or (True,) * len(value.values))
+            triples += [(maybe(one, by), own or owner, is_sure and sure) for one, own, sure in value.pairs()]
         elif _result(value) is not ABSENT:
-            values.append(given)
-            owners.append(owner)
-            sure.append(is_sure)
-    return Items(tuple(values), tuple(owners), tuple(sure))
+            triples.append((given, owner, is_sure))
+    return Items.of(triples)
 
 
 def _joined(values: Sequence[Any]) -> Items:

@@ -22,7 +22,7 @@ from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import probe
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.storage_urls import is_local, local_path, open_filesystem, protocol_of, without_user
-from rh_prefect.pipelines.check.checked_file import Checked, ItemProblems
+from rh_prefect.pipelines.check.checked_file import Checked, ItemProblem, report_items
 from rh_prefect.pipelines.check.literal_conversion import read_value, wrong_input
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
@@ -100,7 +100,7 @@ class InputReader:
 
     def __init__(self, checked: Checked, problems: Problems, inputs: Inputs) -> None:
         self._checked, self._problems, self._inputs = checked, problems, inputs
-        self._rows = ItemProblems(problems, of_rows=True)
+        self._rows: list[ItemProblem] = []
         self._skips = checked.file.invalid_items == "skip"
         self._files: dict[str, Media | None] = {}  # in the order in which they are named
         self._tables: dict[str, dict[str, Any]] = {}
@@ -122,7 +122,7 @@ class InputReader:
                 hint = nearest(name, params, none="it has no parameters")
                 self._say(("params",), f"{self._checked.file.name or 'the pipeline'} has no parameter {name}; {hint}")
         values = await asyncio.gather(*(self._param(name, param, arguments) for name, param in params.items()))
-        self._rows.flush()
+        report_items(self._problems, self._rows, of_rows=True)
         return dict(zip(params, values, strict=True))
 
     async def bind_used(self, used: Checked, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -147,7 +147,7 @@ class InputReader:
                 value = _below(value, folder.as_posix())
             at = ("params", name)
             self._defaults[name] = ABSENT if value is None else await self._value(at, name, param, value)
-            self._rows.flush()
+            report_items(self._problems, self._rows, of_rows=True)
         return self._defaults[name]
 
     def _say(self, path: Path, message: str, *, key: bool = True) -> None:
@@ -280,7 +280,7 @@ class InputReader:
         if self._skips:
             cells.setdefault("\0problems", []).append(clause)
         else:
-            self._rows.add(self._checked, place, clause, cells["\0row"])
+            self._rows.append((self._checked, place, clause, cells["\0row"]))
 
     async def _cell_files(self, cells: dict[str, Any], name: str, column: Param, root: str, place: Path) -> None:
         try:

@@ -116,6 +116,12 @@ class Items:
     sure: tuple[bool, ...] = ()  # Whether the value exists even in the cheapest course of the run
     count: Unknown | None = None  # How many there are, if the list itself is not known yet
 
+    @classmethod
+    def of(cls, triples: Sequence[tuple[Any, Frame | None, bool]], count: Unknown | None = None) -> Items:
+        """Returns a list from the result of `pairs`."""
+        values, owners, sure = zip(*triples, strict=True) if triples else ((), (), ())
+        return cls(values, owners, sure, count)
+
     def pairs(self) -> Iterator[tuple[Any, Frame | None, bool]]:
         """Yields each value, with its item if it has one, and whether the value certainly exists."""
         size = len(self.values)

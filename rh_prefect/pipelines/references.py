@@ -12,8 +12,9 @@ Names: TypeAlias = tuple[str, ...]
 """One option of a reference: a name and its fields."""
 
 _PATH = re.compile(r"[^\W]\w*(?:-\w+)*(?:\.\w+(?:-\w+)*)*")
-_OPEN = re.compile(r"\$\$\(|\$\(")
-_REST = re.compile(r"""(?:"[^"\n]*"|'[^'\n]*'|[^)"'])*\)""")
+_MARK = re.compile(r"""\$\$\(|\$\((?:(?:"[^"\n]*"|'[^'\n]*'|[^)"'])*\)|[^)]*\))?""")
+"""`$$(`, or a reference, which a bracket in correct quotes does not end; only `$(` if it does not end."""
+
 _LITERAL = re.compile(r"""(?P<quoted>"[^"\n]*"|'[^'\n]*')|(?P<number>-?\d+(?:\.\d+)?)""")
 _OR = re.compile(r"""\s+or\s+(?=(?:[^"']|"[^"]*"|'[^']*')*$)""")
 
@@ -50,20 +51,12 @@ def parse(text: str) -> Template:
     """Splits a string into its references and the text between them."""
     parts: list[str | Reference] = []
     at = 0
-    for mark in _OPEN.finditer(text):
-        if mark.start() < at:
-            continue
+    for mark in _MARK.finditer(text):
         parts.append(text[at : mark.start()])
-        if mark.group() == "$$(":
-            parts.append("$(")
-            at = mark.end()
-            continue
-        rest = _REST.match(text, mark.end())
-        end = rest.end() if rest is not None else text.find(")", mark.end()) + 1
-        if not end:
+        if mark.group() == "$(":
             raise WrongReferenceError(f"'{text[mark.start() :][:30]}' has no closing )", "$(")
-        parts.append(_reference(text[mark.start() : end]))
-        at = end
+        parts.append("$(" if mark.group() == "$$(" else _reference(mark.group()))
+        at = mark.end()
     parts.append(text[at:])
     joined = tuple(_joined(parts))
     references = tuple(part for part in joined if isinstance(part, Reference))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeAlias
 
 from rh_prefect.pipelines.file_model import PipelineFile, Step
 from rh_prefect.pipelines.parsed_document import Document, Path, Problems, visible
@@ -67,22 +67,17 @@ def read_graph(file: FilePath) -> dict[str, Any] | None:
     return graph if is_graph and graph else None
 
 
-class ItemProblems:
-    """Problems of items, each reported once, with the first item and the number of other items."""
+ItemProblem: TypeAlias = tuple[Checked, Path, str, str]
+"""A problem of one item: the file, the place in it, a clause, and the item's address or row."""
 
-    def __init__(self, problems: Problems, *, of_rows: bool = False) -> None:
-        self._problems, self._of_rows = problems, of_rows
-        self._found: dict[tuple[str, Path, str], tuple[Checked, list[str]]] = {}
 
-    def add(self, checked: Checked, at: Path, clause: str, address: str) -> None:
-        """Adds a problem of one item."""
-        _, addresses = self._found.setdefault((checked.document.name, at, clause), (checked, []))
-        addresses.append(address)
-
-    def flush(self) -> None:
-        """Adds the collected problems to the report, each distinct problem once."""
-        for (_, at, clause), (checked, addresses) in self._found.items():
-            first = f"{visible(addresses[0])}: " if addresses[0] else ""
-            what = "rows" if self._of_rows else "items"
-            more = f" (and {len(addresses) - 1} further {what})" if len(addresses) > 1 else ""
-            self._problems.add(checked.document, at, f"{first}{visible(clause)}{more}", key=self._of_rows)
+def report_items(problems: Problems, found: Iterable[ItemProblem], *, of_rows: bool = False) -> None:
+    """Reports problems of items, each once, with the first item and the number of other items."""
+    distinct: dict[tuple[str, Path, str], tuple[Checked, list[str]]] = {}
+    for checked, at, clause, address in found:
+        distinct.setdefault((checked.document.name, at, clause), (checked, []))[1].append(address)
+    for (_, at, clause), (checked, addresses) in distinct.items():
+        first = f"{visible(addresses[0])}: " if addresses[0] else ""
+        what = "rows" if of_rows else "items"
+        more = f" (and {len(addresses) - 1} further {what})" if len(addresses) > 1 else ""
+        problems.add(checked.document, at, f"{first}{visible(clause)}{more}", key=of_rows)

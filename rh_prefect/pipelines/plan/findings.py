@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rh_prefect.pipelines.check.checked_file import Checked
+from rh_prefect.pipelines.check.checked_file import Checked, ItemProblem
 from rh_prefect.pipelines.conditions import not_numbers
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.planning_values import Frame, Group
@@ -18,8 +18,7 @@ class PartFindings:
     """The data of a part of a plan, except the part's steps."""
 
     notes: dict[str, None] = field(default_factory=dict)  # What is worth knowing
-    # What is wrong: the file, the place in it, a clause, and the item's address
-    problems: list[tuple[Checked, Path, str, str]] = field(default_factory=list)
+    problems: list[ItemProblem] = field(default_factory=list)  # What is wrong
     new_takes: dict[str, int] = field(default_factory=dict)  # The first take of each step that is made again
     # The fan-outs whose items are not all known yet, each with whether it is an outermost one
     open_fan_outs: dict[str, bool] = field(default_factory=dict)

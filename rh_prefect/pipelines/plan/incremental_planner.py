@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from rh_prefect.pipelines.check.checked_file import ItemProblems
+from rh_prefect.pipelines.check.checked_file import report_items
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import FanOutStep, Step
 from rh_prefect.pipelines.parsed_document import Problems
@@ -310,10 +310,8 @@ class Planner:
 
     def report(self, problems: Problems) -> PartFindings:
         """Adds the problems of all parts to a report; returns what there is besides the steps."""
-        items, found = ItemProblems(problems), self.findings
-        for wrong in found.problems:
-            items.add(*wrong)
-        items.flush()
+        found = self.findings
+        report_items(problems, found.problems)
         self._note_invalid_items(found.notes)
         if (error := self._too_large) is not None:
             problems.add(self.planning.checked.document, error.at, error.message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
@@ -47,11 +47,10 @@ def head(plan: Plan) -> str:
 
 
 def _size(plan: Plan) -> str:
-    tops = {one.path.partition(".")[0]: set[str]() for one in plan.instances if "." in one.path and one.item}
+    tops: dict[str, set[str]] = defaultdict(set)
     for one in plan.instances:
-        top = one.path.partition(".")[0]
-        if top in tops:
-            tops[top].add(one.item.partition("/")[0])
+        if "." in one.path and one.item:
+            tops[one.path.partition(".")[0]].add(one.top_item)
     items = [f"{counted(len(ids), 'item')} in {name}" for name, ids in tops.items()]
     return ", ".join(items) or counted(len(plan.steps), "step")
 

@@ -81,9 +81,7 @@ def failed_places(items: Items, failed: Collection[str]) -> set[int]:
 
 def without_places(items: Items, places: Collection[int]) -> Items:
     """Returns a list without the values at some positions."""
-    triples = [one for n, one in enumerate(items.pairs()) if n not in places]
-    values, owners, sure = zip(*triples) if triples else ((), (), ())
-    return Items(values, owners, sure, items.count)
+    return Items.of([one for n, one in enumerate(items.pairs()) if n not in places], items.count)
 
 
 def plain(value: Any) -> Any:
