@@ -273,18 +273,16 @@ def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
     """Sets an item's id (`id`, else matrix values, the file's stem or the number); returns whether the id is known."""
     source: list[Any] = []
     if step.id is not None:
-        name = evaluate(step.id, one)
-        if isinstance(name, Maybe):
-            name = Unknown("string", f"id:{digest(mark(name))}", maker=next(iter(name.by), None))
-        source = [name]
-        name = "" if isinstance(name, Unknown | File) or name is ABSENT else str(name)
+        given = evaluate(step.id, one)
+        if isinstance(given, Maybe):
+            given = Unknown("string", f"id:{digest(mark(given))}", maker=next(iter(given.by), None))
+        source = [given]
     elif "matrix" in one.names:
         source = [part(value, "stem") if isinstance(value, File) else value for value in one.names["matrix"].values()]
-        name = "" if any(isinstance(value, Unknown) for value in source) else "-".join(str(mark(one)) for one in source)
-    else:
-        stem = part(one.names["item"], "stem") if isinstance(one.names.get("item"), File) else ABSENT
-        source = [stem]
-        name = stem if isinstance(stem, str) else ""
+    elif isinstance(one.names["item"], File):
+        source = [part(one.names["item"], "stem")]
+    is_known = not any(isinstance(value, Unknown | File) or value is ABSENT for value in source)
+    name = "-".join(str(mark(value)) for value in source) if is_known else ""
     one.is_numbered = not name or any(
         option[0] == "number" for _, reference in references_in(step.id) for option in reference.options
     )
