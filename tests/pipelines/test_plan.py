@@ -10,7 +10,7 @@ from datetime import date
 from decimal import Decimal
 from functools import reduce
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 
@@ -21,7 +21,7 @@ from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, KnownWorks, Plan, ReviewedPlan, WorkQuery
 from rh_prefect.pipelines.plan.changes import compare
-from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, Selection
+from rh_prefect.pipelines.plan.planned_steps import SIGNS, Selection, State
 from tests.support.samples.pipeline_assets import photo, sound, video
 from tests.support.samples.steps import ANSWER, ASK, CLIP, PICTURE, RESIZE, further, of_rows, rows, steps
 from tests.support.world.call_count import calls_of
@@ -89,7 +89,7 @@ async def test_a_changed_request_says_what_was_and_a_removed_row_is_named() -> N
     assert plan.removed == ["each[jug].picture", "each[jug].clip", "each[jug].video"]
     assert '~ each[bowl].picture  prompt: "bowl, calm" -> "bowl, wild"' in plan.table()
     assert signs_of(plan) == "signs: = existing, + new, ~ changed, > waiting for a result, x absent"
-    assert set(SIGNS) == set(STATES)
+    assert set(SIGNS) == set(get_args(State))
 
 
 async def test_a_plan_has_no_difference_in_price_from_itself() -> None:

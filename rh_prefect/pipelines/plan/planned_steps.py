@@ -20,19 +20,7 @@ from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.planning_values import EMPTY, File
 
 State = Literal["=", "…", "+", "~", ">", "?", "!", "r", "x"]
-"""The state of a step or of a work; `STATES` explains each."""
-
-STATES: dict[State, str] = {
-    "=": "the result exists",
-    "…": "submitted earlier, not finished; the run waits",
-    "+": "new",
-    "~": "the request differs from that of the last run",
-    ">": "depends on a step whose result does not exist yet",
-    "?": "the response to a submission was lost: first run `rh-prefect jobs adopt` or `jobs mark-refused`",
-    "!": "files are missing and are downloaded again, or no file has the step's kind; --retake makes a new result",
-    "r": "waits for a review, or depends on a review",
-    "x": "absent: a condition is false, its item is invalid, or a step that it needs is absent",
-}
+"""The state of a step or of a work."""
 
 SIGNS: dict[State, str] = {
     "=": "existing",
@@ -45,7 +33,19 @@ SIGNS: dict[State, str] = {
     "r": "waiting for a review",
     "x": "absent",
 }
-"""Short descriptions of `STATES`, for the line below a table and for the boxes of a graph."""
+"""Short descriptions of the states, for the line below a table and for the boxes of a graph.
+
+`~`: the request differs from that of the last run. `x`: a condition is false, the item is invalid, or a step that the
+step needs is absent.
+"""
+
+HINTS: dict[State, str] = {
+    "…": "submitted earlier, not finished; the run waits",
+    "?": "the response to a submission was lost: first run `rh-prefect jobs adopt` or `jobs mark-refused`",
+    "!": "files are missing and are downloaded again, or no file has the step's kind; --retake makes a new result",
+    "r": "waits for a review, or depends on a review",
+}
+"""Descriptions of the states that need an explanation below a table."""
 
 PAYING: frozenset[State] = frozenset({"+", "~", ">", "r"})
 """States of steps that the run pays for; after a review, the next run pays."""
@@ -201,7 +201,7 @@ class Work:
     key: str  # Its id; if its inputs do not exist yet, a key that is valid only in this plan
     is_settled: bool  # Whether `key` is its id
     take: int  # Which result of the request it is
-    state: State  # See `STATES`
+    state: State  # See `SIGNS`
     price: PriceRange = FREE  # What it costs
     known: KnownWork | None = None  # What the records say
     shape: str = ""  # How its answer is read; see `parsed_answers.shape_of`
@@ -229,7 +229,7 @@ class PlannedStep:
     step: Step  # Its declaration
     at: Path  # Its path in the file
     model: str = ""  # The model's name, or the edit's
-    state: State = "+"  # See `STATES`
+    state: State = "+"  # See `SIGNS`
     works: Sequence[Work] = ()  # A work of each take
     # The parameters by their Python names: plain values, files as `planning_values.File`, and `planning_values.Unknown`
     # for what a step has yet to make. A run calls the model, or the edit, with these

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 from rh_prefect.display_texts import counted, cut_middle, shortened
 from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.plan.changes import by_items, shown_change
-from rh_prefect.pipelines.plan.planned_steps import SIGNS, STATES, PlannedStep, PriceRange, State
+from rh_prefect.pipelines.plan.planned_steps import HINTS, SIGNS, PlannedStep, PriceRange, State
 
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.plan import Plan
@@ -58,7 +58,7 @@ def _size(plan: Plan) -> str:
 def table(plan: Plan, width: int = 0) -> str:
     """Formats a plan as a table of at most `width` columns; 0 for any width."""
     counts = plan.counts
-    states: list[State] = [state for state in STATES if counts[state] or state in (_NARROW if width else _ALWAYS)]
+    states: list[State] = [state for state in SIGNS if counts[state] or state in (_NARROW if width else _ALWAYS)]
     rows = [("step", "model or edit", *states, "expected", "most")]
     for path, items in plan.steps.items():
         rows.append((path, _models(items), *_counted(items, states), *_priced(plan, items)))
@@ -87,7 +87,7 @@ def _models(items: Sequence[PlannedStep]) -> str:
 
 def _states(items: Sequence[PlannedStep]) -> str:
     counts = Counter(one.state for one in items)
-    return ", ".join(f"{counts[state]} {SIGNS[state]}" for state in STATES if counts[state])
+    return ", ".join(f"{counts[state]} {SIGNS[state]}" for state in SIGNS if counts[state])
 
 
 def _counted(items: Sequence[PlannedStep], states: Sequence[State]) -> Iterator[str]:
@@ -221,7 +221,7 @@ def _listed(sign: str, addresses: Sequence[str], words: str) -> Iterator[str]:
 def _more(plan: Plan) -> Iterator[str]:
     yield from (f"note: {visible(note)}" for note in plan.notes)
     counts = plan.counts
-    yield from (f"{state}  {counts[state]} steps: {STATES[state]}" for state in ("…", "?", "!", "r") if counts[state])
+    yield from (f"{state}  {counts[state]} steps: {hint}" for state, hint in HINTS.items() if counts[state])
 
 
 _BOX_WIDTH, _LINE, _GAP = 280, 17, 40
