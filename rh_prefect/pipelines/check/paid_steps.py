@@ -15,7 +15,7 @@ from rh_prefect.errors import InputError, UnknownModelError
 from rh_prefect.pipelines.check.checked_file import read_graph
 from rh_prefect.pipelines.check.values import ValueCheck
 from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep, Parse, shown_value
-from rh_prefect.pipelines.model_arguments import LIKE, Fault, bind, check_values
+from rh_prefect.pipelines.model_arguments import LIKE, Bound, Fault
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.parsed_document import Path, nearest, visible
 from rh_prefect.pipelines.references import WrongReferenceError, is_reference, parse, references_in, texts_in
@@ -148,14 +148,14 @@ class PaidCheck(ValueCheck):
                 values[at] = self._value((*path, *at), written, scope, may_be_absent=may_be_absent)
             return values[at]
 
-        bounds = [(model, bind(step, model, evaluate)) for model in models if is_complete]
+        bounds = [Bound(step, model, evaluate) for model in models if is_complete]
         self._values_of(path, step, scope, skip=values)
         unknown = self._check_names(path, step, models) if "$(" in step.model and is_complete else []
-        for model, bound in bounds:
-            self._say_faults(path, step, model, [one for one in bound.faults if one.at not in unknown])
+        for bound in bounds:
+            self._say_faults(path, bound, [one for one in bound.faults if one.at not in unknown])
         if self._problem_count == before:
-            for model, bound in bounds:
-                self._say_faults(path, step, model, check_values(step, model, bound)[1])
+            for bound in bounds:
+                self._say_faults(path, bound, bound.check_values()[1])
 
     def _is_left_out(self, value: Any, scope: NameScope) -> bool:
         """Returns whether a value is only a reference to an optional parameter or column, and thus can be left out."""
@@ -179,10 +179,10 @@ class PaidCheck(ValueCheck):
                 unknown.append(("with", name))
         return unknown
 
-    def _say_faults(self, path: Path, step: ModelStep, model: Model, faults: Iterable[Fault]) -> None:
+    def _say_faults(self, path: Path, bound: Bound, faults: Iterable[Fault]) -> None:
         for at, message, is_key in faults:
-            is_named = model.name in message or "$(" not in step.model
-            self._say((*path, *at), message if is_named else f"{model.name}: {message}", key=is_key)
+            is_named = bound.model.name in message or not bound.is_choice
+            self._say((*path, *at), message if is_named else f"{bound.model.name}: {message}", key=is_key)
 
 
 def wrong_fields(graph: Mapping[str, Any], name: str, values: Mapping[str, Any]) -> list[tuple[Path, str]]:

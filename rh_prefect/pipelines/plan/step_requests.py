@@ -14,7 +14,7 @@ from rh_prefect.pipelines.check.checked_file import Checked
 from rh_prefect.pipelines.check.paid_steps import no_such_model, wrong_fields
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep
-from rh_prefect.pipelines.model_arguments import bind, check_values
+from rh_prefect.pipelines.model_arguments import Bound
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
@@ -140,8 +140,8 @@ def _add_parameters(draft: Draft, step: ModelStep, failed: Collection[str]) -> N
         return
     instance.endpoint = draft.endpoint = model.endpoint
     instance.kind = kind_of(model.output)
-    bound = bind(step, model, lambda _, written, __: _evaluated(draft, step, written, failed))
-    found, wrong = check_values(step, model, bound)
+    bound = Bound(step, model, lambda _, written, __: _evaluated(draft, step, written, failed))
+    found, wrong = bound.check_values()
     draft.problems.extend((one.at, one.message) for one in bound.faults or wrong)
     draft.notes.extend([*bound.notes, *found.notices])
     given = bound.all
