@@ -18,9 +18,9 @@ from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep, Pars
 from rh_prefect.pipelines.model_arguments import LIKE, Bound, Fault
 from rh_prefect.pipelines.parsed_answers import answer_type
 from rh_prefect.pipelines.parsed_document import Path, nearest, visible
-from rh_prefect.pipelines.references import WrongReferenceError, is_reference, parse, references_in, texts_in
+from rh_prefect.pipelines.references import is_reference, references_in, texts_in
 from rh_prefect.pipelines.types import Type, kind_of
-from rh_prefect.pipelines.visible_names import NameScope, resolve
+from rh_prefect.pipelines.visible_names import NameScope
 from rh_prefect.works.runninghub.graph_request import GraphFields, is_link_text
 
 
@@ -47,7 +47,7 @@ class PaidCheck(ValueCheck):
         try:
             return catalog.get(name)
         except UnknownModelError:
-            kinds = [self._silent_kind(text, scope) for _, text in step.sources]
+            kinds = [self._silent(text, scope).kind for _, text in step.sources]
             self._say((*path, "model"), no_such_model(name, kinds))
             return None
 
@@ -143,7 +143,9 @@ class PaidCheck(ValueCheck):
         before, values = self._problem_count, dict[Path, Type]()
 
         def evaluate(at: Path, written: Any, is_optional: bool) -> Type:
-            may_be_absent = is_optional and self._is_left_out(written, scope)
+            # A value that is only a reference to an optional parameter or column can be left out.
+            guards = self._silent(written, scope).guards
+            may_be_absent = is_optional and bool(guards) and all(one.startswith(DECLARED) for one in guards)
             if at not in values:
                 values[at] = self._value((*path, *at), written, scope, may_be_absent=may_be_absent)
             return values[at]
@@ -156,14 +158,6 @@ class PaidCheck(ValueCheck):
         if self._problem_count == before:
             for bound in bounds:
                 self._say_faults(path, bound, bound.check_values()[1])
-
-    def _is_left_out(self, value: Any, scope: NameScope) -> bool:
-        """Returns whether a value is only a reference to an optional parameter or column, and thus can be left out."""
-        try:
-            guards = resolve(parse(value).references[0], scope).guards if is_reference(value) else ()
-        except WrongReferenceError:
-            return False
-        return bool(guards) and all(one.startswith(DECLARED) for one in guards)
 
     def _check_names(self, path: Path, step: ModelStep, models: Sequence[Model]) -> list[Path]:
         """Reports and returns parameters that none of the possible models has."""

@@ -229,12 +229,13 @@ class ValueCheck:
         ):
             self._say(path, "save_as takes a name below the storage's folder, without .. and without a leading /")
 
-    def _silent_kind(self, text: Any, scope: NameScope) -> str:
+    def _silent(self, value: Any, scope: NameScope) -> Type:
+        """Returns the type of a value that is one reference, else `INVALID`; reports no problems."""
         try:
-            only = parse(text).only if isinstance(text, str) else None
-            return "" if only is None else resolve(only, scope).kind
+            only = parse(value).only if isinstance(value, str) else None
+            return INVALID if only is None else resolve(only, scope)
         except WrongReferenceError:
-            return ""
+            return INVALID
 
     def _values_of(
         self, path: Path, step: PaidStep | EditStep | UseStep, scope: NameScope, *, skip: Collection[Path] = ()
