@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
-from itertools import zip_longest
 from pathlib import Path
 from statistics import median
 from typing import Literal, TypeAlias
@@ -227,15 +226,20 @@ def contact_sheet(
         )
     pictures = [_small(source, across) for source in sources]
     down = max(8, round(across / median(picture.width / picture.height for picture in pictures)))
-    captions = captions or ()
-    strip = max(12, across // 12) if any(captions) else 0
-    rows = math.ceil(len(sources) / columns)
-    page = Image.new("RGB", (width, gap + rows * (down + strip + gap)), _BACKGROUND)
-    for number, (picture, caption) in enumerate(zip_longest(pictures, captions[: len(pictures)])):
+    strip = max(12, across // 12) if any(captions or ()) else 0
+    texts = [*(captions or ()), *[""] * len(pictures)]
+    cells = [_cell(picture, text, (across, down), strip) for picture, text in zip(pictures, texts)]
+    write_image(_page(cells, columns, width, gap), to, quality=88)
+
+
+def _page(cells: Sequence[Image.Image], columns: int, width: int, gap: int) -> Image.Image:
+    """Returns a picture of cells of one size in a grid, with gaps between them and around them."""
+    across, down = cells[0].width + gap, cells[0].height + gap
+    page = Image.new("RGB", (width, gap + math.ceil(len(cells) / columns) * down), _BACKGROUND)
+    for number, cell in enumerate(cells):
         row, column = divmod(number, columns)
-        cell = _cell(picture, caption or "", (across, down), strip)
-        page.paste(cell, (gap + column * (across + gap), gap + row * (down + strip + gap)))
-    write_image(page, to, quality=88)
+        page.paste(cell, (gap + column * across, gap + row * down))
+    return page
 
 
 def _small(source: Path, across: int) -> Image.Image:

@@ -67,16 +67,12 @@ def mix(
     with create_track(to) as track:
         lines = [_line(start, path, loudness) for start, path in starts]
         level = audio_level(music) if music is not None else None
-        length = _length(lines, level) if seconds is None else seconds
-        if not 0 < length < math.inf:
-            raise InputError(
-                f"There is nothing to mix in {length:g} seconds. What to do: give speech, music, or a length above 0."
-            )
+        samples = _samples(_length(lines, level) if seconds is None else seconds)
         if music_level is None:
             music_level = loudness - _STEP_BACK if lines else loudness
         bed = looped(music) if music is not None else endless_silence()
         gain = _gain(level.lufs, music_level) if level else 1.0
-        for piece in _mixed(lines, bed, gain, max(1, round(length * RATE))):
+        for piece in _mixed(lines, bed, gain, samples):
             track.write(piece)
     return track.samples / RATE
 
@@ -85,6 +81,14 @@ def _length(lines: Sequence[Line], music: Level | None) -> float:
     if not lines:
         return music.seconds if music else 0.0
     return max(line.end for line in lines) / RATE + (_TAIL if music else 0.0)
+
+
+def _samples(seconds: float) -> int:
+    if not 0 < seconds < math.inf:
+        raise InputError(
+            f"There is nothing to mix in {seconds:g} seconds. What to do: give speech, music, or a length above 0."
+        )
+    return max(1, round(seconds * RATE))
 
 
 def _line(start: float, path: Path, loudness: float) -> Line:
