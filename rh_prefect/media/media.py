@@ -19,15 +19,7 @@ from rh_prefect.json_snapshot import is_text
 from rh_prefect.local_files import atomic_path
 from rh_prefect.media.file_types_and_completeness import Kind
 from rh_prefect.media.storage_errors import as_media_error, as_store_error, guarded, pieces_of
-from rh_prefect.media.storage_urls import (
-    is_local,
-    is_web_link,
-    local_path,
-    open_filesystem,
-    protocol_of,
-    shown_url,
-    split_url,
-)
+from rh_prefect.media.storage_urls import open_filesystem, open_link, protocol_of, shown_url, signed_link, split_url
 from rh_prefect.media.writers import Tally
 from rh_prefect.settings import get_settings
 
@@ -161,20 +153,17 @@ class Media(BaseModel):
         Raises:
             StoreError: The storage cannot sign links.
         """
-        if is_web_link(self.uri):
-            return self.uri
-        if is_local(self.uri):
-            return Path(local_path(self.uri)).absolute().as_uri()
+        if link := open_link(self.uri):
+            return link
         options = _options_for(self.uri) if options is None else options
         with as_store_error("sign a link to the file", shown_url(self.uri), options=options):
-            fs, path = open_filesystem(self.uri, options)
-            try:
-                return str(fs.sign(path, expiration=seconds))
-            except NotImplementedError:
-                raise StoreError(
-                    f"{self.uri} has no link: its storage cannot sign links. What to do: use the method `save` or "
-                    "`read` of the Media."
-                ) from None
+            link = signed_link(*open_filesystem(self.uri, options), seconds)
+        if link is None:
+            raise StoreError(
+                f"{self.uri} has no link: its storage cannot sign links. What to do: use the method `save` or "
+                "`read` of the Media."
+            )
+        return link
 
     def _repr_html_(self) -> str:
         """Shows the file in a notebook."""

@@ -92,6 +92,21 @@ def protocols_of(url: str) -> list[str]:
     return [protocol_of(link if "://" in link else f"{link}://") for link in url.split("::")]
 
 
+def open_link(url: str) -> str | None:
+    """Returns a link for browsers that needs no signature; None for a file in a storage other than local folders."""
+    if is_web_link(url):
+        return url
+    return Path(local_path(url)).as_uri() if is_local(url) else None
+
+
+def signed_link(fs: AbstractFileSystem, path: str, seconds: int) -> str | None:
+    """Returns a link to a file that expires; None if the storage cannot sign links."""
+    try:
+        return str(fs.sign(path, expiration=seconds))
+    except NotImplementedError:
+        return None
+
+
 def is_local(url: str) -> bool:
     """Returns whether a URL is a path on this machine, with or without `file://`."""
     return protocol_of(url) == "file"

@@ -31,12 +31,13 @@ from rh_prefect.media.storage_urls import (
     identity_of,
     is_local,
     is_relative,
-    is_web_link,
     local_path,
     locate,
     open_filesystem,
+    open_link,
     protocol_of,
     shown_url,
+    signed_link,
     without_user,
 )
 from rh_prefect.media.writers import BLOCK_SIZE, Tally, move_to_folder, writer_for
@@ -285,13 +286,10 @@ class MediaStore:
 
         Returns None if the storage cannot sign links.
         """
-        if self.protocol == "file":
-            return Path(self.uri(name)).as_uri()
+        if link := open_link(self.uri(name)):
+            return link
         with self._at(name, "sign a link to") as (fs, path):
-            try:
-                return str(fs.sign(path, expiration=seconds))
-            except NotImplementedError:
-                return None
+            return signed_link(fs, path, seconds)
 
     def check(self) -> None:
         """Writes, reads and deletes a small file; a `StoreError` names the operation that the storage refuses.
@@ -352,10 +350,8 @@ def link_to(uri: str, store: MediaStore | None) -> str:
 
     If the file is in `store`, the store signs the link.
     """
-    if is_web_link(uri):
-        return uri
-    if is_local(uri):
-        return Path(local_path(uri)).absolute().as_uri()
+    if link := open_link(uri):
+        return link
     try:
         name = store.name_of(uri) if store is not None else None
         return (store is not None and name and store.link(name, seconds=LONGEST_LINK)) or ""
