@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self, get_args
@@ -16,11 +17,12 @@ from pydantic import SecretStr
 from rh_prefect.client import responses
 from rh_prefect.client.assets import Assets
 from rh_prefect.client.download import Progress, download, is_data_url, write_data
-from rh_prefect.client.endpoint_groups import Apps, Platform, QuickCreate, Webhooks, Workflows, upload_lora
+from rh_prefect.client.endpoint_groups import Apps, Platform, QuickCreate, Webhooks, Workflows
+from rh_prefect.client.json_values import first_text
 from rh_prefect.client.native_comfyui import NativeProxy
 from rh_prefect.client.request_sender import PACE_SECONDS, V1_KEY, Session
 from rh_prefect.client.responses import RequestInfo
-from rh_prefect.client.upload_body import FileBody
+from rh_prefect.client.upload_body import FileBody, RawBody, readable
 from rh_prefect.client.wire.account_files_and_assets import (
     Account,
     Download,
@@ -250,7 +252,20 @@ class Client:
             MediaError: The file cannot be read, or changed during the upload.
             LinkExpired: The signed upload URL was rejected.
         """
-        return await upload_lora(self._session, path, name=name)
+        if not name.strip():
+            raise InputError(f"{path}: a LoRA needs a name. Nothing was sent. What to do: pass `name`.")
+        ask = RequestInfo(f"upload of LoRA {path}")
+        body = await asyncio.to_thread(RawBody, path)
+        params = {"loraName": name, "md5Hex": await asyncio.to_thread(_md5, path)}
+        data = (await self._session.call_v1("api/openapi/getLoraUploadUrl", params, ask)).with_data()
+        file_name, url = first_text(data, "fileName"), first_text(data, "url")
+        if not file_name:
+            raise responses.no_answer(ask, "the response contains no file name")
+        if url and not url.startswith(("http://", "https://")):
+            raise responses.no_answer(ask, "the upload URL is not valid")
+        if url:  # without one, RunningHub has the file already
+            await self._session.put(url, body, ask)
+        return file_name
 
     async def _uploaded(self, path: str, body: FileBody, ask: RequestInfo) -> Upload:
         upload = Upload.read((await self._session.upload(path, body, ask)).with_data(), size=body.size)
@@ -310,6 +325,12 @@ def _path(endpoint: str) -> str:
             "alibaba/wan-2.6/text-to-video."
         )
     return path
+
+
+def _md5(path: Path) -> str:
+    with readable(path), path.open("rb") as file:
+        # RunningHub's key for the file; nothing is secured by it.
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 def _usable_key(api_key: str | SecretStr) -> SecretStr:

@@ -1,24 +1,17 @@
-"""Client methods for keys, the model library, LoRA, webhook deliveries, saved workflows, AI apps and quick create."""
+"""Client methods for keys, the model library, webhook deliveries, saved workflows, AI apps and quick create."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Literal
 
 from rh_prefect.client import responses
-from rh_prefect.client.download import DEAD
-from rh_prefect.client.json_values import Page, first_text, plain, table
-from rh_prefect.client.request_sender import Requests, Session, usable_id, usable_page
+from rh_prefect.client.json_values import Page, plain, table
+from rh_prefect.client.request_sender import Requests, usable_id, usable_page
 from rh_prefect.client.responses import ApiResponse, RequestInfo, read_webhook_payload
-from rh_prefect.client.upload_body import RawBody, readable
 from rh_prefect.client.wire.account_files_and_assets import ApiKey, Resource, read_resource_page
 from rh_prefect.client.wire.apps import App, AppListing, Style, read_app, read_app_page, read_style
 from rh_prefect.client.wire.task import TaskView, WebhookEvent
-from rh_prefect.errors import InputError, LinkExpired
 from rh_prefect.redaction import MASK
 
 ResourceKind = Literal["UNET", "CHECKPOINT", "LORA", "GGUF"]
@@ -73,38 +66,6 @@ class Webhooks(Requests):
         if url is not None:
             body["webhookUrl"] = url
         (await self._session.call_v1("task/openapi/retryWebhook", body, ask)).checked()
-
-
-async def upload_lora(session: Session, path: Path, *, name: str) -> str:
-    """Sends a LoRA. See `Client.upload_lora`."""
-    if not name.strip():
-        raise InputError(f"{path}: a LoRA needs a name. Nothing was sent. What to do: pass `name`.")
-    ask = RequestInfo(f"upload of LoRA {path}")
-    body = await asyncio.to_thread(RawBody, path)
-    params = {"loraName": name, "md5Hex": await asyncio.to_thread(_md5, path)}
-    data = (await session.call_v1("api/openapi/getLoraUploadUrl", params, ask)).with_data()
-    file_name, url = first_text(data, "fileName"), first_text(data, "url")
-    if not file_name:
-        raise responses.no_answer(ask, "the response contains no file name")
-    if url and not url.startswith(("http://", "https://")):
-        raise responses.no_answer(ask, "the upload URL is not valid")
-    if url:  # without one, RunningHub has the file already
-        _check(await session.put(url, body, ask), ask)
-    return file_name
-
-
-def _md5(path: Path) -> str:
-    with readable(path), path.open("rb") as file:
-        # RunningHub's key for the file; nothing is secured by it.
-        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
-
-
-def _check(status: int, ask: RequestInfo) -> None:
-    if status in DEAD:
-        advice = "What to do: upload the file again, which uses a new URL"
-        raise LinkExpired(f"{ask.doing}: the signed URL was rejected (HTTP {status}). {advice}.")
-    if not 200 <= status < 300:
-        raise responses.no_answer(ask, f"the file host returned HTTP {status}")
 
 
 class Workflows(Requests):

@@ -13,7 +13,7 @@ import httpx
 from rh_prefect.client import responses
 from rh_prefect.client.download import discard_note, discard_partial, download
 from rh_prefect.client.json_values import first_text, flag, loads, rows, table, text
-from rh_prefect.client.request_sender import JSON, Session, json_bytes, usable_id
+from rh_prefect.client.request_sender import Session, json_bytes, usable_id
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.client.upload_body import FileBody
 from rh_prefect.client.wire.account_files_and_assets import Download, Upload
@@ -64,7 +64,7 @@ class NativeProxy:
             what = "The payload for ComfyUI has no graph in its `prompt`. Nothing was sent."
             raise InputError(f"{what} What to do: pass a graph in API format.")
         client, limit = self._session.pools.submits, self._session.submit_timeout
-        request = self._request(client, "POST", "prompt", content=json_bytes({"prompt": graph}, ask), headers=JSON)
+        request = self._request(client, "POST", "prompt", json_bytes({"prompt": graph}, ask))
         status, answer = await self._session.exchange(client, request, ask, deadline=limit, auth=None)
         return judged(status, answer, ask, prefix=self._prefix)
 
@@ -130,7 +130,7 @@ class NativeProxy:
         fields = {"type": "input", "overwrite": "true"}
         body = await asyncio.to_thread(FileBody, path, name=name, mime=mime, field="image", fields=fields)
         client = self._session.pools.uploads
-        request = self._request(client, "POST", "upload/image", content=body, headers=body.headers)
+        request = self._request(client, "POST", "upload/image", body)
         answer = (await self._session.resent(client, request, ask, auth=None)).checked().source
         if not (named := first_text(answer, "name")):
             raise responses.no_answer(ask, "the response contains no file name")
@@ -150,7 +150,7 @@ class NativeProxy:
     async def _change(self, path: str, body: Mapping[str, object], ask: RequestInfo) -> None:
         """Requests a change to which ComfyUI responds with an empty body."""
         client = self._session.pools.calls
-        request = self._request(client, "POST", path, content=json_bytes(body, ask), headers=JSON)
+        request = self._request(client, "POST", path, json_bytes(body, ask))
 
         async def once() -> ApiResponse:
             status, body = await self._session.exchange(client, request, ask, deadline=_CHANGE_SECONDS, auth=None)
@@ -163,16 +163,9 @@ class NativeProxy:
         return usable_id(task_id.removeprefix(self._prefix), of="a prompt")
 
     def _request(
-        self,
-        client: httpx.AsyncClient,
-        method: str,
-        path: str,
-        *,
-        content: bytes | FileBody | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, client: httpx.AsyncClient, method: str, path: str, body: bytes | FileBody | None = None
     ) -> httpx.Request:
-        url = f"{self.family}/{MASK}/{path}"
-        return self._session.masked_request(client, method, url, content=content, headers=headers)
+        return self._session.masked_request(client, method, f"{self.family}/{MASK}/{path}", body)
 
 
 def judged(status: int, body: bytes, ask: RequestInfo, *, prefix: str) -> TaskView:

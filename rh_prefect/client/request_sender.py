@@ -13,10 +13,11 @@ import httpx
 from pydantic import SecretStr
 
 from rh_prefect.client import responses
+from rh_prefect.client.download import DEAD
 from rh_prefect.client.http_connections import FOREIGN, RESEND, SendTrace, chance, open_connections
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.client.upload_body import FileBody, RawBody
-from rh_prefect.errors import Busy, InputError
+from rh_prefect.errors import Busy, InputError, LinkExpired
 from rh_prefect.redaction import HIDDEN, KEY_FIELD, KeyField, hide_signature, mask_key, mask_url
 
 _AT_ONCE: Final = 16
@@ -72,19 +73,14 @@ class Session:
         return await self.call(path, body, ask, key_field=V1_KEY)
 
     def masked_request(
-        self,
-        client: httpx.AsyncClient,
-        method: str,
-        url: str,
-        *,
-        content: bytes | FileBody | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, client: httpx.AsyncClient, method: str, url: str, body: bytes | FileBody | None = None
     ) -> httpx.Request:
-        """Builds a request whose URL has `***` in place of the key.
+        """Builds a request, with JSON or a file, whose URL has `***` in place of the key.
 
         The transport inserts the key, so that no log contains it.
         """
-        request = client.build_request(method, url, content=content, headers=headers)
+        headers = body.headers if isinstance(body, FileBody) else JSON if body else None
+        request = client.build_request(method, url, content=body, headers=headers)
         request.extensions[HIDDEN] = mask_url(request.url, key=self.key)
         return request
 
@@ -105,8 +101,8 @@ class Session:
         client = self.pools.uploads
         return await self.resent(client, client.build_request("POST", path, content=body, headers=body.headers), ask)
 
-    async def put(self, url: str, body: RawBody, ask: RequestInfo) -> int:
-        """Uploads a file to a signed third-party URL, without the API key; returns the HTTP status."""
+    async def put(self, url: str, body: RawBody, ask: RequestInfo) -> None:
+        """Uploads a file to a signed third-party URL, without the API key; raises `LinkExpired` if it is rejected."""
         client = self.pools.files
         try:
             request = client.build_request("PUT", url, content=body, headers=body.headers, extensions={RESEND: True})
@@ -116,7 +112,11 @@ class Session:
         async with self._uploads:
             # Not redirected: by most redirects a PUT becomes a GET, whose success would mean nothing.
             status, _ = await self.exchange(client, request, ask, follow_redirects=False)
-        return status
+        if status in DEAD:
+            advice = "What to do: upload the file again, which uses a new URL"
+            raise LinkExpired(f"{ask.doing}: the signed URL was rejected (HTTP {status}). {advice}.")
+        if not 200 <= status < 300:
+            raise responses.no_answer(ask, f"the file host returned HTTP {status}")
 
     async def resent(
         self, client: httpx.AsyncClient, request: httpx.Request, ask: RequestInfo, **options: Any

@@ -326,8 +326,10 @@ class MediaStore:
         return Media(uri=self.uri(name), size=tally.size, sha256=tally.digest.hexdigest(), **facts)
 
     def _write(self, name: str, reader: BinaryIO, *, mime: str) -> Tally:
+        tally = Tally()
         with self._at(name, "write") as (fs, path):
-            return writer_for(self.protocol)(fs, path, reader, mime)
+            writer_for(self.protocol)(fs, path, tally.chunks(reader), mime)
+        return tally
 
     @contextmanager
     def _at(self, name: str, doing: str) -> Iterator[tuple[AbstractFileSystem, str]]:

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,8 +47,8 @@ class Tally:
         return self
 
 
-Writer: TypeAlias = "Callable[[AbstractFileSystem, str, BinaryIO, str], Tally]"
-"""A function that writes a stream with a MIME type to a path; after a failure, the path has its old content."""
+Writer: TypeAlias = "Callable[[AbstractFileSystem, str, Iterable[bytes], str], None]"
+"""A function that writes pieces with a MIME type to a path; after a failure, the path has its old content."""
 
 
 def writer_for(protocol: str) -> Writer:
@@ -56,14 +56,13 @@ def writer_for(protocol: str) -> Writer:
     return {"file": to_folder, "s3": to_s3}.get(protocol, to_other)
 
 
-def to_folder(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) -> Tally:
+def to_folder(fs: AbstractFileSystem, path: str, chunks: Iterable[bytes], mime: str) -> None:
     """Writes a hidden file in the folder of the path, syncs the file to the disk, then renames it to the path."""
     del fs, mime
-    tally, final = Tally(), Path(path)
+    final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(final) as part, part.open("xb") as file:
-        file.writelines(tally.chunks(reader))
-    return tally
+        file.writelines(chunks)
 
 
 def move_to_folder(local: Path, path: str) -> Tally | None:
@@ -85,13 +84,11 @@ def move_to_folder(local: Path, path: str) -> Tally | None:
     return tally
 
 
-def to_s3(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) -> Tally:
+def to_s3(fs: AbstractFileSystem, path: str, chunks: Iterable[bytes], mime: str) -> None:
     """Writes with one request, or, for a larger file, with one multipart upload, which is aborted after a failure."""
-    tally = Tally()
     file = fs.open(path, "wb", block_size=PART_SIZE, ContentType=mime)
     try:
-        for chunk in tally.chunks(reader):
-            file.write(chunk)
+        file.writelines(chunks)
         file.close()
     except BaseException:
         # Without it, the garbage collector would close the file, which uploads what was written so far.
@@ -99,19 +96,17 @@ def to_s3(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) -> Tal
         with suppress(Exception):
             file.discard()
         raise
-    return tally
 
 
-def to_other(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) -> Tally:
+def to_other(fs: AbstractFileSystem, path: str, chunks: Iterable[bytes], mime: str) -> None:
     """Writes to a temporary name, then renames the file, because an unknown storage may show an incomplete file."""
     del mime
-    tally = Tally()
     folder = path.rpartition("/")[0]
     fs.makedirs(folder, exist_ok=True)
     part = f"{folder}/.{uuid.uuid4().hex[:12]}{PART}"
     try:
         with fs.open(part, "wb") as file:
-            for chunk in tally.chunks(reader):
+            for chunk in chunks:
                 file.write(chunk)
         if type(fs).mv is AbstractFileSystem.mv:  # which takes brackets in a name for a pattern
             fs.cp_file(part, path)
@@ -122,4 +117,3 @@ def to_other(fs: AbstractFileSystem, path: str, reader: BinaryIO, mime: str) -> 
         with suppress(Exception):
             fs.rm_file(part)
         raise
-    return tally

@@ -24,7 +24,7 @@ from s3fs.errors import translate_boto_error
 from rh_prefect.errors import MediaError, StoreError
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.store import MediaStore
-from rh_prefect.media.writers import PART_SIZE, to_other, writer_for
+from rh_prefect.media.writers import PART_SIZE, Tally, to_other, writer_for
 from tests.support.samples import media as samples
 from tests.support.servers.faulty_proxy import FaultyProxy
 from tests.support.servers.s3 import S3Server
@@ -296,11 +296,11 @@ def test_stores_of_one_place_share_its_file_system() -> None:
 def test_an_unknown_kind_of_place_is_written_beside_and_moved(tmp_path: Path) -> None:
     assert writer_for("sftp") is to_other
     path = f"{tmp_path}/a/b.txt"
-    assert to_other(LocalFileSystem(), path, io.BytesIO(b"new"), "text/plain").size == 3
-    to_other(LocalFileSystem(), path, io.BytesIO(b"newer"), "text/plain")
+    to_other(LocalFileSystem(), path, [b"new"], "text/plain")
+    to_other(LocalFileSystem(), path, [b"new", b"er"], "text/plain")
     assert Path(path).read_bytes() == b"newer"
     with pytest.raises(OSError, match="the source broke"):
-        to_other(LocalFileSystem(), path, BreaksAfter(2), "text/plain")
+        to_other(LocalFileSystem(), path, Tally().chunks(BreaksAfter(2)), "text/plain")
     assert Path(path).read_bytes() == b"newer"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
 
