@@ -6,7 +6,6 @@ import os
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
@@ -60,8 +59,7 @@ async def test_a_flow_run_has_one_place_for_its_works_in_all_of_its_attempts(jou
     assert await read_location(journal) == HERE
 
 
-async def test_a_wait_counts_for_the_attempts_whose_payments_count_together(given: dict[str, Any]) -> None:
-    run = PipelineRun(**given)
+async def test_a_wait_counts_for_the_attempts_whose_payments_count_together(run: PipelineRun) -> None:
     works = await run.works()
 
     def notes(attempt: int, first: int | None = None, *, work: str = "ab") -> SharedRecords:
@@ -90,10 +88,10 @@ async def test_a_wait_counts_for_the_attempts_whose_payments_count_together(give
     ],
 )
 async def test_the_outcome_of_a_submission_is_noted_once_by_a_run_that_has_paid_for_it_or_waited_for_it(
-    given: dict[str, Any], payer: str, earlier: str, is_noted: bool
+    run: PipelineRun, payer: str, earlier: str, is_noted: bool
 ) -> None:
     operations = list[str]()
-    run = PipelineRun(**given, operation=operations.append)
+    run = run.another(operation=operations.append)
     records = await notes_of(run, "ab")
     if earlier:
         await (records.note_claim if earlier == "claim" else records.note_wait)(1)
@@ -121,8 +119,7 @@ def test_the_costs_of_a_run_are_counted_once_while_a_job_uses_them(tmp_path: Pat
     assert spending_of(run) is used, "another tracker would not know what the waiting jobs have reserved"
 
 
-async def test_claims_are_listed_once_and_in_order(given: dict[str, Any]) -> None:
-    run = PipelineRun(**given)
+async def test_claims_are_listed_once_and_in_order(run: PipelineRun) -> None:
     for work, n in (("cd", 2), ("ab", 10), ("ab", 2), ("ab", 2)):
         await (await notes_of(run, work)).note_claim(n)
     await (await notes_of(run, "ef")).note_wait(1)
@@ -152,9 +149,9 @@ async def seed(run: PipelineRun) -> None:
     await LOOP.settle(60)
 
 
-async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(given: dict[str, Any]) -> None:
+async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(run: PipelineRun) -> None:
     operations: list[str] = []
-    run = PipelineRun(**given, operation=operations.append)
+    run = run.another(operation=operations.append)
     await seed(run)
 
     def read() -> int:
@@ -169,18 +166,17 @@ async def test_a_budget_and_a_cancellation_read_the_records_of_open_works_only(g
     assert read() == OPEN
     await LOOP.call(cancel_scope(run.scope, run.engine.pool.provider_of, by="a test"))
     assert read() == OPEN
-    for note in (Path(given["folder"]) / "runs").rglob("settled-*"):
+    for note in (run.folder / "runs").rglob("settled-*"):
         note.unlink()
     tracker = SpendTracker(partial(all_charges, run.scope))
     await tracker.complete()
     assert tracker.spent() == Decimal("0.04") * (WORKS - OPEN), "a crash before a note loses nothing"
 
 
-async def test_the_notes_of_a_run_outside_of_flows_are_listed_and_not_read(given: dict[str, Any]) -> None:
-    run = PipelineRun(**given)
+async def test_the_notes_of_a_run_outside_of_flows_are_listed_and_not_read(run: PipelineRun) -> None:
     await seed(run)
     await run.scope.journal.create("ab-round-1", NotedRound(n=1).model_dump(mode="json"))
-    for note in (Path(given["folder"]) / "runs").rglob("*.json"):
+    for note in (run.folder / "runs").rglob("*.json"):
         if note.parent.name != "ab":
             note.write_text("a reading of this note would fail")
     tracker = spending_of(run.scope)
@@ -191,10 +187,10 @@ async def test_the_notes_of_a_run_outside_of_flows_are_listed_and_not_read(given
     await leave_rounds(run.scope.journal, (await run.works()).rounds)
 
 
-async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emulator, given: dict[str, Any]) -> None:
+async def test_the_notes_of_a_run_say_what_the_records_of_its_works_say(rh: Emulator, run: PipelineRun) -> None:
     rh.faults.add(Fault("submit", prompt="refused once", times=1, kind="code", code="421"))
     rh.faults.add(Fault("submit", prompt="fails once", times=1, kind="fail", code="1504"))
-    run, other = PipelineRun(**given), PipelineRun(**given, name="two")
+    other = run.another(name="two")
     ink = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
     await other.one(picture("of another run"))
     rh.faults.add(Fault("submit", prompt="wrong", kind="code", code="301"))

@@ -48,34 +48,33 @@ HELPED, HOPELESS = "1504", "1501"
 
 
 async def test_a_graph_that_is_reported_as_broken_is_cancelled_and_not_waited_for(
-    rh: Emulator, given: dict[str, Any]
+    rh: Emulator, run: PipelineRun
 ) -> None:
     rh.clock.polls = 10**6
     rh.faults.add(Fault("submit", number=1, kind="node-errors"))
     graph = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
     with pytest.raises(JobFailed, match=r"failed: node \d+: .+ What to do: change the request"):
-        await PipelineRun(**given).one(WorkCall(graph, "ink"))
+        await run.one(WorkCall(graph, "ink"))
     assert rh.recorder.cancelled == [rh.recorder.paid[0].task_id]
 
 
 UNPRICED = "dola-Seedream-5.0-pro/text-to-image"
 
 
-async def test_an_assumed_price_counts_where_no_other_is_known(rh: Emulator, given: dict[str, Any]) -> None:
-    run = PipelineRun(**given)
+async def test_an_assumed_price_counts_where_no_other_is_known(rh: Emulator, run: PipelineRun) -> None:
     asked = WorkCall(models.input_for(UNPRICED)(prompt="a pier"), "new", price=Decimal("0.5"))
     with pytest.raises(BudgetExceeded):
         await run.one(asked, budget=0.4)
     assert rh.recorder.submissions == []
     await run.one(asked, budget=0.6)
-    await PipelineRun(**given, name="two").one(picture(price=Decimal(5)), budget=0.05)
+    await run.another(name="two").one(picture(price=Decimal(5)), budget=0.05)
     with pytest.raises(BudgetExceeded, match="neither the catalogue nor RunningHub's price preview"):
-        await PipelineRun(**given, name="three").one(replace(asked, price=None, take=2), budget=9)
+        await run.another(name="three").one(replace(asked, price=None, take=2), budget=9)
     assert len(rh.recorder.paid) == 2
 
 
-async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Emulator, given: dict[str, Any]) -> None:
-    run, asked = PipelineRun(**given), picture()
+async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Emulator, run: PipelineRun) -> None:
+    asked = picture()
     done = await run.one(asked)
     (file,) = done.record.outputs
     assert done.record.store == run.store.url
@@ -92,15 +91,14 @@ async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Em
     assert (end.output, end.job.rpartition("/")[2]) == (done.result.outputs[0].uri, done.result.key)
     assert end.message == f"done: {done.result.outputs[0].uri}; 0.04 CNY"
     assert [event.state for event in run.heard if not event.is_step][-2:] == ["collecting", "succeeded"]
-    other = PipelineRun(**given, name="two")
+    other = run.another(name="two")
     await other.one(picture())
     (reused,) = other.heard
     assert (reused.state, reused.cost, reused.output) == ("reused", Decimal(0), done.result.outputs[0].uri)
     assert reused.message == f"run one has made it: {done.result.outputs[0].uri}; nothing was paid"
 
 
-async def test_an_answer_is_recorded_as_it_was_read(rh: Emulator, given: dict[str, Any]) -> None:
-    run = PipelineRun(**given)
+async def test_an_answer_is_recorded_as_it_was_read(rh: Emulator, run: PipelineRun) -> None:
     words = models.RhartTextG3FlashPreviewTextToText(prompt="one")
     done = await run.one(WorkCall(words, "words", parse=len, shape="length"))
     (text,) = done.record.texts
@@ -111,15 +109,14 @@ async def test_an_answer_is_recorded_as_it_was_read(rh: Emulator, given: dict[st
 
 
 async def test_the_costs_of_a_run_hold_its_failed_tasks_and_none_of_another_run(
-    given: dict[str, Any], tmp_path: Path
+    run: PipelineRun, tmp_path: Path
 ) -> None:
     charged = replace(DEFAULT, refund_failed_models=False)
     with Emulator(clock="polls", polls=2, long_side=48, assumptions=charged) as rh:
-        given = {**given, "url": rh.url, "key": rh.key}
         rh.faults.add(Fault("submit", number=1, kind="fail", code=HELPED))
         rh.faults.add(Fault("submit", prompt="refused", kind="code", code="301"))
         rh.faults.add(Fault("submit", prompt="fails", kind="fail", code=HOPELESS))
-        run, other, third = (PipelineRun(**given, name=name) for name in ("one", "two", "three"))
+        run, other, third = (run.another(url=rh.url, key=rh.key, name=name) for name in ("one", "two", "three"))
         first = await run.one(picture(attempts=2))
         await other.make(picture(), picture("refused"))
         second = await other.one(picture("its own"))
@@ -147,19 +144,18 @@ async def test_the_costs_of_a_run_hold_its_failed_tasks_and_none_of_another_run(
         assert await costs(other) == {second.result.key: "0.04 CNY"}
 
 
-async def test_a_work_that_its_plan_does_not_name_is_a_defect_and_not_paid(rh: Emulator, given: dict[str, Any]) -> None:
+async def test_a_work_that_its_plan_does_not_name_is_a_defect_and_not_paid(rh: Emulator, run: PipelineRun) -> None:
     with pytest.raises(JobError, match=r"the planned request \(abab.* This is a defect in rh-prefect"):
-        await PipelineRun(**given).one(picture(planned="ab" * 20))
-    work = (await PipelineRun(**given).one(picture())).result.key
-    assert (await PipelineRun(**given).one(picture(planned=work))).result.key == work
+        await run.one(picture(planned="ab" * 20))
+    work = (await run.another().one(picture())).result.key
+    assert (await run.another().one(picture(planned=work))).result.key == work
     assert len(rh.recorder.paid) == 1
 
 
 async def test_a_graph_is_the_work_that_its_plan_names_unless_it_was_edited_since(
-    rh: Emulator, given: dict[str, Any]
+    rh: Emulator, run: PipelineRun
 ) -> None:
     graph = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
-    run = PipelineRun(**given)
     with pytest.raises(JobError, match="was edited on the site after this run was planned"):
         await run.one(WorkCall(graph, "ink", planned="ab" * 20, saved_graph="of yesterday"))
     assert rh.recorder.submissions == []
@@ -169,25 +165,23 @@ async def test_a_graph_is_the_work_that_its_plan_names_unless_it_was_edited_sinc
     assert done.result.key == "ab" * 20
 
 
-async def test_a_graph_that_cannot_be_read_after_its_plan_is_said_and_not_paid(
-    rh: Emulator, given: dict[str, Any]
-) -> None:
+async def test_a_graph_that_cannot_be_read_after_its_plan_is_said_and_not_paid(rh: Emulator, run: PipelineRun) -> None:
     rh.faults.add(Fault("workflow", every=1, kind="code", code="380"))
     graph = WorkflowInput(id="2031112223334445057", nodes={"6.text": "a pier"})
     with pytest.raises(JobError, match=r"ink: .* Nothing was paid for this step"):
-        await PipelineRun(**given).one(WorkCall(graph, "ink", planned="ab" * 20, saved_graph="known"))
+        await run.one(WorkCall(graph, "ink", planned="ab" * 20, saved_graph="known"))
     with pytest.raises(ApiError):
-        await PipelineRun(**given).one(WorkCall(graph, "ink"))
+        await run.another().one(WorkCall(graph, "ink"))
 
 
-async def test_a_damaged_file_is_no_result_and_is_fetched_again_at_no_cost(rh: Emulator, given: dict[str, Any]) -> None:
+async def test_a_damaged_file_is_no_result_and_is_fetched_again_at_no_cost(rh: Emulator, run: PipelineRun) -> None:
     rh.faults.add(Fault("download", every=1, kind="short"))
     with pytest.raises(MediaError, match=r"was paid for, but each download of .* was damaged"):
-        await PipelineRun(**given).one(picture())
+        await run.one(picture())
     with pytest.raises(MediaError):
-        await PipelineRun(**given, name="two").one(picture())
+        await run.another(name="two").one(picture())
     rh.faults.clear()
-    done = await PipelineRun(**given, name="two").one(picture())
+    done = await run.another(name="two").one(picture())
     assert done.result.outputs[0].defect is None
     assert (done.record.n, len(rh.recorder.paid)) == (1, 1)
 
@@ -197,49 +191,48 @@ async def test_a_damaged_file_is_no_result_and_is_fetched_again_at_no_cost(rh: E
     ("record", "paid", "amount"), [("-claim-1", 0, 0), ("-intent-1", 0, 0), ("-answer-1", 1, PRICE)]
 )
 async def test_an_error_of_the_records_says_whether_a_task_may_have_been_paid_for(
-    rh: Emulator, given: dict[str, Any], record: str, paid: int, amount: Decimal, budget: Any
+    rh: Emulator, run: PipelineRun, record: str, paid: int, amount: Decimal, budget: Any
 ) -> None:
     def fails(operation: str) -> None:
         if operation.startswith("create ") and operation.endswith(record):
             raise JournalError("the records are away.")
 
-    run = PipelineRun(**given, operation=fails)
+    run = run.another(operation=fails)
     with pytest.raises(JournalError, match=r"the records are away\.") as caught:
         await run.one(picture(), budget=budget)
     assert len(rh.recorder.paid) == paid
     assert caught.value.message.endswith("uses the result of this task and submits no other task.") == (paid == 1)
     assert spending_of(run.scope).reserved() == amount, "what may have been paid for counts"
-    await PipelineRun(**given, name="two").one(picture())
+    await run.another(name="two").one(picture())
     assert len(rh.recorder.paid) == 1
 
 
 async def test_a_run_whose_result_cannot_be_recorded_uses_it_and_the_next_one_pays_nothing(
-    rh: Emulator, given: dict[str, Any]
+    rh: Emulator, run: PipelineRun
 ) -> None:
     def fails(operation: str) -> None:
         if operation.startswith("create ") and operation.endswith("-result"):
             raise JournalError("the records are away.")
 
-    done = await PipelineRun(**given, operation=fails).one(picture())
-    again = await PipelineRun(**given, name="two").one(picture())
+    done = await run.another(operation=fails).one(picture())
+    again = await run.another(name="two").one(picture())
     assert [one.sha256 for one in done.result.outputs] == [one.sha256 for one in again.result.outputs]
     assert len(rh.recorder.paid) == 1
 
 
 async def test_a_result_without_its_files_and_its_submission_is_an_error_and_not_paid_for_again(
-    rh: Emulator, given: dict[str, Any]
+    rh: Emulator, run: PipelineRun
 ) -> None:
-    done = await PipelineRun(**given).one(picture())
+    done = await run.one(picture())
     Path(done.result.outputs[0].uri).unlink()
-    for record in Path(given["store_url"]).glob("works/*/*-1.json"):
+    for record in Path(run.store_url).glob("works/*/*-1.json"):
         record.unlink()
     with pytest.raises(JournalError, match=r"the result was paid for.*put the files back, or for a new task"):
-        await PipelineRun(**given, name="two").one(picture())
+        await run.another(name="two").one(picture())
     assert len(rh.recorder.paid) == 1
 
 
-async def test_a_suspended_run_waits_without_a_process(given: dict[str, Any], tmp_path: Path) -> None:
-    run = PipelineRun(**given)
+async def test_a_suspended_run_waits_without_a_process(run: PipelineRun, tmp_path: Path) -> None:
     works = await run.works()
 
     async def waits(work: str) -> bool:
@@ -253,7 +246,7 @@ async def test_a_suspended_run_waits_without_a_process(given: dict[str, Any], tm
     assert not await waits("cd")
 
 
-async def test_a_runner_listens_for_the_ends_of_tasks_before_it_submits_one(given: dict[str, Any]) -> None:
+async def test_a_runner_listens_for_the_ends_of_tasks_before_it_submits_one(run: PipelineRun) -> None:
     did = list[str]()
 
     class Engine:
@@ -264,15 +257,13 @@ async def test_a_runner_listens_for_the_ends_of_tasks_before_it_submits_one(give
             did.append("prepare")
             raise JobError("invalid")
 
-    run = PipelineRun(**given)
     runner = replace(await run.runner(), shared=cast(PoolServices, Engine()))
     with pytest.raises(JobError):
         await runner.complete(picture())
     assert did == ["listen", "prepare"]
 
 
-async def test_coins_that_a_task_has_cost_beside_money_are_recorded(rh: Emulator, given: dict[str, Any]) -> None:
-    run = PipelineRun(**given)
+async def test_coins_that_a_task_has_cost_beside_money_are_recorded(rh: Emulator, run: PipelineRun) -> None:
     runner = await run.runner()
     asked = WorkCall(models.RhartTextG3FlashPreviewTextToText(prompt="one"), "words")
     work, _ = await LOOP.call(runner.prepare(asked))

@@ -62,14 +62,14 @@ from tests.support.world.job_records import (
 )
 from tests.support.world.pipeline_runs import PipelineRun, bury, picture, run_and_be_killed
 
-Stopped: TypeAlias = tuple[Emulator, dict[str, Any]]
+Stopped: TypeAlias = tuple[Emulator, PipelineRun]
 
 
 @pytest.fixture
-def stopped(given: dict[str, Any]) -> Iterator[Stopped]:
-    """An emulator whose tasks run until a test moves its clock, and what runs are given for it."""
+def stopped(run: PipelineRun) -> Iterator[Stopped]:
+    """An emulator whose tasks run until a test moves its clock, and a run on it."""
     with Emulator(clock="real", factor=0, long_side=96) as rh:
-        yield rh, {**given, "url": rh.url, "key": rh.key}
+        yield rh, run.another(url=rh.url, key=rh.key)
 
 
 def words(text: str = "one", **more: Any) -> WorkCall:
@@ -77,14 +77,13 @@ def words(text: str = "one", **more: Any) -> WorkCall:
 
 
 async def test_ended_works_and_their_requests_are_freed_without_the_garbage_collector(
-    rh: Emulator, given: dict[str, Any]
+    rh: Emulator, run: PipelineRun
 ) -> None:
     def alive() -> set[str]:
         objects = [one for one in gc.get_objects() if isinstance(one, (RunningWork, Steps, httpx.Request, JobFailed))]
         return {f"{type(one).__name__} {id(one)}" for one in objects}
 
     rh.faults.add(Fault("submit", prompt="a text that fails", kind="fail", code="1504"))
-    run = PipelineRun(**given)
     await run.one(words("opens the connections"))
     gc.collect()
     gc.disable()
@@ -97,14 +96,12 @@ async def test_ended_works_and_their_requests_are_freed_without_the_garbage_coll
         gc.enable()
 
 
-async def test_what_a_plan_does_not_name_is_used_if_it_exists_and_never_paid(
-    rh: Emulator, given: dict[str, Any]
-) -> None:
+async def test_what_a_plan_does_not_name_is_used_if_it_exists_and_never_paid(rh: Emulator, run: PipelineRun) -> None:
     with pytest.raises(NotPlanned, match="not in the plan"):
-        await PipelineRun(**given).one(picture(forbidden="this step is not in the plan"))
+        await run.one(picture(forbidden="this step is not in the plan"))
     assert not rh.recorder.paid
-    await PipelineRun(**given).one(picture())
-    found = await PipelineRun(**given, name="two").one(picture(forbidden="this step is not in the plan"))
+    await run.another().one(picture())
+    found = await run.another(name="two").one(picture(forbidden="this step is not in the plan"))
     assert (found.result.reused, len(rh.recorder.paid)) == (True, 1)
 
 
@@ -119,11 +116,11 @@ async def test_accounts_that_accept_nothing_are_the_cause_and_not_the_graph(tmp_
             await run.one(WorkCall(ink, "ink", saved_graph="as planned"))
 
 
-async def test_runs_at_once_share_every_equal_work(rh: Emulator, given: dict[str, Any], s3: S3Server) -> None:
-    on_s3 = {**given, "store_url": s3.url("works"), "store_options": s3.options}
+async def test_runs_at_once_share_every_equal_work(rh: Emulator, run: PipelineRun, s3: S3Server) -> None:
+    on_s3 = run.another(store_url=s3.url("works"), store_options=s3.options)
     rh.faults.add(Fault("submit", every=1, kind="slow", seconds=0.5))
     asked = [picture(f"ship {number}") for number in range(4)]
-    runs = [PipelineRun(**on_s3, name=name, machine=name) for name in ("a", "b", "c")]
+    runs = [on_s3.another(name=name, machine=name) for name in ("a", "b", "c")]
     done = await asyncio.gather(*(run.make(*asked) for run in runs))
     assert len(rh.recorder.paid) == 4
     for same in zip(*done):
@@ -132,9 +129,8 @@ async def test_runs_at_once_share_every_equal_work(rh: Emulator, given: dict[str
 
 
 async def test_another_default_label_or_place_of_a_file_is_the_same_work(
-    rh: Emulator, given: dict[str, Any], tmp_path: Path
+    rh: Emulator, run: PipelineRun, tmp_path: Path
 ) -> None:
-    run = PipelineRun(**given)
     (made,) = (await run.one(picture())).result.outputs
     video: dict[str, Any] = {"prompt": "waves", "duration": "5", "sound": False}
     copy = tmp_path / "copy.png"
@@ -145,41 +141,38 @@ async def test_another_default_label_or_place_of_a_file_is_the_same_work(
     assert len(rh.recorder.paid) == 2
 
 
-async def test_what_stands_for_a_text_counts_in_its_place(given: dict[str, Any]) -> None:
-    run = PipelineRun(**given)
+async def test_what_stands_for_a_text_counts_in_its_place(run: PipelineRun) -> None:
     sessions = [picture(f"session {n}", stands_for={f"session {n}": "work ab"}) for n in range(2)]
     done = [await run.one(one) for one in sessions]
     assert done[0].result.key == done[1].result.key
     assert not {one.result.key for one in done} & {(await run.one(picture("session 0"))).result.key}
 
 
-async def test_an_invalid_answer_is_asked_for_again_and_kept_for_another_shape(
-    rh: Emulator, given: dict[str, Any]
-) -> None:
+async def test_an_invalid_answer_is_asked_for_again_and_kept_for_another_shape(rh: Emulator, run: PipelineRun) -> None:
     def refuse(_: str) -> Any:
         raise ValueError("it has no list")
 
     strict = words(parse=refuse, shape="aa", attempts=2)
     with pytest.raises(JobFailed, match=r"does not match `parse`: it has no list\. The answer was paid for"):
-        await PipelineRun(**given).one(strict)
+        await run.one(strict)
     assert len(rh.recorder.paid) == 2
-    free = await PipelineRun(**given, name="two").one(words(parse=str.upper, shape="bb"))
+    free = await run.another(name="two").one(words(parse=str.upper, shape="bb"))
     assert len(rh.recorder.paid) == 2
     assert (free.record.n, free.record.value) == (1, "\n\n".join(free.record.texts).upper())
 
 
-async def test_only_the_claimer_counts_a_work_in_its_budget(rh: Emulator, given: dict[str, Any]) -> None:
-    price = (await PipelineRun(**given).one(picture("the price"))).record.cost
+async def test_only_the_claimer_counts_a_work_in_its_budget(rh: Emulator, run: PipelineRun) -> None:
+    price = (await run.one(picture("the price"))).record.cost
     assert price is not None
     asked = [picture(f"ship {number}") for number in range(4)]
-    await PipelineRun(**given, name="rich").make(*asked)
-    poor = PipelineRun(**given, name="poor")
+    await run.another(name="rich").make(*asked)
+    poor = run.another(name="poor")
     # Works of earlier runs cost this one nothing: P1.
     assert all(isinstance(one, Delivered) for one in await poor.make(*asked, budget=price))
     done = await poor.make(picture("new 1"), picture("new 2"), picture("new 3"), budget=price * 2)
     assert [type(one) for one in done].count(BudgetExceeded) == 1
     # A new process of the run counts what its journal says.
-    again = await PipelineRun(**given, name="poor", machine="there").make(picture("new 4"), budget=price * 2)
+    again = await run.another(name="poor", machine="there").make(picture("new 4"), budget=price * 2)
     assert isinstance(again[0], BudgetExceeded)
     assert len(rh.recorder.paid) == 7
 
@@ -214,8 +207,8 @@ async def test_the_task_of_a_cancelled_run_is_cancelled_unless_a_run_that_counts
     async def ended(_: str) -> bool:
         return has_ended
 
-    rh, given = stopped
-    run, other = PipelineRun(**given), PipelineRun(**given, name="two")
+    rh, run = stopped
+    other = run.another(name="two")
     running, client_for = await paying(run), run.engine.pool.provider_of
     ((work, _),) = (await Notes.of(run.scope)).claims
     if waits:
@@ -227,14 +220,14 @@ async def test_the_task_of_a_cancelled_run_is_cancelled_unless_a_run_that_counts
 
 
 async def test_a_run_that_failed_keeps_no_task_of_a_later_run_from_its_cancellation(stopped: Stopped) -> None:
-    rh, given = stopped
+    rh, run = stopped
     rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
-    old = asyncio.create_task(PipelineRun(**given, name="old").one(picture()))
+    old = asyncio.create_task(run.another(name="old").one(picture()))
     await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
     rh.clock.advance(1000)
     with pytest.raises(JobFailed):
         await old
-    new = PipelineRun(**given, name="new")
+    new = run.another(name="new")
     running = asyncio.create_task(new.one(picture()))
     await until(lambda: new.said("submitted"))
     assert await cancelled(new) == [rh.recorder.paid[1].task_id]
@@ -243,13 +236,13 @@ async def test_a_run_that_failed_keeps_no_task_of_a_later_run_from_its_cancellat
 
 
 async def test_a_task_of_a_crashed_run_is_cancelled_with_the_run_that_waits_for_it(stopped: Stopped) -> None:
-    rh, given = stopped
+    rh, run = stopped
     process = pipeline_runs.Stopped(100)
-    crashed = await paying(PipelineRun(**given, name="crashed", operation=process))
+    crashed = await paying(run.another(name="crashed", operation=process))
     process.left = 0
     await end(crashed)
-    bury(given["folder"])
-    again, third = PipelineRun(**given, name="again"), PipelineRun(**given, name="third")
+    bury(run.folder)
+    again, third = run.another(name="again"), run.another(name="third")
     waiting = [asyncio.create_task(one.make(picture())) for one in (again, third)]
     await until(lambda: again.said("adopted") and third.said("adopted"))
     assert await cancelled(again) == []  # the third one waits for it, too
@@ -258,8 +251,8 @@ async def test_a_task_of_a_crashed_run_is_cancelled_with_the_run_that_waits_for_
 
 
 async def test_a_cancelled_caller_keeps_the_task_for_another_caller_of_its_run(stopped: Stopped) -> None:
-    rh, given = stopped
-    owner, other = (PipelineRun(**given, name=name) for name in ("owner", "waiting"))
+    rh, run = stopped
+    owner, other = (run.another(name=name) for name in ("owner", "waiting"))
     task, runner = await paying(owner), await other.runner()
     first, second = (asyncio.ensure_future(LOOP.call(runner.make(picture()))) for _ in range(2))
     await until(lambda: other.said("adopted") and _callers(runner) == 2)
@@ -282,25 +275,25 @@ def _callers(runner: WorkRunner) -> int:
     return sum(work.callers for name, work in running.items() if name[1] == runner.scope.calls.number)
 
 
-async def test_a_success_without_files_says_how_to_get_them(rh: Emulator, given: dict[str, Any]) -> None:
+async def test_a_success_without_files_says_how_to_get_them(rh: Emulator, run: PipelineRun) -> None:
     rh.faults.add(Fault("query", kind="no-results"))
-    run = PipelineRun(**given)
     with pytest.raises(OutputsPending, match="run again later") as failed:
         await run.one(picture())
     assert "jobs collect" not in failed.value.message, "which takes no works"
     assert failed.value.task_id == rh.recorder.paid[0].task_id
     rh.faults.clear()
-    assert len((await PipelineRun(**given).one(picture())).result.outputs) == 1
+    assert len((await run.another().one(picture())).result.outputs) == 1
     assert len(rh.recorder.paid) == 1
 
 
 @pytest.mark.parametrize("machine", ["here", "there"])
 async def test_a_run_killed_before_any_operation_is_continued_by_a_new_one(
-    rh: Emulator, given: dict[str, Any], machine: str
+    rh: Emulator, run: PipelineRun, machine: str
 ) -> None:
     settled = 0
     for number in range(1, 100):
-        here = {**given, "store_url": f"{given['store_url']}-{number}", "machine": f"here-{number}"}
+        places = {"folder": run.folder, "store_url": f"{run.store_url}-{number}", "machine": f"here-{number}"}
+        here: dict[str, Any] = {"url": run.url, "key": run.key, **places}
         process = FORKS.Process(target=run_and_be_killed, args=(here, number))
         paid = len(rh.recorder.paid)
         process.start()
@@ -322,21 +315,19 @@ async def test_a_run_killed_before_any_operation_is_continued_by_a_new_one(
 
 
 async def test_a_file_that_stays_missing_is_no_result_and_the_error_says_how_to_get_a_new_one(
-    rh: Emulator, given: dict[str, Any]
+    rh: Emulator, run: PipelineRun
 ) -> None:
     rh.faults.add(Fault("download", kind="expired"))
     with pytest.raises(OutputsExpired, match=r"If a file stays missing, run with --retake for this step") as caught:
-        await PipelineRun(**given).one(picture())
+        await run.one(picture())
     assert "jobs collect" not in str(caught.value), "it is for flows only"
     with pytest.raises(OutputsExpired):
-        await PipelineRun(**given, name="two").one(picture())
-    assert (await PipelineRun(**given, name="three").make(picture(take=2)))[0] is not None
+        await run.another(name="two").one(picture())
+    assert (await run.another(name="three").make(picture(take=2)))[0] is not None
     assert len(rh.recorder.paid) == 2
 
 
-async def test_a_result_in_another_storage_is_copied_and_nothing_is_asked_for(
-    given: dict[str, Any], tmp_path: Path
-) -> None:
+async def test_a_result_in_another_storage_is_copied_and_nothing_is_asked_for(run: PipelineRun, tmp_path: Path) -> None:
     """Links to its files live for a day; the storage in which they lie may be another one of the same scope."""
     stores = [MediaStore(str(tmp_path / name)) for name in ("first", "second")]
     asked = WorkCall(models.ZImageTurbo(prompt="a lighthouse"), scope="order-17")
@@ -345,7 +336,7 @@ async def test_a_result_in_another_storage_is_copied_and_nothing_is_asked_for(
         return (await replace(await run.runner(), store=store).complete(asked)).result
 
     with Emulator(factor=1000, long_side=96) as rh:
-        run = PipelineRun(**{**given, "url": rh.url, "key": rh.key})
+        run = run.another(url=rh.url, key=rh.key)
         first = await LOOP.call(ask(run, stores[0]))
     second = await LOOP.call(ask(run, stores[1]))
     files = [one.first_output for one in (first, second)]
@@ -369,10 +360,9 @@ class RecordedJournal(FolderJournal):
         return await super().job(job_key)
 
 
-async def test_a_job_of_a_run_is_read_once(given: dict[str, Any]) -> None:
+async def test_a_job_of_a_run_is_read_once(run: PipelineRun) -> None:
     # A process keeps the works that were requested in a scope by its name: another test's must have another one.
-    journal = RecordedJournal(str(given["folder"] / "runs"), scope=f"one-{uuid.uuid4().hex}")
-    run = PipelineRun(**given)
+    journal = RecordedJournal(str(run.folder / "runs"), scope=f"one-{uuid.uuid4().hex}")
     first, later = (WorkRunner(run.engine, FolderScope(journal), run.store) for _ in range(2))
 
     async def made(by: WorkRunner) -> Result:
@@ -387,8 +377,8 @@ async def test_a_job_of_a_run_is_read_once(given: dict[str, Any]) -> None:
     assert not first.shared.running, "no work is kept that no caller waits for"
 
 
-async def test_what_an_earlier_process_has_paid_for_is_collected(given: dict[str, Any]) -> None:
-    run, journal = PipelineRun(**given), FolderJournal(str(given["folder"] / "runs"), scope=f"one-{uuid.uuid4().hex}")
+async def test_what_an_earlier_process_has_paid_for_is_collected(run: PipelineRun) -> None:
+    journal = FolderJournal(str(run.folder / "runs"), scope=f"one-{uuid.uuid4().hex}")
     end = End(status="SUCCESS", task_id=TASK, links=(Link(text="done"),))
     await write(journal, {"intent-1": intent(), "answer-1": ticket(), "end-1": end})
     collected = await LOOP.call(WorkRunner(run.engine, FolderScope(journal), run.store).collect(intent(), KEY))
@@ -399,16 +389,16 @@ async def test_what_an_earlier_process_has_paid_for_is_collected(given: dict[str
 @asynccontextmanager
 async def collection(stopped: Stopped) -> AsyncIterator[tuple[PipelineRun, asyncio.Future[Any], WorkRunner]]:
     """A run, which has paid for a task, and the collection of the task by another run, which has a slot."""
-    _, given = stopped
-    payer, other = PipelineRun(**given), PipelineRun(**given, name="two", machine="there")
-    running = await paying(payer)
-    ((work, _),) = (await Notes.of(payer.scope)).claims
+    _, run = stopped
+    other = run.another(name="two", machine="there")
+    running = await paying(run)
+    ((work, _),) = (await Notes.of(run.scope)).claims
     runner = await other.runner()
     submit = await JobRecords(await other.works(), work).submission(1)
     assert submit is not None
     collecting = asyncio.ensure_future(LOOP.call(runner.collect(submit.intent, work)))
     await until(lambda: runner.shared.pool.accounts[0].limiter.held == 1)
-    yield payer, collecting, runner
+    yield run, collecting, runner
     await end(running, collecting)
 
 
@@ -459,8 +449,7 @@ def test_a_work_is_in_progress_while_a_task_of_it_may_give_its_result(
     assert [one.is_in_progress for one in found] == [is_in_progress, False]
 
 
-async def test_a_look_at_a_work_finds_its_result_or_a_stored_one_that_it_may_reuse(given: dict[str, Any]) -> None:
-    run = PipelineRun(**given)
+async def test_a_look_at_a_work_finds_its_result_or_a_stored_one_that_it_may_reuse(run: PipelineRun) -> None:
     own = await run.runner()
 
     async def looked(runner: WorkRunner, **asked: Any) -> tuple[bool, bool]:
@@ -475,9 +464,9 @@ async def test_a_look_at_a_work_finds_its_result_or_a_stored_one_that_it_may_reu
     assert await looked(reuse, scope="another", take=2) == (False, False)
 
 
-async def test_works_that_wait_get_slots_in_the_order_of_their_steps(given: dict[str, Any]) -> None:
+async def test_works_that_wait_get_slots_in_the_order_of_their_steps(run: PipelineRun) -> None:
     with Emulator(clock="real", factor=0, limit=1, long_side=48) as rh:
-        run = PipelineRun(**{**given, "url": rh.url, "key": rh.key})
+        run = run.another(url=rh.url, key=rh.key)
         making = asyncio.ensure_future(run.make(*(picture(f"{n}", position=(n,)) for n in (5, 4, 3, 2, 1))))
         await until(lambda: len(run.said("queued")) == 4)
         rh.clock.factor = 1000

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,10 @@ class PipelineRun:
     operation: Callable[[str], None] = lambda _: None  # is called before each operation on a journal
     heard: list[JobEvent] = field(default_factory=list)  # what the works have told
     other_keys: Sequence[str] = ()  # of further accounts, which make a pool with the first
+
+    def another(self, **facts: Any) -> PipelineRun:
+        """Another process: of this run, or of the one that the facts describe."""
+        return replace(self, **{"heard": [], "operation": PipelineRun.operation, **facts})
 
     @property
     def store(self) -> MediaStore:
