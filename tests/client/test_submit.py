@@ -7,7 +7,6 @@ import gzip
 import json
 import logging
 import pickle
-import socket
 import time
 
 import httpx
@@ -192,12 +191,10 @@ async def test_a_task_id_wins_over_what_is_beside_it(
     assert len(wire.asked) == 1
 
 
-async def test_a_refused_connection_was_not_delivered() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening
-        async with Client(KEY, base_url=f"http://127.0.0.1:{taken.getsockname()[1]}") as client:
-            with pytest.raises(ConnectFailed, match="never left this machine: no connection"):
-                await client.submit(MODEL, {})
+async def test_a_refused_connection_was_not_delivered(closed_port: int) -> None:
+    async with Client(KEY, base_url=f"http://127.0.0.1:{closed_port}") as client:
+        with pytest.raises(ConnectFailed, match="never left this machine: no connection"):
+            await client.submit(MODEL, {})
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", None], ids=["no TLS", "silence"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -227,17 +228,18 @@ def test_a_cancellation_that_comes_with_the_ticket_cancels_the_task() -> None:
     life.raises(JobCancelled, ("cancel_task", PAID), End(status="CANCELLED", task_id="1"))
 
 
-@pytest.mark.parametrize(("code", "kind"), [("1501", ModerationError), ("1014", AccountError), (HTTP_401, KeyRejected)])
-def test_a_definite_refusal_is_recorded_and_raised(code: str, kind: type[RunningHubError]) -> None:
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        ("1501", ModerationError, ""),
+        ("1014", AccountError, ""),
+        (HTTP_401, KeyRejected, ""),
+        ("HTTP 308", RequestRejected, "nothing was processed or paid.*What to do: correct RH_BASE_URL"),
+    ],
+)
+def test_a_definite_refusal_is_recorded_and_raised(code: str, kind: type[RunningHubError], words: str) -> None:
     life = Life().answers(*posts(1, refused(code)))
-    life.raises(kind, ("free_slot", False), None)
-
-
-def test_a_redirected_submission_is_refused_and_asks_for_another_base_url() -> None:
-    life = Life().answers(*posts(1, refused("HTTP 308")))
-    message = life.raises(RequestRejected, ("free_slot", False), None).message
-    assert "nothing was processed or paid" in message
-    assert "What to do: correct RH_BASE_URL" in message
+    assert re.search(words, life.raises(kind, ("free_slot", False), None).message)
 
 
 def test_a_request_that_cannot_be_sent_is_an_error_after_five_tries_in_a_row() -> None:

@@ -48,6 +48,11 @@ MARK = media_mark("a" * 64)
 WITH_INPUT = replace(REQUEST, payload={"image": [MARK]}, inputs={MARK: Input("photo.png", PHOTO)})
 
 
+@pytest.fixture
+async def work(tmp_path: Path) -> ExecutedWork:
+    return ExecutedWork(tmp_path)
+
+
 WITH_A_SLOT = ("take a slot", "look for refused outputs", "check the storage")
 
 
@@ -90,10 +95,10 @@ SLOT, RATE = "421", "1003"
     ],
 )
 async def test_the_first_two_refusals_for_want_of_a_slot_cause_no_pause_of_the_job(
-    tmp_path: Path, codes: list[str], are_paused: list[bool]
+    work: ExecutedWork, codes: list[str], are_paused: list[bool]
 ) -> None:
     assert LIMITER_PAUSES == 2
-    work, submitted = ExecutedWork(tmp_path), list[float]()
+    submitted = list[float]()
     work.main.answers = [api_error(code, doing="submit", submitting=True) for code in (*codes, "1501")]
 
     async def note() -> None:
@@ -105,8 +110,7 @@ async def test_the_first_two_refusals_for_want_of_a_slot_cause_no_pause_of_the_j
     assert [until - since > 1 for since, until in pairwise(submitted)] == are_paused
 
 
-async def test_a_work_is_made_in_this_order(tmp_path: Path) -> None:
-    work = ExecutedWork(tmp_path)
+async def test_a_work_is_made_in_this_order(work: ExecutedWork) -> None:
 
     async def note(key: str, _: object) -> None:
         work.did.append(f"create {key}")
@@ -134,9 +138,8 @@ async def test_a_work_is_made_in_this_order(tmp_path: Path) -> None:
 
 
 async def test_a_task_of_an_earlier_process_occupies_a_slot_of_its_account_and_its_files_are_looked_for(
-    tmp_path: Path,
+    work: ExecutedWork,
 ) -> None:
-    work = ExecutedWork(tmp_path)
     await work.paid_before(account="two")
     await work.finish()
     assert work.did == [
@@ -151,8 +154,7 @@ async def test_a_task_of_an_earlier_process_occupies_a_slot_of_its_account_and_i
     assert work.accounts["two"].ages == [0], "its age is not known"
 
 
-async def test_the_task_of_a_cancelled_run_is_cancelled_at_the_account_that_has_it(tmp_path: Path) -> None:
-    work = ExecutedWork(tmp_path)
+async def test_the_task_of_a_cancelled_run_is_cancelled_at_the_account_that_has_it(work: ExecutedWork) -> None:
     await work.paid_before(account="two")
     await cancel_run(work)
     work.accounts["two"].view = CANCELLED
@@ -175,9 +177,8 @@ async def test_nothing_is_submitted_if_the_storage_takes_no_outputs(tmp_path: Pa
 
 
 async def test_a_refusal_for_want_of_a_slot_is_reported_once_and_the_work_waits_for_a_slot_again(
-    tmp_path: Path,
+    work: ExecutedWork,
 ) -> None:
-    work = ExecutedWork(tmp_path)
     work.main.answers = [api_error(SLOT, doing="submit", submitting=True)] * 2
     await work.finish()
     tried = [*WITH_A_SLOT, "submit to main"]
@@ -301,8 +302,7 @@ async def test_a_work_that_ends_after_its_budget_was_asked_for_releases_its_slot
     assert work.spending.reserved() == 0
 
 
-async def test_the_catalogue_s_price_is_recorded_where_the_account_s_currency_is_not_known(tmp_path: Path) -> None:
-    work = ExecutedWork(tmp_path)
+async def test_the_catalogue_s_price_is_recorded_where_the_account_s_currency_is_not_known(work: ExecutedWork) -> None:
 
     async def listed(known: Money | None) -> None: ...
 
@@ -321,8 +321,7 @@ async def test_a_graph_on_a_bare_machine_has_no_price(tmp_path: Path) -> None:
     assert (intent["estimate"], intent["currency"]) == (None, None)
 
 
-async def test_the_age_of_a_task_counts_from_the_middle_of_its_submission(tmp_path: Path) -> None:
-    work = ExecutedWork(tmp_path)
+async def test_the_age_of_a_task_counts_from_the_middle_of_its_submission(work: ExecutedWork) -> None:
     work.pauses.append(1000)
 
     async def slow() -> None:
@@ -345,9 +344,8 @@ async def test_a_task_of_another_run_is_queried_only_where_its_account_may_be_an
 
 
 async def test_a_cancellation_during_a_submission_is_seen_although_it_was_looked_for_a_moment_before(
-    tmp_path: Path,
+    work: ExecutedWork,
 ) -> None:
-    work = ExecutedWork(tmp_path)
     work.pauses.append(1000)
     work.main.during = partial(cancel_run, work)
     await work.finish()
@@ -361,8 +359,7 @@ async def test_a_cancellation_during_a_submission_is_seen_although_it_was_looked
     ], "it had succeeded before it was cancelled"
 
 
-async def test_before_a_wait_for_an_earlier_task_a_cancellation_is_looked_for(tmp_path: Path) -> None:
-    work = ExecutedWork(tmp_path)
+async def test_before_a_wait_for_an_earlier_task_a_cancellation_is_looked_for(work: ExecutedWork) -> None:
     await work.paid_before()
     assert not await work.work.is_cancelled()
     work.pauses.append(0.5)
@@ -375,10 +372,9 @@ async def test_before_a_wait_for_an_earlier_task_a_cancellation_is_looked_for(tm
 
 
 async def test_a_cancellation_that_cannot_be_looked_for_stops_no_work(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    work: ExecutedWork, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Before a claim the journal is read again, and a task can be cancelled later."""
-    work = ExecutedWork(tmp_path)
 
     async def fail(_: str) -> None:
         raise JournalError("the place is away")
@@ -400,8 +396,7 @@ async def test_an_unknown_submission_is_forgotten_before_another_one_if_the_call
     assert [state for state, _ in work.heard] == ["submitted", "collecting"]
 
 
-async def test_a_failed_task_is_reported_before_another_one_is_submitted(tmp_path: Path) -> None:
-    work = ExecutedWork(tmp_path)
+async def test_a_failed_task_is_reported_before_another_one_is_submitted(work: ExecutedWork) -> None:
     work.main.view = TaskView(task_id=TASK, status="FAILED", code="1504", reason="no GPU")
 
     async def later() -> None:
@@ -414,8 +409,7 @@ async def test_a_failed_task_is_reported_before_another_one_is_submitted(tmp_pat
     assert work.heard[1][1] == f"task {TASK} failed (no GPU) and its cost is counted; another task is submitted"
 
 
-async def test_an_open_submission_of_another_process_is_watched_until_it_counts_as_unknown(tmp_path: Path) -> None:
-    work = ExecutedWork(tmp_path)
+async def test_an_open_submission_of_another_process_is_watched_until_it_counts_as_unknown(work: ExecutedWork) -> None:
     claimed = intent(base=REQUEST.base)
     await work.records.create(1, claimed)
     with pytest.raises(SubmissionUnknown, match="no response was recorded"):
@@ -478,8 +472,7 @@ async def test_a_work_that_no_caller_waits_for_releases_its_slot_and_is_continue
     assert "submit to main" not in later.did
 
 
-async def test_callers_learn_when_a_task_runs_and_when_it_has_ended(tmp_path: Path) -> None:
-    work = ExecutedWork(tmp_path)
+async def test_callers_learn_when_a_task_runs_and_when_it_has_ended(work: ExecutedWork) -> None:
     ends = hold(work)
     task = await work.running.next_running_task()
     assert task is not None
@@ -492,8 +485,7 @@ async def test_callers_learn_when_a_task_runs_and_when_it_has_ended(tmp_path: Pa
     assert await work.running.complete() == await work.running.complete()
 
 
-async def test_a_call_ends_at_its_deadline_and_names_the_task_that_continues(tmp_path: Path) -> None:
-    work = ExecutedWork(tmp_path)
+async def test_a_call_ends_at_its_deadline_and_names_the_task_that_continues(work: ExecutedWork) -> None:
     hold(work)
     with pytest.raises(JobTimeout, match=f"task {TASK} has not ended within 0.001 s") as caught:
         await work.running.complete(0.001)
@@ -554,9 +546,8 @@ async def test_a_claim_whose_caller_is_cancelled_keeps_its_slot_and_its_price_un
 
 @pytest.mark.parametrize(("seconds", "is_claimed"), [(9, True), (11, False)])
 async def test_a_reading_of_a_cached_journal_counts_for_ten_seconds_before_a_claim_and_never_before_a_post(
-    tmp_path: Path, seconds: int, is_claimed: bool
+    work: ExecutedWork, seconds: int, is_claimed: bool
 ) -> None:
-    work = ExecutedWork(tmp_path)
     work.journal.is_absent = lambda key, *, max_age: work.seconds <= max_age  # type: ignore[method-assign]
     work.pauses.append(seconds)
     await cancel_run(work)
@@ -568,9 +559,8 @@ async def test_a_reading_of_a_cached_journal_counts_for_ten_seconds_before_a_cla
 
 @pytest.mark.parametrize(("is_log", "seconds", "is_posted"), [(True, 9, True), (True, 21, False), (False, 0, False)])
 async def test_a_run_that_is_cancelled_while_its_claim_is_written_posts_nothing_that_the_cancellation_no_longer_awaits(
-    tmp_path: Path, is_log: bool, seconds: int, is_posted: bool
+    work: ExecutedWork, is_log: bool, seconds: int, is_posted: bool
 ) -> None:
-    work = ExecutedWork(tmp_path)
     if is_log:  # the append of the note was its last reading
         work.journal.is_absent = lambda key, *, max_age: work.seconds <= max_age  # type: ignore[method-assign]
 
@@ -585,8 +575,10 @@ async def test_a_run_that_is_cancelled_while_its_claim_is_written_posts_nothing_
     assert ("submit to main" in work.did) == is_posted
 
 
-async def test_a_reading_of_a_cached_journal_counts_for_two_seconds_while_a_task_is_waited_for(tmp_path: Path) -> None:
-    work, age = ExecutedWork(tmp_path), 2.0
+async def test_a_reading_of_a_cached_journal_counts_for_two_seconds_while_a_task_is_waited_for(
+    work: ExecutedWork,
+) -> None:
+    age = 2.0
     work.journal.is_absent = lambda key, *, max_age: age <= max_age  # type: ignore[method-assign]
     await cancel_run(work)
     assert not await work.work.is_cancelled()
@@ -594,8 +586,8 @@ async def test_a_reading_of_a_cached_journal_counts_for_two_seconds_while_a_task
     assert await work.work.is_cancelled()
 
 
-async def test_an_earlier_submission_of_the_run_counts_in_its_budget(tmp_path: Path) -> None:
-    work, reserved = ExecutedWork(tmp_path), list[Decimal]()
+async def test_an_earlier_submission_of_the_run_counts_in_its_budget(work: ExecutedWork) -> None:
+    reserved = list[Decimal]()
 
     async def count() -> None:
         reserved.append(work.spending.reserved())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +24,7 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.result import Result
 from rh_prefect.works.work_runner import WorkRunner
 from tests.support.processes.pooled_run import complete_job
-from tests.support.samples import media as samples
-from tests.support.servers.link_server import LinkHost
+from tests.support.servers.link_server import LinkHost, picture, sha256
 from tests.support.world.filesystems import TwinFiles
 
 
@@ -63,18 +60,6 @@ def sent(rh: Emulator, submission: Submission) -> str:
     return next(one.sha256 for one in rh.recorder.uploads if one.file_name.rpartition("/")[2] in given)
 
 
-def sha(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def picture(text: str) -> bytes:
-    """A picture with a unique text."""
-    body = b"tEXtComment\0" + text.encode()
-    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
-    png = samples.picture("PNG")
-    return png[:-12] + chunk + png[-12:]
-
-
 @pytest.mark.parametrize("name", ["token", "sig", "q-page", "x-oss-process"])
 async def test_links_that_differ_in_a_parameter_get_their_own_pictures(
     rh: Emulator, run: Run, links: LinkHost, name: str
@@ -82,7 +67,7 @@ async def test_links_that_differ_in_a_parameter_get_their_own_pictures(
     """Two links that differ only in `token=`, `sig=`, `q-…` or `x-oss-process=` are two files."""
     for number in "12":
         await run.pay(enlarge(links.put(f"photo?{name}={number}", picture(number))))
-    assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
+    assert [sent(rh, one) for one in rh.recorder.paid] == [sha256(picture("1")), sha256(picture("2"))]
     intents = [view.submits[0].intent async for view in jobs_of(run.journal)]
     assert [one.files for one in intents] == [("photo",)] * 2, "messages show no parameter of a link"
 
@@ -103,9 +88,9 @@ async def test_what_is_overwritten_within_a_run_is_another_job_s_picture(
             case _:
                 source = links.put("photo.png", picture(number), etag=f'"{number}"')
         await run.pay(enlarge(source))
-    assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("1")), sha(picture("2"))]
+    assert [sent(rh, one) for one in rh.recorder.paid] == [sha256(picture("1")), sha256(picture("2"))]
     recorded = {str(one.payload["imageUrl"]) for one in stored_result.read_all(run.store)}
-    assert recorded == {f"sha256:{sha(picture(number))}" for number in "12"}
+    assert recorded == {f"sha256:{sha256(picture(number))}" for number in "12"}
 
 
 async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time(
@@ -142,7 +127,7 @@ async def test_stores_of_one_url_and_other_options_have_their_own_files(
         run.store.write_bytes("photo.png", picture(where))
         result = await run.pay(enlarge(run.store.uri("photo.png")))
         assert run.store.exists(run.store.name_of(result.first_output.uri) or "")
-    assert [sent(rh, one) for one in rh.recorder.paid] == [sha(picture("a")), sha(picture("b"))]
+    assert [sent(rh, one) for one in rh.recorder.paid] == [sha256(picture("a")), sha256(picture("b"))]
 
 
 async def test_outputs_on_an_ftp_server_are_refused_before_payment(rh: Emulator, run: Run) -> None:

@@ -13,12 +13,12 @@ from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, RequestRejected
 from rh_prefect.settings import Settings
-from rh_prefect.tasks import generate
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.pool_services import PoolServices
 from rh_prefect.works.result import Result
 from rh_prefect.works.work_in_progress import callback_of
+from tests.support.world.as_task import make
 
 TOKEN = "canary-token-in-the-address"
 NOWHERE = "http://127.0.0.1:9/rh"
@@ -32,9 +32,8 @@ def hooked(rh: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Emu
     return rh
 
 
-async def run(prompt: str = "a lighthouse") -> Result:
-    result: Result = await generate.fn(models.ZImageTurbo(prompt=prompt), scope="run")
-    return result
+async def run(scope: str = "run") -> Result:
+    return await make(models.ZImageTurbo(prompt="a lighthouse"), scope=scope)
 
 
 def recorded(folder: Path) -> str:
@@ -57,7 +56,7 @@ async def test_a_request_is_the_same_with_and_without_a_webhook_address(
     monkeypatch.delenv("RH_WEBHOOK_URL")
     monkeypatch.setenv("RH_STATE_DIR", str(tmp_path / "another"))
     monkeypatch.setenv("RH_RECORDS", str(tmp_path / "another"))
-    without: Result = await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="other")
+    without = await run("other")
     assert Path(with_it.record).parent == Path(without.record).parent, "the same request"
     assert "webhookUrl" not in hooked.recorder.paid[1].payload
     assert '"webhook": false' in recorded(tmp_path / "another")

@@ -25,7 +25,6 @@ from rh_prefect.errors import (
     ResponseLost,
     api_error,
 )
-from rh_prefect.tasks import generate
 from rh_prefect.works.accounts.prices import Prices
 from rh_prefect.works.journal.costs_and_budget import (
     Charge,
@@ -44,6 +43,7 @@ from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.result import Result
 from rh_prefect.works.run_ledger import spending_of
 from tests.support.processes.pooled_run import PooledRun
+from tests.support.world.as_task import make
 from tests.support.world.asked_steps import lifecycle
 from tests.support.world.job_records import TASK, intent, refused, ticket, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
@@ -382,18 +382,13 @@ async def test_a_failed_price_request_is_an_error_and_a_missing_price_is_not() -
 PICTURE = Decimal("0.04")
 
 
-async def run(request: models.ModelInput, **options: Any) -> Result:
-    result: Result = await generate.fn(request, **({"scope": "test"} | options))
-    return result
-
-
 async def test_calls_with_and_without_a_budget_stay_within_the_budget(rh: Emulator) -> None:
     """The budget suffices for some of the calls with a budget."""
     rh.faults.add(Fault("submit", every=1, kind="slow", seconds=1.0))  # until then no answer is recorded
-    begun = [asyncio.ensure_future(run(models.ZImageTurbo(prompt=f"picture {n}"))) for n in range(3)]
+    begun = [asyncio.ensure_future(make(models.ZImageTurbo(prompt=f"picture {n}"))) for n in range(3)]
     while len(rh.recorder.submissions) < 3:  # noqa: ASYNC110 - nothing else tells it
         await asyncio.sleep(0.01)
-    limited = [run(models.ZImageTurbo(prompt=f"picture {n}"), budget=0.24) for n in range(3, 9)]
+    limited = [make(models.ZImageTurbo(prompt=f"picture {n}"), budget=0.24) for n in range(3, 9)]
     done = await asyncio.gather(*begun, *limited, return_exceptions=True)
     assert [isinstance(one, Result) for one in done].count(True) == 6
     assert all(isinstance(one, Result) for one in done[:3])
@@ -402,11 +397,11 @@ async def test_calls_with_and_without_a_budget_stay_within_the_budget(rh: Emulat
 
 async def test_a_price_is_requested_only_when_a_call_with_a_budget_needs_it(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="hold"))
-    begun = asyncio.ensure_future(run(models.input_for(UNPRICED)(prompt="a lighthouse")))
+    begun = asyncio.ensure_future(make(models.input_for(UNPRICED)(prompt="a lighthouse")))
     assert await asyncio.to_thread(rh.held.wait)
     assert not [one for one in rh.recorder.requests if "price-preview" in one.path]
     with pytest.raises(BudgetExceeded, match=r"0\.00 is spent and 1\.00 reserved"):
-        await run(models.ZImageTurbo(prompt="a lighthouse"), budget=float(PICTURE))
+        await make(models.ZImageTurbo(prompt="a lighthouse"), budget=float(PICTURE))
     rh.held.release()
     await begun
     assert len(rh.recorder.submissions) == 1
@@ -415,12 +410,12 @@ async def test_a_price_is_requested_only_when_a_call_with_a_budget_needs_it(rh: 
 async def test_a_failed_task_counts_with_its_cost(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", number=1, kind="fail", code="1000"))
     with pytest.raises(JobFailed):
-        await run(models.ZImageTurbo(prompt="a lighthouse"), budget=0.05)
+        await make(models.ZImageTurbo(prompt="a lighthouse"), budget=0.05)
     (failed,) = rh.recorder.paid
     budget = float(failed.charged + PICTURE)
-    await run(models.ZImageTurbo(prompt="picture 0"), budget=budget)
+    await make(models.ZImageTurbo(prompt="picture 0"), budget=budget)
     with pytest.raises(BudgetExceeded):
-        await run(models.ZImageTurbo(prompt="picture 1"), budget=budget)
+        await make(models.ZImageTurbo(prompt="picture 1"), budget=budget)
 
 
 async def test_the_result_of_a_job_has_the_costs_of_all_its_tasks(rh: Emulator, tmp_path: Path) -> None:
@@ -444,17 +439,17 @@ UNPRICED = next(
 
 
 async def test_a_model_without_a_price_is_priced_by_runninghub(rh: Emulator) -> None:
-    result = await run(models.input_for(UNPRICED)(prompt="a lighthouse"), budget=1000)
+    result = await make(models.input_for(UNPRICED)(prompt="a lighthouse"), budget=1000)
     assert result.cost is not None
     assert len([one for one in rh.recorder.requests if "price-preview" in one.path]) == 1
     with pytest.raises(BudgetExceeded, match=f"{amount_text(result.cost)} is spent"):
-        await run(models.input_for(UNPRICED)(prompt="another"), budget=float(result.cost))
+        await make(models.input_for(UNPRICED)(prompt="another"), budget=float(result.cost))
 
 
 @pytest.mark.parametrize(("code", "words"), [("1007", ""), ("1501", "PRICE_CONFIG_NOT_FOUND"), ("301", "")])
 async def test_a_job_with_an_unknown_price_is_refused_with_a_budget(rh: Emulator, code: str, words: str) -> None:
     rh.faults.add(Fault("price", every=1, kind="code", code=code, message=words))
     with pytest.raises(BudgetExceeded, match="neither the catalogue nor RunningHub's price preview has its price"):
-        await run(models.input_for(UNPRICED)(prompt="a lighthouse"), budget=1000)
+        await make(models.input_for(UNPRICED)(prompt="a lighthouse"), budget=1000)
     assert not rh.recorder.submissions
-    await run(models.input_for(UNPRICED)(prompt="a lighthouse"))
+    await make(models.input_for(UNPRICED)(prompt="a lighthouse"))
