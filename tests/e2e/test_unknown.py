@@ -61,16 +61,19 @@ async def test_a_task_that_runninghub_lost_is_marked_and_one_that_it_knows_is_no
     assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
 
 
-async def test_a_job_whose_files_are_gone_is_paid_for_again_once_it_is_marked_as_lost(
-    rh: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RH_GRACE_SECONDS", "1")
+async def lost_files(rh: Emulator) -> tuple[str, str]:
+    """A run and its job, whose task has succeeded and whose files cannot be downloaded."""
     rh.faults.add(Fault("download", kind="expired"))
     run = await flows.begin(flows.one)
-    for _ in range(2):
-        with pytest.raises(OutputsExpired) as gone:
-            await rerun(flows.one, run)
-    job = str(gone.value.job)
+    with pytest.raises(OutputsExpired) as gone:
+        await rerun(flows.one, run)
+    return run, str(gone.value.job)
+
+
+async def test_a_job_whose_files_are_gone_is_paid_for_again_once_it_is_marked_as_lost(rh: Emulator) -> None:
+    run, job = await lost_files(rh)
+    with pytest.raises(OutputsExpired):
+        await rerun(flows.one, run)
     assert len(rh.recorder.paid) == 1
     await flows.command("jobs", "mark-lost", job)
     rh.faults.clear()
@@ -80,17 +83,11 @@ async def test_a_job_whose_files_are_gone_is_paid_for_again_once_it_is_marked_as
     assert len(rh.recorder.paid) == 2
 
 
-async def test_a_job_whose_files_can_still_be_downloaded_is_not_marked_as_lost(
-    rh: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RH_GRACE_SECONDS", "1")
-    rh.faults.add(Fault("download", kind="expired"))
-    run = await flows.begin(flows.one)
-    with pytest.raises(OutputsExpired) as gone:
-        await rerun(flows.one, run)
+async def test_a_job_whose_files_can_still_be_downloaded_is_not_marked_as_lost(rh: Emulator) -> None:
+    run, job = await lost_files(rh)
     rh.faults.clear()
     with pytest.raises(InputError, match=r"its files are in the storage.* Nothing was recorded"):
-        await flows.command("jobs", "mark-lost", str(gone.value.job))
+        await flows.command("jobs", "mark-lost", job)
     result = await rerun(flows.one, run)
     assert [one.task_id for one in rh.recorder.paid] == [result.task_id]
 
@@ -134,14 +131,12 @@ async def test_what_a_cancelled_run_had_left_is_waited_for_and_not_cancelled(
 async def test_a_task_that_was_paid_for_after_one_that_failed_is_collected(
     rh: Emulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rh.faults.add(Fault("submit", kind="fail", code="1504", times=1), Fault("download", kind="expired"))
-    run = await flows.begin(flows.one)
-    with pytest.raises(OutputsExpired) as expired:
-        await rerun(flows.one, run)
+    rh.faults.add(Fault("submit", kind="fail", code="1504", times=1))
+    run, job = await lost_files(rh)
     rh.faults.clear()
     capsys.readouterr()
     await flows.command("jobs", "collect", run)
-    assert capsys.readouterr().out.startswith(f"{expired.value.job}: ")
+    assert capsys.readouterr().out.startswith(f"{job}: ")
     assert len(rh.recorder.paid) == 2
 
 

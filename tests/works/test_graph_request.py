@@ -9,34 +9,17 @@ from typing import Any
 import pytest
 
 from rh_prefect import models
-from rh_prefect.blocks.lookup import load_pool_context
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError
-from rh_prefect.media.store import MediaStore
 from rh_prefect.workflow_inputs import AppInput, GraphInput, QuickCreateInput, WorkflowInput
-from rh_prefect.works.job_options import Options, Request
-from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.journal.works_journal import WorksJournal
-from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.result import Result
-from rh_prefect.works.work_runner import WorkRunner
-from tests.support.processes.pooled_run import complete_job
+from tests.support.processes.pooled_run import PooledRun
 from tests.support.samples import media as samples
 
 
 @pytest.fixture
-def pay(rh: Emulator, tmp_path: Path) -> Any:
-    """Runs a request in an attempt of one run."""
-
-    async def paid(asked: Request, *, attempt: int = 1, **options: Any) -> Result:
-        scope = FolderScope(FolderJournal(str(tmp_path / "journal"), scope="run"), attempt=attempt)
-        engine, store = await load_pool_context(None), MediaStore(tmp_path / "out")
-        works = WorksJournal(store.url) if options.get("reuse") == "always" else None
-        return await LOOP.call(complete_job(WorkRunner(engine, scope, store, works, Options(**options)), asked))
-
-    return paid
+def run(rh: Emulator, tmp_path: Path) -> PooledRun:
+    return PooledRun(rh, tmp_path, members=("main",))
 
 
 def values(rh: Emulator) -> dict[str, object]:
@@ -70,19 +53,20 @@ def test_a_later_change_by_the_caller_does_not_change_an_input() -> None:
 
 
 async def test_a_text_that_is_a_local_file_is_refused_and_its_path_is_not(
-    rh: Emulator, pay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rh: Emulator, run: PooledRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a text means does not depend on the folder in which a run is started or resumed."""
     photo = samples.png(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
     for asked in (restyle(rh, "photo.png"), module(rh, str(photo))):
         with pytest.raises(InputError, match="is the path of a local file"):
-            await pay(asked)
+            await run.pay(asked)
     assert not rh.recorder.submissions
-    first = await pay(restyle(rh, photo))
-    again = await pay(restyle(rh, photo.as_uri()), attempt=2)
+    first = await run.pay(restyle(rh, photo))
+    run.attempt = 2
+    again = await run.pay(restyle(rh, photo.as_uri()))
     assert (len(rh.recorder.paid), again.task_id) == (1, first.task_id)
-    await pay(module(rh, photo))
+    await run.pay(module(rh, photo))
     assert values(rh)["20.text1"] == rh.recorder.uploads[0].file_name
 
 
@@ -92,26 +76,27 @@ def module(rh: Emulator, value: Any) -> QuickCreateInput:
 
 
 @pytest.mark.parametrize("kind", ["workflow", "app"])
-async def test_a_result_of_another_graph_is_not_reused(rh: Emulator, pay: Any, kind: str) -> None:
+async def test_a_result_of_another_graph_is_not_reused(rh: Emulator, run: PooledRun, kind: str) -> None:
     site: Any = rh.workflows if kind == "workflow" else rh.apps
     ident = site.add(copy.deepcopy(TEXT_TO_IMAGE))
     asked = WorkflowInput(id=ident) if kind == "workflow" else AppInput(id=ident)
-    await pay(asked)
-    assert (await pay(asked, reuse="always")).reused
+    await run.pay(asked)
+    assert (await run.pay(asked, reuse="always")).reused
     assert len(rh.recorder.paid) == 1
     site.find(ident).graph["6"]["inputs"]["text"] = "edited on the site"
-    edited = await pay(asked, reuse="always")
+    edited = await run.pay(asked, reuse="always")
     assert (edited.reused, len(rh.recorder.paid)) == (False, 2)
-    again = await pay(asked, reuse="always")
+    again = await run.pay(asked, reuse="always")
     assert (again.task_id, len(rh.recorder.paid)) == (edited.task_id, 2), "this run's own"
 
 
-async def test_a_job_is_not_paid_again_because_its_graph_was_edited(rh: Emulator, pay: Any) -> None:
+async def test_a_job_is_not_paid_again_because_its_graph_was_edited(rh: Emulator, run: PooledRun) -> None:
     ident = rh.workflows.add(copy.deepcopy(TEXT_TO_IMAGE))
-    first = await pay(WorkflowInput(id=ident))
-    other = await pay(WorkflowInput(id=ident, nodes={"6.text": "in this request only"}))
+    first = await run.pay(WorkflowInput(id=ident))
+    other = await run.pay(WorkflowInput(id=ident, nodes={"6.text": "in this request only"}))
     assert other.task_id != first.task_id
     site: Any = rh.workflows
     site.find(ident).graph["6"]["inputs"]["text"] = "edited on the site"
-    assert (await pay(WorkflowInput(id=ident), attempt=2)).task_id == first.task_id
+    run.attempt = 2
+    assert (await run.pay(WorkflowInput(id=ident))).task_id == first.task_id
     assert len(rh.recorder.paid) == 2

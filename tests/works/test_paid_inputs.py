@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pytest
 
 from rh_prefect import models
-from rh_prefect.blocks.lookup import load_pool_context
 from rh_prefect.emulator import Emulator
 from rh_prefect.emulator.recorder import Submission
 from rh_prefect.errors import ConfigError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
-from rh_prefect.works.job_options import Options, Request
+from rh_prefect.works.job_options import Request
 from rh_prefect.works.journal.job_records_and_state import jobs_of
-from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.journal.scope import FolderScope
-from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.result import Result
-from rh_prefect.works.work_runner import WorkRunner
-from tests.support.processes.pooled_run import complete_job
+from tests.support.processes.pooled_run import PooledRun
 from tests.support.servers.link_server import LinkHost, picture, sha256
 from tests.support.world.filesystems import TwinFiles
 
@@ -32,26 +25,9 @@ def enlarge(source: object) -> Request:
     return models.input_for("hypir-ultra")(image_url=source)
 
 
-class Run:
-    """One run with several attempts."""
-
-    def __init__(self, folder: Path, store: MediaStore) -> None:
-        self.journal = FolderJournal(str(folder / "journal"), scope="run")
-        self.store = store
-        self.begin(1)
-
-    def begin(self, attempt: int) -> None:
-        """Begins an attempt, in which the earlier works are asked for again."""
-        self.scope = FolderScope(self.journal, attempt=attempt)
-
-    async def pay(self, request: Request, **options: Any) -> Result:
-        runner = WorkRunner(await load_pool_context(None), self.scope, self.store, options=Options(**options))
-        return await LOOP.call(complete_job(runner, request))
-
-
 @pytest.fixture
-def run(rh: Emulator, tmp_path: Path) -> Run:
-    return Run(tmp_path, MediaStore(tmp_path / "out"))
+def run(rh: Emulator, tmp_path: Path) -> PooledRun:
+    return PooledRun(rh, tmp_path, members=("main",))
 
 
 def sent(rh: Emulator, submission: Submission) -> str:
@@ -62,7 +38,7 @@ def sent(rh: Emulator, submission: Submission) -> str:
 
 @pytest.mark.parametrize("name", ["token", "sig", "q-page", "x-oss-process"])
 async def test_links_that_differ_in_a_parameter_get_their_own_pictures(
-    rh: Emulator, run: Run, links: LinkHost, name: str
+    rh: Emulator, run: PooledRun, links: LinkHost, name: str
 ) -> None:
     """Two links that differ only in `token=`, `sig=`, `q-…` or `x-oss-process=` are two files."""
     for number in "12":
@@ -74,7 +50,7 @@ async def test_links_that_differ_in_a_parameter_get_their_own_pictures(
 
 @pytest.mark.parametrize("kind", ["object", "link with a strong ETag", "file"])
 async def test_what_is_overwritten_within_a_run_is_another_job_s_picture(
-    rh: Emulator, run: Run, links: LinkHost, tmp_path: Path, kind: str
+    rh: Emulator, run: PooledRun, links: LinkHost, tmp_path: Path, kind: str
 ) -> None:
     """A later job gets the current file, and its stored result has the hash."""
     for number in "12":
@@ -94,14 +70,13 @@ async def test_what_is_overwritten_within_a_run_is_another_job_s_picture(
 
 
 async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time(
-    rh: Emulator, run: Run, links: LinkHost
+    rh: Emulator, run: PooledRun, links: LinkHost
 ) -> None:
     """Without a strong ETag, the content that the run has read first counts in all attempts."""
     numbers = iter(range(100))
     link = links.make("photo.png", lambda: picture(str(next(numbers))))
     first = await run.pay(enlarge(link))
-    for attempt in (2, 3):
-        run.begin(attempt)
+    for run.attempt in (2, 3):
         assert (await run.pay(enlarge(link))).task_id == first.task_id
     assert len(rh.recorder.paid) == 1
     await run.pay(enlarge(link), take=2)
@@ -109,30 +84,30 @@ async def test_a_resume_does_not_pay_for_a_link_that_gives_other_bytes_each_time
     assert sent(rh, new) == sent(rh, rh.recorder.paid[0])
 
 
-async def test_a_text_that_looks_like_a_link_is_sent_as_text(rh: Emulator, run: Run) -> None:
+async def test_a_text_that_looks_like_a_link_is_sent_as_text(rh: Emulator, run: PooledRun) -> None:
     for number in "12":
         await run.pay(models.ZImageTurbo(prompt=f"https://host/a?token={number}"))
     assert len({one.payload["prompt"] for one in rh.recorder.paid}) == 2
 
 
 async def test_stores_of_one_url_and_other_options_have_their_own_files(
-    rh: Emulator, run: Run, monkeypatch: pytest.MonkeyPatch
+    rh: Emulator, run: PooledRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As two buckets of one name on two services: each job gets its own store's file, and writes there."""
     bucket = f"{TwinFiles.protocol}://bucket"
     monkeypatch.setenv("RH_INPUT_ROOTS", bucket)
     name = uuid.uuid4().hex
     for where in "ab":
-        run.store = MediaStore(f"{bucket}/{name}", options={"where": f"{name}-{where}"})
+        run.outputs = MediaStore(f"{bucket}/{name}", options={"where": f"{name}-{where}"})
         run.store.write_bytes("photo.png", picture(where))
         result = await run.pay(enlarge(run.store.uri("photo.png")))
         assert run.store.exists(run.store.name_of(result.first_output.uri) or "")
     assert [sent(rh, one) for one in rh.recorder.paid] == [sha256(picture("a")), sha256(picture("b"))]
 
 
-async def test_outputs_on_an_ftp_server_are_refused_before_payment(rh: Emulator, run: Run) -> None:
+async def test_outputs_on_an_ftp_server_are_refused_before_payment(rh: Emulator, run: PooledRun) -> None:
     """The library for FTP mixes up what several jobs write at once."""
-    run.store = MediaStore("ftp://127.0.0.1:9/films")
+    run.outputs = MediaStore("ftp://127.0.0.1:9/films")
     with pytest.raises(ConfigError, match="use a folder, s3://"):
         await run.pay(models.ZImageTurbo(prompt="a"))
     assert rh.recorder.paid == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.support.world.works_world import Actor, Explorer, Faults, Violation
@@ -57,19 +59,18 @@ def test_all_faults_together(later: Actor) -> None:
     assert Explorer((A, B, later), Faults()).explore() > 400_000
 
 
-def test_intents_that_are_not_exclusive_are_found_out() -> None:
-    with pytest.raises(Violation, match="a second payment"):
-        Explorer((A, B), NONE, exclusive=False).explore()
-
-
-def test_dead_submissions_taken_for_unpaid_are_found_out() -> None:
-    with pytest.raises(Violation, match="a second payment"):
-        Explorer((A, B), NONE, dead_are_unpaid=True).explore()
-
-
-def test_waiters_that_never_end_are_found_out() -> None:
-    with pytest.raises(Violation, match="no run that lives waits for it"):
-        Explorer((A, B, CANCELLING), NONE, waiters_end=False).explore()
+@pytest.mark.parametrize(
+    ("defect", "said"),
+    [
+        ({"exclusive": False}, "a second payment"),
+        ({"dead_are_unpaid": True}, "a second payment"),
+        ({"waiters_end": False}, "no run that lives waits for it"),
+    ],
+    ids=["intents that are not exclusive", "dead submissions taken for unpaid", "waiters that never end"],
+)
+def test_a_defect_of_the_protocol_is_found_out(defect: dict[str, Any], said: str) -> None:
+    with pytest.raises(Violation, match=said):
+        Explorer((A, B, CANCELLING), NONE, **defect).explore()
 
 
 def test_a_cancelled_run_leaves_a_task_that_another_run_wants() -> None:

@@ -23,6 +23,7 @@ from rh_prefect.works.journal.job_records_and_state import jobs_of
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_services import pool_services
 from rh_prefect.works.result import Result
@@ -42,6 +43,7 @@ class PooledRun:
     scope: str = "night"  # the name of its journal
     heard: list[JobEvent] = field(default_factory=list)  # what its jobs have told
     scopes: dict[int, FolderScope] = field(default_factory=dict)
+    outputs: MediaStore | None = None  # where its files go, if not to a folder
 
     @property
     def journal(self) -> FolderJournal:
@@ -49,7 +51,7 @@ class PooledRun:
 
     @property
     def store(self) -> MediaStore:
-        return MediaStore(str(self.folder / "out"))
+        return self.outputs or MediaStore(str(self.folder / "out"))
 
     def account(self, name: str) -> Account:
         secret = SecretStr(self.secrets.get(name) or self.rh.keys[name].secret)
@@ -73,17 +75,28 @@ class PooledRun:
         jobs = [(one, Options(take=take, **options)) for one in asked for take in range(1, takes + 1)]
         return await LOOP.call(self._all(jobs))
 
+    async def pay(self, asked: Request, **options: Any) -> Result:
+        """Runs one job."""
+        (done,) = await LOOP.call(self._all([(asked, Options(**options))]))
+        if isinstance(done, RunningHubError):
+            raise done
+        return done
+
     async def _all(self, jobs: Sequence[tuple[Request, Options]]) -> list[Result | RunningHubError]:
         accounts = [self.account(name) for name in self.members]
         pool = "night" if len(accounts) > 1 else None
         pay = pool_services(accounts, settings=self.settings, find=self.find, pool=pool)
         scope = self.scopes.setdefault(self.attempt, FolderScope(self.journal, attempt=self.attempt))
         run = WorkRunner(pay, scope, self.store, observer=self)
-        calls = (complete_job(replace(run, options=options), one) for one, options in jobs)
+        calls = (complete_job(replace(run, options=options, works=self._works(options)), one) for one, options in jobs)
         done = await asyncio.gather(*calls, return_exceptions=True)
         wrong = [one for one in done if not isinstance(one, Result | RunningHubError)]
         assert not wrong, wrong
         return [one for one in done if isinstance(one, Result | RunningHubError)]
+
+    def _works(self, options: Options) -> WorksJournal | None:
+        """What `reuse` reads."""
+        return WorksJournal(self.store.url) if options.reuse == "always" else None
 
     def said(self, state: str) -> list[str]:
         return [event.message for event in self.heard if event.state == state]

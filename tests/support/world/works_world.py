@@ -209,7 +209,6 @@ class Explorer:
     exclusive: bool = True  # whether an intent is created exclusively
     dead_are_unpaid: bool = False  # whether the open intent of a dead process is taken for unpaid
     waiters_end: bool = True  # whether a run that has ended, or was killed, waits for nothing any more
-    states: int = 0
     outcomes: set[tuple[str, ...]] = field(default_factory=set)
     _replayed: dict[tuple[Actor, tuple[Token, ...]], Process] = field(default_factory=dict)
     _same: dict[Token, Process] = field(default_factory=dict)
@@ -227,8 +226,7 @@ class Explorer:
                 if _key(state) not in seen:
                     seen.add(_key(state))
                     waiting.append(state)
-        self.states = len(seen)
-        return self.states
+        return len(seen)
 
     def _following(self, world: World, processes: tuple[Process, ...]) -> Iterator[tuple[World, tuple[Process, ...]]]:
         yield from ((after, processes) for after in _settled_by_person(world))
