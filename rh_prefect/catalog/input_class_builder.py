@@ -201,20 +201,8 @@ def type_of(param: Param, media: Any) -> Any:
 
 def item_type(param: Param, media: Any) -> Any:
     """Returns the annotation of one item in a parameter with several values; see `type_of`."""
-    return media if param.is_media else _type(param)
-
-
-def _field(param: Param, media: Any) -> tuple[Any, Any]:
-    annotation = type_of(param, media)
-    description = describe(param) or None
-    if param.default is not None:
-        return annotation, Field(param.wire_default, description=description)
-    if param.required:
-        return annotation, Field(description=description)
-    return annotation | None, Field(None, description=description)
-
-
-def _type(param: Param) -> Any:
+    if param.is_media:
+        return media
     if param.type == "enum":
         # `typing` caches literals, and two with the same options in another order are equal. The options beside the
         # literal, which pydantic ignores, keep the order of each parameter.
@@ -225,6 +213,16 @@ def _type(param: Param) -> Any:
     if param.min is param.max is param.max_length is None:
         return plain
     return Annotated[plain, Field(ge=param.min, le=param.max, max_length=param.max_length)]
+
+
+def _field(param: Param, media: Any) -> tuple[Any, Any]:
+    annotation = type_of(param, media)
+    description = describe(param) or None
+    if param.default is not None:
+        return annotation, Field(param.wire_default, description=description)
+    if param.required:
+        return annotation, Field(description=description)
+    return annotation | None, Field(None, description=description)
 
 
 def _literal(options: tuple[str, ...]) -> Any:
@@ -256,12 +254,10 @@ def _by_name(entry: Model, unchecked: Any, values: dict[str, Any]) -> _Unchecked
 def _own(entry: Model, data: Mapping[str, Any]) -> dict[str, Any]:
     """Removes the key `model` if it names this model; for another model, raises `ValueError` if it is no parameter."""
     named = data.get("model")
-    if not isinstance(named, str):
-        return {name: value for name, value in data.items() if name != "model" or value is not None}
     ours = {entry.name.lower(), entry.endpoint.lower(), entry.class_name.lower(), entry.snake_name}
-    if named.lower() in ours:
+    if named is None or str(named).lower() in ours:
         return {name: value for name, value in data.items() if name != "model"}
-    if entry.find_param("model") is None:
+    if isinstance(named, str) and entry.find_param("model") is None:
         raise ValueError(f"this is the input of {entry.name}, not of {named!r}")
     return dict(data)
 

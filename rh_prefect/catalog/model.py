@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -347,8 +348,6 @@ class Model:
 
     def hint(self, name: str) -> str:
         """Returns a clause with the parameters whose names resemble an unknown name, or with all parameters."""
-        from difflib import get_close_matches  # only a wrong name needs it
-
         names = [param.name for param in self.params]
         near = get_close_matches(name.lower(), names, n=2, cutoff=0.6)
         return f"the nearest is {' or '.join(near)}" if near else f"it has {', '.join(names) or 'no known parameters'}"

@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -153,8 +154,6 @@ def get(name: str) -> Model:
 
 def nearest(name: str, *, limit: int = 3) -> tuple[str, ...]:
     """Returns the names of the models that are most similar to a wrong name of any kind, the most similar first."""
-    from difflib import get_close_matches  # only a wrong name needs it
-
     by_spelling = {_plain(known): model.name for model in models() for known in (model.endpoint, model.name)}
     spellings = get_close_matches(_plain(name), by_spelling, n=2 * limit, cutoff=0)
     return tuple(dict.fromkeys(by_spelling[one] for one in spellings))[:limit]

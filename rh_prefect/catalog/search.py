@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -13,6 +14,7 @@ from typing import Any, Literal, get_args
 from rh_prefect.catalog.model import Model, Output
 from rh_prefect.catalog.registry import models
 from rh_prefect.catalog.tags import ARTICLES, FILLERS, TAGS, Input, Tag, inputs_of, spelled, tags_of
+from rh_prefect.display_texts import counted
 from rh_prefect.errors import InputError
 
 Sort = Literal["relevance", "price", "date", "name"]
@@ -92,11 +94,13 @@ def find(
     ranked = [match for match in shown if most is None or match.costs(most)]
     notes = [*_about(asked, hits), *_about_near(asked, ranked)]
     if near := len(best) - len(shown):
-        notes.append(f"Not shown, because they match only in part: {_count(near)}; sort by relevance to see them.")
+        notes.append(
+            f"Not shown, because they match only in part: {counted(near, 'model')}; sort by relevance to see them."
+        )
     if most is not None and not ranked:
         notes.append(f"Of the models that match, none has a known price of {most} or less.")
     if most is not None and (unknown := sum(match.card.model.price is None for match in shown)):
-        notes.append(f"Not shown, because no price is known: {_count(unknown)}.")
+        notes.append(f"Not shown, because no price is known: {counted(unknown, 'model')}.")
     return Found([match.card.model for match in ranked], notes)
 
 
@@ -258,7 +262,7 @@ def _known(word: str) -> str:
         return word
     # A typing error is seldom in the first letter, and without this check "relight" would become "starlight".
     begin_alike = [one for one in _candidates() if one[0] == word[0]]
-    return next(iter(_close(word, begin_alike, n=1, cutoff=_ALIKE)), "") if len(word) > 3 else ""
+    return next(iter(get_close_matches(word, begin_alike, n=1, cutoff=_ALIKE)), "") if len(word) > 3 else ""
 
 
 def _forms(word: str) -> tuple[str, str]:
@@ -272,16 +276,6 @@ def _shown(word: str) -> str:
 def _candidates() -> list[str]:
     """Returns the words in a fixed order, so that the choice between equally similar words is always the same."""
     return sorted({*_vocabulary(), *(name for name in _names() if name.isalpha() and len(name) > 2)})
-
-
-def _close(word: str, words: list[str], *, n: int, cutoff: float) -> list[str]:
-    from difflib import get_close_matches  # most searches do not need it
-
-    return get_close_matches(word, words, n=n, cutoff=cutoff)
-
-
-def _count(number: int) -> str:
-    return f"{number} model{'s' if number > 1 else ''}"
 
 
 def _about(query: _Query, hits: int) -> Iterator[str]:
@@ -307,7 +301,7 @@ def _about_near(query: _Query, ranked: list[_Match]) -> Iterator[str]:
 def _no_match(query: _Query) -> str:
     if query.matches(_cards()):
         return f'No model matches "{query.text}" with these options; remove an option, or search old models too.'
-    like = (_close(word, _candidates(), n=3, cutoff=_TYPO_RATIO) for word in query.unknown or query.words)
+    like = (get_close_matches(word, _candidates(), n=3, cutoff=_TYPO_RATIO) for word in query.unknown or query.words)
     similar = dict.fromkeys(_shown(word) for words in like for word in words)
     known = f"Known words: {', '.join(tag.name for tag in TAGS)}."
     return f'No model matches "{query.text}". ' + (f"Similar words: {', '.join(similar)}." if similar else known)

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -58,11 +59,14 @@ def demo(
             RH_API_KEY=rh.key,
         )
         file, given = folder / "film.yaml", Given(set=[f"prompt={prompt}", f"shots={shots}"])
+        from rh_prefect.cli.run_pipeline import run
+
         _plan_and_run_twice(file, given, rh.recorder)
         if stay:
             print(_next_steps(folder))
         print("\nWith PREFECT_API_URL or --dashboard, the same run is a flow run, which finds the same results:")
-        _run_as_flow(file, given, stay=stay)
+        with contextlib.nullcontext() if stay else prefect_api():
+            _call(run, file, given, dashboard=True)
     if not stay:
         print(_next_steps(folder))
 
@@ -83,36 +87,24 @@ def _next_steps(folder: Path) -> str:
     )
 
 
-def _run_as_flow(file: Path, given: Given, *, stay: bool) -> None:
-    from rh_prefect.cli.run_pipeline import run
-
-    _show(f"rh-prefect run {file.name} {_words(given)} --dashboard")
-    with contextlib.nullcontext() if stay else prefect_api():
-        run(file, given=given, dashboard=True)
-
-
 def _plan_and_run_twice(file: Path, given: Given, books: Recorder) -> None:
     from rh_prefect.cli.pipelines import plan
     from rh_prefect.cli.run_pipeline import run
 
     if not file.exists():
         write_example("film", file)
-    words = _words(given)
-    for command, do in (("plan", plan), ("run", run)):
-        _show(f"rh-prefect {command} {file.name} {words}")
-        do(file, given=given)
+    _call(plan, file, given)
+    _call(run, file, given)
     submitted, charged = len(books.submissions), books.charged
-    _show(f"rh-prefect run {file.name} {words}")
-    run(file, given=given)
+    _call(run, file, given)
     print(
         f"\nThe emulator recorded: {submitted} tasks submitted and {charged:.2f} CNY charged by the first run, "
         f"{len(books.submissions) - submitted} tasks and {books.charged - charged:.2f} CNY by the second."
     )
 
 
-def _words(given: Given) -> str:
-    return shlex.join(words_of(**asdict(given)))
-
-
-def _show(command: str) -> None:
-    print(f"\n$ {command}", flush=True)
+def _call(command: Callable[..., None], file: Path, given: Given, **options: bool) -> None:
+    """Prints a command, and executes it."""
+    words = [file.name, *words_of(**asdict(given), **options)]
+    print(f"\n$ rh-prefect {command.__name__} {shlex.join(words)}", flush=True)
+    command(file, given=given, **options)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from rh_prefect.cli.options import Credentials, Json, Storage
 from rh_prefect.cli.output import print_json
 from rh_prefect.cli.prefect_server import WITHOUT_SERVER
-from rh_prefect.errors import ConfigError, RunningHubError
+from rh_prefect.errors import ConfigError, RunningHubError, StoreError
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.storage_urls import open_filesystem, protocol_of, shown_url
 from rh_prefect.settings import get_settings
@@ -25,12 +25,7 @@ Check: TypeAlias = tuple[str, Callable[[], Awaitable[str]]]
 """The name of a check and its function, which returns a message or raises an error."""
 
 
-def doctor(
-    *,
-    credentials: Credentials = None,
-    storage: Storage = None,
-    as_json: Json = False,
-) -> None:
+def doctor(*, credentials: Credentials = None, storage: Storage = None, as_json: Json = False) -> None:
     """Check key, site, account, storage and Prefect, and print how to fix problems. Nothing is paid."""
     found = asyncio.run(_examine(credentials, storage, say=not as_json))
     if as_json:
@@ -134,11 +129,9 @@ async def _client(credentials: str | None) -> Client:
 async def _key(credentials: str | None) -> str:
     async with await _client(credentials) as client:
         status = await client.queue_status()
-    limit = (
-        f"{status.running} of {status.limit} task(s) running, {status.queued} waiting"
-        if status.limit
-        else "no limit known"
-    )
+    limit = "no limit known"
+    if status.limit:
+        limit = f"{status.running} of {status.limit} task(s) running, {status.queued} waiting"
     key = f"{status.key_type or 'type unknown'}, fingerprint {client.account_id}"
     return f"{client.site} accepts the key ({key}); {limit}"
 
@@ -146,9 +139,9 @@ async def _key(credentials: str | None) -> str:
 async def _account(credentials: str | None) -> str:
     async with await _client(credentials) as client:
         account = await client.account()
-    money = (
-        f"{amount_text(account.money)} {account.currency or ''}".strip() if account.money is not None else "no wallet"
-    )
+    money = "no wallet"
+    if account.money is not None:
+        money = f"{amount_text(account.money)} {account.currency or ''}".strip()
     coins = f", {account.coins} coins" if account.coins is not None else ""
     return f"{money}{coins}{_limits_of(account.key_type)}"
 
@@ -173,8 +166,6 @@ async def _storage(storage: str | None) -> str:
 async def _records(storage: str | None) -> str:
     """Checks the location of shared records, because works whose records are lost are paid for again."""
     from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.errors import StoreError
-    from rh_prefect.media.storage_urls import shown_url
     from rh_prefect.works.journal.works_journal import records_url
 
     store = await load_storage(storage)

@@ -40,11 +40,7 @@ def _shadowed(at: tuple[int, int, int, int]) -> Image.Image:
     return picture.filter(ImageFilter.GaussianBlur(22))
 
 
-def _save(picture: Image.Image, to: Path) -> None:
-    picture.save(to, quality=88)
-
-
-def _mug(to: Path) -> None:
+def _mug() -> Image.Image:
     picture = _shadowed((250, 770, 800, 880))
     draw = ImageDraw.Draw(picture)
     draw.ellipse((610, 390, 850, 690), outline=(44, 84, 120), width=48)
@@ -52,10 +48,10 @@ def _mug(to: Path) -> None:
     draw.rounded_rectangle((300, 330, 370, 800), 34, fill=(84, 132, 174))
     draw.ellipse((270, 250, 700, 380), fill=(70, 118, 160))
     draw.ellipse((306, 274, 664, 364), fill=(58, 38, 28))
-    _save(picture, to)
+    return picture
 
 
-def _lamp(to: Path) -> None:
+def _lamp() -> Image.Image:
     picture = _shadowed((280, 830, 760, 910))
     draw = ImageDraw.Draw(picture)
     draw.rectangle((500, 480, 530, 850), fill=(70, 66, 64))
@@ -63,7 +59,7 @@ def _lamp(to: Path) -> None:
     draw.polygon([(410, 180), (620, 180), (760, 500), (270, 500)], fill=(222, 150, 62))
     draw.polygon([(410, 180), (470, 180), (390, 500), (270, 500)], fill=(236, 182, 108))
     draw.ellipse((270, 470, 760, 530), fill=(250, 226, 160))
-    _save(picture, to)
+    return picture
 
 
 def _portrait(number: int, *, mouth: float = 0.2) -> Image.Image:
@@ -84,20 +80,12 @@ def _portrait(number: int, *, mouth: float = 0.2) -> Image.Image:
     return picture
 
 
-def _face(number: int, to: Path) -> None:
-    _save(_portrait(number), to)
-
-
-def _landscape(text: str, to: Path) -> None:
-    _save(paint(text, (1280, 720)), to)
-
-
-def _logo(to: Path) -> None:
+def _logo() -> Image.Image:
     picture = Image.new("RGBA", (512, 512))
     draw = ImageDraw.Draw(picture)
     draw.ellipse((16, 16, 496, 496), fill=(20, 46, 72, 230))
     draw.polygon([(196, 150), (196, 362), (378, 256)], fill=(255, 255, 255, 255))
-    picture.save(to)
+    return picture
 
 
 def _speech(seconds: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -133,26 +121,33 @@ def _pan(seconds: float, to: Path) -> None:
 
 
 Draw = Callable[[Path], None]
-_PRODUCTS: Mapping[str, Draw] = {"photos/mug.jpg": _mug, "photos/lamp.jpg": _lamp}
+
+
+def _saved(draw: Callable[[], Image.Image]) -> Draw:
+    return lambda to: draw().save(to, quality=88)
+
+
+_PRODUCTS: Mapping[str, Draw] = {"photos/mug.jpg": _saved(_mug), "photos/lamp.jpg": _saved(_lamp)}
+_ANNA, _BEN = (_saved(partial(_portrait, number)) for number in (1, 2))
 _HARBOUR: Mapping[str, Draw] = {"video.mp4": partial(_pan, 6)}
 
 MEDIA: Mapping[str, Mapping[str, Draw]] = {
     "product-video": _PRODUCTS,
     "dub": {"interview.mp4": partial(_interview, 20)},
     "six-languages": {"interview.mp4": partial(_interview, 20)},
-    "storyboard": {"hero.jpg": partial(_face, 1)},
+    "storyboard": {"hero.jpg": _ANNA},
     "podcast-video": {"conversation.mp3": partial(_talk, 15)},
-    "model-shootout": {"mug.jpg": _mug},
+    "model-shootout": {"mug.jpg": _saved(_mug)},
     "two-models": _PRODUCTS,
-    "house-style": {"photos/anna.jpg": partial(_face, 1), "photos/ben.jpg": partial(_face, 2)},
-    "formats": {"master.mp4": partial(_pan, 6), "logo.png": _logo},
-    "weekly-news": {"photos/harbour.jpg": partial(_landscape, "A harbour in the morning, a ferry")},
+    "house-style": {"photos/anna.jpg": _ANNA, "photos/ben.jpg": _BEN},
+    "formats": {"master.mp4": partial(_pan, 6), "logo.png": _saved(_logo)},
+    "weekly-news": {"photos/harbour.jpg": _saved(partial(paint, "A harbour in the morning, a ferry", (1280, 720)))},
     "3d-catalogue": _PRODUCTS,
     "score": _HARBOUR,
     "upscale": _HARBOUR,
     "add-soundtrack": _HARBOUR,
     "captions": _HARBOUR,
     "assemble": {**_HARBOUR, "harbour.mp4": partial(_pan, 5), "speech.mp3": partial(_talk, 8)},
-    "image-to-video": {"mug.jpg": _mug},
+    "image-to-video": {"mug.jpg": _saved(_mug)},
 }
 """The generated files of each example, by their names in the example's folder."""

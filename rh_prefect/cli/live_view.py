@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rh_prefect.display_texts import cut_middle
+from rh_prefect.display_texts import counted, cut_middle
 from rh_prefect.flow_runs.progress_observer import ENDED, RunProgress
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.costs_and_budget import Costs
@@ -104,7 +104,7 @@ class LiveView:
         """The numbers of jobs and edits of the whole run, the time since its start, and, if known, the time left."""
         board, edits = self._board, self._edits
         counts = board.counts if board.total else ("starts" if not edits else "")
-        made = f"{edits} edit{'' if edits == 1 else 's'} made" if edits else ""
+        made = f"{counted(edits, 'edit')} made" if edits else ""
         left = f"about {clock_time(self.remaining)} left" if self.remaining is not None else ""
         return " · ".join(filter(None, (counts, made, clock_time(self.seconds), left)))
 

@@ -16,6 +16,7 @@ from rh_prefect.cli.options import GIVEN, SELECTED, Budget, Credentials, File, G
 from rh_prefect.cli.output import print_json, terminal_width
 from rh_prefect.cli.plan_to_compare import earlier_plan
 from rh_prefect.cli.prefect_server import refuse_blocks
+from rh_prefect.display_texts import counted
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.pipelines.check.file import notes_of
 from rh_prefect.pipelines.input_reader import Inputs
@@ -50,9 +51,7 @@ def check(*files: Path, as_json: Json = False) -> None:
     if as_json:
         print_json([problem.as_json() for problem in found])
     else:
-        print(
-            "\n".join(map(str, found)) or f"{len(files)} {'file' if len(files) == 1 else 'files'} checked: no problems"
-        )
+        print("\n".join(map(str, found)) or f"{counted(len(files), 'file')} checked: no problems")
         print("".join(f"note: {visible(one)}\n" for one in notes), end="")
     if found:
         sys.exit(1)

@@ -14,7 +14,7 @@ from cyclopts import Parameter, Token
 from rh_prefect.cli.options import Json, Storage
 from rh_prefect.cli.output import print_json, terminal_width
 from rh_prefect.cli.prefect_server import is_configured
-from rh_prefect.display_texts import cut_middle
+from rh_prefect.display_texts import counted, cut_middle
 from rh_prefect.errors import JournalError
 from rh_prefect.flow_runs.spend_sums import Sum, bars, sums_of
 from rh_prefect.pipelines.parsed_document import visible
@@ -72,7 +72,10 @@ def spend(
         _print_csv(records(here, by, unread=found.unread))
     else:
         nothing = f"no task is recorded for {store.url}{when}"
-        print("\n".join([*(table(here, by, is_complete=not found.unread) or [nothing]), *_incomplete(found.unread)]))
+        print("\n".join(table(here, by, is_complete=not found.unread)) or nothing)
+        if found.unread:
+            places = counted(len(found.unread), "place")
+            print(f"incomplete: {places} could not be read; the cost of the tasks recorded there is missing")
     others = sum(1 for one in found.tasks if one.store != store.url)
     if others:
         _note(
@@ -99,13 +102,6 @@ def chart(found: Mapping[str, Sequence[tuple[str, Decimal]]], *, by: str, width:
         for (name, amount), text in zip(rows, amounts, strict=True):
             size = max(1, round(longest * amount / most)) if amount else 0
             yield f"{cut_middle(visible(name), left):{left}}  {text:>{right}}  {'█' * size}".rstrip()
-
-
-def _incomplete(unread: Mapping[str, str]) -> list[str]:
-    if not unread:
-        return []
-    places = "1 place" if len(unread) == 1 else f"{len(unread)} places"
-    return [f"incomplete: {places} could not be read; the cost of the tasks recorded there is missing"]
 
 
 def _note(line: str) -> None:
