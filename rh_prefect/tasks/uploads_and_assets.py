@@ -281,14 +281,18 @@ async def price_preview(
             "a model's input, as in models.ZImageTurbo(prompt=...)."
         )
     # All but the files is checked before one of them is uploaded.
-    catalog.validate(request.entry, await _with_files(request, _stand_in))
+    _payload(request, await _with_files(request, _stand_in))
     store = await load_storage(storage)
 
     async def question(client: Client) -> PricePreview:
         params = await _with_files(request, partial(_link, request.entry, client=client, store=store))
-        return await client.price_preview(request.entry.endpoint, catalog.validate(request.entry, params))
+        return await client.price_preview(request.entry.endpoint, _payload(request, params))
 
     return await ask(question, credentials)
+
+
+def _payload(request: ModelInput, params: Mapping[str, Any]) -> dict[str, object]:
+    return catalog.read_parameters(request.entry, params, unchecked=request.unchecked).sent
 
 
 async def _with_files(request: ModelInput, link: Callable[[catalog.Param, Any], Awaitable[str]]) -> dict[str, Any]:

@@ -75,6 +75,12 @@ async def test_a_price_without_a_task(rh: Emulator, tmp_path: Path) -> None:
     assert not rh.recorder.submissions
 
 
+async def test_the_price_of_unchecked_parameters(rh: Emulator) -> None:
+    """Each of them was refused as unknown."""
+    request = models.ZImageTurbo(prompt="waves", unchecked={"newOption": "on"})
+    assert (await tasks.price_preview(request)).amount > 0
+
+
 @pytest.mark.prefect
 async def test_a_question_without_an_answer_is_asked_again_and_one_with_an_answer_is_not(rh: Emulator) -> None:
     rh.faults.add(Fault("queue", kind="html", times=1))
