@@ -104,31 +104,21 @@ def find(
     return Found([match.card.model for match in ranked], notes)
 
 
-@dataclass(frozen=True, slots=True)
 class _Card:
     """The searchable data of one model: its strings in lower case, its tags and its inputs."""
 
-    model: Model
-    name: str
-    endpoint: str
-    more: str
-    tags: frozenset[str]
-    inputs: tuple[Input, ...]
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.name = spelled(model.name)
+        self.endpoint = spelled(model.endpoint)
+        self.more = spelled(model.family, *model.groups)
+        self.tags = frozenset(tags_of(model))
+        self.inputs = inputs_of(model)
 
 
 @cache
 def _cards() -> tuple[_Card, ...]:
-    return tuple(
-        _Card(
-            model,
-            spelled(model.name),
-            spelled(model.endpoint),
-            spelled(model.family, *model.groups),
-            frozenset(tags_of(model)),
-            inputs_of(model),
-        )
-        for model in models()
-    )
+    return tuple(map(_Card, models()))
 
 
 @cache
@@ -176,14 +166,15 @@ class _Term:
         return 0 if place is None else max(6 - place, 3)
 
 
-@dataclass(frozen=True, slots=True)
 class _Match:
     """A model's match with a query: the weight of the matching terms, the score, and whether the match is partial."""
 
-    card: _Card
-    hits: int
-    score: int
-    is_near: bool
+    def __init__(self, card: _Card, query: _Query) -> None:
+        found = [(term, points) for term in query.terms if (points := term.points(card))]
+        self.card = card
+        self.hits = sum(term.weight for term, _ in found)
+        self.score = sum(points for _, points in found) + query.bonus(card)
+        self.is_near = any(term.tag is not None and term.tag.name not in card.tags for term, _ in found)
 
     def order(self, sort: Sort) -> tuple[Any, ...]:
         """Returns the sort key of the match."""
@@ -192,15 +183,13 @@ class _Match:
         status = ("current", "deprecated", "gone").index(model.status)
         version = tuple(-float(number) for number in re.findall(r"\d+(?:\.\d+)?", model.name)[:1])
         relevance = (-self.score, age, status, not model.in_docs, version, len(model.name), model.name)
-        match sort:
-            case "relevance":
-                return relevance
-            case "price":
-                return (model.price is None, model.price.least if model.price else 0, *relevance)
-            case "date":
-                return (age, *relevance)
-            case "name":
-                return (model.name.lower(),)
+        keys: dict[Sort, tuple[Any, ...]] = {
+            "relevance": relevance,
+            "price": (model.price is None, model.price.least if model.price else 0, *relevance),
+            "date": (age, *relevance),
+            "name": (model.name.lower(),),
+        }
+        return keys[sort]
 
     def costs(self, most: Decimal) -> bool:
         """Returns whether the cheapest unit costs at most this amount; False if the price is not known."""
@@ -223,19 +212,10 @@ class _Query:
 
     def matches(self, cards: Iterable[_Card]) -> list[_Match]:
         """Returns the models that match at least in part; all models for an empty query."""
-        found = map(self._match, cards)
+        found = [_Match(card, self) for card in cards]
         return [match for match in found if match.hits or not self.text.strip()]
 
-    def _match(self, card: _Card) -> _Match:
-        had = [(term, worth) for term in self.terms if (worth := term.points(card))]
-        return _Match(
-            card,
-            hits=sum(term.weight for term, _ in had),
-            score=sum(worth for _, worth in had) + self._bonus(card),
-            is_near=any(term.tag is not None and term.tag.name not in card.tags for term, _ in had),
-        )
-
-    def _bonus(self, card: _Card) -> int:
+    def bonus(self, card: _Card) -> int:
         """Returns the points for adjacent words, minus a deduction if some parameters of the model are not known."""
         if not self.words:
             return 0
