@@ -137,8 +137,8 @@ def test_every_class_takes_the_smallest_input_which_survives_storage(model: Mode
     assert cls is models.input_for(model) is models.input_for(model.endpoint)
     assert (cls.__module__, cls.__qualname__) == ("rh_prefect.models", model.class_name)
     given = cls(**catalog.example(model))
-    sent = catalog.validate(model, given.params())
-    assert sent == catalog.validate(model, catalog.example(model)) == catalog.validate(model, sent)
+    sent = catalog.read_parameters(model, given.params()).sent
+    assert all(catalog.read_parameters(model, same).sent == sent for same in (catalog.example(model), sent))
     assert {param.key for param in model.params if param.required} <= sent.keys() <= {one.key for one in model.params}
     assert None not in sent.values()
     stored = given.model_dump_json()
@@ -188,7 +188,7 @@ def test_a_form_that_sends_all_its_defaults_and_nulls_is_fine() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             warnings.filterwarnings("ignore", rf"{re.escape(model.name)}: .*(Deprecated|newest lists)")
-            catalog.validate(model, cls.model_validate(filled).params())
+            catalog.read_parameters(model, cls.model_validate(filled).params())
 
 
 def test_any_input_is_told_by_its_model() -> None:
@@ -218,7 +218,7 @@ def test_a_parameter_called_model_does_not_hide_the_model() -> None:
     given = anything(name, prompt="x", model="g-4")
     assert given.params() == {"model_": "g-4", "prompt": "x"}
     assert given.model_dump() == {"model": name, "model_": "g-4", "prompt": "x"}
-    assert catalog.validate(given.entry, given.params())["model"] == "g-4"
+    assert catalog.read_parameters(given.entry, given.params()).sent["model"] == "g-4"
 
 
 def test_inputs_are_parameters_of_a_flow() -> None:

@@ -4,7 +4,7 @@ The data is one JSON file, the *slim file*, which is read when a call first need
 """
 
 from rh_prefect.catalog.descriptions import describe, example, summary
-from rh_prefect.catalog.input_validation import InputWarning, Parameters, check_file, read_parameters, validate
+from rh_prefect.catalog.input_validation import InputWarning, Parameters, check_file, read_parameters
 from rh_prefect.catalog.model import Model, Output, Param, ParamType, Price, PriceTable, Rule
 from rh_prefect.catalog.pricing import estimate
 from rh_prefect.catalog.registry import get, models, nearest
@@ -31,5 +31,4 @@ __all__ = [
     "nearest",
     "read_parameters",
     "summary",
-    "validate",
 ]

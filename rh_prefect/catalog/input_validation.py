@@ -54,11 +54,6 @@ def complaint(model: Model, problems: list[str]) -> str:
     return f"{model.name}: {'; '.join(problems)}. Nothing was sent. What to do: correct the input and call again."
 
 
-def validate(model: Model, params: Mapping[str, object]) -> dict[str, object]:
-    """Checks an input, and returns the request's parameters; raises `InputError` if the input is not valid."""
-    return _filled(model, _valid(model, params))
-
-
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """The parameters of one request, as they are hashed and as they are sent."""
@@ -68,21 +63,19 @@ class Parameters:
 
 
 def read_parameters(model: Model, params: Mapping[str, object], *, unchecked: Collection[str] = ()) -> Parameters:
-    """Checks an input as `validate` does, and returns its `Parameters`; keeps `unchecked` values unchanged."""
-    checked = _valid(model, params, unchecked)
-    return Parameters(as_given(model, params, unchecked=unchecked), _filled(model, checked, unchecked))
+    """Checks an input, and returns the request's parameters; keeps `unchecked` values unchanged.
 
-
-def _valid(model: Model, params: Mapping[str, object], unchecked: Collection[str] = ()) -> InputCheck:
+    Raises `InputError` if the input is not valid.
+    """
     checked = check(model, params, unchecked=unchecked)
-    checked.warn(stacklevel=2)
+    checked.warn(stacklevel=1)
     if checked.problems:
         problems = checked.problems
         raise InputError(complaint(model, problems), model=model.name, problems=tuple(problems))
-    return checked
+    return Parameters(as_given(model, params, unchecked=unchecked), _filled(model, checked, unchecked))
 
 
-def _filled(model: Model, checked: InputCheck, unchecked: Collection[str] = ()) -> dict[str, object]:
+def _filled(model: Model, checked: InputCheck, unchecked: Collection[str]) -> dict[str, object]:
     values = dict(checked.values)
     for param in model.params:
         if param.required and param.default is not None:

@@ -44,7 +44,7 @@ MULTI = {**ANY, "multi_shot": True}
 
 
 def payload(name: str, params: dict[str, Any]) -> dict[str, object]:
-    return catalog.validate(catalog.get(name), params)
+    return catalog.read_parameters(catalog.get(name), params).sent
 
 
 def refusal(name: str, params: dict[str, Any]) -> str:

@@ -45,10 +45,10 @@ def test_every_spelling_of_an_endpoint_is_found() -> None:
 
 def test_an_old_model_warns_and_still_works() -> None:
     with pytest.warns(InputWarning, match="skyreels-v4/text-to-video: Deprecated; use skyreels-v4/text-to-video-std"):
-        sent = catalog.validate(catalog.get("skyreels-v4/text-to-video"), {"prompt": "a lighthouse"})
+        sent = catalog.read_parameters(catalog.get("skyreels-v4/text-to-video"), {"prompt": "a lighthouse"}).sent
     assert sent["prompt"] == "a lighthouse"
     with pytest.warns(InputWarning, match="f-2-dev/edit: Not in RunningHub's newest lists"):
-        catalog.validate(catalog.get("f-2-dev/edit"), {"image_url": "https://example.com/a.png", "prompt": "x"})
+        catalog.read_parameters(catalog.get("f-2-dev/edit"), {"image_url": "https://example.com/a.png", "prompt": "x"})
 
 
 def test_a_parameter_is_found_by_name_and_by_key() -> None:

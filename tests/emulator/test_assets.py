@@ -26,7 +26,7 @@ def asset(rh: Caller, link: str, *, kind: str = "Image", name: str = "Ada") -> s
 
 def clip(link: str, **more: object) -> Json:
     model = next(model for model in catalog.models() if model.endpoint == CLIP)
-    body = catalog.validate(model, catalog.example(model))
+    body = catalog.read_parameters(model, catalog.example(model)).sent
     media = {param.key for param in model.media_params}
     plain: Json = {key: value for key, value in body.items() if key not in media}
     return {**plain, "firstFrameUrl": link, **more}

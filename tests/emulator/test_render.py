@@ -335,7 +335,7 @@ def test_a_broken_file_is_an_error_each_time_and_never_kept(tmp_path: Path) -> N
 def made(rh: Caller, name: str, asked: Mapping[str, object]) -> bytes:
     """What a request gives: the content of its first result."""
     model = catalog.get(name)
-    body = catalog.validate(model, {**catalog.example(model), **asked})
+    body = catalog.read_parameters(model, {**catalog.example(model), **asked}).sent
     (first, *_) = rh.query(rh.submit(model.endpoint, dict(body))["taskId"])["results"]
     return first["text"].encode() if first["text"] else rh.http.get(first["url"]).content
 
@@ -395,7 +395,7 @@ def test_the_books_say_which_files_a_request_brought(emulate: Emulate, tmp_path:
     model = catalog.get("z-image-turbo/image-to-image")
     first = rh.result()
     for link in (rh.link(photo), first):
-        rh.submit(model.endpoint, dict(catalog.validate(model, {"prompt": "snow", "image_url": link})))
+        rh.submit(model.endpoint, dict(catalog.read_parameters(model, {"prompt": "snow", "image_url": link}).sent))
     contents = [photo.read_bytes(), rh.http.get(first).content]
     brought = [entry.inputs["imageUrl"] for entry in rh.rh.recorder.paid[1:]]
     assert brought == [(hashlib.sha256(content).hexdigest(),) for content in contents]

@@ -159,7 +159,7 @@ BY_TOKENS = catalog.get("bytedance/seedance-2.5-token/text-to-video")
     ("endpoint", "body", "quoted", "charged"),
     [
         ("rhart-video/minimax-h3-oss/fl2va", {"prompt": "waves", "duration": 5}, 0.15, "0.75"),
-        (BY_TOKENS.endpoint, catalog.validate(BY_TOKENS, catalog.example(BY_TOKENS)), 0.0, None),
+        (BY_TOKENS.endpoint, catalog.read_parameters(BY_TOKENS, catalog.example(BY_TOKENS)).sent, 0.0, None),
     ],
     ids=["one second", "nothing, though it is not free"],
 )
@@ -236,7 +236,7 @@ DEPRECATED = ("rhart-image-g-1.5/text-to-image", "rhart-image-g-1.5/text-to-imag
 @pytest.mark.parametrize("endpoint", DEPRECATED)
 def test_a_deprecated_model_runs_by_each_of_its_published_endpoints(rh: Caller, endpoint: str) -> None:
     model = catalog.get(endpoint)
-    answer = rh.submit(endpoint, catalog.validate(model, catalog.example(model)))
+    answer = rh.submit(endpoint, catalog.read_parameters(model, catalog.example(model)).sent)
     assert answer["errorCode"] == ""
     assert rh.query(answer["taskId"])["status"] == "SUCCESS"
     assert rh.rh.recorder.paid[0].endpoint == endpoint
@@ -244,7 +244,7 @@ def test_a_deprecated_model_runs_by_each_of_its_published_endpoints(rh: Caller, 
 
 def test_an_endpoint_that_was_taken_down_answers_unknown_error_and_costs_nothing(rh: Caller) -> None:
     model = catalog.get("rhart-video-s/text-to-video-pro")
-    body = catalog.validate(model, catalog.example(model))
+    body = catalog.read_parameters(model, catalog.example(model)).sent
     gone, words = f"{model.endpoint}-deprecated", "Unknown error, please retry or contact support"
     for answer in (rh.submit(gone, body), rh.preview(gone, body)):
         assert (answer["errorCode"], answer["errorMessage"]) == ("1000", words)

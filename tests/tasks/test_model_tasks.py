@@ -76,7 +76,7 @@ def test_a_parameter_that_is_called_like_an_option_gets_another_name() -> None:
     names = [param.name for param in model.params]
     assert names == ["label_", "take_", "scope_", "storage_", "wait_for_", "return_state_", "prompt"]
     assert list(inspect.signature(build(model)).parameters) == [*names, "unchecked", *RUN_OPTIONS]
-    assert catalog.validate(model, {"label_": "one", "scope_": "two"}) == {"label": "one", "scope": "two"}
+    assert catalog.read_parameters(model, {"label_": "one", "scope_": "two"}).sent == {"label": "one", "scope": "two"}
 
 
 def test_tasks_are_built_on_first_use_and_once() -> None:

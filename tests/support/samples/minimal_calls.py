@@ -95,7 +95,7 @@ async def _problem(rh: Emulator, model: Model, folder: Path) -> str:
 def _price(model: Model, given: dict[str, object]) -> Decimal:
     lengths = [probe(Path(path)).seconds for param in model.media_params for path in _paths(given.get(param.name))]
     known = [length for length in lengths if length is not None]
-    price = catalog.estimate(model, catalog.validate(model, given), seconds=max(known, default=None))
+    price = catalog.estimate(model, catalog.read_parameters(model, given).sent, seconds=max(known, default=None))
     return DEFAULT.unpriced if price is None else price.amount
 
 

@@ -43,7 +43,7 @@ def client_reading(model: Model, given: Payload) -> ClientReading:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", catalog.InputWarning)
         try:
-            return ClientReading(True, _wire(catalog.validate(model, given)))
+            return ClientReading(True, _wire(catalog.read_parameters(model, given).sent))
         except InputError:
             return ClientReading(False, _wire(given))
 
