@@ -22,11 +22,11 @@ CANCEL_CHECK_SECONDS = 3.0
 _log = logging.getLogger("rh_prefect")
 
 
-async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, age: float) -> End:
+async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, accepted_at: float | None) -> End:
     """Waits until a task has ended, and records its end; the work's lease must be on the account that paid.
 
-    `first_view` is the status in the answer to the submission. `age` is the number of seconds since RunningHub accepted
-    the task, 0 if unknown.
+    `first_view` is the status in the answer to the submission. `accepted_at` is when RunningHub accepted the task, if
+    this process knows it.
     """
     task_id, clock, lease = submit.task_id or "", work.services.clock, work.lease
     began = running_since = clock()
@@ -49,13 +49,13 @@ async def await_end(work: Work, submit: Submit, *, first_view: TaskView | None, 
     view: TaskView | End | None = first_view
     if not isinstance(view, TaskView) or view.task_id != task_id or not is_settled(view):
         with nodes.during(first_view):
-            view = await _wait(work, submit, changed, accepted_at=began - age)
+            view = await _wait(work, submit, changed, accepted_at=began if accepted_at is None else accepted_at)
     # The task has ended, so the slot is free before the end is recorded.
     lease.release()
     queued, ran = running_since - began, clock() - running_since
     if isinstance(view, End):
         return with_times(view, queued=queued, ran=ran)
-    return await _record(work, submit, view, queued=queued, ran=ran)
+    return await _record(work, submit, with_times(await _end_of(work, submit, view), queued=queued, ran=ran))
 
 
 async def cancel_and_record(work: Work, submit: Submit) -> End:
@@ -64,7 +64,7 @@ async def cancel_and_record(work: Work, submit: Submit) -> End:
     if not view.is_terminal:
         accepted = view.model_copy(update={"status": "CANCELLED"})
         return end_of(submit, accepted, attempt=work.scope.attempt)
-    return await _record(work, submit, view)
+    return await _record(work, submit, await _end_of(work, submit, view))
 
 
 async def _wait(
@@ -118,10 +118,13 @@ def _check_outputs(work: Work, view: TaskView) -> None:
     )
 
 
-async def _record(work: Work, submit: Submit, view: TaskView, **seconds: float) -> End:
+async def _end_of(work: Work, submit: Submit, view: TaskView) -> End:
     _check_outputs(work, view)
     currency = await work.lease.account.prices.currency() if view.cost is not None else None
-    end = end_of(submit, view, attempt=work.scope.attempt, currency=currency, **seconds)
+    return end_of(submit, view, attempt=work.scope.attempt, currency=currency)
+
+
+async def _record(work: Work, submit: Submit, end: End) -> End:
     try:
         return await work.records.end(submit.n, end)
     except JournalError as error:

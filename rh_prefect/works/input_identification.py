@@ -75,10 +75,6 @@ class Copies:
         """Returns the name of the stored copy of an input file."""
         return f"{FOLDER}/{record.sha256}.{record.extension or 'bin'}"
 
-    def uri(self, name: str) -> str:
-        """Returns the URI of the copy with this name."""
-        return self._store.uri(name)
-
     def has(self, record: MediaRecord) -> bool:
         """Returns whether the copy of an input file exists and is complete."""
         try:
@@ -138,7 +134,7 @@ class Inputs:
         """Starts with no files. `store` receives the copies of inputs, and provides the options for reading inputs."""
         self._journal = journal
         self._folder = folder
-        self._options_for = store.options_for
+        self._store = store
         self._copies = Copies(store)
         self._clock = clock
         self._sources: dict[str, _Source] = {}
@@ -164,7 +160,7 @@ class Inputs:
         async with self._locks.of(name):
             record = await self._current(source, self._sources.setdefault(name, _Source(name)), check)
         check(record.size, record)
-        return Input(self._copies.uri(record.stored) if record.stored else source, record)
+        return Input(self._store.uri(record.stored) if record.stored else source, record)
 
     async def _current(self, source: str, state: _Source, check: Check) -> MediaRecord:
         """Returns the recorded content if the file's stamp is unchanged, otherwise the present content."""
@@ -184,7 +180,7 @@ class Inputs:
         if not state.stamps:
             return None
         try:
-            stamp = (await self._in_thread(file_state, source, options=self._options_for(source))).stamp
+            stamp = (await self._in_thread(file_state, source, options=self._store.options_for(source))).stamp
         except MediaError:
             return None  # reading it raises the error
         return None if stamp is None else state.stamps.get(stamp.text)
@@ -221,7 +217,7 @@ class Inputs:
         def check_size(size: int) -> None:
             check(size, None)
 
-        options = self._options_for(source)
+        options = self._store.options_for(source)
         with open_local(source, self._folder, options=options, check_size=check_size, clock=self._clock) as file:
             record = next((one for one in records if one.sha256 == file.sha256), None) or _described(source, file)
             check(record.size, record)

@@ -408,8 +408,8 @@ class Steps:
         task_id = submit.task_id
         if adopted:
             self.work.notify("adopted", f"task {task_id} was already paid for; waiting for it", task_id=task_id)
-        age = 0.0 if self._accepted_at is None else self._clock() - self._accepted_at
-        return self._counted(submit, await await_end(self.work, submit, first_view=self._first_view, age=age))
+        end = await await_end(self.work, submit, first_view=self._first_view, accepted_at=self._accepted_at)
+        return self._counted(submit, end)
 
     async def cancel_task(self, submit: Submit) -> End:
         """Cancels the task at RunningHub and records its end; returns the recorded end."""

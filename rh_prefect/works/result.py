@@ -168,19 +168,10 @@ def _bracketed(text: str) -> list[str]:
     return [text[start:end] for start, end in sorted(spans)]
 
 
-def end_of(
-    submit: Submit,
-    view: TaskView,
-    *,
-    attempt: int,
-    queued: float | None = None,
-    ran: float | None = None,
-    currency: str | None = None,
-) -> End:
+def end_of(submit: Submit, view: TaskView, *, attempt: int, currency: str | None = None) -> End:
     """Returns the record of a task's end from its terminal status.
 
-    `queued` and `ran` are measured seconds; RunningHub's own run time takes precedence. `currency` is the account's; by
-    default, the currency that was known at the submission.
+    `currency` is the account's; by default, the currency that was known at the submission.
     """
     return End(
         **_how(view, submit.answer.node_errors if submit.answer else {}),
@@ -190,9 +181,7 @@ def end_of(
         # A task's usage has no currency. That of the intent is the catalogue's, if the account could not be read then.
         currency=COINS if view.unit == "coins" else currency or submit.intent.currency or CURRENCY,
         coins=view.usage.coins if view.unit == "money" else None,
-        queued_seconds=_rounded(queued),
-        # Standard models report a run time of 0.
-        run_seconds=view.usage.seconds or _rounded(ran),
+        run_seconds=view.usage.seconds or None,  # standard models report 0
         attempt=attempt,
     )
 
@@ -214,13 +203,9 @@ def _how(view: TaskView, node_errors: Mapping[str, str]) -> dict[str, Any]:
 
 
 def with_times(end: End, *, queued: float, ran: float) -> End:
-    """Adds measured times to an end that another process has recorded without polling the task."""
+    """Adds measured times, in seconds, to an end that lacks them; RunningHub's own run time takes precedence."""
     measured = {"queued_seconds": round(queued, 3), "run_seconds": round(ran, 3)}
     return end.model_copy(update={name: value for name, value in measured.items() if getattr(end, name) is None})
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)
 
 
 class Face(BaseModel):

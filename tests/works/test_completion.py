@@ -98,7 +98,7 @@ class WaitingJob:
         return asyncio.create_task(self.end())
 
     async def end(self, first_view: TaskView | None = None) -> End:
-        return await await_end(self.work, self.submit, first_view=first_view, age=0.0)
+        return await await_end(self.work, self.submit, first_view=first_view, accepted_at=None)
 
     async def cancel_elsewhere(self) -> None:
         async def client_for(_: Intent) -> Any:

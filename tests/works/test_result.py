@@ -168,7 +168,7 @@ def view(status: Any, **facts: Any) -> TaskView:
     ],
 )
 def test_the_record_of_an_end(submit: Submit, seen: TaskView, currency: str | None, facts: dict[str, Any]) -> None:
-    made = end_of(submit, seen, attempt=2, queued=1.23456, ran=2.34567, currency=currency)
+    made = with_times(end_of(submit, seen, attempt=2, currency=currency), queued=1.23456, ran=2.34567)
     known = made.model_dump()
     if "next_task" not in facts and facts.get("status") == "FAILED":
         facts = {**facts, "next_task": explain("").next_task, "advice": explain("").failure_advice}
