@@ -28,6 +28,7 @@ from tests.support.servers.emulator_env import StartEmulator
 from tests.support.servers.link_server import LinkHost
 from tests.support.world.pipeline_flows import (
     PRODUCTS,
+    complete,
     planned,
     reasons,
     run,
@@ -92,12 +93,11 @@ async def test_a_cancelled_run_cancels_its_tasks(start_rh: StartEmulator) -> Non
 
 async def test_a_failed_item_stops_neither_the_others_nor_what_does_without_it(rh: Emulator, tmp_path: Path) -> None:
     state, first = await run(PRODUCTS, products=table(tmp_path, a="cup", b="forbidden mug", c="bowl"), budget=10)
-    assert state.is_failed()
+    assert state.is_failed
     others = {f"each[{item}].{step}": "made" for item in "ac" for step in ("picture", "clip")}
     assert states(first) == others | {"each[b].picture": "failed", "each[b].clip": "not run", "sheet": "made"}
     assert (state.message or "").startswith("each[b].picture: ")
-    state, second = await run(PRODUCTS, products=table(tmp_path, a="cup", b="mug", c="bowl"), budget=10)
-    assert state.is_completed(), state.message
+    second = await complete(PRODUCTS, products=table(tmp_path, a="cup", b="mug", c="bowl"), budget=10)
     assert second.costs.amounts["CNY"] + first.costs.amounts["CNY"] == rh.recorder.charged
 
 
@@ -140,7 +140,7 @@ async def test_a_selected_step_without_what_it_needs_fails(
     assert reasons(result).keys() == failed.keys(), state.message
     for step, need in failed.items():
         assert f"the step needs {need}, which has no result and is not selected" in reasons(result)[step]
-    assert state.is_completed() is not bool(failed)
+    assert state.is_failed is bool(failed)
     assert len(rh.recorder.paid) == paid
 
 
@@ -148,8 +148,7 @@ async def test_a_budget_refuses_no_existing_result(rh: Emulator, tmp_path: Path)
     """Its row said `failed`, beside the file: only the copy under another name was missing, which is free."""
     picture, clip = PICTURE % "A poster of $(item.title)", CLIP % "$(picture)"
     posters = of_rows("title: string", "id: $(item.title)", picture=picture)
-    state, _ = await run(posters, rows=rows("Rome"))
-    assert state.is_completed(), state.message
+    await complete(posters, rows=rows("Rome"))
     saved = of_rows("title: string", "id: $(item.title)", picture=picture + ", save_as: $(item.title).jpg", clip=clip)
     state, done = await run("budget: {amount: 1, whole_items: true}\n" + saved, rows=rows("Rome"))
     assert state.name == OVER_BUDGET, state.message
@@ -173,8 +172,7 @@ async def test_each_output_has_the_name_of_its_own_step(rh: Emulator) -> None:
     await run(text, rows=rows("a", "b"), budget=1)
     plan = await planned(text, rows=rows("a", "b"))
     choice = {"of": plan.steps["each.best"][0].request["of"], "take": 1}
-    state, done = await run(text, rows=rows("a", "b"), choices={f"each[{item}].best": choice for item in "ab"})
-    assert state.is_completed(), state.message
+    done = await complete(text, rows=rows("a", "b"), choices={f"each[{item}].best": choice for item in "ab"})
     found = {name: [Path(one.uri).name for one in files] for name, files in done.outputs.items()}
     assert found == {"pictures": ["a.png", "b.png"], "best": ["best-a.png", "best-b.png"]}
 
@@ -276,13 +274,11 @@ LONG, SHORT = (
 @pytest.mark.parametrize("mood", ["calm", "wild"])
 async def test_existing_results_and_new_requests_wait_for_conditions_of_others(rh: Emulator, mood: str) -> None:
     """In the same mood, the clip and the sheet exist for the long line; in another one they are new."""
-    state, first = await run(DECIDED, line=LONG, mood="calm", budget=10)
-    assert state.is_completed(), state.message
+    first = await complete(DECIDED, line=LONG, mood="calm", budget=10)
     assert first["large"] and len(first["pictures"]) == 2
     before = len(rh.recorder.paid)
     plan = await planned(DECIDED, line=SHORT, mood=mood)
-    state, second = await run(DECIDED, line=SHORT, mood=mood, budget=10)
-    assert state.is_completed(), state.message
+    second = await complete(DECIDED, line=SHORT, mood=mood, budget=10)
     assert (second["large"], len(second["pictures"])) == (None, 1), "short lines have no large picture, and no mug"
     # The speech, and the clip and the sheet of what is left.
     paid = rh.recorder.paid[before:]

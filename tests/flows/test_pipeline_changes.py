@@ -27,6 +27,7 @@ from tests.support.samples.steps import CLIP, PICTURE, RESIZE, steps
 from tests.support.world.filesystems import TwoWriters
 from tests.support.world.pipeline_flows import (
     PRODUCTS,
+    complete,
     prompts,
     reasons,
     run,
@@ -61,7 +62,7 @@ async def test_a_table_that_is_edited_during_a_run_counts_in_the_next_one(slow_r
     await until_paid(slow_rh, 2)
     table(tmp_path, c="bowl", a="MUG", b="cup")
     state, result = await end_of(slow_rh, running)
-    assert state.is_completed(), state.message
+    assert not state.is_failed, state.message
     assert prompts(slow_rh) == ["Photo of cup", "Photo of mug", "a turn", "a turn"]
     assert [one.state for one in result.steps] == ["made"] * 5
     assert result.costs.amounts["CNY"] == slow_rh.recorder.charged
@@ -119,8 +120,7 @@ async def test_a_changed_stored_result_is_downloaded_again_before_it_is_used(rh:
     (stored,) = (tmp_path / "out" / "pipelines").glob("*.png")
     good = stored.read_bytes()
     Image.new("RGB", (400, 300), "red").save(stored)
-    state, _ = await run(text, more=True)
-    assert state.is_completed(), state.message
+    await complete(text, more=True)
     assert stored.read_bytes() == (tmp_path / "out" / "mug.png").read_bytes() == good
     assert len(rh.recorder.paid) == 1
 
@@ -221,7 +221,7 @@ async def test_a_run_whose_report_cannot_be_written_says_what_it_made_and_paid(
     slow_rh.clock.advance(1000)
     state, result = await whole
     message = state.message or ""
-    assert state.is_failed()
+    assert state.is_failed
     assert message.startswith("first: ")
     assert "A task was paid for" in message
     assert "Steps: 1 failed, 1 not run; paid 0.04 CNY. The report could not be written: " in message
@@ -234,7 +234,7 @@ async def test_a_run_whose_report_cannot_be_written_says_what_it_made_and_paid(
     await until_paid(slow_rh, 2)
     slow_rh.clock.advance(1000)
     state, result = await again
-    assert state.is_completed(), state.message
+    assert not state.is_failed, state.message
     assert Path(result.report).is_file()
     assert Path(result.gallery).is_file()
     assert len(slow_rh.recorder.paid) == 2

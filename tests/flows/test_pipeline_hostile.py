@@ -14,7 +14,7 @@ from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.pipelines.parsed_document import PipelineError
 from tests.support.samples import media as samples
 from tests.support.samples.steps import ANSWER, PICTURE, steps
-from tests.support.world.pipeline_flows import run, states
+from tests.support.world.pipeline_flows import complete, run, states
 
 
 def answer(words: str, sign: str = "signs/$(words).png") -> str:
@@ -33,7 +33,7 @@ def files(folder: Path) -> set[str]:
 async def test_an_answer_names_no_file_of_ours(rh: Emulator, tmp_path: Path) -> None:
     """In the middle of a run: the step whose name an answer spoils is not paid for, and the others are made."""
     state, result = await run(answer("../../works/mug"), budget=5)
-    assert state.is_failed()
+    assert state.is_failed
     assert "in save_as it must be one part of a name" in (state.message or "")
     assert states(result) == {"words": "made", "sign": "failed", "free": "made"}
     assert len(rh.recorder.paid) == 2
@@ -65,7 +65,7 @@ async def test_a_text_for_the_file_of_a_node_is_a_name_at_runninghub(
         assert rh.recorder.submissions == []
     else:
         state, _ = await run(nodes, name=name, budget=5)
-        assert state.is_failed()  # RunningHub has no file of this name
+        assert state.is_failed  # RunningHub has no file of this name
         values: list[Any] = [one.payload["nodeInfoList"] for one in rh.recorder.paid if "nodeInfoList" in one.payload]
         assert [one["fieldValue"] for nodes in values for one in nodes] == ["secret.png"] * 2
     assert rh.recorder.uploads == []
@@ -76,10 +76,9 @@ async def test_a_file_that_no_pipeline_has_saved_is_not_replaced(rh: Emulator, t
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "free.png").write_bytes(b"of somebody else")
     state, result = await run(answer("mug"), budget=5)
-    assert state.is_failed()
+    assert state.is_failed
     assert "free.png exists, but no pipeline has saved it" in (state.message or "")
     assert (tmp_path / "out" / "free.png").read_bytes() == b"of somebody else"
     (tmp_path / "out" / "free.png").unlink()
-    state, result = await run(answer("mug"), budget=5)
-    assert state.is_completed(), state.message
+    result = await complete(answer("mug"), budget=5)
     assert (len(rh.recorder.paid), result.new) == (3, 0)

@@ -26,7 +26,7 @@ from rh_prefect.pipelines.run.run_budget import run_limit
 from tests.support.samples.pipeline_assets import photo
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, further, of_rows, rows, steps
 from tests.support.servers.emulator_env import StartEmulator
-from tests.support.world.pipeline_flows import planned, prompts, reasons, run, states
+from tests.support.world.pipeline_flows import complete, planned, prompts, reasons, run, states
 
 PRICE = Decimal("0.04")
 """Of one picture."""
@@ -61,7 +61,7 @@ async def test_the_report_lists_failed_tasks_that_were_charged(rh: Emulator) -> 
     fail(rh, "a mug")
     fail(rh, "cup again", times=2)
     state, result = await run(pictures(attempts=2), rows=rows("a mug", "a cup", "a jug"))
-    assert state.is_failed()
+    assert state.is_failed
     assert result.costs.amounts == {"CNY": rh.recorder.charged}
     assert sum((Decimal(text.split()[0]) for text in costs_of(result).values()), Decimal(0)) == rh.recorder.charged
 
@@ -92,8 +92,7 @@ async def test_whole_items_counts_failed_tasks(rh: Emulator) -> None:
 async def test_an_item_begins_when_what_others_left_is_enough(rh: Emulator) -> None:
     # At first 2 x 2 attempts are set aside for an item; without failures two items fit one after another.
     text = pictures(budget="{amount: 0.26, whole_items: true}", attempts=2)
-    state, result = await run(text, rows=rows("a mug", "a cup"))
-    assert state.is_completed(), state.message
+    result = await complete(text, rows=rows("a mug", "a cup"))
     assert [one.state for one in result.steps] == ["made"] * 4
 
 
@@ -143,7 +142,7 @@ async def test_nothing_more_is_paid_after_a_failure_that_is_to_stop_the_run(rh: 
     rh.faults.add(Fault("submit", prompt="a bad word", kind="code", code="301"))
     first = PICTURE % "a bad word" + ", on_error: fail"
     state, result = await run(steps(first=first, other=PICTURE % "a mug", later=CLIP % "$(other)"), budget=5)
-    assert state.is_failed()
+    assert state.is_failed
     assert states(result) == {"first": "failed", "other": "made", "later": "not run"}
     assert result.steps[2].reason == "the run stopped because first failed (on_error: fail)"
     assert len(rh.recorder.paid) == 1
@@ -166,7 +165,7 @@ async def test_a_step_that_needs_one_whose_expect_is_false_is_blocked_by_it(rh: 
     given = [{"title": "mug", "size": 1}, {"title": "jug", "size": 5}]
     plan = await Pipeline.from_text(EXPECTING).plan(rows=given)
     state, result = await run(EXPECTING + "outputs: {some: $(some)}\n", rows=given, budget=5)
-    assert state.is_failed()
+    assert state.is_failed
     assert "each[jug].picture: the expect condition is false. Nothing was paid for this step" in (state.message or "")
     blocked = dict.fromkeys(("each[jug].small", "each[jug].clip", "all"), "needs each[jug].picture, which failed")
     assert reasons(result, "not run") == blocked
@@ -183,7 +182,7 @@ async def test_a_fan_out_over_a_list_whose_expect_is_false_has_no_items(rh: Emul
         later=PICTURE % "a mug" + ", when: {gt: [$(script.count), 1]}",
     )
     state, result = await run(text, count=5, budget=5)
-    assert state.is_failed()
+    assert state.is_failed
     blocked = [(one.state, one.reason) for one in result.steps if one.step != "script"]
     assert blocked == [("not run", "needs script, which failed")] * 2
     assert not rh.recorder.paid
@@ -201,7 +200,7 @@ CONDITIONS = "params: {count: integer}\n" + steps(
 async def test_a_step_whose_condition_names_a_failed_step_is_not_run(rh: Emulator, count: int, paid: int) -> None:
     fail(rh, "a bad word")
     state, result = await run(CONDITIONS, count=count, budget=5)
-    assert state.is_failed()
+    assert state.is_failed
     first, *others = result.steps
     assert (first.step, first.state) == ("first", "failed")
     assert [(one.state, one.reason) for one in others] == [("not run", "needs first, which failed")] * 4
@@ -233,13 +232,12 @@ async def test_nothing_more_is_paid_for_while_the_storage_refuses_outputs(
     blocked.parent.mkdir()
     blocked.touch()
     state, result = await run(pictures(), rows=rows(*"abcdefgh"))
-    assert state.is_failed()
+    assert state.is_failed
     assert 3 <= len(rh.recorder.paid) < 8, "three refused outputs, and those of which a task ran then"
     unpaid = sum("this job was not submitted, and nothing was paid" in one.reason for one in result.steps)
     assert unpaid + len(rh.recorder.paid) == 16
     blocked.unlink()
-    state, result = await run(pictures(), rows=rows(*"abcdefgh"))
-    assert state.is_completed(), state.message
+    await complete(pictures(), rows=rows(*"abcdefgh"))
     assert len(rh.recorder.paid) == 16
 
 
@@ -265,8 +263,7 @@ def test_a_budget_is_named_as_it_was_written() -> None:
 async def test_the_limit_of_the_machine_holds_for_any_budget(rh: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """RH_MAX_BUDGET; the smaller one counts."""
     monkeypatch.setenv("RH_MAX_BUDGET", "0.10")
-    state, result = await run(pictures(), rows=rows("a mug"), budget=50)
-    assert state.is_completed(), state.message
+    await complete(pictures(), rows=rows("a mug"), budget=50)
     state, result = await run(pictures(budget="{amount: 90, whole_items: true}"), rows=rows("a cup", "a jug"))
     assert state.name == OVER_BUDGET
     assert result.costs.amounts["CNY"] == 2 * PRICE
@@ -302,8 +299,7 @@ async def test_a_resumed_run_pays_no_more_than_its_reviewed_plan_in_all(rh: Emul
 
 async def test_whole_items_counts_the_selected_steps_only(rh: Emulator) -> None:
     text = pictures(budget="{amount: 0.08, whole_items: true}")
-    state, result = await run(text, rows=rows("a mug", "a cup"), only=["each.picture"])
-    assert state.is_completed(), state.message
+    result = await complete(text, rows=rows("a mug", "a cup"), only=["each.picture"])
     assert [one.state for one in result.steps if one.step.endswith("picture")] == ["made"] * 2
 
 
@@ -395,8 +391,7 @@ def shapes(field: str, count: int) -> str:
 async def test_steps_that_read_one_answer_in_several_shapes_have_their_own_values(rh: Emulator) -> None:
     text = shapes("mood", 5) + "outputs: {raw: $(raw), lines: $(lines), shots: $(shots)}\n"
     plan = await planned(text)
-    state, result = await run(text)
-    assert state.is_completed(), state.message
+    result = await complete(text)
     assert isinstance(result["raw"], str)
     assert [set(one) for one in result["lines"]] == [{"line"}] * len(result["shots"])
     expected = sorted(f"{one['line']}, {one['mood']}" for one in result["shots"])
@@ -409,7 +404,7 @@ async def test_steps_that_read_one_answer_in_several_shapes_have_their_own_value
 async def test_an_answer_that_does_not_fit_one_shape_fails_that_step_only(rh: Emulator, field: str, count: int) -> None:
     plan = await planned(shapes(field, count))
     state, result = await run(shapes(field, count))
-    assert state.is_failed()
+    assert state.is_failed
     assert states(result).items() >= {"raw": "made", "lines": "made", "shots": "failed"}.items()
     assert len(rh.recorder.paid) == 1
     assert rh.recorder.charged <= plan.price.most
@@ -420,7 +415,7 @@ async def test_a_lower_at_most_of_a_parameter_counts_for_an_answer_that_exists(r
     text += "outputs: {shots: $(shots)}\n"
     assert len((await run(text, n=5))[1]["shots"]) > 1
     state, _ = await run(text, n=1, budget=1)
-    assert state.is_failed()
+    assert state.is_failed
     assert "at most 1 are allowed" in (state.message or "")
     assert (await run(text, n=5))[0].name == NOTHING_NEW
 
@@ -436,8 +431,7 @@ async def test_an_answer_that_does_not_fit_is_planned_and_paid_for_again(rh: Emu
         assert rh.recorder.charged == price.most * number
     plan = await planned(long)  # its shape takes the first answer, and costs nothing
     assert (plan.instances[0].state, plan.price.most) == ("…", Decimal(0))
-    state, _ = await run(long)
-    assert state.is_completed(), state.message
+    await complete(long)
     assert rh.recorder.charged == price.most * 2
 
 
@@ -452,8 +446,7 @@ async def test_items_that_are_sorted_by_a_result_begin_when_all_results_are_ther
     lengths = [{"title": "short", "seconds": "5"}, {"title": "long", "seconds": "10"}]
     given = {"photo": photo(tmp_path / "photo.png"), "rows": lengths}
     price = (await planned(text, **given)).price
-    state, result = await run(text, **given)
-    assert state.is_completed(), state.message
+    result = await complete(text, **given)
     assert [one.seconds for one in result["large"]] == [pytest.approx(10, abs=0.3)]
     assert len(rh.recorder.paid) == 3
     assert price.least <= rh.recorder.charged <= price.most

@@ -16,7 +16,7 @@ from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.parsed_document import PipelineError
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, further, of_rows, rows, steps
 from tests.support.servers.emulator_env import StartEmulator
-from tests.support.world.pipeline_flows import run, run_in_flow, states
+from tests.support.world.pipeline_flows import complete, run, run_in_flow, states
 
 ANGLE = f"picture: {{{PICTURE % '$(item.title) from the $(matrix.angle)'}}}"
 ANGLES = of_rows(
@@ -34,7 +34,7 @@ async def test_a_list_without_failed_items_waits_for_what_is_made_without_them(r
     await run(ANGLES, rows=rows("mug"), only=["each.angles.picture", "each.sheet"], budget=9)
     rh.faults.add(Fault("submit", prompt="cup from the left", kind="code", code="301"))
     state, result = await run(ANGLES, rows=rows("cup", "mug"), budget=9)
-    assert state.is_failed()
+    assert state.is_failed
     found = states(result)
     assert found["each.angles[cup/left].picture"] == "failed"
     assert found["each[cup].sheet"] == found["all"] == "made"
@@ -60,8 +60,7 @@ async def test_a_lost_file_of_an_edit_is_there_before_the_steps_that_need_it(
     for path in (stored, *((tmp_path / "out" / lost,) if lost else ())):
         path.unlink()
     clips = {name: (CLIP % "$(small)").replace("slow", name) for name in ("turn", "fall")}
-    state, _ = await run(text + further(**clips), budget=9)
-    assert state.is_completed(), state.message
+    await complete(text + further(**clips), budget=9)
     assert len(rh.recorder.paid) == 3
     assert stored.is_file()
 
@@ -122,6 +121,6 @@ async def test_where_slots_are_scarce_items_are_paid_to_their_end_one_after_the_
         unfinished = max(unfinished, 2 * begun - number)
         rh.clock.advance(1000)
     state, _ = await whole
-    assert state.is_completed(), state.message
+    assert not state.is_failed, state.message
     # The slot of a picture is used by the next item while the picture is downloaded; two items more for slow machines.
     assert unfinished <= 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,31 +36,17 @@ outputs: {clips: $(each.clip), sheet: $(sheet)}
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a run without a server has ended, as a test reads it of the state of a flow run."""
-
-    end: RunEnd
-
-    @property
-    def name(self) -> str:
-        return self.end.name
-
-    @property
-    def message(self) -> str:
-        return self.end.message
-
-    def is_failed(self) -> bool:
-        return self.end.is_failed
-
-    def is_completed(self) -> bool:
-        return not self.end.is_failed
-
-
-async def run(pipeline: str | Pipeline, /, **params: Any) -> tuple[Ended, PipelineResult]:
+async def run(pipeline: str | Pipeline, /, **params: Any) -> tuple[RunEnd, PipelineResult]:
     """Runs a pipeline without a server."""
     end = await run_here(_read(pipeline), params)
-    return Ended(end), end.result
+    return end, end.result
+
+
+async def complete(pipeline: str | Pipeline, /, **params: Any) -> PipelineResult:
+    """Runs a pipeline without a server, which completes."""
+    end, result = await run(pipeline, **params)
+    assert not end.is_failed, end.message
+    return result
 
 
 async def run_in_flow(
