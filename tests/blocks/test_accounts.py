@@ -7,13 +7,13 @@ import uuid
 from collections.abc import Awaitable, Callable
 
 import pytest
-from prefect.client.orchestration import get_client
 from pydantic import SecretStr, ValidationError
 
 from rh_prefect.blocks import RunningHubCredentials, RunningHubPool
 from rh_prefect.blocks.lookup import load_credentials, load_pool_context
 from rh_prefect.client import Client
 from rh_prefect.errors import ConfigError
+from rh_prefect.prefect_api import ask
 from rh_prefect.works.pool_services import PoolServices
 
 SITE = "https://www.runninghub.ai"
@@ -72,8 +72,7 @@ class TestSaved:
 
     async def test_it_holds_no_key_and_its_name_stands_for_its_accounts_in_order(self, save: Save) -> None:
         name = await save(("studio", key("a")), ("spare", key("b")))
-        async with get_client() as client:
-            document = await client.read_block_document_by_name(name, "runninghub-account-pool")
+        document = await ask(lambda api: api.read_block_document_by_name(name, "runninghub-account-pool"))
         assert "canary" not in document.model_dump_json()
         payer = await load_pool_context(name)
         assert (payer.pool.name, payer.pool.site) == (name, "www.runninghub.ai")

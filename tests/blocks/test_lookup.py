@@ -16,6 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
 from rh_prefect.blocks.lookup import load_credentials, load_pool_context, load_storage, missing
 from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.prefect_api import ask
 from tests.support.servers.faulty_proxy import FaultyProxy, Kind
 from tests.support.servers.prefect_server import PrefectServer
 
@@ -111,8 +112,7 @@ class TestSavedBlocks:
         await saved.asave(name)
         loaded: MediaStorage = await MediaStorage.aload(name)
         assert loaded.options.get_secret_value() == saved.options.get_secret_value()
-        async with get_client() as client:
-            document = await client.read_block_document_by_name(name, "media-storage", include_secrets=False)
+        document = await ask(lambda api: api.read_block_document_by_name(name, "media-storage", include_secrets=False))
         assert KEY not in document.model_dump_json()
 
     async def test_a_name_that_is_not_there_lists_those_that_are(self, name: str) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect import flow, generate, models
@@ -21,6 +20,7 @@ from rh_prefect.flow_runs.charge_reader import TaskCharge, charges, once_each
 from rh_prefect.flow_runs.spend_sums import bars as spend_bars
 from rh_prefect.flows.spend import picture
 from rh_prefect.media.store import MediaStore
+from rh_prefect.prefect_api import ask
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import COINS, Charge, Costs
 from rh_prefect.works.journal.job_records_and_state import JobRecords, jobs_of
@@ -145,8 +145,7 @@ async def test_a_flow_run_counts_by_its_journal_or_once_deleted_by_its_results(r
     found = await here()
     assert {one.task_id for one in found} == {one.task_id for one in rh.recorder.paid}
     assert Costs.total(one.charge.costs for one in found) == Costs({"CNY": rh.recorder.charged}, unknown=1)
-    async with get_client() as client:
-        await client.delete_flow_run(UUID(found[0].run))
+    await ask(lambda api: api.delete_flow_run(UUID(found[0].run)))
     assert Costs.total(one.charge.costs for one in await here()) == Costs({"CNY": rh.recorder.charged})
 
 

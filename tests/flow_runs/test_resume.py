@@ -24,6 +24,7 @@ from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume_or_rerun import create, rerun, resume
 from rh_prefect.flow_runs.root_flow_run import current_scope, find_root
+from rh_prefect.prefect_api import ask
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import RecordsLocation, note_location
 from tests.support.servers.prefect_server import PrefectServer
@@ -32,8 +33,7 @@ pytestmark = pytest.mark.prefect
 
 
 async def attempts_and_state(flow_run_id: UUID) -> tuple[int, str | None]:
-    async with get_client() as client:
-        flow_run = await client.read_flow_run(flow_run_id)
+    flow_run = await ask(lambda api: api.read_flow_run(flow_run_id))
     assert flow_run.state is not None
     return flow_run.run_count, flow_run.state.name
 
@@ -131,8 +131,7 @@ async def test_another_flows_run_is_refused() -> None:
     @flow
     def other() -> None: ...
 
-    async with get_client() as client:
-        flow_run = await client.create_flow_run(other)
+    flow_run = await ask(lambda api: api.create_flow_run(other))
     with pytest.raises(InputError, match="belongs to the flow 'other'"):
         await rerun(half, flow_run.id)
 
@@ -204,8 +203,7 @@ async def test_what_run_deployment_has_started_is_a_root_of_its_own() -> None:
     run = await create(parent, {"deployment": await deployed()})
     with pytest.raises(RuntimeError):
         await rerun(parent, run)
-    async with get_client() as client:
-        started: FlowRun = await client.read_flow_run(attempts[0])
+    started: FlowRun = await ask(lambda api: api.read_flow_run(attempts[0]))
     assert started.parent_task_run_id is not None
     # As a worker runs it: without the context of its parent.
     ran: Any = run_flow(child, flow_run=started)

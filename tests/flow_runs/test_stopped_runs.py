@@ -19,6 +19,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from prefect.states import Cancelled, Crashed, Pending, Running, Scheduled
 
 from rh_prefect.flow_runs.crashed_run_restart import MARK_CRASHED, RUN_AGAIN, revive_stopped
+from rh_prefect.prefect_api import ask
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.prefect_server import PrefectServer, empty
 from tests.support.waiting import until
@@ -92,8 +93,7 @@ async def test_other_runs_are_left_alone() -> None:
     await begin(Running(), Crashed(), tags=("other",))
     await begin(Running(), Cancelled())
     await begin(Scheduled())
-    async with get_client() as client:
-        of_a_program = await client.create_flow_run(empty, tags=["media"], state=Pending())
+    of_a_program = await ask(lambda api: api.create_flow_run(empty, tags=["media"], state=Pending()))
     RUNS.add(of_a_program.id)
     assert await look() == set()
     assert await states_of(of_a_program.id) == ["Pending"]
@@ -102,8 +102,7 @@ async def test_other_runs_are_left_alone() -> None:
 @pytest.mark.parametrize("name", [RUN_AGAIN, MARK_CRASHED])
 async def test_runs_of_a_paused_or_absent_automation_are_left_alone(automations: dict[str, UUID], name: str) -> None:
     crashed, lost = await begin(Running(), Crashed()), await begin(Pending())
-    async with get_client() as client:
-        await client.pause_automation(automations[name])
+    await ask(lambda api: api.pause_automation(automations[name]))
     changed = await look()
     assert changed == ({lost} if name == RUN_AGAIN else {crashed})
     async with get_client() as client:
@@ -148,8 +147,7 @@ async def stored(run: UUID, event: str) -> None:
     asked = {"filter": {"resource": resource, "occurred": {"until": later}}}
 
     async def is_stored() -> bool:
-        async with get_client() as client:
-            found = (await client.request("POST", "/events/filter", json=asked)).json()["events"]
+        found = (await ask(lambda api: api.request("POST", "/events/filter", json=asked))).json()["events"]
         return event in [one["event"] for one in found]
 
     await until(is_stored)

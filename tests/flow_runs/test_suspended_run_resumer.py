@@ -22,6 +22,7 @@ from rh_prefect.flow_runs.leftover_jobs import reconcile_runs
 from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.resume_or_rerun import rerun
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
+from rh_prefect.prefect_api import ask
 from rh_prefect.works.journal.job_records_and_state import jobs_of
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.holding_proxy import Proxy
@@ -41,8 +42,7 @@ async def pictures(prompts: list[str]) -> list[str]:
 
 async def resume(run: UUID) -> SetStateStatus:
     """As the dashboard's button does."""
-    async with get_client() as client:
-        return (await client.resume_flow_run(run)).status
+    return (await ask(lambda api: api.resume_flow_run(run))).status
 
 
 async def test_two_who_look_at_the_same_time_wake_it_once(without_webhooks: SuspendedRuns) -> None:

@@ -22,6 +22,7 @@ from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.probe import probe
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, WAITING
+from rh_prefect.prefect_api import ask
 from tests.support.samples import media as samples
 from tests.support.samples.steps import CLIP, PICTURE, RESIZE, of_rows, rows, steps
 from tests.support.servers.emulator_env import StartEmulator
@@ -37,7 +38,7 @@ from tests.support.world.pipeline_flows import (
     table,
     until_paid,
 )
-from tests.support.world.prefect_runs import artifacts_of, cancel
+from tests.support.world.prefect_runs import artifacts_of, cancel, set_states
 
 FILM = """
 name: short-film
@@ -84,8 +85,9 @@ async def test_a_cancelled_run_cancels_its_tasks(start_rh: StartEmulator) -> Non
     pipeline = Pipeline.from_text(FILM.replace("short-film", "cancelled-film"))
     running = asyncio.ensure_future(pipeline_flow(pipeline)(idea="a lighthouse", return_state=True))
     await until_paid(rh, 1)
-    async with get_client() as client:
-        (flow_run,) = await client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=[pipeline.name])))
+    (flow_run,) = await ask(
+        lambda api: api.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=[pipeline.name])))
+    )
     await cancel(flow_run.id)
     assert not (await running).is_completed()
     assert len(rh.recorder.cancelled) == len(rh.recorder.paid) == 1
@@ -220,8 +222,7 @@ async def test_a_signed_link_is_read_by_the_steps_and_appears_nowhere(rh: Emulat
         assert state.is_completed(), state.message
         assert signature not in repr(result) + str(await artifacts_of(state))
         assert state.state_details.flow_run_id is not None
-        async with get_client() as client:
-            assert "?" not in (await client.read_flow_run(state.state_details.flow_run_id)).name
+        assert "?" not in (await set_states(state.state_details.flow_run_id)).name
     assert len(rh.recorder.paid) == 1
     assert (state.name, result.new) == (NOTHING_NEW, 0)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ParameterTypeError
 
 from rh_prefect import flow, generate, models
 from rh_prefect.emulator import Emulator
 from rh_prefect.flows import spend
+from rh_prefect.prefect_api import ask
 from tests.support.world.prefect_runs import artifacts_of
 
 pytestmark = pytest.mark.prefect
@@ -34,8 +34,7 @@ async def test_its_report_shows_the_month_its_days_models_and_dearest_runs(rh: E
     state: State[Any] = await spend(budget=1.0, return_state=True)
     run = state.state_details.flow_run_id
     assert run is not None
-    async with get_client() as client:
-        assert (await client.read_flow_run(run)).name.startswith("spend, ")
+    assert (await ask(lambda api: api.read_flow_run(run))).name.startswith("spend, ")
     (report,) = (await artifacts_of(run)).values()
     assert report.key == "spend-report"
     # Tests of damaged records leave runs on this server that cannot be read; the state names them.

@@ -26,6 +26,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
 from rh_prefect.media.probe import probe
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, WAITING
+from rh_prefect.prefect_api import ask
 from tests.support.samples import media as samples
 from tests.support.servers.deployment_server import POOL, Workplace, workplace
 from tests.support.servers.emulator_env import StartEmulator
@@ -149,8 +150,7 @@ async def test_prefect_takes_all_of_it(place: Workplace) -> None:
     looks_after = there["reconcile/reconcile"]
     assert [(one.active, _cron(one.schedule)) for one in looks_after.schedules] == [(True, "*/15 * * * *")]
     assert "media" not in looks_after.tags, "it would be started by its own end"
-    async with get_client() as client:
-        (trigger,) = await client.read_automations_by_name("Reconcile a cancelled run")
+    (trigger,) = await ask(lambda api: api.read_automations_by_name("Reconcile a cancelled run"))
     assert trigger.enabled
     assert [action.deployment_id for action in trigger.actions if isinstance(action, RunDeployment)] == [looks_after.id]
 
