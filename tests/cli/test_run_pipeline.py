@@ -16,23 +16,13 @@ from tests.support.processes.typed_commands import printed
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, of_rows, steps
 from tests.support.servers.link_server import LinkHost, picture
 
-PRODUCTS = """
-name: products
-params:
-  products: {type: table, columns: {sku: string, title: string}}
-  seconds: {enum: [5, 10], default: 5}
-steps:
-  each:
-    foreach: $(params.products)
-    id: $(item.sku)
-    steps:
-      picture: {model: z-image/turbo, with: {prompt: "Photo of $(item.title)"}}
-      clip:
-        model: kling-v2.6-pro-image-to-video
-        from: $(picture)
-        with: {prompt: a turn, duration: $(params.seconds), sound: false}
-outputs: {clips: $(each.clip)}
-"""
+TURN = (CLIP % "$(picture)").replace("slow, duration: 5", "a turn, duration: $(params.seconds)")
+PRODUCTS = "name: products\nparams:\n  products: {type: table, columns: {sku: string, title: string}}\n"
+PRODUCTS += "  seconds: {enum: [5, 10], default: 5}\n" + steps(
+    each="foreach: $(params.products), id: $(item.sku), "
+    f"steps: {{picture: {{{PICTURE % 'Photo of $(item.title)'}}}, clip: {{{TURN}}}}}"
+)
+PRODUCTS += "outputs: {clips: $(each.clip)}\n"
 
 PLAN = "plan products.yaml --set products=products.csv"
 RUN = "run products.yaml --set products=products.csv"

@@ -23,6 +23,7 @@ from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.scope import begin_attempt
 from tests.support.processes import warm_process
+from tests.support.samples.steps import PICTURE, steps
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.prefect_server import PrefectServer, new_flow_run
 from tests.support.world.resume_scenario import open_trial
@@ -33,14 +34,9 @@ pytestmark = pytest.mark.prefect
 KEY, OTHER = job_keys(2)
 GONE = r"Entry 2 of the journal of flow run {run} no longer exists, although .*Nothing was paid.*start this process"
 
-TWO_PICTURES = """
-name: two
-budget: 0.08
-steps:
-  a: {model: z-image/turbo, with: {prompt: one}}
-  b: {model: z-image/turbo, with: {prompt: two}}
-outputs: {a: $(a), b: $(b)}
-"""
+TWO_PICTURES = (
+    "name: two\nbudget: 0.08\n" + steps(a=PICTURE % "one", b=PICTURE % "two") + "outputs: {a: $(a), b: $(b)}\n"
+)
 
 
 async def begun(store: MediaStore) -> FlowScope:

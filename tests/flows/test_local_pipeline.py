@@ -19,7 +19,7 @@ from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.pipelines.run.result import OVER_BUDGET
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import Costs
-from tests.support.samples.steps import CLIP, PICTURE, steps
+from tests.support.samples.steps import ANSWER, CLIP, PICTURE, steps
 from tests.support.world.pipeline_flows import run, until_paid
 
 
@@ -44,14 +44,10 @@ async def test_a_result_that_is_only_saved_is_no_job_of_the_run(rh: Emulator) ->
     assert len(rh.recorder.paid) == 3
 
 
-PAIR = """
-name: pair
-params: {title: string}
-steps:
-  sign: {model: z-image/turbo, with: {prompt: $(params.title)}}
-  words: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: "A <b>line</b> about $(params.title)"}}
-outputs: {sign: $(sign), both: [$(sign), $(sign)], words: $(words)}
-"""
+PAIR = "name: pair\nparams: {title: string}\n" + steps(
+    sign=PICTURE % "$(params.title)", words=ANSWER % '"A <b>line</b> about $(params.title)"'
+)
+PAIR += "outputs: {sign: $(sign), both: [$(sign), $(sign)], words: $(words)}\n"
 
 
 async def test_outputs_have_types_and_plan_and_result_are_shown_in_a_notebook(rh: Emulator) -> None:
@@ -103,11 +99,9 @@ async def test_the_report_of_an_interrupted_run_has_all_steps(rh: Emulator) -> N
     assert (page.stem, '"label": "sign"' in page.read_text()) == (report.parent.name, True)
 
 
-SIGNS = """
-budget: {amount: 0.08, whole_items: true, all_runs: true}
-steps:
-  each: {matrix: {title: [mug, jug, vase, cup]}, steps: {sign: {model: z-image/turbo, with: {prompt: $(matrix.title)}}}}
-"""
+SIGNS = "budget: {amount: 0.08, whole_items: true, all_runs: true}\n" + steps(
+    each=f"matrix: {{title: [mug, jug, vase, cup]}}, steps: {{sign: {{{PICTURE % '$(matrix.title)'}}}}}"
+)
 
 
 async def test_a_budget_below_the_expected_price_is_said_first(rh: Emulator, caplog: pytest.LogCaptureFixture) -> None:

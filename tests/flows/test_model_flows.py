@@ -20,6 +20,7 @@ from rh_prefect.pipelines.model_pipeline import pipeline_name
 from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWorks
+from tests.support.samples.steps import PICTURE, steps
 
 NULL = {"type": "null"}
 
@@ -91,13 +92,8 @@ async def test_any_model_makes_a_new_result_in_each_run(rh: Emulator) -> None:
         assert len(rh.recorder.paid) == paid
 
 
-DATED = """
-params:
-  date: string
-  site: {enum: [shop], default: shop}
-  look: {enum: [studio], optional: true}
-steps: {a: {model: z-image/turbo, with: {prompt: "$(params.date) $(params.site)"}}}
-"""
+DATED = "params: {date: string, site: {enum: [shop], default: shop}, look: {enum: [studio], optional: true}}\n"
+DATED += steps(a=PICTURE % '"$(params.date) $(params.site)"')
 
 
 def test_an_enum_with_one_option_has_a_field_in_the_form() -> None:

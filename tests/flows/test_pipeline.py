@@ -24,7 +24,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, WAITING
 from rh_prefect.prefect_api import ask
 from tests.support.samples import media as samples
-from tests.support.samples.steps import CLIP, PICTURE, RESIZE, of_rows, rows, steps
+from tests.support.samples.steps import CLIP, PICTURE, RESIZE, SPEECH, of_rows, rows, steps
 from tests.support.servers.emulator_env import StartEmulator
 from tests.support.servers.link_server import LinkHost
 from tests.support.world.pipeline_flows import (
@@ -40,16 +40,12 @@ from tests.support.world.pipeline_flows import (
 )
 from tests.support.world.prefect_runs import artifacts_of, cancel, set_states
 
-FILM = """
-name: short-film
-params:
-  idea: {type: string, max: 100}
-steps:
-  picture: {model: z-image/turbo, with: {prompt: $(params.idea), aspect_ratio: "16:9"}}
-  clip: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: waves, duration: 5, sound: false}}
-  end: {edit: frame, with: {video: $(clip), at: last}, save_as: film/end.png}
-outputs: {clip: $(clip), end: $(end)}
-"""
+FILM = "name: short-film\nparams: {idea: {type: string, max: 100}}\n" + steps(
+    picture=PICTURE % '$(params.idea), aspect_ratio: "16:9"',
+    clip=CLIP % "$(picture)",
+    end="edit: frame, with: {video: $(clip), at: last}, save_as: film/end.png",
+)
+FILM += "outputs: {clip: $(clip), end: $(end)}\n"
 
 
 @pytest.mark.prefect
@@ -254,7 +250,7 @@ async def test_late_and_resumed_runs_keep_the_scheduled_date_of_the_outer_flow(r
     assert len(rh.recorder.paid) == 2
 
 
-VOICE = "model: minimax/speech-2.8-hd, with: {text: $(params.line), voice_id: Wise_Woman}"
+VOICE = SPEECH % "$(params.line), voice_id: Wise_Woman"
 IS_LONG = "{gt: [$(voice.seconds), 4]}"
 CUPS = f"foreach: [cup, mug], id: $(item), where: {{any: [{{equals: [$(item), cup]}}, {IS_LONG}]}}"
 DECIDED = "params: {line: string, mood: string}\n" + steps(

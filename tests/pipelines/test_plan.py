@@ -23,7 +23,7 @@ from rh_prefect.pipelines.plan import KnownWork, KnownWorks, Plan, ReviewedPlan,
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, Selection, State
 from tests.support.samples.pipeline_assets import photo, sound, video
-from tests.support.samples.steps import ANSWER, ASK, CLIP, PICTURE, RESIZE, further, of_rows, rows, steps
+from tests.support.samples.steps import ANSWER, ASK, CLIP, LIPS, PICTURE, RESIZE, SPEECH, further, of_rows, rows, steps
 from tests.support.world.call_count import calls_of
 from tests.support.world.planned_works import ROWS, SHOTS, Records, plan_of, problems_of, result, run, states
 
@@ -207,26 +207,12 @@ async def test_takes_that_are_too_old_are_replaced_by_as_many_others(
     assert [work.take for work in plan.works if work.is_paid] == [take for take in expected if take > 2]
 
 
-FACE = """\
-params: {video: video, words: string}
-steps:
-  face:
-    model: kling-lip-sync/identify-face
-    from: $(params.video)
-    parse: {object: {sessionId: handle, faceId: handle}}
-    reuse: 12h
-  voice: {model: minimax/speech-2.8-hd, with: {text: $(params.words)}}
-  lips:
-    model: kling-lip-sync/lip-sync-video
-    from: $(voice)
-    with:
-      session_id: $(face.sessionId)
-      face_id: $(face.faceId)
-      sound_start_time: 0
-      sound_end_time: 5000
-      sound_insert_time: 0
-    assume: {seconds: 5}
-"""
+FACE = "params: {video: video, words: string}\n" + steps(
+    face="model: kling-lip-sync/identify-face, from: $(params.video), reuse: 12h, "
+    "parse: {object: {sessionId: handle, faceId: handle}}",
+    voice=SPEECH % "$(params.words)",
+    lips=LIPS % ("$(face.sessionId)", "$(face.faceId)") + ", assume: {seconds: 5}",
+)
 
 
 async def test_an_expired_id_is_not_asked_for_where_nothing_needs_it() -> None:
@@ -256,9 +242,7 @@ REVIEWED = "params: {look: string}\n" + steps(
     chosen='review: "$( picture )", ask: Which one',
     clip="model: kling-v2.6-pro-image-to-video, from: $(chosen), with: {prompt: slow}",
 )
-SPOKEN = steps(
-    line=ANSWER % "x", checked="review: $(line)", voice="model: minimax/speech-2.8-hd, with: {text: $(checked)}"
-)
+SPOKEN = steps(line=ANSWER % "x", checked="review: $(line)", voice=SPEECH % "$(checked)")
 
 
 async def reviewed(text: str, step: str, params: dict[str, str], choice: dict[str, Any]) -> Plan:
@@ -296,15 +280,11 @@ async def test_an_answer_that_is_there_has_its_own_number_of_items() -> None:
     assert [one.request["prompt"] for one in plan.steps["shots.picture"]] == ["p", "q"]
 
 
-CHAIN = """\
-params: {hero: image, scenes: {type: table, columns: {move: string}}}
-steps:
-  shots:
-    foreach: $(params.scenes)
-    steps:
-      clip: {model: kling-v2.6-pro-image-to-video, from: $(previous.end or params.hero), with: {prompt: $(item.move)}}
-      end: {edit: frame, with: {video: $(clip), at: last}}
-"""
+MOVE = (CLIP % "$(previous.end or params.hero)").replace("slow", "$(item.move)")
+CHAIN = "params: {hero: image, scenes: {type: table, columns: {move: string}}}\n" + steps(
+    shots="foreach: $(params.scenes), "
+    f"steps: {{clip: {{{MOVE}}}, end: {{edit: frame, with: {{video: $(clip), at: last}}}}}}",
+)
 
 
 async def test_a_chain_takes_the_item_before_and_follows_it(tmp_path: Path) -> None:
@@ -321,7 +301,7 @@ async def test_a_chain_takes_the_item_before_and_follows_it(tmp_path: Path) -> N
 async def test_a_step_that_may_be_absent_does_not_count_for_the_least() -> None:
     text = "params: {words: {type: string, max: 400}}\n" + steps(
         line=ANSWER % "$(params.words)" + ", parse: {text: {max: 300}}",
-        voice="model: minimax/speech-2.8-hd, with: {text: $(line)}",
+        voice=SPEECH % "$(line)",
         picture="when: {lt: [$(voice.seconds), 12]}, " + PICTURE % "$(params.words)",
     )
     price = (await plan_of(text, words="x")).price
@@ -771,16 +751,11 @@ async def test_what_a_step_has_yet_to_make_is_not_compared(pipeline: Pipeline, p
 
 # Lists that are written in the file.
 
-PARTS = f"""
-params:
-  intro: {{type: video}}
-  outro: {{type: video}}
-  photos: {{type: files, of: image}}
-steps:
-  each: {{foreach: $(params.photos), steps: {{clip: {{{CLIP % "$(item)"}}}}}}}
-  film: {{edit: concat, with: {{videos: [$(params.intro), $(each.clip), $(params.outro)]}}, require: any}}
-"""
-SHEET = "  sheet: {edit: contact_sheet, with: {of: [$(params.intro), $(each.clip)], captions: [Intro, $(each.id)]}}\n"
+PARTS = "params: {intro: video, outro: video, photos: {type: files, of: image}}\n" + steps(
+    each=f"foreach: $(params.photos), steps: {{clip: {{{CLIP % '$(item)'}}}}}",
+    film="edit: concat, with: {videos: [$(params.intro), $(each.clip), $(params.outro)]}, require: any",
+)
+SHEET = further(sheet="edit: contact_sheet, with: {of: [$(params.intro), $(each.clip)], captions: [Intro, $(each.id)]}")
 
 
 def parts(folder: Path) -> dict[str, Any]:

@@ -14,21 +14,18 @@ from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import get_settings
 from rh_prefect.works.work_runner import WorkCall
 from tests.support.samples import media as samples
+from tests.support.samples.steps import ANSWER, CLIP, PICTURE, steps
 from tests.support.world.pipeline_runs import PipelineRun
 
-FILE = """
-params: {photo: image}
-steps:
-  picture: {model: z-image/turbo, with: {prompt: "a lighthouse", aspect_ratio: "9:16"}}
-  clip: {model: kling-v2.6-pro-image-to-video, from: $(params.photo), with: {prompt: waves, duration: 5, sound: false}}
-  again: {model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: "waves", duration: 5, sound: false}}
-  small: {edit: resize, with: {file: $(picture), width: 20, height: 20}}
-  words:
-    model: rhart-text-g-3-flash-preview/text-to-text
-    with: {prompt: Write about the sea}
-    parse: {text: {max: 9000}}
-  end: {edit: frame, with: {video: $(clip), at: last}}
-"""
+WAVES = (CLIP % "%s").replace("slow", "%s")
+FILE = "params: {photo: image}\n" + steps(
+    picture=PICTURE % 'a lighthouse, aspect_ratio: "9:16"',
+    clip=WAVES % ("$(params.photo)", "waves"),
+    again=WAVES % ("$(picture)", '"waves"'),
+    small="edit: resize, with: {file: $(picture), width: 20, height: 20}",
+    words=ANSWER % "Write about the sea" + ", parse: {text: {max: 9000}}",
+    end="edit: frame, with: {video: $(clip), at: last}",
+)
 
 
 async def test_the_plan_finds_what_was_made(run: PipelineRun, tmp_path: Path) -> None:
@@ -50,5 +47,5 @@ async def test_the_plan_finds_what_was_made(run: PipelineRun, tmp_path: Path) ->
     known = StoredWorks(await run.works(), edits, run.store, rounds=run.rounds())
     plan = await Pipeline.from_text(FILE).plan(photo=str(photo), known=known, site=run.engine.pool.site)
     assert not plan.problems
-    steps = {step["path"]: step["state"] for step in plan.as_json()["steps"]}
-    assert steps == dict.fromkeys(("picture", "clip", "again", "small", "words", "end"), "=")
+    states = {step["path"]: step["state"] for step in plan.as_json()["steps"]}
+    assert states == dict.fromkeys(("picture", "clip", "again", "small", "words", "end"), "=")

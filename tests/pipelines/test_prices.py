@@ -17,7 +17,7 @@ from rh_prefect.pipelines.plan.planned_steps import PriceRange, Selection
 from rh_prefect.pipelines.plan.render import prices
 from tests.support.samples.example_prices import GIVEN
 from tests.support.samples.pipeline_assets import photo, sound, video
-from tests.support.samples.steps import ANSWER, CLIP, PICTURE, TEXT_MODEL, steps
+from tests.support.samples.steps import ANSWER, CLIP, LIPS, PICTURE, SPEECH, TEXT_MODEL, steps
 from tests.support.world.planned_works import Records, plan_of
 
 
@@ -50,10 +50,8 @@ async def test_what_is_charged_for_inputs_of_unlike_lengths_is_between_least_and
 
 
 async def test_a_claim_counts_where_a_length_is_not_known() -> None:
-    times = "sound_start_time: 0, sound_end_time: 5000, sound_insert_time: 0"
-    lips = f"model: kling-lip-sync/lip-sync-video, from: $(voice), with: {{session_id: s, face_id: f, {times}}}"
-    voice = "model: minimax/speech-2.8-hd, with: {text: $(params.words)}"
-    text = "params: {words: string}\n" + steps(voice=voice, lips=f"{lips}, assume: {{seconds: 12}}")
+    lips = LIPS % ("s", "f") + ", assume: {seconds: 12}"
+    text = "params: {words: string}\n" + steps(voice=SPEECH % "$(params.words)", lips=lips)
     plan = await plan_of(text, words="x" * 300)  # 10 to 100 s of speech
     price = plan.price_of(plan.steps["lips"])
     assert (price.least, price.expected, price.most) == (Decimal("0.70"), Decimal("1.05"), Decimal("1.05"))

@@ -23,6 +23,7 @@ from rh_prefect.works.journal.works_journal import ROUNDS
 from rh_prefect.works.manual_repair import adopt, mark_refused
 from tests.support.processes.forkserver import FORKS
 from tests.support.samples import media as samples
+from tests.support.samples.steps import CLIP, PICTURE, steps
 from tests.support.world.memory_journal import FiniteJournal, MemoryJournal, MemoryPlace
 from tests.support.world.pipeline_runs import (
     PipelineRun,
@@ -32,16 +33,17 @@ from tests.support.world.pipeline_runs import (
     run_pipeline_and_be_killed,
 )
 
-CHAIN = """
-name: chain
-params: {{idea: {{type: string, default: a mug}}}}
-steps:
-  picture: {{model: z-image/turbo, with: {{prompt: $(params.idea)}}, reuse: {reuse}}}
-  clip: {{model: kling-v2.6-pro-image-to-video, from: $(picture), with: {{prompt: a turn, duration: 5, sound: false}}}}
-  large: {{model: rh-video-upscaler, from: $(clip), assume: {{price: 1}}}}
-outputs: {{large: $(large)}}
-"""
-NEVER, AN_HOUR = CHAIN.format(reuse="never"), CHAIN.format(reuse="1h")
+
+def chain(reuse: str) -> str:
+    made = steps(
+        picture=PICTURE % "$(params.idea)" + f", reuse: {reuse}",
+        clip=CLIP % "$(picture)",
+        large="model: rh-video-upscaler, from: $(clip), assume: {price: 1}",
+    )
+    return f"name: chain\nparams: {{idea: {{type: string, default: a mug}}}}\n{made}outputs: {{large: $(large)}}\n"
+
+
+NEVER, AN_HOUR = chain("never"), chain("1h")
 STEPS = 3
 SCHEDULED = {"is_scheduled": True}
 
@@ -495,7 +497,7 @@ async def test_an_age_counts_when_the_round_begins(rh: Emulator, tmp_path: Path)
     set_ages(tmp_path, 0.9)
     await runs.run("second", pays=0)
     set_ages(tmp_path, 1.1)
-    rh.faults.add(Fault("submit", prompt="a turn", kind="fail", code="1504", times=1))
+    rh.faults.add(Fault("submit", prompt="slow", kind="fail", code="1504", times=1))
     with pytest.raises(JobFailed):
         await runs.process("third").run(AN_HOUR)  # a picture, and a clip that fails
     assert len(rh.recorder.paid) == STEPS + 2
@@ -520,12 +522,8 @@ async def test_the_newest_result_of_an_age_is_found_among_many(rh: Emulator, tmp
 
 
 async def test_files_count_by_content_and_the_file_s_text_not_at_all(rh: Emulator, tmp_path: Path) -> None:
-    text = """
-name: cut
-params: {photo: image, rows: {type: table, columns: {title: string}}}
-steps:
-  clip: {model: kling-v2.6-pro-image-to-video, from: $(params.photo), reuse: never, with: {prompt: a, duration: 5}}
-"""
+    text = "name: cut\nparams: {photo: image, rows: {type: table, columns: {title: string}}}\n"
+    text += steps(clip=CLIP % "$(params.photo)" + ", reuse: never")
     one, same, other = (samples.png(tmp_path / name, size=size) for name, size in PHOTOS)
     runs = Runs(rh, tmp_path, text)
     keys = []

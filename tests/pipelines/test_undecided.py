@@ -13,7 +13,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Round, Selection
 from tests.support.samples.pipeline_assets import photo
-from tests.support.samples.steps import ANSWER, ASK, CLIP, PICTURE, further, of_rows, steps
+from tests.support.samples.steps import ANSWER, ASK, CLIP, PICTURE, SPEECH, further, of_rows, steps
 from tests.support.world.planned_works import Records, plan_of, result, run, states
 
 ROWS = [{"t": name} for name in "abc"]
@@ -231,7 +231,7 @@ async def test_values_of_used_files_and_candidates_wait_for_the_conditions_of_wh
     (tmp_path / "titled.yaml").write_text("params: {title: string, photo: image}\n" + steps(clip=clip))
     is_long = "when: {gt: [$(voice.seconds), 4]}"
     uses = steps(
-        voice="model: minimax/speech-2.8-hd, with: {text: $(params.line)}",
+        voice=SPEECH % "$(params.line)",
         title=f"{is_long}, {WORD}",
         large=f"{is_long}, {PICTURE % 'large'}",
         small=PICTURE % "small",

@@ -7,6 +7,11 @@ PICTURE = "model: z-image/turbo, with: {prompt: %s}"
 CLIP = "model: kling-v2.6-pro-image-to-video, from: %s, with: {prompt: slow, duration: 5, sound: false}"
 ANSWER = f"model: {TEXT_MODEL}, with: {{prompt: %s}}"
 ASK = ANSWER % "x" + ", parse: {object: {ok: boolean}}"
+SPEECH = "model: minimax/speech-2.8-hd, with: {text: %s}"
+LIPS = (
+    "model: kling-lip-sync/lip-sync-video, from: $(voice), with: {session_id: %s, face_id: %s, sound_start_time: 0, "
+    "sound_end_time: 5000, sound_insert_time: 0}"
+)
 RESIZE = "edit: resize, with: {file: %s, width: 64, height: 64}"
 
 
