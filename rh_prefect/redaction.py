@@ -34,12 +34,12 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters except tabs and line breaks; terminals execute some of them."""
 
 
-def mask(text: str, *, key: SecretStr | None = None) -> str:
-    """Masks the key, passwords in URLs and text that looks like one of RunningHub's secrets.
+def mask(text: str) -> str:
+    """Masks passwords in URLs and text that looks like one of RunningHub's secrets.
 
     Control characters become blanks.
     """
-    clean = _CONTROL.sub(" ", mask_key(text.encode(), key=key).decode())
+    clean = _CONTROL.sub(" ", text)
     return _USER.sub(f"{MASK}@", _SECRETS.sub(rf"\1{MASK}", clean))
 
 

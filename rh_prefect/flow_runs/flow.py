@@ -241,10 +241,10 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     status = run_progress_of(_page(flow, flow_run))
     if status.rows:
         await LOOP.call(status.progress.finish(status.percent_done, status.end))
-        if not status.is_reported:
+        if not status.ends:
             flow_run_logger(flow_run, flow).info("%s", status.summary)
     is_failed_root = not state.is_completed() and flow_run.parent_task_run_id is None
-    if not status.is_reported and (status.rows or is_failed_root):
+    if not status.ends and (status.rows or is_failed_root):
         await _show_report(status, state, run_folder(flow_run))
     if state.is_completed() and str(flow_run.id) in REQUESTED_KEYS:
         await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))

@@ -39,11 +39,12 @@ class FlowRunInputs:
     async def append(self, number: int, text: str) -> bool:
         """Creates an entry with a number; returns False if an entry with this number exists."""
         name = _entry_name(number)
-        try:
-            await self._ask(f"write {name}", lambda api: api.create_flow_run_input(self._flow_run_id, name, text))
-        except _Exists:
-            return False
-        return True
+
+        async def create(api: PrefectClient) -> bool:
+            await api.create_flow_run_input(self._flow_run_id, name, text)
+            return True
+
+        return await self._ask(f"write {name}", create, unless=httpx.codes.CONFLICT) or False
 
     async def newer(self, number: int) -> tuple[Mapping[int, str], bool]:
         """Reads the entries from a number to the end of its block; for number 1, all entries if they fit on a page.
@@ -64,10 +65,9 @@ class FlowRunInputs:
     async def entry(self, number: int) -> str | None:
         """Reads one entry by its number, and returns its text; None if it does not exist."""
         name = _entry_name(number)
-        try:
-            return await self._ask(f"read {name}", lambda api: api.read_flow_run_input(self._flow_run_id, name))
-        except _NotFound:
-            return None
+        return await self._ask(
+            f"read {name}", lambda api: api.read_flow_run_input(self._flow_run_id, name), unless=httpx.codes.NOT_FOUND
+        )
 
     async def _filter(self, prefix: str, *, leaving_out: Iterable[str] = ()) -> dict[int, str]:
         """Returns at most `PAGE` of the entries whose names begin with a prefix, keyed by their numbers."""
@@ -75,44 +75,42 @@ class FlowRunInputs:
         found = await self._ask(
             f"list {prefix}", lambda api: api.filter_flow_run_input(self._flow_run_id, prefix, PAGE, known)
         )
-        numbers = {one.key.removeprefix(_LOG): one.value for one in found}
+        numbers = {one.key.removeprefix(_LOG): one.value for one in found or ()}
         return {int(number): text for number, text in numbers.items() if number.isdecimal()}
 
-    async def _ask(self, doing: str, request: Callable[[PrefectClient], Awaitable[_T]]) -> _T:
-        """Sends one request, and repeats it while a retry can help; raises `JournalError` if it finally fails."""
+    async def _ask(
+        self, doing: str, request: Callable[[PrefectClient], Awaitable[_T]], *, unless: int | None = None
+    ) -> _T | None:
+        """Sends one request, and repeats it while a retry can help; returns None if the answer has the status `unless`.
+
+        Raises `JournalError` if the request finally fails.
+        """
         what = f"The journal of flow run {self.scope} cannot {doing}"
         try:
             return await ask_repeatedly(request, what=what, patience=self.patience)
         except FAILURES as error:
-            raise self._failed(doing, what, error) from error
+            status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
+            if status is not None and status == unless:
+                return None
+            raise _failed(what, error, status) from error
 
-    def _failed(self, doing: str, what: str, error: Exception) -> JournalError:
-        status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
-        if status == httpx.codes.CONFLICT:
-            return _Exists(f"{doing}: it exists")
-        if status == httpx.codes.NOT_FOUND:
-            return _NotFound(
-                f"{what}: the Prefect API at {api_address()} does not have this "
-                "flow run: it was deleted, together with its journal, or the server has another database. What to do: "
-                "set PREFECT_API_URL to the address of the run's server; if it is that already, start a new run. The "
-                "results in the storage show what this run has paid for."
-            )
-        answer, advice = failure_of(error)
-        is_refused = status is not None and httpx.codes.is_client_error(status)
-        of_kind = EntryRefused if is_refused and status not in _NO_ACCESS else JournalError
-        return of_kind(
-            f"{what}: the Prefect API at {api_address()}: {answer}. "
-            f"What to do: {advice}; what was recorded so far is kept and nothing is paid for twice."
+
+def _failed(what: str, error: Exception, status: int | None) -> JournalError:
+    if status == httpx.codes.NOT_FOUND:
+        return JournalError(
+            f"{what}: the Prefect API at {api_address()} does not have this flow run: it was deleted, together with "
+            "its journal, or the server has another database. What to do: set PREFECT_API_URL to the address of the "
+            "run's server; if it is that already, start a new run. The results in the storage show what this run has "
+            "paid for."
         )
+    answer, advice = failure_of(error)
+    is_refused = status is not None and httpx.codes.is_client_error(status)
+    of_kind = EntryRefused if is_refused and status not in _NO_ACCESS else JournalError
+    return of_kind(
+        f"{what}: the Prefect API at {api_address()}: {answer}. "
+        f"What to do: {advice}; what was recorded so far is kept and nothing is paid for twice."
+    )
 
 
 def _entry_name(number: int) -> str:
     return f"{_LOG}{number:0{_DIGITS}}"
-
-
-class _Exists(JournalError):
-    """The error for a number that already has an entry."""
-
-
-class _NotFound(JournalError):
-    """The error for a missing entry or flow run; the API's answer is the same for both."""

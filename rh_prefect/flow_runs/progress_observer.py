@@ -143,11 +143,6 @@ class RunProgress:
         return ", ".join([self.counts, *([f"{waiting} not finished"] if waiting else []), f"cost {self.cost}"])
 
     @property
-    def is_reported(self) -> bool:
-        """Whether the run has shown its own table and results."""
-        return bool(self.ends)
-
-    @property
     def end(self) -> str:
         """The text at the end of the progress bar: that of the only pipeline, which counts earlier attempts as well."""
         return next(iter(self.ends.values())) if len(self.ends) == 1 else self.summary
@@ -199,9 +194,7 @@ _progress_by_run: LruCache[str, RunProgress] = LruCache(_CACHE_SIZE)
 
 def run_progress_of(page: Page) -> RunProgress:
     """Returns the `RunProgress` of the root flow run that `page` shows."""
-    run = str(page.flow_run_id)
-    status = _progress_by_run.get(run)
-    return _progress_by_run.setdefault(run, RunProgress(page=page)) if status is None else status
+    return _progress_by_run.setdefault(str(page.flow_run_id), RunProgress(page=page))
 
 
 def _progress_in(scope: FlowScope) -> RunProgress:

@@ -66,28 +66,27 @@ class Report:
         await artifacts.markdown(text, what="report", description=self.head, page=page)
 
     def _tables(self, values: Sequence[tuple[str, Any]]) -> Iterator[str]:
-        links = Links(self.store)
         if values:
-            yield table(("result", ""), (_shown(name, one, links) for name, one in values[:MOST_ROWS]))
+            yield table(("result", ""), (_shown(name, one, self.store) for name, one in values[:MOST_ROWS]))
         if len(values) > MOST_ROWS:
             yield artifacts.not_shown(len(values) - MOST_ROWS, len(values), "results")
         if self.store is not None:
-            yield self._place(self.store, links)
+            yield self._place(self.store)
         yield from self._failures()
         steps = sorted(self.steps, key=lambda one: _FIRST.index(one.state) if one.state in _FIRST else len(_FIRST))
         if steps:
-            rows = [_row(one, links) for one in steps[:MOST_ROWS]]
+            rows = [_row(one, self.store) for one in steps[:MOST_ROWS]]
             columns = [n for n in range(len(_COLUMNS)) if n == 0 or any(row[n] for row in rows)]
             shown = ([row[n] for n in columns] for row in rows)
             yield f"### Steps\n\n{table([_COLUMNS[n] for n in columns], shown)}"
         if len(steps) > MOST_ROWS:
             yield artifacts.not_shown(len(steps) - MOST_ROWS, len(steps), "steps")
 
-    def _place(self, store: MediaStore, links: Links) -> str:
-        file = f" All steps: {links.to(self.table, 'report.csv')}." if self.table else ""
-        page = f" All outputs: {links.to(self.gallery, 'gallery')}." if self.gallery else ""
+    def _place(self, store: MediaStore) -> str:
+        file = f" All steps: {linked(self.table, 'report.csv', store)}." if self.table else ""
+        page = f" All outputs: {linked(self.gallery, 'gallery', store)}." if self.gallery else ""
         days = "" if store.protocol == "file" else f" Links are valid for {LONGEST_LINK // 86400} days."
-        return f"Files: {links.to(store.url, store.url)}.{file}{page}{days}"
+        return f"Files: {linked(store.url, store.url, store)}.{file}{page}{days}"
 
     def _failures(self) -> Iterator[str]:
         """Yields each reason once, with the steps that failed for this reason."""
@@ -103,17 +102,11 @@ class Report:
             )
 
 
-class Links:
-    """Creates links to files for a person's browser."""
-
-    def __init__(self, store: MediaStore | None) -> None:
-        self._store = store
-
-    def to(self, uri: str, name: str) -> str:
-        """Returns a link in Markdown; returns the address as text if browsers cannot open it."""
-        url = link_to(uri, self._store)
-        # The default dashboard shows a backslash in the text of a link.
-        return f"[{visible(name).translate(_IN_LINK)}](<{url}>)" if url else f"{escaped(name)}: {wrapped(uri, _REASON)}"
+def linked(uri: str, name: str, store: MediaStore | None) -> str:
+    """Returns a link to a file in Markdown for a person's browser; the address as text if browsers cannot open it."""
+    url = link_to(uri, store)
+    # The default dashboard shows a backslash in the text of a link.
+    return f"[{visible(name).translate(_IN_LINK)}](<{url}>)" if url else f"{escaped(name)}: {wrapped(uri, _REASON)}"
 
 
 def file_name(uri: str, step: str) -> str:
@@ -139,7 +132,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _row(one: StepReport, links: Links) -> tuple[str, ...]:
+def _row(one: StepReport, store: MediaStore | None) -> tuple[str, ...]:
     about = (one.model if one.model != one.step else "", shortened(one.subject, _NAME))
     name = "<br>".join(wrapped(part, _NAME) for part in (one.step, *about) if part)
     seconds = f"{one.seconds:.0f} s" if one.seconds and one.seconds >= 1 else ""
@@ -148,7 +141,7 @@ def _row(one: StepReport, links: Links) -> tuple[str, ...]:
     why = "" if one.state == "absent" else one.reason.removeprefix(f"{one.step}: ")
     reason = wrapped(shortened(why, _LONGEST_REASON), _REASON)
     more = f"<br>and {len(one.files) - 1} more" if len(one.files) > 1 else ""
-    file = links.to(one.files[0], file_name(one.files[0], one.step)) + more if one.files else ""
+    file = linked(one.files[0], file_name(one.files[0], one.step), store) + more if one.files else ""
     return name, one.state, cost, reason, file
 
 
@@ -167,10 +160,10 @@ def values_in(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _shown(name: str, value: Any, links: Links) -> tuple[str, str]:
+def _shown(name: str, value: Any, store: MediaStore | None) -> tuple[str, str]:
     if not isinstance(value, Media):
         return wrapped(name, _NAME), wrapped(shortened(str(value), _LONGEST_TEXT), 2 * _REASON)
-    return links.to(value.uri, shortened(name, 2 * _NAME)), escaped(value.facts)
+    return linked(value.uri, shortened(name, 2 * _NAME), store), escaped(value.facts)
 
 
 async def sheets(pictures: Sequence[tuple[str, Media]], store: MediaStore, *, most: int) -> list[str]:

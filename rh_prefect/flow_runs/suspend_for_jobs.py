@@ -34,7 +34,6 @@ from rh_prefect.prefect_api import PATIENCE
 from rh_prefect.settings import get_settings
 from rh_prefect.works.job_options import Wait
 from rh_prefect.works.journal.record_types import Record
-from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.result import Result
 from rh_prefect.works.result_delivery import Delivered
@@ -283,12 +282,8 @@ async def wait_for(task: PendingTask) -> Result:
             f"{task.job}: this call is not in the job's flow run. Nothing was sent. What to do: make the call in "
             "the job's flow run."
         )
-    return await LOOP.call(_collect(task, scope))
-
-
-async def _collect(task: PendingTask, scope: Scope) -> Result:
-    records = await records_of(task.job, task.n, flow_run=scope.journal.scope)
-    result = await collect_result(await records.view(), scope)
+    records = await LOOP.call(records_of(task.job, task.n, flow_run=scope.journal.scope))
+    result = await LOOP.call(collect_result(await LOOP.call(records.view()), scope))
     if result is None:
         raise JournalError(
             f"{task.job}: its task {task.task_id} is no longer recorded. No further task was submitted. What to do: "

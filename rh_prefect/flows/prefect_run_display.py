@@ -20,7 +20,7 @@ from rh_prefect.artifacts import Page, fitting, not_shown, size_of
 from rh_prefect.flow_runs.file_lineage import emit_asset
 from rh_prefect.flow_runs.prefect_internals import emit
 from rh_prefect.flow_runs.progress_observer import expect_jobs, mark_reported
-from rh_prefect.flow_runs.report_artifact import Links, Report, sheets, values_in
+from rh_prefect.flow_runs.report_artifact import Report, linked, sheets, values_in
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.parsed_document import visible
@@ -117,8 +117,8 @@ async def choices_of(reviews: Sequence[PlannedStep], store: MediaStore) -> list[
     shown = [one for review in reviews for one in candidates(review)]
     made = [(name, value) for name, value in shown if isinstance(value, File)]
     pictures = [(name, media) for name, file in made if (media := file.located)]
-    links, found = Links(store), [(name, file.media.uri) for name, file in made if file.media]
-    files = await asyncio.to_thread(lambda: [f"- {links.to(uri, name)}" for name, uri in found])
+    found = [(name, file.media.uri) for name, file in made if file.media]
+    files = await asyncio.to_thread(lambda: [f"- {linked(uri, name, store)}" for name, uri in found])
     values = [(name, value) for name, value in shown if not isinstance(value, File) and is_settled(value)]
     texts = [f"### {name}\n\n{quoted(_as_text(value))}" for name, value in values]
     head = [*_questions(reviews), *await sheets(pictures, store, most=MOST_SHOWN)]

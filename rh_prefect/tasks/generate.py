@@ -8,7 +8,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, ParamSpec, TypeVar, cast, get_args
 
 from prefect.states import Completed
@@ -238,17 +238,12 @@ async def _works_for(
 async def _default_works(here: Scope) -> WorksJournal:
     """Opens the records of the default storage, and records their location in a flow run's journal."""
     works = await open_default_works()
-    name = (repr(here.journal), here.calls.number, works.url)
-
-    async def note() -> bool:
-        await note_location(here.journal, RecordsLocation(url=works.url))
-        return True
-
-    await _noted.get(name, note)
+    name, location = (repr(here.journal), here.calls.number, works.url), RecordsLocation(url=works.url)
+    await _noted.get(name, partial(note_location, here.journal, location))
     return works
 
 
-_noted: SingleFlight[tuple[str, int, str], bool] = SingleFlight(1000)
+_noted: SingleFlight[tuple[str, int, str], None] = SingleFlight(1000)
 """The attempts of runs that have recorded the location of their shared works."""
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from os import PathLike
 from types import GenericAlias
 from typing import Annotated, Any, Generic, TypeAlias, TypeVar, get_origin
@@ -44,7 +44,7 @@ def build(model: Model) -> PaidTask[...]:
     run.__module__, run.__name__, run.__qualname__ = MODULE, model.snake_name, model.snake_name
     run.__doc__ = docstring(model, options=option_docs(), returns=_RETURNS)
     run.__signature__ = signature(model)  # type: ignore[attr-defined]  # how `inspect` lets a function say its own
-    return paid_task(name=name, run_name=_namer(name), tags=[f"model:{name}"])(run)
+    return paid_task(name=name, run_name=partial(_run_name, name), tags=[f"model:{name}"])(run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +107,8 @@ def _annotation(param: Param) -> Any:
     return taken if param.required or param.default is not None else taken | None
 
 
-def _namer(model: str) -> Callable[..., str]:
-    def name(parameters: dict[str, Any]) -> str:
-        return titled(model, parameters, label=parameters.get("label"))
-
-    return name
+def _run_name(model: str, parameters: dict[str, Any]) -> str:
+    return titled(model, parameters, label=parameters.get("label"))
 
 
 async def _run(model: str, arguments: dict[str, Any]) -> Result:

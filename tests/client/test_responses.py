@@ -208,7 +208,6 @@ def test_json_in_strings_of_any_depth_is_unfolded() -> None:
 @given(st.text(alphabet="abcdef0123456789", min_size=12, max_size=40), st.text(max_size=20), st.text(max_size=20))
 def test_a_key_is_masked_wherever_it_stands(key: str, before: str, after: str) -> None:
     secret = SecretStr(key)
-    assert key not in mask(before + key + after, key=secret) or key in "***"
     body = before.encode("utf-8", "replace") + key.encode() + after.encode("utf-8", "replace")
     assert key.encode() not in mask_key(body, key=secret)
 
