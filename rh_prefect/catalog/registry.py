@@ -130,6 +130,20 @@ def of_class(name: str) -> Model | None:
     return _model(position) if position is not None and class_name(_raws()[position]["name"]) == name else None
 
 
+def of_attribute(name: str, *, module: str, kind: str) -> Model:
+    """Returns the model whose name in Python is an attribute of a module; `kind` names what the attribute is.
+
+    Raises `AttributeError` if there is no such model.
+    """
+    if name.startswith("_"):  # Python asks for such names at imports, for which the catalogue is not read
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    entry = next((model for model in models() if model.snake_name == name), None)
+    if entry is None:
+        near = ", ".join(get(known).snake_name for known in nearest(name))
+        raise AttributeError(f"module {module!r} has no {kind} {name!r}; similar names: {near}")
+    return entry
+
+
 def is_known(endpoint: str) -> bool:
     """Returns whether the catalogue has a model with this endpoint, in any spelling that RunningHub's lists use."""
     position = _index().get(endpoint.lower())

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from rh_prefect.catalog import get, models, nearest
+from rh_prefect.catalog import get, models
+from rh_prefect.catalog.registry import of_attribute
 from rh_prefect.flows.pipeline import Pipeline, local_result, pipeline_flow, state_of
 from rh_prefect.flows.pipeline_run import PipelineFlow, local_flow, run_here
 from rh_prefect.pipelines.run.result import PipelineResult
@@ -42,13 +43,7 @@ def _flow(name: str) -> PipelineFlow:
 
 
 def __getattr__(name: str) -> PipelineFlow:
-    if name.startswith("_"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    entry = next((model for model in models() if model.snake_name == name), None)
-    if entry is None:
-        near = ", ".join(get(known).snake_name for known in nearest(name))
-        raise AttributeError(f"module {__name__!r} has no flow {name!r}; similar names: {near}")
-    return for_model(entry.name)
+    return for_model(of_attribute(name, module=__name__, kind="flow").name)
 
 
 def __dir__() -> list[str]:
