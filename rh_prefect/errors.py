@@ -486,10 +486,10 @@ CODES: dict[str, Code] = {
     "1505": Code(
         ModerationError, "pictures of real people are not allowed", "use a registered asset or another picture"
     ),
-    "1516": Code(OutcomeUnknown, "the meaning of the code is not published", _CHECK_CALL_LOG),
-    "1517": Code(OutcomeUnknown, "the meaning of the code is not published", _CHECK_CALL_LOG),
-    "1518": Code(OutcomeUnknown, "the meaning of the code is not published", _CHECK_CALL_LOG),
-    "1519": Code(OutcomeUnknown, "the meaning of the code is not published", _CHECK_CALL_LOG),
+    **dict.fromkeys(
+        ("1516", "1517", "1518", "1519"),
+        Code(OutcomeUnknown, "the meaning of the code is not published", _CHECK_CALL_LOG),
+    ),
     "1520": Code(Busy, "the key has reached its limit of running tasks", _WAIT, no_slot=True),
     "1601": Code(KeyRejected, "the key is missing from the body", _KEY),
     "40310": Code(

@@ -73,8 +73,8 @@ def emit_asset(file: Media, *, sources: Iterable[str] = (), flow_run: UUID | Non
         related=[
             *(AssetContext.asset_as_related(one) for one in map(_asset, sources) if one is not None),
             AssetContext.related_materialized_by("rh_prefect"),
-            *([{"prefect.resource.id": f"prefect.flow-run.{flow_run}", _ROLE: "flow-run"}] if flow_run else ()),
         ],
+        flow_run=flow_run,
         payload={**facts, "sha256": file.sha256, "kind": file.kind, "size": file.size},
     )
 
@@ -88,6 +88,5 @@ def _asset(uri: str, name: str | None = None) -> Asset | None:
         return None
 
 
-_ROLE = "prefect.resource.role"
 _NOT_ALLOWED = dict.fromkeys("\n\r\t\0 #?&%\"'<>[]{}|\\^`", "_")
 """Characters that are not allowed in the key of an asset."""

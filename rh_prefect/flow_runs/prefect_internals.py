@@ -7,7 +7,7 @@ import gc
 import inspect
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import Token
 from typing import Any, TypeAlias, TypeVar
@@ -123,10 +123,18 @@ def is_exiting() -> bool:
     return bool(getattr(threading, "_SHUTTING_DOWN", False))
 
 
-def emit(event: str, resource: dict[str, str], **details: Any) -> None:
-    """Emits a Prefect event, except while the process exits."""
+def emit(
+    event: str,
+    resource: dict[str, str],
+    *,
+    flow_run: UUID | str | None = None,
+    related: Sequence[dict[str, str]] = (),
+    **details: Any,
+) -> None:
+    """Emits a Prefect event that is related to a flow run, except while the process exits."""
     if not is_exiting():
-        emit_event(event, resource, **details)
+        runs = [{"prefect.resource.id": f"prefect.flow-run.{flow_run}", "prefect.resource.role": "flow-run"}]
+        emit_event(event, resource, related=[*related, *(runs if flow_run else ())], **details)
 
 
 def awaiting_retry() -> State[Any]:

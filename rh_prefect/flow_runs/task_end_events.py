@@ -34,12 +34,11 @@ def announce(task_id: str, *, job: str, model: str, status: str, flow_run: str |
     """
     if not PREFECT_API_URL.value():
         return
-    related = {"prefect.resource.id": f"prefect.flow-run.{flow_run}", "prefect.resource.role": "flow-run"}
     emit(
         event=FINISHED,
         id=uuid.uuid5(_NAMES, f"{job}/{task_id}"),
         resource={"prefect.resource.id": f"{_RESOURCE}{task_id}", "prefect.resource.name": model},
-        related=[related] if flow_run else None,
+        flow_run=flow_run,
         payload={"job": job, "task_id": task_id, "status": status},
     )
 

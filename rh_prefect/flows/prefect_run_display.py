@@ -62,7 +62,7 @@ class PrefectPages(Pages):
         emit(
             event=f"runninghub.pipeline.{what}",
             resource={"prefect.resource.id": f"runninghub.pipeline.{pipeline}", "prefect.resource.name": pipeline},
-            related=[{"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}],
+            flow_run=run,
             payload={"pipeline": pipeline, "flow_run": run, **payload},
         )
 

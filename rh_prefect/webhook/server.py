@@ -13,6 +13,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from operator import itemgetter
 from typing import Any, Final
 
 import uvicorn
@@ -166,33 +167,29 @@ class BoundedProtocol(H11Protocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.waits_since = 0.0
-        self._deadline: asyncio.TimerHandle | None = None
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the connection has no request in progress."""
-        return self.cycle is None or self.cycle.response_complete
+        self.deadline: asyncio.TimerHandle | None = None
+        """The end of the connection if no request comes; None while a request is in progress."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Accepts a connection; closes the oldest idle one if there are too many."""
         super().connection_made(transport)
         self._wait()
         if len(self.connections) > self.most_waiting:
-            waiting = [one for one in self.connections if isinstance(one, BoundedProtocol) and one.is_waiting]
+            ours = [one for one in self.connections if isinstance(one, BoundedProtocol)]
+            waiting = [(one.deadline.when(), one) for one in ours if one.deadline is not None]
             if len(waiting) > self.most_waiting:
-                min(waiting, key=lambda one: one.waits_since).close()
+                min(waiting, key=itemgetter(0))[1].close()
 
     def data_received(self, data: bytes) -> None:
         """Receives a part of a request; an incomplete header does not extend the deadline."""
         super().data_received(data)
-        if not self.is_waiting:
+        if self.cycle is not None and not self.cycle.response_complete:
             self._stop_waiting()
 
     def on_response_complete(self) -> None:
         """Starts to wait for the next request."""
         super().on_response_complete()
-        if self.is_waiting and not self.transport.is_closing():
+        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -207,13 +204,12 @@ class BoundedProtocol(H11Protocol):
 
     def _wait(self) -> None:
         self._stop_waiting()
-        self.waits_since = self.loop.time()
-        self._deadline = self.loop.call_later(self.head_seconds, self.close)
+        self.deadline = self.loop.call_later(self.head_seconds, self.close)
 
     def _stop_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
 
 
 def serve(on_ready: Callable[[str], object], *, host: str, port: int, token: SecretStr | None = None) -> None:
