@@ -13,8 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
@@ -74,19 +73,16 @@ class Suspension(Record):
     wake_by: datetime  # When the run is resumed at the latest
 
 
-Verdict: TypeAlias = Literal["leave", "stay", "ended"]
-"""Whether the run is suspended (`leave`) or waits in its process (`stay`); `ended`: all tasks ended meanwhile."""
-
-
 class SuspendGroup:
     """A group of members that run jobs in one flow run, which is suspended only when every member waits for a task."""
 
-    def __init__(self, decide: Callable[[Sequence[PendingTask]], Awaitable[Verdict]], *, timeout: int = 0) -> None:
-        self._decide = decide
+    def __init__(self, may_leave: Callable[[Sequence[PendingTask]], Awaitable[bool]], *, timeout: int = 0) -> None:
+        """`may_leave` decides whether the run is suspended when its members wait for the given tasks."""
+        self._may_leave = may_leave
         self.timeout = timeout
         """Maximum seconds for which the run stays suspended."""
         self._busy = 0
-        self._waiting: list[tuple[PendingTask, Callable[[], None]]] = []
+        self._waiting: list[PendingTask] = []
         self._over = asyncio.Event()
         self._deciding: asyncio.Task[None] | None = None
 
@@ -110,17 +106,16 @@ class SuspendGroup:
             work = running.work
             while (submit := await running.next_running_task()) is not None:
                 task = PendingTask(job=work.job, n=submit.n, task_id=submit.task_id or "")
-                wake = partial(work.lease.account.poller.wake, task.task_id)
-                if not await self.wait(task, running.end_of(submit, runner.options.deadline), poll_now=wake):
+                if not await self.wait(task, running.end_of(submit, runner.options.deadline)):
                     await work.records.note_waiter(suspended=self.timeout)
                     return task
             done = await running.complete()
         return done  # noqa: RET504 - for mypy, the block may swallow an error
 
-    async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T], *, poll_now: Callable[[], None]) -> T | None:
-        """Waits for `end`; returns None if the run is suspended first. `poll_now` detects a recorded end at once."""
-        ended, over, entry = asyncio.ensure_future(end), asyncio.ensure_future(self._over.wait()), (task, poll_now)
-        self._waiting.append(entry)
+    async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T]) -> T | None:
+        """Waits for the `end` of a task; returns None if the run is suspended first."""
+        ended, over = asyncio.ensure_future(end), asyncio.ensure_future(self._over.wait())
+        self._waiting.append(task)
         self._busy -= 1  # When no member is busy, nothing can submit a job, and the run may be suspended
         self._look()
         try:
@@ -128,7 +123,7 @@ class SuspendGroup:
             return await ended if ended.done() else None
         finally:
             self._busy += 1
-            self._waiting.remove(entry)
+            self._waiting.remove(task)
             ended.cancel()
             over.cancel()
 
@@ -147,26 +142,23 @@ class SuspendGroup:
         while self._is_ripe and decided != self._tasks:
             decided = self._tasks
             try:
-                verdict = await self._decide(decided)
+                may_leave = await self._may_leave(decided)
             except Exception as error:  # waiting in this process always works
                 _log.warning("the flow waits for its running tasks in this process instead of suspending: %s", error)
                 return
-            if verdict == "leave" and self._is_ripe and decided == self._tasks:
+            if may_leave and self._is_ripe and decided == self._tasks:
                 self._over.set()
-            elif verdict == "ended":
-                for _, poll_now in tuple(self._waiting):
-                    poll_now()
 
     @property
     def _tasks(self) -> list[PendingTask]:
-        return list(dict.fromkeys(task for task, _ in self._waiting))
+        return list(dict.fromkeys(self._waiting))
 
 
 class RunSuspender(SuspendGroup):
     """The suspend group for one attempt of a flow run; it has the run suspended by Prefect."""
 
     def __init__(self, flow_run_id: UUID, *, had: Sequence[Suspension], count: int, wake_after: float) -> None:
-        super().__init__(self._decide_for_run, timeout=int(wake_after) + UNTIL_IT_FAILS)
+        super().__init__(self._may_suspend, timeout=int(wake_after) + UNTIL_IT_FAILS)
         self._flow_run_id = flow_run_id
         self._journal = FlowRunJournal(flow_run_id)
         self._slept_for = {task.task_id for one in had for task in one.tasks}
@@ -175,19 +167,20 @@ class RunSuspender(SuspendGroup):
         self._turn = asyncio.Lock()
         self._pause: Pause | None = None
 
-    async def _decide_for_run(self, tasks: Sequence[PendingTask]) -> Verdict:
+    async def _may_suspend(self, tasks: Sequence[PendingTask]) -> bool:
         # Resumed before the end, or with nothing new to wait for: it would be suspended for the same tasks repeatedly.
         if all(task.task_id in self._slept_for for task in tasks):
-            return "stay"
+            return False
         wake_by = datetime.now(UTC) + timedelta(seconds=self._wake_after)
         record = Suspension(tasks=tuple(tasks), wake_by=wake_by).model_dump(mode="json")
         self._n += 1
         while not await self._journal.create(f"{SUSPEND}-{self._n}", record):
             self._n += 1
+        # If all tasks ended meanwhile, the receiver's notifications wake the run's polls.
         for task in tasks:
             if not await _is_recorded(task, self._flow_run_id):
-                return "leave"
-        return "ended"
+                return True
+        return False
 
     async def suspend(self) -> None:
         """Suspends the caller's run; returns only if Prefect refuses."""
