@@ -116,13 +116,12 @@ def fitting(parts: Sequence[str], room: int, *, what: str) -> list[str]:
     """Returns the first parts that fit into `room` bytes, and a line with the number of omitted parts (`what`)."""
     sizes = accumulate(size_of(part) + 2 for part in parts)
     first = [part for part, size in zip(parts, sizes, strict=True) if size <= room]
-    rest = len(parts) - len(first)
-    return [*first, *([not_shown(rest, len(parts), what)] if rest else [])]
+    return [*first, *not_shown(len(first), len(parts), what)]
 
 
-def not_shown(count: int, all_: int, what: str) -> str:
-    """Returns a line with the number of entries that a page omits, as in `Not shown: 3 of 9 steps`."""
-    return f"Not shown: {count} of {all_} {what}."
+def not_shown(shown: int, total: int, what: str) -> list[str]:
+    """Returns a line with the number of entries that a page omits, as in `Not shown: 3 of 9 steps`, if it omits any."""
+    return [f"Not shown: {total - shown} of {total} {what}."] if shown < total else []
 
 
 class Progress:

@@ -68,8 +68,7 @@ class Report:
     def _tables(self, values: Sequence[tuple[str, Any]]) -> Iterator[str]:
         if values:
             yield table(("result", ""), (_shown(name, one, self.store) for name, one in values[:MOST_ROWS]))
-        if len(values) > MOST_ROWS:
-            yield artifacts.not_shown(len(values) - MOST_ROWS, len(values), "results")
+        yield from artifacts.not_shown(MOST_ROWS, len(values), "results")
         if self.store is not None:
             yield self._place(self.store)
         yield from self._failures()
@@ -79,8 +78,7 @@ class Report:
             columns = [n for n in range(len(_COLUMNS)) if n == 0 or any(row[n] for row in rows)]
             shown = ([row[n] for n in columns] for row in rows)
             yield f"### Steps\n\n{table([_COLUMNS[n] for n in columns], shown)}"
-        if len(steps) > MOST_ROWS:
-            yield artifacts.not_shown(len(steps) - MOST_ROWS, len(steps), "steps")
+        yield from artifacts.not_shown(MOST_ROWS, len(steps), "steps")
 
     def _place(self, store: MediaStore) -> str:
         file = f" All steps: {linked(self.table, 'report.csv', store)}." if self.table else ""
@@ -96,10 +94,8 @@ class Report:
                 steps[one.reason.removeprefix(f"{one.step}: ")].append(one.step)
         lines = [f"- **{escaped(_listed(names))}**: {escaped(reason)}" for reason, names in steps.items()]
         if lines:
-            more = [artifacts.not_shown(len(lines) - _MOST_REASONS, len(lines), "reasons")]
-            yield "\n".join(
-                ["### What failed\n", *lines[:_MOST_REASONS], *(more if len(lines) > _MOST_REASONS else ())]
-            )
+            more = artifacts.not_shown(_MOST_REASONS, len(lines), "reasons")
+            yield "\n".join(["### What failed\n", *lines[:_MOST_REASONS], *more])
 
 
 def linked(uri: str, name: str, store: MediaStore | None) -> str:
@@ -171,9 +167,8 @@ async def sheets(pictures: Sequence[tuple[str, Media]], store: MediaStore, *, mo
     pictures = [(name, file) for name, file in pictures if file.kind in ("image", "video") and file.defect is None]
     parts = [pictures[start : min(start + PER_SHEET, most)] for start in range(0, min(len(pictures), most), PER_SHEET)]
     found = [(part, await _sheet(part, store)) for part in parts]
-    hidden = len(pictures) - sum(len(part) for part, picture in found if picture)
-    note = artifacts.not_shown(hidden, len(pictures), "pictures") if hidden else ""
-    return [one for one in (*(picture for _, picture in found), note) if one]
+    shown = sum(len(part) for part, picture in found if picture)
+    return [*(picture for _, picture in found if picture), *artifacts.not_shown(shown, len(pictures), "pictures")]
 
 
 async def _sheet(pictures: Sequence[tuple[str, Media]], store: MediaStore) -> str:

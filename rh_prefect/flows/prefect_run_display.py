@@ -110,6 +110,7 @@ MOST_SHOWN = 60
 
 _ROOM_FOR_CHOICES, _ROOM_FOR_FILES, _ROOM_FOR_QUESTIONS, _ROOM_FOR_STEPS = 30_000, 30_000, 10_000, 60_000
 _LATER = "choose here first; the next run shows others"
+_REVIEWS = f"reviews; {_LATER}"
 
 
 async def choices_of(reviews: Sequence[PlannedStep], store: MediaStore) -> list[str]:
@@ -147,8 +148,7 @@ def _how(reviews: Sequence[PlannedStep]) -> str:
     choices = {review.address: {"of": review.request["of"], "take": 1} for review in reviews}
     written = [f"  {json.dumps(name)}: {json.dumps(one)}" for name, one in choices.items()]
     first = [one for one, size in zip(written, accumulate(map(size_of, written))) if size <= _ROOM_FOR_CHOICES]
-    rest, lines = len(written) - len(first), ",\n".join(first)
-    more = f"{not_shown(rest, len(written), f'reviews; {_LATER}')}\n\n" if rest else ""
+    lines, more = ",\n".join(first), "".join(f"{line}\n\n" for line in not_shown(len(first), len(written), _REVIEWS))
     words = " ".join(f"'{review.address}=1'" for review in reviews[:3])
     more += _other_ways(reviews)
     return (

@@ -8,7 +8,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal, ParamSpec, TypeVar, cast, get_args
 
 from prefect.states import Completed
@@ -238,13 +238,8 @@ async def _works_for(
 async def _default_works(here: Scope) -> WorksJournal:
     """Opens the records of the default storage, and records their location in a flow run's journal."""
     works = await open_default_works()
-    name, location = (repr(here.journal), here.calls.number, works.url), RecordsLocation(url=works.url)
-    await _noted.get(name, partial(note_location, here.journal, location))
+    await note_location(here.journal, RecordsLocation(url=works.url))
     return works
-
-
-_noted: SingleFlight[tuple[str, int, str], None] = SingleFlight(1000)
-"""The attempts of runs that have recorded the location of their shared works."""
 
 
 _scopes: SingleFlight[tuple[str, str], FolderScope] = SingleFlight(100_000)
@@ -257,7 +252,6 @@ def _forget() -> None:
     # A forked child is a separate process.
     _scopes.clear()
     _records.clear()
-    _noted.clear()
     _name_of_process.cache_clear()
 
 
