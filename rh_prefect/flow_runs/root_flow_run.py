@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from itertools import count
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -57,11 +56,10 @@ class PerObject(Generic[_V]):
         return len(self._values)
 
 
-_serial_of: PerObject[int] = PerObject(count(1).__next__)
-"""A serial number for each context object, and so for each execution of a run; `id()` would repeat values."""
-
 _calls_of: PerObject[Calls] = PerObject(Calls)
-"""The paid calls of each attempt, by the root's context object, since a resume does not change Prefect's run count."""
+"""The paid calls of each attempt, by the root's context object, since a resume does not change Prefect's run count. For
+each context object, the calls have a number, which identifies the execution of the run; `id()` would repeat values.
+"""
 
 _detached: LruCache[tuple[str, int], Calls] = LruCache(_CACHE_SIZE)
 """The paid calls by flow run and attempt, for worker processes, where each task has a separate context object."""
@@ -100,10 +98,10 @@ def current_chain() -> Chain:
 
 def _link(run: RunContext) -> tuple[str, int]:
     if isinstance(run, TaskRunContext):
-        return str(run.task_run.id), _serial_of[run]
+        return str(run.task_run.id), _calls_of[run].number
     flow_run = run.flow_run
     if flow_run is None or not is_detached(run):
-        return str(flow_run and flow_run.id), _serial_of[run]
+        return str(flow_run and flow_run.id), _calls_of[run].number
     # A worker process does not see the task around a child flow, whose retry starts a new child flow run. So it treats
     # all child flow runs of one root as repetitions of each other.
     root, _ = _root_of(flow_run)
