@@ -136,27 +136,23 @@ class Progress:
         self._page = page
         self._every = every
         self._clock = clock
-        self._lock = asyncio.Lock()
         self._id: UUID | None = None
         self._next = float("-inf")
+        self._reporting: asyncio.Task[None] | None = None
 
-    @property
-    def is_due(self) -> bool:
-        """Whether a report would update the bar now."""
-        return self._clock() >= self._next and not self._lock.locked()
-
-    async def report(self, percent: float, description: str) -> None:
-        """Updates the bar, but not more often than every few seconds."""
-        async with self._lock:
-            if self._clock() >= self._next:
-                await self._show(min(max(percent, 0.0), 100.0), description)
-                self._next = self._clock() + self._every
+    def report(self, percent: float, description: str) -> None:
+        """Starts to update the bar, unless an update is in progress or began less than a few seconds ago."""
+        now = self._clock()
+        if now >= self._next and (self._reporting is None or self._reporting.done()):
+            self._next = now + self._every
+            self._reporting = asyncio.ensure_future(self._show(min(max(percent, 0.0), 100.0), description))
 
     async def finish(self, percent: float, description: str) -> None:
         """Sets an existing bar to its final value, regardless of the minimum interval."""
-        async with self._lock:
-            if self._id is not None:
-                await self._show(percent, description)
+        if self._reporting is not None:
+            await self._reporting
+        if self._id is not None:
+            await self._show(percent, description)
 
     async def _show(self, percent: float, description: str) -> None:
         if self._id is None:

@@ -24,6 +24,13 @@ async def shown(page: Page) -> list[Artifact]:
         return await client.read_artifacts(artifact_filter=found)
 
 
+async def report(bar: Progress, percent: float, description: str = "") -> None:
+    """Reports progress, and waits until the bar shows it."""
+    bar.report(percent, description)
+    if bar._reporting is not None:
+        await bar._reporting
+
+
 @pytest.fixture
 def page(prefect_server: object) -> Page:
     found = flow(name="Some Film!")(Page.current)()
@@ -64,7 +71,7 @@ def test_a_later_attempt_replaces_what_an_earlier_one_has_shown() -> None:
         assert page is not None
         pages.append(page)
         await markdown(f"attempt {len(pages)}", what="report", description="")
-        await Progress().report(len(pages), "")
+        await report(Progress(), len(pages))
         if len(pages) == 1:
             await markdown("only once", what="plan", description="")
             raise ValueError("the first attempt")
@@ -80,12 +87,12 @@ def test_a_later_attempt_replaces_what_an_earlier_one_has_shown() -> None:
 async def test_progress_is_one_bar_that_moves_seldom_and_ends_full(page: Page) -> None:
     now = [100.0]
     bar = Progress(page=page, every=3, clock=lambda: now[0])
-    await bar.report(10, "1 of 10")
+    await report(bar, 10, "1 of 10")
     first = await shown(page)
-    await bar.report(50, "5 of 10")
+    await report(bar, 50, "5 of 10")
     assert await shown(page) == first, "too soon"
     now[0] += 3
-    await bar.report(60, "6 of 10")
+    await report(bar, 60, "6 of 10")
     assert [(a.data, a.description) for a in await shown(page)] == [(60.0, "6 of 10")]
     await bar.finish(100, "10 of 10")
     assert [(a.data, a.description) for a in await shown(page)] == [(100.0, "10 of 10")]
@@ -95,21 +102,21 @@ async def test_progress_is_one_bar_that_moves_seldom_and_ends_full(page: Page) -
 async def test_progress_stays_between_0_and_100(page: Page) -> None:
     bar = Progress(page=page, every=0)
     for percent, seen in ((-5, 0.0), (250, 100.0)):
-        await bar.report(percent, "")
+        await report(bar, percent)
         assert [a.data for a in await shown(page)] == [seen]
 
 
 @pytest.mark.prefect
 async def test_reports_at_the_same_time_make_one_bar(page: Page) -> None:
     bar = Progress(page=page, every=0)
-    await asyncio.gather(*(bar.report(n, "") for n in range(8)))
+    await asyncio.gather(*(report(bar, n) for n in range(8)))
     assert len(await shown(page)) == 1
 
 
 async def test_outside_flows_nothing_is_shown() -> None:
     assert await markdown("a", what="report", description="") is None
     bar = Progress()
-    await bar.report(10, "")
+    await report(bar, 10)
     await bar.finish(100, "")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections import Counter
@@ -261,7 +260,7 @@ class RunObserver:
         if self._status is not None:
             self._status.update(event)
             watch(self._status)
-            _show_progress(self._status)
+            self._status.progress.report(self._status.percent, self._status.line)
             if event.state in _EVENTS:
                 _emit(event, self._status)
 
@@ -322,18 +321,6 @@ def mark_reported(pipeline: str, end: str) -> None:
     status = known_run_progress(str(page.flow_run_id)) if page is not None else None
     if status is not None:
         status.ends[pipeline] = end
-
-
-_showing: set[asyncio.Task[None]] = set()
-
-
-def _show_progress(status: RunProgress) -> None:
-    if not status.progress.is_due:
-        return
-    # No caller awaits the bar; the set only keeps the task from being collected as garbage.
-    task = asyncio.ensure_future(status.progress.report(status.percent, status.line))
-    _showing.add(task)
-    task.add_done_callback(_showing.discard)
 
 
 def _emit(event: JobEvent, status: RunProgress) -> None:
