@@ -278,17 +278,9 @@ def _guarded(listener: Callable[[JobEvent], None], event: JobEvent) -> None:
         if what in _failed:
             return
         _failed.add(what)
+        text = "%s: a listener failed with %r. The job continues; later failures of this listener are not logged."
         with suppress(Exception):  # what failed may be a handler of the log
-            _log.warning(
-                (
-                    "%s: a listener failed with %s: %s. The job continues; later failures of this listener "
-                    "are not logged."
-                ),
-                event.job,
-                type(error).__name__,
-                error,
-                exc_info=error,
-            )
+            _log.warning(text, event.job, error, exc_info=error)
 
 
 def run_observer(store: MediaStore | None = None) -> Observer:

@@ -43,14 +43,17 @@ def app_of(store: MediaStore, pages: Sequence[str], entries: Sequence[Entry]) ->
 
 def serve(app: Starlette, announce: Callable[[str], None], *, port: int) -> None:
     """Serves the web application to browsers on this machine until Ctrl-C; calls `announce` with the address."""
-    with socket.socket() as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((HOST, port))
-        except OSError as error:
-            raise ConfigError(
-                f"gallery: cannot listen on {HOST}:{port}: {error.strerror or error}. What to do: "
-                "choose another --port, or stop the process that uses this port."
-            ) from error
+    with listen(HOST, port, what="gallery") as listening:
         announce(f"http://{HOST}:{listening.getsockname()[1]}/")
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+
+
+def listen(host: str, port: int, *, what: str) -> socket.socket:
+    """Returns a listening socket; raises `ConfigError`, which names `what` has to listen, if the port is not free."""
+    try:
+        return socket.create_server((host, port), backlog=512)
+    except OSError as error:
+        raise ConfigError(
+            f"{what}: cannot listen on {host}:{port}: {error.strerror or error}. What to do: choose another --port, or "
+            "stop the process that uses this port."
+        ) from error

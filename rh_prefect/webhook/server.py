@@ -10,7 +10,6 @@ import asyncio
 import logging
 import re
 import secrets
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from operator import itemgetter
@@ -32,6 +31,7 @@ from rh_prefect.client import read_delivery
 from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.suspended_run_resumer import SuspendedRunResumer
+from rh_prefect.gallery.server import listen
 from rh_prefect.settings import get_settings
 from rh_prefect.webhook.delivery_confirmation import Confirmer, Delivery
 from rh_prefect.works.loop_thread import LOOP
@@ -223,7 +223,7 @@ def serve(on_ready: Callable[[str], object], *, host: str, port: int, token: Sec
         http=BoundedProtocol,
         ws="none",
     )
-    with _listen(host, port) as listener:
+    with listen(host, port, what="webhook serve") as listener:
         # The socket listens already: requests that arrive before the server runs are queued.
         on_ready(f"http://{host}:{listener.getsockname()[1]}")
         try:
@@ -232,13 +232,3 @@ def serve(on_ready: Callable[[str], object], *, host: str, port: int, token: Sec
             # Without an API nothing was sent, and draining would start a throw-away Prefect server.
             if PREFECT_API_URL.value():
                 asyncio.run(drain())
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), backlog=512)
-    except OSError as error:
-        raise ConfigError(
-            f"The receiver cannot listen on {host}:{port}: {error.strerror or error}. What to do: choose "
-            "another --port, or stop the process that uses this port."
-        ) from error
