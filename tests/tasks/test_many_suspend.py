@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 from prefect import Flow, runtime, task
 from prefect.exceptions import Pause
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect import flow, generate_many, models
 from rh_prefect.emulator import Fault
 from rh_prefect.errors import InputError
+from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.works.loop_thread import LOOP
+from tests.support.servers.faulty_proxy import FaultyProxy
+from tests.support.servers.prefect_server import PrefectServer
 from tests.support.waiting import until
 from tests.support.world.prefect_runs import state_of, until_state
 from tests.support.world.suspended_runs import SuspendedRuns
@@ -161,6 +165,19 @@ async def test_outside_of_a_flow_it_waits_and_says_why(
     await without_webhooks.end()
     assert sorted(result.task_id for result in await going_on) == sorted(without_webhooks.paid)
     assert "the call is outside of a flow" in caplog.text
+
+
+async def test_a_run_that_prefect_does_not_suspend_waits_for_its_tasks(
+    without_webhooks: SuspendedRuns, prefect_server: PrefectServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with FaultyProxy(prefect_server.url) as proxy, temporary_settings({PREFECT_API_URL: f"{proxy.url}/api"}):
+        proxy.add_fault(r"/set_state[^\n]*\n.*Suspended", "403")
+        run = await without_webhooks.begin(pictures, prompts=["one", "two"])
+        going_on = asyncio.ensure_future(rerun(pictures, run))
+        await until(lambda: "the run could not be suspended" in caplog.text)
+        await without_webhooks.end()
+        await without_webhooks.has_all(going_on, 2)
+        await drain()  # while there is somebody who takes it
 
 
 async def test_a_way_to_wait_that_there_is_not_is_refused(without_webhooks: SuspendedRuns) -> None:
