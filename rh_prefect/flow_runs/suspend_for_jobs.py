@@ -22,19 +22,18 @@ from prefect.exceptions import Pause
 from prefect.flow_runs import asuspend_flow_run
 from pydantic import BaseModel, ConfigDict
 
-from rh_prefect.errors import InputError, JournalError
+from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys
 from rh_prefect.flow_runs.progress_observer import run_logger
-from rh_prefect.flow_runs.recorded_job_collection import collect_result, records_of
-from rh_prefect.flow_runs.root_flow_run import PerObject, current_scope
+from rh_prefect.flow_runs.recorded_job_collection import records_of
+from rh_prefect.flow_runs.root_flow_run import PerObject
 from rh_prefect.flow_runs.run_queries_and_scopes import read_flow_run
 from rh_prefect.prefect_api import PATIENCE
 from rh_prefect.settings import get_settings
 from rh_prefect.works.job_options import Wait
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.result import Result
 from rh_prefect.works.result_delivery import Delivered
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
@@ -265,22 +264,3 @@ async def _new_group(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
     longest = get_settings().suspend_seconds
     wake_after = longest if deadline is None else min(longest, deadline)
     return RunSuspender(flow_run_id, had=had, count=len(records), wake_after=wake_after)
-
-
-async def wait_for(task: PendingTask) -> Result:
-    """Waits for the result of a job, after Prefect has refused to suspend the job's run."""
-    scope = current_scope()
-    if scope is None:
-        raise InputError(
-            f"{task.job}: this call is not in the job's flow run. Nothing was sent. What to do: make the call in "
-            "the job's flow run."
-        )
-    records = await LOOP.call(records_of(task.job, task.n, flow_run=scope.journal.scope))
-    result = await LOOP.call(collect_result(await LOOP.call(records.view()), scope))
-    if result is None:
-        raise JournalError(
-            f"{task.job}: its task {task.task_id} is no longer recorded. No further task was submitted. What to do: "
-            "look for the task in RunningHub's call log before you run the flow again: the next run may pay for a new "
-            "task."
-        )
-    return result

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 
 from rh_prefect.display_texts import counted
 from rh_prefect.errors import BudgetExceeded, EqualRequest, InputError, RunningHubError, jobs_failed
-from rh_prefect.flow_runs.suspend_for_jobs import SUSPEND_GROUP, PendingTask, SuspendGroup, open_suspend_group, wait_for
+from rh_prefect.flow_runs.suspend_for_jobs import SUSPEND_GROUP, PendingTask, SuspendGroup, open_suspend_group
 from rh_prefect.tasks.generate import check_request, generate, prepare_call
 from rh_prefect.tasks.task_or_call import refuse_unknown
 from rh_prefect.works.job_options import JobOptions, Options, Request, Wait
@@ -136,7 +136,8 @@ async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: Mapping[str, Any]
         done = await _run_all(jobs, group)
         if group is not None and any(isinstance(one, PendingTask) for one in done):
             await group.suspend()
-            done = await asyncio.gather(*map(_finish, done), return_exceptions=True)
+            # Prefect has refused to suspend the run: the same calls wait for their tasks in this process.
+            done = await asyncio.gather(*map(_wait_for, jobs, done), return_exceptions=True)
         for one in done:
             if isinstance(one, asyncio.CancelledError):
                 raise one  # without the job, the list would be shorter than the requests
@@ -238,7 +239,6 @@ async def _run(request: Request, options: dict[str, Any], group: SuspendGroup | 
             await LOOP.call(group.end())
 
 
-async def _finish(one: Result | PendingTask | BaseException) -> Result:
-    if isinstance(one, BaseException):
-        raise one
-    return await wait_for(one) if isinstance(one, PendingTask) else one
+async def _wait_for(job: _Job, done: Any) -> Any:
+    request, options = job
+    return await _run(request, {**options, "same": True}, None) if isinstance(done, PendingTask) else done
