@@ -21,7 +21,7 @@ from rh_prefect.flow_runs.recorded_job_collection import confirmed_end, records_
 from rh_prefect.flow_runs.run_queries_and_scopes import is_flow_run
 from rh_prefect.flow_runs.task_end_events import announce
 from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
-from rh_prefect.works.journal.record_types import Answer, End, Resolution
+from rh_prefect.works.journal.record_types import Answer, End
 from rh_prefect.works.loop_thread import LOOP
 
 PAUSES: Final = (1.0, 3.0, 9.0)
@@ -152,21 +152,12 @@ async def _adopt(delivery: Delivery, submit: Submit, records: JobRecords, *, is_
     if not urlsplit(event.url).path.endswith(f"/{delivery.scope}/{delivery.key}/{delivery.n}"):
         _log.warning("%s, but that task's webhook belongs to another job", delivery)
         return "nothing"
-    if submit.state == "forgotten":
-        await records.create(delivery.n, Answer(outcome="ticket", task_id=delivery.task_id), kind="late")
-        _log.error(
-            "%s: task %s was accepted, although submission %d is marked as not accepted. Its cost counts from now on, "
-            "and its result is not used. What to do: download it from RunningHub's call log if you need it.",
-            delivery.job,
-            delivery.task_id,
-            delivery.n,
-        )
+    answer = Answer(outcome="ticket", task_id=delivery.task_id)
+    settled = await records.settle(submit, answer, by="its webhook, confirmed by RunningHub")
+    if settled.task_id != delivery.task_id:
         return "nothing"
-    settled = Resolution(outcome="adopted", task_id=delivery.task_id, by="its webhook, confirmed by RunningHub")
-    if await records.create(delivery.n, settled):
-        _log.info("%s, which is the unknown submission %d", delivery, delivery.n)
-    now = await records.submission(delivery.n)
-    return "done" if now is not None and now.task_id == delivery.task_id else "nothing"
+    _log.info("%s, which is the unknown submission %d", delivery, delivery.n)
+    return "done"
 
 
 def _announce(delivery: Delivery, submit: Submit, end: End) -> None:
