@@ -60,6 +60,12 @@ class Omitted(Generic[T]):
     def __repr__(self) -> str:
         return repr(self.value)
 
+    def __eq__(self, other: object) -> bool:
+        return bool(self.value == (other.value if isinstance(other, Omitted) else other))
+
+    def __hash__(self) -> int:
+        return hash(repr(self.value))
+
 
 def signature(model: Model) -> inspect.Signature:
     """Returns the signature of a model's task: the model's parameters, then the options of `generate`."""

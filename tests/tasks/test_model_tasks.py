@@ -128,8 +128,10 @@ async def test_a_call_is_the_same_work_as_through_generate(rh: Emulator) -> None
 def test_a_default_is_told_from_the_same_value_given() -> None:
     default = inspect.signature(KLING).parameters["duration"].default
     assert isinstance(default, Omitted)
+    assert default == "5"
     assert repr(default) == "'5'"
-    assert pickle.loads(pickle.dumps(default)) == default == Omitted("5")
+    assert pickle.loads(pickle.dumps(default)) == default == Omitted("5") != "10"
+    assert hash(default) == hash(Omitted("5"))
 
 
 async def test_what_was_given_is_sent_even_where_it_is_the_default(rh: Emulator, tmp_path: Path) -> None:
