@@ -180,7 +180,4 @@ class NamedLocks:
 
     def of(self, name: str) -> asyncio.Lock:
         """Returns the lock of a name; all callers that use a name at the same time get the same lock."""
-        lock = self._locks.get(name)
-        if lock is None:
-            lock = self._locks[name] = asyncio.Lock()
-        return lock
+        return self._locks.setdefault(name, asyncio.Lock())

@@ -72,10 +72,6 @@ def texts_in(value: object) -> Iterator[str]:
 
 def shortened_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """Returns parameters in which each string is cut after `_PARAMETER_SHOWN` characters."""
-    return {name: _shortened(value) for name, value in params.items()}
-
-
-def _shortened(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > _PARAMETER_SHOWN:
-        return f"{value[:_PARAMETER_SHOWN]}…"
-    return value
+    most = _PARAMETER_SHOWN
+    long = {name: value for name, value in params.items() if isinstance(value, str) and len(value) > most}
+    return {**params, **{name: f"{value[:most]}…" for name, value in long.items()}}
