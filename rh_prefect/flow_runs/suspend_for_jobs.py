@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -73,17 +73,23 @@ class Suspension(Record):
 
 
 class SuspendGroup:
-    """A group of members that run jobs in one flow run, which is suspended only when every member waits for a task."""
+    """The members that run jobs in one attempt of a flow run, which is suspended only when each waits for a task."""
 
-    def __init__(self, may_leave: Callable[[Sequence[PendingTask]], Awaitable[bool]], *, timeout: int = 0) -> None:
-        """`may_leave` decides whether the run is suspended when its members wait for the given tasks."""
-        self._may_leave = may_leave
-        self.timeout = timeout
+    def __init__(self, flow_run_id: UUID, *, had: Sequence[Suspension], count: int, wake_after: float) -> None:
+        """`had` are the earlier suspensions of the run; `count` is the number of records of suspensions."""
+        self._flow_run_id = flow_run_id
+        self._journal = FlowRunJournal(flow_run_id)
+        self._slept_for = {task.task_id for one in had for task in one.tasks}
+        self._n = count
+        self._wake_after = wake_after
+        self.timeout = int(wake_after) + UNTIL_IT_FAILS
         """Maximum seconds for which the run stays suspended."""
         self._busy = 0
         self._waiting: list[PendingTask] = []
         self._over = asyncio.Event()
         self._deciding: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._pause: Pause | None = None
 
     @property
     def is_suspended(self) -> bool:
@@ -141,32 +147,19 @@ class SuspendGroup:
         while self._is_ripe and decided != self._tasks:
             decided = self._tasks
             try:
-                may_leave = await self._may_leave(decided)
+                may_suspend = await self.may_suspend(decided)
             except Exception as error:  # waiting in this process always works
                 _log.warning("the flow waits for its running tasks in this process instead of suspending: %s", error)
                 return
-            if may_leave and self._is_ripe and decided == self._tasks:
+            if may_suspend and self._is_ripe and decided == self._tasks:
                 self._over.set()
 
     @property
     def _tasks(self) -> list[PendingTask]:
         return list(dict.fromkeys(self._waiting))
 
-
-class RunSuspender(SuspendGroup):
-    """The suspend group for one attempt of a flow run; it has the run suspended by Prefect."""
-
-    def __init__(self, flow_run_id: UUID, *, had: Sequence[Suspension], count: int, wake_after: float) -> None:
-        super().__init__(self._may_suspend, timeout=int(wake_after) + UNTIL_IT_FAILS)
-        self._flow_run_id = flow_run_id
-        self._journal = FlowRunJournal(flow_run_id)
-        self._slept_for = {task.task_id for one in had for task in one.tasks}
-        self._n = count
-        self._wake_after = wake_after
-        self._turn = asyncio.Lock()
-        self._pause: Pause | None = None
-
-    async def _may_suspend(self, tasks: Sequence[PendingTask]) -> bool:
+    async def may_suspend(self, tasks: Sequence[PendingTask]) -> bool:
+        """Records a suspension for tasks; returns False if the run must not be suspended for them."""
         # Resumed before the end, or with nothing new to wait for: it would be suspended for the same tasks repeatedly.
         if all(task.task_id in self._slept_for for task in tasks):
             return False
@@ -202,11 +195,11 @@ async def _is_recorded(task: PendingTask, flow_run_id: UUID) -> bool:
     return await records.read_end(task.n) is not None
 
 
-_groups: PerObject[list[RunSuspender]] = PerObject(list)
+_groups: PerObject[list[SuspendGroup]] = PerObject(list)
 """The suspender of each root's context object, once there is one; the object is new in each attempt and resume."""
 
 
-async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> RunSuspender | None:
+async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> SuspendGroup | None:
     """Returns the suspend group of the caller's flow run; None if the run is to wait in its process."""
     if wait not in ("poll", "suspend"):
         raise InputError(f'`wait` cannot be {wait!r}. Nothing was sent. What to do: pass "poll" or "suspend".')
@@ -247,7 +240,7 @@ def _suspendable() -> FlowRun:
     return flow.flow_run
 
 
-async def _new_group(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
+async def _new_group(flow_run_id: UUID, deadline: float | None) -> SuspendGroup:
     # Read again: the run of the context is from before a retry.
     flow_run = await LOOP.call(read_flow_run(flow_run_id, patience=PATIENCE))
     if is_retried_in_process(flow_run):
@@ -263,4 +256,4 @@ async def _new_group(flow_run_id: UUID, deadline: float | None) -> RunSuspender:
     ]
     longest = get_settings().suspend_seconds
     wake_after = longest if deadline is None else min(longest, deadline)
-    return RunSuspender(flow_run_id, had=had, count=len(records), wake_after=wake_after)
+    return SuspendGroup(flow_run_id, had=had, count=len(records), wake_after=wake_after)

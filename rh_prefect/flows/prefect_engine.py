@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
 from prefect.states import Failed
 
 from rh_prefect.errors import RunningHubError
-from rh_prefect.flow_runs.suspend_for_jobs import RunSuspender
+from rh_prefect.flow_runs.suspend_for_jobs import SuspendGroup
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.run.interfaces import StepEngine
 from rh_prefect.works.loop_thread import LOOP
@@ -25,7 +25,7 @@ from rh_prefect.works.work_runner import WorkCall, WorkRunner, undamaged
 class PrefectEngine(StepEngine):
     """The step engine of a pipeline run in a flow run; see `rh_prefect.pipelines.run.interfaces.StepEngine`."""
 
-    def __init__(self, group: RunSuspender | None) -> None:
+    def __init__(self, group: SuspendGroup | None) -> None:
         """Creates the engine; the group suspends the run once it only waits for tasks; without one, the run stays."""
         self._group = group
         self._tasks: dict[tuple[str, str], Any] = {}  # By path and model; for all items

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -13,15 +14,16 @@ from tests.support.world.virtual_time import settle
 ONE, TWO = (PendingTask(job=f"run/{name}", n=1, task_id=name) for name in ("one", "two"))
 
 
-class Decider:
-    """Decides whether the run is suspended, and records the calls."""
+class Group(SuspendGroup):
+    """A group that decides as the test says, and records the decisions."""
 
     def __init__(self, *, may_leave: bool = True, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
+        super().__init__(uuid.uuid4(), had=[], count=0, wake_after=60.0)
         self.may_leave = may_leave
         self.calls: list[set[PendingTask]] = []
         self.meanwhile = meanwhile
 
-    async def __call__(self, tasks: Sequence[PendingTask]) -> bool:
+    async def may_suspend(self, tasks: Sequence[PendingTask]) -> bool:
         self.calls.append(set(tasks))
         if self.meanwhile is not None:
             await self.meanwhile()
@@ -41,8 +43,7 @@ class Waiting:
 
 @pytest.mark.parametrize("last", [ONE, TWO, None], ids=["waits for the same task", "waits for another one", "ends"])
 async def test_a_run_is_suspended_when_the_last_member_waits_or_has_ended(last: PendingTask | None) -> None:
-    decider = Decider()
-    group = SuspendGroup(decider)
+    group = Group()
     await group.expect(2)
     first = Waiting(group, ONE)
     await settle()
@@ -54,21 +55,20 @@ async def test_a_run_is_suspended_when_the_last_member_waits_or_has_ended(last: 
         waiting.append(Waiting(group, last))
     assert [await one.over for one in waiting] == [None] * len(waiting)
     assert group.is_suspended
-    assert decider.calls == [{ONE, last} - {None}]
+    assert group.calls == [{ONE, last} - {None}]
 
 
 async def test_a_group_without_waiting_members_is_not_suspended() -> None:
-    decider = Decider()
-    group = SuspendGroup(decider)
+    group = Group()
     await group.expect(1)
     await group.end()
     await settle()
-    assert not decider.calls
+    assert not group.calls
     assert not group.is_suspended
 
 
 async def test_a_task_that_ends_before_the_last_member_waits_returns_its_result() -> None:
-    group = SuspendGroup(Decider())
+    group = Group()
     await group.expect(2)
     first = Waiting(group, ONE)
     first.end.set_result("done")
@@ -81,7 +81,7 @@ async def test_a_task_that_ends_before_the_last_member_waits_returns_its_result(
 
 
 async def test_an_error_of_a_member_is_raised() -> None:
-    group = SuspendGroup(Decider())
+    group = Group()
     await group.expect(2)
     first = Waiting(group, ONE)
     first.end.set_exception(TimeoutError("too long"))
@@ -93,17 +93,17 @@ async def fail() -> None:
     raise OSError("no journal")
 
 
-@pytest.mark.parametrize("decider", [Decider(may_leave=False), Decider(meanwhile=fail)], ids=["stay", "fails"])
+@pytest.mark.parametrize("meanwhile", [None, fail], ids=["stay", "fails"])
 async def test_a_member_that_must_not_be_suspended_waits_for_the_end(
-    decider: Decider, caplog: pytest.LogCaptureFixture
+    meanwhile: Callable[[], Awaitable[object]] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    group = SuspendGroup(decider)
+    group = Group(may_leave=False, meanwhile=meanwhile)
     await group.expect(1)
     first = Waiting(group, ONE)
     await settle()
     assert not first.over.done()
     assert not group.is_suspended
-    assert ("no journal" in caplog.text) == (decider.meanwhile is fail)
+    assert ("no journal" in caplog.text) == (meanwhile is fail)
     first.end.set_result("done")
     assert await first.over == "done"
 
@@ -116,8 +116,7 @@ async def test_an_end_during_the_decision_causes_a_new_decision() -> None:
             waiting[0].end.set_result("done")
             await settle()
 
-    decider = Decider(meanwhile=ends)
-    group = SuspendGroup(decider)
+    group = Group(meanwhile=ends)
     await group.expect(2)
     waiting += [Waiting(group, ONE), Waiting(group, TWO)]
     assert await waiting[0].over == "done"
@@ -125,11 +124,11 @@ async def test_an_end_during_the_decision_causes_a_new_decision() -> None:
     assert not group.is_suspended
     await group.end()
     assert await waiting[1].over is None
-    assert decider.calls == [{ONE, TWO}, {TWO}]
+    assert group.calls == [{ONE, TWO}, {TWO}]
 
 
 async def test_a_cancelled_member_leaves_no_asyncio_task() -> None:
-    group = SuspendGroup(Decider())
+    group = Group()
     await group.expect(2)
     first = Waiting(group, ONE)
     await settle()
