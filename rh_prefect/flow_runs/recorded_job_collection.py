@@ -55,11 +55,6 @@ async def records_of(job: str, n: int, *, flow_run: str | None = None) -> JobRec
     return JobRecords(journal_of(scope), key)
 
 
-async def confirmed_end(submit: Submit, task_id: str, *, records: JobRecords) -> End | None:
-    """Queries a task, and records and returns its end; None if the task still runs. Call this on the loop thread."""
-    return await record_end(submit, await queried(submit, task_id), records=records)
-
-
 async def queried(submit: Submit, task_id: str) -> TaskView:
     """Queries RunningHub for a task, with the account that paid for it; call it on the loop thread."""
     return await (await RECORDED.provider_of(submit.intent)).query(task_id)

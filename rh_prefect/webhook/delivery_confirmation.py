@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.bounded_caches_and_locks import LruSet
 from rh_prefect.errors import RunningHubError, TaskNotFound
-from rh_prefect.flow_runs.recorded_job_collection import confirmed_end, records_of
+from rh_prefect.flow_runs.recorded_job_collection import queried, record_end, records_of
 from rh_prefect.flow_runs.run_queries_and_scopes import is_flow_run
 from rh_prefect.flow_runs.task_end_events import announce
 from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
@@ -133,7 +133,7 @@ async def _confirm(delivery: Delivery, *, is_last: bool) -> Verdict:
     elif submit.task_id != delivery.task_id:
         _log.warning("%s, which does not belong to this job", delivery)
         return "nothing"
-    end = submit.end or await confirmed_end(submit, delivery.task_id, records=records)
+    end = submit.end or await record_end(submit, await queried(submit, delivery.task_id), records=records)
     if end is None:
         return "later"
     _announce(delivery, submit, end)
