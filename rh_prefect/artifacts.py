@@ -143,9 +143,13 @@ class Progress:
     def report(self, percent: float, description: str) -> None:
         """Starts to update the bar, unless an update is in progress or began less than a few seconds ago."""
         now = self._clock()
-        if now >= self._next and (self._reporting is None or self._reporting.done()):
+        if now >= self._next and self._reporting is None:
             self._next = now + self._every
             self._reporting = asyncio.ensure_future(self._show(min(max(percent, 0.0), 100.0), description))
+            self._reporting.add_done_callback(self._end_report)
+
+    def _end_report(self, _: asyncio.Task[None]) -> None:
+        self._reporting = None  # a task keeps its context, which contains the flow run
 
     async def finish(self, percent: float, description: str) -> None:
         """Sets an existing bar to its final value, regardless of the minimum interval."""
