@@ -148,10 +148,8 @@ class Partial:
 
     def headers(self) -> dict[str, str]:
         """Returns the headers that request the rest of the file if the file is unchanged."""
-        plain = {"Accept-Encoding": "identity"}
-        if not self.size:
-            return plain
-        return plain | {"Range": f"bytes={self.size}-", "If-Range": self.validator}
+        rest = {"Range": f"bytes={self.size}-", "If-Range": self.validator} if self.size else {}
+        return {"Accept-Encoding": "identity", **rest}
 
 
 async def download(

@@ -57,19 +57,13 @@ _ATTEMPTS: Final = 3
 _AGAIN: Final = frozenset({429, 500, 502, 503, 504})
 
 
+@dataclass(eq=False)
 class ResendTransport(httpx.AsyncBaseTransport):
     """Resends requests marked with `RESEND` after connection errors, HTTP 429 and most HTTP 5xx; each pause doubles."""
 
-    def __init__(
-        self,
-        inner: httpx.AsyncBaseTransport,
-        *,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        draw: Callable[[], float] = chance,
-    ) -> None:
-        self._inner = inner
-        self._sleep = sleep
-        self._draw = draw
+    inner: httpx.AsyncBaseTransport
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+    draw: Callable[[], float] = chance
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request; sends it again after a failure if `RESEND` allows it."""
@@ -79,12 +73,12 @@ class ResendTransport(httpx.AsyncBaseTransport):
                 if response is not None and response.status_code not in _AGAIN:
                     return response
                 retry_after = 0.0 if response is None else await _let_go(response)
-                await self._sleep(self._wait(attempt, retry_after))
-        return await self._inner.handle_async_request(request)
+                await self.sleep(self._wait(attempt, retry_after))
+        return await self.inner.handle_async_request(request)
 
     async def _try(self, request: httpx.Request) -> httpx.Response | None:
         try:
-            return await self._inner.handle_async_request(request)
+            return await self.inner.handle_async_request(request)
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError):
             raise  # a bug of this package: it is not converted
         except httpx.TransportError:
@@ -92,11 +86,11 @@ class ResendTransport(httpx.AsyncBaseTransport):
 
     def _wait(self, attempt: int, retry_after: float) -> float:
         wait = max(retry_after, _FIRST_PAUSE * 2.0**attempt)
-        return min(wait, _LONGEST_PAUSE) * (0.5 + self._draw() / 2)
+        return min(wait, _LONGEST_PAUSE) * (0.5 + self.draw() / 2)
 
     async def aclose(self) -> None:
         """Closes the inner transport."""
-        await self._inner.aclose()
+        await self.inner.aclose()
 
 
 async def _let_go(response: httpx.Response) -> float:

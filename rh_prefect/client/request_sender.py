@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx
@@ -215,35 +216,28 @@ def usable_page(number: int, size: int, *, largest: int) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
 class Backoff:
     """Repeats a request for at most the given number of seconds, with jittered pauses that double.
 
     With 0 seconds, the request is never repeated.
     """
 
-    def __init__(
-        self,
-        seconds: float,
-        *,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        clock: Callable[[], float] = time.monotonic,
-        draw: Callable[[], float] = chance,
-    ) -> None:
-        self._seconds = seconds
-        self._sleep = sleep
-        self._clock = clock
-        self._draw = draw
+    seconds: float
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic
+    draw: Callable[[], float] = chance
 
     async def send(self, once: Callable[[], Awaitable[ApiResponse]], *, seconds: float | None = None) -> ApiResponse:
         """Repeats a request while RunningHub is busy, until it is accepted or rejected for another reason.
 
         After the time limit, returns the last response or raises `Busy`.
         """
-        limit = self._seconds if seconds is None else min(seconds, self._seconds)
-        began, tries = self._clock(), 0
+        limit = self.seconds if seconds is None else min(seconds, self.seconds)
+        began, tries = self.clock(), 0
         while True:
-            wait = min(_FIRST_PAUSE * 2.0**tries, _LONGEST_PAUSE) * (0.5 + self._draw() / 2)
-            is_over = self._clock() - began + wait > limit
+            wait = min(_FIRST_PAUSE * 2.0**tries, _LONGEST_PAUSE) * (0.5 + self.draw() / 2)
+            is_over = self.clock() - began + wait > limit
             try:
                 answer = await once()
             except Busy as error:
@@ -254,4 +248,4 @@ class Backoff:
                 if is_over or not answer.is_throttled:
                     return answer
             tries += 1
-            await self._sleep(wait)
+            await self.sleep(wait)

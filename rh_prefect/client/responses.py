@@ -228,11 +228,9 @@ def by_code(answer: ApiResponse, task_id: str) -> TaskView | None:
     status = explain(answer.code).task_status
     if status is None:
         return None
-    if status != "FAILED":
-        source: dict[str, object] = {"status": status, "netWssUrl": answer.data.get("netWssUrl")}
-        return read_task(source, task_id=task_id)
-    source = {"status": status, "failedReason": answer.data.get("failedReason")}
-    return read_task(source, task_id=task_id, code=answer.code, reason=answer.reason)
+    detail = "failedReason" if status == "FAILED" else "netWssUrl"
+    code, reason = (answer.code, answer.reason) if status == "FAILED" else ("", "")
+    return read_task({"status": status, detail: answer.data.get(detail)}, task_id=task_id, code=code, reason=reason)
 
 
 def read_v1(answer: ApiResponse, read: Callable[[ApiResponse, str], TaskView | None], task_id: str) -> TaskView:

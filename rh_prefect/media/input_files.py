@@ -139,15 +139,10 @@ def open_input(source: Source, *, options: Mapping[str, object] | None = None) -
 
 
 def digest(
-    source: Source,
-    *,
-    options: Mapping[str, object] | None = None,
-    check_size: CheckSize = lambda _: None,
-    seconds: float = READ_SECONDS,
-    clock: Callable[[], float] = time.time,
+    source: Source, *, check_size: CheckSize = lambda _: None, clock: Callable[[], float] = time.time
 ) -> Fetched:
     """Reads a file, and returns its hash, size and stamp; see `fetch`."""
-    return _Reading(source, options or {}, check_size, seconds).settled(None, clock)
+    return _Reading(source, {}, check_size).settled(None, clock)
 
 
 def fetch(
