@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -19,6 +19,7 @@ from av.filter.context import FilterContext
 from numpy.typing import NDArray
 
 from rh_prefect.errors import MediaError
+from rh_prefect.media.edit.filter_graphs import linked, pulled
 from rh_prefect.media.edit.video_reader import opened, picture_of, reading
 
 RATE = 48_000
@@ -168,21 +169,6 @@ def add_entrance(graph: Graph) -> FilterContext:
     return graph.add_abuffer(sample_rate=RATE, format="fltp", layout="stereo", time_base=Fraction(1, RATE))
 
 
-def pulled(graph: Graph) -> Iterator[Samples]:
-    """Yields the samples that an audio filter graph has ready; the graph must end in planar float stereo."""
-    return map(_samples_of, _frames(graph))
-
-
-def _frames(graph: Graph) -> Iterator[av.AudioFrame]:
-    while True:
-        try:
-            frame = graph.pull()
-        except (av.BlockingIOError, av.EOFError):
-            return
-        if isinstance(frame, av.AudioFrame):
-            yield frame
-
-
 def _sound_of(file: InputContainer, path: Path) -> AudioStream:
     if not file.streams.audio:
         raise MediaError(f"The file {path} has no sound. What to do: give an audio file, or a video with sound.")
@@ -237,11 +223,12 @@ def _silent(samples: int) -> Pieces:
 
 
 def _stereo(frame: av.AudioFrame) -> Samples:
-    samples = _samples_of(frame)
+    samples = samples_of(frame)
     return np.repeat(samples, 2, axis=0) if samples.shape[0] == 1 else samples
 
 
-def _samples_of(frame: av.AudioFrame) -> Samples:
+def samples_of(frame: av.AudioFrame) -> Samples:
+    """Returns the samples of a frame in planar float."""
     return frame.to_ndarray().astype(np.float32, copy=False)
 
 
@@ -280,8 +267,9 @@ class Level:
 def audio_level(path: Path) -> Level:
     """Measures the sound of an audio file or a video, in stereo."""
     graph, samples, lufs = Graph(), 0, _SILENT
-    entrance, whole = add_entrance(graph), graph.add("apad", f"whole_dur={_BLOCK}")
-    graph.link_nodes(entrance, whole, graph.add("ebur128", "metadata=1"), graph.add("abuffersink")).configure()
+    entrance = add_entrance(graph)
+    linked(graph, entrance, f"apad=whole_dur={_BLOCK}", "ebur128=metadata=1", "abuffersink")
+    graph.configure()
     with Sound(recording(path)) as sound:
         while (piece := sound.read(PIECE)).shape[1]:
             entrance.push(frame_of(piece, samples))
@@ -297,6 +285,6 @@ def audio_level(path: Path) -> Level:
 
 def _measured(graph: Graph, lufs: float) -> float:
     """Returns the loudness from the last frame of a measuring graph; `lufs` if there is no new frame."""
-    for frame in _frames(graph):
+    for frame in pulled(graph, av.AudioFrame):
         lufs = max(_SILENT, float(frame.metadata.get("lavfi.r128.I", lufs)))
     return lufs

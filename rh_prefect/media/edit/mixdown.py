@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import av
 from av.filter import Graph
 from av.filter.context import FilterContext
 
@@ -24,9 +25,10 @@ from rh_prefect.media.edit.audio_samples import (
     endless_silence,
     frame_of,
     looped,
-    pulled,
+    samples_of,
     spoken,
 )
+from rh_prefect.media.edit.filter_graphs import linked, pulled
 from rh_prefect.media.edit.output import create_track
 
 LOUDNESS = -16.0
@@ -113,24 +115,24 @@ def _mixed(lines: Sequence[Line], bed: Pieces, gain: float, samples: int) -> Ite
         for at in range(0, samples, PIECE):
             for entrance, sound in zip(entrances, (speech, music)):
                 entrance.push(frame_of(sound.read(min(PIECE, samples - at)), at))
-            yield from pulled(graph)
+            yield from map(samples_of, pulled(graph, av.AudioFrame))
     for entrance in entrances:
         entrance.push(None)
-    yield from pulled(graph)
+    yield from map(samples_of, pulled(graph, av.AudioFrame))
 
 
 def _connect(graph: Graph, speech: FilterContext, music: FilterContext, gain: float, samples: int) -> None:
     """Adds the filters of a mix; the speech also controls the compressor that lowers the music."""
     split, duck = graph.add("asplit"), graph.add("sidechaincompress", _DUCK)
     total = graph.add("amix", "inputs=2:normalize=0")
-    graph.link_nodes(music, graph.add("volume", f"{gain:.6f}"), graph.add("afade", _fade_out(samples, _FADE)), duck)
+    linked(graph, music, f"volume={gain:.6f}", f"afade={_fade_out(samples, _FADE)}").link_to(duck)
     speech.link_to(split)
     split.link_to(total, 0, 0)
     split.link_to(duck, 1, 1)
     duck.link_to(total, 0, 1)
-    form = graph.add("aformat", f"sample_fmts=fltp:sample_rates={RATE}:channel_layouts=stereo")
-    end = graph.add("afade", _fade_out(samples, _FADE_OF_ALL))
-    graph.link_nodes(total, graph.add("alimiter", _LIMIT), end, form, graph.add("abuffersink")).configure()
+    form = f"aformat=sample_fmts=fltp:sample_rates={RATE}:channel_layouts=stereo"
+    linked(graph, total, f"alimiter={_LIMIT}", f"afade={_fade_out(samples, _FADE_OF_ALL)}", form, "abuffersink")
+    graph.configure()
 
 
 def _fade_out(samples: int, seconds: float) -> str:

@@ -19,10 +19,11 @@ from PIL import Image, ImageOps
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.argument_checks import check_number, check_size, check_time, check_word
 from rh_prefect.media.edit.audio_samples import RATE, Sound, endless_silence, padded, recording, sound_with_picture
+from rh_prefect.media.edit.filter_graphs import filtered, linked
 from rh_prefect.media.edit.frames_and_thumbnails import flat, image_for, open_image
 from rh_prefect.media.edit.mixdown import mix
 from rh_prefect.media.edit.output import create_film, create_track, write_image, write_pictures
-from rh_prefect.media.edit.video_reader import Fit, Shape, even, fitted, opened, pulled_frames, reading, shape_of
+from rh_prefect.media.edit.video_reader import Fit, Shape, even, fitted, opened, reading, shape_of
 from rh_prefect.media.file_types_and_completeness import Kind
 from rh_prefect.media.probe import file_type, pictures_of
 
@@ -217,24 +218,23 @@ def overlaid(
     graph, clock = Graph(), 1 / canvas.rate
     film = graph.add_buffer(width=canvas.width, height=canvas.height, format=av.VideoFormat("yuv420p"), time_base=clock)
     mark = graph.add_buffer(width=logo.width, height=logo.height, format=av.VideoFormat("rgba"), time_base=clock)
-    scaled, form = graph.add("scale", f"out_range=tv{matrix}"), graph.add("format", "yuva420p")
     over = graph.add("overlay", f"x={left}:y={top}:eof_action=repeat")
-    end, sink = graph.add("format", "yuv420p"), graph.add("buffersink")
-    graph.link_nodes(mark, scaled, form)
     film.link_to(over, 0, 0)
-    form.link_to(over, 0, 1)
-    graph.link_nodes(over, end, sink).configure()
+    linked(graph, mark, f"scale=out_range=tv{matrix}", "format=yuva420p").link_to(over, 0, 1)
+    linked(graph, over, "format=yuv420p", "buffersink")
+    graph.configure()
     # `from_image` would drop the transparency.
     picture = av.VideoFrame.from_ndarray(np.asarray(logo.convert("RGBA")), format="rgba")
     picture.pts, picture.time_base = 0, clock
     mark.push(picture)
     mark.push(None)
-    for number, one in enumerate(frames):
-        one.pts, one.time_base = number, clock
-        film.push(one)
-        yield from pulled_frames(graph)
-    film.push(None)
-    yield from pulled_frames(graph)
+    yield from filtered(graph, film, _timed(frames, clock), av.VideoFrame)
+
+
+def _timed(frames: Iterable[av.VideoFrame], clock: Fraction) -> Iterator[av.VideoFrame]:
+    for number, frame in enumerate(frames):
+        frame.pts, frame.time_base = number, clock
+        yield frame
 
 
 def _zoomed(picture: Image.Image, zoom: Zoom, share: float) -> Image.Image:

@@ -6,16 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import av
 from av.container import InputContainer
 from av.filter import Graph
+from av.filter.context import FilterContext
 from av.video.stream import VideoStream
 from PIL import Image
 
 from rh_prefect.errors import MediaError
+from rh_prefect.media.edit.filter_graphs import filtered, linked
 from rh_prefect.media.file_types_and_completeness import missing_bytes
 from rh_prefect.media.probe import file_type, pictures_of
 
@@ -132,17 +135,14 @@ def fitted(path: Path, canvas: Shape, fit: Fit = "contain") -> Iterator[av.Video
     """Decodes a video, upright, in the canvas's size and rate; the frames are yuv420p and have no valid times."""
     with opened(path) as file:
         stream = picture_of(file, path)
-        graph: Graph | None = None
-        for frame in frames_of(file, stream, path):
-            graph = graph or _fitting(frame, stream, canvas, fit)
-            graph.vpush(frame)
-            yield from pulled_frames(graph)
-        if graph is not None:
-            graph.vpush(None)
-            yield from pulled_frames(graph)
+        frames = frames_of(file, stream, path)
+        first = next(frames, None)
+        if first is not None:
+            graph, source = _fitting(first, stream, canvas, fit)
+            yield from filtered(graph, source, chain([first], frames), av.VideoFrame)
 
 
-def _fitting(frame: av.VideoFrame, stream: VideoStream, canvas: Shape, fit: Fit) -> Graph:
+def _fitting(frame: av.VideoFrame, stream: VideoStream, canvas: Shape, fit: Fit) -> tuple[Graph, FilterContext]:
     width, height = canvas.size_for(*shown_size(frame, stream), fit)
     matrix = ":out_color_matrix=bt709" if canvas.tagged else ""
     steps = [
@@ -156,18 +156,9 @@ def _fitting(frame: av.VideoFrame, stream: VideoStream, canvas: Shape, fit: Fit)
     ]
     graph = Graph()
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
-    nodes = [graph.add(*step.split("=", 1)) for step in steps]
-    graph.link_nodes(source, *nodes, graph.add("buffersink")).configure()
-    return graph
-
-
-def pulled_frames(graph: Graph) -> Iterator[av.VideoFrame]:
-    """Yields the available output frames of a video filter graph."""
-    while True:
-        try:
-            yield graph.vpull()
-        except (av.BlockingIOError, av.EOFError):
-            return
+    linked(graph, source, *steps, "buffersink")
+    graph.configure()
+    return graph, source
 
 
 def even(length: Fraction | int) -> int:
