@@ -268,7 +268,9 @@ class Client:
         return file_name
 
     async def _uploaded(self, path: str, body: FileBody, ask: RequestInfo) -> Upload:
-        upload = Upload.read((await self._session.upload(path, body, ask)).with_data(), size=body.size)
+        client = self._session.pools.uploads
+        request = client.build_request("POST", path, content=body, headers=body.headers)
+        upload = Upload.read((await self._session.resent(client, request, ask)).with_data(), size=body.size)
         if not upload.url and not upload.file_name:
             raise responses.no_answer(ask, "the response contains no file name")
         return upload
@@ -314,15 +316,11 @@ class Client:
 
 def _path(endpoint: str) -> str:
     path = endpoint.strip("/")
-    if path.startswith("task/openapi/"):  # below /openapi/v2/ no such endpoint exists, and the response would look lost
-        raise InputError(
-            f"{endpoint!r} is not a valid endpoint here. Nothing was sent. What to do: pass a model's path, or submit "
-            f"to one of the v1 endpoints {', '.join(get_args(V1Submit))}."
-        )
-    if not _ENDPOINT.fullmatch(path):
+    # Below /openapi/v2/, no v1 endpoint exists, and the response would look lost.
+    if path.startswith("task/openapi/") or not _ENDPOINT.fullmatch(path):
         raise InputError(
             f"{endpoint!r} is not a valid endpoint. Nothing was sent. What to do: pass a model's path, as in "
-            "alibaba/wan-2.6/text-to-video."
+            f"alibaba/wan-2.6/text-to-video, or one of the v1 endpoints {', '.join(get_args(V1Submit))}."
         )
     return path
 
@@ -348,11 +346,10 @@ def _usable_key(api_key: str | SecretStr) -> SecretStr:
 def _usable_url(base_url: str) -> httpx.URL:
     try:
         url = httpx.URL(base_url.strip())
-    except httpx.InvalidURL:  # neither its text nor the URL is quoted: they may contain a password
-        raise ConfigError(
-            "The base URL is not valid. What to do: set RH_BASE_URL to an address such as https://www.runninghub.cn."
-        ) from None
+    except httpx.InvalidURL:
+        url = httpx.URL()
     if url.scheme not in {"http", "https"} or not url.host or url.userinfo or url.query or url.fragment:
+        # The URL is not quoted: it may contain a password.
         raise ConfigError(
             "The base URL must look like https://www.runninghub.cn, and must not contain a key. What to do: "
             "correct RH_BASE_URL."

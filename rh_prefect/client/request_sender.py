@@ -97,11 +97,6 @@ class Session:
 
         return await self.paced(once, ask)
 
-    async def upload(self, path: str, body: FileBody, ask: RequestInfo) -> ApiResponse:
-        """Sends a file to RunningHub."""
-        client = self.pools.uploads
-        return await self.resent(client, client.build_request("POST", path, content=body, headers=body.headers), ask)
-
     async def put(self, url: str, body: RawBody, ask: RequestInfo) -> None:
         """Uploads a file to a signed third-party URL, without the API key; raises `LinkExpired` if it is rejected."""
         client = self.pools.files
