@@ -11,7 +11,6 @@ from typing import Literal, TypeAlias
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.argument_checks import check_size, check_time, check_word
@@ -146,20 +145,10 @@ def _blended(tail: Sequence[av.VideoFrame], head: Sequence[av.VideoFrame], look:
 
 def _blend(old: av.VideoFrame, new: av.VideoFrame, share: float, look: Look) -> av.VideoFrame:
     """Returns the frame that is shown after a share (0 to 1) of the transition between two frames."""
-    first, second = (_planes(frame) for frame in (old, new))
+    first, second = (frame.to_ndarray(format="yuv420p").astype(np.float32) for frame in (old, new))
     if look == "black":
-        shown, visible = (first, 1 - 2 * share) if share < 0.5 else (second, 2 * share - 1)
-        mixed = _black(shown, old.height) * (1 - visible) + shown * visible
-    else:
-        mixed = first * (1 - share) + second * share
+        black = np.full_like(first, _BLACK[1])
+        black[: old.height] = _BLACK[0]
+        first, second, share = (first, black, 2 * share) if share < 0.5 else (black, second, 2 * share - 1)
+    mixed = first * (1 - share) + second * share
     return av.VideoFrame.from_ndarray(np.rint(mixed).astype(np.uint8), format="yuv420p")
-
-
-def _planes(frame: av.VideoFrame) -> NDArray[np.float32]:
-    return frame.to_ndarray(format="yuv420p").astype(np.float32)
-
-
-def _black(like: NDArray[np.float32], height: int) -> NDArray[np.float32]:
-    found = np.full_like(like, _BLACK[1])
-    found[:height] = _BLACK[0]
-    return found
