@@ -41,15 +41,14 @@ def not_numbers(condition: Any, frame: Frame) -> Iterator[tuple[Path, str]]:
     if not isinstance(condition, dict):
         return
     [(operator, argument)] = condition.items()
-    if operator in ("not", "all", "any"):
-        for n, one in enumerate(argument if isinstance(argument, list) else [argument]):
-            at = (operator, n) if isinstance(argument, list) else (operator,)
+    for n, one in enumerate(argument if isinstance(argument, list) else [argument]):
+        at: Path = (operator, n) if isinstance(argument, list) else (operator,)
+        if operator in ("not", "all", "any"):
             yield from (((*at, *path), clause) for path, clause in not_numbers(one, frame))
-    elif operator in ORDERED:
-        for n, written in enumerate(argument):
-            value = evaluate(written, frame)
+        elif operator in ORDERED:
+            value = evaluate(one, frame)
             if value is not ABSENT and not isinstance(value, Unknown | Maybe) and number_of(value) is None:
-                yield (operator, n), f"{operator} compares numbers, but {written} is {value_words(value)}"
+                yield at, f"{operator} compares numbers, but {one} is {value_words(value)}"
 
 
 def _several(found: list[bool | None], any_is_enough: bool) -> bool | None:

@@ -32,7 +32,7 @@ from rh_prefect.pipelines.planning_values import (
 )
 from rh_prefect.pipelines.references import Names, Reference, Template, parse
 from rh_prefect.pipelines.references import shown as shown_text
-from rh_prefect.pipelines.types import NUMBERS, Type, of_items, of_literal
+from rh_prefect.pipelines.types import FACTS, NUMBERS, Type, of_items, of_literal
 
 if TYPE_CHECKING:
     from rh_prefect.pipelines.plan.planned_steps import PlannedStep
@@ -209,6 +209,8 @@ def results(items: Items) -> tuple[Any, ...]:
 def _of_file(file: File, name: str) -> Any:
     if name in file.facts:
         return file.facts[name]
+    if name not in FACTS["video"]:
+        return ABSENT
     if name in ("seconds", "milliseconds"):
         return _length(file, name)
     if file.media is None:
@@ -223,12 +225,11 @@ def _of_file(file: File, name: str) -> Any:
 
 
 def _length(file: File, name: str) -> Any:
-    factor = 1000 if name == "milliseconds" else 1
+    is_whole = name == "milliseconds"
     if file.media is not None and file.media.seconds is not None:
-        seconds = file.media.seconds
-        return round(seconds * 1000) if name == "milliseconds" else seconds
-    span = file.seconds.times(factor) if file.seconds is not None else None
-    return Unknown("number" if factor == 1 else "integer", f"{file.key}.{name}", span, file.maker, file.is_settled)
+        return round(file.media.seconds * 1000) if is_whole else file.media.seconds
+    span = file.seconds.times(1000 if is_whole else 1) if file.seconds is not None else None
+    return Unknown("integer" if is_whole else "number", f"{file.key}.{name}", span, file.maker, file.is_settled)
 
 
 def evaluate(value: Any, frame: Frame) -> Any:

@@ -8,15 +8,16 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.errors import InputError
+from rh_prefect.media.media import Media
 from rh_prefect.models import ModelInput
 from rh_prefect.pipelines.call_builder import request_of
 from rh_prefect.pipelines.conditions import truth
-from rh_prefect.pipelines.evaluation import slug
+from rh_prefect.pipelines.evaluation import follow, slug
 from rh_prefect.pipelines.file_model import FanOutStep
 from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.planning_values import ABSENT, Frame
+from rh_prefect.pipelines.planning_values import ABSENT, File, Frame
 from rh_prefect.pipelines.references import WrongReferenceError, parse
 from rh_prefect.works.checked_request import as_request
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, of_rows, rows, steps
@@ -164,6 +165,13 @@ def test_a_slug_is_a_part_of_a_file_s_name(text: str, expected: str) -> None:
 
 def test_a_text_without_letters_has_a_slug_of_its_own() -> None:
     assert len({slug(text) for text in ("!", "?", "", "--")}) == 4
+
+
+@pytest.mark.parametrize("name", ["url", "read", "mime", "__class__"])
+def test_a_file_has_only_the_fields_of_the_language(name: str) -> None:
+    media = Media(uri="a.png", kind="image", mime="image/png", sha256="0" * 64, size=1)
+    for file in (File("file", "a", media), File("file", "a")):
+        assert follow(("a", name), Frame(names={"a": file})) is ABSENT
 
 
 async def test_a_slug_can_be_saved_as_and_be_an_id() -> None:
