@@ -114,9 +114,8 @@ def _report(document: Document, problems: Problems, error: Any) -> None:
         case "literal_error" if error["loc"][-1] == "[key]":
             problems.add(document, path, f"{name} is not a kind of step; {nearest(name, ACTIONS)}", key=True)
         case "literal_error":
-            problems.add(
-                document, path, f"{name} takes {' or '.join(_options(error))}, but {shown_value(error['input'])}"
-            )
+            takes = " or ".join(_options(error))
+            problems.add(document, path, f"{name} takes {takes}, but {shown_value(error['input'])}")
         case "string_type":
             problems.add(document, path, f"{name} takes references, but {shown_value(error['input'])}")
         case "model_type" | "model_attributes_type" | "dict_type":

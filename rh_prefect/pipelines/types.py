@@ -206,9 +206,8 @@ def misfit(type_: Type, param: ModelParam, shown: str) -> str:
         case "string":
             if type_.kind in (*NUMBERS, "boolean") or any(not isinstance(one, str) for one in type_.options):
                 what = "has options that are not strings" if type_.kind == "enum" else f"is {type_.one.words}"
-                return (
-                    f"{param.name} takes a string, but {shown} {what}; write it inside a string, as in 'number {shown}'"
-                )
+                remedy = f"write it inside a string, as in 'number {shown}'"
+                return f"{param.name} takes a string, but {shown} {what}; {remedy}"
             return "" if type_.kind in PLAIN else f"{param.name} takes a string, but {shown} is {type_.one.words}"
         case "enum":
             return _wrong_option(type_, param.options, param.name, shown)

@@ -72,9 +72,8 @@ def _table(name: str, param: Param, value: Any) -> tuple[Any, str]:
     for number, one in enumerate(items.values, 1):
         row, by = content(one), one.by if isinstance(one, Maybe) else None
         if not isinstance(row, dict):
-            return value, (
-                f"{name} takes rows, which are mappings of columns to values, but row {number} is not a mapping"
-            )
+            takes = f"{name} takes rows, which are mappings of columns to values"
+            return value, f"{takes}, but row {number} is not a mapping"
         where = row.get("\0row") or f"row {number}"
         cells, clause = _row(param.columns or {}, row)
         rows.append(maybe({"\0row": where, **cells}, by))

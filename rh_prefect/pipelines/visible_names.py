@@ -149,6 +149,5 @@ def _no_field(path: str, name: str, found: Type, fields: list[str]) -> str:
     near = get_close_matches(name, fields, n=1, cutoff=0.6)
     if near:
         return f"{path} has no {name}; did you mean {near[0]}?"
-    return (
-        f"{path} has no {name}; it has {', '.join(fields)}" if fields else f"{path} is {found.words} and has no {name}"
-    )
+    known = f"{path} has no {name}; it has {', '.join(fields)}"
+    return known if fields else f"{path} is {found.words} and has no {name}"

@@ -61,10 +61,8 @@ def read_graph(file: FilePath) -> dict[str, Any] | None:
         graph = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    is_graph = isinstance(graph, dict) and all(
-        isinstance(node, dict) and "class_type" in node for node in graph.values()
-    )
-    return graph if is_graph and graph else None
+    nodes = graph.values() if isinstance(graph, dict) else ()
+    return graph if nodes and all(isinstance(node, dict) and "class_type" in node for node in nodes) else None
 
 
 ItemProblem: TypeAlias = tuple[Checked, Path, str, str]

@@ -133,12 +133,9 @@ class Expander:
         held = True if expect is None or found is False else truth(expect, frame)
         if found is None:
             frame.undecided[at] = tuple(condition_steps(step.when, frame))
-        undecided = [key for key, holds in (("when", found), ("expect", held)) if holds is None]
-        wrong = [
-            clause
-            for key in undecided
-            for clause in self.findings.not_numbers(self._checked, step.get(key), (*at, key), frame)
-        ]
+        wrong = list[str]()
+        for key in (key for key, holds in (("when", found), ("expect", held)) if holds is None):
+            wrong += self.findings.not_numbers(self._checked, step.get(key), (*at, key), frame)
         if found is not False and held is not False and not wrong:
             return True
         model = step.get("model") or step.get("edit") or step.action
@@ -269,10 +266,8 @@ class Expander:
         outer = self._checked.file.steps.get(str(one.at[1])) if len(one.at) == len(one.numbers) * 2 + 2 else None
         if self._used_at or len(one.numbers) != 1 or not isinstance(outer, FanOutStep):
             return False
-        around = (
-            each for _, each in references_in([outer.when, outer.foreach, outer.where, outer.limit, outer.matrix])
-        )
-        used = (*around, *one.step.taken, *one.step.conditions)
+        around = references_in([outer.when, outer.foreach, outer.where, outer.limit, outer.matrix])
+        used = (*(each for _, each in around), *one.step.taken, *one.step.conditions)
         return all(names[0] in ("params", "item", "number", "id", "matrix") for each in used for names in each.options)
 
     def _base(self, draft: Draft) -> str:

@@ -283,9 +283,8 @@ def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
         source = [part(one.names["item"], "stem")]
     is_known = not any(isinstance(value, Unknown | File) or value is ABSENT for value in source)
     name = "-".join(str(mark(value)) for value in source) if is_known else ""
-    one.is_numbered = not name or any(
-        option[0] == "number" for _, reference in references_in(step.id) for option in reference.options
-    )
+    options = (option for _, reference in references_in(step.id) for option in reference.options)
+    one.is_numbered = not name or any(option[0] == "number" for option in options)
     name = name or str(one.numbers[-1])
     _rename(one, name, outer)
     unmade = next((value for value in source if isinstance(value, Unknown)), None)

@@ -177,11 +177,8 @@ class Plan:
         """
         places = {(one.file, one.line, one.column) for one in without_results.problems}
         kept = [one for one in self.problems if (one.file, one.line, one.column) in places]
-        self.notes = [
-            *self.notes,
-            *(f"{one.head}; the cause is an earlier result." for one in self.problems if one not in kept),
-        ]
-        self.problems = kept
+        notes = (f"{one.head}; the cause is an earlier result." for one in self.problems if one not in kept)
+        self.notes, self.problems = [*self.notes, *notes], kept
 
     def paid_before(self, counts: Callable[[str], bool] = lambda _: True) -> Decimal:
         """Returns the cost of the plan's works so far, which counts toward a budget for all runs.

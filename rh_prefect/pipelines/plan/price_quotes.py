@@ -137,8 +137,7 @@ def _notes(answers: _Answers, left: int) -> Iterable[str]:
         yield f"RunningHub has quoted prices for {counted(answers.quoted, 'request')}, and accepts the parameters."
     yield from (f"RunningHub's price for {model} is {price}." for model, price in answers.dearer.items())
     yield from (f"RunningHub gives no price for {model} before a run." for model in sorted(answers.unpriced))
-    yield from (
-        f"No price was quoted for {counted(count, 'request')}: {reason}" for reason, count in answers.failed.items()
-    )
+    for reason, count in answers.failed.items():
+        yield f"No price was quoted for {counted(count, 'request')}: {reason}"
     if left:
         yield f"RunningHub was not asked about {counted(left, 'further request')}; the limit is {MOST}."

@@ -109,10 +109,9 @@ def _columns(rows: Sequence[tuple[str, ...]], width: int) -> Iterator[str]:
         widths[n] = max(min(least, widths[n]), widths[n] - max(0, spare))
         spare = sum(widths) + 2 * len(widths) - width if width else 0
     for row in rows:
-        cells = [
-            cut_middle(cell, w).ljust(w) if n < 2 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths))
-        ]
-        yield f"  {'  '.join(cells)}".rstrip()
+        names = [cut_middle(cell, size).ljust(size) for cell, size in zip(row[:2], widths[:2], strict=True)]
+        figures = [cell.rjust(size) for cell, size in zip(row[2:], widths[2:], strict=True)]
+        yield f"  {'  '.join([*names, *figures])}".rstrip()
 
 
 def _sum(plan: Plan) -> str:

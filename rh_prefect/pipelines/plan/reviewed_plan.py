@@ -28,6 +28,8 @@ _MOST_NAMED = 10
 _SAME = ("model", "endpoint")
 """The fields of a step that are known even if its inputs do not exist."""
 
+_NO_PLAN = "Nothing was paid. What to do: write a plan with `rh-prefect plan … --out`."
+
 _DIGITS = Decimal("0.00001")
 """Precision of prices in a plan's JSON."""
 
@@ -57,19 +59,13 @@ class ReviewedPlan:
         try:
             data = json.loads(Path(file).read_bytes(), parse_constant=_no_number)
         except OSError as error:
-            raise InputError(
-                f"The plan {file} cannot be read: {error.strerror or error}. Nothing was paid. What to do: write a "
-                "plan with `rh-prefect plan … --out`."
-            ) from None
+            raise InputError(f"The plan {file} cannot be read: {error.strerror or error}. {_NO_PLAN}") from None
         except (ValueError, RecursionError):
             data = None
         flaw = next(_schema().iter_errors(data), None)
         if flaw is not None:
             where = f": its field {flaw.json_path.removeprefix('$.')} has a wrong form" if flaw.path else ""
-            raise InputError(
-                f"{file} is not a plan{where}. Nothing was paid. What to do: write a plan with `rh-prefect plan … "
-                "--out`."
-            )
+            raise InputError(f"{file} is not a plan{where}. {_NO_PLAN}")
         if data.get("problems"):
             raise InputError(
                 f"The plan {file} has problems and cannot be run. Nothing was paid. What to do: correct the "
@@ -175,11 +171,8 @@ class ReviewedPlan:
             listed = "; ".join(shown_change(one["param"], one["was"], one["is"]) for one in changes)
             return listed or _other_work(step, work)
         first = step.get("take", 1)
-        return (
-            _why_dearer(step, instance)
-            if first <= work.take < first + step.get("takes", 1)
-            else _other_work(step, work)
-        )
+        is_planned = first <= work.take < first + step.get("takes", 1)
+        return _why_dearer(step, instance) if is_planned else _other_work(step, work)
 
     @cached_property
     def _steps(self) -> Mapping[str, Mapping[str, Any]]:

@@ -96,11 +96,8 @@ def count_of(key: str, written: int | str | None, frame: Frame) -> tuple[int | N
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1 or value < 1:
         return None, f"{key} must be a whole number of at least 1, but {written} {_shown(value)}"
     if value > MOST_AT_ONCE and key != "limit":
-        which = "" if written == value else f"{written} is "
-        return (
-            None,
-            f"{key} must be at most {MOST_AT_ONCE}, but {which or 'this is '}{text_of(value)}; use a smaller number",
-        )
+        which = "this" if written == value else written
+        return None, f"{key} must be at most {MOST_AT_ONCE}, but {which} is {text_of(value)}; use a smaller number"
     return int(value), ""
 
 

@@ -147,12 +147,10 @@ def _add_parameters(draft: Draft, step: ModelStep, failed: Collection[str]) -> N
     given = bound.all
     values = bound.values | ({"unchecked": bound.unchecked} if bound.unchecked else {})
     draft.set_values(values, as_given(model, mark(given), unchecked=bound.unchecked.keys()))
-    unknown = {
-        name: value for name, value in given.items() if any(isinstance(one, File | Unknown) for one in leaves(value))
-    }
-    payload = found.values | {
-        param.key: value for name, value in unknown.items() if (param := model.find_param(name)) is not None
-    }
+    payload = dict(found.values)
+    for name, value in given.items():
+        param, is_unknown = model.find_param(name), any(isinstance(one, File | Unknown) for one in leaves(value))
+        payload |= {param.key: value} if is_unknown and param is not None else {}
     files = [one for param in model.file_params for one in files_in(given.get(param.name))]
     _finish(draft, step, model, payload, files)
     _check_files(draft, model, instance.values)
