@@ -105,12 +105,10 @@ Same = Annotated[
 Number = Annotated[float, _read(_number, "takes a number")]
 Amount = Annotated[float, _read(lambda v: _number(v) and 0 <= v < inf, "takes an amount of 0 or more")]
 Above = Annotated[float, _read(lambda v: _number(v) and v > 0, "takes a number above 0")]
+_REUSE = re.compile(r"always|never|[1-9]\d{0,4}[mhd]")
 Reuse = Annotated[
     str,
-    _read(
-        lambda v: isinstance(v, str) and re.fullmatch(r"always|never|[1-9]\d{0,4}[mhd]", v) is not None,
-        "takes always, never, or a time such as 30m, 12h or 7d",
-    ),
+    _read(lambda v: bool(_REUSE.fullmatch(str(v))), "takes always, never, or a time such as 30m, 12h or 7d"),
 ]
 Seconds = Annotated[
     float | str,

@@ -104,11 +104,8 @@ def in_quotes(text: str, option: str) -> str:
 
 def _unquoted(text: str, option: str, options: Sequence[str]) -> str:
     """Returns a message if a string after the last `or` has no quotes or wrong quotes; empty otherwise."""
-    if (
-        option is not options[-1]
-        or len(options) < 2
-        or not re.fullmatch(r"""["'“”„‘’«»\w ]*\w["'“”„‘’«»\w ]*""", option)
-    ):
+    is_last = len(options) > 1 and option is options[-1]
+    if not is_last or not re.fullmatch(r"""["'“”„‘’«»\w ]*\w["'“”„‘’«»\w ]*""", option):
         return ""
     return f"{text}: a string after 'or' needs straight quotes, as in {in_quotes(text, option)}"
 

@@ -219,14 +219,10 @@ class ValueCheck:
             self._say(path, f"save_as takes a string, but {name} is {found.words}; name a field, as in $(….stem)")
         literal = re.sub(r"\$\([^)]*\)", "x", name)
         parts = literal.split("/")
+        is_below = not name.startswith(("/", "~")) and "\\" not in name and "://" not in name
         if folded(parts[0]) in RESERVED_FOLDERS:
             self._say(path, f"{parts[0]}/ is a folder for this package's own records; choose another folder")
-        elif (
-            name.startswith(("/", "~"))
-            or "\\" in name
-            or "://" in name
-            or any(part in ("", ".", "..") for part in parts)
-        ):
+        elif not is_below or any(part in ("", ".", "..") for part in parts):
             self._say(path, "save_as takes a name below the storage's folder, without .. and without a leading /")
 
     def _silent(self, value: Any, scope: NameScope) -> Type:

@@ -10,13 +10,11 @@ from rh_prefect.pipelines.check.literal_conversion import edit_value, no_caption
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.evaluation import evaluate, named, type_of
 from rh_prefect.pipelines.file_model import EditStep
-from rh_prefect.pipelines.parsed_document import Path
-from rh_prefect.pipelines.plan.step_drafts import Draft, failed_places, files_in, plain, planned, without_places
+from rh_prefect.pipelines.plan.step_drafts import Draft, failed_places, files_in, plain, without_places
 from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,
-    Frame,
     Items,
     Span,
     Unknown,
@@ -29,11 +27,11 @@ from rh_prefect.pipelines.planning_values import (
 from rh_prefect.pipelines.types import edit_misfit
 
 
-def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collection[str]) -> Draft:
-    """Returns the recipe of an edit of one item; `failed` are the addresses of steps that this run cannot make."""
+def draft_edit(draft: Draft, step: EditStep, failed: Collection[str]) -> None:
+    """Drafts the recipe of an edit of one item; `failed` are the addresses of steps that this run cannot make."""
     edit = EDITS[step.edit]
-    draft = Draft(planned(step, at, path, frame, edit.name), frame)
-    given = {name: certain(evaluate(value, frame)) for name, value in step.with_.items()}
+    draft.instance.model = edit.name
+    given = {name: certain(evaluate(value, draft.frame)) for name, value in step.with_.items()}
     lists = _without_failed(_aligned(given), step, failed)
     values = {name: plain(value) for name, value in lists.items() if value is not ABSENT}
     first = next(iter(files_in(values.get(edit.params[0].name))), None)
@@ -58,7 +56,6 @@ def draft_edit(step: EditStep, at: Path, path: str, frame: Frame, failed: Collec
     if edit.has_starts:
         clips, overlap = values.get(edit.params[0].name, []), _overlap(edit, values)
         draft.facts = {"starts": _starts(lists.get(edit.params[0].name), clips, overlap)}
-    return draft
 
 
 def _as_list(value: Any, param: EditParam) -> Any:

@@ -121,10 +121,12 @@ class Expander:
             frame.names[str(at[-1])] = maybe(value, frame.undecided.get(at))
 
     def _draft(self, step: EditStep | ModelStep | GraphStep, at: Path, path: str, frame: Frame) -> Draft:
+        draft = Draft(planned(step, at, path, frame), frame)
         if isinstance(step, EditStep):
-            return draft_edit(step, at, path, frame, self._missing)
-        saved_graphs = self._planning.options.saved_graphs or {}
-        return draft_paid(step, at, path, frame, self._checked, self._missing, saved_graphs)
+            draft_edit(draft, step, self._missing)
+        else:
+            draft_paid(draft, step, self._checked, self._missing, self._planning.options.saved_graphs or {})
+        return draft
 
     def _is_live(self, step: Step, at: Path, frame: Frame, path: str) -> bool:
         """Returns whether a step may be made, by its conditions; adds a step that is absent or fails to the plan."""

@@ -38,11 +38,8 @@ class NameClashes:
             clash = self._of_any_extension(name) if first is one else first
             if clash is not None:
                 problem = f"{visible(clash.address)} and {visible(one.address)} are both saved as {visible(name)}"
-                is_same_step = clash.path == one.path
-                yield (
-                    problem,
-                    "use $(id) or $(item…) in the name" if is_same_step else "use another name for one of them",
-                )
+                advice = "use another name for one of them"
+                yield problem, "use $(id) or $(item…) in the name" if clash.path == one.path else advice
                 continue
             if any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in name.split("/")):
                 problem = f"{visible(one.address)} is saved as {visible(name)}, which has a part longer than 255 bytes"

@@ -15,16 +15,14 @@ from rh_prefect.pipelines.check.paid_steps import no_such_model, wrong_fields
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep
 from rh_prefect.pipelines.model_arguments import Bound
-from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
 from rh_prefect.pipelines.plan.size_limits import count_of
-from rh_prefect.pipelines.plan.step_drafts import Draft, files_in, plain, planned, without_failed
+from rh_prefect.pipelines.plan.step_drafts import Draft, files_in, plain, without_failed
 from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
     File,
-    Frame,
     Unknown,
     certain,
     digest,
@@ -39,17 +37,10 @@ _ENDPOINTS = {"workflow": "run/workflow/{}", "app": "run/ai-app/{}", "graph": "p
 
 
 def draft_paid(
-    step: ModelStep | GraphStep,
-    at: Path,
-    path: str,
-    frame: Frame,
-    checked: Checked,
-    failed: Collection[str],
-    saved: SavedGraphs,
-) -> Draft:
-    """Returns the draft of a paid step's request."""
-    instance = planned(step, at, path, frame)
-    draft = Draft(instance, frame)
+    draft: Draft, step: ModelStep | GraphStep, checked: Checked, failed: Collection[str], saved: SavedGraphs
+) -> None:
+    """Drafts the request of a paid step."""
+    instance = draft.instance
     instance.attempts = step.attempts or checked.file.attempts or 1
     instance.reuse = step.reuse or checked.file.reuse or instance.reuse
     if isinstance(step, GraphStep):
@@ -58,7 +49,6 @@ def draft_paid(
     else:
         _add_parameters(draft, step, failed)
     _count(draft, step)
-    return draft
 
 
 def _count(draft: Draft, step: PaidStep) -> None:
