@@ -86,18 +86,31 @@ async def test_one_of_two_concurrent_resolutions_succeeds(journal: FolderJournal
     assert sorted(type(one).__name__ for one in both) == ["InputError", "NoneType"]
 
 
-@pytest.mark.parametrize("task_id", ["", "abc", "12 34", "-5", "1.5"])
-async def test_an_invalid_task_id_is_refused(journal: FolderJournal, task_id: str) -> None:
-    await write(journal, UNKNOWN)
-    with pytest.raises(InputError, match="is not a task id"):
-        await adopt(journal, KEY, task_id)
-    assert (await read_job(journal, KEY)).state == "unknown"
+LIVING, AWAY = {"intent-1": intent(owner=current_owner())}, {"intent-1": intent(owner=SOMEWHERE_ELSE)}
+REFUSED = {"intent-1": PAID, "answer-1": Answer(outcome="refused", code="1501")}
+FAILED, CANCELLED = (
+    {"intent-1": PAID, "answer-1": ticket(), "end-1": End(status=status, task_id=TASK)}
+    for status in ("FAILED", "CANCELLED")
+)
 
 
-async def test_a_refusal_cannot_be_resolved_by_a_person(journal: FolderJournal) -> None:
-    await write(journal, {"intent-1": intent(), "answer-1": Answer(outcome="refused", code="1501")})
-    with pytest.raises(InputError, match="no submission with an unknown outcome"):
-        await mark_refused(journal, KEY)
+@pytest.mark.parametrize(
+    ("records", "act", "arguments", "said", "state"),
+    [
+        *((UNKNOWN, adopt, [one], "is not a task id", "unknown") for one in ("", "abc", "12 34", "-5", "1.5")),
+        (REFUSED, mark_refused, [], "no submission with an unknown outcome", "refused"),
+        *((one, mark_lost, [], "neither a running task nor a result", "ended") for one in (FAILED, CANCELLED)),
+        *((one, mark_refused, [], "may still be in progress", "open") for one in (LIVING, AWAY)),
+        *((one, adopt, [TASK], "may still be in progress", "open") for one in (LIVING, AWAY)),
+    ],
+)
+async def test_what_a_person_cannot_settle_is_an_error_and_stays_as_it_is(
+    journal: FolderJournal, records: Any, act: Any, arguments: list[str], said: str, state: str
+) -> None:
+    await write(journal, records)
+    with pytest.raises(InputError, match=said):
+        await act(journal, KEY, *arguments)
+    assert (await read_job(journal, KEY)).state == state
 
 
 @pytest.mark.parametrize("has_ended", [False, True], ids=["a task", "a result"])
@@ -117,23 +130,6 @@ async def test_what_is_lost_lets_the_next_run_pay_and_keeps_its_cost(journal: Fo
     charge = charge_of(lost)
     assert charge is not None
     assert str(charge.costs) == "0.04 CNY"
-
-
-@pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
-async def test_a_task_that_failed_is_not_marked_as_lost(journal: FolderJournal, status: Any) -> None:
-    await write(journal, {"intent-1": intent(), "answer-1": ticket(), "end-1": End(status=status, task_id=TASK)})
-    with pytest.raises(InputError, match="has neither a running task nor a result"):
-        await mark_lost(journal, KEY)
-    assert (await read_job(journal, KEY)).state == "ended"
-
-
-@pytest.mark.parametrize("owner", [current_owner(), SOMEWHERE_ELSE], ids=["living", "elsewhere"])
-async def test_an_intent_that_may_be_in_flight_cannot_be_resolved(journal: FolderJournal, owner: object) -> None:
-    await write(journal, {"intent-1": intent(owner=owner)})
-    for work in (mark_refused(journal, KEY), adopt(journal, KEY, TASK)):
-        with pytest.raises(InputError, match="may still be in progress"):
-            await work
-    assert (await read_job(journal, KEY)).state == "open"
 
 
 async def test_only_the_last_submission_is_resolved(journal: FolderJournal) -> None:

@@ -49,13 +49,21 @@ class RunningHub:
     pays_in: str | None = None
     answers_after = 0.0
 
-    def __init__(self, *queries: TaskView | Exception, refuses: Exception | None = None) -> None:
+    def __init__(
+        self,
+        *queries: TaskView | Exception,
+        refuses: Exception | None = None,
+        on_cancel: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
         self.queries = list(queries)
         self.refuses = refuses
+        self.on_cancel = on_cancel
         self.cancelled: list[str] = []
         self.paces: list[float | None] = []
 
     async def cancel(self, task_id: str) -> None:
+        if self.on_cancel is not None:
+            await self.on_cancel(task_id)
         self.cancelled.append(task_id)
         if self.refuses is not None:
             raise self.refuses
@@ -210,15 +218,13 @@ SUBMITTED: dict[str, Record] = {"intent-1": intent(), "answer-1": ticket()}
 async def test_no_task_is_submitted_any_more_and_all_are_cancelled_and_their_ends_recorded(
     journal: FolderJournal, time: Time
 ) -> None:
-    class Slow(RunningHub):
-        async def cancel(self, task_id: str) -> None:
-            assert await journal.read("cancel-1") is not None
-            await asyncio.sleep(0.02)
-            await super().cancel(task_id)
+    async def look(_: str) -> None:
+        assert await journal.read("cancel-1") is not None
+        await asyncio.sleep(0.02)
 
     await write(journal, SUBMITTED)
     await write(journal, {"intent-1": intent(), "answer-1": ticket("2")}, key="b1")
-    assert await cancel(journal, Slow(CANCELLED), time) == ({TASK, "2"}, set(), {})
+    assert await cancel(journal, RunningHub(CANCELLED, on_cancel=look), time) == ({TASK, "2"}, set(), {})
     ends = [(await read_job(journal, key)).submits[0].end for key in (KEY, "b1")]
     assert [end and end.status for end in ends] == ["CANCELLED"] * 2
 
@@ -308,12 +314,11 @@ async def test_a_failed_cancellation_is_reported_and_does_not_stop_the_others(
     await write(journal, SUBMITTED)
     await write(journal, {"intent-1": intent(), "answer-1": ticket("2")}, key="b1")
 
-    class Broken(RunningHub):
-        async def cancel(self, task_id: str) -> None:
-            if task_id == "2":
-                raise error
+    async def fail(task_id: str) -> None:
+        if task_id == "2":
+            raise error
 
-    assert await cancel(journal, Broken(RUNNING), time) == ({TASK}, set(), {"run/b1": reason})
+    assert await cancel(journal, RunningHub(RUNNING, on_cancel=fail), time) == ({TASK}, set(), {"run/b1": reason})
     assert (await read_job(journal, "b1")).state == "ticket"
 
 
@@ -328,60 +333,47 @@ async def test_jobs_of_later_attempts_are_not_cancelled(journal: FolderJournal, 
     assert recorded == [1, 2, 3], "another process of the named scope submits nothing either"
 
 
-class Listed(MemoryJournal):
-    """A journal whose listing continues only after a task was cancelled."""
-
-    def __init__(self, has_cancelled: asyncio.Event) -> None:
-        super().__init__(MemoryPlace(), "run")
-        self._has_cancelled = has_cancelled
-
-    async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
-        number = 0
-        async for job in super().jobs():
-            number += 1
-            yield job
-            if number == len(MANY) // 2:
-                await asyncio.wait_for(self._has_cancelled.wait(), 300)
-
-
-class Hub(RunningHub):
-    """Answers cancellations when 16 are requested at the same time, or shortly after the last one."""
-
-    def __init__(self) -> None:
-        super().__init__(RUNNING)
-        self.has_cancelled = asyncio.Event()
-        self.at_once = self.most_at_once = 0
-
-    async def cancel(self, task_id: str) -> None:
-        self.has_cancelled.set()
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        await asyncio.sleep(0.02)
-        self.at_once -= 1
-        await super().cancel(task_id)
-
-
 MANY = [f"{number:024x}" for number in range(80)]
 
 
 async def test_tasks_are_cancelled_16_at_a_time_while_more_are_read(time: Time) -> None:
-    hub, tasks = Hub(), {f"{TASK}{number:02}" for number in range(len(MANY))}
-    journal = Listed(hub.has_cancelled)
-    for number, key in enumerate(MANY):
-        await write(journal, {"intent-1": intent(), "answer-1": ticket(f"{TASK}{number:02}")}, key=key)
-    assert await cancel(journal, hub, time) == (tasks, set(), {})
-    assert hub.most_at_once == 16
-    assert sorted(hub.cancelled) == sorted(tasks)
+    has_cancelled, at_once, most_at_once = asyncio.Event(), 0, 0
+
+    class Listed(MemoryJournal):
+        """Its listing continues only after a task was cancelled."""
+
+        async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
+            number = 0
+            async for job in super().jobs():
+                number += 1
+                yield job
+                if number == len(MANY) // 2:
+                    await asyncio.wait_for(has_cancelled.wait(), 300)
+
+    async def count(_: str) -> None:
+        nonlocal at_once, most_at_once
+        has_cancelled.set()
+        at_once += 1
+        most_at_once = max(most_at_once, at_once)
+        await asyncio.sleep(0.02)
+        at_once -= 1
+
+    hub, journal = RunningHub(RUNNING, on_cancel=count), Listed(MemoryPlace(), "run")
+    tasks = [f"{TASK}{number:02}" for number in range(len(MANY))]
+    for key, task_id in zip(MANY, tasks):
+        await write(journal, {"intent-1": intent(), "answer-1": ticket(task_id)}, key=key)
+    assert await cancel(journal, hub, time) == (set(tasks), set(), {})
+    assert most_at_once == 16
+    assert sorted(hub.cancelled) == tasks
 
 
 async def test_an_end_that_another_process_recorded_first_counts(journal: FolderJournal, time: Time) -> None:
     await write(journal, SUBMITTED)
 
-    class Late(RunningHub):
-        async def cancel(self, task_id: str) -> None:
-            await write(journal, {"end-1": End(status="SUCCESS", task_id=TASK)})
+    async def end(_: str) -> None:
+        await write(journal, {"end-1": End(status="SUCCESS", task_id=TASK)})
 
-    assert await cancel(journal, Late(CANCELLED), time) == (set(), {TASK}, {})
+    assert await cancel(journal, RunningHub(CANCELLED, on_cancel=end), time) == (set(), {TASK}, {})
 
 
 async def test_while_a_submit_is_in_flight_only_its_job_is_read_again(tmp_path: Path, time: Time) -> None:
@@ -407,12 +399,10 @@ async def test_submissions_in_flight_are_checked_again_after_a_slow_listing(jour
     await write(journal, {"intent-1": intent(owner=current_owner())}, key="a1")
     await write(journal, SUBMITTED)
 
-    class Slow(RunningHub):
-        async def cancel(self, task_id: str) -> None:
-            time.now += 2 * PATIENCE
-            await super().cancel(task_id)
+    async def wait(_: str) -> None:
+        time.now += 2 * PATIENCE
 
-    cancelled, _, failed = await cancel(journal, Slow(RUNNING), time)
+    cancelled, _, failed = await cancel(journal, RunningHub(RUNNING, on_cancel=wait), time)
     assert (cancelled, list(failed)) == ({TASK}, ["run/a1"])
     assert time.now == 2 * PATIENCE
 

@@ -13,14 +13,7 @@ import pytest
 from rh_prefect import models
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
-from rh_prefect.errors import (
-    ApiError,
-    BudgetExceeded,
-    JobError,
-    JobFailed,
-    JournalError,
-    MediaError,
-)
+from rh_prefect.errors import ApiError, BudgetExceeded, JobError, JobFailed, JournalError, MediaError
 from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord

@@ -50,16 +50,7 @@ from tests.support.servers.s3 import S3Server
 from tests.support.waiting import until
 from tests.support.world import pipeline_runs
 from tests.support.world.call_log import settle
-from tests.support.world.job_records import (
-    KEY,
-    TASK,
-    failed,
-    intent,
-    refused,
-    ticket,
-    unknown,
-    write,
-)
+from tests.support.world.job_records import KEY, TASK, failed, intent, refused, ticket, unknown, write
 from tests.support.world.pipeline_runs import PipelineRun, bury, picture, run_and_be_killed
 
 Stopped: TypeAlias = tuple[Emulator, PipelineRun]

@@ -197,18 +197,8 @@ class WireServer:
 
 
 def task(task_id: object = "2031112223334445057", status: str | None = "RUNNING", **more: Any) -> dict[str, Any]:
-    return {
-        "taskId": task_id,
-        "status": status,
-        "errorCode": "",
-        "errorMessage": "",
-        "results": None,
-        "clientId": "",
-        "promptTips": "",
-        "failedReason": {},
-        "usage": None,
-        **more,
-    }
+    texts = dict.fromkeys(("errorCode", "errorMessage", "clientId", "promptTips"), "")
+    return {"taskId": task_id, "status": status, **texts, "results": None, "failedReason": {}, "usage": None, **more}
 
 
 BODY = os.urandom(3 * CHUNK + 12345)

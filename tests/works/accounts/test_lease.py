@@ -8,15 +8,7 @@ from typing import Any
 
 import pytest
 
-from rh_prefect.errors import (
-    AccountError,
-    ApiError,
-    ConfigError,
-    KeyRejected,
-    RequestRejected,
-    TaskNotFound,
-    api_error,
-)
+from rh_prefect.errors import AccountError, ApiError, ConfigError, KeyRejected, RequestRejected, TaskNotFound, api_error
 from rh_prefect.works.accounts.pool import Exclusions, Lease, Pool
 from rh_prefect.works.journal.record_types import Answer, Intent
 from tests.support.world.job_records import intent

@@ -10,15 +10,7 @@ from weakref import WeakSet, ref
 import pytest
 
 from rh_prefect.client import RemoteOutput, TaskView
-from rh_prefect.errors import (
-    AccountError,
-    Busy,
-    ConnectFailed,
-    JournalError,
-    KeyRejected,
-    ResponseLost,
-    TaskNotFound,
-)
+from rh_prefect.errors import AccountError, Busy, ConnectFailed, JournalError, KeyRejected, ResponseLost, TaskNotFound
 from rh_prefect.works.accounts.limiter import Count
 from rh_prefect.works.accounts.poller import DurationHistory, Poller, is_settled, query_repeatedly
 from tests.support.world.virtual_time import clock, now, settle

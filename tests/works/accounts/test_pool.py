@@ -15,14 +15,7 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import (
-    BudgetExceeded,
-    ConfigError,
-    JobFailed,
-    KeyRejected,
-    RunningHubError,
-    SubmissionUnknown,
-)
+from rh_prefect.errors import BudgetExceeded, ConfigError, JobFailed, KeyRejected, RunningHubError, SubmissionUnknown
 from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.loop_thread import LOOP

@@ -2,14 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rh_prefect.works.journal.identity import (
-    base_hash,
-    file_mark,
-    graph_base,
-    media_mark,
-    uri_hash,
-    work_id,
-)
+from rh_prefect.works.journal.identity import base_hash, file_mark, graph_base, media_mark, uri_hash, work_id
 from rh_prefect.works.journal.job_records_and_state import result_key
 
 ASKED: dict[str, Any] = {
