@@ -31,6 +31,16 @@ async def limited(wire: WireServer) -> AsyncIterator[Client]:
         yield made
 
 
+class Pauses(list[float]):
+    """The pauses, in seconds, of what sleeps here; nothing waits."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.append(seconds)
+
+    def clock(self) -> float:
+        return sum(self)
+
+
 async def peak_memory(work: Awaitable[object]) -> int:
     """The most bytes that Python has allocated while something ran."""
     gc.collect()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 
 from rh_prefect.client import Asset, Client
 from rh_prefect.errors import Busy, InputError, RequestRejected, ResponseLost
+from tests.client.conftest import Pauses
 from tests.support.servers.scripted_server import Step, WireServer, cut, reply, said
 
 GROUP = "group-20260327004931-dvjbj"
@@ -47,32 +46,23 @@ def test_states() -> None:
     assert Asset(asset_id=ASSET).uri == f"asset://{ASSET}"
 
 
-def clock() -> tuple[list[float], Callable[[float], Awaitable[None]]]:
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    return slept, sleep
-
-
 async def test_wait_until_it_is_ready(client: Client, wire: WireServer) -> None:
-    slept, sleep = clock()
+    pauses = Pauses()
     wire.plays(*[said({"status": "Processing"})] * 3, said({"status": "Active"}))
-    asset = await client.assets.wait(ASSET, sleep=sleep)
-    assert (asset.asset_id, asset.state, slept) == (ASSET, "ready", [2.0, 2.0, 2.0])
+    asset = await client.assets.wait(ASSET, sleep=pauses.sleep)
+    assert (asset.asset_id, asset.state, pauses) == (ASSET, "ready", [2.0, 2.0, 2.0])
 
 
 @pytest.mark.parametrize(("kind", "seconds"), [("Image", 180), ("Audio", 180), ("Video", 300), ("", 300)])
 async def test_how_long_it_waits(kind: str, seconds: int, client: Client, wire: WireServer) -> None:
-    slept, sleep = clock()
+    pauses = Pauses()
     wire.always = said({"status": "Processing", "assetType": kind})
     late = rf"waiting for asset {ASSET}: the asset is not ready after {seconds} s \(status Processing\)"
     with pytest.raises(ResponseLost, match=late):
-        await client.assets.wait(ASSET, pause=30, sleep=sleep)
-    assert sum(slept) == seconds
+        await client.assets.wait(ASSET, pause=30, sleep=pauses.sleep)
+    assert sum(pauses) == seconds
     with pytest.raises(ResponseLost, match="not ready after 60 s"):
-        await client.assets.wait(ASSET, timeout=60, pause=30, sleep=sleep)
+        await client.assets.wait(ASSET, timeout=60, pause=30, sleep=pauses.sleep)
 
 
 async def test_what_does_not_become_ready_is_refused(client: Client, wire: WireServer) -> None:
@@ -85,22 +75,20 @@ async def test_what_does_not_become_ready_is_refused(client: Client, wire: WireS
 
 
 async def test_waiting_bears_blips_but_not_too_many(client: Client, wire: WireServer) -> None:
-    slept, sleep = clock()
-    blip = reply({"code": 1003, "msg": "rate"})
+    pauses, blip = Pauses(), reply({"code": 1003, "msg": "rate"})
     wire.plays(*[blip] * 4, said({"status": "Processing"}), *[blip] * 4, said({"status": "Active"}))
-    assert (await client.assets.wait(ASSET, sleep=sleep)).state == "ready"
+    assert (await client.assets.wait(ASSET, sleep=pauses.sleep)).state == "ready"
     wire.plays(*[blip] * 5)
     with pytest.raises(Busy):
-        await client.assets.wait(ASSET, sleep=sleep)
-    assert len(slept) == 13
+        await client.assets.wait(ASSET, sleep=pauses.sleep)
+    assert len(pauses) == 13
 
 
 async def test_waiting_without_a_connection_does_not_say_that_nothing_was_sent(closed_port: int) -> None:
     """`register_asset` is repeated after such an error, and made a second asset."""
-    _, sleep = clock()
     async with Client("key", base_url=f"http://127.0.0.1:{closed_port}") as client:
         with pytest.raises(ResponseLost, match=f"waiting for asset {ASSET}: .*What to do: repeat the call"):
-            await client.assets.wait(ASSET, sleep=sleep)
+            await client.assets.wait(ASSET, sleep=Pauses().sleep)
 
 
 async def test_what_makes_no_sense_is_not_sent(client: Client, wire: WireServer) -> None:

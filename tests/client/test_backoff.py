@@ -14,7 +14,7 @@ from rh_prefect.client import Client
 from rh_prefect.client.request_sender import Backoff
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.errors import Busy
-from tests.client.conftest import KEY
+from tests.client.conftest import KEY, Pauses
 from tests.support.servers.scripted_server import Step, WireServer, reply, task
 
 TASK = "2031112223334445057"
@@ -88,23 +88,17 @@ async def test_a_task_that_failed_with_such_a_code_is_not_a_limit(patient: Clien
 
 @pytest.mark.parametrize("kind", ["answer", "error"])
 async def test_the_time_is_bounded_and_the_pauses_grow(kind: str) -> None:
-    now, slept = 0.0, list[float]()
-
-    async def sleep(seconds: float) -> None:
-        nonlocal now
-        slept.append(seconds)
-        now += seconds
-
     async def once() -> ApiResponse:
         if kind == "error":
             raise Busy("too many requests", code="429")
         return ApiResponse(RequestInfo("a query"), {}, "1003", "rate")
 
-    pace = Backoff(60.0, sleep=sleep, clock=lambda: now, draw=lambda: 1.0)
+    pauses = Pauses()
+    pace = Backoff(60.0, sleep=pauses.sleep, clock=pauses.clock, draw=lambda: 1.0)
     with pytest.raises(Busy) if kind == "error" else nullcontext():
         assert (await pace.send(once)).code == "1003"
-    assert slept[:5] == [0.5, 1.0, 2.0, 4.0, 8.0]
-    assert 50 < now <= 60
+    assert pauses[:5] == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert 50 < sum(pauses) <= 60
 
 
 def test_no_module_uses_the_random_numbers_of_the_process() -> None:

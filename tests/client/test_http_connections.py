@@ -17,6 +17,7 @@ from rh_prefect.client.download import download
 from rh_prefect.client.h11_transport import CallTransport
 from rh_prefect.client.http_connections import RESEND, EnvironmentTransport, ResendTransport
 from rh_prefect.settings import proxy_for
+from tests.client.conftest import Pauses
 from tests.support.servers.scripted_server import BODY, Asked, Step, WireServer, raw, reply, serve, stall
 
 Outcome = int | Exception | httpx.Response
@@ -35,13 +36,9 @@ class Scripted(httpx.AsyncBaseTransport):
         return httpx.Response(outcome) if isinstance(outcome, int) else outcome
 
 
-def resending(inner: Scripted, *, draw: Callable[[], float] = lambda: 1.0) -> tuple[ResendTransport, list[float]]:
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    return ResendTransport(inner, sleep=sleep, draw=draw), slept
+def resending(inner: Scripted, *, draw: Callable[[], float] = lambda: 1.0) -> tuple[ResendTransport, Pauses]:
+    pauses = Pauses()
+    return ResendTransport(inner, sleep=pauses.sleep, draw=draw), pauses
 
 
 def request(method: str = "POST", *, resend: bool = True) -> httpx.Request:

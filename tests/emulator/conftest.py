@@ -12,6 +12,11 @@ from tests.support.servers.caller import Caller
 Emulate = Callable[..., Caller]
 
 
+def lasting(queued: float, runs: float) -> Callable[[object, object], tuple[float, float]]:
+    """The option `durations`: each task is in the queue and runs for so many seconds."""
+    return lambda model, payload: (queued, runs)
+
+
 @pytest.fixture
 def emulate() -> Iterator[Emulate]:
     """Starts emulators with options of the test's own."""

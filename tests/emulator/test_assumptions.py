@@ -19,7 +19,7 @@ import pytest
 from rh_prefect.catalog import Param
 from rh_prefect.emulator import DEFAULT, Assumptions, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
-from tests.emulator.conftest import Emulate
+from tests.emulator.conftest import Emulate, lasting
 from tests.support.samples import media as samples
 from tests.support.servers.caller import CLIP, IMAGE, WORDS, Caller, Json, node, read
 from tests.support.servers.receiver import Receiver
@@ -54,7 +54,7 @@ def probe(value: object, now: object, then: object, **options: Any) -> Callable[
 
 UNKNOWN = "2031112223334445057"
 FAILS: dict[str, Any] = {"faults": [Fault("submit", kind="fail")]}
-TEN: dict[str, Any] = {"durations": lambda model, payload: (0.0, 10.0)}
+TEN: dict[str, Any] = {"durations": lasting(0.0, 10.0)}
 HELD: dict[str, Any] = {"clock": "polls", "polls": 9}
 """Options of an emulator whose tasks run for nine queries."""
 PNG = samples.picture("PNG")

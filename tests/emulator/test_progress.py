@@ -10,7 +10,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from rh_prefect.emulator import Fault
-from tests.emulator.conftest import Emulate
+from tests.emulator.conftest import Emulate, lasting
 from tests.support.servers.caller import Caller, Json, node
 
 
@@ -44,7 +44,7 @@ async def test_the_frames_of_a_run(rh: Caller) -> None:
 
 
 async def test_the_frames_go_with_the_clock(emulate: Emulate) -> None:
-    rh = emulate(clock="real", factor=0, durations=lambda model, payload: (1.0, 100.0))
+    rh = emulate(clock="real", factor=0, durations=lasting(1.0, 100.0))
     task_id = rh.started()
     rh.rh.clock.advance(2)
     url = rh.outputs(task_id)["data"]["netWssUrl"]
@@ -65,7 +65,7 @@ async def test_the_frames_go_with_the_clock(emulate: Emulate) -> None:
 
 
 async def test_failure_and_cancel(emulate: Emulate) -> None:
-    rh = emulate(clock="real", factor=0, durations=lambda model, payload: (0.0, 10.0))
+    rh = emulate(clock="real", factor=0, durations=lasting(0.0, 10.0))
     broken = rh.create(nodeInfoList=[node("3", "steps", 0)])["data"]["taskId"]
     cancelled = rh.started()
     urls = [rh.outputs(task_id)["data"]["netWssUrl"] for task_id in (broken, cancelled)]
@@ -95,7 +95,7 @@ async def test_the_ticket_is_checked(rh: Caller) -> None:
 
 
 async def test_an_emulator_ends_with_watchers(emulate: Emulate) -> None:
-    rh = emulate(clock="real", factor=0, durations=lambda model, payload: (0.0, 10.0))
+    rh = emulate(clock="real", factor=0, durations=lasting(0.0, 10.0))
     url = rh.outputs(rh.started())["data"]["netWssUrl"]
     async with connect(url) as socket:
         await socket.recv()

@@ -7,12 +7,8 @@ from decimal import Decimal
 import pytest
 
 from rh_prefect.emulator import Fault
-from tests.emulator.conftest import Emulate
+from tests.emulator.conftest import Emulate, lasting
 from tests.support.servers.caller import IMAGE_PRICE, Caller
-
-
-def steady(model: object, payload: object) -> tuple[float, float]:
-    return 10.0, 20.0
 
 
 def test_the_query_of_a_finished_task(rh: Caller) -> None:
@@ -78,7 +74,7 @@ def test_a_clock_that_counts_looks(emulate: Emulate, polls: int, seen: list[str]
 
 
 def test_a_clock_that_stands_still_until_it_is_moved(emulate: Emulate) -> None:
-    rh = emulate(clock="real", factor=0, durations=steady)
+    rh = emulate(clock="real", factor=0, durations=lasting(10.0, 20.0))
     task_id = rh.submit()["taskId"]
     seen = [rh.query(task_id)["status"]]
     for seconds in (9, 2, 18):
@@ -91,7 +87,7 @@ def test_a_clock_that_stands_still_until_it_is_moved(emulate: Emulate) -> None:
 
 
 def test_the_queue_and_the_account_count_tasks(emulate: Emulate) -> None:
-    rh = emulate(clock="real", factor=0, limit=3, durations=steady, money=5)
+    rh = emulate(clock="real", factor=0, limit=3, durations=lasting(10.0, 20.0), money=5)
     rh.submit()
     rh.rh.clock.advance(15)
     rh.submit()

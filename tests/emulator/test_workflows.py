@@ -16,13 +16,9 @@ from rh_prefect.emulator import DEFAULT, Fault
 from rh_prefect.emulator.accounts import Tier
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.media.probe import probe
-from tests.emulator.conftest import Emulate
+from tests.emulator.conftest import Emulate, lasting
 from tests.support.samples import media as samples
 from tests.support.servers.caller import Caller, Json, node
-
-
-def steady(model: object, payload: object) -> tuple[float, float]:
-    return 10.0, 82.4
 
 
 def download(url: str, to: Path) -> Path:
@@ -83,7 +79,7 @@ def test_v2_starts_and_the_v2_query(rh: Caller) -> None:
     ("tier", "paid"), [("SHARED", ("0.083", None)), ("NORMAL", (None, "17")), ("EXCLUSIVE", (None, None))]
 )
 def test_run_time_is_paid_for_by_tier(emulate: Emulate, tier: Tier, paid: tuple[str | None, str | None]) -> None:
-    rh = emulate(durations=steady)
+    rh = emulate(durations=lasting(10.0, 82.4))
     mine = rh.other("mine", tier=tier, coins=20, money=1)
     task_id = mine.started("restyle")
     first, second = mine.outputs(task_id)["data"]
@@ -96,7 +92,7 @@ def test_run_time_is_paid_for_by_tier(emulate: Emulate, tier: Tier, paid: tuple[
 
 
 def test_larger_cards_and_kept_machines_cost_more(emulate: Emulate) -> None:
-    rh = emulate(durations=steady)
+    rh = emulate(durations=lasting(10.0, 82.4))
     for more in ({"instanceType": "plus"}, {"retainSeconds": 17}, {"instanceType": "ultra"}):
         assert rh.create(**more)["code"] == 0
     assert [entry.charged for entry in rh.rh.recorder.paid] == [Decimal("0.166"), Decimal("0.1"), Decimal("0.332")]

@@ -23,7 +23,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.spool import Spool
-from tests.support.servers.deployment_server import Worker, Workplace, workplace
+from tests.support.servers.deployment_server import Workplace, workplace
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.postgres import PROGRAMS, WHY_NOT, dump, postgres
 from tests.support.servers.prefect_server import free_port
@@ -63,9 +63,9 @@ def place(rh: Emulator, database_port: int, tmp_path: Path) -> Iterator[Workplac
 
 
 async def test_a_machine_dies_in_the_middle_of_two_runs(place: Workplace, rh: Emulator, database_port: int) -> None:
-    first = hire(place, limit=1)
+    first = place.hire(limit=1)
     dying = await begin(place, "dying")
-    second = hire(place)
+    second = place.hire()
     living = await begin(place, "living")
     # Called running, a run's process may need seconds until it asks for anything.
     await place.until(lambda: is_in_line(living), seconds=PATIENCE)
@@ -103,11 +103,6 @@ async def test_a_machine_dies_in_the_middle_of_two_runs(place: Workplace, rh: Em
     ends = set(re.findall(rb"([0-9a-f]+-end-\d+) \{", database))
     assert len(ends) == 2 * ROWS, "the journal is in PostgreSQL"
     assert not await problems(place, rh, [dying, living], database)
-
-
-def hire(place: Workplace, *, limit: int | None = None) -> Worker:
-    place.workers.append(Worker(place.env, place.folder, f"worker-{len(place.workers) + 1}", limit=limit))
-    return place.workers[-1]
 
 
 async def begin(place: Workplace, name: str) -> UUID:

@@ -17,7 +17,7 @@ from uuid import UUID
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
-from tests.support.servers.deployment_server import Worker, Workplace, workplace
+from tests.support.servers.deployment_server import Workplace, workplace
 from tests.support.servers.emulator_env import environment
 from tests.support.servers.webhook_receiver import TOKEN, ReceiverProcess
 from tests.support.world.prefect_runs import states_of
@@ -46,8 +46,7 @@ def office(rh: Emulator, tmp_path: Path, prefect_template: Path) -> Iterator[Off
         receiver = ReceiverProcess(place.env, log=tmp_path / "receiver.log")
         asyncio.run(place.deploy(f"{FLOWS}.suspending_pictures", f"{FLOWS}.suspending_batch"))
         receiver.start()
-        worker = {**place.env, "RH_WEBHOOK_URL": receiver.url}
-        place.workers.append(Worker(worker, tmp_path, "only", limit=1))
+        place.hire(limit=1, env={"RH_WEBHOOK_URL": receiver.url})
         try:
             yield place, receiver
         finally:

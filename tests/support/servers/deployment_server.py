@@ -94,11 +94,16 @@ class Workplace:
                     parameter_openapi_schema=flow.parameters.model_dump(),
                 )
 
-    def staff(self) -> Worker:
+    def hire(self, *, limit: int | None = None, env: Mapping[str, str] | None = None) -> Worker:
+        """Starts a worker; `env` adds to its environment."""
+        name = f"worker-{len(self.workers) + 1}"
+        self.workers.append(Worker({**self.env, **(env or {})}, self.folder, name, limit=limit))
+        return self.workers[-1]
+
+    def staff(self) -> None:
         """Sees that there is a worker."""
         if not any(worker.is_running for worker in self.workers):
-            self.workers.append(Worker(self.env, self.folder, f"worker-{len(self.workers) + 1}"))
-        return self.workers[-1]
+            self.hire()
 
     async def start(self, deployment: str, **parameters: Any) -> UUID:
         self.staff()
