@@ -11,7 +11,7 @@ import pytest
 from rh_prefect.emulator import Emulator
 from tests.support.processes.typed_commands import Terminal
 from tests.support.processes.warm_process import RH, WarmProcess
-from tests.support.samples.steps import CLIP, PICTURE, of_rows, steps
+from tests.support.samples.steps import CLIP, PICTURE, group, of_rows, steps
 from tests.support.servers.emulator_env import StartEmulator
 
 CUP = "name: cup\n" + steps(picture=PICTURE % "a cup", clip=CLIP % "$(picture)") + "outputs: {clip: $(clip)}\n"
@@ -121,7 +121,7 @@ def test_quotes_give_unlisted_prices_and_refuse_wrong_requests(terminal: Termina
     clip = "model: kling-v2.6-pro-image-to-video, from: $(picture), with: {prompt: a turn}"
     quoted = steps(
         one="model: Dola-Seedream-5.0-pro/text-to-image, with: {prompt: a cup}",
-        each=f"foreach: [a cup, a jug], steps: {{picture: {{{PICTURE % '$(item)'}}}, clip: {{{clip}}}}}",
+        each=group("foreach: [a cup, a jug]", picture=PICTURE % "$(item)", clip=clip),
     )
     Path("quoted.yaml").write_text(quoted)
     assert "expected >= 7.08" in terminal.call("plan quoted.yaml")

@@ -23,7 +23,7 @@ from tests.support.doc_pages import blocks
 from tests.support.each_case import each_case
 from tests.support.processes.typed_commands import Terminal
 from tests.support.samples.media import png
-from tests.support.samples.steps import PICTURE, RESIZE, steps
+from tests.support.samples.steps import PICTURE, RESIZE, group, steps
 
 ROOT = Path(__file__).parents[2]
 
@@ -172,7 +172,7 @@ def test_a_parameter_may_be_named_file(terminal: Terminal) -> None:
 
 
 def test_a_parameter_that_is_set_several_times_is_a_list(terminal: Terminal) -> None:
-    each = f"foreach: $(params.moods), steps: {{s: {{{PICTURE % '$(item)'}}}}}"
+    each = group("foreach: $(params.moods)", s=PICTURE % "$(item)")
     Path("own.yaml").write_text("params: {moods: list}\n" + steps(each=each))
     for words in ("--set moods=calm --set 'moods=wild, warm'", "--moods calm --moods 'wild, warm'"):
         plan = terminal.json(f"plan own.yaml {words}")

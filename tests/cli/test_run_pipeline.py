@@ -13,14 +13,13 @@ from rh_prefect.blocks import MediaStorage
 from rh_prefect.emulator import Fault
 from tests.cli.conftest import Here
 from tests.support.processes.typed_commands import printed
-from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, of_rows, steps
+from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, group, of_rows, steps
 from tests.support.servers.link_server import LinkHost, picture
 
 TURN = (CLIP % "$(picture)").replace("slow, duration: 5", "a turn, duration: $(params.seconds)")
 PRODUCTS = "name: products\nparams:\n  products: {type: table, columns: {sku: string, title: string}}\n"
 PRODUCTS += "  seconds: {enum: [5, 10], default: 5}\n" + steps(
-    each="foreach: $(params.products), id: $(item.sku), "
-    f"steps: {{picture: {{{PICTURE % 'Photo of $(item.title)'}}}, clip: {{{TURN}}}}}"
+    each=group("foreach: $(params.products), id: $(item.sku)", picture=PICTURE % "Photo of $(item.title)", clip=TURN)
 )
 PRODUCTS += "outputs: {clips: $(each.clip)}\n"
 
@@ -168,7 +167,7 @@ def test_a_selection_of_what_does_not_exist_or_is_not_selected_is_refused(here: 
 SCRIPT = ANSWER % '"Two shots as a JSON list, where each shot has name and look: a pier"'
 LISTED = steps(
     script=f"{SCRIPT}, parse: {{list: {{name: string, look: string}}, at_most: 3}}",
-    shots=f"foreach: $(script), id: $(item.name), steps: {{picture: {{{PICTURE % '$(item.look)'}}}}}",
+    shots=group("foreach: $(script), id: $(item.name)", picture=PICTURE % "$(item.look)"),
     sheet="edit: contact_sheet, with: {of: $(shots.picture)}",
 )
 

@@ -19,7 +19,7 @@ from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.pipelines.run.result import OVER_BUDGET
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import Costs
-from tests.support.samples.steps import ANSWER, CLIP, PICTURE, steps
+from tests.support.samples.steps import ANSWER, CLIP, PICTURE, group, steps
 from tests.support.world.pipeline_flows import run, until_paid
 
 
@@ -100,7 +100,7 @@ async def test_the_report_of_an_interrupted_run_has_all_steps(rh: Emulator) -> N
 
 
 SIGNS = "budget: {amount: 0.08, whole_items: true, all_runs: true}\n" + steps(
-    each=f"matrix: {{title: [mug, jug, vase, cup]}}, steps: {{sign: {{{PICTURE % '$(matrix.title)'}}}}}"
+    each=group("matrix: {title: [mug, jug, vase, cup]}", sign=PICTURE % "$(matrix.title)")
 )
 
 

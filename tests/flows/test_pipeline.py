@@ -24,7 +24,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, WAITING
 from rh_prefect.prefect_api import ask
 from tests.support.samples import media as samples
-from tests.support.samples.steps import CLIP, PICTURE, RESIZE, SPEECH, of_rows, rows, steps
+from tests.support.samples.steps import CLIP, PICTURE, RESIZE, SPEECH, group, of_rows, rows, steps
 from tests.support.servers.emulator_env import StartEmulator
 from tests.support.servers.link_server import LinkHost
 from tests.support.world.pipeline_flows import (
@@ -255,7 +255,7 @@ IS_LONG = "{gt: [$(voice.seconds), 4]}"
 CUPS = f"foreach: [cup, mug], id: $(item), where: {{any: [{{equals: [$(item), cup]}}, {IS_LONG}]}}"
 DECIDED = "params: {line: string, mood: string}\n" + steps(
     voice=VOICE,
-    each=f"{CUPS}, steps: {{picture: {{{PICTURE % 'Photo of $(item)'}}}}}",
+    each=group(CUPS, picture=PICTURE % "Photo of $(item)"),
     large=f"when: {IS_LONG}, model: qwen-image-2.0/text-to-image, with: {{prompt: a large table}}",
     small=PICTURE % "a small table",
     clip=(CLIP % "$(large or small)").replace("slow", "$(params.mood)"),

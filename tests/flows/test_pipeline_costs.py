@@ -20,13 +20,12 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.run.result import OVER_BUDGET, WAITING
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.works_journal import default_works
-from tests.support.samples.steps import CLIP, PICTURE, RESIZE, steps
+from tests.support.samples.steps import CLIP, PICTURE, RESIZE, group, steps
 from tests.support.world.pipeline_flows import run_in_flow
 
 
-def pictures(name: str, *, attempts: int = 1, budget: str = "5", further: str = "") -> str:
-    of_each = f"picture: {{{PICTURE % 'Photo of $(item)'}}}{further}"
-    each = f"foreach: [cup, mug], id: $(item), steps: {{{of_each}}}"
+def pictures(name: str, *, attempts: int = 1, budget: str = "5", **following: str) -> str:
+    each = group("foreach: [cup, mug], id: $(item)", picture=PICTURE % "Photo of $(item)", **following)
     return f"name: {name}\nattempts: {attempts}\nbudget: {budget}\n" + steps(each=each)
 
 
@@ -91,8 +90,7 @@ async def events_of(pipeline: str, *, until: str) -> list[dict[str, Any]]:
 
 @pytest.mark.prefect
 async def test_a_run_that_waits_for_a_review_emits_which(rh: Emulator) -> None:
-    reviewed = f", chosen: {{review: $(picture)}}, clip: {{{CLIP % '$(chosen)'}}}"
-    state, _ = await run_in_flow(pictures("asking", further=reviewed))
+    state, _ = await run_in_flow(pictures("asking", chosen="review: $(picture)", clip=CLIP % "$(chosen)"))
     flow_run = str(state.state_details.flow_run_id)
     found = await events_of("asking", until="done")
     (review,) = [one for one in found if one["event"] == "runninghub.pipeline.review"]

@@ -24,7 +24,7 @@ from rh_prefect.pipelines.plan.planned_steps import PriceRange, Selection
 from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, PipelineResult
 from rh_prefect.pipelines.run.run_budget import run_limit
 from tests.support.samples.pipeline_assets import photo
-from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, further, of_rows, rows, steps
+from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, further, group, of_rows, rows, steps
 from tests.support.servers.emulator_env import StartEmulator
 from tests.support.world.pipeline_flows import complete, planned, prompts, reasons, run, states
 
@@ -178,7 +178,7 @@ async def test_a_fan_out_over_a_list_whose_expect_is_false_has_no_items(rh: Emul
     parse = "parse: {list: {picture: string}, at_most: 2}"
     text = "params: {count: integer}\n" + steps(
         script=f"{ANSWER % 'Two shots'}, {parse}, expect: {{lt: [$(params.count), 3]}}",
-        shots=f"foreach: $(script), steps: {{still: {{{PICTURE % 'a cup'}, same: true}}}}",
+        shots=group("foreach: $(script)", still=f"{PICTURE % 'a cup'}, same: true"),
         later=PICTURE % "a mug" + ", when: {gt: [$(script.count), 1]}",
     )
     state, result = await run(text, count=5, budget=5)
@@ -191,8 +191,8 @@ async def test_a_fan_out_over_a_list_whose_expect_is_false_has_no_items(rh: Emul
 CONDITIONS = "params: {count: integer}\n" + steps(
     first=PICTURE % "a bad word" + ", expect: {lt: [$(params.count), 3]}",
     after=PICTURE % "a mug" + ", when: {exists: $(first)}",
-    group=f"when: {{exists: $(first)}}, steps: {{cup: {{{PICTURE % 'a cup'}}}}}",
-    each=f"foreach: [1, 2], where: {{exists: $(first)}}, steps: {{jug: {{{PICTURE % 'jug $(item)'}}}}}",
+    group=group("when: {exists: $(first)}", cup=PICTURE % "a cup"),
+    each=group("foreach: [1, 2], where: {exists: $(first)}", jug=PICTURE % "jug $(item)"),
 )
 
 
@@ -384,7 +384,7 @@ def shapes(field: str, count: int) -> str:
         raw=SHOTS,
         lines=SHOTS + ", parse: {list: {line: string}, at_most: 5}",
         shots=SHOTS + f", parse: {{list: {{line: string, {field}: string}}, at_most: {count}}}",
-        each=f"foreach: $(shots), steps: {{picture: {{{picture}}}}}",
+        each=group("foreach: $(shots)", picture=picture),
     )
 
 

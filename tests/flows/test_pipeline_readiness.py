@@ -14,15 +14,15 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.recorder import Recorder
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.parsed_document import PipelineError
-from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, further, of_rows, rows, steps
+from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, further, group, of_rows, rows, steps
 from tests.support.servers.emulator_env import StartEmulator
 from tests.support.world.pipeline_flows import complete, run, run_in_flow, states
 
-ANGLE = f"picture: {{{PICTURE % '$(item.title) from the $(matrix.angle)'}}}"
+ANGLE = PICTURE % "$(item.title) from the $(matrix.angle)"
 ANGLES = of_rows(
     "title: string",
     "id: $(item.title)",
-    angles=f"matrix: {{angle: [left, right]}}, steps: {{{ANGLE}}}",
+    angles=group("matrix: {angle: [left, right]}", picture=ANGLE),
     sheet="edit: contact_sheet, with: {of: $(angles.picture)}, require: any",
 ) + further(
     all="model: bytedance/jimeng-4.6/image-to-image, require: any, "
@@ -79,7 +79,7 @@ def answers(save: str, prompt: str = "$(item.text)") -> str:
     script = ANSWER % '"10 items about a mug as JSON, each item has text"'
     return steps(
         script=f"{script}, parse: {{list: {{text: string}}, at_most: 10}}",
-        each=f"foreach: $(script), steps: {{picture: {{{PICTURE % prompt}{save}}}}}",
+        each=group("foreach: $(script)", picture=f"{PICTURE % prompt}{save}"),
     )
 
 

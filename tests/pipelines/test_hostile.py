@@ -24,7 +24,7 @@ from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.table_files import read_table
 from tests.support.samples.pipeline_assets import photo
-from tests.support.samples.steps import ANSWER, PICTURE, RESIZE, of_rows, rows, steps
+from tests.support.samples.steps import ANSWER, PICTURE, RESIZE, group, of_rows, rows, steps
 from tests.support.world.planned_works import Records, plan_of, problems_of
 
 TABLE = of_rows(
@@ -88,11 +88,10 @@ async def test_a_further_folder_is_allowed_by_name(tmp_path: Path) -> None:
 
 
 async def answered(*titles: str) -> Plan:
+    sign = PICTURE % '"$(number) $(item.title)"' + ", save_as: $(item.title)/a.png"
     text = steps(
         list=ANSWER % "Three titles as JSON" + ", parse: {list: {title: string}, at_most: 3}",
-        each="foreach: $(list), id: $(item.title), steps: {sign: {"
-        + PICTURE % '"$(number) $(item.title)"'
-        + ", save_as: $(item.title)/a.png}}",
+        each=group("foreach: $(list), id: $(item.title)", sign=sign),
     )
     records = Records()
     first = await plan_of(text)
@@ -240,7 +239,7 @@ async def test_the_paid_jobs_of_all_steps_are_counted() -> None:
 
 def each(items: str, **inner: str) -> str:
     """A file with a fan-out over items."""
-    return steps(each=f"{items}, steps: {{{', '.join(f'{name}: {{{keys}}}' for name, keys in inner.items())}}}")
+    return steps(each=group(items, **inner))
 
 
 MANY = 1_000_000
@@ -264,7 +263,7 @@ TOO_LARGE = {
         "with each.a, the run would have more than the 200000 paid jobs allowed; select",
     ),
     "items of an answer": (
-        N + steps(script=LIST, each=f"foreach: $(script), steps: {{a: {{{JOIN % '$(item.line)'}}}}}"),
+        N + steps(script=LIST, each=group("foreach: $(script)", a=JOIN % "$(item.line)")),
         "at_most must be at most 8000, but $(params.n) is 1000000; use a smaller number",
     ),
     "a matrix": (
@@ -272,7 +271,7 @@ TOO_LARGE = {
         "before `where` and `limit`, each has 2700000 items, but at most 400000 are allowed;",
     ),
     "groups in groups": (
-        each(f"foreach: {THOUSANDS}, as: one", inner=f"foreach: {THOUSANDS}, steps: {{a: {{{JOIN % '$(one)'}}}}}"),
+        each(f"foreach: {THOUSANDS}, as: one", inner=group(f"foreach: {THOUSANDS}", a=JOIN % "$(one)")),
         "before `where` and `limit`, each.inner has 402000 items, but at most 400000 are allowed",
     ),
     "steps of items": (

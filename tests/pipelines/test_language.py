@@ -20,7 +20,7 @@ from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.planning_values import ABSENT, File, Frame
 from rh_prefect.pipelines.references import WrongReferenceError, parse
 from rh_prefect.works.checked_request import as_request
-from tests.support.samples.steps import ANSWER, CLIP, PICTURE, of_rows, rows, steps
+from tests.support.samples.steps import ANSWER, CLIP, PICTURE, group, of_rows, rows, steps
 from tests.support.world.planned_works import Records, plan_of, problems_of, states
 
 
@@ -74,7 +74,7 @@ async def test_a_literal_is_taken_when_a_condition_is_decided() -> None:
 
 
 COLOURS = "params: {colours: {type: list, max: 2}}\n" + steps(
-    each=f"foreach: $(params.colours), id: $(item), steps: {{a: {{{PICTURE % '$(item)'}}}}}",
+    each=group("foreach: $(params.colours), id: $(item)", a=PICTURE % "$(item)"),
     all="edit: join_text, with: {texts: $(params.colours)}",
 )
 
@@ -98,7 +98,7 @@ async def test_a_list_parameter_takes_nothing_else(given: object, said: str) -> 
 
 
 async def test_a_used_file_takes_a_list(tmp_path: Path) -> None:
-    each = f"foreach: $(params.names), steps: {{a: {{{PICTURE % '$(item)'}}}}}"
+    each = group("foreach: $(params.names)", a=PICTURE % "$(item)")
     (tmp_path / "inner.yaml").write_text("params: {names: list}\n" + steps(each=each))
     lists = {"a": "$(params.rows.title)", "b": "[$(params.name), c]"}
     uses = {step: f"use: ./inner.yaml, with: {{names: {names}}}" for step, names in lists.items()}
@@ -134,9 +134,8 @@ def test_a_value_is_compared_by_its_name(condition: object, sold: object, *, exp
 async def test_defaults_are_those_of_steps_of_a_kind() -> None:
     defaults = 'x-square: &square {with: {aspect_ratio: "1:1", prompt: y}}\n'
     defaults += 'defaults:\n  model: {attempts: 2, with: {aspect_ratio: "9:16"}}\n  edit: {require: any}\n'
-    b, group = "model: z-image/turbo, attempts: 3, <<: *square", f"steps: {{c: {{{PICTURE % 'z'}}}}}"
-    sheet = "edit: contact_sheet, with: {of: [$(a), $(b)]}"
-    plan = await plan_of(defaults + steps(a=PICTURE % "x", b=b, group=group, d=sheet))
+    b, sheet = "model: z-image/turbo, attempts: 3, <<: *square", "edit: contact_sheet, with: {of: [$(a), $(b)]}"
+    plan = await plan_of(defaults + steps(a=PICTURE % "x", b=b, group=group("", c=PICTURE % "z"), d=sheet))
     paid = [one for one in plan.instances if one.is_paid]
     assert [(one.attempts, one.request["aspectRatio"]) for one in paid] == [(2, "9:16"), (3, "1:1"), (2, "9:16")]
     assert plan.instances[-1].step.require == "any"

@@ -23,7 +23,7 @@ from rh_prefect.pipelines.plan import KnownWork, KnownWorks, Plan, ReviewedPlan,
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, Selection, State
 from tests.support.samples.pipeline_assets import photo, sound, video
-from tests.support.samples.steps import ANSWER, ASK, CLIP, LIPS, PICTURE, RESIZE, SPEECH, further, of_rows, rows, steps
+from tests.support.samples.steps import ANSWER, ASK, CLIP, LIPS, PICTURE, RESIZE, SPEECH, group, of_rows, rows, steps
 from tests.support.world.call_count import calls_of
 from tests.support.world.planned_works import ROWS, SHOTS, Records, plan_of, problems_of, result, run, states
 
@@ -282,8 +282,7 @@ async def test_an_answer_that_is_there_has_its_own_number_of_items() -> None:
 
 MOVE = (CLIP % "$(previous.end or params.hero)").replace("slow", "$(item.move)")
 CHAIN = "params: {hero: image, scenes: {type: table, columns: {move: string}}}\n" + steps(
-    shots="foreach: $(params.scenes), "
-    f"steps: {{clip: {{{MOVE}}}, end: {{edit: frame, with: {{video: $(clip), at: last}}}}}}",
+    shots=group("foreach: $(params.scenes)", clip=MOVE, end="edit: frame, with: {video: $(clip), at: last}"),
 )
 
 
@@ -407,9 +406,9 @@ COUNTED = of_rows(
     "title: string, count: integer",
     "as: row",
     picture=PICTURE % "$(item.title)" + ", takes: $(item.count)",
-    some=f"foreach: [x, y, z], limit: $(row.count), steps: {{one: {{{PICTURE % '$(item)'}}}}}",
+    some=group("foreach: [x, y, z], limit: $(row.count)", one=PICTURE % "$(item)"),
     shots=ANSWER % "$(item.title)" + ", parse: {list: {line: string}, at_most: $(item.count)}",
-    drawn=f"foreach: $(shots), steps: {{one: {{{PICTURE % '$(item.line)'}}}}}",
+    drawn=group("foreach: $(shots)", one=PICTURE % "$(item.line)"),
 )
 
 
@@ -661,7 +660,7 @@ async def test_items_with_equal_names_have_addresses_and_ids_of_their_own(tmp_pa
     for name in names:
         (tmp_path / name).parent.mkdir()
     files = [photo(tmp_path / name, n) for n, name in enumerate(names)]
-    each = f"foreach: $(params.files), steps: {{clip: {{{CLIP % '$(item)'}, save_as: $(id).mp4}}}}"
+    each = group("foreach: $(params.files)", clip=f"{CLIP % '$(item)'}, save_as: $(id).mp4")
     plan = await plan_of("params: {files: {type: files, of: image}}\n" + steps(each=each), files=files)
     found = [(one.address, one.save_as) for one in plan.instances]
     assert found == [(f"each[{name}].clip", f"{name}.mp4") for name in ("photo", "photo-3", "photo-2")]
@@ -669,7 +668,7 @@ async def test_items_with_equal_names_have_addresses_and_ids_of_their_own(tmp_pa
 
 async def test_a_slash_in_an_id_is_no_border_between_ids() -> None:
     picture = PICTURE % '"$(outer.title), $(item)"'
-    inner = f"foreach: [c, b/c], id: $(item), steps: {{picture: {{{picture}}}}}"
+    inner = group("foreach: [c, b/c], id: $(item)", picture=picture)
     text = of_rows("title: string", "as: outer\n    id: $(item.title)", inner=inner)
     plan = await plan_of(text, rows=rows("a", "a/b", "a%2Fb"))
     items = {"a": ["a/c", "a/b%2Fc"], "a/b": ["a%2Fb/c", "a%2Fb/b%2Fc"], "a%2Fb": ["a%252Fb/c", "a%252Fb/b%2Fc"]}
@@ -724,7 +723,7 @@ async def test_a_prompt_is_never_a_value_that_is_not_known_yet(start: str) -> No
 
 NAMED_BY_ANSWER = "params: {look: string}\n" + steps(
     name=ANSWER % "$(params.look)",
-    each="foreach: [a], id: $(name), steps: {picture: {" + PICTURE % "$(id)" + "}}",
+    each=group("foreach: [a], id: $(name)", picture=PICTURE % "$(id)"),
 )
 UNDECIDED = "params: {look: string}\n" + steps(
     ask=ASK,
@@ -752,10 +751,10 @@ async def test_what_a_step_has_yet_to_make_is_not_compared(pipeline: Pipeline, p
 # Lists that are written in the file.
 
 PARTS = "params: {intro: video, outro: video, photos: {type: files, of: image}}\n" + steps(
-    each=f"foreach: $(params.photos), steps: {{clip: {{{CLIP % '$(item)'}}}}}",
+    each=group("foreach: $(params.photos)", clip=CLIP % "$(item)"),
     film="edit: concat, with: {videos: [$(params.intro), $(each.clip), $(params.outro)]}, require: any",
 )
-SHEET = further(sheet="edit: contact_sheet, with: {of: [$(params.intro), $(each.clip)], captions: [Intro, $(each.id)]}")
+SHEET = "  sheet: {edit: contact_sheet, with: {of: [$(params.intro), $(each.clip)], captions: [Intro, $(each.id)]}}\n"
 
 
 def parts(folder: Path) -> dict[str, Any]:
@@ -799,7 +798,8 @@ async def test_what_an_item_does_not_make_is_left_out_of_a_list_in_a_list(tmp_pa
 async def test_a_failed_value_is_left_out_with_its_caption(
     of: str, captions: str, failed: str, left: list[str]
 ) -> None:
-    text = of_rows("title: string", "id: $(item.title)", pic=PICTURE % "$(item.title)") + further(
+    text = "params: {rows: {type: table, columns: {title: string}}}\n" + steps(
+        each=group("foreach: $(params.rows), id: $(item.title)", pic=PICTURE % "$(item.title)"),
         intro=PICTURE % "intro",
         outro=PICTURE % "outro",
         sheet=f"edit: contact_sheet, require: any, with: {{of: {of}, captions: {captions}}}",
@@ -871,7 +871,7 @@ async def test_a_text_with_a_reference_is_a_list_s_item() -> None:
 
 async def test_the_number_of_an_item_of_a_matrix_is_a_value() -> None:
     a = PICTURE % '"$(number) $(matrix.look)"'
-    plan = await plan_of(steps(each=f"matrix: {{look: [calm, wild]}}, steps: {{a: {{{a}}}}}"))
+    plan = await plan_of(steps(each=group("matrix: {look: [calm, wild]}", a=a)))
     assert [one.request["prompt"] for one in plan.steps["each.a"]] == ["1 calm", "2 wild"]
 
 

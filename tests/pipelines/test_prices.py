@@ -17,7 +17,7 @@ from rh_prefect.pipelines.plan.planned_steps import PriceRange, Selection
 from rh_prefect.pipelines.plan.render import prices
 from tests.support.samples.example_prices import GIVEN
 from tests.support.samples.pipeline_assets import photo, sound, video
-from tests.support.samples.steps import ANSWER, CLIP, LIPS, PICTURE, SPEECH, TEXT_MODEL, steps
+from tests.support.samples.steps import ANSWER, CLIP, LIPS, PICTURE, SPEECH, TEXT_MODEL, group, steps
 from tests.support.world.planned_works import Records, plan_of
 
 
@@ -81,7 +81,7 @@ async def least_and_most(pipeline: Pipeline, **params: Any) -> tuple[str, str]:
         ({"a": MAYBE, "p": f"when: {{not: {{exists: $(a)}}}}, {ONE}, takes: 2"}, "0.02", "0.10"),
         ({"p": f"when: {{exists: $(s)}}, {ONE}"}, "0.06", "0.06"),
         # In a group that may be absent, the step `a` is certain for the step beside it.
-        ({"g": f"{CALM}, steps: {{a: {{{ONE}}}, b: {{when: {{missing: $(a)}}, {ONE}, takes: 5}}}}"}, "0.02", "0.06"),
+        ({"g": group(CALM, a=ONE, b=f"when: {{missing: $(a)}}, {ONE}, takes: 5")}, "0.02", "0.06"),
     ],
 )
 async def test_a_condition_on_what_is_not_known_yet_is_not_decided(
@@ -107,7 +107,7 @@ async def test_a_used_file_whose_condition_is_not_decided_does_not_count_for_the
 )
 async def test_of_an_answer_s_items_only_the_first_is_certain(fan_out: str, prompt: str) -> None:
     answer = ANSWER % "x" + ", parse: {list: {a: string}, at_most: 6}"
-    pipeline = Pipeline.from_text(steps(s=answer, g=f"{fan_out}, steps: {{p: {{{PICTURE % prompt}}}}}"))
+    pipeline = Pipeline.from_text(steps(s=answer, g=group(fan_out, p=PICTURE % prompt)))
     assert await least_and_most(pipeline) == ("0.06", "0.26")
 
 
@@ -210,8 +210,8 @@ async def test_the_price_covers_each_value_that_a_step_may_choose(
 
 
 async def test_a_budget_of_items_below_their_lowest_price_is_a_problem() -> None:
-    made = f"picture: {{{PICTURE % '$(item)'}}}, clip: {{{CLIP % '$(picture)'}}}"
-    text = "budget: {amount: 50, item: 1}\n" + steps(each=f"foreach: [cup, mug], id: $(item), steps: {{{made}}}")
+    each = group("foreach: [cup, mug], id: $(item)", picture=PICTURE % "$(item)", clip=CLIP % "$(picture)")
+    text = "budget: {amount: 50, item: 1}\n" + steps(each=each)
     [problem] = (await Pipeline.from_text(text, name="f.yaml").plan()).problems
     assert str(problem).startswith(
         "f.yaml:1:28: item cup costs at least 1.79 CNY and would not be finished: the budget of an item is 1 (2 items "

@@ -9,7 +9,7 @@ import pytest
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import Selection
-from tests.support.samples.steps import ANSWER, PICTURE, of_rows, rows, steps
+from tests.support.samples.steps import ANSWER, PICTURE, group, of_rows, rows, steps
 from tests.support.world.planned_works import Records, plan_of
 
 ROWS = [{"kind": kind, "t": name} for kind, name in zip("xxyy", "ABCD")]
@@ -41,14 +41,10 @@ async def test_an_absent_step_does_not_make_its_item_a_first_one() -> None:
 
 @pytest.mark.parametrize("around", ["use", "group"])
 async def test_a_sample_has_the_first_items_of_each_fan_out(around: str, tmp_path: Path) -> None:
-    each = {
-        f"e{n}": f"foreach: $(params.r{n}), id: $(item.title), steps: {{p: {{{PICTURE % '$(item.title)'}}}}}"
-        for n in (1, 2)
-    }
+    each = {f"e{n}": group(f"foreach: $(params.r{n}), id: $(item.title)", p=PICTURE % "$(item.title)") for n in (1, 2)}
     params = "params: {r1: {type: table, columns: {title: string}}, r2: {type: table, columns: {title: string}}}\n"
     (tmp_path / "inner.yaml").write_text(params + steps(**each))
-    group = "steps: {" + ", ".join(f"{name}: {{{keys}}}" for name, keys in each.items()) + "}"
     use = "use: ./inner.yaml, with: {r1: $(params.r1), r2: $(params.r2)}"
-    (tmp_path / "outer.yaml").write_text(params + steps(u=use if around == "use" else group))
+    (tmp_path / "outer.yaml").write_text(params + steps(u=use if around == "use" else group("", **each)))
     plan = await plan_of(Pipeline.from_file(tmp_path / "outer.yaml"), {"r1": rows("A", "B"), "r2": rows("X", "Y")})
     assert sampled(plan, 1) == ["A", "X"]

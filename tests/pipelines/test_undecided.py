@@ -13,7 +13,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Round, Selection
 from tests.support.samples.pipeline_assets import photo
-from tests.support.samples.steps import ANSWER, ASK, CLIP, PICTURE, SPEECH, further, of_rows, steps
+from tests.support.samples.steps import ANSWER, ASK, CLIP, PICTURE, SPEECH, further, group, of_rows, steps
 from tests.support.world.planned_works import Records, plan_of, result, run, states
 
 ROWS = [{"t": name} for name in "abc"]
@@ -38,8 +38,8 @@ async def test_an_undecided_condition_in_one_used_file_does_not_hold_back_anothe
 
 
 FAN_OUTS = {
-    "foreach": further(clips=f"foreach: $(each.pic), steps: {{clip: {{{CLIP % '$(item)'}}}}}"),
-    "matrix": further(clips=f"matrix: {{x: $(each.pic)}}, steps: {{clip: {{{CLIP % '$(matrix.x)'}}}}}"),
+    "foreach": further(clips=group("foreach: $(each.pic)", clip=CLIP % "$(item)")),
+    "matrix": further(clips=group("matrix: {x: $(each.pic)}", clip=CLIP % "$(matrix.x)")),
 }
 CHECKED = of_rows("t: string", check=CHECK, pic=f"when: $(check.ok), {PIC}")
 
@@ -76,7 +76,7 @@ LISTS = {
     "a": f"when: $(s.ok), {ANSWER % 'a'}, parse: {{list: {{t: string}}, at_most: 3}}",
     "b": f"{ANSWER % 'b'}, parse: {{list: {{t: string}}, at_most: 10}}",
 }
-OR = steps(**LISTS, pics=f"foreach: $(a or b), steps: {{p: {{{PIC}}}}}")
+OR = steps(**LISTS, pics=group("foreach: $(a or b)", p=PIC))
 
 
 @pytest.mark.parametrize("has_first", [True, False])
@@ -92,7 +92,7 @@ async def test_items_of_one_of_two_lists_wait_until_it_is_known_which(*, has_fir
 
 @pytest.mark.parametrize("is_used", [False, True])
 async def test_an_existing_list_is_not_used_while_another_may_take_its_place(tmp_path: Path, *, is_used: bool) -> None:
-    inner = steps(p=f"foreach: $(params.rows), steps: {{p: {{{PIC}}}}}")
+    inner = steps(p=group("foreach: $(params.rows)", p=PIC))
     (tmp_path / "inner.yaml").write_text(f"params: {{rows: {{type: table, columns: {{t: string}}}}}}\n{inner}")
     used = steps(**LISTS, pics="use: ./inner.yaml, with: {rows: $(a or b)}")
     (tmp_path / "outer.yaml").write_text(used if is_used else OR)
@@ -105,8 +105,8 @@ async def test_an_existing_list_is_not_used_while_another_may_take_its_place(tmp
 
 async def test_the_lowest_price_counts_the_cheapest_items_that_a_limit_can_leave(tmp_path: Path) -> None:
     clip = (CLIP % "$(params.photo)").replace("slow", "$(item.t)")
-    best = "foreach: $(each.clip), sort: {by: seconds}, limit: 1, steps: {large: {model: rh-video-upscaler, "
-    best += "from: $(item), with: {target_resolution: 1080p}}}"
+    large = "model: rh-video-upscaler, from: $(item), with: {target_resolution: 1080p}"
+    best = group("foreach: $(each.clip), sort: {by: seconds}, limit: 1", large=large)
     file = of_rows("t: string", clip=clip).replace("{rows", "{photo: image, rows", 1) + further(best=best)
     records, given = Records(), {"photo": photo(tmp_path / "p.png")}
     await run(file, records, rows=ROWS[:1], **given)
@@ -118,8 +118,8 @@ async def test_the_lowest_price_counts_the_cheapest_items_that_a_limit_can_leave
 
 
 async def test_the_highest_price_counts_what_an_item_costs_beside_the_works_of_other_steps() -> None:
-    best = "foreach: $(params.rows), where: {equals: [$(s.ok), true]}, limit: 1, "
-    best += f"steps: {{p: {{{PIC}, takes: $(item.n)}}}}"
+    chosen = "foreach: $(params.rows), where: {equals: [$(s.ok), true]}, limit: 1"
+    best = group(chosen, p=f"{PIC}, takes: $(item.n)")
     file = "params: {rows: {type: table, columns: {t: string, n: integer}}}\n"
     file += steps(s=ASK, shared=PICTURE % "mug" + ", takes: 3", best=best)
     plan = await plan_of(file, rows=[{"t": "mug", "n": 3}, {"t": "cup", "n": 2}])
@@ -166,7 +166,7 @@ async def test_a_held_back_item_waits_for_the_steps_that_decide_those_before_it(
 
 async def test_a_request_with_the_count_of_a_list_that_is_not_made_yet_waits_for_the_list() -> None:
     """It was paid for with the most items that the list can have, and then again with their number."""
-    each = f"foreach: $(write), steps: {{pic: {{{PICTURE % '$(item.name)'}}}}}"
+    each = group("foreach: $(write)", pic=PICTURE % "$(item.name)")
     plan = await plan_of(steps(write=LIST, each=each, sum=PICTURE % "one of $(each.count)"))
     assert not all(work.is_settled for work in plan.steps["sum"][0].works)
 
@@ -184,9 +184,9 @@ async def test_a_request_with_the_count_of_a_list_that_is_not_made_yet_waits_for
 )
 async def test_items_of_a_list_that_is_not_made_yet_wait_for_the_list(foreach: str, prompt: str) -> None:
     """Items that the list turned out not to have were paid for, and others again under their own numbers."""
-    inner = f"foreach: [$(item.name)], steps: {{own: {{{PICTURE % 'inner $(item)'}}}}}"
-    each = f"foreach: $(write), steps: {{pic: {{{PICTURE % '$(item.name)'}}}, inner: {{{inner}}}}}"
-    file = steps(write=LIST, each=each, further=f"{foreach}, steps: {{pic: {{{PICTURE % prompt}}}}}")
+    inner = group("foreach: [$(item.name)]", own=PICTURE % "inner $(item)")
+    each = group("foreach: $(write)", pic=PICTURE % "$(item.name)", inner=inner)
+    file = steps(write=LIST, each=each, further=group(foreach, pic=PICTURE % prompt))
     records = Records()
     plan = await plan_of(file, known=records)
     assert all(one.is_pending for one in plan.steps["further.pic"])
@@ -207,7 +207,7 @@ async def test_items_of_a_list_that_is_not_made_yet_wait_for_the_list(foreach: s
 async def test_a_request_or_a_name_with_an_id_that_is_not_made_yet_waits_for_it(foreach: str, tmp_path: Path) -> None:
     """It was paid for, or saved, with a number or a hash in place of the id, and then again with the id."""
     b = PICTURE % "b $(number)" + ", save_as: $(id).png"
-    each = f"{foreach}, steps: {{a: {{{PICTURE % 'of $(id)'}}}, b: {{{b}}}, c: {{{PICTURE % 'c $(number)'}}}}}"
+    each = group(foreach, a=PICTURE % "of $(id)", b=b, c=PICTURE % "c $(number)")
     file = "params: {photo: image}\n" + steps(picture=PICTURE % "one", word=WORD, each=each)
     plan = await plan_of(file, photo=photo(tmp_path / "x.png"))
     assert plan.steps["each.a"][0].request["prompt"] == "of x"
@@ -254,7 +254,7 @@ async def test_values_of_used_files_and_candidates_wait_for_the_conditions_of_wh
 async def test_an_edit_whose_only_clip_cannot_be_made_is_planned() -> None:
     clip = "expect: $(j.ok), model: kling-v2.6-pro-text-to-video, with: {prompt: slow, duration: 5, sound: false}"
     film = "edit: concat, with: {videos: $(one.clip)}, require: any"
-    file, records = steps(j=ASK, one=f"steps: {{clip: {{{clip}}}}}", film=film), Records()
+    file, records = steps(j=ASK, one=group("", clip=clip), film=film), Records()
     records.answer((await plan_of(file)).steps["j"][0], {"ok": False})
     assert [one.address for one in (await plan_of(file, known=records)).instances] == ["j", "one.clip", "film"]
 

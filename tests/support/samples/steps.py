@@ -24,6 +24,12 @@ def further(**written: str) -> str:
     return _lines("  ", written)
 
 
+def group(keys: str, **written: str) -> str:
+    """The keys of a group or of a fan-out, and its steps."""
+    inner = ", ".join(f"{name}: {{{step}}}" for name, step in written.items())
+    return (f"{keys}, " if keys else "") + f"steps: {{{inner}}}"
+
+
 def of_rows(columns: str, keys: str = "", **written: str) -> str:
     """A file with a fan-out `each` over its parameter `rows`.
 
