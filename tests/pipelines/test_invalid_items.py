@@ -10,32 +10,22 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from tests.support.samples import media as samples
-from tests.support.samples.steps import RESIZE, of_rows, steps
+from tests.support.samples.steps import RESIZE, group, of_rows, steps
 from tests.support.world.planned_works import plan_of, problems_of
 
 SKIP = "invalid_items: skip\n"
-CLIPS = """\
-params:
-  rows:
-    type: table
-    columns:
-      photo: image
-      prompt: {type: string, header: [prompt, Prompt]}
-      duration: {enum: ["5", "10"], optional: true}
-      size: {type: string, optional: true}
-      name: {type: string, optional: true}
-    other_columns: [author]
-steps:
-  each:
-    foreach: $(params.rows)
-    id: $(item.name)
-    steps:
-      clip:
-        model: kling-v2.6-pro-image-to-video
-        with: {image_url: $(item.photo), prompt: $(item.prompt), duration: $(item.duration), sound: false}
-        same: separate
-        save_as: clips/$(id).mp4
-"""
+COLUMNS = "photo: image, prompt: {type: string, header: [prompt, Prompt]}, size: {type: string, optional: true}"
+COLUMNS += ', duration: {enum: ["5", "10"], optional: true}, name: {type: string, optional: true}'
+ASKED = "{image_url: $(item.photo), prompt: $(item.prompt), duration: $(item.duration), sound: false}"
+
+
+def clips(save: str = ", save_as: clips/$(id).mp4", **following: str) -> str:
+    clip = f"model: kling-v2.6-pro-image-to-video, with: {ASKED}, same: separate{save}"
+    params = f"params: {{rows: {{type: table, columns: {{{COLUMNS}}}, other_columns: [author]}}}}\n"
+    return params + steps(each=group("foreach: $(params.rows), id: $(item.name)", clip=clip, **following))
+
+
+CLIPS = clips()
 
 
 def wrong(plan: Plan) -> list[str]:
@@ -75,8 +65,8 @@ async def test_without_skipping_the_file_is_refused_with_each_row(row: dict[str,
 
 
 async def test_a_row_whose_second_step_is_invalid_is_not_begun(row: dict[str, str]) -> None:
-    text = SKIP + CLIPS.replace("        save_as: clips/$(id).mp4\n", "")
-    text += "      large: {model: rhart-video/video-upscaler, from: $(clip), with: {target_resolution: $(item.size)}}\n"
+    large = "model: rhart-video/video-upscaler, from: $(clip), with: {target_resolution: $(item.size)}"
+    text = SKIP + clips(save="", large=large)
     plan = await plan_of(text, rows=[{**row, "size": "720p"}, {**row, "size": "no such", "prompt": "wind"}])
     first, second = plan.steps["each.clip"]
     assert (first.is_needed, second.is_needed, second.state) == (True, False, "=")
