@@ -28,6 +28,7 @@ from rh_prefect.pipelines.types import Type
 from tests.support.doc_pages import TEXTS
 from tests.support.hypothesis_settings import search
 from tests.support.samples.pipeline_assets import some
+from tests.support.samples.steps import ANSWER, PICTURE, group, steps
 from tests.support.waiting import until
 from tests.support.world.planned_works import ROWS, SHOTS, Records, result
 
@@ -187,22 +188,17 @@ async def test_parts_of_a_shipped_pipeline_say_what_a_whole_plan_says(name: str,
     await World(pipeline, params, random.Random(f"{name} {seed}")).play_twice()
 
 
-ASK = (
-    "{model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: %s}, parse: {object: {ok: boolean, n: integer}}}"
-)
-LIST = (
-    "{model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: %s}, "
-    "parse: {list: {t: string, n: integer}, at_most: 4}}"
-)
+ASK = f"{ANSWER}, parse: {{object: {{ok: boolean, n: integer}}}}"
+LIST = f"{ANSWER}, parse: {{list: {{t: string, n: integer}}, at_most: 4}}"
 CLIP = "model: kling-v2.6-pro-image-to-video, with: {prompt: slow, duration: 5, sound: false}"
 BEFORE = {
-    "ask": f"ask: {ASK % 'x'}",
-    "script": f"script: {LIST % 'y'}",
+    "ask": f"ask: {{{ASK % 'x'}}}",
+    "script": f"script: {{{LIST % 'y'}}}",
     "logo": "logo: {model: z-image/turbo, with: {prompt: logo}}",
     "logo if": "logo: {when: $(ask.ok), model: z-image/turbo, with: {prompt: logo}}",
     "logo never": "logo: {expect: $(ask.ok), model: z-image/turbo, with: {prompt: logo}}",
     "review": "best: {review: $(logo), ask: Which}",
-    "lines": f"lines: {{when: $(ask.ok), {LIST[1:] % 'z'}",
+    "lines": f"lines: {{when: $(ask.ok), {LIST % 'z'}}}",
 }
 GROUP = {
     "rows": "foreach: $(params.rows)",
@@ -225,8 +221,8 @@ STEPS = {
     "logo": "picture: {model: bytedance/jimeng-4.6/image-to-image, from: $(logo), with: {prompt: 'p $(item.t)'}}",
     "same": "picture: {model: z-image/turbo, same: true, with: {prompt: the same}}",
     "asked": "picture: {when: $(ask.ok), model: z-image/turbo, takes: 2, with: {prompt: 'p $(item.t)'}}",
-    "check": f"check: {ASK % 'ok $(picture.label)'}",
-    "own check": f"check: {ASK % 'ok $(item.t)'}",
+    "check": f"check: {{{ASK % 'ok $(picture.label)'}}}",
+    "own check": f"check: {{{ASK % 'ok $(item.t)'}}}",
     "clip": f"clip: {{from: $(picture), {CLIP}}}",
     "clip if": f"clip: {{when: $(check.ok), from: $(picture), {CLIP}}}",
     "clip expects": f"clip: {{expect: $(check.ok), from: $(picture), {CLIP}}}",
@@ -277,9 +273,9 @@ def written(file: Any) -> str:
     """A file with the steps that others refer to."""
     before, groups, after, outputs = file
     body = ""
-    for name, (items, restricted, steps) in zip(("first", "second"), groups):
+    for name, (items, restricted, asked) in zip(("first", "second"), groups):
         here = keyed([items, *restricted], "    ") + "    steps:\n"
-        here += keyed([STEPS["picture"], STEPS["own check"], *steps], "      ")
+        here += keyed([STEPS["picture"], STEPS["own check"], *asked], "      ")
         by_name = {"matrix:": "$(matrix.", "foreach: $(first": "$(ask."}
         names = next((names for start, names in by_name.items() if items.startswith(start)), "$(item.")
         body += f"  {name}:\n" + here.replace("$(item.", names).replace("$(ask.t)", "$(id)")
@@ -313,21 +309,21 @@ async def test_the_collector_of_cycles_is_paused_for_a_plan_only() -> None:
             assert not gc.isenabled()
             raise StoreError("the store is away")
 
-    pipeline = Pipeline.from_text("steps: {a: {model: z-image/turbo, with: {prompt: x}}}")
+    pipeline = Pipeline.from_text(steps(a=PICTURE % "x"))
     with pytest.raises(StoreError):
         await pipeline.plan(known=Broken())
     assert gc.isenabled()
 
 
 async def test_a_part_that_is_planned_again_frees_its_steps_without_a_pass_of_the_collector() -> None:
-    def steps() -> int:
+    def count_steps() -> int:
         return sum(type(one) is PlannedStep for one in gc.get_objects())
 
     records = Records()
     gc.collect()
     gc.disable()
     try:
-        before, plan = steps(), await Pipeline.from_text(SHOTS).plan(rows=ROWS, known=records)
+        before, plan = count_steps(), await Pipeline.from_text(SHOTS).plan(rows=ROWS, known=records)
         count, planner = len(plan.instances), plan.planner
         assert planner is not None
         plan = Plan("another one")
@@ -340,20 +336,16 @@ async def test_a_part_that_is_planned_again_frees_its_steps_without_a_pass_of_th
             records.known.update({work.key: result(work.key, one.model) for one, work in new})
             await planner.update([work.key for _, work in new])
             del new
-        assert steps() == before + count
+        assert count_steps() == before + count
         planner.free()
         del planner
-        await until(lambda: steps() == before)  # the thread that finished the plan may still return from it
+        await until(lambda: count_steps() == before)  # the thread that finished the plan may still return from it
     finally:
         gc.enable()
 
 
 async def test_a_step_that_only_what_exists_takes_is_not_needed_any_more() -> None:
-    text = f"""
-steps:
-  ask: {ASK % "x"}
-  script: {LIST % "y"}
-  each: {{foreach: $(script), when: $(ask.ok), steps: {{p: {{model: z-image/turbo, with: {{prompt: $(item.t)}}}}}}}}
-"""
+    each = group("foreach: $(script), when: $(ask.ok)", p=PICTURE % "$(item.t)")
+    text = steps(ask=ASK % "x", script=LIST % "y", each=each)
     for seed in range(20):
         await World(Pipeline.from_text(text), {}, random.Random(seed)).play()
