@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_UP, Decimal
 from pathlib import Path
 from typing import Any
@@ -103,19 +103,21 @@ def plan(
     """
     refuse_blocks("plan", storage, credentials)
     pipeline = read_pipeline(file, as_json=as_json)
-    request = PlanRequest(pipeline, given.arguments(pipeline, more), storage, credentials, deployment, allow or ())
-    found, inputs = read_choices(pipeline.takes), Inputs(request.allow)
-    first = asyncio.run(pipeline.plan(request.arguments, inputs=inputs)) if selected.retake else Plan(pipeline.name)
-    again = made_again(selected, found, first)
-    current = asyncio.run(request.plan(**again))
+    arguments, found = given.arguments(pipeline, more), read_choices(pipeline.takes)
+    request = PlanRequest(pipeline, arguments, storage, credentials, deployment, allow or (), selection=selected.steps)
+    inputs = Inputs(request.allow)
+    first = asyncio.run(pipeline.plan(arguments, inputs=inputs)) if selected.retake else Plan(pipeline.name)
+    takes, new = made_again(selected, found, first)
+    request = replace(request, takes=takes, new=new)
+    current = asyncio.run(request.plan())
     if quote and not current.problems:
         asyncio.run(request.ask_for_prices(current))
-    price = selected_price(current, selected.steps)
+    price = selected_price(current, request.selection)
     check_retake(current, selected.retake or (), selected.steps)
     if compare is None:
         asyncio.run(request.compare(current))
     elif not current.problems:
-        current.earlier, current.compared_with = earlier_plan(compare, file, lambda old: request.plan_of(old, **again))
+        current.earlier, current.compared_with = earlier_plan(compare, file, request.plan_of)
         if current.earlier["steps"]:
             changes.compare(current, current.earlier, pipeline.file.params)
     if out is not None and not current.problems:
@@ -127,11 +129,11 @@ def plan(
         sys.exit(_SOMETHING_TO_PAY)
 
 
-def show_dry_run(request: PlanRequest, budget: float | None, *, as_json: bool, **again: Any) -> None:
+def show_dry_run(request: PlanRequest, budget: float | None, *, as_json: bool) -> None:
     """Prints the plan of a run with these options; exits with 1 if the run would be refused."""
-    current = asyncio.run(request.plan(**again))
+    current = asyncio.run(request.plan())
     asyncio.run(request.compare(current))
-    price = selected_price(current, again["selection"])
+    price = selected_price(current, request.selection)
     show_plan(current, as_json=as_json)
     # The run itself also counts what its flow run has spent.
     run_limit(current, price, budget=budget, counted=Decimal(0))
@@ -168,7 +170,7 @@ def selected_price(plan: Plan, selection: Selection) -> PriceRange:
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """A pipeline with its parameters, and where a plan finds the results of earlier runs and the site's graphs."""
+    """A pipeline with its parameters, where its plan finds earlier results and the site's graphs, and what is new."""
 
     pipeline: Pipeline
     arguments: dict[str, Any]
@@ -176,6 +178,9 @@ class PlanRequest:
     credentials: str | None = None
     deployment: str = COMMAND_LINE
     allow: Sequence[str] = ()
+    takes: Mapping[str, int] = field(default_factory=dict)  # Of `--retake`
+    new: Sequence[str] = ()  # Steps for which results are made again
+    selection: Selection = field(default_factory=Selection)
 
     async def known(self) -> tuple[dict[str, Any], str]:
         """Returns arguments for a plan (recorded works and graphs), and notes about graphs that could not be read."""
@@ -196,10 +201,11 @@ class PlanRequest:
             return {"known": known, "saved_graphs": None}, unread
         return {"known": known, "saved_graphs": with_used_graphs(found, last.plan) if last else found}, ""
 
-    async def plan(self, **again: Any) -> Plan:
+    async def plan(self) -> Plan:
         """Returns a plan, with notes about data that could not be read."""
         known, unread = await self.known()
-        plan = await self.pipeline.plan(self.arguments, inputs=Inputs(self.allow), **known, **again)
+        chosen = {"takes": self.takes, "new": self.new, "selection": self.selection}
+        plan = await self.pipeline.plan(self.arguments, inputs=Inputs(self.allow), **known, **chosen)
         plan.notes = [*plan.notes, *([unread] if unread else [])]
         plan.records = known["known"].url
         named = self.pipeline.file.storage
@@ -208,10 +214,10 @@ class PlanRequest:
             plan.notes = [*plan.notes, note]
         return plan
 
-    def plan_of(self, other: Pipeline, **again: Any) -> Plan:
+    def plan_of(self, other: Pipeline) -> Plan:
         """Returns the plan of another version of the pipeline, with those of the parameters that it has."""
         arguments = {name: value for name, value in self.arguments.items() if name in other.file.params}
-        return asyncio.run(replace(self, pipeline=other, arguments=arguments).plan(**again))
+        return asyncio.run(replace(self, pipeline=other, arguments=arguments).plan())
 
     async def compare(self, plan: Plan) -> None:
         """Compares a plan with the last run in the records."""
@@ -251,8 +257,8 @@ def end_with_problems(problems: Sequence[Problem]) -> None:
         sys.exit(1)
 
 
-def made_again(selected: Selected, found: Choices, plan: Plan) -> dict[str, Any]:
-    """Returns arguments for a plan: the takes for `--retake`, the new steps, and the selection.
+def made_again(selected: Selected, found: Choices, plan: Plan) -> tuple[dict[str, int], list[str]]:
+    """Returns the takes for `--retake`, and the steps for which results are made again.
 
     If a step's `reuse` is not `always`, its next take may already exist from an earlier day; the step is therefore run
     again as with `--new`. The argument `plan` can be made without the records of earlier runs.
@@ -270,7 +276,7 @@ def made_again(selected: Selected, found: Choices, plan: Plan) -> dict[str, Any]
         for one in plan.instances:
             if one.path == address and (take := found.take_of(one.address, one.item_meaning)) != found.take_of(address):
                 takes[one.address] = take + 1
-    return {"takes": takes, "new": ["*"] if selected.new else new, "selection": selected.steps}
+    return takes, ["*"] if selected.new else new
 
 
 def check_retake(plan: Plan, retake: Sequence[str], selection: Selection | None = None) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,7 @@ def run(
         check_store(request.storage)
     asked.refuse_changes()
     if dry_run:
-        show_dry_run(request, budget, as_json=as_json, **asked.again)
+        show_dry_run(request, budget, as_json=as_json)
         return
     # Without --new and --retake: the takes are recorded, and another new take would be paid for.
     part = asdict(selected) | {"new": False, "retake": None, "sample": selected.sample or None}
@@ -117,14 +117,13 @@ class _Asked:
     reviewed: ReviewedPlan | None
     selected: Selected
     choices: dict[str, Any]  # The choices at reviews, from the takes file
-    again: dict[str, Any]  # Arguments of a plan: the takes of `--retake`, the new steps, and the selection
 
     def values(self, **options: Any) -> dict[str, Any]:
         """Returns the parameters and the options of the run; see `RunOptions`."""
         chosen = {
-            "takes": self.again["takes"] or None,
+            "takes": self.request.takes or None,
             "choices": self.choices or None,
-            "new": self.again["new"] or None,
+            "new": self.request.new or None,
             "only": self.selected.only,
             "items": self.selected.items,
             "sample": self.selected.sample,
@@ -141,7 +140,7 @@ class _Asked:
         if self.reviewed is None or request.storage is not None or request.credentials is not None:
             return
         known, _ = asyncio.run(request.known())
-        plan = asyncio.run(request.pipeline.plan(request.arguments, takes=self.again["takes"], **known))
+        plan = asyncio.run(request.pipeline.plan(request.arguments, takes=request.takes, **known))
         self.reviewed.refuse_changes(plan, request.pipeline.file.params)
 
     @contextlib.contextmanager
@@ -154,7 +153,7 @@ class _Asked:
 
         def record(plan: Plan) -> None:
             nonlocal recorded
-            before, recorded = recorded, {**self.again["takes"], **plan.new_takes}
+            before, recorded = recorded, {**self.request.takes, **plan.new_takes}
             # Takes that were recorded before are not written again: another command may have changed them since.
             new = dict(recorded.items() - before.items())
             is_added = new and file and add_choices(file, new, items=plan.items_by_number)
@@ -197,9 +196,9 @@ def _read(
     end_with_problems(first.problems)
     first.refuse_unknown(selection)
     check_retake(first, selected.retake or (), selection)
-    again = {**made_again(selected, found, first), "selection": selection}
-    request = PlanRequest(pipeline, arguments, storage, account)
-    return _Asked(request, reviewed, selected, dict(found.choices), again)
+    takes, new = made_again(selected, found, first)
+    request = PlanRequest(pipeline, arguments, storage, account, takes=takes, new=new, selection=selection)
+    return _Asked(request, reviewed, selected, dict(found.choices))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +217,9 @@ class _Commands:
 
     def run_with_budget(self) -> str:
         """Returns the command that runs the pipeline again, with a budget for the rest of the pipeline."""
-        selection = self.asked.again["selection"]
-        rest = asyncio.run(self.asked.request.plan(selection=selection))
-        return with_enough_budget(self.run, rest, selection)
+        request = self.asked.request
+        rest = asyncio.run(replace(request, takes={}, new=()).plan())
+        return with_enough_budget(self.run, rest, request.selection)
 
     def choose(self, reviews: Sequence[str]) -> str:
         """Returns the command that chooses the first candidate of each given review."""
