@@ -85,16 +85,6 @@ class PublicList:
     models: dict[str, Raw] = field(default_factory=dict)
     prices: dict[str, Raw | None] = field(default_factory=dict)
     flaws: list[str] = field(default_factory=list)
-    marked: set[str] = field(default_factory=set)
-    """Endpoints whose entries so far are all marked as deprecated; an unmarked entry has priority."""
-
-    def takes(self, endpoint: str, literal: str, known: Collection[str]) -> bool:
-        """Returns whether an entry is used: an endpoint's first entry, or its first entry not marked as deprecated."""
-        is_marked = endpoint != literal
-        if endpoint in known and (is_marked or endpoint not in self.marked):
-            return False
-        (self.marked.add if is_marked else self.marked.discard)(endpoint)
-        return True
 
 
 class _Unusable(Exception):  # carries what is wrong with a part to where the flaws are listed
@@ -106,7 +96,8 @@ def read_list(content: object) -> PublicList:
     format_, entries = _format_of(content)
     found = PublicList(format_)
     found.date = _date_of(content, found.flaws)
-    for number, entry in enumerate(entries, 1):
+    # An entry that is marked as deprecated is used only if the endpoint has no other entry.
+    for number, entry in sorted(enumerate(entries, 1), key=lambda one: _is_marked(one[1])):
         place = f"entry {number}"
         try:
             if flaw := flaw_of(entry):
@@ -153,6 +144,10 @@ def is_past_day(text: str) -> bool:
         return False
 
 
+def _is_marked(entry: object) -> bool:
+    return isinstance(entry, Mapping) and bool(_MARK.search(str(entry.get("endpoint"))))
+
+
 def _endpoint(entry: object) -> str:
     endpoint = entry.get("endpoint") if isinstance(entry, Mapping) else None
     if not isinstance(endpoint, str) or not re.fullmatch(r"[\w-][\w.\[\]-]*(/[\w-][\w.\[\]-]*)*", endpoint):
@@ -170,8 +165,8 @@ def _read_public(found: PublicList, literal: str, entry: Any) -> None:
     raws = entry.get("params", [])
     if not isinstance(raws, list):
         raise _Unusable("params is not a list")
-    if not found.takes(endpoint, literal, found.models):
-        raise _Unusable("it is listed twice; the first entry is used")
+    if endpoint in found.models:
+        raise _Unusable("it is listed twice; another entry is used")
     params: dict[str, Raw] = {}
     for raw in raws:
         param, flaws = _param(raw)
@@ -315,8 +310,8 @@ def _text(value: object) -> str:
 def _read_price(found: PublicList, literal: str, entry: Any) -> None:
     """Reads a row of the price file, in which 0 and 9999 mean that the price is not known."""
     endpoint = _MARK.split(literal)[0]
-    if not found.takes(endpoint, literal, found.prices):
-        raise _Unusable("it is listed twice; the first price is used")
+    if endpoint in found.prices:
+        raise _Unusable("it is listed twice; another price is used")
     found.prices[endpoint] = None
     amounts = _amounts(entry)
     if not amounts:

@@ -153,7 +153,7 @@ def test_a_part_that_cannot_be_used_is_named_and_the_parameter_kept(
         ),
         (node("acme/a", field("n", "INT", max=10**400)), "entry 1: it contains a number of more than 300 digits"),
         (node("acme/../b"), "entry 1: it has no valid endpoint"),
-        (node("acme/b"), "acme/b: it is listed twice; the first entry is used"),
+        (node("acme/b"), "acme/b: it is listed twice; another entry is used"),
         (node("acme/a", {"type": "INT"}), "acme/a: a parameter without a usable key (None) is left out"),
     ],
 )
@@ -238,7 +238,8 @@ def test_the_first_price_of_an_endpoint_counts() -> None:
     marked = price("acme/a-[Deprecated]", pricing_type="fixed", price=0.001)
     found = read_list({"pricing": [marked, *rows]})
     assert found.prices["acme/a"] == {"unit": "call", "fixed": 0.77}
-    assert found.flaws == ["acme/a: it is listed twice; the first price is used"]
+    why = "it is listed twice; another price is used"
+    assert found.flaws == [f"acme/a: {why}", f"acme/a-[Deprecated]: {why}"]
 
 
 @pytest.mark.parametrize("version", ["9999-99-99", "2999-01-01", "public-2026-13-01"])
