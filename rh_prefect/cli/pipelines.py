@@ -30,7 +30,7 @@ from rh_prefect.pipelines.plan.render import prices
 from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE
 from rh_prefect.pipelines.run.run_budget import run_limit
 from rh_prefect.pipelines.schema import models_in, schema
-from rh_prefect.pipelines.site_graphs import SavedGraphs, ids_in, read_saved_graphs, with_used_graphs
+from rh_prefect.pipelines.site_graphs import ids_in
 from rh_prefect.pipelines.takes_file import Choices, read_choices, step_of
 from rh_prefect.pipelines.yaml_reader import read
 from rh_prefect.settings import get_settings
@@ -186,20 +186,18 @@ class PlanRequest:
         """Returns arguments for a plan (recorded works and graphs), and notes about graphs that could not be read."""
         from rh_prefect.blocks.lookup import load_pool_context, load_storage
         from rh_prefect.pipelines.known_works import open_records
-        from rh_prefect.works.loop_thread import LOOP
 
-        store, checked = await load_storage(self.storage), self.pipeline.checked
+        store = await load_storage(self.storage)
         known = open_records(store, get_settings(), deployment=self.deployment)
-        if next(ids_in(checked), None) is None:
+        if next(ids_in(self.pipeline.checked), None) is None:
             return {"known": known, "saved_graphs": {}}, ""
         try:
             shared = await load_pool_context(self.credentials)
-            found: SavedGraphs = await LOOP.call(read_saved_graphs(checked, shared.pool))
-            last = await open_last_runs(store, get_settings()).read(self.pipeline.name, self.deployment)
+            graphs = await open_last_runs(store, get_settings()).graphs(self.pipeline, shared.pool, self.deployment)
         except RunningHubError as error:
             unread = f"The graphs of workflows and apps were not read: {error.message}"
             return {"known": known, "saved_graphs": None}, unread
-        return {"known": known, "saved_graphs": with_used_graphs(found, last.plan) if last else found}, ""
+        return {"known": known, "saved_graphs": graphs}, ""
 
     async def plan(self) -> Plan:
         """Returns a plan, with notes about data that could not be read."""

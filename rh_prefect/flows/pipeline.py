@@ -18,16 +18,16 @@ from rh_prefect.flows.pipeline_run import PipelineFlow, local_flow, run_here
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.file_model import RUN_OPTIONS, Param
 from rh_prefect.pipelines.known_works import open_records
+from rh_prefect.pipelines.last_run import open_last_runs
 from rh_prefect.pipelines.parameter_descriptions import call_prices, description_of
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run.interfaces import Pages
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import PipelineResult, RunEnd
-from rh_prefect.pipelines.site_graphs import ids_in, read_saved_graphs
+from rh_prefect.pipelines.site_graphs import ids_in
 from rh_prefect.settings import get_settings
 from rh_prefect.works.job_options import Reuse
-from rh_prefect.works.loop_thread import LOOP
 
 
 class Pipeline(files.Pipeline):
@@ -63,14 +63,15 @@ class Pipeline(files.Pipeline):
             params = {name: more.pop(name) for name in self.file.params if name in more}
         if more.get("known") is not None:
             return await super().plan(params, **more)
-        known, notes = open_records(await load_storage(self.file.storage), get_settings()), list[str]()
+        store, notes = await load_storage(self.file.storage), list[str]()
         if next(ids_in(self.checked), None) is not None:
             try:
                 shared = await load_pool_context(self.file.credentials)
-                more = {"saved_graphs": await LOOP.call(read_saved_graphs(self.checked, shared.pool)), **more}
+                graphs = await open_last_runs(store, get_settings()).graphs(self, shared.pool)
+                more = {"saved_graphs": graphs, **more}
             except RunningHubError as error:
                 notes.append(f"The graphs of workflows and apps were not read: {error.message}")
-        plan = await super().plan(params, **{**more, "known": known})
+        plan = await super().plan(params, **{**more, "known": open_records(store, get_settings())})
         plan.notes = [*plan.notes, *notes]
         return plan
 

@@ -20,12 +20,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rh_prefect.errors import StoreError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.file_model import Param
+from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.changes import compare
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.render import head_as_json, step_as_json
 from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE
+from rh_prefect.pipelines.site_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
 from rh_prefect.settings import Settings
+from rh_prefect.works.accounts.pool import Pool
 from rh_prefect.works.journal.works_journal import records_url
+from rh_prefect.works.loop_thread import LOOP
 
 FOLDER = "pipelines"
 _OWN_NAMES = ("cli", "latest")
@@ -67,6 +71,12 @@ class LastRuns:
             if found is not None:
                 return found
         return None
+
+    async def graphs(self, pipeline: Pipeline, pool: Pool, deployment: str = COMMAND_LINE) -> SavedGraphs:
+        """Reads the graphs of a pipeline; the graphs of the last run replace those that cannot be read."""
+        saved: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, pool))
+        last = await self.read(pipeline.name, deployment) if saved else None
+        return saved if last is None else with_used_graphs(saved, last.plan)
 
     def write(self, plan: Plan, *, run: str, deployment: str) -> None:
         """Replaces the stored last run with a run of this plan; slow for many rows."""

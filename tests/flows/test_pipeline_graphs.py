@@ -17,6 +17,7 @@ from rh_prefect.cli import app
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import IMAGE_TO_VIDEO, TEXT_TO_IMAGE
 from rh_prefect.errors import BudgetExceeded
+from rh_prefect.flows import pipeline as public
 from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.site_graphs import SavedGraph
@@ -112,6 +113,8 @@ async def test_a_graph_that_cannot_be_read_stops_only_the_step_that_needs_it(rh:
     rh.faults.add(fault)
     for _ in range(2):
         assert await states_of(two(name)) == ["reused", "reused", "reused"]
+    plan = await public.Pipeline.from_text(two(name)).plan()
+    assert [one.state for one in plan.instances] == ["=", "=", "="], "a plan in Python did not find them"
     assert await states_of(two(name, "a ship")) == ["failed", "reused", "not run"]
     assert paid(rh) == 2
 

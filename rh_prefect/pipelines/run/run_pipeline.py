@@ -29,7 +29,6 @@ from rh_prefect.pipelines.run.result import RunEnd
 from rh_prefect.pipelines.run.run_budget import run_limit, shortage
 from rh_prefect.pipelines.run.run_services import RunServices
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
-from rh_prefect.pipelines.site_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
 from rh_prefect.works.journal.works_journal import signs_of_life
 from rh_prefect.works.loop_thread import LOOP
 
@@ -153,8 +152,6 @@ async def _prepare(
     allow_below(*input_roots(pipeline.file.params, params))
     services = RunServices(around, pipeline.name, reviewed)
     await LOOP.call(services.budget.spending.complete())
-    saved: SavedGraphs = await LOOP.call(read_saved_graphs(pipeline.checked, around.accounts.pool))
-    last = await services.last_runs.read(pipeline.name, around.deployment) if saved else None
     return StepScheduler(
         pipeline,
         services,
@@ -165,7 +162,7 @@ async def _prepare(
         new=options.new or (),
         run_id=around.scope.run.rpartition("-")[2],
         date=around.date,
-        saved_graphs=with_used_graphs(saved, last.plan) if last is not None else saved,
+        saved_graphs=await services.last_runs.graphs(pipeline, around.accounts.pool, around.deployment),
         inputs=around.inputs or Inputs(own=around.store.url),
         equal=EqualRequests(),
     )
