@@ -170,7 +170,8 @@ class SuspendGroup:
             self._n += 1
         # If all tasks ended meanwhile, the receiver's notifications wake the run's polls.
         for task in tasks:
-            if not await _is_recorded(task, self._flow_run_id):
+            records = await records_of(task.job, task.n, flow_run=str(self._flow_run_id))
+            if await records.read_end(task.n) is None:
                 return True
         return False
 
@@ -188,11 +189,6 @@ class SuspendGroup:
             except Exception as error:  # waiting in this process always works
                 why = f"{type(error).__name__}: {error}"
         run_logger().warning("the run could not be suspended and waits in its process: %s", why)
-
-
-async def _is_recorded(task: PendingTask, flow_run_id: UUID) -> bool:
-    records = await records_of(task.job, task.n, flow_run=str(flow_run_id))
-    return await records.read_end(task.n) is not None
 
 
 _groups: PerObject[list[SuspendGroup]] = PerObject(list)

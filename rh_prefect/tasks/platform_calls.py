@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any, ParamSpec, TypeAlias, TypeVar, get_args
 
 from rh_prefect.blocks.lookup import load_pool_context
@@ -55,16 +54,16 @@ async def ask(
 
 def repeatable(name: str | Callable[..., str]) -> Callable[[Body[P, R]], PlainTask[P, R]]:
     """Creates a task that is retried if no response arrives, for requests that are safe to repeat."""
-    return lambda body: plain_task(body, run_name=name, can_help=partial(_is, TransportError), delays=[2, 10])
+    return lambda body: plain_task(
+        body, run_name=name, can_help=lambda error: isinstance(error, TransportError), delays=[2, 10]
+    )
 
 
 def once(name: str) -> Callable[[Body[P, R]], PlainTask[P, R]]:
     """Creates a task that is retried only if the request was not sent, for requests that create or end something."""
-    return lambda body: plain_task(body, run_name=name, can_help=partial(_is, ConnectFailed), delays=[2, 10])
-
-
-def _is(kind: type[Exception], error: object) -> bool:
-    return isinstance(error, kind)
+    return lambda body: plain_task(
+        body, run_name=name, can_help=lambda error: isinstance(error, ConnectFailed), delays=[2, 10]
+    )
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
