@@ -230,15 +230,10 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
     await Report(head, status.steps(), status.store, status.outputs).show(page=page)
 
 
-def _page(flow: Flow[..., Any], flow_run: FlowRun) -> artifacts.Page:
-    """Returns the page of a flow run whose attempt has ended; hooks need it, because they have no run context."""
-    now = datetime.now(UTC) if flow_run.run_count > 1 else None
-    return artifacts.Page.of(flow, flow_run.id, replaces_before=now)
-
-
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Shows the run's report, and downloads results of earlier attempts that this attempt did not request."""
-    status = run_progress_of(_page(flow, flow_run))
+    now = datetime.now(UTC) if flow_run.run_count > 1 else None
+    status = run_progress_of(artifacts.Page.of(flow, flow_run.id, replaces_before=now))
     if status.rows:
         await LOOP.call(status.progress.finish(status.percent_done, status.end))
         if not status.ends:

@@ -7,7 +7,6 @@ Tasks of crashed and failed runs are not cancelled, because a resumed run waits 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final, Literal
 from uuid import UUID
@@ -97,20 +96,16 @@ async def reconcile_runs(*, flow_run_id: UUID | None = None, hours: float = 24.0
     Call it on the loop thread. An error in one run does not stop the checks of others. Repeated calls do no harm.
     """
     runs, findings = 0, list[Finding]()
-    async for flow_run in _runs(flow_run_id, hours):
+    if flow_run_id is not None:
+        found = [await read_flow_run(flow_run_id)]
+    else:  # read to the end first: a run whose cancellation ends meanwhile shifts the pages
+        found = [one async for one in ended_runs(hours=hours)]
+    for flow_run in found:
         journal = FlowRunJournal(flow_run.id)
         if await paid_jobs(journal) and await journal.read(_mark(flow_run)) is None:
             runs += 1
             findings += await _look_after(flow_run)
     return Reconciled(runs, tuple(findings))
-
-
-async def _runs(flow_run_id: UUID | None, hours: float) -> AsyncIterator[FlowRun]:
-    if flow_run_id is not None:
-        yield await read_flow_run(flow_run_id)
-        return
-    async for flow_run in ended_runs(hours=hours):
-        yield flow_run
 
 
 def _mark(flow_run: FlowRun) -> str:
