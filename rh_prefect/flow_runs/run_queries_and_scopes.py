@@ -63,7 +63,7 @@ def run_folder(flow_run: FlowRun) -> str:
 
 
 def scope_of(flow_run: FlowRun, flow_name: str) -> FlowScope:
-    """Returns the scope of a flow run, for a caller outside of the run, such as a hook or a command."""
+    """Returns the scope of a flow run, as a caller outside of the run knows it, such as a hook or a command."""
     return FlowScope(
         journal=FlowRunJournal(flow_run.id),
         run=run_folder(flow_run),
