@@ -195,8 +195,9 @@ def _state_of(one: PlannedStep, run: StepScheduler) -> tuple[StepState, str]:
     if one.state == "x":
         return "absent", one.note or "its condition is false"
     if one.state == "r":
-        is_hidden = one.model == "review" and not waiting_reviews([one])
-        return ("not run", "") if is_hidden else ("waits for review", one.note if one.model == "review" else "")
+        if one.model != "review":
+            return "waits for review", ""
+        return ("waits for review", one.note) if waiting_reviews([one]) else ("not run", "")
     if run.is_interrupted and one.state != "=" and one.is_needed:
         return "unfinished", "the run was interrupted or is suspended; paid tasks continue at RunningHub"
     if one.works and all(work.known is not None and work.known.state == "=" for work in one.works):
