@@ -111,7 +111,6 @@ class RoundState:
     is_closed: bool = False  # Whether a run has made everything
     holders: int = 0  # How many times a run has begun to make it
     holder: Holder | None = None  # The last of these runs
-    holder_key: str = ""  # The name of its record
     suspended: Suspended | None = None  # If the last run has suspended itself, and has no process
     left: Left | None = None  # How the last run ended; None if it wrote nothing
 
@@ -197,7 +196,7 @@ class Rounds:
                 # Each run of a schedule begins a round, so that runs that overlap do not wait for each other.
                 verdict = "begin"
             elif own is None:
-                verdict = state.verdict(now=now, is_running=await self._is_running(state, now))
+                verdict = state.verdict(now=now, is_running=await self._is_running(key, state, now))
             if verdict == "refuse" and state.holder is not None:
                 raise _refused(state.holder.flow_run)
             if verdict == "continue":
@@ -219,13 +218,13 @@ class Rounds:
     async def _expected(self, key: str) -> Round:
         """Returns the round of a run that would start now."""
         state, now = await self.newest(key), self._now()
-        verdict = state.verdict(now=now, is_running=await self._is_running(state, now))
+        verdict = state.verdict(now=now, is_running=await self._is_running(key, state, now))
         # A plan cannot see whether a silent run has ended. If it has, after a day, the next run begins another round.
         if verdict == "continue" or (verdict == "refuse" and now - state.seen <= ABANDONED_AFTER):
             return Round(f"{key}-{state.n}", state.began, _note(verdict, state))
         return Round(f"{key}-{state.n + 1}", now, _note(verdict, state))
 
-    async def _is_running(self, state: RoundState, now: datetime) -> bool:
+    async def _is_running(self, key: str, state: RoundState, now: datetime) -> bool:
         """Returns whether another flow run may still be working on a round."""
         holder, suspended = state.holder, state.suspended
         if holder is None or state.left is not None or (suspended is None and is_surely_dead(holder.owner)):
@@ -238,7 +237,7 @@ class Rounds:
         limit = ABANDONED_AFTER
         if suspended is not None:
             limit = max(limit, timedelta(seconds=suspended.seconds))
-        elif await self._is_silent(holder.flow_run, state.holder_key):
+        elif await self._is_silent(holder.flow_run, f"{key}-{state.n}-holder-{state.holders}"):
             return False
         elif is_visible(holder.owner):
             return True  # its process exists
@@ -271,7 +270,6 @@ class Rounds:
             is_closed=closed is not None,
             holders=holders,
             holder=holder,
-            holder_key=last[0],
             suspended=None if suspended is None else Suspended.model_validate(suspended),
             left=None if left is None else Left.model_validate(left),
         )
