@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Self
@@ -73,7 +73,7 @@ async def run_here(
 
 
 async def _surroundings(pipeline: Pipeline, options: RunOptions) -> Surroundings:
-    """Returns the surroundings of a run; for a flow run, records where its works are."""
+    """Opens the accounts, the storage and the records of a run; in a flow run, records where its works are."""
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
     storage = pipeline.file.storage if options.storage is None else options.storage or None
     accounts, store, scope = await load_pool_context(credentials), await load_storage(storage), current_scope()
@@ -95,12 +95,17 @@ async def _surroundings(pipeline: Pipeline, options: RunOptions) -> Surroundings
     if scope is None:
         return around
     await LOOP.call(note_location(scope.journal, RecordsLocation(url=works.url, storage=storage)))
+    return await _in_flow_run(around, options.wait, tags=pipeline.file.tags)
+
+
+async def _in_flow_run(around: Surroundings, wait: Wait, *, tags: Sequence[str]) -> Surroundings:
+    """Adds what a run has in a flow run: task runs, artifacts, and the deployment and time of the root flow run."""
     root = flow_contexts()[-1]
     began = root.flow_run and root.flow_run.expected_start_time  # also that of a late, retried or resumed run
     return replace(
         around,
-        engine=PrefectEngine(await open_suspend_group(options.wait)),
-        pages=PrefectPages(tags=pipeline.file.tags),
+        engine=PrefectEngine(await open_suspend_group(wait)),
+        pages=PrefectPages(tags=tags),
         deployment=(deployment.name if deployment.id else None) or COMMAND_LINE,
         is_scheduled=root.flow_run is not None and root.flow_run.auto_scheduled,
         date=began.astimezone(UTC).date().isoformat() if began else None,
