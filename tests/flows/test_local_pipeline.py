@@ -16,7 +16,6 @@ from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.flows.pipeline_run import run_here
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.run.interfaces import Pages, What
-from rh_prefect.pipelines.run.result import OVER_BUDGET
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import Costs
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, group, steps
@@ -107,7 +106,7 @@ SIGNS = "budget: {amount: 0.08, whole_items: true, all_runs: true}\n" + steps(
 async def test_a_budget_below_the_expected_price_is_said_first(rh: Emulator, caplog: pytest.LogCaptureFixture) -> None:
     text = SIGNS.replace(", all_runs: true", "")
     end, _ = await run(text)
-    assert end.name == OVER_BUDGET, end.message
+    assert end.name == "Over budget", end.message
     said = "The expected price is 0.16 CNY, and 0.08 of the budget is left: items that do not fit will not be made."
     assert caplog.text.count(said) == 1
     await run(text)
@@ -121,7 +120,7 @@ async def test_tasks_in_progress_of_other_runs_count_in_a_budget_of_all_runs(rh:
     rh.clock.mode = "instant"
     for _ in range(2):
         end, _ = await run(SIGNS)
-        assert end.name == OVER_BUDGET, end.message
+        assert end.name == "Over budget", end.message
         assert len(rh.recorder.paid) == 2
 
 

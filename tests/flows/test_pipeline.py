@@ -21,7 +21,6 @@ from rh_prefect.flow_runs.resume_or_rerun import rerun
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.probe import probe
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, WAITING
 from rh_prefect.prefect_api import ask
 from tests.support.samples import media as samples
 from tests.support.samples.steps import CLIP, PICTURE, RESIZE, SPEECH, group, of_rows, rows, steps
@@ -61,7 +60,7 @@ async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Pat
     assert (tmp_path / "out" / "film" / "end.png").is_file()
     state, second = await run_in_flow(FILM, idea="a lighthouse", budget=10)
     assert len(rh.recorder.paid) == 2
-    assert (state.name, second.new, str(second.costs)) == (NOTHING_NEW, 0, "0")
+    assert (state.name, second.new, str(second.costs)) == ("Nothing new", 0, "0")
     assert first["clip"].uri in str((await artifacts_of(state))["pipeline--short-film-report"].data)
     assert second["clip"].sha256 == first["clip"].sha256
 
@@ -69,7 +68,7 @@ async def test_a_second_run_pays_nothing_and_says_so(rh: Emulator, tmp_path: Pat
 async def test_a_run_whose_items_are_all_left_out_says_that_there_was_nothing_to_make(rh: Emulator) -> None:
     text = of_rows("title: string", "where: {equals: [$(item.title), b]}", picture=PICTURE % "$(item.title)")
     state, done = await run(text, rows=rows("a"))
-    assert (state.name, len(done.steps), len(rh.recorder.submissions)) == (NOTHING_NEW, 0, 0)
+    assert (state.name, len(done.steps), len(rh.recorder.submissions)) == ("Nothing new", 0, 0)
     assert (state.message or "").startswith(
         "Nothing was made and nothing was paid: there was nothing to make. For other"
     )
@@ -149,7 +148,7 @@ async def test_a_budget_refuses_no_existing_result(rh: Emulator, tmp_path: Path)
     await complete(posters, rows=rows("Rome"))
     saved = of_rows("title: string", "id: $(item.title)", picture=picture + ", save_as: $(item.title).jpg", clip=clip)
     state, done = await run("budget: {amount: 1, whole_items: true}\n" + saved, rows=rows("Rome"))
-    assert state.name == OVER_BUDGET, state.message
+    assert state.name == "Over budget", state.message
     assert states(done) == {"each[Rome].picture": "reused", "each[Rome].clip": "failed"}
     assert (tmp_path / "out" / "Rome.jpg").is_file()
 
@@ -179,7 +178,7 @@ async def test_each_output_has_the_name_of_its_own_step(rh: Emulator) -> None:
 async def test_a_review_shows_its_candidates_and_the_next_run_follows_the_choice(rh: Emulator, tmp_path: Path) -> None:
     text = PICK + "outputs: {clip: $(clip), chosen: $(chosen)}\n"
     state, first = await run_in_flow(text, budget=10)
-    assert (state.name, len(rh.recorder.paid)) == (WAITING, 2)
+    assert (state.name, len(rh.recorder.paid)) == ("Waiting for review", 2)
     assert states(first) == {"picture": "made", "chosen": "waits for review", "clip": "waits for review"}
     shown = {key: str(one.data) for key, one in (await artifacts_of(state)).items()}
     assert set(shown) == {f"pipeline--pick-{what}" for what in ("plan", "graph", "report", "progress")}
@@ -202,7 +201,7 @@ async def test_a_review_shows_its_candidates_and_the_next_run_follows_the_choice
         ({"text": "red"}, "the choice is text, but the candidates are files; choose a candidate by its number"),
     ):
         end, waiting = await run(text, budget=10, choices={"chosen": {**copied["chosen"], **wrong}})
-        assert (end.name, reasons(waiting, "waits for review")["chosen"]) == (WAITING, reason)
+        assert (end.name, reasons(waiting, "waits for review")["chosen"]) == ("Waiting for review", reason)
     assert len(rh.recorder.paid) == 3
 
 
@@ -220,7 +219,7 @@ async def test_a_signed_link_is_read_by_the_steps_and_appears_nowhere(rh: Emulat
         assert state.state_details.flow_run_id is not None
         assert "?" not in (await set_states(state.state_details.flow_run_id)).name
     assert len(rh.recorder.paid) == 1
-    assert (state.name, result.new) == (NOTHING_NEW, 0)
+    assert (state.name, result.new) == ("Nothing new", 0)
 
 
 DATED = "name: dated\n" + steps(
@@ -283,7 +282,7 @@ async def test_existing_results_and_new_requests_wait_for_conditions_of_others(r
     [sheet] = [one for one in paid if one.endpoint.endswith("image-edit")]
     assert len(sheet.payload["imageUrls"]) == 1  # type: ignore[arg-type]  # a list
     assert plan.price.least <= second.costs.amounts["CNY"] <= plan.price.most
-    assert (await run(DECIDED, line=LONG, mood="calm", budget=10))[0].name == NOTHING_NEW
+    assert (await run(DECIDED, line=LONG, mood="calm", budget=10))[0].name == "Nothing new"
     assert len(rh.recorder.paid) == before + 3
 
 

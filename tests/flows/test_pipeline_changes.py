@@ -19,7 +19,7 @@ from rh_prefect.errors import ConfigError, JournalError, PipelineIncomplete, Run
 from rh_prefect.flow_runs.leftover_jobs import reconcile_runs
 from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
-from rh_prefect.pipelines.run.result import NOTHING_NEW, PipelineResult, summary
+from rh_prefect.pipelines.run.result import PipelineResult, summary
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.works.journal.journal import NotExclusive
 from rh_prefect.works.loop_thread import LOOP
@@ -174,7 +174,7 @@ async def test_a_store_without_exclusive_creation_is_refused_before_a_payment(
     assert (tmp_path / "store" / "light.png").is_file()
     assert list((tmp_path / "records" / "works").glob("*/result.json"))
     state, _ = await run_in_flow(text)
-    assert (state.name, len(rh.recorder.paid)) == (NOTHING_NEW, 1)
+    assert (state.name, len(rh.recorder.paid)) == ("Nothing new", 1)
 
 
 AWAY = [StoreError("no answer"), JournalError("no answer")]

@@ -17,7 +17,6 @@ from rh_prefect.cli import spend
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.charge_reader import charges
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.run.result import OVER_BUDGET, WAITING
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.samples.steps import CLIP, PICTURE, RESIZE, group, steps
@@ -102,13 +101,13 @@ async def test_a_run_that_waits_for_a_review_emits_which(rh: Emulator) -> None:
     assert review["resource"]["prefect.resource.name"] == "asking"
     assert f"prefect.flow-run.{flow_run}" in [one["prefect.resource.id"] for one in review["related"]]
     (done,) = [one["payload"] for one in found if one["event"] == "runninghub.pipeline.done"]
-    assert (done["state"], done["steps"]) == (WAITING, {"made": 2, "waits for review": 4})
+    assert (done["state"], done["steps"]) == ("Waiting for review", {"made": 2, "waits for review": 4})
 
 
 @pytest.mark.prefect
 async def test_a_run_over_its_budget_emits_why(rh: Emulator) -> None:
     state, _ = await run_in_flow(pictures("short", budget="{amount: 0.04, whole_items: true}"))
-    assert state.name == OVER_BUDGET, state.message
+    assert state.name == "Over budget", state.message
     found = await events_of("short", until="done")
     (event,) = [one for one in found if one["event"] == "runninghub.pipeline.over_budget"]
     assert event["payload"] == {

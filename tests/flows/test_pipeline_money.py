@@ -21,7 +21,7 @@ from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan, ReviewedPlan
 from rh_prefect.pipelines.plan.planned_steps import PriceRange, Selection
-from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, PipelineResult
+from rh_prefect.pipelines.run.result import PipelineResult
 from rh_prefect.pipelines.run.run_budget import run_limit
 from tests.support.samples.pipeline_assets import photo
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, further, group, of_rows, rows, steps
@@ -80,7 +80,7 @@ async def test_whole_items_counts_failed_tasks(rh: Emulator) -> None:
     fail(rh, "a mug", times=1)
     text = pictures(budget="{amount: 0.20, whole_items: true}", attempts=2)
     state, result = await run(text, rows=rows("a mug", "a cup", "a jug"))
-    assert state.name == OVER_BUDGET, state.message
+    assert state.name == "Over budget", state.message
     found = states(result)
     for number in (1, 2, 3):
         both = {found[f"each[{number}].picture"], found[f"each[{number}].large"]}
@@ -99,7 +99,7 @@ async def test_an_item_begins_when_what_others_left_is_enough(rh: Emulator) -> N
 async def test_an_item_pays_no_more_than_its_own_budget(rh: Emulator) -> None:
     fail(rh, "a mug", times=1)
     state, result = await run(pictures(budget="{amount: 9, item: 0.12}", attempts=2), rows=rows("a mug", "a cup"))
-    assert state.name == OVER_BUDGET, state.message
+    assert state.name == "Over budget", state.message
     found = states(result)
     assert found["each[2].picture"] == found["each[2].large"] == "made"
     assert "failed" in (found["each[1].picture"], found["each[1].large"])
@@ -250,7 +250,7 @@ async def test_works_of_earlier_runs_take_nothing_of_a_budget(rh: Emulator) -> N
     text, new = pictures(attempts=2), [f"new {number}" for number in range(6)]
     state, result = await run(text, rows=rows(*borrowed, *new), budget=0.50)
     # 12 new works for 0.48; the failed task is paid for, too, and its second attempt does not fit.
-    assert state.name == OVER_BUDGET, state.message
+    assert state.name == "Over budget", state.message
     assert Counter(states(result).values()) == {"reused": 20, "made": 11, "failed": 1}
     assert rh.recorder.charged - before == 12 * PRICE == result.costs.amounts["CNY"]
 
@@ -265,7 +265,7 @@ async def test_the_limit_of_the_machine_holds_for_any_budget(rh: Emulator, monke
     monkeypatch.setenv("RH_MAX_BUDGET", "0.10")
     await complete(pictures(), rows=rows("a mug"), budget=50)
     state, result = await run(pictures(budget="{amount: 90, whole_items: true}"), rows=rows("a cup", "a jug"))
-    assert state.name == OVER_BUDGET
+    assert state.name == "Over budget"
     assert result.costs.amounts["CNY"] == 2 * PRICE
     with pytest.raises(BudgetExceeded, match=r"its budget is 0\.10"):
         await run(pictures(), rows=rows("a", "b", "c"), budget=50)
@@ -369,7 +369,7 @@ async def test_a_budget_counts_in_the_currency_of_the_account(start_rh: StartEmu
             await run(text, **of_three)
     assert not dollars.recorder.submissions
     state, result = await run(pictures(budget="0.17"), **of_three)  # 6 pictures are 0.24 CNY
-    assert state.name == OVER_BUDGET, state.message
+    assert state.name == "Over budget", state.message
     assert result.costs.amounts == {"USD": dollars.recorder.charged}
     assert 0 < dollars.recorder.charged <= Decimal("0.17")
 
@@ -417,7 +417,7 @@ async def test_a_lower_at_most_of_a_parameter_counts_for_an_answer_that_exists(r
     state, _ = await run(text, n=1, budget=1)
     assert state.is_failed
     assert "at most 1 are allowed" in (state.message or "")
-    assert (await run(text, n=5))[0].name == NOTHING_NEW
+    assert (await run(text, n=5))[0].name == "Nothing new"
 
 
 async def test_an_answer_that_does_not_fit_is_planned_and_paid_for_again(rh: Emulator) -> None:

@@ -18,7 +18,6 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
-from rh_prefect.pipelines.run.result import WAITING
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.record_types import current_owner
 from rh_prefect.works.journal.works_journal import ROUNDS
@@ -53,17 +52,17 @@ async def test_candidates_that_each_round_makes_can_be_reviewed(rh: Emulator) ->
     )
     written, all_of_them = {"prompt": "cat"}, {"prompt": "cat", "size": "1:1"}
     state, _ = await run(text, **all_of_them)
-    assert state.name == WAITING
+    assert state.name == "Waiting for review"
     plan = await planned(text, **written)
     review = next(one for one in plan.instances if one.model == "review")
     choices = {"r": {"of": review.request["of"], "take": 2}}
     state, _ = await run(text, choices=choices, **all_of_them)
-    assert not state.is_failed and state.name != WAITING, state.message
+    assert not state.is_failed and state.name != "Waiting for review", state.message
     assert len(rh.recorder.paid) == 3
     # The round is complete: the next run shows others.
     for params in (written, all_of_them):
         state, _ = await run(text, choices=choices, **params)
-        assert state.name == WAITING
+        assert state.name == "Waiting for review"
         assert len(rh.recorder.paid) == 5
 
 

@@ -13,7 +13,6 @@ import pytest
 from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.pipelines.check.checked_file import SHIPPED
-from rh_prefect.pipelines.run.result import WAITING
 from tests.support.samples.pipeline_assets import smaller, some, video
 from tests.support.servers.emulator_env import StartEmulator
 from tests.support.world.pipeline_flows import planned, run
@@ -46,7 +45,7 @@ async def test_it_stays_within_its_price_when_tasks_fail(faulty: Emulator, tmp_p
         # A parsed list and a review leave more to the next run than this plan knows; the budget holds all the same.
         assert faulty.recorder.charged - before <= price.most, state.message
         assert result.costs.amounts.get("CNY", Decimal(0)) == faulty.recorder.charged - before, state.message
-        if state.name == WAITING:
+        if state.name == "Waiting for review":
             waiting = (await planned(pipeline, **given, choices=choices)).instances
             reviews = [one for one in waiting if one.model == "review" and one.state == "r"]
             choices |= {one.address: {"of": one.request["of"], "take": 1} for one in reviews}

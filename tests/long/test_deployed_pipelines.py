@@ -17,7 +17,6 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.pipelines.run.result import NOTHING_NEW, WAITING
 from tests.support.servers.deployment_server import POOL, Workplace, workplace
 from tests.support.servers.emulator_env import environment
 from tests.support.world.prefect_runs import artifacts_of
@@ -88,7 +87,7 @@ async def test_a_worker_runs_pipelines_through_a_review_and_a_choice(place: Work
     assert form["look"]["enum"] == ["studio", "outdoors"]
     assert form["look"]["description"] == "The light. One of: studio, outdoors. Default: studio."
     run = await place.start("pick/test")
-    await ends(place, run, WAITING)
+    await ends(place, run, "Waiting for review")
     # What a person copies from the run's review into the form, with the number of a candidate.
     (review,) = (str(one.data) for key, one in (await artifacts_of(run)).items() if key.endswith("-report"))
     copied = json.loads(review.partition("```json\n")[2].partition("```")[0])
@@ -96,7 +95,7 @@ async def test_a_worker_runs_pipelines_through_a_review_and_a_choice(place: Work
     await ends(place, await place.start("pick/test", choices=choices), "Completed")
     assert len(rh.recorder.paid) == 6, "each request was paid once, over both runs"
     again = await place.start("pick/test", require_new=True, choices=choices)
-    assert (await ends(place, again, NOTHING_NEW)).is_failed()
+    assert (await ends(place, again, "Nothing new")).is_failed()
     assert len(rh.recorder.paid) == 6
 
 

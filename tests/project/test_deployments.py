@@ -25,7 +25,6 @@ from prefect.states import Scheduled
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
 from rh_prefect.media.probe import probe
-from rh_prefect.pipelines.run.result import NOTHING_NEW, OVER_BUDGET, WAITING
 from rh_prefect.prefect_api import ask
 from tests.support.samples import media as samples
 from tests.support.servers.deployment_server import POOL, Workplace, workplace
@@ -101,7 +100,7 @@ def test_every_flow_is_deployed() -> None:
 def test_the_automations_know_every_end_of_a_pipeline() -> None:
     # Else a run that ended by such a name counts as one that has ended no longer, and is marked as crashed.
     automations = yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text())["automations"]
-    ends = {f"prefect.flow-run.{name}" for name in (NOTHING_NEW, OVER_BUDGET, WAITING)}
+    ends = {f"prefect.flow-run.{name}" for name in ("Nothing new", "Over budget", "Waiting for review")}
     for automation in automations:
         assert ends <= set(automation["trigger"]["expect"]), automation["name"]
 

@@ -16,18 +16,7 @@ from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.step_drafts import files_in
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown
-from rh_prefect.pipelines.run.result import (
-    COMPLETED,
-    FAILED,
-    NOTHING_NEW,
-    OVER_BUDGET,
-    WAITING,
-    PipelineResult,
-    RunEnd,
-    StepReport,
-    StepState,
-    summary,
-)
+from rh_prefect.pipelines.run.result import PipelineResult, RunEnd, StepReport, StepState, summary
 from rh_prefect.pipelines.run.run_gallery import write_run_gallery
 from rh_prefect.pipelines.run.run_services import Outcome
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
@@ -80,7 +69,7 @@ async def report(run: StepScheduler, *, name: str, require_new: bool) -> RunEnd:
     await run.services.pages.show_end(end, rows, reviews, store=run.services.store)
     if reviews:
         run.tell("review", reviews=[one.address for one in reviews])
-    if end.name == OVER_BUDGET:
+    if end.name == "Over budget":
         run.tell("over_budget", reason=end.message)
     states = Counter(one.state for one in steps)
     link = await asyncio.to_thread(link_to, uri, run.services.store) if uri else ""
@@ -113,7 +102,7 @@ def _without_report(end: RunEnd, error: RunningHubError) -> RunEnd:
         f"{head} The report could not be written: {error} What to do: run again (this writes the report and pays for "
         "no result twice)."
     )
-    return replace(end, name=end.name if end.is_failed else FAILED, message=message, is_failed=True)
+    return replace(end, name=end.name if end.is_failed else "Failed", message=message, is_failed=True)
 
 
 def _end(run: StepScheduler, result: PipelineResult, waiting: list[str], *, require_new: bool) -> RunEnd:
@@ -125,10 +114,10 @@ def _end(run: StepScheduler, result: PipelineResult, waiting: list[str], *, requ
         more = f" ({further} failed)" if len(errors) > 1 else ""
         detail = str(error).removeprefix(f"{first}: ").rstrip(".")
         message = f"{first}: {detail}{more}. {summary(result)}"
-        return RunEnd(OVER_BUDGET if is_money else FAILED, message, result, is_failed=True)
+        return RunEnd("Over budget" if is_money else "Failed", message, result, is_failed=True)
     if waiting:
         which, where = ", ".join([*waiting[:5], *(["…"] if len(waiting) > 5 else [])]), run.services.pages.choosing
-        return RunEnd(WAITING, f"Choose a candidate for {which}: {where}. {summary(result)}", result)
+        return RunEnd("Waiting for review", f"Choose a candidate for {which}: {where}. {summary(result)}", result)
     if result.new == 0 and not result.costs:
         again = ', or run with new: ["*"] (--new on the command line)' if result.has_reused else ""
         why = f"the results exist already{run.dated()}" if result.has_reused else "there was nothing to make"
@@ -136,8 +125,8 @@ def _end(run: StepScheduler, result: PipelineResult, waiting: list[str], *, requ
             f"Nothing was made and nothing was paid: {why}. For other results, change a parameter{again}. "
             f"{summary(result)}"
         )
-        return RunEnd(NOTHING_NEW, message, result, is_failed=require_new)
-    return RunEnd(COMPLETED, summary(result), result)
+        return RunEnd("Nothing new", message, result, is_failed=require_new)
+    return RunEnd("Completed", summary(result), result)
 
 
 def _steps(run: StepScheduler) -> tuple[Sequence[StepReport], Costs]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -14,11 +14,8 @@ from rh_prefect.media.notebook_view import listing
 from rh_prefect.works.journal.costs_and_budget import Costs
 
 _T = TypeVar("_T")
-COMPLETED = "Completed"
-FAILED = "Failed"
-NOTHING_NEW = "Nothing new"
-OVER_BUDGET = "Over budget"
-WAITING = "Waiting for review"
+
+EndName: TypeAlias = Literal["Completed", "Failed", "Nothing new", "Over budget", "Waiting for review"]
 
 StepState = Literal[
     "made",
@@ -150,13 +147,13 @@ class RunEnd:
     """How a run ended.
 
     Attributes:
-        name: The name of the final state, such as `Over budget`.
+        name: The name of the final state.
         message: The outcome in a sentence, and what to do.
         result: The result of the run.
         is_failed: Whether the run counts as failed, as when a result or the report is missing.
     """
 
-    name: str
+    name: EndName
     message: str
     result: PipelineResult
     is_failed: bool = False
