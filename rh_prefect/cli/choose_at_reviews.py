@@ -17,7 +17,6 @@ from rh_prefect.errors import InputError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import paid_steps
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
-from rh_prefect.pipelines.run.waiting_reviews import next_takes
 from rh_prefect.pipelines.takes_file import add_choices
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def _other_candidates(review: PlannedStep) -> dict[str, int]:
             f"{review.address} cannot get new candidates, because no paid step makes its candidates",
             "choose a candidate by its number",
         )
-    return next_takes(review)
+    return review.next_takes
 
 
 def _candidate(review: PlannedStep, chosen: str) -> int:

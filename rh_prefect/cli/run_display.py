@@ -30,7 +30,6 @@ from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
-from rh_prefect.pipelines.run.waiting_reviews import candidates
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.loop_thread import JOIN_SECONDS, LOOP
@@ -159,7 +158,7 @@ class Watch(Pages):
         for review in reviews[:_REVIEWS_SHOWN]:
             if review.ask:
                 print(f"{review.address}: {visible(review.ask)}")
-            for words, value in candidates(review):
+            for words, value in review.numbered_candidates:
                 print(f"  {words}  {_shown(value)}")
         self.candidates_in = "The candidates are listed above"
         if len(reviews) > _REVIEWS_SHOWN:

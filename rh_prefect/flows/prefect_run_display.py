@@ -31,7 +31,6 @@ from rh_prefect.pipelines.plan.work_identity import is_settled, mark
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
-from rh_prefect.pipelines.run.waiting_reviews import candidates, next_takes
 from rh_prefect.prefect_api import ask
 from rh_prefect.works.journal.costs_and_budget import Costs
 
@@ -115,7 +114,7 @@ _REVIEWS = f"reviews; {_LATER}"
 
 async def choices_of(reviews: Sequence[PlannedStep], store: MediaStore) -> list[str]:
     """Returns the part of a report that shows the candidates of reviews and says how to choose."""
-    shown = [one for review in reviews for one in candidates(review)]
+    shown = [one for review in reviews for one in review.numbered_candidates]
     made = [(name, value) for name, value in shown if isinstance(value, File)]
     pictures = [(name, media) for name, file in made if (media := file.located)]
     found = [(name, file.media.uri) for name, file in made if file.media]
@@ -161,7 +160,7 @@ def _how(reviews: Sequence[PlannedStep]) -> str:
 
 def _other_ways(reviews: Sequence[PlannedStep]) -> str:
     """Returns a sentence about how to get other candidates, and how to correct a text."""
-    again, said = next(filter(None, map(next_takes, reviews)), None), list[str]()
+    again, said = next(filter(None, (review.next_takes for review in reviews)), None), list[str]()
     if again:
         said.append(f"For other candidates give `takes` instead, as in `{json.dumps(again)}`; they are paid for.")
     if not all(one.shows_files for one in reviews):

@@ -21,7 +21,6 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.result import StepReport
-from rh_prefect.pipelines.run.waiting_reviews import waiting_reviews
 from tests.support.samples.steps import ANSWER, PICTURE, RESIZE, steps
 from tests.support.world.planned_works import Records
 from tests.support.world.planned_works import run as made
@@ -106,7 +105,7 @@ async def test_a_review_has_the_numbers_of_the_choice_and_shows_its_texts(store:
     records, pipeline = Records(), Pipeline.from_text(OWN_AND_MADE)
     assert await made(pipeline, records, photo=str(photo)) == 4
     plan = await pipeline.plan(known=records, photo=str(photo))
-    reviews = waiting_reviews(plan.instances)
+    reviews = [one for one in plan.instances if one.waits_for_choice]
     assert [one.address for one in reviews] == ["own", "either", "checked"]
     text = await page_of(lambda: show_choices(reviews, store), "report")
     lines = [line.removeprefix("- ").replace("<br>", "") for line in text.splitlines() if line.startswith("- ")]

@@ -316,6 +316,22 @@ class PlannedStep:
         return any(isinstance(one, File) for one in self.candidates)
 
     @property
+    def waits_for_choice(self) -> bool:
+        """Whether the step is a review without a choice, and all its candidates exist."""
+        needs = (*self.needs, *self.waits_for)
+        return self.model == "review" and self.state == "r" and all(need.state == "=" for need in needs)
+
+    @property
+    def numbered_candidates(self) -> list[tuple[str, Any]]:
+        """The candidates of a review, each with the argument of `rh-prefect choose` that chooses it."""
+        return [(f"{self.address}={number}", one) for number, one in enumerate(self.candidates, 1)]
+
+    @property
+    def next_takes(self) -> dict[str, int]:
+        """For each paid step that made the candidates of a review, the take that makes another one."""
+        return {one.address: one.works[-1].take + 1 for one in paid_steps(self.needs) if one.works}
+
+    @property
     def top_item(self) -> str:
         """The item of the outermost fan-out around the step."""
         return self.item.partition("/")[0]

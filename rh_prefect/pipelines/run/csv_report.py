@@ -21,7 +21,6 @@ from rh_prefect.pipelines.run.run_gallery import write_run_gallery
 from rh_prefect.pipelines.run.run_services import Outcome
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
-from rh_prefect.pipelines.run.waiting_reviews import waiting_reviews
 from rh_prefect.table_files import csv_text
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.loop_thread import LOOP
@@ -62,7 +61,7 @@ async def report(run: StepScheduler, *, name: str, require_new: bool) -> RunEnd:
         gallery=gallery,
         takes=dict(run.plan.new_takes),
     )
-    reviews = waiting_reviews(run.plan.instances) if uri else []
+    reviews = [one for one in run.plan.instances if one.waits_for_choice] if uri else []
     end = _end(run, result, [one.address for one in reviews], require_new=require_new)
     if away is not None:
         end = _without_report(end, away)
@@ -186,7 +185,7 @@ def _state_of(one: PlannedStep, run: StepScheduler) -> tuple[StepState, str]:
     if one.state == "r":
         if one.model != "review":
             return "waits for review", ""
-        return ("waits for review", one.note) if waiting_reviews([one]) else ("not run", "")
+        return ("waits for review", one.note) if one.waits_for_choice else ("not run", "")
     if run.is_interrupted and one.state != "=" and one.is_needed:
         return "unfinished", "the run was interrupted or is suspended; paid tasks continue at RunningHub"
     if one.works and all(work.known is not None and work.known.state == "=" for work in one.works):
