@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -13,17 +14,20 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from rh_prefect.catalog import registry
+import yaml
+
+from rh_prefect.catalog import Model, Param, registry
+from rh_prefect.catalog.descriptions import describe, summary
 from rh_prefect.errors import InputError, UnknownModelError
 from rh_prefect.json_snapshot import converted
 from rh_prefect.media.input_access_policy import allowed_below
 from rh_prefect.media.input_files import shown
+from rh_prefect.pipelines.batch_model_columns import column_of
 from rh_prefect.pipelines.check.checked_file import SHIPPED, Checked, read_text
 from rh_prefect.pipelines.check.file import check_document
 from rh_prefect.pipelines.file_model import PipelineFile
 from rh_prefect.pipelines.garbage_collection import uncollected
 from rh_prefect.pipelines.input_reader import InputReader, input_roots, is_default
-from rh_prefect.pipelines.model_pipeline import pipeline_name, write_model
 from rh_prefect.pipelines.parsed_document import Problems, nearest_sentence
 from rh_prefect.pipelines.plan.options import OPTIONS, PlanOptions
 from rh_prefect.pipelines.plan.plan import Plan, finished
@@ -34,6 +38,9 @@ from rh_prefect.pipelines.yaml_reader import read
 
 FILE_SUFFIXES = (".yaml", ".yml", ".json")
 """Extensions that always mean a file."""
+
+RESULT = "result"
+"""The name of the step and of the output in the pipeline of a model."""
 
 
 class Pipeline:
@@ -134,7 +141,7 @@ class Pipeline:
             UnknownModelError: There is no such model.
         """
         model = registry.get(name)
-        return cls._of(write_model(model), model.name, None, Path(f"{pipeline_name(model)}.takes.yaml"))
+        return cls._of(_write_model(model), model.name, None, Path(f"{pipeline_name(model)}.takes.yaml"))
 
     @classmethod
     def open(cls, name: str | PathLike[str]) -> Self:
@@ -302,3 +309,41 @@ def _as_json(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     return value if isinstance(value, int | float | bool | None) else str(value)
+
+
+# -- the pipeline of a model -------------------------------------------------------------------------------------------
+
+
+def pipeline_name(model: Model) -> str:
+    """Returns the name of a model's pipeline: the model's name without characters that Prefect rejects."""
+    return re.sub(r"[/%&<>]", "-", model.name)
+
+
+def _write_model(model: Model) -> str:
+    """Returns the pipeline of a model, as YAML."""
+    given = {param.name: f"$(params.{param.name})" for param in model.known_params}
+    data = {
+        "name": pipeline_name(model),
+        "description": summary(model),
+        "params": {param.name: _declared(param) for param in model.known_params},
+        "steps": {RESULT: {"model": model.name, "with": given}},
+        "outputs": {RESULT: f"$({RESULT})"},
+    }
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+
+
+def _declared(param: Param) -> dict[str, Any]:
+    """Returns the declaration of a parameter, with the limits of numbers and strings that a deployment's form uses.
+
+    If the model has a default, the parameter is optional and has no default here, because a request that contains the
+    default counts as another work.
+    """
+    declared = column_of(param)
+    if declared.get("type") in ("integer", "number"):
+        declared |= {name: value for name in ("min", "max") if (value := getattr(param, name)) is not None}
+    if declared.get("type") == "string" and param.max_length is not None:
+        declared["max"] = param.max_length
+    default = "" if param.default is None else f"RunningHub's default: {param.wire_default}"
+    words = "; ".join(filter(None, [describe(replace(param, max_length=None)), default]))
+    is_needed = param.required and param.default is None
+    return declared | ({} if is_needed else {"optional": True}) | ({"description": words} if words else {})

@@ -16,9 +16,8 @@ from rh_prefect.flows import for_model
 from rh_prefect.flows import model_flows as module
 from rh_prefect.flows.pipeline import Pipeline as FlowPipeline
 from rh_prefect.pipelines.file_model import RUN_OPTIONS
-from rh_prefect.pipelines.model_pipeline import pipeline_name
 from rh_prefect.pipelines.parsed_document import PipelineError
-from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.pipeline import Pipeline, pipeline_name
 from rh_prefect.pipelines.plan import KnownWorks
 from tests.support.samples.steps import PICTURE, steps
 
