@@ -203,10 +203,9 @@ class CheckedTransport(httpx.BaseTransport):
     def __init__(self, access: InputAccess, *, resolve: Callable[[str, int], Iterable[str]] | None = None) -> None:
         self._access = access
         self._resolve = resolve or _addresses
-        self._open = httpx.HTTPTransport()
         # No connection is kept: the pool would reuse it for another host at this address, with the wrong certificate.
         self._checked = httpx.HTTPTransport(limits=httpx.Limits(max_keepalive_connections=0))
-        self._by_proxy: dict[str, httpx.HTTPTransport] = {}
+        self._by_proxy: dict[str | None, httpx.HTTPTransport] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request; raises `MediaError` if its address is not allowed."""
@@ -220,8 +219,8 @@ class CheckedTransport(httpx.BaseTransport):
         self._access.check(url)
         proxy = proxy_for(request.url.scheme, request.url.host)
         is_open = self._access.reads_any_address(url)
-        if proxy is None:
-            return self._open.handle_request(request) if is_open else self._send_checked(request)
+        if proxy is None and not is_open:
+            return self._send_checked(request)
         if not is_open:
             with suppress(OSError):  # a name that only the proxy can resolve
                 self._check_name(request.url.host)
@@ -252,7 +251,7 @@ class CheckedTransport(httpx.BaseTransport):
 
     def close(self) -> None:
         """Closes the connections of the transport, both direct connections and connections through proxies."""
-        for transport in (self._open, self._checked, *self._by_proxy.values()):
+        for transport in (self._checked, *self._by_proxy.values()):
             transport.close()
 
 
