@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.argument_checks import check_number, check_size, check_time, check_word
-from rh_prefect.media.edit.audio_samples import RATE, Sound, endless_silence, padded, recording, sound_with_picture
+from rh_prefect.media.edit.audio_samples import RATE, Sound, padded, recording, sound_with_picture
 from rh_prefect.media.edit.filter_graphs import filtered, linked
 from rh_prefect.media.edit.frames_and_thumbnails import flat, image_for, open_image
 from rh_prefect.media.edit.mixdown import mix
@@ -164,8 +164,7 @@ def _canvas_to_cut(video: Path) -> Shape:
 
 def write_film(to: Path, canvas: Shape, frames: Iterable[av.VideoFrame], source: Path, *, start: float = 0.0) -> float:
     """Writes frames with the source's sound from `start` seconds on, and returns the film's length in seconds."""
-    pieces = sound_with_picture(source, start) if canvas.has_audio else endless_silence()
-    with Sound(pieces) as sound, create_film(to, canvas) as film:
+    with Sound(sound_with_picture(source, start)) as sound, create_film(to, canvas) as film:
         film.write(frames, sound)
     return film.seconds
 
