@@ -140,9 +140,8 @@ class _Connection:
 
     def begin_next(self) -> bool:
         """Prepares for the next request; returns False if the connection cannot be used again."""
-        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
-            return False
-        if self._http.trailing_data[0]:
+        is_done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        if not is_done or self._http.trailing_data[0]:
             return False
         self._http.start_next_cycle()
         return True
