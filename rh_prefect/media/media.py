@@ -196,11 +196,7 @@ def as_media_input(value: object) -> Media | str:
     media = getattr(value, "first_output", None)
     if isinstance(media, Media):
         return _whole(media)
-    _refuse_unfinished(value)
-    raise InputError(
-        f"Expected a file, not {type(value).__name__}. What to do: pass a path, a URI such as s3://bucket/photo.jpg, "
-        "an http(s) URL, a Media, or the result of another job."
-    )
+    raise _no_file(value)
 
 
 def without_mark(value: object) -> object:
@@ -221,16 +217,16 @@ def _whole(media: Media) -> Media:
     return media
 
 
-def _refuse_unfinished(value: object) -> None:
-    """Raises an error for a coroutine or a future; the error explains how to get the result."""
-    name = type(value).__name__
-    if inspect.isawaitable(value) and not hasattr(value, "result"):
-        raise InputError(f"Expected a file, not a {name} that was never awaited. What to do: put `await` before it.")
+def _no_file(value: object) -> InputError:
+    """Returns the error for another value; for a coroutine or a future, it explains how to get the result."""
+    what = type(value).__name__
+    advice = "pass a path, a URI such as s3://bucket/photo.jpg, an http(s) URL, a Media, or the result of another job"
     if callable(getattr(value, "result", None)):
-        raise InputError(
-            f"Expected a file, not a {name} whose result is not available yet. What to do: pass the return value of "
-            "its `.result()`; in an async flow, await the call instead of submitting it."
-        )
+        what = f"a {what} whose result is not available yet"
+        advice = "pass the return value of its `.result()`; in an async flow, await the call instead of submitting it"
+    elif inspect.isawaitable(value):
+        what, advice = f"a {what} that was never awaited", "put `await` before it"
+    return InputError(f"Expected a file, not {what}. What to do: {advice}.")
 
 
 def _as_text(value: str | os.PathLike[str]) -> str:
