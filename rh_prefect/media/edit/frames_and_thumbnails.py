@@ -29,7 +29,6 @@ _SIDES = (512, 384, 256, 192, 128, 96, 64)
 _SHARES = {"first": Fraction(0), "middle": Fraction(1, 2), "last": Fraction(1)}
 _USUAL_RATE = 25
 _QUALITIES = (82, 65, 45)
-_TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
 
 At: TypeAlias = "float | Literal['first', 'middle', 'last']"
@@ -141,10 +140,9 @@ def _jumped(file: InputContainer, stream: VideoStream, target: int) -> bool:
 def frame_image(frame: av.VideoFrame, stream: VideoStream) -> Image.Image:
     """Returns a frame as a player shows it: upright, with square pixels."""
     image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
-    turn = _TURNS.get(frame.rotation % 360)
     if stream.sample_aspect_ratio not in (None, 0, 1):
         image = image.resize((max(1, round(frame.width * stream.sample_aspect_ratio)), frame.height))
-    return image.transpose(turn) if turn is not None else image
+    return image if frame.rotation % 90 else image.rotate(frame.rotation, expand=True)
 
 
 _WHITES = {"I": (0xFF, 0xFFFF), "F": (1, 0xFF, 0xFFFF)}
