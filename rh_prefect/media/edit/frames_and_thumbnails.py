@@ -20,14 +20,13 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.argument_checks import check_time
 from rh_prefect.media.edit.output import format_for, write_image
-from rh_prefect.media.edit.video_reader import frames_of, opened, picture_of, reading
+from rh_prefect.media.edit.video_reader import USUAL_RATE, frames_of, opened, picture_of, reading
 
 _BACKGROUND = (24, 24, 27)
 """The colour (RGB) behind transparent parts and between the pictures of a contact sheet."""
 
 _SIDES = (512, 384, 256, 192, 128, 96, 64)
 _SHARES = {"first": Fraction(0), "middle": Fraction(1, 2), "last": Fraction(1)}
-_USUAL_RATE = 25
 _QUALITIES = (82, 65, 45)
 
 
@@ -125,7 +124,7 @@ def _time_at(file: InputContainer, stream: VideoStream, at: At) -> int:
 
 def _end_of(frame: av.VideoFrame, stream: VideoStream) -> Fraction:
     """Returns the end of a video's last frame, in units of the time base; the frame is as long as the other frames."""
-    length = 1 / (Fraction(stream.time_base or 1) * (stream.average_rate or _USUAL_RATE))
+    length = 1 / (Fraction(stream.time_base or 1) * (stream.average_rate or USUAL_RATE))
     return (frame.pts or 0) + length
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -19,7 +18,7 @@ from rh_prefect.media.edit.frames_and_thumbnails import Font, flat, font_for, mi
 from rh_prefect.media.edit.output import write_pictures
 from rh_prefect.media.edit.single_file_edits import overlaid, write_film
 from rh_prefect.media.edit.subtitle_writer import Cue
-from rh_prefect.media.edit.video_reader import Shape, even, fitted, shape_of
+from rh_prefect.media.edit.video_reader import USUAL_RATE, Shape, even, fitted, shape_of
 
 Place: TypeAlias = Literal["bottom", "top"]
 
@@ -35,7 +34,6 @@ _MARGIN = 0.05
 _TITLE = 0.1
 """Height of a title's letters, as a share of the picture's height."""
 
-_TITLE_RATE = Fraction(25)
 _FADE = 0.4
 _VEIL = 0.55
 """Brightness of the picture under a title, as a share."""
@@ -76,17 +74,16 @@ def title_clip(
     """Makes a silent video of text on a dark background or darkened picture; returns the video's length in seconds."""
     check_time("seconds", seconds)
     check_size(width, height)
-    canvas = Shape(even(width), even(height), _TITLE_RATE, tagged=True, has_audio=False)
-    ground = Image.new("RGB", (canvas.width, canvas.height), _GROUND)
+    ground = Image.new("RGB", (even(width), even(height)), _GROUND)
     if image is not None:
         picture = ImageOps.fit(flat(open_image(image)), ground.size, Image.Resampling.LANCZOS)
         ground = Image.blend(ground, picture, _VEIL)
     letters = lettered(text, ground.size, _TITLE, _font_of(text, font))
     ground.paste(letters, ((ground.width - letters.width) // 2, (ground.height - letters.height) // 2), letters)
-    count, black = max(1, round(seconds * _TITLE_RATE)), Image.new("RGB", ground.size)
-    steps = max(1, round(min(_FADE, seconds / 3) * _TITLE_RATE))
+    count, black = max(1, round(seconds * USUAL_RATE)), Image.new("RGB", ground.size)
+    steps = max(1, round(min(_FADE, seconds / 3) * USUAL_RATE))
     shares = (min(1.0, (number + 1) / steps, (count - number) / steps) for number in range(count))
-    return write_pictures(to, canvas, (Image.blend(black, ground, share) for share in shares))
+    return write_pictures(to, ground.size, (Image.blend(black, ground, share) for share in shares))
 
 
 def lettered(text: str, size: tuple[int, int], share: float, font_of: Callable[[int], Font]) -> Image.Image:

@@ -14,13 +14,11 @@ from av.video.stream import VideoStream
 
 from rh_prefect.media.edit.audio_samples import Sound, recording
 from rh_prefect.media.edit.output import Film, Track, create_file
-from rh_prefect.media.edit.video_reader import Shape, fitted, opened, picture_of, reading, shape_of
+from rh_prefect.media.edit.video_reader import USUAL_RATE, Shape, fitted, opened, picture_of, reading, shape_of
 
 _PLAYS_EVERYWHERE = ("yuv420p", "yuvj420p")
 _TIMED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 """Containers that store the time of each packet; packets can be copied only from these."""
-
-_USUAL_RATE = 25
 
 
 def mux(video: Path, audio: Path, to: Path) -> float:
@@ -55,7 +53,7 @@ def _copied(
 ) -> Iterator[float]:
     """Copies a picture stream; yields, after each packet and at the end, the time up to which sound may be written."""
     start, clock, end = stream.start_time or 0, Fraction(stream.time_base or 1), 0
-    one_frame = round(1 / (clock * (stream.average_rate or _USUAL_RATE)))
+    one_frame = round(1 / (clock * (stream.average_rate or USUAL_RATE)))
     for packet in _with_times(packets, start, one_frame):
         packet.pts, packet.dts = (packet.pts or 0) - start, (packet.dts or 0) - start
         end = max(end, packet.pts + (packet.duration or one_frame))

@@ -18,7 +18,7 @@ from PIL import Image
 from rh_prefect.errors import InputError, StoreError
 from rh_prefect.local_files import atomic_path
 from rh_prefect.media.edit.audio_samples import PIECE, RATE, Samples, Sound, frame_of
-from rh_prefect.media.edit.video_reader import Shape
+from rh_prefect.media.edit.video_reader import USUAL_RATE, Shape
 
 _FORMATS = {
     "picture": {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"},
@@ -149,8 +149,9 @@ class Film:
                 self._track.reach(self.seconds, sound)
 
 
-def write_pictures(to: Path, canvas: Shape, pictures: Iterable[Image.Image]) -> float:
-    """Writes a silent video from pictures of the canvas's size, and returns its length in seconds."""
+def write_pictures(to: Path, size: tuple[int, int], pictures: Iterable[Image.Image]) -> float:
+    """Writes a silent video from pictures of one size, and returns its length in seconds."""
+    canvas = Shape(*size, USUAL_RATE, tagged=True, has_audio=False)
     with create_film(to, canvas) as film:
         film.write(map(_frame_of, pictures))
     return film.seconds

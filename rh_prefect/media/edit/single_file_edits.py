@@ -23,14 +23,13 @@ from rh_prefect.media.edit.filter_graphs import filtered, linked
 from rh_prefect.media.edit.frames_and_thumbnails import flat, image_for, open_image
 from rh_prefect.media.edit.mixdown import mix
 from rh_prefect.media.edit.output import create_film, create_track, write_image, write_pictures
-from rh_prefect.media.edit.video_reader import Fit, Shape, even, fitted, opened, reading, shape_of
+from rh_prefect.media.edit.video_reader import USUAL_RATE, Fit, Shape, even, fitted, opened, reading, shape_of
 from rh_prefect.media.file_types_and_completeness import Kind
 from rh_prefect.media.probe import file_type, pictures_of
 
 Corner: TypeAlias = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 Zoom: TypeAlias = Literal["none", "in", "out"]
 
-_STILL_RATE = Fraction(25)
 _LEAST_RATE = 10
 """Minimum frames per second of a cut, so that its length is exact to a tenth of a second."""
 _ZOOM = 0.12
@@ -113,11 +112,10 @@ def still_clip(
     picture = flat(open_image(image))
     width = width or round((height or picture.height) * picture.width / picture.height)
     height = height or round(width * picture.height / picture.width)
-    canvas = Shape(even(width), even(height), _STILL_RATE, tagged=True, has_audio=False)
-    picture = _fitted_image(picture, canvas.width, canvas.height, "cover")
-    count = max(1, round(seconds * _STILL_RATE))
+    picture = _fitted_image(picture, even(width), even(height), "cover")
+    count = max(1, round(seconds * USUAL_RATE))
     shown = (_zoomed(picture, zoom, number / max(1, count - 1)) for number in range(count))
-    return write_pictures(to, canvas, shown)
+    return write_pictures(to, picture.size, shown)
 
 
 def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> float:

@@ -28,7 +28,9 @@ FASTEST = Fraction(60)
 Fit: TypeAlias = Literal["contain", "cover", "stretch"]
 """How a picture is fitted to another size: with bars, cropped, or distorted."""
 
-_USUAL_RATE = Fraction(25)
+USUAL_RATE = Fraction(25)
+"""The frame rate of films from pictures, and of videos that declare none."""
+
 _PAD = "pad={canvas.width}:{canvas.height}:-1:-1:color=black"
 _UNTAGGED = 2
 """FFmpeg's value for an unspecified colour matrix."""
@@ -121,7 +123,7 @@ def shape_of(path: Path) -> Shape:
         if frame is None:
             raise MediaError(f"The video {path} has no frames. What to do: create or download it again.")
         width, height = shown_size(frame, stream)
-        rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
+        rate = stream.average_rate or stream.guessed_rate or USUAL_RATE
         return Shape(width, height, rate, frame.colorspace != _UNTAGGED, bool(file.streams.audio))
 
 
