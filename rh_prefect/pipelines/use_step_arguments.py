@@ -17,16 +17,15 @@ from rh_prefect.pipelines.types import PLAIN, Type, kind_of
 def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
     """Converts a value to the type of a used file's parameter; also returns a clause about a wrong value, or ""."""
     value = content(value)
+    if param.kind in FILE_TYPES:
+        return value, _wrong_file(name, param, value)
     if isinstance(value, Unknown):
-        is_text = param.kind in FILE_TYPES and value.kind in PLAIN
-        return value, f"{name} takes a file, but a string is given" if is_text else ""
+        return value, ""
     if param.kind == "table":
         return _table(name, param, value)
     if param.kind == "files":
         items = as_items(value) if isinstance(value, Items | list) else Items((value,))
         return items, _first(_wrong_file(name, param, one) for one in items.values)
-    if param.kind in FILE_TYPES:
-        return value, _wrong_file(name, param, value)
     if param.kind == "list" and isinstance(value, Items | list):
         items = as_items(value)
         if items.count is not None or any(isinstance(one, Unknown) for one in results(items)):

@@ -120,10 +120,9 @@ class Planner:
         self._changed.clear()
 
     async def update(
-        self, works: Iterable[str], failed: Iterable[PlannedStep] = (), *, is_all: bool = True
+        self, works: Iterable[str], failed: Collection[PlannedStep] = (), *, is_all: bool = True
     ) -> dict[PartKey, Sequence[PlannedStep]]:
         """Plans again the parts that depend on new results or failed steps; returns the steps of changed parts."""
-        failed = list(failed)
         self.planning.missing.failed.update(one.address for one in failed)
         users = self.planning.works.outdate(set(works))
         dirty: dict[str, set[int]] = defaultdict(set)

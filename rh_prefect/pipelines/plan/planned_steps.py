@@ -247,6 +247,7 @@ class PlannedStep:
     why: Sequence[dict[str, Any]] = ()  # What differs from the last run: `{param, was, is, from}`
     save_as: str = ""  # The name that the result is saved under
     is_sure: bool = True  # Whether it exists even in the cheapest course of the run
+    may_be_free: bool = False  # Whether it may cost nothing in this run, by an undecided condition
     is_needed: bool = True  # Whether the run uses its result; see `needed_steps`
     is_output: bool = False  # Whether it is an output of the file
     attempts: int = 1  # How many tasks one take may pay for

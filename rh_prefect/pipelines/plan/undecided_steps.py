@@ -33,7 +33,6 @@ class Missing(AbstractSet[str]):
     # The steps that need a step whose `expect` is false, each with that step
     lost: dict[str, PlannedStep] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)  # The steps that cannot be made because another step failed
-    unsure: set[PlannedStep] = field(default_factory=set)  # Steps that may cost nothing in this run
 
     def __contains__(self, address: object) -> bool:
         """Returns whether a step has no result."""
@@ -51,7 +50,6 @@ class Missing(AbstractSet[str]):
         """Removes a step that is being planned again."""
         self.lost.pop(instance.address, None)
         self.blocked.discard(instance.address)
-        self.unsure.discard(instance)
 
     def waits_for(self, step: Step, frame: Frame) -> tuple[PlannedStep, ...]:
         """Returns the steps that decide whether a step is made, and under which name its file is saved.
@@ -64,14 +62,13 @@ class Missing(AbstractSet[str]):
         found = [*deciding_steps(step.conditions, frame), *naming_steps(step, frame)]
         return tuple(dict.fromkeys([*frame.waits_for, *(one for one in found if one.address not in failed)]))
 
-    def mark(self, instance: PlannedStep, *, is_open: bool = False) -> PlannedStep | None:
+    def mark(self, instance: PlannedStep, *, is_open: bool) -> PlannedStep | None:
         """Marks a step that may cost nothing in this run, or that a failed step prevents.
 
         Returns the step in `lost` that the marked step needs; None if it needs none.
         """
-        if is_open or any(need in self.unsure for need in instance.needs):
-            instance.is_sure = False
-            self.unsure.add(instance)
+        instance.may_be_free = is_open or any(need.may_be_free for need in instance.needs)
+        instance.is_sure &= not instance.may_be_free
         needs = (*instance.waits_for, *instance.needs)
         causes = (one.address if one.address in self.failed else one.blocked_by for one in needs)
         if cause := next(filter(None, causes), ""):
@@ -97,11 +94,8 @@ def _without(value: Any, failed: Collection[str]) -> Any:
     """Removes the values of failed steps, and of items that wait for failed steps, from a list."""
     if not failed or not isinstance(value, Items):
         return value
-    return [
-        one
-        for one, owner, _ in value.pairs()
-        if not any(step.address in failed for step in (*makers(one), *(owner.waits_for if owner is not None else ())))
-    ]
+    waits = ((one, owner.waits_for if owner is not None else ()) for one, owner, _ in value.pairs())
+    return [one for one, steps in waits if not any(step.address in failed for step in (*makers(one), *steps))]
 
 
 def condition_steps(conditions: Any, frame: Frame) -> list[PlannedStep]:
