@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from rh_prefect.pipelines.check.literal_conversion import edit_value, no_caption
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.evaluation import evaluate, named, type_of
 from rh_prefect.pipelines.file_model import EditStep
+from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.step_drafts import Draft, failed_places, files_in, plain, without_places
 from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.planning_values import (
@@ -27,8 +28,8 @@ from rh_prefect.pipelines.planning_values import (
 from rh_prefect.pipelines.types import edit_misfit
 
 
-def draft_edit(draft: Draft, step: EditStep, failed: Collection[str]) -> None:
-    """Drafts the recipe of an edit of one item; `failed` are the addresses of steps that this run cannot make."""
+def draft_edit(draft: Draft, step: EditStep, failed: Container[PlannedStep]) -> None:
+    """Drafts the recipe of an edit of one item; `failed` are the steps that this run cannot make."""
     edit = EDITS[step.edit]
     draft.instance.model = edit.name
     given = {name: certain(evaluate(value, draft.frame)) for name, value in step.with_.items()}
@@ -79,7 +80,7 @@ def _aligned(values: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _without_failed(values: dict[str, Any], step: EditStep, failed: Collection[str]) -> dict[str, Any]:
+def _without_failed(values: dict[str, Any], step: EditStep, failed: Container[PlannedStep]) -> dict[str, Any]:
     """Removes the values of failed steps from the lists, and the values at the same positions of equally long lists."""
     if step.require != "any" or not failed:
         return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, dropwhile, product
 from math import prod
@@ -177,10 +177,10 @@ class FanOuts:
     def _hold_back(self, step: FanOutStep, frames: Sequence[Frame]) -> None:
         """Makes items wait for earlier items that may be absent, if ids or steps use the numbers of items."""
         failed = self._missing  # what waits for a failed step stays undecided, and keeps its number
-        after = dropwhile(lambda one: one.by is None or not failed.isdisjoint(_deciders(one)), frames)
+        after = dropwhile(lambda one: one.by is None or any(step in failed for step in _deciders(one)), frames)
         behind = list(after)[1:]
         if behind and (step.id is None or "number" in step.names):
-            decide = [step for one in frames for step in one.by or () if step.address not in failed]
+            decide = [step for one in frames for step in one.by or () if step not in failed]
             for one in behind:
                 one.is_pending = True
                 one.waits_for = list(dict.fromkeys([*one.waits_for, *decide]))
@@ -216,8 +216,8 @@ class FanOuts:
         self._findings.wrong(outer.numbers, checked, (*at, "id"), message)
 
 
-def _deciders(frame: Frame) -> set[str]:
-    return {one.address for one in (*(frame.by or ()), *frame.waits_for)}
+def _deciders(frame: Frame) -> tuple[PlannedStep, ...]:
+    return (*(frame.by or ()), *frame.waits_for)
 
 
 def _size_of(lists: Mapping[str, Items], size: int) -> Unknown | None:
@@ -351,10 +351,10 @@ def _steps_by_item(path: str, group: Group, instances: Sequence[PlannedStep]) ->
     return found
 
 
-def _is_order_known(frames: list[Frame], column: str, failed: Collection[str]) -> bool:
+def _is_order_known(frames: list[Frame], column: str, failed: Container[PlannedStep]) -> bool:
     """Returns whether the values for sorting are known, except those of failed steps, which come last."""
     unknown = [value for one in frames if isinstance(value := part(one.names.get("item"), column), Unknown)]
-    return len(frames) < 2 or not any(value.maker is None or value.maker.address not in failed for value in unknown)
+    return len(frames) < 2 or not any(value.maker is None or value.maker not in failed for value in unknown)
 
 
 def _ordered(frames: list[Frame], column: str, *, descending: bool) -> list[Frame]:

@@ -228,7 +228,7 @@ class Planner:
     def _forget(self, old: Sequence[PlannedStep]) -> None:
         """Removes the shared data of steps that are planned again."""
         for one in old:
-            self.planning.missing.forget(one)
+            self.planning.missing.lost.pop(one.address, None)
         self.planning.works.forget(old)
 
     def _replace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +66,7 @@ class Draft:
         self.takes = list(range(first, first + len(self.takes)))
 
 
-def without_failed(value: Any, step: Step, failed: Collection[str]) -> Any:
+def without_failed(value: Any, step: Step, failed: Container[PlannedStep]) -> Any:
     """Removes from a list the values of steps that this run cannot make, for a step with `require: any`."""
     if step.require != "any" or not failed or not isinstance(value, Items | list):
         return value
@@ -74,9 +74,9 @@ def without_failed(value: Any, step: Step, failed: Collection[str]) -> Any:
     return without_places(items, failed_places(items, failed))
 
 
-def failed_places(items: Items, failed: Collection[str]) -> set[int]:
+def failed_places(items: Items, failed: Container[PlannedStep]) -> set[int]:
     """Returns the positions at which a list has values of steps that this run cannot make."""
-    return {n for n, one in enumerate(items.values) if any(maker.address in failed for maker in makers(one))}
+    return {n for n, one in enumerate(items.values) if any(maker in failed for maker in makers(one))}
 
 
 def without_places(items: Items, places: Collection[int]) -> Items:

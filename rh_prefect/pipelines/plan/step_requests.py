@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from rh_prefect import catalog
@@ -37,7 +37,7 @@ _ENDPOINTS = {"workflow": "run/workflow/{}", "app": "run/ai-app/{}", "graph": "p
 
 
 def draft_paid(
-    draft: Draft, step: ModelStep | GraphStep, checked: Checked, failed: Collection[str], saved: SavedGraphs
+    draft: Draft, step: ModelStep | GraphStep, checked: Checked, failed: Container[PlannedStep], saved: SavedGraphs
 ) -> None:
     """Drafts the request of a paid step."""
     instance = draft.instance
@@ -59,11 +59,11 @@ def _count(draft: Draft, step: PaidStep) -> None:
         draft.wrong(("parse", "at_most"), wrong)
 
 
-def _evaluated(draft: Draft, step: ModelStep | GraphStep, written: Any, failed: Collection[str]) -> Any:
+def _evaluated(draft: Draft, step: ModelStep | GraphStep, written: Any, failed: Container[PlannedStep]) -> Any:
     return plain(without_failed(evaluate(written, draft.frame), step, failed))
 
 
-def _add_fields(draft: Draft, step: GraphStep, failed: Collection[str]) -> None:
+def _add_fields(draft: Draft, step: GraphStep, failed: Container[PlannedStep]) -> None:
     """Drafts the request of a step with a workflow, an app or a graph, whose fields the catalogue does not contain."""
     name, instance = str(getattr(step, step.action)), draft.instance
     instance.model, draft.endpoint = f"{step.action} {name}", _ENDPOINTS[step.action].format(name)
@@ -118,7 +118,7 @@ def _add_unread(draft: Draft, pin: str | None, found: UnreadGraph | None) -> Non
         draft.notes.append(f"the graph of {instance.model} was not read, so earlier results are not found.")
 
 
-def _add_parameters(draft: Draft, step: ModelStep, failed: Collection[str]) -> None:
+def _add_parameters(draft: Draft, step: ModelStep, failed: Container[PlannedStep]) -> None:
     """Drafts the request of a step with a model."""
     name, instance = certain(evaluate(step.model, draft.frame)), draft.instance
     instance.model = name if isinstance(name, str) else step.model

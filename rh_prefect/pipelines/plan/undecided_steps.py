@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,30 +25,22 @@ from rh_prefect.pipelines.references import Reference, references_in
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Missing(AbstractSet[str]):
-    """The addresses of a plan's steps without a result."""
+class Missing:
+    """The steps of a plan that have no result: failed steps, and steps that need a failed step."""
 
     failed: set[str]  # The steps that the run could not make
     # The steps that need a step whose `expect` is false, each with that step
     lost: dict[str, PlannedStep] = field(default_factory=dict)
-    blocked: set[str] = field(default_factory=set)  # The steps that cannot be made because another step failed
 
-    def __contains__(self, address: object) -> bool:
+    def __contains__(self, step: object) -> bool:
         """Returns whether a step has no result."""
-        return address in self.failed or address in self.lost or address in self.blocked
+        if not isinstance(step, PlannedStep):
+            return False
+        return bool(step.blocked_by) or step.address in self.failed or step.address in self.lost
 
-    def __iter__(self) -> Iterator[str]:
-        """Yields the addresses of the steps without a result, each once."""
-        return iter({*self.failed, *self.lost, *self.blocked})
-
-    def __len__(self) -> int:
-        """Returns an upper limit for the number of steps without a result; 0 if there are none."""
-        return len(self.failed) + len(self.lost) + len(self.blocked)
-
-    def forget(self, instance: PlannedStep) -> None:
-        """Removes a step that is being planned again."""
-        self.lost.pop(instance.address, None)
-        self.blocked.discard(instance.address)
+    def __bool__(self) -> bool:
+        """Returns whether there are steps without a result."""
+        return bool(self.failed or self.lost)
 
     def waits_for(self, step: Step, frame: Frame) -> tuple[PlannedStep, ...]:
         """Returns the steps that decide whether a step is made, and under which name its file is saved.
@@ -60,7 +51,7 @@ class Missing(AbstractSet[str]):
             return tuple(frame.waits_for)
         failed = self if step.require == "any" else ()
         found = [*deciding_steps(step.conditions, frame), *naming_steps(step, frame)]
-        return tuple(dict.fromkeys([*frame.waits_for, *(one for one in found if one.address not in failed)]))
+        return tuple(dict.fromkeys([*frame.waits_for, *(one for one in found if one not in failed)]))
 
     def mark(self, instance: PlannedStep, *, is_open: bool) -> PlannedStep | None:
         """Marks a step that may cost nothing in this run, or that a failed step prevents.
@@ -71,9 +62,7 @@ class Missing(AbstractSet[str]):
         instance.is_sure &= not instance.may_be_free
         needs = (*instance.waits_for, *instance.needs)
         causes = (one.address if one.address in self.failed else one.blocked_by for one in needs)
-        if cause := next(filter(None, causes), ""):
-            instance.blocked_by = cause
-            self.blocked.add(instance.address)
+        instance.blocked_by = next(filter(None, causes), "")
         return next((need for need in needs if need.address in self.lost), None)
 
     def keep_open(self, draft: Draft, step: Step) -> bool:
@@ -85,17 +74,17 @@ class Missing(AbstractSet[str]):
         return was_settled and bool(undecided)
 
 
-def undecided_parts(references: Iterable[Reference], frame: Frame, failed: Collection[str] = ()) -> list[Maybe]:
+def undecided_parts(references: Iterable[Reference], frame: Frame, failed: Container[PlannedStep] = ()) -> list[Maybe]:
     """Returns the parts of referenced values that may be absent, because a condition is undecided."""
     return [one for each in references for one in undecided_in(_without(lookup(each, frame), failed))]
 
 
-def _without(value: Any, failed: Collection[str]) -> Any:
+def _without(value: Any, failed: Container[PlannedStep]) -> Any:
     """Removes the values of failed steps, and of items that wait for failed steps, from a list."""
     if not failed or not isinstance(value, Items):
         return value
     waits = ((one, owner.waits_for if owner is not None else ()) for one, owner, _ in value.pairs())
-    return [one for one, steps in waits if not any(step.address in failed for step in (*makers(one), *steps))]
+    return [one for one, steps in waits if not any(step in failed for step in (*makers(one), *steps))]
 
 
 def condition_steps(conditions: Any, frame: Frame) -> list[PlannedStep]:
