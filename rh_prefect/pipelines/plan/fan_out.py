@@ -48,8 +48,7 @@ class _Taken:
     """The items of a fan-out during their selection."""
 
     frames: list[Frame]  # The items
-    # The `id()` of each item whose existence or position is not known yet
-    doubtful: set[int] = field(default_factory=set)
+    doubtful: set[Frame] = field(default_factory=set)  # The items whose existence or position is not known yet
     may_change: bool = False  # Whether other items may take their places
 
 
@@ -125,7 +124,7 @@ class FanOuts:
             one.is_pending |= pending or one.by is not None or is_unmade(one.waits_for)
             one.is_sure &= one.by is None
             if not is_answer and (one.by is not None or (frame.is_sure and not one.is_sure)):
-                items.doubtful.add(id(one))
+                items.doubtful.add(one)
         written = (one for _, one in references_in([step.foreach, step.matrix]))
         undecided = undecided_parts(written, frame, self._missing)
         items.may_change = is_answer or bool(undecided)
@@ -146,7 +145,7 @@ class FanOuts:
             if holds is None:
                 one.is_sure, one.is_pending = one.is_sure and bool(one.problems), one.is_pending or not one.problems
                 one.wait_for(condition_steps(step.where, one))
-                items.doubtful.add(id(one))
+                items.doubtful.add(one)
         items.frames = found
 
     def _sort(self, step: FanOutStep, items: _Taken) -> None:
@@ -160,7 +159,7 @@ class FanOuts:
         for one in items.frames:
             one.is_pending = True
             one.wait_for(order)
-            items.doubtful.add(id(one))
+            items.doubtful.add(one)
 
     def _cut(self, step: FanOutStep, items: _Taken, limit: int | None) -> bool:
         """Keeps the items that `limit` may select; returns whether the selection is not known yet."""
@@ -169,7 +168,7 @@ class FanOuts:
         if limit is None or len(items.frames) <= limit:
             return False
         items.may_change = True
-        deciders = [step for one in items.frames if id(one) in items.doubtful for step in one.by or ()]
+        deciders = [step for one in items.frames if one in items.doubtful for step in one.by or ()]
         for one in items.frames[limit:]:
             one.wait_for(deciders)
         return True
@@ -300,7 +299,7 @@ def _rename(one: Frame, name: str, outer: Frame) -> None:
     one.id = f"{outer.id}/{id_part(name)}" if outer.id else id_part(name)
 
 
-def _candidates(frames: list[Frame], limit: int | None, doubtful: Collection[int]) -> list[Frame]:
+def _candidates(frames: list[Frame], limit: int | None, doubtful: Collection[Frame]) -> list[Frame]:
     """Returns the items that `limit` may select; if an earlier item may be absent, a later one may take its place."""
     if limit is None:
         return frames
@@ -310,7 +309,7 @@ def _candidates(frames: list[Frame], limit: int | None, doubtful: Collection[int
             break
         one.is_pending |= len(found) >= limit
         found.append(one)
-        sure += id(one) not in doubtful
+        sure += one not in doubtful
     return found
 
 
