@@ -50,24 +50,20 @@ def step_changes(step: Mapping[str, Any], one: PlannedStep) -> list[dict[str, An
         found = [why for why in _differences(before, now) if why["param"] != "graph"]
         if was and nodes and before.get("graph") != now.get("graph"):
             # A field that is set now, and was not before, is among the parameters already.
-            found += _differences(
-                {f"graph node {name}": node for name, node in was.items()},
-                {f"graph node {name}": node for name, node in nodes.items()},
-            )
+            found += _differences(was, nodes, "graph node ")
     if not found and one.works:
         found = _differences({"take": step.get("take", one.works[0].take)}, {"take": one.works[0].take})
     return [{**why, "from": one.row} for why in found] if one.row else found
 
 
-def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[dict[str, Any]]:
     """Returns the parameters that differ between two requests, without values that are not known yet."""
-    return [
-        {"param": name, "was": was.get(name), "is": now.get(name)}
-        for name in dict.fromkeys([*now, *was])
-        if _exact(was.get(name)) != _exact(now.get(name))
-        and not _is_pending(now.get(name))
-        and not _is_pending(was.get(name))
-    ]
+    found = list[dict[str, Any]]()
+    for name in dict.fromkeys([*now, *was]):
+        pair = was.get(name), now.get(name)
+        if _exact(pair[0]) != _exact(pair[1]) and not any(map(_is_pending, pair)):
+            found.append({"param": f"{prefix}{name}", "was": pair[0], "is": pair[1]})
+    return found
 
 
 def _exact(value: Any) -> str:
