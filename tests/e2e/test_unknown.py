@@ -23,6 +23,14 @@ async def lost_answer(rh: Emulator) -> tuple[str, SubmissionUnknown]:
     return run, await flows.fails(flows.one, run, words=r"(?s)jobs adopt.*jobs mark-refused")
 
 
+async def pays_once_more(rh: Emulator, run: str) -> None:
+    """The next attempt of a run pays for a second task, and the one after it for no third one."""
+    result = await rerun(flows.one, run)
+    assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
+    assert await rerun(flows.one, run) == result
+    assert len(rh.recorder.submissions) == 2
+
+
 async def test_adopt_finishes_the_job_without_paying(rh: Emulator) -> None:
     run, lost = await lost_answer(rh)
     task_id = rh.recorder.paid[0].task_id
@@ -35,10 +43,7 @@ async def test_adopt_finishes_the_job_without_paying(rh: Emulator) -> None:
 async def test_a_refused_submission_is_paid_once_more(rh: Emulator) -> None:
     run, lost = await lost_answer(rh)
     await flows.command("jobs", "mark-refused", lost.job)
-    result = await rerun(flows.one, run)
-    assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
-    assert await rerun(flows.one, run) == result, "and not a third time"
-    assert len(rh.recorder.submissions) == 2
+    await pays_once_more(rh, run)
 
 
 async def test_a_task_that_runninghub_lost_is_marked_and_one_that_it_knows_is_not(rh: Emulator) -> None:
@@ -57,8 +62,7 @@ async def test_a_task_that_runninghub_lost_is_marked_and_one_that_it_knows_is_no
     rh.faults.add(Fault("query", kind="code", code="1004"))
     await flows.command("jobs", "mark-lost", job)
     rh.faults.clear()
-    result = await rerun(flows.one, run)
-    assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
+    await pays_once_more(rh, run)
 
 
 async def lost_files(rh: Emulator) -> tuple[str, str]:
@@ -77,10 +81,7 @@ async def test_a_job_whose_files_are_gone_is_paid_for_again_once_it_is_marked_as
     assert len(rh.recorder.paid) == 1
     await flows.command("jobs", "mark-lost", job)
     rh.faults.clear()
-    result = await rerun(flows.one, run)
-    assert [one.task_id for one in rh.recorder.paid][1:] == [result.task_id]
-    assert await rerun(flows.one, run) == result, "and not a third time"
-    assert len(rh.recorder.paid) == 2
+    await pays_once_more(rh, run)
 
 
 async def test_a_job_whose_files_can_still_be_downloaded_is_not_marked_as_lost(rh: Emulator) -> None:

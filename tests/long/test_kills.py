@@ -51,9 +51,16 @@ def hold(stage: FilmRun, on: Route, endpoint: str | None = None, *, succeeded: i
     return child
 
 
-def finish(stage: FilmRun, child: FlowProcess, *, unknown: int | None = 0) -> None:
+def then_hold(stage: FilmRun, child: FlowProcess, pattern: str, *, answer: bool = False) -> None:
+    """Lets the held request of a film be answered, and waits until a request of Prefect's is held in its place."""
+    held = stage.proxy.hold(f'"rh-log-[0-9]+".*[0-9a-f]-{pattern}', answer=answer)
+    stage.rh.held.release()
+    stage.until_held(held, child)
+
+
+def finish(stage: FilmRun, child: FlowProcess, *, unknown: int | None = 0, machine_is_lost: bool = False) -> None:
     """Kills the film, and finishes it: so many jobs are unknown, None if that depends on chance."""
-    found = stage.kill(child)
+    found = stage.kill(child, machine_is_lost=machine_is_lost)
     assert unknown is None or len(found) == unknown
     stage.check(stage.finish(found))
 
@@ -63,34 +70,24 @@ def test_after_a_post_was_accepted_and_before_its_answer(stage: FilmRun, endpoin
     finish(stage, hold(stage, "submit", endpoint), unknown=1)
 
 
-@pytest.mark.parametrize("machine", ["stays", "is lost"])
-def test_between_the_answer_and_its_record(stage: FilmRun, machine: str) -> None:
+@pytest.mark.parametrize("machine_is_lost", [False, True])
+def test_between_the_answer_and_its_record(stage: FilmRun, *, machine_is_lost: bool) -> None:
     # One entry of the log is written at a time, so all others must have been written.
     child = hold(stage, "submit", MOTION)
-    held = stage.proxy.hold('"rh-log-[0-9]+".*[0-9a-f]-answer-')
-    stage.rh.held.release()
-    stage.until_held(held, child)
-    unknown = stage.kill(child, machine_is_lost=machine == "is lost")
-    assert len(unknown) == (1 if machine == "is lost" else 0)
-    stage.check(stage.finish(unknown))
+    then_hold(stage, child, "answer-")
+    finish(stage, child, unknown=int(machine_is_lost), machine_is_lost=machine_is_lost)
 
 
 def test_after_the_claim_and_before_the_post(stage: FilmRun) -> None:
     child = hold(stage, "query", MOTION)
-    held = stage.proxy.hold(f'"rh-log-[0-9]+".*[0-9a-f]-intent-.*{UPSCALE}', answer=True)
-    stage.rh.held.release()
-    stage.until_held(held, child)
-    unknown = stage.kill(child)
-    assert len(unknown) == 1
+    then_hold(stage, child, f"intent-.*{UPSCALE}", answer=True)
     assert len(stage.rh.recorder.paid) == 7
-    stage.check(stage.finish(unknown))
+    finish(stage, child, unknown=1)
 
 
 def test_before_the_claim_is_recorded(stage: FilmRun) -> None:
     child = hold(stage, "query", PICTURE)
-    held = stage.proxy.hold(f'"rh-log-[0-9]+".*[0-9a-f]-intent-.*{MOTION}')
-    stage.rh.held.release()
-    stage.until_held(held, child)
+    then_hold(stage, child, f"intent-.*{MOTION}")
     finish(stage, child)
 
 
@@ -151,9 +148,8 @@ def test_while_the_film_is_cut(stage: FilmRun) -> None:
     child = stage.begin()
     scratch = Path(stage.env["TMPDIR"])
     wait_until(lambda: list(scratch.glob("rh-edit-*/*")))
-    assert not stage.kill(child)
     assert len(stage.rh.recorder.paid) == sum(JOBS.values())
-    stage.check(stage.finish(set()))
+    finish(stage, child)
 
 
 def test_during_an_upload(stage: FilmRun) -> None:
@@ -164,9 +160,8 @@ def test_while_it_waits_for_a_slot(stage: FilmRun) -> None:
     stage.rh.faults.add(Fault("submit", endpoint=MOTION, times=4, kind="code", code="421"))
     child = stage.begin()
     child.wait_for("job", state="waiting")
-    unknown = stage.kill(child)
+    finish(stage, child, unknown=None)
     assert {one.code for one in stage.rh.recorder.submissions if not one.accepted} == {"421"}
-    stage.check(stage.finish(unknown))
 
 
 def test_while_the_dead_process_holds_the_only_slot(open_stage: OpenStage) -> None:

@@ -7,20 +7,20 @@ import inspect
 import time
 from collections.abc import Callable
 
-
-def never() -> str:
-    return "it did not happen"
+NEVER = "it did not happen"
 
 
 def wait_until(condition: Callable[[], object], *, seconds: float = 300.0) -> None:
     """Looks every few milliseconds."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, never()
+        assert time.monotonic() < deadline, NEVER
         time.sleep(0.003)
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 300.0, said: Callable[[], str] = never) -> None:
+async def until(
+    condition: Callable[[], object], *, seconds: float = 300.0, said: Callable[[], str] = lambda: NEVER
+) -> None:
     """Looks at a condition, which may be a coroutine function, until it holds; `said` is shown where it never does."""
     deadline = time.monotonic() + seconds
     while True:

@@ -209,7 +209,6 @@ async def test_a_damaged_file_is_refused_as_an_input(run: Run) -> None:
 
 
 async def test_a_damaged_file_is_downloaded_again_by_the_next_run(run: Run) -> None:
-    """A file that RunningHub has repaired replaces it; a file that RunningHub has deleted does not remove it."""
     damaged = await run.collect(FileHost(HALF))
     assert await run.collect(host := FileHost(dead()), is_first=False) == damaged
     assert host.now == 0.0

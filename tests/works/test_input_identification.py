@@ -275,7 +275,6 @@ async def test_a_recently_changed_file_is_hashed_each_time(
 async def test_a_link_with_a_strong_etag_is_read_once_for_each_of_its_states(
     inputs: Inputs, later_run: Inputs, links: LinkHost
 ) -> None:
-    """A link whose file is overwritten gives another file, and one with an equal strong ETag is not read again."""
     link = links.put("photo.png", PICTURE, etag='"1"')
     first = await inputs.identify(link)
     assert (await inputs.identify(link), (await later_run.identify(link)).record) == (first, first.record)

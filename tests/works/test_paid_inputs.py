@@ -40,7 +40,6 @@ def sent(rh: Emulator, submission: Submission) -> str:
 async def test_links_that_differ_in_a_parameter_get_their_own_pictures(
     rh: Emulator, run: PooledRun, links: LinkHost, name: str
 ) -> None:
-    """Two links that differ only in `token=`, `sig=`, `q-…` or `x-oss-process=` are two files."""
     for number in "12":
         await run.pay(enlarge(links.put(f"photo?{name}={number}", picture(number))))
     assert [sent(rh, one) for one in rh.recorder.paid] == [sha256(picture("1")), sha256(picture("2"))]

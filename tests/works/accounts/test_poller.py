@@ -191,7 +191,6 @@ DENIALS = pytest.mark.parametrize(
 
 @DENIALS
 async def test_a_repeated_denial_ends_the_wait_after_the_grace_time(denial: Exception) -> None:
-    """A task that is unknown, or a key that is rejected, ends the wait after minutes, not after two seconds."""
     rh = RunningHub(denial)
     with pytest.raises(type(denial)):
         await poller_of(rh).wait("1")
@@ -324,7 +323,6 @@ ODD = TaskView(task_id="1", status="SUCCESS", outputs=(OUTPUT, RemoteOutput(url=
 
 @pytest.mark.parametrize("view", [EMPTY, ODD])
 async def test_a_success_without_usable_outputs_is_polled_for_minutes(view: TaskView) -> None:
-    """Its view is returned unchanged, and is not settled."""
     rh = RunningHub(view)
     assert await poller_of(rh).wait("1") == view
     assert not is_settled(view)

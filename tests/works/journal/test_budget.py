@@ -376,7 +376,6 @@ PICTURE = Decimal("0.04")
 
 
 async def test_calls_with_and_without_a_budget_stay_within_the_budget(rh: Emulator) -> None:
-    """The budget suffices for some of the calls with a budget."""
     rh.faults.add(Fault("submit", every=1, kind="slow", seconds=1.0))  # until then no answer is recorded
     begun = [asyncio.ensure_future(make(models.ZImageTurbo(prompt=f"picture {n}"))) for n in range(3)]
     while len(rh.recorder.submissions) < 3:  # noqa: ASYNC110 - nothing else tells it
