@@ -17,6 +17,7 @@ from rh_prefect.media.file_types_and_completeness import format_named
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import DownloadDefect, defect_of, facts_or_type, file_type
 from rh_prefect.redaction import bare
+from rh_prefect.works.accounts.limiter import pause_seconds
 from rh_prefect.works.journal.record_types import End, Intent, Link
 from rh_prefect.works.store_checks_and_download_folder import part_file, remove
 from rh_prefect.works.work_in_progress import Work
@@ -25,9 +26,6 @@ _log = logging.getLogger("rh_prefect")
 
 TRIES = 5
 """Maximum number of failed downloads of one file; a download of an invalid file counts as failed."""
-
-LONGEST_PAUSE = 30.0
-"""Maximum time in seconds between two requests for a file that its host refuses."""
 
 
 Publish: TypeAlias = Callable[[Work, End, Path, int, str], Media]
@@ -150,8 +148,7 @@ class OutputDownload:
                 f"its file could not be downloaded within {waited:.0f} s: {error.message} No new task was submitted. "
                 f"What to do: {self.advice}"
             ) from error
-        longest = min(LONGEST_PAUSE, 2 ** (failures.refusals - 2))
-        await services.sleep(longest * (0.5 + services.jitter() / 2))
+        await services.sleep(pause_seconds(failures.refusals - 2, jitter=services.jitter()))
 
     async def _newer_links(self) -> list[Link]:
         """Queries the task again, for links with new signatures; returns no links if the query fails."""

@@ -37,11 +37,11 @@ COUNT_TIMEOUT = 2.0
 """Maximum seconds to wait for an account's count before jobs use the other accounts."""
 
 LONGEST_PAUSE = 30.0
-"""Maximum pause in seconds between two submissions."""
+"""Maximum pause in seconds between two submissions, or between two requests for a file that its host refuses."""
 
 
 def pause_seconds(refusals: int, *, jitter: float) -> float:
-    """Returns the pause in seconds after consecutive refusals, with jitter: 1 to 2 s, doubled up to `LONGEST_PAUSE`."""
+    """Returns the pause in seconds after refusals, with jitter: 1 to 2 s after one, doubled up to `LONGEST_PAUSE`."""
     longest: float = min(LONGEST_PAUSE, 2**refusals)
     return longest * (0.5 + jitter / 2)
 
