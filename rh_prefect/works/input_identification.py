@@ -31,7 +31,7 @@ from rh_prefect.media.probe import extension_for, probe
 from rh_prefect.media.storage_errors import as_media_error
 from rh_prefect.media.storage_urls import is_local, local_path
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.journal.identity import media_mark, uri_hash
+from rh_prefect.works.journal.identity import media_mark, text_hash
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import MediaRecord
 from rh_prefect.works.store_checks_and_download_folder import local_errors
@@ -108,7 +108,7 @@ class _Source:
     @property
     def next_key(self) -> str:
         """The key of the record after those that were read."""
-        return f"media-{uri_hash(self.name)}-{len(self.records) + 1}"
+        return f"media-{text_hash(self.name, 24)}-{len(self.records) + 1}"
 
     @property
     def only(self) -> MediaRecord | None:

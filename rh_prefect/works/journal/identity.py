@@ -21,7 +21,7 @@ def base_hash(*, site: str, endpoint: str, payload: Mapping[str, object]) -> str
     """Hashes the request of a call; equal requests have equal hashes."""
     content = {"site": site, "endpoint": endpoint, "payload": _plain(payload)}
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return _hash(text)[:40]
+    return text_hash(text, 40)
 
 
 def _plain(value: object) -> object:
@@ -35,20 +35,16 @@ def _plain(value: object) -> object:
 
 def graph_base(base: str, graph: str) -> str:
     """Returns a hash of a call's `base` and the site's graph for the call; `base` itself if there is no graph."""
-    return _hash(f"{base}/{graph}")[:40] if graph else base
+    return text_hash(f"{base}/{graph}", 40) if graph else base
 
 
-def uri_hash(uri: str) -> str:
-    """Returns the hash of an input's address for the keys of its records: 24 hex digits."""
-    return _hash(uri)[:24]
-
-
-def _hash(text: str) -> str:
+def text_hash(text: str, digits: int) -> str:
+    """Returns the first hex digits of a text's hash."""
     # A file name may not be UTF-8, and a text may end within a surrogate pair.
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
 def work_id(base: str, take: int, scope: str = "") -> str:
     """Returns the id of a work: one request with one take, in one scope; 40 hex digits."""
     name = f"{base}/{take}/{scope}" if scope else f"{base}/{take}"
-    return hashlib.sha256(name.encode()).hexdigest()[:40]
+    return text_hash(name, 40)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +11,7 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic import ValidationError
 
 from rh_prefect.errors import InputError
+from rh_prefect.works.journal.identity import text_hash
 from rh_prefect.works.journal.journal import Journal, UnreadableRecord
 from rh_prefect.works.journal.record_types import (
     Answer,
@@ -254,7 +254,7 @@ class JobRecords:
 
 def result_key(key: str, shape: str = "") -> str:
     """Returns the key of a work's result; each `shape` of an answer has a separate result."""
-    return f"{key}-result-{hashlib.sha256(shape.encode()).hexdigest()[:16]}" if shape else f"{key}-result"
+    return f"{key}-result-{text_hash(shape, 16)}" if shape else f"{key}-result"
 
 
 def split_job(name: str) -> tuple[str, str]:

@@ -9,7 +9,6 @@ A work's submissions are read by number and its result by name. Only commands li
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from rh_prefect.errors import RunningHubError
 from rh_prefect.media.storage_urls import shown_url
 from rh_prefect.media.store import MediaStore, lasting_location
 from rh_prefect.settings import Settings, get_settings
-from rh_prefect.works.journal.identity import work_id
+from rh_prefect.works.journal.identity import text_hash, work_id
 from rh_prefect.works.journal.job_records_and_state import KINDS, parse_record
 from rh_prefect.works.journal.journal import (
     JSON,
@@ -97,7 +96,7 @@ class WorksJournal(FolderJournal):
         self._signs = FolderJournal(url, scope=SIGNS, options=options)
         self._scopes_at = f"{url.rstrip('/')}/{SCOPES}"
         # A machine's spool and a process's running jobs distinguish storages by this name only.
-        self.scope = f"{FOLDER}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
+        self.scope = f"{FOLDER}-{text_hash(self.url, 8)}"
 
     def __repr__(self) -> str:
         return f"WorksJournal({super().__repr__()})"
@@ -244,7 +243,7 @@ def run_name(flow_run: str) -> str:
     """Returns the name of a run as a part of a record's key."""
     if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", flow_run):
         return flow_run
-    return hashlib.sha256(flow_run.encode()).hexdigest()[:24]
+    return text_hash(flow_run, 24)
 
 
 def records_url(store: MediaStore, settings: Settings) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import difflib
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.workflow_inputs import AppInput, GraphInput, NodesInput, NodeValues, QuickCreateInput, WorkflowInput
 from rh_prefect.works.checked_request import JobRequest, RequestFiles
 from rh_prefect.works.input_identification import Inputs
-from rh_prefect.works.journal.identity import file_mark
+from rh_prefect.works.journal.identity import file_mark, text_hash
 
 Graph = Mapping[str, Mapping[str, Any]]
 """A workflow in ComfyUI's API format: node id -> {class_type, inputs}."""
@@ -366,7 +365,7 @@ def _graph_with(graph: Mapping[str, Any] | None, nodes: list[dict[str, object]])
 def fingerprint(graph: object) -> str:
     """Returns 40 hex digits that identify a graph, given as plain JSON data; an edit of the graph changes them."""
     text = json.dumps(graph, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:40]
+    return text_hash(text, 40)
 
 
 def _machine_options(graph_input: NodesInput) -> dict[str, Any]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rh_prefect.works.journal.identity import base_hash, file_mark, graph_base, media_mark, uri_hash, work_id
+from rh_prefect.works.journal.identity import base_hash, file_mark, graph_base, media_mark, text_hash, work_id
 from rh_prefect.works.journal.job_records_and_state import result_key
 
 ASKED: dict[str, Any] = {
@@ -39,7 +39,7 @@ def test_the_hashes_and_ids_are_stable() -> None:
     surrogate = base_hash(site="www.runninghub.cn", endpoint="e", payload={"prompt": "half an emoji \ud83d"})
     assert surrogate == "a1851578a9840b6fb24f52c37136268598d3e8b7"
     assert (media_mark("abc"), file_mark("abc")) == ("sha256:abc", "file-sha256:abc")
-    assert uri_hash("file:///a.png") == "b3f8ee1c31152d29ed735c78"
+    assert text_hash("file:///a.png", 24) == "b3f8ee1c31152d29ed735c78"
     assert graph_base("b" * 40, "") == "b" * 40
     assert graph_base("b" * 40, "g") == "41a8e6dd2e8a64cf606f0e56c1fd9c5c9f36b28b"
     assert result_key("b1", "aa") == "b1-result-961b6dd3ede3cb8e"
