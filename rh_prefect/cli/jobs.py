@@ -6,11 +6,9 @@ import asyncio
 import json
 import mimetypes
 import sys
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -371,8 +369,8 @@ async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
 
     if works is None:
         return found
-    waiting = deque(partial(read, works, work, n) for work, n in (await Notes.of(own)).claims)
-    async for rows in run_together(waiting, at_once=16):
+    reading = (read(works, work, n) for work, n in (await Notes.of(own)).claims)
+    async for rows in run_together(reading, at_once=16):
         found += rows
     return sorted(found, key=lambda row: row[1].submits[0].intent.at if row[1].submits else "")
 

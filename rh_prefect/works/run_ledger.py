@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import re
-from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -138,9 +137,9 @@ class Notes:
         works = await self.run.works()
         if works is None:
             return []
-        waiting = deque(partial(self._own, works, work, n) for work, n in sorted(claims))
+        reading = (self._own(works, work, n) for work, n in sorted(claims))
         found: dict[str, dict[str, JSON]] = {}
-        async for work, records in run_together(waiting, at_once=_AT_ONCE):
+        async for work, records in run_together(reading, at_once=_AT_ONCE):
             found.setdefault(work, {}).update(records)
         return [JobView.parse(work, records) for work, records in found.items()]
 

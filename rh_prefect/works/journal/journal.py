@@ -11,11 +11,11 @@ import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -167,16 +167,14 @@ def by_job(records: Mapping[str, V]) -> dict[str, dict[str, V]]:
     return jobs
 
 
-async def run_together(waiting: deque[partial[Coroutine[Any, Any, T]]], *, at_once: int) -> AsyncIterator[T]:
-    """Runs at most `at_once` calls concurrently, and yields each result when it is available.
-
-    The caller may add calls while others run.
-    """
-    running: set[asyncio.Task[T]] = set()
+async def run_together(calls: Iterable[Coroutine[Any, Any, T]], *, at_once: int) -> AsyncIterator[T]:
+    """Runs at most `at_once` of some calls concurrently, and yields each result when it is available."""
+    waiting, running = iter(calls), set[asyncio.Task[T]]()
     try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                running.add(asyncio.ensure_future(waiting.popleft()()))
+        while True:
+            running |= {asyncio.ensure_future(call) for call in islice(waiting, at_once - len(running))}
+            if not running:
+                return
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 yield task.result()
@@ -271,11 +269,9 @@ class FolderJournal(Journal):
         """Reads the records of all jobs; see `Journal.jobs`."""
         folders: dict[str, list[str]] = await self._call(self._files.find, self._folder)
         jobs = [name for name in folders if is_job_key(name)]
-        waiting = deque(
-            partial(self._call, self._files.read_some, [path for job in part for path in folders[job]])
-            for part in (jobs[start : start + _FOLDERS_AT_A_TIME] for start in range(0, len(jobs), _FOLDERS_AT_A_TIME))
-        )
-        async for contents in run_together(waiting, at_once=_AT_ONCE):
+        parts = (jobs[start : start + _FOLDERS_AT_A_TIME] for start in range(0, len(jobs), _FOLDERS_AT_A_TIME))
+        reading = (self._call(self._files.read_some, [path for job in part for path in folders[job]]) for part in parts)
+        async for contents in run_together(reading, at_once=_AT_ONCE):
             for job_key, files in by_job({_key_of(path): data for path, data in contents.items()}).items():
                 yield job_key, {key: _decode(data, f"{self.url}/{self._path(key)}") for key, data in files.items()}
 

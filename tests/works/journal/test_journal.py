@@ -6,8 +6,6 @@ import os
 import threading
 import time
 import uuid
-from collections import deque
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -283,13 +281,10 @@ async def test_calls_run_together_up_to_a_number_and_an_error_cancels_the_others
             raise KeyError(name)
         return name
 
-    def calls(*names: str) -> deque[Any]:
-        return deque(partial(call, name) for name in names)
-
-    assert sorted([name async for name in run_together(calls(*"abcde"), at_once=2)]) == [*"abcde"]
+    assert sorted([name async for name in run_together(map(call, "abcde"), at_once=2)]) == [*"abcde"]
     assert most == 2
     with pytest.raises(KeyError):
-        assert [name async for name in run_together(calls("slow", "bad"), at_once=2)] == []
+        assert [name async for name in run_together(map(call, ("slow", "bad")), at_once=2)] == []
     assert cancelled == ["slow"]
 
 
