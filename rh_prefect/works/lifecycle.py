@@ -3,8 +3,8 @@
 A *work* is one request that is paid for once in its scope. `run_work` decides what to do next, and awaits the methods
 of `lifecycle_steps.Steps`, which do all I/O and which a test can replace. The steps in their order:
 
-    result? -> waiter -> submission n? -> upload -> slot -> budget -> claim (intent) -> POST -> answer    accepted
-    wait -> end                                                                                           ended
+    result? -> waiter -> submission n? -> upload -> slot -> budget -> claim (intent) -> POST -> answer
+    wait -> end
     publish -> result
 
 `journal/record_types.py` defines the records. No other run waits for works in the scope of one flow run, so there the
