@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rh_prefect.bounded_caches_and_locks import LruCache, SingleFlight
-from rh_prefect.client.http_connections import chance
+from rh_prefect.client.http_connections import chance, uptime
 from rh_prefect.custom_endpoint import CustomInput
 from rh_prefect.media.store import MediaStore
 from rh_prefect.models import ModelInput
@@ -26,7 +26,7 @@ from rh_prefect.works.journal.scope import Scope, begin_attempt
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.result_delivery import ResultDelivery
 from rh_prefect.works.store_checks_and_download_folder import StoreChecks
-from rh_prefect.works.work_in_progress import Callback, Services, callback_of
+from rh_prefect.works.work_in_progress import Callback, callback_of
 
 if TYPE_CHECKING:
     from rh_prefect.works.work_runner import RunningWork
@@ -42,13 +42,11 @@ class PoolServices:
         self.pool = pool
         self._settings = settings
         self._scratch = settings.state_dir
-        self.services = Services(
-            spool=Spool(self._scratch / "spool"),
-            stores=StoreChecks(self._scratch / "parts"),
-            sleep=asyncio.sleep,
-            jitter=chance,
-            submit_timeout=settings.submit_timeout,
-        )
+        self.spool = Spool(self._scratch / "spool")  # This machine's answers that are not in the journal yet
+        self.stores = StoreChecks(self._scratch / "parts")
+        self.sleep, self.jitter = asyncio.sleep, chance
+        self.clock = uptime  # Monotonic seconds, including system sleep
+        self.submit_timeout = settings.submit_timeout
         self.running: dict[WorkName, RunningWork] = {}
         self._inputs: LruCache[tuple[str, int, str], Inputs] = LruCache(50)
         self._begun: SingleFlight[tuple[str, str, int], None] = SingleFlight(1000)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from rh_prefect.client.http_connections import uptime
 from rh_prefect.errors import ConfigError, JournalError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.settings import Settings
@@ -24,11 +22,11 @@ from rh_prefect.works.journal.costs_and_budget import Costs, SpendTracker
 from rh_prefect.works.journal.job_records_and_state import JobRecords
 from rh_prefect.works.journal.record_types import Intent, current_owner
 from rh_prefect.works.journal.scope import Scope, cancel_key
-from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.lifecycle import Policy
-from rh_prefect.works.store_checks_and_download_folder import RunAttempt, StoreChecks
+from rh_prefect.works.store_checks_and_download_folder import RunAttempt
 
 if TYPE_CHECKING:
+    from rh_prefect.works.pool_services import PoolServices
     from rh_prefect.works.result_delivery import ResultDelivery
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
@@ -86,18 +84,6 @@ REMEMBER = 2.0
 _log = logging.getLogger("rh_prefect")
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
-    """The objects that all jobs of one `PoolServices` share."""
-
-    spool: Spool  # This machine's answers that are not in the journal yet
-    stores: StoreChecks  # Checks that outputs can be written
-    sleep: Callable[[float], Awaitable[None]]  # Waits
-    jitter: Callable[[], float]  # Numbers from 0 to 1
-    submit_timeout: float  # Seconds that a POST may take
-    clock: Callable[[], float] = uptime  # Monotonic seconds, including system sleep
-
-
 @dataclass(frozen=True)
 class Work:
     """One work in progress, with the objects that submit and complete it."""
@@ -109,7 +95,7 @@ class Work:
     observer: Observer  # Is notified of every change
     policy: Policy  # The options of the call, and its position in the run
     lease: Lease  # The account that pays, and the job's slot there
-    services: Services  # The objects that it shares with other jobs
+    services: PoolServices  # The objects that it shares with other jobs
     spending: SpendTracker  # The costs of its scope
     delivery: ResultDelivery  # Publishes its outputs, and records its result
     callback: Callback | None  # Where RunningHub sends a webhook at the task's end

@@ -353,7 +353,7 @@ class WorkRunner:
                 job=records.name,
                 turn=Turn(scope.journal.scope, asked.position) if asked.step is not None else None,
             ),
-            services=shared.services,
+            services=shared,
             spending=spending_of(scope),
             delivery=self._delivery(asked),
             callback=shared.callback(request) if self.options.may_submit else None,

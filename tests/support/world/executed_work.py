@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from rh_prefect.client.http_connections import uptime
 from rh_prefect.client.wire.task import RemoteOutput, TaskView
 from rh_prefect.errors import ApiError, ConfigError, RunningHubError
 from rh_prefect.media.store import MediaStore
@@ -24,7 +25,7 @@ from rh_prefect.works.journal.record_types import Answer, End, Intent, ResultRec
 from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.lifecycle import Policy
-from rh_prefect.works.work_in_progress import Services, Work
+from rh_prefect.works.work_in_progress import Work
 from rh_prefect.works.work_runner import RunningWork
 from tests.support.world.job_records import TASK, intent
 from tests.support.world.memory_journal import FiniteJournal, MemoryPlace
@@ -277,15 +278,16 @@ async def _storing(_run: object, _store: object, _job: object, collecting: Any) 
     return await collecting
 
 
-def services(**facts: Any) -> Services:
+def services(**facts: Any) -> Any:
     made: dict[str, Any] = {
         "spool": Spool(Path("/nowhere")),
         "stores": SimpleNamespace(check=_nothing, refuse_payment=lambda *_: None, storing=_storing),
         "sleep": asyncio.sleep,
         "jitter": lambda: 0.5,
         "submit_timeout": 60.0,
+        "clock": uptime,
     }
-    return Services(**(made | facts))
+    return SimpleNamespace(**(made | facts))
 
 
 def work_of(request: JobRequest, *, scope: Any, key: str, kind: type[Work] = Work, **facts: Any) -> Work:
