@@ -52,7 +52,6 @@ class OutputDownload:
     intent: Intent  # The record of its submission, which names the account that paid
     end: End  # The record of the task's end
     publish: Publish
-    folder: Path  # Local folder for unfinished downloads
     grace: float  # Seconds for which a file host may refuse a file before `OutputsExpired` is raised
     advice: str  # What to do if a file cannot be downloaded
 
@@ -92,7 +91,7 @@ class OutputDownload:
     async def _output(self, links: list[Link], index: int, there: Media | None) -> Media:
         if there is not None:
             return there
-        with part_file(self.folder, f"{self.end.task_id}-{index}") as part:
+        with part_file(self.work.services.parts, f"{self.end.task_id}-{index}") as part:
             defect = await self._download(links, index, part)
             extension = await asyncio.to_thread(extension_of_output, links[index], part)
             media = await asyncio.to_thread(self.publish, self.work, self.end, part, index, extension)

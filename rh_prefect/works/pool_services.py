@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from rh_prefect.bounded_caches_and_locks import LruCache, SingleFlight
 from rh_prefect.client.http_connections import chance, uptime
@@ -24,7 +24,6 @@ from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.journal.record_types import Intent
 from rh_prefect.works.journal.scope import Scope, begin_attempt
 from rh_prefect.works.journal.spool import Spool
-from rh_prefect.works.result_delivery import ResultDelivery
 from rh_prefect.works.store_checks_and_download_folder import StoreChecks
 from rh_prefect.works.work_in_progress import Callback, callback_of
 
@@ -43,10 +42,12 @@ class PoolServices:
         self._settings = settings
         self._scratch = settings.state_dir
         self.spool = Spool(self._scratch / "spool")  # This machine's answers that are not in the journal yet
-        self.stores = StoreChecks(self._scratch / "parts")
+        self.parts = self._scratch / "parts"
+        """The local folder for unfinished downloads."""
+        self.stores = StoreChecks(self.parts)
         self.sleep, self.jitter = asyncio.sleep, chance
         self.clock = uptime  # Monotonic seconds, including system sleep
-        self.submit_timeout = settings.submit_timeout
+        self.submit_timeout, self.grace_seconds = settings.submit_timeout, settings.grace_seconds
         self.running: dict[WorkName, RunningWork] = {}
         self._inputs: LruCache[tuple[str, int, str], Inputs] = LruCache(50)
         self._begun: SingleFlight[tuple[str, str, int], None] = SingleFlight(1000)
@@ -56,10 +57,6 @@ class PoolServices:
         # A later attempt in this process checks it again: records may have been deleted meanwhile.
         name = (repr(scope.journal), store.identity, scope.calls.number)
         await self._begun.get(name, partial(begin_attempt, scope, store))
-
-    def delivery(self, **more: Any) -> ResultDelivery:
-        """Creates the `ResultDelivery` of a work; `more` contains the other fields."""
-        return ResultDelivery(self._scratch / "parts", self._settings.grace_seconds, **more)
 
     async def listen_for_ends(self, scope: Scope) -> None:
         """If webhooks are configured, lets the journal of a run notify the accounts' pollers of ended tasks."""

@@ -55,8 +55,6 @@ def named_by_template(work: Work, end: End, part: Path, index: int, extension: s
 class ResultDelivery:
     """Downloads, publishes and records the outputs of one work."""
 
-    folder: Path  # Local folder for unfinished downloads
-    grace: float  # Seconds for which a file host may refuse a file
     publish_file: Publish = named_by_template  # Publishes an output
     parse: Callable[[str], Any] | None = None  # Reads the answer; raises `ValueError` if it has another shape
     shape: str = ""  # What `parse` asks for; empty without `parse`
@@ -137,8 +135,8 @@ class ResultDelivery:
         is_complete = earlier is not None and await asyncio.to_thread(stored_result.has_all_files, store, earlier)
         if earlier is not None and is_complete and not earlier.is_damaged:
             return earlier
-        grace = self.grace * (not is_complete)
-        download = OutputDownload(work, intent, end, self.publish_file, self.folder, grace, self.advice)
+        grace = 0.0 if is_complete else work.services.grace_seconds
+        download = OutputDownload(work, intent, end, self.publish_file, grace, self.advice)
         try:
             outputs = await download.run(there=there, count=max(len(one.outputs) for one in (record, *known)))
         except (OutputsExpired, TransportError):

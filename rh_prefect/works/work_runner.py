@@ -390,15 +390,15 @@ class WorkRunner:
 
     def _delivery(self, asked: WorkCall) -> ResultDelivery:
         if self.works is None:
-            return self.shared.delivery()
+            return ResultDelivery()
         if asked.step is None and not self.pipeline:
-            return self.shared.delivery(
+            return ResultDelivery(
                 advice=(
                     "run it again: RunningHub stores the file for about a day, and the download costs nothing. After "
                     "that, another `take` pays for a new result."
                 )
             )
-        return self.shared.delivery(
+        return ResultDelivery(
             publish_file=named_by_content,
             parse=asked.parse,
             shape=asked.shape,

@@ -105,7 +105,9 @@ class Run:
             key=KEY,
             store=self.store,
             lease=FileLease(host.download, host.query),
-            services=services(sleep=host.pause, jitter=lambda: 0.5, clock=lambda: 1e6 + host.now),
+            services=services(
+                sleep=host.pause, clock=lambda: 1e6 + host.now, parts=self.folder / "parts", grace_seconds=GRACE
+            ),
             **facts,
         )
 
@@ -115,7 +117,7 @@ class Run:
         """As a run does: by the recorded result, or by a download."""
         end = End(status="SUCCESS", task_id=TASK, links=links, cost=COST)
         submit = replace(SUBMIT, intent=SUBMIT.intent.model_copy(update={"take": take}))
-        work, delivery = self.work(host, submit.intent), ResultDelivery(self.folder / "parts", GRACE)
+        work, delivery = self.work(host, submit.intent), ResultDelivery()
         record = None if is_first else await work.records.read_result(delivery.shape)
         done = None if record is None else await delivery.restore(work, record)
         if done is None:
@@ -280,14 +282,14 @@ async def test_a_recorded_result_is_reported_with_its_maker_and_forgotten_if_an_
     assert record is not None
     file, elsewhere = first.first_output.uri, record.model_copy(update={"flow_run": "one/other", "store": "/moved"})
     for one in (record, elsewhere):
-        assert await ResultDelivery(run.folder, GRACE).restore(work, one)
+        assert await ResultDelivery().restore(work, one)
     assert told == [
         f"an earlier call of this run has made it: {file}; nothing was paid",
         f"run one/other has made it: {file}; nothing was paid",
     ]
     Path(file).unlink()
     for one, another_task, is_kept in ((record, "", True), (elsewhere, "", False), (elsewhere, "with --retake", True)):
-        policy, delivery = replace(work.policy, another_task=another_task), ResultDelivery(run.folder, GRACE)
+        policy, delivery = replace(work.policy, another_task=another_task), ResultDelivery()
         assert await delivery.restore(replace(work, policy=policy), one) is None
         assert (delivery.recorded is not None) == is_kept
 
@@ -297,7 +299,7 @@ async def test_only_the_files_of_a_bare_machine_need_the_account_that_has_paid(r
     for is_bare in (False, True):
         work = replace(run, folder=run.folder / f"{is_bare}").work(FileHost(PICTURE))
         work.lease.account.provider.is_bare = is_bare
-        await ResultDelivery(run.folder / "parts", GRACE).publish(work, SUBMIT, end, first_time=True)
+        await ResultDelivery().publish(work, SUBMIT, end, first_time=True)
         assert work.lease.switches == is_bare
 
 
