@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.logging.loggers import flow_run_logger
 
+from rh_prefect.artifacts import Page
 from rh_prefect.blocks.lookup import RECORDED
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, has_ended, is_suspended, scope_of
@@ -55,26 +56,26 @@ def watch(status: RunProgress) -> None:
 
     A call for a run that is already watched has no effect.
     """
-    if status.page is not None and status.page.flow_run_id not in _watches and status.has_work:
-        run = status.page.flow_run_id
+    page = status.page
+    if page is not None and page.flow_run_id not in _watches and status.has_work:
         ends = asyncio.Event()
-        task = asyncio.ensure_future(_watch(status, run, ends))
-        _watches[run] = ends, task
-        task.add_done_callback(lambda _: _watches.pop(run, None))
+        task = asyncio.ensure_future(_watch(status, page, ends))
+        _watches[page.flow_run_id] = ends, task
+        task.add_done_callback(lambda _: _watches.pop(page.flow_run_id, None))
 
 
-async def _watch(status: RunProgress, run: UUID, ends: asyncio.Event) -> None:
+async def _watch(status: RunProgress, page: Page, ends: asyncio.Event) -> None:
     is_on = True
     while is_on and status.has_work:
         with suppress(TimeoutError):
             await asyncio.wait_for(ends.wait(), EVERY)
-        is_on = await _look(status, run, is_last=ends.is_set()) and not ends.is_set()
+        is_on = await _look(page, is_last=ends.is_set()) and not ends.is_set()
 
 
-async def _look(status: RunProgress, run: UUID, *, is_last: bool) -> bool:
+async def _look(page: Page, *, is_last: bool) -> bool:
     """Cancels the tasks of a run if the run was cancelled; returns whether to check again."""
     try:
-        flow_run = await ask(lambda api: api.read_flow_run(run))
+        flow_run = await ask(lambda api: api.read_flow_run(page.flow_run_id))
     except ObjectNotFound:
         return False
     except (*FAILURES, ConfigError):
@@ -82,7 +83,7 @@ async def _look(status: RunProgress, run: UUID, *, is_last: bool) -> bool:
     state = flow_run.state
     if state is not None and (state.is_cancelling() or state.is_cancelled()):
         # While the process exits, Prefect's log handler cannot start the thread that sends lines to the dashboard.
-        await _cancel(flow_run, _log if is_last else flow_run_logger(flow_run), status.page.flow if status.page else "")
+        await _cancel(flow_run, _log if is_last else flow_run_logger(flow_run), page.flow)
         return False
     return state is None or not (state.is_final() or is_suspended(state))
 
