@@ -150,8 +150,8 @@ class InputReader:
             report_items(self._problems, self._rows, of_rows=True)
         return self._defaults[name]
 
-    def _say(self, path: Path, message: str, *, key: bool = True) -> None:
-        self._problems.add(self._checked.document, path, visible(message), key=key)
+    def _say(self, path: Path, message: str) -> None:
+        self._problems.add(self._checked.document, path, visible(message), key=True)
 
     async def _param(self, name: str, param: Param, arguments: Mapping[str, Any]) -> Any:
         value = arguments.get(name)

@@ -17,12 +17,7 @@ _log = logging.getLogger("rh_prefect")
 T = TypeVar("T")
 
 
-async def while_store_is_away(
-    make: Callable[[], Awaitable[T]],
-    *,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    jitter: Callable[[], float] = chance,
-) -> T:
+async def while_store_is_away(make: Callable[[], Awaitable[T]], *, jitter: Callable[[], float] = chance) -> T:
     """Runs an action; repeats it after each pause while the storage or the records do not respond."""
     for pause in STORE_PAUSES:
         try:
@@ -32,5 +27,5 @@ async def while_store_is_away(
                 raise
             seconds = pause * (1 + jitter() / 2)
             _log.warning("%s Trying again in %.0f s.", error, seconds)
-        await sleep(seconds)
+        await asyncio.sleep(seconds)
     return await make()
