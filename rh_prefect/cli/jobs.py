@@ -377,13 +377,12 @@ async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
 
 def _as_json(run: str, view: JobView, problem: str) -> dict[str, object]:
     last, costs = view.last, ended_costs(view)
-    intent = last.intent if last is not None else None
+    about: dict[str, object] = {"state": problem or "empty", "task_id": None, "model": None, "label": None}
+    if last is not None:
+        about = {"state": _state(last), "task_id": last.task_id, "model": last.intent.model, "label": last.intent.label}
     return {
         "job": f"{run}/{view.key}",
-        "state": _state(last) if last is not None else problem or "empty",
-        "task_id": last.task_id if last is not None else None,
-        "model": intent.model if intent is not None else None,
-        "label": intent.label if intent is not None else None,
+        **about,
         "costs": {unit: str(amount) for unit, amount in costs.amounts.items()},
         "unknown": costs.unknown,
     }
