@@ -99,7 +99,7 @@ _EXTENSIONS = {"image": "png", "video": "mp4", "audio": "mp3"}
 
 def example(model: Model) -> dict[str, object]:
     """Returns the smallest valid input for a model."""
-    chosen = {param.key for param in model.params if param.required and param.default is None}
+    chosen = {param.key for param in model.params if param.needs_value}
     for rule in model.rules:
         if rule.kind in ("one", "any") and not chosen.intersection(rule.params):
             chosen.add(rule.params[0])

@@ -65,7 +65,7 @@ def _field(param: Param) -> str:
     if param.default is None and not param.required:
         takes, holds = f"{takes} | None", f"{holds} | None"
     if takes != holds:
-        default = "" if param.required and param.default is None else " = ..."
+        default = "" if param.needs_value else " = ..."
         return f"{param.name}: Given[{takes}, {holds}]{default}"
     if param.default is not None:
         return f"{param.name}: {takes} = {_literal(param.wire_default)}"

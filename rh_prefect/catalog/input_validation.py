@@ -132,7 +132,7 @@ def check(
     checked.problems.extend(
         f"{param.name} is missing{_allowed(param)}"
         for param in model.params
-        if param.required and param.default is None and param.key not in tried
+        if param.needs_value and param.key not in tried
     )
     checked.problems.extend(cross_parameter_rules.problems(model, checked.values, unchecked=unchecked))
     checked.notices.extend(

@@ -234,6 +234,11 @@ class Param:
         return self.frozen or Form(self.key, self.type, self.multiple)
 
     @property
+    def needs_value(self) -> bool:
+        """Whether each call must give the parameter."""
+        return self.required and self.default is None
+
+    @property
     def is_media(self) -> bool:
         """Whether the parameter accepts a file."""
         return self.type in ("image", "video", "audio")

@@ -52,7 +52,7 @@ def explanation(pipeline: Pipeline, arguments: Mapping[str, Any]) -> dict[str, A
                 **one.model_dump(exclude_defaults=True, exclude={"description"}),
                 "type": one.kind,
                 "description": description_of(one),
-                "required": not one.optional and one.default is None,
+                "required": one.needs_value,
             }
             for name, one in given.items()
         },
@@ -83,11 +83,8 @@ def _step(step: Step) -> dict[str, str]:
 
 def _price(pipeline: Pipeline, arguments: Mapping[str, Any]) -> str:
     """Describes the price of a run without earlier results; missing parameters get example values."""
-    missing = {
-        name: one
-        for name, one in pipeline.file.params.items()
-        if name not in arguments and not one.optional and one.default is None
-    }
+    needed = {name: one for name, one in pipeline.file.params.items() if one.needs_value}
+    missing = {name: one for name, one in needed.items() if name not in arguments}
     examples = {name: _example(one) for name, one in missing.items()}
     lacking = [name for name, value in examples.items() if value is None]
     if lacking:

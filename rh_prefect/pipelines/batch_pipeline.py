@@ -321,7 +321,7 @@ async def _columns(source: _Source, stages: Sequence[Stage], batch: Batch, input
 
 def _is_needed(stage: Stage, param: Param) -> bool:
     is_fed = stage.fed is not None and stage.fed.name == param.name
-    return param.required and param.default is None and stage.values.get(param.name) is None and not is_fed
+    return param.needs_value and stage.values.get(param.name) is None and not is_fed
 
 
 def _declare(

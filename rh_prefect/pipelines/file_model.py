@@ -164,6 +164,11 @@ class Param(_Strict):
         return value
 
     @property
+    def needs_value(self) -> bool:
+        """Whether each run must give the parameter, or each row the column."""
+        return not self.optional and self.default is None
+
+    @property
     def kind(self) -> str:
         """The type; `enum` if options are given."""
         return "enum" if self.enum is not None else self.type or ""

@@ -228,7 +228,7 @@ class InputReader:
             self._tables[shown(value)] = {"sha256": _content_of(rows, names), "columns": names}
         if rows:
             there = dict.fromkeys(column for row in rows for column in row.values)  # JSON lines may leave columns out
-            needed = (one for one, column in columns.items() if not column.optional and column.default is None)
+            needed = (one for one, column in columns.items() if column.needs_value)
             missing = [one for one in needed if there.keys().isdisjoint(columns[one].headers or (one,))]
             if missing:
                 raise InputError(f"{name or 'the table'} has no column {missing[0]}; {nearest(missing[0], there)}")

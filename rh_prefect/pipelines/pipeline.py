@@ -345,5 +345,4 @@ def _declared(param: Param) -> dict[str, Any]:
         declared["max"] = param.max_length
     default = "" if param.default is None else f"RunningHub's default: {param.wire_default}"
     words = "; ".join(filter(None, [describe(replace(param, max_length=None)), default]))
-    is_needed = param.required and param.default is None
-    return declared | ({} if is_needed else {"optional": True}) | ({"description": words} if words else {})
+    return declared | ({} if param.needs_value else {"optional": True}) | ({"description": words} if words else {})

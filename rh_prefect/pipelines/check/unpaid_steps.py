@@ -230,7 +230,7 @@ class OtherCheck(PaidCheck):
 
 def _required(params: Mapping[str, Param]) -> list[str]:
     """Returns the names of parameters, or of columns, that need a value."""
-    return [name for name, param in params.items() if not param.optional and param.default is None]
+    return [name for name, param in params.items() if param.needs_value]
 
 
 def _has_items(value: Any) -> bool:
