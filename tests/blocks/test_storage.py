@@ -25,9 +25,7 @@ def test_a_local_folder_is_a_store(tmp_path: Path) -> None:
     assert not store.signed_inputs
 
 
-def test_a_relative_folder_is_refused_where_a_worker_deletes_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_folder_that_a_worker_deletes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process worker runs each flow in a temporary folder, which it deletes, with all outputs that are in it."""
     temporary = tmp_path / "temporary"
     (temporary / "tmp123prefect").mkdir(parents=True)

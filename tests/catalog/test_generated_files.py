@@ -126,9 +126,7 @@ def test_a_change_of_price_is_told_with_both_prices() -> None:
     assert changes(second, data({"name": "a/b"})) == ["$ a/b: 2.00 CNY per call -> unknown"]
 
 
-def test_a_source_that_is_not_there_or_is_no_json(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_source_or_one_without_json(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = written(root)
     assert generated_files.main(["--root", str(root), str(tmp_path / "none.json")]) == 2
     assert "none.json" in capsys.readouterr().err

@@ -266,9 +266,7 @@ print(json.dumps([[work.key for one in plan.instances for work in one.works], fo
 """
 
 
-def test_a_refresh_moves_no_file_and_no_value_to_another_parameter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refresh_moves_no_value_to_another_parameter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A `from`, a row that is a file, a chain and `model: $(…)` leave open which parameters a call gives."""
     monkeypatch.setenv("RH_STATE_DIR", str(tmp_path))
     png(tmp_path / "a.png", size=(400, 400))

@@ -141,9 +141,7 @@ def test_what_is_sent(name: str) -> None:
         (WAN, ANY, ANY),
     ],
 )
-def test_required_defaults_are_filled_in_and_nothing_else_is_sent(
-    name: str, given: dict[str, Any], sent: dict[str, Any]
-) -> None:
+def test_only_required_defaults_are_filled_in_and_sent(name: str, given: dict[str, Any], sent: dict[str, Any]) -> None:
     assert payload(name, given) == sent
 
 

@@ -264,9 +264,7 @@ def test_doctor_looks_at_each_account_of_a_pool(rh: Emulator, terminal: Terminal
 
 @pytest.mark.prefect
 @pytest.mark.usefixtures("rh")
-def test_doctor_says_whether_the_webhook_s_settings_are_complete(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_says_whether_webhook_settings_are_complete(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RH_WEBHOOK_URL", "https://hooks.example.net")
     assert "RH_WEBHOOK_TOKEN is not" in examined(terminal, fails=True)
     monkeypatch.setenv("RH_WEBHOOK_TOKEN", "canary" * 4)

@@ -47,9 +47,7 @@ def kill_at(cup: Here, request: str, command: str, *, answer: bool = False) -> N
         process.kill()
 
 
-def test_a_killed_run_is_listed_and_collected_and_the_next_one_pays_for_the_rest(
-    cup: Here,
-) -> None:
+def test_a_killed_run_is_listed_and_collected_and_the_next_one_pays_for_the_rest(cup: Here) -> None:
     kill_at(cup, QUERY, "run cup.yaml")
     run = cup.json("jobs list")["runs"][0]["name"]
     listed = cup.call("jobs list")
@@ -97,9 +95,7 @@ def test_a_repeated_new_run_is_a_further_take_and_the_killed_one_remains(cup: He
     assert cup.paid() == 6, "the clip of the second picture"
 
 
-def test_ctrl_c_during_a_submission_keeps_the_take_names_the_task_and_how_to_continue(
-    cup: Here,
-) -> None:
+def test_ctrl_c_during_a_submission_keeps_the_take_names_the_task_and_how_to_continue(cup: Here) -> None:
     cup.call("run cup.yaml")
     with held(cup, "run cup.yaml --new", POST, answer=True) as (process, proxy):
         process.send_signal(signal.SIGINT)

@@ -125,9 +125,7 @@ def test_a_spooled_task_is_recorded_although_those_of_other_scopes_cannot_be(
 
 
 @pytest.mark.prefect
-def test_each_job_of_a_pipeline_has_a_step_state_task_and_cost(
-    rh: Emulator, terminal: Terminal, tmp_path: Path
-) -> None:
+def test_each_job_of_a_run_has_a_step_state_task_and_cost(rh: Emulator, terminal: Terminal, tmp_path: Path) -> None:
     """The journal of the run also holds the takes that it chose and the tasks of other runs that it waits for."""
     write_pipeline("harbour")
     for _ in range(2):

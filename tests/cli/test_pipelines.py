@@ -109,9 +109,7 @@ def git(*words: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def test_the_recipes_for_pull_requests_show_the_difference_in_price(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_recipes_for_pull_requests_compare_the_price(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     recipes = [one for one in blocks(ROOT / "docs/recipes.md", "yaml") if "--markdown" in one]
     assert [yaml.safe_load(one).keys() for one in recipes] == [{True, "permissions", "jobs"}, {"price"}]
     git("init", "--initial-branch", "main")

@@ -110,9 +110,7 @@ def test_a_plan_says_what_changed_since_the_last_run_and_why(here: Here) -> None
         ],
     ],
 )
-def test_a_plan_shows_what_a_run_makes_again_and_other_takes_stay(
-    here: Here, options: str, takes: dict[str, int]
-) -> None:
+def test_a_plan_shows_what_is_made_again_and_other_takes_stay(here: Here, options: str, takes: dict[str, int]) -> None:
     cover = "steps:\n  cover: {model: z-image/turbo, with: {prompt: a cover}}\n"
     here.write("products.yaml", PRODUCTS.replace("steps:\n", cover, 1))
     here.call(RUN)

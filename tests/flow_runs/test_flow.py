@@ -142,9 +142,7 @@ async def test_a_run_that_failed_says_each_cause_once_and_shows_what_it_has_made
 
 
 @pytest.mark.prefect
-async def test_a_retried_flow_returns_the_result_of_its_last_attempt(
-    rh: Emulator, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_retried_flow_returns_its_last_attempt_s_result(rh: Emulator, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "prefect.flow_runs")
     attempts: list[str] = []
 

@@ -110,9 +110,7 @@ def test_a_failed_run_is_not_shown_as_done() -> None:
     assert (status.percent, status.percent_done) == (80.0, 40.0)
 
 
-async def test_a_shared_work_that_could_not_be_cancelled_is_named_with_the_reason(
-    tmp_path: Path,
-) -> None:
+async def test_a_shared_work_that_could_not_be_cancelled_is_named_with_the_reason(tmp_path: Path) -> None:
     works = WorksJournal(str(tmp_path))
     scope = FolderScope(works.notes_of("night"), works)
     await write(scope.journal, {"claim-1": Record()})

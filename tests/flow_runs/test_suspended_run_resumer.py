@@ -86,9 +86,7 @@ async def held(proxy: Proxy, desk: SuspendedRuns, **more: Any) -> tuple[UUID, as
     return run, going_on
 
 
-async def test_webhooks_that_come_while_it_is_being_suspended_wake_it(
-    with_webhooks: SuspendedRuns, proxy: Proxy
-) -> None:
+async def test_webhooks_during_its_suspension_wake_it(with_webhooks: SuspendedRuns, proxy: Proxy) -> None:
     run, going_on = await held(proxy, with_webhooks)
     await with_webhooks.end()
 

@@ -189,9 +189,7 @@ async def test_outside_of_a_flow_the_function_reports_without_an_error(rh: Emula
 
 
 @pytest.mark.prefect
-async def test_a_row_over_the_budget_is_tried_again_after_the_rest(
-    without_webhooks: SuspendedRuns,
-) -> None:
+async def test_a_row_over_the_budget_is_tried_again_after_the_rest(without_webhooks: SuspendedRuns) -> None:
     run_id = await without_webhooks.begin(batch, rows=prompts(*"abc"), model=PICTURE, wait="suspend", budget=0.1)
     await without_webhooks.run_until_suspended(batch, run_id, 2)
     await without_webhooks.wake(run_id)

@@ -60,9 +60,7 @@ async def test_failed_tasks_count_in_the_run_the_report_and_spend(rh: Emulator) 
 
 
 @pytest.mark.prefect
-async def test_spend_counts_tasks_in_another_storage(
-    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_spend_counts_other_storages(rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "elsewhere"))
     await run_in_flow(pictures("far"))
     monkeypatch.setenv("RH_STORAGE_URL", str(tmp_path / "out"))

@@ -224,9 +224,7 @@ async def test_on_error_holds_in_a_used_file(rh: Emulator, tmp_path: Path, *, in
     assert (later.state, later.reason) == (stopped if inside or outside else ("made", ""))
 
 
-async def test_nothing_more_is_paid_for_while_the_storage_refuses_outputs(
-    start_rh: StartEmulator, tmp_path: Path
-) -> None:
+async def test_nothing_is_paid_for_while_the_storage_refuses_outputs(start_rh: StartEmulator, tmp_path: Path) -> None:
     rh = start_rh(limit=1)
     blocked = tmp_path / "out" / "pipelines"  # where the files go; the records beside it can be written
     blocked.parent.mkdir()

@@ -55,9 +55,7 @@ async def test_it_suspends_while_all_tasks_run_and_is_woken_by_webhooks(
     assert {one.task_id for one in desk.rh.recorder.deliveries} == set(desk.paid)
 
 
-async def test_a_task_that_fails_during_a_suspension_is_paid_for_again(
-    without_webhooks: SuspendedRuns,
-) -> None:
+async def test_a_task_that_fails_during_a_suspension_is_paid_for_again(without_webhooks: SuspendedRuns) -> None:
     desk = without_webhooks
     again = flow_of(steps(picture=PICTURE % "a mug" + ", attempts: 2") + "outputs: {picture: $(picture)}\n")
     desk.rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
@@ -85,9 +83,7 @@ async def test_a_run_outside_of_a_deployment_waits_in_its_process(
     assert len((await running)["clips"]) == 1
 
 
-async def test_a_suspended_run_counts_the_failed_task_of_another_run(
-    without_webhooks: SuspendedRuns,
-) -> None:
+async def test_a_suspended_run_counts_the_failed_task_of_another_run(without_webhooks: SuspendedRuns) -> None:
     desk = without_webhooks
     pipelines = [flow_of(steps(picture=PICTURE % "a mug"), name) for name in ("first", "second")]
     desk.rh.faults.add(Fault("submit", kind="fail", code="1504"))
@@ -109,9 +105,7 @@ async def suspension_seconds() -> list[float]:
     return [Suspended.model_validate(await rounds.read(name)).seconds for name in names]
 
 
-async def test_a_suspended_run_keeps_its_round_until_it_ends_or_is_cancelled(
-    without_webhooks: SuspendedRuns,
-) -> None:
+async def test_a_suspended_run_keeps_its_round_until_it_ends_or_is_cancelled(without_webhooks: SuspendedRuns) -> None:
     desk = without_webhooks
     pipeline = flow_of(steps(picture=PICTURE % "a mug" + ", reuse: never"), "each-round")
     run, other = [await desk.begin(pipeline, wait="suspend") for _ in range(2)]

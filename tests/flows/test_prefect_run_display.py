@@ -77,9 +77,7 @@ def review(number: int, shown: list[Media] | list[str]) -> PlannedStep:
 
 
 @pytest.mark.long
-async def test_a_review_of_300_pictures_shows_some_and_counts_the_others(
-    pictures: list[Media], store: MediaStore
-) -> None:
+async def test_a_review_of_300_pictures_counts_those_not_shown(pictures: list[Media], store: MediaStore) -> None:
     reviews = [review(n, pictures[n::100]) for n in range(100)]
     text = await page_of(lambda: show_choices(reviews, store), "report")
     assert text.count("](data:image/jpeg;base64,") == 5
@@ -129,9 +127,7 @@ async def test_a_review_has_the_numbers_of_the_choice_and_shows_its_texts(store:
 
 
 @pytest.mark.long
-async def test_the_results_of_a_run_with_300_pictures_count_the_others(
-    pictures: list[Media], store: MediaStore
-) -> None:
+async def test_the_results_of_300_pictures_count_the_others(pictures: list[Media], store: MediaStore) -> None:
     text = await page_of(Report("", (), store, {"pictures": pictures}, "r.csv").show, "report")
     assert text.count("](data:image/jpeg;base64,") == 1
     assert "Not shown: 288 of 300 pictures." in text

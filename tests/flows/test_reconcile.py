@@ -80,9 +80,7 @@ async def test_what_a_cancelled_run_left_is_cancelled(rh: Emulator, state: State
     await set_states(run, Cancelled())
 
 
-async def test_a_task_that_cannot_be_queried_fails_the_run_and_stays(
-    rh: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_task_that_cannot_be_queried_fails_the_run(rh: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     run = await left_behind(Failed(), "a lighthouse")
     rh.clock.advance(3600)
     monkeypatch.delenv("RH_API_KEY")
@@ -100,9 +98,7 @@ async def test_a_task_that_cannot_be_queried_fails_the_run_and_stays(
 
 
 @pytest.mark.parametrize("state", [Cancelled(), Failed()])
-async def test_what_had_succeeded_is_brought_home_before_its_links_die(
-    rh: Emulator, tmp_path: Path, state: State[Any]
-) -> None:
+async def test_a_success_is_brought_home_before_its_links_die(rh: Emulator, tmp_path: Path, state: State[Any]) -> None:
     run = await left_behind(state, "a lighthouse", "a harbour")
     rh.clock.advance(3600)
     found = await look(run)
@@ -174,9 +170,7 @@ async def test_a_submit_of_which_nobody_knows_is_named_with_both_ways_out(rh: Em
     assert is_pipeline or all(f"jobs {way} {found.job}" in found.note for way in ("adopt", "mark-refused"))
 
 
-async def test_it_looks_back_as_far_as_asked_takes_any_named_run_and_asks_nothing_twice(
-    rh: Emulator,
-) -> None:
+async def test_it_looks_back_as_far_as_asked_takes_any_named_run_and_asks_nothing_twice(rh: Emulator) -> None:
     run = await left_behind(Cancelled(), "a lighthouse")
     assert [one for one in await look(hours=1e-6) if one.flow_run_id == run] == []
     assert not rh.recorder.cancelled

@@ -151,9 +151,7 @@ outputs: {film: $(film)}
 """
 
 
-async def test_a_run_ends_with_a_page_and_its_film_report_and_page_open(
-    rh: Emulator, tmp_path: Path, opened: Path
-) -> None:
+async def test_a_run_ends_with_a_page_and_film_report_and_page_open(rh: Emulator, tmp_path: Path, opened: Path) -> None:
     """The second run pays for nothing, has the results and small pictures of the first one, and its own page."""
     rh.faults.add(Fault("submit", kind="code", code="1007", message="no such sign", prompt="a sign"))
     kept: dict[str, int] = {}
@@ -195,9 +193,7 @@ async def test_a_run_that_made_only_edits_is_found_by_its_pipeline(rh: Emulator)
     assert (entry["label"], rh.recorder.paid) == ("words", [])
 
 
-async def test_a_run_ends_well_if_its_page_cannot_be_written(
-    rh: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_run_ends_well_without_its_page(rh: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "gallery").write_text("a file in place of the folder")
     end = await run_here(Pipeline.from_text(PIPELINE), {})

@@ -65,9 +65,7 @@ WRONG = [-1, float("nan"), float("inf")]
         ],
     ],
 )
-def test_times_that_do_not_fit_are_refused(
-    texts: str, at: list[float] | None, seconds: float | None, said: str
-) -> None:
+def test_times_must_fit(texts: str, at: list[float] | None, seconds: float | None, said: str) -> None:
     with pytest.raises(InputError, match=said):
         subtitles(list(texts), at=at, seconds=seconds)
 

@@ -66,9 +66,7 @@ async def test_a_file_with_its_facts_in_a_row_is_a_file_of_a_row(tmp_path: Path)
     assert "is not allowed: a row may use only https links" in problem
 
 
-async def test_a_plan_reads_the_tables_that_a_restricted_run_reads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_plan_reads_the_tables_of_a_restricted_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RH_RESTRICT_INPUTS", "true")
     place = table(tmp_path / "shop", "mug,mug.png")
     photo(tmp_path / "shop" / "mug.png")

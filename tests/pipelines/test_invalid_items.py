@@ -73,9 +73,7 @@ async def test_a_row_whose_second_step_is_invalid_is_not_begun(row: dict[str, st
     assert plan.price.least == sum(work.price.least for one in plan.instances if one.item == "1" for work in one.works)
 
 
-async def test_an_empty_cell_is_left_out_and_a_column_has_several_names(
-    row: dict[str, str],
-) -> None:
+async def test_an_empty_cell_is_left_out_and_a_column_has_several_names(row: dict[str, str]) -> None:
     named = {"photo": row["photo"], "Prompt": "waves", "duration": " ", "author": "me"}
     plan = await plan_of(SKIP + CLIPS, rows=[named, {**row, "Prompt": "wind"}, {**row, "z": 1}])
     assert by_number(plan)[0].request.keys() == {"imageUrl", "prompt", "sound"}

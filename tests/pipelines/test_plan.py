@@ -196,9 +196,7 @@ async def test_in_flight_unknown_and_missing_results_are_shown() -> None:
 
 
 @pytest.mark.parametrize(("ages", "expected"), [((7200, 7200), [3, 4]), ((7200, 60), [2, 3]), ((60, 7200), [1, 3])])
-async def test_takes_that_are_too_old_are_replaced_by_as_many_others(
-    ages: tuple[int, int], expected: list[int]
-) -> None:
+async def test_takes_that_are_too_old_are_replaced_by_as_many(ages: tuple[int, int], expected: list[int]) -> None:
     text, records = steps(a=PICTURE % "hi" + ", takes: 2, reuse: 1h") + "outputs: {a: $(a.takes)}", Records()
     for work, age in zip((await plan_of(text)).works, ages):
         records.known[work.key] = result(work.key, "z-image/turbo", age=float(age))
@@ -619,9 +617,7 @@ async def test_an_answer_that_is_no_number_fails_the_step_with_the_condition() -
         ("{type: integer, max: 3}", 4, False),
     ],
 )
-async def test_a_flow_leaves_the_check_of_a_parameter_to_the_plan(
-    param: str, value: Any, is_taken: bool, tmp_path: Path
-) -> None:
+async def test_a_flow_leaves_its_checks_to_the_plan(param: str, value: Any, is_taken: bool, tmp_path: Path) -> None:
     pipeline = Pipeline.from_text(f"params: {{x: {param}}}\n{MUG}")
     value = [photo(tmp_path / "mug.png")] if value == ["PHOTO"] else value
     given = pipeline_flow(pipeline).validate_parameters({"x": value})
@@ -795,9 +791,7 @@ async def test_what_an_item_does_not_make_is_left_out_of_a_list_in_a_list(tmp_pa
         ("$(each.pic)", "[A, B]", "each[a].pic", ["B"]),
     ],
 )
-async def test_a_failed_value_is_left_out_with_its_caption(
-    of: str, captions: str, failed: str, left: list[str]
-) -> None:
+async def test_a_failed_value_goes_with_its_caption(of: str, captions: str, failed: str, left: list[str]) -> None:
     text = "params: {rows: {type: table, columns: {title: string}}}\n" + steps(
         each=group("foreach: $(params.rows), id: $(item.title)", pic=PICTURE % "$(item.title)"),
         intro=PICTURE % "intro",
@@ -825,9 +819,7 @@ async def test_a_condition_looks_into_lists_in_its_list(value: str) -> None:
         ("subtitles, with: {text: [One, Two], at: %s}", "[0, 1]", ""),
     ],
 )
-async def test_times_that_are_not_one_for_each_item_are_refused(
-    edit: str, times: str, said: str, tmp_path: Path
-) -> None:
+async def test_times_must_be_one_for_each_item(edit: str, times: str, said: str, tmp_path: Path) -> None:
     text = "params: {a: audio}\n" + steps(s=f"edit: {edit % times}")
     problems = await problems_of(text, a=sound(tmp_path / "a.wav", 1))
     assert [one.partition(": ")[2] for one in problems] == ([said] if said else [])

@@ -84,9 +84,7 @@ async def least_and_most(pipeline: Pipeline, **params: Any) -> tuple[str, str]:
         ({"g": group(CALM, a=ONE, b=f"when: {{missing: $(a)}}, {ONE}, takes: 5")}, "0.02", "0.06"),
     ],
 )
-async def test_a_condition_on_what_is_not_known_yet_is_not_decided(
-    following: dict[str, str], least: str, most: str
-) -> None:
+async def test_a_condition_on_what_is_not_known_is_open(following: dict[str, str], least: str, most: str) -> None:
     pipeline = Pipeline.from_text("params: {a: string}\n" + steps(s=MOOD, **following))
     assert await least_and_most(pipeline, a="calm") == (least, most)
 
@@ -173,9 +171,7 @@ async def test_the_price_of_speech_is_open_if_its_text_has_no_limit(text: str, *
 
 
 @pytest.mark.parametrize("attempts", [(1, 3), (3, 1)])
-async def test_an_equal_request_of_two_steps_has_the_higher_price_and_attempts(
-    attempts: tuple[int, int],
-) -> None:
+async def test_an_equal_request_of_two_steps_has_the_higher_price_and_attempts(attempts: tuple[int, int]) -> None:
     plan = await plan_of(steps(**{name: f"{ONE}, attempts: {count}" for name, count in zip("ab", attempts)}))
     assert plan.price.most == plan.price.least * 3
     assert [work_call(one, one.works[0]).attempts for one in plan.instances] == [3, 3]

@@ -187,9 +187,7 @@ LENGTHS: list[tuple[Model, dict[str, Any], tuple[float, float, float] | None]] =
 
 
 @pytest.mark.parametrize(("made", "payload", "expected"), LENGTHS)
-def test_how_long_an_output_is(
-    made: Model, payload: dict[str, Any], expected: tuple[float, float, float] | None
-) -> None:
+def test_length_of_an_output(made: Model, payload: dict[str, Any], expected: tuple[float, float, float] | None) -> None:
     assert output_seconds(made, payload, [], None) == expected
 
 

@@ -240,9 +240,7 @@ REVIEWED = replace(OPEN, left=Left(waits_for_review=True))
         (REVIEWED, 250, True, "refuse"),
     ],
 )
-def test_what_a_run_does_with_the_newest_round(
-    state: RoundState, hours: float, is_running: bool, verdict: Verdict
-) -> None:
+def test_what_a_run_does_with_a_round(state: RoundState, hours: float, is_running: bool, verdict: Verdict) -> None:
     assert state.verdict(now=DAY + timedelta(hours=hours), is_running=is_running) == verdict
 
 
@@ -266,9 +264,7 @@ async def test_an_open_round_is_abandoned_after_a_day_with_a_message() -> None:
     assert await days.scope("first") == scope
 
 
-async def test_a_run_logs_that_a_round_is_continued_but_not_that_one_begins(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_run_logs_that_a_round_is_continued_but_not_that_one_begins(caplog: pytest.LogCaptureFixture) -> None:
     days = Days()
     with caplog.at_level("INFO", "rh_prefect"):
         await (await days.held("first")).leave(is_complete=False)
@@ -435,9 +431,7 @@ async def test_a_lost_suspended_run_is_waited_for_while_it_can_be_resumed(second
 
 
 @pytest.mark.parametrize("knows", [None, False])
-async def test_a_silent_run_on_another_host_is_waited_for_for_a_day(
-    knows: bool | None,
-) -> None:
+async def test_a_silent_run_on_another_host_is_waited_for_for_a_day(knows: bool | None) -> None:
     """A storage may have no modification times."""
 
     async def has_ended(run: str) -> bool | None:

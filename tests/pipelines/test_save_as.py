@@ -132,9 +132,7 @@ async def test_a_saved_object_is_not_read(s3: S3Server, picture: Media) -> None:
         await SavedNames(bucket.url, bucket, options=s3.options).save(picture, "film.png")
 
 
-async def test_on_a_disk_that_ignores_case_a_name_keeps_its_own_content(
-    store: MediaStore, picture: Media, other: Media
-) -> None:
+async def test_a_disk_that_ignores_case_keeps_each_content(store: MediaStore, picture: Media, other: Media) -> None:
     """The second of two names for one file is refused; it was returned with the other one's content."""
     fsspec.register_implementation("folding", Folding, clobber=True)
     disk = MediaStore(f"folding://{uuid.uuid4().hex}")
@@ -156,9 +154,7 @@ async def test_a_picture_is_converted_to_the_format_of_its_name(store: MediaStor
     assert saved.sha256 == store.digest("film.jpg") != picture.sha256
 
 
-async def test_a_converted_picture_is_replaced_unless_it_was_changed(
-    store: MediaStore, picture: Media, other: Media
-) -> None:
+async def test_a_converted_picture_is_replaced_if_unchanged(store: MediaStore, picture: Media, other: Media) -> None:
     first = await names(store).save(picture, "film.jpg")
     assert (await names(store).save(other, "film.jpg")).sha256 != first.sha256
     assert (await names(store).save(picture, "film.jpg")).sha256 == first.sha256

@@ -68,9 +68,7 @@ def flow(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Flow[..
     return load_flow_from_entrypoint(deployment["entrypoint"])
 
 
-def test_its_flow_takes_what_is_set_and_what_a_person_fills_in(
-    deployment: dict[str, Any], flow: Flow[..., Any]
-) -> None:
+def test_its_flow_takes_what_is_set_and_what_is_filled_in(deployment: dict[str, Any], flow: Flow[..., Any]) -> None:
     given = {**form_of(flow), **deployment["parameters"]}
     assert given.keys() <= flow.parameters.properties.keys()
     flow.validate_parameters(given)

@@ -95,9 +95,7 @@ async def test_when_its_time_has_come_it_is_woken_and_rests_no_second_time(
     await without_webhooks.has_all(going_on, 2)
 
 
-async def test_a_full_account_is_waited_for_while_what_has_ended_is_collected(
-    without_webhooks: SuspendedRuns,
-) -> None:
+async def test_a_full_account_is_waited_for_while_what_has_ended_is_collected(without_webhooks: SuspendedRuns) -> None:
     prompts = [f"number {n}" for n in range(8)]
     run = await without_webhooks.begin(pictures, prompts=prompts)
     going_on = asyncio.ensure_future(rerun(pictures, run))

@@ -139,9 +139,7 @@ async def test_a_result_of_a_job_is_uploaded(rh: Emulator) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x89PNG\r\n\x1a\n"])
-async def test_a_file_that_is_none_is_refused_before_anything_is_sent(
-    rh: Emulator, tmp_path: Path, content: bytes | None
-) -> None:
+async def test_what_is_no_file_is_refused_before_a_request(rh: Emulator, tmp_path: Path, content: bytes | None) -> None:
     photo = tmp_path / "photo.png"
     if content is not None:
         photo.write_bytes(content)

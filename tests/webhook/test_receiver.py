@@ -256,9 +256,7 @@ async def test_a_refused_submit_is_never_taken_for_a_paid_one(desk: Desk, caplog
     assert "recorded as refused" in caplog.text
 
 
-async def test_a_task_whose_submission_was_marked_as_not_accepted_counts(
-    desk: Desk, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_task_that_was_marked_as_not_accepted_counts(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     task_id = await desk.submit()
     mistaken = Resolution(outcome="forgotten", by="a person")
     await desk.job(("answer-1", unknown()), ("resolution-1", mistaken), estimate=Decimal("0.04"), currency="CNY")
