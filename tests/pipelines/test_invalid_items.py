@@ -54,6 +54,8 @@ async def test_an_invalid_row_is_not_paid_for_and_the_others_are(row: dict[str, 
     ]
     assert [words in reason for words, reason in zip(said, reasons, strict=True)] == [True] * 4, reasons
     assert plan.counts == {"+": 2, "x": 4}
+    told = [note.split(":")[0] for note in plan.notes if note.endswith("; the item is invalid and is not paid for.")]
+    assert told == ["row 2", "row 3", "row 4", "row 5"]
     assert [work.take for one in plan.instances for work in one.works] == [1, 2]
     assert plan.price.most == 2 * by_number(plan)[0].works[0].price.most
 
@@ -62,6 +64,12 @@ async def test_without_skipping_the_file_is_refused_with_each_row(row: dict[str,
     said = " ".join(await problems_of(CLIPS, rows=[{**row, "duration": "7"}, 5]))
     assert "row 1: duration takes 5 or 10" in said
     assert "row 2: each row must be a mapping" in said
+
+
+async def test_a_step_outside_of_items_is_never_skipped() -> None:
+    logo = "model: z-image/turbo, with: {prompt: x, aspect_ratio: $(params.ratio)}"
+    text = SKIP + "params: {ratio: string}\n" + steps(logo=logo)
+    assert "aspect_ratio" in " ".join(await problems_of(text, ratio="7:7"))
 
 
 async def test_a_row_whose_second_step_is_invalid_is_not_begun(row: dict[str, str]) -> None:
