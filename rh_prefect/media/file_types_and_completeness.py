@@ -12,7 +12,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal, TypeAlias
+from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 Kind = Literal["image", "video", "audio", "3d", "text", "other"]
 """The kind of a file, by its content; `other` for archives, PDFs and unknown types."""
@@ -44,7 +44,10 @@ WEBM = FileType("video", "video/webm", "webm")
 MKV = FileType("video", "video/x-matroska", "mkv")
 AVI = FileType("video", "video/x-msvideo", "avi")
 FLV = FileType("video", "video/x-flv", "flv")
+OGV = FileType("video", "video/ogg", "ogv")
 M4A = FileType("audio", "audio/mp4", "m4a")
+WEBM_SOUND = FileType("audio", "audio/webm", "webm")
+MKA = FileType("audio", "audio/x-matroska", "mka")
 WAV = FileType("audio", "audio/wav", "wav")
 MP3 = FileType("audio", "audio/mpeg", "mp3")
 AAC = FileType("audio", "audio/aac", "aac")
@@ -65,30 +68,53 @@ UNKNOWN = FileType("other", "application/octet-stream", "bin")
 EXTENSIONS = {one.mime: one.extension for one in list(vars().values()) if isinstance(one, FileType)}
 """The usual extension of each MIME type."""
 
-FORMATS: dict[str, tuple[Kind, str]] = {
-    **dict.fromkeys(("jpg", "jpeg"), ("image", "jpg")),
-    **dict.fromkeys(("tif", "tiff"), ("image", "tiff")),
-    **dict.fromkeys(("heic", "heif"), ("image", "heic")),
-    **{name: ("image", name) for name in ("png", "webp", "gif", "bmp", "avif")},
-    **dict.fromkeys(("mp4", "mov", "m4v"), ("video", "mp4")),
-    **dict.fromkeys(("webm", "mkv"), ("video", "webm")),
-    **{name: ("video", name) for name in ("avi", "flv")},
-    **dict.fromkeys(("m4a", "aac"), ("audio", "m4a")),
-    **dict.fromkeys(("ogg", "opus", "oga"), ("audio", "ogg")),
-    **{name: ("audio", name) for name in ("mp3", "wav", "flac")},
-    **dict.fromkeys(("glb", "gltf", "fbx", "stl", "ply", "obj"), ("3d", "3d")),
+
+class Format(NamedTuple):
+    """What the extension of a file name says: the kinds of files that have it, the usual one first, and the container.
+
+    Players treat all extensions of a container alike.
+    """
+
+    kinds: tuple[Kind, ...]
+    container: str
+
+    def fits(self, kind: Kind, mime: str) -> bool:
+        """Returns whether a file of this kind and MIME type can have the extension."""
+        own = FORMATS.get(EXTENSIONS.get(mime, ""))
+        if own is None:
+            return kind in self.kinds
+        # A container of videos may have only sound, but a name of a sound, such as x.m4a, does not fit a video.
+        return own.container == self.container and (kind in self.kinds or kind == "audio")
+
+
+FORMATS: dict[str, Format] = {
+    **dict.fromkeys(("jpg", "jpeg"), Format(("image",), "jpg")),
+    **dict.fromkeys(("tif", "tiff"), Format(("image",), "tiff")),
+    **dict.fromkeys(("heic", "heif"), Format(("image",), "heic")),
+    **{name: Format(("image",), name) for name in ("png", "webp", "gif", "bmp", "avif")},
+    **dict.fromkeys(("mp4", "mov", "m4v"), Format(("video",), "mp4")),
+    "m4a": Format(("audio",), "mp4"),
+    "webm": Format(("video", "audio"), "webm"),
+    "mkv": Format(("video",), "webm"),
+    **dict.fromkeys(("mka", "weba"), Format(("audio",), "webm")),
+    "ogg": Format(("audio", "video"), "ogg"),
+    "ogv": Format(("video",), "ogg"),
+    **dict.fromkeys(("opus", "oga"), Format(("audio",), "ogg")),
+    **{name: Format(("video",), name) for name in ("avi", "flv")},
+    **{name: Format(("audio",), name) for name in ("mp3", "aac", "wav", "flac")},
+    **dict.fromkeys(("glb", "gltf", "fbx", "stl", "ply", "obj"), Format(("3d",), "3d")),
 }
-"""The kind and the format of each extension; players treat all extensions of a format alike."""
+"""The format of each extension."""
 
 
-def format_named(name: str) -> tuple[Kind, str] | None:
-    """Returns the kind and the format of a file name's extension; None for an unknown extension."""
+def format_named(name: str) -> Format | None:
+    """Returns the format of a file name's extension; None for an unknown extension."""
     return FORMATS.get(PurePosixPath(name).suffix.lower().lstrip("."))
 
 
-def is_made_from(wanted: tuple[Kind, str], own: tuple[Kind, str]) -> bool:
-    """Returns whether a file can be converted to another format: a picture to PNG or JPEG."""
-    return wanted[0] == own[0] == "image" and wanted[1] in ("png", "jpg")
+def is_made_from(wanted: Format, kind: Kind) -> bool:
+    """Returns whether a file of this kind can be converted to another format: a picture to PNG or JPEG."""
+    return kind == "image" and wanted.container in ("png", "jpg")
 
 
 _MAGIC: tuple[tuple[bytes, FileType], ...] = (

@@ -43,9 +43,9 @@ _FLAC_TOLERANCE = 0.02
 _BY_TRACKS = {
     ("video/mp4", False): types.M4A,
     ("video/quicktime", False): types.M4A,
-    ("video/webm", False): FileType("audio", "audio/webm", "webm"),
-    ("video/x-matroska", False): FileType("audio", "audio/x-matroska", "mka"),
-    ("audio/ogg", True): FileType("video", "video/ogg", "ogv"),
+    ("video/webm", False): types.WEBM_SOUND,
+    ("video/x-matroska", False): types.MKA,
+    ("audio/ogg", True): types.OGV,
     ("audio/mp4", True): types.MP4,
 }
 """The actual type of a container, by the usual MIME type and by whether there is a picture track."""
@@ -101,11 +101,8 @@ def file_type(path: Path) -> FileType:
 
 _BY_CONTENT: Final = {
     found.mime: found.extension
-    for found in (
-        *(one for one in vars(types).values() if isinstance(one, FileType)),
-        *_BY_TRACKS.values(),
-    )
-    if found.kind not in ("text", "other") and found is not types.FBX
+    for found in vars(types).values()
+    if isinstance(found, FileType) and found.kind not in ("text", "other") and found is not types.FBX
 }
 
 
@@ -239,8 +236,8 @@ _NO_TEXT: Final = (
     set(_READERS)
     | {found.extension for found in vars(types).values() if isinstance(found, FileType) and found.kind in _READERS}
     | {"jpeg", "jpe", "jfif", "tif", "heif", "psd", "psb", "exr", "ico", "jxl"}
-    | {"m4v", "mpg", "mpeg", "ts", "m2ts", "wmv", "ogv"}
-    | {"oga", "opus", "mka", "aif", "aiff", "wma", "amr"}
+    | {"m4v", "mpg", "mpeg", "ts", "m2ts", "wmv"}
+    | {"oga", "opus", "aif", "aiff", "wma", "amr"}
     | {"glb", "usdz", "3mf", "blend", "zip", "7z", "rar", "gz", "tar", "pdf", "npy", "npz", "safetensors"}
 )
 """Extensions and kinds of files that are never text."""

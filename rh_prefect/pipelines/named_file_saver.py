@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,7 +19,7 @@ from rh_prefect.bounded_caches_and_locks import NamedLocks
 from rh_prefect.errors import StoreError
 from rh_prefect.media.file_name_templates import folded
 from rh_prefect.media.file_state import Stamp
-from rh_prefect.media.file_types_and_completeness import EXTENSIONS, FORMATS, format_named, is_made_from
+from rh_prefect.media.file_types_and_completeness import EXTENSIONS, format_named, is_made_from
 from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
@@ -29,12 +29,23 @@ from rh_prefect.works.journal.record_types import Record
 FOLDER = "names"
 
 
+def with_extension(name: str, file: Media) -> str:
+    """Replaces `.*` at the end of a name with the extension of the file, or of its content if that differs."""
+    if not name.endswith(".*"):
+        return name
+    said, extension = format_named(file.name), PurePosixPath(file.name).suffix
+    is_kept = said is None or file.kind == "other" or is_made_from(said, file.kind)
+    if said is not None and not is_kept and not (file.kind in said.kinds and said.fits(file.kind, file.mime)):
+        extension = f".{EXTENSIONS.get(file.mime, 'bin')}"
+    return f"{name.removesuffix('.*')}{extension}"
+
+
 def _converts(file: Media, name: str) -> bool:
     """Returns whether a file must be converted for a name; raises an error if that is not possible."""
-    said, own = format_named(name), FORMATS.get(EXTENSIONS.get(file.mime, ""), (file.kind, ""))
-    if said is None or file.kind == "other" or (said[0] == own[0] and own[1] in ("", said[1])):
+    said = format_named(name)
+    if said is None or file.kind == "other" or said.fits(file.kind, file.mime):
         return False
-    if is_made_from(said, own):
+    if is_made_from(said, file.kind):
         return True
     raise StoreError(
         f"{name} was not saved: the extension of the name does not fit the result, which has the type {file.mime}. The "

@@ -233,6 +233,6 @@ def extension_of_output(link: Link, part: Path) -> str:
     """Returns an output's extension: the link's extension, or another one if that does not fit the content."""
     named = _extension(link)
     said = format_named(f"file.{named}")
-    if named and (said is None or file_type(part).kind in (said[0], "3d", "text", "other")):
+    if named and (said is None or file_type(part).kind in (said.kinds[0], "3d", "text", "other")):
         return extension_of(named)
     return extension_of(facts_or_type(part).extension)

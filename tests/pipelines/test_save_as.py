@@ -15,7 +15,7 @@ from rh_prefect.media.file_state import SETTLED
 from rh_prefect.media.file_types_and_completeness import sniff
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.pipelines.named_file_saver import SavedNames
+from rh_prefect.pipelines.named_file_saver import SavedNames, with_extension
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
 
@@ -170,6 +170,37 @@ async def test_a_name_that_says_another_format_is_refused(store: MediaStore, pic
             match=r"the extension of the name does not fit the result, which has the type image/png. .* at no cost",
         ):
             await names(store).save(picture, name)
+        assert not store.exists(name), name
+
+
+WEBM_SOUND, M4A, MKA = (samples.sound(*one) for one in (("webm", "libopus"), ("mp4", "aac"), ("matroska", "aac")))
+OGV = samples.film("ogg", 1, (64, 48), 12, "")
+
+
+@pytest.mark.parametrize(
+    ("data", "stored", "fitting", "refused", "extended"),
+    [
+        (WEBM_SOUND, "a.webm", "x.webm x.mkv x.weba", "x.mp3 x.wav x.ogg x.m4a x.mp4", "x.webm"),
+        (WEBM_SOUND, "a.mp3", "", "", "x.webm"),
+        (MKA, "a.mkv", "x.mkv x.mka x.webm", "x.m4a x.mp3", "x.mka"),
+        (M4A, "a.mp4", "x.mp4 x.mov x.m4a", "x.aac x.mp3 x.webm", "x.m4a"),
+        (OGV, "a.ogv", "x.ogv x.ogg", "x.mp4 x.opus", "x.ogv"),
+        (samples.picture("PNG"), "a.webp", "x.png", "x.webp", "x.png"),
+        (samples.sound("wav", "pcm_s16le"), "a.mp3", "x.wav", "x.mp3", "x.wav"),
+        (samples.film("mp4", 1, (64, 48), 12, ""), "a.mp4", "x.mp4 x.MOV", "x.m4a x.webm x.avi", "x.mp4"),
+    ],
+)
+async def test_a_name_must_have_an_extension_of_the_results_container(
+    store: MediaStore, tmp_path: Path, data: bytes, stored: str, fitting: str, refused: str, extended: str
+) -> None:
+    (tmp_path / stored).write_bytes(data)
+    file = store.publish(tmp_path / stored, stored)
+    assert with_extension("x.*", file) == extended
+    for name in (*fitting.split(), extended):
+        assert (await names(store).save(file, name)).sha256 == store.digest(name) == file.sha256, name
+    for name in refused.split():
+        with pytest.raises(StoreError, match=f"does not fit the result, which has the type {file.mime}"):
+            await names(store).save(file, name)
         assert not store.exists(name), name
 
 

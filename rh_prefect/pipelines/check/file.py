@@ -217,12 +217,15 @@ class FileCheck(OtherCheck):
         said, kinds = format_named(re.sub(r"\$\([^)]*\)", "x", save_as)), {one.kind for one in found.possible}
         if kinds <= {*types.PLAIN, "object"}:
             self._say((*path, "save_as"), f"save_as saves a file, but this step makes {found.words}", key=True)
-        elif said is not None and kinds <= {*FILES} - {said[0], "file"}:
-            self._say((*path, "save_as"), f"save_as names {Type(said[0]).words}, but this step makes {found.words}")
+        elif said is not None and kinds <= {*FILES} - {*said.kinds, "file"}:
+            self._say(
+                (*path, "save_as"), f"save_as names {Type(said.kinds[0]).words}, but this step makes {found.words}"
+            )
         elif isinstance(step, EditStep) and (edit := EDITS.get(step.edit)) is not None:
             made = str(step.with_.get("format", edit.extension))
             own = FORMATS.get(made)
-            if said is not None and (made in ("srt", "vtt") or (own and own != said and not is_made_from(said, own))):
+            is_other = said and own and own.container != said.container and not is_made_from(said, own.kinds[0])
+            if is_other or (said and made in ("srt", "vtt")):
                 self._say((*path, "save_as"), f"save_as names another format, but {step.edit} makes .{made}")
 
     def _result(self, path: Path, step: Step, scope: NameScope) -> Type:

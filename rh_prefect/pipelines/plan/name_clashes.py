@@ -55,7 +55,7 @@ class NameClashes:
         if named is None:
             return None
         users = self._users.get(folded(str(PurePosixPath(name).with_suffix(".*"))), ())
-        return next((one for one in users if one.kind == named[0]), None)
+        return next((one for one in users if one.kind in named.kinds), None)
 
     def _first(self, name: str) -> PlannedStep:
         return min(self._users[folded(name)], key=lambda one: (self._ranks[one.path], one.numbers))

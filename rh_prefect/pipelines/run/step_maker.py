@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import PurePosixPath
 
 from rh_prefect.bounded_caches_and_locks import SharedTasks
 from rh_prefect.errors import BudgetExceeded, MediaError, RunningHubError
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.call_builder import known_values, stand_ins, work_call
 from rh_prefect.pipelines.known_works import known_edit, known_result
-from rh_prefect.pipelines.named_file_saver import SavedNames
+from rh_prefect.pipelines.named_file_saver import SavedNames, with_extension
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
 from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.interfaces import idle, member
@@ -199,13 +198,8 @@ class StepSaver:
     def named(self, instance: PlannedStep) -> list[tuple[Media, str]]:
         """Returns the results of a step, each with its name from `save_as`; for a review, the chosen result."""
         if isinstance(instance.chosen, File):
-            return [(file, instance.save_as)] if (file := instance.chosen.located) else []
+            return [(file, with_extension(instance.save_as, file))] if (file := instance.chosen.located) else []
         files = [None if one is None else one.output(instance.file_kind) for one in self._known.of(instance)]
         return [
-            (file, _with_extension(name, file)) for file, name in zip(files, instance.saved_names) if file is not None
+            (file, with_extension(name, file)) for file, name in zip(files, instance.saved_names) if file is not None
         ]
-
-
-def _with_extension(name: str, file: Media) -> str:
-    """Replaces `.*` at the end of a name with the extension of the file."""
-    return f"{name.removesuffix('.*')}{PurePosixPath(file.name).suffix}" if name.endswith(".*") else name

@@ -77,7 +77,9 @@ def film(
 ) -> bytes:
     out = io.BytesIO()
     with av.open(out, "w", format=container) as file:
-        stream = file.add_stream({"webm": "libvpx", "avi": "mpeg4"}.get(container, "libx264"), rate=fps)
+        stream = file.add_stream(
+            {"webm": "libvpx", "ogg": "libvpx", "avi": "mpeg4"}.get(container, "libx264"), rate=fps
+        )
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
