@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
 from rh_prefect.client import responses
-from rh_prefect.client.json_values import Page, count, rows, table
+from rh_prefect.client.json_values import Page, compact, count, rows, table
 from rh_prefect.client.request_sender import Requests, Session, usable_id, usable_page
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.client.wire.account_files_and_assets import Asset, AssetGroup, AssetKind, AssetPage, GroupPage
@@ -163,7 +163,9 @@ async def _page(
     usable_page(number, size, largest=100)
     body = {"pageNumber": number, "pageSize": size, **{key: value for key, value in filters.items() if value}}
     data = (await session.call(path, body, ask)).with_data()
-    return {"hasNext": (count(data.get("totalCount")) or 0) > number * size} | data
+    if not compact(data.get("hasNext")).strip():
+        return {**data, "hasNext": (count(data.get("totalCount")) or 0) > number * size}
+    return data
 
 
 def _refused(asset: Asset, ask: RequestInfo) -> RequestRejected:

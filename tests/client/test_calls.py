@@ -162,7 +162,9 @@ CALLS = {
     ),
     "list of assets": Call(
         lambda rh: rh.assets.list(page=2, size=20, group_id=GROUP, status="Active", name="hero"),
-        said({"items": [{"assetId": ASSET, "name": "hero"}, {}, None, {"id": "2"}], "totalCount": "41"}),
+        said(
+            {"items": [{"assetId": ASSET, "name": "hero"}, {}, None, {"id": "2"}], "totalCount": "41", "hasNext": None}
+        ),
         "assets/list",
         {"pageNumber": 2, "pageSize": 20, "groupId": GROUP, "status": "Active", "name": "hero"},
         AssetPage(items=(Asset(asset_id=ASSET, name="hero"), Asset(asset_id="2")), number=2, total=41, has_next=True),
