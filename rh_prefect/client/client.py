@@ -197,13 +197,13 @@ class Client:
                 "without a budget."
             )
         answer = await self._session.call(f"openapi/v2/price-preview/{_path(endpoint)}", dict(payload), ask)
+        price, what = None, "RunningHub has no price"
         if _NO_PRICE not in answer.reason:  # whose code, 1501, is also the code of the content check
             answer.checked()
-        price = read_price(answer.source) or read_price(answer.data)
+            price, what = read_price(answer.source) or read_price(answer.data), "the response has no price"
         if price is None:
             raise PriceUnknown(
-                f"{ask.doing}: RunningHub has no price. Nothing was paid. What to do: look for the price on the "
-                "model's page."
+                f"{ask.doing}: {what}. Nothing was paid. What to do: look for the price on the model's page."
             )
         return price
 

@@ -273,8 +273,13 @@ async def test_after_three_blips_a_read_gives_up(client: Client, wire: WireServe
     ("answer", "error", "words"),
     [
         ({"code": 301, "msg": "PARAMS_INVALID"}, RequestRejected, "301"),
-        ({"errorCode": ""}, PriceUnknown, "no price"),
-        ({"errorCode": "1501", "errorMessage": "PRICE_CONFIG_NOT_FOUND"}, PriceUnknown, "no price"),
+        ({"errorCode": ""}, PriceUnknown, "the response has no price"),
+        ({"errorCode": "1501", "errorMessage": "PRICE_CONFIG_NOT_FOUND"}, PriceUnknown, "RunningHub has no price"),
+        (
+            {"errorCode": "1501", "errorMessage": "PRICE_CONFIG_NOT_FOUND", "isFreeThisCall": True},
+            PriceUnknown,
+            "no price",
+        ),
         ({"code": 1501, "msg": "PRICE_CONFIG_NOT_FOUND", "data": None}, PriceUnknown, "no price"),
         ({"errorCode": "", "estimatedPrice": 0, "currency": "CNY", "isFreeThisCall": False}, PriceUnknown, "no price"),
     ],
