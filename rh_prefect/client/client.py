@@ -317,10 +317,12 @@ class Client:
 def _path(endpoint: str) -> str:
     path = endpoint.strip("/")
     # Below /openapi/v2/, no v1 endpoint exists, and the response would look lost.
-    if path.startswith("task/openapi/") or not _ENDPOINT.fullmatch(path):
+    is_v1 = path.startswith("task/openapi/")
+    if is_v1 or not _ENDPOINT.fullmatch(path):
+        others = f", or one of the v1 endpoints {', '.join(get_args(V1Submit))}" if is_v1 else ""
         raise InputError(
             f"{endpoint!r} is not a valid endpoint. Nothing was sent. What to do: pass a model's path, as in "
-            f"alibaba/wan-2.6/text-to-video, or one of the v1 endpoints {', '.join(get_args(V1Submit))}."
+            f"alibaba/wan-2.6/text-to-video{others}."
         )
     return path
 
@@ -348,10 +350,11 @@ def _usable_url(base_url: str) -> httpx.URL:
         url = httpx.URL(base_url.strip())
     except httpx.InvalidURL:
         url = httpx.URL()
-    if url.scheme not in {"http", "https"} or not url.host or url.userinfo or url.query or url.fragment:
+    has_more = url.userinfo or url.query or url.fragment
+    if has_more or url.scheme not in {"http", "https"} or not url.host:
         # The URL is not quoted: it may contain a password.
+        wrong = "contains more than an address, such as a key" if has_more else "is not valid"
         raise ConfigError(
-            "The base URL must look like https://www.runninghub.cn, and must not contain a key. What to do: "
-            "correct RH_BASE_URL."
+            f"The base URL {wrong}. What to do: set RH_BASE_URL to an address such as https://www.runninghub.cn."
         )
     return url
