@@ -109,7 +109,7 @@ class SuspendGroup:
         """Submits one work and waits for its result; returns the work's task if the run is suspended before that."""
         async with runner.running(asked) as running:
             work = running.work
-            while (submit := await running.next_running_task()) is not None:
+            while (submit := await running.next_running_task(runner.options.deadline)) is not None:
                 task = PendingTask(job=work.job, n=submit.n, task_id=submit.task_id or "")
                 if not await self.wait(task, running.end_of(submit, runner.options.deadline)):
                     await work.records.note_waiter(suspended=self.timeout)

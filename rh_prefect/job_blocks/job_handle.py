@@ -62,7 +62,7 @@ async def start(request: Request, options: Options, *, scope: str | None) -> Run
 
     async def make() -> Result:
         async with runner.running(asked) as running:
-            submit = await running.next_running_task()
+            submit = await running.next_accepted_task()
             if submit is not None:
                 submitted.set_result((running.work, submit.task_id or ""))
             done = await running.complete(options.deadline)

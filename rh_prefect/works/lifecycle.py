@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from rh_prefect.errors import (
     ConnectFailed,
@@ -250,6 +250,7 @@ async def _finish(steps: Steps, submit: Submit, progress: _Progress, *, adopted:
         # Before the task is known to callers, who may suspend the run: the task then ends while no process waits.
         if not policy.counts(submit):
             await steps.records.note_wait(submit.n)
+        await steps.accepted(submit)
         end = await _wait(steps, submit, progress, adopted=adopted)
     failure: JobFailed | JobCancelled
     if end.status == "SUCCESS":
@@ -274,7 +275,7 @@ async def _wait(steps: Steps, submit: Submit, progress: _Progress, *, adopted: b
     """Waits until a task has ended and its end is recorded; returns the end."""
     # A graph that RunningHub reports as broken fails or runs in part, so waiting for it would pay for nothing.
     if submit.answer is not None and submit.answer.node_errors:
-        return await steps.cancel_task(submit)
+        return cast(End, await steps.uninterrupted(steps.cancel_task(submit)))
     # A caller that only downloads paid results needs them even if its run was cancelled.
     if steps.policy.may_submit and await steps.is_cancelled(fresh=True):
         return await _cancel_own(steps, submit)

@@ -66,10 +66,12 @@ class Steps:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.policy = work.policy
+        self.accepted_task: Submit | None = None
+        """The submission whose task was accepted and has no known end; it may be awaited or be cancelled."""
         self.running_task: Submit | None = None
-        """The submission whose task is running; None if no task is."""
+        """The submission whose task is awaited; unlike `accepted_task`, the run may be suspended until its end."""
         self.changed = asyncio.get_running_loop().create_future()
-        """A future that is done when `running_task` changes; a new one then takes its place."""
+        """A future that is done when one of these two changes; a new one then takes its place."""
         self.records = work.records
         self._lease = work.lease
         self._clock = work.services.clock
@@ -78,7 +80,7 @@ class Steps:
         self._price: Money | None = None  # Of a submission, in this currency
         self._guess: Money | None = None  # The catalogue's price; the currency may be another one
         self._reserved: int | None = None  # The number of the submission for which an amount is reserved
-        self._is_submitting = self._is_over = False
+        self._is_uninterrupted = self._is_over = False
         self._slot_refusals = 0
         self._is_read = False  # Whether the result was just read with all records of the work
         self._first_time = False
@@ -89,19 +91,19 @@ class Steps:
         self._accepted_at: float | None = None
 
     def end(self) -> None:
-        """Releases the slot and the reserved amount of an ended or interrupted work, unless it is being submitted."""
+        """Releases the slot and the reserved amount of an ended or interrupted work, after an uninterrupted step."""
         self._is_over = True
-        if not self._is_submitting:
+        if not self._is_uninterrupted:
             self._release_amount()
             self._lease.release()
 
-    def uninterrupted(self, submitting: Coroutine[Any, Any, T]) -> Any:
-        """Submits to the end, even if the caller is cancelled or the process exits; see `critical`."""
-        self._is_submitting = True
-        return LOOP.critical(submitting, then=self._submitted)
+    def uninterrupted(self, step: Coroutine[Any, Any, T]) -> Any:
+        """Runs a step to its end, even if the caller is cancelled or the process exits; see `critical`."""
+        self._is_uninterrupted = True
+        return LOOP.critical(step, then=self._interruptible)
 
-    def _submitted(self) -> None:
-        self._is_submitting = False
+    def _interruptible(self) -> None:
+        self._is_uninterrupted = False
         if self._is_over:
             self.end()
 
@@ -387,15 +389,21 @@ class Steps:
 
     # -- from the ticket to the result ---------------------------------------------------------------------------------
 
-    def _set_task(self, running: Submit | None) -> None:
-        self.running_task = running
+    def _set_task(self, accepted: Submit | None, *, running: Submit | None = None) -> None:
+        self.accepted_task, self.running_task = accepted, running
         self.changed.set_result(None)
         self.changed = asyncio.get_running_loop().create_future()
 
+    async def accepted(self, submit: Submit) -> None:
+        """Shows callers that a submission has a task, as `accepted_task`."""
+        self._set_task(submit)
+
     async def await_end(self, submit: Submit, *, adopted: bool) -> End:
         """Waits until the task has ended, while callers see it as `running_task`; records its end and returns it."""
-        self._set_task(submit)
-        end = await self._end_of(submit, adopted=adopted)
+        self._set_task(submit, running=submit)
+        return self._ended(await self._end_of(submit, adopted=adopted))
+
+    def _ended(self, end: End) -> End:
         self._lease.release()
         self._set_task(None)
         return end
@@ -414,9 +422,7 @@ class Steps:
     async def cancel_task(self, submit: Submit) -> End:
         """Cancels the task at RunningHub and records its end; returns the recorded end."""
         await self._lease.switch_to(submit.intent)
-        end = self._counted(submit, await cancel_and_record(self.work, submit))
-        self._lease.release()
-        return end
+        return self._ended(self._counted(submit, await cancel_and_record(self.work, submit)))
 
     def _counted(self, submit: Submit, end: End) -> End:
         submit = replace(submit, end=end)

@@ -110,9 +110,17 @@ class RunningWork:
         """Whether the work has a result, has failed or is interrupted; the next caller then reads the records again."""
         return self._life is not None and (self._life.done() or self._life.cancelling() > 0)
 
-    async def next_running_task(self) -> Submit | None:
-        """Waits until a task is running, and returns its submission; None if the work gets its result first."""
-        await self._until(lambda: self._steps.running_task is not None)
+    async def next_accepted_task(self) -> Submit | None:
+        """Waits until a task is accepted, and returns its submission; None if the work gets its result first."""
+        await self._until(lambda: self._steps.accepted_task is not None)
+        return self._steps.accepted_task
+
+    async def next_running_task(self, deadline: float | None = None) -> Submit | None:
+        """Waits until a task is awaited, and returns its submission; None if the work gets its result first.
+
+        Raises `JobTimeout` if the task is still checked or cancelled after `deadline` seconds.
+        """
+        await self._until(lambda: self._steps.running_task is not None, deadline)
         return self._steps.running_task
 
     async def end_of(self, task: Submit, deadline: float | None) -> bool:
@@ -126,14 +134,17 @@ class RunningWork:
 
     async def _until(self, is_reached: Callable[[], bool], deadline: float | None = None) -> Any:
         """Waits until `is_reached` or the work is over; returns the result, or None if there is none yet."""
-        life = self._begin()
+        life, now = self._begin(), asyncio.get_running_loop().time
+        task, expires = None, None
         while not (life.done() or is_reached()):
-            running = self._steps.running_task
+            if self._steps.accepted_task is not task:
+                task = self._steps.accepted_task
+                expires = None if task is None or deadline is None else now() + deadline
             try:
-                async with asyncio.timeout(deadline if running else None):
+                async with asyncio.timeout_at(expires):
                     await asyncio.wait((life, self._steps.changed), return_when=asyncio.FIRST_COMPLETED)
             except TimeoutError:
-                raise self._timeout(running, deadline) from None
+                raise self._timeout(task, deadline) from None
         try:
             return life.result() if life.done() else None
         finally:
@@ -151,8 +162,8 @@ class RunningWork:
         if isinstance(error, RunningHubError):
             self.work.notify(_state_of(error), error.message, costs=self.work.costs)
 
-    def _timeout(self, running: Submit | None, deadline: float | None) -> JobTimeout:
-        work, task_id = self.work, running and running.task_id
+    def _timeout(self, task: Submit | None, deadline: float | None) -> JobTimeout:
+        work, task_id = self.work, task and task.task_id
         error = JobTimeout(
             f"{work.job}: task {task_id} has not ended within {deadline} s. The task continues and is paid for. What "
             "to do: run again to wait for the task, or cancel the run.",

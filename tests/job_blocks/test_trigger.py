@@ -11,7 +11,7 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import InputError, JobCancelled, ModerationError
+from rh_prefect.errors import InputError, JobCancelled, JobFailed, ModerationError
 from rh_prefect.job_blocks import RunningHubApp, RunningHubModel, RunningHubWorkflow
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
@@ -130,6 +130,17 @@ async def test_cancel_cancels_the_task_records_it_and_ends_the_wait(slow_rh: Emu
     last = (await read_job(default_works(get_settings()), run.job.partition("/")[2])).last
     assert last is not None and last.end is not None
     assert last.end.status == "CANCELLED"
+
+
+async def test_trigger_returns_the_task_of_a_broken_graph_while_the_task_is_being_cancelled(slow_rh: Emulator) -> None:
+    slow_rh.faults.add(Fault("submit", number=1, kind="node-errors"), Fault("cancel", number=1, kind="hold"))
+    run = await asyncio.wait_for(workflow(slow_rh).trigger_async(scope="test"), 10)
+    assert [one.task_id for one in slow_rh.recorder.paid] == [run.task_id]
+    assert await asyncio.to_thread(slow_rh.held.wait)
+    slow_rh.held.release()
+    with pytest.raises(JobFailed):
+        await run.fetch_result_async()
+    assert slow_rh.recorder.cancelled == [run.task_id]
 
 
 async def test_cancel_cancels_the_task_that_has_followed_a_failed_one(slow_rh: Emulator) -> None:

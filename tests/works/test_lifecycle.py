@@ -513,6 +513,7 @@ def test_that_a_run_waits_for_the_task_of_another_one_is_noted_before_it_may_be_
         ("note_waiter",),
         ("read_submission", 1),
         ("note_wait", 1),
+        ("accepted", submit),
         ("is_cancelled", True),
         ("await_end", submit, True),
     ]

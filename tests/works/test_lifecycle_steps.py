@@ -31,14 +31,14 @@ from rh_prefect.works.input_identification import Input
 from rh_prefect.works.journal.costs_and_budget import Money
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.job_records_and_state import RESUBMITTED
-from rh_prefect.works.journal.record_types import Answer, Cancelled, End, MediaRecord, Resolution
+from rh_prefect.works.journal.record_types import BROKEN, Answer, Cancelled, End, MediaRecord, Resolution
 from rh_prefect.works.journal.works_journal import WorksJournal, no_evidence
 from rh_prefect.works.lifecycle_steps import LIMITER_PAUSES, Steps
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import SharedRecords
 from rh_prefect.works.work_runner import RunningWork
 from tests.support.waiting import until
-from tests.support.world.executed_work import REQUEST, SUCCESS, ExecutedWork, with_policy
+from tests.support.world.executed_work import QUEUED, REQUEST, SUCCESS, ExecutedWork, with_policy
 from tests.support.world.job_records import TASK, intent
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
@@ -492,6 +492,42 @@ async def test_a_call_ends_at_its_deadline_and_names_the_task_that_continues(wor
     assert caught.value.task_id == TASK
     assert work.heard[-1] == ("failed", caught.value.message)
     work.running.interrupt()
+
+
+async def test_a_call_ends_at_its_deadline_while_it_reads_whether_its_run_was_cancelled(work: ExecutedWork) -> None:
+    await work.paid_before()
+
+    async def hang(key: str) -> None:
+        if key.startswith("cancel-"):
+            await asyncio.Event().wait()
+
+    work.journal.before_read = hang
+    async with asyncio.timeout(5):
+        with pytest.raises(JobTimeout):
+            await work.running.complete(0.01)
+    work.running.interrupt()
+
+
+async def test_the_task_of_a_broken_graph_is_cancelled_even_if_its_caller_leaves(work: ExecutedWork) -> None:
+    work.main.answers = [QUEUED.model_copy(update={"node_errors": {"6": "prompt is empty"}})]
+    work.main.view, cancels, may_go = CANCELLED, asyncio.Event(), asyncio.Event()
+
+    async def hold_the_cancellation() -> None:
+        if work.did[-1] == "cancel at main":
+            cancels.set()
+            await may_go.wait()
+
+    work.main.during = hold_the_cancellation
+    with pytest.raises(JobTimeout):
+        await work.running.complete(0.01)
+    assert cancels.is_set()
+    await work.running.leave()
+    assert work.did[-1] == "cancel at main", "the slot is kept while the task may run"
+    may_go.set()
+    await LOOP.settle(60)
+    assert work.did[-1] == "release the slot"
+    end = await work.records.read_end(1)
+    assert end is not None and end.code == BROKEN
 
 
 async def test_a_submission_whose_caller_is_cancelled_is_recorded(tmp_path: Path) -> None:

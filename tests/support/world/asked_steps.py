@@ -54,6 +54,7 @@ SHARED = (
     "has_other_waiters",
     "release_waiter",
     "report_failure",
+    "accepted",
 )
 """Steps that do nothing in the scope of one run, or tell something to others."""
 

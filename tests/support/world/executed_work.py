@@ -61,7 +61,7 @@ class Account:
     refusal: ApiError | None = None  # of each upload and price, if there is one
     ages: list[float] = field(default_factory=list)  # how old each task was when it was waited for
     sent: list[Mapping[str, object]] = field(default_factory=list)  # the payloads of the submissions
-    during: Callable[[], Awaitable[None]] | None = None  # is called at each submission and wait
+    during: Callable[[], Awaitable[None]] | None = None  # is called at each submission, wait and cancellation
     query_error: RunningHubError | None = None  # of each query, if there is one
     block: str | None = None
     is_bare: bool = False
@@ -93,7 +93,7 @@ class Account:
         return self.view
 
     async def cancel(self, task_id: str) -> None:
-        self.did.append(f"cancel at {self.name}")
+        await self._note(f"cancel at {self.name}")
 
     async def query(self, task_id: str) -> TaskView:
         assert task_id == TASK

@@ -188,6 +188,7 @@ LOCAL = (
     "switch_account",
     "pause",
     "report_failure",
+    "accepted",
 )
 """Steps that change nothing which another process can see: they are done at once."""
 
