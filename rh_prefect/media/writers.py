@@ -88,7 +88,8 @@ def to_s3(fs: AbstractFileSystem, path: str, chunks: Iterable[bytes], mime: str)
     """Writes with one request, or, for a larger file, with one multipart upload, which is aborted after a failure."""
     file = fs.open(path, "wb", block_size=PART_SIZE, ContentType=mime)
     try:
-        file.writelines(chunks)
+        for chunk in chunks:  # not `writelines`, which repeats an interrupted piece that the file may have taken
+            file.write(chunk)
         file.close()
     except BaseException:
         # Without it, the garbage collector would close the file, which uploads what was written so far.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import hashlib
 import io
@@ -303,6 +304,37 @@ def test_an_unknown_kind_of_place_is_written_beside_and_moved(tmp_path: Path) ->
         to_other(LocalFileSystem(), path, Tally().chunks(BreaksAfter(2)), "text/plain")
     assert Path(path).read_bytes() == b"newer"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+class Interrupted(io.BytesIO):
+    """A file whose first write is interrupted after it took the piece."""
+
+    closed = False  # writable, as in fsspec's files
+
+    def write(self, data: Any) -> int:
+        size = super().write(data)
+        if len(self.getvalue()) == size:
+            raise InterruptedError(errno.EINTR, "interrupted")
+        return size
+
+    def discard(self) -> None:
+        pass
+
+
+class InterruptedFiles(MemoryFileSystem):
+    file: Interrupted
+
+    def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        self.file = Interrupted()
+        return self.file
+
+
+def test_an_interrupted_write_is_an_error_and_not_repeated() -> None:
+    """`writelines` writes the same piece again after EINTR, so that S3 would have it twice."""
+    fs = InterruptedFiles(skip_instance_cache=True)
+    with pytest.raises(InterruptedError):
+        writer_for("s3")(fs, "a.bin", [b"one", b"two"], "text/plain")
+    assert fs.file.getvalue() == b"one"
 
 
 @pytest.mark.s3
