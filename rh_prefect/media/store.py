@@ -130,6 +130,7 @@ class MediaStore:
         self.url = without_user(self._where)
         self.identity = identity_of(self._where, self._options)
         self._shown = shown_url(self._where)
+        self._opened: tuple[int, _Opened] | None = None  # The process that has opened it, and what it opened
 
     def __repr__(self) -> str:
         return f"MediaStore({self._shown!r}, signed_inputs={self.signed_inputs})"
@@ -339,12 +340,19 @@ class MediaStore:
             yield fs, f"{root}/{name}"
 
     def _filesystem(self) -> _Opened:
-        """Returns this process's file system and root for the location; equal stores share them."""
-        known = _OPEN.get(self.identity)
-        if known is None:
-            fs, root = open_filesystem(self._where, self._options, skip_instance_cache=True)
-            known = _OPEN.setdefault(self.identity, (fs, root.rstrip("/")))
-        return known
+        """Returns the storage's file system and root, which equal stores share; a forked process opens its own."""
+        opened = self._opened
+        if opened is None or opened[0] != os.getpid():
+            if opened is not None:
+                _INHERITED.append(opened)
+            # Not `identity`: the libraries read the environment now, which may have changed since.
+            name = identity_of(self._where, self._options)
+            known = _OPEN.get(name)
+            if known is None:
+                fs, root = open_filesystem(self._where, self._options, skip_instance_cache=True)
+                known = _OPEN.setdefault(name, (fs, root.rstrip("/")))
+            opened = self._opened = (os.getpid(), known)
+        return opened[1]
 
 
 def link_to(uri: str, store: MediaStore | None) -> str:

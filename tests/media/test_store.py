@@ -294,6 +294,28 @@ def test_stores_of_one_place_share_its_file_system() -> None:
     assert len(MediaStore(place).list()) == 21
 
 
+def test_a_store_opens_its_file_system_once_however_many_stores_there_are() -> None:
+    fsspec.register_implementation("counted", CountedFiles, clobber=True)
+    before = CountedFiles.opened
+    stores = [MediaStore(f"counted://{uuid.uuid4().hex}") for _ in range(17)]
+    for number in range(3):
+        for store in stores:
+            store.write_bytes(f"{number}.txt", b"x")
+    assert CountedFiles.opened == before + 17
+
+
+def test_stores_share_no_file_system_of_another_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library reads the environment when it opens a file system, which may be long after the store was made."""
+    fsspec.register_implementation("counted", CountedFiles, clobber=True)
+    place, before = f"counted://{uuid.uuid4().hex}", CountedFiles.opened
+    store = MediaStore(place)
+    with monkeypatch.context() as other_account:
+        other_account.setenv("AWS_PROFILE", "another")
+        store.write_bytes("1.txt", b"x")
+    MediaStore(place).write_bytes("2.txt", b"x")
+    assert CountedFiles.opened == before + 2
+
+
 def test_an_unknown_kind_of_place_is_written_beside_and_moved(tmp_path: Path) -> None:
     assert writer_for("sftp") is to_other
     path = f"{tmp_path}/a/b.txt"
