@@ -117,7 +117,7 @@ def facts_or_type(path: Path) -> Facts:
         return probe(path)
     except MediaError:
         with as_media_error(str(path)):
-            is_empty = not path.stat().st_size
+            is_empty = path.is_file() and not path.stat().st_size  # some disks give a folder the size 0
         found = types.UNKNOWN if is_empty else file_type(path)
         return Facts(found.kind, found.mime, found.extension)
 

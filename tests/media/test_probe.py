@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from rh_prefect.errors import MediaError
-from rh_prefect.media.probe import DownloadDefect, Facts, defect_of, file_type, probe
+from rh_prefect.media.probe import DownloadDefect, Facts, defect_of, facts_or_type, file_type, probe
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 
@@ -220,6 +220,8 @@ def test_missing_folder_and_empty_are_said(tmp_path: Path) -> None:
     for name, why in (("no.png", "the file does not exist"), ("", "folder"), ("empty.png", "is empty")):
         with pytest.raises(MediaError, match=why):
             probe(tmp_path / name)
+    with pytest.raises(MediaError, match="folder"):
+        facts_or_type(Path("/proc"))  # its size is 0
 
 
 def test_a_track_without_content_is_said(tmp_path: Path) -> None:
