@@ -97,7 +97,7 @@ class InputAccess:
         return self.private_links or self._is_below_root(url)
 
     def _check_link(self, url: str) -> None:
-        parts = split_url(url)
+        parts = split_url(url, to_request=True)
         if self.is_restricted and parts.scheme != "https" and not self.private_links:
             raise MediaError(
                 f"The link {_shown(url)} is not allowed here: links are restricted to https links. "
@@ -140,7 +140,7 @@ def _is_below(source: str, root: str) -> bool:
 
 def _spelt(uri: str) -> str:
     if is_web_link(uri):
-        parts = split_url(uri)
+        parts = split_url(uri, to_request=True)
         return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}"
     return f"{protocol_of(uri)}://{uri.partition('://')[2]}"
 

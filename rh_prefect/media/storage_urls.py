@@ -66,11 +66,11 @@ def protocol_of(url: str) -> str:
     return _SAME.get(protocol, protocol)
 
 
-def split_url(url: str) -> SplitResult:
-    """Divides a URL into its parts; raises a `MediaError` if it is not valid."""
+def split_url(url: str, *, to_request: bool = False) -> SplitResult:
+    """Divides a URL into its parts; raises a `MediaError` if it, or for a request its port, is not valid."""
     try:
         parts = urlsplit(url)
-        if is_web_link(url):
+        if to_request:
             parts.port  # noqa: B018  # raises if it is not a number
         return parts
     except ValueError:

@@ -49,6 +49,7 @@ def test_says_in_one_line_what_it_is() -> None:
         ("s3://bucket/what?.png", "what?.png"),
         ("/tmp/a#b/c.png", "c.png"),
         ("https://host/a/b%20c.png?X-Amz-Signature=1", "b c.png"),
+        ("http://host:port/a.png", "a.png"),
     ],
 )
 def test_has_a_name(uri: str, name: str) -> None:
