@@ -179,41 +179,37 @@ def locate(url: str) -> str:
 
     Raises a `ConfigError` if the location is read-only, or unknown to fsspec.
     """
-    protocol = protocol_of(url)
+    refuse_signature(url)
+    protocol, shown = protocol_of(url), masked_url(url).partition("?")[0]
     has_bad_scheme = protocol == "file" and "://" in url and not _SCHEME.match(url)
     if not url.strip() or "::" in url or has_bad_scheme:
         raise ConfigError(
-            f"{masked_url(url)!r} is not a storage URL. What to do: give a folder or an fsspec URL, as in s3://bucket."
+            f"{shown!r} is not a storage URL. What to do: give a folder or an fsspec URL, as in s3://bucket."
         )
-    refuse_signature(url)
     if protocol == "file":
         _refuse_missing_slash(url)
         return local_path(url)
     if protocol in _READ_ONLY:
         raise ConfigError(
-            f"Files cannot be stored at {masked_url(url)}: {protocol} is read-only. What to do: use a folder or s3://."
+            f"Files cannot be stored at {shown}: {protocol} is read-only. What to do: use a folder or s3://."
         )
     # A driver that was registered as a class is not among the protocols that fsspec knows by name.
     if protocol not in available_protocols() and protocol not in registry:
-        raise ConfigError(
-            f"Unknown protocol {protocol}:// in {masked_url(url)}. What to do: check the spelling of the protocol."
-        )
+        raise ConfigError(f"Unknown protocol {protocol}:// in {shown}. What to do: check the spelling of the protocol.")
     if protocol in _KEYS_IN_OPTIONS and has_password(url):
         raise ConfigError(
-            f"{masked_url(url)} contains a key or a password, which {protocol}:// does not accept in a URL. What to "
+            f"{shown} contains a key or a password, which {protocol}:// does not accept in a URL. What to "
             "do: set key and password as storage options, in RH_STORAGE_OPTIONS or in a MediaStorage block."
         )
     path = url.partition("://")[2]
     if "//" in path.strip("/"):
         raise ConfigError(
-            f"{masked_url(url)} has an empty folder name, in which some storages do not find files. What to do: "
+            f"{shown} has an empty folder name, in which some storages do not find files. What to do: "
             "write single slashes between folders, as in s3://bucket/prefix."
         )
     path = path.rstrip("/")
     if (not path and protocol != "memory") or (path.startswith("/") and protocol in _REMEMBERING):
-        raise ConfigError(
-            f"{masked_url(url)!r} contains no bucket. What to do: add a bucket, as in {protocol}://bucket/prefix."
-        )
+        raise ConfigError(f"{shown!r} contains no bucket. What to do: add a bucket, as in {protocol}://bucket/prefix.")
     return f"{protocol}://{path}"
 
 
@@ -222,8 +218,9 @@ def _refuse_missing_slash(url: str) -> None:
     name, colon, _ = url.partition(":")
     is_scheme = colon and _SCHEME.fullmatch(f"{name}://") is not None and not _SCHEME.match(url)
     if is_scheme and protocol_of(f"{name}://") in available_protocols():
+        shown = masked_url(url).partition("?")[0]
         raise ConfigError(
-            f"{masked_url(url)!r} is read as a local folder, because // is missing after {name}:. What to do: write "
+            f"{shown!r} is read as a local folder, because // is missing after {name}:. What to do: write "
             f"{name}://… for the storage, or ./{name}:… for a folder of this name."
         )
 
@@ -232,7 +229,7 @@ def refuse_signature(url: str) -> None:
     """Raises a `ConfigError` if the URL of a storage contains a signature, since such URLs are shown and recorded."""
     if has_signature(url):
         raise ConfigError(
-            f"{masked_url(url.partition('?')[0])} has a signature or a token after its question mark, but the URL of "
+            f"{masked_url(url).partition('?')[0]} has a signature or a token after its question mark, but the URL of "
             "a storage is shown and recorded. What to do: remove this value from the URL, and set it as a storage "
             "option, such as sas_token for abfs://, in RH_STORAGE_OPTIONS or in a MediaStorage block."
         )

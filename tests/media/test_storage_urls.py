@@ -80,6 +80,17 @@ def test_what_cannot_be_a_store_is_refused(url: str, why: str) -> None:
         MediaStore(url)
 
 
+@pytest.mark.parametrize("url", ["x_y://b/?token=", "zip::s3://b/?token=", "s4://b/?x=", "s3:/b?x="])
+def test_a_refused_store_shows_no_part_of_a_parameter(url: str) -> None:
+    for value in ("canary", 'ab"canary', "ab canary"):
+        with pytest.raises(ConfigError) as caught:
+            MediaStore(url + value)
+        assert "canary" not in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        MediaStore("s3://user:canary?token=1@bucket")
+    assert "canary" not in str(caught.value)
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "deeper"):
