@@ -141,7 +141,8 @@ def frame_image(frame: av.VideoFrame, stream: VideoStream) -> Image.Image:
     image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
     if stream.sample_aspect_ratio not in (None, 0, 1):
         image = image.resize((max(1, round(frame.width * stream.sample_aspect_ratio)), frame.height))
-    return image if frame.rotation % 90 else image.rotate(frame.rotation, expand=True)
+    # A rotation by 0 would copy the picture.
+    return image.rotate(frame.rotation, expand=True) if frame.rotation % 360 in (90, 180, 270) else image
 
 
 _WHITES = {"I": (0xFF, 0xFFFF), "F": (1, 0xFF, 0xFFFF)}
