@@ -113,15 +113,16 @@ def _joined(
             frames = fitted(clip, canvas, fit)
             sound = stack.enter_context(Sound(sound_with_picture(clip) if shape.has_audio else endless_silence()))
             head = list(islice(frames, len(tail)))
-            crossed = Sound(_crossed(before, sound, round(len(tail) / canvas.rate * RATE)))
-            film.write(_blended(tail, head, look), crossed)
-            before.close()
-            before, tail = sound, list(islice(frames, count))
-            if len(tail) < count:
+            next_tail = list(islice(frames, count))
+            if len(next_tail) < count:
                 raise MediaError(
                     f"The clip {clip} is too short for transitions of {seconds:g} s at its ends. What to do: use "
                     "shorter transitions."
                 )
+            crossed = Sound(_crossed(before, sound, round(len(tail) / canvas.rate * RATE)))
+            film.write(_blended(tail, head, look), crossed)
+            before.close()
+            before, tail = sound, next_tail
             for one in frames:
                 tail.append(one)
                 film.write([tail.pop(0)], sound)
