@@ -132,6 +132,14 @@ def test_a_file_without_what_is_needed_is_refused(tmp_path: Path, edits: dict[st
     assert not list(tmp_path.glob("result*"))
 
 
+def test_a_video_shorter_than_a_frame_of_the_result_is_refused(tmp_path: Path) -> None:
+    short, to = samples.mp4(tmp_path / "short.mp4", seconds=0.003, fps=1000, audio=False), tmp_path / "result.mp4"
+    for edit in (lambda: resize(short, to, width=32, height=32), lambda: concat([short], to)):
+        with pytest.raises(MediaError, match=r"result\.mp4 would have no frames.*What to do"):
+            edit()
+    assert not to.exists()
+
+
 def test_music_too_short_to_repeat_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="shorter than half a second"):
         mix(None, samples.wav(tmp_path / "blip.wav", seconds=0.2), tmp_path / "track.wav", seconds=3)

@@ -15,7 +15,7 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 from PIL import Image
 
-from rh_prefect.errors import InputError, StoreError
+from rh_prefect.errors import InputError, MediaError, StoreError
 from rh_prefect.local_files import atomic_path
 from rh_prefect.media.edit.audio_samples import PIECE, RATE, Samples, Sound, frame_of
 from rh_prefect.media.edit.video_reader import USUAL_RATE, Shape
@@ -164,6 +164,15 @@ def _frame_of(picture: Image.Image) -> av.VideoFrame:
 
 @contextmanager
 def create_film(to: Path, canvas: Shape) -> Iterator[Film]:
-    """Opens an MP4 for writing, with a sound track if the canvas has one; see `create_file`."""
+    """Opens an MP4 for writing, with a sound track if the canvas has one; see `create_file`.
+
+    Raises a `MediaError` if no frame was written.
+    """
     with create_file(to) as file:
-        yield Film(file, canvas)
+        film = Film(file, canvas)
+        yield film
+        if not film.seconds:
+            raise MediaError(
+                f"The video {to.name} would have no frames, because its source is shorter than one frame. What to do: "
+                "use a longer video."
+            )
