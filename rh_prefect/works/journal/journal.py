@@ -423,6 +423,7 @@ class _StoreFiles:
         options = {"use_listings_cache": False, **options}
         self._open = partial(fsspec.core.url_to_fs, url.rstrip("/"), **options)
         self._fs, self._root = self._open()
+        self._shown = shown_url(url)  # The name that the file system gives to its folder may lack the host
         parts = urlsplit(url)
         # All folders of a bucket, or of a host, behave alike.
         self._place = identity_of(f"{parts.scheme}://{parts.netloc}" if parts.netloc else url, options)
@@ -530,7 +531,7 @@ class _StoreFiles:
 
     def _unfit(self) -> NotExclusive:
         return NotExclusive(
-            f"Records of jobs cannot be stored at {self._fs.unstrip_protocol(self._root)}: two processes could create "
-            "the same record there, and both would pay. Nothing was paid for this job. What to do: set RH_RECORDS to a "
-            "folder or an S3 bucket that all machines share."
+            f"Records of jobs cannot be stored at {self._shown}: two processes could create the same record there, and "
+            "both would pay. Nothing was paid. What to do: set RH_RECORDS to a folder or an S3 bucket that all "
+            "machines share."
         )

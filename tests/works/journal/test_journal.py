@@ -202,6 +202,11 @@ async def test_a_server_where_two_of_sixteen_creations_at_once_win_is_refused() 
         assert s3.objects == {}
 
 
+async def test_a_place_that_is_refused_is_named_with_its_host() -> None:
+    with pytest.raises(NotExclusive, match=r"stored at twowriters://files\.example/records: .* Nothing was paid\."):
+        await FolderJournal("twowriters://user:secret@files.example/records", scope="run").check()
+
+
 async def test_a_place_is_proved_once_in_a_process_by_races_of_two_clients() -> None:
     with racing_s3() as s3:
         for folder in ("one", "two"):
