@@ -93,8 +93,8 @@ async def _after_cancelling(
     return view
 
 
-Currencies: TypeAlias = SingleFlight[tuple[str, str | None], str | None]
-"""The currencies of accounts, by name and block; each account is asked at most once, even if it does not answer."""
+Currencies: TypeAlias = SingleFlight[RunningHub, str | None]
+"""The currencies of accounts; each is asked at most once, even if it has several names or does not answer."""
 
 
 async def _currency_of(client: RunningHub) -> str | None:
@@ -116,9 +116,7 @@ async def cancel_submission(
     if not is_settled(last):
         return last.status if last.is_terminal else "CANCELLED"
     known = SingleFlight() if currencies is None else currencies
-    currency, account = None, (submit.intent.account, submit.intent.credentials)
-    if last.cost is not None:
-        currency = await known.get(account, partial(_currency_of, client))
+    currency = await known.get(client, partial(_currency_of, client)) if last.cost is not None else None
     return (await records.end(submit.n, end_of(submit, last, attempt=attempt, currency=currency))).status
 
 
