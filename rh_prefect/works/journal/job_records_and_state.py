@@ -41,6 +41,9 @@ KINDS: Final[Mapping[str, type[Record]]] = {
 }
 """The records of a submission, by the word in their keys."""
 
+_KIND_OF: Final = {known: kind for kind, known in KINDS.items() if kind != "late"}
+"""The word of a record in its key, by the record's type; a late answer is named by its caller."""
+
 _R = TypeVar("_R", bound=Record)
 _log = logging.getLogger("rh_prefect")
 
@@ -205,7 +208,7 @@ class JobRecords:
 
     async def create(self, n: int, record: Record, *, kind: str = "") -> bool:
         """Creates a record of submission n; returns False if it exists. The type determines the kind, except `late`."""
-        kind = kind or next(kind for kind, known in KINDS.items() if known is type(record))
+        kind = kind or _KIND_OF[type(record)]
         return await self.journal.create(f"{self.key}-{kind}-{n}", record.model_dump(mode="json"))
 
     async def settle(self, submit: Submit, answer: Answer, *, by: str) -> Submit:
@@ -286,9 +289,11 @@ async def jobs_of(journal: Journal) -> AsyncIterator[JobView]:
 
 
 def _submit(key: str, n: int, records: Mapping[str, Mapping[str, Any]]) -> Submit:
-    known = {kind: record for kind, record in records.items() if kind in KINDS}
+    # In one order, so that of several unreadable records the same one is named each time.
     parsed: Mapping[str, Any] = {
-        kind: parse_record(f"{key}-{kind}-{n}", KINDS[kind], record) for kind, record in known.items()
+        kind: parse_record(f"{key}-{kind}-{n}", known, records[kind])
+        for kind, known in KINDS.items()
+        if kind in records
     }
     return Submit(n, **parsed)
 

@@ -47,6 +47,11 @@ def test_a_record_that_cannot_be_read_is_named_with_its_field_and_what_to_do() -
         parse_record("job-end-1", End, {"status": "LOST"})
 
 
+def test_of_several_records_that_cannot_be_read_the_first_in_the_course_of_a_submission_is_named() -> None:
+    with pytest.raises(UnreadableRecord, match=rf"record {KEY}-intent-1 "):
+        JobView.parse(KEY, {f"{KEY}-end-1": {}, f"{KEY}-intent-1": {}})
+
+
 def test_a_record_without_optional_fields_has_the_defaults_of_the_format() -> None:
     """The defaults: the first take, of the first attempt, with the usual time limits."""
     bare = Intent(
