@@ -111,12 +111,12 @@ class Streak:
     times: int = 0
     since: float = field(init=False)
 
-    def note(self, now: float, *, longest: float) -> bool:
+    def note(self, now: float, *, at_least: float) -> bool:
         """Counts one more equal answer; returns whether it was repeated often and long enough to be accepted."""
         if not self.times:
             self.since = now
         self.times += 1
-        return self.times >= MIN_REPEATS and now - self.since >= longest
+        return self.times >= MIN_REPEATS and now - self.since >= at_least
 
     def clear(self) -> None:
         """Resets the counter after a different answer."""
@@ -452,7 +452,7 @@ class Poller:
         task.failures = 0
         task.denials.clear()
         if view.is_terminal and not is_settled(view):
-            if not task.empty.note(self._clock(), longest=self._grace):
+            if not task.empty.note(self._clock(), at_least=self._grace):
                 return
         else:
             task.empty.clear()
@@ -482,7 +482,7 @@ class Poller:
         """Handles an answer that would end the wait for a paid task; only a repeated answer ends the wait."""
         if await self._ended_elsewhere(task):
             return  # RunningHub deletes a task that was cancelled in the queue
-        if task.denials.note(self._clock(), longest=self._grace):
+        if task.denials.note(self._clock(), at_least=self._grace):
             task.done.set_exception(error)
         else:
             self._note_failure(task, error)
