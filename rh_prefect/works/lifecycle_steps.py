@@ -258,7 +258,7 @@ class Steps:
         return await self._lease.account.prices.of(request.endpoint, request.sent(self._links), request.listed)
 
     async def _ask(self) -> Money | None:
-        """Requests the price for a budget of another job, once for each account; None if the request fails."""
+        """Requests the price, which the budget of another job needs; returns the known one if the request fails."""
         try:
             self._price = await self._request_price()
         except RunningHubError as error:
@@ -307,13 +307,13 @@ class Steps:
 
     async def claim(self, n: int) -> Intent | None:
         """Creates intent n; returns None if another process created it first."""
+        price = self._price or self._guess
+        priced = {"estimate": price and price.amount, "currency": price.currency if price else self._currency}
+        intent = self.work.intent(self._lease.account).model_copy(update=priced)
         # From here on the journal determines the amount, however this call ends.
         self._reserved = None
         # Before the answer is recorded, so that a concurrent job with a budget counts it.
         self.work.spending.claim(self.records.key, n, self._price, self._ask)
-        price = self._price or self._guess
-        priced = {"estimate": price and price.amount, "currency": price.currency if price else self._currency}
-        intent = self.work.intent(self._lease.account).model_copy(update=priced)
         try:
             is_ours = await self.records.create(n, intent)
         except BaseException:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from rh_prefect.client.wire.task import TaskView
 from rh_prefect.errors import (
@@ -620,6 +621,15 @@ async def test_a_reading_of_a_cached_journal_counts_for_two_seconds_while_a_task
     assert not await work.work.is_cancelled()
     age = 2.5
     assert await work.work.is_cancelled()
+
+
+async def test_an_intent_that_cannot_be_made_leaves_no_price_reserved(tmp_path: Path) -> None:
+    without_site: Any = None
+    request = replace(REQUEST, site=without_site)
+    work = ExecutedWork(tmp_path, request=request, policy=with_policy(budget=Decimal(5)))
+    with pytest.raises(ValidationError):
+        await work.finish()
+    assert work.spending.reserved() == 0
 
 
 async def test_an_earlier_submission_of_the_run_counts_in_its_budget(work: ExecutedWork) -> None:
