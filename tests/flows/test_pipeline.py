@@ -163,7 +163,7 @@ PICK = "name: pick\n" + steps(
 async def test_each_output_has_the_name_of_its_own_step(rh: Emulator) -> None:
     """Also if several steps save the same result."""
     picture = PICTURE % "a harbour" + ", same: true, save_as: $(id).png"
-    best = "review: $(picture), save_as: best-$(id).png"
+    best = "review: $(picture), save_as: best-$(id).*"
     text = of_rows("title: string", "id: $(item.title)", picture=picture, best=best)
     text += "outputs: {pictures: $(each.picture), best: $(each.best)}\n"
     await run(text, rows=rows("a", "b"), budget=1)
