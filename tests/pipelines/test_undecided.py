@@ -251,6 +251,24 @@ async def test_values_of_used_files_and_candidates_wait_for_the_conditions_of_wh
     assert plan.steps["made.clip"][0].request["prompt"] == "a line of few words here"
 
 
+@pytest.mark.parametrize("invalid_items", ["", "invalid_items: skip\n"], ids=["refuse", "skip"])
+async def test_an_edit_takes_an_option_that_is_not_decided_yet(invalid_items: str, tmp_path: Path) -> None:
+    params = "params: {at: {enum: [first, last]}, t: string}\n"
+    (tmp_path / "inner.yaml").write_text(params + steps(q=PICTURE % "x") + "outputs: {at: $(params.at)}\n")
+    (tmp_path / "file.yaml").write_text(
+        invalid_items
+        + of_rows(
+            "t: string",
+            j=ASK,
+            v="model: kling-v2.6-pro-text-to-video, with: {prompt: x, duration: 5, sound: false}",
+            u="when: $(j.ok), use: ./inner.yaml, with: {at: first, t: x}",
+            f="edit: frame, with: {video: $(v), at: $(u.at or 'last')}",
+        )
+    )
+    plan = await plan_of(Pipeline.from_file(tmp_path / "file.yaml"), rows=ROWS[:1])
+    assert states(plan) == "+++>"
+
+
 async def test_an_edit_whose_only_clip_cannot_be_made_is_planned() -> None:
     clip = "expect: $(j.ok), model: kling-v2.6-pro-text-to-video, with: {prompt: slow, duration: 5, sound: false}"
     film = "edit: concat, with: {videos: $(one.clip)}, require: any"

@@ -99,8 +99,10 @@ def _edit_values(param: EditParam, written: Any, value: Any) -> tuple[Any, str]:
     if isinstance(value, list) and param.many:
         found = [_edit_values(replace(param, many=False), written, one) for one in value]
         return [one for one, _ in found], next((wrong for _, wrong in found if wrong), "")
+    if isinstance(value, Unknown) and not param.takes_files:  # of an enum, it does not have the options
+        return value, ""
     wrong = edit_misfit(type_of(value), param, named(value, written))
-    is_read = wrong or param.takes_files or isinstance(value, File | Unknown | list | dict)
+    is_read = wrong or param.takes_files or isinstance(value, File | list | dict)
     return (value, wrong) if is_read else edit_value(param, value)
 
 
