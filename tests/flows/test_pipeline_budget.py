@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,24 @@ def test_only_items_that_fit_into_the_budget_are_begun(spending: SpendTracker) -
 def test_a_work_that_items_share_counts_for_none_of_them(spending: SpendTracker) -> None:
     plan = plan_of(3, "{amount: 99, item: 0.12}")
     assert len(begun_by(RunBudget(spending, "works", Decimal(99)), plan)) == 12
+
+
+def test_the_price_of_a_shared_work_may_change_after_its_items_have_begun(spending: SpendTracker) -> None:
+    plan = plan_of(3, "{amount: 99, whole_items: true}")
+    one, two, last = ([step for step in plan.instances if step.numbers[0] == number] for number in (1, 2, 3))
+    budget = RunBudget(spending, "works", Decimal("0.30"))
+    budget.consider(plan.budget, {("each", 1): one, ("each", 2): two, ("each", 3): last})
+    assert [budget.refusal(first) is None for first, *_ in (one, two, last)] == [True, True, False]
+    (shared,) = one[-1].works
+    shared.price = replace(shared.price, most=Decimal("0.12"))
+    budget.consider(plan.budget, {("each", 1): one})
+    budget.consider(plan.budget, {("each", 2): []})
+    assert budget.refusal(last[0]) is not None, "the first item still costs up to 0.24, and the third 0.12"
+    budget.consider(plan.budget, {("each", 1): []})
+    budget.limit = Decimal("0.15")
+    assert budget.refusal(last[0]) is not None, "the third item costs 0.16, when the others have nothing to pay"
+    budget.limit = Decimal("0.16")
+    assert budget.refusal(last[0]) is None
 
 
 @pytest.mark.parametrize("budget", ["{amount: 99, whole_items: true}", "{amount: 99, whole_items: true, item: 0.12}"])

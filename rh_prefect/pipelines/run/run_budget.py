@@ -125,8 +125,10 @@ class RunBudget:
     _running: dict[str, list[PlannedStep]] = field(default_factory=lambda: defaultdict(list))
     _users: Counter[str] = field(default_factory=Counter)
     """In how many shares of started items a work is unpaid, by the work's key."""
+    _counted: dict[str, Decimal] = field(default_factory=dict)
+    """The highest price of each of these works, as the newest share says; another share may still have an older one."""
     _begun_most: Decimal = Decimal(0)
-    """The sum of the highest prices of all works that started items may still pay for, each once."""
+    """The sum of these prices."""
 
     def consider(
         self,
@@ -189,9 +191,11 @@ class RunBudget:
     def _count(self, share: _Share, sign: Literal[1, -1]) -> None:
         """Adds the unpaid works of a share of a started item to the works of all started items, or removes them."""
         for key, most in share.unpaid.items():
-            is_first_or_last = self._users[key] == (0 if sign > 0 else 1)
-            self._begun_most += sign * most if is_first_or_last else 0
             self._users[key] += sign
+            before = self._counted.pop(key, Decimal(0))
+            if self._users[key]:
+                self._counted[key] = most if sign > 0 else before
+            self._begun_most += self._counted.get(key, Decimal(0)) - before
 
     def _unpaid(self, item: str) -> dict[str, Decimal]:
         """Returns the works that an item may still pay for, with the maximum price of each."""
