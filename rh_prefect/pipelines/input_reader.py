@@ -330,13 +330,14 @@ def input_roots(params: Mapping[str, Param], arguments: Mapping[str, Any]) -> li
 
     Links are not included: the form of a run accepts any address, and each link is checked when it is opened.
     """
-    found = []
+    found: list[str] = []
     for name, param in params.items():
         place = arguments.get(name) or param.default
         if not isinstance(place, str) or protocol_of(place) in ("http", "https"):
             continue
         if param.kind == "table":
-            found.append(_parent(place))
+            folder = _parent(place)
+            found += (folder, without_user(folder))  # the table itself, and its rows, which are read without the user
         elif param.kind == "files":
             # A pattern's folder is what comes before its first sign.
             start = re.split(r"[*?\[]", place, maxsplit=1)[0]
@@ -347,7 +348,7 @@ def input_roots(params: Mapping[str, Param], arguments: Mapping[str, Any]) -> li
 def _parent(place: str) -> str:
     if is_local(place):
         return str(PurePath(local_path(place)).parent)
-    return without_user(place).partition("?")[0].rpartition("/")[0]
+    return place.partition("?")[0].rpartition("/")[0]
 
 
 def identify(source: str, options: Mapping[str, object]) -> Media:
@@ -415,7 +416,7 @@ def read_rows(value: Any, options: Mapping[str, object]) -> Table:
         format_, name = table_format(value), PurePosixPath(shown(value)).name
         if format_ is None:
             raise InputError(f"{shown(value)} is not a table; a table is a .csv, .tsv, .jsonl or .parquet file")
-        return name, _parent(value), _few(read_table(value, format_, options=options), name)
+        return name, without_user(_parent(value)), _few(read_table(value, format_, options=options), name)
     if not isinstance(value, list | tuple):
         raise InputError(f"a table must be a path, a URL or a list of rows, not {type(value).__name__}")
     return "", "", _few((_listed_row(number, row) for number, row in enumerate(value, 1)), "the table")

@@ -288,3 +288,18 @@ def test_a_table_allows_what_lies_beside_it_for_its_own_run_alone() -> None:
 
     assert copy_context().run(run).count("/table") == 1
     assert "/table" not in current_access().roots
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "beside"),
+    [
+        ("table", "memory://joe:pw@host/data/rows.csv?v=a/b", "memory://host/data/a.png"),
+        ("files", "memory://joe:pw@host/data/*.png", "memory://joe:pw@host/data/a.png"),
+    ],
+)
+def test_a_table_and_a_pattern_with_a_user_are_read_themselves(kind: str, place: str, beside: str) -> None:
+    allowed = InputAccess(tuple(input_roots({"rows": Param(type=kind)}, {"rows": place})), is_restricted=True)
+    for one in (place, beside):
+        allowed.check(one)
+    with pytest.raises(MediaError, match="is not allowed here"):
+        allowed.check("memory://host/other/a.png")
