@@ -19,16 +19,16 @@ from itertools import accumulate
 from typing import Any, TypeVar
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow
 
 from rh_prefect.errors import ConfigError
-from rh_prefect.prefect_api import ask
+from rh_prefect.prefect_api import FAILURES, ask
 
 _T = TypeVar("_T")
 _logger = logging.getLogger("rh_prefect.artifacts")
@@ -141,20 +141,20 @@ class Progress:
         self._reporting: asyncio.Task[None] | None = None
 
     def report(self, percent: float, description: str) -> None:
-        """Starts to update the bar, unless an update is in progress or began less than a few seconds ago."""
-        now = self._clock()
-        if now >= self._next and self._reporting is None:
-            self._next = now + self._every
+        """Starts to update the bar, unless an update is in progress or ended less than a few seconds ago."""
+        if self._clock() >= self._next and self._reporting is None:
             self._reporting = asyncio.ensure_future(self._show(min(max(percent, 0.0), 100.0), description))
             self._reporting.add_done_callback(self._end_report)
 
     def _end_report(self, _: asyncio.Task[None]) -> None:
+        self._next = self._clock() + self._every
         self._reporting = None  # a task keeps its context, which contains the flow run
 
     async def finish(self, percent: float, description: str) -> None:
-        """Sets an existing bar to its final value, regardless of the minimum interval."""
+        """Sets an existing bar to its final value, regardless of the minimum interval; later reports are ignored."""
+        self._next = self._every = float("inf")
         if self._reporting is not None:
-            await self._reporting
+            await asyncio.wait([self._reporting])  # whatever became of it
         if self._id is not None:
             await self._show(percent, description)
 
@@ -207,7 +207,7 @@ async def _safely(request: Callable[[PrefectClient], Awaitable[_T]]) -> _T | Non
         # Prefect's client would try for a minute.
         async with asyncio.timeout(_PATIENCE):
             return await ask(request)
-    except (httpx.HTTPError, TimeoutError, ConfigError) as error:
+    except (*FAILURES, TimeoutError, ConfigError, ObjectNotFound) as error:  # a person may have deleted the artifact
         _logger.warning(
             "The dashboard could not be updated (%s); the run continues.", str(error) or type(error).__name__
         )

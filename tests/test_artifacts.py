@@ -15,6 +15,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rh_prefect.artifacts import PIPELINE_PREFIX, Page, Progress, markdown
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.pipelines.pipeline import Pipeline
+from tests.support.servers.scripted_server import reply
+from tests.support.world.run_inputs import prefect_api
 
 
 async def shown(page: Page) -> list[Artifact]:
@@ -96,6 +98,48 @@ async def test_progress_is_one_bar_that_moves_seldom_and_ends_full(page: Page) -
     assert [(a.data, a.description) for a in await shown(page)] == [(60.0, "6 of 10")]
     await bar.finish(100, "10 of 10")
     assert [(a.data, a.description) for a in await shown(page)] == [(100.0, "10 of 10")]
+
+
+@pytest.mark.prefect
+async def test_the_interval_begins_when_an_update_has_ended(page: Page) -> None:
+    now = [100.0]
+    bar = Progress(page=page, every=3, clock=lambda: now[0])
+    bar.report(10, "")
+    now[0] += 3  # as long as the API takes
+    assert bar._reporting is not None
+    await bar._reporting
+    await report(bar, 50)
+    assert [a.data for a in await shown(page)] == [10.0]
+
+
+@pytest.mark.prefect
+async def test_a_report_during_or_after_the_end_is_ignored(page: Page) -> None:
+    bar = Progress(page=page, every=0)
+    await report(bar, 10)
+    ending = asyncio.ensure_future(bar.finish(100, "done"))
+    await asyncio.sleep(0)
+    await report(bar, 50)
+    await ending
+    await report(bar, 60)
+    assert [a.data for a in await shown(page)] == [100.0]
+
+
+@pytest.mark.prefect
+async def test_a_report_that_was_cancelled_does_not_prevent_the_end(page: Page) -> None:
+    bar = Progress(page=page, every=0)
+    await report(bar, 10)
+    bar.report(50, "")
+    assert bar._reporting is not None
+    bar._reporting.cancel()
+    await bar.finish(100, "done")
+    assert [a.data for a in await shown(page)] == [100.0]
+
+
+async def test_a_dashboard_that_answers_with_a_page_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    page = Page("film", uuid.uuid4())
+    async with prefect_api(always=reply("<html>log in</html>")):
+        assert await markdown("a", what="report", description="", page=page) is None
+    assert "dashboard could not be updated" in caplog.text
 
 
 @pytest.mark.prefect
