@@ -33,8 +33,8 @@ def refuse_unknown(name: str, given: Iterable[str], known: Iterable[str]) -> Non
             raise InputError(f"{name} has no option `{one}`. Nothing was sent. What to do: use {near}, or omit it.")
 
 
-_OF_PREFECT: Final = ("return_state", "wait_for", "deferred")
-"""The options of Prefect's own calls of tasks, beside the parameters of the function."""
+_OF_PREFECT: Final = ("return_state", "wait_for")
+"""The options of Prefect's own `submit` and `map`, beside the parameters of the function; `map` also has `deferred`."""
 
 
 class PlainTask(Task[P, Coroutine[Any, Any, R]]):
@@ -67,12 +67,12 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
 
         def submit(self, *args: Any, **kwargs: Any) -> Any:
             """Starts a task run; see `prefect.Task`."""
-            self._check(kwargs)
+            self._check(kwargs, _OF_PREFECT)
             return super().submit(*args, **kwargs)
 
         def map(self, *args: Any, **kwargs: Any) -> Any:
             """Starts several task runs; see `prefect.Task`."""
-            self._check(kwargs)
+            self._check(kwargs, (*_OF_PREFECT, "deferred"))
             return super().map(*args, **kwargs)
 
         def delay(self, *args: Any, **kwargs: Any) -> Any:
@@ -86,11 +86,11 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
             copy.__class__ = type(self)
             return copy
 
-    def _check(self, given: Mapping[str, Any]) -> None:
+    def _check(self, given: Mapping[str, Any], of_prefect: Sequence[str] = ()) -> None:
         # Prefect's own error is the whole signature and all arguments.
         known = inspect.signature(self.fn).parameters
         more = JobOptions.__annotations__ if any(one.kind is one.VAR_KEYWORD for one in known.values()) else ()
-        refuse_unknown(self.fn.__name__, [one for one in given if one not in _OF_PREFECT], [*known, *more])
+        refuse_unknown(self.fn.__name__, [one for one in given if one not in of_prefect], [*known, *more])
 
     async def _run(self, call: inspect.BoundArguments) -> Any:
         for pause in self._pauses():

@@ -51,6 +51,13 @@ async def test_an_argument_that_the_task_does_not_have_is_refused() -> None:
     for start in starts:
         with pytest.raises(InputError, match=r"z_image_turbo has no option `promt`\. Nothing was sent.* use `prompt`"):
             start(promt=["a lamp"])
+    misused: dict[str, Callable[[], object]] = {
+        "wait_for": lambda: z_image_turbo.delay(prompt="a lamp", wait_for=[]),
+        "deferred": lambda: z_image_turbo.submit(prompt="a lamp", deferred=True),  # type: ignore[call-overload]
+    }
+    for option, call in misused.items():
+        with pytest.raises(InputError, match=f"has no option `{option}`"):
+            call()
     with pytest.raises(InputError, match=r"generate_many has no option `lable`\. Nothing was sent.* use `label`"):
         await generate_many([LAMP], lable="a")  # type: ignore[call-arg]
 
