@@ -115,7 +115,8 @@ class _Reader:
         try:
             found = [flow_run.id async for flow_run in find_flow_runs(sort=FlowRunSort.START_TIME_ASC)]
         except (httpx.HTTPError, RunningHubError) as error:
-            self.unread[f"flow runs of the Prefect API at {api_address()}"] = str(error) or type(error).__name__
+            api = "" if isinstance(error, RunningHubError) else f" of the Prefect API at {api_address()}"
+            self.unread[f"flow runs{api}"] = str(error) or type(error).__name__
             return
         await asyncio.gather(*map(self._read_flow_run, found))
         if self._skipped:
@@ -131,7 +132,8 @@ class _Reader:
                 self.recorded.extend(await _recorded(journal))
                 location = await read_location(journal)
             except RunningHubError as error:
-                self._api_error = "" if isinstance(error, UnreadableRecord) else error.message
+                if not isinstance(error, UnreadableRecord):
+                    self._api_error = error.message
                 raise
             if location is not None and shown_url(location.url) != shown_url(self._works.url):
                 self._locations[location.url] = location
