@@ -52,7 +52,7 @@ async def test_an_argument_that_the_task_does_not_have_is_refused() -> None:
         with pytest.raises(InputError, match=r"z_image_turbo has no option `promt`\. Nothing was sent.* use `prompt`"):
             start(promt=["a lamp"])
     misused: dict[str, Callable[[], object]] = {
-        "wait_for": lambda: z_image_turbo.delay(prompt="a lamp", wait_for=[]),
+        "wait_for": lambda: z_image_turbo.delay(prompt="a lamp", wait_for=[]),  # type: ignore[call-arg]
         "deferred": lambda: z_image_turbo.submit(prompt="a lamp", deferred=True),  # type: ignore[call-overload]
     }
     for option, call in misused.items():
