@@ -134,10 +134,13 @@ async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: Mapping[str, Any]
     with delivered_at_end():
         group = await open_suspend_group(wait, deadline=options.get("deadline"))
         done = await _run_all(jobs, group)
-        if group is not None and any(isinstance(one, PendingTask) for one in done):
+        pending = [number for number, one in enumerate(done) if isinstance(one, PendingTask)]
+        if group is not None and pending:
             await group.suspend()
             # Prefect has refused to suspend the run: the same calls wait for their tasks in this process.
-            done = await asyncio.gather(*map(_wait_for, jobs, done), return_exceptions=True)
+            again = [(request, {**more, "same": True}) for request, more in map(jobs.__getitem__, pending)]
+            for number, one in zip(pending, await _run_all(again, None), strict=True):
+                done[number] = one
         for one in done:
             if isinstance(one, asyncio.CancelledError):
                 raise one  # without the job, the list would be shorter than the requests
@@ -237,8 +240,3 @@ async def _run(request: Request, options: dict[str, Any], group: SuspendGroup | 
     finally:
         if group is not None:
             await LOOP.call(group.end())
-
-
-async def _wait_for(job: _Job, done: Any) -> Any:
-    request, options = job
-    return await _run(request, {**options, "same": True}, None) if isinstance(done, PendingTask) else done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
+from rh_prefect.tasks.generate_many import WAVE, _run
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.faulty_proxy import FaultyProxy
 from tests.support.servers.prefect_server import PrefectServer
@@ -176,6 +178,46 @@ async def test_a_run_that_prefect_does_not_suspend_waits_for_its_tasks(
         await without_webhooks.end()
         await without_webhooks.has_all(going_on, 2)
         await drain()  # while there is somebody who takes it
+
+
+@flow
+async def counted(prompts: list[str]) -> list[int]:
+    """Has many pictures; returns for each start of a job how many earlier ones had not begun yet."""
+    jobs: list[Any] = []
+    not_begun: list[int] = []
+
+    def make(loop: asyncio.AbstractEventLoop, body: Any, **more: Any) -> asyncio.Task[Any]:
+        if getattr(body, "__qualname__", "") == _run.__qualname__:
+            not_begun.append(sum(inspect.getcoroutinestate(one) == inspect.CORO_CREATED for one in jobs))
+            jobs.append(body)
+        return asyncio.Task(body, loop=loop, **more)
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(make)
+    try:
+        await pictures.fn(prompts)
+    finally:
+        loop.set_task_factory(None)
+    return not_begun
+
+
+async def test_after_a_refused_suspension_no_more_jobs_start_together_than_before(
+    without_webhooks: SuspendedRuns,
+    prefect_server: PrefectServer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RH_API_KEY", without_webhooks.rh.keys.add("many", money=100, limit=50).secret)
+    with FaultyProxy(prefect_server.url) as proxy, temporary_settings({PREFECT_API_URL: f"{proxy.url}/api"}):
+        proxy.add_fault(r"/set_state[^\n]*\n.*Suspended", "403")
+        run = await without_webhooks.begin(counted, prompts=[str(number) for number in range(WAVE + 2)])
+        going_on = asyncio.ensure_future(rerun(counted, run))
+        await until(lambda: "the run could not be suspended" in caplog.text)
+        await without_webhooks.end()
+        not_begun = await going_on
+        await drain()
+    assert len(not_begun) == 2 * (WAVE + 2)
+    assert max(not_begun) < WAVE
 
 
 async def test_a_way_to_wait_that_there_is_not_is_refused(without_webhooks: SuspendedRuns) -> None:
