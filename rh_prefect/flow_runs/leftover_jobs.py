@@ -114,12 +114,13 @@ def _mark(flow_run: FlowRun) -> str:
 
 
 async def _look_after(flow_run: FlowRun) -> list[Finding]:
-    state = flow_run.state
-    if state is None or not (state.is_final() or state.is_cancelling()):
-        return []
-    is_cancelled = state.is_cancelled() or state.is_cancelling()
-    found: list[Finding] = []
+    found, is_cancelled = list[Finding](), False
     try:
+        flow_run = await read_flow_run(flow_run.id)  # a person may have retried it since it was listed
+        state = flow_run.state
+        if state is None or not (state.is_final() or state.is_cancelling()):
+            return []
+        is_cancelled = state.is_cancelled() or state.is_cancelling()
         scope = await recorded_scope(flow_run)
         report = await cancel_run(scope, by="reconcile") if is_cancelled else None
         found += await _of_jobs(flow_run, scope, report)

@@ -14,8 +14,9 @@ from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running
 from rh_prefect import RunningHubCredentials
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.leftover_jobs import Finding, reconcile_runs
+from rh_prefect.flow_runs.leftover_jobs import Finding, _look_after, reconcile_runs
 from rh_prefect.flow_runs.resume_or_rerun import rerun
+from rh_prefect.flow_runs.run_queries_and_scopes import read_flow_run
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.reconcile import reconcile
 from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of
@@ -129,6 +130,14 @@ async def test_a_run_that_goes_on_is_not_touched(rh: Emulator) -> None:
     assert await look(run) == ()
     assert asked(rh) == before
     assert [one for one in await look() if one.flow_run_id == run] == []
+
+
+async def test_a_run_that_is_retried_after_it_was_listed_is_not_touched(rh: Emulator) -> None:
+    run = await left_behind(Cancelled(), "a lighthouse")
+    listed = await LOOP.call(read_flow_run(run))
+    await set_states(run, Running())
+    assert await LOOP.call(_look_after(listed)) == []
+    assert not rh.recorder.cancelled
 
 
 async def test_each_job_is_cancelled_on_the_account_that_paid(rh: Emulator) -> None:
