@@ -31,6 +31,7 @@ from rh_prefect.flow_runs.root_flow_run import PerObject
 from rh_prefect.flow_runs.run_queries_and_scopes import read_flow_run
 from rh_prefect.prefect_api import PATIENCE
 from rh_prefect.settings import get_settings
+from rh_prefect.works.accounts.poller import Poller
 from rh_prefect.works.job_options import Wait
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.loop_thread import LOOP
@@ -79,6 +80,7 @@ class SuspendGroup:
         """`had` are the earlier suspensions of the run; `count` is the number of records of suspensions."""
         self._flow_run_id = flow_run_id
         self._journal = FlowRunJournal(flow_run_id)
+        self._pollers: dict[str, Poller] = {}  # By task id
         self._slept_for = {task.task_id for one in had for task in one.tasks}
         self._n = count
         self._wake_after = wake_after
@@ -111,6 +113,7 @@ class SuspendGroup:
             work = running.work
             while (submit := await running.next_running_task(runner.options.deadline)) is not None:
                 task = PendingTask(job=work.job, n=submit.n, task_id=submit.task_id or "")
+                self._pollers[task.task_id] = work.lease.account.poller
                 if not await self.wait(task, running.end_of(submit, runner.options.deadline)):
                     await work.records.note_waiter(suspended=self.timeout)
                     return task
@@ -168,11 +171,12 @@ class SuspendGroup:
         self._n += 1
         while not await self._journal.create(f"{SUSPEND}-{self._n}", record):
             self._n += 1
-        # If all tasks ended meanwhile, the receiver's notifications wake the run's polls.
         for task in tasks:
             records = await records_of(task.job, task.n, flow_run=str(self._flow_run_id))
             if await records.read_end(task.n) is None:
                 return True
+        for task in tasks:  # all have ended meanwhile, and the notifications of their ends may be lost
+            self._pollers[task.task_id].wake(task.task_id)
         return False
 
     async def suspend(self) -> None:

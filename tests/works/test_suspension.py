@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
 
 import pytest
 
 from rh_prefect.flow_runs.suspend_for_jobs import PendingTask, SuspendGroup
+from rh_prefect.works.accounts.poller import Poller
+from rh_prefect.works.journal.record_types import End, Record
+from tests.support.world.job_records import TASK, intent, ticket
+from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, prefect_api
 from tests.support.world.virtual_time import settle
 
 ONE, TWO = (PendingTask(job=f"run/{name}", n=1, task_id=name) for name in ("one", "two"))
@@ -125,6 +130,31 @@ async def test_an_end_during_the_decision_causes_a_new_decision() -> None:
     await group.end()
     assert await waiting[1].over is None
     assert group.calls == [{ONE, TWO}, {TWO}]
+
+
+class Woken:
+    """A poller that records which tasks it was notified of."""
+
+    def __init__(self) -> None:
+        self.tasks: list[str] = []
+
+    def wake(self, task_id: str) -> None:
+        self.tasks.append(task_id)
+
+
+async def test_if_all_ends_are_recorded_the_polls_are_woken_without_a_notification() -> None:
+    (key,), inputs, poller = job_keys(1), RunInputs(), Woken()
+    records: dict[str, Record] = {
+        f"{key}-intent-1": intent(),
+        f"{key}-answer-1": ticket(),
+        f"{key}-end-1": End(status="SUCCESS", task_id=TASK),
+    }
+    inputs.values |= logged({name: record.model_dump_json() for name, record in records.items()})
+    group = SuspendGroup(RUN, had=[], count=0, wake_after=60.0)
+    group._pollers[TASK] = cast("Poller", poller)
+    async with prefect_api(always=inputs.answer):
+        assert not await group.may_suspend([PendingTask(job=f"{RUN}/{key}", n=1, task_id=TASK)])
+    assert poller.tasks == [TASK]
 
 
 async def test_a_cancelled_member_leaves_no_asyncio_task() -> None:
