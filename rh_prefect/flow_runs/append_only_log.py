@@ -254,8 +254,9 @@ class RecordLog:
     async def _linger(self) -> None:
         """Waits for records that may share an entry."""
         await asyncio.sleep(self._sent_at + SPACING - uptime())
+        remaining = min(item.since for item in self._queue) + LINGER - uptime()  # less after a slow append
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._is_urgent.wait(), LINGER)
+            await asyncio.wait_for(self._is_urgent.wait(), remaining)
         self._is_urgent.clear()
 
     def _next_batch(self) -> list[_Item]:

@@ -13,7 +13,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.errors import JournalError
-from rh_prefect.flow_runs.append_only_log import LARGEST_ENTRY, encode
+from rh_prefect.flow_runs.append_only_log import LARGEST_ENTRY, LINGER, encode
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.run_queries_and_scopes import paid_jobs
 from rh_prefect.prefect_api import ask, disconnect
@@ -21,7 +21,7 @@ from rh_prefect.works.journal.job_records_and_state import jobs_of
 from tests.support.processes.warm_process import WarmProcess
 from tests.support.servers.postgres import PROGRAMS, WHY_NOT, postgres
 from tests.support.servers.prefect_server import PrefectServer, free_port, new_flow_run
-from tests.support.servers.scripted_server import Step, reply
+from tests.support.servers.scripted_server import Asked, Step, reply
 from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, prefect_api, submitted
 from tests.works.journal.journal_contract import PAGE, JournalContract, OpenJournal, listed, record
 
@@ -117,6 +117,29 @@ async def test_a_creation_whose_answer_was_lost_is_mine() -> None:
     ) as api:
         assert await FlowRunJournal(uuid4()).create("abc-intent-1", mine) is True
     assert len(api.asked) == 4
+
+
+async def test_a_record_that_was_queued_during_a_slow_append_does_not_wait_again() -> None:
+    inputs, (one, two) = RunInputs(), job_keys(2)
+    times: list[tuple[float, float]] = []
+
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
+        began = time.monotonic()
+        if is_append := asked.path.endswith("/input"):
+            await asyncio.sleep(2 * LINGER)
+        is_open = await inputs.answer(reader, writer, asked)
+        if is_append:
+            times.append((began, time.monotonic()))
+        return is_open
+
+    async with prefect_api(always=slowly):
+        journal = FlowRunJournal(RUN)
+        await asyncio.gather(*(journal.create(f"{key}-intent-1", record()) for key in (one, two)))
+        first = asyncio.ensure_future(journal.create(f"{one}-answer-1", record()))
+        await asyncio.sleep(1.5 * LINGER)  # its append is in progress
+        await journal.create(f"{two}-answer-1", record())
+        assert await first
+    assert times[-1][0] - times[-2][1] < LINGER
 
 
 async def test_a_server_that_stays_away_is_named_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
