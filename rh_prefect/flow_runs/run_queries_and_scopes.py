@@ -14,6 +14,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterEndTime,
     FlowRunFilterState,
+    FlowRunFilterStateName,
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
@@ -139,7 +140,7 @@ async def latest_runs() -> AsyncIterator[tuple[FlowRun, str, int]]:
     """Yields the flow runs with paid jobs among the latest 30, each with its flow's name and its number of jobs."""
     names: dict[UUID, str] = {}
     for flow_run in await ask(lambda api: api.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=30)):
-        if jobs := await paid_jobs(FlowRunJournal(flow_run.id)):
+        if jobs := await paid_jobs(FlowRunJournal(flow_run.id), name=flow_run.name):
             if flow_run.flow_id not in names:
                 names[flow_run.flow_id] = await flow_name_of(flow_run)
             yield flow_run, names[flow_run.flow_id], len(jobs)
@@ -177,13 +178,17 @@ async def flow_name_of(flow_run: FlowRun) -> str:
 async def find_flow_runs(
     states: Sequence[StateType] = (),
     *,
+    name: str | None = None,
     tags: Sequence[str] = (),
     ended_after: datetime | None = None,
     sort: FlowRunSort = FlowRunSort.ID_DESC,
 ) -> AsyncIterator[FlowRun]:
-    """Yields the flow runs that meet all given conditions, and reads them page by page."""
+    """Yields the flow runs that meet all given conditions, and reads them page by page; `name` is that of the state."""
+    state = FlowRunFilterState(
+        type=FlowRunFilterStateType(any_=list(states)), name=FlowRunFilterStateName(any_=[name]) if name else None
+    )
     chosen = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))) if states else None,
+        state=state if states else None,
         tags=FlowRunFilterTags(all_=list(tags)) if tags else None,
         end_time=FlowRunFilterEndTime(after_=ended_after) if ended_after is not None else None,
     )
@@ -213,7 +218,7 @@ async def ended_runs(*, hours: float) -> AsyncIterator[FlowRun]:
                 yield flow_run
 
 
-async def paid_jobs(journal: FlowRunJournal) -> list[str]:
+async def paid_jobs(journal: FlowRunJournal, *, name: str = "") -> list[str]:
     """Returns the jobs of a flow run that were or may have been submitted, and the works that a pipeline run claimed.
 
     A journal also contains records of other jobs: of calls before they submit, of reused results and, in a pipeline's
@@ -222,5 +227,5 @@ async def paid_jobs(journal: FlowRunJournal) -> list[str]:
     try:
         return await journal.jobs_with("intent", "claim")
     except UnreadableRecord as error:
-        _log.warning("flow run %s is left out: %s", journal.scope, error.message)
+        _log.warning("flow run %s is left out: %s", name or journal.scope, error.message)
         return []

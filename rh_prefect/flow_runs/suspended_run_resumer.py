@@ -57,10 +57,11 @@ async def wake_suspended() -> list[UUID]:
 
 async def _suspended_runs() -> AsyncIterator[tuple[FlowRun, str]]:
     """Yields the flow runs that this package has suspended, each with the key of its record of the suspension."""
-    async for flow_run in find_flow_runs([StateType.PAUSED]):
-        key = flow_run.state.state_details.pause_key if flow_run.state is not None else None
-        if key is not None and key.startswith(PAUSE_KEY):
-            yield flow_run, f"{SUSPEND}-{key.removeprefix(PAUSE_KEY)}"
+    async for flow_run in find_flow_runs([StateType.PAUSED], name="Suspended"):
+        key = (flow_run.state.state_details.pause_key if flow_run.state is not None else None) or ""
+        n = key.removeprefix(PAUSE_KEY)
+        if key != n and n.isdecimal():
+            yield flow_run, f"{SUSPEND}-{n}"
 
 
 class _Watched:

@@ -21,6 +21,7 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.leftover_jobs import reconcile_runs
 from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.resume_or_rerun import rerun
+from rh_prefect.flow_runs.suspend_for_jobs import PAUSE_KEY
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.prefect_api import ask
 from rh_prefect.works.journal.job_records_and_state import jobs_of
@@ -145,13 +146,14 @@ async def test_a_success_whose_link_is_not_valid_is_not_slept_for(without_webhoo
     assert (await states_of(run)).count("Suspended") == 1
 
 
-async def test_what_others_have_suspended_is_none_of_ours(without_webhooks: SuspendedRuns) -> None:
+@pytest.mark.parametrize(("name", "key"), [("Suspended", "lunch"), ("Paused", f"{PAUSE_KEY}1")])
+async def test_what_others_have_suspended_is_none_of_ours(without_webhooks: SuspendedRuns, name: str, key: str) -> None:
     run = await without_webhooks.suspended(pictures, "one")
     await resume(run)
-    suspended: dict[str, Any] = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_key": "lunch"}}
+    suspended: dict[str, Any] = {"type": "PAUSED", "name": name, "state_details": {"pause_key": key}}
     async with get_client() as client:
         response = await client._client.post(f"/flow_runs/{run}/set_state", json={"state": suspended, "force": True})
         response.raise_for_status()
     await without_webhooks.end()
     assert await LOOP.call(wake_suspended()) == []
-    assert await state_of(run) == "Suspended"
+    assert await state_of(run) == name
