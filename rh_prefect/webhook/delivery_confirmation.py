@@ -152,11 +152,12 @@ async def _adopt(delivery: Delivery, submit: Submit, records: JobRecords, *, is_
     if not urlsplit(event.url).path.endswith(f"/{delivery.scope}/{delivery.key}/{delivery.n}"):
         _log.warning("%s, but that task's webhook belongs to another job", delivery)
         return "nothing"
-    answer = Answer(outcome="ticket", task_id=delivery.task_id)
-    settled = await records.settle(submit, answer, by="its webhook, confirmed by RunningHub")
+    origin = "its webhook, confirmed by RunningHub"
+    answer = Answer(outcome="ticket", task_id=delivery.task_id, reason=origin)
+    settled = await records.settle(submit, answer, by=origin)
     if settled.task_id != delivery.task_id:
         return "nothing"
-    _log.info("%s, which is the unknown submission %d", delivery, delivery.n)
+    _log.info("%s, which is the task of submission %d", delivery, delivery.n)
     return "done"
 
 

@@ -19,7 +19,7 @@ from rh_prefect.client import Client
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import charge_of
-from rh_prefect.works.journal.job_records_and_state import JobView, Submit
+from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, Submit
 from rh_prefect.works.journal.record_types import Answer, End, Record, Resolution
 from rh_prefect.works.journal.scope import open_scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works
@@ -236,6 +236,16 @@ async def test_a_missing_answer_is_settled_by_a_confirmed_webhook(desk: Desk, an
     await desk.job(*answer)
     submit = await desk.ended()
     assert submit.task_id == task_id
+
+
+async def test_the_late_answer_to_a_submission_that_its_webhook_has_answered_changes_nothing(desk: Desk) -> None:
+    task_id = await desk.submit()
+    await desk.job()
+    submit = await desk.ended()
+    assert submit.answer is not None
+    assert submit.answer.reason == "its webhook, confirmed by RunningHub"
+    await JobRecords(desk.journal, KEY).settle(Submit(1, submit.intent), ticket(task_id), by="its late owner")
+    assert await desk.look() == submit
 
 
 async def test_a_lost_answer_is_not_settled_with_another_jobs_task(desk: Desk) -> None:

@@ -219,6 +219,9 @@ class JobRecords:
         n = submit.n
         if await self.create(n, answer):
             return replace(submit, answer=answer)
+        known = await self.submission(n)
+        if known is not None and answer.task_id and known.task_id == answer.task_id:
+            return known  # a resolution would only leave the cost open
         if answer.outcome == "ticket":
             await self.create(n, Resolution(outcome="adopted", task_id=answer.task_id, by=by))
         elif answer.outcome == "refused":
