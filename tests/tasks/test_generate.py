@@ -147,6 +147,7 @@ async def test_a_list_is_checked_against_the_budget_as_a_whole(rh: Emulator) -> 
     assert "the 2 jobs to be made cost 0.08 CNY together" in refused.value.message, "of the first the result is there"
     assert "0.04 is spent" in refused.value.message
     assert "What to do: set a budget of at least 0.12" in refused.value.message
+    assert not any("price" in request.path for request in rh.recorder.requests), "the catalogue has the price"
     unpriced = models.custom("video/of/tomorrow", prompt="x")
     with pytest.raises(BudgetExceeded, match="1 whose price neither the catalogue nor RunningHub's price preview has"):
         await generate_many([asked[1], unpriced], scope="night", budget=10)
