@@ -93,6 +93,8 @@ class OtherCheck(PaidCheck):
             return self._problem_count == before
         if isinstance(value, list):
             wrong = f"{param.name} takes one {'file' if param.takes_files else 'value'}, but this is a list"
+        elif value is None:
+            wrong = f"{param.name} has no value; write a value, or remove the key"
         else:
             wrong = types.edit_misfit(found, param, shown(value))
             wrong = wrong or ("" if has_reference(value) else edit_value(param, value)[1])
