@@ -8,7 +8,6 @@ from typing import Any
 from rh_prefect import catalog
 from rh_prefect.catalog.model import text_of
 from rh_prefect.errors import InputError
-from rh_prefect.json_snapshot import converted
 from rh_prefect.media.media import Media
 from rh_prefect.models import any_input
 from rh_prefect.pipelines.file_model import GraphStep
@@ -72,7 +71,7 @@ def _check_files(instance: PlannedStep, values: dict[str, Any]) -> None:
 
 def known_values(instance: PlannedStep) -> dict[str, Any]:
     """Returns the parameters of a step as they are sent, with files as `Media`."""
-    return {name: converted(value, _sent) for name, value in instance.values.items()}
+    return {name: _sent(value) for name, value in instance.values.items()}
 
 
 def has_all_ids(instance: PlannedStep) -> bool:
@@ -102,4 +101,8 @@ def _sent(value: Any) -> Any:
             return value.located
         case Unknown():
             return value.sent
+        case dict():
+            return {name: _sent(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_sent(one) for one in value]
     return value

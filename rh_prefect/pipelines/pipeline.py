@@ -267,7 +267,7 @@ class Pipeline:
 
     def _head(self, arguments: Mapping[str, Any], reader: InputReader) -> Plan:
         text, budget = "\n".join(self.checked.document.lines), self.file.budget
-        shown_params = converted(arguments, _as_json)
+        shown_params = {name: converted(value, _as_json) for name, value in arguments.items()}
         return Plan(
             pipeline=self.name,
             spec_sha256=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -10,7 +12,7 @@ from rh_prefect import catalog
 from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.models import ModelInput
-from rh_prefect.pipelines.call_builder import request_of
+from rh_prefect.pipelines.call_builder import known_values, request_of
 from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.evaluation import follow, slug
 from rh_prefect.pipelines.file_model import FanOutStep
@@ -202,6 +204,14 @@ async def test_a_parameter_that_the_catalogue_lacks_is_sent_unchecked() -> None:
     assert isinstance(asked, ModelInput)
     read = catalog.read_parameters(asked.entry, asked.params(), unchecked=asked.unchecked)
     assert as_request(read.given) == one.request
+
+
+async def test_a_deeply_nested_value_is_sent_as_it_is_hashed() -> None:
+    text = "params: {v: any}\n" + steps(a=PICTURE % "x, unchecked: {zz: $(params.v)}")
+    value = reduce(lambda inner, _: cast("Any", [inner]), range(100), "x")
+    plan = await plan_of(text, v=value)
+    (one,) = plan.instances
+    assert known_values(one)["unchecked"]["zz"] == one.request["zz"] == plan.params["v"] == value
 
 
 def test_a_misspelt_parameter_of_a_model_with_an_incomplete_list_is_a_problem_too() -> None:
