@@ -131,8 +131,9 @@ class EditResults:
         found, numbers = first, count(1)
         while not _is_same(found, again):
             key = f"{recipe}-further-{next(numbers)}"
-            created = await self._records.create(key, again.model_dump(mode="json"))
-            found = again if created else await self._read(key) or again
+            if await self._records.create(key, again.model_dump(mode="json")):
+                return
+            found = await self._read(key) or again
 
     def _render(self, edit: str, params: Mapping[str, Any], scratch: Path) -> Rendered:
         from rh_prefect.pipelines.edit_rendering import render  # most runs render nothing, and numpy takes 17 MB
@@ -156,9 +157,11 @@ class EditResults:
 
     def _is_there(self, result: EditResult) -> bool:
         file, store = result.file, self._store
+        if file is None:
+            return True  # a text needs no store
         if not self._is_beside and result.store != store.url:
             store = MediaStore(result.store, options=store.options_for(result.store))
-        return file is None or store.size(file.uri) == file.size
+        return store.size(file.uri) == file.size
 
     def located(self, result: EditResult) -> Media | None:
         """Returns the file of a result with its address; None if the result is a string."""

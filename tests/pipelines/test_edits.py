@@ -203,6 +203,15 @@ async def test_a_text_is_kept_in_its_record(store: MediaStore) -> None:
     assert [(one.result.text, one.file, one.is_new) for one in made] == [("a\nb", None, True), ("a\nb", None, False)]
 
 
+async def test_a_text_is_used_where_the_store_of_its_record_cannot_be_opened(tmp_path: Path) -> None:
+    store, settings = MediaStore(tmp_path / "store"), Settings(records=str(tmp_path / "records"))
+    made = await open_edits(store, settings).make("join_text", {"texts": ["a"]})
+    [record] = (tmp_path / "records").rglob("result.json")
+    record.write_text(record.read_text().replace(store.url, "nosuch://store"))
+    again = await open_edits(MediaStore(tmp_path / "other"), settings).make("join_text", {"texts": ["a"]})
+    assert (again.is_new, again.result.text) == (False, made.result.text)
+
+
 async def test_of_two_writers_the_second_discards_its_file(tmp_path: Path, clips: list[Path]) -> None:
     store = MediaStore(tmp_path / "store")
     params = asked(store, clips)
@@ -241,6 +250,20 @@ async def test_a_lost_file_is_rendered_again_and_counts_as_the_first(tmp_path: P
         as_recorded({"video": again.file}, {media_mark(again.file.sha256): media_mark(first.file.sha256)}),
     ]
     assert follows[0] == follows[1] != as_recorded({"video": again.file}, {})
+
+
+async def test_a_recipe_whose_file_is_a_text_when_it_is_made_again_is_recorded_once(
+    tmp_path: Path, clips: list[Path]
+) -> None:
+    store = MediaStore(tmp_path / "store")
+    params = asked(store, clips)
+    first = await open_edits(store, get_settings()).make("concat", params)
+    assert first.result.file is not None
+    store.delete(first.result.file.uri)
+    edits = EditResults(store.url, store, rendering=lambda *_: Rendered(text="a text"))
+    async with asyncio.timeout(20):
+        assert (await edits.make("concat", params)).is_new
+    assert len(store.list("edits")) == 2
 
 
 async def test_the_records_can_lie_elsewhere(tmp_path: Path, clips: list[Path]) -> None:
