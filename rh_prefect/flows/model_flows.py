@@ -13,8 +13,10 @@ from pydantic import Field
 
 from rh_prefect.catalog import get, models
 from rh_prefect.catalog.registry import of_attribute
-from rh_prefect.flows.pipeline import Pipeline, local_result, pipeline_flow, state_of
-from rh_prefect.flows.pipeline_run import PipelineFlow, local_flow, run_here
+from rh_prefect.errors import InputError
+from rh_prefect.flows.pipeline import Pipeline, local_result, pipeline_flow, run_in_flow
+from rh_prefect.flows.pipeline_run import PipelineFlow, local_flow
+from rh_prefect.pipelines.file_model import RUN_OPTIONS
 from rh_prefect.pipelines.run.result import PipelineResult
 from rh_prefect.works.job_options import Reuse
 
@@ -69,11 +71,21 @@ async def _any_model(
         storage: Name of a MediaStorage block; by default RH_STORAGE_URL.
     """
     options = {"budget": budget, "reuse": reuse, "credentials": credentials, "storage": storage}
-    return state_of(await run_here(Pipeline.of_model(model), {**params, **options}))
+    return await run_in_flow(Pipeline.of_model(model), _values(params, options))
 
 
 async def _any_model_locally(model: str, params: dict[str, Any], **options: Any) -> PipelineResult:
-    return await local_result(Pipeline.of_model(model), {**params, "reuse": "never", **options})
+    return await local_result(Pipeline.of_model(model), _values(params, {"reuse": "never", **options}))
+
+
+def _values(params: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the parameters and the options of a run; raises an error if an option is among the parameters."""
+    if misplaced := [name for name in RUN_OPTIONS if name in params]:
+        raise InputError(
+            f"`params` contains {', '.join(misplaced)}, which no model has as a parameter. Nothing was sent. What to "
+            "do: pass the options of `any_model` beside `params`; for other options of a run, use the model's flow."
+        )
+    return {**params, **options}
 
 
 any_model = local_flow(_any_model, _any_model_locally, name="any-model", entrypoint=f"{MODULE}:any_model")

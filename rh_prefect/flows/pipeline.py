@@ -13,7 +13,8 @@ from pydantic import Field, TypeAdapter, WithJsonSchema
 
 from rh_prefect.artifacts import mark_pipeline
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
-from rh_prefect.errors import RunningHubError
+from rh_prefect.errors import InputError, RunningHubError
+from rh_prefect.flow_runs.root_flow_run import current_scope
 from rh_prefect.flows.pipeline_run import PipelineFlow, local_flow, run_here
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.file_model import RUN_OPTIONS, Param
@@ -24,7 +25,7 @@ from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run.interfaces import Pages
 from rh_prefect.pipelines.run.options import RunOptions
-from rh_prefect.pipelines.run.result import PipelineResult, RunEnd
+from rh_prefect.pipelines.run.result import PipelineResult
 from rh_prefect.pipelines.site_graphs import ids_in
 from rh_prefect.settings import get_settings
 from rh_prefect.works.job_options import Reuse
@@ -117,7 +118,7 @@ def pipeline_flow(
 
     async def run(**arguments: Any) -> Any:
         try:
-            return state_of(await run_here(pipeline, arguments, reviewed=reviewed))
+            return await run_in_flow(pipeline, arguments, reviewed)
         except RunningHubError as error:
             # Returned and not raised: the state has the cause as text, and the log has no traceback of this package.
             return Failed(message=str(error), data=error)
@@ -139,15 +140,26 @@ async def local_result(
     *,
     pages: Pages | None = None,
 ) -> PipelineResult:
-    """Runs a pipeline in this process; see `run_here`. Raises `PipelineIncomplete` if results are missing."""
+    """Returns the result of a run; see `run_here`. Raises `PipelineIncomplete` if results are missing."""
     end = await run_here(pipeline, values, reviewed=reviewed, pages=pages)
     if end.is_failed:
         raise end.error
     return end.result
 
 
-def state_of(end: RunEnd) -> State[Any]:
-    """Returns the state of a flow run that ran a pipeline; its data is a `PipelineResult` or a `PipelineIncomplete`."""
+async def run_in_flow(
+    pipeline: files.Pipeline, values: Mapping[str, Any], reviewed: ReviewedPlan | None = None
+) -> State[Any]:
+    """Runs a pipeline in the caller's flow run, and returns the flow run's state; see `run_here`.
+
+    The data of the state is a `PipelineResult` or a `PipelineIncomplete`.
+    """
+    if current_scope() is None:  # `fn` of a flow was called
+        raise InputError(
+            "This function works only inside a flow, but no flow is running. Nothing was sent. What to do: call the "
+            "flow itself, without `.fn`."
+        )
+    end = await run_here(pipeline, values, reviewed=reviewed)
     if end.is_failed:
         return Failed(name=end.name, message=end.message, data=end.error)
     return Completed(name=end.name, message=end.message, data=end.result)

@@ -55,7 +55,7 @@ async def run_here(
         pipeline: The pipeline.
         values: The pipeline's parameters and the options of the run, as for its flow.
         reviewed: A reviewed plan; the run pays for nothing that is not in it.
-        pages: The views that the run updates; by default, those of the flow run.
+        pages: The views that the run updates; by default those of the flow run, and none outside of flows.
         **more: Other settings of the run; see `Surroundings`.
 
     Raises:

@@ -10,7 +10,7 @@ from prefect.utilities.callables import parameter_schema
 
 from rh_prefect import catalog
 from rh_prefect.emulator import Emulator
-from rh_prefect.errors import UnknownModelError
+from rh_prefect.errors import InputError, UnknownModelError
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
 from rh_prefect.flows import for_model
 from rh_prefect.flows import model_flows as module
@@ -89,6 +89,25 @@ async def test_any_model_makes_a_new_result_in_each_run(rh: Emulator) -> None:
         done = await module.any_model("z-image/turbo", {"prompt": "a kite"})
         assert done["result"].kind == "image"
         assert len(rh.recorder.paid) == paid
+
+
+@pytest.mark.parametrize("in_flow_run", [{}, pytest.param({"return_state": True}, marks=pytest.mark.prefect)])
+@pytest.mark.parametrize("option", [{"budget": 0.0001}, {"only": None}])
+async def test_an_option_among_the_parameters_of_any_model_is_refused(
+    rh: Emulator, in_flow_run: dict[str, Any], option: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=rf"`params` contains {next(iter(option))}, which"):
+        state = await module.any_model("z-image/turbo", {"prompt": "a", **option}, **in_flow_run)
+        await state.aresult()
+    assert not rh.recorder.paid
+
+
+async def test_the_function_of_a_flow_pays_nothing_outside_of_a_flow(rh: Emulator) -> None:
+    with pytest.raises(InputError, match="works only inside a flow"):
+        await module.any_model.fn("z-image/turbo", {"prompt": "a kite"})
+    state = await module.z_image_turbo.fn(prompt="a kite")
+    assert "works only inside a flow" in state.message
+    assert not rh.recorder.paid
 
 
 DATED = "params: {date: string, site: {enum: [shop], default: shop}, look: {enum: [studio], optional: true}}\n"
