@@ -10,7 +10,7 @@ import asyncio
 import gc
 import logging
 from bisect import bisect, insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from heapq import heappop, heappush
@@ -92,12 +92,17 @@ class StepScheduler:
             gc.freeze()  # the plan stays, and a pass of the collector over it would block the run
         self.price = self.plan.price_of(self.plan.instances, selection=self.selection)
         self._is_whole = True
+        async for parts in self._all_parts():
+            self._consider(parts)
+        await self._show_jobs()
+        return self.plan
+
+    async def _all_parts(self) -> AsyncIterator[dict[PartKey, Sequence[PlannedStep]]]:
+        """Yields all parts of the plan, a few at once; between them, the thread runs other tasks."""
         parts = list(self.plan.planner.parts.items()) if self.plan.planner is not None else []
         for start in range(0, len(parts), _PARTS_AT_ONCE):
-            self._consider(dict(parts[start : start + _PARTS_AT_ONCE]))
+            yield dict(parts[start : start + _PARTS_AT_ONCE])
             await asyncio.sleep(0)
-        self._show_jobs()
-        return self.plan
 
     async def _plan_again(self) -> None:
         """Plans again the parts with new results or failures, or the whole file if there are none and no step runs."""
@@ -114,7 +119,7 @@ class StepScheduler:
         if self._planning.get("new") and (new := planner.findings.new_takes) != self.plan.new_takes:
             self.plan.new_takes, self.plan.instances = new, planner.instances
         if self._jobs_pace.is_due():
-            self._show_jobs()
+            await self._show_jobs()
 
     def _drop_plan(self) -> None:
         """Deletes the plan before another plan is made, except the data for `leave`, to free memory."""
@@ -136,11 +141,16 @@ class StepScheduler:
     def _push(self, one: PlannedStep) -> None:
         heappush(self._ready, (one.has_failed, one.numbers, next(self._pushed), one))
 
-    def _show_jobs(self) -> None:
+    async def _show_jobs(self) -> None:
         """Shows how many paid works this run has, started or not, and the expected cost of its first plan."""
         with self._jobs_pace:
-            steps = self.plan.planner.instances if self.plan.planner is not None else ()
-            jobs = {work.key for one in steps for work in self._own_works(one)}
+            jobs = {
+                work.key
+                async for parts in self._all_parts()
+                for steps in parts.values()
+                for one in steps
+                for work in self._own_works(one)
+            }
         expected = None if self.outcome.begun else self.price.expected
         estimate = Costs.of(round(expected, 2), self.plan.currency) if expected else None
         self.services.pages.expect(len(jobs), estimate=estimate)
