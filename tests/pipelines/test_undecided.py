@@ -269,6 +269,25 @@ async def test_an_edit_takes_an_option_that_is_not_decided_yet(invalid_items: st
     assert states(plan) == "+++>"
 
 
+@pytest.mark.parametrize("candidates", ["$(a), $(film)", "$(film), $(a)"])
+@pytest.mark.parametrize("condition", ["missing", "exists"])
+async def test_a_condition_on_the_starts_of_a_choice_waits_for_the_choice(candidates: str, condition: str) -> None:
+    file = steps(
+        p=PICTURE % "p",
+        a=CLIP % "$(p)",
+        b=CLIP.replace("slow", "fast") % "$(p)",
+        film="edit: concat, with: {videos: [$(a), $(b)]}",
+        chosen=f"review: [{candidates}]",
+        pay=f"when: {{{condition}: $(chosen.starts)}}, {PICTURE % 'hello'}",
+    )
+    plan = await plan_of(file)
+    assert waits_for(plan.steps["pay"][0]) == ["chosen"]
+    of = plan.steps["chosen"][0].request["of"]
+    for take, candidate in enumerate(candidates.split(", "), 1):
+        plan = await plan_of(file, choices={"chosen": {"take": take, "of": of}})
+        assert states(plan, "pay") == ("+" if (candidate == "$(film)") == (condition == "exists") else "x")
+
+
 async def test_an_edit_whose_only_clip_cannot_be_made_is_planned() -> None:
     clip = "expect: $(j.ok), model: kling-v2.6-pro-text-to-video, with: {prompt: slow, duration: 5, sound: false}"
     film = "edit: concat, with: {videos: $(one.clip)}, require: any"

@@ -29,7 +29,7 @@ from rh_prefect.pipelines.plan.fan_out import FanOuts
 from rh_prefect.pipelines.plan.findings import Findings
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.planning import Planning
-from rh_prefect.pipelines.plan.results import placeholder, undecided_result, value_of
+from rh_prefect.pipelines.plan.results import placeholder, undecided_facts, undecided_result, value_of
 from rh_prefect.pipelines.plan.review_drafts import chosen_result, draft_review
 from rh_prefect.pipelines.plan.shared_works import state_of
 from rh_prefect.pipelines.plan.size_limits import Size
@@ -329,7 +329,10 @@ class Expander:
         if isinstance(value, File):
             value = replace(value, review=instance)
         if chosen is None or undecided:  # until the choice, later steps are priced with the first candidate
-            value = undecided_result(value, instance, f"review:{instance.address}:")
+            key = f"review:{instance.address}:"
+            value = undecided_result(value, instance, key)
+            if isinstance(value, File):
+                value = replace(value, facts=undecided_facts(shown, instance, key))
         return StepOutput(value, shown, "review", maker=instance)
 
     def _explain(self, instance: PlannedStep, note: str) -> None:

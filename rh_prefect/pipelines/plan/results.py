@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,19 @@ from rh_prefect.pipelines.file_model import Parse
 from rh_prefect.pipelines.parsed_answers import InvalidAnswerError, answer_type, read_answer
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
 from rh_prefect.pipelines.plan.step_drafts import Draft
-from rh_prefect.pipelines.planning_values import File, Items, Span, Unknown, digest, exactly, number_of
+from rh_prefect.pipelines.planning_values import (
+    EMPTY,
+    File,
+    Items,
+    Maybe,
+    Span,
+    Unknown,
+    certain,
+    digest,
+    exactly,
+    maybe,
+    number_of,
+)
 from rh_prefect.pipelines.types import FILES, Type, of_literal
 
 
@@ -86,6 +99,27 @@ def undecided_result(value: Any, by: PlannedStep | None, key: str) -> Any:
         span = exactly(len(value)) if isinstance(value, str) else number_of(value)
         return Unknown(of_literal(value).kind, key + digest(value), span, by)
     return value
+
+
+def undecided_facts(candidates: Sequence[Any], review: PlannedStep, key: str) -> dict[str, Any]:
+    """Returns placeholders for the facts of an open choice; a fact may be absent if not all candidates have it."""
+    facts = [one.facts if isinstance(one, File) else EMPTY for one in candidates]
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(name for one in facts for name in one):
+        given = [one[name] for one in facts if name in one]
+        fact = _undecided_list([certain(one) for one in given], review, f"{key}{name}")
+        is_sure = len(given) == len(facts) and not any(isinstance(one, Maybe) for one in given)
+        found[name] = fact if is_sure else maybe(fact, (review,))
+    return found
+
+
+def _undecided_list(lists: Sequence[Items], by: PlannedStep, key: str) -> Items:
+    """Returns a placeholder for one of several lists, as long as the longest of them."""
+    longest, sizes = max(lists, key=lambda one: len(one.values)), [len(one.values) for one in lists]
+    values = tuple(undecided_result(one, by, f"{key}[{number}]:") for number, one in enumerate(longest.values))
+    fewest = min(sum(sure for _, _, sure in one.pairs()) for one in lists)
+    count = Unknown("integer", f"{key}.count", Span(fewest, sizes[0], max(sizes)), by)
+    return Items(values, sure=tuple(number < fewest for number in range(len(values))), count=count)
 
 
 def placeholder(kind: Type, instance: PlannedStep, key: str) -> Any:
