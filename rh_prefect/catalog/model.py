@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
@@ -178,13 +178,21 @@ def decode_price(raw: Mapping[str, Any]) -> PriceTable | None:
     listed = tuple((values, amount) for values, amount in rows if not is_placeholder(amount))
     if not listed and (fixed is None or is_placeholder(fixed)):
         return None
-    return PriceTable(**_immutable(raw) | {"fixed": fixed, "rows": listed})
+    return PriceTable(**_known(PriceTable, raw) | {"fixed": fixed, "rows": listed})
 
 
 def _immutable(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Returns fields of the slim file with tuples in place of lists, and pairs in place of objects."""
     pairs = {key: [*value.items()] if isinstance(value, dict) else value for key, value in raw.items()}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in pairs.items()}
+
+
+def _known(kind: type[PriceTable | Rule], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a price or rule; further keys, as of a newer version's file, are left out."""
+    known = {field.name: raw[field.name] for field in fields(kind) if field.name in raw}
+    if nulls := [field.name for field in fields(kind) if field.default == () and known.get(field.name, ()) is None]:
+        raise TypeError(f"{', '.join(nulls)}: null")
+    return _immutable(known)
 
 
 ParamType = Literal["string", "enum", "bool", "int", "float", "image", "video", "audio", "json"]
@@ -362,11 +370,13 @@ def decode_model(raw: Mapping[str, Any]) -> Model:
     """Reads one model from the slim file."""
     params, price = raw.get("params", ()), raw.get("price")
     named = _params([*params, *raw.get("removed", ())])
+    if nulls := [key for key in ("groups", "aliases", "added") if raw.get(key, ()) is None]:
+        raise TypeError(f"{', '.join(nulls)}: null")
     decoded = {
         "params": named[: len(params)],
         "removed": named[len(params) :],
-        "fed": tuple(tuple(map(tuple, group)) for group in raw.get("fed", ())),
-        "rules": tuple(Rule(**_immutable(rule)) for rule in raw.get("rules", ())),
+        "fed": tuple(tuple((str(name), bool(was)) for name, was in group) for group in raw.get("fed", ())),
+        "rules": tuple(Rule(**_known(Rule, rule)) for rule in raw.get("rules", ())),
         "price": decode_price(price) if price else None,
     }
     return Model(**_immutable(raw) | decoded)

@@ -10,7 +10,7 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.catalog import InputWarning
-from rh_prefect.catalog.model import class_name, param_name, param_names, snake_name
+from rh_prefect.catalog.model import class_name, decode_model, param_name, param_names, snake_name
 from rh_prefect.catalog.registry import SLIM_FILE
 from rh_prefect.errors import InputError, UnknownModelError
 
@@ -131,3 +131,20 @@ def test_models_that_the_lists_lack_are_there() -> None:
     names = [f"bytedance/seedance-2.5-global-token/{one}-video" for one in ("text-to", "image-to", "multimodal")]
     names += ["bytedance/seedance-2.0-fast-token/multimodal-video", "rhart-video/minimax-h3-rh-enhanced/ref2va"]
     assert all(catalog.get(name).params for name in names)
+
+
+_RAW = {"name": "acme/x", "endpoint": "acme/x", "output": "image", "family": "acme"}
+
+
+def test_a_price_and_a_rule_may_have_keys_of_a_later_version() -> None:
+    price, rule = {"unit": "call", "fixed": 1}, {"kind": "one", "params": ["a", "b"]}
+    later = decode_model({**_RAW, "price": {**price, "later": 1}, "rules": [{**rule, "later": 1}]})
+    assert later == decode_model({**_RAW, "price": price, "rules": [rule]})
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"groups": None}, {"price": {"unit": "call", "fixed": 1, "by": None}}, {"fed": [[["a"]]]}]
+)
+def test_a_model_of_a_wrong_shape_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        decode_model({**_RAW, **wrong})
