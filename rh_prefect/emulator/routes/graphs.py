@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from rh_prefect.emulator import auth, model_submits, responses, task_formats
 from rh_prefect.emulator.comfy.apps import App
 from rh_prefect.emulator.endpoint import NOT_POSITIVE, Call, Endpoint, Handler, is_positive
-from rh_prefect.emulator.graph_submits import (
+from rh_prefect.emulator.graph_request_checks import (
     V1,
     V2,
     Family,

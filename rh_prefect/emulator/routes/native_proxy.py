@@ -22,7 +22,7 @@ from rh_prefect.emulator.comfy.nodes import object_info
 from rh_prefect.emulator.comfy.outputs import model_for
 from rh_prefect.emulator.faults import Subject
 from rh_prefect.emulator.file_store import DeadLink
-from rh_prefect.emulator.graph_submits import examine
+from rh_prefect.emulator.graph_request_checks import examine
 from rh_prefect.emulator.native_prompts import Prompt, history
 from rh_prefect.emulator.responses import Refused, message_of
 from rh_prefect.emulator.routes.uploads import read_form

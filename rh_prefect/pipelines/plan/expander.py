@@ -26,7 +26,7 @@ from rh_prefect.pipelines.file_model import (
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts
-from rh_prefect.pipelines.plan.findings import Findings
+from rh_prefect.pipelines.plan.part_data import Findings
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.planning import Planning
 from rh_prefect.pipelines.plan.results import placeholder, undecided_facts, undecided_result, value_of

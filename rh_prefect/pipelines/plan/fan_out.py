@@ -14,7 +14,7 @@ from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.evaluation import evaluate, part, results
 from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, Step
 from rh_prefect.pipelines.parsed_document import Path, visible
-from rh_prefect.pipelines.plan.findings import Findings
+from rh_prefect.pipelines.plan.part_data import Findings
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work, id_part
 from rh_prefect.pipelines.plan.planning import Planning
 from rh_prefect.pipelines.plan.size_limits import MOST_STEPS, PlanTooLarge, Size, count_of

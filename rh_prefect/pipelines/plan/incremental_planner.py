@@ -19,9 +19,9 @@ from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import FanOutStep, Step
 from rh_prefect.pipelines.parsed_document import Problems
 from rh_prefect.pipelines.plan.expander import AT_ONCE, Expander
-from rh_prefect.pipelines.plan.findings import PartFindings
 from rh_prefect.pipelines.plan.name_clashes import NameClashes
 from rh_prefect.pipelines.plan.needed_steps import Needs
+from rh_prefect.pipelines.plan.part_data import PartFindings
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
 from rh_prefect.pipelines.plan.planning import Planning
 from rh_prefect.pipelines.plan.size_limits import PlanTooLarge, Size

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rh_prefect.pipelines.plan.findings import Findings
+from rh_prefect.pipelines.plan.part_data import Findings
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, Round, WorkQuery
 from rh_prefect.pipelines.plan.size_limits import count_of
 from rh_prefect.pipelines.plan.step_drafts import Draft

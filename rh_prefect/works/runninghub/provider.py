@@ -1,4 +1,4 @@
-"""An account at RunningHub, and the ComfyUI machines of its native proxy."""
+"""The calls that works need from an account at RunningHub, or from a ComfyUI machine of its native proxy."""
 
 from __future__ import annotations
 
