@@ -154,7 +154,7 @@ class Progress:
         """Sets an existing bar to its final value, regardless of the minimum interval; later reports are ignored."""
         self._next = self._every = float("inf")
         if self._reporting is not None:
-            await asyncio.wait([self._reporting])  # whatever became of it
+            await asyncio.wait([self._reporting])  # its error or cancellation must not stop the final update
         if self._id is not None:
             await self._show(percent, description)
 
