@@ -112,7 +112,8 @@ def _found(
     from rh_prefect.works.journal.works_journal import records_url
 
     settings = get_settings()
-    refuse_two_places(command, place, storage)
+    named = f"--out {place}" if place is not None and command == "open" else place
+    refuse_two_places(command, named, storage, nothing="written")
     # The run that has written here had these options, and records in RH_RECORDS.
     options = settings.storage_options
     store = asyncio.run(load_storage(storage)) if place is None else MediaStore(place, options=options)

@@ -126,7 +126,7 @@ class Place:
         `--out` changes the environment. Raises an `InputError` for two storages, or a storage in this process's memory.
         """
         storage = self.storage or (file.storage if file is not None and self.out is None else None)
-        refuse_two_places(command, self.out and f"--out {self.out}", storage)
+        refuse_two_places(command, self.out and f"--out {self.out}", storage, nothing="sent")
         if not storage:
             self._refuse_memory(command)
         if self.out is not None:
@@ -149,12 +149,12 @@ GIVEN, SELECTED, PLACE = Given(), Selected(), Place()
 """The values of the groups for a command line without these options."""
 
 
-def refuse_two_places(command: str, place: str | None, storage: str | None) -> None:
-    """Raises an `InputError` if both a place and the block of a storage are given."""
+def refuse_two_places(command: str, place: str | None, storage: str | None, *, nothing: str) -> None:
+    """Raises an `InputError` if both a place and the block of a storage are given; says that nothing was `nothing`."""
     if place is not None and storage:
         raise InputError(
-            f"{command}: {place} and --storage {storage} cannot both be given. Nothing was sent. What to do: leave one "
-            "of them out."
+            f"{command}: {place} and --storage {storage} cannot both be given. Nothing was {nothing}. What to do: "
+            "leave one of them out."
         )
 
 

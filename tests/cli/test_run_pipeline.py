@@ -403,6 +403,9 @@ def test_two_places_for_the_files_are_refused_before_anything_is_paid(here: Here
     for command in (RUN, "run image-to-video --image a.png --prompt x", "batch rows.csv --model z-image/turbo"):
         said = here.call(f"{command} --out mine --storage shelf", fails=True)
         assert "--out mine and --storage shelf cannot both be given. Nothing was sent." in said
+    for command, place in (("gallery mine", "mine"), ("open --out mine", "--out mine")):
+        said = here.call(f"{command} --storage shelf", fails=True)
+        assert f": {place} and --storage shelf cannot both be given. Nothing was written." in said
     assert not here.paid()
 
 
