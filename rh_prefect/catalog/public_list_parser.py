@@ -311,7 +311,7 @@ def _read_price(found: PublicList, literal: str, entry: Any) -> None:
     """Reads a row of the price file, in which 0 and 9999 mean that the price is not known."""
     endpoint = _MARK.split(literal)[0]
     if endpoint in found.prices:
-        raise _Unusable("it is listed twice; another price is used")
+        raise _Unusable("it is listed twice; this entry is not used")
     found.prices[endpoint] = None
     amounts = _amounts(entry)
     if not amounts:

@@ -238,7 +238,7 @@ def test_the_first_price_of_an_endpoint_counts() -> None:
     marked = price("acme/a-[Deprecated]", pricing_type="fixed", price=0.001)
     found = read_list({"pricing": [marked, *rows]})
     assert found.prices["acme/a"] == {"unit": "call", "fixed": 0.77}
-    why = "it is listed twice; another price is used"
+    why = "it is listed twice; this entry is not used"
     assert found.flaws == [f"acme/a: {why}", f"acme/a-[Deprecated]: {why}"]
 
 
