@@ -135,7 +135,9 @@ def assigned(assignments: Iterable[str]) -> dict[str, list[str]]:
     for one in assignments:
         name, sign, value = one.partition("=")
         if not sign or not name:
-            raise InputError(f"--set: {one!r} is not an assignment. Nothing was sent. What to do: write NAME=VALUE.")
+            raise InputError(
+                f"--set: {one!r} is not an assignment. Nothing was sent. What to do: write --set NAME=VALUE."
+            )
         found.setdefault(name, []).append(value)
     return found
 

@@ -78,7 +78,7 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
     assert "aspect_ratio takes one value" in twice.stdout + twice.stderr
     assert len(rh.recorder.paid) == 3
     wrong = call("--set", "nonsense")
-    assert (wrong.returncode, "NAME=VALUE" in wrong.stderr, "Traceback" in wrong.stderr) == (1, True, False)
+    assert (wrong.returncode, "write --set NAME=VALUE" in wrong.stderr, "Traceback" in wrong.stderr) == (1, True, False)
 
 
 @pytest.mark.prefect
