@@ -155,6 +155,8 @@ def _rendered(content: Mapping[str, Any], root: Path) -> dict[Path, str]:
 
 def _written_by_hand(stub: Path) -> str:
     """Returns the beginning of a stub, up to the comment that says what is generated."""
+    if not stub.exists():
+        raise InputError(f"{stub} does not exist. What to do: restore it with `git checkout -- {stub}`.")
     head, mark, _ = stub.read_text(encoding="utf-8").partition(_BELOW)
     if not mark:
         raise InputError(f"{stub} lacks the comment {_BELOW.strip()!r}. What to do: write it above the first model.")

@@ -98,6 +98,9 @@ def test_what_is_written_by_hand_in_a_stub_is_kept(root: Path, capsys: pytest.Ca
     stub.write_text("import typing\n", encoding="utf-8")
     assert generated_files.main(["--root", str(root)]) == 2
     assert "models.pyi lacks the comment '# Everything below is generated" in capsys.readouterr().err
+    stub.unlink()
+    assert generated_files.main(["--root", str(root)]) == 2
+    assert f"{stub} does not exist. What to do: restore it with `git checkout" in capsys.readouterr().err
 
 
 def test_the_data_of_a_users_refresh_is_taken_and_no_call_becomes_another(root: Path, tmp_path: Path) -> None:
