@@ -130,7 +130,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     # The rest of the group, or all of it if it did not end in time.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=10)
 
 
 def _wait_until_up(server: subprocess.Popen[bytes], address: str, *, log: Path, say: bool) -> None:
