@@ -23,6 +23,7 @@ from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JobsFailed
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish, run_name, run_name_with
 from rh_prefect.flow_runs.prefect_internals import drain
+from rh_prefect.flow_runs.resume_or_rerun import resume
 from rh_prefect.flows.batch import batch
 from rh_prefect.media.media import Media
 from rh_prefect.works.journal.scope import REQUESTED_KEYS
@@ -117,6 +118,29 @@ async def test_a_run_says_what_was_made_and_its_cost(rh: Emulator, caplog: pytes
     assert report.description == ended.message == f"2 of 2 jobs done, cost {rh.recorder.charged} CNY."
     for number, name in enumerate(("a lighthouse", "a harbour"), 1):
         assert f"[{number}. z-image/turbo ({name})](<file://" in str(report.data)
+
+
+@pytest.mark.prefect
+async def test_a_resumed_run_names_what_only_an_earlier_attempt_asked_for(
+    rh: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    prompts = iter(["a quay at dawn", "a quay at dusk"])
+
+    @rh_prefect.flow
+    async def quays() -> str:
+        await generate(models.ZImageTurbo(prompt="a lighthouse"))
+        result = await generate(models.ZImageTurbo(prompt=next(prompts)))
+        if len(rh.recorder.paid) == 2:
+            raise RuntimeError("the first attempt ends")
+        return result.key
+
+    failed = await quays(return_state=True)
+    kept = await resume(quays, str(failed.state_details.flow_run_id))
+    assert len(rh.recorder.paid) == 3, "the prompt of the second attempt is another one"
+    (named,) = [text for text in caplog.messages if "this attempt did not request it" in text]
+    assert "was paid for in an earlier attempt" in named
+    assert "Its result: " in named
+    assert kept not in named
 
 
 @pytest.mark.prefect
