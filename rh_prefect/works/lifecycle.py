@@ -4,7 +4,7 @@ A *work* is one request that is paid for once in its scope. `run_work` decides w
 of `lifecycle_steps.Steps`, which do all I/O and which a test can replace. The steps in their order:
 
     result? -> waiter -> submission n? -> upload -> slot -> budget -> claim (intent) -> POST -> answer
-    wait -> end
+    accepted -> wait -> end
     publish -> result
 
 `journal/record_types.py` defines the records. No other run waits for works in the scope of one flow run, so there the
