@@ -148,14 +148,16 @@ class Rounds:
         self._is_scheduled, self._has_ended, self._is_silent = is_scheduled, has_ended, is_silent
         self._round: Round | None = None
         self._number: int
+        self._opening = asyncio.Lock()  # the steps of a run that ask at once have one round
         self._alive_at, self._now = alive_at, now
 
     async def round(self, pipeline: str) -> Round:
         """Returns the round of this run, and begins it if necessary; for a plan, returns the expected round."""
-        if self._round is None:
-            key = recipe_id(ROUNDS, {"pipeline": pipeline, "deployment": self._deployment})
-            self._round = await (self._expected(key) if self._run is None else self._open(key, self._run))
-        return self._round
+        async with self._opening:
+            if self._round is None:
+                key = recipe_id(ROUNDS, {"pipeline": pipeline, "deployment": self._deployment})
+                self._round = await (self._expected(key) if self._run is None else self._open(key, self._run))
+            return self._round
 
     async def takes_of(self, choice: str, new: Sequence[int] = ()) -> Sequence[int]:
         """Returns the takes that a round uses for a step: those recorded first, else `new`, which a run records."""

@@ -206,6 +206,7 @@ class Days:
     def rounds(self, run: str | None, **more: Any) -> Rounds:
         journal = None if run is None else MemoryJournal(self.place, run)
         records = FiniteJournal(self.place, ROUNDS)
+        records.before_read = lambda _: asyncio.sleep(0)  # other tasks run meanwhile, as with any real store
         return Rounds(records, deployment="cli", run=journal, now=lambda: self.now, **more)
 
     def bury(self) -> None:
@@ -466,6 +467,17 @@ async def test_runs_that_begin_at_once_make_one_round() -> None:
     assert all(isinstance(one, str | InputError) for one in found)
     schedules = [days.scope(f"schedule-{number}", is_scheduled=True) for number in range(8)]
     assert len(set(await asyncio.gather(*schedules))) == 8
+
+
+@pytest.mark.parametrize("options", [{}, SCHEDULED], ids=["by hand", "scheduled"])
+async def test_all_steps_of_a_run_have_one_round(options: dict[str, Any]) -> None:
+    days = Days()
+    run = days.rounds("run", **options)
+    rounds = await asyncio.gather(*(run.round(RECORDS) for _ in range(8)))
+    assert len({one.scope for one in rounds}) == 1
+    await run.leave(is_complete=False, waits_for_review=True)
+    begun, *records = sorted(days.place.texts(ROUNDS))
+    assert records == [f"{begun}-holder-1", f"{begun}-left-1"]
 
 
 async def test_the_reads_do_not_grow_with_the_rounds() -> None:
