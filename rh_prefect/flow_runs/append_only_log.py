@@ -310,10 +310,10 @@ class RecordLog:
         """Appends new records as one entry; if records exist already, tells callers whether this process made them."""
         if self._read_at == float("-inf"):
             await self.read()  # another version may have written here
-            batch = [item for item in batch if not self._settle(item)]
         by = f"{self._me}-{next(self._entries)}"
         tries = 0
-        while batch:
+        # At each turn: other calls read the log too, for example while a refused batch is appended one by one.
+        while batch := [item for item in batch if not self._settle(item)]:
             number, sent = self.records.next, uptime()
             self._sent_at = sent
             texts = {item.key: item.text for item in batch}
@@ -328,7 +328,6 @@ class RecordLog:
             await asyncio.sleep(self._took * chance() * min(tries, 3) / 3)
             tries += 1
             await self.read()  # the entry may be this one, if the response to an earlier request was lost
-            batch = [item for item in batch if not self._settle(item)]
         for item in batch:
             _answer(item, is_mine=True)
 

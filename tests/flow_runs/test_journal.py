@@ -142,6 +142,28 @@ async def test_a_record_that_was_queued_during_a_slow_append_does_not_wait_again
     assert times[-1][0] - times[-2][1] < LINGER
 
 
+async def test_a_claim_that_was_read_after_its_shared_entry_was_refused_is_not_won_again() -> None:
+    inputs, (one, two) = RunInputs(), job_keys(2)
+    sent, refused = asyncio.Event(), asyncio.Event()
+
+    async def refuse_two_records(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
+        if asked.path.endswith("/input") and json.loads(asked.body)["value"].count("\n") > 1:
+            sent.set()
+            await refused.wait()
+            return await reply("too long", status=413)(reader, writer, asked)
+        return await inputs.answer(reader, writer, asked)
+
+    async with prefect_api(always=refuse_two_records):
+        journal = FlowRunJournal(RUN)
+        claims = [asyncio.ensure_future(journal.create(f"{key}-intent-1", record())) for key in (one, two)]
+        await sent.wait()
+        inputs.values["rh-log-00000001"] = encode("another-1", {f"{two}-intent-1": json.dumps(record())})
+        assert await journal.job(two)  # for another job of this process
+        refused.set()
+        assert await asyncio.gather(*claims) == [True, False]
+    assert [two in text for text in inputs.values.values()] == [True, False]
+
+
 async def test_a_server_that_stays_away_is_named_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     async with prefect_api(*[LOCKED] * 4, NO_ENTRY) as api:
         assert await FlowRunJournal(uuid4()).job("abc") == {}
