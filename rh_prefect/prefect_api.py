@@ -109,7 +109,7 @@ async def ask_repeatedly(
             return await ask(request)
         except FAILURES as error:
             pause = _FIRST_PAUSE * 2 ** min(number - 1, 4) * (0.5 + chance())
-            if not _may_pass(error) or time.monotonic() + pause > last:
+            if not may_pass(error) or time.monotonic() + pause > last:
                 raise
             if number == 2:  # a single failure is normal: servers are restarted, and SQLite's lock is short
                 _log.warning(
@@ -119,10 +119,12 @@ async def ask_repeatedly(
             await asyncio.sleep(pause)
 
 
-def _may_pass(error: Exception) -> bool:
+def may_pass(error: Exception) -> bool:
+    """Returns whether a failure may be temporary, so that the same request may succeed later."""
     if not isinstance(error, httpx.HTTPStatusError):
         return isinstance(error, httpx.TransportError)
-    return error.response.is_server_error or error.response.status_code == httpx.codes.TOO_MANY_REQUESTS
+    later = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
+    return error.response.is_server_error or error.response.status_code in later
 
 
 def failure_of(error: Exception) -> tuple[str, str]:

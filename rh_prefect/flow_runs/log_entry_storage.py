@@ -9,7 +9,7 @@ from uuid import UUID
 import httpx
 
 from rh_prefect.errors import JournalError
-from rh_prefect.prefect_api import FAILURES, api_address, ask_repeatedly, failure_of
+from rh_prefect.prefect_api import FAILURES, api_address, ask_repeatedly, failure_of, may_pass
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -104,7 +104,7 @@ def _failed(what: str, error: Exception, status: int | None) -> JournalError:
             "paid for."
         )
     answer, advice = failure_of(error)
-    is_refused = status is not None and httpx.codes.is_client_error(status)
+    is_refused = status is not None and httpx.codes.is_client_error(status) and not may_pass(error)
     of_kind = EntryRefused if is_refused and status not in _NO_ACCESS else JournalError
     return of_kind(
         f"{what}: the Prefect API at {api_address()}: {answer}. "

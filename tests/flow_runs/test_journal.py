@@ -164,6 +164,23 @@ async def test_a_claim_that_was_read_after_its_shared_entry_was_refused_is_not_w
     assert [two in text for text in inputs.values.values()] == [True, False]
 
 
+async def test_a_server_that_is_too_busy_is_not_sent_the_records_of_an_entry_one_by_one() -> None:
+    inputs, sent = RunInputs(), list[int]()
+
+    async def busy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: Asked) -> bool:
+        if not asked.path.endswith("/input"):
+            return await inputs.answer(reader, writer, asked)
+        sent.append(json.loads(asked.body)["value"].count("\n"))
+        return await reply("busy", status=429, headers={"Retry-After": "0"})(reader, writer, asked)
+
+    async with prefect_api(always=busy):
+        journal = FlowRunJournal(RUN, patience=0.3)
+        claims = (journal.create(f"{key}-intent-1", record()) for key in job_keys(2))
+        ended = await asyncio.gather(*claims, return_exceptions=True)
+    assert all(isinstance(one, JournalError) and "HTTP 429 busy" in str(one) for one in ended), ended
+    assert set(sent) == {2}
+
+
 async def test_a_server_that_stays_away_is_named_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     async with prefect_api(*[LOCKED] * 4, NO_ENTRY) as api:
         assert await FlowRunJournal(uuid4()).job("abc") == {}
