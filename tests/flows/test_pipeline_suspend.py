@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from prefect import Flow
 
+from rh_prefect import flow, generate_many, models
 from rh_prefect.emulator import Fault
 from rh_prefect.errors import InputError, PipelineIncomplete
 from rh_prefect.flow_runs.resume_or_rerun import rerun
 from rh_prefect.flow_runs.suspend_for_jobs import UNTIL_IT_FAILS
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
+from rh_prefect.flows.batch.run import batch
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.pipelines.rounds_across_runs import Suspended
 from rh_prefect.settings import get_settings
@@ -96,6 +98,20 @@ async def test_a_suspended_run_counts_the_failed_task_of_another_run(without_web
         with pytest.raises(PipelineIncomplete, match="`attempts` allows 1"):
             await rerun(pipeline, run)
     assert len(desk.paid) == 1
+
+
+@flow
+async def a_batch_then_a_call(prompts: list[str]) -> list[str]:
+    await batch([{"prompt": prompts[0]}], model="z-image/turbo", wait="suspend")
+    (made,) = await generate_many([models.ZImageTurbo(prompt=prompts[1])], wait="suspend")
+    return [made.task_id]
+
+
+async def test_after_a_batch_the_same_flow_is_suspended_again(without_webhooks: SuspendedRuns) -> None:
+    run = await without_webhooks.begin(a_batch_then_a_call, prompts=["one", "two"])
+    await without_webhooks.run_until_suspended(a_batch_then_a_call, run, 1)
+    await without_webhooks.wake(run)
+    await asyncio.wait_for(without_webhooks.run_until_suspended(a_batch_then_a_call, run, 2), 60)
 
 
 async def suspension_seconds() -> list[float]:

@@ -26,7 +26,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.incremental_planner import Pace, PartKey
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Selection, Work, WorkQuery
-from rh_prefect.pipelines.run.interfaces import What, idle
+from rh_prefect.pipelines.run.interfaces import What, idle, member
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.run_services import Outcome, RunServices
 from rh_prefect.pipelines.run.step_maker import StepMaker
@@ -176,24 +176,28 @@ class StepScheduler:
     async def make_all(self) -> None:
         """Makes all needed steps whose inputs can be made."""
         await self.services.engine.expect(1)
-        try:
-            while True:
-                await self._begin()
-                if self._running:
-                    await self._wait()
-                elif self.services.engine.is_suspended:
-                    await self._suspend()
-                elif self._refused:  # no running step can free any budget
-                    for one, error in self._refused.items():
-                        self._fail(one, error)
-                elif self._is_whole and not self._failed:
-                    self._fail_unmade()
-                    return
-                await self._plan_again()
-        finally:
-            for task in self._running:
-                task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+        async with member(self.services.engine):
+            try:
+                await self._make_ready()
+            finally:
+                for task in self._running:
+                    task.cancel()
+                await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _make_ready(self) -> None:
+        while True:
+            await self._begin()
+            if self._running:
+                await self._wait()
+            elif self.services.engine.is_suspended:
+                await self._suspend()
+            elif self._refused:  # no running step can free any budget
+                for one, error in self._refused.items():
+                    self._fail(one, error)
+            elif self._is_whole and not self._failed:
+                self._fail_unmade()
+                return
+            await self._plan_again()
 
     @property
     def is_complete(self) -> bool:
