@@ -43,6 +43,17 @@ async def test_a_selected_part_and_a_budget_that_was_too_small_leave_the_round_o
     assert len(rh.recorder.paid) == 4
 
 
+async def test_a_run_whose_report_cannot_be_written_leaves_the_round_open(rh: Emulator, tmp_path: Path) -> None:
+    blocked = tmp_path / "out/runs"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file in place of the folder")
+    state, _ = await run(PAIR)
+    assert "The report could not be written" in state.message
+    blocked.unlink()
+    result = await complete(PAIR)
+    assert (len(rh.recorder.paid), {one.state for one in result.steps}) == (2, {"reused"})
+
+
 async def test_candidates_that_each_round_makes_can_be_reviewed(rh: Emulator) -> None:
     """A flow run has all parameters, and `choose` those that a person wrote: both mean the same candidates."""
     text = 'params: {prompt: string, size: {enum: ["1:1", "16:9"], default: "1:1"}}\n' + steps(

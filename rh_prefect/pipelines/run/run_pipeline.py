@@ -58,7 +58,8 @@ async def run_pipeline(
         try:
             with survivors_frozen():
                 end = await _make(run, options, around, name, pipeline.file.params)
-            is_complete = run.is_complete
+            # The message of a run without a report advises another run, which must not make everything again.
+            is_complete = run.is_complete and bool(end.result.report)
             return end
         except RunningHubError:
             raise
