@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import Counter
 from contextlib import nullcontext
@@ -460,3 +461,15 @@ async def test_a_lost_submission_is_counted_with_what_it_may_cost(rh: Emulator) 
     state, result = await run(pictures(), rows=rows("mug", "jug"))
     assert (result.open_submissions, str(result.open_costs), str(result.costs)) == (1, "0.04 CNY", "0.12 CNY")
     assert "paid 0.12 CNY; 1 submission has no known end and may cost 0.04 CNY more." in (state.message or "")
+
+
+@pytest.mark.prefect
+async def test_two_runs_of_a_pipeline_in_a_flow_run_have_reports_of_their_own(rh: Emulator) -> None:
+    pipeline = FlowPipeline.from_text(pictures())
+
+    @prefect.flow
+    async def twice() -> list[str]:
+        return [(await pipeline.run(rows=rows("a mug", "a cup"), sample=size)).report for size in (1, 2)]
+
+    reports = [csv.DictReader(Path(one).read_text().splitlines()) for one in await twice()]
+    assert [[row["state"] for row in one].count("not run") for one in reports] == [2, 0]

@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any
 
 from rh_prefect.errors import RunningHubError, StoreError
@@ -52,7 +53,7 @@ async def run_pipeline(
     selection = selection if reviewed is None else reviewed.selected(selection)
     arguments = {name: value for name, value in params.items() if value is not None}
     run = await _prepare(pipeline, arguments, options, selection, around, reviewed)
-    name = _report_name(pipeline, arguments, around)
+    name = _report_name(around, [pipeline.name, arguments, asdict(options), selection.as_json()])
     is_complete = False
     async with _alive(around):
         try:
@@ -87,12 +88,15 @@ async def _alive(around: Surroundings) -> AsyncIterator[None]:
         signing.cancel()
 
 
-def _report_name(pipeline: Pipeline, arguments: Mapping[str, Any], around: Surroundings) -> str:
-    """Returns the name of the run for the file names of its report; each pipeline of a flow has a separate name."""
+def _report_name(around: Surroundings, given: Sequence[Any]) -> str:
+    """Returns the name of the run for the file names of its report, from its pipeline's name and its other arguments.
+
+    Each pipeline of a flow has a separate name, and each run with other arguments.
+    """
     if not around.is_part:
         return around.scope.run
-    given = json.dumps([pipeline.name, arguments], sort_keys=True, default=str)
-    return f"{around.scope.run}-{hashlib.sha256(given.encode()).hexdigest()[:8]}-{safe(pipeline.name)}"
+    text = json.dumps(given, sort_keys=True, default=str)
+    return f"{around.scope.run}-{hashlib.sha256(text.encode()).hexdigest()[:8]}-{safe(given[0])}"
 
 
 async def _make(
