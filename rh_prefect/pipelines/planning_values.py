@@ -221,6 +221,7 @@ class Frame:
     is_numbered: bool = False  # Whether its id is, or has in it, its number
     # For an id with a number, or below one: a hash of the item, which it keeps when its number changes
     meaning: str = ""
+    is_named: bool = True  # Whether its id, and those of the items around it, are known; they choose the takes
 
     def find(self, name: str) -> Any:
         """Returns the value of a name in this frame or in a frame around it; `ABSENT` if no frame has the name."""

@@ -97,6 +97,32 @@ async def test_an_item_keeps_the_take_of_its_request_in_later_runs() -> None:
     assert takes_of(await plan_of(MOODS, **given)) == [3, 2, 1]
 
 
+LATE_ID = of_rows(
+    "sku: string, title: string",
+    "id: $(naming)-$(item.sku)",
+    picture=PICTURE % "$(item.title)" + ", same: separate",
+    end="edit: title, with: {text: $(item.title), width: 64, height: 64, seconds: 1}",
+).replace("steps:\n", f"steps:\n  naming: {{{ANSWER % 'a name'}}}\n", 1)
+
+
+async def test_the_steps_of_an_item_wait_for_its_id() -> None:
+    """With its number in place of the id, an item got another take, and a failure was listed under both addresses."""
+    records, equal, pair = ChosenTakes(), EqualRequests(), [{"sku": sku, "title": "mug"} for sku in "ab"]
+    first = await plan_of(LATE_ID, rows=pair, known=records, equal=equal)
+    assert [(one.address, one.is_pending) for one in first.instances if one.item] == [
+        (f"each[{number}].{step}", True) for step in ("picture", "end") for number in (1, 2)
+    ]
+    records.make(first)
+    plan = await plan_of(LATE_ID, rows=pair, known=records, equal=equal)
+    assert [one.address for one in plan.steps["each.picture"]] == ["each[a text-a].picture", "each[a text-b].picture"]
+    assert (takes_of(plan), states(plan, "each.picture")) == ([1, 2], "++")
+    records.make(plan)
+    again = await plan_of(LATE_ID, rows=pair, known=records)
+    assert (takes_of(again), states(again, "each.picture")) == ([1, 2], "==")
+    failed = await plan_of(LATE_ID, rows=pair, failed=["naming"])
+    assert {one.blocked_by for one in failed.instances if one.item} == {"naming"}
+
+
 async def test_a_new_take_is_that_of_no_other_item() -> None:
     records = Records()
     await run(PICTURES, records, rows=ROWS)

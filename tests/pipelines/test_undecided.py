@@ -204,8 +204,11 @@ async def test_items_of_a_list_that_is_not_made_yet_wait_for_the_list(foreach: s
         "matrix: {photo: [$(params.photo), $(picture)]}",
     ],
 )
-async def test_a_request_or_a_name_with_an_id_that_is_not_made_yet_waits_for_it(foreach: str, tmp_path: Path) -> None:
-    """It was paid for, or saved, with a number or a hash in place of the id, and then again with the id."""
+async def test_an_item_waits_for_its_id(foreach: str, tmp_path: Path) -> None:
+    """It was paid for, or saved, with a number or a hash in place of the id, and then again with the id.
+
+    The item has no address before, and so no take.
+    """
     b = PICTURE % "b $(number)" + ", save_as: $(id).png"
     each = group(foreach, a=PICTURE % "of $(id)", b=b, c=PICTURE % "c $(number)")
     file = "params: {photo: image}\n" + steps(picture=PICTURE % "one", word=WORD, each=each)
@@ -213,7 +216,7 @@ async def test_a_request_or_a_name_with_an_id_that_is_not_made_yet_waits_for_it(
     assert plan.steps["each.a"][0].request["prompt"] == "of x"
     assert [one.works[0].is_settled for one in plan.steps["each.a"]] == [True, False]
     assert [one.is_pending for one in plan.steps["each.b"]] == [False, True]
-    assert not any(one.is_pending for one in plan.steps["each.c"])
+    assert [(one.is_pending, one.works[0].is_settled) for one in plan.steps["each.c"]] == [(False, True), (True, False)]
 
 
 async def test_a_step_waits_for_the_name_of_its_file() -> None:

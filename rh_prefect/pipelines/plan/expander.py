@@ -126,6 +126,7 @@ class Expander:
             draft_edit(draft, step, self._missing)
         else:
             draft_paid(draft, step, self._checked, self._missing, self._planning.options.saved_graphs or {})
+            draft.is_settled &= frame.is_named
         return draft
 
     def _is_live(self, step: Step, at: Path, frame: Frame, path: str) -> bool:
@@ -364,7 +365,7 @@ class Expander:
         # If an argument is undecided, the steps that use it may not be made.
         is_sure = frame.is_sure and at not in frame.undecided and not is_undecided
         found = Frame(None, names, frame.id, is_sure, row=frame.row_around, is_pending=pending, waits_for=waits_for)
-        found.numbers, found.meaning = frame.numbers, frame.meaning
+        found.numbers, found.meaning, found.is_named = frame.numbers, frame.meaning, frame.is_named
         found.by = frame.deciders(at) or None
         found.problems = (*frame.problems_around, *wrong.values())
         return found

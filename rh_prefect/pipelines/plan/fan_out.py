@@ -89,7 +89,7 @@ class FanOuts:
             waits_for = self._missing.waits_for(step, frame)
             pending, by = is_open(step, frame, waits_for), frame.undecided.get(at)
             one = Frame(frame, {}, frame.id, frame.is_sure, frame.row, pending, waits_for, by=by)
-            one.numbers, one.meaning = frame.numbers, frame.meaning
+            one.numbers, one.meaning, one.is_named = frame.numbers, frame.meaning, frame.is_named
             return Group([one], is_fan_out=False)
         lists = _matrix_lists(step, frame) if step.matrix is not None else {"item": _list_of(step, frame)}
         items = self._taken(step, lists, frame)
@@ -99,7 +99,11 @@ class FanOuts:
         chosen = limit if self._cut(step, items, limit) else None
         for number, one in enumerate(items.frames, 1):
             one.names["number"], one.numbers = number, (*frame.numbers, number)
-            items.may_change |= not _name_item(step, one, frame)
+            unnamed = _name_item(step, one, frame)
+            one.is_named = frame.is_named and unnamed is None
+            if unnamed is not None:
+                items.may_change = True
+                _wait_for_id(one, unnamed)
             if at in frame.undecided:
                 one.wait_for(frame.undecided[at])
         if items.may_change:
@@ -268,8 +272,15 @@ def _matrix_of(lists: Mapping[str, Items], frame: Frame) -> list[Frame]:
     return found
 
 
-def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
-    """Sets an item's id (`id`, else matrix values, the file's stem or the number); returns whether the id is known."""
+def _wait_for_id(one: Frame, unnamed: Unknown) -> None:
+    """Makes an item's steps wait for its id, without which they have no address, and so no take and no choice."""
+    one.is_pending = True
+    if unnamed.maker is not None:
+        one.waits_for = list(dict.fromkeys([*one.waits_for, unnamed.maker]))
+
+
+def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> Unknown | None:
+    """Sets an item's id (`id`, else matrix values, the file's stem or the number); returns the unknown part of an id."""
     source: list[Any] = []
     if step.id is not None:
         given = evaluate(step.id, one)
@@ -288,9 +299,9 @@ def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> bool:
     _rename(one, name, outer)
     unmade = next((value for value in source if isinstance(value, Unknown)), None)
     if unmade is not None:
-        # The address has the number until then; a request, or a name of a file, waits for the id.
+        # The address has the number until then.
         one.names["id"] = Unknown("string", f"id:{digest(list(map(mark, source)))}", characters(unmade), unmade.maker)
-    return unmade is None
+    return unmade
 
 
 def _rename(one: Frame, name: str, outer: Frame) -> None:
