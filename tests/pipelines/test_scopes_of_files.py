@@ -123,11 +123,20 @@ async def test_the_steps_of_an_item_wait_for_its_id() -> None:
     assert {one.blocked_by for one in failed.instances if one.item} == {"naming"}
 
 
+async def test_an_item_with_another_take_changes_no_other_item() -> None:
+    """The next equal item had the result that a person had rejected for the first one."""
+    plan = await plan_of(PICTURES, rows=ROWS, takes={"each[1].picture": 3})
+    assert takes_of(plan) == [3, 1, 2]
+    assert takes_of(await plan_of(PICTURES, rows=ROWS, takes={"each.picture": 3})) == [3, 3, 4]
+    longer = await plan_of(PICTURES, rows=[*ROWS, {"title": "mug"}], takes={"each[1].picture": 3, "each[3].picture": 4})
+    assert takes_of(longer) == [3, 1, 4, 5], "the fourth item has no result that another one gave up"
+
+
 async def test_a_new_take_is_that_of_no_other_item() -> None:
     records = Records()
     await run(PICTURES, records, rows=ROWS)
     plan = await plan_of(PICTURES, rows=ROWS, known=records, takes={"each[1].picture": 2})
-    assert sorted(takes_of(plan)) == [1, 1, 2], "which exist"
+    assert takes_of(plan) == [2, 1, 3], "the third item has not the result that the first one gave up"
     new = await plan_of(PICTURES, rows=ROWS, new=["each.picture"])
     assert sorted(new.new_takes.values()) == [1, 1, 2]
     assert takes_of(new) == list(new.new_takes.values())

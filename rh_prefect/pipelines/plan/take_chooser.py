@@ -48,23 +48,26 @@ class EqualRequests:
         self._next: dict[tuple[str, str, int], int] = {}
         self.repeated: dict[str, dict[str, None]] = {}  # by step: items whose request equals that of an earlier item
 
-    def first_take(self, draft: Draft, kept: int | None = None) -> int:
-        """Returns the first of as many takes as the draft has, from its first one on, that no equal request has.
+    def first_take(self, draft: Draft, first: int, kept: int | None = None) -> int:
+        """Returns the first of as many takes as the draft has that no equal request has.
 
-        Returns `kept`, the take that an earlier run has chosen for the item, if no other item has it.
+        Returns `kept`, the take that an earlier run has chosen for the item, if no other item has it. Otherwise the
+        items have the takes from the step's `first` one on, in order. An item that begins with another take, such as a
+        new one, keeps its place in this order, so that the takes of the other items stay the same.
         """
-        path, address, first, size = draft.instance.path, draft.instance.address, draft.takes[0], len(draft.takes)
-        name, begin = (path, draft.base, address, first), (path, draft.base, first)
+        path, address, own, size = draft.instance.path, draft.instance.address, draft.takes[0], len(draft.takes)
+        name, begin, order = (path, draft.base, address, own), (path, draft.base, own), (path, draft.base, first)
         if name not in self._takes:
-            held, take = self._held.setdefault((path, draft.base), set()), self._next.get(begin, first)
+            held, take = self._held.setdefault((path, draft.base), set()), self._next.get(begin, own)
             if kept is not None and held.isdisjoint(range(kept, kept + size)):
                 take = kept
             else:
                 while not held.isdisjoint(range(take, take + size)):
                     take += 1
+                self._next[order] = self._next.get(order, first) + size
                 self._next[begin] = take + size
             held.update(range(take, take + size))
-            if take > first:
+            if take > own:
                 self.repeated.setdefault(path, {})[draft.instance.row or address] = None
             self._takes[name] = take
         return self._takes[name]
@@ -94,10 +97,11 @@ class TakeChooser:
         noted = await asyncio.gather(*map(self._known.takes_of, choices))
         kept = {one: chosen[0] for one, chosen in zip(choices.values(), noted, strict=True) if chosen}
         for one in sorted(drafts, key=lambda one: one not in kept):
-            first, new = self._planning.options.equal.first_take(one, kept.get(one)), self._new_takes(one)
-            if one.instance.address in new:
-                new[one.instance.address] = first
-            one.begin_with(first)
+            address, new = one.instance.address, self._new_takes(one)
+            first = self._planning.choices.take_of(one.instance.path)
+            one.begin_with(self._planning.options.equal.first_take(one, first, kept.get(one)))
+            if address in new:
+                new[address] = one.takes[0]
         new_choices = ((choice, one.takes) for choice, one in choices.items() if one not in kept)
         await asyncio.gather(*(self._known.takes_of(choice, takes) for choice, takes in new_choices))
 
