@@ -97,6 +97,19 @@ async def test_the_take_of_an_item_without_an_id_moves_with_the_item(tmp_path: P
     assert takes_of(await plan_of(pipeline, rows=rows("b", "a"), takes={"each[2].pic": 7})) == {"a": 7, "b": 2}
 
 
+async def test_each_of_equal_items_without_an_id_has_a_take(tmp_path: Path) -> None:
+    text, given = (
+        of_rows("title: string", pic=PICTURE % "$(item.title)" + ", same: separate"),
+        rows("mug", "jug", "mug"),
+    )
+    pipeline, given = pipeline_in(tmp_path, text=text), rows("mug", "jug", "mug")
+    plan = await plan_of(pipeline, rows=given)
+    add_choices(tmp_path / "x.takes.yaml", {"each[1].pic": 3}, items=plan.items_by_number)
+    assert [one.works[0].take for one in (await plan_of(pipeline, rows=given)).instances] == [3, 1, 2]
+    add_choices(tmp_path / "x.takes.yaml", {"each[3].pic": 4}, items=plan.items_by_number)
+    assert [one.works[0].take for one in (await plan_of(pipeline, rows=given)).instances] == [3, 1, 4]
+
+
 async def test_a_number_in_the_takes_file_without_its_item_is_a_problem(tmp_path: Path) -> None:
     [problem] = await problems_of(pipeline_in(tmp_path, "'each[2].pic': 2", NUMBERED), rows=rows("a", "b"))
     assert "each[2].pic: 2 names an item by its number" in problem

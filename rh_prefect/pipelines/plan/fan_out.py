@@ -109,10 +109,7 @@ class FanOuts:
         if items.may_change:
             self._findings.of(frame.numbers).open_fan_outs[path] = not frame.id
         self._check_ids(step, at, items.frames, path, frame, checked)
-        for one in items.frames:
-            if one.is_numbered or frame.meaning:
-                own = without_places(mark(one.names.get("item"))) if one.is_numbered else mark(one.names["id"])
-                one.meaning = digest([frame.meaning, own])[:8]
+        _set_meanings(items.frames, frame)
         return Group(items.frames, is_fan_out=True, chosen=chosen, count=_size_of(lists, len(items.frames)))
 
     def _taken(self, step: FanOutStep, lists: Mapping[str, Items], frame: Frame) -> _Taken:
@@ -272,6 +269,17 @@ def _matrix_of(lists: Mapping[str, Items], frame: Frame) -> list[Frame]:
     return found
 
 
+def _set_meanings(frames: Sequence[Frame], outer: Frame) -> None:
+    """Sets the hash of each item whose number is in an address; equal items are counted, so that each has another."""
+    times = Counter[str]()
+    for one in frames:
+        if one.is_numbered or outer.meaning:
+            own = without_places(mark(one.names.get("item"))) if one.is_numbered else mark(one.names["id"])
+            found = digest([outer.meaning, own])
+            times[found] += 1
+            one.meaning = (found if times[found] == 1 else digest([found, times[found]]))[:8]
+
+
 def _wait_for_id(one: Frame, unnamed: Unknown) -> None:
     """Makes an item's steps wait for its id, without which they have no address, and so no take and no choice."""
     one.is_pending = True
@@ -280,7 +288,7 @@ def _wait_for_id(one: Frame, unnamed: Unknown) -> None:
 
 
 def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> Unknown | None:
-    """Sets an item's id (`id`, else matrix values, the file's stem or the number); returns the unknown part of an id."""
+    """Sets an item's id (`id`, else matrix values, the file's stem or the number); returns the id if it is unknown."""
     source: list[Any] = []
     if step.id is not None:
         given = evaluate(step.id, one)

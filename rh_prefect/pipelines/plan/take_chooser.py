@@ -92,8 +92,7 @@ class TakeChooser:
     async def _set_apart(self, drafts: Sequence[Draft]) -> None:
         """Gives items with equal requests different takes: first the takes that an earlier run chose for an item."""
         late = [one for one in drafts if one.instance.item and one.is_settled and not one.is_in_order]
-        # Items of equal rows have one choice, which is that of the first one
-        choices = {_choice(one): one for one in reversed(late) if not self._wants_new(one)}
+        choices = {_choice(one): one for one in late if not self._wants_new(one)}
         noted = await asyncio.gather(*map(self._known.takes_of, choices))
         kept = {one: chosen[0] for one, chosen in zip(choices.values(), noted, strict=True) if chosen}
         for one in sorted(drafts, key=lambda one: one not in kept):
