@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import re
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,8 +162,15 @@ def _decode(folder: Path, link: str, name: str) -> Path:
         raise Refused("1013", f"{_FAILED}: {name}: not valid Base64") from error
     if not head.endswith(";base64") or not data:
         raise Refused("1013", f"{_FAILED}: {name}: not a Base64 data URI")
-    path = folder / f"data-{hashlib.sha256(data).hexdigest()}"
-    path.write_bytes(data)
+    return write_once(folder / f"data-{hashlib.sha256(data).hexdigest()}", data)
+
+
+def write_once(path: Path, data: bytes) -> Path:
+    """Writes a file that is named by its content; another thread may be reading it, so it is never rewritten."""
+    if not path.exists():
+        part = path.with_name(f"{path.name}.{threading.get_ident()}.part")
+        part.write_bytes(data)
+        part.replace(path)
     return path
 
 

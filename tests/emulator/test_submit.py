@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from rh_prefect import catalog
 from rh_prefect.catalog import Param, PriceTable, Rule
@@ -126,6 +129,17 @@ def test_other_links(rh: Caller, tmp_path: Path) -> None:
         "asset://nothing": "1013",
     }
     assert {link: rh.submit(CLIP, {**CLIP_BODY, "imageUrl": link})["errorCode"] for link in cases} == cases
+
+
+def test_equal_data_uris_at_the_same_time_are_all_rendered(emulate: Emulate, tmp_path: Path) -> None:
+    rh = emulate(limit=50)
+    noise = np.random.default_rng(1).integers(0, 255, (800, 800, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    link = f"data:image/png;base64,{base64.b64encode((tmp_path / 'a.png').read_bytes()).decode()}"
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: rh.submit(CLIP, {**CLIP_BODY, "imageUrl": link}), range(12)))
+    assert {answer["errorCode"] for answer in answers} == {""}
+    assert {rh.query(answer["taskId"])["status"] for answer in answers} == {"SUCCESS"}
 
 
 def test_a_bad_file_and_a_large_file(rh: Caller, tmp_path: Path) -> None:

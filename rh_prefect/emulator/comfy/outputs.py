@@ -14,6 +14,7 @@ from rh_prefect.emulator import task_formats
 from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.comfy.graph import Graph, Node, class_type, inputs_of, link_of, upstream
 from rh_prefect.emulator.comfy.nodes import CLASSES, class_of
+from rh_prefect.emulator.inputs import write_once
 from rh_prefect.emulator.tasks import Failure, OutputSpec
 from rh_prefect.errors import MediaError
 from rh_prefect.media.probe import probe
@@ -149,9 +150,8 @@ def _unpacked(path: Path) -> Iterator[Path]:
         with zipfile.ZipFile(path) as packed:
             for name in [name for name in packed.namelist() if not name.endswith("/")][:_MOST_OF_ZIP]:
                 data = packed.read(name)
-                to = path.with_name(f"unpacked-{hashlib.sha256(data).hexdigest()}{Path(name).suffix}")
-                to.write_bytes(data)
-                yield to
+                digest = hashlib.sha256(data).hexdigest()
+                yield write_once(path.with_name(f"unpacked-{digest}{Path(name).suffix}"), data)
     except (zipfile.BadZipFile, OSError) as error:
         raise MediaError(
             f"{path.name} is not a valid ZIP file: {error}. What to do: send a complete ZIP file."
