@@ -7,6 +7,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -112,10 +113,16 @@ class BrokenResponse(Response):
                 await (_page(fault) or self._response)(scope, receive, send)
 
     async def _send_half(self, scope: Scope, receive: Receive, send: Send) -> None:
+        left = 0
+
         async def send_half(message: Message) -> None:
-            if message["type"] == "http.response.body":
-                body = message.get("body", b"")
-                message = {**message, "body": body[: len(body) // 2], "more_body": True}
+            nonlocal left
+            if message["type"] == "http.response.start":
+                left = int(Headers(raw=message["headers"]).get("content-length", "0")) // 2
+            else:
+                body = message.get("body", b"")[:left]
+                left -= len(body)
+                message = {**message, "body": body, "more_body": True}
             await send(message)
 
         await self._response(scope, receive, send_half)

@@ -28,7 +28,7 @@ from rh_prefect.emulator.recorder import Upload
 from rh_prefect.emulator.state import State
 
 _ERROR: Final = "<?xml version='1.0' encoding='utf-8' ?>\n<Error><Code>{code}</Code><Message>{words}</Message></Error>"
-_MIDWAY: Final = ("cut", "stall", "wrong-length", "short")
+_MIDWAY: Final = ("cut", "half", "stall", "wrong-length", "short")
 _PROMISED: Final = 1024
 
 
@@ -160,7 +160,7 @@ class _Count:
     @property
     def is_broken(self) -> bool:
         """Whether the client receives fewer bytes than the headers announce."""
-        return self.fault is not None and self.fault.kind in ("cut", "stall", "wrong-length")
+        return self.fault is not None and self.fault.kind in ("cut", "half", "stall", "wrong-length")
 
     def take(self, message: Message) -> Message:
         """Counts a message and applies the fault to the message."""
@@ -180,6 +180,8 @@ class _Count:
         match self.fault.kind if self.fault else "":
             case "cut" | "stall":
                 self.budget = int(length * (self.fault.at if self.fault else 1))
+            case "half":
+                self.budget = length // 2
             case "wrong-length":
                 headers["content-length"] = str(length + _PROMISED)
             case "short":

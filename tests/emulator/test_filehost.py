@@ -86,6 +86,16 @@ def test_a_cut_download_can_be_resumed(rh: Caller, link: str) -> None:
     assert body + rest.content == whole.content
 
 
+def test_half_of_a_large_download_is_its_first_half(emulate: Emulate) -> None:
+    rh = emulate(long_side=1024)
+    link = rh.result()
+    whole = get(link).content
+    assert len(whole) > 600_000  # several chunks
+    rh.rh.faults.add(Fault("download", 1, "half"))
+    assert received(link) == (200, whole[: len(whole) // 2], httpx.RemoteProtocolError)
+    assert rh.rh.recorder.downloads[-1].sent == len(whole) // 2
+
+
 def test_a_wrong_length(rh: Caller, link: str) -> None:
     whole = get(link).content
     rh.rh.faults.add(Fault("download", 1, "wrong-length"))

@@ -8,10 +8,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from rh_prefect.emulator import Fault
 from rh_prefect.emulator.comfy.graph import inputs_of
 from rh_prefect.emulator.comfy.workflows import RESTYLE, TEXT_TO_IMAGE
 from rh_prefect.media.probe import probe
@@ -115,6 +117,19 @@ def test_pictures_are_uploaded_and_viewed(rh: Caller, tmp_path: Path) -> None:
     assert rh.http.post(at(rh, "upload/image"), content=b"x").status_code == 400
     for name in ("none.png", "../../etc/passwd"):
         assert rh.http.get(at(rh, "view"), params={"filename": name}).status_code == 404
+
+
+def test_half_of_a_view_is_the_first_half_of_its_file(emulate: Emulate) -> None:
+    rh = emulate(long_side=1024)
+    taken = prompt(rh, TEXT_TO_IMAGE)["prompt_id"]
+    (file,) = history(rh, taken)[taken]["outputs"]["9"]["images"]
+    whole = rh.http.get(at(rh, "view"), params=file).content
+    rh.rh.faults.add(Fault("download", 1, "half"))
+    with rh.http.stream("GET", at(rh, "view"), params=file) as answer, pytest.raises(httpx.RemoteProtocolError):
+        got = b""
+        for chunk in answer.iter_raw():
+            got += chunk
+    assert (len(whole) > 200_000, got) == (True, whole[: len(whole) // 2])
 
 
 def test_a_wrong_key_is_refused_but_by_object_info(rh: Caller) -> None:
