@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ from rh_prefect.emulator.comfy.workflows import SAMPLE_PICTURE
 from rh_prefect.emulator.inputs import local
 from rh_prefect.emulator.model_submits import content_failure, plain, webhook_of
 from rh_prefect.emulator.render.picture import sample
+from rh_prefect.emulator.request_texts import is_link
 from rh_prefect.emulator.responses import Refused, message_of
 from rh_prefect.emulator.tasks import Failure, OutputSpec, TaskSpec
 from rh_prefect.errors import MediaError
@@ -269,8 +271,18 @@ def _changed(start: Start, target: Target) -> Graph:
         raise start.refused(start.node_info, str(bad)) from bad
     touched = _applied(start, target.graph, target.items)
     if not target.keeps_seeds:
-        graphs.shake(target.graph, kept=touched, draw=partial(start.state.random.node_seed, start.endpoint))
+        request = f"{start.endpoint} {_contents(target.graph)}"
+        graphs.shake(target.graph, kept=touched, draw=partial(start.state.random.node_seed, request))
     return target.graph
+
+
+def _contents(graph: Graph) -> str:
+    """Returns the values of a graph as text, without links, which differ from upload to upload."""
+    values = {
+        node_id: {name: value for name, value in graphs.inputs_of(node).items() if not is_link(value)}
+        for node_id, node in graph.items()
+    }
+    return json.dumps(values, sort_keys=True, default=str)
 
 
 def _applied(start: Start, graph: Graph, items: object) -> set[tuple[str, str]]:

@@ -54,14 +54,18 @@ class RandomSource:
             return ""
         return str(self._draw(f"variant {request}") if seed is None else _number(f"seed {seed}"))
 
-    def node_seed(self, endpoint: str, below: int) -> int:
+    def node_seed(self, request: str, below: int) -> int:
         """Draws the seed of a node, as RunningHub does at each start of a saved workflow.
 
         Args:
-            endpoint: The workflow or app to start.
+            request: The request; equal requests have equal texts.
             below: The upper limit, exclusive.
+
+        Returns:
+            The seed, which depends only on the request if the emulator is deterministic.
         """
-        return self._draw(f"seed {endpoint}") % below
+        subject = f"node seed {request}"
+        return (_number(subject) if self._options.deterministic else self._draw(subject)) % below
 
     def token(self, subject: str, *, length: int = 8) -> str:
         """Draws lower-case letters for a file name."""

@@ -377,16 +377,23 @@ def test_the_same_random_seed_gives_the_same_results_again(emulate: Emulate) -> 
     assert made(emulate(), "z-image/turbo", asked) not in there
 
 
+def drawn(rh: Caller, *nodes: Json) -> bytes:
+    task_id = rh.started(nodeInfoList=list(nodes))
+    rh.query(task_id)
+    return rh.http.get(rh.outputs(task_id)["data"][0]["fileUrl"]).content
+
+
 def test_a_workflow_draws_its_seeds_and_keeps_those_that_are_set(emulate: Emulate) -> None:
-    rh = emulate()
+    rh, other = emulate(), emulate(deterministic=True)
+    assert drawn(rh) != drawn(rh)
+    assert drawn(rh, node("3", "seed", 7)) == drawn(rh, node("3", "seed", 7))
+    assert drawn(other) == drawn(other)
 
-    def run(*nodes: Json) -> bytes:
-        task_id = rh.started(nodeInfoList=list(nodes))
-        rh.query(task_id)
-        return rh.http.get(rh.outputs(task_id)["data"][0]["fileUrl"]).content
 
-    assert run() != run()
-    assert run(node("3", "seed", 7)) == run(node("3", "seed", 7))
+def test_the_order_of_different_graphs_changes_no_result(emulate: Emulate) -> None:
+    first, second = emulate(random_seed=5), emulate(random_seed=5)
+    gull, pier = node("6", "text", "a gull"), node("6", "text", "a pier")
+    assert [drawn(first, gull), drawn(first, pier)] == [drawn(second, pier), drawn(second, gull)][::-1]
 
 
 def test_the_books_say_which_files_a_request_brought(emulate: Emulate, tmp_path: Path) -> None:
