@@ -149,7 +149,9 @@ class RenderQueue:
         """
         if output.node_id is not None:
             return ""
-        return self._random.variant(fingerprint(output), seed=output.payload.get("seed"))
+        seed = output.payload.get("seed")
+        is_drawn = isinstance(seed, int | float) and seed < 0  # -1 asks for a random seed
+        return self._random.variant(fingerprint(output), seed=None if is_drawn else seed)
 
     def _make(self, task: Task, variants: list[str]) -> None:
         if task.ended is not None:

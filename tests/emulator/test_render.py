@@ -366,6 +366,14 @@ def test_equal_requests_give_equal_results_only_of_a_deterministic_emulator(
         assert len({made(rh, name, given) for _ in range(3)}) == results
 
 
+def test_a_negative_seed_is_no_seed(emulate: Emulate) -> None:
+    rh = emulate()
+    rh.rh.add_model("new/model", params=[catalog.Param("seed", "seed", "int", min=-1)])
+    seeds = (-1, 0)
+    results = [len({rh.http.get(rh.result("new/model", {"seed": seed})).content for _ in range(2)}) for seed in seeds]
+    assert results == [2, 1]
+
+
 def test_the_same_random_seed_gives_the_same_results_again(emulate: Emulate) -> None:
     first = emulate()
     again = emulate(random_seed=first.rh.random_seed)
