@@ -84,7 +84,7 @@ async def charges(
 async def charges_of(storage: str | None, *, with_prefect: bool) -> tuple[MediaStore, Charges]:
     """Opens a block's storage; returns the storage, and all charges in it and in other recorded locations."""
     store, settings = await load_storage(storage), get_settings()
-    default = None if settings.records else default_works(settings)
+    default = None if settings.records else default_works(settings, store)
     return store, await charges(store, with_prefect=with_prefect, default=default, records=settings.records)
 
 

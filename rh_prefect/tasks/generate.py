@@ -31,6 +31,7 @@ from rh_prefect.flow_runs.progress_observer import run_observer
 from rh_prefect.flow_runs.root_flow_run import current_chain, current_scope, find_root
 from rh_prefect.flow_runs.run_queries_and_scopes import has_ended, is_flow_run
 from rh_prefect.flow_runs.suspend_for_jobs import SUSPEND_GROUP, PendingTask
+from rh_prefect.media.storage_urls import shown_url
 from rh_prefect.media.store import MediaStore
 from rh_prefect.tasks.paid_task_typing import PaidTask
 from rh_prefect.tasks.task_or_call import plain_task
@@ -130,7 +131,8 @@ async def generate(
         credentials: Name of a `RunningHubCredentials` or `RunningHubPool` block; by default RH_API_KEY and RH_BASE_URL.
         storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
         scope: Your own idempotency key, such as an order's number: in one scope, a request is paid for once by all
-            processes and flow runs. By default the scope is the flow run.
+            processes and flow runs with the same RH_RECORDS or, without it, the same RH_STORAGE_URL or, without both,
+            the same storage. By default the scope is the flow run.
 
     Returns:
         The outputs, which are in the storage, and their cost.
@@ -204,7 +206,7 @@ async def prepare_call(
     store = await load_storage(options.storage)
     await find_root()
     is_shared = options.reuse == "always"
-    here = await scope_for(scope, is_found_again=is_shared, is_in_task=is_in_task)
+    here = await scope_for(scope, store, is_found_again=is_shared, is_in_task=is_in_task)
     works = await _works_for(here, scope, options, shared, store)
     own = here.journal.scope if isinstance(here, FolderScope) else scope or ""
     chain = None if is_shared or scope is not None else current_chain()
@@ -232,13 +234,14 @@ async def _works_for(
         return None
     # The record of a scope's format is its first one.
     await LOOP.call(shared.open(here, store))
-    return await LOOP.call(_default_works(here))
+    return await LOOP.call(_default_works(here, store, options.storage))
 
 
-async def _default_works(here: Scope) -> WorksJournal:
-    """Opens the records of the default storage, and records their location in a flow run's journal."""
-    works = await open_default_works()
-    await note_location(here.journal, RecordsLocation(url=works.url))
+async def _default_works(here: Scope, store: MediaStore, storage: str | None) -> WorksJournal:
+    """Opens the records that runs share, and records their location in a flow run's journal."""
+    works = await open_default_works(store)
+    storage = storage if works.url == shown_url(store.url) else None
+    await note_location(here.journal, RecordsLocation(url=works.url, storage=storage))
     return works
 
 
@@ -258,11 +261,13 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-async def scope_for(name: str | None, *, is_found_again: bool = False, is_in_task: bool = True) -> Scope:
+async def scope_for(
+    name: str | None, store: MediaStore | None = None, *, is_found_again: bool = False, is_in_task: bool = True
+) -> Scope:
     """Returns the scope of a call: its flow run, otherwise the named scope, its outermost task run, or the process.
 
-    If `is_found_again`, a later process finds the work even without a scope. If `is_in_task`, the innermost task run is
-    that of the call itself.
+    `store` is the storage of the call. If `is_found_again`, a later process finds the work even without a scope. If
+    `is_in_task`, the innermost task run is that of the call itself.
     """
     inside = current_scope()
     if inside is not None:
@@ -280,7 +285,7 @@ async def scope_for(name: str | None, *, is_found_again: bool = False, is_in_tas
                 "its flow's process or thread is not recorded in the flow either: see docs/never-pay-twice.md.",
                 stacklevel=3,
             )
-    return await LOOP.call(_scope_named(name))
+    return await LOOP.call(_scope_named(name, store))
 
 
 @cache
@@ -288,8 +293,8 @@ def _name_of_process() -> str:
     return f"process-{uuid.uuid4().hex[:12]}"
 
 
-async def _scope_named(name: str) -> FolderScope:
-    works = await open_default_works()
+async def _scope_named(name: str, store: MediaStore | None) -> FolderScope:
+    works = await open_default_works(store)
     works = _records.setdefault(repr(works), works)
     return await _scopes.get((repr(works), name), lambda: open_scope(works, name))
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ParameterTypeError
 
-from rh_prefect import flow, generate, models
+from rh_prefect import MediaStorage, flow, generate, models
 from rh_prefect.emulator import Emulator
+from rh_prefect.flow_runs.charge_reader import Charges, charges_of
 from rh_prefect.flows import spend
 from rh_prefect.prefect_api import ask
 from tests.support.world.prefect_runs import artifacts_of
@@ -47,3 +50,15 @@ async def test_its_report_shows_the_month_its_days_models_and_dearest_runs(rh: E
     assert f"/runs/flow-run/{made.state_details.flow_run_id}>) | 0.08 CNY |" in text
     state = await spend(month="2001-01", budget=1.0, return_state=True)
     assert str(state.message).startswith("2001-01: 0 for 0 task(s); 1.00 CNY left of the budget of 1.00.")
+
+
+async def test_a_deployment_without_storage_variable_reads_the_storage_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The records of the current folder, which is temporary, were opened too."""
+    await MediaStorage(url=str(tmp_path / "films")).asave("films", overwrite=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RH_STORAGE_URL", raising=False)
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(uuid4()))
+    _, found = await charges_of("films", with_prefect=False)
+    assert found == Charges((), {})

@@ -12,15 +12,18 @@ from uuid import UUID
 import prefect
 import pytest
 
-from rh_prefect import models
+from rh_prefect import MediaStorage, models
 from rh_prefect.cli.jobs import cancel_
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.run_queries_and_scopes import works_of
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.tasks.generate import scope_for
 from rh_prefect.works.journal.scope import open_scope
 from rh_prefect.works.journal.works_journal import default_works
+from rh_prefect.works.result import Result
 from tests.support.processes.scope_process import PROMPT, ask, ask_elsewhere
 from tests.support.servers.emulator_env import StartEmulator
 from tests.support.waiting import until
@@ -116,6 +119,29 @@ async def test_a_second_place_of_records_in_a_flow_run_is_refused_before_it_pays
     with pytest.raises(ConfigError, match=r"give all attempts .* the same RH_RECORDS"):
         await in_places()
     assert len(rh.recorder.paid) == 1
+
+
+@pytest.mark.prefect
+async def test_records_are_in_the_storage_of_the_call_if_no_variable_names_a_place(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were in the current folder: from another folder, the call paid again and overwrote the file."""
+    await MediaStorage(url=str(tmp_path / "films")).asave("films", overwrite=True)
+    monkeypatch.delenv("RH_STORAGE_URL")
+    request, runs = models.ZImageTurbo(prompt=PROMPT), list[str]()
+
+    @prefect.flow
+    async def ordered() -> Result:
+        runs.append(str(prefect.runtime.flow_run.id))
+        return await generate(request, scope="order-17", storage="films")
+
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        await (ordered() if name == "two" else generate.fn(request, scope="order-17", storage="films"))
+    assert len(rh.recorder.paid) == 1
+    works = await works_of(FlowRunJournal(runs[0]))
+    assert works is not None and works.url == str(tmp_path / "films")
 
 
 @pytest.mark.prefect

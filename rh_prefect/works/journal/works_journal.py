@@ -258,9 +258,15 @@ async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
     return works
 
 
-def default_works(settings: Settings) -> WorksJournal:
-    """Opens the records of works of the default storage; named scopes and `reuse="always"` use them."""
-    return _works_of(MediaStore(lasting_location(settings.storage_url), options=settings.storage_options), settings)
+def default_works(settings: Settings, store: MediaStore | None = None) -> WorksJournal:
+    """Opens the records of named scopes and `reuse="always"`: at RH_RECORDS, else RH_STORAGE_URL.
+
+    If neither is set, the records are in `store`, the storage of the call: the current folder may be another one on
+    another machine, which would pay again and overwrite the file.
+    """
+    if store is None or settings.records or "storage_url" in settings.model_fields_set:
+        store = MediaStore(lasting_location(settings.storage_url), options=settings.storage_options)
+    return _works_of(store, settings)
 
 
 def _works_of(store: MediaStore, settings: Settings) -> WorksJournal:
@@ -268,9 +274,9 @@ def _works_of(store: MediaStore, settings: Settings) -> WorksJournal:
     return WorksJournal(url, options=store.options_for(url))
 
 
-async def open_default_works() -> WorksJournal:
-    """Opens the records of works of the default storage, and checks whether they can be created exclusively."""
-    works = default_works(get_settings())
+async def open_default_works(store: MediaStore | None = None) -> WorksJournal:
+    """Opens the records as `default_works` does, and checks whether they can be created exclusively."""
+    works = default_works(get_settings(), store)
     await works.check()
     return works
 
