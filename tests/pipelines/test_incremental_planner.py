@@ -28,7 +28,7 @@ from rh_prefect.pipelines.types import Type
 from tests.support.doc_pages import TEXTS
 from tests.support.hypothesis_settings import search
 from tests.support.samples.pipeline_assets import some
-from tests.support.samples.steps import ANSWER, PICTURE, group, steps
+from tests.support.samples.steps import ANSWER, PICTURE, further, group, of_rows, steps
 from tests.support.waiting import until
 from tests.support.world.planned_works import ROWS, SHOTS, Records, result
 
@@ -149,14 +149,14 @@ class World:
             ]
             if not ready:
                 break
-            keys, failed = list[str](), list[PlannedStep]()
+            keys, failed = list[str](), list[str]()
             for one, work in self.chance.sample(ready, min(len(ready), self.chance.choice([1, 1, 2, 5]))):
                 if self.chance.random() < 0.12:
-                    failed.append(one)
-                    self.failed.add(one.address)
+                    failed.append(one.address)
                 else:
                     self.records.known[work.key] = made(one, work, self.chance)
                     keys.append(work.key)
+            self.failed.update(failed)
             await plan.planner.update(keys, failed)
             plan, count = self.snapshot(plan), count + len(keys)
             now, then = said(plan), said(self.snapshot(await self.whole()))
@@ -342,6 +342,22 @@ async def test_a_part_that_is_planned_again_frees_its_steps_without_a_pass_of_th
         await until(lambda: count_steps() == before)  # the thread that finished the plan may still return from it
     finally:
         gc.enable()
+
+
+async def test_a_step_of_an_item_with_another_number_than_at_its_start_fails() -> None:
+    script = ANSWER % "$(item.t)" + ", parse: {object: {keep: boolean, name: string}}"
+    shots = group("foreach: $(each.script), where: $(item.keep), id: $(item.name)", picture=PICTURE % "$(item.name)")
+    records, rows = Records(), [{"t": "a"}, {"t": "b"}]
+    pipeline = Pipeline.from_text(of_rows("t: string", script=script) + further(shots=shots))
+    plan = await pipeline.plan(rows=rows, known=records)
+    planner, (first, second) = plan.planner, plan.steps["each.script"]
+    assert planner is not None
+    for one, keep, name in ((second, True, "B"), (first, False, "A")):
+        records.answer(one, {"keep": keep, "name": name})
+        await planner.update([one.works[0].key])
+    # Its number was 2, and what has become of the first item is planned no more.
+    changed = await planner.update([], ["shots[B].picture", "shots[1].picture"])
+    assert list(changed) == [("shots", 1)]
 
 
 async def test_a_step_that_only_what_exists_takes_is_not_needed_any_more() -> None:

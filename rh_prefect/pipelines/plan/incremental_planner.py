@@ -120,13 +120,16 @@ class Planner:
         self._changed.clear()
 
     async def update(
-        self, works: Iterable[str], failed: Collection[PlannedStep] = (), *, is_all: bool = True
+        self, works: Iterable[str], failed: Collection[str] = (), *, is_all: bool = True
     ) -> dict[PartKey, Sequence[PlannedStep]]:
-        """Plans again the parts that depend on new results or failed steps; returns the steps of changed parts."""
-        self.planning.missing.failed.update(one.address for one in failed)
+        """Plans again the parts that depend on new results or failed steps; returns the steps of changed parts.
+
+        Failed steps are given by address, because an item may have another number than when its step began.
+        """
+        self.planning.missing.failed.update(failed)
         users = self.planning.works.outdate(set(works))
         dirty: dict[str, set[int]] = defaultdict(set)
-        for name, number in map(self._part_of, [*users, *failed]):
+        for name, number in map(self._part_of, [*users, *filter(None, map(self.step, failed))]):
             if number:
                 dirty[name].add(number)
             else:

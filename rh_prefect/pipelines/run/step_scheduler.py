@@ -76,7 +76,7 @@ class StepScheduler:
         self._refused: dict[PlannedStep, RunningHubError] = {}
         self._refused_pace = Pace(_SHARE)
         self._jobs_pace = Pace(_SHARE)
-        self._failed: list[PlannedStep] = []  # since the last plan
+        self._failed: list[str] = []  # addresses of the steps that failed since the last plan
         self._is_whole = False
         # A failed step with `on_error: fail`, itself or through a group: no further step is started
         self.stopped_by = ""
@@ -254,7 +254,7 @@ class StepScheduler:
 
     def _fail(self, instance: PlannedStep, error: RunningHubError) -> None:
         if instance.address not in self.outcome.errors:
-            self._failed.append(instance)
+            self._failed.append(instance.address)
             self.outcome.errors[instance.address] = error.with_traceback(None)  # without the frames of the step
             self.stopped_by = self.stopped_by or (instance.address if instance.stops_run else "")
 
