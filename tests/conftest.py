@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import tempfile
@@ -15,7 +16,12 @@ import pytest
 
 from tests.support.world.virtual_time import VirtualLoop
 
+# Each full collection would look at all tests and modules again, which live until the end: see below.
+gc.disable()
+
 # A developer's own settings, models and tickets must not reach the tests, and tests must not change them.
+for _name in [name for name in os.environ if name.startswith(("RH_", "PREFECT_"))]:
+    del os.environ[_name]
 _STATE = tempfile.TemporaryDirectory(prefix="rh-tests-state-")
 os.environ["RH_STATE_DIR"] = _STATE.name
 os.environ["PREFECT_HOME"] = f"{_STATE.name}/prefect"
@@ -65,3 +71,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         runs = Counter(item.path for item in items if "prefect_server" in getattr(item, "fixturenames", ()))
         items.sort(key=lambda item: -runs[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Takes all that exists by now out of the garbage collections of the tests."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
