@@ -9,7 +9,6 @@ than `PYTHONPATH`.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import io
 import os
 import runpy
@@ -26,13 +25,13 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, Self
 
 from rh_prefect.cli import quiet_prefect
+from tests.support.processes.end_with_parent import end_with_parent
 from tests.support.processes.forkserver import FORKS
 
 RH = ("-m", "rh_prefect.cli")
 """The command `rh-prefect`."""
 
 _PATIENCE = 600.0
-_END_WITH_PARENT = 1
 
 
 class WarmProcess:
@@ -134,15 +133,14 @@ class _Reader(threading.Thread):
                 self._text = self._stream.read()
 
     def text(self) -> str:
-        # A process that the program has left behind may hold the stream open.
-        self.join(10)
+        self.join(60)
+        assert not self.is_alive(), "a process that the program has left behind holds its output open"
         return self._text
 
 
 def _be(arguments: list[str], env: dict[str, str], cwd: str, *, streams: Sequence[Any]) -> NoReturn:
     """Becomes the program, in the forked process."""
-    # Linux: it ends with the fork server, which ends with the tests.
-    ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
+    end_with_parent()  # the fork server, which ends with the tests
     for target, stream in enumerate(streams):
         source = stream.detach()
         os.dup2(source, target)

@@ -22,6 +22,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of
+from tests.support.processes.end_with_parent import end_with_parent
 from tests.support.processes.flow_process import ROOT
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.waiting import until
@@ -50,7 +51,13 @@ class Worker:
         command += ["--limit", str(limit)] if limit else []
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, env=dict(env), cwd=folder, stdout=log, stderr=log, start_new_session=True
+                command,
+                env=dict(env),
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=end_with_parent,
             )
 
     @property

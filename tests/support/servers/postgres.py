@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.support.processes.end_with_parent import end_with_parent
 from tests.support.waiting import wait_until
 
 
@@ -41,7 +42,8 @@ def postgres(port: int) -> Iterator[str]:
         # No socket file (its folder may not be writable), and no fsync: the data is thrown away.
         settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
         command = _command("postgres", "-D", folder, *(f"--{name}={value}" for name, value in settings.items()))
-        process = subprocess.Popen(command, user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
+        off = subprocess.DEVNULL
+        process = subprocess.Popen(command, user=user, stdout=off, stderr=off, cwd="/", preexec_fn=end_with_parent)
         try:
             ready = _command("pg_isready", "--quiet", "--host=127.0.0.1", f"--port={port}")
             wait_until(lambda: subprocess.run(ready, check=False).returncode == 0)

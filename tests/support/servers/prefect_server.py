@@ -45,6 +45,8 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from tests.support.processes.end_with_parent import end_with_parent
+
 _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -117,7 +119,9 @@ class PrefectServer:
             env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self._database
         with self.log.open("ab") as log:
             # A separate session: whatever it starts can be stopped with it, by id.
-            self._process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, env=env, stdout=log, stderr=log, start_new_session=True, preexec_fn=end_with_parent
+            )
         self._wait()
         if self._template and not self._template.exists():
             _copy_database(database, self._template)

@@ -28,6 +28,8 @@ import botocore.session
 import pytest
 import s3fs
 
+from tests.support.processes.end_with_parent import end_with_parent
+
 # Each store has a session of botocore, which parses the description of S3 again: 0.1 s of CPU, and memory that stays.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
@@ -84,6 +86,7 @@ class S3Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "TMPDIR": str(self.folder)},
+                preexec_fn=end_with_parent,
             )
 
     def wait_until_ready(self, seconds: float = 300) -> None:
