@@ -122,6 +122,7 @@ class WireServer:
     connections: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
+    unexpected: list[Asked] = field(default_factory=list)
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def plays(self, *steps: Step) -> Self:
@@ -151,6 +152,7 @@ class WireServer:
         for writer in list(self._open):
             writer.transport.abort()
         await asyncio.sleep(0)
+        assert not self.unexpected, "requests that the script does not have"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -173,7 +175,9 @@ class WireServer:
         asked = Asked(method, path, headers, body, connection)
         self.asked.append(asked)
         step = self.script.popleft() if self.script else self.always
-        assert step is not None, f"unexpected request: {first}"
+        if step is None:
+            self.unexpected.append(asked)
+            return False
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         async with self._changed:
