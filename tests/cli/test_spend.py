@@ -218,7 +218,8 @@ def test_a_damaged_stored_result_makes_the_sums_incomplete(
 
 async def test_a_storage_that_cannot_be_read_keeps_no_journal_away(rh: Emulator, closed_port: int) -> None:
     await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="night")
-    options = {"endpoint_url": f"http://127.0.0.1:{closed_port}", "key": "k", "secret": "s"}
+    options: dict[str, Any] = {"endpoint_url": f"http://127.0.0.1:{closed_port}", "key": "k", "secret": "s"}
+    options["config_kwargs"] = {"retries": {"max_attempts": 0}}
     store = MediaStore("s3://nobody/there", options=options)
     found = await charges(store, with_prefect=False, default=default_works(get_settings()))
     assert set(found.unread) == {"results in s3://nobody/there", "works of pipelines in s3://nobody/there"}

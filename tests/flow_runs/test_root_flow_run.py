@@ -93,7 +93,7 @@ async def test_everything_in_a_nested_flow_belongs_to_the_outermost_run() -> Non
 async def test_a_process_pool_of_a_child_flow_belongs_to_the_root() -> None:
     """The context of a worker process holds only the child; the root is looked up."""
 
-    @flow(task_runner=ProcessPoolTaskRunner(max_workers=2))  # type: ignore[arg-type]  # its futures are of another class
+    @flow(task_runner=ProcessPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]  # its futures are of another class
     def child() -> list[tuple[str, Chain]]:
         asked: Any = [who.submit(), who.submit()]
         return [one.result() for one in asked]

@@ -170,6 +170,7 @@ async def test_a_disk_that_fills_up_after_the_payment_loses_nothing(rh: Emulator
 
 async def test_a_busy_place_is_tried_again() -> None:
     options = {"key": "a", "secret": "b", "client_kwargs": {"endpoint_url": "http://127.0.0.1:9"}}
+    options["config_kwargs"] = {"retries": {"max_attempts": 0}}
     with pytest.raises(StoreError) as caught:
         MediaStore("s3://media/x", options=options).check()
     assert not caught.value.is_permanent

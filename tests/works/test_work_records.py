@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -168,6 +169,10 @@ async def test_a_graph_that_cannot_be_read_after_its_plan_is_said_and_not_paid(r
 
 
 async def test_a_damaged_file_is_no_result_and_is_fetched_again_at_no_cost(rh: Emulator, run: PipelineRun) -> None:
+    async def at_once(seconds: float) -> None:
+        await asyncio.sleep(seconds / 100)
+
+    run = run.another(sleep=at_once)
     rh.faults.add(Fault("download", every=1, kind="short"))
     with pytest.raises(MediaError, match=r"was paid for, but each download of .* was damaged"):
         await run.one(picture())

@@ -51,6 +51,7 @@ class PipelineRun:
     operation: Callable[[str], None] = lambda _: None  # is called before each operation on a journal
     heard: list[JobEvent] = field(default_factory=list)  # what the works have told
     other_keys: Sequence[str] = ()  # of further accounts, which make a pool with the first
+    sleep: Any = asyncio.sleep  # for pauses between attempts
 
     def another(self, **facts: Any) -> PipelineRun:
         """Another process: of this run, or of the one that the facts describe."""
@@ -77,7 +78,9 @@ class PipelineRun:
         accounts = [
             account_of(SecretStr(key), base_url=self.url, name=f"account {key[-4:]}", settings=settings) for key in keys
         ]
-        return pool_services(accounts, settings=self.settings, pool="accounts" if self.other_keys else None)
+        services = pool_services(accounts, settings=self.settings, pool="accounts" if self.other_keys else None)
+        services.sleep = self.sleep
+        return services
 
     @property
     def _works(self) -> WorksJournal:
