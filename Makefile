@@ -34,7 +34,11 @@ install: $(INSTALLED) $(DATABASE)
 demo: $(INSTALLED)
 	$(BIN)/rh-prefect demo $(ARGS)
 
-test: tests lint
+# Side by side: a quarter of the time of the tests is waiting, which is enough for lint. Its lines come at the end.
+test: $(INSTALLED) $(DATABASE)
+	@$(MAKE) --no-print-directory lint > .venv/lint.log 2>&1 & lint=$$!; \
+	$(MAKE) --no-print-directory tests; tests=$$?; \
+	wait $$lint; linted=$$?; cat .venv/lint.log; [ $$tests = 0 ] && [ $$linted = 0 ]
 
 # By file: each of the processes starts separate servers, and a file's tests share them. In the order of
 # tests/conftest.py, so that no long file is the last.
