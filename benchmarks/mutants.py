@@ -22,7 +22,16 @@ changes"""
 
 LARGE = 10
 
-UNTESTED = ("_CACHE_SIZE", "AT_ONCE", "_AT_ONCE", "UPLOADS_AT_ONCE", "_FOLDERS_AT_A_TIME", "READS", "WORKERS")
+UNTESTED = (
+    "_CACHE_SIZE",
+    "AT_ONCE",
+    "_AT_ONCE",
+    "UPLOADS_AT_ONCE",
+    "_FOLDERS_AT_A_TIME",
+    "WORKERS",
+    "FILE_WORKERS",
+    "ANSWER_WORKERS",
+)
 """Sizes of caches, and numbers of requests at once."""
 
 CLOCKS = ("clock", "_clock", "monotonic", "now", "_now")

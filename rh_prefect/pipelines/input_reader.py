@@ -33,13 +33,13 @@ from rh_prefect.pipelines.use_step_arguments import used_value, wrong_file
 from rh_prefect.settings import get_settings
 from rh_prefect.table_files import Row, is_empty, read_table, table_format
 from rh_prefect.works.input_identification import open_local
+from rh_prefect.works.loop_thread import LOOP
 
 MOST_ROWS = 50_000
 MOST_OBJECTS = 100_000
 MOST_CELL = 1024 * 1024
 OWN_FOLDERS = frozenset({*RESERVED_FOLDERS, "batches"})
 """Folders in a storage that contain this package's records and results."""
-_AT_ONCE = 8
 T = TypeVar("T")
 Table: TypeAlias = tuple[str, str, list[Row]]
 """The name of a table for messages, the folder from which its relative paths start, and its rows."""
@@ -69,7 +69,6 @@ class Inputs:
         self.allow, self.is_open, self._own = tuple(allow), is_open, own
         self.parameters: Sequence[str] = ()  # Of a batch's models: names that a column can also have
         self._options = options or {}
-        self._room = asyncio.Semaphore(_AT_ONCE)
         self._reads: SingleFlight[tuple[str, ...], Any] = SingleFlight(MOST_OBJECTS)
 
     async def file(self, source: str) -> Media:
@@ -87,11 +86,7 @@ class Inputs:
         return await self._once(("rows", value), lambda: read_rows(value, self._options))
 
     async def _once(self, key: tuple[str, ...], read: Callable[[], T]) -> T:
-        async def in_thread() -> T:
-            async with self._room:
-                return await asyncio.to_thread(read)
-
-        found: T = await self._reads.get(key, in_thread)
+        found: T = await self._reads.get(key, lambda: LOOP.in_file_thread(read))
         return found
 
 

@@ -37,6 +37,7 @@ from rh_prefect.works.journal.works_journal import (
     next_take,
     records_url,
 )
+from rh_prefect.works.loop_thread import LOOP
 
 T = TypeVar("T")
 
@@ -165,7 +166,7 @@ class StoredWorks(KnownWorks):
             self._sizes = None  # another run may have made them since the last listing
             missing = await self._without_files(missing)
         names = {key: stored_result.name_of(one) for key, one in missing.items()}
-        reads = (asyncio.to_thread(stored_result.read, self._store, name) for name in names.values())
+        reads = (LOOP.in_file_thread(stored_result.read, self._store, name) for name in names.values())
         found = dict(zip(names, await asyncio.gather(*reads)))
         sizes = await self._list_files()
         return {key: one for key, one in found.items() if one is not None and _has_files(one, sizes)}
@@ -176,7 +177,7 @@ class StoredWorks(KnownWorks):
 
     async def _list_files(self) -> dict[str, int]:
         if self._sizes is None:
-            self._sizes = await asyncio.to_thread(self._store.sizes, FILES)
+            self._sizes = await LOOP.in_file_thread(self._store.sizes, FILES)
         return self._sizes
 
     def _is_here(self, result: ResultRecord) -> bool:

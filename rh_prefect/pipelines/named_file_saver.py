@@ -6,7 +6,6 @@ they are not saved.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import Record
+from rh_prefect.works.loop_thread import LOOP
 
 FOLDER = "names"
 
@@ -111,16 +111,16 @@ class SavedNames:
             if content not in there.saved or there.saved[content].pipeline not in ("", self._pipeline):
                 raise self._refusal(there, file, content)
         with TemporaryDirectory(prefix="rh-save-") as folder:
-            local = await asyncio.to_thread(self._fetch, file, Path(folder), name, converts)
-            wanted = await asyncio.to_thread(self._store.describe, local, name) if converts else file
+            local = await LOOP.in_file_thread(self._fetch, file, Path(folder), name, converts)
+            wanted = await LOOP.in_file_thread(self._store.describe, local, name) if converts else file
             record = SavedName(name=name, sha256=wanted.sha256, pipeline=self._pipeline)
             if converts:
                 record = record.model_copy(update={"source": file.sha256, "file": wanted})
             # Before the file: if the process is killed, the next run knows that the file is a pipeline's.
             key = f"{there.key}-content-{wanted.sha256[:16]}"
             await self._records.create(key, record.model_dump(mode="json"))
-            saved = await asyncio.to_thread(self._store.move, local, name)
-        stamp = await asyncio.to_thread(self._store.stamp, name)
+            saved = await LOOP.in_file_thread(self._store.move, local, name)
+        stamp = await LOOP.in_file_thread(self._store.stamp, name)
         # A time stamp alone does not distinguish this file from one that is written right after it.
         if stamp is not None and stamp.changed_at is None:
             await self._note_stamp(there, saved.sha256, stamp)
@@ -136,7 +136,7 @@ class SavedNames:
 
     async def _look(self, name: str) -> _NameState:
         key = hashlib.sha256(name.encode()).hexdigest()[:40]
-        size, known = await asyncio.to_thread(self._store.size, name), await self._records.job(key)
+        size, known = await LOOP.in_file_thread(self._store.size, name), await self._records.job(key)
         stamps = {record["stamp"]: record["sha256"] for record in known.values() if "stamp" in record}
         saved = {one["sha256"]: SavedName.model_validate(one) for one in known.values() if "stamp" not in one}
         return _NameState(name, key, size, saved, stamps)
@@ -148,11 +148,11 @@ class SavedNames:
         """
         if not there.saved and there.size != file.size:  # a user's file, which is not replaced, so it is not read
             return ""
-        stamp, began = await asyncio.to_thread(self._store.stamp, there.name), time.time()
+        stamp, began = await LOOP.in_file_thread(self._store.stamp, there.name), time.time()
         if stamp is not None and stamp.text in there.stamps:
             return there.stamps[stamp.text]
-        content = await asyncio.to_thread(self._store.digest, there.name)
-        is_settled = stamp is not None and stamp == await asyncio.to_thread(self._store.stamp, there.name)
+        content = await LOOP.in_file_thread(self._store.digest, there.name)
+        is_settled = stamp is not None and stamp == await LOOP.in_file_thread(self._store.stamp, there.name)
         if stamp is not None and is_settled and stamp.is_proof(read_at=began) and content in there.saved:
             await self._note_stamp(there, content, stamp)
         return content

@@ -6,7 +6,6 @@ another machine. So all later requests contain the hash of the recipe's first re
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,6 +27,7 @@ from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.journal.works_journal import FILES, records_url
+from rh_prefect.works.loop_thread import LOOP
 
 if TYPE_CHECKING:
     from rh_prefect.pipelines.edit_rendering import Rendered, Rendering
@@ -88,11 +88,11 @@ class EditResults:
         recipe = recipe_id(edit, recorded)
         async for known in self._results(recipe):
             first = first or known
-            if await asyncio.to_thread(self._is_there, known):
+            if await LOOP.in_file_thread(self._is_there, known):
                 return EditOutput(first, self.located(known), is_new=False)
         with TemporaryDirectory(prefix="rh-edit-") as scratch:
-            rendered = await asyncio.to_thread(self._render, edit, params, Path(scratch))
-            file, is_ours = await asyncio.to_thread(publish_content, self._store, rendered.path)
+            rendered = await LOOP.in_file_thread(self._render, edit, params, Path(scratch))
+            file, is_ours = await LOOP.in_file_thread(publish_content, self._store, rendered.path)
         made = EditResult(
             edit=edit,
             params=recorded,
@@ -123,7 +123,7 @@ class EditResults:
             return EditOutput(made, self.located(made), is_new=True)
         first = await self._read(f"{recipe}-result") or made
         if is_ours and made.file is not None and not _is_same(first, made):
-            await asyncio.to_thread(self._store.delete, made.file.uri)  # nothing refers to it
+            await LOOP.in_file_thread(self._store.delete, made.file.uri)  # nothing refers to it
         return EditOutput(first, self.located(first), is_new=False)
 
     async def _record_further(self, recipe: str, first: EditResult, again: EditResult) -> None:

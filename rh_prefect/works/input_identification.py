@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, NamedTuple, ParamSpec, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeAlias
 
 from rh_prefect.bounded_caches_and_locks import NamedLocks
 from rh_prefect.errors import InputError, MediaError, StoreError
@@ -34,13 +34,12 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.identity import media_mark, text_hash
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import MediaRecord
+from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.store_checks_and_download_folder import local_errors
 
 FOLDER: Final = "inputs"
 """The folder of copies of inputs in a store."""
 
-P = ParamSpec("P")
-T = TypeVar("T")
 _log = logging.getLogger("rh_prefect")
 
 
@@ -116,10 +115,6 @@ class _Source:
         return self.records[0] if len(self.records) == 1 else None
 
 
-READS: Final = 16
-"""Maximum number of inputs that are read at once, because other calls also need the loop's threads."""
-
-
 class Inputs:
     """The input files of one scope, each identified by its current content.
 
@@ -139,7 +134,6 @@ class Inputs:
         self._clock = clock
         self._sources: dict[str, _Source] = {}
         self._locks = NamedLocks()
-        self._reading = asyncio.Semaphore(READS)
 
     async def identify(self, source: Media | str, *, check: Check = accept) -> Input:
         """Returns a file's content hash and properties.
@@ -168,7 +162,7 @@ class Inputs:
             await self._add_records(state)
         # Without a strong ETag, the first content of a link counts for the whole run.
         first = state.only if is_link(source) and not state.stamps else None
-        if first is not None and (state.current is not None or await self._in_thread(self._copies.has, first)):
+        if first is not None and (state.current is not None or await LOOP.in_file_thread(self._copies.has, first)):
             same: MediaRecord | None = first
         else:
             same = await self._unchanged(source, state)
@@ -180,7 +174,7 @@ class Inputs:
         if not state.stamps:
             return None
         try:
-            stamp = (await self._in_thread(file_state, source, options=self._store.options_for(source))).stamp
+            stamp = (await LOOP.in_file_thread(file_state, source, options=self._store.options_for(source))).stamp
         except MediaError:
             return None  # reading it raises the error
         return None if stamp is None else state.stamps.get(stamp.text)
@@ -188,7 +182,7 @@ class Inputs:
     async def _read(self, source: str, state: _Source, first: MediaRecord | None, check: Check) -> MediaRecord:
         """Reads a file, and records its content; if the file cannot be read, returns its recorded content."""
         try:
-            read, stamp = await self._in_thread(self._content_of, source, state.records, check)
+            read, stamp = await LOOP.in_file_thread(self._content_of, source, state.records, check)
         except MediaError as error:
             if (known := state.current or state.only) is None:
                 raise
@@ -206,10 +200,6 @@ class Inputs:
         if stamp is not None:
             state.stamps[stamp.text] = record
         return record
-
-    async def _in_thread(self, function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
-        async with self._reading:
-            return await asyncio.to_thread(function, *args, **options)
 
     def _content_of(
         self, source: str, records: Sequence[MediaRecord], check: Check

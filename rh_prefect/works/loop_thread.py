@@ -10,21 +10,32 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import contextvars
 import functools
 import inspect
 import os
 import queue
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 JOIN_SECONDS = 20.0
 """Maximum seconds to wait for submissions in flight at process exit; Prefect kills the process 30 s after SIGTERM."""
 
 WORKERS = 32
-"""Maximum number of threads for blocking calls: files, records on disk, DNS."""
+"""Maximum number of threads for blocking calls: records, small files, DNS."""
+
+FILE_WORKERS = 16
+"""Maximum number of separate threads for the contents of inputs and outputs, which may take minutes each."""
+
+ANSWER_WORKERS = 4
+"""Maximum number of separate threads that write RunningHub's answers to this machine's disk.
+
+The record of a paid task waits for no other call, even if the storage or the place of the records is slow.
+"""
 
 
 class _Workers(concurrent.futures.ThreadPoolExecutor):
@@ -37,8 +48,8 @@ class _Workers(concurrent.futures.ThreadPoolExecutor):
     process exit. More threads would cost memory, because each thread gets a heap from glibc, which keeps freed memory.
     """
 
-    def __init__(self) -> None:
-        super().__init__(WORKERS)
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
         self._work: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self._counts = threading.Lock()
         self._started = 0
@@ -55,7 +66,7 @@ class _Workers(concurrent.futures.ThreadPoolExecutor):
         return future
 
     def _start_missing(self) -> None:
-        if self._started < min(self._pending + 1, WORKERS):
+        if self._started < min(self._pending + 1, self._max_workers):
             threading.Thread(target=self._run, name="rh_prefect-worker", daemon=True).start()
             self._started += 1
 
@@ -94,6 +105,7 @@ class LoopThread:
         self._is_ending = False
         self._critical: set[asyncio.Task[Any]] = set()
         self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._workers: dict[str, _Workers] = {}
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -128,6 +140,20 @@ class LoopThread:
                 "await the asynchronous form, such as fetch_result_async, or call in another thread."
             )
         return self.submit(coroutine).result()
+
+    async def in_file_thread(self, function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
+        """Runs a call for the contents of files like `asyncio.to_thread`, but in one of `FILE_WORKERS` threads."""
+        return await self._in_thread_of("files", FILE_WORKERS, functools.partial(function, *args, **options))
+
+    async def in_answer_thread(self, function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
+        """Runs a call that writes an answer like `asyncio.to_thread`, but in one of `ANSWER_WORKERS` threads."""
+        return await self._in_thread_of("answers", ANSWER_WORKERS, functools.partial(function, *args, **options))
+
+    def _in_thread_of(self, kind: str, most: int, call: Callable[[], T]) -> asyncio.Future[T]:
+        with self._lock:
+            if kind not in self._workers:
+                self._workers[kind] = _Workers(most)
+        return asyncio.get_running_loop().run_in_executor(self._workers[kind], contextvars.copy_context().run, call)
 
     def critical(
         self, coroutine: Coroutine[Any, Any, T], *, then: Callable[[], object] = lambda: None
@@ -166,7 +192,7 @@ class LoopThread:
     def _start(self) -> asyncio.AbstractEventLoop:
         atexit.register(self._join)
         loop = asyncio.new_event_loop()
-        loop.set_default_executor(_Workers())
+        loop.set_default_executor(_Workers(WORKERS))
         self._thread = threading.Thread(target=loop.run_forever, name="rh_prefect", daemon=True)
         self._thread.start()
         return loop

@@ -19,6 +19,7 @@ from rh_prefect.media.probe import DownloadDefect, defect_of, facts_or_type, fil
 from rh_prefect.redaction import bare
 from rh_prefect.works.accounts.limiter import pause_seconds
 from rh_prefect.works.journal.record_types import End, Intent, Link
+from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.store_checks_and_download_folder import part_file, remove
 from rh_prefect.works.work_in_progress import Work
 
@@ -93,8 +94,8 @@ class OutputDownload:
             return there
         with part_file(self.work.services.parts, f"{self.end.task_id}-{index}") as part:
             defect = await self._download(links, index, part)
-            extension = await asyncio.to_thread(extension_of_output, links[index], part)
-            media = await asyncio.to_thread(self.publish, self.work, self.end, part, index, extension)
+            extension = await LOOP.in_file_thread(extension_of_output, links[index], part)
+            media = await LOOP.in_file_thread(self.publish, self.work, self.end, part, index, extension)
             await asyncio.to_thread(remove, part)
             return media.model_copy(update={"defect": defect.what if defect else None})
 
@@ -120,7 +121,7 @@ class OutputDownload:
         If RunningHub itself has only a damaged file, the file is kept, and its defect is returned.
         """
         extension = _extension(link) or link.type or ""
-        defect = await asyncio.to_thread(defect_of, part, extension=extension)
+        defect = await LOOP.in_file_thread(defect_of, part, extension=extension)
         is_last = failures.downloads == TRIES - 1
         # Equal damaged bytes twice mean that the file is damaged at RunningHub. It was paid for, so it is kept.
         if defect is None or (is_last and defect.sha256 in failures.hashes):

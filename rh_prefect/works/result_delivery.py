@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.job_records_and_state import Submit
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.lifecycle import Invalid
+from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.output_download import OutputDownload, Publish
 from rh_prefect.works.result import Result
 from rh_prefect.works.stored_result import StoredResult
@@ -80,7 +80,7 @@ class ResultDelivery:
 
     async def adopt(self, work: Work) -> ResultRecord | None:
         """Records the newest stored result of an equal request as this work's result; None if there is none."""
-        found = await asyncio.to_thread(stored_result.find_equal, work.store, work.request, take=work.policy.take)
+        found = await LOOP.in_file_thread(stored_result.find_equal, work.store, work.request, take=work.policy.take)
         if found is None:
             return None
         # The other job's name in place of a flow run marks the result as adopted: it is not a payment of this run.
@@ -128,11 +128,11 @@ class ResultDelivery:
         """Publishes the outputs that are not in the store; returns the record with all outputs."""
         store, earlier = work.store, None
         if not first_time:
-            earlier = await asyncio.to_thread(stored_result.read, store, stored_result.name_of(record))
+            earlier = await LOOP.in_file_thread(stored_result.read, store, stored_result.name_of(record))
         known = [one for one in (earlier, self.recorded) if one is not None and one.task_id == end.task_id]
-        there = await asyncio.to_thread(stored_result.whole_files, store, known)
+        there = await LOOP.in_file_thread(stored_result.whole_files, store, known)
         # If the store has all files, though damaged ones, a link that does not work is not tried again for long.
-        is_complete = earlier is not None and await asyncio.to_thread(stored_result.has_all_files, store, earlier)
+        is_complete = earlier is not None and await LOOP.in_file_thread(stored_result.has_all_files, store, earlier)
         if earlier is not None and is_complete and not earlier.is_damaged:
             return earlier
         grace = 0.0 if is_complete else work.services.grace_seconds
@@ -144,15 +144,15 @@ class ResultDelivery:
                 raise
             return earlier
         record = record.model_copy(update={"outputs": outputs})
-        return await asyncio.to_thread(stored_result.stamped, store, record)
+        return await LOOP.in_file_thread(stored_result.stamped, store, record)
 
     async def _find(self, work: Work, record: ResultRecord) -> Delivered | None:
         """Returns the recorded result if it belongs to another store or all of its files exist; None otherwise."""
         if not self.is_here(record, work.store):
             return Delivered(record, self._result(work, record, record.store))
-        there = await asyncio.to_thread(stored_result.whole, work.store, record)
+        there = await LOOP.in_file_thread(stored_result.whole, work.store, record)
         if there is None and record.store != work.store.url:
-            there = await asyncio.to_thread(stored_result.copy_from_its_place, work.store, record)
+            there = await LOOP.in_file_thread(stored_result.copy_from_its_place, work.store, record)
         return None if there is None else Delivered(record, self._result(work, there, work.store.url))
 
     def _result(self, work: Work, files: ResultRecord, url: str) -> Result:
@@ -162,7 +162,7 @@ class ResultDelivery:
     async def _store(self, work: Work, done: Delivered) -> ResultRecord:
         if done.downloaded is not None:
             stored = _stored(work, *done.downloaded, done.record)
-            await asyncio.to_thread(stored_result.write, work.store, stored)
+            await LOOP.in_file_thread(stored_result.write, work.store, stored)
         return done.record
 
     async def _record(self, work: Work, record: ResultRecord) -> ResultRecord | None:

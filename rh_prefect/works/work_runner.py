@@ -309,7 +309,7 @@ class WorkRunner:
         records = self._records(work)
         view, is_done = await records.view(), await records.read_result() is not None
         if not is_done and self.options.reuse == "always" and not view.submits:
-            is_done = await asyncio.to_thread(find_equal, self.store, request, take=asked.take) is not None
+            is_done = await LOOP.in_file_thread(find_equal, self.store, request, take=asked.take) is not None
         return FoundWork(work, request, view, is_done)
 
     async def collect(self, intent: Intent, key: str) -> Delivered | None:

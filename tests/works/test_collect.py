@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
+from threading import Event, Semaphore
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from rh_prefect import models
 from rh_prefect.client import Client, Download, RemoteOutput, TaskView
 from rh_prefect.errors import InputError, LinkExpired, OutputsExpired, ResponseLost, StoreError
+from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
 from rh_prefect.works.checked_request import JobRequest
@@ -25,9 +28,11 @@ from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import End, Intent, Link, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.journal.spool import Spool, Spooled
+from rh_prefect.works.loop_thread import FILE_WORKERS, LOOP, WORKERS
 from rh_prefect.works.output_download import extension_of_output
 from rh_prefect.works.result import Result
-from rh_prefect.works.result_delivery import Delivered, ResultDelivery
+from rh_prefect.works.result_delivery import Delivered, ResultDelivery, named_by_template
 from tests.support.samples import media as samples
 from tests.support.servers.scripted_server import WireServer, raw
 from tests.support.world.executed_work import FileLease, services, work_of
@@ -513,6 +518,41 @@ async def test_an_output_beside_one_with_an_invalid_link_is_saved(run: Run, url:
         samples.picture("PNG", text=name) for name in "ab"
     ]
     assert host.urls == [links[0].url, "https://files/b.png?sign=3"]
+
+
+async def test_slow_uploads_of_outputs_delay_no_record_and_slow_records_no_answer(run: Run) -> None:
+    """The answers to paid requests waited for a thread until outputs were stored, and were lost with the process."""
+    going, go_on = Semaphore(0), Event()
+
+    def hold() -> None:
+        going.release()
+        go_on.wait()
+
+    def publish(*output: Any) -> Media:
+        hold()
+        return named_by_template(*output)
+
+    async def call(function: Callable[..., object], *args: object) -> object:
+        return await asyncio.to_thread(function, *args)
+
+    end, spool = End(status="SUCCESS", task_id=TASK, links=(Link(url=LINK),)), Spool(run.folder / "spool")
+    delivery, work = ResultDelivery(publish), run.work(FileHost(PICTURE))
+    calls: list[Future[Any]] = []
+    try:
+        calls += [LOOP.submit(delivery.publish(work, SUBMIT, end, first_time=True)) for _ in range(WORKERS)]
+        for _ in range(FILE_WORKERS):
+            await asyncio.to_thread(going.acquire)
+        await asyncio.sleep(0.5)
+        LOOP.submit(call(int)).result(60)
+        calls += [LOOP.submit(call(hold)) for _ in range(WORKERS)]
+        for _ in range(WORKERS):
+            await asyncio.to_thread(going.acquire)
+        LOOP.submit(spool.save(Spooled("run", KEY, 1, "0a" * 16, ticket()))).result(60)
+    finally:
+        go_on.set()
+        for one in calls:
+            one.result()
+    assert [entry.answer.task_id for entry in spool.entries()] == [TASK]
 
 
 async def test_an_output_is_saved_although_another_one_fails_at_once(run: Run) -> None:

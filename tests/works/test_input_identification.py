@@ -18,11 +18,11 @@ from rh_prefect.errors import MediaError, StoreError
 from rh_prefect.media.file_types_and_completeness import Kind
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.input_identification import READS, Input, Inputs, open_local
+from rh_prefect.works.input_identification import Input, Inputs, open_local
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import MediaRecord
-from rh_prefect.works.loop_thread import LOOP, WORKERS
+from rh_prefect.works.loop_thread import FILE_WORKERS, LOOP, WORKERS
 from tests.support.samples import media as samples
 from tests.support.servers.link_server import LinkHost
 
@@ -97,7 +97,7 @@ async def test_slow_inputs_leave_threads_to_other_work(inputs: Inputs) -> None:
     async with await asyncio.start_server(stall, "127.0.0.1", 0) as server:
         link = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         reads = [LOOP.submit(inputs.identify(f"{link}/{number}.png")) for number in range(2 * WORKERS)]
-        while asked < READS:  # noqa: ASYNC110 - counted by another thread's requests
+        while asked < FILE_WORKERS:  # noqa: ASYNC110 - counted by another thread's requests
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.5)
         try:

@@ -24,6 +24,7 @@ from rh_prefect.works.accounts.prices import Prices
 from rh_prefect.works.input_identification import Copies, Input, LocalFile, check_unchanged, open_local
 from rh_prefect.works.journal.identity import file_mark
 from rh_prefect.works.journal.record_types import Intent, account_words
+from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.runninghub.provider import Machine, RunningHub
 
 UPLOADS_AT_ONCE = 4
@@ -57,7 +58,7 @@ class Uploads:
         is_name = mark == file_mark(file.record.sha256)
         if store.signed_inputs and not is_name:
             async with self._locks.of(f"{store.identity} {file.record.sha256}"):
-                signed = await asyncio.to_thread(self._link_to_copy, file, store)
+                signed = await LOOP.in_file_thread(self._link_to_copy, file, store)
             if signed:
                 return signed
         upload = await self._uploaded(file, store.options_for(file.source))
@@ -90,16 +91,16 @@ class Uploads:
 
     async def _send(self, file: Input, options: Mapping[str, object]) -> Upload:
         context = open_local(file.source, self._folder, options=options)
-        local = await asyncio.to_thread(context.__enter__)
+        local = await LOOP.in_file_thread(context.__enter__)
         try:
             check_unchanged(file, local.sha256)
             # RunningHub uses the extension, and accepts only plain ASCII names reliably.
             name = f"{local.sha256[:32]}.{file.record.extension or 'bin'}"
             upload = await self._upload(local.path, name=name, mime=file.record.mime)
-            await asyncio.to_thread(_check_again, file, local)
+            await LOOP.in_file_thread(_check_again, file, local)
             return upload
         finally:
-            await asyncio.to_thread(context.__exit__, None, None, None)
+            await LOOP.in_file_thread(context.__exit__, None, None, None)
 
 
 def _check_again(file: Input, local: LocalFile) -> None:

@@ -8,7 +8,6 @@ name in several journals have jobs with the same keys.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from rh_prefect.local_files import PART, flush_folder, write_atomic
 from rh_prefect.works.journal.record_types import Answer
+from rh_prefect.works.loop_thread import LOOP
 
 _KEY_LENGTH, _TOKEN_LENGTH = 24, 12
 """Maximum lengths of a key and a token in a file name, which may have 255 characters."""
@@ -51,7 +51,7 @@ class Spool:
     async def save(self, entry: Spooled) -> None:
         """Writes an answer in a thread, because a flush to the disk may take long; see `put`."""
         try:
-            await asyncio.to_thread(self.put, entry)
+            await LOOP.in_answer_thread(self.put, entry)
         except RuntimeError:  # at the end of a process no more threads start
             self.put(entry)
 
