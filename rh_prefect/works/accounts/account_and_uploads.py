@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from rh_prefect.bounded_caches_and_locks import LruCache, NamedLocks
 from rh_prefect.client import NativeSubmit, Upload
+from rh_prefect.errors import ResponseLost
 from rh_prefect.media.input_files import digest, file_state
 from rh_prefect.media.storage_urls import is_local
 from rh_prefect.media.store import MediaStore
@@ -61,8 +62,7 @@ class Uploads:
                 signed = await LOOP.in_file_thread(self._link_to_copy, file, store)
             if signed:
                 return signed
-        upload = await self._uploaded(file, store.options_for(file.source))
-        return upload.file_name if is_name else upload.url
+        return await self._uploaded(file, store.options_for(file.source), is_name=is_name)
 
     def _link_to_copy(self, file: Input, store: MediaStore) -> str | None:
         """Copies the input to the store, and returns a signed link to the copy; None if the store signs no links."""
@@ -76,18 +76,28 @@ class Uploads:
             copies.put(local.path, file.record)
         return signed
 
-    async def _uploaded(self, file: Input, options: Mapping[str, object]) -> Upload:
+    async def _uploaded(self, file: Input, options: Mapping[str, object], *, is_name: bool) -> str:
+        def address(upload: Upload) -> str:
+            return upload.file_name if is_name else upload.url
+
         sha256 = file.record.sha256
         async with self._locks.of(sha256):
             known = self._uploads.get(sha256)
             # A negative age means that the clock was set back, so the age is unknown.
-            if known is not None and 0 <= self._clock() - known[1] < self._lifetime:
-                return known[0]
+            is_valid = known is not None and 0 <= self._clock() - known[1] < self._lifetime
+            if known is not None and is_valid and address(known[0]):
+                return address(known[0])
             began = self._clock()
             async with self._semaphore:
                 upload = await self._send(file, options)
+            if not address(upload):
+                # A task without its input would be paid for.
+                raise ResponseLost(
+                    f"upload of {file.record.uri}: the response contains no {'file name' if is_name else 'link'}. "
+                    "No task was submitted. What to do: run again."
+                )
             self._uploads[sha256] = (upload, began)
-            return upload
+            return address(upload)
 
     async def _send(self, file: Input, options: Mapping[str, object]) -> Upload:
         context = open_local(file.source, self._folder, options=options)
