@@ -36,7 +36,11 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         # An earlier attempt may have been abandoned while its process, disconnected from Prefect, continued.
         attempts = range(scope.attempt, 0, -1)
         await asyncio.gather(*(forbid_attempt(scope.journal, attempt, by=by) for attempt in attempts))
-    await replay_spool(Spool(get_settings().state_dir / "spool"), scope.journal)
+    spool = Spool(get_settings().state_dir / "spool")
+    await replay_spool(spool, scope.journal)
+    with suppress(RunningHubError):  # `cancel_scope` raises it, after it has cancelled the run's own jobs
+        if (works := await scope.works()) is not None:
+            await replay_spool(spool, works)
     report = await cancel_scope(scope, RECORDED.provider_of, by=by, has_ended=has_ended)
     if (works := await scope.works()) is not None:
         await leave_rounds(scope.journal, works.rounds)

@@ -26,6 +26,7 @@ from tests.e2e import flows
 from tests.e2e.flows import begin
 from tests.support.servers.faulty_proxy import FaultyProxy
 from tests.support.servers.prefect_server import PrefectServer
+from tests.support.world.pipeline_runs import PipelineRun, ProcessKilled, bury, picture
 from tests.support.world.prefect_runs import artifacts_of, set_states
 
 pytestmark = pytest.mark.prefect
@@ -97,6 +98,24 @@ async def test_a_cancellation_leaves_an_attempt_that_has_begun_since(rh: Emulato
     await cancel_remote_jobs(flow=flows.many, flow_run=cancelled, state=Cancelled())
     records = [await LOOP.call(FlowRunJournal(run).read(f"cancel-{attempt}")) for attempt in (1, 2)]
     assert [record is not None for record in records] == [True, False]
+
+
+async def test_a_shared_task_that_only_its_machine_knows_is_cancelled(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its id was in the spool of the killed process, but the task ran on and its submission counted as unknown."""
+
+    def be_killed(operation: str) -> None:
+        if "-answer-" in operation:
+            raise ProcessKilled
+
+    run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"), operation=be_killed)
+    with pytest.raises(ProcessKilled):
+        await run.one(picture())
+    bury(tmp_path)
+    monkeypatch.setenv("RH_STATE_DIR", str(run.settings.state_dir))
+    report = await LOOP.call(cancel_run(run.another().scope, by="a test"))
+    assert (report.cancelled, report.failed) == ([rh.recorder.paid[0].task_id], {})
 
 
 async def test_the_hook_reads_the_run_again_after_a_server_error(rh: Emulator, prefect_server: PrefectServer) -> None:
