@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rh_prefect import catalog
+from rh_prefect.catalog.model import is_placeholder
 from rh_prefect.client.wire.account_files_and_assets import PricePreview
 from rh_prefect.display_texts import counted
 from rh_prefect.errors import (
@@ -110,7 +111,7 @@ async def _preview(request: ModelInput, account: Account, store: MediaStore) -> 
 
 def _set_price(plan: Plan, steps: Iterable[PlannedStep], preview: PricePreview, answers: _Answers) -> None:
     """Sets RunningHub's price for a request if the catalogue has no price, a lower price or only a minimum price."""
-    if preview.free or preview.currency not in (None, plan.currency):
+    if is_placeholder(preview.amount) or preview.currency not in (None, plan.currency):
         return
     for one in steps:
         known = one.price.most / one.attempts

@@ -74,9 +74,10 @@ class Prices:
             return None
         if unknown is not None and preview.currency is None:
             raise unknown
-        if not preview.free and is_placeholder(preview.amount):
-            return None
-        return Money(Decimal(0) if preview.free else preview.amount, preview.currency or currency)
+        if not is_placeholder(preview.amount):
+            # Even if this call is free: the calls of concurrent jobs may not be.
+            return Money(preview.amount, preview.currency or currency)
+        return Money(Decimal(0), preview.currency or currency) if preview.free else None
 
     async def currency(self) -> str | None:
         """Returns the account's currency for display; None if RunningHub does not report it now."""

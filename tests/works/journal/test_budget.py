@@ -348,15 +348,20 @@ async def test_an_account_without_a_response_is_queried_again_later(seconds: int
         ("9999", False, None),
         ("-1", False, None),
         ("0", True, money("0", "USD")),
+        ("9999", True, money("0", "USD")),
+        ("0.50", True, money("0.50", "USD")),
         ("0.50", False, money("0.50", "USD")),
     ],
 )
 async def test_a_previewed_placeholder_is_an_unknown_price(amount: str, free: bool, price: Money | None) -> None:
-    """RunningHub's preview shows 0 or 9,999 where it has no price."""
+    """RunningHub's preview shows 0 or 9,999 where it has no price.
+
+    Only the next calls may be free, while many are sent at once.
+    """
     preview = PricePreview(amount=Decimal(amount), currency=None, free=free)
     prices = prices_of(Account("USD", preview=preview))
     assert await prices.of("some/model", {}, None) == price
-    assert await prices.listed(Money(Decimal(amount), "USD")) == (price if not free else None)
+    assert await prices.listed(Money(Decimal(amount), "USD")) == (money("0.50", "USD") if amount == "0.50" else None)
 
 
 async def test_a_failed_price_request_is_an_error_and_a_missing_price_is_not() -> None:
