@@ -22,14 +22,14 @@ from prefect.exceptions import Pause
 from prefect.flow_runs import asuspend_flow_run
 from pydantic import BaseModel, ConfigDict
 
-from rh_prefect.errors import InputError
+from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys
 from rh_prefect.flow_runs.progress_observer import run_logger
 from rh_prefect.flow_runs.recorded_job_collection import records_of
 from rh_prefect.flow_runs.root_flow_run import PerObject
 from rh_prefect.flow_runs.run_queries_and_scopes import read_flow_run
-from rh_prefect.prefect_api import PATIENCE
+from rh_prefect.prefect_api import FAILURES, PATIENCE
 from rh_prefect.settings import get_settings
 from rh_prefect.works.accounts.poller import Poller
 from rh_prefect.works.job_options import Wait
@@ -76,18 +76,21 @@ class Suspension(Record):
 class SuspendGroup:
     """The members that run jobs in one attempt of a flow run, which is suspended only when each waits for a task."""
 
-    def __init__(self, flow_run_id: UUID, *, had: Sequence[Suspension], count: int, wake_after: float) -> None:
-        """`had` are the earlier suspensions of the run; `count` is the number of records of suspensions."""
+    def __init__(self, flow_run_id: UUID, *, had: Sequence[Suspension], count: int, longest: float) -> None:
+        """`had` are the earlier suspensions of the run; `count` is the number of records of suspensions.
+
+        The run is resumed after `longest` seconds, or earlier if a waiting call has an earlier deadline.
+        """
         self._flow_run_id = flow_run_id
         self._journal = FlowRunJournal(flow_run_id)
         self._pollers: dict[str, Poller] = {}  # By task id
         self._slept_for = {task.task_id for one in had for task in one.tasks}
         self._n = count
-        self._wake_after = wake_after
-        self.timeout = int(wake_after) + UNTIL_IT_FAILS
+        self._longest = longest
+        self.timeout = int(longest) + UNTIL_IT_FAILS
         """Maximum seconds for which the run stays suspended."""
         self._busy = 0
-        self._waiting: list[PendingTask] = []
+        self._waiting: list[tuple[PendingTask, float]] = []  # Each with the seconds after which it is resumed
         self._over = asyncio.Event()
         self._deciding: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
@@ -114,16 +117,18 @@ class SuspendGroup:
             while (submit := await running.next_running_task(runner.options.deadline)) is not None:
                 task = PendingTask(job=work.job, n=submit.n, task_id=submit.task_id or "")
                 self._pollers[task.task_id] = work.lease.account.poller
-                if not await self.wait(task, running.end_of(submit, runner.options.deadline)):
+                deadline = runner.options.deadline
+                if not await self.wait(task, running.end_of(submit, deadline), deadline=deadline):
                     await work.records.note_waiter(suspended=self.timeout)
                     return task
             done = await running.complete()
         return done  # noqa: RET504 - for mypy, the block may swallow an error
 
-    async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T]) -> T | None:
-        """Waits for the `end` of a task; returns None if the run is suspended first."""
+    async def wait(self, task: PendingTask, end: Coroutine[Any, Any, T], *, deadline: float | None = None) -> T | None:
+        """Waits for the `end` of a task; returns None if the run is suspended first, for at most `deadline` seconds."""
         ended, over = asyncio.ensure_future(end), asyncio.ensure_future(self._over.wait())
-        self._waiting.append(task)
+        waiting = (task, self._longest if deadline is None else min(self._longest, deadline))
+        self._waiting.append(waiting)
         self._busy -= 1  # When no member is busy, nothing can submit a job, and the run may be suspended
         self._look()
         try:
@@ -131,7 +136,7 @@ class SuspendGroup:
             return await ended if ended.done() else None
         finally:
             self._busy += 1
-            self._waiting.remove(task)
+            self._waiting.remove(waiting)
             ended.cancel()
             over.cancel()
 
@@ -159,14 +164,16 @@ class SuspendGroup:
 
     @property
     def _tasks(self) -> list[PendingTask]:
-        return list(dict.fromkeys(self._waiting))
+        return list(dict.fromkeys(task for task, _ in self._waiting))
 
     async def may_suspend(self, tasks: Sequence[PendingTask]) -> bool:
         """Records a suspension for tasks; returns False if the run must not be suspended for them."""
         # Resumed before the end, or with nothing new to wait for: it would be suspended for the same tasks repeatedly.
         if all(task.task_id in self._slept_for for task in tasks):
             return False
-        wake_by = datetime.now(UTC) + timedelta(seconds=self._wake_after)
+        wake_after = min((seconds for _, seconds in self._waiting), default=self._longest)
+        self.timeout = int(wake_after) + UNTIL_IT_FAILS
+        wake_by = datetime.now(UTC) + timedelta(seconds=wake_after)
         record = Suspension(tasks=tuple(tasks), wake_by=wake_by).model_dump(mode="json")
         self._n += 1
         while not await self._journal.create(f"{SUSPEND}-{self._n}", record):
@@ -199,7 +206,7 @@ _groups: PerObject[list[SuspendGroup]] = PerObject(list)
 """The suspender of each root's context object, once there is one; the object is new in each attempt and resume."""
 
 
-async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> SuspendGroup | None:
+async def open_suspend_group(wait: Wait) -> SuspendGroup | None:
     """Returns the suspend group of the caller's flow run; None if the run is to wait in its process."""
     if wait not in ("poll", "suspend"):
         raise InputError(f'`wait` cannot be {wait!r}. Nothing was sent. What to do: pass "poll" or "suspend".')
@@ -209,8 +216,8 @@ async def open_suspend_group(wait: Wait, *, deadline: float | None = None) -> Su
         flow_run = _suspendable()
         groups = _groups[FlowRunContext.get()]
         if not groups:
-            groups.append(await _new_group(flow_run.id, deadline))  # of concurrent calls, the first one counts
-    except _StaysError as why:
+            groups.append(await _new_group(flow_run.id))  # of concurrent calls, the first one counts
+    except (_StaysError, RunningHubError, *FAILURES) as why:  # waiting in this process always works
         run_logger().warning('wait="suspend": the run waits in its process, because %s', why)
         return None
     # Prefect has refused it once, and would refuse it again.
@@ -240,7 +247,7 @@ def _suspendable() -> FlowRun:
     return flow.flow_run
 
 
-async def _new_group(flow_run_id: UUID, deadline: float | None) -> SuspendGroup:
+async def _new_group(flow_run_id: UUID) -> SuspendGroup:
     # Read again: the run of the context is from before a retry.
     flow_run = await LOOP.call(read_flow_run(flow_run_id, patience=PATIENCE))
     if is_retried_in_process(flow_run):
@@ -254,6 +261,4 @@ async def _new_group(flow_run_id: UUID, deadline: float | None) -> SuspendGroup:
         for name, record in records.items()
         if f"{PAUSE_KEY}{name.removeprefix(f'{SUSPEND}-')}" in keys
     ]
-    longest = get_settings().suspend_seconds
-    wake_after = longest if deadline is None else min(longest, deadline)
-    return SuspendGroup(flow_run_id, had=had, count=len(records), wake_after=wake_after)
+    return SuspendGroup(flow_run_id, had=had, count=len(records), longest=get_settings().suspend_seconds)

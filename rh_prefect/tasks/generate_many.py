@@ -132,7 +132,7 @@ async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: Mapping[str, Any]
     if jobs and options.get("budget") is not None:
         await _refuse_over_budget(jobs, options.get("scope"))
     with delivered_at_end():
-        group = await open_suspend_group(wait, deadline=options.get("deadline"))
+        group = await open_suspend_group(wait)
         done = await _run_all(jobs, group)
         pending = [number for number, one in enumerate(done) if isinstance(one, PendingTask)]
         if group is not None and pending:
@@ -142,8 +142,8 @@ async def _run_jobs(jobs: Sequence[_Job], wait: Wait, options: Mapping[str, Any]
             for number, one in zip(pending, await _run_all(again, None), strict=True):
                 done[number] = one
         for one in done:
-            if isinstance(one, asyncio.CancelledError):
-                raise one  # without the job, the list would be shorter than the requests
+            if isinstance(one, BaseException) and not isinstance(one, Exception):
+                raise one  # a cancellation or a signal, which is no result
         if failed := [one for one in done if isinstance(one, Exception)]:
             error = jobs_failed(failed, total=len(done), what="jobs")
             error.results = done
@@ -215,16 +215,24 @@ async def _compare(runner: WorkRunner, prices: Sequence[Money | None], budget: D
 
 
 async def _run_all(jobs: Sequence[_Job], group: SuspendGroup | None) -> list[Any]:
-    if group is not None:
-        await LOOP.call(group.expect(len(jobs)))
     runs: list[asyncio.Task[Result | PendingTask]] = []
+
+    def end(_: object = None) -> None:
+        if group is not None:
+            LOOP.submit(group.end())
+
+    if group is not None:
+        LOOP.submit(group.expect(len(jobs)))
     try:
         for number, (one, options) in enumerate(jobs):
             if number and number % WAVE == 0:
                 await asyncio.sleep(0 if number < AT_ONCE else BETWEEN_WAVES)
-            runs.append(asyncio.ensure_future(_run(one, options, group)))
+            runs.append(run := asyncio.ensure_future(_run(one, options, group)))
+            run.add_done_callback(end)  # also if it is cancelled before it starts
         return list(await asyncio.gather(*runs, return_exceptions=True))
     finally:  # cancelled between two waves, it leaves no job running
+        for _ in jobs[len(runs) :]:
+            end()
         for run in runs:
             run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)
@@ -232,11 +240,7 @@ async def _run_all(jobs: Sequence[_Job], group: SuspendGroup | None) -> list[Any
 
 async def _run(request: Request, options: dict[str, Any], group: SuspendGroup | None) -> Result | PendingTask:
     SUSPEND_GROUP.set(group)  # in the context of this job's asyncio task
-    try:
-        # In a group, `generate` returns the state of its task run as soon as all jobs are submitted.
-        done: Any = await generate(request, **options)
-        outcome: Result | PendingTask = await done.aresult() if isinstance(done, State) else done
-        return outcome
-    finally:
-        if group is not None:
-            await LOOP.call(group.end())
+    # In a group, `generate` returns the state of its task run as soon as all jobs are submitted.
+    done: Any = await generate(request, **options)
+    outcome: Result | PendingTask = await done.aresult() if isinstance(done, State) else done
+    return outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -14,9 +15,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rh_prefect import flow, generate_many, models
 from rh_prefect.emulator import Fault
 from rh_prefect.errors import InputError
+from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.resume_or_rerun import create, rerun
+from rh_prefect.flow_runs.suspend_for_jobs import SUSPEND, Suspension
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
+from rh_prefect.settings import get_settings
 from rh_prefect.tasks.generate_many import WAVE, _run
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.faulty_proxy import FaultyProxy
@@ -165,6 +169,60 @@ async def test_outside_of_a_flow_it_waits_and_says_why(
     await without_webhooks.end()
     assert sorted(result.task_id for result in await going_on) == sorted(without_webhooks.paid)
     assert "the call is outside of a flow" in caplog.text
+
+
+@flow
+async def one_after_another(deadlines: list[float | None]) -> None:
+    for number, deadline in enumerate(deadlines):
+        await generate_many([models.ZImageTurbo(prompt=str(number))], wait="suspend", deadline=deadline)
+
+
+async def test_each_suspension_has_the_deadline_of_the_calls_that_wait(without_webhooks: SuspendedRuns) -> None:
+    run = await without_webhooks.begin(one_after_another, deadlines=[30, None, 40])
+    for jobs in (1, 2, 3):
+        await without_webhooks.run_until_suspended(one_after_another, run, jobs)
+        await without_webhooks.wake(run)
+    records = await LOOP.call(FlowRunJournal(run).job(SUSPEND))
+    wake_after = [Suspension.model_validate(one) for one in records.values()]
+    seconds = [(one.wake_by - datetime.fromisoformat(one.at)).total_seconds() for one in wake_after]
+    assert seconds == pytest.approx([30, get_settings().suspend_seconds, 40], abs=1)
+
+
+@flow
+async def after_a_cancelled_call(prompts: list[str]) -> list[str]:
+    many = [models.ZImageTurbo(prompt=str(number)) for number in range(WAVE + 2)]
+    first = asyncio.ensure_future(generate_many(many, wait="suspend"))
+    while not any(getattr(one.get_coro(), "__qualname__", "") == _run.__qualname__ for one in asyncio.all_tasks()):  # noqa: ASYNC110 - in the same turn of the loop
+        await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    return await pictures.fn(prompts)
+
+
+async def test_after_a_call_that_was_cancelled_between_two_waves_the_run_is_suspended(
+    without_webhooks: SuspendedRuns,
+) -> None:
+    run = await without_webhooks.begin(after_a_cancelled_call, prompts=["one"])
+    await asyncio.wait_for(without_webhooks.run_until_suspended(after_a_cancelled_call, run, 1), 60)
+
+
+async def test_if_prefect_cannot_be_asked_about_suspensions_the_run_waits_in_its_process(
+    without_webhooks: SuspendedRuns, prefect_server: PrefectServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with FaultyProxy(prefect_server.url) as proxy, temporary_settings({PREFECT_API_URL: f"{proxy.url}/api"}):
+
+        @flow
+        async def unread(prompts: list[str]) -> list[str]:
+            proxy.add_fault(rf"^GET .*/flow_runs/{runtime.flow_run.id} ", "403", times=1)
+            return await pictures.fn(prompts)
+
+        run = await without_webhooks.begin(unread, prompts=["one"])
+        going_on = asyncio.ensure_future(rerun(unread, run))
+        await until_paid(without_webhooks, 1)
+        await without_webhooks.end()
+        await without_webhooks.has_all(going_on, 1)
+        await drain()
+    assert 'wait="suspend": the run waits in its process' in caplog.text
 
 
 async def test_a_run_that_prefect_does_not_suspend_waits_for_its_tasks(

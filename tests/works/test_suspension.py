@@ -23,7 +23,7 @@ class Group(SuspendGroup):
     """A group that decides as the test says, and records the decisions."""
 
     def __init__(self, *, may_leave: bool = True, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
-        super().__init__(uuid.uuid4(), had=[], count=0, wake_after=60.0)
+        super().__init__(uuid.uuid4(), had=[], count=0, longest=60.0)
         self.may_leave = may_leave
         self.calls: list[set[PendingTask]] = []
         self.meanwhile = meanwhile
@@ -150,7 +150,7 @@ async def test_if_all_ends_are_recorded_the_polls_are_woken_without_a_notificati
         f"{key}-end-1": End(status="SUCCESS", task_id=TASK),
     }
     inputs.values |= logged({name: record.model_dump_json() for name, record in records.items()})
-    group = SuspendGroup(RUN, had=[], count=0, wake_after=60.0)
+    group = SuspendGroup(RUN, had=[], count=0, longest=60.0)
     group._pollers[TASK] = cast("Poller", poller)
     async with prefect_api(always=inputs.answer):
         assert not await group.may_suspend([PendingTask(job=f"{RUN}/{key}", n=1, task_id=TASK)])
