@@ -67,9 +67,9 @@ async def list_(run: Run | None = None, *, as_json: Json = False) -> None:
         return
     jobs = await _jobs_in(run)
     if as_json:
-        print_json([_as_json(*one) for one in jobs])
+        print_json([_as_json(run, view, problem) for _, view, problem in jobs])
     elif jobs:
-        print_rows(_row(*one) for one in jobs)
+        print_rows(_row(run, view, problem) for _, view, problem in jobs)
     else:
         print(f"no job is recorded in {run}")
 
@@ -104,17 +104,20 @@ def _data(record: Record) -> dict[str, Any]:
 
 async def _find(job: str) -> tuple[Journal, str]:
     """Returns the journal of a job, and the job's complete key; lists show only the first digits of a key."""
+    from rh_prefect.flow_runs.recorded_job_collection import records_of
+
     scope, key = split_job(job)
-    journal = _journal(scope)
     if len(key) != _KEY_SHOWN:
-        return journal, key
-    found = sorted({name.partition("-")[0] async for name in journal.names() if name.startswith(key)})
+        return (await records_of(job, 1)).journal, key
+    # The journal of a run also has its claims of shared works.
+    found = sorted({name.partition("-")[0] async for name in _journal(scope).names() if name.startswith(key)})
     if len(found) > 1:
         raise InputError(
             f"{job}: several jobs have these first digits: {', '.join(found)}. Nothing was changed. What to do: "
             "give more digits of the job."
         )
-    return journal, found[0] if found else key
+    key = found[0] if found else key
+    return (await records_of(f"{scope}/{key}", 1)).journal, key
 
 
 async def adopt_(job: Job | None = None, task_id: str | None = None, *, spool: bool = False) -> None:
@@ -166,8 +169,8 @@ async def _other_unknown(run: str, key: str) -> list[tuple[str, str]]:
     except RunningHubError as error:
         return [(run, f"the run's other jobs cannot be listed: {error}")]
     return [
-        (f"{name}/{view.key[:_KEY_SHOWN]}", f"{last.intent.request_words}, submitted at {last.intent.at}")
-        for name, view, _ in jobs
+        (f"{run}/{view.key[:_KEY_SHOWN]}", f"{last.intent.request_words}, submitted at {last.intent.at}")
+        for _, view, _ in jobs
         if (last := view.last) is not None and last.state in _UNKNOWN and view.key != key
     ]
 

@@ -124,8 +124,7 @@ async def _look_after(flow_run: FlowRun) -> list[Finding]:
         scope = await recorded_scope(flow_run)
         report = await cancel_run(scope, by="reconcile") if is_cancelled else None
         found += await _of_jobs(flow_run, scope, report)
-        if report is not None:
-            found += await _of_works(flow_run, scope, report)
+        found += await _of_works(flow_run, scope, report)
     except RunningHubError as error:
         return [*found, _finding(flow_run, ("NOT cancelled" if is_cancelled else "NOT collected", error.message))]
     if state.is_final() and not any(one.is_open for one in found):
@@ -154,14 +153,22 @@ async def _of_jobs(flow_run: FlowRun, scope: FlowScope, report: CancelReport | N
     return [one for one in found if one is not None]
 
 
-async def _of_works(flow_run: FlowRun, scope: FlowScope, report: CancelReport) -> list[Finding]:
-    """Handles the works of a cancelled pipeline run; the pipeline's next run collects the results of ended tasks."""
-    works = await scope.works()
-    last = {
-        f"{works.scope if works else ''}/{view.key}": view.last for view in await (await Notes.of(scope)).open_jobs()
-    }
-    judged = [(job, submit, _by_report(report, job, submit)) for job, submit in last.items() if submit is not None]
-    return [_finding(flow_run, one, job, submit) for job, submit, one in judged if one is not None]
+async def _of_works(flow_run: FlowRun, scope: FlowScope, report: CancelReport | None) -> list[Finding]:
+    """Handles the works of a pipeline run, whose next run waits for running tasks and collects those that have ended.
+
+    `report` is the report of its cancellation, if it was cancelled.
+    """
+    works, found = await scope.works(), list[Finding]()
+    for view in await (await Notes.of(scope)).open_jobs():
+        submit, job = view.last, f"{scope.journal.scope}/{view.key}"
+        if submit is None:
+            continue
+        judged = _unknown(job) if submit.state in ("open", "unknown") else None
+        if judged is None and report is not None:
+            judged = _by_report(report, f"{works.scope if works else ''}/{view.key}", submit)
+        if judged is not None:
+            found.append(_finding(flow_run, judged, job, submit))
+    return found
 
 
 def _finding(flow_run: FlowRun, judged: tuple[Done, str], job: str = "", submit: Submit | None = None) -> Finding:
@@ -176,7 +183,7 @@ def _finding(flow_run: FlowRun, judged: tuple[Done, str], job: str = "", submit:
 def _by_report(report: CancelReport, job: str, submit: Submit) -> _Judged:
     why = report.failed.get(job)
     if why is not None:
-        return ("NOT cancelled" if submit.state == "ticket" else "unknown"), why
+        return ("NOT cancelled", why) if submit.state == "ticket" else _unknown(job)
     return ("cancelled", "") if submit.task_id in report.cancelled else None
 
 
@@ -187,14 +194,17 @@ async def _collected(view: JobView, submit: Submit, scope: Scope, job: str, *, i
     if not is_kept or submit.state not in ("open", "unknown", "ticket"):
         return None
     if submit.state != "ticket":
-        how = (
-            f"If the task is there, run rh-prefect jobs adopt {job} TASK_ID; if not, run rh-prefect jobs mark-refused "
-            f"{job}"
-        )
-        return "unknown", f"Look for the task in RunningHub's call log. {how}."
+        return _unknown(job)
     if not (await queried(submit, submit.task_id or "")).is_terminal:
         return "still runs", f"Retry the flow run, or run rh-prefect jobs cancel {scope.journal.scope}"
     return await _bring(view, submit, scope)
+
+
+def _unknown(job: str) -> tuple[Done, str]:
+    how = (
+        f"If the task is there, run rh-prefect jobs adopt {job} TASK_ID; if not, run rh-prefect jobs mark-refused {job}"
+    )
+    return "unknown", f"Look for the task in RunningHub's call log. {how}."
 
 
 async def _bring(view: JobView, submit: Submit, scope: Scope) -> _Judged:

@@ -377,7 +377,7 @@ class Steps:
         except JournalError as error:
             if answer.outcome != "ticket":
                 raise
-            job, cause = self.work.job, error.message.partition(" What to do: ")[0]
+            job, cause = self.policy.job, error.message.partition(" What to do: ")[0]
             raise JournalError(
                 f"{job}: task {answer.task_id} is paid for and running, but it could not be recorded in the journal: "
                 f"{cause} The task id is stored in {self.work.services.spool.folder}. What to do: run again on this "

@@ -38,7 +38,7 @@ from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.identity import base_hash, work_id
 from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, Submit
 from rh_prefect.works.journal.record_types import End, Intent
-from rh_prefect.works.journal.scope import REQUESTED_KEYS, Chain, Scope
+from rh_prefect.works.journal.scope import REQUESTED_KEYS, Chain, FolderScope, Scope
 from rh_prefect.works.journal.works_journal import FILES, HasEnded, WorksJournal, no_evidence
 from rh_prefect.works.lifecycle import Policy, run_work
 from rh_prefect.works.lifecycle_steps import Steps
@@ -345,6 +345,12 @@ class WorkRunner:
             return JobRecords(self.scope.journal, work)
         return SharedRecords(self.works, work, self.scope, has_ended=self.has_ended)
 
+    def _name_for_commands(self, records: JobRecords) -> str:
+        """Returns the name of a work for commands; a flow run's journal says on any machine where its works are."""
+        if not records.is_shared or isinstance(self.scope, FolderScope):
+            return records.name
+        return f"{self.scope.journal.scope}/{records.key}"
+
     def _context(self, asked: WorkCall, work: str, request: JobRequest) -> Work:
         shared, scope = self.shared, self.scope
         pool, records = shared.pool, self._records(work)
@@ -361,7 +367,7 @@ class WorkRunner:
                 pool.exclusions(scope),
                 model=request.model,
                 endpoint=request.endpoint,
-                job=records.name,
+                job=self._name_for_commands(records),
                 turn=Turn(scope.journal.scope, asked.position) if asked.step is not None else None,
             ),
             services=shared,
@@ -377,7 +383,7 @@ class WorkRunner:
         budget = options.pop("budget")
         policy = Policy(
             **{**options, "take": asked.take},
-            job=records.name,
+            job=self._name_for_commands(records),
             endpoint=request.endpoint,
             run=scope.journal.scope if records.is_shared else "",
             attempt=scope.attempt,

@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running
 
 from rh_prefect import RunningHubCredentials
+from rh_prefect.cli.jobs import mark_refused_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.leftover_jobs import Finding, _look_after, reconcile_runs
@@ -165,18 +166,25 @@ async def test_what_could_not_be_cancelled_fails_the_run_and_is_tried_again_and_
 
 
 @pytest.mark.parametrize("is_pipeline", [True, False])
-async def test_a_submit_of_which_nobody_knows_is_named_with_both_ways_out(rh: Emulator, is_pipeline: bool) -> None:
+async def test_a_submit_of_which_nobody_knows_is_named_with_both_ways_out(
+    rh: Emulator, is_pipeline: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rh.faults.add(Fault("submit", kind="cut", phase="after"))
     picture = Pipeline.from_text("name: lighthouse\n" + steps(picture=PICTURE % "a lighthouse"))
     flow: Any = pipeline_flow(picture) if is_pipeline else flows.many
     run = await begin(flow, **({} if is_pipeline else {"prompts": ["a lighthouse"]}))
     await asyncio.gather(rerun(flow, run), return_exceptions=True)
-    if is_pipeline:
-        await set_states(run, Cancelled())
-    for _ in range(2):  # it stays open
+    said = str((await set_states(run)).state)
+    states: list[State[Any]] = [Failed(), Cancelled()]
+    for state in states:  # it stays open
+        await set_states(run, state)
         (found,) = await look(UUID(run))
         assert (found.done, found.model) == ("unknown", f"{'picture · ' * is_pipeline}z-image/turbo")
-    assert is_pipeline or all(f"jobs {way} {found.job}" in found.note for way in ("adopt", "mark-refused"))
+        ways = [f"jobs {way} {found.job}" for way in ("adopt", "mark-refused")]
+        assert all(way in found.note for way in ways) and ways[0] in said
+    monkeypatch.setenv("RH_STORAGE_URL", "elsewhere")  # as on the machine of a person
+    await mark_refused_(found.job)
+    assert await look(UUID(run)) == ()
 
 
 async def test_it_looks_back_as_far_as_asked_takes_any_named_run_and_asks_nothing_twice(rh: Emulator) -> None:
