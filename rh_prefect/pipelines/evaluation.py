@@ -76,7 +76,9 @@ def _either(options: Sequence[Any]) -> Any:
     first, *others = options
     if isinstance(first, Items):
         return max((one for one in options if isinstance(one, Items)), key=lambda one: len(one.values))
-    if isinstance(first, dict) or all(one == first for one in others):
+    if isinstance(first, dict):  # with the fields that only other options have
+        return {name: one for each in reversed(options) if isinstance(each, dict) for name, one in each.items()}
+    if all(one == first for one in others):
         return first
     if isinstance(first, File):
         return replace(first, media=None, seconds=_hull([one.length for one in options if isinstance(one, File)]))

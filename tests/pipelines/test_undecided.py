@@ -10,7 +10,7 @@ import pytest
 
 from rh_prefect.media.media import Media
 from rh_prefect.pipelines.pipeline import Pipeline
-from rh_prefect.pipelines.plan import Plan
+from rh_prefect.pipelines.plan import KnownWork, Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Round, Selection
 from tests.support.samples.pipeline_assets import photo
 from tests.support.samples.steps import ANSWER, ASK, CLIP, PICTURE, SPEECH, further, group, of_rows, steps
@@ -252,6 +252,85 @@ async def test_values_of_used_files_and_candidates_wait_for_the_conditions_of_wh
     plan = await plan_of(pipeline, known=records, line="a line of few words here")
     assert states(plan) == "=xx=+r"
     assert plan.steps["made.clip"][0].request["prompt"] == "a line of few words here"
+
+
+async def test_the_parts_of_what_a_review_shows_wait_for_the_choice(tmp_path: Path) -> None:
+    """An item of an answer, an answer, and what used files return."""
+    shots = group("foreach: $(list)", checked="review: $(item)", picture=PICTURE % "$(checked.name)")
+    (tmp_path / "answers.yaml").write_text(
+        steps(
+            list=LIST,
+            shots=shots,
+            answer=ANSWER % "y" + ", parse: {object: {t: string}}, takes: 2",
+            chosen="review: $(answer)",
+            picture=PICTURE % "of $(chosen.t)",
+        )
+    )
+    pipeline, records = Pipeline.from_file(tmp_path / "answers.yaml"), Records()
+    plan = await plan_of(pipeline, known=records)
+    records.answer(plan.steps["list"][0], [{"name": "one"}, {"name": "two"}])
+    for work, title in zip(plan.steps["answer"][0].works, ("a mug", "a cup"), strict=True):
+        records.known[work.key] = KnownWork("=", value={"t": title})
+    plan = await plan_of(pipeline, known=records)
+    assert states(plan) == "=rrrr=rr"
+    of = {one.address: one.request["of"] for one in plan.instances if one.model == "review"}
+    choices = {"chosen": {"take": 2}, "shots[2].checked": {"take": 1}}
+    choices = {name: {"of": of[name], **choice} for name, choice in choices.items()}
+    plan = await plan_of(pipeline, known=records, choices=choices)
+    assert states(plan) == "=r=r+==+"
+    assert plan.steps["picture"][0].request["prompt"] == "of a cup"
+
+
+async def test_the_outputs_of_a_used_file_wait_for_the_choice_among_files(tmp_path: Path) -> None:
+    shown = steps(pics=group("foreach: $(params.names)", p=PICTURE % "$(item)"), last=PICTURE % "last")
+    (tmp_path / "a.yaml").write_text(f"params: {{names: list}}\n{shown}outputs: {{pics: $(pics.p), last: $(last)}}\n")
+    (tmp_path / "b.yaml").write_text(f"params: {{names: list}}\n{shown}outputs: {{pics: $(pics.p)}}\n")
+    (tmp_path / "main.yaml").write_text(
+        steps(
+            a="use: ./a.yaml, with: {names: [one]}",
+            b="use: ./b.yaml, with: {names: [two, three]}",
+            chosen="review: [$(b), $(a)]",
+            clips=group("foreach: $(chosen.pics)", clip=CLIP % "$(item)"),
+            more=f"when: {{missing: $(chosen.last)}}, {PICTURE % 'more'}",
+        )
+    )
+    pipeline, records = Pipeline.from_file(tmp_path / "main.yaml"), Records()
+    records.make(await plan_of(pipeline))
+    plan = await plan_of(pipeline, known=records)
+    assert states(plan, "chosen", "clips.clip", "more") == "rrrr"
+    assert waits_for(plan.steps["more"][0]) == ["chosen"]
+    of = plan.steps["chosen"][0].request["of"]
+    for take, found in ((1, "=+++"), (2, "=+x")):
+        plan = await plan_of(pipeline, known=records, choices={"chosen": {"take": take, "of": of}})
+        assert states(plan, "chosen", "clips.clip", "more") == found
+
+
+async def test_the_parts_of_an_argument_wait_for_the_decision_which_it_is(tmp_path: Path) -> None:
+    shot = ANSWER % "%s" + ", parse: {object: {%s}}"
+    inner = steps(
+        pic=PICTURE % "$(params.shot.t)",
+        more=f"when: {{exists: $(params.shot.u)}}, {PICTURE % 'more'}",
+        other=PICTURE % "other",
+    )
+    (tmp_path / "inner.yaml").write_text(f"params: {{shot: any}}\n{inner}")
+    first, second = shot % ("a", "t: string"), shot % ("b", "t: string, u: string")
+    uses = steps(ask=ASK, a=f"when: $(ask.ok), {first}", b=second, u="use: ./inner.yaml, with: {shot: $(a or b)}")
+    (tmp_path / "main.yaml").write_text(uses)
+    pipeline, records = Pipeline.from_file(tmp_path / "main.yaml"), Records()
+    plan = await plan_of(pipeline, known=records)
+    for name, answer in {"a": {"t": "shot a"}, "b": {"t": "shot b", "u": "v"}}.items():
+        records.answer(plan.steps[name][0], answer)
+    plan = await plan_of(pipeline, known=records)
+    assert [(one.is_pending, one.works[0].is_settled) for one in plan.instances[3:]] == [
+        (True, False),
+        (True, True),
+        (False, True),
+    ]
+    for is_ok, found in ((True, "+x+"), (False, "+++")):
+        records.answer(plan.steps["ask"][0], {"ok": is_ok})
+        decided = await plan_of(pipeline, known=records)
+        assert states(decided)[3:] == found
+        assert decided.steps["u.pic"][0].request["prompt"] == ("shot a" if is_ok else "shot b")
 
 
 @pytest.mark.parametrize("invalid_items", ["", "invalid_items: skip\n"], ids=["refuse", "skip"])

@@ -29,7 +29,7 @@ from rh_prefect.pipelines.plan.fan_out import FanOuts
 from rh_prefect.pipelines.plan.part_data import Findings
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.planning import Planning
-from rh_prefect.pipelines.plan.results import placeholder, undecided_facts, undecided_result, value_of
+from rh_prefect.pipelines.plan.results import placeholder, undecided_result, value_of
 from rh_prefect.pipelines.plan.review_drafts import chosen_result, draft_review
 from rh_prefect.pipelines.plan.shared_works import state_of
 from rh_prefect.pipelines.plan.size_limits import Size
@@ -46,6 +46,7 @@ from rh_prefect.pipelines.planning_values import (
     Items,
     Maybe,
     StepOutput,
+    as_items,
     certain,
     deciders_of,
     digest,
@@ -330,10 +331,7 @@ class Expander:
         if isinstance(value, File):
             value = replace(value, review=instance)
         if chosen is None or undecided:  # until the choice, later steps are priced with the first candidate
-            key = f"review:{instance.address}:"
-            value = undecided_result(value, instance, key)
-            if isinstance(value, File):
-                value = replace(value, facts=undecided_facts(shown, instance, key))
+            value = undecided_result((value, *shown), instance, f"review:{instance.address}:")
         return StepOutput(value, shown, "review", maker=instance)
 
     def _explain(self, instance: PlannedStep, note: str) -> None:
@@ -427,12 +425,19 @@ def _arguments(step: UseStep, frame: Frame) -> tuple[dict[str, Any], bool]:
     undecided = {name: some for name, one in found.items() if (some := list(undecided_in(one)))}
     for name, some in undecided.items():
         by, value = deciders_of(some), certain(found[name])
-        if isinstance(value, Items) and isinstance(found[name], Maybe):
-            # One of several lists, such as the options of a reference
-            found[name] = replace(value, values=tuple(maybe(one, by) for one in value.values))
-        else:
-            found[name] = undecided_result(value, next(iter(by), None), "undecided:")
+        if not isinstance(value, dict | list | Items):
+            found[name] = undecided_result([value], next(iter(by), None), "undecided:")
+        elif isinstance(found[name], Maybe):  # one of several lists or mappings, such as the options of a reference
+            found[name] = _undecided_parts(value, by)
     return found, bool(undecided)
+
+
+def _undecided_parts(value: Any, by: Sequence[PlannedStep]) -> Any:
+    """Returns a list or a mapping whose parts may be absent."""
+    if isinstance(value, dict):
+        return {name: maybe(one, by) for name, one in value.items()}
+    items = as_items(value)
+    return replace(items, values=tuple(maybe(one, by) for one in items.values))
 
 
 def _outputs(used: Checked, frame: Frame) -> StepOutput:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +11,15 @@ from rh_prefect.pipelines.parsed_answers import InvalidAnswerError, answer_type,
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
 from rh_prefect.pipelines.plan.step_drafts import Draft
 from rh_prefect.pipelines.planning_values import (
+    ABSENT,
     EMPTY,
     File,
     Items,
     Maybe,
     Span,
     Unknown,
-    certain,
+    as_items,
+    content,
     digest,
     exactly,
     maybe,
@@ -89,37 +91,44 @@ def _unknown(draft: Draft, work: Work, kind: Type) -> Any:
     return Items(values, (None,) * size, tuple(number == 0 for number in range(size)), bounds)
 
 
-def undecided_result(value: Any, by: PlannedStep | None, key: str) -> Any:
-    """Returns a placeholder for a result that another result may replace; steps that use the result wait."""
-    if isinstance(value, File):
-        return replace(value, key=key + value.key, media=None, seconds=value.length, maker=by)
-    if isinstance(value, Unknown):
-        return replace(value, key=key + value.key, maker=by, is_settled=False)
-    if isinstance(value, str | int | float):
-        span = exactly(len(value)) if isinstance(value, str) else number_of(value)
-        return Unknown(of_literal(value).kind, key + digest(value), span, by)
+def undecided_result(candidates: Sequence[Any], by: PlannedStep | None, key: str) -> Any:
+    """Returns a placeholder for one of several results, with the price of the first; steps that use it wait."""
+    value = candidates[0]
+    match value:
+        case File():
+            facts = _undecided_fields([one.facts if isinstance(one, File) else EMPTY for one in candidates], by, key)
+            return replace(value, key=key + value.key, media=None, seconds=value.length, maker=by, facts=facts)
+        case Unknown():
+            return replace(value, key=key + value.key, maker=by, is_settled=False)
+        case str() | int() | float():
+            span = exactly(len(value)) if isinstance(value, str) else number_of(value)
+            return Unknown(of_literal(value).kind, key + digest(value), span, by)
+        case dict():
+            return _undecided_fields([one for one in candidates if isinstance(one, dict)], by, key)
+        case Items() | list():
+            return _undecided_list([as_items(one) for one in candidates if isinstance(one, Items | list)], by, key)
     return value
 
 
-def undecided_facts(candidates: Sequence[Any], review: PlannedStep, key: str) -> dict[str, Any]:
-    """Returns placeholders for the facts of an open choice; a fact may be absent if not all candidates have it."""
-    facts = [one.facts if isinstance(one, File) else EMPTY for one in candidates]
+def _undecided_fields(mappings: Sequence[Mapping[str, Any]], by: PlannedStep | None, key: str) -> dict[str, Any]:
+    """Returns placeholders for the fields of one of several mappings; a field may be absent if not all have it."""
     found: dict[str, Any] = {}
-    for name in dict.fromkeys(name for one in facts for name in one):
-        given = [one[name] for one in facts if name in one]
-        fact = _undecided_list([certain(one) for one in given], review, f"{key}{name}")
-        is_sure = len(given) == len(facts) and not any(isinstance(one, Maybe) for one in given)
-        found[name] = fact if is_sure else maybe(fact, (review,))
+    for name in dict.fromkeys(name for one in mappings for name in one):
+        given = [one[name] for one in mappings if content(one.get(name, ABSENT)) not in (ABSENT, None)]
+        if given:
+            field = undecided_result([content(one) for one in given], by, f"{key}{name}:")
+            is_sure = len(given) == len(mappings) and not any(isinstance(one, Maybe) for one in given)
+            found[name] = field if is_sure else maybe(field, () if by is None else (by,))
     return found
 
 
-def _undecided_list(lists: Sequence[Items], by: PlannedStep, key: str) -> Items:
+def _undecided_list(lists: Sequence[Items], by: PlannedStep | None, key: str) -> Items:
     """Returns a placeholder for one of several lists, as long as the longest of them."""
     longest, sizes = max(lists, key=lambda one: len(one.values)), [len(one.values) for one in lists]
-    values = tuple(undecided_result(one, by, f"{key}[{number}]:") for number, one in enumerate(longest.values))
+    values = [undecided_result([content(one)], by, f"{key}[{number}]:") for number, one in enumerate(longest.values)]
     fewest = min(sum(sure for _, _, sure in one.pairs()) for one in lists)
     count = Unknown("integer", f"{key}.count", Span(fewest, sizes[0], max(sizes)), by)
-    return Items(values, sure=tuple(number < fewest for number in range(len(values))), count=count)
+    return Items(tuple(values), sure=tuple(number < fewest for number in range(len(values))), count=count)
 
 
 def placeholder(kind: Type, instance: PlannedStep, key: str) -> Any:
