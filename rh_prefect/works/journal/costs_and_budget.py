@@ -170,6 +170,13 @@ async def charges_in(run: Scope) -> AsyncIterator[tuple[str, Charges]]:
         yield view.key, charges_of(view)
 
 
+def _priced(price: Money | None) -> Charge:
+    """Returns the charge of a submission that has no recorded price yet."""
+    if price is None:
+        return Charge(None, is_spent=False)
+    return Charge(price.amount, is_spent=False, currency=price.currency or CURRENCY)
+
+
 class SpendTracker:
     """The costs of one scope's jobs, spent and reserved."""
 
@@ -179,7 +186,9 @@ class SpendTracker:
         # By the key and the number of the submission, in one dictionary: a run has thousands of jobs
         self._charges: dict[tuple[str, int], Charge] = {}
         self._newest: dict[str, int] = {}  # The highest number that a submission of the job has had
-        self._asks: dict[tuple[str, int], Ask] = {}
+        # For submissions without a budget whose price was not known: the request for the price, then the price. It
+        # counts until the job has ended, because the records of the submission do not contain it.
+        self._asks: dict[tuple[str, int], Ask | Money] = {}
         # Number of calls that have reserved the same submission and not claimed it. Calls with different storages can
         # reach the same submission.
         self._holders: dict[tuple[str, int], int] = {}
@@ -244,7 +253,8 @@ class SpendTracker:
 
     def replace_job(self, view: JobView) -> None:
         """Replaces the amounts of a job with newly read amounts, but keeps an amount that a call has reserved."""
-        for n in self._charges_of(view.key):
+        read = {submit.n for submit in view.submits}
+        for n in self._charges_of(view.key).keys() - read:
             if (view.key, n) not in self._holders:
                 self.release(view.key, n)
         for submit in view.submits:
@@ -260,8 +270,12 @@ class SpendTracker:
         self._note(key, submit.n, charge_of(submit))
 
     def _note(self, key: str, n: int, charge: Charge | None) -> None:
+        asked = self._asks.get((key, n))
         self.release(key, n)
         if charge is not None:
+            if asked is not None and not charge.is_spent:
+                self._asks[key, n] = asked
+                charge = charge if callable(asked) else _priced(asked)
             self._charges[key, n] = charge
             self._newest[key] = max(n, self._newest.get(key, 0))
             self._sums[charge.currency, charge.is_spent] += charge.amount or 0
@@ -269,8 +283,8 @@ class SpendTracker:
 
     def claim(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
         """Reserves the price of a submission that is being claimed, with or without a budget."""
-        amount, currency = (price.amount, price.currency) if price is not None else (None, None)
-        self._note(key, n, Charge(amount, is_spent=False, currency=currency or CURRENCY))
+        self.release(key, n)
+        self._note(key, n, _priced(price))
         if price is None and ask is not None:
             self._asks[key, n] = ask
 
@@ -309,13 +323,16 @@ class SpendTracker:
 
     async def _ask_for_prices(self) -> None:
         """Requests the unknown prices of submissions without a budget, each once."""
-        while self._asks:
-            asks = set(self._asks.values())
+        while asks := {ask for ask in self._asks.values() if callable(ask)}:
             prices = dict(zip(asks, await asyncio.gather(*(ask() for ask in asks))))
             # During the requests a submission may have ended.
             for (key, n), ask in tuple(self._asks.items()):
-                if ask in prices:
-                    self.claim(key, n, prices[ask])
+                if not callable(ask) or ask not in prices:
+                    continue
+                del self._asks[key, n]
+                if (price := prices[ask]) is not None:
+                    self._asks[key, n] = price
+                    self._note(key, n, self._charges[key, n])
 
 
 def exceeded(

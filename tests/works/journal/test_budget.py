@@ -159,6 +159,27 @@ async def test_an_unknown_price_is_requested_if_a_budget_needs_it(ledger: SpendT
     assert requests == ["price"]
 
 
+async def test_a_requested_price_counts_until_the_job_has_ended(ledger: SpendTracker) -> None:
+    """The records of the submission do not contain it; the request may come before or after the answer."""
+    accepted = Submit(1, intent(), ticket())
+
+    async def ask() -> Money:
+        return money("0.70")
+
+    for key in "ab":
+        ledger.claim(key, 1, None, ask)
+    ledger.note("a", accepted)
+    ledger.replace_job(JobView("a", (accepted,)))
+    short = await ledger.reserve("c", 1, PRICE, budget=BUDGET)
+    assert short == Shortfall(PRICE, spent=Decimal(0), reserved=Decimal("1.40"))
+    for key in "ab":
+        ledger.replace_job(JobView(key, (accepted,)))
+    assert ledger.reserved() == Decimal("1.40")
+    ledger.note("a", replace(accepted, end=end("0.10")))
+    ledger.replace_job(JobView("b"))  # another process's claim was first
+    assert (ledger.spent(), ledger.reserved()) == (Decimal("0.10"), Decimal(0))
+
+
 async def test_what_a_call_claims_or_notes_while_the_records_are_read_is_newer_than_they_are() -> None:
     async def read() -> AsyncIterator[tuple[str, dict[int, Charge | None]]]:
         tracker.claim("a", 1, PRICE)
