@@ -13,7 +13,7 @@ from rh_prefect.errors import BudgetExceeded
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan, ReviewedPlan
 from rh_prefect.pipelines.run.run_budget import RunBudget, run_limit
-from rh_prefect.works.journal.costs_and_budget import SpendTracker, charges_in
+from rh_prefect.works.journal.costs_and_budget import Money, SpendTracker, charges_in
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
 from tests.support.samples.steps import PICTURE, of_rows, rows
@@ -70,6 +70,23 @@ def test_the_price_of_a_shared_work_may_change_after_its_items_have_begun(spendi
     assert budget.refusal(last[0]) is not None, "the third item costs 0.16, when the others have nothing to pay"
     budget.limit = Decimal("0.16")
     assert budget.refusal(last[0]) is None
+
+
+@pytest.mark.parametrize("options", ["whole_items: true", "item: 0.12", "whole_items: true, item: 0.12"])
+def test_an_unknown_submission_counts_although_its_step_has_failed(spending: SpendTracker, options: str) -> None:
+    plan = plan_of(2, f"{{amount: 99, {options}}}")
+    items = [[step for step in plan.instances if step.numbers[0] == number] for number in (1, 2)]
+    budget = RunBudget(spending, "works", Decimal("0.24"))
+    budget.consider(plan.budget, {("each", 1): items[0], ("each", 2): items[1]})
+    lost, *others = items[0]
+    assert budget.refusal(lost) is None
+    spending.claim(lost.works[0].key, 1, Money(Decimal("0.09"), "CNY"))
+    budget.ended(lost)
+    budget.consider(plan.budget, {("each", 1): items[0]}, is_lost=lambda one: one is lost)
+    refused = others[0] if "item:" in options else items[1][0]
+    assert budget.refusal(refused) is not None, "0.09 may be paid"
+    spending.release(lost.works[0].key, 1)
+    assert budget.refusal(refused) is None
 
 
 @pytest.mark.parametrize("budget", ["{amount: 99, whole_items: true}", "{amount: 99, whole_items: true, item: 0.12}"])

@@ -213,7 +213,9 @@ class RunBudget:
             return None
         rest = self._unpaid(item)
         most = self._begun_most + sum((rest[key] for key in rest if not self._users[key]), Decimal(0))
-        if self.spending.all_spent + most <= self.limit:
+        # Such as an unknown submission, whose step has failed
+        may_cost = self._may_cost(key for key in self.spending.open_amounts if key not in rest and not self._users[key])
+        if self.spending.all_spent + may_cost + most <= self.limit:
             return None
         price = sum(rest.values(), Decimal(0))
         return BudgetExceeded(
@@ -230,14 +232,19 @@ class RunBudget:
         own, is_whole = self._own(item), budget.whole_items and item not in self._items
         now = self._unpaid(item) if is_whole else self._prices([*self._running[item], instance])
         spent = sum((self.spending.amount_of(key) for key in own), Decimal(0))
+        spent += self._may_cost(key for key in own if key not in now)
         price = sum((now[key] for key in own if key in now), Decimal(0))
         if spent + price <= Decimal(str(budget.item)):
             return None
         return BudgetExceeded(
-            f"{instance.address}: the step costs up to {price}, item {item} has cost {spent}, and the budget of an "
+            f"{instance.address}: the step costs up to {price}, item {item} has cost up to {spent}, and the budget of an "
             f"item is {budget.item:.12g}. The step was not submitted. What to do: raise `budget.item` and run again; "
             "existing results cost nothing."
         )
+
+    def _may_cost(self, works: Iterable[str]) -> Decimal:
+        """Returns what the submissions of works may cost that have no known end."""
+        return sum((self.spending.open_amounts.get(key, Decimal(0)) for key in works), Decimal(0))
 
     def _prices(self, instances: Iterable[PlannedStep]) -> dict[str, Decimal]:
         """Returns the unpaid works of steps, each once, with the maximum price of each.

@@ -194,6 +194,8 @@ class SpendTracker:
         self._holders: dict[tuple[str, int], int] = {}
         # Running sums, since each of thousands of jobs reads them.
         self._sums: defaultdict[tuple[str, bool], Decimal] = defaultdict(Decimal)
+        self.open_amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
+        """What the submissions of a job without a known end may cost, by the job's key; only of jobs with a price."""
         self._is_complete = False
         self._changed: set[str] = set()
 
@@ -278,8 +280,15 @@ class SpendTracker:
                 charge = charge if callable(asked) else _priced(asked)
             self._charges[key, n] = charge
             self._newest[key] = max(n, self._newest.get(key, 0))
-            self._sums[charge.currency, charge.is_spent] += charge.amount or 0
+            self._add(key, charge, charge.amount or Decimal(0))
         self._changed.add(key)
+
+    def _add(self, key: str, charge: Charge, amount: Decimal) -> None:
+        self._sums[charge.currency, charge.is_spent] += amount
+        if not charge.is_spent:
+            self.open_amounts[key] += amount
+            if not self.open_amounts[key]:
+                del self.open_amounts[key]
 
     def claim(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
         """Reserves the price of a submission that is being claimed, with or without a budget."""
@@ -319,7 +328,7 @@ class SpendTracker:
         charge = self._charges.pop((key, n), None)
         self._holders.pop((key, n), None)
         if charge is not None:
-            self._sums[charge.currency, charge.is_spent] -= charge.amount or 0
+            self._add(key, charge, -(charge.amount or Decimal(0)))
 
     async def _ask_for_prices(self) -> None:
         """Requests the unknown prices of submissions without a budget, each once."""
