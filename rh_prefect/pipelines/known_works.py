@@ -25,7 +25,7 @@ from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import EditResult, EditResults, open_edits
 from rh_prefect.settings import Settings
 from rh_prefect.works import stored_result
-from rh_prefect.works.journal.costs_and_budget import may_cost
+from rh_prefect.works.journal.costs_and_budget import charge_of
 from rh_prefect.works.journal.job_records_and_state import JobView, Submit, result_key
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import ResultRecord, is_surely_dead
@@ -276,10 +276,9 @@ def _has_files(result: ResultRecord, sizes: Mapping[str, int]) -> bool:
 
 
 def _cost_of(submit: Submit) -> Decimal:
-    """Returns the cost of a submission, or the estimate if the cost is unknown; 0 for a certain refusal."""
-    if submit.end is not None and submit.end.cost is not None:
-        return submit.end.cost
-    return (submit.intent.estimate or Decimal(0)) if may_cost(submit) else Decimal(0)
+    """Returns what a submission has cost or may cost in a budget, as in the budget of its run."""
+    charge = charge_of(submit)
+    return (charge and charge.amount) or Decimal(0)
 
 
 def _state_of(submit: Submit, shape: str) -> KnownWork | None:

@@ -12,8 +12,9 @@ import pytest
 from rh_prefect.errors import BudgetExceeded
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan, ReviewedPlan
+from rh_prefect.pipelines.plan.planned_steps import KnownWork
 from rh_prefect.pipelines.run.run_budget import RunBudget, run_limit
-from rh_prefect.works.journal.costs_and_budget import Money, SpendTracker, charges_in
+from rh_prefect.works.journal.costs_and_budget import COINS, Money, SpendTracker, charges_in
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.scope import FolderScope
 from tests.support.samples.steps import PICTURE, of_rows, rows
@@ -113,6 +114,14 @@ def test_what_earlier_runs_have_paid_counts_in_a_budget_of_all_runs(budget: str,
     plan = plan_of(1, budget)
     found = run_limit(plan, plan.price, budget=None, counted=Decimal(0), earlier=Decimal(earlier))
     assert found == Decimal(limit)
+
+
+def test_coins_of_earlier_runs_count_as_the_price_in_a_budget_of_all_runs() -> None:
+    plan = plan_of(1, "{amount: 0.5, all_runs: true}")
+    first, second, *_ = (work for step in plan.instances for work in step.works)
+    first.known = KnownWork("=", cost=Decimal(250), currency=COINS)
+    second.known = KnownWork("=", cost=Decimal("0.30"), currency="CNY")
+    assert plan.paid_before() == Decimal("0.34")
 
 
 def test_an_unlimited_run_pays_for_what_has_no_known_price(monkeypatch: pytest.MonkeyPatch) -> None:

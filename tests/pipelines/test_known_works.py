@@ -21,6 +21,7 @@ from rh_prefect.pipelines.plan.work_identity import recipe_id
 from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE, Rounds
 from rh_prefect.pipelines.stored_edits import as_recorded, open_edits
 from rh_prefect.settings import get_settings
+from rh_prefect.works.journal.costs_and_budget import COINS
 from rh_prefect.works.journal.record_types import End, Lost
 from rh_prefect.works.journal.works_journal import WorksJournal
 from tests.support.processes.cli_process import run_each
@@ -69,14 +70,16 @@ async def test_each_state_of_a_work_is_known(rh: Emulator, run: PipelineRun) -> 
     assert await (await stored(run)).find([]) == []
 
 
-async def test_a_lost_task_counts_at_its_estimate(tmp_path: Path) -> None:
+async def test_a_lost_task_and_one_that_cost_coins_count_at_their_estimates(tmp_path: Path) -> None:
     """It was accepted, so the costs of earlier runs in a budget contain it."""
     store, works = MediaStore(str(tmp_path / "store")), WorksJournal(str(tmp_path / "records"))
     stored = StoredWorks(works, open_edits(store, get_settings()), store, rounds=Rounds(works.rounds, deployment="cli"))
     ended = End(status="FAILED", task_id="2", cost="0.20")
+    in_coins = End(status="FAILED", task_id="3", cost="250", currency=COINS)
     for cost, records in (
         ("0.50", {"intent-1": intent(estimate="0.50"), "answer-1": ticket(), "lost-1": Lost(by="a run")}),
         ("0.70", {"intent-2": intent(estimate="0.50"), "answer-2": ticket("2"), "end-2": ended}),
+        ("1.20", {"intent-3": intent(estimate="0.50"), "answer-3": ticket("3"), "end-3": in_coins}),
     ):
         await write(works, records)
         (known,) = await stored.find([WorkQuery(KEY)])

@@ -22,6 +22,7 @@ from rh_prefect.pipelines.plan.incremental_planner import Planner
 from rh_prefect.pipelines.plan.planned_steps import FREE, PlannedStep, PriceRange, Selection, Work, grouped, own_works
 from rh_prefect.pipelines.plan.planning import Planning
 from rh_prefect.pipelines.takes_file import Choices, step_of
+from rh_prefect.works.journal.costs_and_budget import COINS
 
 
 @dataclass(repr=False)
@@ -186,8 +187,8 @@ class Plan:
         Args:
             counts: Returns whether a work counts, by its key; by default, all works count.
         """
-        works = {work.key: work.known for one in self.instances for work in one.works if counts(work.key)}
-        return sum((known.cost for known in works.values() if known is not None and known.cost), Decimal(0))
+        works = {work.key: work for one in self.instances for work in one.works if counts(work.key)}
+        return sum(map(_cost_of, works.values()), Decimal(0))
 
     @property
     def counts(self) -> Counter[str]:
@@ -213,6 +214,14 @@ class Plan:
     def svg(self) -> str:
         """Returns the steps as an SVG picture, with counts and prices."""
         return render.svg(self)
+
+
+def _cost_of(work: Work) -> Decimal:
+    known = work.known
+    if known is None or known.cost is None:
+        return Decimal(0)
+    # Coins are not money: as in the budget of a run, the price counts.
+    return known.cost if known.currency != COINS else work.price.expected
 
 
 def _price(works: Iterable[Work], *, with_spare: bool = False) -> PriceRange:

@@ -237,8 +237,8 @@ class RunBudget:
         if spent + price <= Decimal(str(budget.item)):
             return None
         return BudgetExceeded(
-            f"{instance.address}: the step costs up to {price}, item {item} has cost up to {spent}, and the budget of an "
-            f"item is {budget.item:.12g}. The step was not submitted. What to do: raise `budget.item` and run again; "
+            f"{instance.address}: the step costs up to {price}, item {item} has cost up to {spent}, and the budget of "
+            f"an item is {budget.item:.12g}. The step was not submitted. What to do: raise `budget.item` and run again; "
             "existing results cost nothing."
         )
 
