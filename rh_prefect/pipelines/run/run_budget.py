@@ -238,8 +238,8 @@ class RunBudget:
             return None
         return BudgetExceeded(
             f"{instance.address}: the step costs up to {price}, item {item} has cost up to {spent}, and the budget of "
-            f"an item is {budget.item:.12g}. The step was not submitted. What to do: raise `budget.item` and run again; "
-            "existing results cost nothing."
+            f"an item is {budget.item:.12g}. The step was not submitted. What to do: raise `budget.item` and run "
+            "again; existing results cost nothing."
         )
 
     def _may_cost(self, works: Iterable[str]) -> Decimal:
