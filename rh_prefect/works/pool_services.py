@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -30,8 +31,11 @@ from rh_prefect.works.work_in_progress import Callback, callback_of
 if TYPE_CHECKING:
     from rh_prefect.works.work_runner import RunningWork
 
-WorkName: TypeAlias = tuple[str, int, str, str, str]
-"""Identifies a work in progress: the records, the run's attempt, the work, the answer's shape, and the storage."""
+WorkName: TypeAlias = tuple[str, int, str, str, str, float | Decimal | None]
+"""Identifies a work in progress: the records, the run's attempt, the work, the answer's shape, the storage, the budget.
+
+Calls for one work with different storages or budgets share its records, like calls in different processes.
+"""
 
 
 class PoolServices:

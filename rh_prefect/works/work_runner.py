@@ -300,7 +300,8 @@ class WorkRunner:
             request = replace(request, estimate=asked.price)
         await shared.open(self.scope, self.store)
         place = self.works or self.scope.journal
-        name = (place.scope, self.scope.calls.number, work, asked.shape, self.store.identity)
+        own = self.store.identity, self.options.budget
+        name = (place.scope, self.scope.calls.number, work, asked.shape, *own)
         return self._context(asked, work, request), name
 
     async def look_up(self, asked: WorkCall) -> FoundWork:

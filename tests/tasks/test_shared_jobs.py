@@ -10,7 +10,7 @@ import pytest
 
 from rh_prefect import MediaStorage, flow, models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import EqualRequest, InputError, JobTimeout
+from rh_prefect.errors import BudgetExceeded, EqualRequest, InputError, JobTimeout
 from rh_prefect.tasks import generate
 from rh_prefect.works.result import Result
 from tests.support.world.as_task import make
@@ -78,6 +78,32 @@ async def test_a_call_alone_ends_at_its_deadline_and_the_next_one_may_have_other
     stopped.clock.mode = "instant"
     assert (await run(budget=2, deadline=300)).first_output
     assert len(stopped.recorder.submissions) == 1
+
+
+@pytest.mark.parametrize("other", [None, 100])
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_calls_that_share_a_job_have_their_own_budgets(rh: Emulator, other: float | None, is_first: bool) -> None:
+    options: list[dict[str, Any]] = [{"budget": 0.01}, {"budget": other}]
+    if not is_first:
+        options.reverse()
+    calls = await begin(rh, is_later=False, first=options[0], second=options[1])
+    done = await asyncio.gather(*calls, return_exceptions=True)
+    poor, rich = done if is_first else reversed(done)
+    assert isinstance(rich, Result)
+    assert isinstance(poor, Result | BudgetExceeded), "it may use a task that is paid for already"
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_a_call_does_not_pay_within_the_budget_of_a_call_that_was_cancelled(rh: Emulator) -> None:
+    rh.faults.add(Fault("submit", kind="code", code="421", times=1))
+    rich = asyncio.ensure_future(run(budget=100))
+    await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.submissions) == 1)
+    poor = asyncio.ensure_future(run(budget=0.01))
+    await asyncio.sleep(0.2)
+    rich.cancel()
+    with pytest.raises(BudgetExceeded):
+        await poor
+    assert not rh.recorder.paid
 
 
 async def test_calls_that_share_a_job_agree_on_what_may_be_paid(stopped: Emulator) -> None:

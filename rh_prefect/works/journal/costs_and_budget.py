@@ -303,16 +303,19 @@ class SpendTracker:
         async with self._lock:
             await self._ask_for_prices()
         # Nothing is awaited from here on, so two jobs cannot both reserve the remaining amount.
-        if (key, n) in self._charges:  # another call of this process has reserved or claimed it
-            if (key, n) in self._holders:
-                self._holders[key, n] += 1
+        # Another call of this process may have claimed the same submission, or reserved it within its own budget.
+        other, holders = self._charges.get((key, n)), self._holders.get((key, n), 0)
+        if other is not None and not holders:
             return None
         currency = (price and price.currency) or CURRENCY
         spent, reserved = self.spent(currency), self.reserved(currency)
+        if other is not None and other.currency == currency:
+            reserved -= other.amount or 0
         if price is None or spent + reserved + price.amount > budget:
             return Shortfall(price, spent=spent, reserved=reserved)
-        self.claim(key, n, price)
-        self._holders[key, n] = 1
+        if other is None:
+            self.claim(key, n, price)
+        self._holders[key, n] = holders + 1
         return None
 
     def unreserve(self, key: str, n: int) -> None:

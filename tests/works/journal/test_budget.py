@@ -96,6 +96,16 @@ async def test_a_submission_of_another_call_stays_counted_when_it_is_reserved_ag
     assert ledger.all_counted == PRICE.amount
 
 
+async def test_each_call_for_one_submission_has_its_own_budget(ledger: SpendTracker) -> None:
+    assert await ledger.reserve("a", 1, PRICE, budget=BUDGET) is None
+    short = await ledger.reserve("a", 1, PRICE, budget=Decimal("0.39"))
+    assert short == Shortfall(PRICE, spent=Decimal(0), reserved=Decimal(0))
+    assert await ledger.reserve("a", 1, PRICE, budget=Decimal("0.40")) is None
+    for reserved in (PRICE.amount, 0):
+        ledger.unreserve("a", 1)
+        assert ledger.reserved() == reserved
+
+
 async def test_the_spending_is_rebuilt_from_the_journal(ledger: SpendTracker, journal: FolderJournal) -> None:
     await write(journal, {"intent-1": INTENT, "answer-1": ticket(), "end-1": end("0.35")}, key="0" * 24)
     await write(journal, {"intent-1": INTENT, "answer-1": ticket()}, key="1" * 24)
