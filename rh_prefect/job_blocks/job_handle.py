@@ -57,7 +57,7 @@ def _over(task: asyncio.Task[Any]) -> None:
 
 async def start(request: Request, options: Options, *, scope: str | None) -> RunningHubJobRun:
     """Submits a job in the caller's scope, and completes it in the background; call it on the loop thread."""
-    runner, asked = await prepare_call(request, options, scope=scope)
+    runner, asked = await prepare_call(request, options, scope=scope, is_in_task=False)
     submitted: asyncio.Future[tuple[Work, str]] = asyncio.get_running_loop().create_future()
 
     async def make() -> Result:

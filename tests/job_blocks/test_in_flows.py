@@ -89,6 +89,15 @@ async def test_a_task_that_is_tried_again_meets_its_own_job_while_it_still_runs(
     assert len(slow_rh.recorder.paid) == 1
 
 
+async def test_outside_of_a_flow_the_scope_is_the_task_run_of_the_caller(slow_rh: Emulator) -> None:
+    block = RunningHubModel(model="z-image/turbo", params={"prompt": "a lighthouse"})
+    for paid in (1, 2):
+        ids: list[str] = []
+        await tried_again(block, ids)
+        assert ids == [slow_rh.recorder.paid[-1].task_id] * 2
+        assert len(slow_rh.recorder.paid) == paid
+
+
 async def test_parameters_of_a_flow_run_hold_no_key(rh: Emulator, saved: str) -> None:
     result = await at_once(saved)
     connection = await connect()
