@@ -208,6 +208,7 @@ class RunningHubJobRun(JobRun[Result]):
     ) -> None:
         """Use a block's `trigger`, or `attach`, instead; `work` returns the asyncio task that waits and downloads."""
         self.task_id, self.job, self._records, self._runner, self._work = task_id, job, records, runner, work
+        self._is_cancelled = False
 
     def __repr__(self) -> str:
         return f"RunningHubJobRun(task_id={self.task_id!r}, job={self.job!r})"
@@ -285,6 +286,8 @@ class RunningHubJobRun(JobRun[Result]):
 
     async def _result(self) -> Result:
         """Waits for the result, or raises the work's error; cancelling the wait does not cancel the job."""
+        if self._is_cancelled:  # perhaps after the wait has failed, as at a deadline
+            raise self._cancelled()
         work = self._work()
         try:
             return await asyncio.shield(work)
@@ -301,10 +304,14 @@ class RunningHubJobRun(JobRun[Result]):
                 provider = await runner.shared.pool.provider_of(submit.intent)
                 status = await cancel_submission(provider, submit, records=self._records, attempt=runner.scope.attempt)
                 # RunningHub may continue to report it as running, and waiting for it would never end.
-                if status == "CANCELLED" and work.cancel():
+                self._is_cancelled = status == "CANCELLED"
+                if self._is_cancelled and work.cancel():
                     self._notify(submit)
                 return
             if submit.state == "open":
+                if work.done():  # its error says why the answer to the submission was not recorded
+                    await self._result()
+                    return
                 await asyncio.sleep(_PAUSE)
             elif submit.has_succeeded or not work.cancel():
                 return

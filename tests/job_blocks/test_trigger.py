@@ -11,13 +11,17 @@ import pytest
 
 from rh_prefect import models
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import InputError, JobCancelled, JobFailed, ModerationError
-from rh_prefect.job_blocks import RunningHubApp, RunningHubModel, RunningHubWorkflow
+from rh_prefect.errors import InputError, JobCancelled, JobFailed, JobTimeout, ModerationError, StoreError
+from rh_prefect.job_blocks import RunningHubApp, RunningHubJobRun, RunningHubModel, RunningHubWorkflow
+from rh_prefect.job_blocks.job_handle import MemoryJournal, background
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
-from rh_prefect.works.journal.job_records_and_state import read_job
+from rh_prefect.works.journal.job_records_and_state import JobRecords, read_job
 from rh_prefect.works.journal.works_journal import default_works
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.result import Result
 from tests.support.samples import media as samples
+from tests.support.world.job_records import KEY, TASK, failed, intent, ticket, write
 
 HOUR = 3600
 
@@ -152,6 +156,37 @@ async def test_cancel_cancels_the_task_that_has_followed_a_failed_one(slow_rh: E
     assert slow_rh.recorder.cancelled == [slow_rh.recorder.paid[1].task_id]
     with pytest.raises(JobCancelled):
         await run.wait_for_completion_async()
+
+
+async def test_a_task_that_is_cancelled_after_the_deadline_of_the_wait_is_cancelled_for_the_wait_too(
+    slow_rh: Emulator,
+) -> None:
+    run = await turbo().trigger_async(scope="test", deadline=0.2)
+    with pytest.raises(JobTimeout):
+        await run.fetch_result_async()
+    await run.cancel_async()
+    assert slow_rh.recorder.cancelled == [run.task_id]
+    with pytest.raises(JobCancelled, match=run.task_id):
+        await run.fetch_result_async()
+
+
+async def test_cancel_raises_the_error_of_a_submission_whose_answer_was_not_recorded(slow_rh: Emulator) -> None:
+    started = await turbo().trigger_async(scope="test")
+    records = JobRecords(MemoryJournal(), KEY)
+    end = failed("1504", task_id=TASK)
+    await write(records.journal, {"intent-1": intent(), "answer-1": ticket(), "end-1": end, "intent-2": intent()})
+
+    async def fail() -> Result:
+        raise StoreError("the records cannot be written")
+
+    async def handle() -> RunningHubJobRun:
+        work = background(fail())
+        return RunningHubJobRun(TASK, "test/job", records, started._runner, lambda: work)
+
+    run = await LOOP.call(handle())
+    with pytest.raises(StoreError, match="cannot be written"):
+        await asyncio.wait_for(run.cancel_async(), 10)
+    await started.cancel_async()
 
 
 async def test_who_stops_waiting_does_not_stop_the_job(slow_rh: Emulator) -> None:
