@@ -151,6 +151,8 @@ async def _recorded_event(view: JobView, submit: Submit, job: str, report: Cance
     intent, end = submit.intent, submit.end
     state: JobEventState = _ENDS.get(end.status if end else "", "unknown" if submit.state == "unknown" else "running")
     reason, files = end.reason if end else "", tuple[Media, ...]()
+    if submit.state == "refused" and submit.answer is not None and submit.answer.retry != "throttled":
+        state, reason = "failed", submit.answer.reason
     if state == "cancelled":
         reason = f"task {submit.task_id} was cancelled"
     if report is not None and submit.task_id in report.continued:

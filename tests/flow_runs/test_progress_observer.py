@@ -32,7 +32,7 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_cancellation import CancelReport
-from tests.support.world.job_records import KEY, intent, ticket, write
+from tests.support.world.job_records import KEY, intent, refused, ticket, write
 
 STATES: tuple[JobEventState, ...] = ("waiting", "submitted", "running", "failed", "submitted", "succeeded")
 
@@ -118,6 +118,16 @@ async def test_a_shared_work_that_could_not_be_cancelled_is_named_with_the_reaso
     job = f"{works.scope}/{KEY}"
     status = await recorded_progress(scope, CancelReport(failed={job: "the key was refused"}))
     assert status.rows[job].message == "could not be cancelled and may continue and be charged: the key was refused"
+
+
+async def test_a_job_that_was_finally_refused_has_failed_in_the_report_of_a_cancelled_run(tmp_path: Path) -> None:
+    works = WorksJournal(str(tmp_path))
+    scope = FolderScope(works.notes_of("night"), works)
+    await write(scope.journal, {"claim-1": Record()})
+    await write(works, {"intent-1": intent(flow_run="night"), "answer-1": refused("1007", "bad prompt")})
+    status = await recorded_progress(scope, CancelReport())
+    (step,) = status.steps()
+    assert (step.state, step.reason) == ("failed", "bad prompt")
 
 
 EVENT = JobEvent("submitted", "run/job", "a-model", message="submitted as task 5")
