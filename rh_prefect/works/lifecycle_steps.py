@@ -8,15 +8,18 @@ import math
 from collections.abc import Coroutine
 from dataclasses import replace
 from decimal import Decimal
+from itertools import count
 from typing import Any, Final, TypeVar
 
 from rh_prefect.bounded_caches_and_locks import LruSet
 from rh_prefect.client import TaskView
 from rh_prefect.errors import (
+    AccountError,
     ApiError,
     ConfigError,
     JobTimeout,
     JournalError,
+    KeyRejected,
     RunningHubError,
     TaskNotFound,
 )
@@ -434,13 +437,21 @@ class Steps:
 
     async def _can_query(self, submit: Submit) -> bool:
         """Returns whether an account of this run can query the task of another run."""
-        try:
-            account = await self._lease.switch_to(submit.intent)
-            if not account.is_of(submit.intent):
-                # This may be the recorded account with a new key or name; only a query shows it.
-                await account.provider.query(submit.task_id or "")
-        except (ConfigError, TaskNotFound):
-            return False
+        for tries in count(1):
+            try:
+                account = await self._lease.switch_to(submit.intent)
+                if not account.is_of(submit.intent):
+                    # This may be the recorded account with a new key or name; only a query shows it.
+                    await account.provider.query(submit.task_id or "")
+                break
+            except (ConfigError, TaskNotFound):
+                return False
+            except (KeyRejected, AccountError):
+                raise
+            except RunningHubError as error:
+                # If the call failed now, the run that has paid could cancel the task.
+                _log.info("task %s could not be queried yet: %s", submit.task_id, error)
+                await self.work.services.sleep(pause_seconds(tries, jitter=self.work.services.jitter()))
         return True
 
     async def _await_record(self, submit: Submit) -> End:

@@ -17,6 +17,7 @@ from rh_prefect.client.wire.task import TaskView
 from rh_prefect.errors import (
     AccountError,
     BudgetExceeded,
+    ConnectFailed,
     JobCancelled,
     JobTimeout,
     JournalError,
@@ -342,6 +343,21 @@ async def test_a_task_of_another_run_is_queried_only_where_its_account_may_be_an
         await work.finish()
         assert work.did.count("query at main") == queries
         assert work.spending.spent() == 0, "the first run has paid"
+
+
+async def test_a_lost_query_for_the_task_of_another_run_is_repeated(tmp_path: Path) -> None:
+    """An error of the call lets the run that has paid cancel the task that this run needs."""
+
+    class Recovering(ExecutedWork):
+        async def _sleep(self, seconds: float) -> None:
+            await super()._sleep(seconds)
+            self.main.query_error = None
+
+    work = Recovering(tmp_path, policy=with_policy(run="second"))
+    work.accounts["renamed"], work.main.query_error = work.main, ConnectFailed("no route")
+    await work.paid_before(account="renamed", flow_run="first")
+    await work.finish()
+    assert (work.did.count("query at main"), len(work.pauses)) == (2, 1)
 
 
 async def test_a_cancellation_during_a_submission_is_seen_although_it_was_looked_for_a_moment_before(
