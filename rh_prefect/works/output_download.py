@@ -60,11 +60,16 @@ class OutputDownload:
         """Publishes the outputs that are not in the store, and returns all files, named as in the store.
 
         If RunningHub has only a damaged file, it is published with a `Media.defect`. `there` contains the files in the
-        store, by index. `count` is the known number of files; the record may list fewer links.
+        store, by index. `count` is the known number of files; if fewer links are recorded, all files are downloaded.
         """
         if self.work.lease.account.provider.is_bare:  # files of a machine are behind the key that paid for them
             await self.work.lease.switch_to(self.intent)
-        links = await self._all_links(count)
+        links = [link for link in self.end.links if link.url is not None]
+        if not self.end.links:  # its stored result may also be gone, and each task that succeeded has an output
+            count = max(count, 1)
+        if len(links) < count:
+            # The order may be another one, so that an index says nothing about the files in the store.
+            links, there = await self._queried_links(count), {}
         # The links of a job expire at the same time, so its files are downloaded concurrently, and each one that can be
         # saved is saved before the error of another one ends the job, and with it perhaps the process.
         outputs = await asyncio.gather(
@@ -75,13 +80,9 @@ class OutputDownload:
                 raise one
         return tuple(one for one in outputs if isinstance(one, Media))
 
-    async def _all_links(self, count: int) -> list[Link]:
-        """Returns links for at least `count` files; if the record has fewer, queries the task."""
-        links = [link for link in self.end.links if link.url is not None]
-        if not self.end.links:  # its stored result may also be gone, and each task that succeeded has an output
-            count = max(count, 1)
-        if len(links) < count:
-            links = await self._newer_links()
+    async def _queried_links(self, count: int) -> list[Link]:
+        """Queries the task for links for at least `count` files."""
+        links = await self._newer_links()
         if len(links) < count:
             raise self._error(
                 "not all of its files are in the storage, and neither its record nor RunningHub lists all files. "

@@ -268,6 +268,18 @@ async def test_only_the_missing_one_of_several_files_is_downloaded_again(run: Ru
     assert (again, host.urls) == (first, [links[1].url])
 
 
+async def test_all_files_are_downloaded_again_if_the_record_has_no_links(run: Run) -> None:
+    """RunningHub listed them in another order, so that one file was there twice and the other one was lost."""
+    links = numbered("a", "b", sign=2)
+    first = await run.collect(ChangingHost(), links=links)
+    Path(first.outputs[1].uri).unlink()
+    again = await run.collect(ChangingHost(links[::-1]), links=(), is_first=False)
+    contents = {Path(media.uri).read_bytes() for media in again.outputs}
+    assert contents == {samples.picture("PNG", text=name) for name in "ab"}
+    assert await run.collect(host := ChangingHost(), links=(), is_first=False) == again
+    assert host.urls == []
+
+
 async def test_a_whole_result_is_returned_without_its_stored_result(run: Run) -> None:
     first = await run.collect(FileHost(PICTURE))
     shutil.rmtree(Path(run.store.url) / stored_result.FOLDER)
