@@ -112,7 +112,10 @@ class EnvironmentTransport(HiddenAddressTransport):
         """Returns the transport for the proxy of the URL's host, or for direct connections if there is no proxy."""
         proxy = proxy_for(url.scheme, url.host)
         if proxy not in self._by_proxy:
-            self._by_proxy[proxy] = self._open(proxy)
+            try:
+                self._by_proxy[proxy] = self._open(proxy)
+            except Exception as error:  # unreadable certificates, or a proxy of an unknown kind: nothing was sent
+                raise httpx.ConnectError(f"see SSL_CERT_FILE and the proxy: {error}") from error
         return self._by_proxy[proxy]
 
     def _open(self, proxy: str | None) -> httpx.AsyncBaseTransport:

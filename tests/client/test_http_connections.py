@@ -13,11 +13,13 @@ import httpx
 import pytest
 import trustme
 
+from rh_prefect.client import Client
 from rh_prefect.client.download import download
 from rh_prefect.client.h11_transport import CallTransport
-from rh_prefect.client.http_connections import RESEND, EnvironmentTransport, ResendTransport
+from rh_prefect.client.http_connections import RESEND, EnvironmentTransport, ResendTransport, _tls
+from rh_prefect.errors import ConnectFailed
 from rh_prefect.settings import proxy_for
-from tests.client.conftest import Pauses
+from tests.client.conftest import KEY, Pauses
 from tests.support.servers.scripted_server import BODY, Asked, Step, WireServer, raw, reply, serve, stall
 
 Outcome = int | Exception | httpx.Response
@@ -108,6 +110,21 @@ def test_proxies_come_from_the_environment(environment: pytest.MonkeyPatch) -> N
     environment.setenv("no_proxy", "runninghub.ai")
     found = [proxy_for("https", cn), proxy_for("http", ai), proxy_for("http", "127.0.0.1")]
     assert found == ["http://proxy.example:3128", None, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("SSL_CERT_FILE", "/missing.pem"), ("ALL_PROXY", "unknown://proxy:1"), ("ALL_PROXY", "socks5://proxy:1")],
+)
+async def test_a_wrong_setting_of_the_connection_is_no_submission_that_may_have_arrived(
+    environment: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """Each row of a batch became an unknown submission, although no connection was opened."""
+    _tls.cache_clear()
+    environment.setenv(name, value)
+    async with Client(KEY, base_url="https://rh.invalid") as client:
+        with pytest.raises(ConnectFailed, match=r"never left this machine: .*see SSL_CERT_FILE and the proxy"):
+            await client.submit("alibaba/wan-2.6/text-to-video", {})
 
 
 async def test_a_request_goes_through_the_proxy(environment: pytest.MonkeyPatch, wire: WireServer) -> None:
