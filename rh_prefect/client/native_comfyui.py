@@ -102,7 +102,9 @@ class NativeProxy:
         running, waiting = await self._queue()
         if prompt_id in waiting:
             await self._change("queue", {"delete": [prompt_id]}, ask)
-        elif prompt_id in running:
+        if prompt_id not in running:  # it may have begun since
+            running, _ = await self._queue()
+        if prompt_id in running:
             # Older ComfyUI versions ignore the id and stop the running graph, so the queue is checked first.
             await self._change("interrupt", {"prompt_id": prompt_id}, ask)
 

@@ -164,7 +164,7 @@ async def test_failure_and_cancellation(client: Client, wire: WireServer) -> Non
 
 
 async def test_a_cancel_stops_what_runs_and_takes_out_what_waits(client: Client, wire: WireServer) -> None:
-    wire.plays(reply(QUEUE), reply(""), reply(QUEUE), reply(""), reply(QUEUE))
+    wire.plays(reply(QUEUE), reply(""), *(reply(QUEUE), reply(""), reply(QUEUE)), *(reply(QUEUE), reply(QUEUE)))
     await client.cancel(TASK)
     await client.cancel("proxy.other")
     await client.cancel("proxy.ended")
@@ -173,6 +173,17 @@ async def test_a_cancel_stops_what_runs_and_takes_out_what_waits(client: Client,
     wire.plays(reply(QUEUE), reply("<html>", status=502))
     with pytest.raises(ResponseLost, match="cancellation of prompt"):
         await client.cancel(TASK)
+
+
+@pytest.mark.parametrize("was_seen", [True, False])
+async def test_a_graph_that_begins_while_it_is_cancelled_is_stopped(
+    client: Client, wire: WireServer, *, was_seen: bool
+) -> None:
+    """ComfyUI deletes only what waits, and the cancelled graph ran on."""
+    waiting = {"queue_running": [], "queue_pending": QUEUE["queue_running"] if was_seen else []}
+    wire.plays(reply(waiting), *([reply("")] if was_seen else []), reply(QUEUE), reply(""))
+    await client.cancel(TASK)
+    assert (wire.asked[-1].path.rpartition("/")[2], wire.asked[-1].json) == ("interrupt", {"prompt_id": PROMPT})
 
 
 async def test_a_file_is_fetched_whole_by_its_masked_link(client: Client, wire: WireServer, tmp_path: Path) -> None:
