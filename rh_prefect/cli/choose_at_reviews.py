@@ -52,11 +52,13 @@ def choose(
         raise InputError(f"choose: {unread} No choice was recorded.")
     current = asyncio.run(pipeline.plan(arguments, **known))
     end_with_problems(current.problems)
-    takes, decided = _decisions(file, current, choices, text or ())
+    takes, new, decided = _decisions(file, current, choices, text or ())
     chosen = asyncio.run(pipeline.plan(arguments, **known, choices=decided))
     for one in chosen.instances:
         if one.address in decided and one.state == "r" and one.note:
             raise InputError(f"choose: {one.address}: {one.note}. No choice was recorded.")
+    if new:
+        takes |= asyncio.run(pipeline.plan(arguments, **known, new=new)).new_takes
     assert pipeline.takes is not None  # noqa: S101 - `open` sets it
     add_choices(pipeline.takes, takes, decided, items=current.items_by_number)
     again = shlex.join(["rh-prefect", "run", str(file), *words_of(**more, **asdict(given), plan=plan, **asdict(place))])
@@ -65,8 +67,11 @@ def choose(
 
 def _decisions(
     file: Path, plan: Plan, choices: Sequence[str], texts: Sequence[str]
-) -> tuple[dict[str, int], dict[str, dict[str, Any]]]:
-    """Reads the arguments of `choose`: returns the next takes for `again`, and the other choices by review address."""
+) -> tuple[dict[str, int], list[str], dict[str, dict[str, Any]]]:
+    """Reads the arguments of `choose`.
+
+    Returns the next takes for `again`, the steps whose next takes the records choose, and the other choices by review.
+    """
     reviews = {one.address: one for one in plan.instances if one.model == "review"}
     if not reviews:
         raise InputError(f"choose: {file} has no reviews, so there is nothing to choose. No choice was recorded.")
@@ -75,7 +80,7 @@ def _decisions(
             f"no choice was given. The reviews of {file} are: {', '.join(reviews)}",
             "write REVIEW=NUMBER, with the number of a candidate",
         )
-    takes, decided, seen = dict[str, int](), dict[str, dict[str, Any]](), set[str]()
+    takes, new, decided, seen = dict[str, int](), list[str](), dict[str, dict[str, Any]](), set[str]()
     for number, words in enumerate((*choices, *texts)):
         address, chosen = _split(words, reviews, file)
         if address in seen:
@@ -85,10 +90,11 @@ def _decisions(
         if number >= len(choices):
             decided[address] = {"of": review.request["of"], "text": _corrected_text(review, Path(chosen))}
         elif chosen == "again":
-            takes |= _other_candidates(review)
+            takes |= review.next_takes
+            new += [one for one in _makers(review) if one not in takes]
         else:
             decided[address] = {"of": review.request["of"], "take": _candidate(review, chosen)}
-    return takes, decided
+    return takes, new, decided
 
 
 def _split(words: str, reviews: Mapping[str, PlannedStep], file: Path) -> tuple[str, str]:
@@ -113,13 +119,15 @@ def _corrected_text(review: PlannedStep, file: Path) -> str:
     return text
 
 
-def _other_candidates(review: PlannedStep) -> dict[str, int]:
-    if next(paid_steps(review.needs), None) is None:
+def _makers(review: PlannedStep) -> list[str]:
+    """Returns the addresses of the paid steps that make the candidates of a review."""
+    found = [one.address for one in paid_steps(review.needs)]
+    if not found:
         raise _invalid(
             f"{review.address} cannot get new candidates, because no paid step makes its candidates",
             "choose a candidate by its number",
         )
-    return review.next_takes
+    return found
 
 
 def _candidate(review: PlannedStep, chosen: str) -> int:

@@ -262,6 +262,17 @@ def test_new_candidates_of_an_edited_result_are_made_by_the_paid_step(here: Here
     assert here.paid() == paid + 2
 
 
+def test_new_candidates_of_an_item_are_not_those_of_an_equal_item(here: Here) -> None:
+    picture = PICTURE % "$(item.title)" + ", same: separate"
+    here.write("each.yaml", of_rows("title: string", picture=picture, chosen="review: $(picture)"))
+    here.write("titles.csv", "title\nmug\nmug\n")
+    here.call("run each.yaml --set rows=titles.csv")
+    here.call("choose each.yaml each[1].chosen=again each[2].chosen=1 --set rows=titles.csv")
+    assert "take: 3" in (here.folder / "each.takes.yaml").read_text()
+    here.call("run each.yaml --set rows=titles.csv")
+    assert here.paid() == 3, "the first item had the result of the second one, and that one the rejected result"
+
+
 def test_new_candidates_of_a_parameter_are_refused(here: Here) -> None:
     (here.folder / "photo.png").write_bytes(picture("photo"))
     own = "params: {photo: image}\n" + steps(small=RESIZE % "$(params.photo)", own="review: $(small)")

@@ -329,8 +329,12 @@ class PlannedStep:
 
     @property
     def next_takes(self) -> dict[str, int]:
-        """For each paid step that made the candidates of a review, the take that makes another one."""
-        return {one.address: one.works[-1].take + 1 for one in paid_steps(self.needs) if one.works}
+        """For each paid step that made the candidates of a review, the take that makes another one.
+
+        Without steps of `same: separate`, whose next take may be the result of another item.
+        """
+        made = (one for one in paid_steps(self.needs) if one.works and one.step.get("same") != "separate")
+        return {one.address: one.works[-1].take + 1 for one in made}
 
     @property
     def top_item(self) -> str:
