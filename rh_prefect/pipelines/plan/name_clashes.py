@@ -51,11 +51,13 @@ class NameClashes:
 
     def _of_any_extension(self, name: str) -> PlannedStep | None:
         """Returns a step whose name ends in `.*` and may become `name`, because its result is of this kind."""
-        named = format_named(name)
-        if named is None:
+        named, path = format_named(name), PurePosixPath(name)
+        if path.suffix in ("", ".*"):
             return None
-        users = self._users.get(folded(str(PurePosixPath(name).with_suffix(".*"))), ())
-        return next((one for one in users if one.kind in named.kinds), None)
+        kinds = named.kinds if named is not None else ("file", "3d")  # such as subtitles, or an archive with a 3D model
+        return next(
+            (one for one in self._users.get(folded(str(path.with_suffix(".*"))), ()) if one.kind in kinds), None
+        )
 
     def _first(self, name: str) -> PlannedStep:
         return min(self._users[folded(name)], key=lambda one: (self._ranks[one.path], one.numbers))
