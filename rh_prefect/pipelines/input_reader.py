@@ -138,8 +138,8 @@ class InputReader:
         """Reads the default of a used file's parameter once; a path in the default is relative to the used file."""
         if name not in self._defaults:
             value, folder = param.default, self._checked.folder
-            if isinstance(value, str) and param.kind in ("table", "files", *FILE_TYPES) and folder is not None:
-                value = _below(value, folder.as_posix())
+            if param.kind in ("table", "files", *FILE_TYPES) and folder is not None:
+                value = _placed(param, value, folder.as_posix())
             at = ("params", name)
             self._defaults[name] = ABSENT if value is None else await self._value(at, name, param, value)
             report_items(self._problems, self._rows, of_rows=True)
@@ -465,6 +465,22 @@ def _content_of(rows: Sequence[Row], columns: Iterable[str]) -> str:
     names = list(columns)
     text = json.dumps([[row.values.get(name) for name in names] for row in rows], default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _placed(param: Param, value: Any, root: str) -> Any:
+    """Returns the default of a parameter with its relative paths below a folder, also those in lists and in rows."""
+    if isinstance(value, str):
+        return _below(value.strip(), root)
+    if isinstance(value, list):
+        return [_placed(param, one, root) for one in value]
+    if not isinstance(value, dict) or param.columns is None:
+        return value
+    columns = {header: one for name, one in param.columns.items() for header in one.headers or (name,)}
+    files = {name: one for name, one in columns.items() if one.kind in (*FILE_TYPES, "files")}
+    cells = {
+        name: _files_in(cell) if files[name].kind == "files" else cell for name, cell in value.items() if name in files
+    }
+    return value | {name: _placed(files[name], cell, root) for name, cell in cells.items() if not is_empty(cell)}
 
 
 def _below(source: str, root: str) -> str:

@@ -452,6 +452,25 @@ async def test_the_defaults_of_a_used_file_are_read_relative_to_that_file(tmp_pa
     assert {Path(one["uri"]).name for one in plan.inputs} == {"rows.csv", "photo.png"}
 
 
+async def test_a_list_in_the_defaults_of_a_used_file_has_paths_relative_to_that_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the same name in the working folder was used without a word."""
+    for number, folder in enumerate(("used", "work")):
+        (tmp_path / folder).mkdir()
+        photo(tmp_path / folder / "a.png", number)
+    monkeypatch.chdir(tmp_path / "work")
+    columns, row = "{one: image, all: {type: files, of: image}}", "{one: a.png, all: a.png; a.png}"
+    params = f"pictures: {{type: files, default: [a.png]}}, rows: {{type: table, columns: {columns}, default: [{row}]}}"
+    sheet = "edit: contact_sheet, with: {of: [$(params.pictures), $(item.one), $(item.all)]}"
+    used = f"params: {{{params}}}\n" + steps(each=group("foreach: $(params.rows)", sheet=sheet))
+    (tmp_path / "used" / "used.yaml").write_text(used)
+    (tmp_path / "used" / "outer.yaml").write_text(steps(u="use: ./used.yaml"))
+    plan = await plan_of(Pipeline.from_file("../used/outer.yaml"))
+    assert {Path(one["uri"]).resolve() for one in plan.inputs} == {tmp_path / "used" / "a.png"}
+    assert len(plan.steps["u.each.sheet"][0].values["of"]) == 4
+
+
 async def test_a_cut_picture_is_found_before_anything_is_paid(tmp_path: Path) -> None:
     pipeline, picture = using(tmp_path), tmp_path / "photo.png"
     picture.write_bytes(picture.read_bytes()[:-20])
