@@ -145,7 +145,8 @@ class StoredWorks(KnownWorks):
         for query in queries:
             if query.is_edit and (edit := edits.get(query.work)) is not None:
                 # A missing file is rendered again at no cost, and requests keep the hash of its first version.
-                found[query] = known_edit(edit, self._edits.located(edit))
+                is_lost = self._edits.lacks(edit, await self._list_files())
+                found[query] = replace(known_edit(edit, self._edits.located(edit)), is_lost=is_lost)
         return [found.get(query) for query in queries]
 
     async def _results(self, keys: Sequence[str]) -> dict[str, ResultRecord]:

@@ -163,6 +163,11 @@ class EditResults:
             store = MediaStore(result.store, options=store.options_for(result.store))
         return store.size(file.uri) == file.size
 
+    def lacks(self, result: EditResult, sizes: Mapping[str, int]) -> bool:
+        """Returns whether the file of a result belongs to this store and is missing in a listing of its files."""
+        is_here = self._is_beside or result.store == self._store.url
+        return result.file is not None and is_here and sizes.get(result.file.uri) != result.file.size
+
     def located(self, result: EditResult) -> Media | None:
         """Returns the file of a result with its address; None if the result is a string."""
         if result.file is None:

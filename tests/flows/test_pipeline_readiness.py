@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.pipelines.parsed_document import PipelineError
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, further, group, of_rows, rows, steps
 from tests.support.servers.emulator_env import StartEmulator
-from tests.support.world.pipeline_flows import complete, run, run_in_flow, states
+from tests.support.world.pipeline_flows import complete, planned, run, run_in_flow, states
 
 ANGLE = PICTURE % "$(item.title) from the $(matrix.angle)"
 ANGLES = of_rows(
@@ -63,6 +64,37 @@ async def test_a_lost_file_of_an_edit_is_there_before_the_steps_that_need_it(
     await complete(text + further(**clips), budget=9)
     assert len(rh.recorder.paid) == 3
     assert stored.is_file()
+
+
+@pytest.mark.parametrize("outputs", ["", "outputs: {small: $(small)}\n"])
+async def test_a_lost_file_of_an_edit_that_is_an_output_is_made_again(
+    rh: Emulator, tmp_path: Path, outputs: str
+) -> None:
+    text = steps(mug=PICTURE % "a mug", small=RESIZE % "$(mug)") + outputs
+    small = Path((await complete(text, budget=9)).outputs["small"].uri.removeprefix("file://"))
+    content = small.read_bytes()
+    for stored in (tmp_path / "out" / "pipelines").glob("*.*"):
+        stored.unlink()
+    again = await complete(text, budget=9)
+    assert (small.read_bytes(), states(again)) == (content, {"mug": "reused", "small": "made"})
+    assert states(await complete(text, budget=9)) == {"mug": "reused", "small": "reused"}
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_the_chosen_result_of_an_edit_is_saved_after_it_was_made_with_other_bytes(
+    rh: Emulator, tmp_path: Path
+) -> None:
+    text = steps(mug=PICTURE % "a mug", small=RESIZE % "$(mug)", best="review: $(small), save_as: best.*")
+    await run(text, budget=9)
+    (record,) = (tmp_path / "out" / "edits").glob("*/result.json")
+    content = json.loads(record.read_text())
+    stored = tmp_path / "out" / content["file"]["uri"]
+    other = {"sha256": "0" * 64, "uri": f"pipelines/{'0' * 64}{stored.suffix}"}
+    record.write_text(json.dumps(content | {"file": content["file"] | other}))
+    stored.unlink()
+    (review,) = (await planned(text)).steps["best"]
+    await complete(text, choices={"best": {"of": review.request["of"], "take": 1}})
+    assert (tmp_path / "out" / f"best{stored.suffix}").is_file()
 
 
 @pytest.mark.prefect

@@ -56,16 +56,20 @@ class Needs:
         return [one for one in changed if one not in set(new)] if changed else []
 
     def _evaluate(self, one: PlannedStep, found: dict[str, None]) -> bool:
-        address, was = one.address, (one.is_needed, one.state)
+        address, was = one.address, (one.is_needed, one.state, one.is_lost)
         is_taken = not self._takers[address] or self._makers[address] > 0 or self._deciders[address] > 0
         one.is_needed = is_taken or one.is_output or bool(one.save_as)
         if not one.is_needed and one.found in "+!?" and one.is_paid:
             one.state, one.note = "=", one.note or _UNNEEDED
         else:
             one.state, one.note = one.found, "" if one.note == _UNNEEDED else one.note
-        weight = _NONE if not one.is_needed or one.state == "x" else _EXISTS if one.state == "=" else _MAKES
+        is_last = one.is_output or not self._takers[address]
+        known = (work.known for work in one.works if work.known is not None)
+        one.is_lost = is_last and not one.save_as and any(each.is_lost for each in known)
+        exists = one.state == "=" and not one.is_lost
+        weight = _NONE if not one.is_needed or one.state == "x" else _EXISTS if exists else _MAKES
         self._weigh(one, weight, found)
-        return was != (one.is_needed, one.state)
+        return was != (one.is_needed, one.state, one.is_lost)
 
     def _weigh(self, one: PlannedStep, weight: int | None, found: dict[str, None]) -> None:
         """Updates the counts of the steps that a step needs; if `weight` is None, the step's needs no longer count."""

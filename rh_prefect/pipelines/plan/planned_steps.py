@@ -89,6 +89,7 @@ class KnownWork:
     age: float | None = None  # Seconds since it was recorded, by the store's clock; below 0 for a time in the future
     record: str = ""  # Where its record is
     task_id: str = ""  # RunningHub's task
+    is_lost: bool = False  # Whether the file of an edit is missing; it is made again when something needs it
     # For files that were made or downloaded again with other bytes: own hash -> the hash of the first one, which stands
     # for it in requests
     counts_as: Mapping[str, str] = field(default_factory=lambda: EMPTY)
@@ -250,6 +251,7 @@ class PlannedStep:
     may_be_free: bool = False  # Whether it may cost nothing in this run, by an undecided condition
     is_needed: bool = True  # Whether the run uses its result; see `needed_steps`
     is_output: bool = False  # Whether it is an output of the file
+    is_lost: bool = False  # Whether it is an edit without its file, which no step makes again; see `needed_steps`
     attempts: int = 1  # How many tasks one take may pay for
     reuse: str = "always"  # Which earlier results it may use: `always`, `never`, or at most how old ones
     note: str = ""  # Why it is in this state, if the state does not say

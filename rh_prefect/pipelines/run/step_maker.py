@@ -42,7 +42,7 @@ class StepMaker:
         """Makes a step and saves its results; a step whose inputs have meanwhile changed is planned again."""
         engine = self._services.engine
         async with member(engine):
-            if any(work.state != "=" for work in instance.works):
+            if instance.is_lost or any(work.state != "=" for work in instance.works):
                 await engine.run(instance, partial(self._paid_step if instance.is_paid else self._edit_step, instance))
             if instance.save_as and instance.address in self._outcome.begun - self._outcome.left:
                 await self._save(instance)
@@ -148,7 +148,8 @@ class StepMaker:
     async def _save(self, instance: PlannedStep) -> None:
         """Copies the results of a step to the names given in `save_as`."""
         if instance.model == "review":
-            await self._restore(instance)
+            if await self._restore(instance):
+                return  # the review is planned again with the new file
         elif not instance.is_paid and instance.address not in self._there:
             await self.saver.find(instance)
             if instance.address in self._outcome.saved:

@@ -370,7 +370,7 @@ class StepScheduler:
         if one.model == "review":
             return saver.is_unsaved(one) and bool(saver.named(one))
         if all(work.state == "=" for work in one.works):
-            return bool(one.works) and saver.is_unsaved(one)
+            return bool(one.works) and (one.is_lost or saver.is_unsaved(one))
         return one.is_needed and all(work.is_settled for work in one.works) and has_all_ids(one)
 
     # -- costs -----------------------------------------------------------------------------------------------------
