@@ -255,6 +255,7 @@ def known_result(record: ResultRecord, files: tuple[Media, ...]) -> KnownWork:
         record.currency or "",
         record.coins,
         task_id=record.task_id,
+        run_seconds=record.run_seconds,
         counts_as=_counts_as(files, record.outputs),
     )
 

@@ -58,6 +58,7 @@ async def test_outputs_have_types_and_plan_and_result_are_shown_in_a_notebook(rh
     assert "<pre>pair: " in plan._repr_html_()
     done = await pair.run(title="a mug", budget=1)
     assert repr(done).startswith("<PipelineResult of pair: Steps: 2 made; paid ")
+    assert all(one.seconds is not None for one in done.steps)
     assert repr(done).endswith("Outputs: sign, both, words>")
     sign, both = done.output("sign", Media), done.output("both", list[Media])
     assert both == [sign, sign]

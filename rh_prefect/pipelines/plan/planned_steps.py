@@ -89,6 +89,7 @@ class KnownWork:
     age: float | None = None  # Seconds since it was recorded, by the store's clock; below 0 for a time in the future
     record: str = ""  # Where its record is
     task_id: str = ""  # RunningHub's task
+    run_seconds: float | None = None  # How long its task ran
     is_lost: bool = False  # Whether the file of an edit is missing; it is made again when something needs it
     # For files that were made or downloaded again with other bytes: own hash -> the hash of the first one, which stands
     # for it in requests

@@ -149,6 +149,8 @@ def _step(one: PlannedStep, run: StepScheduler, cost: Costs | None) -> StepRepor
     files = saved or [file for work in one.works if work.known is not None for file in work.known.outputs]
     error = outcome.errors.get(one.address)
     known = [work.known.task_id for work in one.works if work.known is not None and work.known.state != "+"]
+    results = (work.known for work in one.works if work.known is not None) if state == "made" else ()
+    ran = [result.run_seconds for result in results if result.run_seconds is not None]
     failed = error.task_id if isinstance(error, JobError) else None
     return StepReport(
         step=one.address,
@@ -161,6 +163,7 @@ def _step(one: PlannedStep, run: StepScheduler, cost: Costs | None) -> StepRepor
         row=one.row,
         subject=_subject(one),
         error="" if error is None else type(error).__name__,
+        seconds=round(sum(ran), 3) if ran else None,
         tasks=tuple(dict.fromkeys(filter(None, (*known, failed)))),
         jobs=tuple(f"{run.services.budget.place}/{work.key}" for work in one.works if work.is_settled and one.is_paid),
     )

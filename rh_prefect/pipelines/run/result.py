@@ -47,7 +47,7 @@ class StepReport:
         row: The table row of the step's item.
         subject: The beginning of the step's prompt, or the name of the step's first file.
         error: The class of the step's error, as in `BudgetExceeded`.
-        seconds: The run time of the step's task.
+        seconds: The run time of the step's tasks; None if it is not known, or if the result is from an earlier run.
         tasks: The ids of RunningHub's tasks for the step's results, and of the task that failed.
         jobs: The names of the step's works, for `rh-prefect jobs`.
     """
