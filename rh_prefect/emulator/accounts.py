@@ -38,16 +38,19 @@ class Charge:
 
     def __sub__(self, other: Charge) -> Charge:
         return Charge(
-            self.money - other.money, self.third_party - other.third_party, self.coins - other.coins, self.seconds
+            self.money - other.money,
+            self.third_party - other.third_party,
+            self.coins - other.coins,
+            self.seconds - other.seconds,
         )
 
     def part(self, share: Decimal, *, step: Decimal) -> Charge:
-        """Returns a share of the charge, rounded to whole coins and to steps of money."""
+        """Returns a share of the charge, rounded to whole coins, whole seconds and steps of money."""
         return Charge(
             _rounded(self.money * share, step),
             _rounded(self.third_party * share, step) if share < 1 else self.third_party,
             int(_rounded(self.coins * share, Decimal(1))),
-            self.seconds,
+            int(_rounded(self.seconds * share, Decimal(1))),
         )
 
 

@@ -277,8 +277,7 @@ class Tasks:
             return charge if self._assumptions.refund_cancelled[status] else Charge()
         if self._clock.mode != "real" or not self._assumptions.cancel_stops_charging:
             return Charge()
-        ran = self._clock.now() - task.timing.accepted - task.timing.queued
-        share = Decimal(str(min(1.0, ran / task.timing.running)))
+        share = Decimal(str(self._clock.share(task.timing, polls=task.polls)))
         return charge - charge.part(share, step=self._assumptions.money_step)
 
     def progress(self, task: Task) -> float:

@@ -270,6 +270,21 @@ def test_limits_and_faults_are_those_of_every_submit(emulate: Emulate) -> None:
     assert rh.create()["data"]["taskStatus"] == "SUCCESS"
 
 
+def test_a_cancelled_run_reports_the_seconds_it_ran(emulate: Emulate) -> None:
+    rh = emulate(clock="real", factor=0, durations=lasting(0.0, 100.0))
+    task_id = rh.started()
+    rh.rh.clock.advance(10)
+    rh.cancel(task_id)
+    usage = rh.query(task_id)["usage"]
+    assert (usage["taskCostTime"], usage["consumeMoney"]) == ("10", "0.01")
+    assert (rh.rh.recorder.charged, rh.rh.recorder.paid[0].charged) == (Decimal("0.01"), Decimal("0.1"))
+
+
+def test_a_run_without_a_duration_can_be_cancelled(emulate: Emulate) -> None:
+    rh = emulate(clock="real", factor=0, long_side=1024, durations=lasting(0.0, 0.0))
+    assert [rh.cancel(task_id)["code"] for task_id in [rh.started() for _ in range(3)]] == [0, 0, 0]
+
+
 def test_moderation_looks_into_graphs(emulate: Emulate) -> None:
     rh = emulate(moderated=["storm"])
     task_id = rh.started(nodeInfoList=[node("6", "text", "a Storm")])
