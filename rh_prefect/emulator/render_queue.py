@@ -9,8 +9,9 @@ import logging
 import secrets
 import string
 import threading
+import time
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
 
 _WORKERS: Final = 2
 _PATIENCE: Final = 20.0
+_LOOK_SECONDS: Final = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -133,10 +135,13 @@ class RenderQueue:
             self._pool.submit(self._make, task, variants)
 
     async def settle(self, task: Task) -> None:
-        """Waits for the results of a task that is due, for a limited time."""
-        if self._tasks.is_due(task):
-            waiting: Future[list[Output]] = task.outputs
-            await asyncio.wait([asyncio.wrap_future(waiting)], timeout=_PATIENCE)
+        """Waits for the results of a task that is due, until its end by a cancel, and for a limited time."""
+        if not self._tasks.is_due(task):
+            return
+        outputs: asyncio.Future[list[Output]] = asyncio.wrap_future(task.outputs)
+        end = time.monotonic() + _PATIENCE
+        while self._tasks.is_due(task) and time.monotonic() < end:
+            await asyncio.wait([outputs], timeout=_LOOK_SECONDS)
 
     def close(self) -> None:
         """Stops the rendering."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from rh_prefect.emulator import Fault
 from tests.emulator.conftest import Emulate, lasting
 from tests.support.servers.caller import IMAGE_PRICE, Caller
+
+CLIP_OF_10_SECONDS = {"prompt": "waves", "aspectRatio": "16:9", "duration": "10", "sound": "false"}
 
 
 def test_the_query_of_a_finished_task(rh: Caller) -> None:
@@ -106,6 +109,17 @@ def test_cancel_ends_a_task_and_frees_its_slot(emulate: Emulate) -> None:
     assert (answer["status"], answer["results"]) == ("CANCEL", None)
     assert rh.rh.recorder.cancelled == [task_id]
     assert rh.submit()["errorCode"] == ""
+
+
+def test_a_query_that_waits_for_a_result_answers_after_a_cancel(emulate: Emulate) -> None:
+    rh = emulate(long_side=640, fps=24, max_seconds=None)
+    for _ in range(3):  # more than are rendered at a time
+        task_id = rh.submit("kling-v2.6-pro/text-to-video", CLIP_OF_10_SECONDS)["taskId"]
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(Caller(rh.rh).query, task_id)
+        assert rh.rh.recorder.wait(lambda recorder: "/openapi/v2/query" in [row.path for row in recorder.requests])
+        rh.cancel(task_id)
+        assert answer.result(timeout=5)["status"] == "CANCEL"
 
 
 def test_cancel_is_paid_back_only_while_queued(emulate: Emulate) -> None:
