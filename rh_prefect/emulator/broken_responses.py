@@ -49,7 +49,9 @@ class HeldResponses:
         with self._changed:
             for event, loop in self._held.items():
                 loop.call_soon_threadsafe(event.set)
-            return len(self._held)
+            count = len(self._held)
+            self._held.clear()
+            return count
 
     def wait(self, count: int = 1, *, seconds: float = 300.0) -> bool:
         """Blocks until the given number of responses are held.

@@ -77,6 +77,7 @@ def test_a_held_answer_is_booked_and_then_let_go(rh: Caller) -> None:
         (entry,) = rh.rh.recorder.paid
         assert not answer.done()
         assert rh.rh.held.release() == 1
+        assert not rh.rh.held.wait(seconds=0)
         assert answer.result()["taskId"] == entry.task_id
 
 
