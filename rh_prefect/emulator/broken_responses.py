@@ -103,10 +103,11 @@ class BrokenResponse(Response):
             case "half":
                 await self._send_half(scope, receive, send)
             case "stall":
-                await wait_for_disconnect(receive, fault.seconds or STALL_SECONDS)
+                await wait_for_disconnect(receive, STALL_SECONDS if fault.seconds is None else fault.seconds)
                 await close_connection(scope, receive)
             case "hold":
-                await _first(self._held.hold(fault.seconds or HOLD_SECONDS), _gone(receive))
+                seconds = HOLD_SECONDS if fault.seconds is None else fault.seconds
+                await _first(self._held.hold(seconds), _gone(receive))
                 await self._response(scope, receive, send)
             case "slow":
                 await wait_for_disconnect(receive, SLOW_SECONDS if fault.seconds is None else fault.seconds)

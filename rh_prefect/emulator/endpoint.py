@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
-from rh_prefect.emulator import faults
+from rh_prefect.emulator import faults, responses
 from rh_prefect.emulator.accounts import ApiKey
 from rh_prefect.emulator.auth import Auth
 from rh_prefect.emulator.broken_responses import BrokenResponse
@@ -89,8 +89,12 @@ class Endpoint:
             _check_host(state, request)
             body = await _read_json(request) if self.reads == "json" else {}
             key = self.auth(state.keys, request, body)
+        except Refused as refused:
+            return self._refuse(state, refused)
+        try:
             state.rate_limit.count(key.name)
         except Refused as refused:
+            self.on_refusal(Call(state, request, key, body, None), refused.code)
             return self._refuse(state, refused)
         fault = self._fault(state, request, body)
         response = await self._answer(Call(state, request, key, body, fault))
@@ -110,17 +114,17 @@ class Endpoint:
             if fault is not None and fault.is_early:
                 return self._lose(call, fault)
             response = await self.handler(call)
-            if fault is not None and fault.kind == "code":
-                _refuse_by(call.state, fault)
         except Refused as refused:
             self.on_refusal(call, refused.code)
-            response = self._refuse(call.state, refused)
+            return self._refuse(call.state, refused)
+        if fault is not None and fault.kind == "code":
+            return self._refuse(call.state, _refusal_by(call.state, fault))
         return response
 
     def _lose(self, call: Call, fault: Fault) -> Response:
         """Handles a request that has no effect because of its fault; `BrokenResponse` breaks the connection later."""
         if fault.kind == "code":
-            _refuse_by(call.state, fault)
+            raise _refusal_by(call.state, fault)
         self.on_refusal(call, fault.kind)
         return Response()
 
@@ -129,7 +133,9 @@ class Endpoint:
 
 
 def endpoint_of(request: Request) -> str:
-    """Returns the endpoint of a request: the path after `/openapi/v2/`, or the whole path."""
+    """Returns the endpoint of a request: the path after `/openapi/v2/`, `/proxy`, `/proxy-plus`, or the whole path."""
+    if "key" in request.path_params:  # the path of the native proxy contains the key
+        return f"/{request.url.path.split('/')[1]}"
     return str(request.path_params.get("endpoint") or request.url.path.removeprefix("/openapi/v2/"))
 
 
@@ -144,11 +150,11 @@ def _check_host(state: State, request: Request) -> None:
         raise Refused(*refusal)
 
 
-def _refuse_by(state: State, fault: Fault) -> NoReturn:
-    code, words = state.assumptions.too_fast
-    if fault.code == words:  # a refusal whose number is not published; a fault names it by its message
-        raise Refused(code, words)
-    raise Refused(fault.code, fault.message)
+def _refusal_by(state: State, fault: Fault) -> Refused:
+    if fault.code == faults.TOO_FAST:
+        return Refused(*state.assumptions.too_fast)
+    envelope = responses.bare if fault.code == "412" else None  # the gateway refuses a key, before the route
+    return Refused(fault.code, fault.message, envelope=envelope)
 
 
 async def _read_json(request: Request) -> dict[str, object]:

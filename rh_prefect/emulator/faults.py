@@ -102,8 +102,12 @@ _ONLY: Final[dict[str, Route]] = {
     **dict.fromkeys(("lost", "late", "doubled", "forged"), "webhook"),
     "drop": "progress",
 }
+TOO_FAST: Final = "TASK_CREATE_TOO_FAST"
+"""The message of a refusal whose number is not published; a fault names the refusal by its message."""
+
 _ONLY_THESE: Final = ("webhook", "progress")
 _BEFORE: Final = ("429", "code")
+_LOSES: Final = ("cut", "half", "stall", "html", "empty", "429", "500", "502", "503", "504", "code")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,11 @@ class Fault:
     link: str = ""
 
     def __post_init__(self) -> None:
+        counts = (self.number, self.every, self.times)
+        if any(count is not None and (type(count) is not int or count < 1) for count in counts):
+            raise InputError("`number`, `every` and `times` of a fault are whole numbers from 1.")
+        if self.phase == "before" and self.kind not in _LOSES:
+            raise InputError(f"The fault {self.kind!r} loses no request, so that its phase cannot be 'before'.")
         if self.on not in get_args(Route) or self.kind not in get_args(Kind):
             raise InputError(
                 f"Unknown fault {self.kind!r} on {self.on!r}. What to do: use a `Kind` and a `Route` from "
@@ -158,7 +167,7 @@ class Fault:
             raise InputError(f"The fault {self.kind!r} applies only to {_ONLY[self.kind]!r}, not to {self.on!r}.")
         if self.on in _ONLY_THESE and self.kind not in _ONLY:
             raise InputError(f"The fault {self.kind!r} does not apply to {self.on!r}; see rh_prefect.emulator.faults.")
-        if self.kind == "code" and (not self.code or self.on == "download"):
+        if self.kind == "code" and (not _is_code(self.code) or self.on == "download"):
             raise InputError("A fault of the kind 'code' needs a code, and does not apply to a download.")
 
     @property
@@ -173,6 +182,10 @@ class Fault:
         if self.endpoint is not None and not fnmatchcase(subject.endpoint, self.endpoint):
             return False
         return self.prompt is None or any(self.prompt in said for said in words(subject.payload))
+
+
+def _is_code(code: object) -> bool:
+    return isinstance(code, str) and (code.isdecimal() or code == TOO_FAST)
 
 
 @dataclass(frozen=True, slots=True)

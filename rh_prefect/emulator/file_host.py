@@ -55,8 +55,8 @@ async def _serve(request: Request) -> Response:
         return _refuse(state, request, dead)
     fault = _fault(state, found) if request.method == "GET" else None
     if fault is not None and fault.kind == "expired":
-        return _refuse(state, request, DeadLink(404, "NoSuchKey", "The specified key does not exist."), found)
-    response = _File(state, found, fault)
+        return _refuse(state, request, state.file_store.expired(), found)
+    response = ResultFile(state, found, fault)
     return response if fault is None or fault.kind in _MIDWAY else BrokenResponse(response, fault, state.held)
 
 
@@ -109,7 +109,7 @@ def _refuse(state: State, request: Request, dead: DeadLink, found: StoredFile | 
     return Response(body, dead.status, media_type="application/xml")
 
 
-class _File(FileResponse):
+class ResultFile(FileResponse):
     """A file with ranges and an ETag; counts the bytes sent, and applies a fault."""
 
     chunk_size = 256 * 1024
@@ -139,7 +139,8 @@ class _File(FileResponse):
 
         await super().__call__(scope, receive, counted)
         if self._fault is not None and self._fault.kind == "stall":
-            await wait_for_disconnect(receive, self._fault.seconds or STALL_SECONDS)
+            seconds = STALL_SECONDS if self._fault.seconds is None else self._fault.seconds
+            await wait_for_disconnect(receive, seconds)
         if count.is_broken:
             await close_connection(scope, receive)
 

@@ -138,8 +138,12 @@ class FileStore:
         if place.startswith(_UPLOADS):
             self.check(link)
         elif self._clock.now() > found.since + self._assumptions.result_seconds:
-            raise DeadLink(self._assumptions.expired_result_status, "NoSuchKey", "The specified key does not exist.")
+            raise self.expired()
         return found
+
+    def expired(self) -> DeadLink:
+        """Returns the answer to the expired link of a result."""
+        return DeadLink(self._assumptions.expired_result_status, "NoSuchKey", "The specified key does not exist.")
 
     def check(self, link: str) -> str:
         """Checks the signature of a link.

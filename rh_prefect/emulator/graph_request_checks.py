@@ -302,9 +302,16 @@ def _check_fields(target: Target) -> None:
 
 
 def examine(
-    state: State, key: ApiKey, graph: Graph, *, metadata: bool = False
+    state: State, key: ApiKey, graph: Graph, *, metadata: bool = False, folder: str = ""
 ) -> tuple[Verdict, tuple[OutputSpec, ...], Failure | None]:
     """Validates a graph and finds its files.
+
+    Args:
+        state: The emulator.
+        key: The key of the request.
+        graph: The graph.
+        metadata: Whether pictures contain the graph as metadata.
+        folder: The folder of the files that were uploaded to the machine of the native proxy.
 
     Returns:
         The result of validation, the outputs to make, and the failure that the task will report, if any.
@@ -313,28 +320,32 @@ def examine(
         Refused: ComfyUI would refuse the graph as a whole.
     """
     foreign = state.workflows.foreign | state.apps.foreign
-    verdict = validate(graph, Files(partial(_has_media, state), state.loras.has, foreign))
+    verdict = validate(graph, Files(partial(_has_media, state, folder), state.loras.has, foreign))
     if verdict.is_hopeless:
         code, error = _BAD_GRAPH[0], verdict.error or {}
         reason = f"{error.get('message')} {error.get('details')}".strip()
         raise Refused(code, f"{message_of(state.assumptions, code)}: {reason}")
     if not verdict.outputs:
         return verdict, (), BadNode(*verdict.first()).failure(state.assumptions)
-    find = partial(_find, state, key)
+    find = partial(_find, state, key, folder)
     try:
         return verdict, pieces_of(graph, verdict.outputs, find, foreign=foreign, metadata=metadata), None
     except BadNode as bad:
         return verdict, (), bad.failure(state.assumptions)
 
 
-def _has_media(state: State, name: str) -> bool:
-    return name.startswith(_LINKS) or name == SAMPLE_PICTURE or state.file_store.named(name) is not None
+def _has_media(state: State, folder: str, name: str) -> bool:
+    return name.startswith(_LINKS) or name == SAMPLE_PICTURE or _named(state, folder, name) is not None
 
 
-def _find(state: State, key: ApiKey, name: str) -> Path:
+def _named(state: State, folder: str, name: str) -> Path | None:
+    return state.file_store.named(folder + name) or state.file_store.named(name)
+
+
+def _find(state: State, key: ApiKey, folder: str, name: str) -> Path:
     if name.startswith(_LINKS):
         try:
             return local(state.sources(key), name, "file")
         except Refused as refused:
             raise MediaError(refused.words) from refused
-    return state.file_store.named(name) or sample(state.file_store.folder / SAMPLE_PICTURE)
+    return _named(state, folder, name) or sample(state.file_store.folder / SAMPLE_PICTURE)

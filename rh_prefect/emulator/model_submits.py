@@ -89,10 +89,8 @@ def has(fault: Fault | None, kind: str) -> bool:
 
 
 def record_refusal(call: Call, code: str) -> None:
-    """Records a refused submit, unless it was recorded as accepted before."""
-    accepted = call.fault is not None and call.fault.kind == "code" and not call.fault.is_early
-    if not accepted:
-        call.state.recorder.add_submission(_entry(call, code=code))
+    """Records a refused submit."""
+    call.state.recorder.add_submission(_entry(call, code=code))
 
 
 def _scripted(call: Call, *, is_graph: bool) -> Failure | None:

@@ -55,10 +55,10 @@ class Proxy:
         with self._lock:
             self._prompts.pop(prompt.id, None)
 
-    def of(self, account: str, *, client_id: str | None = None) -> Iterator[Prompt]:
-        """Lists the prompts of an account, or of one of its clients."""
+    def of(self, account: str, endpoint: str, *, client_id: str | None = None) -> Iterator[Prompt]:
+        """Lists the prompts of an account on a machine, `/proxy` or `/proxy-plus`, or of one of its clients."""
         for prompt in list(self._prompts.values()):
-            mine = prompt.task.spec.key.account.name == account
+            mine = prompt.task.spec.key.account.name == account and prompt.task.endpoint == endpoint
             if mine and client_id in (None, prompt.client_id):
                 yield prompt
 

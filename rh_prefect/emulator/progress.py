@@ -178,13 +178,13 @@ async def proxied(socket: WebSocket) -> None:
         await socket.close(_REFUSED)
         return
     await socket.accept()
-    account = key.account.name
+    account, endpoint = key.account.name, f"/{socket.url.path.split('/')[1]}"
 
     async def play() -> None:
         await socket.send_json({"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 0}}}})
         played: set[str] = set()
         while True:
-            for prompt in state.proxy.of(account, client_id=client_id):
+            for prompt in state.proxy.of(account, endpoint, client_id=client_id):
                 if prompt.id not in played:
                     played.add(prompt.id)
                     if not await state.progress.play(prompt.task, _sender(socket), prompt_id=prompt.id):

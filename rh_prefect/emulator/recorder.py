@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +13,8 @@ from typing import Final
 _LONGEST_DATA: Final = 200
 _LONGEST_PROMPT: Final = 40
 _LOOK_SECONDS: Final = 0.02
+_PROXY_KEY: Final = re.compile(r"^(/proxy(?:-plus)?/)(?!<)[^/]+")
+"""A key in the path of the native proxy that is no key of the emulator."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -21,7 +24,7 @@ class Submission:
     Attributes:
         number: The submission's number, counted from 1.
         task_id: The id of the created task; empty if the submission was refused.
-        endpoint: A model's endpoint, `run/workflow/…`, or the full path of a v1 start request.
+        endpoint: A model's endpoint, `run/workflow/…`, `/proxy`, or the full path of a v1 start request.
         payload: The request's body; data URIs are shortened.
         key_name: The name of the key.
         accepted: Whether a task exists and was charged.
@@ -47,8 +50,8 @@ class Submission:
     def __repr__(self) -> str:
         """Returns cost, endpoint and prompt in one short line, which a failed assertion shows."""
         cost = f"{self.coins} coins" if self.coins else f"cost {self.charged}"
-        prompt = str(self.payload.get("prompt") or self.payload.get("text") or "")
-        words = f" {prompt[:_LONGEST_PROMPT]!r}" if prompt else ""
+        prompt = self.payload.get("prompt") or self.payload.get("text")
+        words = f" {prompt[:_LONGEST_PROMPT]!r}" if isinstance(prompt, str) else ""
         return f"<{self.number}: {cost if self.accepted else f'refused {self.code}'}, {self.endpoint}{words}>"
 
 
@@ -233,7 +236,7 @@ class Recorder:
         """
         with self._changed:
             number = len(self._downloads) + 1
-            self._downloads.append(Download(number, path, task_id, status, 0, at))
+            self._downloads.append(Download(number, self._masked_path(path), task_id, status, 0, at))
             self._changed.notify_all()
             return number
 
@@ -251,7 +254,7 @@ class Recorder:
         """
         with self._changed:
             number = len(self._requests) + 1
-            self._requests.append(Request(number, method, self._mask(path), 0, at))
+            self._requests.append(Request(number, method, self._masked_path(path), 0, at))
             self._changed.notify_all()
             return number
 
@@ -274,6 +277,9 @@ class Recorder:
             "downloads": _rows(self.downloads),
             "deliveries": _rows(self.deliveries),
         }
+
+    def _masked_path(self, path: str) -> str:
+        return _PROXY_KEY.sub(r"\1<unknown>", self._mask(path))
 
     def _plain(self, value: object) -> object:
         """Masks keys and shortens data URIs in a payload."""

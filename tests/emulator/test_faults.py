@@ -63,6 +63,11 @@ def test_codes_and_statuses_of_other_kinds(rh: Caller) -> None:
     assert rh.submit()["errorCode"] == "1005"
     assert rh.post(f"/openapi/v2/{IMAGE}", WORDS).status_code == 429
     assert [entry.accepted for entry in rh.rh.recorder.submissions] == [True, False]
+    rh.rh.faults.clear()
+    rh.rh.faults.add(Fault("submit", 1, "code", code="1005", phase="after"), Fault("query", 1, "code", code="412"))
+    rh.submit(body={})
+    assert rh.rh.recorder.submissions[-1].code == "1007"  # no task was created
+    assert rh.query(rh.rh.recorder.paid[0].task_id) == {"code": 412, "msg": "TOKEN_INVALID"}
     rh.rh.faults.add(Fault("query", 1, "slow", seconds=0.2))
     start = time.monotonic()
     assert rh.query(rh.rh.recorder.paid[0].task_id)["status"] == "SUCCESS"
@@ -138,6 +143,9 @@ def test_by_prompt_and_by_endpoint(rh: Caller) -> None:
         {"on": "webhook", "kind": "502"},
         {"on": "submit", "kind": "lost"},
         {"on": "submit", "kind": "code"},
+        {"on": "submit", "kind": "code", "code": "busy"},
+        {"on": "submit", "every": 0},
+        *({"on": "submit", "kind": kind, "phase": "before"} for kind in ("slow", "hold", "fail", "at-once")),
         {"on": "submit", "wrong": 1},
         {"kind": "cut"},
     ],

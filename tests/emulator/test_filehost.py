@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import httpx
 import pytest
 
-from rh_prefect.emulator import Fault
+from rh_prefect.emulator import DEFAULT, Fault
 from rh_prefect.emulator.faults import Kind
 from rh_prefect.emulator.render.metadata_and_padding import pad
 from rh_prefect.media.probe import probe
@@ -58,6 +59,15 @@ def test_ranges_and_their_conditions(link: str) -> None:
     assert (past.status_code, past.headers["content-range"]) == (416, f"bytes */{size}")
     assert get(link, Range="bytes=10-", If_Range=whole.headers["etag"]).status_code == 206
     assert get(link, Range="bytes=10-", If_Range='"other"').status_code == 200
+
+
+def test_a_fault_expires_a_link_as_time_does(emulate: Emulate) -> None:
+    link = (rh := emulate(assumptions=replace(DEFAULT, expired_result_status=403))).result()
+    rh.rh.faults.add(Fault("download", 1, "expired"), Fault("download", 2, "stall", seconds=0))
+    assert get(link).status_code == 403
+    assert received(link)[2] is httpx.RemoteProtocolError  # at once
+    rh.rh.clock.advance(90_000)
+    assert get(link).status_code == 403
 
 
 def test_a_result_is_gone_after_a_day_or_when_a_fault_says_so(rh: Caller, link: str) -> None:

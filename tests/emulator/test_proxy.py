@@ -46,8 +46,11 @@ def test_a_prompt_from_end_to_end(rh: Caller, tmp_path: Path, kind: str) -> None
     (tmp_path / "a.png").write_bytes(answer.content)
     assert probe(tmp_path / "a.png").kind == "image"
     assert rh.rh.recorder.tasks[0].endpoint == f"/{kind}"
+    (paid,) = rh.rh.recorder.paid
+    assert (paid.endpoint, paid.payload["prompt"], paid.charged) == (f"/{kind}", TEXT_TO_IMAGE, rh.rh.recorder.charged)
     assert rh.rh.recorder.charged > 0
-    assert rh.rh.recorder.submissions == []  # no call of the API
+    assert rh.rh.recorder.served(paid.task_id) == len(answer.content)
+    assert rh.key not in repr(rh.rh.recorder.to_json())
 
 
 def test_history_is_empty_until_the_end(emulate: Emulate) -> None:
@@ -119,6 +122,49 @@ def test_pictures_are_uploaded_and_viewed(rh: Caller, tmp_path: Path) -> None:
         assert rh.http.get(at(rh, "view"), params={"filename": name}).status_code == 404
 
 
+def test_refused_prompts_are_recorded(emulate: Emulate) -> None:
+    rh = emulate(money=0, faults=[Fault("submit", 2, "429"), Fault("submit", 3, "code", code="TASK_CREATE_TOO_FAST")])
+    statuses = [rh.http.post(at(rh, "prompt"), json={"prompt": TEXT_TO_IMAGE}) for _ in range(3)]
+    assert [answer.status_code for answer in statuses] == [400, 429, 200]
+    assert statuses[2].json() == {"code": 422, "msg": "TASK_CREATE_TOO_FAST"}
+    rh.http.post(at(rh, "prompt"), json={})
+    assert [row.code for row in rh.rh.recorder.submissions] == ["812", "429", "422", "no_prompt"]
+    assert rh.rh.recorder.paid == []
+
+
+def test_faults_of_a_prompt_and_of_its_files(emulate: Emulate) -> None:
+    rh = emulate(clock="polls", polls=2)
+    rh.rh.faults.add(
+        Fault("submit", 1, "fail", node="VAEDecode"), Fault("submit", 2, "node-errors"), Fault("submit", 3, "at-once"),
+        Fault("query", 5, "no-results"),
+    )  # fmt: skip
+    taken = [prompt(rh, TEXT_TO_IMAGE) for _ in range(3)]
+    assert [bool(answer["node_errors"]) for answer in taken] == [False, True, False]
+    failed, broken, done = (answer["prompt_id"] for answer in taken)
+    assert (history(rh, failed), history(rh, broken)) == ({}, {})
+    entries = [history(rh, one)[one] for one in (failed, broken, done)]
+    assert [entry["status"]["status_str"] for entry in entries] == ["error", "error", "success"]
+    assert entries[0]["status"]["messages"][0][1]["node_name"] == "VAEDecode"
+    assert entries[2]["outputs"] == {}
+    (file,) = history(rh, done)[done]["outputs"]["9"]["images"]
+    whole = rh.http.get(at(rh, "view"), params=file).content
+    rh.rh.faults.add(Fault("download", 1, "expired"), Fault("download", 2, "short"))
+    answers = [rh.http.get(at(rh, "view"), params=file) for _ in range(2)]
+    assert [(answer.status_code, answer.content) for answer in answers] == [(404, b""), (200, whole[: len(whole) // 2])]
+
+
+def test_each_account_has_its_own_machines(rh: Caller, tmp_path: Path) -> None:
+    taken = prompt(rh, TEXT_TO_IMAGE)["prompt_id"]
+    assert list(rh.http.get(at(rh, "history")).json()) == [taken]
+    assert rh.http.get(at(rh, "history", kind="proxy-plus")).json() == {}
+    other = rh.other()
+    for caller, content in ((rh, samples.picture("PNG")), (other, b"other")):
+        caller.http.post(at(caller, "upload/image"), files={"image": ("photo.png", content)})
+    asked = {"filename": "photo.png", "type": "input"}
+    assert rh.http.get(at(rh, "view"), params=asked).content == samples.picture("PNG")
+    assert rh.http.get(at(rh, "view", kind="proxy-plus"), params=asked).status_code == 404
+
+
 def test_half_of_a_view_is_the_first_half_of_its_file(emulate: Emulate) -> None:
     rh = emulate(long_side=1024)
     taken = prompt(rh, TEXT_TO_IMAGE)["prompt_id"]
@@ -142,10 +188,12 @@ def test_a_wrong_key_is_refused_but_by_object_info(rh: Caller) -> None:
 
 
 def test_the_key_in_the_path_is_not_in_the_books(rh: Caller) -> None:
+    rh.http.post(at(rh, "prompt", key="0123456789abcdef0123456789abcdef"), json={})
     stats = rh.http.get(at(rh, "system_stats", kind="proxy-plus")).json()
     assert stats["devices"][0]["vram_total"] == 48 << 30
     assert list(rh.http.get(at(rh, "object_info/LoadImage")).json()) == ["LoadImage"]
     assert [request.path for request in rh.rh.recorder.requests] == [
+        "/proxy/<unknown>/prompt",
         "/proxy-plus/<main>/system_stats",
         "/proxy/<main>/object_info/LoadImage",
     ]
