@@ -292,6 +292,11 @@ class Tasks:
         task.refunded = charge
         task.spec.key.account.give_back(charge)
 
+    def spent(self, key: ApiKey) -> Decimal:
+        """Returns the money that a key has spent, less refunds."""
+        with self._lock:
+            return sum(((task.spec.charge - task.refunded).wallet for task in self._of(key)), Decimal(0))
+
     def counts(self, key: ApiKey) -> dict[str, int]:
         """Counts a key's queued and running tasks, by status."""
         return self._count(self._of(key))

@@ -8,7 +8,7 @@ import re
 import httpx
 import pytest
 
-from rh_prefect.emulator import AppField
+from rh_prefect.emulator import AppField, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import InputError
 from tests.support.servers.caller import IMAGE_PRICE, Caller, Json, node, read
@@ -124,6 +124,8 @@ def test_the_keys_of_the_account_are_listed_without_their_values(rh: Caller) -> 
     sibling = rh.rh.keys.add("sibling", account="main")
     rh.rh.keys.add("other")
     rh.submit()
+    rh.rh.faults.add(Fault("submit", 1, "fail"))
+    rh.query(rh.submit()["taskId"])  # paid back
     answer = rh.http.get("/openapi/v2/api-key/list", headers=rh.bearer()).json()
     assert answer["code"] == 0
     first, second = answer["data"]

@@ -50,13 +50,12 @@ async def key_list(call: Call) -> Response:
 
 
 def _key(call: Call, key: ApiKey) -> dict[str, object]:
-    spent = sum(paid.charged for paid in call.state.recorder.paid if paid.key_name == key.name)
     return {
         "key": f"{key.secret[:4]}{'*' * 24}{key.secret[-4:]}",
         "apiKeyName": key.name,
         "status": 1,
         "quotaLimit": None,
-        "quotaUsed": float(spent),
+        "quotaUsed": float(call.state.tasks.spent(key)),
         "visible": True,
         "expireAt": None,
         "expireInMinute": None,
