@@ -8,11 +8,12 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from rh_prefect.emulator.assumptions import DEFAULT, Assumptions
 from rh_prefect.emulator.clock import Clock
 from rh_prefect.emulator.responses import Refused
+from rh_prefect.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +178,20 @@ class ApiKeys:
             account: The name of the account that pays; by default a new account with the key's name.
             secret: The key's value; by default 32 random characters.
             currency: The wallet's currency if the account is new; by default `Assumptions.currency`.
+
+        Raises:
+            InputError: A value is of the wrong type.
         """
+        counts = {"limit": limit, "coins": coins, "queue": queue}
+        wrong = [name for name, value in counts.items() if value is not None and type(value) is not int]
+        if wrong or tier not in get_args(Tier):
+            raise InputError(f"Invalid {', '.join(wrong) or 'tier'} of a key. What to do: see `ApiKeys.add`.")
         with self._lock:
             known = self.assumptions
-            wallet = known.start_money if money is None else Decimal(str(money))
+            try:
+                wallet = known.start_money if money is None else Decimal(str(money))
+            except ArithmeticError as error:
+                raise InputError(f"Invalid money {money!r} of a key. What to do: give an amount.") from error
             purse = known.start_coins.get(tier, 0) if coins is None else coins
             owner = Account(account or name, wallet, purse, currency or known.currency)
             payer = self._accounts.setdefault(owner.name, owner)

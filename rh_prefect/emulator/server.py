@@ -99,10 +99,12 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         bound.bind((host, port))
         bound.listen(2048)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         bound.close()
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
-            f"Cannot listen on {host}:{port}: {error.strerror}. What to do: choose another port, or 0."
+            f"Cannot listen on {host}:{port}: {reason}. What to do: choose another port, or 0, and an address of this "
+            "machine."
         ) from error
     bound.setblocking(False)
     return bound

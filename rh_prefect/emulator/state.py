@@ -49,7 +49,7 @@ class RuntimeOptions:
         """Sets options by name.
 
         Raises:
-            InputError: An option does not exist.
+            InputError: An option does not exist, or a value is of the wrong type.
         """
         unknown = set(values) - {field.name for field in fields(self)}
         if unknown:
@@ -57,8 +57,18 @@ class RuntimeOptions:
                 f"Unknown option {', '.join(sorted(unknown))}. What to do: use the options in "
                 "rh_prefect.emulator.state.RuntimeOptions."
             )
+        wrong = [name for name, value in values.items() if not self._fits(name, value)]
+        if wrong:
+            raise InputError(f"Invalid value of the option {', '.join(wrong)}. What to do: use the type of the option.")
         for name, value in values.items():
             setattr(self, name, value)
+
+    def _fits(self, name: str, value: object) -> bool:
+        if name == "webhook_data":
+            return value in ("object", "string")
+        if isinstance(getattr(self, name), bool):
+            return isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
 def initial_options(assumptions: Assumptions, *, deterministic: bool) -> RuntimeOptions:

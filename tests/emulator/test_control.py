@@ -72,8 +72,32 @@ def test_steering_over_http(rh: Caller) -> None:
     assert {key["name"] for key in about["keys"]} == {"main", "second"}
     assert {"id": workflow, "name": "mine"} in about["workflows"]
     assert app in [listed["id"] for listed in about["apps"]]
-    wrong = {"keys": {"nonsense": 1}, "workflows": {"graph": 1}, "apps": [], "options": {"no": 1}}
-    assert [post(f"/_emulator/{path}", json=body).status_code for path, body in wrong.items()] == [400] * 4
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("keys", {"nonsense": 1}),
+        ("keys", {"name": "n", "money": "abc"}),
+        ("keys", {"name": "n", "limit": "5"}),
+        ("keys", {"name": "n", "tier": "GOLD", "limit": 5}),
+        ("workflows", {"graph": 1}),
+        ("workflows", [1]),
+        ("apps", []),
+        ("options", {"no": 1}),
+        ("options", {"webhook_timeout": "5"}),
+        ("options", {"real_people": 1}),
+        ("options", {"webhook_data": "bytes"}),
+        ("options", [1]),
+        ("clock", {"advance": "x"}),
+        ("clock", [1]),
+        ("moderated", {"words": "gun"}),
+    ],
+)
+def test_what_a_control_request_cannot_say(rh: Caller, path: str, body: object) -> None:
+    answer = rh.http.post(f"/_emulator/{path}", json=body)
+    assert (answer.status_code, list(answer.json())) == (400, ["error"])
+    assert rh.submit()["errorCode"] == ""
 
 
 def test_a_client_that_is_killed_right_after_its_post(rh: Caller) -> None:

@@ -54,6 +54,9 @@ def test_a_chosen_port_and_one_that_is_taken() -> None:
         assert rh.url == f"http://127.0.0.1:{port}"
         with pytest.raises(ConfigError, match="choose another port"):
             Emulator(port=port).start()
+        for wrong in ({"port": 99999}, {"host": "192.0.2.1"}):
+            with pytest.raises(ConfigError, match="an address of this machine"):
+                Emulator(**wrong).start()
 
 
 def test_the_books_add_up_under_load(emulate: Emulate) -> None:

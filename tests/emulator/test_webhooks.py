@@ -89,6 +89,14 @@ def test_nobody_there_and_somebody_slow(rh: Caller, receiver: Receiver) -> None:
         assert rh.ended_event(task_id, "FAILED")["callbackResponse"].startswith("I/O error on POST request")
 
 
+def test_an_impossible_address_stops_no_other_webhook(rh: Caller, receiver: Receiver) -> None:
+    rh.rh.options.update(webhook_spacing=0.0)
+    task_id = rh.submit(body={**WORDS, "webhookUrl": "http://127.0.0.1:99999/h"})["taskId"]
+    assert rh.ended_event(task_id, "FAILED")["callbackResponse"].startswith("I/O error on POST request")
+    rh.submit(body={**WORDS, "webhookUrl": receiver.url})
+    assert rh.rh.recorder.wait(lambda recorder: bool(receiver.got), seconds=10)
+
+
 def test_an_emulator_ends_with_deliveries_under_way(emulate: Emulate, receiver: Receiver) -> None:
     rh = emulate()
     receiver.delay = 3600

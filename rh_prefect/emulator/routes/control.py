@@ -63,14 +63,17 @@ async def release(request: Request) -> Response:
 async def move_clock(request: Request) -> Response:
     """Advances the clock by `advance` seconds."""
     state = _state(request)
-    state.clock.advance(float((await _json(request)).get("advance", 0)))
+    try:
+        state.clock.advance(float((await _object(request)).get("advance", 0)))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"`advance` is a number of seconds: {error}") from error
     return JSONResponse({"now": state.clock.now()})
 
 
 async def add_key(request: Request) -> Response:
     """Adds a key; takes the arguments of `ApiKeys.add` and returns the key's value."""
     try:
-        key = _state(request).keys.add(**await _json(request))
+        key = _state(request).keys.add(**await _object(request))
     except (TypeError, KeyError) as error:
         raise InputError(f"A key needs a name, and takes the arguments of ApiKeys.add: {error}") from error
     return JSONResponse({"name": key.name, "secret": key.secret})
@@ -78,13 +81,16 @@ async def add_key(request: Request) -> Response:
 
 async def moderate(request: Request) -> Response:
     """Adds `words` to those that the content check refuses."""
-    _state(request).moderated.update((await _json(request)).get("words", ()))
+    words = (await _object(request)).get("words", [])
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise InputError('`words` is a list of texts, as in {"words": ["gun"]}.')
+    _state(request).moderated.update(words)
     return JSONResponse({"words": sorted(_state(request).moderated)})
 
 
 async def add_workflow(request: Request) -> Response:
     """Saves a workflow; takes the arguments of `Workflows.add` and returns the workflow's id."""
-    raw = await _json(request)
+    raw = await _object(request)
     try:
         return JSONResponse({"id": _state(request).workflows.add(**raw)})
     except TypeError as error:
@@ -121,13 +127,20 @@ async def events(request: Request) -> Response:
 async def update_options(request: Request) -> Response:
     """Sets runtime options, and returns all of them."""
     options = _state(request).options
-    options.update(**await _json(request))
+    options.update(**await _object(request))
     return JSONResponse(asdict(options))
 
 
 def _state(request: Request) -> State:
     state: State = request.app.state.emulator
     return state
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    raw = await _json(request)
+    if not isinstance(raw, dict):
+        raise InputError("The body must be a JSON object.")
+    return raw
 
 
 async def _json(request: Request) -> Any:  # any JSON
