@@ -188,7 +188,8 @@ def _fetch(folder: Path, link: str, name: str, *, most: int) -> Path:
                 file.write(chunk)
                 if file.tell() > most:
                     raise Refused("1008")
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        part.unlink(missing_ok=True)
+        return part.replace(path)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, OverflowError) as error:  # a host or port that cannot exist
         raise Refused("1013", f"{_FAILED}: {name}: URL not reachable") from error
-    return part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -26,8 +26,7 @@ def submitted(assumptions: Assumptions, task: Task, status: Status, *, tips: str
     return {
         "taskId": task.id,
         "status": word_of(assumptions, status),
-        "errorCode": "",
-        "errorMessage": "",
+        **_error(assumptions, task, status),
         "results": _results(assumptions, task) if status == "SUCCESS" else None,
         "clientId": task.client_id,
         "promptTips": tips,
@@ -36,22 +35,26 @@ def submitted(assumptions: Assumptions, task: Task, status: Status, *, tips: str
 
 def queried(assumptions: Assumptions, task: Task, status: Status) -> dict[str, object]:
     """Returns a task for the response to a query."""
-    failure = task.failure if status == "FAILED" else None
     usage, word = usage_of(assumptions, task), word_of(assumptions, status)
     return {
         "taskId": task.id,
         "status": word,
-        "errorCode": failure.code if failure else "",
-        "errorMessage": message_of(assumptions, failure.code, failure.words) if failure else "",
+        **_error(assumptions, task, status),
         "results": _results(assumptions, task) if status == "SUCCESS" else None,
         "clientId": "",
         "promptTips": "",
-        "failedReason": dict(failure.reason) if failure else {},
+        "failedReason": dict(task.failure.reason) if task.failure and status == "FAILED" else {},
         "usage": usage,
         "parentTaskId": None,
         # The inner id is a number on the wire, too large for a double.
         "taskUsageList": [{"taskId": int(task.id), "parentTaskId": None, "taskStatus": word, "usage": usage}],
     }
+
+
+def _error(assumptions: Assumptions, task: Task, status: Status) -> dict[str, object]:
+    failure = task.failure if status == "FAILED" else None
+    message = message_of(assumptions, failure.code, failure.words) if failure else ""
+    return {"errorCode": failure.code if failure else "", "errorMessage": message}
 
 
 def prompt_tips(broken: Fault | None = None) -> str:

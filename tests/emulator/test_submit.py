@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 
 from rh_prefect import catalog
 from rh_prefect.catalog import Param, PriceTable, Rule
+from rh_prefect.emulator import DEFAULT, Fault
 from tests.emulator.conftest import Emulate
 from tests.support.samples import media as samples
 from tests.support.servers.caller import CLIP, IMAGE, IMAGE_PRICE, WORDS, Caller, Json
@@ -73,6 +75,9 @@ def test_the_task_of_a_moderated_word_fails_and_costs_nothing(emulate: Emulate) 
     assert [failed["usage"][name] for name in amounts] == [None] * 3
     assert rh.rh.recorder.charged == 0
     assert rh.query(rh.submit()["taskId"])["status"] == "SUCCESS"
+    rh.rh.faults.add(Fault("submit", 1, "at-once"))
+    at_once = rh.submit(body={**WORDS, "prompt": "a forbidden thing"})
+    assert (at_once["status"], at_once["errorCode"]) == ("FAILED", "1501")
 
 
 def test_an_empty_wallet(emulate: Emulate) -> None:
@@ -89,6 +94,12 @@ def test_a_key_that_may_not_run_models(rh: Caller) -> None:
     words = "Access Denied: Standard Model API is restricted to Enterprise-Shared API Keys only."
     for answer in (consumer.submit(), consumer.preview()):
         assert (answer["errorCode"], answer["errorMessage"]) == ("1014", words)
+
+
+def test_a_submit_over_the_rate_limit_is_recorded(emulate: Emulate) -> None:
+    rh = emulate(assumptions=replace(DEFAULT, requests_per_minute=1))
+    assert [rh.submit()["errorCode"] for _ in range(2)] == ["", "1003"]
+    assert [(entry.accepted, entry.code) for entry in rh.rh.recorder.submissions] == [(True, ""), (False, "1003")]
 
 
 def test_over_the_concurrency_is_421_until_a_task_ends(emulate: Emulate) -> None:
@@ -125,7 +136,7 @@ def test_other_links(rh: Caller, tmp_path: Path) -> None:
         result: "",
         f"{rh.rh.files_url}/input/openapi/nothing.png": "1013",
         rh.link(samples.png(tmp_path / "a.png")).replace("q-signature=", "q-signature=0"): "1013",
-        "http://127.0.0.1:9/a.png": "1013",
+        **dict.fromkeys(("http://127.0.0.1:9/a.png", "http://x..y/a.png", "http://127.0.0.1:99999/a.png"), "1013"),
         "asset://nothing": "1013",
     }
     assert {link: rh.submit(CLIP, {**CLIP_BODY, "imageUrl": link})["errorCode"] for link in cases} == cases
@@ -140,6 +151,16 @@ def test_equal_data_uris_at_the_same_time_are_all_rendered(emulate: Emulate, tmp
         answers = list(pool.map(lambda _: rh.submit(CLIP, {**CLIP_BODY, "imageUrl": link}), range(12)))
     assert {answer["errorCode"] for answer in answers} == {""}
     assert {rh.query(answer["taskId"])["status"] for answer in answers} == {"SUCCESS"}
+
+
+def test_a_link_to_a_file_that_is_too_large_leaves_nothing(
+    emulate: Emulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = emulate()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    rh = emulate(assumptions=replace(DEFAULT, upload_max_bytes=10))
+    assert rh.submit(CLIP, {**CLIP_BODY, "imageUrl": other.result()})["errorCode"] == "1008"
+    assert list(tmp_path.glob("rh-emulator-*/files/*")) == []
 
 
 def test_a_bad_file_and_a_large_file(rh: Caller, tmp_path: Path) -> None:

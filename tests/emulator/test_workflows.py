@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 from dataclasses import replace
 from decimal import Decimal
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from rh_prefect.emulator import DEFAULT, Fault
 from rh_prefect.emulator.accounts import Tier
@@ -180,6 +182,9 @@ def test_metadata_is_in_the_picture_unless_it_is_not_wanted(rh: Caller) -> None:
     stamped, plain = picture(rh), picture(rh, addMetadata=False)
     for mark in (b"tEXtprompt\0", b"KSampler"):
         assert (mark in stamped, mark in plain) == (True, False)
+    words = picture(rh, nodeInfoList=[node("6", "text", "a café, 海 😀")])
+    graph = json.loads(Image.open(io.BytesIO(words)).info["prompt"])
+    assert graph["6"]["inputs"]["text"] == "a café, 海 😀"
 
 
 def test_a_dead_link_and_a_wrong_file_fail_the_node(rh: Caller, tmp_path: Path) -> None:
@@ -241,13 +246,15 @@ def test_a_graph_of_which_a_part_is_good_runs_in_part(rh: Caller) -> None:
 
 
 def test_a_graph_with_nodes_of_its_own(rh: Caller) -> None:
-    graph = {
+    graph: dict[str, Any] = {
         "1": {"class_type": "MyLoader", "inputs": {"prompt": "a barn"}},
         "2": {"class_type": "MySaveVideo", "inputs": {"frames": ["1", 0]}},
     }
     rh.rh.workflows.add(json.dumps(graph), name="mine")
     (item,) = rh.outputs(rh.started("mine"))["data"]
     assert (item["nodeId"], item["fileType"]) == ("2", "mp4")
+    graph["1"]["inputs"] |= {"length": "medium", "frame_rate": "8", "width": "wide"}
+    assert rh.outputs(rh.started(workflow=json.dumps(graph)))["code"] == 0
     other = rh.create("text-to-image", workflow=json.dumps({"1": {"class_type": "NoSuch", "inputs": {}}}))
     assert other["code"] == 433
     assert "NoSuch does not exist" in other["msg"]

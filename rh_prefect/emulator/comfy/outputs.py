@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,7 +79,7 @@ def pieces_of(
     Raises:
         BadNode: A file is missing or of the wrong kind.
     """
-    text = json.dumps(graph, ensure_ascii=False) if metadata else ""
+    text = json.dumps(graph) if metadata else ""
     return tuple(_render_output(graph, node_id, find, foreign, text) for node_id in outputs)
 
 
@@ -113,14 +114,24 @@ def _numbers(chain: list[tuple[str, Node]], kind: str) -> dict[str, object]:
     for _, node in chain:
         plain = {name: value for name, value in inputs_of(node).items() if link_of(value) is None}
         found = {**plain, **found}
-    sizes: dict[str, object] = {name: found[name] for name in ("width", "height") if name in found}
+    numbers = {name: number for name, value in found.items() if (number := _number(value)) is not None}
+    sizes: dict[str, object] = {name: int(numbers[name]) for name in ("width", "height") if name in numbers}
     if kind == "image":
-        return {**sizes, "n": found.get("batch_size", 1)}
+        return {**sizes, "n": int(numbers.get("batch_size", 1))}
     if kind == "video":
-        rate = float(str(found.get("frame_rate") or 16))
-        return {**sizes, **({"duration": float(str(found["length"])) / rate} if "length" in found else {})}
+        rate = numbers.get("frame_rate") or 16
+        return {**sizes, **({"duration": numbers["length"] / rate} if "length" in numbers else {})}
     form = "mp3" if "quality" in found else "flac"
-    return {"format": form, **({"duration": found["seconds"]} if "seconds" in found else {})}
+    return {"format": form, **({"duration": numbers["seconds"]} if "seconds" in numbers else {})}
+
+
+def _number(value: object) -> float | None:
+    """Reads a number; None for other values, which nodes that are not checked may have."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _files(node_id: str, node: Node, find: Find) -> Iterator[tuple[str, Path]]:
