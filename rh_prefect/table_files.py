@@ -140,10 +140,14 @@ def _is_blank(cells: Iterable[object]) -> bool:
     return all(map(is_empty, cells))
 
 
+def allow_long_cells() -> None:
+    """Raises the limit of `csv` for cells, for the whole process; some prompts and lists of files are longer."""
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
+
+
 def _lines(text: Iterable[str], delimiter: str, name: str) -> Iterator[list[str]]:
     """Yields the header and the rows of a table, without lines whose cells are all empty."""
-    # For the whole process, and never lowered: some prompts are longer than the default.
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
+    allow_long_cells()
     # Strict: otherwise, an unclosed quote would join all following rows to one.
     lines, begins = csv.reader(text, delimiter=delimiter, strict=True), 1
     try:

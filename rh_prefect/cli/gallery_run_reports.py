@@ -13,12 +13,16 @@ from datetime import UTC
 from rh_prefect.gallery.entries import Entry
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.run.csv_report import REPORTS, report_name
+from rh_prefect.table_files import allow_long_cells
 
 _LOCAL_RUN = re.compile(r"run-(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-")
 """Matches the id of a run without a flow run; such an id begins with the run's start time in UTC."""
 
 _FLOW_RUN = re.compile(r"(\d{4}-\d\d-\d\d)-([0-9a-f]{12})")
 """Matches the folder of a flow run's report: its day and the last part of its id."""
+
+_LATEST = 100
+"""Number of the flow runs created last, among which the one that ended last is searched."""
 
 _FLOW_RUN_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-([0-9a-f]{12})")
 
@@ -112,8 +116,10 @@ def last_run(store: MediaStore, entries: Sequence[Entry]) -> str:
     for run in runs:
         if time := time_of(run):
             times[run] = max(times.get(run, ""), time)
-    days = {run: found[1] for run in runs if (found := _FLOW_RUN.fullmatch(run))}
-    for run in (one for one, day in days.items() if day == max(days.values())):
+    flow_runs = [run for run in runs if _FLOW_RUN.fullmatch(run)]
+    newest_day = [run for run in flow_runs if run[:10] == flow_runs[-1][:10]]
+    # A schedule creates its runs days before they start.
+    for run in {*newest_day, *flow_runs[-_LATEST:]}:
         times[run] = store.modified(report_name(run)).astimezone(UTC).isoformat()
     # The names of runs without a flow run begin with their start times.
     newest_local = max(filter(time_of, times), default="")
@@ -141,6 +147,7 @@ def time_of(run: str) -> str:
 
 
 def _rows(store: MediaStore, run: str) -> Iterator[dict[str, str]]:
+    allow_long_cells()
     text = store.read_bytes(report_name(run)).decode(errors="replace")
     for row in csv.DictReader(io.StringIO(text, newline="")):
         yield {name: row.get(name) or "" for name in _COLUMNS}

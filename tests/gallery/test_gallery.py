@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
+import os
 import re
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from PIL import Image
 from rh_prefect import models
 from rh_prefect.cli.gallery import gallery, open_
 from rh_prefect.cli.gallery_outputs import entries_of
+from rh_prefect.cli.gallery_run_reports import last_run, with_reports
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flows.pipeline_run import run_here
@@ -29,6 +33,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.batch_pipeline import Batch, write_batch
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks
+from rh_prefect.pipelines.run.csv_report import report_name
 from rh_prefect.pipelines.stored_edits import EditResult
 from rh_prefect.settings import get_settings
 from rh_prefect.table_files import csv_text
@@ -288,6 +293,27 @@ def test_a_flow_run_that_made_nothing_new_is_the_last_one_and_is_found_by_its_id
     said = capsys.readouterr()
     assert said.out == f"gallery: {opened.read_text()}\n"
     assert "no browser was found" in said.err
+
+
+def test_the_last_run_is_the_one_that_ended_last(tmp_path: Path) -> None:
+    """A run of a schedule was created three days before it started, so its folder has the earlier day."""
+    store, now = MediaStore(tmp_path), time.time()
+    runs = {"2026-11-28-aaaaaaaaaaaa": now - 60, "2026-11-30-bbbbbbbbbbbb": now - 86400}
+    for run, at in runs.items():
+        store.write_bytes(report_name(run), b"step\r\n")
+        os.utime(tmp_path / report_name(run), (at, at))
+    assert last_run(store, []) == min(runs)
+
+
+def test_a_report_with_a_very_long_cell_is_read(tmp_path: Path) -> None:
+    store, row = MediaStore(tmp_path), {"step": "sheets", "state": "failed", "reason": "x" * 140_000}
+    store.write_bytes(report_name("run-20261201-000000-abcdef01"), csv_text([*row], [row]).encode())
+    limit = csv.field_size_limit(131_072)
+    try:
+        (found,) = with_reports(store, [])
+    finally:
+        csv.field_size_limit(limit)
+    assert found.reason == row["reason"]
 
 
 def test_many_outputs_have_several_pages(tmp_path: Path) -> None:
