@@ -43,17 +43,17 @@ async def reconcile(flow_run_id: UUID | None = None, hours: Hours = 24.0) -> Sta
         hours: How far to look back. Links to outputs at RunningHub expire after a day.
     """
     done = await LOOP.call(reconcile_runs(flow_run_id=flow_run_id, hours=hours))
-    if flow_run_id is None:
-        for woken in await LOOP.call(wake_suspended()):
-            get_run_logger().info("flow run %s is resumed: its tasks have ended, or its time limit has passed", woken)
-        for one in await LOOP.call(revive_stopped(hours=hours)):
-            get_run_logger().warning("%s (flow run %s) %s", one.name, one.flow_run_id, one.done)
     for finding in done.findings:
         _log(finding)
     if done.findings:
         rows = [one.row() for one in done.findings]
         text = table([*rows[0]], ([wrapped(cell, 40) for cell in row.values()] for row in rows))
         await artifacts.markdown(text, what="report", description=f"{done}.")
+    if flow_run_id is None:
+        for woken in await LOOP.call(wake_suspended()):
+            get_run_logger().info("flow run %s is resumed: its tasks have ended, or its time limit has passed", woken)
+        for one in await LOOP.call(revive_stopped(hours=hours)):
+            get_run_logger().warning("%s (flow run %s) %s", one.name, one.flow_run_id, one.done)
     return _state(done)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running
 
@@ -163,6 +164,20 @@ async def test_what_could_not_be_cancelled_fails_the_run_and_is_tried_again_and_
     (table,) = (await artifacts_of(state)).values()
     assert "1 flow run(s) reconciled, 1 cancelled" in (table.description or "")
     assert " | cancelled | " in str(table.data)
+
+
+async def test_findings_are_shown_even_if_no_stopped_run_can_be_looked_up(
+    rh: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await left_behind(Failed(), "a lighthouse")
+
+    async def fail(*_: object) -> None:
+        raise ConnectionError("no automations")
+
+    monkeypatch.setattr(PrefectClient, "read_automations_by_name", fail)
+    state = await reconcile(return_state=True)
+    assert state.is_failed() and "no automations" in str(state.message)
+    assert any(" | still runs | " in str(one.data) for one in (await artifacts_of(state)).values())
 
 
 @pytest.mark.parametrize("is_pipeline", [True, False])
