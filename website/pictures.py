@@ -37,6 +37,8 @@ def make_pictures(names: tuple[str, ...], folder: Path, to: Path) -> dict[str, s
         What is on each picture, as text; without the pipelines that make no picture.
     """
     with Emulator(long_side=320, fps=8, limit=50) as rh:
+        for name in [one for one in os.environ if one.startswith("RH_")]:
+            del os.environ[name]
         os.environ.update(
             PREFECT_API_URL="",
             RH_BASE_URL=rh.url,

@@ -47,6 +47,9 @@ def demo(
     folder = folder.resolve()
     print(f"The pipeline `film` runs in {folder}, on an emulator of RunningHub.")
     with Emulator(clock="real", factor=20, limit=50, long_side=640, fps=24) as rh:
+        # The settings of the user, such as RH_RECORDS, are of paid runs.
+        for name in [one for one in os.environ if one.upper().startswith("RH_")]:
+            del os.environ[name]
         # Before Prefect is imported, which reads its settings once: no run may reach a server of the user.
         os.environ.update(
             PREFECT_API_URL="",
@@ -65,8 +68,9 @@ def demo(
         if stay:
             print(_next_steps(folder))
         print("\nWith PREFECT_API_URL or --dashboard, the same run is a flow run, which finds the same results:")
+        _print_command(run, file, given, dashboard=True)
         with contextlib.nullcontext() if stay else prefect_api():
-            _call(run, file, given, dashboard=True)
+            run(file, given=given, dashboard=True)
     if not stay:
         print(_next_steps(folder))
 
@@ -103,8 +107,12 @@ def _plan_and_run_twice(file: Path, given: Given, books: Recorder) -> None:
     )
 
 
-def _call(command: Callable[..., None], file: Path, given: Given, **options: bool) -> None:
+def _call(command: Callable[..., None], file: Path, given: Given) -> None:
     """Prints a command, and executes it."""
+    _print_command(command, file, given)
+    command(file, given=given)
+
+
+def _print_command(command: Callable[..., None], file: Path, given: Given, **options: bool) -> None:
     words = [file.name, *words_of(**asdict(given), **options)]
     print(f"\n$ rh-prefect {command.__name__} {shlex.join(words)}", flush=True)
-    command(file, given=given, **options)

@@ -24,8 +24,11 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 def test_the_second_run_of_the_demo_is_free(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rh_prefect.cli", "demo", "--folder", "demo", "--shots", "2"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=500)
+    theirs = {"RH_RECORDS": str(tmp_path / "records"), "RH_MAX_BUDGET": "0", "RH_STORAGE_OPTIONS": "no JSON"}
+    env = {**os.environ, **theirs}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "records").exists()
     recorded = re.search(r"recorded: (\d+) tasks .* by the first run, 0 tasks and 0\.00 CNY by the second", done.stdout)
     assert recorded is not None, done.stdout
     assert int(recorded[1]) == 10  # the script, the music, and four of each shot
