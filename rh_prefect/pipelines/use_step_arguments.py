@@ -28,7 +28,7 @@ def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
         return items, _first(_wrong_file(name, param, one) for one in items.values)
     if param.kind == "list" and isinstance(value, Items | list):
         items = as_items(value)
-        if items.count is not None or any(isinstance(one, Unknown) for one in results(items)):
+        if items.count is not None or any(isinstance(one, Unknown | Maybe) for one in results(items)):
             return items, ""
         value = list(results(items))
     value = read_value(param, value)

@@ -333,6 +333,22 @@ async def test_the_parts_of_an_argument_wait_for_the_decision_which_it_is(tmp_pa
         assert decided.steps["u.pic"][0].request["prompt"] == ("shot a" if is_ok else "shot b")
 
 
+async def test_a_list_parameter_takes_strings_that_are_not_decided_yet(tmp_path: Path) -> None:
+    each = group("foreach: $(params.names)", pic=PICTURE % "$(item)")
+    (tmp_path / "inner.yaml").write_text("params: {names: list}\n" + steps(each=each))
+    uses = steps(
+        ask=ASK, word=f"when: $(ask.ok), {ANSWER % 'w'}", u="use: ./inner.yaml, with: {names: [$(word or 'jug'), mug]}"
+    )
+    (tmp_path / "main.yaml").write_text(uses)
+    pipeline, records = Pipeline.from_file(tmp_path / "main.yaml"), Records()
+    plan = await plan_of(pipeline, known=records)
+    records.answer(plan.steps["word"][0], texts=("cup",))
+    records.answer(plan.steps["ask"][0], {"ok": True})
+    assert [one.works[0].is_settled for one in plan.steps["u.each.pic"]] == [False, True]
+    decided = (await plan_of(pipeline, known=records)).steps["u.each.pic"]
+    assert [(one.is_pending, one.request["prompt"]) for one in decided] == [(False, "cup"), (False, "mug")]
+
+
 @pytest.mark.parametrize("invalid_items", ["", "invalid_items: skip\n"], ids=["refuse", "skip"])
 async def test_an_edit_takes_an_option_that_is_not_decided_yet(invalid_items: str, tmp_path: Path) -> None:
     params = "params: {at: {enum: [first, last]}, t: string}\n"
