@@ -111,9 +111,9 @@ def _split(words: str, reviews: Mapping[str, PlannedStep], file: Path) -> tuple[
 
 def _corrected_text(review: PlannedStep, file: Path) -> str:
     text = text_in("choose --text", file)
-    if review.shows_files:
+    if not review.shows_texts:
         raise _invalid(
-            f"{review.address} shows files, which a text cannot replace",
+            f"{review.address} shows no texts, so that a text cannot replace its candidates",
             f"choose a candidate by its number, as in {review.address}=1",
         )
     return text

@@ -163,6 +163,6 @@ def _other_ways(reviews: Sequence[PlannedStep]) -> str:
     again, said = next(filter(None, (review.next_takes for review in reviews)), None), list[str]()
     if again:
         said.append(f"For other candidates give `takes` instead, as in `{json.dumps(again)}`; they are paid for.")
-    if not all(one.shows_files for one in reviews):
+    if any(one.shows_texts for one in reviews):
         said.append('To correct a text, give `"text": "…"` in place of `take`.')
     return f"{' '.join(said)}\n\n" if said else ""

@@ -243,7 +243,7 @@ def test_a_choice_that_cannot_be_used_is_refused(here: Here) -> None:
         "chosen=1 chosen=again": "chosen is given twice",
         "--text chosen=missing.txt": "missing.txt cannot be read: No such file or directory.",
         "--text chosen=photo.png": "photo.png cannot be read: it is not UTF-8 text.",
-        "--text chosen=text.txt": "chosen shows files, which a text cannot replace",
+        "--text chosen=text.txt": "chosen shows no texts, so that a text cannot replace its candidates",
         "chosen=1 --params missing.yaml": "missing.yaml cannot be read: No such file or directory.",
     }
     for words, said in wrong.items():

@@ -198,7 +198,7 @@ async def test_a_review_shows_its_candidates_and_the_next_run_follows_the_choice
         ({"take": 7}, "there is no candidate 7; valid numbers: 1 and 2"),
         ({"take": "2"}, 'there is no candidate "2"; valid numbers: 1 and 2'),
         ({"take": True}, "there is no candidate true; valid numbers: 1 and 2"),
-        ({"text": "red"}, "the choice is text, but the candidates are files; choose a candidate by its number"),
+        ({"text": "red"}, "the choice is text, but the candidates are not; choose a candidate by its number"),
     ):
         end, waiting = await run(text, budget=10, choices={"chosen": {**copied["chosen"], **wrong}})
         assert (end.name, reasons(waiting, "waits for review")["chosen"]) == ("Waiting for review", reason)

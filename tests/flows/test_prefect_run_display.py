@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -66,12 +66,12 @@ async def show_choices(reviews: list[PlannedStep], store: MediaStore) -> None:
     await Report("", (), store, choices=await choices_of(reviews, store)).show()
 
 
-def review(number: int, shown: list[Media] | list[str]) -> PlannedStep:
-    """A review of pictures or texts that a step has made."""
+def review(number: int, shown: Sequence[Media | str | dict[str, str]]) -> PlannedStep:
+    """A review of pictures, texts or answers that a step has made."""
     need = PlannedStep(f"each{number}.picture", "", ModelStep(model="m"), (), model="m", state="=")
     step = ReviewStep(review="$(picture)", ask="Which one?")
     one = PlannedStep(f"each{number}.chosen", "", step, (), model="review", state="r", request={"of": "0a1b2c3d"})
-    one.candidates = [each if isinstance(each, str) else File("image", each.uri, each) for each in shown]
+    one.candidates = [File("image", each.uri, each) if isinstance(each, Media) else each for each in shown]
     one.needs = [need]
     return one
 
@@ -124,6 +124,12 @@ async def test_a_review_has_the_numbers_of_the_choice_and_shows_its_texts(store:
     text = await page_of(lambda: show_choices(only, store), "report")
     assert '`{"a": 3, "b": 2}`' in text
     assert '"text": "…"' not in text, "a text replaces no file"
+
+
+async def test_the_page_of_an_answer_with_fields_advises_no_text_in_its_place(store: MediaStore) -> None:
+    text = await page_of(lambda: show_choices([review(1, [{"line": "a mug"}])], store), "report")
+    assert '"line": "a mug"' in text
+    assert '"text"' not in text
 
 
 @pytest.mark.long

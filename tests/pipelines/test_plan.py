@@ -261,11 +261,21 @@ async def test_a_review_holds_back_what_follows_until_a_choice_among_what_was_sh
     assert chosen.steps["clip"][0].works[0].key != second.steps["clip"][0].works[0].key
 
 
-async def test_a_correction_replaces_a_text_and_never_a_file() -> None:
+async def test_a_correction_replaces_a_text_and_neither_a_file_nor_an_object() -> None:
     assert states(await reviewed(REVIEWED, "chosen", {"look": "red"}, {"text": "/etc/passwd"})) == "=rr"
     plan = await reviewed(SPOKEN, "checked", {}, {"text": "better"})
     assert states(plan) == "==+"
     assert plan.steps["voice"][0].request["text"] == "better"
+    text = steps(
+        answer=ANSWER % "x" + ", parse: {object: {t: string}}",
+        checked="review: $(answer)",
+        picture=PICTURE % "a photo of $(checked.t)",
+    )
+    records = Records()
+    records.answer((await plan_of(text)).steps["answer"][0], {"t": "a mug"})
+    of = (await plan_of(text, known=records)).steps["checked"][0].request["of"]
+    choices = {"checked": {"of": of, "text": '{"t": "a cup"}'}}
+    assert states(await plan_of(text, known=records, choices=choices)) == "=rr"
 
 
 async def test_an_answer_that_is_there_has_its_own_number_of_items() -> None:

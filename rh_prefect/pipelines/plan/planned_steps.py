@@ -17,7 +17,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_answers import shape_of
 from rh_prefect.pipelines.parsed_document import Path
-from rh_prefect.pipelines.planning_values import EMPTY, File
+from rh_prefect.pipelines.planning_values import EMPTY, Unknown
 
 State = Literal["=", "…", "+", "~", ">", "?", "!", "r", "x"]
 """The state of a step or of a work."""
@@ -315,9 +315,9 @@ class PlannedStep:
         return self.kind if self.is_paid else "file"
 
     @property
-    def shows_files(self) -> bool:
-        """Whether the step is a review of files; `choose --text`, which replaces a reviewed text, is then refused."""
-        return any(isinstance(one, File) for one in self.candidates)
+    def shows_texts(self) -> bool:
+        """Whether the step is a review of texts; `choose --text`, which replaces a reviewed text, needs one."""
+        return all(isinstance(one, str | Unknown) for one in self.candidates)
 
     @property
     def waits_for_choice(self) -> bool:

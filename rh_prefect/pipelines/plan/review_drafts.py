@@ -49,9 +49,9 @@ def chosen_result(review: PlannedStep, choice: Mapping[str, Any] | None) -> tupl
     if choice.get("of") != review.request["of"]:
         return None, "the choice was made for other candidates; choose again"
     if isinstance(choice.get("text"), str):
-        if not review.shows_files:
+        if review.shows_texts:
             return choice["text"], ""
-        return None, "the choice is text, but the candidates are files; choose a candidate by its number"
+        return None, "the choice is text, but the candidates are not; choose a candidate by its number"
     take = choice.get("take")
     if type(take) is int and 1 <= take <= len(review.candidates):  # a bool is also an int
         return review.candidates[take - 1], ""
