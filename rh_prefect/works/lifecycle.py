@@ -94,6 +94,10 @@ class Policy(Options):
         """Returns whether a submission counts toward the `attempts` of this run."""
         return self.is_own(submit) and submit.intent.attempt >= self.first_attempt
 
+    def is_of_attempt(self, submit: Submit) -> bool:
+        """Returns whether this attempt of the run made a submission."""
+        return self.is_own(submit) and submit.intent.attempt == self.attempt
+
 
 @dataclass(slots=True)
 class _Progress:
@@ -248,7 +252,7 @@ async def _finish(steps: Steps, submit: Submit, progress: _Progress, *, adopted:
     policy, end = steps.policy, submit.end
     if end is None:
         # Before the task is known to callers, who may suspend the run: the task then ends while no process waits.
-        if not policy.counts(submit):
+        if not policy.is_of_attempt(submit):
             await steps.records.note_wait(submit.n)
         await steps.accepted(submit)
         end = await _wait(steps, submit, progress, adopted=adopted)
@@ -304,27 +308,42 @@ async def _final_error(
 ) -> JobFailed | JobCancelled | None:
     """Returns the error of a work after a failure; None if this run may submit another task."""
     policy = steps.policy
-    is_earlier = submit.n not in progress.waits and end.attempt < policy.attempt
     if isinstance(failure, JobCancelled):
         # A cancelled run leaves the work to the others; the task of this run was cancelled by a person.
         if not policy.is_own(submit):
             return None
         progress.paid += policy.counts(submit)
-        return None if is_earlier and progress.paid < policy.attempts else failure
+        may_pay = progress.paid < policy.attempts and await _is_earlier(steps, submit, end, progress)
+        return None if may_pay else failure
     if end.next_task == "never":
         return failure
-    # In the scope of one run, the end names the attempt that recorded it; for a shared work, that may be another run's.
-    has_met = submit.n in progress.waits or (not policy.run and end.attempt >= policy.first_attempt)
-    if not (policy.counts(submit) or has_met or await steps.records.has_waited(submit.n)):
+    if not policy.counts(submit) and not await _has_met(steps, submit, end, progress, since=policy.first_attempt):
         return None  # the failure belongs to an earlier run, or to an earlier attempt of this one
     progress.paid += 1
     if progress.paid >= policy.attempts:
         return _used_up(policy, failure)
     may_pay = policy.may_submit and failure.new_task
-    if not (may_pay or (policy.is_own(submit) and is_earlier)):
+    if not may_pay and not (policy.is_own(submit) and await _is_earlier(steps, submit, end, progress)):
         return failure
     await steps.report_failure(submit, end.reason or end.code)
     return None
+
+
+async def _is_earlier(steps: Steps, submit: Submit, end: End, progress: _Progress) -> bool:
+    """Returns whether the failure of an own task belongs to an earlier attempt, so that this one may not know it."""
+    policy = steps.policy
+    is_known = bool(policy.run) and policy.is_of_attempt(submit)
+    return not (is_known or await _has_met(steps, submit, end, progress, since=policy.attempt))
+
+
+async def _has_met(steps: Steps, submit: Submit, end: End, progress: _Progress, *, since: int) -> bool:
+    """Returns whether this attempt, or an earlier one from attempt `since` on, has waited for a task."""
+    if submit.n in progress.waits:
+        return True
+    # In the scope of one run, the end names the attempt that recorded it; for a shared work, that may be another run's.
+    if not steps.policy.run:
+        return end.attempt >= since
+    return await steps.records.has_waited(submit.n, since=since)
 
 
 def _failure(policy: Policy, end: End) -> JobFailed | JobCancelled:

@@ -3,7 +3,7 @@
 | note                             | written                                                                    |
 |----------------------------------|----------------------------------------------------------------------------|
 | `<work>-claim-<n>`               | before the run creates `intent-n` of the work                              |
-| `<work>-wait<a>-<n>`             | before attempt a waits for the task of another run                         |
+| `<work>-wait<a>-<n>`             | before attempt a waits for a task of another run or attempt                |
 | `<work>-settled-<…>-<n>`         | when the cost of submission n is final                                     |
 
 A claim counts only if the intent is this run's; a claim without an intent cost nothing. The name of a `settled` note
@@ -244,13 +244,13 @@ class SharedRecords(JobRecords):
         await self._note(f"{self.key}-claim-{n}")
 
     async def note_wait(self, n: int) -> None:
-        """Records that this attempt waits for the task of submission n, which another run has submitted."""
+        """Records that this attempt waits for the task of submission n, which it has not submitted."""
         self._noted.add(n)
         await self._note(f"{self.key}-wait{self._run.attempt}-{n}")
 
-    async def has_waited(self, n: int) -> bool:
-        """Returns whether this attempt, or an earlier one that counts toward the same limit, waited for the task."""
-        attempts = range(self._run.first_attempt, self._run.attempt + 1)
+    async def has_waited(self, n: int, *, since: int) -> bool:
+        """Returns whether this attempt, or an earlier one from attempt `since` on, waited for the task."""
+        attempts = range(since, self._run.attempt + 1)
         notes = [await self._run.journal.read(f"{self.key}-wait{attempt}-{n}") for attempt in attempts]
         return any(note is not None for note in notes)
 

@@ -506,6 +506,39 @@ def test_a_failure_of_another_run_s_task_is_one_of_the_attempts_of_a_run_that_ha
             steps_until("prepare", policy, **results)
 
 
+CANCELLED = End(status="CANCELLED", task_id=TASK)
+
+
+@pytest.mark.parametrize("end", [failed("805"), CANCELLED], ids=["failed", "cancelled"])
+@pytest.mark.parametrize(
+    ("made_in", "first_attempt", "waited_in", "pays"),
+    [
+        (2, 2, (), False),  # this attempt knows the failure, even if another run has recorded it
+        (1, 1, (2,), False),  # also if it has only waited for the task
+        (1, 2, (2,), False),  # as two processes do that use a named scope at once
+        (1, 1, (), True),  # an automatic retry
+        (1, 1, (1,), True),
+        (1, 2, (), True),  # an attempt that a person started
+    ],
+)
+def test_an_attempt_pays_for_no_other_task_after_a_failure_that_it_knows(
+    made_in: int, first_attempt: int, waited_in: tuple[int, ...], pays: bool, end: End
+) -> None:
+    """The end of a shared work may have the attempt of the run that has recorded it."""
+    submit = Submit(1, intent(flow_run="second", attempt=made_in), TICKET, end=end)
+    policy = replace(SECOND, attempt=2, first_attempt=first_attempt)
+
+    def has_waited(_n: int, since: int) -> bool:
+        return any(since <= attempt for attempt in waited_in)
+
+    results = {"read_submission": {1: submit}.get, "has_waited": has_waited}
+    if pays:
+        assert ("read_submission", 2) in steps_until("prepare", policy, **results)
+    else:
+        with pytest.raises((JobFailed, JobCancelled)):
+            steps_until("prepare", policy, **results)
+
+
 def test_that_a_run_waits_for_the_task_of_another_one_is_noted_before_it_may_be_suspended() -> None:
     submit = Submit(1, THEIRS, TICKET)
     assert steps_until("await_end", SECOND, read_submission=submit) == [

@@ -62,19 +62,17 @@ async def test_a_flow_run_has_one_place_for_its_works_in_all_of_its_attempts(jou
 async def test_a_wait_counts_for_the_attempts_whose_payments_count_together(run: PipelineRun) -> None:
     works = await run.works()
 
-    def notes(attempt: int, first: int | None = None, *, work: str = "ab") -> SharedRecords:
-        scope = FolderScope(run.scope.journal, attempt=attempt)
-        scope.first_attempt = first or attempt
-        return SharedRecords(works, work, scope, has_ended=no_evidence)
+    def notes(attempt: int, *, work: str = "ab") -> SharedRecords:
+        return SharedRecords(works, work, FolderScope(run.scope.journal, attempt=attempt), has_ended=no_evidence)
 
     await notes(2).note_wait(3)
-    assert await notes(2).has_waited(3)
-    assert await notes(3, first=2).has_waited(3)
-    assert await notes(2, first=1).has_waited(3)
-    assert not await notes(3).has_waited(3)
-    assert not await notes(1).has_waited(3)
-    assert not await notes(2).has_waited(2)
-    assert not await notes(2, work="cd").has_waited(3)
+    assert await notes(2).has_waited(3, since=2)
+    assert await notes(3).has_waited(3, since=2)
+    assert await notes(2).has_waited(3, since=1)
+    assert not await notes(3).has_waited(3, since=3)
+    assert not await notes(1).has_waited(3, since=1)
+    assert not await notes(2).has_waited(2, since=2)
+    assert not await notes(2, work="cd").has_waited(3, since=2)
 
 
 @pytest.mark.parametrize(

@@ -199,8 +199,8 @@ class JobRecords:
     async def note_wait(self, n: int) -> None:
         """Records that the run waits for the task of submission n."""
 
-    async def has_waited(self, n: int) -> bool:  # noqa: ARG002 - of shared works
-        """Returns whether this attempt, or an earlier one that counts toward the same limit, waited for the task."""
+    async def has_waited(self, n: int, *, since: int) -> bool:  # noqa: ARG002 - of shared works
+        """Returns whether this attempt, or an earlier one from attempt `since` on, waited for the task."""
         return False
 
     def note_settled(self, submit: Submit) -> None:

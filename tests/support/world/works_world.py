@@ -305,7 +305,7 @@ class Explorer:
                 yield world.note(actor.flow_run, "claim", n), None
             case ("note_wait", n):
                 yield world.note(actor.flow_run, "wait", n), None
-            case ("has_waited", n):
+            case ("has_waited", n, _):
                 yield world, (actor.flow_run, "wait", n) in world.notes
             case ("read_claims",):
                 claimed = (

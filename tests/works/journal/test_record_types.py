@@ -187,4 +187,8 @@ async def test_the_first_recorded_end_counts_and_no_other_run_shares_the_work_of
     first, second = (JobRecords(MemoryJournal(place, "run"), KEY) for place in [MemoryPlace()] * 2)
     assert await first.end(1, SUCCESS) == SUCCESS
     assert await second.end(1, End(status="CANCELLED", task_id="1")) == SUCCESS
-    assert (first.is_shared, await first.has_waited(1), await first.has_other_waiters()) == (False, False, False)
+    assert (first.is_shared, await first.has_waited(1, since=1), await first.has_other_waiters()) == (
+        False,
+        False,
+        False,
+    )
