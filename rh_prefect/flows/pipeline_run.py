@@ -64,6 +64,7 @@ async def run_here(
     """
     params = dict(values)
     options = _options({name: params.pop(name) for name in RUN_OPTIONS if name in params})
+    pipeline.refuse_without_name(options.reuse)
     around = replace(await _surroundings(pipeline, options), **more)
     around = around if pages is None else replace(around, pages=pages)
     end = await run_pipeline(pipeline, params, options, around, reviewed=reviewed)

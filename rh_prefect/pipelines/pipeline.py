@@ -24,7 +24,7 @@ from rh_prefect.media.input_access_policy import allowed_below
 from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.batch_model_columns import column_of
 from rh_prefect.pipelines.check.checked_file import SHIPPED, Checked, read_text
-from rh_prefect.pipelines.check.file import check_document
+from rh_prefect.pipelines.check.file import check_document, made_again
 from rh_prefect.pipelines.file_model import PipelineFile
 from rh_prefect.pipelines.garbage_collection import uncollected
 from rh_prefect.pipelines.input_reader import InputReader, input_roots, is_default
@@ -38,6 +38,9 @@ from rh_prefect.pipelines.yaml_reader import read
 
 FILE_SUFFIXES = (".yaml", ".yml", ".json")
 """Extensions that always mean a file."""
+
+_TEXT, _DICT = "pipeline.yaml", "pipeline.json"
+"""The names of the file in messages, for a pipeline that has none."""
 
 RESULT = "result"
 """The name of the step and of the output in the pipeline of a model."""
@@ -90,12 +93,12 @@ class Pipeline:
         return cls._of(text, str(file), path.parent, takes_file(path))
 
     @classmethod
-    def from_text(cls, text: str, *, name: str = "pipeline.yaml") -> Self:
+    def from_text(cls, text: str, *, name: str = _TEXT) -> Self:
         """Parses YAML from a string; the pipeline cannot use local files, as in `use: ./x.yaml`.
 
         Args:
             text: YAML or JSON.
-            name: The name of the pipeline's file in messages.
+            name: The name of the pipeline's file in messages; the pipeline has this name, unless the text has a `name`.
 
         Raises:
             PipelineError: The text is not a valid pipeline.
@@ -112,7 +115,7 @@ class Pipeline:
         Raises:
             PipelineError: The data is not a valid pipeline.
         """
-        return cls.from_text(json.dumps(data, indent=2, ensure_ascii=False), name="pipeline.json")
+        return cls.from_text(json.dumps(data, indent=2, ensure_ascii=False), name=_DICT)
 
     @classmethod
     def shipped(cls, name: str) -> Self:
@@ -194,6 +197,22 @@ class Pipeline:
     def name(self) -> str:
         """The `name` in the file, or the name of the file without its extension."""
         return self.file.name or Path(self.checked.document.name).stem
+
+    def refuse_without_name(self, reuse: str | None = None) -> None:
+        """Raises an error for a run of a pipeline without a name whose rounds or saved files belong to its name.
+
+        Args:
+            reuse: The default of `reuse` in the run; None for the value in the file.
+        """
+        is_named = self.file.name or self.checked.folder is not None or self.checked.document.name not in (_TEXT, _DICT)
+        used = self.checked if reuse is None else _with_reuse(self.checked, reuse)
+        if is_named or not (any(made_again(used)) or any(step.get("save_as") for _, step in used.walk())):
+            return
+        raise InputError(
+            "The pipeline has no name, but `save_as` or a `reuse` other than `always`: all pipelines without a name "
+            "would continue the rounds, and replace the files, of each other. Nothing was paid. What to do: add a line "
+            "such as `name: film` to the pipeline."
+        )
 
     async def plan(self, params: Mapping[str, Any] | None = None, /, **more: Any) -> Plan:
         """Returns the plan of a run: its steps, states and prices. Nothing is submitted.

@@ -27,7 +27,7 @@ UNUSED = "photo"
 async def test_it_makes_its_outputs(name: str, start_rh: StartEmulator, tmp_path: Path) -> None:
     start_rh(long_side=64)
     text = re.sub(r"\b(1080|1920)\b", lambda size: str(int(size[1]) // 10), TEXTS[name])
-    pipeline = Pipeline.from_text(text)
+    pipeline = Pipeline.from_text(text, name="example.yaml")
     params = pipeline.file.params
     given = {key: some(key, param, tmp_path) for key, param in params.items()}
     if UNUSED in params and params[UNUSED].optional:

@@ -33,7 +33,7 @@ class CountingPages(Pages):
 
 
 async def test_a_result_that_is_only_saved_is_no_job_of_the_run(rh: Emulator) -> None:
-    text = "params: {title: string}\n" + steps(
+    text = "name: saved\nparams: {title: string}\n" + steps(
         sign=PICTURE % "a sign" + ", save_as: sign.png", other=PICTURE % "$(params.title)" + ", save_as: other.png"
     )
     for title, jobs in {"a mug": 2, "a jug": 1}.items():
@@ -41,6 +41,19 @@ async def test_a_result_that_is_only_saved_is_no_job_of_the_run(rh: Emulator) ->
         await run_here(Pipeline.from_text(text), {"title": title, "budget": 1}, pages=pages)
         assert {pages.expected[0], pages.expected[-1]} == {jobs}
     assert len(rh.recorder.paid) == 3
+
+
+@pytest.mark.parametrize("key", ["save_as: x.png", "reuse: never", "reuse: 2h"])
+async def test_a_pipeline_whose_rounds_or_files_have_its_name_needs_one(rh: Emulator, key: str) -> None:
+    """Two pipelines without a name closed each other's rounds, and replaced each other's files."""
+    data = {"steps": {"sign": {"model": "z-image/turbo", "with": {"prompt": "a"}, **dict([key.split(": ")])}}}
+    for pipeline in (Pipeline.from_dict(data), Pipeline.from_text(steps(sign=PICTURE % "a" + f", {key}"))):
+        with pytest.raises(
+            InputError, match=r"no name.* Nothing was paid\. What to do: add a line such as `name: film`"
+        ):
+            await run_here(pipeline, {"budget": 1})
+    assert not rh.recorder.submissions
+    await run_here(Pipeline.from_dict({"name": "sign", **data}), {"budget": 1})
 
 
 PAIR = "name: pair\nparams: {title: string}\n" + steps(

@@ -126,7 +126,7 @@ async def test_a_pipeline_that_ran_is_not_refused_because_of_an_answer(rh: Emula
     assert failed == [["each[10].picture"] if save else []] * 2
     assert [one.state for one in second.steps].count("reused") == 11 - bool(save)
     with pytest.raises(PipelineError, match="have the same request"):
-        await pipeline_flow(Pipeline.from_text(answers(save, "a mug")))(budget=1)
+        await pipeline_flow(Pipeline.from_text(f"name: shots\n{answers(save, 'a mug')}"))(budget=1)
 
 
 CHAINS = of_rows(

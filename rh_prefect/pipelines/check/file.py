@@ -59,7 +59,7 @@ def check_document(
 def notes_of(checked: Checked) -> list[str]:
     """Returns the notes about a file with its current `reuse`, which `Pipeline.with_reuse` may have changed."""
     budget, notes = checked.file.budget, list(checked.notes)
-    if budget is not None and budget.all_runs and (again := next(_made_again(checked), None)):
+    if budget is not None and budget.all_runs and (again := next(made_again(checked), None)):
         notes.append(
             f"{checked.document.name}:{checked.document.place(('budget',)).line}: all_runs does not limit the total "
             f"cost of all rounds: each round pays for {again} again, and the costs of closed rounds do not count."
@@ -67,13 +67,13 @@ def notes_of(checked: Checked) -> list[str]:
     return notes
 
 
-def _made_again(checked: Checked) -> Iterator[str]:
+def made_again(checked: Checked) -> Iterator[str]:
     """Yields the paid steps that each round makes again, including steps of used files."""
     for path, step in checked.file.walk():
         if step.is_paid and (step.get("reuse") or checked.file.reuse or "always") != "always":
             yield str(path[-1])
         elif path in checked.uses:
-            yield from _made_again(checked.uses[path])
+            yield from made_again(checked.uses[path])
 
 
 def _is_uuid(text: str) -> bool:

@@ -60,7 +60,7 @@ async def run_in_flow(
 
 
 def _read(pipeline: str | Pipeline) -> Pipeline:
-    return Pipeline.from_text(pipeline) if isinstance(pipeline, str) else pipeline
+    return Pipeline.from_text(pipeline, name="tests/pipeline.yaml") if isinstance(pipeline, str) else pipeline
 
 
 def states(result: PipelineResult) -> dict[str, str]:
