@@ -58,7 +58,8 @@ def broken(bench: Bench) -> None:
     figures = []
     for percent in (1, 5):
         kinds = [{"kind": "502"}, {"kind": "html"}, {"kind": "code", "code": "1003"}]
-        faults = [{"on": "query", "every": 300 // percent, **kind} for kind in kinds]
+        # Different periods: of two faults that are due at the same poll, only the first applies.
+        faults = [{"on": "query", "every": 300 // percent + n, **kind} for n, kind in enumerate(kinds, -1)]
         faults.append({"on": "download", "every": 20, "kind": "cut"})
         with bench.emulator(limit=SLOTS, least_bytes=PADDED, faults=faults) as emulator:
             measured = finish(bench.start("ours", seconds, emulator, out=f"broken-{percent}"))
