@@ -90,11 +90,16 @@ def _in_flow(make: Callable[[], Awaitable[int]], jobs: int) -> dict[str, Any]:
 
 def eager(seconds: Sequence[float], factor: float) -> dict[str, Any]:
     """The plain flow, for tasks that end at once."""
-    return plain(seconds, factor, poll=0.0)
+    return plain(seconds, factor, gap=lambda _: 0.0)
 
 
-def plain(seconds: Sequence[float], factor: float, *, poll: float = POLL) -> dict[str, Any]:
-    """A plain Prefect flow with httpx and a fixed poll, as a user would write it."""
+def fair(seconds: Sequence[float], factor: float) -> dict[str, Any]:
+    """The plain flow with a poll every second at first, and then after a tenth of the task's age."""
+    return plain(seconds, factor, gap=lambda age: max(1.0, 0.1 * age))
+
+
+def plain(seconds: Sequence[float], factor: float, *, gap: Callable[[float], float] = lambda _: POLL) -> dict[str, Any]:
+    """A plain Prefect flow with httpx and a fixed poll, as a user would write it; `gap` is by the task's age."""
     from prefect import flow, task
 
     url, headers = os.environ["RH_BASE_URL"], {"Authorization": f"Bearer {os.environ['RH_API_KEY']}"}
@@ -107,9 +112,9 @@ def plain(seconds: Sequence[float], factor: float, *, poll: float = POLL) -> dic
     async def one_job(client: httpx.AsyncClient, gate: asyncio.Semaphore, text: str) -> None:
         async with gate:
             answer = await client.post(f"{url}/openapi/v2/{ENDPOINT}", json={"prompt": text, "aspectRatio": "9:16"})
-            task_id = answer.json()["taskId"]
+            task_id, began = answer.json()["taskId"], time.monotonic()
             while True:
-                await asyncio.sleep(poll / factor)
+                await asyncio.sleep(gap((time.monotonic() - began) * factor) / factor)
                 answer = await client.post(f"{url}/openapi/v2/query", json={"taskId": task_id})
                 if answer.json()["status"] == "SUCCESS":
                     break
@@ -159,6 +164,7 @@ CONTENDERS: dict[str, Callable[[Sequence[float], float], dict[str, Any]]] = {
     "ours": ours,
     "batch": batch,
     "plain": plain,
+    "fair": fair,
     "eager": eager,
     "sdk": sdk,
 }

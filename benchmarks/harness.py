@@ -120,6 +120,10 @@ class Run:
         """Whether every job was done; without that no other figure says anything."""
         return bool(self.measured["done"] == len(self.seconds))
 
+    def as_aim(self, measured: float) -> float:
+        """A figure of this run as an aim of others: none where jobs were lost."""
+        return measured if self.is_all_done else math.inf
+
     def figure(self, what: str, measured: float, limit: float, unit: str = "") -> Figure:
         """A figure of this run, which is none where jobs were lost."""
         if not self.is_all_done:
@@ -168,8 +172,8 @@ class Run:
         """What else there is to say."""
         asked = self._asked()
         return (
-            f"{self.measured['done']}/{len(self.seconds)} done in {self.measured['seconds'] * self.factor:.1f} s, "
-            f"ideal {ideal(self.seconds):.0f} s; CPU {self.measured['cpu']:.0f} s; {self.calls:.2f} calls a job "
+            f"{self.measured['done']}/{len(self.seconds)} done in {self.measured['seconds'] * self.factor:.1f} s; "
+            f"CPU {self.measured['cpu']:.0f} s; {self.calls:.2f} calls a job "
             f"({asked}); {self.measured.get('prefect', 0) / len(self.seconds):.1f} requests to Prefect a job"
             + (f"; {self.measured['errors'][0]}" if self.measured.get("errors") else "")
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -25,7 +26,9 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """Whether the aim was reached."""
+        """Whether the aim was reached, if there is one."""
+        if self.limit == math.inf:
+            return "no aim"
         return "reached" if self.measured < self.limit else "NOT REACHED"
 
 
