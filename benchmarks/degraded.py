@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 from PIL import Image
@@ -16,6 +17,7 @@ from PIL import Image
 from benchmarks.contenders import ENDPOINT, SLOTS
 from benchmarks.emulator_process import EmulatorProcess
 from benchmarks.harness import Bench, Run, finish
+from benchmarks.processes import together
 from benchmarks.report import Figure, show
 
 REFUSALS = 0.2
@@ -38,13 +40,8 @@ def shared(bench: Bench) -> None:
     with bench.emulator(limit=SLOTS) as emulator, _foreign(emulator, 10, bench.factor):
         measured = finish(bench.start("ours", seconds, emulator))
         foreign = Run("ours", seconds, measured, _without_foreign(emulator), bench.factor)
-    with bench.emulator(limit=SLOTS) as emulator:
-        both = [bench.start("ours", half, emulator) for half in (seconds[::2], seconds[1::2])]
-        halves = [finish(process) for process in both]
-        measured = {name: max(half[name] for half in halves) for name in ("seconds", "cpu")}
-        measured["done"] = sum(half["done"] for half in halves)
-        two = Run("both", seconds, measured, emulator.recorded(), bench.factor)
     figures = [changing.operations_figure("50, 20, 50 slots: journal and store, operations a job")]
+    two = together(bench, seconds, 2)
     runs = {"50, 20, 50 slots": changing, "10 held by others": foreign, "two processes": two}
     show(
         "Refusals a job, everything done",
@@ -103,12 +100,14 @@ def _foreign(emulator: EmulatorProcess, slots: int, factor: float) -> Iterator[N
             thread.join()
 
 
-def _without_foreign(emulator: EmulatorProcess) -> dict[str, object]:
+def _without_foreign(emulator: EmulatorProcess) -> dict[str, Any]:
     recorded = emulator.recorded()
-    recorded["submissions"] = [
-        one for one in recorded["submissions"] if "unrelated" not in one["payload"].get("prompt", "")
-    ]
-    return recorded
+    own = [one for one in recorded["submissions"] if "unrelated" not in one["payload"].get("prompt", "")]
+    submits, others = list[Any](), list[Any]()
+    for one in recorded["requests"]:
+        (submits if one["path"].endswith(ENDPOINT) else others).append(one)
+    # A request does not say whose it is; each submission is one request.
+    return recorded | {"submissions": own, "requests": [*others, *submits[: len(own)]]}
 
 
 def _whole(folder: Path) -> int:
