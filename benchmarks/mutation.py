@@ -7,8 +7,9 @@
 The tests run once without a fault, which shows how long each takes and which functions it calls. A mutant is written
 into a copy of the repository in a temporary folder, and a process that is forked for it runs the tests that call its
 function, the quickest first. Several mutants are tried at once, each in a separate copy. What exceeds a time limit is
-counted apart: a mutant may wait for ever, and a busy machine may be slow. A survivor is judged by hand: either it
-behaves like the original, or a test is missing.
+counted apart: a mutant may wait for ever, and a busy machine may be slow. So is what ends without the failure of a
+test, as when the system kills the process. A survivor is judged by hand: either it behaves like the original, or a
+test is missing.
 """
 
 from __future__ import annotations
@@ -70,6 +71,9 @@ SERVERS = {"prefect_server", "s3"}
 WARM = ("hypothesis", "prefect.main", "prefect.client.orchestration", "httpx", "fsspec", "s3fs", "av", "PIL.Image")
 """What every run of tests imports: this process does it once."""
 
+
+FAILURES = ("FAILED", "ERROR", "ImportError while loading conftest")
+"""How lines begin in which pytest names what a fault has broken."""
 
 IMPORTED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 """What this process has imported already is no error."""
@@ -201,7 +205,7 @@ class Bench:
         return measured
 
     def verdict(self, seconds: dict[str, float]) -> tuple[str, str]:
-        """Runs tests until the first failure; returns `killed`, `timeout` or `lived`, and the test."""
+        """Runs tests until the first failure; returns `killed`, `timeout`, `unclear` or `lived`, and the test."""
         files = list(dict.fromkeys(test.partition("::")[0] for test in seconds))
         verdict, said = self._run(files, Selection(seconds), limit=max(LEAST_LIMIT, SLOWER * sum(seconds.values())))
         return {"failed": "killed", "passed": "lived"}.get(verdict, verdict), said
@@ -217,8 +221,10 @@ class Bench:
         finally:
             _end_children(child)
         lines = self._output.read_text(errors="replace").splitlines()
-        failed = next((line for line in lines if line.startswith(("FAILED", "ERROR"))), "")
-        verdict = {0: "passed", None: "timeout"}.get(code, "failed")
+        failed = next((line for line in lines if line.startswith(FAILURES)), "")
+        # 1: a test failed; 2 and 4: so did the collection of the tests or the import of a conftest, among others.
+        is_failed = code == 1 or (code in (2, 4) and failed != "")
+        verdict = "failed" if is_failed else {0: "passed", None: "timeout"}.get(code, "unclear")
         is_late = verdict == "failed" and any("+ Timeout +" in line for line in lines)
         return "timeout" if is_late else verdict, failed or "\n".join(lines[-1:])
 
@@ -316,14 +322,15 @@ def _sample(seed: int, only: Sequence[str]) -> list[Mutant]:
 
 
 def _show(results: dict[Mutant, str]) -> None:
-    print(f"\n{'module':42} {'killed':>8} {'lived':>8} {'timeout':>8}")
+    verdicts = ("killed", "lived", "timeout", "unclear")
+    print(f"\n{'module':42}", *(f"{verdict:>8}" for verdict in verdicts))
     for module in [*MODULES, "all"]:
         counts = Counter(verdict for mutant, verdict in results.items() if module in (mutant.module, "all"))
         if counts:
-            print(f"{module:42} {counts['killed']:8} {counts['lived']:8} {counts['timeout']:8}")
-    judged = [verdict for verdict in results.values() if verdict != "timeout"]
-    killed = judged.count("killed")
-    print(f"killed: {killed} of {len(judged)} that ended in time, {killed / max(1, len(judged)):.1%}; aim 95 %")
+            print(f"{module:42}", *(f"{counts[verdict]:8}" for verdict in verdicts))
+    counts = Counter(results.values())
+    judged = counts["killed"] + counts["lived"]
+    print(f"killed: {counts['killed']} of {judged} that were judged, {counts['killed'] / max(1, judged):.1%}; aim 95 %")
 
 
 def _stop(*_: object) -> None:
