@@ -101,7 +101,7 @@ class _Files:
         self._video = padded(samples.mp4(self._out / "video.mp4"), size if way == "up" else 0)
 
     async def measure(self) -> dict[str, Any]:
-        """Both contenders once to get warm, then `ROUNDS` times."""
+        """This client once to get warm (curl is a new process each time), then both `ROUNDS` times."""
         times: dict[str, list[float]] = {"ours": [], "curl": []}
         await self._ours()
         growth = Growth()

@@ -44,7 +44,7 @@ class Outcome:
     """What one simulation has shown.
 
     Attributes:
-        makespan: Seconds from the first start to the last end that a process has noticed.
+        makespan: Seconds until the last end that a process has noticed; all processes start in the first `START` ones.
         refusals: The number of refused submissions.
         calls: The number of requests to the account.
     """
