@@ -281,10 +281,15 @@ def serve(on_ready: Callable[[Emulator], object], **options: Unpack[Options]) ->
         stopping.put(number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
     try:
         with Emulator(**options) as emulator:
             on_ready(emulator)
             stopping.get()
+            restore()  # a second signal ends the process, whatever the emulator waits for
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from rh_prefect.emulator.file_store import FileStore
 from rh_prefect.emulator.render import Rendered, Renderer
 from rh_prefect.emulator.render.metadata_and_padding import pad, stamp
+from rh_prefect.emulator.render.request import Stopped
 from rh_prefect.emulator.tasks import Failure, Output, OutputSpec, Task, Tasks
 
 _SEED_BITS: Final = 32
@@ -145,6 +146,7 @@ class RenderQueue:
 
     def close(self) -> None:
         """Stops the rendering."""
+        self._renderer.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _variant(self, output: OutputSpec) -> str:
@@ -163,6 +165,8 @@ class RenderQueue:
             return
         try:
             outputs = self._render(task, variants)
+        except Stopped:
+            return
         except Exception as error:  # any error of the renderer fails the task
             _log.warning("task %s of %s could not be rendered: %s", task.id, task.endpoint, error)
             with self._lock:

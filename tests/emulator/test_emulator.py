@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +17,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError
 from tests.emulator.conftest import Emulate
 from tests.support.samples import media as samples
-from tests.support.servers.caller import IMAGE, IMAGE_PRICE, WORDS, Caller
+from tests.support.servers.caller import IMAGE, IMAGE_PRICE, WORDS, Caller, node
 
 
 def test_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +45,18 @@ def test_the_end_does_not_wait_for_clients(caplog: pytest.LogCaptureFixture) -> 
         rh.stop()  # waits for no held answer
     assert isinstance(answers[0].exception(), httpx.RemoteProtocolError | httpx.ReadError)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_the_end_does_not_wait_for_renderings() -> None:
+    with Emulator(long_side=640, fps=24) as rh:
+        caller = Caller(rh)
+        caller.started("music", nodeInfoList=[node("17", "seconds", 1000)])
+        caller.submit(
+            "kling-v2.6-pro/text-to-video", {**WORDS, "aspectRatio": "16:9", "duration": "10", "sound": "false"}
+        )
+        time.sleep(0.5)
+        start = time.monotonic()
+    assert time.monotonic() - start < 5
 
 
 def test_a_chosen_port_and_one_that_is_taken() -> None:

@@ -100,6 +100,10 @@ class Renderer:
             self._fulfil(future, key, request)
         return list(future.result())
 
+    def stop(self) -> None:
+        """Ends all renderings with `Stopped`."""
+        self._limits.stopping.set()
+
     def _fulfil(self, future: Future[list[Rendered]], key: str, request: Request) -> None:
         try:
             with self._at_once:

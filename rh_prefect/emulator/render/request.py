@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from rh_prefect.catalog.model import Model
 
+T = TypeVar("T")
 Kind = Literal["image", "video", "audio"]
 Size = tuple[int, int]
 
@@ -24,6 +26,10 @@ _MOST_PICTURES = 15
 _THINNEST = 32
 
 
+class Stopped(Exception):
+    """The emulator has stopped during a rendering."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The limits of a rendering.
@@ -32,11 +38,24 @@ class Limits:
         long_side: The longest side of pictures and videos, in pixels.
         fps: Frames per second of videos that are made only from pictures.
         max_seconds: The longest sound or video in seconds; None for no limit.
+        stopping: Set when the emulator stops, which does not wait for a long rendering.
     """
 
     long_side: int = 256
     fps: int = 12
     max_seconds: float | None = None
+    stopping: threading.Event = field(default_factory=threading.Event, compare=False)
+
+    def until_stop(self, parts: Iterable[T]) -> Iterator[T]:
+        """Yields the parts of a rendering.
+
+        Raises:
+            Stopped: The emulator has stopped.
+        """
+        for part in parts:
+            if self.stopping.is_set():
+                raise Stopped
+            yield part
 
     def cut(self, seconds: float) -> float:
         """Returns a length in seconds, which is at most `max_seconds`."""

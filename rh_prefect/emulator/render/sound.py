@@ -14,7 +14,7 @@ import numpy as np
 from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
-from rh_prefect.emulator.render.request import Request, has_any, number
+from rh_prefect.emulator.render.request import Limits, Request, has_any, number
 from rh_prefect.emulator.render.terrain import Array
 from rh_prefect.emulator.render.video_files import SOUND_RATE
 
@@ -90,7 +90,7 @@ def speak(request: Request) -> Array:
     parts = [np.zeros(round(0.06 * SPEECH_RATE), np.float32)]
     left = request.limits.max_seconds or float("inf")
     pitch = _pitch(request)
-    for heard in _HEARD.findall(text):
+    for heard in request.limits.until_stop(_HEARD.findall(text)):
         parts.append(_say(heard, pitch, speed))
         left -= parts[-1].size / SPEECH_RATE
         if left <= 0:
@@ -189,7 +189,7 @@ def play(request: Request) -> Array:
     """Plays the music of a request: stereo at `SOUND_RATE`, shape (2, samples)."""
     mood = " ".join(str(request.payload.get(key, "")) for key in ("tags", "description", "prompt", "title"))
     score = compose(mood.strip() or request.subject, request.limits.cut(length_of(request)), variant=request.variant)
-    return perform(score)
+    return perform(score, request.limits)
 
 
 def length_of(request: Request) -> float:
@@ -210,7 +210,7 @@ def length_of(request: Request) -> float:
 def pad_of(request: Request, seconds: float) -> Array:
     """Plays a quiet pad for a video, shape (2, samples)."""
     score = compose(request.subject, seconds, variant=request.variant)
-    quiet: Array = perform(score) * np.float32(0.5)
+    quiet: Array = perform(score, request.limits) * np.float32(0.5)
     return quiet
 
 
@@ -232,12 +232,12 @@ def compose(text: str, seconds: float, *, variant: str = "") -> Score:
     return Score(seconds, bars, number(text + variant, below=12) - 2, chords, figure)
 
 
-def perform(score: Score) -> Array:
+def perform(score: Score, limits: Limits) -> Array:
     """Plays a score; notes that ring past the end continue at the beginning, so that the music can be looped."""
     total = max(1, round(score.seconds * SOUND_RATE))
     out = np.zeros((2, total), np.float32)
     length = total / score.bars
-    for bar in range(score.bars):
+    for bar in limits.until_stop(range(score.bars)):
         notes = [score.root + step for step in _CHORDS[score.chords[bar % len(score.chords)]]]
         start = round(bar * length)
         for index, note in enumerate(notes):

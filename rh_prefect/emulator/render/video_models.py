@@ -32,7 +32,14 @@ def animate(request: Request, to: Path) -> None:
     if request.is_on("loop"):
         pictures.append(pictures[0])
     frames = pan(pictures, size=size, count=max(1, round(seconds * fps)), seed=request.fingerprint)
-    video_files.write_film(to, frames, size=size, fps=fps, sound=_sound(request, seconds), variant=request.variant)
+    video_files.write_film(
+        to,
+        request.limits.until_stop(frames),
+        size=size,
+        fps=fps,
+        sound=_sound(request, seconds),
+        variant=request.variant,
+    )
 
 
 def pan(pictures: Sequence[Image.Image], *, size: Size, count: int, seed: str) -> Iterator[Image.Image]:
@@ -107,7 +114,12 @@ def rework(request: Request, to: Path) -> None:
     seconds = _edited_length(request, about)
     frames = _captioned(request, _scenes(source, size, about.fps, seconds), size)
     video_files.write_film(
-        to, frames, size=size, fps=about.fps, sound=_edited_sound(request, about, seconds), variant=request.variant
+        to,
+        request.limits.until_stop(frames),
+        size=size,
+        fps=about.fps,
+        sound=_edited_sound(request, about, seconds),
+        variant=request.variant,
     )
 
 
@@ -183,7 +195,9 @@ def enhance_video(request: Request, to: Path) -> None:
     fps = _faster(request, about.fps)
     frames = video_files.steady(source, fps, blend=fps != about.fps, most=request.limits.max_seconds)
     sound = video_files.sound_of(source) if about.has_sound else None
-    video_files.write_film(to, frames, size=size, fps=fps, sound=sound, variant=request.variant)
+    video_files.write_film(
+        to, request.limits.until_stop(frames), size=size, fps=fps, sound=sound, variant=request.variant
+    )
 
 
 def _larger(request: Request, size: Size) -> Size:
