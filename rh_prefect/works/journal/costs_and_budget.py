@@ -153,6 +153,7 @@ class Shortfall:
     price: Money | None  # What the job would cost; None if that is unknown
     spent: Decimal  # What the run's ended jobs have cost, in the currency of the price
     reserved: Decimal  # What its other jobs may still cost, in the same currency
+    others: Costs = field(default_factory=Costs)  # Both in other currencies, with which no budget can be compared
 
 
 Charges: TypeAlias = dict[int, Charge | None]
@@ -311,8 +312,11 @@ class SpendTracker:
         spent, reserved = self.spent(currency), self.reserved(currency)
         if other is not None and other.currency == currency:
             reserved -= other.amount or 0
-        if price is None or spent + reserved + price.amount > budget:
-            return Shortfall(price, spent=spent, reserved=reserved)
+        others = Costs.total(
+            Costs.of(sum_, unit) for (unit, _), sum_ in self._sums.items() if sum_ and unit != currency
+        )
+        if price is None or others or spent + reserved + price.amount > budget:
+            return Shortfall(price, spent=spent, reserved=reserved, others=others)
         if other is None:
             self.claim(key, n, price)
         self._holders[key, n] = holders + 1
@@ -356,6 +360,9 @@ def exceeded(
     cost, advice = "neither the catalogue nor RunningHub's price preview has its price", unpriced
     if price is not None:
         cost, advice = f"it would cost {amount_text(price.amount)}{unit}", "set a larger budget and run again"
+    if price is not None and short.others:
+        cost += f", but other jobs of this run cost {short.others}, and a budget has only one currency"
+        advice = "run it with an account that has the currency of these jobs, or without a budget"
     return BudgetExceeded(
         f"{job}: the job was not started: {cost}; of the budget of {amount_text(budget)}{unit}, "
         f"{amount_text(short.spent)} is spent and {amount_text(short.reserved)} reserved by other jobs of this run. "

@@ -20,6 +20,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import BudgetExceeded, ConnectFailed, JobFailed, PriceUnknown, ResponseLost, api_error
 from rh_prefect.works.accounts.prices import Prices
 from rh_prefect.works.journal.costs_and_budget import (
+    COINS,
     Charge,
     Costs,
     Money,
@@ -27,6 +28,7 @@ from rh_prefect.works.journal.costs_and_budget import (
     SpendTracker,
     amount_text,
     charges_in,
+    exceeded,
 )
 from rh_prefect.works.journal.job_records_and_state import JobView, Submit
 from rh_prefect.works.journal.journal import FolderJournal
@@ -161,7 +163,7 @@ async def test_an_unknown_price_is_requested_if_a_budget_needs_it(ledger: SpendT
 
     for key in ("a" * 24, "b"):
         ledger.claim(key, 1, None, ask)
-    ledger.claim("d", 1, money("1", "USD"), ask)  # its price is known
+    ledger.claim("d", 1, money("0"), ask)  # its price is known
     assert ledger.reserved() == 0
     for _ in range(2):
         short = await ledger.reserve("c", 1, PRICE, budget=BUDGET)
@@ -216,7 +218,7 @@ async def test_the_records_of_a_job_replace_its_earlier_entries(ledger: SpendTra
 async def test_each_currency_has_its_own_sums(ledger: SpendTracker) -> None:
     dollars = money("0.90", "USD")
     ledger.claim("a", 1, dollars)
-    assert await ledger.reserve("b", 1, PRICE, budget=BUDGET) is None
+    ledger.claim("b", 1, PRICE)
     ended = End(status="SUCCESS", task_id=TASK, cost=Decimal("0.30"), currency="CNY", coins=Decimal(7))
     ledger.note("b", Submit(1, INTENT, ticket(), end=ended))
     assert [ledger.spent(), ledger.spent("USD"), ledger.reserved("USD")] == [Decimal("0.30"), 0, Decimal("0.90")]
@@ -227,8 +229,20 @@ async def test_each_currency_has_its_own_sums(ledger: SpendTracker) -> None:
     assert ledger.amount_of("unpriced") == 0
     assert ledger.open_costs() == (1, Costs.of(Decimal("0.90"), "USD"))
     assert await ledger.costs() == {name: ledger.spent_on(name) for name in ("b", "unpriced")}
-    short = await ledger.reserve("c", 1, dollars, budget=BUDGET)
-    assert short == Shortfall(dollars, spent=Decimal(0), reserved=Decimal("0.90"))
+
+
+async def test_a_budget_is_not_compared_with_costs_in_another_currency(ledger: SpendTracker) -> None:
+    """As in a run that is continued with another account; the whole budget would be spent in each currency."""
+    in_coins = End(status="SUCCESS", task_id=TASK, cost=Decimal(250), currency=COINS)
+    ledger.note("coins", Submit(1, intent(), ticket(), end=in_coins))
+    dollars = money("0.90", "USD")
+    assert await ledger.reserve("a", 1, dollars, budget=BUDGET) is None, "coins are no currency"
+    ledger.note("a", Submit(1, intent(), ticket(), end=end("0.90").model_copy(update={"currency": "USD"})))
+    short = await ledger.reserve("b", 1, PRICE, budget=BUDGET)
+    assert short == Shortfall(PRICE, spent=Decimal(0), reserved=Decimal(0), others=Costs.of(Decimal("0.90"), "USD"))
+    error = exceeded("job", budget=BUDGET, short=short)
+    assert "would cost 0.40 CNY, but other jobs of this run cost 0.90 USD" in error.message
+    assert "without a budget" in error.message
 
 
 CALLS = st.tuples(st.integers(0, 5), st.sampled_from([None, "0.10", "0.40"]), st.booleans())
