@@ -176,7 +176,7 @@ async def _may_claim(steps: Steps, n: int) -> bool:
         return False
     raise JobCancelled(
         f"{policy.title}: the run was cancelled before this job was submitted. Nothing was paid for the job. What "
-        "to do: run again.",
+        "to do: run again; outside of flows, in a new process.",
         job=policy.job,
     )
 

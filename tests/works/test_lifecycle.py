@@ -299,9 +299,9 @@ def test_nothing_is_submitted_after_a_cancellation() -> None:
     life = Life().answers(
         (("read_submission", 1), None), (("prepare",), None), (("await_slot",), None), (("prepare",), None)
     )
-    life.answers((("is_cancelled", False), True), (("free_slot", False), None)).raises(
-        JobCancelled, ("read_submission", 1), None
-    )
+    life.answers((("is_cancelled", False), True), (("free_slot", False), None))
+    error = life.raises(JobCancelled, ("read_submission", 1), None)
+    assert "outside of flows, in a new process" in error.message, "a process is one attempt of a named scope"
 
 
 def test_a_cancelled_run_cancels_the_task_that_another_run_has_left_to_it() -> None:
