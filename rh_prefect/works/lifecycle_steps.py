@@ -134,10 +134,13 @@ class Steps:
         self._is_read, self._first_time = False, self._first_time or not self._view.submits
         found, recorded = self._view.find(n), self.work.delivery.recorded
         if found is None and recorded is not None and n <= recorded.n:
+            cause = "the record of the submission was deleted"
+            if recorded.is_adopted:
+                cause = f"this work has no submission of its own: its result is that of job {recorded.flow_run}"
             raise JournalError(
                 f"{self.policy.title}: the result was paid for (task {recorded.task_id}), but its files are "
-                "not in the storage, and the record of the submission was deleted. No new task was submitted. What to "
-                f"do: put the files back, or {self.policy.another_task or 'pass another take for a new result'}."
+                f"not in the storage, and {cause}. No new task was submitted. What to do: put the files back, or "
+                f"{self.policy.another_task or 'pass another take for a new result'}."
             )
         return found
 

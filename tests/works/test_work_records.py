@@ -16,6 +16,7 @@ from rh_prefect.emulator import DEFAULT, Emulator, Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import ApiError, BudgetExceeded, JobError, JobFailed, JournalError, MediaError
 from rh_prefect.workflow_inputs import WorkflowInput
+from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.works.journal.record_types import FORMAT, FORMAT_KEY, End, Format, Link
@@ -227,6 +228,22 @@ async def test_a_result_without_its_files_and_its_submission_is_an_error_and_not
         record.unlink()
     with pytest.raises(JournalError, match=r"the result was paid for.*put the files back, or for a new task"):
         await run.another(name="two").one(picture())
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_an_adopted_result_without_its_files_names_the_job_that_paid(rh: Emulator, run: PipelineRun) -> None:
+    done = await run.one(picture())
+    for is_whole in (True, False):
+        runner = replace(await run.runner(), options=Options(reuse="always"))
+        making = LOOP.call(runner.make(picture(scope="a round")))
+        if is_whole:
+            await making
+            Path(done.result.outputs[0].uri).unlink()
+            continue
+        with pytest.raises(
+            JournalError, match=rf"no submission of its own: .* job \S+/{done.result.key}\. No new task"
+        ):
+            await making
     assert len(rh.recorder.paid) == 1
 
 
