@@ -239,9 +239,19 @@ class SharedRecords(JobRecords):
         return await self._works.has_other_waiter(self.key, self._flow_run, has_ended=self._has_ended)
 
     async def note_claim(self, n: int) -> None:
-        """Records that the run is about to claim submission n."""
+        """Records that the run is about to claim submission n; raises an error if the run has paid for it before."""
         self._noted.add(n)
-        await self._note(f"{self.key}-claim-{n}")
+        if await self._note(f"{self.key}-claim-{n}"):
+            return
+        # Without an intent, an earlier process has ended before it claimed, or it has used records at another place.
+        paid = (await Notes.of(self._run)).settled.get((self.key, n))
+        if paid is not None and await self.submission(n) is None:
+            raise ConfigError(
+                f"{self.name}: this run has paid for submission {n} ({paid.costs}), but {self._works.url} does not "
+                "have its records: they were deleted, or they are on the disk of another machine. Nothing was sent. "
+                "What to do: run again where these records are, or start a new run. For workers on several machines, "
+                "set RH_RECORDS to a place that they share."
+            )
 
     async def note_wait(self, n: int) -> None:
         """Records that this attempt waits for the task of submission n, which it has not submitted."""
@@ -254,8 +264,8 @@ class SharedRecords(JobRecords):
         notes = [await self._run.journal.read(f"{self.key}-wait{attempt}-{n}") for attempt in attempts]
         return any(note is not None for note in notes)
 
-    async def _note(self, key: str) -> None:
-        await self._run.journal.create(key, Record().model_dump(mode="json"))
+    async def _note(self, key: str) -> bool:
+        return await self._run.journal.create(key, Record().model_dump(mode="json"))
 
 
 _trackers: UsedObjects[tuple[str, int], SpendTracker] = UsedObjects(200)

@@ -21,6 +21,7 @@ from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from rh_prefect.errors import (
     AccountError,
     BudgetExceeded,
+    ConfigError,
     JobCancelled,
     JobFailed,
     NotPlanned,
@@ -316,6 +317,14 @@ async def test_a_file_that_stays_missing_is_no_result_and_the_error_says_how_to_
         await run.another(name="two").one(picture())
     assert (await run.another(name="three").make(picture(take=2)))[0] is not None
     assert len(rh.recorder.paid) == 2
+
+
+async def test_a_run_that_is_continued_on_another_disk_does_not_pay_again(rh: Emulator, run: PipelineRun) -> None:
+    await run.one(picture())
+    Path(run.store_url).rename(run.folder / "the disk of the first machine")
+    with pytest.raises(ConfigError, match=r"has paid for submission 1 \(0\.04 CNY\), but .* another machine"):
+        await run.another(attempt=2).one(picture())
+    assert len(rh.recorder.paid) == 1
 
 
 async def test_a_result_in_another_storage_is_copied_and_nothing_is_asked_for(run: PipelineRun, tmp_path: Path) -> None:
