@@ -31,11 +31,11 @@ from rh_prefect.works.work_in_progress import Callback, callback_of
 if TYPE_CHECKING:
     from rh_prefect.works.work_runner import RunningWork
 
-WorkName: TypeAlias = tuple[str, int, str, str, str, float | Decimal | None]
-"""Identifies a work in progress: the records, the run's attempt, the work, the answer's shape, the storage, the budget.
+WorkName: TypeAlias = tuple[str, int, str]
+"""Identifies a work that calls of this process share: the records, the run's attempt, and the work."""
 
-Calls for one work with different storages or budgets share its records, like calls in different processes.
-"""
+OwnOptions: TypeAlias = tuple[str, str, float | Decimal | None]
+"""The shape of the answer, the storage and the budget: calls that differ in them are like calls of two processes."""
 
 
 class PoolServices:
@@ -52,7 +52,7 @@ class PoolServices:
         self.sleep, self.jitter = asyncio.sleep, chance
         self.clock = uptime  # Monotonic seconds, including system sleep
         self.submit_timeout, self.grace_seconds = settings.submit_timeout, settings.grace_seconds
-        self.running: dict[WorkName, RunningWork] = {}
+        self.running: dict[WorkName, dict[OwnOptions, RunningWork]] = {}
         self._inputs: LruCache[tuple[str, int, str], Inputs] = LruCache(50)
         self._begun: SingleFlight[tuple[str, str, int], None] = SingleFlight(1000)
 

@@ -261,13 +261,17 @@ class WorkRunner:
         error, the run no longer waits for the work.
         """
         work, name = await self._begin(asked)
-        known, task, may_repeat = self.shared.running, asyncio.current_task(), self.options.same
+        task, may_repeat = asyncio.current_task(), self.options.same
+        own = asked.shape, self.store.identity, self.options.budget
         with self.scope.calls.asking(work.key, self.chain, job=work.job, may_repeat=may_repeat, task=task):
-            running = known.get(name)
+            known = self.shared.running.setdefault(name, {})
+            for other in known.values():
+                # Steps of a pipeline may share a work with other options.
+                if asked.step is None and not other.is_over:
+                    _refuse_unequal(other.work.policy, work.policy)
+            running = known.get(own)
             if running is None or running.is_over:
-                running = known[name] = RunningWork(work)
-            if asked.step is None:  # steps of a pipeline may share a work with other options
-                _refuse_unequal(running.work.policy, work.policy)
+                running = known[own] = RunningWork(work)
             try:
                 async with running.called():
                     with running.work.records.signs_of_life():
@@ -281,11 +285,13 @@ class WorkRunner:
                     "this task and submits no other task."
                 ) from error
             finally:
-                if not running.callers and known.get(name) is running:  # a call since the interruption has another one
-                    del known[name]
+                if not running.callers and known.get(own) is running:  # a call since the interruption has another one
+                    del known[own]
+                    if not known:
+                        del self.shared.running[name]
 
     async def _begin(self, asked: WorkCall) -> tuple[Work, WorkName]:
-        """Checks a work without paying; returns the work, and its name among the works in progress."""
+        """Checks a work without paying; returns the work, and its name for other calls of this process."""
         shared = self.shared
         await shared.listen_for_ends(self.scope)
         if self.options.budget is not None:
@@ -300,9 +306,7 @@ class WorkRunner:
             request = replace(request, estimate=asked.price)
         await shared.open(self.scope, self.store)
         place = self.works or self.scope.journal
-        own = self.store.identity, self.options.budget
-        name = (place.scope, self.scope.calls.number, work, asked.shape, *own)
-        return self._context(asked, work, request), name
+        return self._context(asked, work, request), (place.scope, self.scope.calls.number, work)
 
     async def look_up(self, asked: WorkCall) -> FoundWork:
         """Returns the recorded state of a call's work; pays nothing."""

@@ -106,8 +106,9 @@ async def test_a_call_does_not_pay_within_the_budget_of_a_call_that_was_cancelle
     assert not rh.recorder.paid
 
 
-async def test_calls_that_share_a_job_agree_on_what_may_be_paid(stopped: Emulator) -> None:
-    calls = await begin(stopped, is_later=True, first={"attempts": 1}, second={"attempts": 2})
+@pytest.mark.parametrize("other", [{}, {"budget": 100}])
+async def test_calls_that_share_a_job_agree_on_what_may_be_paid(stopped: Emulator, other: dict[str, Any]) -> None:
+    calls = await begin(stopped, is_later=True, first={"attempts": 1}, second={"attempts": 2, **other})
     with pytest.raises(InputError, match=r"another call is making this job.*attempts=.*give both calls the same value"):
         await calls[1]
     stopped.clock.mode = "instant"

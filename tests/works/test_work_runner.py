@@ -264,7 +264,8 @@ async def test_a_cancelled_caller_keeps_the_task_for_another_caller_of_its_run(s
 def _callers(runner: WorkRunner) -> int:
     """How many callers of an attempt of a run wait for its work."""
     running = dict(runner.shared.running)
-    return sum(work.callers for name, work in running.items() if name[1] == runner.scope.calls.number)
+    works = (work for name, same in running.items() for work in same.values() if name[1] == runner.scope.calls.number)
+    return sum(work.callers for work in works)
 
 
 async def test_a_success_without_files_says_how_to_get_them(rh: Emulator, run: PipelineRun) -> None:
