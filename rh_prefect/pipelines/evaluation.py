@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from rh_prefect.catalog.model import text_of
 from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
+    EMPTY,
     File,
     Frame,
     Group,
@@ -76,15 +77,23 @@ def _either(options: Sequence[Any]) -> Any:
     first, *others = options
     if isinstance(first, Items):
         return max((one for one in options if isinstance(one, Items)), key=lambda one: len(one.values))
-    if isinstance(first, dict):  # with the fields that only other options have
-        return {name: one for each in reversed(options) if isinstance(each, dict) for name, one in each.items()}
+    if isinstance(first, dict):
+        return _either_field([one for one in options if isinstance(one, dict)])
     if all(one == first for one in others):
         return first
     if isinstance(first, File):
-        return replace(first, media=None, seconds=_hull([one.length for one in options if isinstance(one, File)]))
+        files = [one for one in options if isinstance(one, File)]
+        facts, seconds = _either_field([one.facts for one in files]) or EMPTY, _hull([one.length for one in files])
+        return replace(first, media=None, seconds=seconds, facts=facts)
     kind, key = type_of(first).kind, f"or:{digest([one.key if isinstance(one, Unknown) else one for one in options])}"
     span = _hull([(number_of if kind in NUMBERS else characters)(one) for one in options])
     return replace(first, span=span) if isinstance(first, Unknown) else Unknown(kind, key, span)
+
+
+def _either_field(options: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the fields of the first of several mappings that has them; a field that not all have may be absent."""
+    found = {name: one for each in reversed(options) for name, one in each.items()}
+    return {name: one if all(name in each for each in options) else maybe(one, ()) for name, one in found.items()}
 
 
 def _hull(spans: Sequence[Span | None]) -> Span | None:

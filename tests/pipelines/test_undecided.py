@@ -386,6 +386,25 @@ async def test_a_condition_on_the_starts_of_a_choice_waits_for_the_choice(candid
         assert states(plan, "pay") == ("+" if (candidate == "$(film)") == (condition == "exists") else "x")
 
 
+@pytest.mark.parametrize(("first", "second"), [("film", "clip"), ("clip", "film")])
+@pytest.mark.parametrize("condition", ["missing", "exists"])
+async def test_a_condition_on_the_starts_of_an_option_waits_for_the_decision(
+    first: str, second: str, condition: str
+) -> None:
+    made = {"film": "edit: concat, with: {videos: [$(a), $(b)]}", "clip": CLIP.replace("slow", "still") % "$(p)"}
+    file = steps(
+        ask=ASK,
+        p=PICTURE % "p",
+        a=CLIP % "$(p)",
+        b=CLIP.replace("slow", "fast") % "$(p)",
+        **{first: f"when: $(ask.ok), {made[first]}", second: made[second]},
+        chosen=f"review: $({first} or {second})",
+        pay=f"when: {{{condition}: $(chosen.starts)}}, {PICTURE % 'hello'}",
+    )
+    (pay,) = (await plan_of(file)).steps["pay"]
+    assert (pay.state, pay.is_pending) == ("r", True)
+
+
 async def test_an_edit_whose_only_clip_cannot_be_made_is_planned() -> None:
     clip = "expect: $(j.ok), model: kling-v2.6-pro-text-to-video, with: {prompt: slow, duration: 5, sound: false}"
     film = "edit: concat, with: {videos: $(one.clip)}, require: any"

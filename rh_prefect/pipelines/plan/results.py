@@ -97,7 +97,7 @@ def undecided_result(candidates: Sequence[Any], by: PlannedStep | None, key: str
     match value:
         case File():
             facts = _undecided_fields([one.facts if isinstance(one, File) else EMPTY for one in candidates], by, key)
-            return replace(value, key=key + value.key, media=None, seconds=value.length, maker=by, facts=facts)
+            return replace(value, key=key + value.key, media=None, seconds=value.length, maker=by, facts=facts or EMPTY)
         case Unknown():
             return replace(value, key=key + value.key, maker=by, is_settled=False)
         case str() | int() | float():
