@@ -183,27 +183,28 @@ class PlanRequest:
     selection: Selection = field(default_factory=Selection)
 
     async def known(self) -> tuple[dict[str, Any], str]:
-        """Returns arguments for a plan (recorded works and graphs), and notes about graphs that could not be read."""
+        """Returns arguments for a plan (works, inputs and graphs), and notes about graphs that could not be read."""
         from rh_prefect.blocks.lookup import load_pool_context, load_storage
         from rh_prefect.pipelines.known_works import open_records
 
         store = await load_storage(self.storage)
         known = open_records(store, get_settings(), deployment=self.deployment)
+        found = {"known": known, "inputs": Inputs(self.allow, own=store.url)}
         if next(ids_in(self.pipeline.checked), None) is None:
-            return {"known": known, "saved_graphs": {}}, ""
+            return {**found, "saved_graphs": {}}, ""
         try:
             shared = await load_pool_context(self.credentials)
             graphs = await open_last_runs(store, get_settings()).graphs(self.pipeline, shared.pool, self.deployment)
         except RunningHubError as error:
             unread = f"The graphs of workflows and apps were not read: {error.message}"
-            return {"known": known, "saved_graphs": None}, unread
-        return {"known": known, "saved_graphs": graphs}, ""
+            return {**found, "saved_graphs": None}, unread
+        return {**found, "saved_graphs": graphs}, ""
 
     async def plan(self) -> Plan:
         """Returns a plan, with notes about data that could not be read."""
         known, unread = await self.known()
         chosen = {"takes": self.takes, "new": self.new, "selection": self.selection}
-        plan = await self.pipeline.plan(self.arguments, inputs=Inputs(self.allow), **known, **chosen)
+        plan = await self.pipeline.plan(self.arguments, **known, **chosen)
         plan.notes = [*plan.notes, *([unread] if unread else [])]
         plan.records = known["known"].url
         named = self.pipeline.file.storage

@@ -18,6 +18,7 @@ from rh_prefect.flow_runs.root_flow_run import current_scope
 from rh_prefect.flows.pipeline_run import PipelineFlow, local_flow, run_here
 from rh_prefect.pipelines import pipeline as files
 from rh_prefect.pipelines.file_model import RUN_OPTIONS, Param
+from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.known_works import open_records
 from rh_prefect.pipelines.last_run import open_last_runs
 from rh_prefect.pipelines.parameter_descriptions import call_prices, description_of
@@ -72,7 +73,8 @@ class Pipeline(files.Pipeline):
                 more = {"saved_graphs": graphs, **more}
             except RunningHubError as error:
                 notes.append(f"The graphs of workflows and apps were not read: {error.message}")
-        plan = await super().plan(params, **{**more, "known": open_records(store, get_settings())})
+        more = {"inputs": Inputs(own=store.url), **more, "known": open_records(store, get_settings())}
+        plan = await super().plan(params, **more)
         plan.notes = [*plan.notes, *notes]
         return plan
 

@@ -22,10 +22,12 @@ from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import probe
 from rh_prefect.media.storage_errors import as_store_error
 from rh_prefect.media.storage_urls import is_local, local_path, open_filesystem, protocol_of, without_user
+from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.check.checked_file import Checked, ItemProblem, report_items
 from rh_prefect.pipelines.check.literal_conversion import read_value, wrong_input
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
+from rh_prefect.pipelines.named_file_saver import SavedNames
 from rh_prefect.pipelines.parsed_document import Path, Problems, nearest, visible
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items
 from rh_prefect.pipelines.types import FILES, kind_of
@@ -33,6 +35,7 @@ from rh_prefect.pipelines.use_step_arguments import used_value, wrong_file
 from rh_prefect.settings import get_settings
 from rh_prefect.table_files import Row, is_empty, read_table, table_format
 from rh_prefect.works.input_identification import open_local
+from rh_prefect.works.journal.works_journal import records_url
 from rh_prefect.works.loop_thread import LOOP
 
 MOST_ROWS = 50_000
@@ -67,6 +70,7 @@ class Inputs:
         is_open: bool = False,  # Whether a row may name all files that this process may read
     ) -> None:
         self.allow, self.is_open, self._own = tuple(allow), is_open, own
+        self.pipeline = ""  # The name of the pipeline, whose own files in the storage are no inputs
         self.parameters: Sequence[str] = ()  # Of a batch's models: names that a column can also have
         self._options = options or {}
         self._reads: SingleFlight[tuple[str, ...], Any] = SingleFlight(MOST_OBJECTS)
@@ -76,8 +80,21 @@ class Inputs:
         return await self._once(("file", source), lambda: identify(source, self._options))
 
     async def files(self, place: str, kind: str) -> Sequence[str]:
-        """Returns the files of one kind in a folder; see `list_files`."""
-        return await self._once(("files", place, kind), lambda: list_files(place, kind, self._options, own=self._own))
+        """Returns the files of one kind in a folder, except those that the pipeline has saved; see `list_files`."""
+        found: Sequence[str] = await self._reads.get(("files", place, kind), lambda: self._list(place, kind))
+        return found
+
+    async def _list(self, place: str, kind: str) -> Sequence[str]:
+        found = await LOOP.in_file_thread(lambda: list_files(place, kind, self._options, own=self._own))
+        base = _real(self._own) if self._own else ""
+        names = {one: name for one in found if base and (name := _name_in(_real(one), base))}
+        if not names:
+            return found
+        store = MediaStore(self._own, options=self._options)
+        url = records_url(store, get_settings())
+        saver = SavedNames(url, store, options=store.options_for(url), pipeline=self.pipeline)
+        saved = await saver.saved_among(names.values())
+        return [one for one in found if names.get(one) not in saved]
 
     async def rows(self, value: Any) -> Table:
         """Returns the rows of a table; see `read_rows`."""
@@ -391,7 +408,11 @@ def _without_results(files: Sequence[str], place: str, storage: str) -> Sequence
 
 
 def _folder_in(file: str, base: str) -> str:
-    return file[len(base) :].strip("/").partition("/")[0] if file.startswith(f"{base}/") else ""
+    return _name_in(file, base).partition("/")[0]
+
+
+def _name_in(file: str, base: str) -> str:
+    return file[len(base) :].strip("/") if file.startswith(f"{base}/") else ""
 
 
 def _real(place: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -51,6 +51,11 @@ def _converts(file: Media, name: str) -> bool:
         f"{name} was not saved: the extension of the name does not fit the result, which has the type {file.mime}. The "
         f"result is stored at {file.uri}. What to do: change the name in `save_as`, and run again at no cost."
     )
+
+
+def _key_of(name: str) -> str:
+    """Returns the beginning of the keys of a name's records."""
+    return hashlib.sha256(name.encode()).hexdigest()[:40]
 
 
 class SavedName(Record):
@@ -134,8 +139,15 @@ class SavedNames:
             return None
         return self._located(wanted, name) if await self._content(there, wanted) == wanted.sha256 else None
 
+    async def saved_among(self, names: Iterable[str]) -> set[str]:
+        """Returns those of the names under which this pipeline has saved a result."""
+        keys = {_key_of(name) for name in names}
+        known = [key async for key in self._records.names() if "-content-" in key and key.partition("-")[0] in keys]
+        found = map(SavedName.model_validate, (await self._records.read_many(known)).values())
+        return {one.name for one in found if one.pipeline == self._pipeline}
+
     async def _look(self, name: str) -> _NameState:
-        key = hashlib.sha256(name.encode()).hexdigest()[:40]
+        key = _key_of(name)
         size, known = await LOOP.in_file_thread(self._store.size, name), await self._records.job(key)
         stamps = {record["stamp"]: record["sha256"] for record in known.values() if "stamp" in record}
         saved = {one["sha256"]: SavedName.model_validate(one) for one in known.values() if "stamp" not in one}

@@ -228,6 +228,7 @@ class Pipeline:
             self._refuse_options_as_params(more)
         options = PlanOptions(**{name: more.pop(name) for name in OPTIONS if name in more})
         arguments, problems = {**(params or {}), **more}, Problems()
+        options.inputs.pipeline = self.name
         reader = InputReader(self.checked, problems, options.inputs)
         roots = input_roots(self.file.params, arguments)
         with allowed_below(*roots):

@@ -18,8 +18,9 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import Costs
+from tests.support.samples.pipeline_assets import photo
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, group, steps
-from tests.support.world.pipeline_flows import run, until_paid
+from tests.support.world.pipeline_flows import complete, run, until_paid
 
 
 class CountingPages(Pages):
@@ -54,6 +55,23 @@ async def test_a_pipeline_whose_rounds_or_files_have_its_name_needs_one(rh: Emul
             await run_here(pipeline, {"budget": 1})
     assert not rh.recorder.submissions
     await run_here(Pipeline.from_dict({"name": "sign", **data}), {"budget": 1})
+
+
+async def test_the_files_that_a_pipeline_saves_are_no_inputs_of_its_next_run(rh: Emulator, tmp_path: Path) -> None:
+    """A folder of the storage had more pictures after each run, and each run paid for the new ones."""
+    folder = tmp_path / "out" / "photos"
+    folder.mkdir(parents=True)
+    photo(folder / "a.png")
+    each = group("foreach: $(params.photos)", big="model: hypir-ultra, from: $(item), save_as: photos/$(id)-big.png")
+    text = "params: {photos: {type: files, of: image}}\n" + steps(each=each)
+    for _ in range(2):
+        await complete(text, photos=str(folder), budget=9)
+    assert sorted(one.name for one in folder.iterdir()) == ["a-big.png", "a.png"]
+    assert len(rh.recorder.paid) == 1
+    planned = await Pipeline.from_text(f"name: pipeline\n{text}").plan(photos=str(folder))
+    assert [(one.address, one.state) for one in planned.instances] == [("each[a].big", "=")]
+    other = "name: other\n" + text.replace("-big", "-other")
+    assert len((await complete(other, photos=str(folder), budget=9)).steps) == 2, "another pipeline may use them"
 
 
 PAIR = "name: pair\nparams: {title: string}\n" + steps(
