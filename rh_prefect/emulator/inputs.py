@@ -175,8 +175,8 @@ def write_once(path: Path, data: bytes) -> Path:
 
 
 def _fetch(folder: Path, link: str, name: str, *, most: int) -> Path:
-    path = folder / f"fetched-{hashlib.sha256(link.encode()).hexdigest()}"
-    part = path.with_name(f"{path.name}.{id(link)}.part")
+    part = folder / f"fetched-{threading.get_ident()}.part"
+    digest = hashlib.sha256()
     try:
         with (
             httpx.Client(timeout=_FETCH_SECONDS, follow_redirects=True, trust_env=False) as client,
@@ -186,9 +186,10 @@ def _fetch(folder: Path, link: str, name: str, *, most: int) -> Path:
             response.raise_for_status()
             for chunk in response.iter_bytes(1 << 18):
                 file.write(chunk)
+                digest.update(chunk)
                 if file.tell() > most:
                     raise Refused("1008")
-        return part.replace(path)
+        return part.replace(folder / f"fetched-{digest.hexdigest()}")  # not by its link, whose file may change
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OverflowError) as error:  # a host or port that cannot exist
         raise Refused("1013", f"{_FAILED}: {name}: URL not reachable") from error
     finally:

@@ -20,6 +20,7 @@ from rh_prefect.emulator import DEFAULT, Fault
 from tests.emulator.conftest import Emulate
 from tests.support.samples import media as samples
 from tests.support.servers.caller import CLIP, IMAGE, IMAGE_PRICE, WORDS, Caller, Json
+from tests.support.servers.http_server import Handler, serving
 
 CLIP_BODY = {"prompt": "waves", "sound": "false", "duration": "5"}
 
@@ -151,6 +152,25 @@ def test_equal_data_uris_at_the_same_time_are_all_rendered(emulate: Emulate, tmp
         answers = list(pool.map(lambda _: rh.submit(CLIP, {**CLIP_BODY, "imageUrl": link}), range(12)))
     assert {answer["errorCode"] for answer in answers} == {""}
     assert {rh.query(answer["taskId"])["status"] for answer in answers} == {"SUCCESS"}
+
+
+def test_a_link_whose_file_changes_changes_no_earlier_task(emulate: Emulate) -> None:
+    pictures = [samples.picture("PNG"), samples.picture("JPEG")]
+
+    class Changing(Handler):
+        def get(self) -> None:
+            self.answer(200, pictures.pop(0))
+
+    rh = emulate(deterministic=True, long_side=640, fps=24, max_seconds=None)
+    for index in range(2):  # as many as are rendered at a time
+        body = {"prompt": f"waves {index}", "aspectRatio": "16:9", "duration": "10", "sound": "false"}
+        rh.submit("kling-v2.6-pro/text-to-video", body)
+    with serving(Changing) as url:
+        tasks = [rh.submit(CLIP, {**CLIP_BODY, "imageUrl": f"{url}/a"})["taskId"] for _ in range(2)]
+    brought = [entry.inputs["imageUrl"] for entry in rh.rh.recorder.paid[2:]]
+    assert brought[0] != brought[1]
+    results = [rh.http.get(rh.query(task_id)["results"][0]["url"]).content for task_id in tasks]
+    assert results[0] != results[1]
 
 
 def test_a_link_to_a_file_that_is_too_large_leaves_nothing(
