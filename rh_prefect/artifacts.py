@@ -207,7 +207,7 @@ async def _safely(request: Callable[[PrefectClient], Awaitable[_T]]) -> _T | Non
         # Prefect's client would try for a minute.
         async with asyncio.timeout(_PATIENCE):
             return await ask(request)
-    except (*FAILURES, TimeoutError, ConfigError, ObjectNotFound) as error:  # a person may have deleted the artifact
+    except (*FAILURES, OSError, ConfigError, ObjectNotFound) as error:  # a person may have deleted the artifact
         _logger.warning(
             "The dashboard could not be updated (%s); the run continues.", str(error) or type(error).__name__
         )

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 from prefect import flow
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.client.schemas.objects import Artifact
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -15,6 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rh_prefect.artifacts import PIPELINE_PREFIX, Page, Progress, markdown
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.prefect_api import disconnect
 from tests.support.servers.scripted_server import reply
 from tests.support.world.run_inputs import prefect_api
 
@@ -169,3 +170,16 @@ async def test_a_dashboard_that_is_away_is_no_error(closed_port: int, caplog: py
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{closed_port}/api"}):
         assert await markdown("a", what="report", description="", page=page) is None
     assert "dashboard could not be updated" in caplog.text
+@pytest.mark.prefect
+async def test_a_dashboard_to_which_no_connection_can_be_opened_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(_: PrefectClient) -> PrefectClient:
+        raise OSError("no more files can be opened")
+
+    await disconnect()
+    monkeypatch.setattr(PrefectClient, "__aenter__", fail)
+    assert await markdown("a", what="report", description="", page=Page("film", uuid.uuid4())) is None
+    assert "dashboard could not be updated (no more files" in caplog.text
+
+

@@ -231,8 +231,10 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
 
 
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Shows the run's report, and downloads results of earlier attempts that this attempt did not request."""
-    now = datetime.now(UTC) if flow_run.run_count > 1 else None
+    """Downloads results of earlier attempts that this attempt did not request, and shows the run's report."""
+    if state.is_completed() and str(flow_run.id) in REQUESTED_KEYS:
+        await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
+    now = datetime.now(UTC) if artifacts.is_continued(flow_run) else None
     status = run_progress_of(artifacts.Page.of(flow, flow_run.id, replaces_before=now))
     if status.rows:
         await LOOP.call(status.progress.finish(status.percent_done, status.end))
@@ -241,8 +243,6 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     is_failed_root = not state.is_completed() and flow_run.parent_task_run_id is None
     if not status.ends and (status.rows or is_failed_root):
         await _show_report(status, state, run_folder(flow_run))
-    if state.is_completed() and str(flow_run.id) in REQUESTED_KEYS:
-        await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
     if flow_run.run_count > 1:
         await LOOP.call(_name_deployments(flow_run, flow_run_logger(flow_run, flow)))
     # A process that runs many flows keeps no data of those that have ended.
@@ -287,12 +287,17 @@ async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[loggin
 
 async def _collect_orphans(scope: FlowScope, log: logging.LoggerAdapter[logging.Logger]) -> None:
     requested = REQUESTED_KEYS.get(scope.journal.scope, set())
-    for view in await orphans(scope.journal, requested, attempt=scope.attempt):
+    try:
+        views = await orphans(scope.journal, requested, attempt=scope.attempt)
+    except RunningHubError as error:
+        log.warning("the results of earlier attempts could not be looked for: %s", error)
+        return
+    for view in views:
         job = f"{scope.journal.scope}/{view.key}"
         try:
             result = await collect_result(view, scope)
             outcome = result and f"Its result: {result.record}"
-        except RunningHubError as error:
+        except (RunningHubError, OSError) as error:
             outcome = f"Its result could not be downloaded: {error}"
         if outcome:
             what = "was paid for in an earlier attempt, but this attempt did not request it"

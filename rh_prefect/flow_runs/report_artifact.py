@@ -61,7 +61,7 @@ class Report:
         ]
         pictures = [(name, value) for name, value in values if isinstance(value, Media)]
         parts = [*self.choices, *(await sheets(pictures, self.store, most=PER_SHEET) if self.store else ())]
-        parts += await asyncio.to_thread(self._tables, values)
+        parts += await asyncio.to_thread(lambda: list(self._tables(values)))
         text = "\n\n".join(part for part in parts if part)
         await artifacts.markdown(text, what="report", description=self.head, page=page)
 
@@ -175,8 +175,8 @@ async def _sheet(pictures: Sequence[tuple[str, Media]], store: MediaStore) -> st
     """Returns a contact sheet as an image in Markdown; empty if it cannot be made."""
     try:
         jpeg = await asyncio.to_thread(_drawn, pictures, store)
-    except RunningHubError as error:
-        _log.warning("The report has no picture of the results: %s", error.message)
+    except (RunningHubError, OSError) as error:  # also of the folder for temporary files
+        _log.warning("The report has no picture of the results: %s", error)
         return ""
     # Inline: the browser that shows it reaches neither a local folder nor a private bucket.
     return f"![contact sheet](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})"

@@ -162,6 +162,17 @@ async def test_another_candidate_of_an_edit_is_a_take_of_the_paid_step(store: Me
     assert "For other candidates" not in text
 
 
+async def test_without_a_folder_for_temporary_files_a_report_has_no_picture(
+    store: MediaStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "p.png")
+    picture = store.publish(tmp_path / "p.png", "p.png")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    text = await page_of(Report("All.", (), store, {"picture": picture}).show, "report")
+    assert "data:image" not in text
+    assert "| [picture](<" in text
+
+
 async def test_a_report_names_each_reason_once_and_shows_the_failed_steps_first(store: MediaStore) -> None:
     """The default dashboard breaks no lines in tables: a reason beyond the width of the page was not to be seen."""
     long = "the content check refused the prompt or a file | What to do: change the <prompt> " + "Füße " * 2_000
