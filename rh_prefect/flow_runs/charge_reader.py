@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-import httpx
 from prefect.client.schemas.sorting import FlowRunSort
 
 from rh_prefect.blocks.lookup import load_storage
@@ -21,7 +20,7 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.run_queries_and_scopes import find_flow_runs
 from rh_prefect.media.storage_urls import shown_url
 from rh_prefect.media.store import MediaStore
-from rh_prefect.prefect_api import api_address
+from rh_prefect.prefect_api import FAILURES, api_address
 from rh_prefect.settings import get_settings
 from rh_prefect.works import stored_result
 from rh_prefect.works.journal.costs_and_budget import CURRENCY, Charge, charge_of, costs_of
@@ -114,7 +113,7 @@ class _Reader:
         """Reads the journals of all flow runs."""
         try:
             found = [flow_run.id async for flow_run in find_flow_runs(sort=FlowRunSort.START_TIME_ASC)]
-        except (httpx.HTTPError, RunningHubError) as error:
+        except (*FAILURES, RunningHubError) as error:
             api = "" if isinstance(error, RunningHubError) else f" of the Prefect API at {api_address()}"
             self.unread[f"flow runs{api}"] = str(error) or type(error).__name__
             return

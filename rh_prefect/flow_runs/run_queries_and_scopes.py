@@ -13,6 +13,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterEndTime,
+    FlowRunFilterStartTime,
     FlowRunFilterState,
     FlowRunFilterStateName,
     FlowRunFilterStateType,
@@ -27,7 +28,7 @@ from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.log_entry_storage import PAGE
-from rh_prefect.prefect_api import FAILURES, ask, ask_repeatedly, is_available, patience
+from rh_prefect.prefect_api import FAILURES, api_address, ask, ask_repeatedly, failure_of, is_available, patience
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord
 from rh_prefect.works.journal.scope import Scope, find_scope
@@ -139,7 +140,9 @@ async def scope_named(scope: str) -> Scope:
 async def latest_runs() -> AsyncIterator[tuple[FlowRun, str, int]]:
     """Yields the flow runs with paid jobs among the latest 30, each with its flow's name and its number of jobs."""
     names: dict[UUID, str] = {}
-    for flow_run in await ask(lambda api: api.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=30)):
+    # Prefect sorts scheduled runs by the time at which they are expected to start.
+    started, latest = FlowRunFilter(start_time=FlowRunFilterStartTime(is_null_=False)), FlowRunSort.START_TIME_DESC
+    for flow_run in await ask(lambda api: api.read_flow_runs(flow_run_filter=started, sort=latest, limit=30)):
         if jobs := await paid_jobs(FlowRunJournal(flow_run.id), name=flow_run.name):
             if flow_run.flow_id not in names:
                 names[flow_run.flow_id] = await flow_name_of(flow_run)
@@ -155,13 +158,19 @@ async def read_flow_run(flow_run_id: UUID | str, *, patience: float = 0.0) -> Fl
     If the API does not respond, the request is repeated for `patience` seconds.
     """
     what = f"The flow run {flow_run_id} cannot be read"
+    absent = ConfigError(
+        f"There is no flow run {flow_run_id}. What to do: copy the run's id again from `rh-prefect jobs list` or "
+        "from the dashboard, and check that PREFECT_API_URL is the address of the server on which the flow ran."
+    )
+    if not is_flow_run(str(flow_run_id)):
+        raise absent
     try:
         return await ask_repeatedly(lambda api: api.read_flow_run(UUID(str(flow_run_id))), what=what, patience=patience)
-    except (ObjectNotFound, ValueError) as error:
-        raise ConfigError(
-            f"There is no flow run {flow_run_id}. What to do: copy the run's id again from `rh-prefect jobs list` or "
-            "from the dashboard, and check that PREFECT_API_URL is the address of the server on which the flow ran."
-        ) from error
+    except ObjectNotFound as error:
+        raise absent from error
+    except ValueError as error:
+        answer, advice = failure_of(error)
+        raise ConfigError(f"{what}: the Prefect API at {api_address()}: {answer}. What to do: {advice}.") from error
 
 
 def is_suspended(state: State[Any]) -> bool:

@@ -6,22 +6,29 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from prefect.client.orchestration import PrefectClient
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Running, Scheduled
 
-from rh_prefect.errors import JournalError
+from rh_prefect.errors import ConfigError, JournalError
 from rh_prefect.flow_runs.append_only_log import LARGEST_ENTRY, LINGER, encode
+from rh_prefect.flow_runs.charge_reader import _Reader
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.run_queries_and_scopes import paid_jobs
+from rh_prefect.flow_runs.run_queries_and_scopes import latest_runs, paid_jobs, read_flow_run
 from rh_prefect.prefect_api import ask, disconnect
 from rh_prefect.works.journal.job_records_and_state import jobs_of
+from rh_prefect.works.run_ledger import RecordsLocation
 from tests.support.processes.warm_process import WarmProcess
 from tests.support.servers.postgres import PROGRAMS, WHY_NOT, postgres
-from tests.support.servers.prefect_server import PrefectServer, free_port, new_flow_run
+from tests.support.servers.prefect_server import PrefectServer, empty, free_port, new_flow_run
 from tests.support.servers.scripted_server import Asked, Step, reply
+from tests.support.world.prefect_runs import set_states
 from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, prefect_api, submitted
 from tests.works.journal.journal_contract import PAGE, JournalContract, OpenJournal, listed, record
 
@@ -260,6 +267,29 @@ async def test_notes_of_a_pipeline_run_are_no_jobs(journal: FlowRunJournal) -> N
     await journal.create(f"{work}-claim-1", record())
     assert await paid_jobs(journal)
     assert await journal.jobs_with("intent", "claim") == [work]
+
+
+async def test_runs_that_have_not_started_are_not_among_the_latest(journal: FlowRunJournal) -> None:
+    await journal.create(f"{job_keys(1)[0]}-intent-1", record())
+    await set_states(journal.scope, Running())
+    later: State[Any] = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
+    async with get_client() as client:
+        scheduled = [(await client.create_flow_run(empty, state=later)).id for _ in range(30)]
+    found = [str(flow_run.id) async for flow_run, _, _ in latest_runs()]
+    async with get_client() as client:
+        for one in scheduled:
+            await client.delete_flow_run(one)
+    assert journal.scope in found
+
+
+async def test_an_unreadable_answer_about_runs_is_no_absent_run() -> None:
+    reader = _Reader(RecordsLocation(url="/nowhere"))
+    async with prefect_api(always=reply('{"cut')):
+        with pytest.raises(ConfigError, match=r"cannot be read: the Prefect API at .*: the answer is not from"):
+            await read_flow_run(RUN)
+        await reader.read_flow_runs()
+    (place,) = reader.unread
+    assert place.startswith("flow runs of the Prefect API at ")
 
 
 async def test_a_client_whose_start_failed_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
