@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cache, partial, update_wrapper
 from inspect import unwrap
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, cast
 
@@ -139,6 +139,7 @@ _SUBJECTS = (
     *("video", "videos", "image", "photo", "pictures", "folder", "text", "title", "topic", "subject"),
 )
 """The parameters that can name a run; the first one with a value is used."""
+_SUBJECT_TYPES: Final = (str, int, float, date, PurePath, list, tuple, Mapping, BaseModel)
 
 
 def run_name() -> str:
@@ -147,7 +148,9 @@ def run_name() -> str:
     Pass this function to a flow as `flow_run_name`.
     """
     parameters = flow_run.parameters
-    return run_name_with(next((parameters[name] for name in _SUBJECTS if parameters.get(name)), ""))
+    # Other values may have no truth value, such as a table or the pixels of a picture.
+    given = (parameters[name] for name in _SUBJECTS if isinstance(parameters.get(name), _SUBJECT_TYPES))
+    return run_name_with(next(filter(None, given), ""))
 
 
 def run_name_with(subject: object) -> str:
@@ -155,7 +158,7 @@ def run_name_with(subject: object) -> str:
     name = str(flow_run.name or "")
     if name and set(name.split("-")) - _generated_words() and not _NAME_OF_THE_FORM.fullmatch(name):
         return name  # a person gave it, or an earlier attempt
-    subject = ", ".join(filter(None, map(_named, subject))) if isinstance(subject, list) else _named(subject)
+    subject = ", ".join(filter(None, map(_named, subject))) if isinstance(subject, list | tuple) else _named(subject)
     began = flow_run.scheduled_start_time
     head = f"{flow_run.flow_name}: {shortened(subject, 50)}" if subject else flow_run.flow_name
     return f"{head}, {began:%Y-%m-%d %H:%M}" if began else head

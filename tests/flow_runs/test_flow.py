@@ -5,6 +5,7 @@ import re
 from typing import Any, cast
 from uuid import uuid4
 
+import numpy as np
 import pytest
 from prefect import Flow, flow
 from prefect.client.orchestration import get_client
@@ -87,6 +88,12 @@ def test_a_batch_is_named_by_its_rows() -> None:
     asked = {"model": "z-image/turbo", "rows": "s3://shop/products.csv"}
     with CONTEXT.model_construct(flow=batch, flow_run=FlowRun(flow_id=uuid4()), parameters=asked):
         assert run_name().startswith("batch: products.csv")
+
+
+def test_a_value_without_a_truth_value_names_no_run() -> None:
+    asked = {"image": np.zeros((2, 2)), "title": ("A mug", "https://shop.example/mugs/red.png?X-Amz-Signature=secret")}
+    with CONTEXT.model_construct(flow=batch, flow_run=FlowRun(flow_id=uuid4()), parameters=asked):
+        assert run_name().partition(", 2")[0] == "batch: A mug, red.png"
 
 
 def test_hooks_are_attached_beside_the_users() -> None:
