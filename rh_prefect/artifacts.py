@@ -22,6 +22,7 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
@@ -71,7 +72,7 @@ class Page:
         """Returns the page of the flow run with a context; None if the context is incomplete, as in a worker's hook."""
         if context is None or context.flow is None or context.flow_run is None:
             return None
-        began = context.start_time if context.flow_run.run_count > 1 else None
+        began = context.start_time if is_continued(context.flow_run) else None
         return cls.of(context.flow, context.flow_run.id, replaces_before=began)
 
     @classmethod
@@ -94,6 +95,11 @@ class Page:
 
 
 async def markdown(text: str, *, what: str, description: str, page: Page | None = None) -> UUID | None:
+def is_continued(flow_run: FlowRun) -> bool:
+    """Returns whether a run began earlier; a resume after a suspension does not change the run count."""
+    return flow_run.run_count > 1 or bool(flow_run.empirical_policy.pause_keys)
+
+
     """Creates a Markdown artifact; text longer than `MAX_PAGE` bytes is cut at the end of a line."""
     return await _create(page, what, "markdown", _within_page(text), description)
 

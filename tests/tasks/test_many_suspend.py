@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from prefect import Flow, runtime, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.exceptions import Pause
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -17,6 +19,7 @@ from rh_prefect.emulator import Fault
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.prefect_internals import drain
+from rh_prefect.flow_runs.progress_observer import forget_run_progress
 from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.flow_runs.suspend_for_jobs import SUSPEND, Suspension
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
@@ -69,6 +72,17 @@ async def test_it_rests_once_and_is_woken_by_its_webhooks(with_webhooks: Suspend
     await with_webhooks.end_and_wake(run)
     await with_webhooks.has_all(rerun(pictures, run), 3)
     assert with_webhooks.calls["turbo"] == 3
+
+
+async def test_a_resumed_run_moves_the_progress_bar_of_its_first_process(without_webhooks: SuspendedRuns) -> None:
+    run = await without_webhooks.suspended(pictures, "one", "two")
+    forget_run_progress(str(run))  # as in another process
+    await without_webhooks.wake(run)
+    await without_webhooks.has_all(rerun(pictures, run), 2)
+    async with get_client() as client:
+        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+        found = await client.read_artifacts(artifact_filter=of_run)
+    assert [one.data for one in found if str(one.key).endswith("-progress")] == [100.0]
 
 
 async def test_webhooks_that_never_come_cost_time_and_nothing_else(without_webhooks: SuspendedRuns) -> None:
