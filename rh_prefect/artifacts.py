@@ -94,12 +94,12 @@ class Page:
         return f"{PIPELINE_PREFIX if self.is_pipeline else ''}{flow}-{what}"
 
 
-async def markdown(text: str, *, what: str, description: str, page: Page | None = None) -> UUID | None:
 def is_continued(flow_run: FlowRun) -> bool:
     """Returns whether a run began earlier; a resume after a suspension does not change the run count."""
     return flow_run.run_count > 1 or bool(flow_run.empirical_policy.pause_keys)
 
 
+async def markdown(text: str, *, what: str, description: str, page: Page | None = None) -> UUID | None:
     """Creates a Markdown artifact; text longer than `MAX_PAGE` bytes is cut at the end of a line."""
     return await _create(page, what, "markdown", _within_page(text), description)
 
@@ -145,20 +145,36 @@ class Progress:
         self._id: UUID | None = None
         self._next = float("-inf")
         self._reporting: asyncio.Task[None] | None = None
+        self._late: tuple[float, str] | None = None  # The newest report during the interval
+        self._timer: asyncio.TimerHandle | None = None
 
     def report(self, percent: float, description: str) -> None:
-        """Starts to update the bar, unless an update is in progress or ended less than a few seconds ago."""
-        if self._clock() >= self._next and self._reporting is None:
-            self._reporting = asyncio.ensure_future(self._show(min(max(percent, 0.0), 100.0), description))
-            self._reporting.add_done_callback(self._end_report)
+        """Starts to update the bar; during an update and for a few seconds after it, the newest report waits."""
+        if self._clock() < self._next or self._reporting is not None:
+            self._late = (percent, description)
+            return
+        self._late = None
+        self._reporting = asyncio.ensure_future(self._show(min(max(percent, 0.0), 100.0), description))
+        self._reporting.add_done_callback(self._end_report)
 
     def _end_report(self, _: asyncio.Task[None]) -> None:
         self._next = self._clock() + self._every
-        self._reporting = None  # a task keeps its context, which contains the flow run
+        self._reporting = None  # tasks and timers keep their context, which contains the flow run
+        if self._every < float("inf"):
+            self._timer = asyncio.get_running_loop().call_later(self._every, self._report_late)
+
+    def _report_late(self) -> None:
+        self._timer = None
+        if self._late is not None:
+            self._next = float("-inf")
+            self.report(*self._late)
 
     async def finish(self, percent: float, description: str) -> None:
         """Sets an existing bar to its final value, regardless of the minimum interval; later reports are ignored."""
         self._next = self._every = float("inf")
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._reporting is not None:
             await asyncio.wait([self._reporting])  # its error or cancellation must not stop the final update
         if self._id is not None:

@@ -17,6 +17,7 @@ from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.prefect_api import disconnect
 from tests.support.servers.scripted_server import reply
+from tests.support.waiting import until
 from tests.support.world.run_inputs import prefect_api
 
 
@@ -114,6 +115,22 @@ async def test_the_interval_begins_when_an_update_has_ended(page: Page) -> None:
 
 
 @pytest.mark.prefect
+async def test_the_newest_report_of_an_interval_is_shown_after_it(page: Page) -> None:
+    bar = Progress(page=page, every=0.2)
+    await report(bar, 10)
+    bar.report(20, "")
+    bar.report(90, "9 of 10")
+    await until(lambda: bar._late is None)
+    if bar._reporting is not None:
+        await bar._reporting
+    assert [(a.data, a.description) for a in await shown(page)] == [(90.0, "9 of 10")]
+    bar.report(95, "")
+    await bar.finish(100, "")
+    await asyncio.sleep(0.3)
+    assert [a.data for a in await shown(page)] == [100.0]
+
+
+@pytest.mark.prefect
 async def test_a_report_during_or_after_the_end_is_ignored(page: Page) -> None:
     bar = Progress(page=page, every=0)
     await report(bar, 10)
@@ -165,11 +182,6 @@ async def test_outside_flows_nothing_is_shown() -> None:
     await bar.finish(100, "")
 
 
-async def test_a_dashboard_that_is_away_is_no_error(closed_port: int, caplog: pytest.LogCaptureFixture) -> None:
-    page = Page("film", uuid.uuid4())
-    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{closed_port}/api"}):
-        assert await markdown("a", what="report", description="", page=page) is None
-    assert "dashboard could not be updated" in caplog.text
 @pytest.mark.prefect
 async def test_a_dashboard_to_which_no_connection_can_be_opened_is_no_error(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -183,3 +195,8 @@ async def test_a_dashboard_to_which_no_connection_can_be_opened_is_no_error(
     assert "dashboard could not be updated (no more files" in caplog.text
 
 
+async def test_a_dashboard_that_is_away_is_no_error(closed_port: int, caplog: pytest.LogCaptureFixture) -> None:
+    page = Page("film", uuid.uuid4())
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{closed_port}/api"}):
+        assert await markdown("a", what="report", description="", page=page) is None
+    assert "dashboard could not be updated" in caplog.text
