@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from prefect.exceptions import TerminationSignal
 
 from rh_prefect import generate, generate_many, models
 from rh_prefect.emulator import Emulator, Fault
@@ -42,6 +44,20 @@ async def test_equal_calls_of_a_process_are_refused_as_in_a_run(rh: Emulator) ->
     with pytest.raises(EqualRequest), pytest.warns(UserWarning, match="without `scope`"):
         await generate(LAMP)
     assert len(rh.recorder.paid) == 1
+
+
+class Interrupting(models.ZImageTurbo):
+    """An input during whose call the process gets a signal."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "model":
+            raise TerminationSignal(signal=15)
+        return super().__getattribute__(name)
+
+
+async def test_a_signal_during_a_job_is_no_result(rh: Emulator) -> None:
+    with pytest.raises(TerminationSignal):
+        await generate_many([LAMP, Interrupting(prompt="a mug")], scope="order-17")
 
 
 async def test_an_argument_that_the_task_does_not_have_is_refused() -> None:
