@@ -246,7 +246,7 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     is_failed_root = not state.is_completed() and flow_run.parent_task_run_id is None
     if not status.ends and (status.rows or is_failed_root):
         await _show_report(status, state, run_folder(flow_run))
-    if flow_run.run_count > 1:
+    if artifacts.is_continued(flow_run):
         await LOOP.call(_name_deployments(flow_run, flow_run_logger(flow_run, flow)))
     # A process that runs many flows keeps no data of those that have ended.
     REQUESTED_KEYS.pop(str(flow_run.id), None)
