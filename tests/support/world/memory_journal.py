@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
-from rh_prefect.works.journal.journal import JSON, Journal, check_key
+from rh_prefect.works.journal.journal import JSON, Journal, by_job, check_key
 
 
 class MemoryPlace:
@@ -42,9 +42,8 @@ class MemoryJournal(Journal):
         return {key: json.loads(text) for key, text in texts if key.startswith(f"{job_key}-")}
 
     async def jobs(self) -> AsyncIterator[tuple[str, dict[str, JSON]]]:
-        for name in dict.fromkeys(key.partition("-")[0] for key in self.place.texts(self.scope)):
-            if name not in ("media", "cancel", "attempt"):
-                yield name, await MemoryJournal.job(self, name)
+        for name, texts in by_job(self.place.texts(self.scope)).items():
+            yield name, {key: json.loads(text) for key, text in texts.items()}
 
 
 class FiniteJournal(MemoryJournal):

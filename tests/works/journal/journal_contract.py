@@ -120,7 +120,7 @@ class JournalContract:
     async def test_jobs_are_read_with_exactly_their_records(self, journal: Journal, job: str) -> None:
         written = {f"{job}{n}-{what}-1": record(n=n) for n in range(90) for what in ("intent", "answer", "end")}
         await asyncio.gather(*(journal.create(key, value) for key, value in written.items()))
-        for key in (f"media-{job}", "cancel-1", "attempt-1"):
+        for key in (f"media-{job}", "cancel-1", "attempt-1", "format-1"):
             await journal.create(key, record())
         jobs = {job_key: records async for job_key, records in journal.jobs()}
         assert jobs == {each: await journal.job(each) for each in [f"{job}{n}" for n in range(90)]}

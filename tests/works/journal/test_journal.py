@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import uuid
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.support.processes.forkserver import FORKS
 from tests.support.servers.racing_s3 import racing_s3
 from tests.support.servers.s3 import S3Server
 from tests.support.world.filesystems import ClockedFiles
+from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 from tests.works.journal.journal_contract import JournalContract, OpenJournal, record
 from tests.works.journal.racer import LONG, create_at_once
 
@@ -37,6 +39,12 @@ class TestMemory(JournalContract):
     def open_journal(self) -> OpenJournal:
         place = f"memory://{uuid.uuid4().hex}"
         return lambda scope: FolderJournal(place, scope=scope)
+
+
+class TestJournalOfTests(JournalContract):
+    @pytest.fixture
+    def open_journal(self) -> OpenJournal:
+        return partial(MemoryJournal, MemoryPlace())
 
 
 @pytest.mark.s3
