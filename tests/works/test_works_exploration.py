@@ -9,6 +9,7 @@ import pytest
 from tests.support.world.works_world import Actor, Explorer, Faults, Violation
 
 A, B = Actor("a", "A"), Actor("b", "B", machine="two")
+BESIDE = Actor("b", "B")  # on the machine of A, whose spool it reads
 LATER = Actor("c", "C", may_die=False, begins="later")
 RESUMED = Actor("c", "A", may_die=False, begins="later")
 CANCELLING = Actor("hook", "A", begins="cancel")
@@ -21,6 +22,8 @@ def twice(*actors: Actor) -> tuple[Actor, ...]:
 
 COURSES = {
     "lost answers": ((A, B, LATER), Faults(lost=1, refused=0, failed=0, late=1)),
+    "lost answers on one machine": ((A, BESIDE, LATER), Faults(lost=1, refused=0, failed=0, late=1)),
+    "two cancelled runs on one machine": ((A, BESIDE), Faults(lost=0, refused=0, failed=0, late=0, cancelled=2)),
     "a refusal": ((A, B, LATER), Faults(lost=0, refused=1, failed=0, late=0)),
     "a failed task": ((A, B, LATER), Faults(lost=0, refused=0, failed=1, late=0)),
     "two attempts": (twice(A, LATER), Faults(lost=1, refused=1, failed=2, late=0)),

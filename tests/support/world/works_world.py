@@ -509,9 +509,7 @@ def _record_answer(n: int, outcome: str, world: World) -> World:
 def _replay_spool(actor: Actor, n: int, world: World) -> World:
     if (actor.machine, n) not in world.spool or world.read(f"answer-{n}") == "ticket":
         return world
-    intent = world.read(f"intent-{n}")
-    # The living owner records its answer itself.
-    return _record_answer(n, "ticket", world) if intent and intent[0] in world.dead else world
+    return _record_answer(n, "ticket", world) if world.read(f"intent-{n}") else world
 
 
 def _await_end(actor: Actor, submit: Submit, world: World) -> Iterator[tuple[World, Token]]:
