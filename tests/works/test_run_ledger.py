@@ -37,6 +37,7 @@ from rh_prefect.works.run_ledger import (
     spending_of,
 )
 from rh_prefect.works.work_runner import WorkCall
+from tests.support.hypothesis_settings import search
 from tests.support.waiting import until
 from tests.support.world.job_records import TASK, intent, ticket, unknown, write
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
@@ -235,6 +236,7 @@ AMOUNTS = st.none() | st.decimals(allow_nan=False, allow_infinity=False)
 UNITS = st.sampled_from(["CNY", "USD", "coins", "Taler", "unknown", "", "¥"]) | st.text(max_size=5)
 
 
+@search(100)
 @hypothesis.given(
     st.lists(st.tuples(UNITS, st.decimals(allow_nan=False, allow_infinity=False)), max_size=3), UNITS, AMOUNTS
 )

@@ -16,7 +16,7 @@ from rh_prefect.works.loop_thread import LOOP
 
 SEED: Final = os.environ.get("RH_TEST_SEED", "1")
 AT_ONCE: Final = 8
-LONGEST: Final = 150.0
+LONGEST: Final = 600.0
 """Seconds after which a run that goes wrong is taken for one that hangs."""
 
 Cell = TypeVar("Cell")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rh_prefect import catalog, models
@@ -37,6 +37,7 @@ from rh_prefect.works.journal.scope import FolderScope
 from rh_prefect.works.lifecycle import Policy
 from rh_prefect.works.result import Result
 from rh_prefect.works.run_ledger import spending_of
+from tests.support.hypothesis_settings import search
 from tests.support.processes.pooled_run import PooledRun
 from tests.support.world.as_task import make
 from tests.support.world.asked_steps import lifecycle
@@ -248,7 +249,7 @@ async def test_a_budget_is_not_compared_with_costs_in_another_currency(ledger: S
 CALLS = st.tuples(st.integers(0, 5), st.sampled_from([None, "0.10", "0.40"]), st.booleans())
 
 
-@settings(max_examples=200, deadline=None)
+@search(200)
 @given(st.lists(st.tuples(CALLS, st.sampled_from(["start", "refuse", "end", "rest", "read"])), max_size=40))
 def test_a_job_with_a_budget_starts_only_within_it(moves: list[tuple[tuple[int, str | None, bool], str]]) -> None:
     asyncio.run(play(moves))
