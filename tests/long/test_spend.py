@@ -129,7 +129,6 @@ async def test_200_jobs_cost_what_the_books_say(rh: Emulator, tmp_path: Path) ->
     rh.clock.factor = RUNS_FAST
     await replace(cny, attempt=5).all(pictures(JOBS["lost"], "lost"))
 
-    assert sum(JOBS.values()) >= 200
     views = [view async for view in jobs_of(journal)]
     submits = [submit for view in views for submit in view.submits]
     assert len(views) == sum(JOBS.values())
