@@ -7,6 +7,7 @@ import errno
 import io
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _PIPELINE_COMMANDS = ("run", "plan", "choose")
 """Commands whose first argument is a pipeline."""
+
+_WITH_PARAMETERS = ("run", "plan", "explain", "batch")
+"""Commands with the option `--set NAME=VALUE`."""
 
 
 class _RootApp(App):
@@ -48,8 +52,14 @@ def _in_a_sentence(error: CycloptsError) -> Text:
     problems = getattr(error.__cause__, "errors", None)
     if isinstance(error, ValidationError) and problems is not None:
         error.exception_message = f"{problems()[0]['msg']}."
-    command = " ".join(["rh-prefect", *(error.command_chain or ())])
-    text = f"rh-prefect: {str(error).strip().rstrip('.')}. What to do: correct the command; see `{command} --help`."
+    command, unused = (
+        " ".join(["rh-prefect", *(error.command_chain or ())]),
+        getattr(error, "unused_tokens", None) or (),
+    )
+    are_parameters = unused and all("=" in one for one in unused) and command.endswith(_WITH_PARAMETERS)
+    words = shlex.join(word for one in unused for word in ("--set", one))
+    advice = f"use {words}" if are_parameters else "correct the command"
+    text = f"rh-prefect: {str(error).strip().rstrip('.')}. What to do: {advice}; see `{command} --help`."
     return Text(text, no_wrap=True, overflow="ignore")
 
 

@@ -169,6 +169,12 @@ def test_a_parameter_may_be_named_file(terminal: Terminal) -> None:
     assert terminal.json("explain own.yaml --file p.png")["price"].startswith("least 0.00")
 
 
+def test_a_parameter_without_an_option_is_refused_with_the_option(terminal: Terminal) -> None:
+    said = " ".join(terminal.call("plan upscale videos=a.mp4 'note=a pier'", fails=True).split())
+    assert "What to do: use --set videos=a.mp4 --set 'note=a pier'; see `rh-prefect plan --help`." in said
+    assert "What to do: correct the command" in terminal.call("spend a=b", fails=True)
+
+
 def test_a_parameter_that_is_set_several_times_is_a_list(terminal: Terminal) -> None:
     each = group("foreach: $(params.moods)", s=PICTURE % "$(item)")
     Path("own.yaml").write_text("params: {moods: list}\n" + steps(each=each))
