@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import suppress
 from typing import Final
@@ -28,6 +27,7 @@ from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, 
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope, Scope
 from rh_prefect.works.journal.works_journal import WorksJournal, default_works
+from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_services import pool_services
 from rh_prefect.works.result import Result, end_of
 from rh_prefect.works.run_cancellation import CancelReport
@@ -120,8 +120,8 @@ async def collected_result(view: JobView) -> Result | None:
         return None
     intent = view.last.intent
     store, task = await store_of(intent), ResultRecord(task_id=view.last.task_id or "", base=intent.base)
-    stored = await asyncio.to_thread(stored_result.read, store, stored_result.name_of(task))
-    if stored is None or not await asyncio.to_thread(stored_result.is_whole, store, stored):
+    stored = await LOOP.in_file_thread(stored_result.read, store, stored_result.name_of(task))
+    if stored is None or not await LOOP.in_file_thread(stored_result.is_whole, store, stored):
         return None
     return stored.result(store)
 
