@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from prefect.states import Scheduled
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
 from rh_prefect.media.probe import probe
+from rh_prefect.pipelines.pipeline import Pipeline, shipped_names
 from rh_prefect.prefect_api import ask
 from tests.support.samples import media as samples
 from tests.support.servers.deployment_server import POOL, Workplace, workplace
@@ -95,8 +97,20 @@ def test_every_flow_is_deployed() -> None:
     assert of_the_package == {*paying, "batch", "reconcile", "spend"}, "the package's own flows need no source"
 
 
+def test_the_page_names_the_deployments_without_a_limit() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    pipelines = {name: Pipeline.shipped(name).file.budget for name in shipped_names()}
+    assert not any(budget and budget.unlimited for budget in pipelines.values())
+    unlimited = {one["name"] for one in DEPLOYMENTS} - pipelines.keys() - {"nightly-film", "reconcile", "spend-report"}
+    film = pipelines["film"]
+    assert film is not None
+    (said,) = re.findall(r"\n(.*?), have no limit", page)
+    assert set(re.findall(r"`([a-z-]+)`", said)) - {"budget"} == unlimited
+    assert f"`nightly-film`, which pays up to {film.amount:.0f} CNY" in page
+
+
 def test_the_automations_know_every_end_of_a_pipeline() -> None:
-    # Else a run that ended by such a name counts as one that has ended no longer, and is marked as crashed.
+    # Else the automation that waits for heartbeats of the run acts on it, after it has ended by such a name.
     automations = yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text())["automations"]
     ends = {f"prefect.flow-run.{name}" for name in ("Nothing new", "Over budget", "Waiting for review")}
     for automation in automations:
