@@ -83,7 +83,7 @@ class Report:
     def _place(self, store: MediaStore) -> str:
         file = f" All steps: {linked(self.table, 'report.csv', store)}." if self.table else ""
         page = f" All outputs: {linked(self.gallery, 'gallery', store)}." if self.gallery else ""
-        days = "" if store.protocol == "file" else f" Links are valid for {LONGEST_LINK // 86400} days."
+        days = "" if store.protocol == "file" else f" Links are valid for at most {LONGEST_LINK // 86400} days."
         return f"Files: {linked(store.url, store.url, store)}.{file}{page}{days}"
 
     def _failures(self) -> Iterator[str]:

@@ -41,6 +41,7 @@ function player(entry) {
   const figure = make("figure");
   const missing = () => figure.replaceChildren(make("p", "This file cannot be shown: it is missing, or its link has ended.", { className: "missing" }));
   if (entry.reason) figure.append(make("p", entry.reason, { className: "missing" }));
+  else if (!entry.src && entry.name) figure.append(make("p", "This storage has no links to files.", { className: "missing" }));
   else if (!entry.src) figure.append(make("pre", entry.text));
   else if (entry.kind === "image") figure.append(make("img", undefined, { src: entry.src, alt: entry.prompt || entry.model, onerror: missing }));
   else if (entry.kind === "video" || entry.kind === "audio") {

@@ -69,7 +69,7 @@ def _page(
     run = names[0].removesuffix(".html")
     about = f"{total} output{'' if total == 1 else 's'} of {'' if run == WHOLE else f'{run}, in '}{store.url}."
     if store.protocol != "file":
-        about += f" The links to files are valid for {LONGEST_LINK // 86400} days."
+        about += f" The links to files are valid for at most {LONGEST_LINK // 86400} days."
     links = [{"name": str(n + 1), "href": "" if n == number else quote(one)} for n, one in enumerate(names)]
     title = "All outputs" if run == WHOLE else run
     data = {"title": title, "about": about, "pages": links if len(names) > 1 else [], "entries": shown}
@@ -96,7 +96,7 @@ def _hash(text: str) -> str:
 
 
 _AS_IT_IS = (
-    *("model", "request", "task", "prompt", "params", "sources", "take", "label", "run", "cost", "seed", "seconds"),
+    *("model", "request", "task", "prompt", "params", "sources", "take", "label", "run", "cost", "seconds"),
     *("saved_as", "text", "reason"),
 )
 """Fields of an entry that have the same name in the data of the page."""
@@ -104,15 +104,19 @@ _AS_IT_IS = (
 
 def _shown(store: MediaStore, until: float, entry: Entry) -> dict[str, Any]:
     file = entry.file
-    shown = {name: getattr(entry, name) for name in _AS_IT_IS} | {
-        "amounts": amounts_in(entry.cost),
-        "run_name": entry.run_name or entry.flow,
-        "at": entry.at[:19].replace("T", " "),
-        "kind": "text",
-        "state": "failed" if entry.reason else "whole",
-        **dict.fromkeys(("name", "src", "sha", "size", "poster"), ""),
-        "length": None,
-    }
+    shown = (
+        {name: getattr(entry, name) for name in _AS_IT_IS}
+        | {
+            "seed": None if entry.seed is None else str(entry.seed),  # JavaScript rounds numbers above 2**53
+            "amounts": amounts_in(entry.cost),
+            "run_name": entry.run_name or entry.flow,
+            "at": entry.at[:19].replace("T", " "),
+            "kind": "text",
+            "state": "failed" if entry.reason else "whole",
+            **dict.fromkeys(("name", "src", "sha", "size", "poster"), ""),
+            "length": None,
+        }
+    )
     if file is not None:
         shape = f"{file.width} × {file.height}, " if file.width else ""
         shown |= {

@@ -333,6 +333,11 @@ def test_a_missing_file_has_no_picture_and_keeps_its_place(tmp_path: Path) -> No
     assert [(one["poster"], one["state"]) for one in entries] == [("", "whole"), ("", "damaged")]
 
 
+def test_a_long_seed_is_shown_with_all_digits(tmp_path: Path) -> None:
+    (entry,) = page_of(MediaStore(tmp_path), Entry("m", "1", seed=2**60 + 1))["entries"]
+    assert entry["seed"] == str(2**60 + 1)
+
+
 def test_a_3d_model_has_a_drawn_picture_and_a_broken_one_has_none(tmp_path: Path) -> None:
     store = MediaStore(tmp_path)
     model = store.publish(samples.glb(tmp_path / "local.glb"), "a.glb").at("a.glb")
@@ -384,7 +389,7 @@ def test_links_to_an_object_store_are_signed(s3: S3Server, tmp_path: Path) -> No
     (entry,) = page["entries"]
     assert httpx.get(entry["src"]).content == (tmp_path / "a.png").read_bytes()
     assert entry["poster"]
-    assert "valid for 7 days" in page["about"]
+    assert "valid for at most 7 days" in page["about"]
     text = store.read_bytes("gallery/index.html").decode()
     assert not any(secret in text for secret in s3.secrets if secret != s3.options["key"])
 
