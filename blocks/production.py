@@ -15,6 +15,7 @@ import asyncio
 import sys
 
 from prefect.types import SecretDict
+from pydantic import ValidationError
 
 from rh_prefect import MediaStorage, RunningHubCredentials, RunningHubPool
 from rh_prefect.errors import ConfigError, StoreError
@@ -41,9 +42,11 @@ def save(member: str | None = None) -> None:
     if missing or settings.api_key is None:
         raise SystemExit("\n".join(f"blocks/production.py: {line}" for line in missing))
     credentials = RunningHubCredentials(api_key=settings.api_key, base_url=settings.base_url)
-    storage = MediaStorage(url=settings.storage_url, options=SecretDict(settings.storage_options))
     try:
+        storage = MediaStorage(url=settings.storage_url, options=SecretDict(settings.storage_options))
         storage.get_store().check()
+    except ValidationError as error:
+        raise SystemExit(f"blocks/production.py: RH_STORAGE_URL: {error.errors()[0]['msg']}.") from None
     except (ConfigError, StoreError) as error:
         raise SystemExit(f"blocks/production.py: nothing was saved. {error}") from None
     name = member or "runninghub"

@@ -88,6 +88,12 @@ def test_production_says_all_that_is_missing(prefect_server: PrefectServer) -> N
     assert "RH_STORAGE_URL is 'rh-output'" in done.stderr
 
 
+def test_production_refuses_a_url_with_a_password(prefect_server: PrefectServer) -> None:
+    done = run("production", prefect_server, RH_API_KEY=KEY, RH_STORAGE_URL="s3://user:secret@bucket/films")
+    assert done.returncode == 1
+    assert "RH_STORAGE_URL: " in done.stderr and "contains a password" in done.stderr
+
+
 def test_production_refuses_a_bucket_that_takes_nothing(prefect_server: PrefectServer, s3: S3Server) -> None:
     env = {"RH_API_KEY": KEY, "RH_STORAGE_URL": s3.url(), "RH_STORAGE_OPTIONS": json.dumps(s3.reader_options)}
     done = run("production", prefect_server, **env)
