@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
-import resource
-import struct
-import subprocess
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks.emulator_process import started
+from benchmarks.file_transfer import padded
 from benchmarks.report import Figure, show
+from benchmarks.rss import Growth
 from tests.support.samples import media as samples
 from tests.support.servers.s3 import S3Server
 
 SIZE = 300 * 10**6
 LIMIT_MB = 32
-_STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +50,15 @@ def main() -> None:
         s3 = S3Server(folder / "s3")
         stack.callback(s3.stop)
         s3.start()
-        plain, large = (stack.enter_context(_emulator(size, folder)) for size in (0, SIZE))
+        plain, large = (stack.enter_context(started(least_bytes=size)).env for size in (0, SIZE))
         # A process for each: what one job has freed must not hide what the next one takes.
         pool = stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1))
         show("Memory over idle", list(pool.map(_measure, _cases(folder, s3, plain=plain, large=large))))
 
 
 def _cases(folder: Path, s3: S3Server, *, plain: dict[str, str], large: dict[str, str]) -> list[Case]:
-    small, big = samples.mp4(folder / "small.mp4"), _big(samples.mp4(folder / "big.mp4", hz=880))
-    disk = {"RH_STORAGE_URL": str(folder / "out"), "RH_STATE_DIR": str(folder / "state")}
+    small, big = samples.mp4(folder / "small.mp4"), padded(samples.mp4(folder / "big.mp4", hz=880), SIZE)
+    disk = {"RH_STORAGE_URL": str(folder / "out"), "RH_STATE_DIR": str(folder / "state"), "RH_POLL_SECONDS": "0.1"}
     bucket = {**disk, "RH_STORAGE_URL": s3.url("out"), "RH_STORAGE_OPTIONS": json.dumps(s3.options)}
     remote = {path: f"{s3.url()}/{path.name}" for path in (small, big)}
     for path, uri in remote.items():
@@ -75,40 +71,12 @@ def _cases(folder: Path, s3: S3Server, *, plain: dict[str, str], large: dict[str
     ]
 
 
-def _big(video: Path) -> Path:
-    """Adds a box that players skip; the file has the size and needs no room."""
-    size = video.stat().st_size
-    with video.open("ab") as file:
-        file.write(struct.pack(">I4s", SIZE - size, b"free"))
-        file.truncate(SIZE)
-    return video
-
-
-@contextmanager
-def _emulator(least_bytes: int, folder: Path) -> Iterator[dict[str, str]]:
-    code = (
-        "from rh_prefect.emulator import serve\n"
-        "say = lambda rh: print(rh.url, rh.key, flush=True)\n"
-        f"serve(say, long_side=64, fps=6, max_seconds=1.0, least_bytes={least_bytes})"
-    )
-    env = {**os.environ, "TMPDIR": str(folder)}
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env) as process:
-        try:
-            assert process.stdout is not None
-            url, key = process.stdout.readline().split()
-            yield {"RH_BASE_URL": url, "RH_API_KEY": key, "RH_POLL_SECONDS": "0.1"}
-        finally:
-            process.terminate()
-
-
 def _measure(case: Case) -> Figure:
     """Runs a small job, then the large one, in a new process; returns by how much the large one made it grow."""
     _run(case.small, case.warm, scope="warm")
-    gc.collect()
-    idle = _now()
-    _forget_peak()
+    growth = Growth()
     _run(case.video, case.env, scope=case.what.replace(" ", "-").lower())
-    return Figure(case.what, (_peak() - idle) / 1e6, LIMIT_MB, "MB", f"over {idle / 1e6:.0f} MB")
+    return Figure(case.what, growth.megabytes, LIMIT_MB, "MB", f"over {growth.idle / 1e6:.0f} MB")
 
 
 def _run(video: str, env: dict[str, str], *, scope: str) -> None:
@@ -119,30 +87,6 @@ def _run(video: str, env: dict[str, str], *, scope: str) -> None:
     # The task's own function: Prefect's engine is loaded, and no server is needed.
     result = asyncio.run(generate.fn(asked, scope=scope))
     assert result.outputs
-
-
-def _now() -> float:
-    return _status("VmRSS") if _STATUS.exists() else _high_water()
-
-
-def _peak() -> float:
-    return _status("VmHWM") if _STATUS.exists() else _high_water()
-
-
-def _forget_peak() -> None:
-    if _STATUS.exists():
-        _STATUS.with_name("clear_refs").write_text("5")
-
-
-def _status(field: str) -> float:
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(field))
-    return float(line.split()[1]) * 1024
-
-
-def _high_water() -> float:
-    """The process's peak; it cannot be set back, so outside Linux the growth is over the small job's peak."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)
 
 
 if __name__ == "__main__":
