@@ -31,6 +31,7 @@ from rh_prefect.prefect_api import ask
 from tests.support.samples import media as samples
 from tests.support.servers.deployment_server import POOL, Workplace, workplace
 from tests.support.servers.emulator_env import StartEmulator
+from tests.support.servers.prefect_server import PrefectServer
 from tests.support.world.prefect_runs import set_states
 
 ROOT = Path(__file__).parents[2]
@@ -129,8 +130,14 @@ def site() -> Iterator[Emulator]:
         yield emulator
 
 
+# The session's server is started first: one that starts meanwhile loses its settings when those of this end.
 @pytest.fixture(scope="module")
-def place(site: Emulator, tmp_path_factory: pytest.TempPathFactory, prefect_template: Path) -> Iterator[Workplace]:
+def place(
+    site: Emulator,
+    tmp_path_factory: pytest.TempPathFactory,
+    prefect_template: Path,
+    prefect_server: PrefectServer,
+) -> Iterator[Workplace]:
     folder = tmp_path_factory.mktemp("workplace")
     env = {"RH_STORAGE_URL": str(folder / "out"), "RH_STATE_DIR": str(folder / "state"), "RH_POLL_SECONDS": "0.1"}
     blocks = {"RH_BASE_URL": site.url, "RH_API_KEY": site.key}
