@@ -22,7 +22,6 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
-from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
@@ -30,6 +29,7 @@ from prefect.flows import Flow
 
 from rh_prefect.errors import ConfigError
 from rh_prefect.prefect_api import FAILURES, ask
+from rh_prefect.prefect_internals import is_continued
 
 _T = TypeVar("_T")
 _logger = logging.getLogger("rh_prefect.artifacts")
@@ -92,11 +92,6 @@ class Page:
         if not self.flow.isascii():  # Other characters are not allowed; names that differ in these would share a key
             flow = f"{flow}-{hashlib.sha256(self.flow.encode()).hexdigest()[:8]}"
         return f"{PIPELINE_PREFIX if self.is_pipeline else ''}{flow}-{what}"
-
-
-def is_continued(flow_run: FlowRun) -> bool:
-    """Returns whether a run began earlier; a resume after a suspension does not change the run count."""
-    return flow_run.run_count > 1 or bool(flow_run.empirical_policy.pause_keys)
 
 
 async def markdown(text: str, *, what: str, description: str, page: Page | None = None) -> UUID | None:

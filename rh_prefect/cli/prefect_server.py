@@ -28,7 +28,7 @@ def prefect_api(*, say: bool = True) -> Iterator[None]:
         return
     from prefect.settings import PREFECT_HOME
 
-    from rh_prefect.flow_runs.prefect_internals import refresh_global_settings_context
+    from rh_prefect.prefect_internals import refresh_global_settings_context
 
     address, log = f"http://127.0.0.1:{_free_port()}", PREFECT_HOME.value() / "server.log"
     server = _start(address, log)

@@ -301,8 +301,8 @@ async def in_new_flow_run(
 ) -> Any:
     """Checks the account's and the storage's blocks, runs a flow in a new flow run, and returns its result."""
     from rh_prefect.blocks.lookup import load_pool_context, load_storage
-    from rh_prefect.flow_runs.prefect_internals import drain
     from rh_prefect.flow_runs.resume_or_rerun import create, rerun
+    from rh_prefect.prefect_internals import drain
 
     credentials, storage = blocks
     if credentials is not None:

@@ -20,9 +20,9 @@ from prefect.events.schemas.automations import EventTrigger
 from prefect.settings import get_current_settings
 from prefect.states import Crashed
 
-from rh_prefect.flow_runs.prefect_internals import awaiting_retry
 from rh_prefect.flow_runs.run_queries_and_scopes import find_flow_runs
 from rh_prefect.prefect_api import ask
+from rh_prefect.prefect_internals import awaiting_retry
 
 RUN_AGAIN: Final = "Run a crashed run again"
 MARK_CRASHED: Final = "Mark runs without heartbeats as crashed"

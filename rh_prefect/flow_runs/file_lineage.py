@@ -13,9 +13,9 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, ValidationError
 
 from rh_prefect.bounded_caches_and_locks import LruCache
-from rh_prefect.flow_runs.prefect_internals import emit
 from rh_prefect.media.media import Media
 from rh_prefect.media.storage_urls import is_local, local_path, shown_url
+from rh_prefect.prefect_internals import emit
 
 _FILES_KNOWN = 10_000
 """Maximum number of files for which a process remembers the task run."""

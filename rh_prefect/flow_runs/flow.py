@@ -30,7 +30,6 @@ from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.display_texts import shortened
 from rh_prefect.errors import JobsFailed, RunningHubError, jobs_failed
 from rh_prefect.flow_runs.cancellation import cancel_run
-from rh_prefect.flow_runs.prefect_internals import FlowDecorator
 from rh_prefect.flow_runs.progress_observer import (
     RunProgress,
     forget_run_progress,
@@ -44,6 +43,7 @@ from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, read_flow_run
 from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.run.csv_report import report_name, write_table
 from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient
+from rh_prefect.prefect_internals import FlowDecorator, is_continued
 from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import orphans
@@ -237,7 +237,7 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     """Downloads results of earlier attempts that this attempt did not request, and shows the run's report."""
     if state.is_completed() and str(flow_run.id) in REQUESTED_KEYS:
         await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
-    now = datetime.now(UTC) if artifacts.is_continued(flow_run) else None
+    now = datetime.now(UTC) if is_continued(flow_run) else None
     status = run_progress_of(artifacts.Page.of(flow, flow_run.id, replaces_before=now))
     if status.rows:
         await LOOP.call(status.progress.finish(status.percent_done, status.end))
@@ -246,7 +246,7 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     is_failed_root = not state.is_completed() and flow_run.parent_task_run_id is None
     if not status.ends and (status.rows or is_failed_root):
         await _show_report(status, state, run_folder(flow_run))
-    if artifacts.is_continued(flow_run):
+    if is_continued(flow_run):
         await LOOP.call(_name_deployments(flow_run, flow_run_logger(flow_run, flow)))
     # A process that runs many flows keeps no data of those that have ended.
     REQUESTED_KEYS.pop(str(flow_run.id), None)

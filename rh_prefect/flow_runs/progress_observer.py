@@ -19,12 +19,12 @@ from rh_prefect.artifacts import Page, Progress
 from rh_prefect.bounded_caches_and_locks import LruCache
 from rh_prefect.flow_runs.cancellation import watch
 from rh_prefect.flow_runs.file_lineage import emit_asset
-from rh_prefect.flow_runs.prefect_internals import emit, flow_contexts, is_exiting
 from rh_prefect.flow_runs.root_flow_run import current_scope
 from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore, link_to
 from rh_prefect.pipelines.run.result import StepReport, StepState
+from rh_prefect.prefect_internals import emit, flow_contexts, is_exiting
 from rh_prefect.works.events import JobEvent, JobEventState, Observer
 from rh_prefect.works.journal.costs_and_budget import Costs
 

@@ -18,10 +18,10 @@ from prefect.states import Cancelled, Pending
 
 from rh_prefect.errors import ConfigError, InputError, RunningHubError
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.prefect_internals import awaiting_retry, run_flow
 from rh_prefect.flow_runs.recorded_job_collection import end_of_cancelled, recorded_progress
 from rh_prefect.flow_runs.run_queries_and_scopes import flow_name_of, is_suspended, read_flow_run, recorded_scope
 from rh_prefect.prefect_api import ask
+from rh_prefect.prefect_internals import awaiting_retry, run_flow
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import read_location
 

@@ -17,7 +17,9 @@ from prefect.context import FlowRunContext, TaskRunContext
 
 from rh_prefect.bounded_caches_and_locks import LruCache
 from rh_prefect.errors import ConfigError
-from rh_prefect.flow_runs.prefect_internals import (
+from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, flow_name_of, read_flow_run, scope_of
+from rh_prefect.prefect_api import PATIENCE, ask_repeatedly
+from rh_prefect.prefect_internals import (
     RunContext,
     flow_contexts,
     is_detached,
@@ -25,8 +27,6 @@ from rh_prefect.flow_runs.prefect_internals import (
     is_retried_in_process,
     run_contexts,
 )
-from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, flow_name_of, read_flow_run, scope_of
-from rh_prefect.prefect_api import PATIENCE, ask_repeatedly
 from rh_prefect.works.journal.scope import Calls, Chain
 from rh_prefect.works.loop_thread import LOOP
 

@@ -24,12 +24,12 @@ from pydantic import BaseModel, ConfigDict
 
 from rh_prefect.errors import InputError, RunningHubError
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.prefect_internals import is_retried_in_process, pause_keys
 from rh_prefect.flow_runs.progress_observer import run_logger
 from rh_prefect.flow_runs.recorded_job_collection import records_of
 from rh_prefect.flow_runs.root_flow_run import PerObject
 from rh_prefect.flow_runs.run_queries_and_scopes import read_flow_run
 from rh_prefect.prefect_api import FAILURES, PATIENCE
+from rh_prefect.prefect_internals import is_retried_in_process, pause_keys
 from rh_prefect.settings import get_settings
 from rh_prefect.works.accounts.poller import Poller
 from rh_prefect.works.job_options import Wait

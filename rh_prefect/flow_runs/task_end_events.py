@@ -16,7 +16,7 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_URL
 
-from rh_prefect.flow_runs.prefect_internals import emit
+from rh_prefect.prefect_internals import emit
 from rh_prefect.works.accounts.poller import Poller
 from rh_prefect.works.loop_thread import LOOP, end_task
 

@@ -15,7 +15,6 @@ from pydantic import TypeAdapter, ValidationError
 from rh_prefect.blocks.lookup import load_pool_context, load_storage
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.flow import add_hooks, run_name
-from rh_prefect.flow_runs.prefect_internals import flow_contexts
 from rh_prefect.flow_runs.progress_observer import run_observer
 from rh_prefect.flow_runs.root_flow_run import current_scope
 from rh_prefect.flow_runs.run_queries_and_scopes import has_ended
@@ -31,6 +30,7 @@ from rh_prefect.pipelines.run.interfaces import Pages, Surroundings
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd
 from rh_prefect.pipelines.run.run_pipeline import run_pipeline
+from rh_prefect.prefect_internals import flow_contexts
 from rh_prefect.settings import get_settings
 from rh_prefect.works.job_options import Wait
 from rh_prefect.works.journal.scope import FolderScope, end_run, new_run

@@ -18,7 +18,6 @@ from prefect.settings import PREFECT_API_URL
 from rh_prefect import artifacts
 from rh_prefect.artifacts import Page, fitting, not_shown, size_of
 from rh_prefect.flow_runs.file_lineage import emit_asset
-from rh_prefect.flow_runs.prefect_internals import emit
 from rh_prefect.flow_runs.progress_observer import expect_jobs, mark_reported
 from rh_prefect.flow_runs.report_artifact import Report, linked, sheets, values_in
 from rh_prefect.media.media import Media
@@ -32,6 +31,7 @@ from rh_prefect.pipelines.planning_values import File
 from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.pipelines.run.result import RunEnd, StepReport
 from rh_prefect.prefect_api import ask
+from rh_prefect.prefect_internals import emit
 from rh_prefect.works.journal.costs_and_budget import Costs
 
 _log = logging.getLogger("rh_prefect")

@@ -26,13 +26,13 @@ from rh_prefect.errors import (
     TransportError,
 )
 from rh_prefect.flow_runs.file_lineage import note_made
-from rh_prefect.flow_runs.prefect_internals import flow_running_elsewhere, task_contexts
 from rh_prefect.flow_runs.progress_observer import run_observer
 from rh_prefect.flow_runs.root_flow_run import current_chain, current_scope, find_root
 from rh_prefect.flow_runs.run_queries_and_scopes import has_ended, is_flow_run
 from rh_prefect.flow_runs.suspend_for_jobs import SUSPEND_GROUP, PendingTask
 from rh_prefect.media.storage_urls import shown_url
 from rh_prefect.media.store import MediaStore
+from rh_prefect.prefect_internals import flow_running_elsewhere, task_contexts
 from rh_prefect.tasks.paid_task_typing import PaidTask
 from rh_prefect.tasks.task_or_call import plain_task
 from rh_prefect.works.job_options import Options, Request, Reuse

@@ -29,9 +29,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rh_prefect.client import read_delivery
 from rh_prefect.errors import ConfigError
-from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.suspended_run_resumer import SuspendedRunResumer
 from rh_prefect.gallery.server import listen
+from rh_prefect.prefect_internals import drain
 from rh_prefect.settings import get_settings
 from rh_prefect.webhook.delivery_confirmation import Confirmer, Delivery
 from rh_prefect.works.loop_thread import LOOP

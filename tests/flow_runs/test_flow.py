@@ -23,10 +23,10 @@ from rh_prefect.display_texts import shortened
 from rh_prefect.emulator import Emulator
 from rh_prefect.errors import JobsFailed
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish, run_name, run_name_with
-from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.resume_or_rerun import resume
 from rh_prefect.flows.batch import batch
 from rh_prefect.media.media import Media
+from rh_prefect.prefect_internals import drain
 from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from tests.support.world.prefect_runs import artifacts_of, set_states
 

@@ -178,7 +178,7 @@ def test_a_job_that_is_submitted_while_the_process_exits_reports_without_a_trace
     script = """
 import asyncio, logging, threading
 from rh_prefect.flow_runs.progress_observer import RunObserver, RunProgress
-from rh_prefect.flow_runs.prefect_internals import is_exiting
+from rh_prefect.prefect_internals import is_exiting
 from rh_prefect.works.events import JobEvent
 from rh_prefect.works.loop_thread import LOOP
 

@@ -17,10 +17,10 @@ from prefect.flow_engine import run_flow
 from prefect.task_runners import ProcessPoolTaskRunner
 
 from rh_prefect.errors import ConfigError
-from rh_prefect.flow_runs.prefect_internals import is_deployed
 from rh_prefect.flow_runs.root_flow_run import current_chain, current_scope, find_root
 from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope
 from rh_prefect.media.input_access_policy import current_access
+from rh_prefect.prefect_internals import is_deployed
 from rh_prefect.works.journal.scope import Chain, is_repeat
 
 pytestmark = pytest.mark.prefect

@@ -19,11 +19,11 @@ from rh_prefect import flow, generate_many, models
 from rh_prefect.emulator import Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.leftover_jobs import reconcile_runs
-from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.resume_or_rerun import rerun
 from rh_prefect.flow_runs.suspend_for_jobs import PAUSE_KEY
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.prefect_api import ask
+from rh_prefect.prefect_internals import drain
 from rh_prefect.works.journal.job_records_and_state import jobs_of
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.holding_proxy import Proxy

@@ -27,7 +27,7 @@ def test_only_one_module_uses_private_names() -> None:
         for path in (ROOT / "rh_prefect").rglob("*.py")
         if PRIVATE.search(path.read_text(encoding="utf-8"))
     }
-    assert found == {"rh_prefect/flow_runs/prefect_internals.py"}
+    assert found == {"rh_prefect/prefect_internals.py"}
 
 
 def test_the_installed_version_is_one_that_is_allowed() -> None:

@@ -18,11 +18,11 @@ from rh_prefect import flow, generate_many, models
 from rh_prefect.emulator import Fault
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.progress_observer import forget_run_progress
 from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.flow_runs.suspend_for_jobs import SUSPEND, Suspension
 from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
+from rh_prefect.prefect_internals import drain
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks.generate_many import WAVE, _run
 from rh_prefect.works.loop_thread import LOOP

@@ -27,9 +27,9 @@ from pydantic import TypeAdapter
 from rh_prefect import flows, tasks  # noqa: F401 - imports all that a run needs before the process is ready
 from rh_prefect.flow_runs import progress_observer
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
-from rh_prefect.flow_runs.prefect_internals import drain
 from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.prefect_api import connect
+from rh_prefect.prefect_internals import drain
 from rh_prefect.works.events import JobEvent
 from tests.support.processes import warm_process
 from tests.support.processes.warm_process import RH, WarmProcess

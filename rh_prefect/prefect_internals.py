@@ -155,3 +155,8 @@ def is_retried_in_process(flow_run: FlowRun) -> bool:
 def pause_keys(flow_run: FlowRun) -> set[str]:
     """Returns the keys of the run's suspensions so far."""
     return flow_run.empirical_policy.pause_keys or set()
+
+
+def is_continued(flow_run: FlowRun) -> bool:
+    """Returns whether a run began earlier; a resume after a suspension does not change the run count."""
+    return flow_run.run_count > 1 or bool(pause_keys(flow_run))
