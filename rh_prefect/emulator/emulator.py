@@ -290,6 +290,6 @@ def serve(on_ready: Callable[[Emulator], object], **options: Unpack[Options]) ->
         with Emulator(**options) as emulator:
             on_ready(emulator)
             stopping.get()
-            restore()  # a second signal ends the process, whatever the emulator waits for
+            restore()  # a second signal ends the process while the emulator waits
     finally:
         restore()

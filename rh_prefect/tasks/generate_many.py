@@ -228,7 +228,7 @@ async def _run_all(jobs: Sequence[_Job], group: SuspendGroup | None) -> list[Any
             if number and number % WAVE == 0:
                 await asyncio.sleep(0 if number < AT_ONCE else BETWEEN_WAVES)
             runs.append(run := asyncio.ensure_future(_run(one, options, group)))
-            run.add_done_callback(end)  # also if it is cancelled before it starts
+            run.add_done_callback(end)  # even if it is cancelled before it starts
         return list(await asyncio.gather(*runs, return_exceptions=True))
     finally:  # cancelled between two waves, it leaves no job running
         for _ in jobs[len(runs) :]:
