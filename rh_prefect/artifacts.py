@@ -148,7 +148,9 @@ class Progress:
         if self._clock() < self._next or self._reporting is not None:
             self._late = (percent, description)
             return
-        self._late = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._late = self._timer = None
         self._reporting = asyncio.ensure_future(self._show(min(max(percent, 0.0), 100.0), description))
         self._reporting.add_done_callback(self._end_report)
 

@@ -6,11 +6,13 @@ import logging
 import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, date, datetime
+from enum import Enum
 from functools import cache, partial, update_wrapper
 from inspect import unwrap
 from pathlib import PurePath, PurePosixPath
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, cast
+from uuid import UUID
 
 from coolname.data import config as coolname_words
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
@@ -23,7 +25,7 @@ from prefect.results import ResultStore
 from prefect.runtime import flow_run
 from prefect.states import Completed, exception_to_failed_state
 from prefect.utilities.asyncutils import run_coro_as_sync
-from pydantic import BaseModel
+from pydantic import AnyUrl, BaseModel
 
 from rh_prefect import artifacts
 from rh_prefect.blocks.lookup import load_storage
@@ -139,7 +141,7 @@ _SUBJECTS = (
     *("video", "videos", "image", "photo", "pictures", "folder", "text", "title", "topic", "subject"),
 )
 """The parameters that can name a run; the first one with a value is used."""
-_SUBJECT_TYPES: Final = (str, int, float, date, PurePath, list, tuple, Mapping, BaseModel)
+_SUBJECT_TYPES: Final = (str, int, float, date, PurePath, AnyUrl, Enum, UUID, list, tuple, Mapping, BaseModel)
 
 
 def run_name() -> str:
@@ -234,9 +236,18 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
 
 
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Downloads results of earlier attempts that this attempt did not request, and shows the run's report."""
-    if state.is_completed() and str(flow_run.id) in REQUESTED_KEYS:
-        await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
+    """Shows the run's report, and downloads results of earlier attempts that this attempt did not request."""
+    try:
+        await _show_end(flow, flow_run, state)
+    finally:  # After the report, because a task of an earlier attempt may still run
+        if state.is_completed() and str(flow_run.id) in REQUESTED_KEYS:
+            await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
+        # A process that runs many flows keeps no data of those that have ended.
+        REQUESTED_KEYS.pop(str(flow_run.id), None)
+        forget_run_progress(str(flow_run.id))
+
+
+async def _show_end(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     now = datetime.now(UTC) if is_continued(flow_run) else None
     status = run_progress_of(artifacts.Page.of(flow, flow_run.id, replaces_before=now))
     if status.rows:
@@ -248,9 +259,6 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
         await _show_report(status, state, run_folder(flow_run))
     if is_continued(flow_run):
         await LOOP.call(_name_deployments(flow_run, flow_run_logger(flow_run, flow)))
-    # A process that runs many flows keeps no data of those that have ended.
-    REQUESTED_KEYS.pop(str(flow_run.id), None)
-    forget_run_progress(str(flow_run.id))
 
 
 async def _show_report(status: RunProgress, state: State[Any], name: str) -> None:

@@ -16,6 +16,7 @@ from prefect.events.filters import EventFilter, EventNameFilter, EventRelatedFil
 from prefect.events.schemas.events import ReceivedEvent
 from prefect.flows import FlowStateHook
 from prefect.states import Completed
+from pydantic import HttpUrl
 
 import rh_prefect
 from rh_prefect import generate, generate_many, models
@@ -94,6 +95,12 @@ def test_a_value_without_a_truth_value_names_no_run() -> None:
     asked = {"image": np.zeros((2, 2)), "title": ("A mug", "https://shop.example/mugs/red.png?X-Amz-Signature=secret")}
     with CONTEXT.model_construct(flow=batch, flow_run=FlowRun(flow_id=uuid4()), parameters=asked):
         assert run_name().partition(", 2")[0] == "batch: A mug, red.png"
+
+
+def test_a_validated_url_names_a_run_by_its_file() -> None:
+    asked = {"video": HttpUrl("https://shop.example/films/harbour.mp4?X-Amz-Signature=secret")}
+    with CONTEXT.model_construct(flow=batch, flow_run=FlowRun(flow_id=uuid4()), parameters=asked):
+        assert run_name().partition(", 2")[0] == "batch: harbour.mp4"
 
 
 def test_hooks_are_attached_beside_the_users() -> None:
