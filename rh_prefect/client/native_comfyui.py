@@ -103,7 +103,11 @@ class NativeProxy:
         if prompt_id in waiting:
             await self._change("queue", {"delete": [prompt_id]}, ask)
         if prompt_id not in running:  # it may have begun since
-            running, _ = await self._queue()
+            try:
+                running, _ = await self._queue()
+            except RunningHubError:
+                if prompt_id not in waiting:  # a deleted one is cancelled; the caller queries it
+                    raise
         if prompt_id in running:
             # Older ComfyUI versions ignore the id and stop the running graph, so the queue is checked first.
             await self._change("interrupt", {"prompt_id": prompt_id}, ask)

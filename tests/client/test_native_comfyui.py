@@ -186,6 +186,19 @@ async def test_a_graph_that_begins_while_it_is_cancelled_is_stopped(
     assert (wire.asked[-1].path.rpartition("/")[2], wire.asked[-1].json) == ("interrupt", {"prompt_id": PROMPT})
 
 
+async def test_a_deleted_graph_is_cancelled_also_if_the_queue_cannot_be_read_again(
+    client: Client, wire: WireServer
+) -> None:
+    """A prompt that was deleted was reported as one that could not be cancelled."""
+    lost = reply("<html>", status=403)
+    wire.plays(reply(QUEUE), reply(""), lost)
+    await client.cancel("proxy.other")
+    assert (wire.asked[1].json, len(wire.asked)) == ({"delete": ["other"]}, 3)
+    wire.plays(reply(QUEUE), lost)
+    with pytest.raises(RunningHubError):
+        await client.cancel("proxy.ended")
+
+
 async def test_a_file_is_fetched_whole_by_its_masked_link(client: Client, wire: WireServer, tmp_path: Path) -> None:
     to, link = tmp_path / "a.png", f"{wire.url}/proxy-plus/***/{FILE}"
     to.write_bytes(b"an older file")
