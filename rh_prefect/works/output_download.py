@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -45,6 +47,25 @@ class _Failures:
     hashes: set[str] = field(default_factory=set)  # Hashes of the invalid files
 
 
+@dataclass(slots=True)
+class _Files:
+    """The files of a task, by index, and the missing indexes."""
+
+    found: dict[int, Media]
+    missing: list[int]
+    held: Counter[str]  # Hashes of files in the store whose link is not known; empty if the order is that of the links
+
+    def place(self, number: int, digest: str) -> int | None:
+        """Returns the index of the file that a link gave, by default the link's own; None if the store has the file."""
+        if self.held[digest]:  # of two equal files, the second one is another output
+            self.held[digest] -= 1
+            return None
+        if number in self.missing:
+            self.missing.remove(number)
+            return number
+        return self.missing.pop(0) if self.missing else None
+
+
 @dataclass(frozen=True, slots=True)
 class OutputDownload:
     """Downloads and publishes the outputs of one task."""
@@ -60,25 +81,31 @@ class OutputDownload:
         """Publishes the outputs that are not in the store, and returns all files, named as in the store.
 
         If RunningHub has only a damaged file, it is published with a `Media.defect`. `there` contains the files in the
-        store, by index. `count` is the known number of files; if fewer links are recorded, all files are downloaded.
+        store, by index. `count` is the known number of files; if fewer links are recorded, the task is queried.
         """
         if self.work.lease.account.provider.is_bare:  # files of a machine are behind the key that paid for them
             await self.work.lease.switch_to(self.intent)
         links = [link for link in self.end.links if link.url is not None]
         if not self.end.links:  # its stored result may also be gone, and each task that succeeded has an output
             count = max(count, 1)
+        held: Counter[str] = Counter()
         if len(links) < count:
-            # The order may be another one, so that an index says nothing about the files in the store.
-            links, there = await self._queried_links(count), {}
+            # The order may be another one, so the contents determine which links are those of the files in the store.
+            links, held = await self._queried_links(count), Counter(one.sha256 for one in there.values())
+        files = _Files(dict(there), [index for index, _ in enumerate(links) if index not in there], held)
+        errors = await self._save(links, tuple(files.missing), files)
+        if held and files.missing:
+            errors += await self._save(links, sorted(there), files)
+        if errors and len(files.found) < len(links):
+            raise errors[0]
+        return tuple(files.found[index] for index in sorted(files.found))
+
+    async def _save(self, links: list[Link], numbers: Iterable[int], files: _Files) -> list[BaseException]:
+        """Downloads the links with these indexes, and publishes those of missing files; returns the errors."""
         # The links of a job expire at the same time, so its files are downloaded concurrently, and each one that can be
         # saved is saved before the error of another one ends the job, and with it perhaps the process.
-        outputs = await asyncio.gather(
-            *(self._output(links, index, there.get(index)) for index, _ in enumerate(links)), return_exceptions=True
-        )
-        for one in outputs:
-            if isinstance(one, BaseException):
-                raise one
-        return tuple(one for one in outputs if isinstance(one, Media))
+        saving = (self._output(links, number, files) for number in numbers)
+        return [one for one in await asyncio.gather(*saving, return_exceptions=True) if one is not None]
 
     async def _queried_links(self, count: int) -> list[Link]:
         """Queries the task for links for at least `count` files."""
@@ -90,15 +117,15 @@ class OutputDownload:
             )
         return links
 
-    async def _output(self, links: list[Link], index: int, there: Media | None) -> Media:
-        if there is not None:
-            return there
-        with part_file(self.work.services.parts, f"{self.end.task_id}-{index}") as part:
-            defect = await self._download(links, index, part)
-            extension = await LOOP.in_file_thread(extension_of_output, links[index], part)
-            media = await LOOP.in_file_thread(self.publish, self.work, self.end, part, index, extension)
+    async def _output(self, links: list[Link], number: int, files: _Files) -> None:
+        with part_file(self.work.services.parts, f"{self.end.task_id}-{number}") as part:
+            defect = await self._download(links, number, part)
+            digest = await LOOP.in_file_thread(_sha256, part) if files.held else ""
+            if (index := files.place(number, digest)) is not None:
+                extension = await LOOP.in_file_thread(extension_of_output, links[number], part)
+                media = await LOOP.in_file_thread(self.publish, self.work, self.end, part, index, extension)
+                files.found[index] = media.model_copy(update={"defect": defect.what if defect else None})
             await asyncio.to_thread(remove, part)
-            return media.model_copy(update={"defect": defect.what if defect else None})
 
     async def _download(self, links: list[Link], index: int, part: Path) -> DownloadDefect | None:
         """Downloads a file, with retries; returns the defect if the file is damaged at RunningHub itself."""
@@ -165,6 +192,11 @@ class OutputDownload:
     def _error(self, what: str) -> OutputsExpired:
         job, task_id = self.work.job, self.end.task_id
         return OutputsExpired(f"{job}: task {task_id} was paid for and succeeded, but {what}", job=job, task_id=task_id)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _renewed(recorded: list[Link], index: int, newer: list[Link]) -> str | None:

@@ -268,16 +268,47 @@ async def test_only_the_missing_one_of_several_files_is_downloaded_again(run: Ru
     assert (again, host.urls) == (first, [links[1].url])
 
 
-async def test_all_files_are_downloaded_again_if_the_record_has_no_links(run: Run) -> None:
-    """RunningHub listed them in another order, so that one file was there twice and the other one was lost."""
-    links = numbered("a", "b", sign=2)
-    first = await run.collect(ChangingHost(), links=links)
-    Path(first.outputs[1].uri).unlink()
-    again = await run.collect(ChangingHost(links[::-1]), links=(), is_first=False)
-    contents = {Path(media.uri).read_bytes() for media in again.outputs}
-    assert contents == {samples.picture("PNG", text=name) for name in "ab"}
-    assert await run.collect(host := ChangingHost(), links=(), is_first=False) == again
-    assert host.urls == []
+@pytest.mark.parametrize(
+    ("listed", "refused", "missing"),
+    [
+        ("ab", "", [1]),
+        ("ba", "", [1]),
+        ("ab", "a", [1]),
+        ("ba", "a", [1]),
+        ("abc", "a", [0]),
+        ("cab", "", [1]),
+        ("cab", "a", [1, 2]),
+        ("ba", "", [0, 1]),
+        ("aa", "", [0]),
+        ("aa", "", [1]),
+        ("aab", "", [1]),
+        ("baa", "", [1, 2]),
+    ],
+)
+async def test_links_of_a_recovered_job_may_have_another_order(
+    run: Run, listed: str, refused: str, missing: list[int]
+) -> None:
+    """One file was in the result twice and another one lost; then an intact one was lost, if its link was refused."""
+    names = sorted(listed)
+    first = await run.collect(ChangingHost(), links=numbered(*names, sign=2))
+    lost = {names[index] for index in missing}
+    for index in missing:
+        Path(first.outputs[index].uri).unlink()
+    links = tuple(link for name in listed for link in numbered(name, sign=1 if name in refused else 2))
+    host = ChangingHost(links)
+    if lost & set(refused):
+        with pytest.raises(OutputsExpired):
+            await run.collect(host, links=(), is_first=False)
+        for index in set(range(len(names))) - set(missing):
+            assert Path(first.outputs[index].uri).read_bytes() == samples.picture("PNG", text=names[index])
+        return
+    again = await run.collect(host, links=(), is_first=False)
+    contents = sorted(Path(media.uri).read_bytes() for media in again.outputs)
+    assert contents == sorted(samples.picture("PNG", text=name) for name in names)
+    for index in set(range(len(names))) - set(missing):
+        assert again.outputs[index] == first.outputs[index], "an intact file is kept"
+    found = await run.collect(host := ChangingHost(), links=(), is_first=False)
+    assert (found, host.urls) == (again, [])
 
 
 async def test_a_whole_result_is_returned_without_its_stored_result(run: Run) -> None:
