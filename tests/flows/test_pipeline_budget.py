@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -88,6 +90,32 @@ def test_an_unknown_submission_counts_although_its_step_has_failed(spending: Spe
     assert budget.refusal(refused) is not None, "0.09 may be paid"
     spending.release(lost.works[0].key, 1)
     assert budget.refusal(refused) is None
+
+
+def test_jobs_may_start_and_end_while_the_budget_is_asked(spending: SpendTracker) -> None:
+    """The flow asks in its own thread."""
+    plan = plan_of(1, "{amount: 99, whole_items: true}")
+    budget, price = RunBudget(spending, "works", Decimal("0.01")), Money(Decimal("0.04"), "CNY")
+    budget.consider(plan.budget, {("each", 1): plan.instances})
+    for n in range(500):
+        spending.claim(f"{n}", 1, price)
+    has_ended, interval = Event(), sys.getswitchinterval()
+
+    def jobs() -> None:
+        while not has_ended.is_set():
+            spending.claim("new", 1, price)
+            spending.release("new", 1)
+
+    thread = Thread(target=jobs)
+    thread.start()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(300):
+            assert budget.refusal(plan.instances[0]) is not None
+    finally:
+        sys.setswitchinterval(interval)
+        has_ended.set()
+        thread.join()
 
 
 @pytest.mark.parametrize("budget", ["{amount: 99, whole_items: true}", "{amount: 99, whole_items: true, item: 0.12}"])

@@ -213,8 +213,9 @@ class RunBudget:
             return None
         rest = self._unpaid(item)
         most = self._begun_most + sum((rest[key] for key in rest if not self._users[key]), Decimal(0))
-        # Such as an unknown submission, whose step has failed
-        may_cost = self._may_cost(key for key in self.spending.open_amounts if key not in rest and not self._users[key])
+        # Such as an unknown submission, whose step has failed. Copied, because the loop thread changes the amounts.
+        works = tuple(self.spending.open_amounts)
+        may_cost = self._may_cost(key for key in works if key not in rest and not self._users[key])
         if self.spending.all_spent + may_cost + most <= self.limit:
             return None
         price = sum(rest.values(), Decimal(0))
