@@ -244,14 +244,15 @@ class SharedRecords(JobRecords):
         if await self._note(f"{self.key}-claim-{n}"):
             return
         # Without an intent, an earlier process has ended before it claimed, or it has used records at another place.
-        paid = (await Notes.of(self._run)).settled.get((self.key, n))
-        if paid is not None and await self.submission(n) is None:
-            raise ConfigError(
-                f"{self.name}: this run has paid for submission {n} ({paid.costs}), but {self._works.url} does not "
-                "have its records: they were deleted, or they are on the disk of another machine. Nothing was sent. "
-                "What to do: run again where these records are, or start a new run. For workers on several machines, "
-                "set RH_RECORDS to a place that they share."
-            )
+        # At another place the numbers begin again, so the paid submission may have another number than n.
+        for (work, number), paid in (await Notes.of(self._run)).settled.items():
+            if work == self.key and paid is not None and await self.submission(number) is None:
+                raise ConfigError(
+                    f"{self.name}: this run has paid for submission {number} ({paid.costs}), but {self._works.url} "
+                    "does not have its records: they were deleted, or they are on the disk of another machine. Nothing "
+                    "was sent. What to do: run again where these records are, or start a new run. For workers on "
+                    "several machines, set RH_RECORDS to a place that they share."
+                )
 
     async def note_wait(self, n: int) -> None:
         """Records that this attempt waits for the task of submission n, which it has not submitted."""

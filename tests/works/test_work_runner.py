@@ -321,10 +321,15 @@ async def test_a_file_that_stays_missing_is_no_result_and_the_error_says_how_to_
     assert len(rh.recorder.paid) == 2
 
 
-async def test_a_run_that_is_continued_on_another_disk_does_not_pay_again(rh: Emulator, run: PipelineRun) -> None:
+@pytest.mark.parametrize("refusals", [0, 1])
+async def test_a_run_that_is_continued_on_another_disk_does_not_pay_again(
+    rh: Emulator, run: PipelineRun, refusals: int
+) -> None:
+    if refusals:
+        rh.faults.add(Fault("submit", kind="code", code="421", times=refusals))
     await run.one(picture())
     Path(run.store_url).rename(run.folder / "the disk of the first machine")
-    with pytest.raises(ConfigError, match=r"has paid for submission 1 \(0\.04 CNY\), but .* another machine"):
+    with pytest.raises(ConfigError, match=rf"for submission {refusals + 1} \(0\.04 CNY\), but .* another machine"):
         await run.another(attempt=2).one(picture())
     assert len(rh.recorder.paid) == 1
 
