@@ -439,7 +439,8 @@ class Steps:
         return end
 
     async def _can_query(self, submit: Submit) -> bool:
-        """Returns whether an account of this run can query the task of another run."""
+        """Returns whether an account of this run can query the task of another run, and no end is recorded."""
+        began = self._clock()
         for tries in count(1):
             try:
                 account = await self._lease.switch_to(submit.intent)
@@ -452,6 +453,11 @@ class Steps:
             except (KeyRejected, AccountError):
                 raise
             except RunningHubError as error:
+                # The run that has paid may query the task although this run cannot.
+                if await self.records.read_end(submit.n) is not None:
+                    return False
+                if self._clock() - began >= LONGEST_WAIT:
+                    raise
                 # If the call failed now, the run that has paid could cancel the task.
                 _log.info("task %s could not be queried yet: %s", submit.task_id, error)
                 await self.work.services.sleep(pause_seconds(tries, jitter=self.work.services.jitter()))

@@ -360,6 +360,32 @@ async def test_a_lost_query_for_the_task_of_another_run_is_repeated(tmp_path: Pa
     assert (work.did.count("query at main"), len(work.pauses)) == (2, 1)
 
 
+async def test_queries_that_fail_for_good_end_with_the_task_of_another_run(tmp_path: Path) -> None:
+    class Ending(ExecutedWork):
+        async def _sleep(self, seconds: float) -> None:
+            await super()._sleep(seconds)
+            await self.records.end(1, End(status="SUCCESS", task_id=TASK))
+
+    work = Ending(tmp_path, policy=with_policy(run="second"))
+    work.accounts["renamed"], work.main.query_error = work.main, api_error("1", doing="query")
+    await work.paid_before(account="renamed", flow_run="first")
+    await work.finish()
+    assert work.did.count("query at main") == 2
+
+
+async def test_queries_that_fail_for_good_are_repeated_for_twelve_hours(tmp_path: Path) -> None:
+    class Slow(ExecutedWork):
+        async def _sleep(self, seconds: float) -> None:
+            await super()._sleep(seconds + 3600)
+
+    work = Slow(tmp_path, policy=with_policy(run="second"))
+    work.accounts["renamed"], work.main.query_error = work.main, ConnectFailed("no route")
+    await work.paid_before(account="renamed", flow_run="first")
+    with pytest.raises(ConnectFailed):
+        await work.finish()
+    assert 12 * 3600 <= work.seconds < 14 * 3600
+
+
 async def test_a_cancellation_during_a_submission_is_seen_although_it_was_looked_for_a_moment_before(
     work: ExecutedWork,
 ) -> None:
