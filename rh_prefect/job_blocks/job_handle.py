@@ -286,8 +286,6 @@ class RunningHubJobRun(JobRun[Result]):
 
     async def _result(self) -> Result:
         """Waits for the result, or raises the work's error; cancelling the wait does not cancel the job."""
-        if self._is_cancelled:  # perhaps after the wait has failed, as at a deadline
-            raise self._cancelled()
         work = self._work()
         try:
             return await asyncio.shield(work)
@@ -295,6 +293,10 @@ class RunningHubJobRun(JobRun[Result]):
             # The work itself is cancelled by nothing but `cancel`.
             if work.cancelled():
                 raise self._cancelled() from None
+            raise
+        except Exception as error:
+            if self._is_cancelled:  # after the wait had failed, as at a deadline
+                raise self._cancelled() from error
             raise
 
     async def _cancel(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -168,6 +169,26 @@ async def test_a_task_that_is_cancelled_after_the_deadline_of_the_wait_is_cancel
     assert slow_rh.recorder.cancelled == [run.task_id]
     with pytest.raises(JobCancelled, match=run.task_id):
         await run.fetch_result_async()
+
+
+async def test_a_result_that_came_before_the_cancellation_is_delivered(slow_rh: Emulator) -> None:
+    """RunningHub may still report the task of a delivered result as running, or no longer know it."""
+    started = await turbo().trigger_async(scope="test")
+    delivered: Any = object()
+
+    async def deliver() -> Any:
+        return delivered
+
+    async def handle() -> RunningHubJobRun:
+        work = background(deliver())
+        await work
+        return RunningHubJobRun(started.task_id, started.job, started._records, started._runner, lambda: work)
+
+    run = await LOOP.call(handle())
+    await run.cancel_async()
+    assert slow_rh.recorder.cancelled == [run.task_id]
+    assert await run.fetch_result_async() is delivered
+    await started.cancel_async()
 
 
 async def test_cancel_raises_the_error_of_a_submission_whose_answer_was_not_recorded(slow_rh: Emulator) -> None:
