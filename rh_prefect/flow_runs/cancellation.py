@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from rh_prefect.flow_runs.progress_observer import RunProgress  # it starts the watch
 
 
+_REPLAY_SECONDS: Final = 5.0
+"""Maximum seconds to read the storage for answers of shared works; an interrupted answer stays in the spool."""
+
+
 async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
     """Cancels a run's tasks, each on the account that paid for it; runs on the loop thread."""
     if isinstance(scope, FlowScope):
@@ -38,9 +42,11 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         await asyncio.gather(*(forbid_attempt(scope.journal, attempt, by=by) for attempt in attempts))
     spool = Spool(get_settings().state_dir / "spool")
     await replay_spool(spool, scope.journal)
-    with suppress(RunningHubError):  # `cancel_scope` raises it, after it has cancelled the run's own jobs
-        if (works := await scope.works()) is not None:
-            await replay_spool(spool, works)
+    # `cancel_scope` raises the error, after it has cancelled the run's own jobs, which do not need the storage.
+    with suppress(RunningHubError, TimeoutError):
+        async with asyncio.timeout(_REPLAY_SECONDS):
+            if (works := await scope.works()) is not None:
+                await replay_spool(spool, works)
     report = await cancel_scope(scope, RECORDED.provider_of, by=by, has_ended=has_ended)
     if (works := await scope.works()) is not None:
         await leave_rounds(scope.journal, works.rounds)

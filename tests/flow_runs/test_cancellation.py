@@ -20,12 +20,14 @@ from rh_prefect.flow_runs.cancellation import EVERY, cancel_run
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume_or_rerun import rerun
-from rh_prefect.flow_runs.run_queries_and_scopes import scope_named
+from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, scope_named
+from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows
 from tests.e2e.flows import begin
 from tests.support.servers.faulty_proxy import FaultyProxy
 from tests.support.servers.prefect_server import PrefectServer
+from tests.support.waiting import until
 from tests.support.world.pipeline_runs import PipelineRun, ProcessKilled, bury, picture
 from tests.support.world.prefect_runs import artifacts_of, set_states
 
@@ -116,6 +118,21 @@ async def test_a_shared_task_that_only_its_machine_knows_is_cancelled(
     monkeypatch.setenv("RH_STATE_DIR", str(run.settings.state_dir))
     report = await LOOP.call(cancel_run(run.another().scope, by="a test"))
     assert (report.cancelled, report.failed) == ([rh.recorder.paid[0].task_id], {})
+
+
+async def test_the_own_tasks_of_a_run_do_not_wait_for_the_storage_of_its_shared_ones(rh: Emulator) -> None:
+    """Their cancellation needs only Prefect, and the process is killed 30 seconds after the run's cancellation."""
+
+    class Slow(FlowScope):
+        async def works(self) -> WorksJournal | None:
+            await until(lambda: len(rh.recorder.cancelled) == 2, seconds=15)
+            return None
+
+    name, task = await running(rh)
+    scope = Slow(FlowRunJournal(name), run=name, flow="many", attempt=1)
+    report = await LOOP.call(cancel_run(scope, by="a test"))
+    assert sorted(report.cancelled) == sorted(one.task_id for one in rh.recorder.paid)
+    await until_cancelled(rh, task)
 
 
 async def test_the_hook_reads_the_run_again_after_a_server_error(rh: Emulator, prefect_server: PrefectServer) -> None:
