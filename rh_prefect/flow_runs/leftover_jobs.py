@@ -158,8 +158,11 @@ async def _of_works(flow_run: FlowRun, scope: FlowScope, report: CancelReport | 
 
     `report` is the report of its cancellation, if it was cancelled.
     """
-    works, found = await scope.works(), list[Finding]()
-    for view in await (await Notes.of(scope)).open_jobs():
+    notes, found = await Notes.of(scope), list[Finding]()
+    if notes.claims <= notes.settled.keys():  # the storage of a run without open works may no longer exist
+        return found
+    works = await scope.works()
+    for view in await notes.open_jobs():
         submit, job = view.last, f"{scope.journal.scope}/{view.key}"
         if submit is None:
             continue
@@ -183,7 +186,10 @@ def _finding(flow_run: FlowRun, judged: tuple[Done, str], job: str = "", submit:
 def _by_report(report: CancelReport, job: str, submit: Submit) -> _Judged:
     why = report.failed.get(job)
     if why is not None:
-        return ("NOT cancelled", why) if submit.state == "ticket" else _unknown(job)
+        if submit.state in ("open", "unknown"):
+            return _unknown(job)
+        # Another process may have recorded the end since.
+        return ("NOT cancelled" if submit.state == "ticket" else "unknown"), why
     return ("cancelled", "") if submit.task_id in report.cancelled else None
 
 

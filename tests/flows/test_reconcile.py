@@ -12,21 +12,24 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Cancelling, Crashed, Failed, Running
 
-from rh_prefect import RunningHubCredentials
+from rh_prefect import MediaStorage, RunningHubCredentials
 from rh_prefect.cli.jobs import mark_refused_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.leftover_jobs import Finding, _look_after, reconcile_runs
+from rh_prefect.flow_runs.leftover_jobs import Finding, _by_report, _look_after, reconcile_runs
 from rh_prefect.flow_runs.resume_or_rerun import rerun
 from rh_prefect.flow_runs.run_queries_and_scopes import read_flow_run
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
 from rh_prefect.flows.reconcile import reconcile
 from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of
+from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.run_cancellation import CancelReport
 from tests.e2e import flows
 from tests.e2e.flows import begin
 from tests.support.samples.steps import PICTURE, steps
 from tests.support.waiting import until
+from tests.support.world.job_records import KEY, TASK, failed, intent, ticket, unknown
 from tests.support.world.prefect_runs import artifacts_of, set_states
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("no_earlier_flow_runs")]
@@ -199,6 +202,37 @@ async def test_a_submit_of_which_nobody_knows_is_named_with_both_ways_out(
         assert all(way in found.note for way in ways) and ways[0] in said
     monkeypatch.setenv("RH_STORAGE_URL", "elsewhere")  # as on the machine of a person
     await mark_refused_(found.job)
+    assert await look(UUID(run)) == ()
+
+
+@pytest.mark.parametrize(
+    ("records", "done", "note"),
+    [
+        ({}, "unknown", "adopt"),
+        ({"answer-1": unknown()}, "unknown", "adopt"),
+        ({"answer-1": ticket()}, "NOT cancelled", "busy"),
+        ({"answer-1": ticket(), "end-1": failed("1504", task_id=TASK)}, "unknown", "busy"),
+    ],
+)
+def test_only_a_submission_without_an_answer_is_to_be_adopted(records: dict[str, Record], done: str, note: str) -> None:
+    """Both commands refuse a task whose end another process has recorded since its cancellation failed."""
+    every = {"intent-1": intent(), **records}
+    view = JobView.parse(KEY, {f"{KEY}-{name}": record.model_dump(mode="json") for name, record in every.items()})
+    assert view.last is not None
+    judged = _by_report(CancelReport(failed={"run/job": "busy"}), "run/job", view.last)
+    assert judged is not None
+    assert judged[0] == done and note in judged[1]
+
+
+async def test_the_storage_of_a_completed_run_is_not_needed(rh: Emulator, tmp_path: Path) -> None:
+    await MediaStorage(url=str(tmp_path / "shelf")).asave("shelf", overwrite=True)
+    picture = Pipeline.from_text("name: lighthouse\nstorage: shelf\n" + steps(picture=PICTURE % "a lighthouse"))
+    run = await begin(pipeline_flow(picture))
+    task = asyncio.ensure_future(rerun(pipeline_flow(picture), run))
+    assert await asyncio.to_thread(rh.recorder.wait, lambda recorder: len(recorder.paid) == 1)
+    rh.clock.advance(3600)
+    await task
+    await MediaStorage.adelete("shelf")
     assert await look(UUID(run)) == ()
 
 
