@@ -11,6 +11,9 @@ from rh_prefect.media.file_types_and_completeness import format_named
 from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 
+_OF_3D = {".zip", ".rar", ".7z", ".gz", ".tar", ".usdz", ".usda", ".3mf", ".blend", ".dae"}
+"""Extensions of results with a 3D model, besides those with a known format."""
+
 _LONGEST_NAME = 255
 """Maximum number of bytes in one part of a path, in common file systems."""
 
@@ -54,7 +57,8 @@ class NameClashes:
         named, path = format_named(name), PurePosixPath(name)
         if path.suffix in ("", ".*"):
             return None
-        kinds = named.kinds if named is not None else ("file", "3d")  # such as subtitles, or an archive with a 3D model
+        others = ("file", "3d") if path.suffix.lower() in _OF_3D else ("file",)  # "file" such as subtitles
+        kinds = named.kinds if named is not None else others
         return next(
             (one for one in self._users.get(folded(str(path.with_suffix(".*"))), ()) if one.kind in kinds), None
         )
