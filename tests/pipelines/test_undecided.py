@@ -219,6 +219,38 @@ async def test_an_item_waits_for_its_id(foreach: str, tmp_path: Path) -> None:
     assert [(one.is_pending, one.works[0].is_settled) for one in plan.steps["each.c"]] == [(False, True), (True, False)]
 
 
+@pytest.mark.parametrize(
+    ("keys", "shown"),
+    [
+        ("foreach: $(face), id: $(item.faceId)", "$(item.faceId)"),
+        ("foreach: $(face), id: face-$(item.faceId)", "$(item.faceId)"),
+        ("foreach: $(face), id: $(item.faceId)", "$(id)"),
+        ("matrix: {f: $(face.faceId)}", "$(matrix.f)"),
+    ],
+)
+async def test_an_item_with_an_expiring_id_of_the_site_starts_once_the_id_is_there(keys: str, shown: str) -> None:
+    """Its number stays in the address, because the id expires; the steps of the items stayed pending for ever."""
+    face = ANSWER % "faces" + ", reuse: 12h, parse: {list: {faceId: handle}, at_most: 3}"
+    file, records = steps(face=face, each=group(keys, lips=PICTURE % f"of {shown}")), Records()
+    plan = await plan_of(file, known=records)
+    assert all(one.is_pending for one in plan.steps["each.lips"])
+    records.answer(plan.steps["face"][0], [{"faceId": "f1"}, {"faceId": "f2"}], texts=("[]",), age=60.0)
+    found = (await plan_of(file, known=records)).steps["each.lips"]
+    assert [one.address for one in found] == ["each[1].lips", "each[2].lips"]
+    assert [(one.state, one.is_pending, one.works[0].is_settled) for one in found] == [("+", False, True)] * 2
+
+
+@pytest.mark.parametrize("failed", [[], ["each[1].pic"]])
+async def test_the_number_of_items_is_known_before_their_ids(failed: list[str]) -> None:
+    """A step with the number waited for the ids, was not run after a failure, and missed in the lowest price."""
+    clips = group("matrix: {x: $(each.pic)}", clip=CLIP % "$(matrix.x)")
+    file = of_rows("t: string", pic=PIC) + further(clips=clips, say=SPEECH % "$(clips.count) clips")
+    plan = await plan_of(file, rows=ROWS[:2], failed=failed)
+    assert [one.is_pending for one in plan.steps["clips.clip"]] == [True, True]
+    (say,) = plan.steps["say"]
+    assert (say.state, say.is_pending, say.is_sure, say.blocked_by, waits_for(say)) == ("+", False, True, "", [])
+
+
 async def test_a_step_waits_for_the_name_of_its_file() -> None:
     """Its file was saved as `<text:…>`, and again under its name."""
     file, records = steps(word=WORD, picture=PICTURE % "one" + ", save_as: $(word).png"), Records()

@@ -227,7 +227,7 @@ class Expander:
         for note in filter(None, (*draft.notes, instance.price_note, instance.forbidden, instance.unread_graph)):
             self._note(instance, f"{instance.path}: {note}")
         instance.problems = (*instance.problems, *draft.frame.problems_around)
-        instance.is_pending = is_open(step, draft.frame, instance.waits_for)
+        instance.is_pending = is_open(step, draft.frame, instance.waits_for) or not draft.frame.is_named
         instance.is_sure &= instance.at not in draft.frame.undecided
         instance.seconds = draft.seconds.expected if draft.seconds is not None else None
         self._add(instance)

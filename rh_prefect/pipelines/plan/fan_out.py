@@ -281,8 +281,10 @@ def _set_meanings(frames: Sequence[Frame], outer: Frame) -> None:
 
 
 def _wait_for_id(one: Frame, unnamed: Unknown) -> None:
-    """Makes an item's steps wait for its id, without which they have no address, and so no take and no choice."""
-    one.is_pending = True
+    """Makes an item's steps wait for its id, without which they have no address, and so no take and no choice.
+
+    The item itself is not pending: it certainly exists, and counts.
+    """
     if unnamed.maker is not None:
         one.waits_for = list(dict.fromkeys([*one.waits_for, unnamed.maker]))
 
@@ -305,7 +307,8 @@ def _name_item(step: FanOutStep, one: Frame, outer: Frame) -> Unknown | None:
     one.is_numbered = not name or any(option[0] == "number" for option in options)
     name = name or str(one.numbers[-1])
     _rename(one, name, outer)
-    unmade = next((value for value in source if isinstance(value, Unknown)), None)
+    # An expiring id of the site, which is known by what is sent, never becomes a part of an address.
+    unmade = next((value for value in source if isinstance(value, Unknown) and value.sent is None), None)
     if unmade is not None:
         # The address has the number until then.
         one.names["id"] = Unknown("string", f"id:{digest(list(map(mark, source)))}", characters(unmade), unmade.maker)
