@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from decimal import Decimal
@@ -469,7 +470,10 @@ async def test_two_runs_of_a_pipeline_in_a_flow_run_have_reports_of_their_own(rh
 
     @prefect.flow
     async def twice() -> list[str]:
-        return [(await pipeline.run(rows=rows("a mug", "a cup"), sample=size)).report for size in (1, 2)]
+        given: Sequence[dict[str, Any]] = ({"sample": 1}, {"sample": 2}, {"sample": 2, "budget": 9})
+        return [(await pipeline.run(rows=rows("a mug", "a cup"), **one)).report for one in given]
 
-    reports = [csv.DictReader(Path(one).read_text().splitlines()) for one in await twice()]
+    part, whole, continued = await twice()
+    assert continued == whole, "a run that continues with another budget replaces its report"
+    reports = [csv.DictReader(Path(one).read_text().splitlines()) for one in (part, whole)]
     assert [[row["state"] for row in one].count("not run") for one in reports] == [2, 0]

@@ -36,6 +36,9 @@ from rh_prefect.works.loop_thread import LOOP
 _SETTLE = 5.0
 """Seconds for which the report of an interrupted run waits for submissions in flight."""
 
+_SAME_REPORT = frozenset({"budget", "require_new", "credentials", "wait"})
+"""Options that do not change what is made: a run that continues with another budget replaces its report."""
+
 _log = logging.getLogger("rh_prefect")
 
 
@@ -53,7 +56,8 @@ async def run_pipeline(
     selection = selection if reviewed is None else reviewed.selected(selection)
     arguments = {name: value for name, value in params.items() if value is not None}
     run = await _prepare(pipeline, arguments, options, selection, around, reviewed)
-    name = _report_name(around, [pipeline.name, arguments, asdict(options), selection.as_json()])
+    chosen = {name: value for name, value in asdict(options).items() if name not in _SAME_REPORT}
+    name = _report_name(around, [pipeline.name, arguments, chosen, selection.as_json()])
     is_complete = False
     async with _alive(around):
         try:
