@@ -94,7 +94,13 @@ class Inputs:
         url = records_url(store, get_settings())
         saver = SavedNames(url, store, options=store.options_for(url), pipeline=self.pipeline)
         saved = await saver.saved_among(names.values())
-        return [one for one in found if names.get(one) not in saved]
+        others = [one for one in found if names.get(one) not in saved]
+        if not others:
+            raise InputError(
+                f"this pipeline has saved all files of kind {kind} in {shown(place)}, and its results are not its "
+                "inputs; to use them as inputs, pass a list of files"
+            )
+        return others
 
     async def rows(self, value: Any) -> Table:
         """Returns the rows of a table; see `read_rows`."""

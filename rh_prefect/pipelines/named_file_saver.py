@@ -6,6 +6,7 @@ they are not saved.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,7 @@ from rh_prefect.media.file_types_and_completeness import EXTENSIONS, format_name
 from rh_prefect.media.input_files import fetch
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.journal import FolderJournal, by_job
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.loop_thread import LOOP
 
@@ -89,6 +90,12 @@ class _NameState:
         return next((one.file for one in self.saved.values() if one.source == file.sha256), None)
 
 
+def _read(records: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, SavedName], dict[str, str]]:
+    """Returns `saved` and `stamps` of the records of a name; see `_NameState`."""
+    stamps = {one["stamp"]: one["sha256"] for one in records.values() if "stamp" in one}
+    return {one["sha256"]: SavedName.model_validate(one) for one in records.values() if "stamp" not in one}, stamps
+
+
 class SavedNames:
     """Saves results under names in one store, and records which content was saved under each name."""
 
@@ -140,18 +147,30 @@ class SavedNames:
         return self._located(wanted, name) if await self._content(there, wanted) == wanted.sha256 else None
 
     async def saved_among(self, names: Iterable[str]) -> set[str]:
-        """Returns those of the names under which this pipeline has saved a result."""
-        keys = {_key_of(name) for name in names}
-        known = [key async for key in self._records.names() if "-content-" in key and key.partition("-")[0] in keys]
-        found = map(SavedName.model_validate, (await self._records.read_many(known)).values())
-        return {one.name for one in found if one.pipeline == self._pipeline}
+        """Returns those of the names whose files are results that this pipeline has saved there; writes no record."""
+        wanted = {_key_of(name): name for name in names}
+        keys = [key async for key in self._records.names() if key.partition("-")[0] in wanted]
+        known = by_job(await self._records.read_many(keys))
+        are_own = await asyncio.gather(*(self._is_own(wanted[key], records) for key, records in known.items()))
+        return {wanted[key] for key, is_own in zip(known, are_own, strict=True) if is_own}
+
+    async def _is_own(self, name: str, known: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Returns whether this pipeline has saved the content of a file under its name.
+
+        The name alone proves nothing: a user can replace the file, and storages with the same records have equal names.
+        """
+        saved, stamps = _read(known)
+        own = {content for content, one in saved.items() if one.pipeline == self._pipeline}
+        if not own:
+            return False
+        stamp = await LOOP.in_file_thread(self._store.stamp, name)
+        content = stamps.get(stamp.text) if stamp is not None else None
+        return (content or await LOOP.in_file_thread(self._store.digest, name)) in own
 
     async def _look(self, name: str) -> _NameState:
         key = _key_of(name)
         size, known = await LOOP.in_file_thread(self._store.size, name), await self._records.job(key)
-        stamps = {record["stamp"]: record["sha256"] for record in known.values() if "stamp" in record}
-        saved = {one["sha256"]: SavedName.model_validate(one) for one in known.values() if "stamp" not in one}
-        return _NameState(name, key, size, saved, stamps)
+        return _NameState(name, key, size, *_read(known))
 
     async def _content(self, there: _NameState, file: Media) -> str:
         """Returns the hash of the file at a name; reads the file unless its state is recorded.

@@ -15,6 +15,7 @@ from rh_prefect.errors import InputError
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.flows.pipeline_run import run_here
 from rh_prefect.media.media import Media
+from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import Costs
@@ -72,6 +73,31 @@ async def test_the_files_that_a_pipeline_saves_are_no_inputs_of_its_next_run(rh:
     assert [(one.address, one.state) for one in planned.instances] == [("each[a].big", "=")]
     other = "name: other\n" + text.replace("-big", "-other")
     assert len((await complete(other, photos=str(folder), budget=9)).steps) == 2, "another pipeline may use them"
+
+
+async def test_a_users_file_with_the_name_of_a_result_is_an_input(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that replaced a result, or had its name in another storage, was silently left out."""
+    each = group("foreach: $(params.photos)", big="model: hypir-ultra, from: $(item), save_as: small/$(id).png")
+    text = "params: {photos: {type: files, of: image}}\n" + steps(each=each)
+    await complete(text, photos=[photo(tmp_path / "a.png")], budget=9)
+    small, other = tmp_path / "out" / "small", tmp_path / "other" / "small"
+    with pytest.raises(
+        PipelineError, match=r"this pipeline has saved all files of kind image in .*pass a list of file"
+    ):
+        await run(text, photos=str(small), budget=9)
+    photo(small / "b.png", 1)
+    assert [one.step for one in (await run(text, photos=str(small), budget=9))[1].steps] == ["each[b].big"]
+    photo(small / "a.png", 2)
+    both = (await run(text, photos=str(small), budget=9))[1].steps
+    assert [one.step for one in both] == ["each[a].big", "each[b].big"]
+
+    monkeypatch.setenv("RH_RECORDS", str(tmp_path / "out"))
+    monkeypatch.setenv("RH_STORAGE_URL", str(other.parent))
+    other.mkdir(parents=True)
+    photo(other / "a.png", 3)
+    assert [one.step for one in (await run(text, photos=str(other), budget=9))[1].steps] == ["each[a].big"]
 
 
 PAIR = "name: pair\nparams: {title: string}\n" + steps(
