@@ -105,8 +105,10 @@ def plan(
     pipeline = read_pipeline(file, as_json=as_json)
     arguments, found = given.arguments(pipeline, more), read_choices(pipeline.takes)
     request = PlanRequest(pipeline, arguments, storage, credentials, deployment, allow or (), selection=selected.steps)
-    inputs = Inputs(request.allow)
-    first = asyncio.run(pipeline.plan(arguments, inputs=inputs)) if selected.retake else Plan(pipeline.name)
+    first = Plan(pipeline.name)
+    if selected.retake:
+        known, _ = asyncio.run(request.known())
+        first = asyncio.run(pipeline.plan(arguments, inputs=known["inputs"]))
     takes, new = made_again(selected, found, first)
     request = replace(request, takes=takes, new=new)
     current = asyncio.run(request.plan())

@@ -39,11 +39,13 @@ from rh_prefect.cli.pipelines import (
 )
 from rh_prefect.cli.prefect_server import is_configured, refuse_blocks, staying_server
 from rh_prefect.errors import PipelineIncomplete
+from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run.step_scheduler import listeners
 from rh_prefect.pipelines.takes_file import add_choices, read_choices
+from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
     from rh_prefect.cli.run_display import Watch
@@ -191,8 +193,10 @@ def _read(
     arguments = with_reviewed("run", given.arguments(pipeline, more), reviewed)
     found = read_choices(pipeline.takes)
     selection = selected.steps if reviewed is None else reviewed.selected(selected.steps)
+    # A block may be loaded from the server, which is not started yet.
+    inputs = Inputs(own=get_settings().storage_url if storage is None else "")
     # Without the records: wrong parameters are found before a server is started.
-    first = asyncio.run(pipeline.plan(arguments, known=KnownWorks()))
+    first = asyncio.run(pipeline.plan(arguments, known=KnownWorks(), inputs=inputs))
     end_with_problems(first.problems)
     first.refuse_unknown(selection)
     check_retake(first, selected.retake or (), selection)

@@ -13,6 +13,7 @@ from rh_prefect.blocks import MediaStorage
 from rh_prefect.emulator import Fault
 from tests.cli.conftest import Here
 from tests.support.processes.typed_commands import printed
+from tests.support.samples.pipeline_assets import photo
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, RESIZE, group, of_rows, steps
 from tests.support.servers.link_server import LinkHost, picture
 
@@ -185,6 +186,22 @@ def test_items_of_an_answer_are_accepted_until_it_is_known(here: Here) -> None:
     assert "item dawn does not exist; known names: " in here.call(f"{run} --items dawn", fails=True)
     wrong = first.replace("].picture", "].clip")
     assert f"there is no paid step {wrong}" in here.call(f"{run} --retake '{wrong}'", fails=True)
+    assert here.paid() == 3
+
+
+def test_a_retake_counts_the_inputs_of_the_run_by_number(here: Here) -> None:
+    """The plan with --retake counted the pipeline's own results, too, and so took the number of another item."""
+    folder = here.folder / "out" / "photos"
+    folder.mkdir(parents=True)
+    photo(folder / "b.png", 1)
+    big = "model: hypir-ultra, from: $(item), save_as: photos/a-$(id).png"
+    each = group("foreach: $(params.photos), id: 'n$(number)'", big=big)
+    here.write("big.yaml", "name: big\nparams: {photos: {type: files, of: image}}\n" + steps(each=each))
+    given = "big.yaml --set photos=out/photos"
+    here.call(f"run {given}")
+    here.call(f"run {given} --retake each[n1].big")
+    assert [step["take"] for step in here.json(f"plan {given} --retake each[n1].big")["steps"]] == [3]
+    here.call(f"run {given} --retake each[n1].big")
     assert here.paid() == 3
 
 
