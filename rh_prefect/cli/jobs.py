@@ -25,12 +25,13 @@ from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, 
 from rh_prefect.works.journal.journal import run_together
 from rh_prefect.works.journal.scope import RUN, FolderScope, read_run
 from rh_prefect.works.journal.spool import Spool
-from rh_prefect.works.journal.works_journal import WorksJournal, default_works
+from rh_prefect.works.journal.works_journal import WorksJournal, named_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import Notes
 
 if TYPE_CHECKING:
     from rh_prefect.client import TaskView
+    from rh_prefect.media.store import MediaStore
     from rh_prefect.works.journal.job_records_and_state import Submit
     from rh_prefect.works.journal.journal import Journal
     from rh_prefect.works.journal.record_types import Intent, Record
@@ -59,13 +60,15 @@ Job = Annotated[
 ]
 
 
-async def list_(run: Run | None = None, *, as_json: Json = False) -> None:
+async def list_(run: Run | None = None, *, storage: Storage = None, as_json: Json = False) -> None:
     """List the jobs of a run, or the latest runs that have jobs."""
+    store = await _store(storage)
     if run is None:
-        runs = await _runs()
-        print_json(runs) if as_json else _print_runs(**runs)
+        works = named_works(get_settings(), store)
+        runs = await _runs(works)
+        print_json(runs) if as_json else _print_runs(**runs, place=works.url)
         return
-    jobs = await _jobs_in(run)
+    jobs = await _jobs_in(run, store)
     if as_json:
         print_json([_as_json(run, view, problem) for _, view, problem in jobs])
     elif jobs:
@@ -74,9 +77,9 @@ async def list_(run: Run | None = None, *, as_json: Json = False) -> None:
         print(f"no job is recorded in {run}")
 
 
-async def show_(job: Job, *, as_json: Json = False) -> None:
+async def show_(job: Job, *, storage: Storage = None, as_json: Json = False) -> None:
     """Show all records of one job."""
-    journal, key = await _find(job)
+    journal, key = await _find(job, await _store(storage))
     view = await read_job(journal, key)
     # The records that runs share list no results with the submissions.
     found = view.result or await JobRecords(journal, key).read_result()
@@ -102,40 +105,43 @@ def _data(record: Record) -> dict[str, Any]:
     return record.model_dump(mode="json", exclude={"token"}, exclude_none=True)
 
 
-async def _find(job: str) -> tuple[Journal, str]:
+async def _find(job: str, store: MediaStore | None) -> tuple[Journal, str]:
     """Returns the journal of a job, and the job's complete key; lists show only the first digits of a key."""
     from rh_prefect.flow_runs.recorded_job_collection import records_of
 
     scope, key = split_job(job)
     if len(key) != _KEY_SHOWN:
-        return (await records_of(job, 1)).journal, key
+        return (await records_of(job, 1, store=store)).journal, key
     # The journal of a run also has its claims of shared works.
-    found = sorted({name.partition("-")[0] async for name in _journal(scope).names() if name.startswith(key)})
+    found = sorted({name.partition("-")[0] async for name in _journal(scope, store).names() if name.startswith(key)})
     if len(found) > 1:
         raise InputError(
             f"{job}: several jobs have these first digits: {', '.join(found)}. Nothing was changed. What to do: "
             "give more digits of the job."
         )
     key = found[0] if found else key
-    return (await records_of(f"{scope}/{key}", 1)).journal, key
+    return (await records_of(f"{scope}/{key}", 1, store=store)).journal, key
 
 
-async def adopt_(job: Job | None = None, task_id: str | None = None, *, spool: bool = False) -> None:
+async def adopt_(
+    job: Job | None = None, task_id: str | None = None, *, spool: bool = False, storage: Storage = None
+) -> None:
     """Record which task an unknown submission created; the next run waits for that task, without paying.
 
     Args:
         task_id: RunningHub's task id, from its call log.
         spool: Record all task ids that only this machine has, because their journal could not be written.
     """
+    store = await _store(storage)
     if spool:
-        await _replay_spool()
+        await _replay_spool(store)
         return
     if job is None or task_id is None:
         raise InputError(
             "jobs adopt: a job and a task id are required. Nothing was recorded. What to do: run `rh-prefect jobs "
             "adopt RUN/KEY TASK_ID`."
         )
-    journal, key = await _find(job)
+    journal, key = await _find(job, store)
     intent = (await read_job(journal, key)).submits[-1].intent
     unchecked = ""
     try:
@@ -148,8 +154,8 @@ async def adopt_(job: Job | None = None, task_id: str | None = None, *, spool: b
     except RunningHubError as error:
         unchecked = f"task {task_id} could not be verified, and is recorded without a check: {error}\n"
     else:
-        _check_kind(job, intent, task)
-    others = await _other_unknown(intent.flow_run or journal.scope, key)
+        _check_kind(job, intent, task, more=_option(storage))
+    others = await _other_unknown(intent.flow_run or journal.scope, key, store)
     await manual_repair.adopt(journal, key, task_id)
     print(
         f"{unchecked}RunningHub does not report which request created a task. Check in the call log that task "
@@ -162,10 +168,10 @@ async def adopt_(job: Job | None = None, task_id: str | None = None, *, spool: b
     print(f"{job}: task {task_id} is recorded for this job. What to do: {_continuation(journal)}.")
 
 
-async def _other_unknown(run: str, key: str) -> list[tuple[str, str]]:
+async def _other_unknown(run: str, key: str, store: MediaStore | None) -> list[tuple[str, str]]:
     """Returns the submissions of a run whose outcome is unknown, each with its request; omits one job."""
     try:
-        jobs = await _jobs_in(run)
+        jobs = await _jobs_in(run, store)
     except RunningHubError as error:
         return [(run, f"the run's other jobs cannot be listed: {error}")]
     return [
@@ -191,32 +197,35 @@ def _print_payable(job: str, journal: Journal, what: str) -> None:
     print(f"{job}: recorded as {what}. {run} submits the job again and pays for a new task.")
 
 
-async def mark_refused_(job: Job, *, every: Annotated[bool, Parameter(name="--all")] = False) -> None:
+async def mark_refused_(
+    job: Job, *, every: Annotated[bool, Parameter(name="--all")] = False, storage: Storage = None
+) -> None:
     """Record that an unknown submission was not accepted; the next run submits it again.
 
     Args:
         every: JOB is a run: mark all of its unknown submissions.
     """
+    store = await _store(storage)
     if every:
-        await _mark_all_refused(job)
+        await _mark_all_refused(job, store)
         return
-    journal, key = await _find(job)
+    journal, key = await _find(job, store)
     # The task id may exist on this machine only; then the submission was accepted after all.
     await manual_repair.replay_spool(_spool(), journal)
     await manual_repair.mark_refused(journal, key)
     _print_payable(job, journal, "not accepted")
 
 
-async def mark_lost_(job: Job, *, same_account: bool = False) -> None:
+async def mark_lost_(job: Job, *, same_account: bool = False, storage: Storage = None) -> None:
     """Record that a job's task or its files no longer exist at RunningHub; the next run pays for a new task.
 
     Args:
         same_account: The account that is set now is the one that paid: only its key or its name has changed.
     """
-    journal, key = await _find(job)
+    journal, key = await _find(job, await _store(storage))
     view = await read_job(journal, key)
     if view.last is not None and manual_repair.may_be_lost(view.last):
-        await _check_lost(job, view.last, journal, same_account=same_account)
+        await _check_lost(job, view.last, journal, same_account=same_account, more=_option(storage))
         if view.state == "ended":
             await _check_files_lost(job, view, journal)
     await manual_repair.mark_lost(journal, key)
@@ -240,12 +249,12 @@ async def recover_(run: str, *, storage: Storage = None) -> None:
     )
 
 
-async def collect_(run: Run) -> None:
+async def collect_(run: Run, *, storage: Storage = None) -> None:
     """Download the results that a run has paid for; waits for running tasks, and neither submits nor cancels a task."""
     from rh_prefect.flow_runs.recorded_job_collection import collect_result
 
     found = failed = False
-    async for scope, view in _collectable(run):
+    async for scope, view in _collectable(run, await _store(storage)):
         if not view.tickets:
             continue
         found = True
@@ -271,11 +280,12 @@ async def collect_(run: Run) -> None:
         raise SystemExit(1)
 
 
-async def cancel_(run: Run) -> None:
+async def cancel_(run: Run, *, storage: Storage = None) -> None:
     """Cancel the tasks of a run at RunningHub."""
     from rh_prefect.flow_runs.cancellation import cancel_run
 
-    report = await LOOP.call(cancel_run(await _scope(run), by="rh-prefect jobs cancel"))
+    scope = await _scope(run, await _store(storage))
+    report = await LOOP.call(cancel_run(scope, by="rh-prefect jobs cancel"))
     lines = [
         *(f"cancelled: task {task_id}" for task_id in report.cancelled),
         *(f"already ended: task {task_id}" for task_id in report.finished),
@@ -291,7 +301,7 @@ async def cancel_(run: Run) -> None:
         raise SystemExit(1)
 
 
-async def _runs() -> dict[str, list[dict[str, Any]]]:
+async def _runs(works: WorksJournal) -> dict[str, list[dict[str, Any]]]:
     runs: list[dict[str, Any]] = []
     if is_configured():
         from rh_prefect.flow_runs.run_queries_and_scopes import latest_runs
@@ -307,7 +317,6 @@ async def _runs() -> dict[str, list[dict[str, Any]]]:
             }
             async for flow_run, flow, jobs in latest_runs()
         ]
-    works = default_works(get_settings())
     names = await asyncio.to_thread(works.scopes)
     newest = sorted((name for name in names if name.startswith(RUN)), reverse=True)[:_RUNS]
     recorded = await asyncio.gather(*(read_run(works, name) for name in newest))
@@ -318,8 +327,9 @@ async def _runs() -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _print_runs(runs: list[dict[str, Any]], flow_runs: list[dict[str, Any]], scopes: list[dict[str, Any]]) -> None:
-    place = default_works(get_settings()).url
+def _print_runs(
+    runs: list[dict[str, Any]], flow_runs: list[dict[str, Any]], scopes: list[dict[str, Any]], *, place: str
+) -> None:
     if runs:
         print(f"runs of pipelines with paid jobs, newest first, in {place}:")
         print_rows((_run_row(one, one["name"], one["pipeline"]) for one in runs), indent="  ")
@@ -355,9 +365,9 @@ def _run_row(run: Mapping[str, Any], name: str, *more: str) -> tuple[object, ...
     return name, f"{run['jobs']:4} job(s)", run["state"] or "?", *more
 
 
-async def _jobs_in(run: str) -> list[tuple[str, JobView, str]]:
+async def _jobs_in(run: str, store: MediaStore | None) -> list[tuple[str, JobView, str]]:
     """Returns a run's jobs by time, including shared works: each with its scope, and the error of an unreadable job."""
-    own = await _scope(run)
+    own = await _scope(run, store)
     works = await own.works()
     # A pipeline's run holds only the claims of its works, whose records are in the storage.
     found = [(own.journal.scope, view, "") async for view in own.jobs() if view.last is not None or works is None]
@@ -395,9 +405,9 @@ def _state(submit: Submit) -> str:
     return submit.end.status.lower() if submit.end and submit.state == "ended" else submit.state
 
 
-async def _collectable(run: str) -> AsyncIterator[tuple[Scope, JobView]]:
+async def _collectable(run: str, store: MediaStore | None) -> AsyncIterator[tuple[Scope, JobView]]:
     """Yields the jobs whose results will be downloaded; for a flow run, without its shared works."""
-    scope = await _scope(run)
+    scope = await _scope(run, store)
     async for view in scope.jobs():
         yield scope, view
     if isinstance(scope, FolderScope):
@@ -417,7 +427,7 @@ def _what(view: JobView) -> str:
     return f"{intent.label}: {intent.model}" if intent.label else intent.model
 
 
-def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
+def _check_kind(job: str, intent: Intent, task: TaskView, *, more: str) -> None:
     """Raises an error if the results of a task are not of the kind that the job's model makes."""
     from rh_prefect.catalog.registry import get, is_known
 
@@ -430,18 +440,18 @@ def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
             f"{job}: task {task.task_id} made {' and '.join(sorted(kinds))}, but {intent.endpoint} makes {output}, so "
             f"this is not the task of the job. Nothing was recorded. What to do: look for a task of {intent.endpoint} "
             f"in RunningHub's call log, near the time {intent.at}. If there is one, adopt that task; if there is none, "
-            f"run `rh-prefect jobs mark-refused {job}`."
+            f"run `rh-prefect jobs mark-refused {job}{more}`."
         )
 
 
-async def _mark_all_refused(run: str) -> None:
+async def _mark_all_refused(run: str, store: MediaStore | None) -> None:
     """Marks the unknown submissions of a run; exits with 1 if one of them cannot be marked."""
-    own = await _scope(run)
+    own = await _scope(run, store)
     journals = {one.scope: one for one in (own.journal, await own.works()) if one is not None}
     for journal in journals.values():
         await manual_repair.replay_spool(_spool(), journal)
     marked, left = 0, list[str]()
-    for scope, view, problem in await _jobs_in(run):
+    for scope, view, problem in await _jobs_in(run, store):
         if problem:
             left.append(problem)
         if view.last is None or view.last.state not in _UNKNOWN:
@@ -465,7 +475,7 @@ def _end_with(left: Sequence[str]) -> None:
         sys.exit(1)
 
 
-async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_account: bool) -> None:
+async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_account: bool, more: str) -> None:
     """Raises an error if the task exists and its end is not recorded, or if the paying account was not queried."""
     from rh_prefect.blocks.lookup import RECORDED
 
@@ -484,7 +494,7 @@ async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_accoun
             f"{job}: task {task_id} was paid for on account {submit.intent.account_words}, but the present key "
             f"belongs to account {asked}. Only the account that paid can tell whether the task is lost. Nothing was "
             "recorded. What to do: set the key of the account that paid, and run again. If both are the same account, "
-            f"with a renewed key or another name, run `rh-prefect jobs mark-lost {job} --same-account`."
+            f"with a renewed key or another name, run `rh-prefect jobs mark-lost {job} --same-account{more}`."
         )
 
 
@@ -524,7 +534,7 @@ async def _task(intent: Intent, task_id: str) -> TaskView:
     return await LOOP.call(look())
 
 
-async def _replay_spool() -> None:
+async def _replay_spool(store: MediaStore | None) -> None:
     spool = _spool()
     scopes = sorted({entry.scope for entry in spool.entries()})
     if not scopes:
@@ -532,13 +542,13 @@ async def _replay_spool() -> None:
     errors: dict[str, str] = {}
     for scope in scopes:
         try:
-            for task_id in await manual_repair.replay_spool(spool, _journal(scope)):
+            for task_id in await manual_repair.replay_spool(spool, _journal(scope, store)):
                 print(f"{scope}: task {task_id} is now recorded in its journal")
         except RunningHubError as error:  # the other task ids must be recorded all the same
             errors[scope] = error.message
     elsewhere = (
         "the journal does not have its submission. What to do: set RH_RECORDS and RH_STORAGE_URL to the values of the "
-        "run that paid, and run the command again."
+        "run that paid, or pass --storage with the block that it used, and run the command again."
     )
     _end_with(
         [
@@ -553,14 +563,25 @@ def _spool() -> Spool:
     return Spool(get_settings().state_dir / "spool")
 
 
-def _journal(scope: str) -> Journal:
+async def _store(storage: str | None) -> MediaStore | None:
+    """Opens the storage block that has the records of calls outside of flows, if the command names one."""
+    from rh_prefect.blocks.lookup import load_storage
+
+    return None if storage is None else await load_storage(storage)
+
+
+def _option(storage: str | None) -> str:
+    return "" if storage is None else f" --storage {storage}"
+
+
+def _journal(scope: str, store: MediaStore | None) -> Journal:
     # Prefect takes a second to import, which `--help` need not wait for.
     from rh_prefect.flow_runs.run_queries_and_scopes import journal_of
 
-    return journal_of(scope)
+    return journal_of(scope, store)
 
 
-async def _scope(run: str) -> Scope:
+async def _scope(run: str, store: MediaStore | None = None) -> Scope:
     from rh_prefect.flow_runs.run_queries_and_scopes import scope_named
 
-    return await scope_named(run)
+    return await scope_named(run, store)

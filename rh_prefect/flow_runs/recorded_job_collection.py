@@ -26,7 +26,7 @@ from rh_prefect.works.journal.costs_and_budget import Costs, charge_of
 from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, Submit, split_job
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.journal.scope import FolderScope, Scope
-from rh_prefect.works.journal.works_journal import WorksJournal, default_works
+from rh_prefect.works.journal.works_journal import WorksJournal, named_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_services import pool_services
 from rh_prefect.works.result import Result, end_of
@@ -37,8 +37,11 @@ from rh_prefect.works.work_runner import WorkRunner
 _log = logging.getLogger("rh_prefect")
 
 
-async def records_of(job: str, n: int, *, flow_run: str | None = None) -> JobRecords:
-    """Returns the records of a submission: of a run's own job, or of a shared work of a pipeline."""
+async def records_of(job: str, n: int, *, flow_run: str | None = None, store: MediaStore | None = None) -> JobRecords:
+    """Returns the records of a submission: of a run's own job, or of a shared work.
+
+    `store` is the storage of the calls outside of flows; by default RH_STORAGE_URL.
+    """
     scope, key = split_job(job)
     run = flow_run or scope
     if is_flow_run(run):
@@ -47,12 +50,12 @@ async def records_of(job: str, n: int, *, flow_run: str | None = None) -> JobRec
             return JobRecords(journal, key)
         works = await works_of(journal)
     else:
-        works = default_works(get_settings())
+        works = named_works(get_settings(), store)
     if works is not None:
         records = JobRecords(works, key)
         if works.scope == scope or (scope == run and await records.submission(n) is not None):
             return records
-    return JobRecords(journal_of(scope), key)
+    return JobRecords(journal_of(scope, store), key)
 
 
 async def queried(submit: Submit, task_id: str) -> TaskView:

@@ -28,11 +28,12 @@ from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import ConfigError, InputError
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.log_entry_storage import PAGE
+from rh_prefect.media.store import MediaStore
 from rh_prefect.prefect_api import FAILURES, api_address, ask, ask_repeatedly, failure_of, is_available, patience
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord
 from rh_prefect.works.journal.scope import Scope, find_scope
-from rh_prefect.works.journal.works_journal import WorksJournal, default_works, find_works
+from rh_prefect.works.journal.works_journal import WorksJournal, find_works, named_works
 from rh_prefect.works.run_ledger import read_location
 
 _log = logging.getLogger("rh_prefect")
@@ -104,11 +105,14 @@ async def has_ended(flow_run: str) -> bool | None:
     return found.state is not None and found.state.is_final()
 
 
-def journal_of(scope: str) -> Journal:
-    """Returns the journal of a scope: of a flow run, of works that runs share, or of a scope outside of flows."""
+def journal_of(scope: str, store: MediaStore | None = None) -> Journal:
+    """Returns the journal of a scope: of a flow run, of works that runs share, or of a scope outside of flows.
+
+    `store` is the storage of the calls outside of flows; by default RH_STORAGE_URL.
+    """
     if not is_flow_run(scope):
         settings = get_settings()
-        return find_works(scope, settings) or default_works(settings).notes_of(scope)
+        return find_works(scope, settings, store) or named_works(settings, store).notes_of(scope)
     if not PREFECT_API_URL.value():
         raise ConfigError(
             f"The journal of flow run {scope} is in the Prefect API, but PREFECT_API_URL is not set. "
@@ -118,9 +122,9 @@ def journal_of(scope: str) -> Journal:
     return FlowRunJournal(scope)
 
 
-async def scope_named(scope: str) -> Scope:
+async def scope_named(scope: str, store: MediaStore | None = None) -> Scope:
     """Returns a scope by its name; see `journal_of`. Raises `ConfigError` or `InputError` if there is none."""
-    journal = journal_of(scope)
+    journal = journal_of(scope, store)
     if isinstance(journal, WorksJournal):
         raise InputError(
             f"{scope} is the folder of the jobs that runs share, not a run. Nothing was sent. What to do: name "
@@ -128,11 +132,12 @@ async def scope_named(scope: str) -> Scope:
         )
     if not isinstance(journal, FolderJournal):
         return await recorded_scope(await read_flow_run(scope))
-    works = default_works(get_settings())
+    works = named_works(get_settings(), store)
     if scope not in await asyncio.to_thread(works.scopes):
         raise InputError(
             f"{scope}: no run and no scope in {works.url} has this name. Nothing was sent. What to do: look up the "
-            "name with `rh-prefect jobs list`, and check RH_RECORDS and RH_STORAGE_URL."
+            "name with `rh-prefect jobs list`, and check RH_RECORDS and RH_STORAGE_URL; if the storage is a block, "
+            "pass --storage BLOCK."
         )
     return await find_scope(works, scope)
 

@@ -111,9 +111,9 @@ def _check_outputs(work: Work, view: TaskView) -> None:
     odd = next((output.url for output in view.outputs), None)
     outputs = "no file and no text" if odd is None else f"a file under {bare(odd)[:80]!r}, which is not a URL"
     raise OutputsPending(
-        f"{work.job}: task {view.task_id} was paid for and has succeeded, but RunningHub "
+        f"{work.policy.job}: task {view.task_id} was paid for and has succeeded, but RunningHub "
         f"lists {outputs}. What to do: run again later; the task is then queried again, at no cost.",
-        job=work.job,
+        job=work.policy.job,
         task_id=view.task_id,
     )
 

@@ -387,8 +387,8 @@ class Steps:
             raise JournalError(
                 f"{job}: task {answer.task_id} is paid for and running, but it could not be recorded in the journal: "
                 f"{cause} The task id is stored in {self.work.services.spool.folder}. What to do: run again on this "
-                f"machine (this records the task), or run rh-prefect jobs adopt {job} {answer.task_id} on another "
-                "machine."
+                f"machine (this records the task), or run rh-prefect jobs adopt {job} "
+                f"{answer.task_id}{self.policy.place_option} on another machine."
             ) from error
         self._unspool(submit.n, submit.intent)
         return settled
@@ -483,7 +483,7 @@ class Steps:
             f"{account}, and has not recorded the end of the task within {LONGEST_WAIT:.0f} s. This run does not have "
             "the key of that account, and paid nothing. What to do: configure the credentials of that account for this "
             "run, and run again.",
-            job=work.job,
+            job=self.policy.job,
             task_id=submit.task_id,
         )
 

@@ -27,6 +27,7 @@ from rh_prefect.errors import (
     TransportError,
 )
 from rh_prefect.media.media import Media
+from rh_prefect.media.storage_urls import shown_url
 from rh_prefect.media.store import MediaStore
 from rh_prefect.workflow_inputs import AppInput, GraphInput, WorkflowInput, unread_graph
 from rh_prefect.works.accounts.limiter import Turn
@@ -165,9 +166,9 @@ class RunningWork:
     def _timeout(self, task: Submit | None, deadline: float | None) -> JobTimeout:
         work, task_id = self.work, task and task.task_id
         error = JobTimeout(
-            f"{work.job}: task {task_id} has not ended within {deadline} s. The task continues and is paid for. What "
-            "to do: run again to wait for the task, or cancel the run.",
-            job=work.job,
+            f"{work.policy.job}: task {task_id} has not ended within {deadline} s. The task continues and is paid for. "
+            "What to do: run again to wait for the task, or cancel the run.",
+            job=work.policy.job,
             task_id=task_id,
         )
         work.notify("failed", error.message, costs=work.costs)
@@ -356,6 +357,13 @@ class WorkRunner:
             return records.name
         return f"{self.scope.journal.scope}/{records.key}"
 
+    def _place_option(self) -> str:
+        """Returns the option by which commands find records outside of flows in a storage block; else nothing."""
+        works, block = self.works, self.options.storage
+        if works is None or block is None or not isinstance(self.scope, FolderScope):
+            return ""
+        return f" --storage {block}" if works.url == shown_url(self.store.url) else ""
+
     def _context(self, asked: WorkCall, work: str, request: JobRequest) -> Work:
         shared, scope = self.shared, self.scope
         pool, records = shared.pool, self._records(work)
@@ -389,6 +397,7 @@ class WorkRunner:
         policy = Policy(
             **{**options, "take": asked.take},
             job=self._name_for_commands(records),
+            place_option=self._place_option(),
             endpoint=request.endpoint,
             run=scope.journal.scope if records.is_shared else "",
             attempt=scope.attempt,

@@ -13,9 +13,9 @@ import prefect
 import pytest
 
 from rh_prefect import MediaStorage, models
-from rh_prefect.cli.jobs import cancel_
-from rh_prefect.emulator import Emulator
-from rh_prefect.errors import ConfigError, InputError
+from rh_prefect.cli.jobs import adopt_, cancel_, list_, show_
+from rh_prefect.emulator import Emulator, Fault
+from rh_prefect.errors import ConfigError, InputError, SubmissionUnknown
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.run_queries_and_scopes import works_of
 from rh_prefect.settings import get_settings
@@ -142,6 +142,52 @@ async def test_records_are_in_the_storage_of_the_call_if_no_variable_names_a_pla
     assert len(rh.recorder.paid) == 1
     works = await works_of(FlowRunJournal(runs[0]))
     assert works is not None and works.url == str(tmp_path / "films")
+
+
+@pytest.mark.prefect
+@pytest.mark.parametrize("how", [{"reuse": "always"}, {"scope": "order-17"}])
+async def test_a_flow_that_names_two_storages_keeps_its_records_in_the_first(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+) -> None:
+    """The second call was refused after the first was paid, and so was each retry."""
+    for name in ("films", "stills"):
+        await MediaStorage(url=str(tmp_path / name)).asave(name, overwrite=True)
+    monkeypatch.delenv("RH_STORAGE_URL")
+
+    @prefect.flow
+    async def illustrated() -> list[Result]:
+        return [await generate(models.ZImageTurbo(prompt=one), storage=one, **how) for one in ("films", "stills")]
+
+    for _ in range(2):
+        for made, name in zip(await illustrated(), ("films", "stills"), strict=True):
+            assert Path(made.first_output.uri).is_relative_to(tmp_path / name)
+    assert len(rh.recorder.paid) == 2
+
+
+@pytest.mark.prefect
+async def test_commands_find_a_scope_in_the_block_that_its_error_names(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await MediaStorage(url=str(tmp_path / "films")).asave("films", overwrite=True)
+    monkeypatch.delenv("RH_STORAGE_URL")
+    monkeypatch.chdir(tmp_path)
+    rh.faults.add(Fault("submit", kind="cut", phase="after"))
+    with pytest.raises(SubmissionUnknown) as lost:
+        await generate.fn(models.ZImageTurbo(prompt=PROMPT), scope="order-17", storage="films")
+    job, task = lost.value.job, rh.recorder.paid[0].task_id
+    assert f"jobs adopt {job} TASK_ID --storage films" in str(lost.value)
+    assert f"jobs mark-refused {job} --storage films." in str(lost.value)
+    with pytest.raises(InputError, match="pass --storage BLOCK"):
+        await list_("order-17")
+    capsys.readouterr()
+    await list_("order-17", storage="films")
+    await show_(job, storage="films")
+    await list_(storage="films")
+    said = capsys.readouterr().out
+    assert "unknown" in said and "submit 1: unknown" in said and f"in {tmp_path / 'films'}:\n  order-17" in said
+    await adopt_(job, task, storage="films")
+    await cancel_("order-17", storage="films")
+    assert f"task {task}" in capsys.readouterr().out
 
 
 @pytest.mark.prefect

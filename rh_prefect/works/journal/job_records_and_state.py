@@ -280,7 +280,7 @@ async def read_job(journal: Journal, key: str) -> JobView:
         raise InputError(
             f"{journal.scope}/{key}: this job is not recorded here. What to do: look up the job with `rh-prefect jobs "
             "list`. If the job belongs to a pipeline or a named scope, set RH_RECORDS and RH_STORAGE_URL to the "
-            "values of its run."
+            "values of its run; if its storage is a block, pass --storage BLOCK."
         )
     return view
 

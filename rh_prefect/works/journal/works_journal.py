@@ -264,9 +264,19 @@ def default_works(settings: Settings, store: MediaStore | None = None) -> WorksJ
     If neither is set, the records are in `store`, the storage of the call: the current folder may be another one on
     another machine, which would pay again and overwrite the file.
     """
-    if store is None or settings.records or "storage_url" in settings.model_fields_set:
+    if store is None or is_place_set(settings):
         store = MediaStore(lasting_location(settings.storage_url), options=settings.storage_options)
     return _works_of(store, settings)
+
+
+def is_place_set(settings: Settings) -> bool:
+    """Returns whether a variable names the place of the records of named scopes and `reuse="always"`."""
+    return bool(settings.records) or "storage_url" in settings.model_fields_set
+
+
+def named_works(settings: Settings, store: MediaStore | None) -> WorksJournal:
+    """Opens the records for a command: at RH_RECORDS, else in the storage that the command names, if it names one."""
+    return default_works(settings) if store is None else _works_of(store, settings)
 
 
 def _works_of(store: MediaStore, settings: Settings) -> WorksJournal:
@@ -281,10 +291,13 @@ async def open_default_works(store: MediaStore | None = None) -> WorksJournal:
     return works
 
 
-def find_works(scope: str, settings: Settings) -> WorksJournal | None:
-    """Opens the records of works whose `scope` messages show; None if no configured location has this name."""
+def find_works(scope: str, settings: Settings, store: MediaStore | None = None) -> WorksJournal | None:
+    """Opens the records of works whose `scope` messages show; None if no known location has this name.
+
+    The known locations are those of the settings and, if it is given, `store`.
+    """
     beside_storage = settings.model_copy(update={"records": None})
-    places = (default_works(one) for one in (settings, beside_storage))
+    places = (named_works(one, at) for at in dict.fromkeys((store, None)) for one in (settings, beside_storage))
     return next((works for works in places if works.scope == scope), None)
 
 
