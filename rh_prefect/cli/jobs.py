@@ -86,7 +86,7 @@ async def show_(job: Job, *, storage: Storage = None, as_json: Json = False) -> 
     result = found and _data(found)
     if as_json:
         submits = [{"n": one.n, "state": one.state, **_records(one)} for one in view.submits]
-        print_json({"job": f"{journal.scope}/{key}", "submits": submits, "result": result})
+        print_json({"job": f"{split_job(job)[0]}/{key}", "submits": submits, "result": result})
         return
     for one in view.submits:
         print(f"submit {one.n}: {one.state}")

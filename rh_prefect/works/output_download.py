@@ -157,9 +157,9 @@ class OutputDownload:
         failures.hashes |= {defect.sha256} - {""}
         await asyncio.to_thread(discard_partial, part)
         raise ResponseLost(
-            f"{self.work.job}: task {self.end.task_id} was paid for, but the file host returned {defect.what} instead "
-            f"of a complete {f'{extension} file' if extension else 'file'}; this response was discarded. What to do: "
-            "run again within a day, at no cost."
+            f"{self.work.policy.job}: task {self.end.task_id} was paid for, but the file host returned {defect.what} "
+            f"instead of a complete {f'{extension} file' if extension else 'file'}; this response was discarded. "
+            "What to do: run again within a day, at no cost."
         )
 
     async def _pause_after_refusal(self, failures: _Failures, error: LinkExpired) -> None:
@@ -190,7 +190,7 @@ class OutputDownload:
         return [Link.model_validate(output.model_dump()) for output in view.outputs if output.url and output.is_usable]
 
     def _error(self, what: str) -> OutputsExpired:
-        job, task_id = self.work.job, self.end.task_id
+        job, task_id = self.work.policy.job, self.end.task_id
         return OutputsExpired(f"{job}: task {task_id} was paid for and succeeded, but {what}", job=job, task_id=task_id)
 
 
