@@ -33,7 +33,9 @@ VALUES = {"prompt": "it turns", "duration": "5", "sound": "false"}
 def clip(picture: str) -> bytes:
     """As it is written first: submit, poll, download, and raise what fails."""
     with httpx.Client(
-        base_url=os.environ["RH_BASE_URL"], headers={"Authorization": f"Bearer {os.environ['RH_API_KEY']}"}
+        base_url=os.environ["RH_BASE_URL"],
+        headers={"Authorization": f"Bearer {os.environ['RH_API_KEY']}"},
+        timeout=60,  # A slow answer would be one more failure, and one more payment
     ) as api:
         submitted = api.post(f"/openapi/v2/{MODEL}", json=VALUES | {"imageUrl": picture}).raise_for_status().json()
         while True:
