@@ -21,6 +21,7 @@ from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume_or_rerun import rerun
 from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, scope_named
+from rh_prefect.works.journal.job_records_and_state import jobs_of
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows
@@ -129,10 +130,16 @@ async def test_the_own_tasks_of_a_run_do_not_wait_for_the_storage_of_its_shared_
             return None
 
     name, task = await running(rh)
-    scope = Slow(FlowRunJournal(name), run=name, flow="many", attempt=1)
-    report = await LOOP.call(cancel_run(scope, by="a test"))
+    journal = FlowRunJournal(name)
+
+    async def are_recorded() -> bool:
+        return [view.state async for view in jobs_of(journal)] == ["ticket"] * 2
+
+    await until(are_recorded)
+    task.cancel()  # nobody else cancels them
+    await asyncio.wait([task])
+    report = await LOOP.call(cancel_run(Slow(journal, run=name, flow="many", attempt=1), by="a test"))
     assert sorted(report.cancelled) == sorted(one.task_id for one in rh.recorder.paid)
-    await until_cancelled(rh, task)
 
 
 async def test_the_hook_reads_the_run_again_after_a_server_error(rh: Emulator, prefect_server: PrefectServer) -> None:
