@@ -106,7 +106,7 @@ def _found(
     """Returns the outputs in a storage, or those of one run, and the name of the run's report."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.cli.gallery_outputs import entries_of, saved_contents
-    from rh_prefect.cli.gallery_run_reports import files_of, last_run, of_run, report_of, with_reports
+    from rh_prefect.cli.gallery_run_reports import files_of, jobs_of, last_run, of_run, report_of, with_reports
     from rh_prefect.media.store import MediaStore
     from rh_prefect.pipelines.last_run import LastRuns
     from rh_prefect.works.journal.works_journal import records_url
@@ -122,7 +122,8 @@ def _found(
     found, run = with_reports(store, entries_of(store, records)), run or ""
     if run:
         run = last_run(store, found) if run == _LAST else report_of(store, run)
-        found = of_run(found, run, files_of(store, run), saved_contents(records)) if run else []
+        files, jobs = files_of(store, run), jobs_of(store, run)
+        found = of_run(found, run, files, jobs, saved_contents(store, records)) if run else []
         if not found and (last := asyncio.run(LastRuns(records).read(run))):
             return _found(command, place, storage, last.run)  # `run` is a pipeline whose runs paid for nothing
     if not found:

@@ -35,7 +35,7 @@ def entries_of(store: MediaStore, records: MediaStore) -> list[Entry]:
     is_beside = records.url == store.url  # then the files are here, even if the storage was moved
     edits = [_of_edit(recipe, one) for recipe, one in _edits(records) if is_beside or one.store in ("", store.url)]
     found = _with_origins(jobs, edits)
-    names = {content: name for name, content in saved_contents(records).items()}
+    names = {content: name for name, content in saved_contents(store, records).items()}
     found = [replace(one, saved_as=names.get(one.file.sha256, "")) if one.file is not None else one for one in found]
     return sorted(found, key=lambda one: (one.at, one.request, one.take), reverse=True)
 
@@ -86,10 +86,24 @@ def _edits(records: MediaStore) -> Iterator[tuple[str, EditResult]]:
             yield folder.rpartition("/")[2], one
 
 
-def saved_contents(records: MediaStore) -> dict[str, str]:
+def saved_contents(store: MediaStore, records: MediaStore) -> dict[str, str]:
     """Returns the hash of the result saved under each name; for a converted picture, the hash before conversion."""
     found = (_read(records, name, SavedName) for name in records.list(named_file_saver.FOLDER) if "content-" in name)
-    return {one.name: one.source or one.sha256 for one in found if one is not None}
+    saved: dict[str, dict[str, str]] = {}
+    for one in found:
+        if one is not None:
+            saved.setdefault(one.name, {})[one.sha256] = one.source or one.sha256
+    contents = {}
+    for name, results in saved.items():
+        # Only the file tells which result it has: the return to an earlier one leaves no record.
+        current = next(iter(results)) if len(results) == 1 else _content(store, name)
+        if current in results:
+            contents[name] = results[current]
+    return contents
+
+
+def _content(store: MediaStore, name: str) -> str:
+    return store.digest(name) if store.exists(name) else ""
 
 
 def _read(store: MediaStore, name: str, kind: type[_R]) -> _R | None:

@@ -104,6 +104,14 @@ def files_of(store: MediaStore, run: str) -> set[str]:
     return {name for row in _rows(store, run) for name in _files(store, row)}
 
 
+def jobs_of(store: MediaStore, run: str) -> set[str]:
+    """Returns the keys of the jobs whose results a run has, made or reused; empty if the run has no report."""
+    if not store.exists(report_name(run)):
+        return set()
+    rows = (row for row in _rows(store, run) if row["state"] in ("made", "reused"))
+    return {job.rpartition("/")[2] for row in rows for job in row["jobs"].split()}
+
+
 def _files(store: MediaStore, row: Mapping[str, str]) -> list[str]:
     files = re.split(f" (?={re.escape(store.uri('x')[:-1])})", row["files"])
     return [name for file in files if (name := store.name_of(file)) is not None]
@@ -127,15 +135,24 @@ def last_run(store: MediaStore, entries: Sequence[Entry]) -> str:
     return max(candidates, key=lambda run: times.get(run, ""))
 
 
-def of_run(entries: Sequence[Entry], run: str, files: Collection[str], contents: Mapping[str, str]) -> list[Entry]:
+def of_run(
+    entries: Sequence[Entry], run: str, files: Collection[str], jobs: Collection[str], contents: Mapping[str, str]
+) -> list[Entry]:
     """Returns the outputs of a run, and the results of other runs that this run reused, under this run's names."""
     names = {contents[name]: name for name in files if name in contents}
     flow_run = _FLOW_RUN.fullmatch(run)
     found = []
     for one in entries:
         name = names.get(one.file.sha256, "") if one.file is not None else ""
+        # Another run may have replaced a saved file since, so that a name proves nothing about the result of a job.
+        is_result = one.job.rpartition("/")[2] in jobs if one.job else bool(name)
         is_file = one.file is not None and one.file.uri in files
-        if name or is_file or run in (one.run, one.run_name, one.flow) or (flow_run and one.run.endswith(flow_run[2])):
+        if (
+            is_result
+            or is_file
+            or run in (one.run, one.run_name, one.flow)
+            or (flow_run and one.run.endswith(flow_run[2]))
+        ):
             found.append(replace(one, saved_as=name or one.saved_as))
     return found
 

@@ -234,6 +234,52 @@ def test_a_download_for_a_picture_ends_with_the_time() -> None:
     assert (entry["poster"], entry["kind"]) == ("", "video")
 
 
+NAMED = """
+name: named
+params: {subject: string}
+steps:
+  hero: {model: z-image/turbo, with: {prompt: $(params.subject)}, save_as: hero.png}
+  words: {model: rhart-text-g-3-flash-preview/text-to-text, with: {prompt: a caption}}
+"""
+
+
+async def test_a_run_has_its_own_results_after_another_run_replaced_a_saved_file(rh: Emulator, tmp_path: Path) -> None:
+    """The name belongs to the content that the file has now, also after a run returned to an earlier result."""
+    subjects, runs = ("a lighthouse", "a sign", "an owl", "a boat"), {}
+    for subject in (*subjects, *subjects):
+        result = (await run_here(Pipeline.from_text(NAMED), {"budget": 5, "subject": subject})).result
+        runs[subject] = Path(result.gallery)
+        own = _shown(runs[subject])
+        assert own[0] == {("a caption", ""), (subject, "hero.png")}
+        await asyncio.to_thread(gallery)
+        everything = _shown(tmp_path / "out" / "gallery" / "index.html")[0]
+        assert {one for one in everything if one[1]} == {(subject, "hero.png")}
+        await asyncio.to_thread(gallery, run=runs[subject].stem)
+        assert _shown(runs[subject]) == own
+    for subject in subjects[:-1]:
+        await asyncio.to_thread(gallery, run=runs[subject].stem)
+        assert _shown(runs[subject])[0] == {("a caption", ""), (subject, "")}
+    assert len(rh.recorder.paid) == 5
+
+
+def _shown(page: Path) -> tuple[set[tuple[str, str]], set[str]]:
+    """The prompts and names, and the contents, on a page."""
+    entries = data_of(page.read_text())["entries"]
+    return {(one["prompt"], one["saved_as"]) for one in entries}, {one["sha"] for one in entries}
+
+
+async def test_a_run_that_reused_only_a_text_is_opened(rh: Emulator, opened: Path) -> None:
+    text = "name: text\nsteps:\n" + NAMED.splitlines()[-1]
+    for _ in range(2):
+        result = (await run_here(Pipeline.from_text(text), {"budget": 5})).result
+    run = Path(result.report).parent.name
+    await asyncio.to_thread(open_, run)
+    assert [one["label"] for one in data_of(Path(result.gallery).read_text())["entries"]] == ["words"]
+    await asyncio.to_thread(open_, run, what="report")
+    assert opened.read_text() == Path(result.report).as_uri()
+    assert len(rh.recorder.paid) == 1
+
+
 async def test_a_failed_step_is_shown_with_its_reason_until_it_has_a_result(rh: Emulator, tmp_path: Path) -> None:
     rh.faults.add(Fault("submit", kind="code", code="1007", message="no such sign", times=1))
     end = await run_here(Pipeline.from_text(PIPELINE), {})
