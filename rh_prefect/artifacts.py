@@ -154,7 +154,9 @@ class Progress:
         self._reporting = asyncio.ensure_future(self._show(min(max(percent, 0.0), 100.0), description))
         self._reporting.add_done_callback(self._end_report)
 
-    def _end_report(self, _: asyncio.Task[None]) -> None:
+    def _end_report(self, report: asyncio.Task[None]) -> None:
+        if not report.cancelled():
+            report.exception()  # asyncio would log it: a process that ends has closed its clients
         self._next = self._clock() + self._every
         self._reporting = None  # tasks and timers keep their context, which contains the flow run
         if self._every < float("inf"):
