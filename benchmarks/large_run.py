@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def _measure(server: PrefectServer, jobs: int) -> list[Figure]:
-    """Reads, then cancels; each on an event loop of its own, as a loop keeps the records that it has read."""
+    """Reads, then cancels; each on a separate event loop, because a loop keeps the records that it read."""
     run = asyncio.run(seed(server, jobs, running=RUNNING))
     return [asyncio.run(_read(run)), *asyncio.run(_cancel(run))]
 

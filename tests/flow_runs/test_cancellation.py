@@ -136,7 +136,7 @@ async def test_the_own_tasks_of_a_run_do_not_wait_for_the_storage_of_its_shared_
         return [view.state async for view in jobs_of(journal)] == ["ticket"] * 2
 
     await until(are_recorded)
-    task.cancel()  # nobody else cancels them
+    task.cancel()  # no other code cancels them
     await asyncio.wait([task])
     report = await LOOP.call(cancel_run(Slow(journal, run=name, flow="many", attempt=1), by="a test"))
     assert sorted(report.cancelled) == sorted(one.task_id for one in rh.recorder.paid)
