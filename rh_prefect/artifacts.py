@@ -29,7 +29,7 @@ from prefect.flows import Flow
 
 from rh_prefect.errors import ConfigError
 from rh_prefect.prefect_api import FAILURES, ask
-from rh_prefect.prefect_internals import is_continued
+from rh_prefect.prefect_internals import is_continued, is_exiting
 
 _T = TypeVar("_T")
 _logger = logging.getLogger("rh_prefect.artifacts")
@@ -142,6 +142,7 @@ class Progress:
         self._reporting: asyncio.Task[None] | None = None
         self._late: tuple[float, str] | None = None  # The newest report during the interval
         self._timer: asyncio.TimerHandle | None = None
+        self._has_failed = False  # Whether an error of an update was logged
 
     def report(self, percent: float, description: str) -> None:
         """Starts to update the bar; during an update and for a few seconds after it, the newest report waits."""
@@ -155,8 +156,11 @@ class Progress:
         self._reporting.add_done_callback(self._end_report)
 
     def _end_report(self, report: asyncio.Task[None]) -> None:
-        if not report.cancelled():
-            report.exception()  # asyncio would log it: a process that ends has closed its clients
+        error = None if report.cancelled() else report.exception()
+        # A process that ends has closed its clients.
+        if error is not None and not self._has_failed and not is_exiting():
+            self._has_failed = True
+            _logger.warning("The progress bar could not be updated; the run continues.", exc_info=error)
         self._next = self._clock() + self._every
         self._reporting = None  # tasks and timers keep their context, which contains the flow run
         if self._every < float("inf"):

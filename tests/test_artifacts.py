@@ -153,6 +153,22 @@ async def test_a_report_that_was_cancelled_does_not_prevent_the_end(page: Page) 
     assert [a.data for a in await shown(page)] == [100.0]
 
 
+@pytest.mark.prefect
+async def test_an_update_that_fails_for_another_reason_is_logged_once(
+    page: Page, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(PrefectClient, "create_artifact", fail)
+    bar = Progress(page=page, every=0)
+    for percent in (10, 20):
+        with pytest.raises(RuntimeError):
+            await report(bar, percent)
+    assert caplog.text.count("RuntimeError: a defect") == 1
+    assert "The progress bar could not be updated" in caplog.text
+
+
 async def test_a_dashboard_that_answers_with_a_page_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     page = Page("film", uuid.uuid4())
     async with prefect_api(always=reply("<html>log in</html>")):
