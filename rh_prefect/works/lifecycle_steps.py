@@ -316,17 +316,20 @@ class Steps:
         price = self._price or self._guess
         priced = {"estimate": price and price.amount, "currency": price.currency if price else self._currency}
         intent = self.work.intent(self._lease.account).model_copy(update=priced)
+        spending, key = self.work.spending, self.records.key
         # From here on the journal determines the amount, however this call ends.
-        self._reserved = None
+        is_held, self._reserved = self._reserved == n, None
         # Before the answer is recorded, so that a concurrent job with a budget counts it.
-        self.work.spending.claim(self.records.key, n, self._price, self._ask)
+        if not is_held:
+            spending.hold(key, n, self._price, self._ask)
         try:
             is_ours = await self.records.create(n, intent)
         except BaseException:
             # The intent may be recorded all the same, and this process will not post for it.
             UNPOSTED.add(intent.token)
-            self.work.spending.release(self.records.key, n)
+            spending.unreserve(key, n)
             raise
+        spending.claim(key, n, self._price, self._ask)
         return intent if is_ours else None
 
     async def post(self, intent: Intent, n: int) -> Answer:

@@ -706,6 +706,42 @@ async def test_a_second_call_that_ends_before_its_claim_leaves_the_price_of_the_
     assert first.spending.reserved() == first_claims
 
 
+@pytest.mark.parametrize("is_held", [False, True], ids=["reserved during the claim", "reserved before it"])
+async def test_a_call_never_pays_outside_of_its_budget_because_the_claim_of_another_one_fails(
+    tmp_path: Path, is_held: bool
+) -> None:
+    """A call without a budget, or of another storage, was about to claim the same submission."""
+    place, budget = MemoryPlace(), Decimal("1.5")
+    free = ExecutedWork(tmp_path / "one", place=place)
+    limited = ExecutedWork(tmp_path / "two", place=place, spending=free.spending)
+    other = ExecutedWork(tmp_path / "three", place=place, key="other", spending=free.spending)
+    steps, claims, fails = Steps(limited.work), asyncio.Event(), asyncio.Event()
+
+    async def fail(key: str, _: object) -> None:
+        if "-intent-" in key:
+            claims.set()
+            await fails.wait()
+            raise JournalError("the disk is full")
+
+    free.journal.before_create = fail
+    if is_held:
+        assert await steps.reserve(1, budget) is None
+    claiming = asyncio.ensure_future(free.finish())
+    await claims.wait()
+    await Steps(limited.work).read_submission(1)
+    assert free.spending.reserved() == 1, "the claim may be recorded"
+    if not is_held:
+        assert await steps.reserve(1, Decimal("0.5")) is not None, "the claim of the other call may fail"
+        assert await steps.reserve(1, budget) is None
+    fails.set()
+    with pytest.raises(JournalError):
+        await claiming
+    assert await Steps(other.work).reserve(1, budget) is not None, "the rest of the budget is reserved"
+    assert await steps.claim(1)
+    steps.end()
+    assert free.spending.reserved() == 1
+
+
 async def test_a_call_that_reads_the_work_leaves_what_another_one_has_reserved(tmp_path: Path) -> None:
     place, budget = MemoryPlace(), Decimal(5)
     first = ExecutedWork(tmp_path / "one", place=place, policy=with_policy(budget=budget))

@@ -190,8 +190,8 @@ class SpendTracker:
         # For submissions without a budget whose price was not known: the request for the price, then the price. It
         # counts until the job has ended, because the records of the submission do not contain it.
         self._asks: dict[tuple[str, int], Ask | Money] = {}
-        # Number of calls that have reserved the same submission and not claimed it. Calls with different storages can
-        # reach the same submission.
+        # Number of calls that have reserved the same submission, or are claiming it; none once its intent is recorded.
+        # Calls with different storages can reach the same submission.
         self._holders: dict[tuple[str, int], int] = {}
         # Running sums, since each of thousands of jobs reads them.
         self._sums: defaultdict[tuple[str, bool], Decimal] = defaultdict(Decimal)
@@ -255,7 +255,7 @@ class SpendTracker:
         return {key: costs for key in tuple(self._newest) if (costs := self.spent_on(key)) is not None}
 
     def replace_job(self, view: JobView) -> None:
-        """Replaces the amounts of a job with newly read amounts, but keeps an amount that a call has reserved."""
+        """Replaces the amounts of a job with newly read amounts, but keeps an amount that a call holds."""
         read = {submit.n for submit in view.submits}
         for n in self._charges_of(view.key).keys() - read:
             if (view.key, n) not in self._holders:
@@ -270,11 +270,12 @@ class SpendTracker:
 
     def note(self, key: str, submit: Submit) -> None:
         """Records the outcome of one submission."""
+        self._holders.pop((key, submit.n), None)
         self._note(key, submit.n, charge_of(submit))
 
     def _note(self, key: str, n: int, charge: Charge | None) -> None:
         asked = self._asks.get((key, n))
-        self.release(key, n)
+        self._remove(key, n)
         if charge is not None:
             if asked is not None and not charge.is_spent:
                 self._asks[key, n] = asked
@@ -291,12 +292,21 @@ class SpendTracker:
             if not self.open_amounts[key]:
                 del self.open_amounts[key]
 
+    def hold(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
+        """Reserves the price of a submission, with or without a budget, until `claim` or `unreserve`."""
+        known, holders = self._charges.get((key, n)), self._holders.get((key, n), 0)
+        if known is not None and not holders:
+            return  # its intent is recorded
+        if known is None or known.amount is None:
+            self._note(key, n, _priced(price))
+            if price is None and ask is not None:
+                self._asks[key, n] = ask
+        self._holders[key, n] = holders + 1
+
     def claim(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
-        """Reserves the price of a submission that is being claimed, with or without a budget."""
-        self.release(key, n)
-        self._note(key, n, _priced(price))
-        if price is None and ask is not None:
-            self._asks[key, n] = ask
+        """Counts the price of a submission whose intent is recorded; `unreserve` no longer releases it."""
+        self.hold(key, n, price, ask)
+        self._holders.pop((key, n), None)
 
     async def reserve(self, key: str, n: int, price: Money | None, *, budget: Decimal) -> Shortfall | None:
         """Reserves the price of a submission; returns the `Shortfall` if the budget does not allow the price."""
@@ -304,9 +314,10 @@ class SpendTracker:
         async with self._lock:
             await self._ask_for_prices()
         # Nothing is awaited from here on, so two jobs cannot both reserve the remaining amount.
-        # Another call of this process may have claimed the same submission, or reserved it within its own budget.
-        other, holders = self._charges.get((key, n)), self._holders.get((key, n), 0)
-        if other is not None and not holders:
+        # Another call of this process may have made the same submission. If it only claims or has reserved it, it may
+        # still leave it to this call, which must pay within its own budget.
+        other = self._charges.get((key, n))
+        if other is not None and (key, n) not in self._holders:
             return None
         currency = (price and price.currency) or CURRENCY
         spent, reserved = self.spent(currency), self.reserved(currency)
@@ -317,13 +328,11 @@ class SpendTracker:
         )
         if price is None or others or spent + reserved + price.amount > budget:
             return Shortfall(price, spent=spent, reserved=reserved, others=others)
-        if other is None:
-            self.claim(key, n, price)
-        self._holders[key, n] = holders + 1
+        self.hold(key, n, price)
         return None
 
     def unreserve(self, key: str, n: int) -> None:
-        """Releases the amount that one call has reserved, unless the submission was claimed meanwhile."""
+        """Releases the amount that one call has reserved, unless another one holds it or its intent is recorded."""
         if (holders := self._holders.get((key, n), 0)) > 1:
             self._holders[key, n] = holders - 1
         elif holders:
@@ -331,9 +340,12 @@ class SpendTracker:
 
     def release(self, key: str, n: int) -> None:
         """Removes the amount of a submission from the sums, if the submission has an amount."""
+        self._holders.pop((key, n), None)
+        self._remove(key, n)
+
+    def _remove(self, key: str, n: int) -> None:
         self._asks.pop((key, n), None)
         charge = self._charges.pop((key, n), None)
-        self._holders.pop((key, n), None)
         if charge is not None:
             self._add(key, charge, -(charge.amount or Decimal(0)))
 
