@@ -28,22 +28,21 @@ from rh_prefect.errors import (
 from rh_prefect.flow_runs.file_lineage import note_made
 from rh_prefect.flow_runs.progress_observer import run_observer
 from rh_prefect.flow_runs.root_flow_run import current_chain, current_scope, find_root
-from rh_prefect.flow_runs.run_queries_and_scopes import has_ended, is_flow_run, works_of
+from rh_prefect.flow_runs.run_queries_and_scopes import has_ended, is_flow_run
 from rh_prefect.flow_runs.suspend_for_jobs import SUSPEND_GROUP, PendingTask
 from rh_prefect.media.storage_urls import shown_url
 from rh_prefect.media.store import MediaStore
 from rh_prefect.prefect_internals import flow_running_elsewhere, task_contexts
-from rh_prefect.settings import get_settings
 from rh_prefect.tasks.paid_task_typing import PaidTask
 from rh_prefect.tasks.task_or_call import plain_task
 from rh_prefect.works.job_options import Options, Request, Reuse
 from rh_prefect.works.journal.journal import check_scope
 from rh_prefect.works.journal.scope import FolderScope, Scope, delivered_at_end, open_scope
-from rh_prefect.works.journal.works_journal import WorksJournal, is_place_set, open_default_works
+from rh_prefect.works.journal.works_journal import WorksJournal, open_default_works
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.pool_services import PoolServices
 from rh_prefect.works.result import Result
-from rh_prefect.works.run_ledger import RecordsLocation, first_location, note_location
+from rh_prefect.works.run_ledger import RecordsLocation, note_location
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 
 P = ParamSpec("P")
@@ -133,7 +132,7 @@ async def generate(
         storage: Name of a `MediaStorage` block; by default RH_STORAGE_URL.
         scope: Your own idempotency key, such as an order's number: in one scope, a request is paid for once by all
             processes and flow runs with the same RH_RECORDS or, without it, the same RH_STORAGE_URL or, without both,
-            the same storage (in a flow run, that of its first such call). By default the scope is the flow run.
+            the same storage. By default the scope is the flow run.
 
     Returns:
         The outputs, which are in the storage, and their cost.
@@ -242,15 +241,7 @@ async def _default_works(here: Scope, store: MediaStore, storage: str | None) ->
     """Opens the records that runs share, and records their location in a flow run's journal."""
     works = await open_default_works(store)
     storage = storage if works.url == shown_url(store.url) else None
-    location = RecordsLocation(url=works.url, storage=storage)
-    if is_place_set(get_settings()):
-        await note_location(here.journal, location)
-        return works
-    # All calls of a flow run use one place, and these name several storages.
-    first = await first_location(here.journal, location)
-    if first.url != works.url and (works_of_run := await works_of(here.journal)) is not None:
-        await works_of_run.check()
-        return works_of_run
+    await note_location(here.journal, RecordsLocation(url=works.url, storage=storage))
     return works
 
 

@@ -64,21 +64,21 @@ class RecordsLocation(Record):
 
 
 async def note_location(run: Journal, location: RecordsLocation) -> None:
-    """Records the location of the works that a flow run shares with other runs; all its attempts use this location."""
-    first = await first_location(run, location)
-    if first.url != location.url:
+    """Records the location of the works that a flow run shares with other runs; all its attempts use this location.
+
+    A call at another location is refused: if it used the first one, the order of the calls would decide where another
+    run finds its result.
+    """
+    if await run.create(_PLACE, location.model_dump(mode="json")):
+        return
+    first = await read_location(run)
+    if first is not None and first.url != location.url:
         raise ConfigError(
             f"This call would store its records in {location.url}, but an earlier call of the flow run used "
-            f"{first.url}. The run would not find its earlier results and would pay for them again. Nothing was sent. "
-            "What to do: give all attempts and pipelines of a flow run the same RH_RECORDS or, without it, the same "
-            "storage; or start a new run."
+            f"{first.url}. A flow run has one place for these records, or it would not find its earlier results and "
+            f"would pay for them again. Nothing was sent. What to do: set RH_RECORDS to {first.url}, which all calls, "
+            "attempts and pipelines of the run then use; or give them the same storage; or start a new run."
         )
-
-
-async def first_location(run: Journal, location: RecordsLocation) -> RecordsLocation:
-    """Records a location of shared works, unless the flow run has one; returns the location of the flow run."""
-    is_first = await run.create(_PLACE, location.model_dump(mode="json"))
-    return location if is_first else await read_location(run) or location
 
 
 async def read_location(run: Journal) -> RecordsLocation | None:

@@ -17,6 +17,7 @@ from rh_prefect.cli.jobs import adopt_, cancel_, list_, show_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, InputError, SubmissionUnknown
 from rh_prefect.flow_runs.journal import FlowRunJournal
+from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.flow_runs.run_queries_and_scopes import works_of
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
@@ -116,7 +117,7 @@ async def test_a_second_place_of_records_in_a_flow_run_is_refused_before_it_pays
             monkeypatch.setenv("RH_RECORDS", str(tmp_path / place))
             await generate(models.ZImageTurbo(prompt=PROMPT), scope="order")
 
-    with pytest.raises(ConfigError, match=r"give all attempts .* the same RH_RECORDS"):
+    with pytest.raises(ConfigError, match=r"set RH_RECORDS to .*one, which all calls, attempts and pipelines"):
         await in_places()
     assert len(rh.recorder.paid) == 1
 
@@ -146,21 +147,48 @@ async def test_records_are_in_the_storage_of_the_call_if_no_variable_names_a_pla
 
 @pytest.mark.prefect
 @pytest.mark.parametrize("how", [{"reuse": "always"}, {"scope": "order-17"}])
-async def test_a_flow_that_names_two_storages_keeps_its_records_in_the_first(
+async def test_no_order_of_calls_with_two_storages_pays_twice(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
 ) -> None:
-    """The second call was refused after the first was paid, and so was each retry."""
+    """Which call is the first one decided where the records were, so that a run in another order did not find them."""
+    for name in ("films", "stills"):
+        await MediaStorage(url=str(tmp_path / name)).asave(name, overwrite=True)
+    monkeypatch.delenv("RH_STORAGE_URL")
+
+    @prefect.flow
+    async def illustrated(order: list[str]) -> None:
+        calls = [generate(models.ZImageTurbo(prompt=one), storage=one, **how) for one in order]
+        done = await asyncio.gather(*calls, return_exceptions=True)
+        assert any(isinstance(one, Result) for one in done)
+        for error in done:
+            assert isinstance(error, Result) or "Nothing was sent. What to do: set RH_RECORDS to" in str(error)
+
+    both = ["films", "stills"]
+    for order in (both, both[::-1], both[::-1], both, both[:1], both[1:]):
+        await illustrated(order)
+    assert len(rh.recorder.paid) == 2
+
+
+@pytest.mark.prefect
+async def test_a_run_with_two_storages_continues_with_the_place_that_its_error_names(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("films", "stills"):
         await MediaStorage(url=str(tmp_path / name)).asave(name, overwrite=True)
     monkeypatch.delenv("RH_STORAGE_URL")
 
     @prefect.flow
     async def illustrated() -> list[Result]:
+        how: dict[str, Any] = {"scope": "order-17"}
         return [await generate(models.ZImageTurbo(prompt=one), storage=one, **how) for one in ("films", "stills")]
 
-    for _ in range(2):
-        for made, name in zip(await illustrated(), ("films", "stills"), strict=True):
-            assert Path(made.first_output.uri).is_relative_to(tmp_path / name)
+    again: prefect.Flow[..., Any] = illustrated
+    flow_run = await create(again, {})
+    with pytest.raises(ConfigError, match=f"set RH_RECORDS to {tmp_path / 'films'}, "):
+        await rerun(again, flow_run)
+    monkeypatch.setenv("RH_RECORDS", str(tmp_path / "films"))
+    for made, name in zip(await rerun(again, flow_run), ("films", "stills"), strict=True):
+        assert Path(made.first_output.uri).is_relative_to(tmp_path / name)
     assert len(rh.recorder.paid) == 2
 
 

@@ -264,14 +264,9 @@ def default_works(settings: Settings, store: MediaStore | None = None) -> WorksJ
     If neither is set, the records are in `store`, the storage of the call: the current folder may be another one on
     another machine, which would pay again and overwrite the file.
     """
-    if store is None or is_place_set(settings):
+    if store is None or settings.records or "storage_url" in settings.model_fields_set:
         store = MediaStore(lasting_location(settings.storage_url), options=settings.storage_options)
     return _works_of(store, settings)
-
-
-def is_place_set(settings: Settings) -> bool:
-    """Returns whether a variable names the place of the records of named scopes and `reuse="always"`."""
-    return bool(settings.records) or "storage_url" in settings.model_fields_set
 
 
 def named_works(settings: Settings, store: MediaStore | None) -> WorksJournal:
