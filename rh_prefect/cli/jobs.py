@@ -43,6 +43,7 @@ _RUNS = 30
 _KEY_SHOWN = 12
 """Number of digits of a job's key in a list; commands accept these digits."""
 
+_HEADER = ("job", "state", "task", "what", "cost")
 _UNKNOWN = ("unknown", "open")
 """States of submissions whose outcome is not recorded."""
 
@@ -72,7 +73,7 @@ async def list_(run: Run | None = None, *, storage: Storage = None, as_json: Jso
     if as_json:
         print_json([_as_json(run, view, problem) for _, view, problem in jobs])
     elif jobs:
-        print_rows(_row(run, view, problem) for _, view, problem in jobs)
+        print_rows([_HEADER, *(_row(run, view, problem) for _, view, problem in jobs)])
     else:
         print(f"no job is recorded in {run}")
 

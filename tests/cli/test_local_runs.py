@@ -37,7 +37,9 @@ def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal) -> No
     assert f"{name}: 2 job(s), estimate 1.79 CNY" in said
     listed = terminal.call("jobs list")
     assert re.search(rf"{name} +2 job\(s\)  Completed +cup", listed), listed
-    jobs = terminal.call(f"jobs list {name}").splitlines()
+    header, *jobs = terminal.call(f"jobs list {name}").splitlines()
+    assert header.split() == ["job", "state", "task", "what", "cost"]
+    assert header.index("cost") == jobs[0].index("0.04 CNY" if "0.04" in jobs[0] else "1.75 CNY")
     assert {re.findall(r"(\w+): ", job)[-1] for job in jobs} == {"picture", "clip"}
     assert len(jobs[0].split()[0].rpartition("/")[2]) == 12
     shown = terminal.json(f"jobs show {jobs[0].split()[0]}")

@@ -61,7 +61,7 @@ def _differences(was: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "
     found = list[dict[str, Any]]()
     for name in dict.fromkeys([*now, *was]):
         pair = was.get(name), now.get(name)
-        if _exact(pair[0]) != _exact(pair[1]) and not any(map(_is_pending, pair)):
+        if _exact(pair[0]) != _exact(pair[1]) and not any(map(is_pending, pair)):
             found.append({"param": f"{prefix}{name}", "was": pair[0], "is": pair[1]})
     return found
 
@@ -71,7 +71,8 @@ def _exact(value: Any) -> str:
     return json.dumps(equal_numbers(value), sort_keys=True, default=str)
 
 
-def _is_pending(value: Any) -> bool:
+def is_pending(value: Any) -> bool:
+    """Returns whether a value of a request is a stand-in for a result that a step still has to make."""
     values = value if isinstance(value, list) else [value]
     return any(isinstance(one, str) and _PENDING.match(one) for one in values)
 
