@@ -34,7 +34,7 @@ from rh_prefect.media.storage_urls import shown_url
 from rh_prefect.media.store import MediaStore
 from rh_prefect.prefect_internals import flow_running_elsewhere, task_contexts
 from rh_prefect.tasks.paid_task_typing import PaidTask
-from rh_prefect.tasks.task_or_call import plain_task
+from rh_prefect.tasks.task_or_call import plain_task, refuse_model_name
 from rh_prefect.works.job_options import Options, Request, Reuse
 from rh_prefect.works.journal.journal import check_scope
 from rh_prefect.works.journal.scope import FolderScope, Scope, delivered_at_end, open_scope
@@ -179,6 +179,7 @@ async def run_job(request: Request, options: Options, *, scope: str | None = Non
 
 def check_request(request: object) -> None:
     """Raises `InputError` if a value is not an input of a model, a workflow or an app."""
+    refuse_model_name(request)
     if not isinstance(request, get_args(Request)):
         raise InputError(
             f"Expected a model's input, got {type(request).__name__}. Nothing was sent. What to do: pass "

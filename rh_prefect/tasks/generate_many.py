@@ -80,7 +80,7 @@ def generate_many(
             each job. If the same flow run is run again, it pays only for missing results.
     """
     all_requests = _checked(requests, takes, labels)
-    refuse_unknown("generate_many", options, JobOptions.__annotations__)
+    refuse_unknown("generate_many", options, [*(generate_many.__kwdefaults__ or ()), *JobOptions.__annotations__])
     Options(**options)  # what is wrong is refused here, and not by each of the jobs
     if not (options.get("same") or scope or options.get("reuse") == "always"):
         _refuse_equal(all_requests)

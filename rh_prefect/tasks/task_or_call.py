@@ -14,7 +14,9 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Failed
 from prefect.tasks import Task
 
+from rh_prefect.catalog.registry import get, nearest
 from rh_prefect.client.http_connections import chance
+from rh_prefect.display_texts import shortened
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.file_lineage import add_inputs
 from rh_prefect.prefect_api import is_available
@@ -33,6 +35,16 @@ def refuse_unknown(name: str, given: Iterable[str], known: Iterable[str]) -> Non
             raise InputError(f"{name} has no option `{one}`. Nothing was sent. What to do: use {near}, or omit it.")
 
 
+def refuse_model_name(request: object) -> None:
+    """Raises `InputError` for a model's name in place of the model's input, and names the most similar classes."""
+    if isinstance(request, str):
+        near = ", ".join(f"models.{get(name).class_name}" for name in nearest(request))
+        raise InputError(
+            f"Expected a model's input, got str {shortened(request, 60)!r}. Nothing was sent. What to do: pass "
+            f"the input of a model, as in generate(models.ZImageTurbo(prompt=...)); similar names: {near}."
+        )
+
+
 _OF_PREFECT: Final = ("return_state", "wait_for")
 """The options of Prefect's own `submit` and `map`, beside the parameters of the function; `map` also has `deferred`."""
 
@@ -49,7 +61,7 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
 
         def __call__(self, *args: Any, return_state: bool = False, wait_for: Any = None, **kwargs: Any) -> Any:
             """Runs the task as a task run, or as a plain call if no Prefect API is available; see `prefect.Task`."""
-            self._check(kwargs)
+            self._check(args, kwargs)
             if return_state or wait_for is not None or is_available():
                 return super().__call__(*args, return_state=return_state, wait_for=wait_for, **kwargs)
             call = inspect.signature(self.fn).bind(*args, **kwargs)
@@ -67,17 +79,17 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
 
         def submit(self, *args: Any, **kwargs: Any) -> Any:
             """Starts a task run; see `prefect.Task`."""
-            self._check(kwargs, _OF_PREFECT)
+            self._check(args, kwargs, _OF_PREFECT)
             return super().submit(*args, **kwargs)
 
         def map(self, *args: Any, **kwargs: Any) -> Any:
             """Starts several task runs; see `prefect.Task`."""
-            self._check(kwargs, (*_OF_PREFECT, "deferred"))
+            self._check((), kwargs, (*_OF_PREFECT, "deferred"))
             return super().map(*args, **kwargs)
 
         def delay(self, *args: Any, **kwargs: Any) -> Any:
             """Starts a task run in a task worker; see `prefect.Task`."""
-            self._check(kwargs)
+            self._check(args, kwargs)
             return super().delay(*args, **kwargs)
 
         def with_options(self, **options: Any) -> Self:
@@ -86,9 +98,11 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
             copy.__class__ = type(self)
             return copy
 
-    def _check(self, given: Mapping[str, Any], of_prefect: Sequence[str] = ()) -> None:
+    def _check(self, args: Sequence[Any], given: Mapping[str, Any], of_prefect: Sequence[str] = ()) -> None:
         # Prefect's own error is the whole signature and all arguments.
         known = inspect.signature(self.fn).parameters
+        if "request" in known:
+            refuse_model_name(next(iter(args), given.get("request")))
         more = JobOptions.__annotations__ if any(one.kind is one.VAR_KEYWORD for one in known.values()) else ()
         refuse_unknown(self.fn.__name__, [one for one in given if one not in of_prefect], [*known, *more])
 

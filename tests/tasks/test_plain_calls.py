@@ -76,6 +76,21 @@ async def test_an_argument_that_the_task_does_not_have_is_refused() -> None:
             call()
     with pytest.raises(InputError, match=r"generate_many has no option `lable`\. Nothing was sent.* use `label`"):
         await generate_many([LAMP], lable="a")  # type: ignore[call-arg]
+    with pytest.raises(InputError, match=r"generate_many has no option `lables`.* use `labels`"):
+        await generate_many([LAMP], lables=["a"])  # type: ignore[call-arg]
+
+
+async def test_the_name_of_a_model_in_place_of_its_input_names_the_nearest_classes() -> None:
+    name: Any = "z-image/turboo"
+    said = r"got str 'z-image/turboo'\. Nothing was sent.* similar names: models\.ZImageTurbo, "
+    calls: list[Callable[[], object]] = [
+        lambda: generate(name, prompt="a lamp"),  # type: ignore[call-arg]
+        lambda: generate.submit(name, prompt="a lamp"),  # type: ignore[call-overload]
+        lambda: generate_many([name]),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=said):
+            call()
 
 
 async def test_many_jobs_have_labels_and_their_error_has_all_results(rh: Emulator) -> None:
