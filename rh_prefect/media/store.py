@@ -26,6 +26,7 @@ from rh_prefect.media.input_access_policy import is_deployed
 from rh_prefect.media.media import Media
 from rh_prefect.media.probe import facts_or_type
 from rh_prefect.media.storage_errors import as_store_error, guarded, pieces_of
+from rh_prefect.media.storage_listing import files_below
 from rh_prefect.media.storage_urls import (
     WITHOUT_THREADS,
     identity_of,
@@ -258,14 +259,14 @@ class MediaStore:
         return sorted(self.sizes(folder))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Returns the sizes in bytes of all files below a folder, by name; empty if the folder does not exist."""
+        """Returns the sizes in bytes of all files below a folder, by name; empty if the folder does not exist.
+
+        Raises a `StoreError` if the folder, or one in it, cannot be listed: a caller might pay again for what is there.
+        """
         with as_store_error(f"list {folder or 'files'}", self._shown, options=self._options):
             fs, root = self._filesystem()
             top = f"{root}/{check_name(folder.rstrip('/'))}" if folder else root
-            # A missing bucket must be reported; a missing folder is an empty one.
-            if self.protocol != "s3" and not fs.exists(top):
-                return {}
-            start, found = len(root) + 1, fs.find(top, detail=True)
+            start, found = len(root) + 1, files_below(fs, top)
             sizes = {str(path): int(info["size"] or 0) for path, info in found.items()}
             return {p[start:]: size for p, size in sizes.items() if p.startswith(f"{top}/") and not p.endswith(PART)}
 

@@ -21,6 +21,7 @@ from rh_prefect.media.input_files import naming, shown
 from rh_prefect.media.media import Media, as_media_input
 from rh_prefect.media.probe import probe
 from rh_prefect.media.storage_errors import as_store_error
+from rh_prefect.media.storage_listing import files_below, files_matching
 from rh_prefect.media.storage_urls import is_local, local_path, open_filesystem, protocol_of, without_user
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.check.checked_file import Checked, ItemProblem, report_items
@@ -391,7 +392,7 @@ def list_files(
         fs, path = open_filesystem(local_path(place) if is_local(place) else place, options)
         # A folder's name may contain brackets: an existing one with exactly this name is meant.
         has_pattern = any(sign in place for sign in "*?[") and not fs.exists(path)
-        listed = fs.glob(path, detail=True) if has_pattern else fs.find(path, detail=True)
+        listed = files_matching(fs, path) if has_pattern else files_below(fs, path)
     if len(listed) > most:
         raise InputError(f"{shown(place)} contains more than {most} files; choose a smaller folder")
     found = sorted(name for name, facts in listed.items() if facts.get("type") == "file" and _is_kind(name, kind))

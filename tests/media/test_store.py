@@ -29,6 +29,7 @@ from rh_prefect.media.writers import PART_SIZE, Tally, to_other, writer_for
 from tests.support.samples import media as samples
 from tests.support.servers.faulty_proxy import FaultyProxy
 from tests.support.servers.s3 import S3Server
+from tests.support.servers.unreadable_folders import unreadable
 
 
 class BreaksAfter(io.BytesIO):
@@ -168,6 +169,16 @@ def test_lists_what_is_in_a_folder(store: MediaStore) -> None:
     assert store.list("shots") == store.list("shots/") == ["shots/1.txt", "shots/2/x.txt"]
     assert not store.exists("shots")
     assert store.list("nothing") == []
+
+
+@pytest.mark.parametrize("folder", ["", "a/unreadable", "a"])
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path, folder: str) -> None:
+    """A stored result that is not found is paid for again."""
+    store = MediaStore(unreadable(tmp_path))
+    store.write_bytes("a/unreadable/1.json", b"x")
+    with pytest.raises(StoreError, match=r"Could not list .*: the disk or the service reported an error"):
+        store.list(folder)
+    assert store.list("missing") == []
 
 
 def test_sees_at_once_what_another_wrote_and_deleted(store: MediaStore) -> None:

@@ -25,6 +25,7 @@ from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.table_files import read_table
 from tests.support.samples.pipeline_assets import photo
 from tests.support.samples.steps import ANSWER, PICTURE, RESIZE, group, of_rows, rows, steps
+from tests.support.servers.unreadable_folders import unreadable
 from tests.support.world.planned_works import Records, plan_of, problems_of
 
 TABLE = of_rows(
@@ -227,6 +228,19 @@ def test_files_under_a_prefix_are_counted(tmp_path: Path) -> None:
 def test_the_error_of_a_prefix_that_cannot_be_listed_names_the_prefix() -> None:
     with pytest.raises(StoreError, match=r"^Could not list the files in s3://bucket:x/photos: "):
         input_reader.list_files("s3://bucket:x/photos", "image", {})
+
+
+@pytest.mark.parametrize("pattern", ["", "/*/*.png", "/**/1.png", "/unreadable"])
+def test_a_folder_with_a_part_that_cannot_be_listed_is_not_read_as_fewer_files(tmp_path: Path, pattern: str) -> None:
+    for folder in ("readable", "unreadable"):
+        (tmp_path / folder).mkdir()
+        photo(tmp_path / folder / "1.png")
+    place = unreadable(tmp_path)
+    with pytest.raises(StoreError, match=r"Could not list the files in .*: the disk or the service reported an error"):
+        input_reader.list_files(f"{place}{pattern}", "image", {})
+    for readable in ("/readable", "/readable/*", "/readable/[0-9].png"):
+        assert input_reader.list_files(f"{place}{readable}", "image", {}) == [f"{place}/readable/1.png"]
+    assert input_reader.list_files(f"{place}/*.png", "image", {}) == []
 
 
 async def test_the_paid_jobs_of_all_steps_are_counted() -> None:

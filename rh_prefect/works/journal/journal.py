@@ -28,6 +28,7 @@ from rh_prefect.client.http_connections import chance
 from rh_prefect.errors import InputError, JournalError, RunningHubError
 from rh_prefect.local_files import NoHardLinks, write_atomic
 from rh_prefect.media.storage_errors import describe, fault_of
+from rh_prefect.media.storage_listing import files_below
 from rh_prefect.media.storage_urls import identity_of, is_local, local_path, refuse_signature, shown_url
 
 if TYPE_CHECKING:
@@ -457,7 +458,7 @@ class _StoreFiles:
     def find(self, path: str) -> dict[str, list[str]]:
         self._fs.invalidate_cache()
         by_folder: dict[str, list[str]] = {}
-        for file in self._fs.find(f"{self._root}/{path}"):
+        for file in files_below(self._fs, f"{self._root}/{path}"):
             relative = str(file)[len(self._root) + 1 :]
             folder = relative.removeprefix(f"{path}/").partition("/")[0]
             by_folder.setdefault(folder, []).append(relative)

@@ -1,0 +1,27 @@
+"""A file system of fsspec that fails to list some folders, as a damaged disk does."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+
+class UnreadableFolders(LocalFileSystem):
+    """The folders of this machine; those with the name `unreadable` cannot be listed."""
+
+    protocol = "unreadable"
+
+    def ls(self, path: str, detail: bool = False, **options: Any) -> Any:
+        if path.endswith("/unreadable"):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return super().ls(path, detail=detail, **options)
+
+
+def unreadable(folder: Path) -> str:
+    """Returns the URL of a local folder on this file system."""
+    fsspec.register_implementation("unreadable", UnreadableFolders, clobber=True)
+    return f"unreadable://{folder}"
