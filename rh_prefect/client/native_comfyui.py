@@ -200,21 +200,27 @@ def read_run(entry: dict[str, object], *, task_id: str, view: str) -> TaskView |
         return TaskView(
             task_id=task_id, status="CANCELLED" if was_cancelled else "FAILED", reason=reason, failure=failure
         )
-    files = [file for node, saved in table(entry.get("outputs")).items() for file in _files(node, table(saved), view)]
-    if not (files or word == "success" or flag(status.get("completed"))):
+    found = [one for node, saved in table(entry.get("outputs")).items() for one in _results(node, table(saved), view)]
+    if not (found or word == "success" or flag(status.get("completed"))):
         return None
-    # Previews lie among the temporary files; they count if a graph saves nothing else.
-    outputs = [file for kind, file in files if kind == "output"] or [file for _, file in files]
-    return TaskView(task_id=task_id, status="SUCCESS", outputs=tuple(outputs))
+    # Previews lie among the temporary files; they count if a graph saves no other file.
+    has_saved = any(kind == "output" for kind, _ in found)
+    outputs = tuple(output for kind, output in found if kind in ("output", "text") or not has_saved)
+    return TaskView(task_id=task_id, status="SUCCESS", outputs=outputs)
 
 
-def _files(node: str, saved: dict[str, object], view: str) -> Iterator[tuple[str, RemoteOutput]]:
-    for row in map(table, (row for listed in saved.values() for row in rows(listed))):
-        name, kind = first_text(row, "filename", "name"), first_text(row, "type") or "output"
-        if name:
-            query = urlencode({"filename": name, "subfolder": first_text(row, "subfolder"), "type": kind})
-            extension = read_extension(PurePosixPath(name).suffix)
-            yield kind, RemoteOutput(url=f"{view}?{query}", type=extension, node_id=node or None)
+def _results(node: str, saved: dict[str, object], view: str) -> Iterator[tuple[str, RemoteOutput]]:
+    """Yields the files of a node, each with the kind of its folder, and its texts, with the kind `text`."""
+    for listed in saved.values():
+        for row in listed if isinstance(listed, list) else [listed]:
+            # A text may be JSON, so it is not decoded: its `name` is not the name of a file.
+            if isinstance(row, str) and row.strip():
+                yield "text", RemoteOutput(text=row, node_id=node or None)
+            if isinstance(row, dict) and (name := first_text(row, "filename", "name")):
+                kind = first_text(row, "type") or "output"
+                query = urlencode({"filename": name, "subfolder": first_text(row, "subfolder"), "type": kind})
+                extension = read_extension(PurePosixPath(name).suffix)
+                yield kind, RemoteOutput(url=f"{view}?{query}", type=extension, node_id=node or None)
 
 
 def _failure(messages: list[list[object]]) -> Failure | None:

@@ -146,10 +146,24 @@ async def test_the_end_of_a_graph(client: Client, wire: WireServer) -> None:
     entry = {**ENTRY, "outputs": {**ENTRY["outputs"], "13": {"images": [preview]}}}
     view = await looked_at(client, wire, {PROMPT: entry})
     links = [f"{wire.url}/proxy/***/{FILE}", f"{wire.url}/proxy/***/view?filename=v.mp4&subfolder=&type=output"]
-    assert [one.url for one in view.outputs] == links
-    assert [(one.type, one.node_id) for one in view.outputs] == [("png", "9"), ("mp4", "12")]
+    assert [one.url for one in view.outputs] == [*links, None]
+    assert [(one.type, one.node_id) for one in view.outputs] == [("png", "9"), ("mp4", "12"), (None, "12")]
     only = {**ENTRY, "outputs": {"13": {"images": [preview]}}}
     assert len((await looked_at(client, wire, {PROMPT: only})).outputs) == 1
+
+
+@pytest.mark.parametrize("shown", [["words"], "words", ['{"name": "Alice"}'], '{"name": "Alice"}', ['["a", "b"]']])
+async def test_a_text_of_a_graph_is_a_result_and_never_a_file(client: Client, wire: WireServer, shown: Any) -> None:
+    """A text with a `name` was taken for a file, which could not be downloaded."""
+    outputs = {"5": {"text": shown}, "13": {"images": [{"filename": "p.png", "type": "temp"}]}}
+    view = await looked_at(client, wire, {PROMPT: {**ENTRY, "outputs": outputs}})
+    text = shown if isinstance(shown, str) else shown[0]
+    assert [(one.text, one.url is None, one.node_id) for one in view.outputs] == [
+        (text, True, "5"),
+        (None, False, "13"),
+    ]
+    view = await looked_at(client, wire, {PROMPT: {**ENTRY, "outputs": {"5": {"text": shown}}}})
+    assert [one.text for one in view.outputs] == [text]
 
 
 async def test_failure_and_cancellation(client: Client, wire: WireServer) -> None:
