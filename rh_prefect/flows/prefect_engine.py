@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -77,12 +78,12 @@ class PrefectEngine(StepEngine):
     async def expect(self, members: int) -> None:
         """Registers a number of members of the suspend group, if there is a group."""
         if self._group is not None:
-            await LOOP.call(self._group.expect(members))
+            await asyncio.shield(LOOP.call(self._group.expect(members)))
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """Tells the suspend group (`flow_runs/suspend_for_jobs.py`) that one of its members has ended."""
         if self._group is not None:
-            await LOOP.call(self._group.end())
+            LOOP.submit(self._group.end())
 
     async def suspend(self) -> None:
         """Suspends the flow run. This method returns only if Prefect refuses; the run then waits in this process."""

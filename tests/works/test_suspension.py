@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from rh_prefect.flow_runs.suspend_for_jobs import PendingTask, SuspendGroup
+from rh_prefect.flows.prefect_engine import PrefectEngine
+from rh_prefect.pipelines.pipeline import Pipeline
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks, PlannedStep, Selection
+from rh_prefect.pipelines.run.interfaces import Pages
+from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 from rh_prefect.works.accounts.poller import Poller
 from rh_prefect.works.journal.record_types import End, Record
+from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.work_runner import WorkCall, WorkRunner
+from tests.support.samples.steps import PICTURE, steps
 from tests.support.world.job_records import TASK, intent, ticket
 from tests.support.world.run_inputs import RUN, RunInputs, job_keys, logged, prefect_api
 from tests.support.world.virtual_time import settle
@@ -83,6 +92,45 @@ async def test_a_task_that_ends_before_the_last_member_waits_returns_its_result(
     assert not second.over.done(), "the first member continues and may submit another job"
     await group.end()
     assert await second.over is None
+
+
+class Engine(PrefectEngine):
+    """An engine whose steps are no task runs, and whose works take for ever."""
+
+    async def run(self, instance: PlannedStep, make: Callable[[], Awaitable[None]]) -> None:
+        await make()
+
+    async def make(self, runner: WorkRunner, asked: WorkCall) -> None:
+        await asyncio.Event().wait()
+
+
+async def cancelled_after(turns: int) -> bool:
+    """Cancels a pipeline of two steps with two works each; returns whether the run is suspended for another task."""
+    group = Group()
+    ledger = SimpleNamespace(spent_on=lambda _: None)
+    budget = SimpleNamespace(consider=lambda *_, **__: None, refusal=lambda _: None, spending=ledger)
+    services: Any = SimpleNamespace(
+        engine=Engine(group), known=KnownWorks(), budget=budget, pages=Pages(), names=None, reviewed=None, runner=None
+    )
+    file = Pipeline.from_text("name: two\n" + steps(a=PICTURE % "x" + ", takes: 2", b=PICTURE % "y" + ", takes: 2"))
+    pipeline = StepScheduler(file, services, Selection(), {})
+    await pipeline.make_plan()
+    making = asyncio.ensure_future(pipeline.make_all())
+    await settle(turns)
+    making.cancel()
+    await asyncio.wait([making])
+    await group.expect(1)
+    waiting = Waiting(group, ONE)
+    await settle()
+    waiting.over.cancel()
+    return group.is_suspended
+
+
+async def test_a_pipeline_that_is_cancelled_at_any_turn_of_its_loop_ends_all_of_its_members() -> None:
+    """A task that is cancelled before its first turn runs none of its own code."""
+    # On the group's own loop, a call of the group takes the same turns each time.
+    suspended = [await LOOP.call(cancelled_after(turns)) for turns in range(40)]
+    assert suspended == [True] * 40
 
 
 async def test_an_error_of_a_member_is_raised() -> None:

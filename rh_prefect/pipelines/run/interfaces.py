@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -54,9 +55,9 @@ class StepEngine:
         return await LOOP.call(runner.make(asked))
 
     async def expect(self, members: int) -> None:
-        """Registers members before they start."""
+        """Registers members before they start, even if the caller is cancelled meanwhile."""
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """Records that a member has ended."""
 
     async def suspend(self) -> None:
@@ -109,15 +110,23 @@ class Surroundings:
 async def member(engine: StepEngine) -> AsyncIterator[None]:
     """Runs the body of a `with` statement as one member of a run, and tells the engine when the member has ended."""
     try:
+        await engine.expect(1)
         yield
     finally:
-        await engine.end()
+        engine.end()
+
+
+async def expect_tasks(engine: StepEngine, tasks: Collection[asyncio.Task[None]]) -> None:
+    """Registers new tasks as members; each member ends with its task, even if that is cancelled before it starts."""
+    for task in tasks:
+        task.add_done_callback(lambda _: engine.end())
+    await engine.expect(len(tasks))
 
 
 @asynccontextmanager
 async def idle(engine: StepEngine) -> AsyncIterator[None]:
     """Runs the body of a `with` statement, in which a member only waits for other members."""
-    await engine.end()
+    engine.end()
     try:
         yield
     finally:

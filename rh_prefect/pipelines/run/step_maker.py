@@ -15,7 +15,7 @@ from rh_prefect.pipelines.known_works import known_edit, known_result
 from rh_prefect.pipelines.named_file_saver import SavedNames, with_extension
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Work
 from rh_prefect.pipelines.planning_values import File
-from rh_prefect.pipelines.run.interfaces import idle, member
+from rh_prefect.pipelines.run.interfaces import expect_tasks, idle
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.run_services import Outcome, RunServices
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
@@ -40,12 +40,11 @@ class StepMaker:
 
     async def make(self, instance: PlannedStep) -> None:
         """Makes a step and saves its results; a step whose inputs have meanwhile changed is planned again."""
-        engine = self._services.engine
-        async with member(engine):
-            if instance.is_lost or any(work.state != "=" for work in instance.works):
-                await engine.run(instance, partial(self._paid_step if instance.is_paid else self._edit_step, instance))
-            if instance.save_as and instance.address in self._outcome.begun - self._outcome.left:
-                await self._save(instance)
+        if instance.is_lost or any(work.state != "=" for work in instance.works):
+            make = partial(self._paid_step if instance.is_paid else self._edit_step, instance)
+            await self._services.engine.run(instance, make)
+        if instance.save_as and instance.address in self._outcome.begun - self._outcome.left:
+            await self._save(instance)
 
     def _slot_position(self, instance: PlannedStep) -> tuple[int, ...]:
         """Returns the position of a step in the queue for a slot: steps of started items come first.
@@ -59,9 +58,14 @@ class StepMaker:
         if await self._restore(instance):
             return
         engine, works = self._services.engine, [work for work in instance.works if work.state != "="]
-        await engine.expect(len(works))
-        async with idle(engine):
-            done = await asyncio.gather(*(self._paid_work(instance, work) for work in works), return_exceptions=True)
+        making = [asyncio.ensure_future(self._paid_work(instance, work)) for work in works]
+        try:
+            await expect_tasks(engine, making)
+            async with idle(engine):
+                done = await asyncio.gather(*making, return_exceptions=True)
+        finally:
+            for task in making:
+                task.cancel()
         errors = [error for error in done if isinstance(error, BaseException)]
         if errors:
             first, *others = sorted(errors, key=_rank)
@@ -73,8 +77,7 @@ class StepMaker:
         if services.reviewed is not None and (refusal := services.reviewed.refusal(instance, work)):
             call = replace(call, forbidden=f"{refusal} (reviewed plan: {services.reviewed.name}). {_PLAN_AGAIN}")
         try:
-            async with member(engine):
-                done = await while_store_is_away(lambda: engine.make(services.runner, call))
+            done = await while_store_is_away(lambda: engine.make(services.runner, call))
         finally:
             self._outcome.costs[work.key] = services.budget.spending.spent_on(work.key) or Costs()
         if done is None:

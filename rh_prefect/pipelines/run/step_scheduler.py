@@ -26,7 +26,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.incremental_planner import Pace, PartKey
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, PriceRange, Selection, Work, WorkQuery
-from rh_prefect.pipelines.run.interfaces import What, idle, member
+from rh_prefect.pipelines.run.interfaces import What, expect_tasks, idle, member
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.run_services import Outcome, RunServices
 from rh_prefect.pipelines.run.step_maker import StepMaker
@@ -175,7 +175,6 @@ class StepScheduler:
 
     async def make_all(self) -> None:
         """Makes all needed steps whose inputs can be made."""
-        await self.services.engine.expect(1)
         async with member(self.services.engine):
             try:
                 await self._make_ready()
@@ -310,7 +309,7 @@ class StepScheduler:
             self._start()
         for listener in listeners:
             listener(self.plan)  # the new tasks run from the next await on
-        await engine.expect(len(self._running) - running)
+        await expect_tasks(engine, list(self._running)[running:])
 
     def _start(self) -> None:
         """Starts the ready steps: steps of earlier items come first, and steps that have already failed come last."""
