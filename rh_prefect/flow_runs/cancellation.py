@@ -23,15 +23,10 @@ from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.scope import Scope, forbid_attempt
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.loop_thread import LOOP
-from rh_prefect.works.manual_repair import replay_spool
 from rh_prefect.works.run_cancellation import CancelReport, cancel_scope
 
 if TYPE_CHECKING:
     from rh_prefect.flow_runs.progress_observer import RunProgress  # it starts the watch
-
-
-_REPLAY_SECONDS: Final = 5.0
-"""Maximum seconds to read the storage for answers of shared works; an interrupted answer stays in the spool."""
 
 
 async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
@@ -41,13 +36,7 @@ async def cancel_run(scope: Scope, *, by: str) -> CancelReport:
         attempts = range(scope.attempt, 0, -1)
         await asyncio.gather(*(forbid_attempt(scope.journal, attempt, by=by) for attempt in attempts))
     spool = Spool(get_settings().state_dir / "spool")
-    await replay_spool(spool, scope.journal)
-    # `cancel_scope` raises the error, after it has cancelled the run's own jobs, which do not need the storage.
-    with suppress(RunningHubError, TimeoutError):
-        async with asyncio.timeout(_REPLAY_SECONDS):
-            if (works := await scope.works()) is not None:
-                await replay_spool(spool, works)
-    report = await cancel_scope(scope, RECORDED.provider_of, by=by, has_ended=has_ended)
+    report = await cancel_scope(scope, RECORDED.provider_of, by=by, has_ended=has_ended, spool=spool)
     if (works := await scope.works()) is not None:
         await leave_rounds(scope.journal, works.rounds)
     return report

@@ -18,6 +18,7 @@ from rh_prefect.works.accounts.poller import is_settled
 from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
 from rh_prefect.works.journal.record_types import Intent, is_surely_dead
 from rh_prefect.works.journal.scope import FolderScope, Scope, forbid_attempt, last_attempt
+from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.journal.works_journal import HasEnded, no_evidence
 from rh_prefect.works.lifecycle import may_cancel
 from rh_prefect.works.result import end_of
@@ -138,6 +139,7 @@ async def cancel_scope(
     *,
     by: str,
     has_ended: HasEnded = no_evidence,
+    spool: Spool | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> CancelReport:
@@ -145,13 +147,13 @@ async def cancel_scope(
 
     First, the `cancel` record is created: from then on, a live process of the run submits nothing, and cancels a task
     that it has just submitted. Then the records are read, and each task is cancelled. Submissions in flight are read
-    again until they have an answer, or until `PATIENCE` has passed. A noted claim without an intent is given up after
-    `UNTIL_INTENT`.
+    again until they have an answer, or until `PATIENCE` has passed; `spool` has answers of this machine that are not in
+    the records. A noted claim without an intent is given up after `UNTIL_INTENT`.
     """
     await _forbid(scope, by=by)
     now = clock()
     until_intent = now if isinstance(scope, FolderScope) else now + UNTIL_INTENT
-    cancellation = _Cancellation(scope, client_for, clock, sleep, now + PATIENCE, until_intent)
+    cancellation = _Cancellation(scope, client_for, spool, clock, sleep, now + PATIENCE, until_intent)
     running = list[asyncio.Task[None]]()
     try:
         async for one in _tasks_of(scope, has_ended):
@@ -181,6 +183,7 @@ class _Cancellation:
 
     scope: Scope
     client_for: Callable[[Intent], Awaitable[RunningHub]]
+    spool: Spool | None
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     deadline: float  # The time of `clock` after which submissions in flight are given up
@@ -193,10 +196,10 @@ class _Cancellation:
         """Cancels the task of a submission as soon as it has an answer."""
         try:
             async with self.gate:
-                submit = submit or await records.submission(n)
+                submit = await self._answered(records, submit or await records.submission(n))
             while self._is_in_flight(submit) and self.clock() < self.deadline:
                 await self.sleep(_PAUSE)
-                submit = await records.submission(n)
+                submit = await self._answered(records, await records.submission(n))
             if submit is not None and not self._is_later(submit):
                 async with self.gate:
                     await self._cancel(records, submit)
@@ -205,6 +208,19 @@ class _Cancellation:
         except Exception as error:
             _log.exception("%s: its task could not be cancelled", records.name)
             self.report.failed[records.name] = f"{type(error).__name__}: {error}"
+
+    async def _answered(self, records: JobRecords, submit: Submit | None) -> Submit | None:
+        """Records the answer to a submission if only this machine has it; returns the submission as it is recorded."""
+        if submit is None or self.spool is None:
+            return submit
+        name = records.journal.scope, records.key, submit.n, submit.intent.token
+        answer = self.spool.get(*name)
+        if answer is None:
+            return submit
+        submit = await records.settle(submit, answer, by="this machine's spool")
+        with suppress(OSError):
+            self.spool.drop(*name)
+        return submit
 
     def _is_own(self, submit: Submit) -> bool:
         return submit.intent.flow_run in ("", self.scope.journal.scope)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume_or_rerun import rerun
 from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, scope_named
 from rh_prefect.works.journal.job_records_and_state import jobs_of
+from rh_prefect.works.journal.scope import FolderScope
+from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.journal.works_journal import WorksJournal
 from rh_prefect.works.loop_thread import LOOP
 from tests.e2e import flows
@@ -119,6 +122,30 @@ async def test_a_shared_task_that_only_its_machine_knows_is_cancelled(
     monkeypatch.setenv("RH_STATE_DIR", str(run.settings.state_dir))
     report = await LOOP.call(cancel_run(run.another().scope, by="a test"))
     assert (report.cancelled, report.failed) == ([rh.recorder.paid[0].task_id], {})
+
+
+async def test_all_shared_tasks_that_only_their_machine_knows_are_cancelled_if_the_storage_is_slow(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(WorksJournal):
+        async def create(self, key: str, record: Mapping[str, Any]) -> bool:
+            await asyncio.sleep("-answer-" in key)
+            return await super().create(key, record)
+
+    def be_killed(operation: str) -> None:
+        if "-answer-" in operation:
+            raise ProcessKilled
+
+    run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"), operation=be_killed)
+    for take in range(1, 8):
+        with pytest.raises(ProcessKilled):
+            await run.one(picture(take=take))
+    bury(tmp_path)
+    monkeypatch.setenv("RH_STATE_DIR", str(run.settings.state_dir))
+    scope = FolderScope(run.another().scope.journal, Slow(run.store.url))
+    report = await LOOP.call(cancel_run(scope, by="a test"))
+    assert (len(report.cancelled), report.failed) == (7, {})
+    assert list(Spool(run.settings.state_dir / "spool").entries()) == []
 
 
 async def test_the_own_tasks_of_a_run_do_not_wait_for_the_storage_of_its_shared_ones(rh: Emulator) -> None:
