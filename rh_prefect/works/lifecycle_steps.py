@@ -457,7 +457,7 @@ class Steps:
                 raise
             except RunningHubError as error:
                 # The run that has paid may query the task although this run cannot.
-                if await self.records.read_end(submit.n) is not None:
+                if await self._recorded_end(submit) is not None:
                     return False
                 if self._clock() - began >= LONGEST_WAIT:
                     raise
@@ -465,6 +465,17 @@ class Steps:
                 _log.info("task %s could not be queried yet: %s", submit.task_id, error)
                 await self.work.services.sleep(pause_seconds(tries, jitter=self.work.services.jitter()))
         return True
+
+    async def _recorded_end(self, submit: Submit) -> End | None:
+        """Reads the end of another run's task; None if none is recorded, or while the records cannot be read."""
+        try:
+            return await self.records.read_end(submit.n)
+        except JournalError as error:
+            if error.is_permanent:
+                raise
+            # If the call failed now, the run that has paid could cancel the task.
+            _log.info("the end of task %s could not be read yet: %s", submit.task_id, error)
+            return None
 
     async def _await_record(self, submit: Submit) -> End:
         """Waits until another run has recorded the end of its task, which no key of this run can query."""
@@ -476,7 +487,7 @@ class Steps:
         )
         work.notify("adopted", message, task_id=submit.task_id)
         while self._clock() - began < LONGEST_WAIT:
-            end = await self.records.read_end(submit.n)
+            end = await self._recorded_end(submit)
             if end is not None:
                 return end
             await work.services.sleep(gap)

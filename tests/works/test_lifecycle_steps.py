@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
@@ -23,6 +24,7 @@ from rh_prefect.errors import (
     JournalError,
     ModerationError,
     ResponseLost,
+    RunningHubError,
     StoreError,
     SubmissionUnknown,
     TaskNotFound,
@@ -358,6 +360,32 @@ async def test_a_lost_query_for_the_task_of_another_run_is_repeated(tmp_path: Pa
     await work.paid_before(account="renamed", flow_run="first")
     await work.finish()
     assert (work.did.count("query at main"), len(work.pauses)) == (2, 1)
+
+
+@pytest.mark.parametrize("query_error", [ConnectFailed("no route"), TaskNotFound("gone")])
+async def test_a_call_for_the_task_of_another_run_survives_an_outage_of_the_records(
+    tmp_path: Path, query_error: RunningHubError
+) -> None:
+    """Without a network, RunningHub and the records fail at the same time."""
+
+    class Recovering(ExecutedWork):
+        async def _sleep(self, seconds: float) -> None:
+            await super()._sleep(seconds)
+            self.main.query_error = self.journal.before_read = None
+            await self.records.end(1, End(status="SUCCESS", task_id=TASK))
+
+    async def fail(key: str) -> None:
+        if "-end-" in key:
+            raise JournalError("no route", is_permanent=is_permanent)
+
+    for is_permanent in (False, True):
+        work = Recovering(tmp_path / str(is_permanent), policy=with_policy(run="second"))
+        work.accounts["renamed"], work.main.query_error = work.main, query_error
+        await work.paid_before(account="renamed", flow_run="first")
+        work.journal.before_read = fail
+        with pytest.raises(JournalError) if is_permanent else nullcontext():
+            await work.finish()
+        assert len(work.pauses) == (not is_permanent)
 
 
 async def test_queries_that_fail_for_good_end_with_the_task_of_another_run(tmp_path: Path) -> None:
