@@ -190,6 +190,16 @@ async def test_a_fan_out_over_a_list_whose_expect_is_false_has_no_items(rh: Emul
     assert not rh.recorder.paid
 
 
+async def test_a_report_shows_no_stand_in_for_a_text_that_was_not_made(rh: Emulator) -> None:
+    text = "params: {count: integer}\n" + steps(
+        script=f"{ANSWER % 'Two shots'}, expect: {{lt: [$(params.count), 3]}}",
+        picture=PICTURE % "$(script)",
+        styled=PICTURE % "$(script) in watercolour",
+    )
+    _, result = await run(text, count=5, budget=5)
+    assert {one.step: one.subject for one in result.steps} == {"script": "", "picture": "", "styled": ""}
+
+
 CONDITIONS = "params: {count: integer}\n" + steps(
     first=PICTURE % "a bad word" + ", expect: {lt: [$(params.count), 3]}",
     after=PICTURE % "a mug" + ", when: {exists: $(first)}",

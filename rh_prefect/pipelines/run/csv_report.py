@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.errors import BudgetExceeded, JobError, JournalError, RunningHubError, StoreError
 from rh_prefect.media.store import MediaStore, link_to
 from rh_prefect.pipelines.evaluation import results
@@ -17,7 +16,7 @@ from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.step_drafts import files_in
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, StepOutput, Unknown
 from rh_prefect.pipelines.run.result import PipelineResult, RunEnd, StepReport, StepState, summary
-from rh_prefect.pipelines.run.run_gallery import write_run_gallery
+from rh_prefect.pipelines.run.run_gallery import prompt_of, write_run_gallery
 from rh_prefect.pipelines.run.run_services import Outcome
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
@@ -174,7 +173,7 @@ def _subject(one: PlannedStep) -> str:
     files = (file for value in one.values.values() for file in files_in(value) if file.media is not None)
     name = next((file.media.name for file in files if file.media is not None), "")
     # A result that is named by its content tells a person nothing.
-    return beginning_of_prompt(one.request, _SUBJECT_SHOWN) or re.sub("^[0-9a-f]{32,}.*", "", name)
+    return prompt_of(one, _SUBJECT_SHOWN) or re.sub("^[0-9a-f]{32,}.*", "", name)
 
 
 def _state_of(one: PlannedStep, run: StepScheduler) -> tuple[StepState, str]:

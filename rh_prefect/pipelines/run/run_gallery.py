@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.gallery.entries import Entry, contents_in, cost_text, shortened_params
 from rh_prefect.gallery.pages import ON_A_PAGE, write_gallery
+from rh_prefect.pipelines.plan.changes import is_pending
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, PlannedStep
 from rh_prefect.pipelines.run.result import StepReport
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
@@ -48,13 +49,18 @@ def write_run_gallery(run: StepScheduler, steps: Sequence[StepReport], *, name: 
         return ""
 
 
+def prompt_of(one: PlannedStep, width: int) -> str:
+    """Returns the beginning of a step's prompt; empty if the prompt is a text that was not made."""
+    return beginning_of_prompt({name: text for name, text in one.request.items() if not is_pending(text)}, width)
+
+
 def _entries(run: StepScheduler, steps: Sequence[StepReport], name: str) -> Iterator[Entry]:
     details = run.services.runner.scope.details
     for one, row in zip(run.plan.instances, steps, strict=True):
         entry = Entry(
             model=one.model,
             request=one.address,  # of which all takes are shown side by side
-            prompt=beginning_of_prompt(one.request, _PROMPT_SHOWN),
+            prompt=prompt_of(one, _PROMPT_SHOWN),
             label=one.address,
             run_name=details.get("flow_run_name", ""),
             flow=run.plan.pipeline,
