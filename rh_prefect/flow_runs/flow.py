@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, date, datetime
 from enum import Enum
 from functools import cache, partial, update_wrapper
-from inspect import unwrap
+from inspect import iscoroutine, unwrap
 from pathlib import PurePath, PurePosixPath
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, cast
@@ -70,7 +70,7 @@ class _HookedDecorator(FlowDecorator):
 def _with_message(function: FunctionType, *, is_async: bool) -> Callable[..., Any]:
     """Returns a flow's function whose final state has a message about results and cost, or about the failure."""
     # Bound here, because the wrapper below has the globals of the user's function.
-    completed, failed, wait_for = _completed, _failed, run_coro_as_sync
+    completed, failed, wait_for, is_call = _completed, _failed, run_coro_as_sync, iscoroutine
 
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -80,7 +80,9 @@ def _with_message(function: FunctionType, *, is_async: bool) -> Callable[..., An
 
     async def arun(*args: Any, **kwargs: Any) -> Any:
         try:
-            return completed(function, await function(*args, **kwargs))
+            result = await function(*args, **kwargs)
+            # Prefect would await a call that is returned after the flow run, which would not record the job.
+            return completed(function, await result if is_call(result) else result)
         except Exception as error:
             return await failed(function, error)
 

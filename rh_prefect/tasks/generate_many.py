@@ -14,7 +14,7 @@ from rh_prefect.display_texts import counted
 from rh_prefect.errors import BudgetExceeded, EqualRequest, InputError, RunningHubError, jobs_failed
 from rh_prefect.flow_runs.suspend_for_jobs import SUSPEND_GROUP, PendingTask, SuspendGroup, open_suspend_group
 from rh_prefect.tasks.generate import check_request, generate, prepare_call
-from rh_prefect.tasks.task_or_call import refuse_unknown
+from rh_prefect.tasks.task_or_call import refuse_unknown, within_flow
 from rh_prefect.works.job_options import JobOptions, Options, Request, Wait
 from rh_prefect.works.journal.costs_and_budget import CURRENCY, Money, amount_text
 from rh_prefect.works.journal.scope import delivered_at_end
@@ -88,7 +88,7 @@ def generate_many(
     named = [shared] * len(all_requests) if labels is None else [{**shared, "label": label} for label in labels]
     each = zip(all_requests, named, strict=True)
     jobs = [(one, {**more, "take": first + number}) for one, more in each for number in range(takes)]
-    return _run_jobs(jobs, wait, shared)
+    return within_flow(_run_jobs(jobs, wait, shared), "generate_many", scope)
 
 
 def _checked(requests: Iterable[Request], takes: int, labels: Sequence[str] | None) -> list[Request]:

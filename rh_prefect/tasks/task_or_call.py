@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext
 from prefect.states import Failed
 from prefect.tasks import Task
 
@@ -45,6 +46,24 @@ def refuse_model_name(request: object) -> None:
         )
 
 
+def within_flow(call: Coroutine[Any, Any, R], name: str, scope: str | None) -> Coroutine[Any, Any, R]:
+    """Returns a paid call that is refused if it is made in a flow and awaited after the flow's function.
+
+    Prefect awaits a coroutine that a flow returns, but outside of the flow run, in which the job would not be recorded.
+    """
+    return call if scope is not None or FlowRunContext.get() is None else _within_flow(call, name)
+
+
+async def _within_flow(call: Coroutine[Any, Any, R], name: str) -> R:
+    if FlowRunContext.get() is None:
+        call.close()
+        raise InputError(
+            f"{name} was called in a flow, but not awaited there. Nothing was sent. What to do: write `return await "
+            f"{name}(...)` in place of `return {name}(...)`, in a flow that is an `async def`."
+        )
+    return await call
+
+
 _OF_PREFECT: Final = ("return_state", "wait_for")
 """The options of Prefect's own `submit` and `map`, beside the parameters of the function; `map` also has `deferred`."""
 
@@ -63,7 +82,9 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
             """Runs the task as a task run, or as a plain call if no Prefect API is available; see `prefect.Task`."""
             self._check(args, kwargs)
             if return_state or wait_for is not None or is_available():
-                return super().__call__(*args, return_state=return_state, wait_for=wait_for, **kwargs)
+                started = super().__call__(*args, return_state=return_state, wait_for=wait_for, **kwargs)
+                is_paid = "scope" in inspect.signature(self.fn).parameters
+                return within_flow(started, self.fn.__name__, kwargs.get("scope")) if is_paid else started
             call = inspect.signature(self.fn).bind(*args, **kwargs)
             call.apply_defaults()
             return self._run(call)

@@ -22,7 +22,7 @@ import rh_prefect
 from rh_prefect import generate, generate_many, models
 from rh_prefect.display_texts import shortened
 from rh_prefect.emulator import Emulator
-from rh_prefect.errors import JobsFailed
+from rh_prefect.errors import InputError, JobsFailed
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish, run_name, run_name_with
 from rh_prefect.flow_runs.resume_or_rerun import resume
 from rh_prefect.flows.batch import batch
@@ -132,6 +132,32 @@ async def test_a_run_says_what_was_made_and_its_cost(rh: Emulator, caplog: pytes
     assert report.description == ended.message == f"2 of 2 jobs done, cost {rh.recorder.charged} CNY."
     for number, name in enumerate(("a lighthouse", "a harbour"), 1):
         assert f"[{number}. z-image/turbo ({name})](<file://" in str(report.data)
+
+
+@pytest.mark.prefect
+async def test_a_call_that_a_flow_returns_without_awaiting_it_pays_in_the_flow_run_or_not_at_all(rh: Emulator) -> None:
+    """Prefect awaits it after the flow's function, where the job would not be recorded in the flow run."""
+    lamp = models.ZImageTurbo(prompt="a lamp")
+
+    async def one() -> object:
+        return generate(lamp)
+
+    async def many() -> object:
+        return generate_many([lamp])
+
+    def sync() -> object:
+        return generate(lamp)
+
+    for forgetful in (one, many):
+        with pytest.raises(InputError, match=r"called in a flow.*What to do: write `return await"):
+            await flow(forgetful)()
+    for decorate in (flow, rh_prefect.flow):
+        with pytest.raises(InputError, match="called in a flow"):
+            await asyncio.to_thread(decorate(sync))
+    assert not rh.recorder.submissions
+    for number, own in enumerate((rh_prefect.flow(one), rh_prefect.flow(many)), 1):
+        state: State[Any] = await own(return_state=True)
+        assert (state.message, len(rh.recorder.paid)) == ("1 of 1 jobs done, cost 0.04 CNY.", number)
 
 
 @pytest.mark.prefect
