@@ -67,10 +67,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Has test processes begin with the files that take longest: those with most tests that start flow runs."""
+    """Has test processes begin with the files that take longest.
+
+    These are those with most tests that start flow runs, then those of `works`, some of which wait for half a minute.
+    """
     if hasattr(config, "workerinput"):
         runs = Counter(item.path for item in items if "prefect_server" in getattr(item, "fixturenames", ()))
-        items.sort(key=lambda item: -runs[item.path])
+        items.sort(key=lambda item: (-runs[item.path], "works" not in item.path.parts))
 
 
 def pytest_collection_finish() -> None:
