@@ -297,6 +297,16 @@ async def test_a_failed_step_is_shown_with_its_reason_until_it_has_a_result(rh: 
         await asyncio.to_thread(open_, "signs", what="report")
 
 
+async def test_a_failed_take_has_neither_the_cost_nor_the_task_of_the_other_takes(rh: Emulator) -> None:
+    """The card of the failure showed the cost of the whole step, and the page added that to the costs of the takes."""
+    rh.faults.add(Fault("submit", kind="code", code="1007", every=3))
+    end = await run_here(Pipeline.from_text(PIPELINE.replace("with:", "takes: 3, with:")), {})
+    entries = data_of(Path(end.result.gallery).read_text())["entries"]
+    assert sorted(one["take"] for one in entries) == [1, 2, 3]
+    assert sorted(one["cost"] for one in entries) == ["", "0.04 CNY", "0.04 CNY"]
+    assert [(one["task"], one["cost"]) for one in entries if one["state"] == "failed"] == [("", "")]
+
+
 async def test_the_coins_of_a_task_are_shown_beside_its_money(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

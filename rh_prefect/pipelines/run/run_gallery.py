@@ -14,6 +14,7 @@ from rh_prefect.pipelines.plan.changes import is_pending
 from rh_prefect.pipelines.plan.planned_steps import KnownWork, PlannedStep
 from rh_prefect.pipelines.run.result import StepReport
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
+from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.record_types import Charged
 
 _SECONDS = 3.0
@@ -67,10 +68,24 @@ def _entries(run: StepScheduler, steps: Sequence[StepReport], name: str) -> Iter
             run=details.get("flow_run", name),
         )
         if row.state == "failed":
-            yield replace(entry, task=" ".join(row.tasks[:1]), cost=row.cost, reason=row.reason)
+            yield _failure(run, entry, one, row)
         for work in one.works:
             if work.known is not None and work.known.state == "=":
                 yield from _of_work(run, replace(entry, take=work.take), one, work.known)
+
+
+def _failure(run: StepScheduler, entry: Entry, one: PlannedStep, row: StepReport) -> Entry:
+    """Returns the entry of a failed step: with the cost and the task of its takes without a result only."""
+    made = {work.known.task_id for work in one.works if work.known is not None and work.known.state == "="}
+    others = [work for work in one.works if work.known is None or work.known.state != "="]
+    costs = Costs.total(run.outcome.costs[work.key] for work in others if work.key in run.outcome.costs)
+    return replace(
+        entry,
+        task=next((task for task in row.tasks if task not in made), ""),
+        take=others[0].take if others else entry.take,
+        cost=str(costs) if costs else "",
+        reason=row.reason,
+    )
 
 
 def _of_work(run: StepScheduler, entry: Entry, one: PlannedStep, known: KnownWork) -> Iterator[Entry]:
