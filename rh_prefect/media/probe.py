@@ -28,7 +28,7 @@ _FULL_DECODE = 16_000_000
 """Maximum pixels of a picture that is decoded completely; more would need too much memory."""
 
 _PROGRESSIVE_DECODE = 100_000_000
-"""Maximum pixels of a progressive JPEG that is decoded at any scale, with up to 6 bytes of memory for each pixel."""
+"""Maximum pixels of a progressive JPEG or an AVIF that is decoded, with up to 6 bytes of memory for each pixel."""
 
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
@@ -135,6 +135,10 @@ def _read_picture(path: Path, facts: Facts) -> Facts:
             image.verify()
             if isinstance(image, TiffImageFile):
                 _check_end_of_tiff(image, path.stat().st_size)
+            if image.format == "AVIF" and width * height <= _PROGRESSIVE_DECODE:
+                # It has no checksums; FFmpeg's decoder takes less memory than Pillow's.
+                with av.open(str(path)) as file_of_frames:
+                    next(file_of_frames.decode(video=0))
             return replace(facts, width=width, height=height)
         if width * height > _FULL_DECODE:
             # Reads all of the file and decodes it at an eighth of its size.

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from rh_prefect.errors import MediaError
+from rh_prefect.media.edit import thumbnail
 from rh_prefect.media.probe import DownloadDefect, Facts, defect_of, facts_or_type, file_type, probe
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
@@ -277,6 +278,21 @@ def test_a_large_picture_without_checksums_that_was_cut_is_refused(tmp_path: Pat
     cut = written(tmp_path / "cut", path.read_bytes()[:-9])
     with pytest.raises(MediaError, match="its end is missing"):
         probe(cut)
+
+
+@pytest.mark.parametrize("side", [100, 4_001])
+def test_an_avif_with_damaged_content_is_refused(tmp_path: Path, side: int) -> None:
+    """Pillow raises a `RuntimeError` for it, and finds nothing in a large one without decoding it."""
+    path = tmp_path / "noise.avif"
+    Image.linear_gradient("L").resize((side, side)).save(path, "AVIF", speed=10)
+    assert defect_of(path, extension="avif") is None
+    content = bytearray(path.read_bytes())
+    start = content.index(b"mdat") + 4
+    content[start:] = b"\xff" * (len(content) - start)
+    path.write_bytes(content)
+    assert defect_of(path, extension="avif") is not None
+    with pytest.raises(MediaError, match=r"noise\.avif cannot be used: Failed to decode"):
+        thumbnail(path)
 
 
 def moving_gif(path: Path) -> Path:

@@ -49,7 +49,7 @@ def reading(path: Path) -> Iterator[None]:
             f"The picture {path} has more than 178 megapixels, which is too many for edits and previews. What to do: "
             "use a smaller version of it."
         ) from error
-    except (OSError, av.FFmpegError, ValueError, SyntaxError, EOFError) as error:
+    except (OSError, av.FFmpegError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
         cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise MediaError(
             f"The file {path} cannot be used: {cause}. What to do: check that it exists, is complete and can be played."
