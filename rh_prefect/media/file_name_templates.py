@@ -86,10 +86,11 @@ def extension_of(text: str) -> str:
 def check_name(name: str) -> str:
     """Raises an `InputError` for a name outside of the store, or a name that some file system does not allow."""
     parts = name.split("/")
-    if any(part in ("", ".", "..") for part in parts) or re.search(r"[\x00-\x1f\x7f\\]", name):
+    # fsspec takes `::` in an address for a chain of locations, so that the file could not be read.
+    if any(part in ("", ".", "..") for part in parts) or re.search(r"[\x00-\x1f\x7f\\]|::", name):
         raise InputError(
-            f"{name!r} is not a valid file name. What to do: use a relative path with forward slashes, as in "
-            "shots/1.mp4."
+            f"{name!r} is not a valid file name. What to do: use a relative path with forward slashes and without ::, "
+            "as in shots/1.mp4."
         )
     return name
 
@@ -98,6 +99,8 @@ def wrong_part(text: str) -> str:
     """Returns a clause that says why a string cannot be part of a file name, or an empty string if it can."""
     if "/" in text or "\\" in text or text in ("", ".", ".."):
         return "it must be one part of a name, without / or .."
+    if "::" in text:
+        return "it must be one part of a name, without ::"
     if not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
         return ""
     slug = "-".join(re.findall(r"\w+", text))[:_LONGEST]

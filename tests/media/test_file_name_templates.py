@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rh_prefect.errors import ConfigError, InputError
-from rh_prefect.media.file_name_templates import DEFAULT_TEMPLATE, check_name, safe
+from rh_prefect.media.file_name_templates import DEFAULT_TEMPLATE, check_name, safe, wrong_part
 from rh_prefect.media.store import MediaStore
 
 FIELDS: dict[str, Any] = {"run": "calm-fox", "flow": "film", "model": "kling", "key": "ab12", "index": 1, "ext": "mp4"}
@@ -79,7 +79,7 @@ def test_any_other_template_is_refused(template: str, why: str) -> None:
     assert "{flow}/{run}/" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", "../a", "a/../b", ".", "a\\b", "a\nb", "a\0b"])
+@pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", "../a", "a/../b", ".", "a\\b", "a\nb", "a\0b", "a::b"])
 def test_a_name_stays_in_the_store(name: str) -> None:
     with pytest.raises(InputError, match="not a valid file name"):
         check_name(name)
@@ -99,6 +99,12 @@ def test_a_name_stays_in_the_store(name: str) -> None:
 def test_each_scope_has_file_names_of_its_own(runs: list[str]) -> None:
     """Names that were cut or cleaned to the same text carry a hash of the whole."""
     assert len({MediaStore("out").name_for(**FIELDS | {"run": run}) for run in runs}) == len(runs)
+
+
+def test_two_colons_are_no_part_of_a_name() -> None:
+    """In an address, fsspec takes them for a chain of locations."""
+    assert wrong_part("Act 1: dawn") == ""
+    assert wrong_part("Act 1:: dawn") == "it must be one part of a name, without ::"
 
 
 def test_a_name_that_can_stay_as_it_is_stays() -> None:

@@ -215,6 +215,8 @@ class ValueCheck:
         found = self._value(path, name, scope)
         if any(unicodedata.category(char) == "Cc" for char in name):
             self._say(path, "save_as takes a name without control characters")
+        if "::" in name:
+            self._say(path, "save_as takes a name without ::")
         if not found.is_plain:
             self._say(path, f"save_as takes a string, but {name} is {found.words}; name a field, as in $(….stem)")
         literal = re.sub(r"\$\([^)]*\)", "x", name)

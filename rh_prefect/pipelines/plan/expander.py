@@ -299,9 +299,12 @@ class Expander:
         save_as = instance.step.get("save_as")
         if save_as is None:
             return
-        for wrong in _wrong_parts(save_as, frame):
+        wrong_parts = _wrong_parts(save_as, frame)
+        for wrong in wrong_parts:
             self._refuse_name(instance, wrong)
         instance.save_as = _name(save_as, frame)
+        if "::" in instance.save_as and not wrong_parts:
+            self._refuse_name(instance, f"{instance.save_as} contains ::, which a name in the storage must not contain")
         first = instance.save_as.partition("/")[0]
         if folded(first) in RESERVED_FOLDERS:
             self._refuse_name(instance, f"{first}/ is a folder for this package's own records; choose another folder")
