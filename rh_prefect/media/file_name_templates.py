@@ -73,7 +73,7 @@ def safe(text: str) -> str:
     if clean == text and len(text.encode()) <= _LONGEST:
         return text or "x"
     cut = clean.encode()[: _LONGEST - _HASH - 1].decode(errors="ignore").strip(" .-")
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:_HASH]
     return f"{cut or 'x'}-{digest}"
 
 
