@@ -52,7 +52,7 @@ def gallery(
             app_of(store, pages, found), lambda url: print(f"gallery: {url} (Ctrl-C ends it)", flush=True), port=port
         )
         return
-    print(f"gallery: {store.link(pages[0]) or store.uri(pages[0])} ({len(found)} outputs)")
+    print(f"gallery: {_address(store, pages[0])} ({len(found)} outputs)")
 
 
 def open_(
@@ -72,10 +72,16 @@ def open_(
     """
     store, found, run = _found("open", out, storage, run)
     shown, name = _choice(store, found, run, what)
-    address = store.link(name) or store.uri(name)
+    address = _address(store, name)
     print(f"{shown}: {address}")
     if not webbrowser.open(address):
         print("open: no browser was found; open the address above in another program", file=sys.stderr)
+
+
+def _address(store: MediaStore, name: str) -> str:
+    from rh_prefect.media.store import link_to
+
+    return link_to(store.uri(name), store) or store.uri(name)
 
 
 def _choice(store: MediaStore, found: Sequence[Entry], run: str, what: What | None) -> tuple[What, str]:

@@ -24,7 +24,7 @@ from rh_prefect.errors import RunningHubError
 from rh_prefect.gallery.entries import Entry, amounts_in
 from rh_prefect.local_files import atomic_path
 from rh_prefect.media.media import Media
-from rh_prefect.media.store import LONGEST_LINK, MediaStore
+from rh_prefect.media.store import LONGEST_LINK, MediaStore, link_to
 
 FOLDER = "gallery"
 """The folder of the pages and their small pictures, in the storage."""
@@ -134,7 +134,7 @@ def _shown(store: MediaStore, until: float, entry: Entry) -> dict[str, Any]:
 
 def _link(store: MediaStore, name: str) -> str:
     """Returns a link to a file: relative to the page in a folder, which may be moved as a whole, otherwise signed."""
-    return f"../{quote(name)}" if store.protocol == "file" else store.link(name, seconds=LONGEST_LINK) or ""
+    return f"../{quote(name)}" if store.protocol == "file" else link_to(store.uri(name), store)
 
 
 def _poster(store: MediaStore, file: Media, until: float) -> str:

@@ -234,6 +234,33 @@ def test_a_download_for_a_picture_ends_with_the_time() -> None:
     assert (entry["poster"], entry["kind"]) == ("", "video")
 
 
+class Unsigned(MemoryFileSystem):
+    """A store that cannot sign links at the moment."""
+
+    protocol = "unsigned"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.replace("unsigned://", "memory://")))
+
+    def sign(self, path: str, expiration: int = 100, **options: Any) -> str:
+        raise ConnectionError("the token service does not answer")
+
+
+def test_a_page_is_written_without_links_that_cannot_be_signed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fsspec.register_implementation("unsigned", Unsigned, clobber=True)
+    store = MediaStore("unsigned://media")
+    photo = store.publish(samples.png(tmp_path / "a.png"), "photo.png").at("photo.png")
+    (entry,) = page_of(store, Entry("m", "1", file=photo))["entries"]
+    assert (entry["src"], entry["kind"]) == ("", "image")
+    row = {"step": "sign", "model": "m", "state": "failed", "reason": "no such sign"}
+    store.write_bytes(report_name("run-20261201-000000-abcdef01"), csv_text([*row], [row]).encode())
+    gallery(store.url)
+    assert "gallery: unsigned://media/gallery/index.html (1 outputs)" in capsys.readouterr().out
+
+
 NAMED = """
 name: named
 params: {subject: string}
