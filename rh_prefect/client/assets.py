@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
@@ -50,19 +51,20 @@ class Assets(Requests):
         timeout: float | None = None,
         pause: float = 2.0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> Asset:
         """Waits until an asset can be used, for at most `timeout` seconds (default: the `SECONDS` for its kind)."""
-        ask, waited, blips = RequestInfo(f"waiting for asset {asset_id}"), 0.0, 0
+        ask, began, blips = RequestInfo(f"waiting for asset {asset_id}"), clock(), 0
         limit = SECONDS["Video"] if timeout is None else timeout
         while True:
             try:
-                asset = await self.query(asset_id)
+                asset, waited = await self.query(asset_id), clock() - began
             except (ConnectFailed, ResponseLost, Busy) as error:
                 blips += 1
-                if blips >= _BLIPS or waited >= limit:
-                    if isinstance(error, ConnectFailed):  # with which the task would register the asset again
-                        raise responses.no_answer(ask, error.what) from error
-                    raise
+                if blips >= _BLIPS or clock() - began >= limit:
+                    # Not a `ConnectFailed`, after which the task would register the asset again.
+                    what = error.reason if isinstance(error, Busy) else error.what
+                    raise _not_ready(ask, f"its state is not known: {what}") from error
             else:
                 blips, limit = 0, SECONDS.get(asset.kind, limit) if timeout is None else limit
                 if asset.state == "ready":
@@ -70,11 +72,9 @@ class Assets(Requests):
                 if asset.state == "failed":
                     raise _refused(asset, ask)
                 if waited >= limit:
-                    raise responses.no_answer(
-                        ask, f"the asset is not ready after {waited:g} s (status {asset.status or 'unknown'})"
-                    )
+                    status = asset.status or "unknown"
+                    raise _not_ready(ask, f"the asset is not ready after {waited:.0f} s (status {status})")
             await sleep(pause)
-            waited += pause
 
     async def list(
         self, *, page: int = 1, size: int = 20, group_id: str = "", status: str = "", name: str = ""
@@ -142,6 +142,11 @@ class AssetGroups(Requests):
         ask = RequestInfo(f"deletion of asset group {group_id}")
         body = {"groupId": usable_id(group_id, of="an asset group")}
         (await self._session.call("openapi/v2/assets/groups/delete", body, ask)).checked()
+
+
+def _not_ready(ask: RequestInfo, what: str) -> ResponseLost:
+    advice = "query this asset with `query_asset` until it is ready; do not register it again"
+    return ResponseLost(f"{ask.doing}: {what}. The asset exists. What to do: {advice}.", what=what)
 
 
 Registered = TypeVar("Registered", Asset, AssetGroup)

@@ -160,6 +160,8 @@ async def register_asset(
     Raises:
         InputError: An invalid kind or name, or an unreadable file; nothing was registered.
         RequestRejected: RunningHub could not use the file.
+        ResponseLost: The response to the registration was lost, or the registered asset, which the error names, is not
+            ready yet.
     """
     one_of("kind", kind, get_args(AssetKind))
     require_text("name", name)

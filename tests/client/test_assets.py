@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from rh_prefect.client import Asset, Client
-from rh_prefect.errors import Busy, InputError, RequestRejected, ResponseLost
+from rh_prefect.errors import InputError, RequestRejected, ResponseLost
 from tests.client.conftest import Pauses
 from tests.support.servers.scripted_server import Step, WireServer, cut, reply, said
 
@@ -49,7 +51,7 @@ def test_states() -> None:
 async def test_wait_until_it_is_ready(client: Client, wire: WireServer) -> None:
     pauses = Pauses()
     wire.plays(*[said({"status": "Processing"})] * 3, said({"status": "Active"}))
-    asset = await client.assets.wait(ASSET, sleep=pauses.sleep)
+    asset = await client.assets.wait(ASSET, sleep=pauses.sleep, clock=pauses.clock)
     assert (asset.asset_id, asset.state, pauses) == (ASSET, "ready", [2.0, 2.0, 2.0])
 
 
@@ -59,10 +61,18 @@ async def test_how_long_it_waits(kind: str, seconds: int, client: Client, wire: 
     wire.always = said({"status": "Processing", "assetType": kind})
     late = rf"waiting for asset {ASSET}: the asset is not ready after {seconds} s \(status Processing\)"
     with pytest.raises(ResponseLost, match=late):
-        await client.assets.wait(ASSET, pause=30, sleep=pauses.sleep)
+        await client.assets.wait(ASSET, pause=30, sleep=pauses.sleep, clock=pauses.clock)
     assert sum(pauses) == seconds
     with pytest.raises(ResponseLost, match="not ready after 60 s"):
-        await client.assets.wait(ASSET, timeout=60, pause=30, sleep=pauses.sleep)
+        await client.assets.wait(ASSET, timeout=60, pause=30, sleep=pauses.sleep, clock=pauses.clock)
+
+
+async def test_the_time_of_slow_queries_counts(client: Client, wire: WireServer) -> None:
+    ticks = itertools.count(0, 100)
+    wire.always = said({"status": "Processing"})
+    with pytest.raises(ResponseLost, match=r"not ready after 200 s .* do not register it again"):
+        await client.assets.wait(ASSET, timeout=150, sleep=Pauses().sleep, clock=lambda: next(ticks))
+    assert len(wire.asked) == 2
 
 
 async def test_what_does_not_become_ready_is_refused(client: Client, wire: WireServer) -> None:
@@ -77,17 +87,17 @@ async def test_what_does_not_become_ready_is_refused(client: Client, wire: WireS
 async def test_waiting_bears_blips_but_not_too_many(client: Client, wire: WireServer) -> None:
     pauses, blip = Pauses(), reply({"code": 1003, "msg": "rate"})
     wire.plays(*[blip] * 4, said({"status": "Processing"}), *[blip] * 4, said({"status": "Active"}))
-    assert (await client.assets.wait(ASSET, sleep=pauses.sleep)).state == "ready"
+    assert (await client.assets.wait(ASSET, sleep=pauses.sleep, clock=pauses.clock)).state == "ready"
     wire.plays(*[blip] * 5)
-    with pytest.raises(Busy):
-        await client.assets.wait(ASSET, sleep=pauses.sleep)
+    with pytest.raises(ResponseLost, match=r"its state is not known: rate\. The asset exists"):
+        await client.assets.wait(ASSET, sleep=pauses.sleep, clock=pauses.clock)
     assert len(pauses) == 13
 
 
 async def test_waiting_without_a_connection_does_not_say_that_nothing_was_sent(closed_port: int) -> None:
     """`register_asset` is repeated after such an error, and made a second asset."""
     async with Client("key", base_url=f"http://127.0.0.1:{closed_port}") as client:
-        with pytest.raises(ResponseLost, match=f"waiting for asset {ASSET}: .*What to do: repeat the call"):
+        with pytest.raises(ResponseLost, match=f"waiting for asset {ASSET}: .*What to do: query this asset"):
             await client.assets.wait(ASSET, sleep=Pauses().sleep)
 
 
