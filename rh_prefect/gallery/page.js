@@ -65,7 +65,7 @@ function facts(entry) {
     const text = typeof value === "string" ? value : JSON.stringify(value);
     if (!text.includes("sha256:")) add(name, text);  // files are shown below
   }
-  add("made", entry.at);
+  add("made", entry.made);
   add("task ran", entry.seconds === null ? "" : `${entry.seconds} s`);
   add("label", entry.label);
   add("run", entry.run_name ? `${entry.run_name} (${entry.run})` : entry.run);
@@ -119,7 +119,7 @@ function filter() {
     words.every((word) => one.found.includes(word)) &&
     (!wanted.run || one.run === wanted.run) && (!wanted.model || one.model === wanted.model) &&
     (!wanted.kind || one.kind === wanted.kind) && (!wanted.state || one.state === wanted.state) &&
-    (!wanted.since || one.at.slice(0, 10) >= wanted.since) && (!wanted.until || one.at.slice(0, 10) <= wanted.until));
+    (!wanted.since || one.made.slice(0, 10) >= wanted.since) && (!wanted.until || one.made.slice(0, 10) <= wanted.until));
   cards.replaceChildren(...shown.map(card));
   const sums = new Map(), tasks = new Set();
   for (const one of shown) {
@@ -137,6 +137,7 @@ function options(name, pairs) {
   filters.elements[name].append(...unique.map(([value, text]) => make("option", text, { value })));
 }
 
+for (const one of all) one.made = one.at && new Date(one.at).toLocaleString("sv");  // local time, as in 2026-01-31 23:59:59
 for (const one of all) one.found = [one.prompt, one.label, one.model, one.saved_as, one.text, one.reason, JSON.stringify(one.params)].join(" ").toLowerCase();
 by("title").textContent = data.title;
 by("place").textContent = data.about;

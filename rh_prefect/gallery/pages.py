@@ -110,7 +110,7 @@ def _shown(store: MediaStore, until: float, entry: Entry) -> dict[str, Any]:
             "seed": None if entry.seed is None else str(entry.seed),  # JavaScript rounds numbers above 2**53
             "amounts": amounts_in(entry.cost),
             "run_name": entry.run_name or entry.flow,
-            "at": entry.at[:19].replace("T", " "),
+            "at": entry.at and f"{entry.at[:19]}Z",  # the page shows it in the time zone of its reader
             "kind": "text",
             "state": "failed" if entry.reason else "whole",
             **dict.fromkeys(("name", "src", "sha", "size", "poster"), ""),

@@ -70,7 +70,7 @@ def test_hostile_prompts_and_names_are_shown_and_do_nothing(page: Page, store: M
     texts = ("model", "request", "task", "text", "prompt", "label", "flow", "run", "run_name", "saved_as")
     params: list[dict[str, Any]] = [{word: word, "__proto__": word, "list": [word]} for word in HOSTILE]
     words: list[dict[str, Any]] = [dict.fromkeys(texts, word) for word in HOSTILE]
-    entries = [Entry(**word, params=more, at="2026-01-02") for word, more in zip(words, params)]
+    entries = [Entry(**word, params=more, at="2026-01-02T12:00:00.000+00:00") for word, more in zip(words, params)]
     files = [picture(store, tmp_path, name) for name in names]
     failed = [replace(one, text="", request=f"failed {one.request}", reason=one.text) for one in entries]
     model = store.publish(samples.glb(tmp_path / "local.glb"), "a <b>.glb").at("a <b>.glb")
@@ -108,7 +108,7 @@ def test_a_script_in_the_page_would_not_run(page: Page, store: MediaStore) -> No
 
 
 def test_the_keyboard_goes_through_the_outputs_and_shows_takes_side_by_side(page: Page, store: MediaStore) -> None:
-    entries = [Entry("m", "same", text=f"take {n}", take=n, at=f"2026-01-0{n}") for n in (2, 1)]
+    entries = [Entry("m", "same", text=f"take {n}", take=n, at=f"2026-01-0{n}T12:00:00") for n in (2, 1)]
     shown(page, store, [*entries, Entry("m", "other", text="another", sources=("0",))])
     page.ask("document.querySelector('.card').click()")
     page.press("ArrowRight")
@@ -127,12 +127,36 @@ def test_filters_select_outputs_and_add_up_what_their_tasks_cost(page: Page, sto
         page,
         store,
         [
-            Entry("z-image", "1", task="1", text="one", prompt="A lighthouse", cost="0.04 CNY", at="2026-01-02"),
-            Entry("z-image", "1", task="1", text="two", prompt="A lighthouse", cost="0.04 CNY", at="2026-01-02"),
-            Entry("kling", "2", task="2", text="three", label="dusk", cost="1.75 CNY", at="2026-01-03"),
-            Entry("app", "3", reason="no", cost="0.10 CNY, 25 coins, 1 task of unknown cost", at="2026-01-01"),
-            Entry("app", "4", reason="no", cost="1.00 CNY", at="2026-01-01"),
-            Entry("app", "5", reason="no", cost="2 tasks of unknown cost", at="2026-01-01"),
+            Entry(
+                "z-image",
+                "1",
+                task="1",
+                text="one",
+                prompt="A lighthouse",
+                cost="0.04 CNY",
+                at="2026-01-02T12:00:00.000+00:00",
+            ),
+            Entry(
+                "z-image",
+                "1",
+                task="1",
+                text="two",
+                prompt="A lighthouse",
+                cost="0.04 CNY",
+                at="2026-01-02T12:00:00.000+00:00",
+            ),
+            Entry(
+                "kling", "2", task="2", text="three", label="dusk", cost="1.75 CNY", at="2026-01-03T12:00:00.000+00:00"
+            ),
+            Entry(
+                "app",
+                "3",
+                reason="no",
+                cost="0.10 CNY, 25 coins, 1 task of unknown cost",
+                at="2026-01-01T12:00:00.000+00:00",
+            ),
+            Entry("app", "4", reason="no", cost="1.00 CNY", at="2026-01-01T12:00:00.000+00:00"),
+            Entry("app", "5", reason="no", cost="2 tasks of unknown cost", at="2026-01-01T12:00:00.000+00:00"),
         ],
     )
     count = "document.getElementById('sum').textContent"
@@ -149,6 +173,20 @@ def test_filters_select_outputs_and_add_up_what_their_tasks_cost(page: Page, sto
         assert str(page.ask(count)).startswith(f"{left} of 6"), name
         page.ask("document.getElementById('filters').reset()")
         page.until(f"{count}.startsWith('6 of 6')")
+
+
+def test_times_and_days_are_those_of_the_reader(page: Page, store: MediaStore) -> None:
+    page.call("Emulation.setTimezoneOverride", timezoneId="Asia/Shanghai")
+    try:
+        shown(page, store, [Entry("m", "1", text="late", at="2026-01-02T17:30:00.000+00:00")])
+        page.ask("document.querySelector('.card').click()")
+        facts = page.ask("document.getElementById('facts').textContent")
+        assert "made2026-01-03 01:30:00" in facts
+        for day, count in (("2026-01-02", 0), ("2026-01-03", 1)):
+            page.ask(f"for (const name of ['since', 'until']) filters.elements[name].value = '{day}'; filter()")
+            assert page.ask("document.getElementById('sum').textContent").startswith(f"{count} of 1"), day
+    finally:
+        page.call("Emulation.setTimezoneOverride", timezoneId="")
 
 
 def test_what_a_film_was_made_from_is_one_click_away(page: Page, store: MediaStore, tmp_path: Path) -> None:
