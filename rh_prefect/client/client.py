@@ -287,7 +287,8 @@ class Client:
 
         Raises:
             LinkExpired: The link no longer works.
-            ResponseLost: The body was cut or has the wrong length. The next call continues with the missing rest.
+            ResponseLost: The body was cut or has the wrong length. The next call continues with the missing rest if the
+                server sent an ETag or a date; otherwise, it begins again.
             StoreError: The bytes cannot be written.
         """
         if (machine := self._machine_of(url)) is not None:

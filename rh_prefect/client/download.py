@@ -247,7 +247,7 @@ def _plain_length(response: httpx.Response) -> int:
 
 
 def _broken(error: TransportError, partial: Partial) -> TransportError:
-    if not partial.size:
+    if not partial.size or not partial.validator:  # without one, the next call begins again
         return error
     of = "" if partial.total is None else f" of {partial.total}"
     return type(error)(f"{error.message} {partial.size}{of} bytes are kept; the next call continues from there.")
@@ -261,8 +261,8 @@ async def _check_length(partial: Partial, ask: RequestInfo) -> None:
             ask, f"{size} bytes were received, but {total} were announced; the received bytes are discarded"
         )
     if total is not None and size < total:
-        advice = "these bytes are kept, and the next call continues from there"
-        raise no_answer(ask, f"only {size} of {total} bytes were received; {advice}")
+        advice = "; these bytes are kept, and the next call continues from there" if partial.validator else ""
+        raise no_answer(ask, f"only {size} of {total} bytes were received{advice}")
 
 
 async def _prepare(response: httpx.Response, partial: Partial, ask: RequestInfo) -> bool:

@@ -94,6 +94,17 @@ async def test_a_cut_download_goes_on_where_it_was(stop: int, downloads: Downloa
     assert downloads.ranges == [None, (f"bytes={stop}-", TAG) if stop else None]
 
 
+@pytest.mark.parametrize("is_cut", [True, False])
+async def test_an_error_does_not_promise_a_rest_that_the_next_call_cannot_request(
+    downloads: Downloads, *, is_cut: bool
+) -> None:
+    short = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+    downloads.host.plays(serve(tag="", stop=1000) if is_cut else short, serve())
+    await downloads.fails(match=r"^(?!.*(are kept|continues))")
+    assert await downloads.fetched() == BODY
+    assert downloads.ranges == [None, None]
+
+
 async def test_a_finished_download_is_not_asked_for_again(downloads: Downloads) -> None:
     downloads.host.plays(serve())
     assert [await downloads.fetched() for _ in range(2)] == [BODY, BODY]
