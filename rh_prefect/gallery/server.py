@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,11 +50,13 @@ def serve(app: Starlette, announce: Callable[[str], None], *, port: int) -> None
 
 
 def listen(host: str, port: int, *, what: str) -> socket.socket:
-    """Returns a listening socket; raises `ConfigError`, which names `what` has to listen, if the port is not free."""
+    """Returns a listening socket; raises `ConfigError`, which names `what` has to listen, if it cannot."""
     try:
         return socket.create_server((host, port), backlog=512)
     except OSError as error:
+        advice = "check --host, which must be an address of this machine"
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            advice = "choose another --port, or stop the process that uses this port"
         raise ConfigError(
-            f"{what}: cannot listen on {host}:{port}: {error.strerror or error}. What to do: choose another --port, or "
-            "stop the process that uses this port."
+            f"{what}: cannot listen on {host}:{port}: {error.strerror or error}. What to do: {advice}."
         ) from error

@@ -70,6 +70,11 @@ def test_a_port_that_is_taken_is_said() -> None:
             serve_(port=port)
 
 
+def test_a_host_that_this_machine_does_not_have_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1:.* What to do: check --host"):
+        serve_(host="192.0.2.1", port=free_port())
+
+
 async def test_a_watch_that_was_closed_is_not_kept(closed_port: int) -> None:
     """Each restart of the receiver's watch left a function in the list of what the process's end calls."""
     watches: list[weakref.ref[SuspendedRunResumer]] = []
