@@ -20,7 +20,7 @@ from rh_prefect.client.download import Progress, download, is_data_url, write_da
 from rh_prefect.client.endpoint_groups import Apps, Platform, QuickCreate, Webhooks, Workflows
 from rh_prefect.client.json_values import first_text
 from rh_prefect.client.native_comfyui import NativeProxy
-from rh_prefect.client.request_sender import PACE_SECONDS, V1_KEY, Session
+from rh_prefect.client.request_sender import PACE_SECONDS, V1_KEY, Session, usable_id
 from rh_prefect.client.responses import RequestInfo
 from rh_prefect.client.upload_body import FileBody, RawBody, readable
 from rh_prefect.client.wire.account_files_and_assets import (
@@ -158,7 +158,7 @@ class Client:
         """Returns a task's state, even if the task failed."""
         if (machine := self._machine_of(task_id)) is not None:
             return await machine.query(task_id)
-        ask = RequestInfo(f"query of task {task_id}")
+        ask, task_id = RequestInfo(f"query of task {task_id}"), usable_id(task_id, of="a task")
         return responses.parse_query(await self._session.call("openapi/v2/query", {"taskId": task_id}, ask), task_id)
 
     async def cancel(self, task_id: str) -> None:
@@ -166,7 +166,7 @@ class Client:
         if (machine := self._machine_of(task_id)) is not None:
             await machine.cancel(task_id)
             return
-        ask = RequestInfo(f"cancellation of task {task_id}")
+        ask, task_id = RequestInfo(f"cancellation of task {task_id}"), usable_id(task_id, of="a task")
         (await self._session.call_v1("task/openapi/cancel", {"taskId": task_id}, ask)).checked()
 
     async def queue_status(self) -> QueueStatus:

@@ -15,6 +15,7 @@ from rh_prefect.client import Client, RemoteOutput, TaskView
 from rh_prefect.client.wire.task import read_failure, read_outputs
 from rh_prefect.errors import (
     Busy,
+    InputError,
     KeyRejected,
     OutcomeUnknown,
     PriceUnknown,
@@ -260,6 +261,14 @@ async def test_a_kept_connection_that_was_closed_does_no_harm(client: Client, wi
     wire.plays(reply_then_close(task()))
     assert (await query(client, wire, task())).status == "RUNNING"
     assert (await client.query(ID)).status == "RUNNING"
+
+
+async def test_an_invalid_id_is_not_sent(client: Client, wire: WireServer) -> None:
+    for call in (client.query, client.cancel):
+        for task_id in ("", "a b", "../x"):
+            with pytest.raises(InputError, match=r"is not a valid id for a task\. Nothing was sent"):
+                await call(task_id)
+    assert wire.asked == []
 
 
 async def test_after_three_blips_a_read_gives_up(client: Client, wire: WireServer) -> None:
