@@ -101,7 +101,7 @@ class Media(BaseModel):
             A binary reader.
 
         Raises:
-            MediaError: The file cannot be read, or is empty.
+            MediaError: The file cannot be read.
         """
         options = _options_for(self.uri) if options is None else options
         error_guard = partial(as_media_error, shown_url(self.uri), options=options)
