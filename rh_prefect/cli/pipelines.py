@@ -105,12 +105,7 @@ def plan(
     pipeline = read_pipeline(file, as_json=as_json)
     arguments, found = given.arguments(pipeline, more), read_choices(pipeline.takes)
     request = PlanRequest(pipeline, arguments, storage, credentials, deployment, allow or (), selection=selected.steps)
-    first = Plan(pipeline.name)
-    if selected.retake:
-        known, _ = asyncio.run(request.known())
-        first = asyncio.run(pipeline.plan(arguments, inputs=known["inputs"]))
-    takes, new = made_again(selected, found, first)
-    request = replace(request, takes=takes, new=new)
+    request = request.again(selected, found)
     current = asyncio.run(request.plan())
     if quote and not current.problems:
         asyncio.run(request.ask_for_prices(current))
@@ -215,6 +210,19 @@ class PlanRequest:
             plan.notes = [*plan.notes, note]
         return plan
 
+    def again(self, selected: Selected, found: Choices) -> PlanRequest:
+        """Returns the request with what `--retake` and `--new` make again; loads the storage block, if one is named."""
+        first = Plan(self.pipeline.name)
+        if selected.retake:
+            from rh_prefect.blocks.lookup import load_storage
+
+            # The numbers of items depend on the storage: files that the pipeline has saved there are no inputs.
+            inputs = Inputs(self.allow, own=asyncio.run(load_storage(self.storage)).url)
+            first = asyncio.run(self.pipeline.plan(self.arguments, inputs=inputs))
+            check_retake(first, selected.retake, self.selection)
+        takes, new = _made_again(selected, found, first)
+        return replace(self, takes=takes, new=new)
+
     def plan_of(self, other: Pipeline) -> Plan:
         """Returns the plan of another version of the pipeline, with those of the parameters that it has."""
         arguments = {name: value for name, value in self.arguments.items() if name in other.file.params}
@@ -258,7 +266,7 @@ def end_with_problems(problems: Sequence[Problem]) -> None:
         sys.exit(1)
 
 
-def made_again(selected: Selected, found: Choices, plan: Plan) -> tuple[dict[str, int], list[str]]:
+def _made_again(selected: Selected, found: Choices, plan: Plan) -> tuple[dict[str, int], list[str]]:
     """Returns the takes for `--retake`, and the steps for which results are made again.
 
     If a step's `reuse` is not `always`, its next take may already exist from an earlier day; the step is therefore run

@@ -31,21 +31,17 @@ from rh_prefect.cli.options import (
 from rh_prefect.cli.output import print_json
 from rh_prefect.cli.pipelines import (
     PlanRequest,
-    check_retake,
     end_with_problems,
-    made_again,
     show_dry_run,
     with_enough_budget,
 )
 from rh_prefect.cli.prefect_server import is_configured, refuse_blocks, staying_server
 from rh_prefect.errors import PipelineIncomplete
-from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run.step_scheduler import listeners
-from rh_prefect.pipelines.takes_file import add_choices, read_choices
-from rh_prefect.settings import get_settings
+from rh_prefect.pipelines.takes_file import Choices, add_choices, read_choices
 
 if TYPE_CHECKING:
     from rh_prefect.cli.run_display import Watch
@@ -89,7 +85,7 @@ def run(
         check_store(request.storage)
     asked.refuse_changes()
     if dry_run:
-        show_dry_run(request, budget, as_json=as_json)
+        show_dry_run(asked.again().request, budget, as_json=as_json)
         return
     # Without --new and --retake: the takes are recorded, and another new take would be paid for.
     part = asdict(selected) | {"new": False, "retake": None, "sample": selected.sample or None}
@@ -104,9 +100,10 @@ def run(
     quiet |= as_json
     out = "" if is_flow else printable(place.out or "")
     where = words_of(out=place.out, storage=request.storage)
-    values = asked.values(budget=budget, require_new=require_new, credentials=place.credentials)
-    with staying_server(say=not quiet) if is_flow else contextlib.nullcontext(), asked.recorded_takes():
-        with Watch(command=commands.run, quiet=quiet, out=out, place=where) as watch:
+    with staying_server(say=not quiet) if is_flow else contextlib.nullcontext():
+        asked = asked.again()
+        values = asked.values(budget=budget, require_new=require_new, credentials=place.credentials)
+        with asked.recorded_takes(), Watch(command=commands.run, quiet=quiet, out=out, place=where) as watch:
             result, error = _make(asked, values, watch, is_flow=is_flow)
         _say_end(result, error, watch, commands, as_json=as_json)
 
@@ -118,13 +115,17 @@ class _Asked:
     request: PlanRequest
     reviewed: ReviewedPlan | None
     selected: Selected
-    choices: dict[str, Any]  # The choices at reviews, from the takes file
+    found: Choices  # From the takes file
+
+    def again(self) -> _Asked:
+        """Returns the run with its takes; a storage block may be loaded from the server, which must have started."""
+        return replace(self, request=self.request.again(self.selected, self.found))
 
     def values(self, **options: Any) -> dict[str, Any]:
         """Returns the parameters and the options of the run; see `RunOptions`."""
         chosen = {
             "takes": self.request.takes or None,
-            "choices": self.choices or None,
+            "choices": dict(self.found.choices) or None,
             "new": self.request.new or None,
             "only": self.selected.only,
             "items": self.selected.items,
@@ -193,16 +194,13 @@ def _read(
     arguments = with_reviewed("run", given.arguments(pipeline, more), reviewed)
     found = read_choices(pipeline.takes)
     selection = selected.steps if reviewed is None else reviewed.selected(selected.steps)
-    # A block may be loaded from the server, which is not started yet.
-    inputs = Inputs(own=get_settings().storage_url if storage is None else "")
     # Without the records: wrong parameters are found before a server is started.
-    first = asyncio.run(pipeline.plan(arguments, known=KnownWorks(), inputs=inputs))
+    first = asyncio.run(pipeline.plan(arguments, known=KnownWorks()))
     end_with_problems(first.problems)
     first.refuse_unknown(selection)
-    check_retake(first, selected.retake or (), selection)
-    takes, new = made_again(selected, found, first)
-    request = PlanRequest(pipeline, arguments, storage, account, takes=takes, new=new, selection=selection)
-    return _Asked(request, reviewed, selected, dict(found.choices))
+    request = PlanRequest(pipeline, arguments, storage, account, selection=selection)
+    asked = _Asked(request, reviewed, selected, found)
+    return asked.again() if storage is None else asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,20 +189,27 @@ def test_items_of_an_answer_are_accepted_until_it_is_known(here: Here) -> None:
     assert here.paid() == 3
 
 
+@pytest.mark.prefect
 def test_a_retake_counts_the_inputs_of_the_run_by_number(here: Here) -> None:
     """The plan with --retake counted the pipeline's own results, too, and so took the number of another item."""
-    folder = here.folder / "out" / "photos"
-    folder.mkdir(parents=True)
-    photo(folder / "b.png", 1)
+    MediaStorage(url=str(here.folder / "shelf")).save("shelf", overwrite=True)
     big = "model: hypir-ultra, from: $(item), save_as: photos/a-$(id).png"
     each = group("foreach: $(params.photos), id: 'n$(number)'", big=big)
-    here.write("big.yaml", "name: big\nparams: {photos: {type: files, of: image}}\n" + steps(each=each))
-    given = "big.yaml --set photos=out/photos"
-    here.call(f"run {given}")
-    here.call(f"run {given} --retake each[n1].big")
-    assert [step["take"] for step in here.json(f"plan {given} --retake each[n1].big")["steps"]] == [3]
-    here.call(f"run {given} --retake each[n1].big")
-    assert here.paid() == 3
+    params = "params: {photos: {type: files, of: image}}\n"
+    for number, (name, given) in enumerate((("out", ""), ("shelf", " --storage shelf"))):
+        folder = here.folder / name / "photos"
+        folder.mkdir(parents=True)
+        photo(folder / "b.png", number)
+        here.write(f"{name}.yaml", params + steps(each=each))
+        given = f"{name}.yaml --set photos={name}/photos{given}"
+        here.call(f"run {given}")
+        for take in (2, 3):
+            for shows in ("plan", "run --dry-run"):
+                shown = here.json(f"{shows} {given} --retake each[n1].big")
+                assert [step["take"] for step in shown["steps"]] == [take]
+            here.call(f"run {given} --retake each[n1].big")
+        assert "there is no paid step each[n2].big" in here.call(f"run {given} --retake each[n2].big", fails=True)
+        assert here.paid() == 3 * (number + 1)
 
 
 TITLED = ("title: string", "id: $(item.title)")
