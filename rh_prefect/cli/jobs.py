@@ -155,7 +155,7 @@ async def adopt_(
     except RunningHubError as error:
         unchecked = f"task {task_id} could not be verified, and is recorded without a check: {error}\n"
     else:
-        _check_kind(job, intent, task, more=_option(storage))
+        _check_kind(job, intent, task)
     others = await _other_unknown(intent.flow_run or journal.scope, key, store)
     await manual_repair.adopt(journal, key, task_id)
     print(
@@ -226,7 +226,7 @@ async def mark_lost_(job: Job, *, same_account: bool = False, storage: Storage =
     journal, key = await _find(job, await _store(storage))
     view = await read_job(journal, key)
     if view.last is not None and manual_repair.may_be_lost(view.last):
-        await _check_lost(job, view.last, journal, same_account=same_account, more=_option(storage))
+        await _check_lost(job, view.last, journal, same_account=same_account)
         if view.state == "ended":
             await _check_files_lost(job, view, journal)
     await manual_repair.mark_lost(journal, key)
@@ -428,7 +428,7 @@ def _what(view: JobView) -> str:
     return f"{intent.label}: {intent.model}" if intent.label else intent.model
 
 
-def _check_kind(job: str, intent: Intent, task: TaskView, *, more: str) -> None:
+def _check_kind(job: str, intent: Intent, task: TaskView) -> None:
     """Raises an error if the results of a task are not of the kind that the job's model makes."""
     from rh_prefect.catalog.registry import get, is_known
 
@@ -441,7 +441,7 @@ def _check_kind(job: str, intent: Intent, task: TaskView, *, more: str) -> None:
             f"{job}: task {task.task_id} made {' and '.join(sorted(kinds))}, but {intent.endpoint} makes {output}, so "
             f"this is not the task of the job. Nothing was recorded. What to do: look for a task of {intent.endpoint} "
             f"in RunningHub's call log, near the time {intent.at}. If there is one, adopt that task; if there is none, "
-            f"run `rh-prefect jobs mark-refused {job}{more}`."
+            f"run `rh-prefect jobs mark-refused {job}`."
         )
 
 
@@ -476,7 +476,7 @@ def _end_with(left: Sequence[str]) -> None:
         sys.exit(1)
 
 
-async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_account: bool, more: str) -> None:
+async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_account: bool) -> None:
     """Raises an error if the task exists and its end is not recorded, or if the paying account was not queried."""
     from rh_prefect.blocks.lookup import RECORDED
 
@@ -495,7 +495,7 @@ async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_accoun
             f"{job}: task {task_id} was paid for on account {submit.intent.account_words}, but the present key "
             f"belongs to account {asked}. Only the account that paid can tell whether the task is lost. Nothing was "
             "recorded. What to do: set the key of the account that paid, and run again. If both are the same account, "
-            f"with a renewed key or another name, run `rh-prefect jobs mark-lost {job} --same-account{more}`."
+            f"with a renewed key or another name, run `rh-prefect jobs mark-lost {job} --same-account`."
         )
 
 
@@ -569,10 +569,6 @@ async def _store(storage: str | None) -> MediaStore | None:
     from rh_prefect.blocks.lookup import load_storage
 
     return None if storage is None else await load_storage(storage)
-
-
-def _option(storage: str | None) -> str:
-    return "" if storage is None else f" --storage {storage}"
 
 
 def _journal(scope: str, store: MediaStore | None) -> Journal:

@@ -66,7 +66,6 @@ class Policy(Options):
     """The options of a call for a work, and the call's place in the run."""
 
     job: str  # The work's full name, as `rh-prefect jobs` takes it
-    place_option: str = ""  # The option of `rh-prefect jobs` that names the storage block with the work's records
     endpoint: str  # The endpoint, for messages
     name: str = ""  # The step or the call, for messages; the work's full name by default
     run: str = ""  # The run, as intents name it; empty in the scope of one run, whose submissions are all its own
@@ -242,8 +241,8 @@ async def _settle_unknown(steps: Steps, submit: Submit, progress: _Progress) -> 
         f"{policy.title}: submission {submit.n} to {submit.intent.request_words} was started at {submit.intent.at}, "
         f"but it is not known whether RunningHub accepted it{reason}. The request is not sent again, because you "
         f"could pay twice. What to do: look for the task of account {submit.intent.account_words} in {place}. If a "
-        f"task with this request exists, run rh-prefect jobs adopt {policy.job} {form}{policy.place_option}. If none "
-        f"exists, run rh-prefect jobs mark-refused {policy.job}{policy.place_option}. Then run again.",
+        f"task with this request exists, run rh-prefect jobs adopt {policy.job} {form}. If none exists, run rh-prefect "
+        f"jobs mark-refused {policy.job}. Then run again.",
         job=policy.job,
     )
 

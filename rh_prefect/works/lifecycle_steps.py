@@ -390,8 +390,8 @@ class Steps:
             raise JournalError(
                 f"{job}: task {answer.task_id} is paid for and running, but it could not be recorded in the journal: "
                 f"{cause} The task id is stored in {self.work.services.spool.folder}. What to do: run again on this "
-                f"machine (this records the task), or run rh-prefect jobs adopt {job} "
-                f"{answer.task_id}{self.policy.place_option} on another machine."
+                f"machine (this records the task), or run rh-prefect jobs adopt {job} {answer.task_id} on another "
+                "machine."
             ) from error
         self._unspool(submit.n, submit.intent)
         return settled

@@ -27,7 +27,6 @@ from rh_prefect.errors import (
     TransportError,
 )
 from rh_prefect.media.media import Media
-from rh_prefect.media.storage_urls import shown_url
 from rh_prefect.media.store import MediaStore
 from rh_prefect.workflow_inputs import AppInput, GraphInput, WorkflowInput, unread_graph
 from rh_prefect.works.accounts.limiter import Turn
@@ -357,13 +356,6 @@ class WorkRunner:
             return records.name
         return f"{self.scope.journal.scope}/{records.key}"
 
-    def _place_option(self) -> str:
-        """Returns the option by which commands find records outside of flows in a storage block; else nothing."""
-        works, block = self.works, self.options.storage
-        if works is None or block is None or not isinstance(self.scope, FolderScope):
-            return ""
-        return f" --storage {block}" if works.url == shown_url(self.store.url) else ""
-
     def _context(self, asked: WorkCall, work: str, request: JobRequest) -> Work:
         shared, scope = self.shared, self.scope
         pool, records = shared.pool, self._records(work)
@@ -397,7 +389,6 @@ class WorkRunner:
         policy = Policy(
             **{**options, "take": asked.take},
             job=self._name_for_commands(records),
-            place_option=self._place_option(),
             endpoint=request.endpoint,
             run=scope.journal.scope if records.is_shared else "",
             attempt=scope.attempt,
