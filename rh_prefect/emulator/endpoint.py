@@ -18,6 +18,7 @@ from rh_prefect.emulator.accounts import ApiKey
 from rh_prefect.emulator.auth import Auth
 from rh_prefect.emulator.broken_responses import BrokenResponse
 from rh_prefect.emulator.faults import Fault, Subject
+from rh_prefect.emulator.file_store import ANY_ADDRESS
 from rh_prefect.emulator.responses import Envelope, Refused
 from rh_prefect.emulator.state import State
 
@@ -97,7 +98,7 @@ class Endpoint:
             self.on_refusal(Call(state, request, key, body, None), refused.code)
             return self._refuse(state, refused)
         fault = self._fault(state, request, body)
-        response = await self._answer(Call(state, request, key, body, fault))
+        response = _with_host_of(request, state, await self._answer(Call(state, request, key, body, fault)))
         return response if fault is None else BrokenResponse(response, fault, state.held)
 
     def _fault(self, state: State, request: Request, body: dict[str, object]) -> Fault | None:
@@ -142,6 +143,16 @@ def endpoint_of(request: Request) -> str:
 def is_positive(value: object) -> bool:
     """Returns whether an id is a positive integer, as a string or as a number."""
     return not isinstance(value, bool) and re.fullmatch(r"0*[1-9][0-9]*", str(value)) is not None
+
+
+def _with_host_of(request: Request, state: State, response: Response) -> Response:
+    """Replaces 0.0.0.0 in the emulator's own links, which no browser can open, by the host of the request."""
+    if urlsplit(state.url).hostname == ANY_ADDRESS:
+        body = bytes(response.body)
+        for own in (urlsplit(url).netloc for url in (state.url, state.file_store.url)):
+            body = body.replace(own.encode(), own.replace(ANY_ADDRESS, str(request.url.hostname)).encode())
+        response.body, response.headers["content-length"] = body, str(len(body))
+    return response
 
 
 def _check_host(state: State, request: Request) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
 import threading
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.clock import Clock
+
+ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - compared, not bound
+"""The host of a server that listens on all addresses of the machine."""
 
 _UPLOADS: Final = "/input/"
 _RESULTS: Final = "/u/output/"
@@ -118,8 +122,8 @@ class FileStore:
         return f"{self.url}{place}?q-sign-algorithm=sha1&q-sign-time={window}&q-signature={signature}"
 
     def owns(self, link: str) -> bool:
-        """Returns whether a link points to this file store."""
-        return link.startswith(self.url + "/")
+        """Returns whether a link points to this file store; on all addresses, with any of the machine's names."""
+        return re.match(re.escape(self.url).replace(re.escape(ANY_ADDRESS), "[^/:]+") + "/", link) is not None
 
     def find(self, link: str) -> StoredFile:
         """Finds the file behind a link.

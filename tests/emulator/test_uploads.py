@@ -13,8 +13,9 @@ import pytest
 
 from rh_prefect.emulator.comfy.graph import inputs_of
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
+from tests.emulator.conftest import Emulate
 from tests.support.samples import media as samples
-from tests.support.servers.caller import Caller, Json, node
+from tests.support.servers.caller import CLIP, Caller, Json, node
 
 PATH = "/openapi/v2/media/upload/binary"
 
@@ -29,6 +30,16 @@ def test_the_answer_has_both_names_and_a_signed_link(rh: Caller, tmp_path: Path)
     assert link.startswith(rh.rh.files_url)
     assert httpx.get(link).content == path.read_bytes()
     assert [(entry.sha256, entry.size) for entry in rh.rh.recorder.uploads] == [(sha256, path.stat().st_size)]
+
+
+def test_links_of_a_server_on_all_addresses_have_the_host_of_the_request(emulate: Emulate, tmp_path: Path) -> None:
+    rh = emulate(host="0.0.0.0")
+    rh.http.base_url = rh.rh.url.replace("0.0.0.0", "localhost")
+    files = rh.rh.files_url.replace("0.0.0.0", "localhost")
+    link = rh.link(samples.png(tmp_path / "a.png"))
+    result = rh.result(CLIP, {"prompt": "x", "imageUrl": link, "duration": "5", "sound": "false"})
+    assert (link.startswith(f"{files}/"), result.startswith(f"{files}/")) == (True, True)
+    assert httpx.get(result).status_code == 200
 
 
 @pytest.mark.parametrize(
