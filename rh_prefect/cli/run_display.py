@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from rh_prefect.cli.live_view import LiveView
-from rh_prefect.display_texts import shortened
+from rh_prefect.display_texts import counted, shortened
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs import progress_observer
 from rh_prefect.flow_runs.progress_observer import ENDED, RunProgress, known_run_progress
@@ -36,6 +36,7 @@ from rh_prefect.works.loop_thread import JOIN_SECONDS, LOOP
 
 _MARKS = {"succeeded": "✓", "reused": "✓", "failed": "✗", "unknown": "?", "cancelled": "-"}
 _REVIEWS_SHOWN = 30
+_WAITED_SHOWN = 5
 _CANDIDATE_LENGTH = 200
 
 _SHOWN = {"submitted", "adopted", "waiting", "moved", *ENDED}
@@ -75,6 +76,7 @@ class Watch(Pages):
         self._command = command
         self._next = 0.0
         self._news: set[str] = set()
+        self._waited: dict[str, str] = {}  # Names of the jobs whose tasks another run has paid for, by job
         self._board = RunProgress()
         self._console = Terminal(highlight=False, soft_wrap=True, quiet=quiet)
         self._flow_run_id = ""
@@ -96,6 +98,13 @@ class Watch(Pages):
         if kind is not None:
             self._say_how_to_go_on()
         progress_observer.listeners.remove(self._take)
+
+    @property
+    def waited(self) -> str:
+        """A sentence about the results that the run took from tasks of other runs, for which it has waited."""
+        names = list(self._waited.values())
+        some = ", ".join(names[:_WAITED_SHOWN]) + (", …" if len(names) > _WAITED_SHOWN else "")
+        return f"Waited for {counted(len(names), 'task')} of another run, and took: {some}. " if names else ""
 
     @property
     def _is_live(self) -> bool:
@@ -167,6 +176,8 @@ class Watch(Pages):
     def _take(self, event: JobEvent) -> None:
         self._see_estimate()
         self._view.update(event)
+        if event.state == "adopted":
+            self._waited[event.job] = event.name
         if not event.is_edit:
             self._board.update(event)
         is_row = self._is_live and event.state in ("submitted", "adopted")

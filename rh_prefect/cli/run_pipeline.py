@@ -266,7 +266,7 @@ def _say_result(result: PipelineResult, watch: Watch, commands: _Commands, *, is
     waiting = [one.step for one in result.steps if one.model == "review" and one.state == "waits for review"]
     if not is_failed:  # else the error says it
         why = "the results exist already" if result.has_reused else "there was nothing to make"
-        exists = "" if result.new or waiting else f"Nothing new: {why}. "
+        exists = watch.waited or ("" if result.new or waiting else f"Nothing new: {why}. ")
         print(f"{exists}{summary(result)}")
     for name, value in result.outputs.items():
         for number, one in enumerate(value if isinstance(value, list) else [value]):

@@ -42,6 +42,16 @@ def held(cup: Here, command: str, at: str, *, answer: bool = False) -> Iterator[
             yield process, proxy
 
 
+def test_a_run_that_waited_for_the_task_of_another_run_says_what_it_took(cup: Here) -> None:
+    cup.write("mug.yaml", "name: mug\n" + steps(picture=PICTURE % "a mug"))
+    with held(cup, "run mug.yaml", QUERY):
+        said = cup.call("run mug.yaml")
+    assert "Waited for 1 task of another run, and took: picture. Steps: 1 reused; paid nothing." in said
+    assert "Nothing new" not in said
+    assert "Nothing new" in cup.call("run mug.yaml")
+    assert cup.paid() == 1
+
+
 def kill_at(cup: Here, request: str, command: str, *, answer: bool = False) -> None:
     with held(cup, command, request, answer=answer) as (process, _):
         process.kill()
