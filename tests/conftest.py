@@ -78,6 +78,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     """Takes all that exists by now out of the garbage collections of the tests."""
-    gc.collect()
     gc.freeze()
     gc.enable()

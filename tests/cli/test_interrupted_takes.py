@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Here
-from tests.support.processes.warm_process import RH, WarmProcess
+from tests.support.processes.warm_process import RH, WarmProcess, run
 from tests.support.samples.steps import CLIP, PICTURE, steps
 from tests.support.servers.holding_proxy import Proxy
 from tests.support.waiting import wait_until
@@ -128,9 +126,8 @@ def test_new_results_in_a_folder_that_cannot_be_written_are_refused_before_payme
     (cup.folder / "cup.yaml").rename(own / "cup.yaml")
     cup.call("run own/cup.yaml")
     own.chmod(0o500)
-    command = [sys.executable, *RH, "run", "own/cup.yaml", "--new"]
     env = {**os.environ, "PYTHONPATH": str(ROOT / "tests/support/processes/unprivileged")}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    done = run([*RH, "run", "own/cup.yaml", "--new"], env=env)
     assert done.returncode == 1
     assert re.search("own/cup.takes.yaml cannot be written: Permission denied.*What to do", done.stderr)
     assert cup.paid() == 2

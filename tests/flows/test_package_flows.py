@@ -61,7 +61,9 @@ async def test_a_film_that_failed_is_continued_and_the_next_one_is_new(rh: Emula
     assert Path(done["film"].uri).is_file()
     assert paid(rh)[PICTURE] == 1
     assert len(rh.recorder.paid) == before + 2, "the motion again, and the upscaled clip"
-    await flows.film(prompt="a pier", shots=1)
+    rh.faults.add(Fault("submit", endpoint=MOTION, kind="fail", code="1504"))
+    with pytest.raises(PipelineIncomplete):
+        await flows.film(prompt="a pier", shots=1)
     assert paid(rh)[PICTURE] == 2
 
 
@@ -82,8 +84,10 @@ async def test_a_video_gets_a_voice_and_music(sound: dict[str, str], tasks: int,
     assert (bool(film.has_audio), len(rh.recorder.paid)) == (tasks > 0, tasks)
 
 
-@pytest.mark.parametrize("names", [(), ("speech",), ("music",), ("speech", "music")])
-@pytest.mark.parametrize("has_sound", [True, False])
+@pytest.mark.parametrize(
+    ("names", "has_sound"),
+    [((), True), ((), False), (("speech",), False), (("music",), True), (("speech", "music"), False)],
+)
 async def test_clips_are_joined_with_speech_and_music_at_no_cost(
     names: tuple[str, ...], has_sound: bool, rh: Emulator, tmp_path: Path
 ) -> None:

@@ -63,7 +63,7 @@ names = st.sampled_from(["taskId", "task_id", "event", "eventData", "data", "cod
 told = st.dictionaries(names, json_values | st.just(TASK) | st.dictionaries(names, json_values))
 
 
-@search(75)
+@search(40)
 @given(st.lists(st.binary() | told.map(lambda value: json.dumps(value).encode())))
 def test_no_body_makes_it_fall_over(bodies: list[bytes]) -> None:
     noted = Noted()
