@@ -2,6 +2,7 @@
 
 | note                             | written                                                                    |
 |----------------------------------|----------------------------------------------------------------------------|
+| `place-1`                        | before the first claim or wait, with the id of the place of its works      |
 | `<work>-claim-<n>`               | before the run creates `intent-n` of the work                              |
 | `<work>-wait<a>-<n>`             | before attempt a waits for a task of another run or attempt                |
 | `<work>-settled-<…>-<n>`         | when the cost of submission n is final                                     |
@@ -24,7 +25,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from rh_prefect.bounded_caches_and_locks import UsedObjects
+from rh_prefect.bounded_caches_and_locks import SingleFlight, UsedObjects
 from rh_prefect.errors import ConfigError, RunningHubError
 from rh_prefect.works.journal.costs_and_budget import (
     Charge,
@@ -44,6 +45,7 @@ from rh_prefect.works.loop_thread import LOOP
 
 _AT_ONCE = 16
 _PLACE = "pipeline-records-1"
+_PLACE_ID = "place-1"
 _CLAIM = re.compile(r"([0-9a-f]+)-claim-([0-9]+)")
 _WAIT = re.compile(r"([0-9a-f]+)-wait[0-9]+-([0-9]+)")
 _SETTLED = re.compile(r"([0-9a-f]+)-settled-([0-9a-f]+)-([0-9]+)")
@@ -61,6 +63,12 @@ class RecordsLocation(Record):
 
     url: str  # The URL of the location
     storage: str | None = None  # Name of the storage block whose options open it; None for RH_STORAGE_OPTIONS
+
+
+class PlaceId(Record):
+    """The record that says which place has the records of a run: a path is another place on another machine."""
+
+    id: str  # See `WorksJournal.place_id`
 
 
 async def note_location(run: Journal, location: RecordsLocation) -> None:
@@ -243,25 +251,28 @@ class SharedRecords(JobRecords):
         return await self._works.has_other_waiter(self.key, self._flow_run, has_ended=self._has_ended)
 
     async def note_claim(self, n: int) -> None:
-        """Records that the run is about to claim submission n; raises an error if the run has paid for it before."""
+        """Records that the run is about to claim submission n."""
+        await self._check_place()
         self._noted.add(n)
-        if await self._note(f"{self.key}-claim-{n}"):
-            return
-        # Without an intent, an earlier process has ended before it claimed, or it has used records at another place.
-        # At another place the numbers begin again, so the paid submission may have another number than n.
-        for (work, number), paid in (await Notes.of(self._run)).settled.items():
-            if work == self.key and paid is not None and await self.submission(number) is None:
-                raise ConfigError(
-                    f"{self.name}: this run has paid for submission {number} ({paid.costs}), but {self._works.url} "
-                    "does not have its records: they were deleted, or they are on the disk of another machine. Nothing "
-                    "was sent. What to do: run again where these records are, or start a new run. For workers on "
-                    "several machines, set RH_RECORDS to a place that they share."
-                )
+        await self._note(f"{self.key}-claim-{n}")
 
     async def note_wait(self, n: int) -> None:
         """Records that this attempt waits for the task of submission n, which it has not submitted."""
+        await self._check_place()
         self._noted.add(n)
         await self._note(f"{self.key}-wait{self._run.attempt}-{n}")
+
+    async def _check_place(self) -> None:
+        """Raises an error if an earlier attempt has used other records at the same path, as on another disk."""
+        # A later attempt in this process checks it again: the records may have been deleted meanwhile.
+        name = (repr(self._run.journal), repr(self._works), self._run.calls.number)
+        if not await _places.get(name, partial(_is_first_place, self._run.journal, self._works)):
+            raise ConfigError(
+                f"{self.name}: this run has submitted tasks, or waited for them, but their records are not in "
+                f"{self._works.url}: they are on the disk of another machine, or were deleted. Nothing was paid now. "
+                "What to do: run again where these records are, or start a new run. For workers on several machines, "
+                "set RH_RECORDS to a place that they share, such as an S3 bucket."
+            )
 
     async def has_waited(self, n: int, *, since: int) -> bool:
         """Returns whether this attempt, or an earlier one from attempt `since` on, waited for the task."""
@@ -271,6 +282,19 @@ class SharedRecords(JobRecords):
 
     async def _note(self, key: str) -> bool:
         return await self._run.journal.create(key, Record().model_dump(mode="json"))
+
+
+_places: SingleFlight[tuple[str, str, int], bool] = SingleFlight(1000)
+# Its calls are tasks of the loop of the parent, which a forked child does not have.
+os.register_at_fork(after_in_child=_places.clear)
+
+
+async def _is_first_place(run: Journal, works: WorksJournal) -> bool:
+    """Returns whether a run uses the same records as its first claim or wait, whose place it notes."""
+    place = PlaceId(id=await works.place_id())
+    if await run.create(_PLACE_ID, place.model_dump(mode="json")):
+        return True
+    return PlaceId.model_validate(await run.read(_PLACE_ID)).id == place.id
 
 
 _trackers: UsedObjects[tuple[str, int], SpendTracker] = UsedObjects(200)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from rh_prefect.errors import (
     ConfigError,
     JobCancelled,
     JobFailed,
+    JobTimeout,
     NotPlanned,
     OutputsExpired,
     OutputsPending,
@@ -286,7 +288,7 @@ async def test_a_run_killed_before_any_operation_is_continued_by_a_new_one(
     settled = 0
     for number in range(1, 100):
         places = {"folder": run.folder, "store_url": f"{run.store_url}-{number}", "machine": f"here-{number}"}
-        here: dict[str, Any] = {"url": run.url, "key": run.key, **places}
+        here: dict[str, Any] = {"url": run.url, "key": run.key, "name": f"run-{number}", **places}
         process = FORKS.Process(target=run_and_be_killed, args=(here, number))
         paid = len(rh.recorder.paid)
         process.start()
@@ -321,16 +323,34 @@ async def test_a_file_that_stays_missing_is_no_result_and_the_error_says_how_to_
     assert len(rh.recorder.paid) == 2
 
 
-@pytest.mark.parametrize("refusals", [0, 1])
-async def test_a_run_that_is_continued_on_another_disk_does_not_pay_again(
-    rh: Emulator, run: PipelineRun, refusals: int
-) -> None:
-    if refusals:
-        rh.faults.add(Fault("submit", kind="code", code="421", times=refusals))
-    await run.one(picture())
-    Path(run.store_url).rename(run.folder / "the disk of the first machine")
-    with pytest.raises(ConfigError, match=rf"for submission {refusals + 1} \(0\.04 CNY\), but .* another machine"):
-        await run.another(attempt=2).one(picture())
+@pytest.mark.parametrize("payer", ["one", "two"])
+async def test_a_run_that_is_continued_on_another_disk_does_not_pay_again(stopped: Stopped, payer: str) -> None:
+    rh, run = stopped
+    for name in dict.fromkeys((payer, "one")):
+        with pytest.raises(JobTimeout):
+            await run.another(name=name).one(picture(), deadline=0.1)
+    disk, first = Path(run.store_url), run.folder / "the disk of the first machine"
+    disk.rename(first)
+    for work in (picture(), picture("another work")):
+        with pytest.raises(ConfigError, match=r"tasks.* another machine, or were deleted\. Nothing was paid"):
+            await run.another(attempt=2).one(work, deadline=0.1)
+    shutil.rmtree(disk)
+    first.rename(disk)
+    rh.clock.advance(600)
+    await run.another(attempt=3).one(picture())
+    assert len(rh.recorder.paid) == 1
+
+
+async def test_a_run_that_has_submitted_nothing_may_begin_on_another_disk(rh: Emulator, run: PipelineRun) -> None:
+    with pytest.raises(NotPlanned):
+        await run.one(picture(forbidden="it is not in the plan"))
+    disk, first = Path(run.store_url), run.folder / "the disk of the first machine"
+    disk.rename(first)
+    await run.another(attempt=2).one(picture())
+    disk.rename(run.folder / "the disk of the second machine")
+    first.rename(disk)
+    with pytest.raises(ConfigError, match="another machine"):
+        await run.another(attempt=3).one(picture())
     assert len(rh.recorder.paid) == 1
 
 

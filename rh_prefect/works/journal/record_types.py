@@ -191,7 +191,7 @@ FORMAT_KEY = "format-1"
 
 
 class Format(Record):
-    """The first record of a scope: the format version of all its records."""
+    """The first record of a scope: the format version of all its records. Its token is the id of a shared place."""
 
     format: int = FORMAT
 

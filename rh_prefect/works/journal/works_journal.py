@@ -116,6 +116,14 @@ class WorksJournal(FolderJournal):
             )
         _known.add(repr(self))
 
+    async def place_id(self) -> str:
+        """Returns the id of this place: the token of its format record, which it creates if that is missing."""
+        record = await self.read(FORMAT_KEY)
+        if record is None:
+            await super().create(FORMAT_KEY, Format().model_dump(mode="json"))
+            record = await self.read(FORMAT_KEY)
+        return Format.model_validate(record).token
+
     def notes_of(self, scope: str, *, first: Mapping[str, Record] | None = None) -> FolderJournal:
         """Opens the journal of a scope outside of flows, for its notes about attempts and claims."""
         return FolderJournal(self._scopes_at, scope=scope, options=self._options, first=first)
