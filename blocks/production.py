@@ -46,7 +46,11 @@ def save(member: str | None = None) -> None:
         storage = MediaStorage(url=settings.storage_url, options=SecretDict(settings.storage_options))
         storage.get_store().check()
     except ValidationError as error:
-        raise SystemExit(f"blocks/production.py: RH_STORAGE_URL: {error.errors()[0]['msg']}.") from None
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise SystemExit(
+            f"blocks/production.py: nothing was saved, because {why}. What to do: correct RH_STORAGE_URL or "
+            "RH_STORAGE_OPTIONS, and run again."
+        ) from None
     except (ConfigError, StoreError) as error:
         raise SystemExit(f"blocks/production.py: nothing was saved. {error}") from None
     name = member or "runninghub"

@@ -89,9 +89,11 @@ def test_production_says_all_that_is_missing(prefect_server: PrefectServer) -> N
 
 
 def test_production_refuses_a_url_with_a_password(prefect_server: PrefectServer) -> None:
-    done = run("production", prefect_server, RH_API_KEY=KEY, RH_STORAGE_URL="s3://user:secret@bucket/films")
+    done = run("production", prefect_server, RH_API_KEY=KEY, RH_STORAGE_URL="s3://user:hunter2@bucket/films")
     assert done.returncode == 1
-    assert "RH_STORAGE_URL: " in done.stderr and "contains a password" in done.stderr
+    assert "nothing was saved, because the URL contains a password; put it in the storage options" in done.stderr
+    assert "What to do: correct RH_STORAGE_URL or RH_STORAGE_OPTIONS, and run again." in done.stderr
+    assert "hunter2" not in done.stderr
 
 
 def test_production_refuses_a_bucket_that_takes_nothing(prefect_server: PrefectServer, s3: S3Server) -> None:
