@@ -196,6 +196,8 @@ def _named(value: object) -> str:
         value = next((getattr(value, name) for name in ("uri", "prompt", "model") if hasattr(value, name)), value)
     if isinstance(value, Mapping):
         value = next(iter(value.values()), "")
+    if isinstance(value, Enum):
+        value = value.value
     text = "" if value is None else str(value)
     is_file = text.startswith(("/", "./", "../")) or "://" in text.partition(" ")[0]
     return PurePosixPath(shown(text)).name if is_file else text

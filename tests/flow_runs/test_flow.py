@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from enum import Enum
 from typing import Any, cast
 from uuid import uuid4
 
@@ -103,6 +104,15 @@ def test_a_validated_url_names_a_run_by_its_file() -> None:
         assert run_name().partition(", 2")[0] == "batch: harbour.mp4"
 
 
+class Style(Enum):
+    NOIR = "noir"
+
+
+def test_a_choice_names_a_run_by_its_value() -> None:
+    with CONTEXT.model_construct(flow=batch, flow_run=FlowRun(flow_id=uuid4()), parameters={"topic": Style.NOIR}):
+        assert run_name().partition(", 2")[0] == "batch: noir"
+
+
 def test_hooks_are_attached_beside_the_users() -> None:
     given: list[FlowStateHook[..., Any]] = [theirs]
 
@@ -164,6 +174,7 @@ async def test_a_call_that_a_flow_returns_without_awaiting_it_pays_in_the_flow_r
 async def test_a_resumed_run_names_what_only_an_earlier_attempt_asked_for(
     rh: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "prefect.flow_runs")
     prompts = iter(["a quay at dawn", "a quay at dusk"])
 
     @rh_prefect.flow
@@ -175,12 +186,15 @@ async def test_a_resumed_run_names_what_only_an_earlier_attempt_asked_for(
         return result.key
 
     failed = await quays(return_state=True)
+    caplog.clear()
     kept = await resume(quays, str(failed.state_details.flow_run_id))
     assert len(rh.recorder.paid) == 3, "the prompt of the second attempt is another one"
     (named,) = [text for text in caplog.messages if "this attempt did not request it" in text]
     assert "was paid for in an earlier attempt" in named
     assert "Its result: " in named
     assert kept not in named
+    ended = next(text for text in caplog.messages if text.startswith("2 of 2 jobs done"))
+    assert caplog.messages.index(ended) < caplog.messages.index(named), "that task may still run for long"
 
 
 @pytest.mark.prefect
