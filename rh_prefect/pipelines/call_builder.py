@@ -23,6 +23,8 @@ from rh_prefect.works.work_runner import WorkCall
 def work_call(instance: PlannedStep, work: Work) -> WorkCall:
     """Returns the call that makes one take of a paid step."""
     parse, assume = instance.step.get("parse"), instance.step.get("assume")
+    # An open price of the catalogue is a lower bound.
+    is_priced = assume is not None and (assume.price is not None or not work.price.is_open)
     name = instance.address if len(instance.works) == 1 else f"{instance.address}, take {work.take}"
     return WorkCall(
         request_of(instance),
@@ -34,7 +36,7 @@ def work_call(instance: PlannedStep, work: Work) -> WorkCall:
         shape=instance.shape,
         stands_for=stand_ins(instance),
         planned=work.key,
-        price=work.price.most / work.attempts if assume is not None else None,
+        price=work.price.most / work.attempts if is_priced else None,
         forbidden=instance.forbidden,
         saved_graph=instance.saved_graph,
     )

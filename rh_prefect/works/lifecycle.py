@@ -72,6 +72,7 @@ class Policy(Options):
     attempt: int = 1  # The attempt of the run, from 1
     first_attempt: int = 1  # The first attempt whose payments count together with this one's; see `Scope.first_attempt`
     budget: Decimal | None = None  # What all works of the run may cost together; None for no limit
+    assumed_price: Decimal | None = None  # What it costs at most, if neither the catalogue nor RunningHub knows it
     unpriced_advice: str = "run it without a budget"  # What to do if the budget needs a price that is not known
     may_switch_account: bool = False  # Whether another account may pay after an account-specific refusal
     # Why the run must not pay for the work, and what to do; empty if it may pay. An existing or coming result is used

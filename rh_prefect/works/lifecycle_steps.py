@@ -255,13 +255,16 @@ class Steps:
     async def _find_price(self) -> None:
         """Finds the catalogue's price in the account's currency."""
         prices, listed = self._lease.account.prices, self.work.request.listed
+        assumed = self.work.assumed
         if not self._lease.account.provider.is_bare:  # of a machine, RunningHub reports neither price nor cost
             self._currency = await prices.currency()
-            self._price, self._guess = await prices.listed(listed), prices.guess(listed)
+            self._price, self._guess = await prices.listed(listed), prices.guess(listed or assumed)
 
     async def _request_price(self) -> Money | None:
-        request = self.work.request
-        return await self._lease.account.prices.of(request.endpoint, request.sent(self._links), request.listed)
+        request, prices = self.work.request, self._lease.account.prices
+        price = await prices.of(request.endpoint, request.sent(self._links), request.listed)
+        # RunningHub was asked first: it charges its own price, also for a request with an assumed one.
+        return price or prices.guess(self.work.assumed)
 
     async def _ask(self) -> Money | None:
         """Requests the price, which the budget of another job needs; returns the known one if the request fails."""

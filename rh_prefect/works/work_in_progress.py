@@ -18,7 +18,7 @@ from rh_prefect.works.accounts.account_and_uploads import Account
 from rh_prefect.works.accounts.pool import Lease
 from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.events import JobEvent, JobEventState, Observer
-from rh_prefect.works.journal.costs_and_budget import Costs, SpendTracker
+from rh_prefect.works.journal.costs_and_budget import Costs, Money, SpendTracker
 from rh_prefect.works.journal.job_records_and_state import JobRecords
 from rh_prefect.works.journal.record_types import Intent, current_owner
 from rh_prefect.works.journal.scope import Scope, cancel_key
@@ -130,6 +130,12 @@ class Work:
             files=tuple(PurePosixPath(one.record.uri).name for one in self.request.inputs.values()),
             flow_run=self.policy.run,
         )
+
+    @property
+    def assumed(self) -> Money | None:
+        """The caller's price, for a job whose price neither the catalogue nor RunningHub knows."""
+        price = self.policy.assumed_price
+        return None if price is None else Money(price, self.request.currency)
 
     @property
     def costs(self) -> Costs | None:

@@ -302,8 +302,6 @@ class WorkRunner:
                 f"{asked.step}: its request ({work[:12]}) differs from the planned request ({asked.planned[:12]}). "
                 "Nothing was paid. This is a defect in rh-prefect. What to do: report it with the pipeline's file."
             )
-        if request.estimate is None and asked.price is not None:
-            request = replace(request, estimate=asked.price)
         await shared.open(self.scope, self.store)
         place = self.works or self.scope.journal
         return self._context(asked, work, request), (place.scope, self.scope.calls.number, work)
@@ -395,6 +393,7 @@ class WorkRunner:
             first_attempt=scope.first_attempt,
             # str() keeps the decimal digits: Decimal(0.1) is not 0.1.
             budget=None if budget is None else Decimal(str(budget)),
+            assumed_price=asked.price,
             may_switch_account=not pool.is_single,
             task_list=pool.provider(request.endpoint).task_list,
         )

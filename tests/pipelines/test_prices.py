@@ -177,6 +177,14 @@ async def test_an_equal_request_of_two_steps_has_the_higher_price_and_attempts(a
     assert [work_call(one, one.works[0]).attempts for one in plan.instances] == [3, 3]
 
 
+@pytest.mark.parametrize(("assume", "most"), [("price: 7", Decimal(7)), ("seconds: 5", None)])
+async def test_an_open_price_of_the_catalogue_is_no_maximum(assume: str, most: Decimal | None) -> None:
+    with_a_new_option = "with: {prompt: waves, unchecked: {resolution: new}}"
+    made = steps(a=f"model: alibaba/wan-2.6/text-to-video, {with_a_new_option}, assume: {{{assume}}}")
+    (one,) = (await plan_of(made)).instances
+    assert work_call(one, one.works[0]).price == most
+
+
 @pytest.mark.parametrize(
     ("model", "param", "kind", "known"),
     [

@@ -68,6 +68,16 @@ async def test_an_assumed_price_counts_where_no_other_is_known(rh: Emulator, run
     assert len(rh.recorder.paid) == 2
 
 
+async def test_a_budget_counts_the_quoted_price_and_not_the_assumed_one(tmp_path: Path) -> None:
+    quoting = replace(DEFAULT, preview_unpriced=None, unpriced=Decimal(3))
+    with Emulator(assumptions=quoting, long_side=48) as rh:
+        run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
+        asked = WorkCall(models.input_for(UNPRICED)(prompt="a pier"), "new", price=Decimal("0.5"))
+        with pytest.raises(BudgetExceeded, match="3.00 CNY"):
+            await run.one(asked, budget=1)
+        assert rh.recorder.submissions == []
+
+
 async def test_a_result_is_recorded_with_its_place_its_names_and_its_cost(rh: Emulator, run: PipelineRun) -> None:
     asked = picture()
     done = await run.one(asked)
