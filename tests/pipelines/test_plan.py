@@ -6,11 +6,12 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from functools import reduce
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import pytest
 
@@ -195,11 +196,14 @@ async def test_in_flight_unknown_and_missing_results_are_shown() -> None:
     assert plan.price_of(plan.steps["each.picture"]).most == 0
 
 
+@pytest.mark.parametrize("lost", ["=", "!"])
 @pytest.mark.parametrize(("ages", "expected"), [((7200, 7200), [3, 4]), ((7200, 60), [2, 3]), ((60, 7200), [1, 3])])
-async def test_takes_that_are_too_old_are_replaced_by_as_many(ages: tuple[int, int], expected: list[int]) -> None:
+async def test_takes_that_are_too_old_are_replaced_by_as_many(
+    ages: tuple[int, int], expected: list[int], lost: Literal["=", "!"]
+) -> None:
     text, records = steps(a=PICTURE % "hi" + ", takes: 2, reuse: 1h") + "outputs: {a: $(a.takes)}", Records()
     for work, age in zip((await plan_of(text)).works, ages):
-        records.known[work.key] = result(work.key, "z-image/turbo", age=float(age))
+        records.known[work.key] = replace(result(work.key, "z-image/turbo", age=float(age)), state=lost)
     plan = await plan_of(text, known=records)
     assert [work.take for work in plan.instances[0].works] == expected
     assert [work.take for work in plan.works if work.is_paid] == [take for take in expected if take > 2]

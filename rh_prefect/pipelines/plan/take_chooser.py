@@ -171,7 +171,7 @@ class TakeChooser:
 
     def _is_fresh(self, known: KnownWork | None, draft: Draft, current: Round) -> bool:
         """Returns whether a take was new enough when the round began; without a result, it always counts as new."""
-        if known is None or known.state != "=" or known.age is None:
+        if known is None or known.state not in ("=", "!") or known.age is None:
             return True
         if known.age < 0:
             self._note(draft, f"{draft.instance.address}: its record has a time in the future and is treated as new.")
