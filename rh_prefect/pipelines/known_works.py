@@ -139,9 +139,11 @@ class StoredWorks(KnownWorks):
         keys = {query: result_key(query.work, query.shape) for query in queries if not query.is_edit}
         results = await self._results(list(keys.values()))
         edits = await self._edits.read_many({query.work: None for query in queries if query.is_edit})
-        again = await self._downloaded_again(results) if results else {}
+        again, sizes = await self._downloaded_again(results) if results else ({}, {})
         found = await self._begun([query for query, key in keys.items() if key not in results])
-        found |= {one: self._known(one, results[key], again.get(key)) for one, key in keys.items() if key in results}
+        for query, key in keys.items():
+            if key in results:
+                found[query] = self._known(query, results[key], again.get(key), sizes)
         for query in queries:
             if query.is_edit and (edit := edits.get(query.work)) is not None:
                 # A missing file is rendered again at no cost, and requests keep the hash of its first version.
@@ -160,24 +162,28 @@ class StoredWorks(KnownWorks):
         await asyncio.to_thread(self._cache.write, {key: one for key, one in read.items() if one.outputs})
         return copies | read
 
-    async def _downloaded_again(self, results: Mapping[str, ResultRecord]) -> dict[str, ResultRecord]:
-        """For results whose files are missing, returns by key the stored results with newly downloaded files."""
-        missing = await self._without_files(results)
+    async def _downloaded_again(
+        self, results: Mapping[str, ResultRecord]
+    ) -> tuple[dict[str, ResultRecord], dict[str, int]]:
+        """For results whose files are missing, returns by key the stored results with newly downloaded files.
+
+        Also returns the listing that was used.
+        """
+        sizes = await self._list_files()
+        missing = self._without_files(results, sizes)
         if missing:
-            self._sizes = None  # another run may have made them since the last listing
-            missing = await self._without_files(missing)
+            sizes = await self._list_files(again=True)  # another run may have made them since the last listing
+            missing = self._without_files(missing, sizes)
         names = {key: stored_result.name_of(one) for key, one in missing.items()}
         reads = (LOOP.in_file_thread(stored_result.read, self._store, name) for name in names.values())
         found = dict(zip(names, await asyncio.gather(*reads)))
-        sizes = await self._list_files()
-        return {key: one for key, one in found.items() if one is not None and _has_files(one, sizes)}
+        return {key: one for key, one in found.items() if one is not None and _has_files(one, sizes)}, sizes
 
-    async def _without_files(self, results: Mapping[str, ResultRecord]) -> dict[str, ResultRecord]:
-        sizes = await self._list_files()
+    def _without_files(self, results: Mapping[str, ResultRecord], sizes: Mapping[str, int]) -> dict[str, ResultRecord]:
         return {key: one for key, one in results.items() if self._is_here(one) and not _has_files(one, sizes)}
 
-    async def _list_files(self) -> dict[str, int]:
-        if self._sizes is None:
+    async def _list_files(self, *, again: bool = False) -> dict[str, int]:
+        if again or self._sizes is None:
             self._sizes = await LOOP.in_file_thread(self._store.sizes, FILES)
         return self._sizes
 
@@ -199,10 +205,12 @@ class StoredWorks(KnownWorks):
         """Returns the takes that a round uses for a step; see `KnownWorks.takes_of`."""
         return await self._rounds.takes_of(choice, new)
 
-    def _known(self, query: WorkQuery, record: ResultRecord, again: ResultRecord | None) -> KnownWork:
+    def _known(
+        self, query: WorkQuery, record: ResultRecord, again: ResultRecord | None, sizes: Mapping[str, int]
+    ) -> KnownWork:
         # The files may lie in another store, which is read when they are needed.
         is_here, there = self._is_here(record), again or record
-        is_whole = not is_here or _has_files(there, self._sizes or {})
+        is_whole = not is_here or _has_files(there, sizes)
         outputs = stored_result.files_in(self._store.url if is_here else record.store, there.outputs)
         name = result_key(query.work, query.shape).removeprefix(f"{query.work}-")
         return replace(

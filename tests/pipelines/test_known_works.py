@@ -70,6 +70,16 @@ async def test_each_state_of_a_work_is_known(rh: Emulator, run: PipelineRun) -> 
     assert await (await stored(run)).find([]) == []
 
 
+async def test_a_lost_file_makes_no_result_lost_that_is_looked_up_at_once(rh: Emulator, tmp_path: Path) -> None:
+    run = PipelineRun(rh.url, rh.key, tmp_path, str(tmp_path / "store"))
+    done, lost = await run.one(picture("done")), await run.one(picture("its file is lost"))
+    await asyncio.to_thread(run.store.delete, lost.record.outputs[0].uri)
+    for _ in range(10):
+        known = await stored(run)
+        found = await asyncio.gather(*(known.find([WorkQuery(one.result.key)]) for one in (done, lost)))
+        assert [one and one.state for (one,) in found] == ["=", "!"]
+
+
 async def test_a_lost_task_and_one_that_cost_coins_count_at_their_estimates(tmp_path: Path) -> None:
     """It was accepted, so the costs of earlier runs in a budget contain it."""
     store, works = MediaStore(str(tmp_path / "store")), WorksJournal(str(tmp_path / "records"))
