@@ -27,6 +27,7 @@ from rh_prefect.pipelines.plan import changes
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PriceRange, Selection
 from rh_prefect.pipelines.plan.render import prices
+from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE
 from rh_prefect.pipelines.run.run_budget import run_limit
 from rh_prefect.pipelines.schema import models_in, schema
@@ -121,31 +122,38 @@ def plan(
         _write_private(out, current.to_json())
     show_plan(current, as_json=as_json, svg=svg, markdown=markdown)
     if budget is not None:
-        run_limit(current, price, budget=budget, counted=Decimal(0))
+        _refuse_short(current, price, budget)
     if exit_code and (price.most > 0 or price.is_open):
         sys.exit(_SOMETHING_TO_PAY)
 
 
-def show_dry_run(request: PlanRequest, budget: float | None, *, as_json: bool) -> None:
+def show_dry_run(
+    request: PlanRequest, budget: float | None, reviewed: ReviewedPlan | None = None, *, as_json: bool
+) -> None:
     """Prints the plan of a run with these options; exits with 1 if the run would be refused."""
     current = asyncio.run(request.plan())
     asyncio.run(request.compare(current))
     price = selected_price(current, request.selection)
     show_plan(current, as_json=as_json)
-    # The run itself also counts what its flow run has spent.
-    run_limit(current, price, budget=budget, counted=Decimal(0))
+    _refuse_short(current, price, budget, reviewed)
+
+
+def _refuse_short(plan: Plan, price: PriceRange, budget: float | None, reviewed: ReviewedPlan | None = None) -> None:
+    """Raises an error if a new run would be refused for its budget; a retry also counts what its flow run has spent."""
+    run_limit(plan, price, budget=budget, counted=Decimal(0), reviewed=reviewed, earlier=plan.paid_before())
 
 
 def with_enough_budget(command: str, rest: Plan, selection: Selection) -> str:
-    """Returns a command with a budget that covers the maximum price of the remaining plan.
+    """Returns a command with a budget that covers the maximum price of the remaining plan, if that is known.
 
     If the file's budget is for all runs, the budget also includes the payments of earlier runs.
     """
+    price = rest.price_of(rest.instances, selection)
     before = rest.paid_before() if rest.budget is not None and rest.budget.all_runs else Decimal(0)
-    most = before + rest.price_of(rest.instances, selection).most
+    amount = "AMOUNT" if price.is_open else str((before + price.most).quantize(Decimal("0.01"), ROUND_UP))
     words = iter(shlex.split(command))
     kept = [one for one in words if not (one.startswith("--budget=") or (one == "--budget" and next(words, "")))]
-    return shlex.join([*kept, "--budget", str(most.quantize(Decimal("0.01"), ROUND_UP))])
+    return shlex.join([*kept, "--budget", amount])
 
 
 def selected_price(plan: Plan, selection: Selection) -> PriceRange:

@@ -85,7 +85,7 @@ def run(
         check_store(request.storage)
     asked.refuse_changes()
     if dry_run:
-        show_dry_run(asked.again().request, budget, as_json=as_json)
+        show_dry_run(asked.again().request, budget, asked.reviewed, as_json=as_json)
         return
     # Without --new and --retake: the takes are recorded, and another new take would be paid for.
     part = asdict(selected) | {"new": False, "retake": None, "sample": selected.sample or None}

@@ -403,7 +403,8 @@ class WorkRunner:
             policy,
             name=step,
             attempts=asked.attempts,
-            unpriced_advice="give the step a price in the file, as in assume: {price: 0.50}, and run again",
+            unpriced_advice="give the step a price in the file, as in assume: {price: 0.50} (a batch: leave out "
+            "the budget), and run again",
             forbidden=asked.forbidden,
             another_task="for a new task of the same request, run the pipeline with --retake (`batch --print` prints "
             "the pipeline of a batch)",

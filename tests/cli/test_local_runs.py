@@ -113,6 +113,8 @@ def test_a_dry_run_shows_the_price_and_pays_nothing(terminal: Terminal, rh: Emul
     said = " ".join(terminal.call("plan cup.yaml").split())
     assert "of a budget of 1.78, of which 0.04 was paid for these results by earlier runs" in said
     assert "note: The budget of 1.78, of which 1.74 is left, is below the minimum price" in said
+    for command in ("plan cup.yaml --budget 1.78", "run cup.yaml --dry-run", "run cup.yaml"):
+        assert "its budget is 1.74" in terminal.call(command, fails=True), "what a run refuses"
     (tmp_path / "cup.yaml").write_text(CUP)
     terminal.call("run cup.yaml")
     (tmp_path / "cup.yaml").write_text(f"budget: {{amount: 1.78, all_runs: true}}\n{CUP}")
@@ -132,6 +134,10 @@ def test_quotes_give_unlisted_prices_and_refuse_wrong_requests(terminal: Termina
     assert "RunningHub has quoted prices for 3 requests" in said
     assert not rh.recorder.submissions
     assert "needs a budget" in terminal.call("run quoted.yaml --only one", fails=True)
+    terminal.call("run quoted.yaml --only one --plan quoted.json --dry-run")
+    said = terminal.call("run quoted.yaml --only one --budget 0.5", fails=True)
+    assert said.strip().endswith("run quoted.yaml --only one --budget AMOUNT"), "its price is not known"
+    assert not rh.recorder.submissions
     terminal.call("run quoted.yaml --only one --plan quoted.json")
     assert [one.charged for one in rh.recorder.paid] == [1]
     Path("wrong.yaml").write_text(quoted.replace("a cup}}", "a cup, unchecked: {resolution: 9k}}}", 1))
