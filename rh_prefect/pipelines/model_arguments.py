@@ -13,6 +13,7 @@ from math import inf
 from typing import Any, NamedTuple, TypeAlias
 
 from rh_prefect.catalog import input_validation
+from rh_prefect.catalog.descriptions import example_of
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.pipelines import types
 from rh_prefect.pipelines.evaluation import named, type_of
@@ -292,6 +293,8 @@ def _likely(value: Unknown, param: Param) -> Any:
         number = max(number, -inf if param.min is None else param.min)
         number = min(number, inf if param.max is None else param.max)
         return number if param.type == "float" else round(number)
+    if param.pattern:
+        return example_of(param)
     longest = 100 if param.max_length is None else param.max_length
     return "x" * max(1, min(longest, round(characters(value).expected)))
 

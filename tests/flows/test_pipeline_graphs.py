@@ -204,6 +204,6 @@ async def test_a_step_without_a_known_price_is_told_to_have_one(rh: Emulator) ->
     with pytest.raises(BudgetExceeded, match=r"write its price into the file, as in `assume: {price: 0\.50}`"):
         await run(text.replace("budget: 5\n", ""), text="a pier")
     _, result = await run(text, text="a pier")
-    advice = "What to do: give the step a price in the file, as in assume: {price: 0.50} (a batch: leave out the budget)"
+    advice = "give the step a price in the file, as in assume: {price: 0.50} (a batch: leave out the budget)"
     assert advice in result.steps[0].reason
     assert paid(rh) == 0

@@ -217,6 +217,16 @@ FACE = "params: {video: video, words: string}\n" + steps(
 )
 
 
+async def test_a_text_that_is_not_known_yet_fits_the_pattern_of_its_parameter() -> None:
+    given = "custom_voice_id: $(name.id), text: hello, need_noise_reduction: true, need_volume_normalization: true"
+    text = "params: {speech: audio}\n" + steps(
+        name=ANSWER % "a name" + ", parse: {object: {id: {type: string, max: 12}}}",
+        voice=f"model: minimax/voice-clone, with: {{audio: $(params.speech), {given}, model_: speech-02-hd}}",
+    )
+    speech = Media(uri="a.wav", kind="audio", mime="audio/wav", size=1, sha256="a" * 64, seconds=20)
+    assert states(await plan_of(text, speech=speech)) == "+>"
+
+
 async def test_an_expired_id_is_not_asked_for_where_nothing_needs_it() -> None:
     film = Media(uri="film.mp4", kind="video", mime="video/mp4", size=1, sha256="a" * 64, seconds=5)
     records, given = Records(), {"video": film, "words": "hello"}
