@@ -171,7 +171,9 @@ class Plan:
         return found
 
     def keep_problems_of(self, without_results: Plan) -> None:
-        """Converts problems caused by existing results to notes, because a run fails only the steps with such problems.
+        """Converts problems caused by existing results to notes: they concern some items, and the others can be made.
+
+        A run fails the steps with such problems, except equal requests, which share one result.
 
         Args:
             without_results: The same plan without any existing result.
