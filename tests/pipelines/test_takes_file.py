@@ -110,6 +110,12 @@ async def test_each_of_equal_items_without_an_id_has_a_take(tmp_path: Path) -> N
     assert [one.works[0].take for one in (await plan_of(pipeline, rows=given)).instances] == [3, 1, 4]
 
 
+async def test_items_that_share_only_some_takes_are_equal(tmp_path: Path) -> None:
+    text = of_rows("title: string", "id: $(item.title)", pic=PICTURE % "a cup" + ", takes: 2")
+    [problem] = await problems_of(pipeline_in(tmp_path, "'each[b].pic': 2", text), rows=rows("a", "b"))
+    assert "2 items of each.pic have the same request and would share one result" in problem
+
+
 async def test_a_number_in_the_takes_file_without_its_item_is_a_problem(tmp_path: Path) -> None:
     [problem] = await problems_of(pipeline_in(tmp_path, "'each[2].pic': 2", NUMBERED), rows=rows("a", "b"))
     assert "each[2].pic: 2 names an item by its number" in problem

@@ -303,8 +303,8 @@ def _equal(items: Sequence[PlannedStep]) -> list[PlannedStep]:
         return []
     sets: dict[str, list[PlannedStep]] = {}
     for one in items:
-        if one.works:
-            sets.setdefault(one.works[0].key, []).append(one)
+        for work in one.works:  # a takes file may give an item only some takes of another one
+            sets.setdefault(work.key, []).append(one)
     return max(sets.values(), key=len, default=[])
 
 
