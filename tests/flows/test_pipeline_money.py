@@ -277,7 +277,8 @@ async def test_the_limit_of_the_machine_holds_for_any_budget(rh: Emulator, monke
     state, result = await run(pictures(budget="{amount: 90, whole_items: true}"), rows=rows("a cup", "a jug"))
     assert state.name == "Over budget"
     assert result.costs.amounts["CNY"] == 2 * PRICE
-    with pytest.raises(BudgetExceeded, match=r"its budget is 0\.10"):
+    assert any("the budget of the run is 0.10 (RH_MAX_BUDGET)" in one.reason for one in result.steps)
+    with pytest.raises(BudgetExceeded, match=r"its budget is 0\.10 \(RH_MAX_BUDGET\)"):
         await run(pictures(), rows=rows("a", "b", "c"), budget=50)
     assert rh.recorder.charged == 4 * PRICE
 

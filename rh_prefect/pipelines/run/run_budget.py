@@ -65,10 +65,15 @@ def run_limit(
         spent = f", {before} were already spent in this flow run" if before else ""
         raise BudgetExceeded(
             f"{plan.pipeline}: the run costs at least {price.least} {plan.currency}{spent}, and its budget is "
-            f"{limit}{of_all}. Nothing was paid. What to do: raise the budget, or run only a part with `only`, "
-            "`items` or `sample`."
+            f"{_limit_words(limit, of_all)}. Nothing was paid. What to do: raise the budget, or run only a part with "
+            "`only`, `items` or `sample`."
         )
     return limit
+
+
+def _limit_words(limit: Decimal, of_all: str = "") -> str:
+    """Returns the limit of a run for a message, with RH_MAX_BUDGET if this setting is the limit."""
+    return f"{limit} (RH_MAX_BUDGET)" if limit == get_settings().max_budget else f"{limit}{of_all}"
 
 
 def _given(plan: Plan, budget: float | None, earlier: Decimal) -> tuple[Decimal | None, str]:
@@ -221,8 +226,8 @@ class RunBudget:
         price = sum(rest.values(), Decimal(0))
         return BudgetExceeded(
             f"{instance.address}: the rest of item {item} costs up to {price}, but the budget of the run is "
-            f"{self.limit}. The item was not started. What to do: raise the budget and run again; existing results "
-            "cost nothing."
+            f"{_limit_words(self.limit)}. The item was not started. What to do: raise the budget and run again; "
+            "existing results cost nothing."
         )
 
     def _item_refusal(self, instance: PlannedStep, budget: Budget) -> BudgetExceeded | None:
