@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -124,12 +125,19 @@ _NUMBERS, _LEAST_NAME = 36, 16
 def table(found: Iterable[TaskCharge], by: str, *, is_complete: bool = True) -> list[str]:
     """Returns the sums as lines: one for each name and unit, and one for each name's tasks whose cost is unknown."""
     total = "total" if is_complete else "total, incomplete"
-    sums = sums_of(found, by, total=total)
-    width = max((len(visible(name)) for name, _ in sums), default=0)
+    sums, totals = sums_of(found, by), defaultdict[tuple[str, str], Sum](Sum)
+    for (_, unit), row in sums.items():
+        totals[total, unit].add(row)
+    rows = [(*key, one[key]) for one in (sums, totals) for key in sorted(one, key=_order)]
+    width = max((len(visible(name)) for name, *_ in rows), default=0)
     if columns := terminal_width():
         width = min(width, max(columns - _NUMBERS, _LEAST_NAME))
-    order = sorted(sums, key=lambda key: (key[0] == total, key[0], not key[1], key[1]))
-    return [f"{cut_middle(visible(name), width):{width}}  {_line(unit, sums[name, unit])}" for name, unit in order]
+    return [f"{cut_middle(visible(name), width):{width}}  {_line(unit, row)}" for name, unit, row in rows]
+
+
+def _order(key: tuple[str, str]) -> tuple[str, bool, str]:
+    name, unit = key
+    return name, not unit, unit  # unknown costs last
 
 
 def records(found: Iterable[TaskCharge], by: str, *, unread: Iterable[str] = ()) -> list[dict[str, object]]:

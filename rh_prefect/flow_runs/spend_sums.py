@@ -24,6 +24,12 @@ class Sum:
     amount: Decimal = Decimal(0)
     estimated: Decimal = Decimal(0)
 
+    def add(self, other: Sum) -> None:
+        """Adds another sum of the same unit."""
+        self.tasks += other.tasks
+        self.amount += other.amount
+        self.estimated += other.estimated
+
 
 def bars(found: Iterable[TaskCharge], by: str) -> dict[str, list[tuple[str, Decimal]]]:
     """Returns the sums for each unit as bars: dates in order, including days without a task; other names by amount."""
@@ -41,18 +47,15 @@ def bars(found: Iterable[TaskCharge], by: str) -> dict[str, list[tuple[str, Deci
     return bars
 
 
-def sums_of(found: Iterable[TaskCharge], by: str, *, total: str = "") -> defaultdict[tuple[str, str], Sum]:
-    """Returns the sum for each name and unit, and for all tasks under the name `total`; unknown costs have no unit."""
+def sums_of(found: Iterable[TaskCharge], by: str) -> defaultdict[tuple[str, str], Sum]:
+    """Returns the sum for each name and unit; unknown costs have no unit."""
     sums: defaultdict[tuple[str, str], Sum] = defaultdict(Sum)
     for one in found:
-        for name in (_name(one, by), *([total] if total else [])):
-            for unit, amount in one.charge.costs.amounts.items():
-                row = sums[name, unit]
-                row.tasks += 1
-                row.amount += amount
-                row.estimated += amount if one.charge.is_estimate else 0
-            if one.charge.costs.unknown:
-                sums[name, ""].tasks += 1
+        name = _name(one, by)
+        for unit, amount in one.charge.costs.amounts.items():
+            sums[name, unit].add(Sum(1, amount, amount if one.charge.is_estimate else Decimal(0)))
+        if one.charge.costs.unknown:
+            sums[name, ""].add(Sum(1))
     return sums
 
 

@@ -65,6 +65,11 @@ def test_there_is_a_line_for_each_unit_and_one_for_what_is_not_known() -> None:
     assert table([task(CNY, label="kite", flow="film")], "label")[0].startswith("kite")
 
 
+def test_a_name_that_is_total_is_not_the_total() -> None:
+    lines = table([task(CNY, label="total"), task(CNY, label="kite")], "label")
+    assert [line.split()[::3] for line in lines] == [["kite", "0.04"], ["total", "0.04"], ["total", "0.08"]]
+
+
 def test_sums_are_drawn_as_bars() -> None:
     ends = [task(CNY, at=f"2026-01-0{day}T01:00:00+00:00") for day in (2, 2, 4)]
     bars = spend_bars([*ends, task(Costs({COINS: Decimal(7)})), task(UNKNOWN)], "day")
