@@ -183,5 +183,7 @@ def words_of(**options: Any) -> list[str]:
             if one is True:
                 words.append(option)
             elif one is not None and one is not False:
-                words += [option, f"{one:.12g}" if isinstance(one, float) else printable(str(one))]
+                text = f"{one:.12g}" if isinstance(one, float) else printable(str(one))
+                # As a separate word, the value would be read as an option.
+                words += [f"{option}={text}"] if text.startswith("-") else [option, text]
     return words

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.cli.argument_checks import printable
+from rh_prefect.cli.options import words_of
 from tests.support.processes.typed_commands import Terminal
 
 NOTE = "<the whole address of https://host/a.png>"
@@ -26,6 +27,12 @@ NOTE = "<the whole address of https://host/a.png>"
 )
 def test_an_address_with_a_secret_is_replaced_by_a_note(word: str, printed: str) -> None:
     assert printable(word) == printed
+
+
+def test_a_value_with_a_dash_is_one_word_with_its_option(terminal: Terminal) -> None:
+    words = words_of(prompt="-hello", set=["a=1", "-b"])
+    assert words == ["--prompt=-hello", "--set", "a=1", "--set=-b"]
+    assert "most 0.04" in terminal.call(f"run z-image/turbo --dry-run {words[0]}")
 
 
 @pytest.mark.parametrize(
