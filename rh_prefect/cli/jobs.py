@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 _RUNS = 30
 """Number of the latest runs that are read."""
 
-_KEY_SHOWN = 12
-"""Number of digits of a job's key in a list; commands accept these digits."""
+_KEY_SHOWN, _WHOLE_KEY = 12, 40
+"""Number of digits of a job's key in a list, and of the whole key; commands accept any number between."""
 
 _HEADER = ("job", "state", "task", "what", "cost")
 _UNKNOWN = ("unknown", "open")
@@ -111,7 +111,7 @@ async def _find(job: str, store: MediaStore | None) -> tuple[Journal, str]:
     from rh_prefect.flow_runs.recorded_job_collection import records_of
 
     scope, key = split_job(job)
-    if len(key) != _KEY_SHOWN:
+    if not _KEY_SHOWN <= len(key) < _WHOLE_KEY:
         return (await records_of(job, 1, store=store)).journal, key
     # The journal of a run also has its claims of shared works.
     found = sorted({name.partition("-")[0] async for name in _journal(scope, store).names() if name.startswith(key)})
