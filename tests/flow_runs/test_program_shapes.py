@@ -238,9 +238,7 @@ SECOND_STAGE = (
     "in two tasks",
     "a loop without take",
     "threads",
-    "a loop until good",
     "generate_many that wait_for cancels, and again",
-    "map with duplicates",
 )
 """Shapes of which another one differs in the words of the program: each takes three runs of a flow."""
 
