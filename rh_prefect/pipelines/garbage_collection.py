@@ -22,6 +22,22 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+_has_frozen = False
+"""Whether it was a run that has frozen what is frozen."""
+
+
+def freeze() -> None:
+    """Excludes all present objects from the passes until a run ends.
+
+    Does nothing in a process that has frozen objects itself, as before a fork: the end of a run could not tell these
+    from its own, and would return all of them to the collector.
+    """
+    global _has_frozen
+    if _has_frozen or not gc.get_freeze_count():
+        gc.freeze()
+        _has_frozen = True
+
+
 @contextmanager
 def survivors_frozen() -> Iterator[None]:
     """Excludes the objects that survive a full pass from later passes, until the block ends.
@@ -29,13 +45,20 @@ def survivors_frozen() -> Iterator[None]:
     Otherwise each full pass of a long run would block the event loop for longer than the one before.
     """
 
-    def freeze(phase: str, info: Mapping[str, int]) -> None:
+    def after_pass(phase: str, info: Mapping[str, int]) -> None:
         if phase == "stop" and info["generation"] == _FULL:
-            gc.freeze()
+            freeze()
 
-    gc.callbacks.append(freeze)
+    gc.callbacks.append(after_pass)
     try:
         yield
     finally:
-        gc.callbacks.remove(freeze)
+        gc.callbacks.remove(after_pass)
+        _unfreeze()
+
+
+def _unfreeze() -> None:
+    global _has_frozen
+    if _has_frozen:
         gc.unfreeze()
+        _has_frozen = False

@@ -1,12 +1,23 @@
 """The garbage collector during runs."""
 
 import gc
+from collections.abc import Iterator
 
-from rh_prefect.pipelines.garbage_collection import survivors_frozen, uncollected
+import pytest
+
+from rh_prefect.pipelines.garbage_collection import freeze, survivors_frozen, uncollected
 
 
-def test_what_survives_a_full_pass_is_not_looked_at_again_until_the_block_ends() -> None:
+@pytest.fixture
+def unfrozen() -> Iterator[None]:
+    """The suite freezes what it has imported."""
     gc.unfreeze()
+    yield
+    gc.freeze()
+
+
+@pytest.mark.usefixtures("unfrozen")
+def test_what_survives_a_full_pass_is_not_looked_at_again_until_the_block_ends() -> None:
     with survivors_frozen():
         kept: list[list[int]] = [[] for _ in range(100)]
         gc.collect(1)
@@ -17,6 +28,17 @@ def test_what_survives_a_full_pass_is_not_looked_at_again_until_the_block_ends()
     assert gc.get_freeze_count() == 0
     gc.collect()
     assert gc.get_freeze_count() == 0
+
+
+def test_what_the_process_has_frozen_itself_stays_frozen_and_is_not_mixed_with_a_run_s_objects() -> None:
+    gc.freeze()
+    before = gc.get_freeze_count()
+    with survivors_frozen():
+        kept: list[list[int]] = [[] for _ in range(100)]
+        freeze()
+        gc.collect()
+        assert any(one is kept[0] for one in gc.get_objects())
+    assert gc.get_freeze_count() > before - 100  # some were freed meanwhile
 
 
 def test_a_pause_ends_even_after_an_error_and_keeps_a_collector_off_that_was_off() -> None:
