@@ -145,7 +145,7 @@ def test_other_links(rh: Caller, tmp_path: Path) -> None:
 
 def test_equal_data_uris_at_the_same_time_are_all_rendered(emulate: Emulate, tmp_path: Path) -> None:
     rh = emulate(limit=50)
-    noise = np.random.default_rng(1).integers(0, 255, (800, 800, 3), np.uint8)
+    noise = np.random.default_rng(1).integers(0, 255, (400, 400, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     link = f"data:image/png;base64,{base64.b64encode((tmp_path / 'a.png').read_bytes()).decode()}"
     with ThreadPoolExecutor(4) as pool:
@@ -161,7 +161,7 @@ def test_a_link_whose_file_changes_changes_no_earlier_task(emulate: Emulate) -> 
         def get(self) -> None:
             self.answer(200, pictures.pop(0))
 
-    rh = emulate(deterministic=True, long_side=640, fps=24, max_seconds=None)
+    rh = emulate(deterministic=True, long_side=160, fps=12, max_seconds=None)
     for index in range(2):  # as many as are rendered at a time
         body = {"prompt": f"waves {index}", "aspectRatio": "16:9", "duration": "10", "sound": "false"}
         rh.submit("kling-v2.6-pro/text-to-video", body)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from functools import cache, reduce
+from functools import cache, cached_property, reduce
 from typing import Any, TypeAlias
 
 from rh_prefect.errors import JobCancelled, JobFailed, SubmissionUnknown, explain
@@ -73,28 +73,39 @@ class World:
     cancelling: frozenset[str] = frozenset()  # processes that have cancelled a task
     left: Faults = field(default_factory=Faults)  # how often faults can still happen
 
+    @cached_property
+    def _by_name(self) -> dict[str, Token]:
+        return dict(self.records)
+
+    def but(self, **changes: Any) -> World:
+        """As `replace` makes it, in a quarter of the time: most of an exploration is this."""
+        made = object.__new__(World)
+        values = vars(made)
+        values.update(vars(self))
+        values.pop("_by_name", None)
+        values.update(changes)
+        return made
+
     def read(self, name: str) -> Token | None:
-        return dict(self.records).get(name)
+        return self._by_name.get(name)
 
     def create(self, name: str, value: Token, *, exclusive: bool = True) -> World:
-        records = dict(self.records)
-        if exclusive:
-            records.setdefault(name, value)
-        else:
-            records[name] = value
-        return replace(self, records=tuple(sorted(records.items())))
+        if exclusive and name in self._by_name:
+            return self
+        records = {**self._by_name, name: value}
+        return self.but(records=tuple(sorted(records.items())))
 
     def note(self, *note: Token) -> World:
-        return replace(self, notes=self.notes | {note})
+        return self.but(notes=self.notes | {note})
 
     def task(self, n: int) -> str | None:
         return dict(self.tasks).get(n)
 
     def with_task(self, n: int, status: str) -> World:
-        return replace(self, tasks=tuple(sorted({**dict(self.tasks), n: status}.items())))
+        return self.but(tasks=tuple(sorted({**dict(self.tasks), n: status}.items())))
 
     def using(self, fault: str) -> World:
-        return replace(self, left=replace(self.left, **{fault: getattr(self.left, fault) - 1}))
+        return self.but(left=replace(self.left, **{fault: getattr(self.left, fault) - 1}))
 
     def waits(self, actor: Actor) -> bool:
         return self.read(f"waiter-{actor.pid}") is not None and self.read(f"released-{actor.pid}") is None
@@ -223,9 +234,10 @@ class Explorer:
             if not following:
                 self._check_end(world, processes)
             for state in following:
-                self._check(*state)
-                if _key(state) not in seen:
-                    seen.add(_key(state))
+                key = _key(state)
+                if key not in seen:
+                    seen.add(key)
+                    self._check(*state)
                     waiting.append(state)
         return len(seen)
 
@@ -246,13 +258,13 @@ class Explorer:
                 yield left, (*processes[:index], moved, *processes[index + 1 :])
             if actor.may_die:
                 died = Process((), None, "dead", "dead")
-                after = replace(world, dead=world.dead | {actor.pid})
+                after = world.but(dead=world.dead | {actor.pid})
                 yield after, (*processes[:index], died, *processes[index + 1 :])
 
     def _cancelled_by_person(self, world: World) -> Iterator[World]:
         for flow_run in {one.flow_run for one in self.actors if one.begins == "at once"} - world.cancelled:
             if world.left.cancelled:
-                yield replace(world.using("cancelled"), cancelled=world.cancelled | {flow_run})
+                yield world.using("cancelled").but(cancelled=world.cancelled | {flow_run})
 
     def _waits(self, actor: Actor, world: World, processes: tuple[Process, ...]) -> bool:
         """Whether another run waits for the work; a violation where that only seems so."""
@@ -316,7 +328,7 @@ class Explorer:
                 yield world, tuple(sorted(claimed))
             case ("has_other_waiters",):
                 waits = self._waits(actor, world, processes)
-                yield replace(world, asked=tuple(sorted({**dict(world.asked), actor.pid: waits}.items()))), waits
+                yield world.but(asked=tuple(sorted({**dict(world.asked), actor.pid: waits}.items()))), waits
             case ("is_cancelled", fresh):
                 is_cancelled = actor.flow_run in world.cancelled
                 yield world, is_cancelled
@@ -328,7 +340,7 @@ class Explorer:
                 yield from self._post(actor, n, world)
             case ("record_answer", _, n, answer):
                 after = _record_answer(n, answer.outcome, world)
-                yield replace(after, spool=after.spool - {(actor.machine, n)}), after.submission(n)
+                yield after.but(spool=after.spool - {(actor.machine, n)}), after.submission(n)
             case ("watch", submit):
                 yield from self._watch(submit, world)
             case ("await_end", submit, _):
@@ -339,7 +351,7 @@ class Explorer:
                 status = world.task(submit.n)
                 status = "cancelled" if status == "pending" else status
                 after = world.with_task(submit.n, str(status)).create(f"end-{submit.n}", status)
-                after = replace(after, cancelling=after.cancelling | {actor.pid})
+                after = after.but(cancelling=after.cancelling | {actor.pid})
                 yield after, after.read(f"end-{submit.n}")
             case ("publish", submit, _):
                 yield world, world.read(f"end-{submit.n}")
@@ -362,12 +374,12 @@ class Explorer:
         if n in world.given_up:
             yield world, "refused"  # the process was stopped for too long, and does not post
             return
-        posted = replace(world, posted=world.posted | {n})
+        posted = world.but(posted=world.posted | {n})
         running = [status for _, status in posted.tasks if status in ("pending", "success")]
         if running or posted.task(n) is not None:
             raise Violation(f"a second payment: {actor.pid} posts {n} beside {posted.tasks}")
         accepted = posted.with_task(n, "pending")
-        yield replace(accepted, spool=accepted.spool | {(actor.machine, n)}), "ticket"
+        yield accepted.but(spool=accepted.spool | {(actor.machine, n)}), "ticket"
         if world.left.lost:
             yield accepted.using("lost"), "unknown"
             yield posted.using("lost"), "unknown"
@@ -382,7 +394,7 @@ class Explorer:
             yield world.create(f"answer-{n}", "refused" if self.dead_are_unpaid else "unknown"), None
         elif world.left.late:
             after = world.using("late").create(f"answer-{n}", "unknown")
-            yield (after if n in world.posted else replace(after, given_up=after.given_up | {n})), None
+            yield (after if n in world.posted else after.but(given_up=after.given_up | {n})), None
 
     def _check(self, world: World, processes: tuple[Process, ...]) -> None:
         results = {process.outcome for process in processes if process.outcome.startswith("result-")}
