@@ -296,7 +296,7 @@ def read(text: str) -> Pipeline:
             del lines[max(problem.line for problem in error.found) - 1]
 
 
-@search(40)
+@search(24)
 @given(FILES, st.integers(0, 5))
 async def test_parts_of_any_pipeline_say_what_a_whole_plan_says(file: Any, seed: int) -> None:
     rows = [{"t": t, "n": n} for t, n in (("a", 1), ("b", 2), ("c", 3))]
