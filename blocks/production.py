@@ -41,7 +41,11 @@ def save(member: str | None = None) -> None:
         )
     if missing or settings.api_key is None:
         raise SystemExit("\n".join(f"blocks/production.py: {line}" for line in missing))
-    credentials = RunningHubCredentials(api_key=settings.api_key, base_url=settings.base_url)
+    try:
+        credentials = RunningHubCredentials(api_key=settings.api_key, base_url=settings.base_url)
+    except ValidationError as error:
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise SystemExit(f"blocks/production.py: nothing was saved. RH_BASE_URL: {why}.") from None
     try:
         storage = MediaStorage(url=settings.storage_url, options=SecretDict(settings.storage_options))
         storage.get_store().check()

@@ -67,6 +67,13 @@ async def test_production_saves_the_account_and_the_bucket(prefect_server: Prefe
     storage.get_store().check()
 
 
+def test_production_refuses_a_site_without_a_scheme(prefect_server: PrefectServer) -> None:
+    env = {"RH_API_KEY": KEY, "RH_BASE_URL": "www.runninghub.cn", "RH_STORAGE_URL": "s3://bucket/films"}
+    done = run("production", prefect_server, **env)
+    assert done.returncode == 1
+    assert "RH_BASE_URL: the site must be a URL that starts with https://" in done.stderr
+
+
 async def test_production_puts_accounts_into_a_pool(prefect_server: PrefectServer, s3: S3Server) -> None:
     env = {"RH_STORAGE_URL": s3.url("films"), "RH_STORAGE_OPTIONS": json.dumps(s3.options)}
     keys = {"studio": KEY, "spare": KEY[::-1]}
