@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -147,6 +148,7 @@ def main(command: Callable[[], object] = app) -> None:
     _open_closed_outputs()
     _show_in_any_encoding()
     quiet_prefect()
+    warnings.showwarning = _ShownWarnings().show
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         # The default would end this process at once, without a list of running jobs, and leave its server running.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
@@ -159,6 +161,18 @@ def main(command: Callable[[], object] = app) -> None:
         if (error := _flush()) and not end.code:
             _end_with(error)
         raise
+
+
+class _ShownWarnings:
+    """Prints each warning once, without a line of this package's source for each place that checks an input."""
+
+    def __init__(self) -> None:
+        self._shown: set[str] = set()
+
+    def show(self, message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in self._shown:
+            self._shown.add(str(message))
+            print(f"note: {message}", file=sys.stderr)
 
 
 def quiet_prefect() -> None:

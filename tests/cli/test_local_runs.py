@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rh_prefect.emulator import Emulator
+from tests.support.processes import warm_process
 from tests.support.processes.typed_commands import Terminal
 from tests.support.processes.warm_process import RH, WarmProcess
 from tests.support.samples.steps import CLIP, PICTURE, group, of_rows, steps
@@ -159,6 +160,13 @@ def test_a_quote_replaces_a_price_that_can_be_higher_but_never_lowers_it(termina
     assert said.count("can be higher") == said.count("clip: the price of rhart-video/minimax-h3-oss/fl2va can be") == 1
     Path("dear.yaml").write_text(steps(picture=picture))
     assert "most 0.29" in terminal.call("plan dear.yaml --quote")
+
+
+def test_the_notice_about_an_old_model_is_one_line(terminal: Terminal) -> None:
+    command = [*RH, "run", "gpt-image-1.5/text-to-image-channel-low-price", "--prompt", "a cup"]
+    done = warm_process.run(command, env=os.environ)
+    notice = "Deprecated; use rhart-image-g-2/text-to-image."
+    assert done.stderr.strip() == f"note: gpt-image-1.5/text-to-image-channel-low-price: {notice}"
 
 
 def test_the_tasks_of_a_running_run_are_cancelled_by_its_name(terminal: Terminal, start_rh: StartEmulator) -> None:
