@@ -26,7 +26,6 @@ from uuid import UUID
 
 import httpx
 import prefect.context
-import prefect.results
 import pytest
 import stamina
 from prefect import flow
@@ -219,10 +218,7 @@ def prefect_server(
     third of the time, because the harness migrates a new database each time.
     """
     server = PrefectServer(tmp_path_factory.mktemp("prefect"), template=prefect_template)
-    with server, temporary_settings(_settings(server)), pytest.MonkeyPatch.context() as patch:
-        # Prefect asks for the default storage of results three times a flow run, with a new client each time.
-        for name, answer in (("_read", _no_storage), ("_aread", _no_storage_async)):
-            patch.setattr(prefect.results, f"{name}_server_default_result_storage_block_id", answer, raising=False)
+    with server, temporary_settings(_settings(server)):
         pytestconfig.stash[_ADDRESS] = server.api
         yield server
         _drain()
@@ -266,13 +262,6 @@ def prefect_worker_processes(prefect_server: PrefectServer, monkeypatch: pytest.
     """
     monkeypatch.setenv("PREFECT_API_URL", prefect_server.api)
     monkeypatch.setattr(prefect.context, "GLOBAL_SETTINGS_CONTEXT", SettingsContext.get())
-
-
-def _no_storage() -> None:
-    """The answer of a server on which nobody has set a default storage."""
-
-
-async def _no_storage_async() -> None: ...
 
 
 def _drain() -> None:
