@@ -238,7 +238,6 @@ SECOND_STAGE = (
     "in two tasks",
     "a loop without take",
     "threads",
-    "generate_many that wait_for cancels, and again",
 )
 """Shapes of which another one differs in the words of the program: each takes three runs of a flow."""
 
