@@ -178,6 +178,12 @@ def _priced(price: Money | None) -> Charge:
     return Charge(price.amount, is_spent=False, currency=price.currency or CURRENCY)
 
 
+def _is_more(price: Money | None, known: Charge) -> bool:
+    if price is None or known.amount is None:
+        return price is not None
+    return price.currency == known.currency and price.amount > known.amount
+
+
 class SpendTracker:
     """The costs of one scope's jobs, spent and reserved."""
 
@@ -293,14 +299,17 @@ class SpendTracker:
                 del self.open_amounts[key]
 
     def hold(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:
-        """Reserves the price of a submission, with or without a budget, until `claim` or `unreserve`."""
+        """Reserves the price of a submission, with or without a budget, until `claim` or `unreserve`.
+
+        Any holder may be the one that pays, so the highest price counts, and an unknown one is asked for.
+        """
         known, holders = self._charges.get((key, n)), self._holders.get((key, n), 0)
         if known is not None and not holders:
             return  # its intent is recorded
-        if known is None or known.amount is None:
+        if known is None or _is_more(price, known):
             self._note(key, n, _priced(price))
-            if price is None and ask is not None:
-                self._asks[key, n] = ask
+        if price is None and ask is not None:
+            self._asks.setdefault((key, n), ask)
         self._holders[key, n] = holders + 1
 
     def claim(self, key: str, n: int, price: Money | None, ask: Ask | None = None) -> None:

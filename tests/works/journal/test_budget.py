@@ -216,6 +216,29 @@ async def test_the_records_of_a_job_replace_its_earlier_entries(ledger: SpendTra
     assert (ledger.spent(), ledger.reserved()) == (Decimal("0.05"), Decimal(0))
 
 
+async def test_the_highest_price_of_the_calls_that_may_pay_counts(ledger: SpendTracker) -> None:
+    """The first holder's price counted, although another one paid."""
+    low, high, budget = money("0.10"), money("0.90"), Decimal(1)
+    assert await ledger.reserve("a", 1, low, budget=budget) is None
+    assert await ledger.reserve("a", 1, high, budget=budget) is None
+    ledger.claim("a", 1, high)
+    assert ledger.reserved() == high.amount
+    assert await ledger.reserve("b", 1, money("0.50"), budget=budget) is not None
+
+
+async def test_an_unknown_price_is_asked_for_although_another_call_has_reserved_the_submission(
+    ledger: SpendTracker,
+) -> None:
+    async def ask() -> Money:
+        return money("1")
+
+    budget = Decimal("1.5")
+    assert await ledger.reserve("a", 1, money("1"), budget=budget) is None
+    ledger.claim("a", 1, None, ask)  # by a call without a budget
+    ledger.note("a", Submit(1, intent(), ticket()))  # which has no estimate
+    assert await ledger.reserve("b", 1, money("1"), budget=budget) is not None
+
+
 async def test_each_currency_has_its_own_sums(ledger: SpendTracker) -> None:
     dollars = money("0.90", "USD")
     ledger.claim("a", 1, dollars)
