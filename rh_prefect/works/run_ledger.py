@@ -38,7 +38,7 @@ from rh_prefect.works.journal.costs_and_budget import (
 )
 from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, Submit
 from rh_prefect.works.journal.journal import JSON, Journal, run_together
-from rh_prefect.works.journal.record_types import Record
+from rh_prefect.works.journal.record_types import FORMAT_KEY, Record
 from rh_prefect.works.journal.scope import Scope
 from rh_prefect.works.journal.works_journal import HasEnded, WorksJournal, signs_of_life
 from rh_prefect.works.loop_thread import LOOP
@@ -84,8 +84,9 @@ async def note_location(run: Journal, location: RecordsLocation) -> None:
         raise ConfigError(
             f"This call would store its records in {location.url}, but an earlier call of the flow run used "
             f"{first.url}. A flow run has one place for these records, or it would not find its earlier results and "
-            f"would pay for them again. Nothing was sent. What to do: set RH_RECORDS to {first.url}, which all calls, "
-            "attempts and pipelines of the run then use; or give them the same storage; or start a new run."
+            f"would pay for them again. Nothing was sent. What to do: set RH_RECORDS to {first.url} (and "
+            "RH_STORAGE_OPTIONS, if it needs keys), which all calls, attempts and pipelines of the run then use; or "
+            "give them the same storage; or start a new run."
         )
 
 
@@ -251,28 +252,31 @@ class SharedRecords(JobRecords):
         return await self._works.has_other_waiter(self.key, self._flow_run, has_ended=self._has_ended)
 
     async def note_claim(self, n: int) -> None:
-        """Records that the run is about to claim submission n."""
-        await self._check_place()
+        """Records that the run is about to claim submission n; raises an error if the run has paid for it before."""
         self._noted.add(n)
-        await self._note(f"{self.key}-claim-{n}")
+        if await self._note(f"{self.key}-claim-{n}"):
+            return
+        # Without an intent, an earlier process has ended before it claimed, or the records were deleted or are a copy
+        # without the latest ones. Their numbers begin again, so the paid submission may have another number than n.
+        for (work, number), paid in (await Notes.of(self._run)).settled.items():
+            if work == self.key and paid is not None and await self.submission(number) is None:
+                raise ConfigError(
+                    f"{self.name}: this run has paid for submission {number} ({paid.costs}), but {self._works.url} "
+                    "does not have its records: they were deleted, or this place is an older copy. Nothing was sent. "
+                    "What to do: restore these records, or start a new run."
+                )
 
     async def note_wait(self, n: int) -> None:
         """Records that this attempt waits for the task of submission n, which it has not submitted."""
-        await self._check_place()
+        await self.check_place()
         self._noted.add(n)
         await self._note(f"{self.key}-wait{self._run.attempt}-{n}")
 
-    async def _check_place(self) -> None:
+    async def check_place(self) -> None:
         """Raises an error if an earlier attempt has used other records at the same path, as on another disk."""
         # A later attempt in this process checks it again: the records may have been deleted meanwhile.
         name = (repr(self._run.journal), repr(self._works), self._run.calls.number)
-        if not await _places.get(name, partial(_is_first_place, self._run.journal, self._works)):
-            raise ConfigError(
-                f"{self.name}: this run has submitted tasks, or waited for them, but their records are not in "
-                f"{self._works.url}: they are on the disk of another machine, or were deleted. Nothing was paid now. "
-                "What to do: run again where these records are, or start a new run. For workers on several machines, "
-                "set RH_RECORDS to a place that they share, such as an S3 bucket."
-            )
+        await _places.get(name, partial(_check_place, self._run.journal, self._works))
 
     async def has_waited(self, n: int, *, since: int) -> bool:
         """Returns whether this attempt, or an earlier one from attempt `since` on, waited for the task."""
@@ -284,17 +288,23 @@ class SharedRecords(JobRecords):
         return await self._run.journal.create(key, Record().model_dump(mode="json"))
 
 
-_places: SingleFlight[tuple[str, str, int], bool] = SingleFlight(1000)
+_places: SingleFlight[tuple[str, str, int], None] = SingleFlight(1000)
 # Its calls are tasks of the loop of the parent, which a forked child does not have.
 os.register_at_fork(after_in_child=_places.clear)
 
 
-async def _is_first_place(run: Journal, works: WorksJournal) -> bool:
-    """Returns whether a run uses the same records as its first claim or wait, whose place it notes."""
+async def _check_place(run: Journal, works: WorksJournal) -> None:
+    """Raises an error unless a run uses the same records as at its first claim or wait, whose place it notes."""
     place = PlaceId(id=await works.place_id())
     if await run.create(_PLACE_ID, place.model_dump(mode="json")):
-        return True
-    return PlaceId.model_validate(await run.read(_PLACE_ID)).id == place.id
+        return
+    if PlaceId.model_validate(await run.read(_PLACE_ID)).id != place.id:
+        raise ConfigError(
+            f"Run {run.scope} may have submitted tasks, or waited for them, but the records that it used, with their id "
+            f"in {FORMAT_KEY}, are not in {works.url}: they are on the disk of another machine, or were deleted. "
+            "Nothing was paid now. What to do: run again where these records are, or start a new run. For workers on "
+            "several machines, set RH_RECORDS to a place that they share, such as an S3 bucket."
+        )
 
 
 _trackers: UsedObjects[tuple[str, int], SpendTracker] = UsedObjects(200)

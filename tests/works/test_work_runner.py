@@ -339,8 +339,24 @@ async def test_a_run_that_is_continued_on_another_disk_does_not_pay_again(stoppe
     shutil.rmtree(disk)
     first.rename(disk)
     rh.clock.advance(600)
-    await run.another(attempt=3).one(picture())
+    # In the same attempt: a share may be mounted after the first call was refused.
+    await run.another(attempt=2).one(picture())
     assert len(rh.recorder.paid) == 1
+
+
+async def test_a_run_that_is_continued_with_an_older_copy_of_its_records_does_not_pay_again(
+    rh: Emulator, run: PipelineRun
+) -> None:
+    """The copy of a disk, or a backup, has the id of the place."""
+    await run.one(picture("another work"))
+    records, copy = Path(run.store_url), run.folder / "backup"
+    shutil.copytree(records, copy)
+    await run.one(picture())
+    shutil.rmtree(records)
+    copy.rename(records)
+    with pytest.raises(ConfigError, match=r"has paid for submission 1 .*older copy\. Nothing was sent"):
+        await run.another(attempt=2).one(picture())
+    assert len(rh.recorder.paid) == 2
 
 
 async def test_a_run_that_has_submitted_nothing_may_begin_on_another_disk(rh: Emulator, run: PipelineRun) -> None:

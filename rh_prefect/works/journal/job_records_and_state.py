@@ -193,6 +193,9 @@ class JobRecords:
         """Returns whether another run waits for the work."""
         return False
 
+    async def check_place(self) -> None:
+        """Raises an error if the run's earlier attempts had other records; those of a flow run are always the same."""
+
     async def note_claim(self, n: int) -> None:
         """Records that the run is about to claim submission n."""
 
