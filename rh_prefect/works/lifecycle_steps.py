@@ -311,6 +311,7 @@ class Steps:
 
     async def note_claim(self, n: int) -> None:
         """Notes in the run's journal that submission n is about to be claimed."""
+        await self.records.check_place()
         self._noted_at = self._clock()
         await self.records.note_claim(n)
 
@@ -477,7 +478,7 @@ class Steps:
             if error.is_permanent:
                 raise
             # If the call failed now, the run that has paid could cancel the task.
-            _log.info("the end of task %s could not be read yet: %s", submit.task_id, error)
+            _log.warning("the end of task %s could not be read yet: %s", submit.task_id, error)
             return None
 
     async def _await_record(self, submit: Submit) -> End:
@@ -495,6 +496,9 @@ class Steps:
                 return end
             await work.services.sleep(gap)
             gap = min(_LONGEST_PAUSE, gap * 1.5)
+        # If the records cannot be read, this raises the reason.
+        if (end := await self.records.read_end(submit.n)) is not None:
+            return end
         raise JobTimeout(
             f"{self.policy.title}: run {submit.intent.flow_run} has submitted task {submit.task_id} on account "
             f"{account}, and has not recorded the end of the task within {LONGEST_WAIT:.0f} s. This run does not have "
