@@ -272,8 +272,10 @@ def default_works(settings: Settings, store: MediaStore | None = None) -> WorksJ
     If neither is set, the records are in `store`, the storage of the call: the current folder may be another one on
     another machine, which would pay again and overwrite the file.
     """
-    if store is None or settings.records or "storage_url" in settings.model_fields_set:
-        store = MediaStore(lasting_location(settings.storage_url), options=settings.storage_options)
+    is_storage_set = "storage_url" in settings.model_fields_set
+    if store is None or settings.records or is_storage_set:
+        location = settings.storage_url if is_storage_set else settings.records or settings.storage_url
+        store = MediaStore(lasting_location(location), options=settings.storage_options)
     return _works_of(store, settings)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import tempfile
 import time
@@ -284,6 +285,17 @@ def test_the_files_of_a_result_are_in_the_storage_that_it_names_and_beside_its_r
     assert beside.is_in(result(), store)
     assert not elsewhere.is_in(result(), store)
     assert elsewhere.is_in(result().model_copy(update={"store": store.url}), store)
+
+
+async def test_records_at_rh_records_are_opened_with_the_storage_options(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without RH_STORAGE_URL they were opened without a key, so no call with a storage block could use them."""
+    monkeypatch.delenv("RH_STORAGE_URL", raising=False)
+    monkeypatch.setenv("RH_RECORDS", s3.url("records"))
+    monkeypatch.setenv("RH_STORAGE_OPTIONS", json.dumps(s3.options))
+    works = await open_default_works(MediaStore(str(tmp_path)))
+    assert await works.create("a-intent-1", {"one": 1})
 
 
 async def test_records_lie_beside_the_files(s3: S3Server) -> None:
