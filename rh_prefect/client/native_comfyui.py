@@ -209,12 +209,16 @@ def read_run(entry: dict[str, object], *, task_id: str, view: str) -> TaskView |
     return TaskView(task_id=task_id, status="SUCCESS", outputs=outputs)
 
 
+_TEXT_FIELDS = ("text", "texts", "string")
+
+
 def _results(node: str, saved: dict[str, object], view: str) -> Iterator[tuple[str, RemoteOutput]]:
     """Yields the files of a node, each with the kind of its folder, and its texts, with the kind `text`."""
-    for listed in saved.values():
+    for field, listed in saved.items():
         for row in listed if isinstance(listed, list) else [listed]:
-            # A text may be JSON, so it is not decoded: its `name` is not the name of a file.
-            if isinstance(row, str) and row.strip():
+            # A text may be JSON, so it is not decoded: its `name` is not the name of a file. Strings in other fields
+            # are settings of a preview, such as the path of a model on the machine.
+            if field in _TEXT_FIELDS and isinstance(row, str) and row.strip():
                 yield "text", RemoteOutput(text=row, node_id=node or None)
             if isinstance(row, dict) and (name := first_text(row, "filename", "name")):
                 kind = first_text(row, "type") or "output"

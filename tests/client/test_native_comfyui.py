@@ -166,6 +166,13 @@ async def test_a_text_of_a_graph_is_a_result_and_never_a_file(client: Client, wi
     assert [one.text for one in view.outputs] == [text]
 
 
+async def test_a_path_on_the_machine_is_no_text(client: Client, wire: WireServer) -> None:
+    """A preview of a 3D file shows the path of the file, and no text."""
+    shown = {"7": {"result": ["3d/mesh.glb", {"position": 1}]}, "9": {"text": ["words"]}}
+    view = await looked_at(client, wire, {PROMPT: {**ENTRY, "outputs": shown}})
+    assert [one.text for one in view.outputs] == ["words"]
+
+
 async def test_failure_and_cancellation(client: Client, wire: WireServer) -> None:
     def ended(word: str, **more: object) -> dict[str, object]:
         messages = [["execution_start", {}], [word, {"node_id": "3", **more}]]
