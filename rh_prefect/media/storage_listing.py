@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from typing import Any
 
 from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem
 from fsspec.utils import glob_translate
+
+_OF_THE_DISK = {"lost+found", "System Volume Information", "$RECYCLE.BIN", ".Trashes", ".Spotlight-V100", ".fseventsd"}
+"""Folders of a file system itself, which other users than its administrator cannot list."""
 
 
 def files_below(fs: AbstractFileSystem, top: str, *, depth: int | None = None) -> dict[str, dict[str, Any]]:
@@ -24,8 +28,12 @@ def files_below(fs: AbstractFileSystem, top: str, *, depth: int | None = None) -
         folder, level = folders.pop()
         try:
             listing = fs.ls(folder, detail=True)
-        except (FileNotFoundError, NotADirectoryError):  # also one that was deleted after its name was listed
-            continue
+        except OSError as error:
+            # Missing folders include one that was deleted after its name was listed; not all libraries have its type.
+            is_missing = isinstance(error, (FileNotFoundError, NotADirectoryError)) or error.errno == errno.ENOENT
+            if is_missing or (error.errno == errno.EACCES and folder.rpartition("/")[2] in _OF_THE_DISK):
+                continue
+            raise
         for facts in listing:
             path = facts["name"].rstrip("/")
             if facts["type"] != "directory" or path == folder:

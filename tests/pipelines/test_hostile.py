@@ -243,6 +243,14 @@ def test_a_folder_with_a_part_that_cannot_be_listed_is_not_read_as_fewer_files(t
     assert input_reader.list_files(f"{place}/*.png", "image", {}) == []
 
 
+def test_a_folder_of_the_disk_itself_does_not_refuse_the_files_beside_it(tmp_path: Path) -> None:
+    """The root of a volume has a folder that only its administrator can list."""
+    (tmp_path / "lost+found").mkdir()
+    photo(tmp_path / "1.png")
+    place = unreadable(tmp_path)
+    assert input_reader.list_files(place, "image", {}) == [f"{place}/1.png"]
+
+
 async def test_the_paid_jobs_of_all_steps_are_counted() -> None:
     text = TABLE + "      again: {model: z-image/turbo, takes: 5, with: {prompt: 'again $(item.title)'}}\n"
     [problem] = await problems_of(text, rows=rows(*(f"t{n}" for n in range(33_334))))

@@ -11,13 +11,17 @@ from fsspec.implementations.local import LocalFileSystem
 
 
 class UnreadableFolders(LocalFileSystem):
-    """The folders of this machine; those with the name `unreadable` cannot be listed."""
+    """The folders of this machine; those with the name `unreadable` or `lost+found` cannot be listed."""
 
     protocol = "unreadable"
 
     def ls(self, path: str, detail: bool = False, **options: Any) -> Any:
         if path.endswith("/unreadable"):
             raise OSError(errno.EIO, "Input/output error", path)
+        if path.endswith("/lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        if not self.exists(path):
+            raise OSError(errno.ENOENT, "not found, and no FileNotFoundError, as of smbprotocol", path)
         return super().ls(path, detail=detail, **options)
 
 
