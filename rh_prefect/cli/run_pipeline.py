@@ -37,11 +37,13 @@ from rh_prefect.cli.pipelines import (
 )
 from rh_prefect.cli.prefect_server import is_configured, refuse_blocks, staying_server
 from rh_prefect.errors import PipelineIncomplete
+from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.run.step_scheduler import listeners
 from rh_prefect.pipelines.takes_file import Choices, add_choices, read_choices
+from rh_prefect.settings import get_settings
 
 if TYPE_CHECKING:
     from rh_prefect.cli.run_display import Watch
@@ -85,7 +87,7 @@ def run(
         check_store(request.storage)
     asked.refuse_changes()
     if dry_run:
-        show_dry_run(asked.again().request, budget, asked.reviewed, as_json=as_json)
+        show_dry_run(asked.with_block().request, budget, asked.reviewed, as_json=as_json)
         return
     # Without --new and --retake: the takes are recorded, and another new take would be paid for.
     part = asdict(selected) | {"new": False, "retake": None, "sample": selected.sample or None}
@@ -101,7 +103,7 @@ def run(
     out = "" if is_flow else printable(place.out or "")
     where = words_of(out=place.out, storage=request.storage)
     with staying_server(say=not quiet) if is_flow else contextlib.nullcontext():
-        asked = asked.again()
+        asked = asked.with_block()
         values = asked.values(budget=budget, require_new=require_new, credentials=place.credentials)
         with asked.recorded_takes(), Watch(command=commands.run, quiet=quiet, out=out, place=where) as watch:
             result, error = _make(asked, values, watch, is_flow=is_flow)
@@ -117,8 +119,12 @@ class _Asked:
     selected: Selected
     found: Choices  # From the takes file
 
+    def with_block(self) -> _Asked:
+        """Returns the run with its takes, for which a storage block is loaded from the server, which has started."""
+        return self if self.request.storage is None else self.again()
+
     def again(self) -> _Asked:
-        """Returns the run with its takes; a storage block may be loaded from the server, which must have started."""
+        """Returns the run with its takes."""
         return replace(self, request=self.request.again(self.selected, self.found))
 
     def values(self, **options: Any) -> dict[str, Any]:
@@ -195,7 +201,8 @@ def _read(
     found = read_choices(pipeline.takes)
     selection = selected.steps if reviewed is None else reviewed.selected(selected.steps)
     # Without the records: wrong parameters are found before a server is started.
-    first = asyncio.run(pipeline.plan(arguments, known=KnownWorks()))
+    inputs = Inputs(own=get_settings().storage_url if storage is None else "")
+    first = asyncio.run(pipeline.plan(arguments, known=KnownWorks(), inputs=inputs))
     end_with_problems(first.problems)
     first.refuse_unknown(selection)
     request = PlanRequest(pipeline, arguments, storage, account, selection=selection)

@@ -189,6 +189,19 @@ def test_items_of_an_answer_are_accepted_until_it_is_known(here: Here) -> None:
     assert here.paid() == 3
 
 
+def test_saved_results_beside_the_inputs_do_not_refuse_the_next_run(here: Here) -> None:
+    """The plan before the run took `b.png` for an input with the id of `b.jpg`."""
+    folder = here.folder / "out" / "photos"
+    folder.mkdir(parents=True)
+    photo(folder / "b.jpg", 1)
+    big = "model: hypir-ultra, from: $(item), save_as: photos/$(item.stem).png"
+    each = group("foreach: $(params.photos), id: $(item.stem)", big=big)
+    here.write("big.yaml", "params: {photos: {type: files, of: image}}\n" + steps(each=each))
+    for _ in range(2):
+        here.call("run big.yaml --set photos=out/photos")
+    assert here.paid() == 1
+
+
 @pytest.mark.prefect
 def test_a_retake_counts_the_inputs_of_the_run_by_number(here: Here) -> None:
     """The plan with --retake counted the pipeline's own results, too, and so took the number of another item."""
