@@ -178,6 +178,8 @@ class Watch(Pages):
         self._view.update(event)
         if event.state == "adopted":
             self._waited[event.job] = event.name
+        elif event.state in ("submitted", "failed"):
+            self._waited.pop(event.job, None)  # its result is not from the other run
         if not event.is_edit:
             self._board.update(event)
         is_row = self._is_live and event.state in ("submitted", "adopted")
