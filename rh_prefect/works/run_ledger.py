@@ -300,7 +300,7 @@ async def _check_place(run: Journal, works: WorksJournal) -> None:
         return
     if PlaceId.model_validate(await run.read(_PLACE_ID)).id != place.id:
         raise ConfigError(
-            f"Run {run.scope} may have submitted tasks, or waited for them, but the records that it used, with their id "
+            f"Run {run.scope} may have submitted tasks, or waited for them, but the records that it used, with the id "
             f"in {FORMAT_KEY}, are not in {works.url}: they are on the disk of another machine, or were deleted. "
             "Nothing was paid now. What to do: run again where these records are, or start a new run. For workers on "
             "several machines, set RH_RECORDS to a place that they share, such as an S3 bucket."

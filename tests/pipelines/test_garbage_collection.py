@@ -38,7 +38,7 @@ def test_what_the_process_has_frozen_itself_stays_frozen_and_is_not_mixed_with_a
         freeze()
         gc.collect()
         assert any(one is kept[0] for one in gc.get_objects())
-    assert gc.get_freeze_count() > before - 100  # some were freed meanwhile
+    assert gc.get_freeze_count() > before / 2  # some were freed meanwhile
 
 
 def test_a_pause_ends_even_after_an_error_and_keeps_a_collector_off_that_was_off() -> None:
