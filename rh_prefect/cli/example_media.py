@@ -14,7 +14,7 @@ from rh_prefect.catalog.registry import get
 from rh_prefect.emulator.render.request import Limits, Request
 from rh_prefect.emulator.render.scene import paint
 from rh_prefect.emulator.render.sound import SPEECH_RATE, speak, write_sound
-from rh_prefect.emulator.render.video_files import write_film
+from rh_prefect.emulator.render.video_files import video_frame, write_film
 from rh_prefect.emulator.render.video_models import pan
 
 _SIDE = 1024
@@ -108,10 +108,11 @@ def _stereo(seconds: float) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.
 
 
 def _interview(seconds: float, to: Path) -> None:
-    mouths = [_portrait(0, mouth=step / 4).resize((720, 720)) for step in range(5)]
+    size = (720, 720)
+    mouths = [video_frame(_portrait(0, mouth=step / 4).resize(size), size) for step in range(5)]
     order = (0, 2, 4, 3, 1, 3, 2, 0, 1, 4)
     frames = (mouths[order[number * 7 // 4 % len(order)]] for number in range(round(seconds * _FPS)))
-    write_film(to, frames, size=(720, 720), fps=_FPS, sound=_stereo(seconds))
+    write_film(to, frames, size=size, fps=_FPS, sound=_stereo(seconds))
 
 
 def _pan(seconds: float, to: Path) -> None:

@@ -177,7 +177,7 @@ def write_film(
         track = None if sound is None else _SoundTrack(container, sound)
         count = 0
         for count, picture in enumerate(frames, 1):
-            frame = _frame(picture, size)
+            frame = video_frame(picture, size)
             frame.pts, frame.time_base = count - 1, 1 / fps
             container.mux(video.encode(frame))
             if track is not None:
@@ -202,7 +202,8 @@ def _video_stream(container: OutputContainer, size: Size, fps: Fraction, variant
     return stream
 
 
-def _frame(picture: Picture, size: Size) -> av.VideoFrame:
+def video_frame(picture: Picture, size: Size) -> av.VideoFrame:
+    """Returns a picture as a frame of `write_film`, which converts every other picture each time that it is shown."""
     frame = picture
     if isinstance(frame, Image.Image):
         frame = av.VideoFrame.from_ndarray(np.asarray(frame), format="rgb24")
