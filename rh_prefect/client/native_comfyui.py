@@ -210,6 +210,7 @@ def read_run(entry: dict[str, object], *, task_id: str, view: str) -> TaskView |
 
 
 _TEXT_FIELDS = ("text", "texts", "string")
+"""Fields of a node's outputs in which nodes show texts."""
 
 
 def _results(node: str, saved: dict[str, object], view: str) -> Iterator[tuple[str, RemoteOutput]]:

@@ -31,7 +31,7 @@ def files_below(fs: AbstractFileSystem, top: str, *, depth: int | None = None) -
         except OSError as error:
             # Missing folders include one that was deleted after its name was listed; not all libraries have its type.
             is_missing = isinstance(error, (FileNotFoundError, NotADirectoryError)) or error.errno == errno.ENOENT
-            if is_missing or (error.errno == errno.EACCES and folder.rpartition("/")[2] in _OF_THE_DISK):
+            if is_missing or (isinstance(error, PermissionError) and folder.rpartition("/")[2] in _OF_THE_DISK):
                 continue
             raise
         for facts in listing:

@@ -23,7 +23,7 @@ def uncollected() -> Iterator[None]:
 
 
 _has_frozen = False
-"""Whether it was a run that has frozen what is frozen."""
+"""Whether a run, and not the program around it, has frozen objects."""
 
 
 def freeze() -> None:

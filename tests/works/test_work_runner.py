@@ -288,7 +288,7 @@ async def test_a_run_killed_before_any_operation_is_continued_by_a_new_one(
     settled = 0
     for number in range(1, 100):
         places = {"folder": run.folder, "store_url": f"{run.store_url}-{number}", "machine": f"here-{number}"}
-        # A run of its own: it would not pay again for what the journal of an earlier one says was paid.
+        # Each number has another run: a run does not pay again for what its journal says was paid.
         here: dict[str, Any] = {"url": run.url, "key": run.key, "name": f"run-{number}", **places}
         process = FORKS.Process(target=run_and_be_killed, args=(here, number))
         paid = len(rh.recorder.paid)
