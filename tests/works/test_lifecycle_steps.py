@@ -401,6 +401,26 @@ async def test_queries_that_fail_for_good_end_with_the_task_of_another_run(tmp_p
     assert work.did.count("query at main") == 2
 
 
+async def test_records_that_cannot_be_read_for_twelve_hours_are_the_reason_that_is_said(tmp_path: Path) -> None:
+    """The error named the account of the other run, and advised to configure its credentials."""
+
+    class Slow(ExecutedWork):
+        async def _sleep(self, seconds: float) -> None:
+            await super()._sleep(seconds + 3600)
+
+    async def fail(key: str) -> None:
+        if "-end-" in key:
+            raise JournalError("no route to the storage")
+
+    work = Slow(tmp_path, policy=with_policy(run="second"))
+    work.accounts["renamed"], work.main.query_error = work.main, TaskNotFound("gone")
+    await work.paid_before(account="renamed", flow_run="first")
+    work.journal.before_read = fail
+    with pytest.raises(JournalError, match="no route to the storage"):
+        await work.finish()
+    assert work.seconds >= 12 * 3600
+
+
 async def test_queries_that_fail_for_good_are_repeated_for_twelve_hours(tmp_path: Path) -> None:
     class Slow(ExecutedWork):
         async def _sleep(self, seconds: float) -> None:
