@@ -53,9 +53,10 @@ def staying_server(*, say: bool = True) -> Iterator[None]:
             code = end
         if is_own:
             address = os.environ["PREFECT_API_URL"].removesuffix("/api")
-            print(f"The dashboard stays at {address} until you press Ctrl-C.", file=sys.stderr, flush=True)
             with contextlib.suppress(KeyboardInterrupt):
-                signal.pause()
+                print(f"The dashboard stays at {address} until you press Ctrl-C.", file=sys.stderr, flush=True)
+                while True:  # not `signal.pause()`, which misses a Ctrl-C that comes just before it waits
+                    time.sleep(1)
         if code is not None:
             raise code
 
