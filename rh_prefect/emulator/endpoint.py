@@ -10,7 +10,7 @@ from typing import Final, Literal, NoReturn
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route as StarletteRoute
 
 from rh_prefect.emulator import faults, responses
@@ -147,7 +147,7 @@ def is_positive(value: object) -> bool:
 
 def _with_host_of(request: Request, state: State, response: Response) -> Response:
     """Replaces 0.0.0.0 in the emulator's own links, which no browser can open, by the host of the request."""
-    if urlsplit(state.url).hostname == ANY_ADDRESS:
+    if urlsplit(state.url).hostname == ANY_ADDRESS and not isinstance(response, FileResponse):
         body = bytes(response.body)
         for own in (urlsplit(url).netloc for url in (state.url, state.file_store.url)):
             body = body.replace(own.encode(), own.replace(ANY_ADDRESS, str(request.url.hostname)).encode())

@@ -40,6 +40,10 @@ def test_links_of_a_server_on_all_addresses_have_the_host_of_the_request(emulate
     result = rh.result(CLIP, {"prompt": "x", "imageUrl": link, "duration": "5", "sound": "false"})
     assert (link.startswith(f"{files}/"), result.startswith(f"{files}/")) == (True, True)
     assert httpx.get(result).status_code == 200
+    native = f"/proxy/{rh.key}"
+    taken = rh.http.post(f"{native}/prompt", json={"prompt": TEXT_TO_IMAGE}).json()["prompt_id"]
+    (file,) = rh.http.get(f"{native}/history/{taken}").json()[taken]["outputs"]["9"]["images"]
+    assert rh.http.get(f"{native}/view", params=file).status_code == 200
 
 
 @pytest.mark.parametrize(
