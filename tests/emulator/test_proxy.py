@@ -116,10 +116,21 @@ def test_pictures_are_uploaded_and_viewed(rh: Caller, tmp_path: Path) -> None:
     graph = copy.deepcopy(RESTYLE)
     inputs_of(graph["10"])["image"] = sent["name"]
     assert prompt(rh, graph)["node_errors"] == {}
-    assert rh.http.post(at(rh, "upload/image"), files={"image": ("a.exe", b"x")}).status_code == 400
     assert rh.http.post(at(rh, "upload/image"), content=b"x").status_code == 400
     for name in ("none.png", "../../etc/passwd"):
         assert rh.http.get(at(rh, "view"), params={"filename": name}).status_code == 404
+
+
+def test_a_sound_is_uploaded_like_a_picture(rh: Caller, tmp_path: Path) -> None:
+    path = samples.wav(tmp_path / "a.wav")
+    sent = rh.http.post(at(rh, "upload/image"), files={"image": (path.name, path.read_bytes())}).json()
+    saved = {"audio": ["1", 0], "filename_prefix": "a", "quality": "V0"}
+    graph = {
+        "1": {"class_type": "LoadAudio", "inputs": {"audio": sent["name"]}},
+        "2": {"class_type": "SaveAudioMP3", "inputs": saved},
+    }
+    taken = prompt(rh, graph)["prompt_id"]
+    assert list(history(rh, taken)[taken]["outputs"]["2"]) == ["audio"]
 
 
 def test_refused_prompts_are_recorded(emulate: Emulate) -> None:

@@ -33,7 +33,6 @@ from rh_prefect.emulator.tasks import ACTIVE, OutputSpec, TaskSpec
 _MACHINES: Final[dict[str, str]] = {"/proxy": "default", "/proxy-plus": "plus"}
 _GIGABYTE: Final = 1 << 30
 _MEMORY: Final[dict[str, int]] = {"default": 24 * _GIGABYTE, "plus": 48 * _GIGABYTE}
-_PICTURES: Final = ("png", "jpg", "jpeg", "webp")
 
 
 def _path_key(keys: ApiKeys, request: Request, body: Mapping[str, object]) -> ApiKey:  # noqa: ARG001
@@ -162,7 +161,7 @@ async def view(call: Call) -> Response:
 
 
 async def upload(call: Call) -> Response:
-    """Stores a picture as an input, under its file name."""
+    """Stores a file of any kind as an input, under its file name, as ComfyUI does."""
     state = call.state
     limit, no_form = state.assumptions.upload_max_bytes, Refused(*state.assumptions.upload_no_file)
     try:
@@ -171,12 +170,12 @@ async def upload(call: Call) -> Response:
         return Response(message_of(state.assumptions, refused.code, refused.words), 400)
     try:
         received = next((file for file in form.files if file.field == "image"), None)
-        extension = Path(received.file_name).suffix.lstrip(".").lower() if received else ""
-        if received is None or extension not in _PICTURES:
+        name = Path(received.file_name if received else "")
+        if received is None or not name.name:
             return Response(status_code=400)
-        name = Path(received.file_name).name
-        state.file_store.keep(received.path, _folder(call) + name, sha256=received.sha256, extension=extension)
-        return JSONResponse({"name": name, "subfolder": "", "type": "input"})
+        extension = name.suffix.lstrip(".").lower()
+        state.file_store.keep(received.path, _folder(call) + name.name, sha256=received.sha256, extension=extension)
+        return JSONResponse({"name": name.name, "subfolder": "", "type": "input"})
     finally:
         for file in form.files:
             file.path.unlink(missing_ok=True)
