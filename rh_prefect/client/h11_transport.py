@@ -16,6 +16,9 @@ import httpx
 
 _LARGEST_HEAD: Final = 100 * 1024
 _PIECE: Final = 64 * 1024
+_LARGEST_BODY: Final = 64 * 1024 * 1024
+"""Maximum size of the response to an API call, which is held in memory; a download is written to disk, of any size."""
+
 _Origin: TypeAlias = "tuple[str, str, int]"
 
 
@@ -122,6 +125,7 @@ class _Connection:
                 response = event
             elif isinstance(event, h11.Data):
                 body += event.data
+                _check_size(body)
             elif isinstance(event, h11.EndOfMessage) and response is not None:
                 return response, bytes(body)
             elif isinstance(event, h11.ConnectionClosed):
@@ -149,6 +153,24 @@ class _Connection:
     def close(self) -> None:
         """Closes the connection."""
         self._writer.close()
+
+
+async def read_body(response: httpx.Response) -> bytes:
+    """Reads the body of a response to an API call, and closes the response."""
+    body = bytearray()
+    try:
+        async for piece in response.aiter_bytes():
+            body += piece
+            _check_size(body)
+    finally:
+        await response.aclose()
+    return bytes(body)
+
+
+def _check_size(body: bytearray) -> None:
+    """Raises an error if the body of a response is too large to be held in memory."""
+    if len(body) > _LARGEST_BODY:
+        raise httpx.RemoteProtocolError(f"it has more than {_LARGEST_BODY >> 20} MiB")
 
 
 def _origin(url: httpx.URL) -> _Origin:

@@ -242,7 +242,7 @@ class CallClient(httpx.AsyncClient):
         self._sender = transport
 
     async def send(self, request: httpx.Request, *, auth: Any = True, **_: Any) -> httpx.Response:
-        """Sends a request and reads the response; `auth=None` sends no key."""
+        """Sends a request and returns the response before its body; `auth=None` sends no key."""
         if auth is not None and isinstance(self.auth, Bearer):
             self.auth.sign(request)
         try:
@@ -251,7 +251,6 @@ class CallClient(httpx.AsyncClient):
             error.request = request  # the one whose address and key are hidden
             raise
         response.request = request
-        await response.aread()
         _log.debug("HTTP Request: %s %s %d", request.method, request.url, response.status_code)
         return response
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from rh_prefect.client import responses
 from rh_prefect.client.download import DEAD
+from rh_prefect.client.h11_transport import read_body
 from rh_prefect.client.http_connections import FOREIGN, RESEND, SendTrace, chance, open_connections
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.client.upload_body import FileBody, RawBody
@@ -149,10 +150,11 @@ class Session:
         request.extensions["trace"] = sending.trace
         try:
             async with asyncio.timeout(deadline):
-                response = await client.send(request, **options)
+                response = await client.send(request, stream=True, **options)
+                body = await read_body(response)
         except FOREIGN as error:
             raise sending.explain(error, ask) from error
-        return response.status_code, mask_key(response.content, key=self.key)
+        return response.status_code, mask_key(body, key=self.key)
 
     def json_request(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -276,6 +277,14 @@ async def test_after_three_blips_a_read_gives_up(client: Client, wire: WireServe
     with pytest.raises(ResponseLost, match=r"HTTP 502.*Nothing is lost"):
         await client.query(ID)
     assert len(wire.asked) == 3
+
+
+async def test_a_response_above_64_mib_is_not_read_to_its_end(client: Client, wire: WireServer) -> None:
+    """It was held in memory several times, of any size."""
+    wire.always = reply(json.dumps(task()).encode() + b" " * (64 << 20))
+    for call in (client.query(ID), client.submit("kling-v2.6-pro/text-to-video", {})):
+        with pytest.raises(ResponseLost, match="more than 64 MiB"):
+            await call
 
 
 @pytest.mark.parametrize(
