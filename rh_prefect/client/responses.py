@@ -157,14 +157,16 @@ def _http_error(status: int, body: bytes, ask: RequestInfo) -> Exception:
         advice = CODES["401"].advice
         message = f"{ask.doing}: the key was rejected ({description}). What to do: {advice}."
         return KeyRejected(message, code=HTTP_401, reason=description, retry="action_required", advice=advice)
-    if status == 413 or (ask.paid and status in _REFUSALS):
-        advice = "make the request smaller" if status == 413 else "check the base URL, the address and the proxy"
-        advice = explain(f"HTTP {status}").advice if status in REDIRECTS else advice
-        message = (
-            f"{ask.doing}: the request was rejected before it reached RunningHub ({description}). What to do: {advice}."
-        )
+    if status not in _REFUSALS:
+        return no_answer(ask, f"no readable response ({description})")
+    advice = "make the request smaller" if status == 413 else "check the base URL, the address and the proxy"
+    advice = explain(f"HTTP {status}").advice if status in REDIRECTS else advice
+    what = f"the request was rejected before it reached RunningHub ({description})"
+    if ask.paid or status == 413:
+        message = f"{ask.doing}: {what}. What to do: {advice}."
         return RequestRejected(message, code=f"HTTP {status}", reason=description, retry="final", advice=advice)
-    return no_answer(ask, f"no readable response ({description})")
+    # Not a final error: a gateway may answer so for a moment, and a query of a paid task is repeated.
+    return ResponseLost(f"{ask.doing}: {what}. Nothing is lost. What to do: {advice}.", what=what)
 
 
 def _describe(status: int, body: bytes) -> str:
