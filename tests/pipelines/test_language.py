@@ -214,6 +214,19 @@ async def test_a_deeply_nested_value_is_sent_as_it_is_hashed() -> None:
     assert known_values(one)["unchecked"]["zz"] == one.request["zz"] == plan.params["v"] == value
 
 
+async def test_the_rows_of_a_request_have_only_the_cells_with_values(tmp_path: Path) -> None:
+    columns = "index: integer, prompt: string, duration: {type: integer, optional: true}"
+    shots = "model: kling-v3-4k-text-to-video, with: {multi_shot: true, shot_type: customize, prompt: x, duration: 10, "
+    text = f"invalid_items: skip\nparams: {{rows: {{type: table, columns: {{{columns}}}}}}}\n" + steps(
+        a=shots + "multi_prompt: $(params.rows)}", b=PICTURE % "x, unchecked: {all: {rows: $(params.rows)}}"
+    )
+    (tmp_path / "shots.csv").write_text("index,prompt,duration\n1,a cat,5\n2,a dog,\n")
+    sent = [{"index": 1, "prompt": "a cat", "duration": 5}, {"index": 2, "prompt": "a dog"}]
+    first, second = (await plan_of(text, rows=str(tmp_path / "shots.csv"))).instances
+    assert known_values(first)["multi_prompt"] == first.request["multiPrompt"] == sent
+    assert known_values(second)["unchecked"]["all"] == second.request["all"] == {"rows": sent}
+
+
 def test_a_misspelt_parameter_of_a_model_with_an_incomplete_list_is_a_problem_too() -> None:
     model = next(model for model in catalog.models() if model.incomplete and not model.media_params)
     with pytest.raises(InputError, match=r"has no parameter zoom; .*unchecked: \{…\} takes others"):

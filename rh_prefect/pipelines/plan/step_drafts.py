@@ -12,6 +12,7 @@ from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.work_identity import is_settled, mark
 from rh_prefect.pipelines.planning_values import (
+    ABSENT,
     EMPTY,
     File,
     Frame,
@@ -85,7 +86,10 @@ def without_places(items: Items, places: Collection[int]) -> Items:
 
 
 def plain(value: Any) -> Any:
-    """Converts a value to plain lists and mappings, with the results of steps in place of `StepOutput`."""
+    """Converts a value to plain lists and mappings, with the results of steps in place of `StepOutput`.
+
+    Of a table's row, only the cells with values are left, without this package's own fields.
+    """
     if isinstance(value, Maybe):
         return plain(value.value)
     if isinstance(value, Items):
@@ -93,7 +97,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(one) for one in value]
     if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items()}
+        cells = {name: plain(one) for name, one in value.items() if not name.startswith("\0")}
+        return {name: one for name, one in cells.items() if one is not ABSENT}
     return value.value if isinstance(value, StepOutput) else value
 
 
