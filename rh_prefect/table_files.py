@@ -131,7 +131,9 @@ def _row(number: int, columns: Sequence[str], cells: Sequence[object], problem: 
 
 
 def is_empty(cell: object) -> bool:
-    """Returns whether a cell contains nothing, or white space only."""
+    """Returns whether a cell contains nothing, white space only, or `nan`, which is a data frame's missing value."""
+    if isinstance(cell, float):
+        return isnan(cell)
     return cell is None or (isinstance(cell, str) and not cell.strip())
 
 

@@ -7,7 +7,7 @@ import json
 import sys
 from decimal import Decimal
 from functools import reduce
-from math import nan
+from math import inf, nan
 from pathlib import Path
 from typing import Any, cast
 
@@ -134,6 +134,17 @@ async def test_lists_of_a_table_are_lists_of_files_and_no_number_is_an_empty_cel
     assert asked(plan) == [{"image_urls": photos, "prompt": "x"}]
     listed = await plan_of([{"image_urls": photos, "prompt": "x"}], "cinematic-video-generator")
     assert asked(listed) == asked(plan)
+
+
+async def test_no_number_is_an_empty_cell_and_infinity_is_no_text(folder: Path) -> None:
+    """A data frame writes `nan` for a missing text."""
+    given = [{"prompt": "x", "aspect_ratio": nan}, {"prompt": nan}, {"prompt": inf}]
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in given))
+    for rows in (given, str(folder / "rows.jsonl")):
+        plan = await plan_of(rows)
+        assert asked(plan) == [{"prompt": "x"}]
+        reasons = ["", "prompt is empty; the column is required", "prompt contains inf, which is not a number that can"]
+        assert all(reason.startswith(words) for reason, words in zip(why(plan), reasons, strict=True)), why(plan)
 
 
 async def test_what_is_no_parquet_or_names_a_column_twice_is_refused(folder: Path) -> None:

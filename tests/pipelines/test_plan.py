@@ -626,6 +626,14 @@ async def test_a_number_that_is_not_finite_or_too_long_is_a_problem(kind: str, v
     assert re.match(r"n takes a (whole )?number, but (the value is '9{37}...'|this number is not finite or)", problem)
 
 
+@pytest.mark.parametrize("kind", ["string", "list"])
+async def test_what_is_no_number_is_no_text(kind: str) -> None:
+    text = f"params: {{x: {kind}}}\n" + steps(p="edit: join_text, with: {texts: $(params.x)}")
+    for value in (math.nan, -math.inf):
+        (problem,) = await problems_of(text, x=[value] if kind == "list" else value)
+        assert problem.startswith("x "), problem
+
+
 async def test_a_name_with_the_label_of_the_item_before_is_the_label() -> None:
     q = RESIZE % "$(p)" + ', save_as: "$(previous.q.label or id).png"'
     plan = await plan_of(of_rows("title: string", p=PICTURE % "$(item.title)", q=q), rows=rows("x", "y"))

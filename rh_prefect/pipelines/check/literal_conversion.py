@@ -20,8 +20,8 @@ _WORDS = {"true": True, "false": False}
 def read_value(param: Param, value: Any) -> Any:
     """Converts a value, often a string from a table or a command line, to its parameter's type, if that is possible."""
     match param.kind:
-        case "string" if isinstance(value, int | float) and not isinstance(value, bool):
-            return text_of(value)
+        case "string":
+            return _text(value)
         case "enum" if isinstance(value, str | int | float):
             return _option(param, value)
         case "any":
@@ -61,7 +61,13 @@ def _listed(value: Any) -> Any:
         found = [one.strip() for one in found.split(",") if one.strip()]
     if not isinstance(found, list | tuple):
         return value
-    return [text_of(one) if isinstance(one, int | float) and not isinstance(one, bool) else one for one in found]
+    return [_text(one) for one in found]
+
+
+def _text(value: Any) -> Any:
+    """Converts a number to a string, except `nan` and infinity, which are no text either."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return text_of(value) if is_number and not flaw_of(value) else value
 
 
 def _number(value: Any) -> Any:
@@ -95,7 +101,7 @@ def wrong_value(param: Param, value: Any) -> str:
             return _wrong_list(param, value)
         case "string":
             if not isinstance(value, str):
-                return f"takes a string, but {shown_value(value)}; put it in quotes"
+                return flaw_of(value) or f"takes a string, but {shown_value(value)}; put it in quotes"
             return flaw_of(value) or _wrong_size(param, len(value), "characters")
         case _:
             return ""
@@ -163,8 +169,7 @@ def edit_value(param: EditParam, value: Any) -> tuple[Any, str]:
     """Converts a value that fits an edit's parameter; also returns a clause about a number that is not allowed."""
     if {"integer", "number"} & {*param.kinds}:
         return _edit_number(param, value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return (text_of(value) if param.kinds == ("string",) and is_number else value), ""
+    return (_text(value) if param.kinds == ("string",) else value), ""
 
 
 def no_caption(edit: str, text: Any) -> str:
