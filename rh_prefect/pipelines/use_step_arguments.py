@@ -10,7 +10,17 @@ from rh_prefect.media.media import Media
 from rh_prefect.pipelines.check.literal_conversion import read_value, wrong_value
 from rh_prefect.pipelines.evaluation import results
 from rh_prefect.pipelines.file_model import FILE_TYPES, Param, shown_value
-from rh_prefect.pipelines.planning_values import ABSENT, File, Items, Maybe, Unknown, as_items, content, maybe
+from rh_prefect.pipelines.planning_values import (
+    ABSENT,
+    File,
+    Items,
+    Maybe,
+    Unknown,
+    as_items,
+    content,
+    maybe,
+    problems_of,
+)
 from rh_prefect.pipelines.types import PLAIN, Type, kind_of
 
 
@@ -73,10 +83,11 @@ def _table(name: str, param: Param, value: Any) -> tuple[Any, str]:
         if not isinstance(row, dict):
             takes = f"{name} takes rows, which are mappings of columns to values"
             return value, f"{takes}, but row {number} is not a mapping"
-        where = row.get("\0row") or f"row {number}"
+        where, problems = row.get("\0row") or f"row {number}", problems_of(row)
         cells, clause = _row(param.columns or {}, row)
-        rows.append(maybe({"\0row": where, **cells}, by))
-        wrong = wrong or (f"{where} of {name}: {clause}" if clause else "")
+        rows.append(maybe({"\0row": where, **({"\0problems": problems} if problems else {}), **cells}, by))
+        # The steps of an invalid row fail already.
+        wrong = wrong or (f"{where} of {name}: {clause}" if clause and not problems else "")
     return replace(items, values=tuple(rows)), wrong
 
 

@@ -10,7 +10,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from tests.support.samples import media as samples
-from tests.support.samples.steps import RESIZE, group, of_rows, steps
+from tests.support.samples.steps import PICTURE, RESIZE, group, of_rows, steps
 from tests.support.world.planned_works import plan_of, problems_of
 
 SKIP = "invalid_items: skip\n"
@@ -26,6 +26,7 @@ def clips(save: str = ", save_as: clips/$(id).mp4", **following: str) -> str:
 
 
 CLIPS = clips()
+EACH, TITLED = "foreach: $(params.rows)", PICTURE % "$(item.title)"
 
 
 def wrong(plan: Plan) -> list[str]:
@@ -130,3 +131,20 @@ async def test_empty_cells_are_one_problem_that_says_what_to_write(tmp_path: Pat
         "film.yaml:1:40: autumn.csv row 17: photo is empty; the column is required. Fill it, or write photo: "
         "{type: image, optional: true} (and 12 further rows)"
     )
+
+
+async def test_an_invalid_row_is_not_paid_for_in_a_used_file_either(tmp_path: Path) -> None:
+    (tmp_path / "inner.yaml").write_text(of_rows("title: string, size: {type: integer, optional: true}", p=TITLED))
+    params = "params: {rows: {type: table, columns: {title: string, size: integer}, other_columns: []}}\n"
+    (tmp_path / "outer.yaml").write_text(
+        SKIP + params + steps(u="use: ./inner.yaml, with: {rows: $(params.rows)}", each=group(EACH, p=TITLED))
+    )
+    given = [
+        {"title": "mug", "size": 1},
+        {"size": 1},
+        {"title": "jug", "size": "x"},
+        {"title": "bowl", "size": 1, "z": 2},
+    ]
+    plan = await plan_of(Pipeline.from_file(tmp_path / "outer.yaml"), rows=given)
+    assert [one.state for path in ("each.p", "u.each.p") for one in plan.steps[path]] == ["+", "x", "x", "x"] * 2
+    assert "title is empty" in wrong(plan)[2]
