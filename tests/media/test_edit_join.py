@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.edit import concat, extract_audio, trim
+from rh_prefect.media.edit import add_sounds, concat, extract_audio, frame, mux, trim
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 from tests.support.samples.clip_samples import BLACK, BLUE, GREEN, RED, near
@@ -70,9 +72,45 @@ def test_sound_that_begins_before_or_after_the_picture_is_kept_in_time(tmp_path:
     """The tone sounds from the second picture second on, whenever its track begins."""
     wave = np.concatenate([np.zeros(round((1 - late) * 48000)), clip_samples.tone(440, 1)])
     clip = _with_sounds(tmp_path / "shifted.mkv", [(1 + late, wave)], begin=1)
+    silent = clip_samples.solid(tmp_path / "silent.mp4", [BLUE] * 48)
     concat([clip], tmp_path / "joined.mp4", audio="keep")
-    loud = np.abs(clip_samples.heard(tmp_path / "joined.mp4")[0]) > 0.05
-    assert abs(np.argmax(loud) / 48000 - 1) < 0.03
+    extract_audio(clip, tmp_path / "sound.wav")
+    extract_audio(clip, tmp_path / "level.wav", loudness=-20)
+    mux(silent, clip, tmp_path / "film.mp4")
+    add_sounds(silent, clip, tmp_path / "both.wav")
+    for name in ("joined.mp4", "sound.wav", "level.wav", "film.mp4", "both.wav"):
+        loud = np.abs(clip_samples.heard(tmp_path / name)[0]) > 0.05
+        assert abs(np.argmax(loud) / 48000 - 1) < 0.03, name
+
+
+def test_a_recording_that_begins_between_key_frames_stays_in_sync(tmp_path: Path) -> None:
+    """Its sound begins at 0.25 s, its first frame that can be decoded is at 1 s; at 2 s, it is bright and loud."""
+    whole = _with_sounds(tmp_path / "whole.mkv", [(0, np.zeros(96_000)), (2, clip_samples.tone(440, 1))])
+    cut, sound, film = tmp_path / "cut.mkv", tmp_path / "sound.wav", tmp_path / "film.mp4"
+    with av.open(str(whole)) as source, av.open(str(cut), "w", format="matroska") as file:
+        copies = [file.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            if packet.size and float((packet.pts or 0) * packet.time_base) >= 0.25:
+                packet.stream = copies[packet.stream.index]
+                file.mux(packet)
+    extract_audio(cut, sound)
+    edits: dict[str, Callable[[], object]] = {
+        "concat": lambda: concat([cut], film, audio="keep"),
+        "trim": lambda: trim(cut, film, seconds=3),
+        "mux": lambda: mux(cut, cut, film),
+        "mux its sound": lambda: mux(cut, sound, film),
+    }
+    for name, edit in edits.items():
+        edit()
+        bright = [picture.getpixel((30, 20)) > (128, 128, 128) for picture in clip_samples.play(film).frames]  # type: ignore[operator]
+        loud = np.abs(clip_samples.heard(film)[0]) > 0.05
+        assert (bright.index(True) / 12, np.argmax(loud) / 48000) == pytest.approx((1, 1), abs=0.03), name
+    frame(cut, tmp_path / "dark.png", at=0.9)
+    frame(cut, tmp_path / "bright.png", at=1.05)
+    assert [np.asarray(Image.open(tmp_path / f"{name}.png")).mean() > 128 for name in ("dark", "bright")] == [
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(("codec", "rate"), [("pcm_s16le", 48000), ("aac", 44100)])
@@ -153,15 +191,15 @@ def _with_tones(path: Path, starts: list[float], *, codec: str = "pcm_s16le", ra
 def _with_sounds(
     path: Path, sounds: list[tuple[float, np.ndarray]], *, begin: int = 0, codec: str = "pcm_s16le", rate: int = 48000
 ) -> Path:
-    """A black film of 4 s, which begins at a second of its own, with sounds that begin at theirs."""
+    """A film of 4 s, bright from 2 s on, which begins at a second of its own, with sounds that begin at theirs."""
     with av.open(str(path), "w", format="matroska") as file:
-        picture = file.add_stream("libx264", rate=12)
+        picture = file.add_stream("libx264", rate=12, options={"g": "12", "bf": "0"})
         picture.width, picture.height = 64, 48
         track = file.add_stream(codec, rate=rate, layout="mono")
         assert isinstance(track, av.AudioStream)
         packets = []
         for number in range(48):
-            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), number // 24 * 255, np.uint8), format="rgb24")
             frame.pts, frame.time_base = 12 * begin + number, Fraction(1, 12)
             packets += picture.encode(frame)
         packets += picture.encode(None)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from rh_prefect.errors import MediaError
 from rh_prefect.media.edit.filter_graphs import linked, pulled
-from rh_prefect.media.edit.video_reader import opened, picture_of, reading
+from rh_prefect.media.edit.video_reader import opened, picture_begin, reading
 
 RATE = 48_000
 """Samples per second of all edited sound."""
@@ -91,18 +90,17 @@ def endless_silence() -> Pieces:
 
 
 def recording(path: Path, start: float = 0.0) -> Pieces:
-    """Yields the sound of a file, from `start` seconds on, in stereo at `RATE`; opens the file at the first read."""
-    with opened(path) as file:
-        yield from _without_first(round(start * RATE), _decoded(file, _sound_of(file, path), path))
+    """Yields the sound of a file, from `start` seconds on, in stereo at `RATE`; opens the file at the first read.
 
-
-def sound_with_picture(path: Path, start: float = 0.0) -> Pieces:
-    """Yields a video's sound from `start` seconds after the first frame on, with silence until a late sound begins."""
+    A video begins with its first frame, so a sound that begins later gets silence before it.
+    """
+    begin = picture_begin(path)
     with opened(path) as file:
-        stream, picture = _sound_of(file, path), picture_of(file, path)
-        late = round((_begin(stream) - _begin(picture)) * RATE)
-        pieces = chain(_silent(max(0, late)), _decoded(file, stream, path))
-        yield from _without_first(round(start * RATE) + max(0, -late), pieces)
+        stream = _sound_of(file, path)
+        late = round((_begin(stream) - float(begin)) * RATE) if begin is not None else 0
+        late -= round(start * RATE)
+        yield from _silent(max(0, late))
+        yield from _without_first(max(0, -late), _decoded(file, stream, path))
 
 
 def looped(path: Path) -> Pieces:

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.argument_checks import check_time
 from rh_prefect.media.edit.output import format_for, write_image
-from rh_prefect.media.edit.video_reader import USUAL_RATE, frames_of, opened, picture_of, reading
+from rh_prefect.media.edit.video_reader import USUAL_RATE, frames_of, opened, picture_begin, picture_of, reading
 
 _BACKGROUND = (24, 24, 27)
 """The colour (RGB) behind transparent parts and between the pictures of a contact sheet."""
@@ -96,7 +96,7 @@ def _frame(video: Path, at: At) -> Image.Image:
 def _look(video: Path, at: At, *, jump: bool) -> Image.Image | None:
     with opened(video) as file:
         stream = picture_of(file, video)
-        target = _time_at(file, stream, at)
+        target = _time_at(file, stream, video, at)
         if jump and not _jumped(file, stream, target):
             return None
         shown: av.VideoFrame | None = None
@@ -113,11 +113,12 @@ def _look(video: Path, at: At, *, jump: bool) -> Image.Image | None:
         return frame_image(shown, stream) if shown is not None else None
 
 
-def _time_at(file: InputContainer, stream: VideoStream, at: At) -> int:
+def _time_at(file: InputContainer, stream: VideoStream, video: Path, at: At) -> int:
     """Returns the time of a frame, in units of the stream's time base."""
     clock, start = Fraction(stream.time_base or 1), stream.start_time or 0
     if isinstance(at, int | float):
-        return start + int(Fraction(at).limit_denominator(100_000) / clock)
+        begin = picture_begin(video) or Fraction(0)
+        return int(begin / clock) + int(Fraction(at).limit_denominator(100_000) / clock)
     length = Fraction(stream.duration or 0) or Fraction(file.duration or 0, av.time_base) / clock
     return start + int(length * _SHARES[at])
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.argument_checks import check_size, check_time, check_word
-from rh_prefect.media.edit.audio_samples import PIECE, RATE, Pieces, Sound, endless_silence, sound_with_picture
+from rh_prefect.media.edit.audio_samples import PIECE, RATE, Pieces, Sound, endless_silence, recording
 from rh_prefect.media.edit.output import create_film
 from rh_prefect.media.edit.video_reader import Fit, Shape, fitted, shape_of
 
@@ -111,7 +111,7 @@ def _joined(
         for clip, shape in zip(clips, shapes, strict=True):
             starts.append(film.seconds)
             frames = fitted(clip, canvas, fit)
-            sound = stack.enter_context(Sound(sound_with_picture(clip) if shape.has_audio else endless_silence()))
+            sound = stack.enter_context(Sound(recording(clip) if shape.has_audio else endless_silence()))
             head = list(islice(frames, len(tail)))
             next_tail = list(islice(frames, count))
             if len(next_tail) < count:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, dropwhile
 from pathlib import Path
 
 import av
@@ -14,7 +14,16 @@ from av.video.stream import VideoStream
 
 from rh_prefect.media.edit.audio_samples import Sound, recording
 from rh_prefect.media.edit.output import Film, Track, create_file
-from rh_prefect.media.edit.video_reader import USUAL_RATE, Shape, fitted, opened, picture_of, reading, shape_of
+from rh_prefect.media.edit.video_reader import (
+    USUAL_RATE,
+    Shape,
+    fitted,
+    opened,
+    picture_begin,
+    picture_of,
+    reading,
+    shape_of,
+)
 
 _PLAYS_EVERYWHERE = ("yuv420p", "yuvj420p")
 _TIMED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
@@ -37,7 +46,8 @@ def mux(video: Path, audio: Path, to: Path) -> float:
         # The picture is the file's first stream, so both are added before the first packet is written.
         copy, track = file.add_stream_from_template(stream), Track(file)
         seconds = 0.0
-        for seconds in _copied(stream, _packets(source, stream, video), file, copy):
+        start = int((picture_begin(video) or 0) / Fraction(stream.time_base or 1))
+        for seconds in _copied(stream, start, _packets(source, stream, video), file, copy):
             track.reach(seconds, sound)
         return seconds
 
@@ -49,12 +59,16 @@ def _copyable(source: InputContainer, stream: VideoStream) -> bool:
 
 
 def _copied(
-    stream: VideoStream, packets: Iterator[av.Packet[VideoStream]], file: OutputContainer, copy: VideoStream
+    stream: VideoStream, start: int, packets: Iterator[av.Packet[VideoStream]], file: OutputContainer, copy: VideoStream
 ) -> Iterator[float]:
-    """Copies a picture stream; yields, after each packet and at the end, the time up to which sound may be written."""
-    start, clock, end = stream.start_time or 0, Fraction(stream.time_base or 1), 0
+    """Copies a picture stream from its first frame on, which is at `start`.
+
+    Yields, after each packet and at the end, the time up to which sound may be written.
+    """
+    clock, end = Fraction(stream.time_base or 1), 0
     one_frame = round(1 / (clock * (stream.average_rate or USUAL_RATE)))
-    for packet in _with_times(packets, start, one_frame):
+    shown = dropwhile(lambda packet: not packet.is_keyframe and (packet.pts or 0) < start, packets)
+    for packet in _with_times(shown, start, one_frame):
         packet.pts, packet.dts = (packet.pts or 0) - start, (packet.dts or 0) - start
         end = max(end, packet.pts + (packet.duration or one_frame))
         decoded_at = packet.dts

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.argument_checks import check_number, check_size, check_time, check_word
-from rh_prefect.media.edit.audio_samples import RATE, Sound, padded, recording, sound_with_picture
+from rh_prefect.media.edit.audio_samples import RATE, Sound, padded, recording
 from rh_prefect.media.edit.filter_graphs import filtered, linked
 from rh_prefect.media.edit.frames_and_thumbnails import flat, image_for, open_image
 from rh_prefect.media.edit.mixdown import mix
@@ -129,7 +129,7 @@ def add_sounds(video: Path, audio: Path, to: Path) -> float:
     """Mixes a video's sound, if any, with a file's sound, up to the later end; returns the mix's length in seconds."""
     if not shape_of(video).has_audio:
         return extract_audio(audio, to)
-    with Sound(sound_with_picture(video)) as own, Sound(recording(audio)) as other, create_track(to) as track:
+    with Sound(recording(video)) as own, Sound(recording(audio)) as other, create_track(to) as track:
         while True:
             pieces = own.read(RATE), other.read(RATE)
             samples = max(piece.shape[1] for piece in pieces)
@@ -162,7 +162,7 @@ def _canvas_to_cut(video: Path) -> Shape:
 
 def write_film(to: Path, canvas: Shape, frames: Iterable[av.VideoFrame], source: Path, *, start: float = 0.0) -> float:
     """Writes frames with the source's sound from `start` seconds on, and returns the film's length in seconds."""
-    with Sound(sound_with_picture(source, start)) as sound, create_film(to, canvas) as film:
+    with Sound(recording(source, start)) as sound, create_film(to, canvas) as film:
         film.write(frames, sound)
     return film.seconds
 

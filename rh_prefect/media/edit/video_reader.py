@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -82,6 +82,24 @@ def frames_of(file: InputContainer, stream: VideoStream, path: Path) -> Iterator
     """Yields the frames of a stream from the file's current position on."""
     with reading(path):
         yield from file.decode(stream)
+
+
+def picture_begin(path: Path) -> Fraction | None:
+    """Returns the time of a file's first frame in seconds, None if it has no picture.
+
+    A recording that was cut between two key frames begins with packets that show nothing.
+    """
+    with opened(path) as file:
+        for stream in pictures_of(file):
+            clock = Fraction(stream.time_base or 1)
+            with suppress(MediaError), reading(path):
+                for packet in file.demux(stream):
+                    if packet.size and packet.pts is None:
+                        break  # a container such as AVI, for which FFmpeg only guesses the times of frames
+                    for frame in packet.decode():
+                        return (frame.pts or 0) * clock
+            return (stream.start_time or 0) * clock
+    return None
 
 
 @dataclass(frozen=True, slots=True)
