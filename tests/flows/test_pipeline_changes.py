@@ -19,11 +19,14 @@ from rh_prefect.errors import ConfigError, JournalError, PipelineIncomplete, Run
 from rh_prefect.flow_runs.leftover_jobs import reconcile_runs
 from rh_prefect.flow_runs.resume_or_rerun import create, rerun
 from rh_prefect.flows.pipeline import Pipeline, pipeline_flow
+from rh_prefect.pipelines.plan.planned_steps import KnownWorks
+from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.result import PipelineResult, summary
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
 from rh_prefect.works.journal.journal import NotExclusive
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples.steps import CLIP, PICTURE, RESIZE, steps
+from tests.support.waiting import until
 from tests.support.world.filesystems import TwoWriters
 from tests.support.world.pipeline_flows import (
     PRODUCTS,
@@ -206,6 +209,20 @@ async def test_a_step_does_not_wait_longer_nor_for_what_waiting_does_not_repair(
     with pytest.raises(StoreError):
         await while_store_is_away(make)
     assert len(tried) == 4
+
+
+@pytest.mark.parametrize("read", ["find", "new_take", "round", "takes_of"])
+async def test_a_run_tries_each_read_of_the_records_again(read: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def away(*_: object) -> None:
+        raise StoreError("no answer")
+
+    records = KnownWorks()
+    setattr(records, read, away)
+    reading = asyncio.ensure_future(getattr(KnownResults(records), read)("x"))
+    await until(lambda: reading.done() or "no answer Trying again" in caplog.text)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
 
 
 async def test_a_run_whose_report_cannot_be_written_says_what_it_made_and_paid(
