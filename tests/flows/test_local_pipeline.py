@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,18 @@ from typing import Any
 import pytest
 
 from rh_prefect.emulator import Emulator, Fault
-from rh_prefect.errors import InputError
+from rh_prefect.errors import InputError, JournalError
 from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.flows.pipeline_run import run_here
 from rh_prefect.media.media import Media
+from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import Costs
+from rh_prefect.works.journal.scope import FolderScope, new_run
+from rh_prefect.works.journal.works_journal import open_works
+from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples.pipeline_assets import photo
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, group, steps
 from tests.support.world.pipeline_flows import complete, run, until_paid
@@ -141,19 +146,88 @@ async def interrupted(rh: Emulator, running: asyncio.Task[Any], paid: int) -> No
         await running
 
 
-async def test_the_report_of_an_interrupted_run_has_all_steps(rh: Emulator) -> None:
-    class Stopping(Pages):
-        def tell(self, what: What, **_: Any) -> None:
-            if what == "step":
-                rh.clock.mode, rh.clock.factor = "real", 0
+CHAIN = Pipeline.from_text(steps(sign=PICTURE % "a sign", clip=CLIP % "$(sign)"))
 
-    chain = Pipeline.from_text(steps(sign=PICTURE % "a sign", clip=CLIP % "$(sign)"))
-    await interrupted(rh, asyncio.create_task(run_here(chain, {"budget": 10}, pages=Stopping())), 2)
+
+def hold(rh: Emulator) -> None:
+    """Lets no further task end."""
+    rh.clock.mode, rh.clock.factor = "real", 0
+
+
+class At(Pages):
+    """Calls a function when a run tells something."""
+
+    def __init__(self, what: What, do: Callable[[], object]) -> None:
+        self._what, self._do = what, do
+
+    def tell(self, what: What, **_: Any) -> None:
+        if what == self._what:
+            self._do()
+
+
+def begun(rh: Emulator, **more: Any) -> asyncio.Task[Any]:
+    """A run whose second task does not end."""
+    return asyncio.create_task(run_here(CHAIN, {"budget": 10}, pages=At("step", lambda: hold(rh)), **more))
+
+
+def report_file() -> Path:
     (report,) = Path(get_settings().storage_url).glob("runs/*/report.csv")
-    states = [(row["step"], row["state"]) for row in csv.DictReader(report.open())]
-    assert states == [("sign", "made"), ("clip", "unfinished")]
-    (page,) = report.parents[2].glob("gallery/*.html")
-    assert (page.stem, '"label": "sign"' in page.read_text()) == (report.parent.name, True)
+    return report
+
+
+def rows(*columns: str) -> list[tuple[str, ...]]:
+    """The report of the only run."""
+    return [tuple(row[name] for name in columns) for row in csv.DictReader(report_file().open())]
+
+
+def block(folder: Path) -> None:
+    """Makes a folder of the storage one that cannot be used."""
+    if folder.exists():
+        folder.rename(folder.with_name("before"))
+    folder.write_text("a file in place of the folder")
+
+
+async def test_the_report_of_an_interrupted_run_has_all_steps(rh: Emulator) -> None:
+    await interrupted(rh, begun(rh), 2)
+    assert rows("step", "state") == [("sign", "made"), ("clip", "unfinished")]
+    (page,) = report_file().parents[2].glob("gallery/*.html")
+    assert (page.stem, '"label": "sign"' in page.read_text()) == (report_file().parent.name, True)
+
+
+async def test_a_run_that_ends_because_its_records_are_lost_has_a_report_and_says_what_it_paid(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RH_RECORDS", str(tmp_path / "records"))
+    losing = At("step", lambda: block(tmp_path / "records" / "works"))
+    with pytest.raises(JournalError, match=r"Steps: 1 made, 1 unfinished; paid 0\.04 CNY\. The next run pays for"):
+        await run_here(CHAIN, {"budget": 10}, pages=losing)
+    assert len(rh.recorder.paid) == 1
+    assert rows("step", "state", "cost") == [("sign", "made", "0.04 CNY"), ("clip", "unfinished", "")]
+
+
+async def test_an_interruption_is_not_replaced_by_the_error_of_its_report(
+    rh: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = begun(rh)
+    await until_paid(rh, 2)
+    block(Path(get_settings().storage_url) / "runs")
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert "The report of this run could not be written: " in caplog.text
+
+
+async def test_the_report_of_an_interrupted_attempt_has_the_costs_of_the_earlier_ones(rh: Emulator) -> None:
+    settings = get_settings()
+    works = await LOOP.call(open_works(MediaStore(settings.storage_url), settings))
+    first = new_run(works, "chain")
+    await interrupted(rh, begun(rh, scope=first), 2)
+    second = FolderScope(works.notes_of(first.journal.scope), works, attempt=2, pipeline="chain")
+    planned = asyncio.Event()
+    running = asyncio.create_task(run_here(CHAIN, {"budget": 10}, pages=At("planned", planned.set), scope=second))
+    await planned.wait()
+    await interrupted(rh, running, 2)
+    assert rows("step", "state", "cost") == [("sign", "made", "0.04 CNY"), ("clip", "unfinished", "")]
 
 
 SIGNS = "budget: {amount: 0.08, whole_items: true, all_runs: true}\n" + steps(

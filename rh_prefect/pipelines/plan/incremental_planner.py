@@ -174,7 +174,7 @@ class Planner:
         """Plans a step outside of fan-outs, or all items of an outermost fan-out."""
         step, at = self._steps[name], ("steps", name)
         expander, part = Expander(self.planning), Part()
-        self._parts[name] = [part]
+        parts = [part]  # if the records cannot be read, the report of the run has the steps of the earlier plan
         self._groups.pop(name, None)
         self._top.names.pop(name, None)
         self._top.undecided.pop(at, None)
@@ -183,13 +183,14 @@ class Planner:
             await expander.step(name, step, self._top)
         elif (group := expander.fan_out(name, step, self._top)) is not None:
             self._groups[name], self._top.names[name] = group, maybe(group, self._top.undecided.get(at))
-            self._parts[name] += [Part(one, dict(one.names), one.is_sure) for one in group.frames]
-            await self._expand(name, self._parts[name][1:])
+            parts += [Part(one, dict(one.names), one.is_sure) for one in group.frames]
+            await self._expand(name, parts[1:])
             if group.chosen is not None:
                 expander.findings.of(()).chosen.append((name, group))
         # The findings of inner items come first, as `PartFindings.chosen` must be
         inner = [found for number, found in expander.findings.parts.items() if number]
         part.instances, part.findings = expander.instances, [*inner, expander.findings.of(())]
+        self._parts[name] = parts
 
     async def _expand(self, name: str, parts: Sequence[Part]) -> None:
         """Expands items of an outermost fan-out, many at a time."""
@@ -200,9 +201,10 @@ class Planner:
             frames = [part.frame for part in some.values() if part.frame is not None]
             for frame, part in zip(frames, some.values(), strict=True):
                 frame.names, frame.undecided, frame.is_sure = dict(part.names), {}, part.is_sure
-                part.instances, part.findings = [], ()
             expander = Expander(self.planning)
             await expander.items(name, step, self._groups[name], frames)
+            for part in some.values():
+                part.instances, part.findings = [], ()
             for one in expander.instances:
                 some[one.numbers[0]].instances.append(one)
             for number, findings in expander.findings.parts.items():

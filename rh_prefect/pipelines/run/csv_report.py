@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
@@ -28,6 +30,8 @@ REPORTS = "runs"
 _SUBJECT_SHOWN = 80
 """Maximum number of characters of a prompt in the report."""
 
+_log = logging.getLogger("rh_prefect")
+
 
 def report_name(run: str) -> str:
     """Returns the name of a run's report in the storage."""
@@ -40,26 +44,11 @@ async def report(run: StepScheduler, *, name: str, require_new: bool) -> RunEnd:
     # In a thread, like all that takes long for many rows: the event loop is not blocked.
     steps, other_costs = await asyncio.to_thread(_steps, run)
     rows = (*steps, *_others(other_costs))
-    outcome = run.outcome
-    costs = Costs.total(outcome.costs.values())
-    open_submissions, open_costs = run.services.budget.spending.open_costs()
     uri = report_name(name)
     away = away or await _store_error(lambda: LOOP.call(write_table(run.services.store, uri, rows)))
     uri = "" if away is not None else run.services.store.uri(uri)
     gallery = await asyncio.to_thread(write_run_gallery, run, steps, name=name) if uri else ""
-    result = PipelineResult(
-        pipeline=run.plan.pipeline,
-        outputs={name: _output(value, outcome) for name, value in run.plan.outputs.items()} or _last_results(run),
-        steps=steps,
-        costs=costs,
-        other_costs=other_costs,
-        open_submissions=open_submissions,
-        open_costs=open_costs,
-        new=sum(one.state == "made" for one in steps),
-        report=uri,
-        gallery=gallery,
-        takes=dict(run.plan.new_takes),
-    )
+    result = _result(run, steps, other_costs, report=uri, gallery=gallery)
     reviews = [one for one in run.plan.instances if one.waits_for_choice] if uri else []
     end = _end(run, result, [one.address for one in reviews], require_new=require_new)
     if away is not None:
@@ -71,17 +60,51 @@ async def report(run: StepScheduler, *, name: str, require_new: bool) -> RunEnd:
         run.tell("over_budget", reason=end.message)
     states = Counter(one.state for one in steps)
     link = await asyncio.to_thread(link_to, uri, run.services.store) if uri else ""
-    run.tell("done", state=end.name, new=result.new, cost=str(costs), report=uri, link=link, steps=dict(states))
+    run.tell("done", state=end.name, new=result.new, cost=str(result.costs), report=uri, link=link, steps=dict(states))
     return end
 
 
 async def report_of_interrupted(run: StepScheduler, name: str) -> None:
-    """Writes the report of an interrupted run, for example after Ctrl-C; some steps may still be in progress."""
+    """Writes the report of an interrupted run, for example after Ctrl-C; some steps may still be in progress.
+
+    A failure is only logged, because the caller gives the reason of the interruption. A report without the costs of
+    earlier attempts would replace theirs, so none is written then.
+    """
     run.is_interrupted = True
-    await run.look_again()
-    steps, other_costs = _steps(run)
-    await LOOP.call(write_table(run.services.store, report_name(name), (*steps, *_others(other_costs))))
-    await asyncio.to_thread(write_run_gallery, run, steps, name=name)
+    with suppress(RunningHubError):  # what ended meanwhile is then shown as unfinished
+        await run.look_again()
+    try:
+        await run.count_costs()
+        steps, other_costs = _steps(run)
+        await LOOP.call(write_table(run.services.store, report_name(name), (*steps, *_others(other_costs))))
+        await asyncio.to_thread(write_run_gallery, run, steps, name=name)
+    except RunningHubError as error:
+        _log.warning("The report of this run could not be written: %s", error)
+
+
+def summary_of_interrupted(run: StepScheduler) -> str:
+    """Returns the number of steps in each state, and the amount paid, after `report_of_interrupted`."""
+    return summary(_result(run, *_steps(run)))
+
+
+def _result(
+    run: StepScheduler, steps: Sequence[StepReport], other_costs: Costs, *, report: str = "", gallery: str = ""
+) -> PipelineResult:
+    outcome = run.outcome
+    open_submissions, open_costs = run.services.budget.spending.open_costs()
+    return PipelineResult(
+        pipeline=run.plan.pipeline,
+        outputs={name: _output(value, outcome) for name, value in run.plan.outputs.items()} or _last_results(run),
+        steps=tuple(steps),
+        costs=Costs.total(outcome.costs.values()),
+        other_costs=other_costs,
+        open_submissions=open_submissions,
+        open_costs=open_costs,
+        new=sum(one.state == "made" for one in steps),
+        report=report,
+        gallery=gallery,
+        takes=dict(run.plan.new_takes),
+    )
 
 
 async def _store_error(make: Callable[[], Awaitable[Any]]) -> RunningHubError | None:

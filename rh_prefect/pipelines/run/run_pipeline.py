@@ -23,7 +23,7 @@ from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import Selection
 from rh_prefect.pipelines.plan.reviewed_plan import ReviewedPlan
 from rh_prefect.pipelines.plan.take_chooser import EqualRequests
-from rh_prefect.pipelines.run.csv_report import report, report_of_interrupted
+from rh_prefect.pipelines.run.csv_report import report, report_of_interrupted, summary_of_interrupted
 from rh_prefect.pipelines.run.interfaces import Surroundings
 from rh_prefect.pipelines.run.options import RunOptions
 from rh_prefect.pipelines.run.result import RunEnd
@@ -66,12 +66,15 @@ async def run_pipeline(
             # The message of a run without a report advises another run, which must not make everything again.
             is_complete = run.is_complete and bool(end.result.report)
             return end
-        except RunningHubError:
-            raise
-        except BaseException:  # as by Ctrl-C or a suspension; what was made is useful to the user
+        except BaseException as error:  # as by Ctrl-C or a suspension; what was made is useful to the user
+            if isinstance(error, RunningHubError) and not run.outcome.begun:
+                raise
             # The task of a submission in flight is not known yet, and it may be paid for.
             await asyncio.shield(LOOP.call(LOOP.settle(_SETTLE)))
             await asyncio.shield(report_of_interrupted(run, name))
+            if isinstance(error, RunningHubError):
+                note = f"{summary_of_interrupted(run)} The next run pays for no result twice, unless it has `new`."
+                raise error.with_note(note) from error
             raise
         finally:
             await run.leave(is_complete=is_complete)
