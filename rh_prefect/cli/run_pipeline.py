@@ -83,7 +83,8 @@ def run(
     asked = _read(file, given, more, plan, selected, place, is_flow=is_flow)
     request = asked.request
     if not dry_run:
-        check_account(request.credentials)
+        if request.pipeline.needs_account:
+            check_account(request.credentials)
         check_store(request.storage)
     asked.refuse_changes()
     if dry_run:

@@ -12,7 +12,7 @@ from prefect.runtime import deployment
 from prefect.settings import PREFECT_API_URL
 from pydantic import TypeAdapter, ValidationError
 
-from rh_prefect.blocks.lookup import load_pool_context, load_storage
+from rh_prefect.blocks.lookup import RECORDED, load_pool_context, load_storage
 from rh_prefect.errors import InputError
 from rh_prefect.flow_runs.flow import add_hooks, run_name
 from rh_prefect.flow_runs.progress_observer import run_observer
@@ -36,6 +36,7 @@ from rh_prefect.works.job_options import Wait
 from rh_prefect.works.journal.scope import FolderScope, end_run, new_run
 from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
+from rh_prefect.works.pool_services import PoolServices, pool_services
 from rh_prefect.works.run_ledger import RecordsLocation, note_location
 
 PipelineFlow = Flow[..., Coroutine[Any, Any, Any]]
@@ -77,7 +78,7 @@ async def _surroundings(pipeline: Pipeline, options: RunOptions) -> Surroundings
     """Opens the accounts, the storage and the records of a run; in a flow run, records where its works are."""
     credentials = pipeline.file.credentials if options.credentials is None else options.credentials or None
     storage = pipeline.file.storage if options.storage is None else options.storage or None
-    accounts, store, scope = await load_pool_context(credentials), await load_storage(storage), current_scope()
+    accounts, store, scope = await _accounts(pipeline, credentials), await load_storage(storage), current_scope()
     if scope is None:
         _refuse_suspension(options.wait)
     else:
@@ -97,6 +98,17 @@ async def _surroundings(pipeline: Pipeline, options: RunOptions) -> Surroundings
         return around
     await LOOP.call(note_location(scope.journal, RecordsLocation(url=works.url, storage=storage)))
     return await _in_flow_run(around, options.wait, tags=pipeline.file.tags)
+
+
+async def _accounts(pipeline: Pipeline, credentials: str | None) -> PoolServices:
+    """Opens the accounts that pay; opens none if no step is paid, because the process may have no key."""
+    if pipeline.needs_account:
+        return await load_pool_context(credentials)
+
+    async def without_accounts() -> PoolServices:
+        return pool_services([], settings=get_settings(), find=RECORDED.find)
+
+    return await LOOP.call(without_accounts())
 
 
 async def _in_flow_run(around: Surroundings, wait: Wait, *, tags: Sequence[str]) -> Surroundings:

@@ -198,6 +198,11 @@ class Pipeline:
         """The `name` in the file, or the name of the file without its extension."""
         return self.file.name or Path(self.checked.document.name).stem
 
+    @property
+    def needs_account(self) -> bool:
+        """Whether a run may send paid requests; a pipeline that has only edits needs no account and no key."""
+        return any(step.is_paid for _, step in self.checked.walk())
+
     def refuse_without_name(self, reuse: str | None = None) -> None:
         """Raises an error for a run of a pipeline without a name whose rounds or saved files belong to its name.
 

@@ -12,6 +12,7 @@ from rh_prefect.emulator import Emulator
 from tests.support.processes import warm_process
 from tests.support.processes.typed_commands import Terminal
 from tests.support.processes.warm_process import RH, WarmProcess
+from tests.support.samples import media as samples
 from tests.support.samples.steps import CLIP, PICTURE, group, of_rows, steps
 from tests.support.servers.emulator_env import StartEmulator
 
@@ -28,6 +29,16 @@ def run_of(terminal: Terminal) -> str:
     """The newest run that `jobs list` shows."""
     name: str = terminal.json("jobs list")["runs"][0]["name"]
     return name
+
+
+def test_a_run_of_edits_needs_no_key(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("RH_API_KEY", "RH_BASE_URL"):
+        monkeypatch.delenv(name)
+    samples.png(tmp_path / "cup.png")
+    sized = "edit: resize, with: {file: $(params.cup), width: 32, height: 32}"
+    Path("sized.yaml").write_text("name: sized\nparams: {cup: image}\n" + steps(sized=sized))
+    assert "Steps: 1 made; paid nothing" in terminal.call(f"run sized.yaml --cup {tmp_path / 'cup.png'}")
+    assert "No RunningHub API key" in terminal.call("run cup.yaml", fails=True)
 
 
 def test_a_run_is_listed_and_added_up_without_a_server(terminal: Terminal) -> None:

@@ -23,6 +23,7 @@ from prefect.flow_engine import run_flow
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.states import Scheduled
 
+from rh_prefect import MediaStorage, RunningHubCredentials
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish
 from rh_prefect.media.probe import probe
@@ -214,9 +215,16 @@ async def test_the_nightly_film_takes_the_subject_of_the_day_that_it_was_planned
 
 
 @pytest.mark.prefect
-async def test_a_video_gets_the_voice_that_a_model_wrote(rh: Emulator, tmp_path: Path) -> None:
+async def test_a_video_gets_the_voice_that_a_model_wrote(
+    rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With blocks only, as on a worker: the edit after three paid jobs asked for a key in the environment."""
+    await RunningHubCredentials(api_key=rh.key, base_url=rh.url).asave("narrator", overwrite=True)
+    await MediaStorage(url=str(tmp_path / "narrated")).asave("narrator", overwrite=True)
+    for name in ("RH_API_KEY", "RH_BASE_URL", "RH_STORAGE_URL"):
+        monkeypatch.delenv(name)
     clip = samples.mp4(tmp_path / "clip.mp4", audio=False)
-    made = await load("narrate_video")(str(clip), style="very short")
+    made = await load("narrate_video")(str(clip), style="very short", credentials="narrator", storage="narrator")
     assert probe(Path(made.uri)).has_audio
     assert "very short" in words(rh)
     assert len(rh.recorder.paid) == 3, "narration, speech and music"

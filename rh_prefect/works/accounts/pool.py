@@ -66,8 +66,8 @@ class Pool:
 
     @property
     def site(self) -> str:
-        """The host name of RunningHub's site, which is the same for all accounts of the pool."""
-        return self.accounts[0].provider.site
+        """The host name of RunningHub's site, which is the same for all accounts; empty for a pool without accounts."""
+        return self.accounts[0].provider.site if self.accounts else ""
 
     @property
     def is_single(self) -> bool:
