@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from rh_prefect.errors import InputError
-from rh_prefect.media.edit import contact_sheet, frame, thumbnail
+from rh_prefect.media.edit import concat, contact_sheet, frame, thumbnail
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 from tests.support.samples.clip_samples import BLUE, GREEN, RED, near, plain
@@ -55,6 +55,35 @@ def test_a_still_is_what_a_player_shows(tmp_path: Path) -> None:
     # The sample is greener the further down, and was turned clockwise: now the left is green.
     left, right = (np.asarray(turned)[30, x] for x in (3, 44))
     assert left[1] > 200 > 50 > right[1]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "red", "green"),
+    [
+        ((-1, 0, 0, 1), "left", "bottom"),
+        ((1, 0, 0, -1), "right", "top"),
+        ((-1, 0, 0, -1), "left", "top"),
+        ((0, 1, -1, 0), "bottom", "left"),
+        ((0, -1, 1, 0), "top", "right"),
+        ((0, 1, 1, 0), "bottom", "right"),
+        ((0, -1, -1, 0), "top", "left"),
+    ],
+)
+def test_a_turned_or_mirrored_video_is_shown_as_a_player_shows_it(
+    tmp_path: Path, matrix: tuple[int, int, int, int], red: str, green: str
+) -> None:
+    """The sample's first frame is redder towards the right, and greener towards the bottom."""
+    clip = clip_samples.turned(samples.mp4(tmp_path / "clip.mp4", seconds=0.5), matrix)
+    frame(clip, tmp_path / "frame.png")
+    concat([clip], tmp_path / "film.mp4")
+    for shown in (Image.open(tmp_path / "frame.png"), clip_samples.play(tmp_path / "film.mp4").frames[0]):
+        pixels = np.asarray(shown).astype(int)
+        edges = {"left": pixels[:, 3], "right": pixels[:, -4], "top": pixels[3], "bottom": pixels[-4]}
+        means = {side: edge.mean(axis=0) for side, edge in edges.items()}
+        assert (max(means, key=lambda side: means[side][0]), max(means, key=lambda side: means[side][1])) == (
+            red,
+            green,
+        )
 
 
 @pytest.mark.parametrize("limit", [30_000, 6_000, 2_000])

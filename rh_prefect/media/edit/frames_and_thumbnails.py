@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
+from itertools import compress
 from pathlib import Path
 from statistics import median
 from typing import Literal, TypeAlias
@@ -20,7 +21,15 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.argument_checks import check_time
 from rh_prefect.media.edit.output import format_for, write_image
-from rh_prefect.media.edit.video_reader import USUAL_RATE, frames_of, opened, picture_begin, picture_of, reading
+from rh_prefect.media.edit.video_reader import (
+    USUAL_RATE,
+    frames_of,
+    opened,
+    picture_begin,
+    picture_of,
+    reading,
+    turns_of,
+)
 
 _BACKGROUND = (24, 24, 27)
 """The colour (RGB) behind transparent parts and between the pictures of a contact sheet."""
@@ -28,7 +37,7 @@ _BACKGROUND = (24, 24, 27)
 _SIDES = (512, 384, 256, 192, 128, 96, 64)
 _SHARES = {"first": Fraction(0), "middle": Fraction(1, 2), "last": Fraction(1)}
 _QUALITIES = (82, 65, 45)
-
+_TURNS = (Image.Transpose.TRANSPOSE, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM)
 
 At: TypeAlias = "float | Literal['first', 'middle', 'last']"
 """The position of a frame in a video: a time in seconds, or the first, middle or last frame."""
@@ -142,8 +151,9 @@ def frame_image(frame: av.VideoFrame, stream: VideoStream) -> Image.Image:
     image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
     if stream.sample_aspect_ratio not in (None, 0, 1):
         image = image.resize((max(1, round(frame.width * stream.sample_aspect_ratio)), frame.height))
-    # A rotation by 0 would copy the picture.
-    return image.rotate(frame.rotation, expand=True) if frame.rotation % 360 in (90, 180, 270) else image
+    for turn in compress(_TURNS, turns_of(frame)):
+        image = image.transpose(turn)
+    return image
 
 
 _WHITES = {"I": (0xFF, 0xFFFF), "F": (1, 0xFF, 0xFFFF)}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -35,8 +36,8 @@ _PAD = "pad={canvas.width}:{canvas.height}:-1:-1:color=black"
 _UNTAGGED = 2
 """FFmpeg's value for an unspecified colour matrix."""
 
-# The filters that put a frame upright, by its rotation.
-_TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
+# The filters that put a frame upright, in the order of `turns_of`; the first swaps the axes, without a mirroring.
+_TURNS = ("transpose=cclock_flip", "hflip", "vflip")
 
 
 @contextmanager
@@ -148,7 +149,18 @@ def shape_of(path: Path) -> Shape:
 def shown_size(frame: av.VideoFrame, stream: VideoStream) -> tuple[int, int]:
     """Returns the width and height as shown: with square pixels, upright."""
     width, height = max(1, round(frame.width * (stream.sample_aspect_ratio or 1))), frame.height
-    return (height, width) if frame.rotation % 180 else (width, height)
+    return (height, width) if turns_of(frame)[0] else (width, height)
+
+
+def turns_of(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """Returns what puts a frame upright: whether to swap its axes, and then to mirror it sideways and top to bottom."""
+    if "DISPLAYMATRIX" not in frame.side_data or frame.rotation % 90:
+        return False, False, False
+    matrix = frame.side_data["DISPLAYMATRIX"]  # type: ignore[typeddict-item]
+    across, across_to_down, _, down_to_across, down = struct.unpack_from("=5i", matrix)
+    if frame.rotation % 180:
+        return True, down_to_across < 0, across_to_down < 0
+    return False, across < 0, down < 0
 
 
 def fitted(path: Path, canvas: Shape, fit: Fit = "contain") -> Iterator[av.VideoFrame]:
@@ -167,7 +179,7 @@ def _fitting(frame: av.VideoFrame, stream: VideoStream, canvas: Shape, fit: Fit)
     matrix = ":out_color_matrix=bt709" if canvas.tagged else ""
     steps = [
         "setpts=PTS-STARTPTS",
-        *_TURNS.get(frame.rotation % 360, []),
+        *compress(_TURNS, turns_of(frame)),
         f"scale={width}:{height}:flags=bicubic:out_range=tv{matrix}",
         "format=yuv420p",
         f"crop={canvas.width}:{canvas.height}" if fit == "cover" else _PAD.format(canvas=canvas),

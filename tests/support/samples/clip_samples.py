@@ -60,11 +60,15 @@ def plain(path: Path, colour: tuple[int, ...], size: tuple[int, int] = (40, 20))
     return path
 
 
-def turned(path: Path) -> Path:
-    """Writes "turn this clockwise by a quarter" into the head of an MP4's first track, as telephones do."""
+def turned(path: Path, matrix: tuple[int, int, int, int] = (0, 1, -1, 0)) -> Path:
+    """Writes "turn this clockwise by a quarter" into the head of an MP4's first track, as telephones do.
+
+    Another `matrix` (a, b, c, d) shows the pixel at (x, y) at (ax + cy, bx + dy).
+    """
+    a, b, c, d = (number << 16 for number in matrix)
     data = bytearray(path.read_bytes())
-    matrix = data.find(b"tkhd") + 4 + 4 + 20 + 8 + 8
-    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    start = data.find(b"tkhd") + 4 + 4 + 20 + 8 + 8
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
 
