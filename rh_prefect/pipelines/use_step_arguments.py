@@ -65,8 +65,8 @@ def _first(clauses: Any) -> str:
 def _wrong_file(name: str, param: Param, value: Any) -> str:
     value = content(value)
     if isinstance(value, File):
-        # For a file that a step will make, `check` has compared the kind already.
-        return wrong_file(param, value.media, name) if value.media is not None else ""
+        # For a file that a step will make, `check` has compared the kind already; an unusable file fails its item.
+        return "" if value.media is None or value.problem else wrong_file(param, value.media, name)
     if isinstance(value, Unknown):
         return f"{name} takes a file, but a string is given" if value.kind in PLAIN else ""
     return f"{name} takes a file, but {shown_value(value)}"

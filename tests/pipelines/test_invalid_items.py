@@ -148,3 +148,46 @@ async def test_an_invalid_row_is_not_paid_for_in_a_used_file_either(tmp_path: Pa
     plan = await plan_of(Pipeline.from_file(tmp_path / "outer.yaml"), rows=given)
     assert [one.state for path in ("each.p", "u.each.p") for one in plan.steps[path]] == ["+", "x", "x", "x"] * 2
     assert "title is empty" in wrong(plan)[2]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[str]:
+    return [str(samples.png(tmp_path / "a.png")), str(tmp_path / "gone.png")]
+
+
+PHOTOS = SKIP + "params: {photos: {type: files, of: image}}\n"
+VIDEO = "model: cinematic-video-generator, with: {prompt: x, image_urls: %s}"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "edit: contact_sheet, with: {of: $(params.photos)}",
+        VIDEO % "[$(params.photos)]",
+        "model: cinematic-video-generator, from: $(params.photos), with: {prompt: x}",
+        "use: ./inner.yaml, with: {photos: $(params.photos)}",
+    ],
+)
+async def test_an_unusable_file_outside_of_items_is_a_problem(step: str, photos: list[str], tmp_path: Path) -> None:
+    """Everything else was paid for before the step failed."""
+    (tmp_path / "inner.yaml").write_text(PHOTOS.replace(SKIP, "") + steps(video=VIDEO % "$(params.photos)"))
+    (tmp_path / "outer.yaml").write_text(PHOTOS + steps(made=step))
+    (problem,) = await problems_of(Pipeline.from_file(tmp_path / "outer.yaml"), photos=photos)
+    assert "gone.png cannot be read" in problem
+
+
+async def test_an_invalid_row_outside_of_items_is_a_problem() -> None:
+    text = SKIP + "params: {rows: {type: table, columns: {title: string, size: integer}}}\n"
+    text += steps(a=PICTURE % "x, unchecked: {rows: $(params.rows)}")
+    (problem,) = await problems_of(text, rows=[{"title": "mug", "size": "x"}])
+    assert "size takes a whole number" in problem
+
+
+@pytest.mark.parametrize(
+    "sheet", ["edit: contact_sheet, with: {of: $(each.item), captions: $(each.id)}", VIDEO % "$(each.item)"]
+)
+async def test_an_unusable_file_is_left_out_where_any_is_enough(sheet: str, photos: list[str]) -> None:
+    each = group("foreach: $(params.photos)", large=RESIZE % "$(item)")
+    plan = await plan_of(PHOTOS + steps(each=each, sheet=f"{sheet}, require: any"), photos=photos)
+    assert [one.state for one in by_number(plan)] == ["+", "+", "x"]
+    assert {len(value) for value in plan.steps["sheet"][0].values.values() if isinstance(value, list)} == {1}

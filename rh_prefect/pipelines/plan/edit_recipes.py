@@ -11,7 +11,7 @@ from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
 from rh_prefect.pipelines.evaluation import evaluate, named, type_of
 from rh_prefect.pipelines.file_model import EditStep
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
-from rh_prefect.pipelines.plan.step_drafts import Draft, failed_places, files_in, plain, without_places
+from rh_prefect.pipelines.plan.step_drafts import Draft, failed_places, files_in, plain, problem_in, without_places
 from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
@@ -34,6 +34,8 @@ def draft_edit(draft: Draft, step: EditStep, failed: Container[PlannedStep]) -> 
     draft.instance.model = edit.name
     given = {name: certain(evaluate(value, draft.frame)) for name, value in step.with_.items()}
     lists = _without_failed(_aligned(given), step, failed)
+    for name, value in lists.items():
+        draft.wrong(("with", name), problem_in(value))
     values = {name: plain(value) for name, value in lists.items() if value is not ABSENT}
     first = next(iter(files_in(values.get(edit.params[0].name))), None)
     draft.instance.kind = edit.output if edit.output != "same" else "file" if first is None else first.kind
@@ -82,7 +84,7 @@ def _aligned(values: dict[str, Any]) -> dict[str, Any]:
 
 def _without_failed(values: dict[str, Any], step: EditStep, failed: Container[PlannedStep]) -> dict[str, Any]:
     """Removes the values of failed steps from the lists, and the values at the same positions of equally long lists."""
-    if step.require != "any" or not failed:
+    if step.require != "any":
         return values
     lists = {name: as_items(value) for name, value in values.items() if isinstance(value, Items | list)}
     places = {name: failed_places(one, failed) for name, one in lists.items()}

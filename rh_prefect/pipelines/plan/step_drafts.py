@@ -23,6 +23,8 @@ from rh_prefect.pipelines.planning_values import (
     as_items,
     leaves,
     makers,
+    parts,
+    problems_of,
 )
 
 
@@ -69,15 +71,21 @@ class Draft:
 
 def without_failed(value: Any, step: Step, failed: Container[PlannedStep]) -> Any:
     """Removes from a list the values of steps that this run cannot make, for a step with `require: any`."""
-    if step.require != "any" or not failed or not isinstance(value, Items | list):
+    if step.require != "any" or not isinstance(value, Items | list):
         return value
     items = as_items(value)
     return without_places(items, failed_places(items, failed))
 
 
 def failed_places(items: Items, failed: Container[PlannedStep]) -> set[int]:
-    """Returns the positions at which a list has values of steps that this run cannot make."""
-    return {n for n, one in enumerate(items.values) if any(maker in failed for maker in makers(one))}
+    """Returns the positions at which a list has values of steps that this run cannot make, or unusable files."""
+    return {n for n, one in enumerate(items.values) if problem_in(one) or any(maker in failed for maker in makers(one))}
+
+
+def problem_in(value: Any) -> str:
+    """Returns why a file or a row in a value cannot be used, if the file skips invalid ones; empty if all can be."""
+    own = next(iter(problems_of(value)), "")
+    return own or next(filter(None, map(problem_in, parts(value))), "")
 
 
 def without_places(items: Items, places: Collection[int]) -> Items:

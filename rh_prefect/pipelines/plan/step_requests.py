@@ -15,10 +15,11 @@ from rh_prefect.pipelines.check.paid_steps import no_such_model, wrong_fields
 from rh_prefect.pipelines.evaluation import evaluate
 from rh_prefect.pipelines.file_model import GraphStep, ModelStep, PaidStep
 from rh_prefect.pipelines.model_arguments import Bound
+from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
 from rh_prefect.pipelines.plan.size_limits import count_of
-from rh_prefect.pipelines.plan.step_drafts import Draft, files_in, plain, without_failed
+from rh_prefect.pipelines.plan.step_drafts import Draft, files_in, plain, problem_in, without_failed
 from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
@@ -59,8 +60,12 @@ def _count(draft: Draft, step: PaidStep) -> None:
         draft.wrong(("parse", "at_most"), wrong)
 
 
-def _evaluated(draft: Draft, step: ModelStep | GraphStep, written: Any, failed: Container[PlannedStep]) -> Any:
-    return plain(without_failed(evaluate(written, draft.frame), step, failed))
+def _evaluated(
+    draft: Draft, step: ModelStep | GraphStep, at: Path, written: Any, failed: Container[PlannedStep]
+) -> Any:
+    value = without_failed(evaluate(written, draft.frame), step, failed)
+    draft.wrong(at, problem_in(value))
+    return plain(value)
 
 
 def _add_fields(draft: Draft, step: GraphStep, failed: Container[PlannedStep]) -> None:
@@ -69,7 +74,7 @@ def _add_fields(draft: Draft, step: GraphStep, failed: Container[PlannedStep]) -
     instance.model, draft.endpoint = f"{step.action} {name}", _ENDPOINTS[step.action].format(name)
     kind = step.assume.kind if step.assume is not None else None
     instance.kind = kind_of(kind or "file")
-    values = {key: _evaluated(draft, step, value, failed) for key, value in step.with_.items()}
+    values = {key: _evaluated(draft, step, ("with", key), value, failed) for key, value in step.with_.items()}
     values = {key: value for key, value in values.items() if value is not ABSENT}
     for key, value in values.items():
         several = f"{key} takes one value, but several are given"
@@ -130,9 +135,10 @@ def _add_parameters(draft: Draft, step: ModelStep, failed: Container[PlannedStep
         return
     instance.endpoint = draft.endpoint = model.endpoint
     instance.kind = kind_of(model.output)
-    bound = Bound(step, model, lambda _, written, __: _evaluated(draft, step, written, failed))
+    bound = Bound(step, model, lambda at, written, _: _evaluated(draft, step, at, written, failed))
     found, wrong = bound.check_values()
-    draft.problems.extend((one.at, one.message) for one in bound.faults or wrong)
+    if not draft.problems:  # an unusable file has no kind, which would be a fault too
+        draft.problems.extend((one.at, one.message) for one in bound.faults or wrong)
     draft.notes.extend([*bound.notes, *found.notices])
     given = bound.all
     values = bound.values | ({"unchecked": bound.unchecked} if bound.unchecked else {})
@@ -150,7 +156,7 @@ def _check_files(draft: Draft, model: Model, values: Mapping[str, Any]) -> None:
     for param in model.file_params:
         for file in files_in(values.get(param.name)):
             media = file.media
-            if media is None:
+            if media is None or file.problem:
                 continue
             extension = media.name.rpartition(".")[2].lower() if "." in media.name else None
             try:
