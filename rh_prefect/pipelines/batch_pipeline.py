@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field
 
 from rh_prefect.catalog import Param
+from rh_prefect.catalog.hash_compatibility import as_given
 from rh_prefect.errors import InputError
 from rh_prefect.json_snapshot import converted
 from rh_prefect.media.input_access_policy import allow_below
@@ -136,8 +137,8 @@ async def write_batch(batch: Batch, site: str, store: MediaStore, *, whole_items
     Options(budget=batch.budget, attempts=batch.attempts, reuse=batch.reuse)
     inputs, stages = _inputs(batch.rows, store), stages_of(batch.model, batch.chain, batch.values or {})
     source = _Source.of(batch.rows, stages)
-    models = [[stage.model.endpoint, converted(stage.values, _plain)] for stage in stages]
-    identity = [source.identity, [models, batch.label_column], f"{site} {store.url}"]
+    models = [[stage.model.endpoint, converted(_compared(stage), _plain)] for stage in stages]
+    identity = [source.identity, [models, None], f"{site} {store.url}"]  # None: as in the names of earlier batches
     name = f"batch-{_hash(identity)[:16]}"
     if source.file is None:
         columns = await _columns(source, stages, batch, inputs)
@@ -184,6 +185,12 @@ def _budget(amount: float | None, *, whole_items: bool) -> Any:
     if amount is None:
         return "unlimited"
     return {"amount": amount, **({"whole_items": True} if whole_items else {}), "all_runs": True}
+
+
+def _compared(stage: Stage) -> dict[str, object]:
+    """Returns the values for every row as requests are compared, so that no refresh of the catalogue changes the id."""
+    given = ((name, as_given(stage.model, {name: value})) for name, value in stage.values.items())
+    return {name: value for name, found in given for value in found.values()}
 
 
 def _plain(value: object) -> object:

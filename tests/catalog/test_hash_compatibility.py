@@ -243,9 +243,11 @@ def test_a_call_is_sent_in_the_form_of_the_newest_list() -> None:
 
 
 PLACES = """
-import json, sys
+import asyncio, json, sys
 from rh_prefect import catalog
+from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.batch_model_columns import file_param, place, stages_of
+from rh_prefect.pipelines.batch_pipeline import Batch, write_batch
 from rh_prefect.pipelines.pipeline import Pipeline
 
 TURBO, KLING, QWEN = "z-image/turbo", "kling-v2.6-pro-image-to-video", "qwen-image-2.0/text-to-image"
@@ -262,12 +264,17 @@ assert not plan.problems, plan.problems
 chain = stages_of(TURBO, [KLING], {})
 number, param = place(chain, "negative_prompt")
 found = [chain[1].fed.name, number, param.name, file_param(catalog.get(KLING)).name]
+batch = Batch([{"prompt": "x", "image_url": sys.argv[1]}], model=KLING, values={"duration": "5"})
+found.append(asyncio.run(write_batch(batch, "www.runninghub.cn", MediaStore("out"))).name)
 print(json.dumps([[work.key for one in plan.instances for work in one.works], found]))
 """
 
 
 def test_a_refresh_moves_no_value_to_another_parameter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A `from`, a row that is a file, a chain and `model: $(…)` leave open which parameters a call gives."""
+    """A `from`, a row that is a file, a chain and `model: $(…)` leave open which parameters a call gives.
+
+    A batch keeps its scope, which its values for all rows identify.
+    """
     monkeypatch.setenv("RH_STATE_DIR", str(tmp_path))
     png(tmp_path / "a.png", size=(400, 400))
 
