@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -18,9 +19,9 @@ from rh_prefect.catalog.hash_compatibility import as_given
 from rh_prefect.errors import InputError
 from rh_prefect.json_snapshot import converted
 from rh_prefect.media.input_access_policy import allow_below
-from rh_prefect.media.input_files import identity_uri, unsigned_uri
+from rh_prefect.media.input_files import identity_uri, shown, unsigned_uri
 from rh_prefect.media.media import Media, as_media_input, without_mark
-from rh_prefect.media.storage_urls import is_local, local_path
+from rh_prefect.media.storage_urls import is_local, is_web_link, local_path
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.batch_model_columns import (
     ChainStep,
@@ -33,6 +34,7 @@ from rh_prefect.pipelines.batch_model_columns import (
 )
 from rh_prefect.pipelines.file_model import Param as FileParam
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
+from rh_prefect.pipelines.parsed_document import nearest_sentence
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.plan import Plan
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, Selection
@@ -135,6 +137,8 @@ async def write_batch(batch: Batch, site: str, store: MediaStore, *, whole_items
     """Reads the rows and returns the batch's pipeline; the site and the storage are hashed into the pipeline's name."""
     # Here, and not row by row: an invalid option is invalid for all rows.
     Options(budget=batch.budget, attempts=batch.attempts, reuse=batch.reuse)
+    if isinstance(batch.rows, os.PathLike):
+        batch = replace(batch, rows=os.fspath(batch.rows))
     inputs, stages = _inputs(batch.rows, store), stages_of(batch.model, batch.chain, batch.values or {})
     source = _Source.of(batch.rows, stages)
     models = [[stage.model.endpoint, converted(_compared(stage), _plain)] for stage in stages]
@@ -230,9 +234,10 @@ class _Source:
         if not rows.strip():
             raise InputError("batch: no rows were given. What to do: pass a table, a folder, a glob or a list.")
         is_file = is_local(rows) and Path(local_path(rows)).is_file()
-        name = local_path(rows) if is_local(rows) else rows
+        name = local_path(rows) if is_local(rows) else shown(rows)
         identity = unsigned_uri(rows) or identity_uri(rows)
-        if table_format(rows) is not None and (is_file or not set(rows) & set("*?[")):
+        pattern = rows.partition("?")[0] if is_web_link(rows) else rows  # a query is no part of a pattern
+        if table_format(rows) is not None and (is_file or not set(pattern) & set("*?[")):
             return cls(name, identity, rows)
         if is_file:
             raise InputError(
@@ -302,6 +307,12 @@ async def _columns(source: _Source, stages: Sequence[Stage], batch: Batch, input
         raise InputError(f"batch: there are no rows in {source.name}. What to do: check its name and its content.")
     names = [*dict.fromkeys(name for row in rows for name in row.values)]
     if batch.label_column:
+        if batch.label_column not in names:
+            near = nearest_sentence(batch.label_column, names, none="the rows have no column")
+            raise InputError(
+                f"batch: no row of {source.name} has a label in the column {batch.label_column!r}; {near} What to do: "
+                "correct the name of the label column."
+            )
         declared[_LABEL] = {"type": "string", "optional": True}
         declared[_LABEL] |= {} if batch.label_column == _LABEL else {"header": batch.label_column}
     own = [name for name in names if name != batch.label_column and name not in batch.ignore_columns]
@@ -319,6 +330,12 @@ async def _columns(source: _Source, stages: Sequence[Stage], batch: Batch, input
     for stage in stages:
         needed = (one.name for one in stage.model.params if _is_needed(stage, one))
         missing = next((one for one in needed if one not in stage.columns), "")
+        label = stage.model.find_param(batch.label_column or "")
+        if label is not None and missing == label.name:
+            raise InputError(
+                f"batch: {stage.model.name} needs {missing}, but {batch.label_column!r} is the label column. What to "
+                "do: choose another column for the labels, or copy this column under another name."
+            )
         if missing and unknown is not None:
             raise InputError(
                 f"batch: {source.name} has no column {missing}, which {stage.model.name} needs; {unknown.message}"

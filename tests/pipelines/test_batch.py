@@ -25,6 +25,7 @@ from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.planning_values import File
 from tests.support.samples import media as samples
 from tests.support.samples.pipeline_assets import csv_file
+from tests.support.servers.link_server import LinkHost
 
 KLING, UPSCALER, PICTURE = "kling-v2.6-pro-image-to-video", "rhart-video/video-upscaler", "z-image/turbo"
 ENLARGER = "hypir-ultra"
@@ -442,3 +443,26 @@ async def test_a_batch_is_what_makes_its_results_differ(folder: Path) -> None:
     assert len(set(names)) == 4
     csv_file(folder / "rows.csv", [{"prompt": "a"}, {"prompt": "b"}])
     assert (await written(rows, budget=5, strict=True, attempts=2)).name == names[0]
+    csv_file(folder / "rows.csv", [{"prompt": "a", "name": "x"}])
+    assert (await written(rows, label_column="name")).name == (await written(rows, ignore_columns=["name"])).name
+
+
+async def test_a_label_column_without_labels_is_refused(folder: Path) -> None:
+    rows = csv_file(folder / "rows.csv", [{"prompt": "a", "name": "x"}])
+    with pytest.raises(InputError, match=r"no row of .* has a label in the column 'nmae'; did you mean name\?"):
+        await written(rows, label_column="nmae", ignore_columns=["name"])
+    with pytest.raises(InputError, match="z-image/turbo needs prompt, but 'prompt' is the label column"):
+        await written(rows, label_column="prompt", ignore_columns=["name"])
+    labelled = await written(rows, label_column="prompt", ignore_columns=["name"], values={"prompt": "b"})
+    assert [one.item for one in steps_of(await labelled.plan(KnownWorks()))] == ["a"]
+
+
+async def test_a_presigned_link_to_a_table_is_a_table_and_its_signature_is_not_shown(links: LinkHost) -> None:
+    signed = "X-Amz-Algorithm=AWS4&X-Amz-Credential=canary&X-Amz-Signature=canary"
+    batch = await written(links.put(f"rows.csv?{signed}", b"prompt,image_url\na,x.png\n"), KLING)
+    assert f"on {links.url}/rows.csv" in batch.text and "canary" not in batch.text
+
+
+async def test_a_path_is_rows_as_its_text_is(folder: Path) -> None:
+    rows = csv_file(folder / "rows.csv", [{"prompt": "a"}])
+    assert (await written(Path(rows))).text == (await written(rows)).text
