@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -83,7 +84,7 @@ class Document:
     """A parsed file: its name as the user gave it, its tree and its lines."""
 
     def __init__(self, name: str, text: str, root: Node) -> None:
-        self.name, self.root, self.lines = name, root, text.split("\n")
+        self.name, self.root, self.lines = name, root, lines_of(text)
 
     @property
     def data(self) -> Any:
@@ -140,11 +141,16 @@ class Document:
         return node.place
 
 
+def lines_of(text: str) -> list[str]:
+    """Returns the lines of a text as YAML 1.1, and so PyYAML, counts them."""
+    return re.split("\r\n|[\n\r\x85\u2028\u2029]", text)
+
+
 def excerpt(lines: Sequence[str], place: Place) -> str:
     """Returns a line with a caret below one of its columns; a long line is cut around this column."""
     if not 0 < place.line <= len(lines):
         return ""
-    line, at = lines[place.line - 1].rstrip("\r"), place.column - 1
+    line, at = lines[place.line - 1], place.column - 1
     start = max(0, at - 80)
     shown = visible(line[start : start + 160].replace("\t", " "))
     return f"  {shown}\n  {' ' * (at - start)}^"

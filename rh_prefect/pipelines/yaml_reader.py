@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from rh_prefect.json_snapshot import is_text
-from rh_prefect.pipelines.parsed_document import Document, Node, PipelineError, Place, Problem, problem_at
+from rh_prefect.pipelines.parsed_document import Document, Node, PipelineError, Place, Problem, lines_of, problem_at
 
 MOST_BYTES = 1024 * 1024
 MOST_TEXT = 100_000
@@ -30,7 +30,7 @@ _STANDARD = "tag:yaml.org,2002:"
 
 def read(text: str, name: str) -> Document:
     """Parses the text of a file; raises `PipelineError` with the position of the first mistake."""
-    lines = text.split("\n")
+    lines = lines_of(text)
     if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
         raise PipelineError([Problem(name, 1, 1, "the file is larger than 1 MiB, the maximum size")])
     if not is_text(text):
@@ -192,8 +192,8 @@ _LITERAL_IN_QUOTES = re.compile(r"""(["'])[^"']*\$\(([\w.\- ]+ or) +\1([^"'\n]*)
 
 def _in_words(text: str, lines: Sequence[str], error: yaml.YAMLError) -> tuple[Place, str]:
     if isinstance(error, yaml.reader.ReaderError):
-        before = text[: error.position]
-        place = Place(before.count("\n") + 1, len(before) - before.rfind("\n"))
+        before = lines_of(text[: error.position])
+        place = Place(len(before), len(before[-1]) + 1)
         return place, "the file contains a control character, which YAML does not allow; remove it"
     mark = getattr(error, "problem_mark", None)
     place = Place(1, 1) if mark is None else _place(mark)
