@@ -70,7 +70,7 @@ class Given:
 
         if self.params is None:
             return {}
-        data = read(text_in("--params", self.params), str(self.params)).data
+        data = read(text_in("--params", self.params), str(self.params), is_data=True).data
         if not isinstance(data, dict):
             raise InputError(
                 f"{self.params} is not a mapping of parameters to values. Nothing was sent. What to do: write each "

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rh_prefect.errors import InputError, StoreError
 from rh_prefect.local_files import lock_file, write_atomic
-from rh_prefect.pipelines.yaml_reader import MOST_BYTES, read
+from rh_prefect.pipelines.yaml_reader import read
 
 _ADDRESS = re.compile(r"[A-Za-z][\w.-]*(?:\[.+\]\.[\w-]+)?", re.DOTALL)
 
@@ -91,8 +91,9 @@ def read_choices(file: Path | None) -> Choices:
     """Returns the takes and choices in a takes file; returns empty `Choices` if the file does not exist."""
     if file is None or not file.is_file():
         return Choices()
-    with file.open("rb") as reader:
-        data = read(reader.read(MOST_BYTES + 1).decode("utf-8", "surrogateescape"), str(file)).data
+    data = read(file.read_bytes().decode("utf-8", "surrogateescape"), str(file), is_data=True).data
+    if isinstance(data, dict):
+        data = {name: value for name, value in data.items() if value is not None}  # after its lines were deleted
     try:
         found = TakesFile.model_validate(data)
     except ValidationError as error:

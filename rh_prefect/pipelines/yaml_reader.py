@@ -28,15 +28,18 @@ _WORDS: Mapping[str, bool | None] = {"true": True, "false": False, "null": None,
 _STANDARD = "tag:yaml.org,2002:"
 
 
-def read(text: str, name: str) -> Document:
-    """Parses the text of a file; raises `PipelineError` with the position of the first mistake."""
+def read(text: str, name: str, *, is_data: bool = False) -> Document:
+    """Parses the text of a file; raises `PipelineError` with the position of the first mistake.
+
+    Data, such as takes or parameters, may be empty or large.
+    """
     lines = lines_of(text)
-    if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
+    if not is_data and len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
         raise PipelineError([Problem(name, 1, 1, "the file is larger than 1 MiB, the maximum size")])
     if not is_text(text):
         raise PipelineError([problem_at(name, lines, Place(1, 1), "the file is not UTF-8; save it as UTF-8 text")])
     try:
-        root = _Reader(lines).read(yaml.parse(text, Loader=yaml.SafeLoader))
+        root = _Reader(lines, is_data=is_data).read(yaml.parse(text, Loader=yaml.SafeLoader))
     except _WrongAt as wrong:
         raise PipelineError([problem_at(name, lines, wrong.place, wrong.message)]) from None
     except yaml.YAMLError as error:
@@ -64,12 +67,12 @@ class _Open:
 class _Reader:
     """Builds a tree from a stream of events."""
 
-    def __init__(self, lines: Sequence[str]) -> None:
-        self._lines = lines
+    def __init__(self, lines: Sequence[str], *, is_data: bool) -> None:
+        self._lines, self._is_data = lines, is_data
         self._open: list[_Open] = []
         self._anchors: dict[str, Node] = {}
         self._root: Node | None = None
-        self._count = 0
+        self._written = 0  # How many nodes there are without the expansion of aliases
 
     def read(self, events: Iterable[Any]) -> Node:
         for event in events:
@@ -77,6 +80,8 @@ class _Reader:
                 wrong = "a second document begins here; a file can contain only one pipeline"
                 raise _WrongAt(_place(event.start_mark), wrong)
             self._take(event)
+        if self._is_data and (self._root is None or self._root.value is None):
+            return Node(Place(1, 1), Place(1, 1), {})
         if self._root is None or self._root.data is None:
             raise _WrongAt(Place(1, 1), "the file is empty; `rh-prefect init` writes a file to start from")
         return self._root
@@ -130,6 +135,7 @@ class _Reader:
         self._put(ended.node, ended.anchor, None)
 
     def _put(self, node: Node, anchor: str | None, text: str | None) -> None:
+        self._written += 1
         if anchor:
             self._anchors[anchor] = node
         if not self._open:
@@ -145,8 +151,9 @@ class _Reader:
         else:
             owner.node.value[owner.key] = node
             owner.key = None
-        if sum(one.node.size for one in self._open) > MOST_NODES:
-            raise _WrongAt(node.place, f"the file has more than {MOST_NODES} values after its aliases are expanded")
+        most = MOST_NODES + (self._written if self._is_data else 0)
+        if sum(one.node.size for one in self._open) > most:
+            raise _WrongAt(node.place, f"the file has more than {most} values after its aliases are expanded")
 
     @staticmethod
     def _new_key(owner: Node, node: Node, text: str | None) -> str:

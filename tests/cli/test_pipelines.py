@@ -91,6 +91,12 @@ def test_an_example_is_planned_with_its_own_inputs(terminal: Terminal, name: str
     assert "least " in terminal.call(f"plan below/{name}.yaml --params below/{name}.params.yaml")
 
 
+def test_a_file_of_parameters_may_have_many_values(terminal: Terminal) -> None:
+    Path("own.yaml").write_text("params: {words: list}\n" + steps(a="edit: join_text, with: {texts: $(params.words)}"))
+    Path("many.json").write_text(json.dumps({"words": ["a word"] * 21_000}))
+    terminal.call("plan own.yaml --params many.json")
+
+
 def test_a_plan_is_written_for_its_owner_and_compared(terminal: Terminal, film: None) -> None:
     terminal.call("plan film.yaml --set prompt=x --out p.json --exit-code", fails=True)
     assert stat.S_IMODE(Path("p.json").stat().st_mode) == 0o600

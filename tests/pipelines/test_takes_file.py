@@ -11,7 +11,7 @@ import pytest
 from rh_prefect.errors import InputError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
-from rh_prefect.pipelines.takes_file import add_choices, read_choices
+from rh_prefect.pipelines.takes_file import Choices, add_choices, read_choices
 from tests.support.samples.steps import PICTURE, of_rows, rows
 from tests.support.world.planned_works import ROWS, SHOTS, plan_of, problems_of
 
@@ -44,6 +44,19 @@ def test_what_is_not_a_takes_file_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.takes.yaml").write_text(text)
     with pytest.raises(InputError, match=r"x\.takes\.yaml"):
         read_choices(tmp_path / "x.takes.yaml")
+
+
+@pytest.mark.parametrize("text", ["# only a comment", "", "takes:\nchoices:\n"])
+def test_a_takes_file_without_entries_is_one(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.takes.yaml").write_text(text)
+    assert read_choices(tmp_path / "x.takes.yaml") == Choices()
+
+
+def test_takes_of_many_items_can_be_written_and_read(tmp_path: Path) -> None:
+    takes = {f"each[{number}{'x' * 10_000}].picture": 2 for number in range(150)}
+    add_choices(tmp_path / "x.takes.yaml", takes)
+    assert (tmp_path / "x.takes.yaml").stat().st_size > 2**20
+    assert read_choices(tmp_path / "x.takes.yaml").takes == takes
 
 
 @pytest.mark.parametrize("item", ["A]17", "a [b] c", "a\nb", "Ünï 'x': #"])

@@ -38,6 +38,15 @@ def test_a_place_is_found_in_a_text_of_several_lines() -> None:
     assert document.place(("a",), "$(x)") == Place(3, 7)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\x85", "\u2028", "\u2029"])
+def test_a_line_ends_where_yaml_ends_it(end: str) -> None:
+    text = f"a: 'one{end}two'{end}b:{end}  prompt: no #5{end}  c: [1, 2{end}"
+    assert message(text) == "film.yaml:5:6: the value that begins here is not closed before the end of the file"
+    document = read(text.replace("[1, 2", "x $(y)"), "f")
+    assert document.place(("b", "c"), "$(y)") == Place(5, 8)
+    assert document.node(("b", "prompt")).comment == "#5"
+
+
 WRONG = {
     "a: !!python/name:os x": "film.yaml:1:4: !!python/name:os is a tag, which a pipeline cannot contain; leave it out",
     "a:\n\tb: 1": "film.yaml:2:1: YAML does not allow tabs as indentation; use spaces",
@@ -69,6 +78,16 @@ def test_the_line_and_a_caret_follow_the_message() -> None:
 def test_nesting_of_ten_thousand_is_refused() -> None:
     assert message("[" * 10_000) == "film.yaml:1:33: lists and mappings are nested more than 32 levels deep"
     assert "nested more than 32 levels deep" in message("\n".join(" " * n + "a:" for n in range(60)))
+
+
+def test_a_file_of_data_may_be_large_or_empty_but_aliases_are_counted() -> None:
+    text = "a: &a [1, 2]\nb: [*a, *a]\nc:\n" + "- 1\n" * 20_000
+    assert len(read(text, "f", is_data=True).data["c"]) == 20_000
+    assert "more than 20000 values" in message(text)
+    assert read("# nothing", "f", is_data=True).data == {}
+    bomb = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
+    with pytest.raises(PipelineError, match=r"more than \d+ values after its aliases"):
+        read("a0: &a0 x\n" + bomb, "f", is_data=True)
 
 
 def test_a_file_and_a_text_have_a_size() -> None:
