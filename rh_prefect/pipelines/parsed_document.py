@@ -33,6 +33,7 @@ class Node:
     is_plain: bool = False  # Whether it is a scalar without quotes
     comment: str = ""  # The comment behind a plain scalar on its line
     size: int = 1  # How many nodes it has with all of its parts, aliases expanded
+    depth: int = 0  # How many levels of lists and mappings it has, aliases expanded
 
     @property
     def data(self) -> Any:

@@ -2,7 +2,7 @@
 
 The file is read as a stream of PyYAML's events. So only the tree of the document is built, deep nesting needs no deep
 recursion, and the expansion of aliases is counted. Plain scalars follow YAML 1.2: all except `true`, `false`, `null`,
-integers and decimals are strings.
+integers, decimals, and numbers as JSON writes them, such as 1e-05, are strings.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ DEEPEST = 32
 MOST_NODES = 20_000
 
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
-_DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\.[0-9]+")
+_DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\.[0-9]+|[-+]?[1-9](?:\.[0-9]+)?e[-+][0-9]{1,2}")
 _WORDS: Mapping[str, bool | None] = {"true": True, "false": False, "null": None, "~": None, "": None}
 _STANDARD = "tag:yaml.org,2002:"
+_TOO_DEEP = f"lists and mappings are nested more than {DEEPEST} levels deep"
 
 
 def read(text: str, name: str, *, is_data: bool = False) -> Document:
@@ -89,6 +90,7 @@ class _Reader:
     def _take(self, event: Any) -> None:
         match event:
             case yaml.ScalarEvent():
+                event.value = _joined(event.value)
                 self._put(self._scalar(event), event.anchor, event.value)
             case yaml.AliasEvent():
                 self._put(self._aliased(event), None, None)
@@ -115,13 +117,16 @@ class _Reader:
         if event.anchor not in self._anchors:
             message = f"*{event.anchor} needs an anchor &{event.anchor} that ends before it"
             raise _WrongAt(_place(event.start_mark), message)
-        return self._anchors[event.anchor]
+        node = self._anchors[event.anchor]
+        if len(self._open) + node.depth > DEEPEST:
+            raise _WrongAt(_place(event.start_mark), _TOO_DEEP)
+        return node
 
     def _begin(self, event: Any) -> None:
         place, is_mapping = _place(event.start_mark), isinstance(event, yaml.MappingStartEvent)
         _check_tag(event.tag, place)
         if len(self._open) >= DEEPEST:
-            raise _WrongAt(place, f"lists and mappings are nested more than {DEEPEST} levels deep")
+            raise _WrongAt(place, _TOO_DEEP)
         if self._open and self._open[-1].is_mapping and self._open[-1].key is None:
             raise _WrongAt(place, "a key must be a name; put a string with braces or brackets in quotes")
         node = Node(place, place, {} if is_mapping else [])
@@ -146,6 +151,7 @@ class _Reader:
             owner.key = self._new_key(owner.node, node, text)
             return
         owner.node.size += node.size
+        owner.node.depth = max(owner.node.depth, node.depth + 1)
         if owner.key is None:
             owner.node.value.append(node)
         else:
@@ -167,14 +173,24 @@ class _Reader:
 
 
 def _merge(node: Node) -> None:
-    """Adds the keys that a mapping lacks from the mappings below `<<`; the first of these mappings has priority."""
-    below, place = node.value.pop("<<"), node.keys.pop("<<")
+    """Puts the keys that a mapping lacks in place of `<<`; the first of the mappings below `<<` has priority."""
+    own, merged = node.value, dict[str, Node]()
+    place, below = node.keys.pop("<<"), own["<<"]
     for one in below.value if isinstance(below.value, list) else [below]:
         if not isinstance(one.value, dict):
             raise _WrongAt(place, "<< takes a mapping, or a list of mappings, as in <<: *name")
-        for key in one.value:
-            if key not in node.value:
-                node.value[key], node.keys[key] = one.value[key], one.keys[key]
+        for key, value in one.value.items():
+            if key not in own:
+                merged.setdefault(key, value)
+                node.keys.setdefault(key, one.keys[key])
+    node.value = {}
+    for key, value in own.items():
+        node.value |= merged if key == "<<" else {key: value}
+
+
+def _joined(text: str) -> str:
+    """Returns a string with its surrogate pairs, such as JSON has for an emoji, as one character each."""
+    return text if is_text(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def _place(mark: Any) -> Place:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from rh_prefect.pipelines.parsed_document import PipelineError, Place
@@ -47,6 +49,16 @@ def test_a_line_ends_where_yaml_ends_it(end: str) -> None:
     assert document.node(("b", "prompt")).comment == "#5"
 
 
+def test_json_is_read_as_python_writes_it() -> None:
+    data = {"a \U0001f600": "\U0001f600 b", "c": 1e-05, "d": [1.5e-07, -1e16, 5.0]}
+    assert read(json.dumps(data), "f").data == data
+
+
+def test_keys_are_merged_where_the_merge_is_written() -> None:
+    text = "x: &x {b: 1, c: 2, d: 3}\ny: &y {d: 4, e: 5}\nz: {a: 0, <<: [*x, *y], f: 6, c: 7}\n"
+    assert list(read(text, "f").data["z"].items()) == [("a", 0), ("b", 1), ("d", 3), ("e", 5), ("f", 6), ("c", 7)]
+
+
 WRONG = {
     "a: !!python/name:os x": "film.yaml:1:4: !!python/name:os is a tag, which a pipeline cannot contain; leave it out",
     "a:\n\tb: 1": "film.yaml:2:1: YAML does not allow tabs as indentation; use spaces",
@@ -78,6 +90,12 @@ def test_the_line_and_a_caret_follow_the_message() -> None:
 def test_nesting_of_ten_thousand_is_refused() -> None:
     assert message("[" * 10_000) == "film.yaml:1:33: lists and mappings are nested more than 32 levels deep"
     assert "nested more than 32 levels deep" in message("\n".join(" " * n + "a:" for n in range(60)))
+
+
+def test_nesting_by_aliases_is_refused() -> None:
+    text = "a0: &a0 " + "[" * 20 + "]" * 20 + "\n"
+    text += "".join(f"a{n}: &a{n} {'[' * 20}*a{n - 1}{']' * 20}\n" for n in range(1, 40))
+    assert message(text) == "film.yaml:2:29: lists and mappings are nested more than 32 levels deep"
 
 
 def test_a_file_of_data_may_be_large_or_empty_but_aliases_are_counted() -> None:
