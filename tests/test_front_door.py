@@ -38,6 +38,7 @@ def test_the_import_is_light() -> None:
     assert done.stdout.split() == []
 
 
+@pytest.mark.long
 def test_the_names_can_be_imported_in_any_order_and_a_pipeline_without_edits_needs_no_numpy() -> None:
     code = "".join(f"from rh_prefect import {name}\n" for name in reversed(rh_prefect.__all__))
     code += "import sys, rh_prefect.flows.pipeline_run; print('numpy' in sys.modules)"

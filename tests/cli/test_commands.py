@@ -183,6 +183,7 @@ def test_sigterm_says_what_runs_and_how_to_go_on(rh: Emulator, env: dict[str, st
     assert "Traceback" not in said
 
 
+@pytest.mark.long
 @pytest.mark.prefect
 def test_a_run_goes_on_where_nobody_reads_on(rh: Emulator, env: dict[str, str]) -> None:
     command = [*RH, "run", "film", "--prompt", "x", "--shots", "1"]

@@ -107,6 +107,7 @@ def test_sigterm_before_a_flow_runs_ends_the_server_that_was_started(tmp_path: P
     assert not Path(f"/proc/{server}").exists()
 
 
+@pytest.mark.long
 def test_a_terminal_without_the_marks_shows_them_in_ascii() -> None:
     """A latin-1 terminal cannot show a check mark, and the error of it ended a paid job."""
     script = (

@@ -85,7 +85,8 @@ def test_init_says_that_a_name_is_of_no_use(terminal: Terminal, to: str) -> None
     assert not Path("film").exists()
 
 
-@pytest.mark.parametrize("name", ["film", "score"])  # tests/test_docs.py plans those that have a page with theirs
+# tests/test_docs.py plans those that have a page with theirs.
+@pytest.mark.parametrize("name", ["film", pytest.param("score", marks=pytest.mark.long)])
 def test_an_example_is_planned_with_its_own_inputs(terminal: Terminal, name: str) -> None:
     terminal.call(f"init --example {name} --to below/{name}.yaml")
     assert "least " in terminal.call(f"plan below/{name}.yaml --params below/{name}.params.yaml")

@@ -202,6 +202,7 @@ def test_saved_results_beside_the_inputs_do_not_refuse_the_next_run(here: Here) 
     assert here.paid() == 1
 
 
+@pytest.mark.long
 @pytest.mark.prefect
 def test_a_retake_counts_the_inputs_of_the_run_by_number(here: Here) -> None:
     """The plan with --retake counted the pipeline's own results, too, and so took the number of another item."""

@@ -173,6 +173,7 @@ def test_a_handler_of_the_log_that_raises_stops_nothing(listen: Callable[[Callab
     assert heard == [EVENT]
 
 
+@pytest.mark.long
 def test_a_job_that_is_submitted_while_the_process_exits_reports_without_a_traceback(tmp_path: Path) -> None:
     """Prefect cannot send anything by then: each report ended in "can't register atexit after shutdown"."""
     script = """

@@ -67,6 +67,7 @@ async def test_a_film_that_failed_is_continued_and_the_next_one_is_new(rh: Emula
     assert paid(rh)[PICTURE] == 2
 
 
+@pytest.mark.long
 async def test_a_film_of_a_picture_with_a_narration_and_own_music(rh: Emulator, tmp_path: Path) -> None:
     photo = samples.png(tmp_path / "photo.png")
     done = await flows.film(prompt="a pier", shots=2, image=str(photo), narration="A pier.", music="A tango")

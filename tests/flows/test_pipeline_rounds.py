@@ -104,6 +104,7 @@ async def test_a_run_on_another_machine_is_waited_for_until_prefect_says_that_it
     assert len(rh.recorder.paid) == 3
 
 
+@pytest.mark.long
 @pytest.mark.prefect
 async def test_a_cancelled_run_gives_its_round_to_the_next_one(rh: Emulator) -> None:
     flow = pipeline_flow(Pipeline.from_text(PAIR))

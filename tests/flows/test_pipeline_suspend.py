@@ -71,6 +71,7 @@ async def test_a_task_that_fails_during_a_suspension_is_paid_for_again(without_w
     assert len(desk.paid) == 2
 
 
+@pytest.mark.long
 async def test_a_run_outside_of_a_deployment_waits_in_its_process(
     without_webhooks: SuspendedRuns, pictures: Flow[..., Any]
 ) -> None:
@@ -85,6 +86,7 @@ async def test_a_run_outside_of_a_deployment_waits_in_its_process(
     assert len((await running)["clips"]) == 1
 
 
+@pytest.mark.long
 async def test_a_suspended_run_counts_the_failed_task_of_another_run(without_webhooks: SuspendedRuns) -> None:
     desk = without_webhooks
     pipelines = [flow_of(steps(picture=PICTURE % "a mug"), name) for name in ("first", "second")]
@@ -107,6 +109,7 @@ async def a_batch_then_a_call(prompts: list[str]) -> list[str]:
     return [made.task_id]
 
 
+@pytest.mark.long
 async def test_after_a_batch_the_same_flow_is_suspended_again(without_webhooks: SuspendedRuns) -> None:
     run = await without_webhooks.begin(a_batch_then_a_call, prompts=["one", "two"])
     await without_webhooks.run_until_suspended(a_batch_then_a_call, run, 1)
@@ -121,6 +124,7 @@ async def suspension_seconds() -> list[float]:
     return [Suspended.model_validate(await rounds.read(name)).seconds for name in names]
 
 
+@pytest.mark.long
 async def test_a_suspended_run_keeps_its_round_until_it_ends_or_is_cancelled(without_webhooks: SuspendedRuns) -> None:
     desk = without_webhooks
     pipeline = flow_of(steps(picture=PICTURE % "a mug" + ", reuse: never"), "each-round")

@@ -74,6 +74,7 @@ def test_production_refuses_a_site_without_a_scheme(prefect_server: PrefectServe
     assert "RH_BASE_URL: the site must be a URL that starts with https://" in done.stderr
 
 
+@pytest.mark.long
 async def test_production_puts_accounts_into_a_pool(prefect_server: PrefectServer, s3: S3Server) -> None:
     env = {"RH_STORAGE_URL": s3.url("films"), "RH_STORAGE_OPTIONS": json.dumps(s3.options)}
     keys = {"studio": KEY, "spare": KEY[::-1]}

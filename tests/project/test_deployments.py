@@ -197,6 +197,7 @@ def words(emulator: Emulator) -> str:
     return " ".join(str(paid.payload) for paid in emulator.recorder.paid)
 
 
+@pytest.mark.long
 @pytest.mark.prefect
 async def test_the_nightly_film_takes_the_subject_of_the_day_that_it_was_planned_for(rh: Emulator) -> None:
     flow = load("nightly_film")

@@ -85,6 +85,7 @@ async def test_a_resumed_run_moves_the_progress_bar_of_its_first_process(without
     assert [one.data for one in found if str(one.key).endswith("-progress")] == [100.0]
 
 
+@pytest.mark.long
 async def test_webhooks_that_never_come_cost_time_and_nothing_else(without_webhooks: SuspendedRuns) -> None:
     run = await without_webhooks.suspended(pictures, "one", "two")
     assert await LOOP.call(wake_suspended()) == []
@@ -115,6 +116,7 @@ async def test_when_its_time_has_come_it_is_woken_and_rests_no_second_time(
     await without_webhooks.has_all(going_on, 2)
 
 
+@pytest.mark.long
 async def test_a_full_account_is_waited_for_while_what_has_ended_is_collected(without_webhooks: SuspendedRuns) -> None:
     prompts = [f"number {n}" for n in range(8)]
     run = await without_webhooks.begin(pictures, prompts=prompts)
@@ -191,6 +193,7 @@ async def one_after_another(deadlines: list[float | None]) -> None:
         await generate_many([models.ZImageTurbo(prompt=str(number))], wait="suspend", deadline=deadline)
 
 
+@pytest.mark.long
 async def test_each_suspension_has_the_deadline_of_the_calls_that_wait(without_webhooks: SuspendedRuns) -> None:
     run = await without_webhooks.begin(one_after_another, deadlines=[30, None, 40])
     for jobs in (1, 2, 3):
@@ -273,6 +276,7 @@ async def counted(prompts: list[str]) -> list[int]:
     return not_begun
 
 
+@pytest.mark.long
 async def test_after_a_refused_suspension_no_more_jobs_start_together_than_before(
     without_webhooks: SuspendedRuns,
     prefect_server: PrefectServer,
