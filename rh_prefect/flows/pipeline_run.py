@@ -121,7 +121,7 @@ async def _in_flow_run(around: Surroundings, wait: Wait, *, tags: Sequence[str])
         pages=PrefectPages(tags=tags),
         deployment=(deployment.name if deployment.id else None) or COMMAND_LINE,
         is_scheduled=root.flow_run is not None and root.flow_run.auto_scheduled,
-        date=began.astimezone(UTC).date().isoformat() if began else None,
+        date=began.astimezone(UTC).date().isoformat() if began else around.date,
         is_part=not isinstance(root.flow, _LocalFlow),
     )
 

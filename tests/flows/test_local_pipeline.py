@@ -6,6 +6,7 @@ import asyncio
 import csv
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rh_prefect.flows.pipeline_run import run_here
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.parsed_document import PipelineError
+from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import Costs
@@ -26,7 +28,7 @@ from rh_prefect.works.journal.works_journal import open_works
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples.pipeline_assets import photo
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, group, steps
-from tests.support.world.pipeline_flows import complete, run, until_paid
+from tests.support.world.pipeline_flows import complete, prompts, run, until_paid
 
 
 class CountingPages(Pages):
@@ -37,6 +39,20 @@ class CountingPages(Pages):
 
     def expect(self, jobs: int, *, estimate: Costs | None) -> None:
         self.expected.append(jobs)
+
+
+class DatedPages(Pages):
+    """Notes the date of a run's plans."""
+
+    async def show_plan(self, plan: Plan) -> None:
+        self.date = plan.planner and plan.planner.planning.options.date
+
+
+async def test_all_plans_of_a_run_have_the_date_of_its_start(rh: Emulator) -> None:
+    """After midnight, a plan with the date of its own time would pay for all requests with `run.date` again."""
+    pages, today = DatedPages(), datetime.now(UTC).date().isoformat()
+    await run_here(Pipeline.from_text(steps(sign=PICTURE % '"$(run.date)"')), {"budget": 1}, pages=pages)
+    assert [pages.date] == [today] == prompts(rh)
 
 
 async def test_a_result_that_is_only_saved_is_no_job_of_the_run(rh: Emulator) -> None:

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 from rh_prefect.media.store import MediaStore
@@ -100,7 +101,8 @@ class Surroundings:
     has_ended: HasEnded = no_evidence  # Returns whether a run has certainly ended
     deployment: str = COMMAND_LINE  # The deployment's name
     is_scheduled: bool = False  # Whether a schedule has started the run
-    date: str | None = None  # The day for which it was started, in UTC; None for today
+    # The day for which it was started, in UTC; read only once, because all plans of a run need the same one
+    date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
     inputs: Inputs | None = None  # The inputs, of a caller that has read some of them
     reuse: Reuse = "never"  # `always` also takes the stored results of other scopes
     is_part: bool = False  # Whether the flow run may also run other pipelines, with other reports
