@@ -8,6 +8,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -144,10 +145,11 @@ def test_what_earlier_runs_have_paid_counts_in_a_budget_of_all_runs(budget: str,
     assert found == Decimal(limit)
 
 
-def test_coins_of_earlier_runs_count_as_the_price_in_a_budget_of_all_runs() -> None:
+@pytest.mark.parametrize("paid", [{"cost": Decimal(250), "currency": COINS}, {}], ids=["coins", "not reported"])
+def test_the_price_of_earlier_runs_counts_in_a_budget_of_all_runs_if_no_money_is_known(paid: dict[str, Any]) -> None:
     plan = plan_of(1, "{amount: 0.5, all_runs: true}")
     first, second, *_ = (work for step in plan.instances for work in step.works)
-    first.known = KnownWork("=", cost=Decimal(250), currency=COINS)
+    first.known = KnownWork("=", **paid)
     second.known = KnownWork("=", cost=Decimal("0.30"), currency="CNY")
     assert plan.paid_before() == Decimal("0.34")
 

@@ -220,10 +220,10 @@ class Plan:
 
 def _cost_of(work: Work) -> Decimal:
     known = work.known
-    if known is None or known.cost is None:
+    if known is None:
         return Decimal(0)
-    # Coins are not money: as in the budget of a run, the price counts.
-    return known.cost if known.currency != COINS else work.price.expected
+    # As in the budget of a run, the price counts in place of coins, and of a cost that RunningHub did not report.
+    return work.price.expected if known.cost is None or known.currency == COINS else known.cost
 
 
 def _price(works: Iterable[Work], *, with_spare: bool = False) -> PriceRange:
