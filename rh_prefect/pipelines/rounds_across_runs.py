@@ -107,6 +107,7 @@ class RoundState:
 
     n: int = 0  # Its number; 0 if there is none
     began: datetime = _NEVER  # When it began
+    begun_by: str = ""  # The flow run that began it
     seen: datetime = _NEVER  # The last sign of life of a run that made it
     is_closed: bool = False  # Whether a run has made everything
     holders: int = 0  # How many times a run has begun to make it
@@ -188,16 +189,17 @@ class Rounds:
     async def _open(self, key: str, run: Journal) -> Round:
         """Returns the round of a flow run, and records that the run works on it."""
         note = f"{key}{_NOTE}"
-        noted = await run.read(note)
-        own = None if noted is None else NotedRound.model_validate(noted).n
         while True:
+            # In each pass, because an equal call of this run may begin or note a round at the same time.
+            own = await self._noted(run, note)
             state = await (self.newest(key) if own is None else self.read(key, own))
             now = self._now()
             verdict: Verdict = "continue"
-            if own is None and self._is_scheduled:
+            is_own = own is not None or state.begun_by == run.scope
+            if not is_own and self._is_scheduled:
                 # Each run of a schedule begins a round, so that runs that overlap do not wait for each other.
                 verdict = "begin"
-            elif own is None:
+            elif not is_own:
                 verdict = state.verdict(now=now, is_running=await self._is_running(key, state, now))
             if verdict == "refuse" and state.holder is not None:
                 raise _refused(state.holder.flow_run)
@@ -208,14 +210,22 @@ class Rounds:
             else:
                 continue  # another run was first
             holder = Holder(flow_run=run.scope, owner=current_owner())
-            if await self._create(f"{key}-{chosen.n}-holder-{chosen.holders + 1}", holder):
+            if not await self._create(f"{key}-{chosen.n}-holder-{chosen.holders + 1}", holder):
+                continue
+            is_noted = own is not None or await run.create(note, NotedRound(n=chosen.n).model_dump(mode="json"))
+            if is_noted or await self._noted(run, note) == chosen.n:
                 break
-        await run.create(note, NotedRound(n=chosen.n).model_dump(mode="json"))
         self._number = chosen.holders + 1
         text = _note(verdict, state)
         if text:
             _log.info("%s", text)
         return Round(f"{key}-{chosen.n}", chosen.began, text)
+
+    @staticmethod
+    async def _noted(run: Journal, note: str) -> int | None:
+        """Returns the number of the round that a flow run has noted; None if it has noted none."""
+        noted = await run.read(note)
+        return None if noted is None else NotedRound.model_validate(noted).n
 
     async def _expected(self, key: str) -> Round:
         """Returns the round of a run that would start now."""
@@ -268,6 +278,7 @@ class Rounds:
         return RoundState(
             n=n,
             began=times[0] if begun is not None else self._now(),
+            begun_by="" if begun is None else Begun.model_validate(begun).flow_run,
             seen=max(times, default=self._now()),
             is_closed=closed is not None,
             holders=holders,

@@ -481,6 +481,25 @@ async def test_all_steps_of_a_run_have_one_round(options: dict[str, Any]) -> Non
     assert records == [f"{begun}-holder-1", f"{begun}-left-1"]
 
 
+async def test_equal_calls_of_a_scheduled_run_at_once_have_one_round() -> None:
+    days = Days()
+    found = await asyncio.gather(*(days.scope("run", **SCHEDULED) for _ in range(4)))
+    assert len(set(found)) == 1
+
+
+async def test_a_call_continues_the_round_that_an_equal_call_noted_first() -> None:
+    """Another run of the schedule began a round meanwhile, so the equal call did not see this one's."""
+    days, found = Days(), list[str]()
+
+    async def others(*_: Any) -> None:
+        found.extend([await days.scope(name, **SCHEDULED) for name in ("schedule", "run")])
+
+    run = FiniteJournal(days.place, "run")
+    run.before_create = others
+    call = Rounds(MemoryJournal(days.place, ROUNDS), deployment="cli", run=run, is_scheduled=True)
+    assert (await call.round(RECORDS)).scope == found[1] != found[0]
+
+
 async def test_the_reads_do_not_grow_with_the_rounds() -> None:
     days = Days()
     for number in range(300):
