@@ -28,7 +28,8 @@ class Settings(BaseSettings):
         api_key: RunningHub's API key (32 characters).
         base_url: The site: `https://www.runninghub.cn`, `https://www.runninghub.ai`, or an emulator.
         storage_url: The storage for files: a folder or any fsspec URL, as in `s3://bucket/prefix`.
-        storage_options: fsspec's storage options for `storage_url`, as JSON.
+        storage_options: fsspec's storage options for `storage_url`, as JSON; also for `records`, if it is of the same
+            kind or `storage_url` is a folder.
         records: Where pipelines, named scopes and `reuse="always"` keep records, if not in the storage: a folder or
             fsspec URL that all machines share.
         state_dir: A folder on this machine for downloads in progress, and for task ids that are not recorded yet.

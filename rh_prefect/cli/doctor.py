@@ -166,13 +166,13 @@ async def _storage(storage: str | None) -> str:
 async def _records(storage: str | None) -> str:
     """Checks the location of shared records, because works whose records are lost are paid for again."""
     from rh_prefect.blocks.lookup import load_storage
-    from rh_prefect.works.journal.works_journal import records_url
+    from rh_prefect.works.journal.works_journal import options_of_records, records_url
 
-    store = await load_storage(storage)
-    url = records_url(store, get_settings())
+    store, settings = await load_storage(storage), get_settings()
+    url = records_url(store, settings)
     where = shown_url(url)
     try:
-        rules = await asyncio.to_thread(expiry_rules, url, store.options_for(url))
+        rules = await asyncio.to_thread(expiry_rules, url, options_of_records(url, store, settings))
     except StoreError as error:
         return f"records of paid results are in {where}. The bucket's rules could not be read: {error.message}"
     if rules:

@@ -115,7 +115,7 @@ def _found(
     from rh_prefect.cli.gallery_run_reports import files_of, jobs_of, last_run, of_run, report_of, with_reports
     from rh_prefect.media.store import MediaStore
     from rh_prefect.pipelines.last_run import LastRuns
-    from rh_prefect.works.journal.works_journal import records_url
+    from rh_prefect.works.journal.works_journal import options_of_records, records_url
 
     settings = get_settings()
     named = f"--out {place}" if place is not None and command == "open" else place
@@ -124,7 +124,7 @@ def _found(
     options = settings.storage_options
     store = asyncio.run(load_storage(storage)) if place is None else MediaStore(place, options=options)
     where = records_url(store, settings)
-    records = store if where == store.url else MediaStore(where, options=store.options_for(where))
+    records = store if where == store.url else MediaStore(where, options=options_of_records(where, store, settings))
     found, run = with_reports(store, entries_of(store, records)), run or ""
     if run:
         run = last_run(store, found) if run == _LAST else report_of(store, run)

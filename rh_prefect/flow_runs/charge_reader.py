@@ -17,7 +17,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from rh_prefect.blocks.lookup import load_storage
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.run_queries_and_scopes import find_flow_runs
+from rh_prefect.flow_runs.run_queries_and_scopes import find_flow_runs, open_works_at
 from rh_prefect.media.storage_urls import shown_url
 from rh_prefect.media.store import MediaStore
 from rh_prefect.prefect_api import FAILURES, api_address
@@ -145,9 +145,7 @@ class _Reader:
     async def read_works(self, location: RecordsLocation, store: MediaStore | None = None) -> None:
         """Reads the shared works in a location, by default with the options of the storage that the location names."""
         async with self._reading(_works_in(location.url)):
-            store = store or await load_storage(location.storage)
-            journal = WorksJournal(location.url, options=store.options_for(location.url))
-            self.recorded.extend(await _recorded(journal))
+            self.recorded.extend(await _recorded(await open_works_at(location, store)))
 
     async def read_other_works(self) -> None:
         """Reads the shared works in other locations (another storage or RH_RECORDS) that flow runs' journals name."""

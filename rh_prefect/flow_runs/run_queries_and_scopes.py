@@ -33,8 +33,8 @@ from rh_prefect.prefect_api import FAILURES, api_address, ask, ask_repeatedly, f
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import FolderJournal, Journal, UnreadableRecord
 from rh_prefect.works.journal.scope import Scope, find_scope
-from rh_prefect.works.journal.works_journal import WorksJournal, find_works, named_works
-from rh_prefect.works.run_ledger import read_location
+from rh_prefect.works.journal.works_journal import WorksJournal, find_works, named_works, options_of_records
+from rh_prefect.works.run_ledger import RecordsLocation, read_location
 
 _log = logging.getLogger("rh_prefect")
 
@@ -52,8 +52,14 @@ async def works_of(run: Journal) -> WorksJournal | None:
     location = await read_location(run)
     if location is None:
         return None
-    store = await load_storage(location.storage)
-    return WorksJournal(location.url, options=store.options_for(location.url))
+    return await open_works_at(location)
+
+
+async def open_works_at(location: RecordsLocation, store: MediaStore | None = None) -> WorksJournal:
+    """Opens the records at a location, by default with the options of the storage block that the location names."""
+    if store is None and location.storage is not None:
+        store = await load_storage(location.storage)
+    return WorksJournal(location.url, options=options_of_records(location.url, store, get_settings()))
 
 
 def run_folder(flow_run: FlowRun) -> str:

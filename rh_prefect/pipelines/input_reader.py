@@ -36,7 +36,7 @@ from rh_prefect.pipelines.use_step_arguments import used_value, wrong_file
 from rh_prefect.settings import get_settings
 from rh_prefect.table_files import Row, is_empty, read_table, table_format
 from rh_prefect.works.input_identification import open_local
-from rh_prefect.works.journal.works_journal import records_url
+from rh_prefect.works.journal.works_journal import options_of_records, records_url
 from rh_prefect.works.loop_thread import LOOP
 
 MOST_ROWS = 50_000
@@ -91,9 +91,9 @@ class Inputs:
         names = {one: name for one in found if base and (name := _name_in(_real(one), base))}
         if not names:
             return found
-        store = MediaStore(self._own, options=self._options)
-        url = records_url(store, get_settings())
-        saver = SavedNames(url, store, options=store.options_for(url), pipeline=self.pipeline)
+        store, settings = MediaStore(self._own, options=self._options), get_settings()
+        url = records_url(store, settings)
+        saver = SavedNames(url, store, options=options_of_records(url, store, settings), pipeline=self.pipeline)
         saved = await saver.saved_among(names.values())
         others = [one for one in found if names.get(one) not in saved]
         if not others:

@@ -35,6 +35,7 @@ from rh_prefect.works.journal.works_journal import (
     WorksJournal,
     choose_new_take,
     next_take,
+    options_of_records,
     records_url,
 )
 from rh_prefect.works.loop_thread import LOOP
@@ -242,7 +243,7 @@ class StoredWorks(KnownWorks):
 def open_records(store: MediaStore, settings: Settings, *, deployment: str = COMMAND_LINE) -> StoredWorks:
     """Opens the records of a store for a plan, which writes nothing."""
     url = records_url(store, settings)
-    works = WorksJournal(url, options=store.options_for(url))
+    works = WorksJournal(url, options=options_of_records(url, store, settings))
     rounds = Rounds(works.rounds, deployment=deployment, alive_at=works.alive_at)
     return StoredWorks(works, open_edits(store, settings), store, rounds=rounds, cache=cache_of(works, settings))
 

@@ -28,7 +28,7 @@ from rh_prefect.pipelines.rounds_across_runs import COMMAND_LINE
 from rh_prefect.pipelines.site_graphs import SavedGraphs, read_saved_graphs, with_used_graphs
 from rh_prefect.settings import Settings
 from rh_prefect.works.accounts.pool import Pool
-from rh_prefect.works.journal.works_journal import records_url
+from rh_prefect.works.journal.works_journal import options_of_records, records_url
 from rh_prefect.works.loop_thread import LOOP
 
 FOLDER = "pipelines"
@@ -101,7 +101,7 @@ class LastRuns:
 def open_last_runs(store: MediaStore, settings: Settings) -> LastRuns:
     """Opens the last runs in the storage of the records."""
     url = records_url(store, settings)
-    return LastRuns(MediaStore(url, options=dict(store.options_for(url))))
+    return LastRuns(MediaStore(url, options=options_of_records(url, store, settings)))
 
 
 def since(plan: Plan, last: LastRun, params: Mapping[str, Param]) -> None:

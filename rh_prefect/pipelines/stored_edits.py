@@ -26,7 +26,7 @@ from rh_prefect.settings import Settings
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.works.journal.record_types import Record
-from rh_prefect.works.journal.works_journal import FILES, records_url
+from rh_prefect.works.journal.works_journal import FILES, options_of_records, records_url
 from rh_prefect.works.loop_thread import LOOP
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class EditResults:
 def open_edits(store: MediaStore, settings: Settings) -> EditResults:
     """Opens the results of edits in the storage of the works' records."""
     url = records_url(store, settings)
-    return EditResults(url, store, options=store.options_for(url))
+    return EditResults(url, store, options=options_of_records(url, store, settings))
 
 
 def publish_content(store: MediaStore, path: Path | None) -> tuple[Media | None, bool]:

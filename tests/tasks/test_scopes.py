@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,21 @@ from rh_prefect import MediaStorage, models
 from rh_prefect.cli.jobs import adopt_, cancel_, list_, mark_lost_, mark_refused_, show_
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import ConfigError, InputError, SubmissionUnknown
+from rh_prefect.flow_runs.charge_reader import charges_of
 from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.resume_or_rerun import create, rerun
-from rh_prefect.flow_runs.run_queries_and_scopes import works_of
+from rh_prefect.flow_runs.run_queries_and_scopes import scope_named, works_of
+from rh_prefect.flows.pipeline import Pipeline
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks import generate
 from rh_prefect.tasks.generate import scope_for
 from rh_prefect.works.journal.scope import open_scope
 from rh_prefect.works.journal.works_journal import default_works
 from rh_prefect.works.result import Result
+from rh_prefect.works.run_ledger import Notes
 from tests.support.processes.scope_process import PROMPT, ask, ask_elsewhere
 from tests.support.servers.emulator_env import StartEmulator
+from tests.support.servers.s3 import S3Server
 from tests.support.waiting import until
 from tests.support.world.prefect_runs import cancel
 
@@ -143,6 +148,32 @@ async def test_records_are_in_the_storage_of_the_call_if_no_variable_names_a_pla
     assert len(rh.recorder.paid) == 1
     works = await works_of(FlowRunJournal(runs[0]))
     assert works is not None and works.url == str(tmp_path / "films")
+
+
+@pytest.mark.prefect
+@pytest.mark.parametrize("is_storage_set", [True, False])
+async def test_all_readers_open_rh_records_with_the_storage_options(
+    rh: Emulator, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_storage_set: bool
+) -> None:
+    """The call paid with them, but its budget, the hook that cancels its tasks and pipelines had no key."""
+    await MediaStorage(url=str(tmp_path / "films")).asave("films", overwrite=True)
+    monkeypatch.setenv("RH_RECORDS", s3.url("records"))
+    monkeypatch.setenv("RH_STORAGE_OPTIONS", json.dumps(s3.options))
+    if not is_storage_set:
+        monkeypatch.delenv("RH_STORAGE_URL")
+    pipeline = Pipeline.from_text("name: waves\nsteps:\n  a: {model: z-image/turbo, with: {prompt: waves}}\n")
+
+    @prefect.flow
+    async def illustrated() -> str:
+        for prompt in ("a gull", "a harbour"):
+            await generate(models.ZImageTurbo(prompt=prompt), scope="order-17", storage="films", budget=1)
+        await pipeline.run(storage="films")
+        return str(prefect.runtime.flow_run.id)
+
+    run = await illustrated()
+    assert len(await (await Notes.of(await scope_named(run))).jobs()) == 3
+    _, found = await charges_of("films", with_prefect=True)
+    assert [one.run for one in found.tasks].count(run) == 3
 
 
 @pytest.mark.prefect

@@ -18,7 +18,7 @@ from rh_prefect.pipelines.stored_edits import open_edits
 from rh_prefect.settings import get_settings
 from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal.costs_and_budget import Costs
-from rh_prefect.works.journal.works_journal import records_url
+from rh_prefect.works.journal.works_journal import options_of_records, records_url
 from rh_prefect.works.run_ledger import spending_of
 from rh_prefect.works.work_runner import WorkRunner
 
@@ -44,7 +44,7 @@ class RunServices:
             works, self.edits, store, rounds=self.rounds, cache=cache_of(works, settings), run=scope.journal
         )
         url = records_url(store, settings)
-        self.names = SavedNames(url, store, options=store.options_for(url), pipeline=pipeline)
+        self.names = SavedNames(url, store, options=options_of_records(url, store, settings), pipeline=pipeline)
         self.last_runs = open_last_runs(store, settings)
         self.budget = RunBudget(spending_of(scope), works.scope)
         self.runner = WorkRunner(

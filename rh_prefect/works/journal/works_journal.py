@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from rh_prefect.bounded_caches_and_locks import LruSet, SharedTasks
 from rh_prefect.errors import RunningHubError
-from rh_prefect.media.storage_urls import shown_url
+from rh_prefect.media.storage_urls import protocol_of, shown_url
 from rh_prefect.media.store import MediaStore, lasting_location
 from rh_prefect.settings import Settings, get_settings
 from rh_prefect.works.journal.identity import text_hash, work_id
@@ -259,6 +259,19 @@ def records_url(store: MediaStore, settings: Settings) -> str:
     return (lasting_location(settings.records) if settings.records else store.url).rstrip("/")
 
 
+def options_of_records(url: str, store: MediaStore | None, settings: Settings) -> Mapping[str, Any]:
+    """Returns the options that open records: those of `store` if it is of the same kind, otherwise RH_STORAGE_OPTIONS.
+
+    RH_STORAGE_OPTIONS are for the kind of RH_STORAGE_URL or, if that is a folder, of RH_RECORDS.
+    """
+    if store is not None and store.protocol == protocol_of(url):
+        return store.options_for(url)
+    kind = protocol_of(settings.storage_url)
+    if kind == "file" and settings.records:
+        kind = protocol_of(settings.records)
+    return settings.storage_options if kind == protocol_of(url) else {}
+
+
 async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:
     """Opens the records of works, and checks whether they can be created exclusively."""
     works = _works_of(store, settings)
@@ -272,10 +285,11 @@ def default_works(settings: Settings, store: MediaStore | None = None) -> WorksJ
     If neither is set, the records are in `store`, the storage of the call: the current folder may be another one on
     another machine, which would pay again and overwrite the file.
     """
-    is_storage_set = "storage_url" in settings.model_fields_set
-    if store is None or settings.records or is_storage_set:
-        location = settings.storage_url if is_storage_set else settings.records or settings.storage_url
-        store = MediaStore(lasting_location(location), options=settings.storage_options)
+    if settings.records:
+        url = lasting_location(settings.records).rstrip("/")
+        return WorksJournal(url, options=options_of_records(url, None, settings))
+    if store is None or "storage_url" in settings.model_fields_set:
+        store = MediaStore(lasting_location(settings.storage_url), options=settings.storage_options)
     return _works_of(store, settings)
 
 
@@ -286,7 +300,7 @@ def named_works(settings: Settings, store: MediaStore | None) -> WorksJournal:
 
 def _works_of(store: MediaStore, settings: Settings) -> WorksJournal:
     url = records_url(store, settings)
-    return WorksJournal(url, options=store.options_for(url))
+    return WorksJournal(url, options=options_of_records(url, store, settings))
 
 
 async def open_default_works(store: MediaStore | None = None) -> WorksJournal:
