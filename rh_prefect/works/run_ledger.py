@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -254,14 +254,16 @@ class SharedRecords(JobRecords):
     async def note_claim(self, n: int) -> None:
         """Records that the run is about to claim submission n; raises an error if the run has paid for it before."""
         self._noted.add(n)
-        if await self._note(f"{self.key}-claim-{n}"):
-            return
-        # Without an intent, an earlier process has ended before it claimed, or the records were deleted or are a copy
-        # without the latest ones. Their numbers begin again, so the paid submission may have another number than n.
-        for (work, number), paid in (await Notes.of(self._run)).settled.items():
-            if work == self.key and paid is not None and await self.submission(number) is None:
+        paid = await self._paid_before()
+        if not await self._note(f"{self.key}-claim-{n}"):
+            # An earlier process has ended before it claimed, or the records were replaced during this attempt.
+            paid = await _paid_by(self._run)
+        # If the records were deleted or are a copy without the latest ones, their numbers begin again, so the paid
+        # submission may have another number than n.
+        for number, costs in paid.get(self.key, {}).items():
+            if await self.submission(number) is None:
                 raise ConfigError(
-                    f"{self.name}: this run has paid for submission {number} ({paid.costs}), but {self._works.url} "
+                    f"{self.name}: this run has paid for submission {number} ({costs}), but {self._works.url} "
                     "does not have its records: they were deleted, or this place is an older copy. Nothing was sent. "
                     "What to do: restore these records, or start a new run."
                 )
@@ -274,9 +276,13 @@ class SharedRecords(JobRecords):
 
     async def check_place(self) -> None:
         """Raises an error if an earlier attempt has used other records at the same path, as on another disk."""
+        await self._paid_before()
+
+    async def _paid_before(self) -> Mapping[str, Mapping[int, str]]:
+        """Checks the place of the records; returns what the run has paid for before this attempt, see `_paid_by`."""
         # A later attempt in this process checks it again: the records may have been deleted meanwhile.
         name = (repr(self._run.journal), repr(self._works), self._run.calls.number)
-        await _places.get(name, partial(_check_place, self._run.journal, self._works))
+        return await _places.get(name, partial(_check_place, self._run, self._works))
 
     async def has_waited(self, n: int, *, since: int) -> bool:
         """Returns whether this attempt, or an earlier one from attempt `since` on, waited for the task."""
@@ -288,23 +294,36 @@ class SharedRecords(JobRecords):
         return await self._run.journal.create(key, Record().model_dump(mode="json"))
 
 
-_places: SingleFlight[tuple[str, str, int], None] = SingleFlight(1000)
+_places: SingleFlight[tuple[str, str, int], Mapping[str, Mapping[int, str]]] = SingleFlight(1000)
 # Its calls are tasks of the loop of the parent, which a forked child does not have.
 os.register_at_fork(after_in_child=_places.clear)
 
 
-async def _check_place(run: Journal, works: WorksJournal) -> None:
-    """Raises an error unless a run uses the same records as at its first claim or wait, whose place it notes."""
+async def _check_place(run: Scope, works: WorksJournal) -> Mapping[str, Mapping[int, str]]:
+    """Returns what a run has paid for before; see `_paid_by`.
+
+    Raises an error unless the run uses the same records as at its first claim or wait, whose place it notes.
+    """
     place = PlaceId(id=await works.place_id())
-    if await run.create(_PLACE_ID, place.model_dump(mode="json")):
-        return
-    if PlaceId.model_validate(await run.read(_PLACE_ID)).id != place.id:
+    if await run.journal.create(_PLACE_ID, place.model_dump(mode="json")):
+        return {}
+    if PlaceId.model_validate(await run.journal.read(_PLACE_ID)).id != place.id:
         raise ConfigError(
-            f"Run {run.scope} may have submitted tasks, or waited for them, but the records that it used, with the id "
-            f"in {FORMAT_KEY}, are not in {works.url}: they are on the disk of another machine, or were deleted. "
-            "Nothing was paid now. What to do: run again where these records are, or start a new run. For workers on "
-            "several machines, set RH_RECORDS to a place that they share, such as an S3 bucket."
+            f"Run {run.journal.scope} may have submitted tasks, or waited for them, but the records that it used, with "
+            f"the id in {FORMAT_KEY}, are not in {works.url}: they are on the disk of another machine, or were "
+            "deleted. Nothing was paid now. What to do: run again where these records are, or start a new run. For "
+            "workers on several machines, set RH_RECORDS to a place that they share, such as an S3 bucket."
         )
+    return await _paid_by(run)
+
+
+async def _paid_by(run: Scope) -> Mapping[str, Mapping[int, str]]:
+    """Returns the settled costs of a run's submissions by work and number, as text, which needs little memory."""
+    found: dict[str, dict[int, str]] = {}
+    for (work, n), charge in (await Notes.of(run)).settled.items():
+        if charge is not None:
+            found.setdefault(work, {})[n] = str(charge.costs)
+    return found
 
 
 _trackers: UsedObjects[tuple[str, int], SpendTracker] = UsedObjects(200)

@@ -359,6 +359,23 @@ async def test_a_run_that_is_continued_with_an_older_copy_of_its_records_does_no
     assert len(rh.recorder.paid) == 2
 
 
+async def test_a_run_that_paid_after_another_one_does_not_pay_again_with_an_older_copy_of_its_records(
+    rh: Emulator, run: PipelineRun
+) -> None:
+    """Its numbers begin again, so its claim of the first submission is new."""
+    await run.one(picture("another work"))
+    records, copy = Path(run.store_url), run.folder / "backup"
+    shutil.copytree(records, copy)
+    rh.faults.add(Fault("submit", kind="fail", code="1504", times=1))
+    with pytest.raises(JobFailed):
+        await run.another(name="two").one(picture())
+    await run.another(attempt=2).one(picture())
+    shutil.rmtree(records)
+    copy.rename(records)
+    with pytest.raises(ConfigError, match=r"has paid for submission 2 .*older copy\. Nothing was sent"):
+        await run.another(attempt=3).one(picture())
+
+
 async def test_a_run_that_has_submitted_nothing_may_begin_on_another_disk(rh: Emulator, run: PipelineRun) -> None:
     with pytest.raises(NotPlanned):
         await run.one(picture(forbidden="it is not in the plan"))
