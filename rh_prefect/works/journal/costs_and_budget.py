@@ -285,7 +285,8 @@ class SpendTracker:
         if charge is not None:
             if asked is not None and not charge.is_spent:
                 self._asks[key, n] = asked
-                charge = charge if callable(asked) else _priced(asked)
+                if not callable(asked) and _is_more(asked, charge):
+                    charge = _priced(asked)
             self._charges[key, n] = charge
             self._newest[key] = max(n, self._newest.get(key, 0))
             self._add(key, charge, charge.amount or Decimal(0))

@@ -239,6 +239,27 @@ async def test_an_unknown_price_is_asked_for_although_another_call_has_reserved_
     assert await ledger.reserve("b", 1, money("1"), budget=budget) is not None
 
 
+@pytest.mark.parametrize("is_asked_first", [True, False])
+async def test_an_answered_price_does_not_replace_a_higher_one_of_another_call(
+    ledger: SpendTracker, is_asked_first: bool
+) -> None:
+    """A call of another account, which may not be the one that pays, had asked for its price."""
+
+    async def ask() -> Money:
+        return money("0.10")
+
+    high, budget = money("0.90"), Decimal(1)
+    if not is_asked_first:
+        assert await ledger.reserve("a", 1, high, budget=budget) is None
+    ledger.hold("a", 1, None, ask)
+    assert await ledger.reserve("b", 1, money("2"), budget=budget) is not None  # asks for the price
+    if is_asked_first:
+        assert await ledger.reserve("a", 1, high, budget=budget) is None
+    ledger.claim("a", 1, high)
+    assert ledger.reserved() == high.amount
+    assert await ledger.reserve("c", 1, money("0.50"), budget=budget) is not None
+
+
 async def test_each_currency_has_its_own_sums(ledger: SpendTracker) -> None:
     dollars = money("0.90", "USD")
     ledger.claim("a", 1, dollars)
