@@ -209,17 +209,17 @@ def read_run(entry: dict[str, object], *, task_id: str, view: str) -> TaskView |
     return TaskView(task_id=task_id, status="SUCCESS", outputs=outputs)
 
 
-_TEXT_FIELDS = ("text", "texts", "string")
-"""Fields of a node's outputs in which nodes show texts."""
+_PREVIEWS = ("result", "bg_image")
+"""Fields whose strings are no texts: the path of a previewed 3D file on the machine, and the data of a picture."""
 
 
 def _results(node: str, saved: dict[str, object], view: str) -> Iterator[tuple[str, RemoteOutput]]:
     """Yields the files of a node, each with the kind of its folder, and its texts, with the kind `text`."""
     for field, listed in saved.items():
         for row in listed if isinstance(listed, list) else [listed]:
-            # A text may be JSON, so it is not decoded: its `name` is not the name of a file. Strings in other fields
-            # are settings of a preview, such as the path of a model on the machine.
-            if field in _TEXT_FIELDS and isinstance(row, str) and row.strip():
+            # A text may be JSON, so it is not decoded: its `name` is not the name of a file. Nodes show texts in fields
+            # of any name, such as `tags`.
+            if field not in _PREVIEWS and isinstance(row, str) and row.strip():
                 yield "text", RemoteOutput(text=row, node_id=node or None)
             if isinstance(row, dict) and (name := first_text(row, "filename", "name")):
                 kind = first_text(row, "type") or "output"

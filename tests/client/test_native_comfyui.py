@@ -166,9 +166,20 @@ async def test_a_text_of_a_graph_is_a_result_and_never_a_file(client: Client, wi
     assert [one.text for one in view.outputs] == [text]
 
 
-async def test_a_path_on_the_machine_is_no_text(client: Client, wire: WireServer) -> None:
-    """A preview of a 3D file shows the path of the file, and no text."""
-    shown = {"7": {"result": ["3d/mesh.glb", {"position": 1}]}, "9": {"text": ["words"]}}
+@pytest.mark.parametrize("field", ["tags", "result_text", "string", "generated_text"])
+async def test_a_text_of_a_graph_may_have_any_name(client: Client, wire: WireServer, field: str) -> None:
+    """A graph that shows only the tags of a picture ended without a result, although it was paid for."""
+    view = await looked_at(client, wire, {PROMPT: {**ENTRY, "outputs": {"7": {field: ["1girl, solo"]}}}})
+    assert [one.text for one in view.outputs] == ["1girl, solo"]
+
+
+async def test_a_preview_is_no_text(client: Client, wire: WireServer) -> None:
+    """A preview of a 3D file shows the path of the file, and an editor of points shows the data of a picture."""
+    shown = {
+        "7": {"result": ["3d/mesh.glb", {"position": 1}]},
+        "8": {"bg_image": ["/9j/4AAQ"]},
+        "9": {"text": ["words"]},
+    }
     view = await looked_at(client, wire, {PROMPT: {**ENTRY, "outputs": shown}})
     assert [one.text for one in view.outputs] == ["words"]
 
