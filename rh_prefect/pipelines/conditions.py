@@ -73,8 +73,7 @@ def _compared(operator: str, values: list[Any]) -> bool | None:
         case "gte":
             return _negated(_ordered(first, second))
     if operator == "in":
-        listed = results(second) if isinstance(second, Items) else second
-        found = _several([_equal(first, one) for one in listed], any_is_enough=True)
+        found = _several([_equal(first, one) for one in _compared_with(first, second)], any_is_enough=True)
         return None if found is False and isinstance(second, Items) and second.count is not None else found
     return _equal(first, second)
 
@@ -84,7 +83,19 @@ def _negated(found: bool | None) -> bool | None:
 
 
 def _equal(first: Any, second: Any) -> bool | None:
-    return None if _holds_unknown(first) or _holds_unknown(second) else text_of(first) == text_of(second)
+    if _holds_unknown(first) or _holds_unknown(second):
+        return None
+    return text_of(_plain(first)) == text_of(_plain(second))
+
+
+def _plain(value: Any) -> Any:
+    return list(results(value)) if isinstance(value, Items) else value
+
+
+def _compared_with(value: Any, listed: Any) -> Iterator[Any]:
+    """Yields the items of a list; for a value that is not a list, the items of an inner list instead of that list."""
+    for one in _plain(listed):
+        yield from one if isinstance(one, list) and not isinstance(value, list | Items) else [one]
 
 
 def _holds_unknown(value: Any) -> bool:

@@ -32,7 +32,7 @@ from rh_prefect.pipelines.named_file_saver import SavedNames
 from rh_prefect.pipelines.parsed_document import Path, Problems, nearest, visible
 from rh_prefect.pipelines.planning_values import ABSENT, File, Items
 from rh_prefect.pipelines.types import FILES, kind_of
-from rh_prefect.pipelines.use_step_arguments import used_value, wrong_file
+from rh_prefect.pipelines.use_step_arguments import listed, used_value, wrong_file
 from rh_prefect.settings import get_settings
 from rh_prefect.table_files import Row, is_empty, read_table, table_format
 from rh_prefect.works.input_identification import open_local
@@ -197,7 +197,7 @@ class InputReader:
         wrong = wrong_input(param, value)
         if wrong:
             self._say(path, f"{name} {wrong}")
-        return value
+        return listed(param, value)
 
     # -- files -----------------------------------------------------------------------------------------------------
 
@@ -292,7 +292,7 @@ class InputReader:
         if wrong:
             self._add(cells, place, f"{name} {wrong}")
         # A wrong list or mapping may be nested too deeply to be copied or hashed.
-        return value if not wrong or isinstance(value, str | int | float) else ABSENT
+        return listed(column, value) if not wrong or isinstance(value, str | int | float) else ABSENT
 
     def _add(self, cells: dict[str, Any], place: Path, clause: str) -> None:
         """Reports a problem in a row, or stores it in the row if invalid items are skipped."""
@@ -341,7 +341,7 @@ def is_default(param: Param, value: Any) -> bool:
     """Returns whether a value is absent or equals the default; False for a file, because its content can change."""
     if param.default is None or param.kind in ("table", "files", *FILE_TYPES):
         return value is ABSENT
-    return bool(value == read_value(param, param.default))
+    return bool(value == listed(param, read_value(param, param.default)))
 
 
 def input_roots(params: Mapping[str, Param], arguments: Mapping[str, Any]) -> list[str]:

@@ -43,7 +43,12 @@ def used_value(name: str, param: Param, value: Any) -> tuple[Any, str]:
         value = list(results(items))
     value = read_value(param, value)
     wrong = wrong_value(param, value)
-    return value, f"{name} {wrong}" if wrong else ""
+    return listed(param, value), f"{name} {wrong}" if wrong else ""
+
+
+def listed(param: Param, value: Any) -> Any:
+    """Returns the value of a parameter of type `list` as `Items`, whose values become items of a list around it."""
+    return as_items(value) if param.kind == "list" and isinstance(value, list) else value
 
 
 def wrong_file(param: Param, media: Media, what: str) -> str:

@@ -861,6 +861,38 @@ async def test_a_condition_looks_into_lists_in_its_list(value: str) -> None:
     assert states(await plan_of(text, look=value, rows=rows("a"))) == ("+" if value == "a" else "x")
 
 
+@pytest.mark.parametrize("kind", ["list", "any"])
+async def test_a_condition_looks_into_a_list_parameter_in_its_list(kind: str) -> None:
+    """What was to be left out was paid for."""
+    text = f"params: {{skip: {kind}, rows: {{type: table, columns: {{title: string}}}}}}\n" + steps(
+        each=group(
+            "foreach: $(params.rows), where: {not: {in: [$(item.title), [$(params.skip), jug]]}}",
+            a=PICTURE % "$(item.title)",
+        ),
+        s="when: {equals: [$(params.skip), [mug, cup]]}, " + PICTURE % "x",
+    )
+    plan = await plan_of(text, skip=["mug", "cup"], rows=rows("mug", "jug", "bowl"))
+    assert [one.request["prompt"] for one in plan.steps["each.a"]] == ["bowl"]
+    assert states(plan, "s") == "+"
+
+
+@pytest.mark.parametrize("of", ["params.more", "row.more"])
+async def test_a_list_of_texts_in_a_list_is_flattened(of: str) -> None:
+    text = "params: {more: list, rows: {type: table, columns: {title: string, more: list}}}\n" + steps(
+        rows=group(
+            "foreach: $(params.rows), as: row, sort: more",
+            each=group(f"foreach: [a, $({of})]", a=PICTURE % "'one $(item)'"),
+            all=group(f"matrix: {{look: [a, $({of})]}}", a=PICTURE % "'two $(matrix.look)'"),
+            words=f"edit: join_text, with: {{texts: [a, $({of})]}}",
+        )
+    )
+    plan = await plan_of(text, more="b, c", rows=[{"title": "mug", "more": '["b", "c"]'}])
+    assert [one.request["prompt"] for one in plan.instances if one.is_paid] == [
+        f"{kind} {look}" for kind in ("one", "two") for look in "abc"
+    ]
+    assert plan.steps["rows.words"][0].request == {"texts": ["a", "b", "c"]}
+
+
 @pytest.mark.parametrize(
     ("edit", "times", "said"),
     [

@@ -385,6 +385,6 @@ def _ordered(frames: list[Frame], column: str, *, descending: bool) -> list[Fram
         value = part(frame.names.get("item"), column)
         number = number_of(value) if not isinstance(value, Unknown) else None
         is_missing = value is ABSENT or isinstance(value, Unknown)
-        return is_missing is not descending, number.expected if number else 0.0, "" if is_missing else str(value)
+        return is_missing is not descending, number.expected if number else 0.0, "" if is_missing else str(mark(value))
 
     return sorted(frames, key=key, reverse=descending)
