@@ -425,6 +425,10 @@ class Assumptions:
     quick_params_key: bool = False
     """Whether the parameter data of quick create requires a key. Evidence: the published page lists none."""
 
+    interrupt_reads_id: bool = True
+    """Whether the native proxy's interrupt stops only the prompt that the request names, and not any running prompt.
+    Evidence: newer versions of ComfyUI read the id; none for the version that RunningHub runs."""
+
     ticket_seconds: int = 3600
     """Lifetime of the ticket in `netWssUrl`. Evidence: tickets expire; none for the lifetime."""
 

@@ -25,6 +25,9 @@ Status = Literal["QUEUED", "RUNNING", "SUCCESS", "FAILED", "CANCELLED"]
 ACTIVE: Final = ("QUEUED", "RUNNING")
 """The states of a task that has not ended."""
 
+NATIVE_MACHINES: Final[dict[str, str]] = {"/proxy": "default", "/proxy-plus": "plus"}
+"""The machine type of each native proxy."""
+
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
@@ -75,6 +78,16 @@ class TaskSpec:
     graph: Mapping[str, object] | None = None
     inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def place(self) -> tuple[str, ...]:
+        """What runs the task: the account's native machine, which runs one graph at a time, or the slots of the key."""
+        return (self.key.account.name, self.endpoint) if self.endpoint in NATIVE_MACHINES else (self.key.name,)
+
+    @property
+    def slots(self) -> int:
+        """The number of tasks that can run at the same place at once."""
+        return 1 if self.endpoint in NATIVE_MACHINES else self.key.limit
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -109,7 +122,7 @@ class Task:
         done_at_submit: Whether the task is done at once, independently of the clock.
         ended: The final status.
         refunded: The refund.
-        is_waiting: Whether the task waits in a personal queue for a free slot.
+        is_waiting: Whether the task waits for a free slot, in a personal queue or in the queue of a native machine.
     """
 
     id: str
@@ -166,20 +179,21 @@ class Tasks:
         """
         key = spec.key
         with self._lock:
-            is_waiting = self._is_full(key, may_wait=may_wait, is_v1=spec.is_v1)
+            is_waiting = self._is_full(spec, may_wait=may_wait)
             key.account.pay(spec.charge, tier=key.tier, assumptions=self._assumptions)
             timing = Timing(self._clock.now(), spec.queued, spec.seconds)
             task = Task(str(next(self._ids)), spec, timing, secrets.token_hex(16), failure, is_waiting=is_waiting)
             self._tasks[task.id] = task
             return task
 
-    def _is_full(self, key: ApiKey, *, may_wait: bool, is_v1: bool) -> bool:
-        counts = self.counts(key)
-        if sum(counts[status] for status in self._assumptions.counted) < key.limit:
+    def _is_full(self, spec: TaskSpec, *, may_wait: bool) -> bool:
+        key, others = spec.key, self._at(spec.place)
+        counts = self._count(others)
+        if sum(counts[status] for status in self._assumptions.counted) < spec.slots:
             return False
         if not may_wait:
-            raise Refused(*self._full(key, is_v1=is_v1))
-        if sum(task.is_waiting and not task.ended for task in self._of(key)) >= key.queue:
+            raise Refused(*self._full(key, is_v1=spec.is_v1))
+        if sum(task.is_waiting and not task.ended for task in others) >= key.queue:
             raise Refused("814")
         return True
 
@@ -227,17 +241,17 @@ class Tasks:
         return known.refund_failed_models if failed.spec.graph is None else known.refund_failed_runs
 
     def _let_in(self, task: Task) -> None:
-        """Starts the first waiting tasks of the personal queue in which a task waits, one for each free slot."""
+        """Starts the first waiting tasks of the queue in which a task waits, one for each free slot."""
         if not task.is_waiting or task.ended:
             return
-        mine = [other for other in self._of(task.spec.key) if not other.ended]
+        mine = [other for other in self._at(task.spec.place) if not other.ended]
         active = sum(self.status(other) in ACTIVE for other in mine if not other.is_waiting)
-        for first in [other for other in mine if other.is_waiting][: max(0, task.spec.key.limit - active)]:
+        for first in [other for other in mine if other.is_waiting][: max(0, task.spec.slots - active)]:
             first.is_waiting = False
             first.timing = replace(first.timing, accepted=self._clock.now())
 
-    def _of(self, key: ApiKey) -> list[Task]:
-        return [task for task in self._tasks.values() if task.spec.key.name == key.name]
+    def _at(self, place: tuple[str, ...]) -> list[Task]:
+        return [task for task in self._tasks.values() if task.spec.place == place]
 
     def _status(self, task: Task) -> Status:
         if task.is_waiting:
@@ -295,11 +309,12 @@ class Tasks:
     def spent(self, key: ApiKey) -> Decimal:
         """Returns the money that a key has spent, less refunds."""
         with self._lock:
-            return sum(((task.spec.charge - task.refunded).wallet for task in self._of(key)), Decimal(0))
+            mine = [task for task in self._tasks.values() if task.spec.key.name == key.name]
+            return sum(((task.spec.charge - task.refunded).wallet for task in mine), Decimal(0))
 
     def counts(self, key: ApiKey) -> dict[str, int]:
-        """Counts a key's queued and running tasks, by status."""
-        return self._count(self._of(key))
+        """Counts a key's queued and running tasks, by status, without graphs on native machines."""
+        return self._count(self._at((key.name,)))
 
     def counts_of_account(self, key: ApiKey) -> dict[str, int]:
         """Counts the queued and running tasks of all keys of the key's account."""
@@ -308,7 +323,7 @@ class Tasks:
     def _count(self, tasks: list[Task]) -> dict[str, int]:
         with self._lock:
             running = [task for task in tasks if task.ended is None]
-            for first in [task for task in running if task.is_waiting][:1]:
+            for first in {task.spec.place: task for task in running if task.is_waiting}.values():
                 self._let_in(first)
             # Waiting tasks are not checked again: each check would count all others.
             found: list[Status] = ["QUEUED" if task.is_waiting else self.status(task) for task in running]

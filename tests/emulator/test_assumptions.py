@@ -260,6 +260,17 @@ def v1_failure(rh: Caller) -> object:
     return next(iter(json.loads(rh.ended_event(rh.started(webhookUrl=NOWHERE), "FAILED")["eventData"])))
 
 
+def interrupted(rh: Caller) -> object:
+    """An interrupt that names the second of two prompts."""
+    first, second = (
+        read(rh.http.post(f"/proxy/{rh.key}/prompt", json={"prompt": TEXT_TO_IMAGE}))["prompt_id"] for _ in "12"
+    )
+    for _ in "12":
+        rh.http.get(f"/proxy/{rh.key}/history/{first}")
+    rh.http.post(f"/proxy/{rh.key}/interrupt", json={"prompt_id": second})
+    return [task.status for task in rh.rh.recorder.tasks]
+
+
 def quick_code(rh: Caller) -> object:
     app_id = rh.rh.apps.id_of("Quick picture")
     body = {"webappId": app_id, "quickCreateCode": "no", "nodeInfoList": []}
@@ -371,6 +382,7 @@ PROBES += [
     Probe("refund_failed_runs", lambda rh: usage(rh, rh.started()), True, "0.01", None, **FAILS, **TEN),
     Probe("webhook_v1_failed", v1_failure, "task", "code", "taskId", **FAILS),
     # files and graphs
+    Probe("interrupt_reads_id", interrupted, False, ["RUNNING", "QUEUED"], ["CANCELLED", "QUEUED"], **HELD),
     Probe("lora_checked", lambda rh: httpx.put(lora(rh)["data"]["url"], content=b"x").status_code, False, 400, 200),
     Probe("v2_reads_password", lambda rh: v2_code(rh, locked(rh), accessPassword="open sesame"), False, "", "301"),
     Probe("v2_reads_workflow", lambda rh: v2_code(rh, "1", workflow=GRAPH), False, "", "380"),

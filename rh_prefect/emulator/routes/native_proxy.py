@@ -28,9 +28,8 @@ from rh_prefect.emulator.native_prompts import Prompt, history
 from rh_prefect.emulator.responses import Refused, message_of
 from rh_prefect.emulator.routes.tasks import poll
 from rh_prefect.emulator.routes.uploads import read_form
-from rh_prefect.emulator.tasks import ACTIVE, OutputSpec, TaskSpec
+from rh_prefect.emulator.tasks import ACTIVE, NATIVE_MACHINES, OutputSpec, TaskSpec
 
-_MACHINES: Final[dict[str, str]] = {"/proxy": "default", "/proxy-plus": "plus"}
 _GIGABYTE: Final = 1 << 30
 _MEMORY: Final[dict[str, int]] = {"default": 24 * _GIGABYTE, "plus": 48 * _GIGABYTE}
 
@@ -85,7 +84,7 @@ async def _take(call: Call, graph: Graph) -> Response:
 def _spec(call: Call, graph: Graph, outputs: tuple[OutputSpec, ...]) -> TaskSpec:
     state, key = call.state, call.key
     queued, seconds = state.durations(outputs[0].model if outputs else model_for(), graph)
-    charge = run_charge(state.assumptions, key.tier, seconds, _MACHINES[call.endpoint])
+    charge = run_charge(state.assumptions, key.tier, seconds, NATIVE_MACHINES[call.endpoint])
     return TaskSpec(key, call.endpoint, {"prompt": graph}, outputs, charge, seconds, queued, graph=dict(graph))
 
 
@@ -136,9 +135,10 @@ async def change_queue(call: Call) -> Response:
 
 async def interrupt(call: Call) -> Response:
     """Stops the running prompt; if the request names a prompt, only if this prompt is the running one."""
-    named = call.body.get("prompt_id")
-    for item in _prompts(call):
-        if named in (None, item.id) and call.state.tasks.status(item.task) == "RUNNING":
+    named = call.body.get("prompt_id") if call.state.assumptions.interrupt_reads_id else None
+    running = [item for item in _prompts(call) if call.state.tasks.status(item.task) == "RUNNING"]
+    for item in running:  # not the next prompt, which begins when this one has ended
+        if named in (None, item.id):
             call.state.tasks.cancel(item.task)
     return Response()
 
@@ -190,7 +190,7 @@ async def info(call: Call) -> Response:
 
 async def stats(call: Call) -> Response:
     """Returns the system statistics."""
-    memory = _MEMORY[_MACHINES[call.endpoint]]
+    memory = _MEMORY[NATIVE_MACHINES[call.endpoint]]
     device = {"name": "cuda:0 emulated", "type": "cuda", "index": 0, "vram_total": memory, "vram_free": memory}
     system = {"os": "posix", "python_version": platform.python_version(), "comfyui_version": "0.3.0"}
     return JSONResponse({"system": system, "devices": [device]})
@@ -216,5 +216,5 @@ def _routes(kind: str) -> list[BaseRoute]:
     return [endpoint.route() for endpoint in endpoints]
 
 
-ROUTES: Final = [route for kind in _MACHINES for route in _routes(kind)]
+ROUTES: Final = [route for kind in NATIVE_MACHINES for route in _routes(kind)]
 """The routes of this family, whose responses have no envelope."""
