@@ -172,7 +172,7 @@ async def _read_json(request: Request) -> dict[str, object]:
     """Reads the body; an invalid body counts as empty, because the key is checked first."""
     try:
         body = json.loads(await request.body() or b"{}", parse_constant=_no_constant)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
 

@@ -78,6 +78,15 @@ def test_a_circle_is_no_endless_loop() -> None:
     assert verdict.error is not None
 
 
+def test_a_chain_that_is_too_long_is_refused_as_a_whole() -> None:
+    graph = copy.deepcopy(TEXT_TO_IMAGE)
+    for number in range(1000):
+        before = [f"i{number - 1}", 0] if number else ["8", 0]
+        graph[f"i{number}"] = {"class_type": "ImageInvert", "inputs": {"image": before}}
+    inputs_of(graph["9"])["images"] = ["i999", 0]
+    assert validate(graph, FILES).is_hopeless
+
+
 def test_nodes_run_after_what_they_depend_on() -> None:
     order = in_order(TEXT_TO_IMAGE)
     assert sorted(order) == sorted(TEXT_TO_IMAGE)
@@ -92,6 +101,6 @@ def test_object_info_describes_every_class() -> None:
     assert steps == ["INT", {"default": 20, "min": 1, "max": 10000}]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "1", "null", '{"1": []}', "{"])
+@pytest.mark.parametrize("text", ["", "[]", "1", "null", '{"1": []}', "{", "[" * 100_000])
 def test_what_is_no_graph(text: str) -> None:
     assert parse(text) is None

@@ -59,7 +59,7 @@ def test_a_bad_parameter_is_1007_and_costs_nothing(rh: Caller, change: dict[str,
     assert (entry.code, entry.accepted) == ("1007", False)
 
 
-@pytest.mark.parametrize("body", [b"", b"not json", b"[1]", b'{"prompt": NaN}'])
+@pytest.mark.parametrize("body", [b"", b"not json", b"[1]", b"[" * 100_000, b'{"prompt": NaN}'])
 def test_a_body_that_is_no_json_object_is_1007(rh: Caller, body: bytes) -> None:
     answer = rh.http.post(f"/openapi/v2/{IMAGE}", content=body, headers=rh.bearer()).json()
     assert answer["errorCode"] == "1007"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -106,6 +107,25 @@ def test_a_zip_has_a_bare_hash_for_its_name(rh: Caller, tmp_path: Path) -> None:
     graph["10"] = {"class_type": "LoadImages(zip)", "inputs": {"upload": name}}
     graph["9"] = {"class_type": "SaveImage", "inputs": {"images": ["10", 0], "filename_prefix": "x"}}
     assert rh.outputs(rh.started(workflow=json.dumps(graph)))["code"] == 0
+
+
+def test_a_zip_with_a_password_fails_the_task(rh: Caller) -> None:
+    """The submit got HTTP 500."""
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as packed:
+        packed.writestr("one.png", b"x")
+    data = bytearray(held.getvalue())
+    data[6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # the flag for encryption, in both headers
+    graph = {
+        "1": {
+            "class_type": "LoadImages(zip)",
+            "inputs": {"upload": rh.legacy("a.zip", bytes(data))["data"]["fileName"]},
+        },
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    failed = rh.outputs(rh.started(workflow=json.dumps(graph)))["data"]["failedReason"]
+    assert (failed["node_name"], "zip" in failed["exception_message"]) == ("LoadImages(zip)", True)
 
 
 def test_legacy_refusals(rh: Caller) -> None:

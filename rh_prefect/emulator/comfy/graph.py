@@ -26,7 +26,7 @@ def parse(text: str | Mapping[str, object]) -> Graph | None:
     """
     try:
         raw = json.loads(text) if isinstance(text, str) else text
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(raw, Mapping):
         return None

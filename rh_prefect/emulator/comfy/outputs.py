@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -163,7 +164,7 @@ def _unpacked(path: Path) -> Iterator[Path]:
                 data = packed.read(name)
                 digest = hashlib.sha256(data).hexdigest()
                 yield write_once(path.with_name(f"unpacked-{digest}{Path(name).suffix}"), data)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError) as error:  # RuntimeError: it has a password
         raise MediaError(
             f"{path.name} is not a valid ZIP file: {error}. What to do: send a complete ZIP file."
         ) from error

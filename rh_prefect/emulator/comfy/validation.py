@@ -90,7 +90,12 @@ def validate(graph: Graph, files: Files) -> Verdict:
     if not saving:
         return Verdict(_error("prompt_no_outputs", "Prompt has no outputs"))
     check = _Check(graph, files)
-    good = tuple(node_id for node_id in saving if check.is_good(node_id))
+    try:
+        good = tuple(node_id for node_id in saving if check.is_good(node_id))
+    except RecursionError:  # a chain of some 300 nodes; ComfyUI's own limit is higher
+        return Verdict(
+            _error("exception_during_validation", "Exception when validating node", "too many nodes in a row")
+        )
     errors = {node_id: check.told(node_id, saving) for node_id in graph if check.errors.get(node_id)}
     if good:
         return Verdict(None, good, errors)

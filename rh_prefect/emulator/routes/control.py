@@ -146,7 +146,7 @@ async def _object(request: Request) -> dict[str, Any]:
 async def _json(request: Request) -> Any:  # any JSON
     try:
         return json.loads(await request.body() or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"The body is not JSON: {error}") from error
 
 
