@@ -100,6 +100,7 @@ class Emulator:
     url = ""
     files_url = ""
     _folder: Path | None = None
+    _file_store: FileStore | None = None
     _render_queue: RenderQueue | None = None
     _server: ServerThread | None = None
 
@@ -194,7 +195,7 @@ class Emulator:
         self.url, self.files_url = address(api), address(files)
         self._folder = Path(tempfile.mkdtemp(prefix="rh-emulator-"))
         state = self._state(self._folder)
-        self._render_queue = state.render_queue
+        self._file_store, self._render_queue = state.file_store, state.render_queue
         self._server = ServerThread([(api_app(state), api), (file_app(state), files)], beside=[self.webhooks.run])
         self._server.start()
         return self
@@ -202,13 +203,15 @@ class Emulator:
     def stop(self) -> None:
         """Closes every connection and removes every file."""
         self.held.release()
+        if self._file_store is not None:
+            self._file_store.is_closed = True
         if self._server is not None:
             self._server.stop()
         if self._render_queue is not None:
             self._render_queue.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._server = self._render_queue = self._folder = None
+        self._server = self._file_store = self._render_queue = self._folder = None
 
     def _listen(self) -> tuple[socket.socket, socket.socket]:
         api_place, files_place = self._locations

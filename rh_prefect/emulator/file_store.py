@@ -54,12 +54,16 @@ class FileStore:
         url: The address of the file host.
         clock: The clock of the links.
         assumptions: The lifetimes of links, and the response to an expired link.
+
+    Attributes:
+        is_closed: Whether the emulator stops, so that no file is fetched to its end.
     """
 
     def __init__(self, folder: Path, *, url: str, clock: Clock, assumptions: Assumptions) -> None:
         self._assumptions = assumptions
         self.folder = folder
         self.url = url
+        self.is_closed = False
         self._clock = clock
         self._secret = secrets.token_bytes(16)
         self._files: dict[str, StoredFile] = {}

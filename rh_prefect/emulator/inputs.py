@@ -151,7 +151,7 @@ def local(sources: Sources, link: str, name: str) -> Path:
         if asset is None:
             raise Refused(sources.assumptions.asset_refused, f"{_FAILED}: {name}: asset not found or not active")
         return asset
-    return _fetch(file_store.folder, link, name, most=sources.assumptions.upload_max_bytes)
+    return _fetch(file_store, link, name, most=sources.assumptions.upload_max_bytes)
 
 
 def _decode(folder: Path, link: str, name: str) -> Path:
@@ -174,7 +174,8 @@ def write_once(path: Path, data: bytes) -> Path:
     return path
 
 
-def _fetch(folder: Path, link: str, name: str, *, most: int) -> Path:
+def _fetch(file_store: FileStore, link: str, name: str, *, most: int) -> Path:
+    folder = file_store.folder
     part = folder / f"fetched-{threading.get_ident()}.part"
     digest = hashlib.sha256()
     try:
@@ -184,10 +185,10 @@ def _fetch(folder: Path, link: str, name: str, *, most: int) -> Path:
             part.open("wb") as file,
         ):
             response.raise_for_status()
-            for chunk in response.iter_bytes(1 << 18):
+            for chunk in response.iter_bytes():
                 file.write(chunk)
                 digest.update(chunk)
-                if file.tell() > most:
+                if file.tell() > most or file_store.is_closed:
                     raise Refused("1008")
         return part.replace(folder / f"fetched-{digest.hexdigest()}")  # not by its link, whose file may change
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OverflowError) as error:  # a host or port that cannot exist

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -181,6 +184,27 @@ def test_a_link_to_a_file_that_is_too_large_leaves_nothing(
     rh = emulate(assumptions=replace(DEFAULT, upload_max_bytes=10))
     assert rh.submit(CLIP, {**CLIP_BODY, "imageUrl": other.result()})["errorCode"] == "1008"
     assert list(tmp_path.glob("rh-emulator-*/files/*")) == []
+
+
+def test_the_emulator_stops_while_a_link_drips(emulate: Emulate) -> None:
+    rh, began, ended = emulate(), threading.Event(), threading.Event()
+
+    class Dripping(Handler):
+        def get(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not ended.wait(0.05):
+                    self.wfile.write(b"x")
+                    began.set()
+
+    with serving(Dripping) as url, ThreadPoolExecutor() as pool, contextlib.ExitStack() as stack:
+        stack.callback(ended.set)
+        lost = pool.submit(rh.submit, CLIP, {**CLIP_BODY, "imageUrl": f"{url}/a"})
+        assert began.wait(60)
+        pool.submit(rh.rh.stop).result(timeout=60)
+        assert isinstance(lost.exception(), httpx.HTTPError)
 
 
 def test_a_bad_file_and_a_large_file(rh: Caller, tmp_path: Path) -> None:
