@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -156,6 +157,11 @@ class Fault:
         counts = (self.number, self.every, self.times)
         if any(count is not None and (type(count) is not int or count < 1) for count in counts):
             raise InputError("`number`, `every` and `times` of a fault are whole numbers from 1.")
+        texts = (self.endpoint or "", self.prompt or "", self.code, self.message, self.node, self.exception, self.link)
+        if not all(isinstance(text, str) for text in texts) or self.phase not in (None, *get_args(Phase)):
+            raise InputError("`phase` of a fault is a `Phase`; its filters, code, message, node and link are texts.")
+        if not (self.seconds is None or _is_number(self.seconds, most=math.inf)) or not _is_number(self.at, most=1):
+            raise InputError("`seconds` of a fault is a number from 0, and `at` a number from 0 to 1.")
         if self.phase == "before" and self.kind not in _LOSES:
             raise InputError(f"The fault {self.kind!r} loses no request, so that its phase cannot be 'before'.")
         if self.on not in get_args(Route) or self.kind not in get_args(Kind):
@@ -182,6 +188,10 @@ class Fault:
         if self.endpoint is not None and not fnmatchcase(subject.endpoint, self.endpoint):
             return False
         return self.prompt is None or any(self.prompt in said for said in words(subject.payload))
+
+
+def _is_number(value: object, *, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def _is_code(code: object) -> bool:

@@ -90,6 +90,7 @@ def test_steering_over_http(rh: Caller) -> None:
         ("options", {"webhook_data": "bytes"}),
         ("options", [1]),
         ("clock", {"advance": "x"}),
+        ("clock", {"advance": "nan"}),
         ("clock", [1]),
         ("moderated", {"words": "gun"}),
     ],

@@ -147,6 +147,9 @@ def test_by_prompt_and_by_endpoint(rh: Caller) -> None:
         {"on": "submit", "every": 0},
         *({"on": "submit", "kind": kind, "phase": "before"} for kind in ("slow", "hold", "fail", "at-once")),
         {"on": "submit", "wrong": 1},
+        *({"on": "submit", name: 5} for name in ("prompt", "endpoint", "phase", "code", "message", "node", "link")),
+        *({"on": "submit", "kind": "slow", "seconds": seconds} for seconds in ("1", -1, True)),
+        {"on": "download", "at": 2},
         {"kind": "cut"},
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -64,9 +65,12 @@ async def move_clock(request: Request) -> Response:
     """Advances the clock by `advance` seconds."""
     state = _state(request)
     try:
-        state.clock.advance(float((await _object(request)).get("advance", 0)))
+        seconds = float((await _object(request)).get("advance", 0))
     except (TypeError, ValueError) as error:
         raise InputError(f"`advance` is a number of seconds: {error}") from error
+    if not math.isfinite(seconds):
+        raise InputError("`advance` is a finite number of seconds.")
+    state.clock.advance(seconds)
     return JSONResponse({"now": state.clock.now()})
 
 
