@@ -14,7 +14,7 @@ import httpx
 from pydantic import SecretStr
 
 MASK: Final = "***"
-_SHORTEST_KEY: Final = 8
+SHORTEST_KEY: Final = 8
 """Minimum length of a key that is masked: shorter keys exist only in tests, and may be parts of words."""
 
 _SECRETS: Final = re.compile(
@@ -46,7 +46,7 @@ def mask(text: str) -> str:
 def mask_key(body: bytes, *, key: SecretStr | None) -> bytes:
     """Masks the key in a response body, so that no value read from it contains the key."""
     secret = "" if key is None else key.get_secret_value()
-    return body if len(secret) < _SHORTEST_KEY else body.replace(secret.encode(), MASK.encode())
+    return body if len(secret) < SHORTEST_KEY else body.replace(secret.encode(), MASK.encode())
 
 
 def secret_in(name: str) -> str:

@@ -14,6 +14,7 @@ from rh_prefect.emulator.assumptions import DEFAULT, Assumptions
 from rh_prefect.emulator.clock import Clock
 from rh_prefect.emulator.responses import Refused
 from rh_prefect.errors import InputError
+from rh_prefect.redaction import SHORTEST_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,8 @@ class ApiKeys:
     def mask(self, text: str) -> str:
         """Replaces each API key in a string with the key's name, for records and logs."""
         for key in self:
-            text = text.replace(key.secret, f"<{key.name}>")
+            if len(key.secret) >= SHORTEST_KEY:  # a shorter one is a part of other words
+                text = text.replace(key.secret, f"<{key.name}>")
         return text
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from rh_prefect.emulator import Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
+from tests.emulator.conftest import Emulate
 from tests.support.servers.caller import IMAGE, IMAGE_PRICE, WORDS, Caller
 
 CANARY = "c" * 28 + "anry"
@@ -72,6 +73,12 @@ def test_steering_over_http(rh: Caller) -> None:
     assert {key["name"] for key in about["keys"]} == {"main", "second"}
     assert {"id": workflow, "name": "mine"} in about["workflows"]
     assert app in [listed["id"] for listed in about["apps"]]
+
+
+def test_a_short_key_is_no_part_of_other_words(emulate: Emulate) -> None:
+    rh = emulate(key="test")
+    rh.submit(body={**WORDS, "prompt": "the latest test"})
+    assert rh.rh.recorder.paid[0].payload["prompt"] == "the latest test"
 
 
 @pytest.mark.parametrize(
