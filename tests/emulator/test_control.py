@@ -16,6 +16,7 @@ import pytest
 from rh_prefect.emulator import Fault
 from rh_prefect.emulator.comfy.workflows import TEXT_TO_IMAGE
 from tests.emulator.conftest import Emulate
+from tests.support.processes.warm_process import RH
 from tests.support.servers.caller import IMAGE, IMAGE_PRICE, WORDS, Caller
 
 CANARY = "c" * 28 + "anry"
@@ -124,7 +125,8 @@ def test_a_client_that_is_killed_right_after_its_post(rh: Caller) -> None:
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "rh_prefect.emulator", "--clock", "instant", "--key", CANARY, "--long-side", "64"]
+    options = ["--port", "0", "--clock", "instant", "--key", CANARY, "--long-side", "64"]
+    command = [sys.executable, *RH, "emulator", *options]
     with (tmp_path / "log").open("w") as log:
         env = {**os.environ, "TMPDIR": str(tmp_path)}
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=env)
@@ -139,7 +141,9 @@ def test_a_process_of_its_own_ends_cleanly_and_keeps_the_key_to_itself(
     process: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     assert process.stdout is not None
-    url = process.stdout.readline().strip().partition("=")[2]
+    exports = dict(line.strip().split("=") for line in (process.stdout.readline() for _ in range(5)) if "=" in line)
+    assert exports.pop("export RH_API_KEY") == CANARY
+    url = exports.pop("export RH_BASE_URL")
     headers = {"Authorization": f"Bearer {CANARY}"}
     with httpx.Client(base_url=url, headers=headers) as http:
         task_id = http.post(f"/openapi/v2/{IMAGE}", json={**WORDS, "prompt": f"my key is {CANARY}"}).json()["taskId"]
