@@ -239,10 +239,6 @@ class Assumptions:
     model_seconds: str = "0"
     """`taskCostTime` of standard models. Evidence: published responses."""
 
-    idempotency_field: str = ""
-    """A field of a submit whose repeated value returns the first task again; empty for none. Evidence: one third party
-    names `clientJobId`; no official source supports it."""
-
     # --- money -------------------------------------------------------------------------------------------------------
 
     currency: str = "CNY"

@@ -38,30 +38,16 @@ def accept(call: Call, spec: TaskSpec, *, failure: Failure | None = None, may_wa
     Raises:
         Refused: The account cannot pay, or no slot is free.
     """
-    state, repeated = call.state, _repeated(call)
-    if repeated is not None:
-        return repeated
+    state = call.state
     scripted = _scripted(call, is_graph=spec.graph is not None)
     with state.lock:
         task = state.tasks.accept(spec, failure=scripted or failure, may_wait=may_wait)
-        state.tasks.remember(task, _repeat_name(call))
         task.done_at_submit = has(call.fault, "at-once")
         state.recorder.add_submission(replace(_entry(call, task_id=task.id, charge=spec.charge), inputs=spec.inputs))
     if spec.webhook:
         state.webhooks.watch(task)
     state.render_queue.begin(task)
     return task
-
-
-def _repeat_name(call: Call) -> str:
-    field = call.state.assumptions.idempotency_field
-    return str(call.body.get(field) or "") if field else ""
-
-
-def _repeated(call: Call) -> Task | None:
-    """Finds the task of an earlier submit with the same idempotency key."""
-    name = _repeat_name(call)
-    return call.state.tasks.remembered(call.key, name) if name else None
 
 
 async def first_status(call: Call, task: Task) -> Status:

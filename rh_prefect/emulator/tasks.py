@@ -162,7 +162,6 @@ class Tasks:
         self._clock = clock
         self._lock = lock
         self._tasks: dict[str, Task] = {}
-        self._repeatable: dict[tuple[str, str], Task] = {}
         start = 2_000_000_000_000_000_000 + secrets.randbelow(10**17) * 2 + 1
         self._ids = itertools.count(start, 1_234_567_890_122)
 
@@ -208,15 +207,6 @@ class Tasks:
         if task is None or (key is not None and task.spec.key.account is not key.account):
             return None
         return task
-
-    def remember(self, task: Task, name: str) -> None:
-        """Stores a task under the idempotency key of its submit, if any."""
-        if name:
-            self._repeatable[(task.spec.key.account.name, name)] = task
-
-    def remembered(self, key: ApiKey, name: str) -> Task | None:
-        """Finds the account's task by idempotency key."""
-        return self._repeatable.get((key.account.name, name))
 
     def poll(self, task: Task) -> Status:
         """Counts one poll by a client and returns the status."""

@@ -356,13 +356,6 @@ PROBES += [
         "moderated_at_submit", lambda rh: rh.submit()["errorCode"], ("1501", ""), "", "1501", moderated=["lighthouse"]
     ),
     Probe("counted", lambda rh: [rh.submit()["errorCode"] for _ in "12"][1], ("RUNNING",), "421", "", limit=1, **HELD),
-    Probe(
-        "idempotency_field",
-        lambda rh: len({rh.submit(body={**WORDS, "clientJobId": "7"})["taskId"] for _ in "12"}),
-        "clientJobId",
-        2,
-        1,
-    ),
     Probe("preview_unpriced", unpriced_preview, None, ("1501", None), ("", 1.0)),
     Probe("preview_lacking", lambda rh: rh.preview()["errorCode"], (IMAGE,), "", "1501"),
     Probe("preview_per_second", unpriced_preview, {"test/*": Decimal("0.2")}, ("1501", None), ("", 0.2)),
