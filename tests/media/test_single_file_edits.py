@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit import audio_level, concat, frame, mix, thumbnail
@@ -246,3 +247,52 @@ def test_the_transparent_value_of_sixteen_bits_stays_transparent(tmp_path: Path)
     resize(tmp_path / "source.png", tmp_path / "a.png", width=16, height=8)
     with Image.open(tmp_path / "a.png") as result:
         assert np.asarray(result)[4, [2, 13], 3].tolist() == [255, 0]
+
+
+def _profile() -> bytes:
+    """The profile of a screen whose red lamp shines green, and whose green lamp shines red."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    tags = {bytes(data[at : at + 4]): struct.unpack_from(">2I", data, at + 4) for at in range(132, len(data) - 12, 12)}
+    (red, length), (green, _) = tags[b"rXYZ"], tags[b"gXYZ"]
+    data[red : red + length], data[green : green + length] = data[green : green + length], data[red : red + length]
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "shown"),
+    [
+        ("photo.jpg", "RGB", (30, 200, 30, 255)),
+        ("photo.png", "RGBA", (30, 200, 30, 128)),
+        ("palette.png", "P", (30, 200, 30, 255)),
+        ("grey.jpg", "L", (128, 128, 128, 255)),
+    ],
+)
+def test_a_picture_with_a_colour_profile_keeps_its_look(
+    name: str, mode: str, shown: tuple[int, int, int, int], tmp_path: Path
+) -> None:
+    image = Image.new("RGBA", (32, 32), (128, 128, 128) if mode == "L" else (200, 30, 30, shown[3]))
+    image.convert(mode).save(tmp_path / name, icc_profile=_profile())
+    for result in ("a.png", "a.jpg"):
+        resize(tmp_path / name, tmp_path / result, width=16, height=16)
+        with Image.open(tmp_path / result) as made:
+            assert "icc_profile" not in made.info
+            colour = shown if result == "a.png" or shown[3] == 255 else (27, 112, 28, 255)
+            assert near(made.convert("RGBA").getpixel((8, 8)), colour, by=3), result
+    still_clip(tmp_path / name, tmp_path / "a.mp4", seconds=0.1)
+    if shown[3] == 255:
+        assert near(clip_samples.play(tmp_path / "a.mp4").frames[0].getpixel((8, 8)), shown, by=6)
+
+
+def test_a_picture_in_srgb_or_with_a_broken_profile_is_not_converted(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for one in (profile, profile[:-200], b"no profile"):
+        Image.new("RGB", (32, 32), (200, 30, 30)).save(tmp_path / "photo.png", icc_profile=one)
+        resize(tmp_path / "photo.png", tmp_path / "a.png", width=16, height=16)
+        with Image.open(tmp_path / "a.png") as made:
+            assert (made.getpixel((8, 8)), made.info["icc_profile"]) == ((200, 30, 30), one)
+    Image.new("CMYK", (32, 32), (0, 255, 255, 0)).save(tmp_path / "print.jpg", icc_profile=_profile())
+    with Image.open(grey([0, 30_000], "uint16", tmp_path / "plain.png")) as image:
+        image.save(tmp_path / "depth.png", icc_profile=_profile())
+    resize(tmp_path / "print.jpg", tmp_path / "a.jpg", width=16, height=16)
+    resize(tmp_path / "depth.png", tmp_path / "b.png", width=16, height=8)
+    assert greys(tmp_path / "b.png", 2) == pytest.approx([0, 117], abs=3)

@@ -16,7 +16,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.argument_checks import check_time
@@ -61,12 +61,47 @@ def image_for(source: Path, to: Path) -> Image.Image:
 
 
 def open_image(path: Path, *, side: int | None = None) -> Image.Image:
-    """Returns a picture, upright, with 8-bit values; with `side` (pixels), the picture may be decoded smaller."""
+    """Returns a picture, upright, in sRGB with 8-bit values; with `side` (pixels), it may be decoded smaller."""
     with reading(path), Image.open(path) as image:
         if side is not None:
             # JPEG can be decoded at an eighth of its size, with as little memory.
             image.draft("RGB", (side, side))
-        return in_eight_bits(ImageOps.exif_transpose(image))
+        return _in_srgb(in_eight_bits(ImageOps.exif_transpose(image)))
+
+
+_MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+"""Pillow's mode for the colour space of a profile."""
+
+_COLOURS = (np.indices((6, 6, 6), np.uint8) * 51).reshape(3, 6, 36).transpose(1, 2, 0)
+"""Red, green and blue in all combinations of 6 values."""
+
+_SAME = 3
+"""Largest difference of two 8-bit values that is not seen; profiles of sRGB differ that much."""
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """Converts a picture from its colour profile to sRGB, since videos and most JPEGs have no profile."""
+    with suppress(ImportError, OSError, ValueError, ImageCms.PyCMSError):  # an unusable profile has no effect
+        if "icc_profile" not in image.info:
+            return image
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        mode = _MODES.get(profile.profile.xcolor_space, "")
+        if not mode or (mode != "RGB" and not image.mode.startswith(mode)):
+            return image
+        to_srgb = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+        if mode == "RGB":
+            converted = np.asarray(to_srgb.apply(Image.fromarray(_COLOURS)))
+            if np.ptp([_COLOURS, converted], axis=0).max() <= _SAME:
+                return image
+        alpha = None
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            alpha = image.getchannel("A")
+        image = to_srgb.apply(image.convert(mode))
+        image.info.pop("icc_profile")
+        if alpha is not None:
+            image.putalpha(alpha)
+    return image
 
 
 def thumbnail(source: Path, *, max_bytes: int = 30_000, side: int = _SIDES[0]) -> bytes:
