@@ -388,7 +388,7 @@ def _values(stage: Stage, params: dict[str, Any], number: int) -> Iterator[tuple
             own = key if key not in params else f"{key}_{number + 1}"
             params[own] = {**column_of(param), "default": converted(value, _plain_file)}
             yield key, f"$({used.pop(key)} or params.{own})" if key in used else f"$(params.{own})"
-        elif key not in used:
+        elif key not in used and value is not None:
             yield key, converted(value, _literal)
     for key, reference in used.items():
         yield key, f"$({reference})"

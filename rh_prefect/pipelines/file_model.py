@@ -117,7 +117,19 @@ Seconds = Annotated[
 Whole = Annotated[int, _read(_whole, "takes a whole number of at least 1")]
 Count = Annotated[int | str, _read(lambda v: _whole(v) or holds_reference(v), "takes a whole number of at least 1")]
 Id = Annotated[int | str, _read(lambda v: isinstance(v, int | str) and not isinstance(v, bool), "takes an id")]
-Names = Annotated[dict[str, Any], _read(lambda value: isinstance(value, dict), "takes a mapping of names to values")]
+
+
+def _given(value: Any) -> Any:
+    """Refuses a key without a value, because ignoring the key could change the cost."""
+    if value is None:
+        raise _wrong("has no value; write a value, or remove the key")
+    return value
+
+
+Names = Annotated[
+    dict[str, Annotated[Any, BeforeValidator(_given)]],
+    _read(lambda value: isinstance(value, dict), "takes a mapping of names to values"),
+]
 Refs = Annotated[
     str | list[str], _read(lambda v: isinstance(v, str | list), "takes a reference or a list of references")
 ]
@@ -130,10 +142,7 @@ class _Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _has_value(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuses a key without a value, because ignoring the key could change the cost."""
-        if value is None and info.field_name != "default":
-            raise _wrong("has no value; write a value, or remove the key")
-        return value
+        return value if info.field_name == "default" else _given(value)
 
 
 class Param(_Strict):

@@ -122,6 +122,8 @@ class Bound:
             self._say(at, f"unchecked takes a mapping of parameters, but {shown_value(written)}")
             return
         for name, one in written.items():
+            if one is None:
+                self._say((*at, name), f"{name} has no value; write a value, or remove the key", key=True)
             value, param = self.evaluate((*at, name), one, False), self.model.find_param(name)
             if value is ABSENT:
                 continue

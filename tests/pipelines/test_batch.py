@@ -463,6 +463,12 @@ async def test_a_presigned_link_to_a_table_is_a_table_and_its_signature_is_not_s
     assert f"on {links.url}/rows.csv" in batch.text and "canary" not in batch.text
 
 
+async def test_a_value_that_is_none_and_a_tiny_budget_are_allowed() -> None:
+    plan = await plan_of([{"prompt": "a"}], values={"aspect_ratio": None}, budget=0.00001)
+    assert asked(plan) == [{"prompt": "a"}]
+    assert plan.budget is not None and plan.budget.amount == 0.00001
+
+
 async def test_a_path_is_rows_as_its_text_is(folder: Path) -> None:
     rows = csv_file(folder / "rows.csv", [{"prompt": "a"}])
     assert (await written(Path(rows))).text == (await written(rows)).text
