@@ -469,6 +469,23 @@ async def test_a_value_that_is_none_and_a_tiny_budget_are_allowed() -> None:
     assert plan.budget is not None and plan.budget.amount == 0.00001
 
 
+async def test_labels_that_file_systems_cannot_tell_apart_are_numbered(folder: Path) -> None:
+    labels = ["Cat", "dog", "cat", "\u00e9", "e\u0301", "cat-3", "dog"]
+    rows = csv_file(folder / "rows.csv", [{"prompt": f"p{n}", "name": one} for n, one in enumerate(labels)])
+    plan = await plan_of(rows, label_column="name")
+    assert [one.item for one in steps_of(plan)] == ["Cat", "dog", "cat-4", "\u00e9", "e\u0301-5", "cat-3", "dog-7"]
+    files = [samples.png(folder / name, text=name) for name in ("A.png", "more/a.png")]
+    assert [one.item for one in steps_of(await plan_of(files, ENLARGER))] == ["A", "a-2"]
+
+
+@pytest.mark.parametrize("label", ["x" * 300, "a/b"])
+async def test_a_label_that_cannot_name_a_file_fails_its_row_only(folder: Path, label: str) -> None:
+    rows = csv_file(folder / "rows.csv", [{"prompt": "a", "name": label}, {"prompt": "b", "name": "fine"}])
+    plan = await plan_of(rows, label_column="name", chain=[ENLARGER])
+    assert [one.is_needed for one in steps_of(plan)] == [False, True]
+    assert [one.state for one in steps_of(plan, 1)] == ["x", ">"]
+
+
 async def test_a_path_is_rows_as_its_text_is(folder: Path) -> None:
     rows = csv_file(folder / "rows.csv", [{"prompt": "a"}])
     assert (await written(Path(rows))).text == (await written(rows)).text

@@ -23,9 +23,10 @@ from rh_prefect.pipelines.file_model import (
     Step,
     UseStep,
 )
-from rh_prefect.pipelines.parsed_document import Path
+from rh_prefect.pipelines.parsed_document import Path, visible
 from rh_prefect.pipelines.plan.edit_recipes import draft_edit
 from rh_prefect.pipelines.plan.fan_out import FanOuts
+from rh_prefect.pipelines.plan.name_clashes import is_too_long
 from rh_prefect.pipelines.plan.part_data import Findings
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.planning import Planning
@@ -238,7 +239,7 @@ class Expander:
         if not self._planning.skips_items or not draft.instance.item:
             return []
         clauses = (clause for _, clause in draft.problems)
-        return draft.frame.problems_around or [*clauses, *_wrong_parts(draft.instance.step.get("save_as"), draft.frame)]
+        return draft.frame.problems_around or [*clauses, *_wrong_name(draft.instance.step.get("save_as"), draft.frame)]
 
     def _skip(self, instance: PlannedStep, wrong: list[str]) -> StepOutput:
         """Fails a step of an invalid item before anything is paid for the item; other items continue."""
@@ -460,6 +461,14 @@ def _wrong_parts(save_as: str | None, frame: Frame) -> list[str]:
     values = ((one.text, evaluate(one.text, frame)) for _, one in references_in(save_as))
     texts = ((text, value) for text, value in values if isinstance(value, str))
     return [f"{text} is '{value}', and in save_as {wrong}" for text, value in texts if (wrong := wrong_part(value))]
+
+
+def _wrong_name(save_as: str | None, frame: Frame) -> list[str]:
+    """Returns clauses that say why no file can have the name in `save_as`."""
+    wrong = _wrong_parts(save_as, frame)
+    if wrong or save_as is None or not is_too_long(name := _name(save_as, frame)):
+        return wrong
+    return [f"the name {visible(name)} has a part longer than 255 bytes; use a shorter name"]
 
 
 def _worst(states: Sequence[Any]) -> Any:

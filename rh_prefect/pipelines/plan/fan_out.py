@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, dropwhile, product
 from math import prod
 from typing import Any
 
+from rh_prefect.media.file_name_templates import folded
 from rh_prefect.pipelines.check.checked_file import Checked
 from rh_prefect.pipelines.conditions import truth
 from rh_prefect.pipelines.evaluation import evaluate, part, results
@@ -195,25 +196,34 @@ class FanOuts:
     def _check_ids(
         self, step: FanOutStep, at: Path, frames: list[Frame], path: str, outer: Frame, checked: Checked
     ) -> None:
-        twice = {name: times for name, times in Counter(one.id for one in frames).items() if times > 1}
-        rows = {name: [one.row for one in frames if one.id == name and one.row] for name in twice}
-        taken = {one.id for one in frames}
-        for name in twice:
+        key = folded if self._planning.skips_items and _names_files(step) else str
+        alike = defaultdict[str, list[Frame]](list)
+        for one in frames:
+            alike[key(one.id)].append(one)
+        twice, taken = [group for group in alike.values() if len(group) > 1], set(alike)
+        for group in twice:
             # Stems of files in several folders, or a model's answers, may be equal: a number distinguishes them.
-            for one in [frame for frame in frames if frame.id == name][1:]:
+            for one in group[1:]:
                 own, number = one.names["id"], count(one.numbers[-1])
                 base = one.numbers[-1] if isinstance(own, Unknown) else own
-                while one.id in taken:
+                while key(one.id) in taken:
                     _rename(one, f"{base}-{next(number)}", outer)
-                taken.add(one.id)
+                taken.add(key(one.id))
                 one.names["id"] = own if isinstance(own, Unknown) else one.names["id"]
                 one.is_numbered = True
         if not twice or step.id is None or self._planning.skips_items:
             return
-        name, times = next(iter(twice.items()))
-        where = f" ({' and '.join(rows[name][:2])})" if len(rows[name]) > 1 else ""
-        message = f"{times} items of {path} have the id {visible(name)}{where}; each item needs a different id"
+        rows = [one.row for one in twice[0] if one.row]
+        where = f" ({' and '.join(rows[:2])})" if len(rows) > 1 else ""
+        name = visible(twice[0][0].id)
+        message = f"{len(twice[0])} items of {path} have the id {name}{where}; each item needs a different id"
         self._findings.wrong(outer.numbers, checked, (*at, "id"), message)
+
+
+def _names_files(step: FanOutStep) -> bool:
+    """Returns whether ids of a fan-out's items are parts of file names."""
+    references = (reference for _, one in step.walk(()) for reference in one.named_by)
+    return any(option[0] == "id" for reference in references for option in reference.options)
 
 
 def _deciders(frame: Frame) -> tuple[PlannedStep, ...]:

@@ -18,6 +18,11 @@ _LONGEST_NAME = 255
 """Maximum number of bytes in one part of a path, in common file systems."""
 
 
+def is_too_long(name: str) -> bool:
+    """Returns whether a part of a name is too long for common file systems."""
+    return any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in name.split("/"))
+
+
 class NameClashes:
     """The file names of all takes, updated when steps are replaced."""
 
@@ -44,7 +49,7 @@ class NameClashes:
                 advice = "use another name for one of them"
                 yield problem, "use $(id) or $(item…) in the name" if clash.path == one.path else advice
                 continue
-            if any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in name.split("/")):
+            if is_too_long(name):
                 problem = f"{visible(one.address)} is saved as {visible(name)}, which has a part longer than 255 bytes"
                 yield problem, "use a shorter name"
             for folder in map(str, PurePosixPath(folded(name)).parents):
