@@ -54,7 +54,8 @@ def value_words(value: Any) -> str:
         return f"'{value if len(value) <= 40 else value[:37] + '...'}'"
     if isinstance(value, int | float):
         return str(value).lower() if isinstance(value, bool) else str(value)
-    return f"{'a' if value else 'an empty'} {'list' if isinstance(value, list) else 'mapping'}"
+    kind = "list" if isinstance(value, list | tuple) else "mapping" if isinstance(value, Mapping) else ""
+    return f"{'a' if value else 'an empty'} {kind}" if kind else f"of the type {type(value).__qualname__}"
 
 
 def _read(test: Callable[[Any], bool], takes: str) -> BeforeValidator:

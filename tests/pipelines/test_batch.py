@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from datetime import date
 from decimal import Decimal
 from functools import reduce
 from math import inf, nan
@@ -125,6 +126,12 @@ async def test_parquet_is_read_with_what_databases_and_data_frames_write(folder:
         {**same, "prompt": "c", "duration": "5", "sound": "false"},
     ]
     assert "duration takes 5 or 10, but the value is 7.5" in why(plan)[-1]
+
+
+@pytest.mark.parametrize(("value", "type_"), [(date(2026, 1, 2), "date"), (b"x", "bytes")])
+async def test_a_value_that_json_cannot_hold_is_named_by_its_type(value: object, type_: str) -> None:
+    (wrong,) = why(await plan_of([{"prompt": value}]))
+    assert f"prompt takes a string, but the value is of the type {type_}; pass it as a string" in wrong
 
 
 async def test_lists_of_a_table_are_lists_of_files_and_no_number_is_an_empty_cell(folder: Path) -> None:

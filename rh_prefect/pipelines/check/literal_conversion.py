@@ -101,7 +101,10 @@ def wrong_value(param: Param, value: Any) -> str:
             return _wrong_list(param, value)
         case "string":
             if not isinstance(value, str):
-                return flaw_of(value) or f"takes a string, but {shown_value(value)}; put it in quotes"
+                advice = (
+                    "put it in quotes" if isinstance(value, int | float | list | dict | None) else "pass it as a string"
+                )
+                return flaw_of(value) or f"takes a string, but {shown_value(value)}; {advice}"
             return flaw_of(value) or _wrong_size(param, len(value), "characters")
         case _:
             return ""
