@@ -140,6 +140,26 @@ def test_a_video_shorter_than_a_frame_of_the_result_is_refused(tmp_path: Path) -
     assert not to.exists()
 
 
+@pytest.mark.parametrize("curve", [16, 18], ids=["PQ", "HLG"])
+def test_an_hdr_video_is_refused_where_it_would_lose_its_colours(tmp_path: Path, good: Path, curve: int) -> None:
+    bright, other, to = tmp_path / "bright.mp4", tmp_path / "other.mkv", tmp_path / "result.mp4"
+    clip_samples.solid(bright, [RED] * 12, curve=curve)
+    clip_samples.solid(other, [RED] * 12, curve=curve, pixels="yuv444p", container="matroska")
+    edits: list[Callable[[], object]] = [
+        lambda: resize(bright, to, width=32, height=32),
+        lambda: concat([good, bright], to),
+        lambda: trim(bright, to, seconds=0.2),
+        lambda: mux(other, good, to),
+    ]
+    for edit in edits:
+        with pytest.raises(MediaError, match=r"(bright|other)\.\w+ is HDR .*What to do: convert it to SDR"):
+            edit()
+    assert not to.exists()
+    add_sounds(bright, good, tmp_path / "both.wav")
+    mux(bright, tmp_path / "both.wav", to)
+    thumbnail(bright)
+
+
 def test_music_too_short_to_repeat_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="shorter than half a second"):
         mix(None, samples.wav(tmp_path / "blip.wav", seconds=0.2), tmp_path / "track.wav", seconds=3)

@@ -23,7 +23,17 @@ from rh_prefect.media.edit.filter_graphs import filtered, linked
 from rh_prefect.media.edit.frames_and_thumbnails import flat, image_for, open_image
 from rh_prefect.media.edit.mixdown import mix
 from rh_prefect.media.edit.output import create_film, create_track, write_image, write_pictures
-from rh_prefect.media.edit.video_reader import USUAL_RATE, Fit, Shape, even, fitted, opened, reading, shape_of
+from rh_prefect.media.edit.video_reader import (
+    USUAL_RATE,
+    Fit,
+    Shape,
+    even,
+    fitted,
+    opened,
+    picture_of,
+    reading,
+    shape_of,
+)
 from rh_prefect.media.file_types_and_completeness import Kind
 from rh_prefect.media.probe import file_type, pictures_of
 
@@ -127,7 +137,7 @@ def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> f
 
 def add_sounds(video: Path, audio: Path, to: Path) -> float:
     """Mixes a video's sound, if any, with a file's sound, up to the later end; returns the mix's length in seconds."""
-    if not shape_of(video).has_audio:
+    if not has_sound(video):
         return extract_audio(audio, to)
     with Sound(recording(video)) as own, Sound(recording(audio)) as other, create_track(to) as track:
         while True:
@@ -140,7 +150,9 @@ def add_sounds(video: Path, audio: Path, to: Path) -> float:
 
 def has_sound(video: Path) -> bool:
     """Returns whether a video has a sound track."""
-    return shape_of(video).has_audio
+    with opened(video) as file:
+        picture_of(file, video)
+        return bool(file.streams.audio)
 
 
 def has_picture(path: Path) -> bool:

@@ -36,6 +36,9 @@ _PAD = "pad={canvas.width}:{canvas.height}:-1:-1:color=black"
 _UNTAGGED = 2
 """FFmpeg's value for an unspecified colour matrix."""
 
+_HDR = (16, 18)
+"""FFmpeg's values for the brightness curves PQ and HLG."""
+
 # The filters that put a frame upright, in the order of `turns_of`; the first swaps the axes, without a mirroring.
 _TURNS = ("transpose=cclock_flip", "hflip", "vflip")
 
@@ -135,12 +138,17 @@ class Shape:
 
 
 def shape_of(path: Path) -> Shape:
-    """Reads the header and the first frame of a video, and returns its `Shape`."""
+    """Reads the header and the first frame of a video that is to be encoded again, and returns its `Shape`."""
     with opened(path) as file:
         stream = picture_of(file, path)
         frame = next(frames_of(file, stream, path), None)
         if frame is None:
             raise MediaError(f"The video {path} has no frames. What to do: create or download it again.")
+        if frame.color_trc in _HDR:
+            raise MediaError(
+                f"The video {path} is HDR (PQ or HLG), which edits cannot convert. What to do: convert it to SDR "
+                "(BT.709) first."
+            )
         width, height = shown_size(frame, stream)
         rate = stream.average_rate or stream.guessed_rate or USUAL_RATE
         return Shape(width, height, rate, frame.colorspace != _UNTAGGED, bool(file.streams.audio))

@@ -35,8 +35,12 @@ def solid(
     tagged: bool = False,
     faststart: bool = False,
     pixel_aspect: Fraction | None = None,
+    curve: int | None = None,
 ) -> Path:
-    """A silent H.264 video with one frame of each colour; `tagged` says that it is, and makes it, BT.709."""
+    """A silent H.264 video with one frame of each colour; `tagged` says that it is, and makes it, BT.709.
+
+    `curve` is FFmpeg's value for the curve of its brightness.
+    """
     options = {"movflags": "+faststart"} if faststart else {}
     with av.open(str(path), "w", format=container, options=options) as file:
         stream = file.add_stream("libx264", rate=fps, options={"crf": "10"})
@@ -44,6 +48,8 @@ def solid(
         stream.codec_context.sample_aspect_ratio = pixel_aspect or Fraction(1)
         if tagged:
             stream.codec_context.colorspace = stream.codec_context.color_range = 1
+        if curve is not None:
+            stream.codec_context.color_trc = curve
         for colour in colours:
             picture = np.full((size[1], size[0], 3), colour, np.uint8)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
