@@ -77,7 +77,7 @@ class SuspendGroup:
     """The members that run jobs in one attempt of a flow run, which is suspended only when each waits for a task."""
 
     def __init__(self, flow_run_id: UUID, *, had: Sequence[Suspension], count: int, longest: float) -> None:
-        """`had` are the earlier suspensions of the run; `count` is the number of records of suspensions.
+        """`had` are the earlier suspensions of the run, in order; `count` is the number of records of suspensions.
 
         The run is resumed after `longest` seconds, or earlier if a waiting call has an earlier deadline.
         """
@@ -85,6 +85,9 @@ class SuspendGroup:
         self._journal = FlowRunJournal(flow_run_id)
         self._pollers: dict[str, Poller] = {}  # By task id
         self._slept_for = {task.task_id for one in had for task in one.tasks}
+        self._to_request = {task.job for task in had[-1].tasks} if had else set[str]()
+        """The jobs for which the run was suspended last, and which this process has not requested yet."""
+        self._has_warned = False
         self._n = count
         self._longest = longest
         self.timeout = int(longest) + UNTIL_IT_FAILS
@@ -114,6 +117,7 @@ class SuspendGroup:
         """Submits one work and waits for its result; returns the work's task if the run is suspended before that."""
         async with runner.running(asked) as running:
             work = running.work
+            self._to_request.discard(work.job)
             while (submit := await running.next_running_task(runner.options.deadline)) is not None:
                 task = PendingTask(job=work.job, n=submit.n, task_id=submit.task_id or "")
                 self._pollers[task.task_id] = work.lease.account.poller
@@ -171,6 +175,10 @@ class SuspendGroup:
         # Resumed before the end, or with nothing new to wait for: it would be suspended for the same tasks repeatedly.
         if all(task.task_id in self._slept_for for task in tasks):
             return False
+        # Each resume of such a run would pay for new tasks, and suspend it again.
+        if self._to_request:
+            self._warn_of_new_requests()
+            return False
         wake_after = min((seconds for _, seconds in self._waiting), default=self._longest)
         self.timeout = int(wake_after) + UNTIL_IT_FAILS
         wake_by = datetime.now(UTC) + timedelta(seconds=wake_after)
@@ -185,6 +193,16 @@ class SuspendGroup:
         for task in tasks:  # all have ended meanwhile, and the notifications of their ends may be lost
             self._pollers[task.task_id].wake(task.task_id)
         return False
+
+    def _warn_of_new_requests(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            run_logger().warning(
+                'wait="suspend": the run waits in its process, because it has not requested %d of the job(s) for which '
+                "it was suspended last. A request with a time or a random number is a new job, and is paid for, in "
+                "each start of the flow. What to do: make this value a parameter of the flow",
+                len(self._to_request),
+            )
 
     async def suspend(self) -> None:
         """Suspends the caller's run; returns only if Prefect refuses."""
@@ -256,9 +274,6 @@ async def _new_group(flow_run_id: UUID) -> SuspendGroup:
     records = await LOOP.call(FlowRunJournal(flow_run_id).job(SUSPEND))
     # Prefect has no key of a suspension that was recorded but did not happen.
     keys = pause_keys(flow_run)
-    had = [
-        Suspension.model_validate(record)
-        for name, record in records.items()
-        if f"{PAUSE_KEY}{name.removeprefix(f'{SUSPEND}-')}" in keys
-    ]
+    numbers = sorted(int(name.removeprefix(f"{SUSPEND}-")) for name in records)
+    had = [Suspension.model_validate(records[f"{SUSPEND}-{n}"]) for n in numbers if f"{PAUSE_KEY}{n}" in keys]
     return SuspendGroup(flow_run_id, had=had, count=len(records), longest=get_settings().suspend_seconds)
