@@ -45,7 +45,7 @@ from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, read_flow_run
 from rh_prefect.media.input_files import shown
 from rh_prefect.pipelines.run.csv_report import report_name, write_table
 from rh_prefect.prefect_api import FAILURES, PATIENCE, ask, patient
-from rh_prefect.prefect_internals import FlowDecorator, is_continued
+from rh_prefect.prefect_internals import FlowDecorator, is_continued, pause_keys
 from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.manual_repair import orphans
@@ -240,12 +240,13 @@ async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
 
 
 async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Shows the run's report, and downloads results of earlier attempts that this attempt did not request."""
+    """Shows the run's report, and downloads results of earlier starts that the last start did not request."""
     try:
         await _show_end(flow, flow_run, state)
     finally:  # After the report, because a task of an earlier attempt may still run
         if state.is_completed() and str(flow_run.id) in REQUESTED_KEYS:
-            await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
+            log, is_resumed = flow_run_logger(flow_run, flow), bool(pause_keys(flow_run))
+            await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), log, is_resumed=is_resumed))
         # A process that runs many flows keeps no data of those that have ended.
         REQUESTED_KEYS.pop(str(flow_run.id), None)
         forget_run_progress(str(flow_run.id))
@@ -300,10 +301,11 @@ async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[loggin
         )
 
 
-async def _collect_orphans(scope: FlowScope, log: logging.LoggerAdapter[logging.Logger]) -> None:
+async def _collect_orphans(scope: FlowScope, log: logging.LoggerAdapter[logging.Logger], *, is_resumed: bool) -> None:
     requested = REQUESTED_KEYS.get(scope.journal.scope, set())
     try:
-        views = await orphans(scope.journal, requested, attempt=scope.attempt)
+        # A resume after a suspension has the attempt's number of the start before it.
+        views = await orphans(scope.journal, requested, attempt=0 if is_resumed else scope.attempt)
     except RunningHubError as error:
         log.warning("the results of earlier attempts could not be looked for: %s", error)
         return
@@ -315,7 +317,7 @@ async def _collect_orphans(scope: FlowScope, log: logging.LoggerAdapter[logging.
         except (RunningHubError, OSError) as error:
             outcome = f"Its result could not be downloaded: {error}"
         if outcome:
-            what = "was paid for in an earlier attempt, but this attempt did not request it"
+            what = "was paid for by an earlier start of this run, but the last start did not request it"
             log.warning("%s %s. %s", job, what, outcome)
 
 
@@ -341,7 +343,7 @@ flow = _HookedDecorator()
 """Used and typed like `prefect.flow`.
 
 If a run of such a flow is cancelled, its jobs are cancelled at RunningHub. Each run shows a report in the dashboard,
-and downloads results that an earlier attempt paid for and this attempt did not request.
+and downloads results that an earlier start of the run paid for and the last start did not request.
 `some_flow.with_options(on_cancellation=[…])` replaces all hooks for that event, as in Prefect; include this package's
 hook in the new list.
 """

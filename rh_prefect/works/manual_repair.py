@@ -130,7 +130,10 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
 
 
 async def orphans(journal: Journal, requested: Collection[str], *, attempt: int) -> list[JobView]:
-    """Returns paid jobs of a scope that this attempt did not request, for example because prompts are random."""
+    """Returns paid jobs of a scope that this attempt did not request, for example because prompts are random.
+
+    With `attempt=0`, jobs that this attempt itself has paid for are included.
+    """
 
     def is_orphan(view: JobView) -> bool:
         return view.key not in requested and any(one.task_id and one.intent.attempt != attempt for one in view.submits)

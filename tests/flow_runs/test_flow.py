@@ -189,8 +189,8 @@ async def test_a_resumed_run_names_what_only_an_earlier_attempt_asked_for(
     caplog.clear()
     kept = await resume(quays, str(failed.state_details.flow_run_id))
     assert len(rh.recorder.paid) == 3, "the prompt of the second attempt is another one"
-    (named,) = [text for text in caplog.messages if "this attempt did not request it" in text]
-    assert "was paid for in an earlier attempt" in named
+    (named,) = [text for text in caplog.messages if "the last start did not request it" in text]
+    assert "was paid for by an earlier start of this run" in named
     assert "Its result: " in named
     assert kept not in named
     ended = next(text for text in caplog.messages if text.startswith("2 of 2 jobs done"))

@@ -71,6 +71,17 @@ async def test_a_task_that_fails_during_a_suspension_is_paid_for_again(without_w
     assert len(desk.paid) == 2
 
 
+async def test_after_a_failed_item_the_clips_of_others_suspend_the_run_again(
+    without_webhooks: SuspendedRuns, pictures: Flow[..., Any]
+) -> None:
+    desk = without_webhooks
+    desk.rh.faults.add(Fault("submit", number=1, kind="fail", code="1504"))
+    run = await desk.begin(pictures, rows=ROWS, wait="suspend")
+    await desk.run_until_suspended(pictures, run, jobs=2)
+    await desk.wake(run)
+    await asyncio.wait_for(desk.run_until_suspended(pictures, run, jobs=3), 60)
+
+
 @pytest.mark.long
 async def test_a_run_outside_of_a_deployment_waits_in_its_process(
     without_webhooks: SuspendedRuns, pictures: Flow[..., Any]

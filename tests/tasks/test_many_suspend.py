@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect import Flow, runtime, task
@@ -25,6 +26,7 @@ from rh_prefect.flow_runs.suspended_run_resumer import wake_suspended
 from rh_prefect.prefect_internals import drain
 from rh_prefect.settings import get_settings
 from rh_prefect.tasks.generate_many import WAVE, _run
+from rh_prefect.works.journal.scope import REQUESTED_KEYS
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.faulty_proxy import FaultyProxy
 from tests.support.servers.prefect_server import PrefectServer
@@ -203,6 +205,30 @@ async def test_each_suspension_has_the_deadline_of_the_calls_that_wait(without_w
     wake_after = [Suspension.model_validate(one) for one in records.values()]
     seconds = [(one.wake_by - datetime.fromisoformat(one.at)).total_seconds() for one in wake_after]
     assert seconds == pytest.approx([30, get_settings().suspend_seconds, 40], abs=1)
+
+
+@flow
+async def random_and(prompts: list[str]) -> list[str]:
+    """Requests something new in each start, besides the prompts."""
+    return await pictures.fn([*prompts, uuid4().hex])
+
+
+async def test_a_run_whose_requests_differ_in_each_start_is_suspended_once(
+    without_webhooks: SuspendedRuns, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It paid for a new task, and suspended itself again, in each resume."""
+    run = await without_webhooks.begin(random_and, prompts=["one"])
+    await without_webhooks.run_until_suspended(random_and, run, 2)
+    REQUESTED_KEYS.pop(str(run))  # as in another process
+    await without_webhooks.wake(run)
+    going_on = asyncio.ensure_future(rerun(random_and, run))
+    await until(lambda: "has not requested 1 of the job(s)" in caplog.text or going_on.done())
+    await without_webhooks.end()
+    assert set(await going_on) < set(without_webhooks.paid)
+    assert len(without_webhooks.paid) == 3
+    downloaded = {one.task_id for one in without_webhooks.rh.recorder.downloads}
+    assert downloaded == set(without_webhooks.paid), "what was paid for before the suspension, too"
+    assert "but the last start did not request it" in caplog.text
 
 
 @flow
