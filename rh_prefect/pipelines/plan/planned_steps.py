@@ -86,7 +86,8 @@ class KnownWork:
     cost: Decimal | None = None  # What it cost; of a work without a result, what its tasks have cost or may cost
     currency: str = ""  # The currency of `cost` of a result
     coins: Decimal | None = None  # The coins that a result cost beside the money
-    age: float | None = None  # Seconds since it was recorded, by the store's clock; below 0 for a time in the future
+    # Seconds since it was recorded, from its writer's clock to this machine's; below 0 for a time in the future
+    age: float | None = None
     record: str = ""  # Where its record is
     task_id: str = ""  # RunningHub's task
     run_seconds: float | None = None  # How long its task ran

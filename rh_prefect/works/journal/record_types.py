@@ -117,7 +117,8 @@ class Record(BaseModel):
 
     # Identifies this creation, so that one whose response was lost is recognised
     token: str = Field(default_factory=lambda: uuid.uuid4().hex)
-    # When it was written, ISO 8601 in UTC by the writer's clock; for people, never compared
+    # When it was written, ISO 8601 in UTC by the writer's clock. The ages of results and of rounds, which can decide
+    # what is paid, are counted from it
     at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
 
 
