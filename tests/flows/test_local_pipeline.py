@@ -24,7 +24,7 @@ from rh_prefect.pipelines.run.interfaces import Pages, What
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.scope import FolderScope, new_run
-from rh_prefect.works.journal.works_journal import open_works
+from rh_prefect.works.journal.works_journal import WorksJournal, open_works
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples.pipeline_assets import photo
 from tests.support.samples.steps import ANSWER, CLIP, PICTURE, group, steps
@@ -233,9 +233,13 @@ async def test_an_interruption_is_not_replaced_by_the_error_of_its_report(
     assert "The report of this run could not be written: " in caplog.text
 
 
-async def test_the_report_of_an_interrupted_attempt_has_the_costs_of_the_earlier_ones(rh: Emulator) -> None:
+async def opened() -> WorksJournal:
     settings = get_settings()
-    works = await LOOP.call(open_works(MediaStore(settings.storage_url), settings))
+    return await LOOP.call(open_works(MediaStore(settings.storage_url), settings))
+
+
+async def test_the_report_of_an_interrupted_attempt_has_the_costs_of_the_earlier_ones(rh: Emulator) -> None:
+    works = await opened()
     first = new_run(works, "chain")
     await interrupted(rh, begun(rh, scope=first), 2)
     second = FolderScope(works.notes_of(first.journal.scope), works, attempt=2, pipeline="chain")
@@ -244,6 +248,28 @@ async def test_the_report_of_an_interrupted_attempt_has_the_costs_of_the_earlier
     await planned.wait()
     await interrupted(rh, running, 2)
     assert rows("step", "state", "cost") == [("sign", "made", "0.04 CNY"), ("clip", "unfinished", "")]
+
+
+async def test_a_pipeline_that_makes_nothing_says_so_although_another_one_of_the_run_has_paid(rh: Emulator) -> None:
+    first, second = (Pipeline.from_text(steps(sign=PICTURE % title)) for title in ("a mug", "a jug"))
+    await run_here(second, {})
+    scope = new_run(await opened(), "both")
+    ends = [await run_here(one, {"require_new": True}, scope=scope, is_part=True) for one in (first, second)]
+    assert [(end.name, end.is_failed) for end in ends] == [("Completed", False), ("Nothing new", True)]
+    assert ends[1].message.startswith("Nothing was made and nothing was paid for its steps: the results exist already")
+
+
+async def test_a_run_waits_only_for_the_reviews_that_it_selects(rh: Emulator) -> None:
+    each = group("matrix: {title: [mug, jug]}", sign=PICTURE % "$(matrix.title)" + ", takes: 2", best="review: $(sign)")
+    pipeline = Pipeline.from_text(steps(each=each))
+    first = await run_here(pipeline, {"items": ["mug"]})
+    assert first.message.startswith("Choose a candidate for each[mug].best:")
+    await run_here(pipeline, {})
+    (review,) = (one for one in (await pipeline.plan()).instances if one.address == "each[mug].best")
+    choices = {review.address: {"of": review.request["of"], "take": 2}}
+    ends = [await run_here(pipeline, {"choices": choices, **part}) for part in ({"items": ["mug"]}, {})]
+    assert [end.name for end in ends] == ["Nothing new", "Waiting for review"]
+    assert len(rh.recorder.paid) == 4
 
 
 SIGNS = "budget: {amount: 0.08, whole_items: true, all_runs: true}\n" + steps(

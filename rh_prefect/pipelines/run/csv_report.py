@@ -49,7 +49,7 @@ async def report(run: StepScheduler, *, name: str, require_new: bool) -> RunEnd:
     uri = "" if away is not None else run.services.store.uri(uri)
     gallery = await asyncio.to_thread(write_run_gallery, run, steps, name=name) if uri else ""
     result = _result(run, steps, other_costs, report=uri, gallery=gallery)
-    reviews = [one for one in run.plan.instances if one.waits_for_choice] if uri else []
+    reviews = [one for one in run.plan.instances if one.waits_for_choice and run.selection.has(one)] if uri else []
     end = _end(run, result, [one.address for one in reviews], require_new=require_new)
     if away is not None:
         end = _without_report(end, away)
@@ -139,13 +139,12 @@ def _end(run: StepScheduler, result: PipelineResult, waiting: list[str], *, requ
     if waiting:
         which, where = ", ".join([*waiting[:5], *(["…"] if len(waiting) > 5 else [])]), run.services.pages.choosing
         return RunEnd("Waiting for review", f"Choose a candidate for {which}: {where}. {summary(result)}", result)
-    if result.new == 0 and not result.costs:
+    # The costs of the result are those of the flow run, which may have run other pipelines.
+    if result.new == 0 and not any(one.cost for one in result.steps):
         again = ', or run with new: ["*"] (--new on the command line)' if result.has_reused else ""
         why = f"the results exist already{run.dated()}" if result.has_reused else "there was nothing to make"
-        message = (
-            f"Nothing was made and nothing was paid: {why}. For other results, change a parameter{again}. "
-            f"{summary(result)}"
-        )
+        paid = "nothing was paid for its steps" if result.other_costs else "nothing was paid"
+        message = f"Nothing was made and {paid}: {why}. For other results, change a parameter{again}. {summary(result)}"
         return RunEnd("Nothing new", message, result, is_failed=require_new)
     return RunEnd("Completed", summary(result), result)
 
