@@ -31,8 +31,9 @@ from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 from tests.support.samples.clip_samples import BLUE, GREEN, RED, near
 from tests.support.samples.pipeline_assets import photo
-from tests.support.samples.steps import RESIZE, steps
+from tests.support.samples.steps import RESIZE, group, steps
 from tests.support.servers.s3 import S3Server
+from tests.support.waiting import until
 from tests.support.world.planned_works import plan_of, problems_of
 
 
@@ -311,3 +312,27 @@ async def test_an_unexpected_error_of_an_edit_is_the_failure_of_its_step(tmp_pat
     tools: Any = SimpleNamespace(names=None, edits=BrokenEdits(), runner=SimpleNamespace(observer=Silent()))
     with pytest.raises(MediaError, match="a: resize failed with ValueError: a defect"):
         await StepMaker(tools, KnownResults(KnownWorks()), Outcome()).edit(plan.steps["a"][0])
+
+
+class SlowEdits:
+    """Edits that do not end."""
+
+    begun = 0
+
+    async def make(self, *_: object, **__: object) -> None:
+        self.begun += 1
+        await asyncio.Event().wait()
+
+
+async def test_missing_files_of_edits_are_made_two_at_a_time(tmp_path: Path) -> None:
+    text = "params: {f: image}\n" + steps(each=group("matrix: {w: [1, 2, 3, 4]}", a=RESIZE % "$(params.f)"))
+    plan, edits = await plan_of(text, f=photo(tmp_path / "mug.png")), SlowEdits()
+    tools: Any = SimpleNamespace(names=None, edits=edits, runner=SimpleNamespace(observer=Silent()))
+    maker = StepMaker(tools, KnownResults(KnownWorks()), Outcome())
+    making = [asyncio.ensure_future(maker.edit(one)) for one in plan.instances]
+    await until(lambda: edits.begun >= 2)
+    await asyncio.sleep(0.1)
+    assert edits.begun == 2
+    for one in making:
+        one.cancel()
+    await asyncio.gather(*making, return_exceptions=True)

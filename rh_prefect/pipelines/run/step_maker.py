@@ -43,7 +43,8 @@ class StepMaker:
         if instance.is_lost or any(work.state != "=" for work in instance.works):
             make = partial(self._paid_step if instance.is_paid else self._edit_step, instance)
             await self._services.engine.run(instance, make)
-        if instance.save_as and instance.address in self._outcome.begun - self._outcome.left:
+        begun, left = self._outcome.begun, self._outcome.left
+        if instance.save_as and instance.address in begun and instance.address not in left:
             await self._save(instance)
 
     def _slot_position(self, instance: PlannedStep) -> tuple[int, ...]:
@@ -91,12 +92,15 @@ class StepMaker:
     # -- edits -----------------------------------------------------------------------------------------------------
 
     async def _edit_step(self, instance: PlannedStep) -> None:
-        async with self._edit_room:
-            if not await self._restore(instance):
-                await self.edit(instance)
+        if not await self._restore(instance):
+            await self.edit(instance)
 
     async def edit(self, instance: PlannedStep) -> None:
-        """Finds or renders the result of an edit, and adds it to the known results."""
+        """Finds or renders the result of an edit, a few at once, and adds it to the known results."""
+        async with self._edit_room:
+            await self._edit(instance)
+
+    async def _edit(self, instance: PlannedStep) -> None:
         edits, counts_as = self._services.edits, stand_ins(instance)
         try:
             values = known_values(instance)
