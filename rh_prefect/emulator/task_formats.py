@@ -44,11 +44,17 @@ def queried(assumptions: Assumptions, task: Task, status: Status) -> dict[str, o
         "clientId": "",
         "promptTips": "",
         "failedReason": dict(task.failure.reason) if task.failure and status == "FAILED" else {},
-        "usage": usage,
+        "usage": None if _is_moderated(assumptions, task, status) else usage,
         "parentTaskId": None,
         # The inner id is a number on the wire, too large for a double.
         "taskUsageList": [{"taskId": int(task.id), "parentTaskId": None, "taskStatus": word, "usage": usage}],
     }
+
+
+def _is_moderated(assumptions: Assumptions, task: Task, status: Status) -> bool:
+    """Returns whether the content check has failed a model's task; recorded answers about such tasks have no usage."""
+    failure = task.failure if status == "FAILED" and task.spec.graph is None else None
+    return failure is not None and failure.code == assumptions.moderated[0]
 
 
 def _error(assumptions: Assumptions, task: Task, status: Status) -> dict[str, object]:
