@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from rh_prefect.pipelines.planning_values import (
     Unknown,
     certain,
     characters,
+    content,
     deciders_of,
     digest,
     exactly,
@@ -31,7 +32,7 @@ from rh_prefect.pipelines.planning_values import (
     number_of,
     undecided_in,
 )
-from rh_prefect.pipelines.references import Names, Reference, Template, parse
+from rh_prefect.pipelines.references import Names, Reference, Template, parse, texts_in
 from rh_prefect.pipelines.references import shown as shown_text
 from rh_prefect.pipelines.types import FACTS, NUMBERS, Type, of_items, of_literal
 
@@ -239,6 +240,8 @@ def _length(file: File, name: str) -> Any:
     is_whole = name == "milliseconds"
     if file.media is not None and file.media.seconds is not None:
         return round(file.media.seconds * 1000) if is_whole else file.media.seconds
+    if file.media is not None and name not in FACTS.get(file.media.kind, ()):
+        return ABSENT  # of a picture that was given for a `file`; it would never be known
     span = file.seconds.times(1000 if is_whole else 1) if file.seconds is not None else None
     return Unknown("integer" if is_whole else "number", f"{file.key}.{name}", span, file.maker, file.is_settled)
 
@@ -266,6 +269,41 @@ def evaluate_text(template: Template, frame: Frame) -> Any:
     if any(isinstance(one, Unknown | Maybe) for one in parts):
         return _unknown_text(parts)
     return "".join("" if one is ABSENT else text_of(one) for one in parts)
+
+
+def wrong_texts(written: Any, frame: Frame) -> Iterator[str]:
+    """Yields a clause for each reference within a text whose value is absent, or cannot be a part of a text."""
+    for _, text in texts_in(written):
+        template = parse(text) if "$(" in text else None
+        if template is not None and template.only is None:
+            yield from filter(None, (no_text(one, frame) for one in template.references))
+
+
+def no_text(reference: Reference, frame: Frame) -> str:
+    """Returns a clause if the value of a reference is absent, or cannot be a part of a text; empty otherwise."""
+    value = certain(lookup(reference, frame))
+    if value is ABSENT:
+        names = " or ".join(map(".".join, reference.options))
+        return f'{reference.text} has no value; write $({names} or "a default")'
+    if isinstance(value, str | int | float | Unknown):
+        return ""
+    return f"{reference.text} is {type_of(value).words}, but a string can contain only strings and numbers"
+
+
+def lacking(references: Iterable[Reference], frame: Frame) -> Any:
+    """Returns the value that lacks a field which a reference names, such as a misspelt one; `ABSENT` if none does."""
+    for names in (names for one in references for names in one.options):
+        for end in range(1, len(names)):
+            owner = content(follow(names[:end], frame))
+            # A parameter or a cell is there, even if it is empty.
+            is_there = isinstance(owner, dict) and names[end] in owner
+            if (
+                isinstance(owner, dict | File | str | int | float)
+                and not is_there
+                and part(owner, names[end]) is ABSENT
+            ):
+                return owner
+    return ABSENT
 
 
 def _unknown_text(parts: Sequence[Any]) -> Any:

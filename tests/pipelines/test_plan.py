@@ -634,6 +634,22 @@ async def test_what_is_no_number_is_no_text(kind: str) -> None:
         assert problem.startswith("x "), problem
 
 
+async def test_a_picture_has_no_length_and_a_misspelt_field_is_noted(tmp_path: Path) -> None:
+    """The length of the picture was waited for in each run; the misspelt length was left out without a word."""
+    given = {"f": photo(tmp_path / "mug.png"), "x": {"seconds": 5}}
+    text = "params: {f: file, x: any, size: {enum: [720p, 1080p], optional: true}}\n"
+    clip = "model: kling-v2.6-pro-image-to-video, from: $(params.f), with: {prompt: x, duration: $(params.x.secnods)}"
+    plan = await plan_of(text + steps(a=clip), given)
+    assert list(plan.notes) == ["a: $(params.x.secnods) has no value, so duration is not set."]
+    still = "edit: still, with: {image: $(params.f), seconds: $(params.f.seconds)}"
+    (problem,) = await problems_of(text + steps(a=still), given)
+    assert problem == "$(params.f.seconds) has no value, because mug.png is an image"
+    either = text + steps(
+        a=still.replace("seconds)", "seconds or 4)"), b="when: {exists: $(params.f.seconds)}, " + still
+    )
+    assert states(await plan_of(either, given)) == "+x"
+
+
 async def test_a_name_with_the_label_of_the_item_before_is_the_label() -> None:
     q = RESIZE % "$(p)" + ', save_as: "$(previous.q.label or id).png"'
     plan = await plan_of(of_rows("title: string", p=PICTURE % "$(item.title)", q=q), rows=rows("x", "y"))

@@ -8,10 +8,18 @@ from typing import Any
 
 from rh_prefect.pipelines.check.literal_conversion import edit_value, no_caption
 from rh_prefect.pipelines.edits import EDITS, Edit, EditParam
-from rh_prefect.pipelines.evaluation import evaluate, named, type_of
+from rh_prefect.pipelines.evaluation import named, type_of
 from rh_prefect.pipelines.file_model import EditStep
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
-from rh_prefect.pipelines.plan.step_drafts import Draft, failed_places, files_in, plain, problem_in, without_places
+from rh_prefect.pipelines.plan.step_drafts import (
+    Draft,
+    evaluated,
+    failed_places,
+    files_in,
+    plain,
+    problem_in,
+    without_places,
+)
 from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
@@ -32,7 +40,7 @@ def draft_edit(draft: Draft, step: EditStep, failed: Container[PlannedStep]) -> 
     """Drafts the recipe of an edit of one item; `failed` are the steps that this run cannot make."""
     edit = EDITS[step.edit]
     draft.instance.model = edit.name
-    given = {name: certain(evaluate(value, draft.frame)) for name, value in step.with_.items()}
+    given = {name: certain(evaluated(draft, ("with", name), value)) for name, value in step.with_.items()}
     lists = _without_failed(_aligned(given), step, failed)
     for name, value in lists.items():
         draft.wrong(("with", name), problem_in(value))

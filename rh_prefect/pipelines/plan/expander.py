@@ -12,7 +12,7 @@ from rh_prefect.media.file_name_templates import folded, wrong_part
 from rh_prefect.pipelines.check.checked_file import Checked
 from rh_prefect.pipelines.check.values import RESERVED_FOLDERS
 from rh_prefect.pipelines.conditions import truth
-from rh_prefect.pipelines.evaluation import evaluate
+from rh_prefect.pipelines.evaluation import evaluate, lookup, no_text, wrong_texts
 from rh_prefect.pipelines.file_model import (
     EditStep,
     FanOutStep,
@@ -359,6 +359,7 @@ class Expander:
     async def _bound(self, step: UseStep, at: Path, path: str, used: Checked, frame: Frame) -> Frame:
         arguments, is_undecided = _arguments(step, frame)
         params, wrong = await self._planning.bind_used(used, arguments)
+        wrong |= {name: clause for name, value in step.with_.items() for clause in wrong_texts(value, frame)}
         address = PlannedStep(path, frame.id, step, at).address if frame.id else ""
         for name, clause in wrong.items():
             self._wrong(frame, (*at, "with", name), clause, address)
@@ -458,9 +459,11 @@ def _close(step: GroupStep, group: Group, frame: Frame) -> None:
 
 def _wrong_parts(save_as: str | None, frame: Frame) -> list[str]:
     """Returns a clause for each value in `save_as` that cannot be one part of a path."""
-    values = ((one.text, evaluate(one.text, frame)) for _, one in references_in(save_as))
+    found = [*references_in(save_as)]
+    values = ((one.text, lookup(one, frame)) for _, one in found)
     texts = ((text, value) for text, value in values if isinstance(value, str))
-    return [f"{text} is '{value}', and in save_as {wrong}" for text, value in texts if (wrong := wrong_part(value))]
+    parts = [f"{text} is '{value}', and in save_as {wrong}" for text, value in texts if (wrong := wrong_part(value))]
+    return [*filter(None, (no_text(one, frame) for _, one in found)), *parts]
 
 
 def _wrong_name(save_as: str | None, frame: Frame) -> list[str]:

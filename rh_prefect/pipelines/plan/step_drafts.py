@@ -6,7 +6,7 @@ from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rh_prefect.pipelines.evaluation import results
+from rh_prefect.pipelines.evaluation import evaluate, lacking, results, type_of, wrong_texts
 from rh_prefect.pipelines.file_model import Step
 from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
@@ -26,6 +26,7 @@ from rh_prefect.pipelines.planning_values import (
     parts,
     problems_of,
 )
+from rh_prefect.pipelines.references import parse
 
 
 def planned(step: Step, at: Path, path: str, frame: Frame, model: str = "") -> PlannedStep:
@@ -67,6 +68,20 @@ class Draft:
     def begin_with(self, first: int) -> None:
         """Replaces the takes by as many takes from `first` on."""
         self.takes = list(range(first, first + len(self.takes)))
+
+
+def evaluated(draft: Draft, at: Path, written: Any) -> Any:
+    """Evaluates a value of a step; reports texts with gaps, and notes that a misspelt field leaves a parameter out."""
+    for clause in wrong_texts(written, draft.frame):
+        draft.wrong(at, clause)
+    value = evaluate(written, draft.frame)
+    if value is ABSENT and isinstance(written, str):
+        owner = lacking(parse(written).references, draft.frame)
+        if isinstance(owner, File):
+            draft.wrong(at, f"{written} has no value, because {owner.label} is {type_of(owner).words}")
+        elif owner is not ABSENT:
+            draft.notes.append(f"{written} has no value, so {at[-1]} is not set.")
+    return value
 
 
 def without_failed(value: Any, step: Step, failed: Container[PlannedStep]) -> Any:

@@ -19,7 +19,7 @@ from rh_prefect.pipelines.parsed_document import Path
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep
 from rh_prefect.pipelines.plan.request_price import input_seconds, output_seconds, price_of
 from rh_prefect.pipelines.plan.size_limits import count_of
-from rh_prefect.pipelines.plan.step_drafts import Draft, files_in, plain, problem_in, without_failed
+from rh_prefect.pipelines.plan.step_drafts import Draft, evaluated, files_in, plain, problem_in, without_failed
 from rh_prefect.pipelines.plan.work_identity import mark
 from rh_prefect.pipelines.planning_values import (
     ABSENT,
@@ -63,7 +63,7 @@ def _count(draft: Draft, step: PaidStep) -> None:
 def _evaluated(
     draft: Draft, step: ModelStep | GraphStep, at: Path, written: Any, failed: Container[PlannedStep]
 ) -> Any:
-    value = without_failed(evaluate(written, draft.frame), step, failed)
+    value = without_failed(evaluated(draft, at, written), step, failed)
     draft.wrong(at, problem_in(value))
     return plain(value)
 
