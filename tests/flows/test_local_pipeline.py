@@ -298,6 +298,16 @@ async def test_tasks_in_progress_of_other_runs_count_in_a_budget_of_all_runs(rh:
         assert len(rh.recorder.paid) == 2
 
 
+async def test_a_run_without_a_budget_pays_again_if_a_task_of_an_interrupted_run_fails(rh: Emulator) -> None:
+    text = steps(sign=PICTURE % "a sign" + ", attempts: 2")
+    rh.faults.add(Fault("submit", kind="fail", code="1504", times=1))
+    rh.clock.mode, rh.clock.factor = "real", 0
+    await interrupted(rh, asyncio.create_task(run(text)), 1)
+    rh.clock.mode = "instant"
+    assert [one.state for one in (await complete(text)).steps] == ["made"]
+    assert len(rh.recorder.submissions) == 2
+
+
 async def test_lost_responses_of_other_runs_count_in_a_budget_of_all_runs(rh: Emulator) -> None:
     rh.faults.add(Fault("submit", kind="cut", number=1))
     for _ in range(3):

@@ -28,6 +28,7 @@ def run_limit(
     *,
     budget: float | None,
     counted: Decimal,
+    in_progress: Decimal = Decimal(0),
     reviewed: ReviewedPlan | None = None,
     currency: str | None = None,
     attempt: int = 1,
@@ -35,9 +36,10 @@ def run_limit(
 ) -> Decimal | None:
     """Returns the maximum total cost of a flow run, including its earlier attempts.
 
-    The limit is the given budget, else the file's, else the maximum total price of the remaining steps. With a reviewed
-    plan, the limit is at most the maximum total price of the plan's remaining steps or, if a price of the plan is not
-    known, the budget of the reviewed file. A price in a currency other than the account's counts as unknown.
+    The limit is the given budget, else the file's, else the maximum total price of the remaining steps, with the price
+    of the steps `in_progress`, whose tasks may fail. With a reviewed plan, the limit is at most the maximum total price
+    of the plan's remaining steps or, if a price of the plan is not known, the budget of the reviewed file. A price in a
+    currency other than the account's counts as unknown.
     """
     whole_items = plan.budget is not None and plan.budget.whole_items
     is_foreign = currency not in (None, plan.currency)
@@ -53,7 +55,7 @@ def run_limit(
     is_quoted = reviewed is not None and not reviewed.is_open and price.is_open and not is_foreign
     if given is None and is_open and not (is_quoted or plan.is_unlimited):
         raise _needs_budget(plan, f"{foreign} the run needs a budget in {currency}" if is_foreign else "")
-    planned = counted + price.most if given is None and not (is_quoted or plan.is_unlimited) else None
+    planned = counted + price.most + in_progress if given is None and not (is_quoted or plan.is_unlimited) else None
     limits = [given, planned, get_settings().max_budget]
     if reviewed is not None and is_quoted:
         limits += [reviewed.budget, reviewed.most]
@@ -251,6 +253,16 @@ class RunBudget:
     def _may_cost(self, works: Iterable[str]) -> Decimal:
         """Returns what the submissions of works may cost that have no known end."""
         return sum((self.spending.open_amounts.get(key, Decimal(0)) for key in works), Decimal(0))
+
+    def in_progress(self, plan: Plan) -> Decimal:
+        """Returns what the selected steps in progress may cost in addition: the run pays again if their tasks fail."""
+        steps = (one for one in plan.instances if one.is_paid and plan.selection.has(one))
+        works = {work.key: work for one in steps for work in one.works if work.state == "…" and work.is_needed}
+        rest = (
+            work.price.most - self.spending.amount_of(key) - self.spending.open_amounts.get(key, Decimal(0))
+            for key, work in works.items()
+        )
+        return sum((one for one in rest if one > 0), Decimal(0))
 
     def _prices(self, instances: Iterable[PlannedStep]) -> dict[str, Decimal]:
         """Returns the unpaid works of steps, each once, with the maximum price of each.

@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from decimal import Decimal
 from typing import Any
 
 from rh_prefect.errors import RunningHubError, StoreError
@@ -117,14 +118,16 @@ async def _make(
     if reviewed is not None:
         reviewed.refuse_changes(plan, declared)
     counted = run.services.budget.spending.all_counted
-    currency = await LOOP.call(around.accounts.pool.currency()) if run.price.most or run.price.is_open else None
+    is_paying, in_progress = bool(run.price.most or run.price.is_open), run.services.budget.in_progress(plan)
+    currency = await LOOP.call(around.accounts.pool.currency()) if is_paying or in_progress else None
     limit = run_limit(
         plan,
         run.price,
         budget=options.budget,
         counted=counted,
+        in_progress=in_progress if currency in (None, plan.currency) else Decimal(0),
         reviewed=reviewed,
-        currency=currency,
+        currency=currency if is_paying else None,  # a run that only waits needs no budget in another currency
         attempt=around.scope.attempt,
         earlier=await run.earlier_costs(),
     )
