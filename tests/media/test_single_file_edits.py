@@ -4,6 +4,7 @@ import struct
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -77,6 +78,18 @@ def test_a_video_gets_another_size(tmp_path: Path, fit: Fit, corner: tuple[int, 
     assert (film.size, len(film.frames)) == ((36, 64), 6)
     assert near(film.frames[2].getpixel((18, 32)), RED)
     assert near(film.frames[2].getpixel((2, 2)), corner)
+
+
+def test_a_video_of_key_frames_only_is_compressed(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "camera.mov"), "w") as file:
+        stream = file.add_stream("mjpeg", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for _ in range(24):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        file.mux(stream.encode(None))
+    resize(tmp_path / "camera.mov", tmp_path / "small.mp4", width=32, height=24)
+    with av.open(str(tmp_path / "small.mp4")) as film:
+        assert [packet.is_keyframe for packet in film.demux() if packet.size].count(True) == 1
 
 
 def test_a_resized_video_keeps_its_sound(tmp_path: Path) -> None:

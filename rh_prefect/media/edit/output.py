@@ -12,6 +12,7 @@ from typing import Literal
 import av
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
+from av.video.frame import PictureType
 from av.video.stream import VideoStream
 from PIL import Image
 
@@ -143,6 +144,8 @@ class Film:
         """Appends frames, each with its sound, so that little is held in memory."""
         for frame in frames:
             frame.pts, frame.time_base = self._frames, 1 / Fraction(self._rate)
+            # Otherwise the encoder repeats the source's key frames; in an MJPEG, each frame is one.
+            frame.pict_type = PictureType.NONE
             self._file.mux(self._stream.encode(frame))
             self._frames += 1
             if self._track is not None and sound is not None:
