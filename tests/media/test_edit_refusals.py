@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import resource
+import wave
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +31,7 @@ from rh_prefect.media.edit import (
     trim,
     watermark,
 )
+from rh_prefect.media.edit.output import write_pictures
 from tests.support.samples import clip_samples
 from tests.support.samples import media as samples
 from tests.support.samples.clip_samples import RED
@@ -164,6 +167,31 @@ def test_music_too_short_to_repeat_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="shorter than half a second"):
         mix(None, samples.wav(tmp_path / "blip.wav", seconds=0.2), tmp_path / "track.wav", seconds=3)
     assert not list(tmp_path.glob("*track*"))
+
+
+def test_a_size_that_follows_from_the_picture_is_checked(tmp_path: Path) -> None:
+    wide, to = clip_samples.plain(tmp_path / "wide.png", RED, (2000, 100)), tmp_path / "result.mp4"
+    with pytest.raises(InputError, match="`width` must be from 1 to 16384, not 21600"):
+        still_clip(wide, to, seconds=0.2, height=1080)
+    squeezed = clip_samples.solid(tmp_path / "squeezed.mp4", [RED], size=(8200, 16), pixel_aspect=Fraction(2))
+    with pytest.raises(InputError, match="`width` must be from 1 to 16384, not 16400"):
+        concat([squeezed], to)
+    assert not to.exists()
+
+
+def test_what_an_encoder_refuses_is_no_error_of_the_disk(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"odd\.mp4 could not be encoded: .*What to do"):
+        write_pictures(tmp_path / "odd.mp4", (33, 25), [Image.new("RGB", (33, 25))])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sound_without_samples_is_called_empty(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.wav"
+    with wave.open(str(empty), "wb") as file:
+        file.setparams((1, 2, 48_000, 0, "NONE", ""))
+    for edit in (extract_audio, lambda source, to: trim(source, to, seconds=1)):
+        with pytest.raises(MediaError, match=r"sound track of .*empty\.wav is empty\. What to do"):
+            edit(empty, tmp_path / "result.wav")
 
 
 WRITING = ["mux-picture", "mix-speech", "mix-music", "concat", "sheet", "last", "poster", "resize", "trim"]

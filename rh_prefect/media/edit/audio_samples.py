@@ -173,6 +173,11 @@ def _sound_of(file: InputContainer, path: Path) -> AudioStream:
     return file.streams.audio[0]
 
 
+def empty_sound(path: Path) -> MediaError:
+    """Returns the error for a file whose sound has no samples."""
+    return MediaError(f"The sound track of {path} is empty. What to do: create or download the file again.")
+
+
 def _begin(stream: av.stream.Stream) -> float:
     return float((stream.start_time or 0) * (stream.time_base or 0))
 
@@ -274,7 +279,7 @@ def audio_level(path: Path) -> Level:
             samples += piece.shape[1]
             lufs = _measured(graph, lufs)
     if not samples:
-        raise MediaError(f"The sound track of {path} is empty. What to do: create or download the file again.")
+        raise empty_sound(path)
     entrance.push(None)
     # The silence after a shorter sound lowers its mean.
     missing = 10 * math.log10(max(1, _BLOCK * RATE / samples))

@@ -18,6 +18,7 @@ from PIL import Image
 
 from rh_prefect.errors import InputError, MediaError, StoreError
 from rh_prefect.local_files import atomic_path
+from rh_prefect.media.edit.argument_checks import check_size
 from rh_prefect.media.edit.audio_samples import PIECE, RATE, Samples, Sound, frame_of
 from rh_prefect.media.edit.video_reader import USUAL_RATE, Shape
 
@@ -47,10 +48,15 @@ def product(to: Path) -> Iterator[Path]:
     try:
         with atomic_path(to, durable=False) as part:
             yield part
-    except (OSError, av.FFmpegError) as error:
+    except OSError as error:
         raise StoreError(
             f"The file {to} could not be written: {getattr(error, 'strerror', None) or error}. What to "
             "do: check that its folder exists, is writable and has free space, then run again."
+        ) from error
+    except av.FFmpegError as error:
+        raise MediaError(
+            f"The file {to} could not be encoded: {error.strerror}. What to do: check the sizes and lengths of its "
+            "sources."
         ) from error
 
 
@@ -125,6 +131,7 @@ class Film:
     """The H.264 picture of a file, and its sound track if the canvas has one; create it before the first write."""
 
     def __init__(self, file: OutputContainer, canvas: Shape) -> None:
+        check_size(canvas.width, canvas.height)
         self._file, self._rate = file, canvas.rate
         self._stream = file.add_stream("libx264", rate=canvas.rate, options=dict(_QUALITY))
         self._stream.width, self._stream.height, self._stream.pix_fmt = canvas.width, canvas.height, "yuv420p"

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from rh_prefect.errors import InputError, MediaError
 from rh_prefect.media.edit.argument_checks import check_number, check_size, check_time, check_word
-from rh_prefect.media.edit.audio_samples import RATE, Sound, padded, recording
+from rh_prefect.media.edit.audio_samples import RATE, Sound, empty_sound, padded, recording
 from rh_prefect.media.edit.filter_graphs import filtered, linked
 from rh_prefect.media.edit.frames_and_thumbnails import flat, image_for, open_image
 from rh_prefect.media.edit.mixdown import mix
@@ -122,6 +122,7 @@ def still_clip(
     picture = flat(open_image(image))
     width = width or round((height or picture.height) * picture.width / picture.height)
     height = height or round(width * picture.height / picture.width)
+    check_size(width, height)
     picture = _fitted_image(picture, even(width), even(height), "cover")
     count = max(1, round(seconds * USUAL_RATE))
     shown = (_zoomed(picture, zoom, number / max(1, count - 1)) for number in range(count))
@@ -184,7 +185,7 @@ def _write_sound(to: Path, source: Path, *, start: float = 0.0, samples: int = s
         while (piece := sound.read(min(RATE, samples - track.samples))).shape[1]:
             track.write(piece)
         if not track.samples:
-            raise _too_short(source, start)
+            raise _too_short(source, start) if start else empty_sound(source)
     return track.samples / RATE
 
 
