@@ -18,10 +18,11 @@ import pytest
 from rh_prefect.errors import InputError, PlanChanged
 from rh_prefect.flows.pipeline import pipeline_flow
 from rh_prefect.media.media import Media
-from rh_prefect.pipelines.parsed_document import PipelineError
+from rh_prefect.pipelines.parsed_document import PipelineError, Problems
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import KnownWork, KnownWorks, Plan, ReviewedPlan, WorkQuery
 from rh_prefect.pipelines.plan.changes import compare
+from rh_prefect.pipelines.plan.fan_out import mark_chosen
 from rh_prefect.pipelines.plan.planned_steps import SIGNS, Selection, State
 from tests.support.samples.pipeline_assets import photo, sound, video
 from tests.support.samples.steps import ANSWER, ASK, CLIP, LIPS, PICTURE, RESIZE, SPEECH, group, of_rows, rows, steps
@@ -991,3 +992,18 @@ def test_the_work_of_a_plan_grows_with_its_steps_and_not_with_their_square() -> 
 
     calls(1)  # what is read once
     assert calls(400) < 2.4 * calls(200)
+
+
+def test_the_items_that_a_limit_may_select_are_marked_in_linear_time() -> None:
+    ideas = ANSWER % "$(item.t)" + ", parse: {list: {score: number, t: string}, at_most: 2}"
+    good = group("foreach: $(ideas), where: {gt: [$(item.score), 5]}, limit: 1", pic=PICTURE % "$(item.t)")
+    pipeline = Pipeline.from_text(of_rows("t: string", ideas=ideas, good=good))
+
+    def calls(number: int) -> int:
+        plan = pipeline.plan_now(rows=[{"t": f"t{n}"} for n in range(number)])
+        assert plan.planner is not None
+        chosen = plan.planner.report(Problems()).chosen
+        assert len(chosen) == number
+        return calls_of(lambda: mark_chosen(chosen, plan.instances))
+
+    assert calls(80) < 2.4 * calls(40)

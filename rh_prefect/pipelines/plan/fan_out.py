@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count, dropwhile, product
+from itertools import accumulate, count, dropwhile, product
 from math import prod
 from typing import Any
 
@@ -345,13 +345,17 @@ def _candidates(frames: list[Frame], limit: int | None, doubtful: Collection[Fra
     return found
 
 
-def mark_chosen(fan_outs: Iterable[tuple[str, Group]], instances: Sequence[PlannedStep]) -> None:
+def mark_chosen(fan_outs: Sequence[tuple[str, Group]], instances: Sequence[PlannedStep]) -> None:
     """Marks which items' works count in the minimum and in the maximum price, if `limit` may select different items.
 
     A work that several steps share counts in the maximum price, but in the minimum price only if it is certainly made.
     """
     users = Counter(work.key for one in instances for work in one.works)
-    choices = [(group.chosen, _steps_by_item(path, group, instances)) for path, group in fan_outs]
+    by_item = _steps_by_item(instances) if fan_outs else {}
+    choices = [
+        (group.chosen, {each.id: _steps_below(path, by_item.get(each.id, ())) for each in group.frames})
+        for path, group in fan_outs
+    ]
     inside = {id(one) for _, items in choices for steps in items.values() for one in steps}
     sure = {work.key for one in instances if one.is_sure and id(one) not in inside for work in one.works}
     for chosen, items in choices:
@@ -363,23 +367,25 @@ def mark_chosen(fan_outs: Iterable[tuple[str, Group]], instances: Sequence[Plann
                 work.is_sure &= users[work.key] == 1 or work.key in sure
         least = {name: sum(work.price.least for work in works if work.is_sure) for name, works in own.items()}
         most = {name: sum(work.price.most for work in works if not work.is_spare) for name, works in own.items()}
-        cheapest = sorted(own, key=lambda name: least[name])[:chosen]
-        dearest = sorted(own, key=lambda name: most[name], reverse=True)[:chosen]
+        cheapest = set(sorted(own, key=lambda name: least[name])[:chosen])
+        dearest = set(sorted(own, key=lambda name: most[name], reverse=True)[:chosen])
         for name, works in own.items():
             for work in works:
                 work.is_sure &= name in cheapest
                 work.is_spare |= name not in dearest
 
 
-def _steps_by_item(path: str, group: Group, instances: Sequence[PlannedStep]) -> dict[str, list[PlannedStep]]:
-    """Returns the steps of each item of a fan-out, including inner fan-outs."""
-    found = {frame.id: list[PlannedStep]() for frame in group.frames}
-    depth = group.frames[0].id.count("/") + 1
+def _steps_by_item(instances: Sequence[PlannedStep]) -> dict[str, list[PlannedStep]]:
+    """Returns the steps of each item of all fan-outs, including those of its inner fan-outs."""
+    found = defaultdict[str, list[PlannedStep]](list)
     for one in instances:
-        name = "/".join(one.item.split("/")[:depth])
-        if name in found and one.path.startswith(f"{path}."):
+        for name in accumulate(one.item.split("/"), "{}/{}".format):
             found[name].append(one)
     return found
+
+
+def _steps_below(path: str, steps: Iterable[PlannedStep]) -> list[PlannedStep]:
+    return [one for one in steps if one.path.startswith(f"{path}.")]
 
 
 def _is_order_known(frames: list[Frame], column: str, failed: Container[PlannedStep]) -> bool:
