@@ -239,5 +239,12 @@ def test_check_notes_each_paid_request_with_the_day_of_the_run() -> None:
         b=PICTURE % "$$(run.date)",
         c=CLIP % "$(a)" + ", save_as: $(run.date).mp4",
     )
-    (note,) = Pipeline.from_text(text).plan_now().notes
+    note, escaped = Pipeline.from_text(text).plan_now().notes
     assert "run.date is part of a paid request" in note
+    assert escaped == "pipeline.yaml:4: $$(run.date) is the text '$(run.date)', and not the value of run.date."
+
+
+def test_check_notes_a_price_that_is_a_text() -> None:
+    prompt = "'for $$(item.price), $$(item.cost), $$(f x), or $$( item.title )'"
+    (note,) = Pipeline.from_text(of_rows("title: string, price: number", a=PICTURE % prompt)).plan_now(rows=[]).notes
+    assert note == "pipeline.yaml:6: $$(item.price) is the text '$(item.price)', and not the value of item.price."

@@ -36,6 +36,7 @@ INVALID = Type("any")
 """The type of a string with an invalid reference, which is reported."""
 
 RESERVED_FOLDERS = ("works", "scopes", "edits", "names", "inputs", "results", "runs", "rounds", "pipelines", "gallery")
+_ESCAPED = re.compile(r"\$(?P<text>\$\((?P<names>[A-Za-z][\w-]*(?:\.[\w-]+)*)\))")
 _OTHER_SPELLING = re.compile(r"(?:\$\{\{|\$\{|\{\{)\s*(?P<names>[A-Za-z][\w-]*(?:\.[\w-]+)*)\s*\}\}?")
 
 
@@ -130,7 +131,12 @@ class ValueCheck:
         return Type("string", options=() if template.literal is None else (template.literal,))
 
     def _check_spelling(self, path: Path, text: str, scope: NameScope) -> None:
-        """Reports references in the syntax of other tools, which would be sent to a model as text."""
+        """Reports references in the syntax of other tools, which would be sent as text; notes those after `$$`."""
+        for found in _ESCAPED.finditer(text):
+            own = Reference(found["text"], (tuple(found["names"].split(".")),))
+            with suppress(WrongReferenceError):
+                resolve(own, scope)
+                self._note(path, f"{found[0]} is the text '{own.text}', and not the value of {found['names']}")
         for found in _OTHER_SPELLING.finditer(text):
             names = tuple(found["names"].split("."))
             own = Reference(f"$({found['names']})", (names,))
