@@ -201,14 +201,25 @@ def _read(
     arguments = with_reviewed("run", given.arguments(pipeline, more), reviewed)
     found = read_choices(pipeline.takes)
     selection = selected.steps if reviewed is None else reviewed.selected(selected.steps)
-    # Without the records: wrong parameters are found before a server is started.
-    inputs = Inputs(own=get_settings().storage_url if storage is None else "")
-    first = asyncio.run(pipeline.plan(arguments, known=KnownWorks(), inputs=inputs))
-    end_with_problems(first.problems)
-    first.refuse_unknown(selection)
+    # Without the records: wrong parameters are found before a server is started. Files that the pipeline has saved are
+    # no inputs, so for a block that only this server has, the plan of the run finds the problems of listed files.
+    own = _storage_url(storage)
+    first = asyncio.run(pipeline.plan(arguments, known=KnownWorks(), inputs=Inputs(own=own)))
+    if own or all(param.kind != "files" for param in pipeline.file.params.values()):
+        end_with_problems(first.problems)
+        first.refuse_unknown(selection)
     request = PlanRequest(pipeline, arguments, storage, account, selection=selection)
     asked = _Asked(request, reviewed, selected, found)
     return asked.again() if storage is None else asked
+
+
+def _storage_url(storage: str | None) -> str:
+    """Returns the URL of a storage block, by default RH_STORAGE_URL; empty if the block's server has not started."""
+    from rh_prefect.blocks.lookup import load_storage
+
+    if storage is None:
+        return get_settings().storage_url
+    return asyncio.run(load_storage(storage)).url if is_configured() else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,8 +189,11 @@ def test_items_of_an_answer_are_accepted_until_it_is_known(here: Here) -> None:
     assert here.paid() == 3
 
 
-def test_saved_results_beside_the_inputs_do_not_refuse_the_next_run(here: Here) -> None:
+@pytest.mark.parametrize("given", ["", pytest.param(" --storage shelf", marks=pytest.mark.prefect)])
+def test_saved_results_beside_the_inputs_do_not_refuse_the_next_run(here: Here, given: str) -> None:
     """The plan before the run took `b.png` for an input with the id of `b.jpg`."""
+    if given:
+        MediaStorage(url=str(here.folder / "out")).save("shelf", overwrite=True)
     folder = here.folder / "out" / "photos"
     folder.mkdir(parents=True)
     photo(folder / "b.jpg", 1)
@@ -198,7 +201,7 @@ def test_saved_results_beside_the_inputs_do_not_refuse_the_next_run(here: Here) 
     each = group("foreach: $(params.photos), id: $(item.stem)", big=big)
     here.write("big.yaml", "params: {photos: {type: files, of: image}}\n" + steps(each=each))
     for _ in range(2):
-        here.call("run big.yaml --set photos=out/photos")
+        here.call(f"run big.yaml --set photos=out/photos{given}")
     assert here.paid() == 1
 
 
