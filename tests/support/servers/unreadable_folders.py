@@ -10,6 +10,10 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 
+class SmbError(OSError):
+    """An error as of smbprotocol: for a missing folder it is no FileNotFoundError."""
+
+
 class UnreadableFolders(LocalFileSystem):
     """The folders of this machine; those with the name `unreadable` or `lost+found` cannot be listed."""
 
@@ -21,7 +25,7 @@ class UnreadableFolders(LocalFileSystem):
         if path.endswith("/lost+found"):
             raise PermissionError(errno.EACCES, "Permission denied", path)
         if not self.exists(path):
-            raise OSError(errno.ENOENT, "not found, and no FileNotFoundError, as of smbprotocol", path)
+            raise SmbError(errno.ENOENT, "not found", path)
         return super().ls(path, detail=detail, **options)
 
 
