@@ -148,9 +148,11 @@ def with_enough_budget(command: str, rest: Plan, selection: Selection) -> str:
 
     If the file's budget is for all runs, the budget also includes the payments of earlier runs.
     """
-    price = rest.price_of(rest.instances, selection)
+    most = rest.price_of(rest.instances, selection).most
     before = rest.paid_before() if rest.budget is not None and rest.budget.all_runs else Decimal(0)
-    amount = "AMOUNT" if price.is_open else str((before + price.most).quantize(Decimal("0.01"), ROUND_UP))
+    each = (rest.price_of([one], selection) for one in rest.instances)
+    is_unknown = any(price.is_open and not price.most for price in each)  # with neither a price nor an assumed one
+    amount = "AMOUNT" if is_unknown else str((before + most).quantize(Decimal("0.01"), ROUND_UP))
     words = iter(shlex.split(command))
     kept = [one for one in words if not (one.startswith("--budget=") or (one == "--budget" and next(words, "")))]
     return shlex.join([*kept, "--budget", amount])

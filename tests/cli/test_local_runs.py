@@ -150,6 +150,9 @@ def test_quotes_give_unlisted_prices_and_refuse_wrong_requests(terminal: Termina
     terminal.call("run quoted.yaml --only one --plan quoted.json --dry-run")
     said = terminal.call("run quoted.yaml --only one --budget 0.5", fails=True)
     assert said.strip().endswith("run quoted.yaml --only one --budget AMOUNT"), "its price is not known"
+    Path("assumed.yaml").write_text(quoted.replace("a cup}}", "a cup}, assume: {price: 7}}", 1))
+    said = terminal.call("run assumed.yaml --only one --budget 0.5", fails=True)
+    assert said.strip().endswith("run assumed.yaml --only one --budget 7.00")
     assert not rh.recorder.submissions
     terminal.call("run quoted.yaml --only one --plan quoted.json")
     assert [one.charged for one in rh.recorder.paid] == [1]
