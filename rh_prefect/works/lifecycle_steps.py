@@ -84,6 +84,7 @@ class Steps:
         self._guess: Money | None = None  # The catalogue's price; the currency may be another one
         self._reserved: int | None = None  # The number of the submission for which an amount is reserved
         self._is_uninterrupted = self._is_over = False
+        self._has_warned = False  # That the end of another run's task cannot be read
         self._slot_refusals = 0
         self._is_read = False  # Whether the result was just read with all records of the work
         self._first_time = False
@@ -478,7 +479,8 @@ class Steps:
             if error.is_permanent:
                 raise
             # If the call failed now, the run that has paid could cancel the task.
-            _log.warning("the end of task %s could not be read yet: %s", submit.task_id, error)
+            level, self._has_warned = logging.INFO if self._has_warned else logging.WARNING, True
+            _log.log(level, "the end of task %s could not be read yet: %s", submit.task_id, error)
             return None
 
     async def _await_record(self, submit: Submit) -> End:

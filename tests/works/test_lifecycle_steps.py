@@ -401,7 +401,9 @@ async def test_queries_that_fail_for_good_end_with_the_task_of_another_run(tmp_p
     assert work.did.count("query at main") == 2
 
 
-async def test_records_that_cannot_be_read_for_twelve_hours_are_the_reason_that_is_said(tmp_path: Path) -> None:
+async def test_records_that_cannot_be_read_for_twelve_hours_are_the_reason_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The error named the account of the other run, and advised to configure its credentials."""
 
     class Slow(ExecutedWork):
@@ -419,6 +421,8 @@ async def test_records_that_cannot_be_read_for_twelve_hours_are_the_reason_that_
     with pytest.raises(JournalError, match="no route to the storage"):
         await work.finish()
     assert work.seconds >= 12 * 3600
+    warnings = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    assert len([one for one in warnings if "could not be read yet" in one]) == 1, "not at each try"
 
 
 async def test_queries_that_fail_for_good_are_repeated_for_twelve_hours(tmp_path: Path) -> None:
