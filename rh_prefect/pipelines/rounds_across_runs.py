@@ -5,14 +5,15 @@ round without a second payment. So the id of such a step's work contains the rou
 closes its round, and the next run begins another round. Until then, runs of the same pipeline, deployment and
 parameters continue the round. `rounds/<key>/` next to the works contains:
 
-| record              | written                                     | contains                                  |
-|---------------------|---------------------------------------------|-------------------------------------------|
-| `<n>`               | when round n begins, exclusively            | the flow run                              |
-| `<n>-holder-<m>`    | before a run plans in round n, exclusively  | the flow run and its process              |
-| `<n>-suspended-<m>` | when that run suspends itself               | for how long: it has no process meanwhile |
-| `<n>-left-<m>`      | when that run ends, for any reason          | whether a review is left to be decided    |
-| `<n>-closed-1`      | when a run has made everything              | the flow run                              |
-| `<n>-<step>-takes`  | when `reuse: 7d` has selected takes by age  | the numbers of these takes                |
+| record                  | written                                    | contains                                  |
+|-------------------------|--------------------------------------------|-------------------------------------------|
+| `<n>`                   | when round n begins, exclusively           | the flow run                              |
+| `<n>-holder-<m>`        | before a run plans in round n, exclusively | the flow run and its process              |
+| `<n>-suspended-<m>`     | when that run suspends itself              | for how long: it has no process meanwhile |
+| `<n>-left-<m>`          | when that run ends, for any reason         | whether a review is left to be decided    |
+| `<n>-closed-1`          | when a run has made everything             | the flow run                              |
+| `<n>-<step>-takes`      | when `reuse: 7d` has selected takes by age | the numbers of these takes                |
+| `separate-<item>-takes` | when `same: separate` gives an item takes  | the numbers of these takes                |
 
 The journal of each flow run notes its round, so that a retry continues the same round.
 """

@@ -97,6 +97,25 @@ async def test_an_item_keeps_the_take_of_its_request_in_later_runs() -> None:
     assert takes_of(await plan_of(MOODS, **given)) == [3, 2, 1]
 
 
+async def test_an_item_has_the_take_that_another_run_recorded_at_the_same_time() -> None:
+    """Two items had each other's takes, and those of the next run were the ones of the other run."""
+
+    class Race(ChosenTakes):
+        async def takes_of(self, choice: str, new: Sequence[int] = ()) -> Sequence[int]:
+            if new:
+                self.chosen.setdefault(choice, [2])
+            return await super().takes_of(choice, new)
+
+    records, equal = Race(), EqualRequests()
+    given: dict[str, Any] = {"rows": [{"t": "a"}, {"t": "b"}], "known": records, "equal": equal}
+    moods = (await plan_of(MOODS, **given)).steps["each.mood"]
+    records.answer(moods[0], {"m": "calm"})
+    assert takes_of(await plan_of(MOODS, **given)) == [2, 1]
+    assert takes_of(await plan_of(MOODS, **given)) == [2, 1], "also when the run plans again"
+    records.answer(moods[1], {"m": "calm"})
+    assert takes_of(await plan_of(MOODS, **given)) == [2, 3], "the recorded take is that of the first item"
+
+
 LATE_ID = of_rows(
     "sku: string, title: string",
     "id: $(naming)-$(item.sku)",

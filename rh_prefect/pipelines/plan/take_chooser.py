@@ -72,6 +72,19 @@ class EqualRequests:
             self._takes[name] = take
         return self._takes[name]
 
+    def move(self, draft: Draft, own: int, take: int) -> int:
+        """Returns the first take of a draft after another run has recorded `take` for it: that one if it is free here.
+
+        `own` is the take with which the draft began before `first_take`.
+        """
+        path, size = draft.instance.path, len(draft.takes)
+        held, moved = self._held[path, draft.base] - set(draft.takes), range(take, take + size)
+        if not held.isdisjoint(moved):
+            return draft.takes[0]
+        self._held[path, draft.base] = held | set(moved)
+        self._takes[path, draft.base, draft.instance.address, own] = take
+        return take
+
 
 class TakeChooser:
     """Chooses the takes of steps that are planned together."""
@@ -95,14 +108,18 @@ class TakeChooser:
         choices = {_choice(one): one for one in late if not self._wants_new(one)}
         noted = await asyncio.gather(*map(self._known.takes_of, choices))
         kept = {one: chosen[0] for one, chosen in zip(choices.values(), noted, strict=True) if chosen}
+        equal, own = self._planning.options.equal, {one: one.takes[0] for one in drafts}
         for one in sorted(drafts, key=lambda one: one not in kept):
             address, new = one.instance.address, self._new_takes(one)
             first = self._planning.choices.take_of(one.instance.path)
-            one.begin_with(self._planning.options.equal.first_take(one, first, kept.get(one)))
+            one.begin_with(equal.first_take(one, first, kept.get(one)))
             if address in new:
                 new[address] = one.takes[0]
-        new_choices = ((choice, one.takes) for choice, one in choices.items() if one not in kept)
-        await asyncio.gather(*(self._known.takes_of(choice, takes) for choice, takes in new_choices))
+        added = {choice: one for choice, one in choices.items() if one not in kept}
+        noted = await asyncio.gather(*(self._known.takes_of(choice, one.takes) for choice, one in added.items()))
+        for one, chosen in zip(added.values(), noted, strict=True):
+            if chosen and chosen[0] != one.takes[0]:  # by a run at the same time, whose results later runs use
+                one.begin_with(equal.move(one, own[one], chosen[0]))
 
     async def _ask(self, draft: Draft) -> None:
         """Sets the takes of a draft that depend on the records."""
