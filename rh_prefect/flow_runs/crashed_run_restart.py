@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Final
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.events.filters import EventFilter, EventOccurredFilter, EventResourceFilter
 from prefect.events.schemas.automations import EventTrigger
 from prefect.settings import get_current_settings
-from prefect.states import Crashed
+from prefect.states import Crashed, Failed
 
 from rh_prefect.flow_runs.run_queries_and_scopes import find_flow_runs
 from rh_prefect.prefect_api import ask
@@ -48,7 +49,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class StoppedRun:
-    """A run that was scheduled again or marked as crashed; `done` names the action and its reason."""
+    """A run that was scheduled again, or marked as crashed or failed; `done` names the action and its reason."""
 
     flow_run_id: UUID
     name: str
@@ -56,11 +57,15 @@ class StoppedRun:
 
 
 async def revive_stopped(*, hours: float = 24.0, now: datetime | None = None) -> list[StoppedRun]:
-    """Marks runs without heartbeats as crashed, and reschedules runs that crashed in the last `hours`; returns all."""
+    """Marks runs without heartbeats as crashed, and reschedules runs that crashed in the last `hours`; returns all.
+
+    Runs that crash too often before they start are marked as failed.
+    """
     now = now or datetime.now(UTC)
     lost, crashed = await _rule(MARK_CRASHED), await _rule(RUN_AGAIN)
     done = [] if lost is None else [one async for one in _mark_crashed(lost, now)]
     if crashed is not None:
+        done += [one async for one in _give_up(crashed, now - timedelta(hours=hours))]
         done += [one async for one in _run_again(crashed, now, now - timedelta(hours=hours))]
     return done
 
@@ -111,7 +116,7 @@ async def _run_again(rule: Rule, now: datetime, since: datetime) -> AsyncIterato
     async for flow_run, state in _deployed(rule, [StateType.CRASHED], since=since):
         if state.timestamp > now - rule.within - MARGIN:
             continue
-        attempts = flow_run.run_count or await _crashes(flow_run.id)
+        attempts = max(flow_run.run_count, await _crashes(flow_run.id))
         if rule.attempts and attempts > rule.attempts:
             continue
         again = awaiting_retry()
@@ -120,18 +125,40 @@ async def _run_again(rule: Rule, now: datetime, since: datetime) -> AsyncIterato
             yield StoppedRun(flow_run.id, flow_run.name, f"had crashed in attempt {attempts}: scheduled again")
 
 
+async def _give_up(rule: Rule, since: datetime) -> AsyncIterator[StoppedRun]:
+    """Marks runs as failed that crash repeatedly before they start, because their infrastructure does not start.
+
+    Prefect does not count such a start as an attempt, so that the automation would schedule these runs without end.
+    """
+    crashed = _deployed(rule, [StateType.CRASHED], since=since)
+    scheduled = _deployed(rule, [StateType.SCHEDULED], name=awaiting_retry().name)
+    for found in (crashed, scheduled) if rule.attempts else ():
+        async for flow_run, state in found:
+            if flow_run.run_count > rule.attempts or (crashes := await _crashes(flow_run.id)) <= rule.attempts:
+                continue
+            message = (
+                f"The run crashed {crashes} times, mostly before it started. Retry it when its workers can start it."
+            )
+            if await _set_state(flow_run, state, Failed(message=message)):
+                yield StoppedRun(flow_run.id, flow_run.name, f"had crashed {crashes} times: marked as failed")
+
+
 async def _crashes(flow_run_id: UUID) -> int:
-    """Returns how many times a run crashed before it started; Prefect does not count these crashes as attempts."""
+    """Returns how many times a run has crashed since it last ended in another way; a person has retried it since then.
+
+    Crashes before a start of the run are included.
+    """
     states = await ask(lambda api: api.read_flow_run_states(flow_run_id))
-    return sum(state.is_crashed() for state in states)
+    ends = [state for state in states if state.is_final()]
+    return len(list(takewhile(State.is_crashed, reversed(ends))))
 
 
 async def _deployed(
-    rule: Rule, types: list[StateType], *, since: datetime | None = None
+    rule: Rule, types: list[StateType], *, name: str | None = None, since: datetime | None = None
 ) -> AsyncIterator[tuple[FlowRun, State]]:
     """Yields the deployments' runs to which a rule applies, with their states; only such runs can be rescheduled."""
     # Read to the end first: a changed state shifts the pages.
-    found = [one async for one in find_flow_runs(types, tags=rule.tags, ended_after=since)]
+    found = [one async for one in find_flow_runs(types, name=name, tags=rule.tags, ended_after=since)]
     for flow_run in found:
         if flow_run.state is not None and flow_run.deployment_id is not None:
             yield flow_run, flow_run.state

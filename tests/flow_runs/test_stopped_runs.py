@@ -16,10 +16,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.states import Cancelled, Crashed, Pending, Running, Scheduled
+from prefect.states import Cancelled, Crashed, Failed, Pending, Running, Scheduled
 
 from rh_prefect.flow_runs.crashed_run_restart import MARK_CRASHED, RUN_AGAIN, revive_stopped
 from rh_prefect.prefect_api import ask
+from rh_prefect.prefect_internals import awaiting_retry
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.prefect_server import PrefectServer, empty
 from tests.support.waiting import until
@@ -75,11 +76,23 @@ async def test_a_crashed_run_is_scheduled_again_up_to_the_limit_of_the_automatio
     first = await begin(Running(), Crashed())
     third = await begin(*[Running(), Crashed()] * 3)
     fourth = await begin(*[Running(), Crashed()] * 4)
-    never_begun = await begin(*[Pending(), Crashed()] * 4)
     assert await look() == {first, third}
     assert [await state_of(run) for run in (first, third)] == ["AwaitingRetry"] * 2
-    assert [await state_of(run) for run in (fourth, never_begun)] == ["Crashed"] * 2
+    assert await state_of(fourth) == "Crashed"
     assert await look() == set(), "they are scheduled"
+
+
+async def test_a_run_that_crashes_without_end_before_it_starts_is_failed() -> None:
+    """Prefect counts no such start as an attempt: the automation scheduled the run again each 15 s, for ever."""
+    crashes: list[State[Any]] = [Pending(), Crashed()]
+    never = await begin(*crashes * 4)
+    once = await begin(Running(), Crashed(), *crashes * 3)
+    scheduled = await begin(Running(), Crashed(), *crashes * 3, awaiting_retry())
+    soon = await begin(Running(), Crashed(), *crashes * 2, awaiting_retry())
+    by_hand = await begin(*crashes * 4, Failed(), awaiting_retry())
+    assert await look(later=timedelta(0)) == {never, once, scheduled}
+    assert {await state_of(run) for run in (never, once, scheduled)} == {"Failed"}
+    assert {await state_of(run) for run in (soon, by_hand)} == {"AwaitingRetry"}
 
 
 async def test_a_crash_is_left_to_the_automation_first_and_old_ones_are_left_alone() -> None:
