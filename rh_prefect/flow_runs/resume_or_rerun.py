@@ -101,7 +101,11 @@ def resume(flow: Flow[..., Any], flow_run_id: UUID | str) -> Any:
         )
     if inspect.iscoroutinefunction(flow.fn):
         return rerun(flow, flow_run_id)
-    return run_flow(flow, flow_run=LOOP.call_sync(_prepare(flow, flow_run_id)))
+    flow_run = LOOP.call_sync(_prepare(flow, flow_run_id))
+    try:
+        return run_flow(flow, flow_run=flow_run)
+    finally:
+        LOOP.call_sync(_end_cancellation(flow_run.id))
 
 
 async def create(flow: Flow[..., Any], parameters: dict[str, Any]) -> UUID:

@@ -16,11 +16,13 @@ from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Cancelling, Paused, Pending, Running
 
+import rh_prefect
+from rh_prefect import generate, models
 from rh_prefect.emulator import Emulator
 from rh_prefect.flow_runs.cancellation import EVERY, cancel_run
 from rh_prefect.flow_runs.flow import cancel_remote_jobs
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.resume_or_rerun import rerun
+from rh_prefect.flow_runs.resume_or_rerun import create, rerun, resume
 from rh_prefect.flow_runs.run_queries_and_scopes import FlowScope, scope_named
 from rh_prefect.works.journal.job_records_and_state import jobs_of
 from rh_prefect.works.journal.scope import FolderScope
@@ -33,7 +35,7 @@ from tests.support.servers.faulty_proxy import FaultyProxy
 from tests.support.servers.prefect_server import PrefectServer
 from tests.support.waiting import until
 from tests.support.world.pipeline_runs import PipelineRun, ProcessKilled, bury, picture
-from tests.support.world.prefect_runs import artifacts_of, set_states
+from tests.support.world.prefect_runs import artifacts_of, set_states, state_of
 
 pytestmark = pytest.mark.prefect
 
@@ -74,6 +76,22 @@ async def test_without_worker_and_hook_its_tasks_are_cancelled(rh: Emulator, sta
     assert ended is not None
     if state.is_cancelling():  # else its message says who has set the state
         assert str(ended.message).startswith("The run was cancelled: 0 of 2 jobs done, 2 cancelled, cost ")
+
+
+@rh_prefect.flow
+def many_by_submit(prompts: list[str]) -> None:
+    futures = [generate.submit(models.ZImageTurbo(prompt=prompt)) for prompt in prompts]
+    for future in futures:
+        future.result()
+
+
+async def test_a_resumed_flow_that_is_not_async_does_not_stay_cancelling(rh: Emulator) -> None:
+    run = await create(many_by_submit, {"prompts": PROMPTS})
+    task = asyncio.ensure_future(asyncio.to_thread(resume, many_by_submit, run))
+    await until_paid(rh, 2)
+    await set_states(run, Cancelling())
+    await until_cancelled(rh, task)
+    assert await state_of(run) == "Cancelled"
 
 
 async def test_a_run_that_is_cancelled_while_it_is_paused_cancels_its_tasks(rh: Emulator) -> None:
