@@ -24,6 +24,7 @@ from rh_prefect.flow_runs.run_queries_and_scopes import (
     read_flow_run,
     recorded_scope,
 )
+from rh_prefect.prefect_api import FAILURES, failure_of
 from rh_prefect.works.events import summary_of
 from rh_prefect.works.journal.job_records_and_state import JobView, Submit
 from rh_prefect.works.journal.record_types import Record
@@ -101,10 +102,10 @@ async def reconcile_runs(*, flow_run_id: UUID | None = None, hours: float = 24.0
     else:  # read to the end first: a run whose cancellation ends meanwhile shifts the pages
         found = [one async for one in ended_runs(hours=hours)]
     for flow_run in found:
-        journal = FlowRunJournal(flow_run.id)
-        if await paid_jobs(journal) and await journal.read(_mark(flow_run)) is None:
+        of_run = await _look_after(flow_run)
+        if of_run is not None:
             runs += 1
-            findings += await _look_after(flow_run)
+            findings += of_run
     return Reconciled(runs, tuple(findings))
 
 
@@ -113,9 +114,13 @@ def _mark(flow_run: FlowRun) -> str:
     return f"reconciled-{max(flow_run.run_count, 1)}"
 
 
-async def _look_after(flow_run: FlowRun) -> list[Finding]:
+async def _look_after(flow_run: FlowRun) -> list[Finding] | None:
+    """Checks one run; returns None if it has no paid jobs, or needs no further action."""
     found, is_cancelled = list[Finding](), False
     try:
+        journal = FlowRunJournal(flow_run.id)
+        if not await paid_jobs(journal) or await journal.read(_mark(flow_run)) is not None:
+            return None
         flow_run = await read_flow_run(flow_run.id)  # a person may have retried it since it was listed
         state = flow_run.state
         if state is None or not (state.is_final() or state.is_cancelling()):
@@ -125,10 +130,11 @@ async def _look_after(flow_run: FlowRun) -> list[Finding]:
         report = await cancel_run(scope, by="reconcile") if is_cancelled else None
         found += await _of_jobs(flow_run, scope, report)
         found += await _of_works(flow_run, scope, report)
-    except RunningHubError as error:
-        return [*found, _finding(flow_run, ("NOT cancelled" if is_cancelled else "NOT collected", error.message))]
-    if state.is_final() and not any(one.is_open for one in found):
-        await scope.journal.create(_mark(flow_run), Record().model_dump(mode="json"))
+        if state.is_final() and not any(one.is_open for one in found):
+            await journal.create(_mark(flow_run), Record().model_dump(mode="json"))
+    except (RunningHubError, *FAILURES) as error:
+        message = error.message if isinstance(error, RunningHubError) else f"the Prefect API: {failure_of(error)[0]}"
+        return [*found, _finding(flow_run, ("NOT cancelled" if is_cancelled else "NOT collected", message))]
     return found
 
 

@@ -164,7 +164,7 @@ _ENDED: Final = [StateType.CANCELLED, StateType.CRASHED, StateType.FAILED]
 
 
 async def read_flow_run(flow_run_id: UUID | str, *, patience: float = 0.0) -> FlowRun:
-    """Reads one flow run; raises `ConfigError` if it does not exist.
+    """Reads one flow run; raises `ConfigError` if it does not exist or cannot be read.
 
     If the API does not respond, the request is repeated for `patience` seconds.
     """
@@ -179,7 +179,7 @@ async def read_flow_run(flow_run_id: UUID | str, *, patience: float = 0.0) -> Fl
         return await ask_repeatedly(lambda api: api.read_flow_run(UUID(str(flow_run_id))), what=what, patience=patience)
     except ObjectNotFound as error:
         raise absent from error
-    except ValueError as error:
+    except FAILURES as error:
         answer, advice = failure_of(error)
         raise ConfigError(f"{what}: the Prefect API at {api_address()}: {answer}. What to do: {advice}.") from error
 

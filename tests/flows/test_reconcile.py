@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State
@@ -181,6 +182,23 @@ async def test_findings_are_shown_even_if_no_stopped_run_can_be_looked_up(
     state = await reconcile(return_state=True)
     assert state.is_failed() and "no automations" in str(state.message)
     assert any(" | still runs | " in str(one.data) for one in (await artifacts_of(state)).values())
+
+
+@pytest.mark.parametrize("read", ["read_flow_run", "filter_flow_run_input"])
+async def test_a_run_that_cannot_be_read_does_not_stop_the_checks_of_others(
+    rh: Emulator, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    first, second = [await left_behind(Failed(), prompt) for prompt in ("a lighthouse", "a harbour")]
+    original = getattr(PrefectClient, read)
+
+    async def fail(self: PrefectClient, flow_run_id: UUID, *more: Any) -> Any:
+        if flow_run_id == second:  # it is listed first
+            raise httpx.ReadError("the answer ended early")
+        return await original(self, flow_run_id, *more)
+
+    monkeypatch.setattr(PrefectClient, read, fail)
+    found = {one.flow_run_id: one.done for one in await look() if one.flow_run_id in (first, second)}
+    assert found == {first: "still runs", second: "NOT collected"}
 
 
 @pytest.mark.parametrize("is_pipeline", [True, False])
