@@ -12,7 +12,7 @@ from typing import Any
 from rh_prefect.media.file_name_templates import folded
 from rh_prefect.pipelines.check.checked_file import Checked
 from rh_prefect.pipelines.conditions import truth
-from rh_prefect.pipelines.evaluation import evaluate, part, results
+from rh_prefect.pipelines.evaluation import evaluate, part, results, wrong_texts
 from rh_prefect.pipelines.file_model import FanOutStep, GroupStep, Step
 from rh_prefect.pipelines.parsed_document import Path, visible
 from rh_prefect.pipelines.plan.part_data import Findings
@@ -92,6 +92,9 @@ class FanOuts:
             one = Frame(frame, {}, frame.id, frame.is_sure, frame.row, pending, waits_for, by=by)
             one.numbers, one.meaning, one.is_named = frame.numbers, frame.meaning, frame.is_named
             return Group([one], is_fan_out=False)
+        for key, written in (("foreach", step.foreach), ("matrix", step.matrix)):
+            for clause in wrong_texts(written, frame):
+                self._findings.wrong(frame.numbers, checked, (*at, key), clause)
         lists = _matrix_lists(step, frame) if step.matrix is not None else {"item": _list_of(step, frame)}
         items = self._taken(step, lists, frame)
         self._select(step, at, items, checked)
