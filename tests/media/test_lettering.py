@@ -149,6 +149,15 @@ def test_clips_that_are_shorter_than_their_transitions_are_refused(tmp_path: Pat
     assert not (tmp_path / "f.mp4").exists()
 
 
+def test_the_first_and_the_last_clip_need_the_length_of_one_transition(tmp_path: Path) -> None:
+    clips = [clip_samples.solid(tmp_path / f"{n}.mp4", [RED] * count) for n, count in enumerate((6, 10, 6))]
+    film = crossfaded(clips, tmp_path / "f.mp4", seconds=5 / 12)
+    assert [*film.starts, film.seconds] == pytest.approx([0, 1 / 12, 6 / 12, 1])
+    with pytest.raises(MediaError, match=r"2\.mp4 is too short for transitions of 0\.6 s"):
+        crossfaded([tmp_path / "1.mp4", tmp_path / "2.mp4"], tmp_path / "g.mp4", seconds=0.6)
+    assert not (tmp_path / "g.mp4").exists()
+
+
 def test_transparent_parts_of_a_logo_show_the_video(tmp_path: Path) -> None:
     logo = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     logo.paste((255, 0, 0, 255), (0, 0, 20, 40))

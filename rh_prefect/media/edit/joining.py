@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -106,27 +107,25 @@ def _joined(
     count = max(1, round(seconds * canvas.rate)) if seconds else 0
     starts: list[float] = []
     with ExitStack() as stack, create_film(to, canvas) as film:
-        tail: list[av.VideoFrame] = []
+        tail: deque[av.VideoFrame] = deque()
         before = Sound(endless_silence())
-        for clip, shape in zip(clips, shapes, strict=True):
+        for number, (clip, shape) in enumerate(zip(clips, shapes, strict=True), 1):
             starts.append(film.seconds)
             frames = fitted(clip, canvas, fit)
             sound = stack.enter_context(Sound(recording(clip) if shape.has_audio else endless_silence()))
-            head = list(islice(frames, len(tail)))
-            next_tail = list(islice(frames, count))
-            if len(next_tail) < count:
+            crossed = Sound(_crossed(before, sound, round(len(tail) / canvas.rate * RATE)))
+            film.write(_blended(tail, frames, look), crossed)
+            before.close()
+            next_tail = deque(islice(frames, count if number < len(clips) else 0))
+            if tail or (number < len(clips) and len(next_tail) < count):
                 raise MediaError(
                     f"The clip {clip} is too short for transitions of {seconds:g} s at its ends. What to do: use "
                     "shorter transitions."
                 )
-            crossed = Sound(_crossed(before, sound, round(len(tail) / canvas.rate * RATE)))
-            film.write(_blended(tail, head, look), crossed)
-            before.close()
             before, tail = sound, next_tail
             for one in frames:
                 tail.append(one)
-                film.write([tail.pop(0)], sound)
-        film.write(tail, before)
+                film.write([tail.popleft()], sound)
     return Joined(film.seconds, tuple(starts), canvas.width, canvas.height, float(canvas.rate))
 
 
@@ -138,10 +137,14 @@ def _crossed(old: Sound, new: Sound, samples: int) -> Pieces:
         yield old.fill(length) * np.sqrt(1 - up) + new.fill(length) * np.sqrt(up)
 
 
-def _blended(tail: Sequence[av.VideoFrame], head: Sequence[av.VideoFrame], look: Look) -> Iterator[av.VideoFrame]:
-    """Yields the frames of a transition from the end of one clip to the beginning of the next."""
-    for number, (old, new) in enumerate(zip(tail, head), 1):
-        yield _blend(old, new, number / (len(tail) + 1), look)
+def _blended(tail: deque[av.VideoFrame], head: Iterator[av.VideoFrame], look: Look) -> Iterator[av.VideoFrame]:
+    """Yields the frames of a transition from the end of one clip to the beginning of the next; consumes the `tail`.
+
+    Frames remain in the `tail` if the next clip is too short.
+    """
+    steps = len(tail) + 1
+    for number, new in enumerate(islice(head, len(tail)), 1):
+        yield _blend(tail.popleft(), new, number / steps, look)
 
 
 def _blend(old: av.VideoFrame, new: av.VideoFrame, share: float, look: Look) -> av.VideoFrame:
