@@ -72,6 +72,7 @@ class Policy(Options):
     attempt: int = 1  # The attempt of the run, from 1
     first_attempt: int = 1  # The first attempt whose payments count together with this one's; see `Scope.first_attempt`
     budget: Decimal | None = None  # What all works of the run may cost together; None for no limit
+    is_planned: bool = False  # Whether the budget rises to what all pipelines of the run may cost, by their prices
     assumed_price: Decimal | None = None  # What it costs at most, if neither the catalogue nor RunningHub knows it
     unpriced_advice: str = "run it without a budget"  # What to do if the budget needs a price that is not known
     may_switch_account: bool = False  # Whether another account may pay after an account-specific refusal
@@ -166,8 +167,9 @@ async def _may_claim(steps: Steps, n: int) -> bool:
     await steps.await_slot()
     # The wait may have been long, and a link lives for a day only.
     await steps.prepare()
-    if policy.budget is not None and (short := await steps.reserve(n, policy.budget)) is not None:
-        raise exceeded(policy.title, budget=policy.budget, short=short, unpriced=policy.unpriced_advice)
+    while (budget := steps.budget) is not None and (short := await steps.reserve(n, budget)) is not None:
+        if steps.budget == budget:  # else another pipeline has raised it meanwhile
+            raise exceeded(policy.title, budget=budget, short=short, unpriced=policy.unpriced_advice)
     if not await steps.is_cancelled(fresh=False):
         return True
     await steps.free_slot(full=False)

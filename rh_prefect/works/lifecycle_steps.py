@@ -233,6 +233,13 @@ class Steps:
         """Releases the slot of a submission without a task; `full` says whether RunningHub had no free slot."""
         self._lease.release(full=full)
 
+    @property
+    def budget(self) -> Decimal | None:
+        """What all works of the run may cost together at present."""
+        policy = self.policy
+        planned = self.work.spending.planned if policy.is_planned else Decimal(0)
+        return None if policy.budget is None else max(policy.budget, planned)
+
     async def reserve(self, n: int, budget: Decimal) -> Shortfall | None:
         """Reserves the price of submission n in the budget; returns the `Shortfall` if the budget is too small."""
         self._release_amount()

@@ -222,6 +222,7 @@ class WorkRunner:
     chain: Chain | None = None
     observer: Observer = field(default_factory=Silent)  # Is notified of every change
     pipeline: str = ""  # The pipeline's name, for the records
+    is_planned: bool = False  # Whether the budget comes from the prices of a plan; see `Policy.is_planned`
     has_ended: HasEnded = no_evidence  # Returns whether a flow run has certainly ended; it may wait for a work no more
 
     async def prepare(self, asked: WorkCall) -> tuple[str, JobRequest]:
@@ -393,6 +394,7 @@ class WorkRunner:
             first_attempt=scope.first_attempt,
             # str() keeps the decimal digits: Decimal(0.1) is not 0.1.
             budget=None if budget is None else Decimal(str(budget)),
+            is_planned=self.is_planned,
             assumed_price=asked.price,
             may_switch_account=not pool.is_single,
             task_list=pool.provider(request.endpoint).task_list,

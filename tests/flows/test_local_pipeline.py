@@ -259,6 +259,14 @@ async def test_a_pipeline_that_makes_nothing_says_so_although_another_one_of_the
     assert ends[1].message.startswith("Nothing was made and nothing was paid for its steps: the results exist already")
 
 
+async def test_pipelines_without_budgets_at_once_in_a_flow_run_may_each_cost_their_highest_price(rh: Emulator) -> None:
+    scope = new_run(await opened(), "both")
+    pair = [Pipeline.from_text(steps(**{f"s{n}": PICTURE % f"{title} {n}" for n in range(3)})) for title in "ab"]
+    ends = await asyncio.gather(*(run_here(one, {}, scope=scope, is_part=True) for one in pair))
+    assert [end.name for end in ends] == ["Completed", "Completed"]
+    assert len(rh.recorder.paid) == 6
+
+
 async def test_a_run_waits_only_for_the_reviews_that_it_selects(rh: Emulator) -> None:
     each = group("matrix: {title: [mug, jug]}", sign=PICTURE % "$(matrix.title)" + ", takes: 2", best="review: $(sign)")
     pipeline = Pipeline.from_text(steps(each=each))

@@ -154,6 +154,20 @@ def test_the_price_of_earlier_runs_counts_in_a_budget_of_all_runs_if_no_money_is
     assert plan.paid_before() == Decimal("0.34")
 
 
+def test_what_an_ended_pipeline_of_a_flow_run_has_left_is_not_for_the_next_one(spending: SpendTracker) -> None:
+    first, second, third = (RunBudget(spending, "works") for _ in range(3))
+    first.begin(Decimal("0.12"))
+    spending.claim("a", 1, Money(Decimal("0.04"), "CNY"))
+    assert second.others == Decimal("0.08")
+    second.begin(Decimal("0.20"))
+    assert spending.planned == Decimal("0.32")
+    first.leave()
+    second.leave()
+    assert third.others == 0
+    third.begin(Decimal("0.20"))
+    assert spending.planned == Decimal("0.24")
+
+
 def test_an_unlimited_run_pays_for_what_has_no_known_price(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "budget: unlimited\nsteps: {a: {workflow: '1', assume: {kind: image}}}"
     plan = Pipeline.from_text(text).plan_now()

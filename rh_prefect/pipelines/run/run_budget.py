@@ -28,6 +28,7 @@ def run_limit(
     *,
     budget: float | None,
     counted: Decimal,
+    others: Decimal = Decimal(0),
     in_progress: Decimal = Decimal(0),
     reviewed: ReviewedPlan | None = None,
     currency: str | None = None,
@@ -37,9 +38,10 @@ def run_limit(
     """Returns the maximum total cost of a flow run, including its earlier attempts.
 
     The limit is the given budget, else the file's, else the maximum total price of the remaining steps, with the price
-    of the steps `in_progress`, whose tasks may fail. With a reviewed plan, the limit is at most the maximum total price
-    of the plan's remaining steps or, if a price of the plan is not known, the budget of the reviewed file. A price in a
-    currency other than the account's counts as unknown.
+    of the steps `in_progress`, whose tasks may fail, and of `others`, the pipelines that the flow run makes at the same
+    time. With a reviewed plan, the limit is at most the maximum total price of the plan's remaining steps or, if a
+    price of the plan is not known, the budget of the reviewed file. A price in a currency other than the account's
+    counts as unknown.
     """
     whole_items = plan.budget is not None and plan.budget.whole_items
     is_foreign = currency not in (None, plan.currency)
@@ -55,7 +57,8 @@ def run_limit(
     is_quoted = reviewed is not None and not reviewed.is_open and price.is_open and not is_foreign
     if given is None and is_open and not (is_quoted or plan.is_unlimited):
         raise _needs_budget(plan, f"{foreign} the run needs a budget in {currency}" if is_foreign else "")
-    planned = counted + price.most + in_progress if given is None and not (is_quoted or plan.is_unlimited) else None
+    is_planned = given is None and not (is_quoted or plan.is_unlimited)
+    planned = counted + others + price.most + in_progress if is_planned else None
     limits = [given, planned, get_settings().max_budget]
     if reviewed is not None and is_quoted:
         limits += [reviewed.budget, reviewed.most]
@@ -121,6 +124,7 @@ class RunBudget:
     spending: SpendTracker
     place: str
     limit: Decimal | None = None
+    _has_begun: bool = False
     _budget: Budget | None = None
     _items: set[str] = field(default_factory=lambda: {""})
     """Started items, and "" for steps outside of items."""
@@ -253,6 +257,25 @@ class RunBudget:
     def _may_cost(self, works: Iterable[str]) -> Decimal:
         """Returns what the submissions of works may cost that have no known end."""
         return sum((self.spending.open_amounts.get(key, Decimal(0)) for key in works), Decimal(0))
+
+    @property
+    def others(self) -> Decimal:
+        """What other pipelines that the flow run makes now may still cost, by their highest prices."""
+        rest = self.spending.planned - self.spending.all_counted
+        return max(rest, Decimal(0)) if self.spending.pipelines else Decimal(0)
+
+    def begin(self, most: Decimal) -> None:
+        """Adds the highest price of this run to what all pipelines of the flow run may cost, until `leave`."""
+        planned, limit = self.spending.all_counted + self.others + most, get_settings().max_budget
+        self.spending.planned = planned if limit is None else min(planned, limit)
+        self.spending.pipelines += 1
+        self._has_begun = True
+
+    def leave(self) -> None:
+        """Records that this run has ended."""
+        if self._has_begun:
+            self.spending.pipelines -= 1
+        self._has_begun = False
 
     def in_progress(self, plan: Plan) -> Decimal:
         """Returns what the selected steps in progress may cost in addition: the run pays again if their tasks fail."""

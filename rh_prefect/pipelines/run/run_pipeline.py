@@ -78,6 +78,7 @@ async def run_pipeline(
                 raise error.with_note(note) from error
             raise
         finally:
+            run.services.budget.leave()
             await run.leave(is_complete=is_complete)
 
 
@@ -117,21 +118,29 @@ async def _make(
     reviewed = run.services.reviewed
     if reviewed is not None:
         reviewed.refuse_changes(plan, declared)
-    counted = run.services.budget.spending.all_counted
-    is_paying, in_progress = bool(run.price.most or run.price.is_open), run.services.budget.in_progress(plan)
+    budget = run.services.budget
+    is_paying, in_progress = bool(run.price.most or run.price.is_open), budget.in_progress(plan)
     currency = await LOOP.call(around.accounts.pool.currency()) if is_paying or in_progress else None
+    in_progress = in_progress if currency in (None, plan.currency) else Decimal(0)
+    earlier = await run.earlier_costs()
+    # Nothing is awaited from here on, so that another pipeline of the flow run counts this one.
+    counted = budget.spending.all_counted
     limit = run_limit(
         plan,
         run.price,
         budget=options.budget,
         counted=counted,
-        in_progress=in_progress if currency in (None, plan.currency) else Decimal(0),
+        others=budget.others,
+        in_progress=in_progress,
         reviewed=reviewed,
         currency=currency if is_paying else None,  # a run that only waits needs no budget in another currency
         attempt=around.scope.attempt,
-        earlier=await run.earlier_costs(),
+        earlier=earlier,
     )
-    run.services.limit(limit)
+    most = run.price.most + in_progress
+    budget.begin(most if limit is None else min(most, max(limit - counted, Decimal(0))))
+    has_budget = options.budget is not None or plan.budget is not None or reviewed is not None
+    run.services.limit(limit, is_planned=not has_budget)
     left = None if limit is None or currency not in (None, plan.currency) else limit - counted
     if note := shortage(plan, run.price, left=left):
         plan.notes = [*plan.notes, note]

@@ -63,9 +63,10 @@ class RunServices:
         works = self._works
         return await works.is_silent(run, [await works.rounds.time_of(key)], reader=self._reader)
 
-    def limit(self, budget: Decimal | None) -> None:
-        """Sets the run's budget."""
-        self.runner = replace(self.runner, options=replace(self.runner.options, budget=budget))
+    def limit(self, budget: Decimal | None, *, is_planned: bool) -> None:
+        """Sets the run's budget; with `is_planned`, from the prices of the plan, so that it may rise."""
+        options = replace(self.runner.options, budget=budget)
+        self.runner = replace(self.runner, options=options, is_planned=is_planned)
         self.budget.limit = budget
 
 

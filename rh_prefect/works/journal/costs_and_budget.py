@@ -205,6 +205,10 @@ class SpendTracker:
         """What the submissions of a job without a known end may cost, by the job's key; only of jobs with a price."""
         self._is_complete = False
         self._changed: set[str] = set()
+        self.pipelines = 0
+        """The number of pipeline runs in progress in the scope."""
+        self.planned = Decimal(0)
+        """What the scope may have cost when these have ended, by their highest prices."""
 
     def spent(self, currency: str = CURRENCY) -> Decimal:
         """Returns the total cost of ended jobs in a currency."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Coroutine, Generator
+from decimal import Decimal
 from typing import Any, TypeAlias, cast
 
 from rh_prefect.works.lifecycle import Policy, run_work
@@ -20,6 +21,10 @@ class AskedSteps:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+
+    @property
+    def budget(self) -> Decimal | None:
+        return self.policy.budget
 
     @property
     def records(self) -> AskedSteps:
