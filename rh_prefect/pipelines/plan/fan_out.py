@@ -187,7 +187,8 @@ class FanOuts:
             decide = [step for one in frames for step in one.by or () if step not in failed]
             for one in behind:
                 one.is_pending = True
-                one.waits_for = list(dict.fromkeys([*one.waits_for, *decide]))
+                # A tuple, which the steps of the item have in common
+                one.waits_for = tuple(dict.fromkeys([*one.waits_for, *decide]))
 
     def _limit(self, step: FanOutStep, at: Path, frame: Frame, path: str, checked: Checked) -> int | None:
         limit, wrong = count_of("limit", step.limit, frame)

@@ -75,12 +75,12 @@ class Needs:
         """Updates the counts of the steps that a step needs; if `weight` is None, the step's needs no longer count."""
         if one.weight == weight:
             return
-        for kind, sign in ((one.weight, -1), (weight, 1)):
+        for kind, is_new in ((one.weight, False), (weight, True)):
             counts = self._makers if kind == _MAKES else self._deciders
             steps = _edges(one) if kind == _MAKES else one.waits_for if kind == _EXISTS else ()
-            for need in steps:
-                counts[need.address] += sign
-                found[need.address] = None
+            addresses = [need.address for need in steps]
+            (counts.update if is_new else counts.subtract)(addresses)
+            found.update(dict.fromkeys(addresses))
         one.weight = weight
 
 

@@ -60,6 +60,8 @@ class Missing:
         """
         instance.may_be_free = is_open or any(need.may_be_free for need in instance.needs)
         instance.is_sure &= not instance.may_be_free
+        if not self:
+            return None  # nothing has failed
         needs = (*instance.waits_for, *instance.needs)
         causes = (one.address if one.address in self.failed else one.blocked_by for one in needs)
         instance.blocked_by = next(filter(None, causes), "")
@@ -70,7 +72,8 @@ class Missing:
         undecided = undecided_parts(step.taken, draft.frame, self if step.require == "any" else ())
         was_settled, instance = draft.is_settled, draft.instance
         draft.is_settled &= not undecided
-        instance.waits_for = tuple(dict.fromkeys([*instance.waits_for, *deciders_of(undecided)]))
+        if undecided:
+            instance.waits_for = tuple(dict.fromkeys([*instance.waits_for, *deciders_of(undecided)]))
         return was_settled and bool(undecided)
 
 
