@@ -15,8 +15,8 @@ from rh_prefect.errors import ConfigError
 
 
 def _state_dir() -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "rh-prefect"
+    base = Path(os.environ.get("XDG_STATE_HOME") or "")  # by its specification, a relative path has no effect
+    return (base if base.is_absolute() else Path.home() / ".local" / "state") / "rh-prefect"
 
 
 class Settings(BaseSettings):
@@ -68,6 +68,15 @@ class Settings(BaseSettings):
     suspend_seconds: float = Field(default=4 * 3600.0, gt=0)
     max_budget: Decimal | None = Field(default=None, ge=0)
 
+    @field_validator("state_dir", mode="before")
+    @classmethod
+    def _absolute(cls, value: object) -> Path:
+        """Refuses a relative path: in the working folder of a run, which a worker deletes, task ids would be lost."""
+        folder = Path(os.path.expanduser(str(value))) if value else _state_dir()  # noqa: PTH111 - it raises no error
+        if not folder.is_absolute():
+            raise ValueError("is a relative path, and this folder must survive the run; use an absolute path")
+        return folder
+
     @field_validator("input_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: object) -> object:
@@ -103,7 +112,10 @@ def _unusable(error: ValidationError | SettingsError) -> str:
     """Returns a message with the variable and the problem, but never the value, which may be a secret."""
     if isinstance(error, SettingsError):
         return f"A setting cannot be read: {error}. What to do: correct the setting; RH_STORAGE_OPTIONS takes JSON."
-    wrong = "; ".join(f"RH_{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors())
+    wrong = "; ".join(
+        f"RH_{'.'.join(map(str, one['loc'])).upper()}: {one['msg'].removeprefix('Value error, ')}"
+        for one in error.errors()
+    )
     return f"A setting cannot be used: {wrong}. What to do: correct the setting."
 
 

@@ -62,6 +62,29 @@ def test_the_state_folder_follows_xdg(bare: pytest.MonkeyPatch, tmp_path: Path) 
     assert get_settings().state_dir == tmp_path / "xdg" / "rh-prefect"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "folder"),
+    [
+        ("RH_STATE_DIR", "~/rh-state", "rh-state"),
+        ("RH_STATE_DIR", "", ".local/state/rh-prefect"),
+        ("XDG_STATE_HOME", "state", ".local/state/rh-prefect"),
+    ],
+)
+def test_the_state_folder_is_not_below_the_working_folder(
+    bare: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, folder: str
+) -> None:
+    """A worker deletes the working folder of a run, and with it the ids of tasks that were not recorded yet."""
+    bare.setenv(name, value)
+    assert get_settings().state_dir == tmp_path / folder
+
+
+@pytest.mark.parametrize("value", ["state", "./state", ".", "~nobody-of-this-name/state"])
+def test_a_relative_state_folder_is_refused(bare: pytest.MonkeyPatch, value: str) -> None:
+    bare.setenv("RH_STATE_DIR", value)
+    with pytest.raises(ConfigError, match=r"RH_STATE_DIR: is a relative path.*use an absolute path"):
+        get_settings()
+
+
 def test_secrets_are_in_no_repr(bare: pytest.MonkeyPatch) -> None:
     bare.setenv("RH_API_KEY", "canary-key-0123456789")
     bare.setenv("RH_WEBHOOK_TOKEN", "canary-token-0123456789")
