@@ -217,6 +217,8 @@ async def cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: Sta
 
 
 async def _cancel_remote_jobs(flow: Flow[..., Any], flow_run: FlowRun) -> None:
+    if flow_run.parent_task_run_id is not None and flow_run.deployment_id is None:
+        return  # the jobs of a child flow belong to the root, whose hook reports them
     # Prefect passes the run as it was when the cancellation began. If a person has resumed the run since then, its new
     # attempt was not cancelled.
     newest = await LOOP.call(read_flow_run(flow_run.id, patience=PATIENCE))
