@@ -42,7 +42,7 @@ ENDED = frozenset(_STATES)
 _GRAPHS_IN_LINE = 3
 """Maximum number of running graphs whose progress is shown in the line above the bar."""
 
-_FILES_KEPT = 200
+FILES_KEPT = 200
 """Maximum number of jobs whose files are stored for the run's report."""
 
 _CACHE_SIZE = 200
@@ -79,7 +79,7 @@ class RunProgress:
             known = self.rows.get(event.job)
             if known is not None:
                 event = replace(event, task_id=event.task_id or known.task_id, costs=event.costs or known.costs)
-            if event.files and len(self.files) < _FILES_KEPT:
+            if event.files and len(self.files) < FILES_KEPT:
                 self.files[event.job] = event.files
             self.rows[event.job] = replace(event, files=())
             self._states[event.state] += 1

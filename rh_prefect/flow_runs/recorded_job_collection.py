@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -14,7 +16,7 @@ from rh_prefect.client import TaskView
 from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.errors import RunningHubError
 from rh_prefect.flow_runs.journal import FlowRunJournal
-from rh_prefect.flow_runs.progress_observer import RunObserver, RunProgress
+from rh_prefect.flow_runs.progress_observer import FILES_KEPT, RunObserver, RunProgress
 from rh_prefect.flow_runs.run_queries_and_scopes import has_ended, is_flow_run, journal_of, scope_named, works_of
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
@@ -33,6 +35,9 @@ from rh_prefect.works.result import Result, end_of
 from rh_prefect.works.run_cancellation import CancelReport
 from rh_prefect.works.run_ledger import Notes
 from rh_prefect.works.work_runner import WorkRunner
+
+_AT_A_TIME: Final = 8
+"""Number of results that are read concurrently."""
 
 _log = logging.getLogger("rh_prefect")
 
@@ -117,12 +122,14 @@ async def _works_with(view: JobView, scope: Scope) -> WorksJournal | None:
     return works if is_there else None
 
 
-async def collected_result(view: JobView) -> Result | None:
+async def collected_result(
+    view: JobView, *, open_store: Callable[[Intent], Awaitable[MediaStore]] = store_of
+) -> Result | None:
     """Returns the result of a job if it was collected before; sends no request to RunningHub."""
     if view.last is None:
         return None
     intent = view.last.intent
-    store, task = await store_of(intent), ResultRecord(task_id=view.last.task_id or "", base=intent.base)
+    store, task = await open_store(intent), ResultRecord(task_id=view.last.task_id or "", base=intent.base)
     stored = await LOOP.in_file_thread(stored_result.read, store, stored_result.name_of(task))
     if stored is None or not await LOOP.in_file_thread(stored_result.is_whole, store, stored):
         return None
@@ -138,22 +145,47 @@ async def recorded_progress(scope: Scope, report: CancelReport | None = None) ->
     found = [(scope.journal.scope, one) async for one in scope.jobs()]
     if (works := await scope.works()) is not None:
         found += [(works.scope, one) for one in await (await Notes.of(scope)).jobs()]
-    for place, view in found:
+    jobs = {f"{place}/{view.key}": view for place, view in found}
+    files = {} if report is None else await _first_files(jobs)
+    for job, view in jobs.items():
         if view.last is not None:
             intent = view.last.intent
-            status.update(await _recorded_event(view, view.last, f"{place}/{view.key}", report))
+            status.update(_recorded_event(view, view.last, job, report, files.get(job, ())))
     with suppress(RunningHubError):  # without its storage, the report of the run has neither links nor pictures
         status.store = await store_of(intent) if intent is not None and report is not None else None
     return status
 
 
+async def _first_files(jobs: Mapping[str, JobView]) -> dict[str, tuple[Media, ...]]:
+    """Reads the files of as many jobs as a report shows, by job; each storage is opened once."""
+    gate, stores = asyncio.Semaphore(_AT_A_TIME), dict[tuple[str | None, str | None], asyncio.Future[MediaStore]]()
+
+    async def open_store(intent: Intent) -> MediaStore:
+        name = (intent.storage, intent.store)
+        if name not in stores:
+            stores[name] = asyncio.ensure_future(store_of(intent))
+        return await stores[name]
+
+    async def read(view: JobView) -> tuple[Media, ...]:
+        async with gate:
+            with suppress(RunningHubError):  # a storage that cannot be read now hides nothing else
+                return result.outputs if (result := await collected_result(view, open_store=open_store)) else ()
+        return ()
+
+    ended = {job: view.last.end for job, view in jobs.items() if view.last is not None}
+    shown = [job for job, end in ended.items() if end is not None and end.status == "SUCCESS"][:FILES_KEPT]
+    return dict(zip(shown, await asyncio.gather(*(read(jobs[job]) for job in shown)), strict=True))
+
+
 _ENDS: Final[dict[str, JobEventState]] = {"SUCCESS": "succeeded", "FAILED": "failed", "CANCELLED": "cancelled"}
 
 
-async def _recorded_event(view: JobView, submit: Submit, job: str, report: CancelReport | None) -> JobEvent:
+def _recorded_event(
+    view: JobView, submit: Submit, job: str, report: CancelReport | None, files: tuple[Media, ...]
+) -> JobEvent:
     intent, end = submit.intent, submit.end
     state: JobEventState = _ENDS.get(end.status if end else "", "unknown" if submit.state == "unknown" else "running")
-    reason, files = end.reason if end else "", tuple[Media, ...]()
+    reason = end.reason if end else ""
     if submit.state == "refused" and submit.answer is not None and submit.answer.retry != "throttled":
         state, reason = "failed", submit.answer.reason
     if state == "cancelled":
@@ -162,9 +194,6 @@ async def _recorded_event(view: JobView, submit: Submit, job: str, report: Cance
         reason = f"continues as task {submit.task_id}: another run waits for it"
     if report is not None and job in report.failed:
         reason = f"could not be cancelled and may continue and be charged: {report.failed[job]}"
-    if report is not None and state == "succeeded":
-        with suppress(RunningHubError):  # a storage that cannot be read now hides nothing else
-            files = result.outputs if (result := await collected_result(view)) is not None else ()
     charges = filter(None, map(charge_of, view.submits))
     return JobEvent(
         state,

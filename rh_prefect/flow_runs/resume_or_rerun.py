@@ -26,7 +26,7 @@ from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.run_ledger import read_location
 
 CANCELLATION = timedelta(seconds=60)
-"""Maximum duration of a cancellation: a worker stops the process, runs hooks for up to 30 s, and sets the state."""
+"""Maximum duration of a cancellation: a worker stops the process in up to 30 s, runs hooks, and sets the state."""
 
 R = TypeVar("R")
 
