@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
@@ -217,7 +217,6 @@ class StoredWorks(KnownWorks):
         return replace(
             known_result(record, outputs),
             state="=" if is_whole else "!",
-            age=(datetime.now(UTC) - datetime.fromisoformat(record.at)).total_seconds(),
             record=f"{self._works.url}/{FOLDER}/{query.work}/{name}.json",
         )
 
@@ -265,6 +264,7 @@ def known_result(record: ResultRecord, files: tuple[Media, ...]) -> KnownWork:
         record.coins,
         task_id=record.task_id,
         run_seconds=record.run_seconds,
+        at=datetime.fromisoformat(record.at),
         counts_as=_counts_as(files, record.outputs),
     )
 

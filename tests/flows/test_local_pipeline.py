@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import json
+import re
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -278,6 +281,15 @@ async def test_a_run_waits_only_for_the_reviews_that_it_selects(rh: Emulator) ->
     ends = [await run_here(pipeline, {"choices": choices, **part}) for part in ({"items": ["mug"]}, {})]
     assert [end.name for end in ends] == ["Nothing new", "Waiting for review"]
     assert len(rh.recorder.paid) == 4
+
+
+async def test_the_page_of_a_run_has_the_time_of_each_result(rh: Emulator) -> None:
+    """Not that of the end of the run, which may be hours later."""
+    await run_here(Pipeline.from_text(steps(sign=PICTURE % "a sign")), {}, pages=At("step", lambda: time.sleep(1)))
+    out = Path(get_settings().storage_url)
+    (record,), (page,) = out.glob("works/*/result.json"), out.glob("gallery/*.html")
+    at = json.loads(record.read_text())["at"]
+    assert re.findall('"at": "([^"]*)"', page.read_text()) == [f"{at[:19]}Z"]
 
 
 SIGNS = "budget: {amount: 0.08, whole_items: true, all_runs: true}\n" + steps(

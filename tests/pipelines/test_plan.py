@@ -27,7 +27,7 @@ from rh_prefect.pipelines.plan.planned_steps import SIGNS, Selection, State
 from tests.support.samples.pipeline_assets import photo, sound, video
 from tests.support.samples.steps import ANSWER, ASK, CLIP, LIPS, PICTURE, RESIZE, SPEECH, group, of_rows, rows, steps
 from tests.support.world.call_count import calls_of
-from tests.support.world.planned_works import ROWS, SHOTS, Records, plan_of, problems_of, result, run, states
+from tests.support.world.planned_works import ROWS, SHOTS, Records, ago, plan_of, problems_of, result, run, states
 
 MUG = steps(a=PICTURE % "x")
 
@@ -204,7 +204,7 @@ async def test_takes_that_are_too_old_are_replaced_by_as_many(
 ) -> None:
     text, records = steps(a=PICTURE % "hi" + ", takes: 2, reuse: 1h") + "outputs: {a: $(a.takes)}", Records()
     for work, age in zip((await plan_of(text)).works, ages):
-        records.known[work.key] = replace(result(work.key, "z-image/turbo", age=float(age)), state=lost)
+        records.known[work.key] = replace(result(work.key, "z-image/turbo", at=ago(age)), state=lost)
     plan = await plan_of(text, known=records)
     assert [work.take for work in plan.instances[0].works] == expected
     assert [work.take for work in plan.works if work.is_paid] == [take for take in expected if take > 2]
@@ -233,7 +233,7 @@ async def test_an_expired_id_is_not_asked_for_where_nothing_needs_it() -> None:
     records, given = Records(), {"video": film, "words": "hello"}
 
     def identify(plan: Plan, age: float) -> None:
-        records.answer(plan.steps["face"][0], {"sessionId": "s", "faceId": "f"}, texts=("{}",), age=age)
+        records.answer(plan.steps["face"][0], {"sessionId": "s", "faceId": "f"}, texts=("{}",), at=ago(age))
 
     first = await plan_of(FACE, given)
     identify(first, 60)

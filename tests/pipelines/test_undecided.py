@@ -14,7 +14,7 @@ from rh_prefect.pipelines.plan import KnownWork, Plan
 from rh_prefect.pipelines.plan.planned_steps import PlannedStep, Round, Selection
 from tests.support.samples.pipeline_assets import photo
 from tests.support.samples.steps import ANSWER, ASK, CLIP, PICTURE, SPEECH, further, group, of_rows, steps
-from tests.support.world.planned_works import Records, plan_of, result, run, states
+from tests.support.world.planned_works import Records, ago, plan_of, result, run, states
 
 ROWS = [{"t": name} for name in "abc"]
 PIC = PICTURE % "$(item.t)"
@@ -234,7 +234,7 @@ async def test_an_item_with_an_expiring_id_of_the_site_starts_once_the_id_is_the
     file, records = steps(face=face, each=group(keys, lips=PICTURE % f"of {shown}")), Records()
     plan = await plan_of(file, known=records)
     assert all(one.is_pending for one in plan.steps["each.lips"])
-    records.answer(plan.steps["face"][0], [{"faceId": "f1"}, {"faceId": "f2"}], texts=("[]",), age=60.0)
+    records.answer(plan.steps["face"][0], [{"faceId": "f1"}, {"faceId": "f2"}], texts=("[]",), at=ago(60))
     found = (await plan_of(file, known=records)).steps["each.lips"]
     assert [one.address for one in found] == ["each[1].lips", "each[2].lips"]
     assert [(one.state, one.is_pending, one.works[0].is_settled) for one in found] == [("+", False, True)] * 2

@@ -86,8 +86,7 @@ class KnownWork:
     cost: Decimal | None = None  # What it cost; of a work without a result, what its tasks have cost or may cost
     currency: str = ""  # The currency of `cost` of a result
     coins: Decimal | None = None  # The coins that a result cost beside the money
-    # Seconds since it was recorded, from its writer's clock to this machine's; below 0 for a time in the future
-    age: float | None = None
+    at: datetime | None = None  # When it was recorded, by its writer's clock; it may be in the future of this machine
     record: str = ""  # Where its record is
     task_id: str = ""  # RunningHub's task
     run_seconds: float | None = None  # How long its task ran

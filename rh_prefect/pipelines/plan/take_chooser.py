@@ -188,9 +188,9 @@ class TakeChooser:
 
     def _is_fresh(self, known: KnownWork | None, draft: Draft, current: Round) -> bool:
         """Returns whether a take was new enough when the round began; without a result, it always counts as new."""
-        if known is None or known.state not in ("=", "!") or known.age is None:
+        if known is None or known.state not in ("=", "!") or known.at is None:
             return True
-        if known.age < 0:
+        if known.at > datetime.now(UTC):
             self._note(draft, f"{draft.instance.address}: its record has a time in the future and is treated as new.")
-        since, allowed = (datetime.now(UTC) - current.began).total_seconds(), draft.instance.reuse
-        return known.age - since <= int(allowed[:-1]) * _SECONDS[allowed[-1]]
+        allowed = draft.instance.reuse
+        return (current.began - known.at).total_seconds() <= int(allowed[:-1]) * _SECONDS[allowed[-1]]

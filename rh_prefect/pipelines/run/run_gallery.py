@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from rh_prefect.display_texts import beginning_of_prompt
 from rh_prefect.gallery.entries import Entry, contents_in, cost_text, shortened_params
@@ -90,7 +90,7 @@ def _failure(run: StepScheduler, entry: Entry, one: PlannedStep, row: StepReport
 
 def _of_work(run: StepScheduler, entry: Entry, one: PlannedStep, known: KnownWork) -> Iterator[Entry]:
     store, seed = run.services.store, one.request.get("seed")
-    age = 0.0 if one.address in run.outcome.new_steps else known.age
+    at = known.at or (datetime.now(UTC) if one.address in run.outcome.new_steps else None)  # of an edit
     entry = replace(
         entry,
         task=known.task_id,
@@ -98,7 +98,7 @@ def _of_work(run: StepScheduler, entry: Entry, one: PlannedStep, known: KnownWor
         sources=contents_in(one.request),
         seed=seed if isinstance(seed, int) else None,
         cost=cost_text(Charged(cost=known.cost, currency=known.currency, coins=known.coins)),
-        at="" if age is None else (datetime.now(UTC) - timedelta(seconds=age)).isoformat(),
+        at="" if at is None else at.isoformat(),
     )
     for file in known.outputs:
         saved = run.outcome.saved_as(file, one)

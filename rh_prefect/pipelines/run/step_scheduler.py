@@ -10,7 +10,7 @@ import asyncio
 import logging
 from bisect import bisect, insort
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from heapq import heappop, heappush
 from itertools import count
@@ -166,10 +166,10 @@ class StepScheduler:
     def dated(self) -> str:
         """Returns the time of the newest result, as in `, the newest since 24 Nov 03:00 UTC`; empty if none exists."""
         known = [work.known for one in self.plan.instances for work in one.works if work.known is not None]
-        ages = [one.age for one in known if one.age is not None]
-        if not ages:
+        times = [one.at for one in known if one.at is not None]
+        if not times:
             return ""
-        newest = datetime.now(UTC) - timedelta(seconds=max(min(ages), 0.0))
+        newest = min(max(times), datetime.now(UTC))
         return f", the newest since {newest:%d %b %H:%M} UTC"
 
     async def make_all(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rh_prefect.media.media import Media
@@ -60,6 +61,10 @@ class Records(KnownWorks):
                     self.known[work.key] = result(work.key, one.model)
                     paid += one.is_paid
         return paid
+
+
+def ago(seconds: float) -> datetime:
+    return datetime.now(UTC) - timedelta(seconds=seconds)
 
 
 def result(key: str, model: str, **more: Any) -> KnownWork:
