@@ -38,7 +38,7 @@ def rh() -> Iterator[Emulator]:
         yield emulator
 
 
-HELPED, HOPELESS = "1504", "1501"
+HELPED, HOPELESS = "1504", "1505"
 """Failures after which a new task may succeed, and will not."""
 
 
