@@ -52,7 +52,7 @@ class DatedPages(Pages):
 
 
 async def test_all_plans_of_a_run_have_the_date_of_its_start(rh: Emulator) -> None:
-    """After midnight, a plan with the date of its own time would pay for all requests with `run.date` again."""
+    """After midnight, a plan with the date of its own time would pay for all requests with a date again."""
     pages, today = DatedPages(), datetime.now(UTC).date().isoformat()
     await run_here(Pipeline.from_text(steps(sign=PICTURE % '"$(run.date)"')), {"budget": 1}, pages=pages)
     assert [pages.date] == [today] == prompts(rh)
