@@ -173,7 +173,8 @@ class FanOuts:
         if limit is None or len(items.frames) <= limit:
             return False
         items.may_change = True
-        deciders = [step for one in items.frames if one in items.doubtful for step in one.by or ()]
+        # Each once: after `sort`, every item has all steps of the others
+        deciders = dict.fromkeys(step for one in items.frames if one in items.doubtful for step in one.by or ())
         for one in items.frames[limit:]:
             one.wait_for(deciders)
         return True
@@ -184,7 +185,9 @@ class FanOuts:
         after = dropwhile(lambda one: one.by is None or any(step in failed for step in _deciders(one)), frames)
         behind = list(after)[1:]
         if behind and (step.id is None or "number" in step.names):
-            decide = [step for one in frames for step in one.by or () if step not in failed]
+            decide = [
+                step for step in dict.fromkeys(step for one in frames for step in one.by or ()) if step not in failed
+            ]
             for one in behind:
                 one.is_pending = True
                 # A tuple, which the steps of the item have in common
