@@ -2,7 +2,7 @@
 
 The file is read as a stream of PyYAML's events. So only the tree of the document is built, deep nesting needs no deep
 recursion, and the expansion of aliases is counted. Plain scalars follow YAML 1.2: all except `true`, `false`, `null`,
-integers, decimals, and numbers as JSON writes them, such as 1e-05, are strings.
+integers, and decimals, such as 0.5, 1.0e-05, and in a JSON file 1e-05, are strings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ DEEPEST = 32
 MOST_NODES = 20_000
 
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
-_DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\.[0-9]+|[-+]?[1-9](?:\.[0-9]+)?e[-+][0-9]{1,2}")
+_DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\.[0-9]+|[-+]?[1-9]\.[0-9]+e[-+][0-9]{1,2}")
+_JSON = re.compile(r'\s*\{\s*"')
+_JSON_DECIMAL = re.compile(r"-?[1-9]e[-+][0-9]{1,2}")  # In YAML a string, which PyYAML writes without quotes
 _WORDS: Mapping[str, bool | None] = {"true": True, "false": False, "null": None, "~": None, "": None}
 _STANDARD = "tag:yaml.org,2002:"
 _TOO_DEEP = f"lists and mappings are nested more than {DEEPEST} levels deep"
@@ -40,7 +42,8 @@ def read(text: str, name: str, *, is_data: bool = False) -> Document:
     if not is_text(text):
         raise PipelineError([problem_at(name, lines, Place(1, 1), "the file is not UTF-8; save it as UTF-8 text")])
     try:
-        root = _Reader(lines, is_data=is_data).read(yaml.parse(text, Loader=yaml.SafeLoader))
+        reader = _Reader(lines, is_data=is_data, is_json=_JSON.match(text) is not None)
+        root = reader.read(yaml.parse(text, Loader=yaml.SafeLoader))
     except _WrongAt as wrong:
         raise PipelineError([problem_at(name, lines, wrong.place, wrong.message)]) from None
     except yaml.YAMLError as error:
@@ -68,8 +71,8 @@ class _Open:
 class _Reader:
     """Builds a tree from a stream of events."""
 
-    def __init__(self, lines: Sequence[str], *, is_data: bool) -> None:
-        self._lines, self._is_data = lines, is_data
+    def __init__(self, lines: Sequence[str], *, is_data: bool, is_json: bool) -> None:
+        self._lines, self._is_data, self._is_json = lines, is_data, is_json
         self._open: list[_Open] = []
         self._anchors: dict[str, Node] = {}
         self._root: Node | None = None
@@ -105,7 +108,7 @@ class _Reader:
         if len(event.value) > MOST_TEXT:
             raise _WrongAt(start, f"a string has {len(event.value)} characters; at most {MOST_TEXT} are allowed")
         plain = event.style in (None, "")
-        value = _value(event.value) if plain else event.value
+        value = _value(event.value, is_json=self._is_json) if plain else event.value
         return Node(start, end, value, is_plain=plain, comment=self._comment(end) if plain else "")
 
     def _comment(self, end: Place) -> str:
@@ -202,12 +205,13 @@ def _check_tag(tag: str | None, place: Place) -> None:
         raise _WrongAt(place, f"{tag.replace(_STANDARD, '!!')} is a tag, which a pipeline cannot contain; leave it out")
 
 
-def _value(text: str) -> Any:
+def _value(text: str, *, is_json: bool) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text) and len(text) <= 300:
         return int(text)
-    return float(text) if _DECIMAL.fullmatch(text) and len(text) <= 300 else text
+    is_decimal = _DECIMAL.fullmatch(text) or (is_json and _JSON_DECIMAL.fullmatch(text))
+    return float(text) if is_decimal and len(text) <= 300 else text
 
 
 _LITERAL_IN_QUOTES = re.compile(r"""(["'])[^"']*\$\(([\w.\- ]+ or) +\1([^"'\n]*)\1\)""")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 from rh_prefect.pipelines.parsed_document import PipelineError, Place
 from rh_prefect.pipelines.yaml_reader import read
@@ -51,7 +52,13 @@ def test_a_line_ends_where_yaml_ends_it(end: str) -> None:
 
 def test_json_is_read_as_python_writes_it() -> None:
     data = {"a \U0001f600": "\U0001f600 b", "c": 1e-05, "d": [1.5e-07, -1e16, 5.0]}
-    assert read(json.dumps(data), "f").data == data
+    assert read(json.dumps(data), "f").data == read(json.dumps(data, indent=2), "f").data == data
+
+
+def test_strings_and_numbers_are_read_as_pyyaml_writes_them() -> None:
+    data = {"a": "5e-3", "1e-05": "-1e+16", "c": 1e-05, "d": 1.5e-07, "e": "1.5e-07", "f": -1e16}
+    for flow in (True, None, False):
+        assert read(yaml.safe_dump(data, default_flow_style=flow), "f").data == data
 
 
 def test_keys_are_merged_where_the_merge_is_written() -> None:
