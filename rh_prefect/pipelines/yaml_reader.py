@@ -189,6 +189,7 @@ def _merge(node: Node) -> None:
     node.value = {}
     for key, value in own.items():
         node.value |= merged if key == "<<" else {key: value}
+    node.depth = max((one.depth + 1 for one in node.value.values()), default=0)
 
 
 def _joined(text: str) -> str:

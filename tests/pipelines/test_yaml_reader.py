@@ -99,6 +99,11 @@ def test_nesting_of_ten_thousand_is_refused() -> None:
     assert "nested more than 32 levels deep" in message("\n".join(" " * n + "a:" for n in range(60)))
 
 
+def test_merged_mappings_are_not_nested() -> None:
+    text = "x0: &a0 {k0: 0}\n" + "".join(f"x{n}: &a{n} {{<<: *a{n - 1}, k{n}: {n}}}\n" for n in range(1, 60))
+    assert len(read(text, "f").data["x59"]) == 60
+
+
 def test_nesting_by_aliases_is_refused() -> None:
     text = "a0: &a0 " + "[" * 20 + "]" * 20 + "\n"
     text += "".join(f"a{n}: &a{n} {'[' * 20}*a{n - 1}{']' * 20}\n" for n in range(1, 40))
