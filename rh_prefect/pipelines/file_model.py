@@ -23,6 +23,8 @@ from pydantic_core import PydanticCustomError
 
 from rh_prefect.catalog.model import param_name
 from rh_prefect.pipelines.parsed_document import Path
+from rh_prefect.pipelines.planning_values import File
+from rh_prefect.pipelines.planning_values import Items as ItemValues
 from rh_prefect.pipelines.references import Reference, references_in
 from rh_prefect.pipelines.run.options import RunOptions
 
@@ -54,6 +56,8 @@ def value_words(value: Any) -> str:
         return f"'{value if len(value) <= 40 else value[:37] + '...'}'"
     if isinstance(value, int | float):
         return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, ItemValues | File):
+        return "a list" if isinstance(value, ItemValues) else "a file"
     kind = "list" if isinstance(value, list | tuple) else "mapping" if isinstance(value, Mapping) else ""
     return f"{'a' if value else 'an empty'} {kind}" if kind else f"of the type {type(value).__qualname__}"
 

@@ -663,6 +663,15 @@ async def test_a_name_that_is_one_number_is_that_number() -> None:
     assert [one.save_as for one in plan.instances] == ["1001", "1"]
 
 
+async def test_a_file_that_a_used_file_compares_as_a_number_is_named_a_file(tmp_path: Path) -> None:
+    used = steps(a="when: {gt: [$(params.v), 0]}, " + PICTURE % "x")
+    (tmp_path / "used.yaml").write_text("params: {v: any}\n" + used)
+    text = "params: {f: image}\n" + steps(u="use: ./used.yaml, with: {v: $(params.f)}")
+    (tmp_path / "outer.yaml").write_text(text)
+    (problem,) = await problems_of(Pipeline.from_file(tmp_path / "outer.yaml"), f=photo(tmp_path / "mug.png"))
+    assert problem == "gt compares numbers, but $(params.v) is a file"
+
+
 async def test_an_answer_that_is_no_number_fails_the_step_with_the_condition() -> None:
     text, records = steps(s=ANSWER % "x", p="when: {gt: [$(s), 3]}, " + PICTURE % "x"), Records()
     records.make(await plan_of(text))
