@@ -138,8 +138,12 @@ class RunProgress:
     @property
     def summary(self) -> str:
         """The text above the progress bar of a run that has ended, and the last line of its log."""
-        waiting = self.total - self.ended
-        return ", ".join([self.counts, *([f"{waiting} not finished"] if waiting else []), f"cost {self.cost}"])
+        running = sum(event.state not in ENDED and event.task_id is not None for event in self._events())
+        waiting = self.total - self.ended - running
+        tasks = "1 task continues" if running == 1 else f"{running} tasks continue"
+        parts = [f"{waiting} not finished"] if waiting else []
+        parts += [f"{tasks} and will be charged"] if running else []
+        return ", ".join([self.counts, *parts, f"cost {self.cost}{' so far' if running else ''}"])
 
     @property
     def end(self) -> str:

@@ -163,14 +163,14 @@ class RunningWork:
             self.work.notify(_state_of(error), error.message, costs=self.work.costs)
 
     def _timeout(self, task: Submit | None, deadline: float | None) -> JobTimeout:
-        work, task_id = self.work, task and task.task_id
+        work, task_id = self.work, task.task_id if task is not None else None
         error = JobTimeout(
             f"{work.policy.job}: task {task_id} has not ended within {deadline} s. The task continues and is paid for. "
             "What to do: run again to wait for the task, or cancel the run.",
             job=work.policy.job,
             task_id=task_id,
         )
-        work.notify("failed", error.message, costs=work.costs)
+        work.notify("waiting", error.message, task_id=task_id, costs=work.costs)
         return error
 
     def interrupt(self) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from enum import Enum
 from typing import Any, cast
 from uuid import uuid4
@@ -23,7 +24,7 @@ import rh_prefect
 from rh_prefect import generate, generate_many, models
 from rh_prefect.display_texts import shortened
 from rh_prefect.emulator import Emulator
-from rh_prefect.errors import InputError, JobsFailed
+from rh_prefect.errors import InputError, JobsFailed, JobTimeout
 from rh_prefect.flow_runs.flow import cancel_remote_jobs, finish, run_name, run_name_with
 from rh_prefect.flow_runs.resume_or_rerun import resume
 from rh_prefect.flows.batch import batch
@@ -168,6 +169,19 @@ async def test_a_call_that_a_flow_returns_without_awaiting_it_pays_in_the_flow_r
     for number, own in enumerate((rh_prefect.flow(one), rh_prefect.flow(many)), 1):
         state: State[Any] = await own(return_state=True)
         assert (state.message, len(rh.recorder.paid)) == ("1 of 1 jobs done, cost 0.04 CNY.", number)
+
+
+@pytest.mark.prefect
+async def test_a_flow_that_stops_waiting_for_a_task_says_that_it_will_be_charged(slow_rh: Emulator) -> None:
+    """It said: 1 failed, cost 0."""
+
+    @rh_prefect.flow
+    async def hasty() -> None:
+        with suppress(JobTimeout):
+            await generate(models.ZImageTurbo(prompt="a lighthouse"), deadline=0.2)
+
+    state = await hasty(return_state=True)
+    assert state.message == "0 of 1 jobs done, 1 task continues and will be charged, cost 0 so far."
 
 
 @pytest.mark.prefect

@@ -12,6 +12,7 @@ import time
 import uuid
 from _collections_abc import dict_values
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
@@ -108,6 +109,15 @@ def test_a_failed_run_is_not_shown_as_done() -> None:
     assert status.line == "2 of 5 jobs done, 1 failed, 1 cancelled, estimate 9.30 CNY"
     assert status.summary == "2 of 5 jobs done, 1 failed, 1 cancelled, 1 not finished, cost 0"
     assert (status.percent, status.percent_done) == (80.0, 40.0)
+
+
+def test_a_task_that_the_run_no_longer_waits_for_is_charged() -> None:
+    status = RunProgress()
+    status.expect(3)
+    status.update(replace(event(1, "submitted"), task_id="5"))
+    assert status.summary == "0 of 3 jobs done, 2 not finished, 1 task continues and will be charged, cost 0 so far"
+    status.update(replace(event(2, "running"), task_id="6"))
+    assert status.summary == "0 of 3 jobs done, 1 not finished, 2 tasks continue and will be charged, cost 0 so far"
 
 
 async def test_a_shared_work_that_could_not_be_cancelled_is_named_with_the_reason(tmp_path: Path) -> None:
