@@ -585,7 +585,7 @@ async def test_a_call_ends_at_its_deadline_and_names_the_task_that_continues(wor
     with pytest.raises(JobTimeout, match=f"task {TASK} has not ended within 0.001 s") as caught:
         await work.running.complete(0.001)
     assert caught.value.task_id == TASK
-    assert work.heard[-1] == ("failed", caught.value.message)
+    assert work.heard[-1] == ("waiting", caught.value.message)
     work.running.interrupt()
 
 
