@@ -98,6 +98,27 @@ async def test_items_of_one_id_are_numbered_where_invalid_ones_are_skipped(row: 
     assert "'b/c'" in wrong(plan)[2]
 
 
+GAP = "$(item.look.color) mug"
+INNER = {
+    "foreach": group(f'foreach: ["{GAP}", "cup"], as: shot', p=PICTURE % "$(shot)"),
+    "matrix": group(f'matrix: {{a: ["{GAP}", "cup"]}}', p=PICTURE % "$(matrix.a)"),
+    "use": f'use: rh:film, with: {{prompt: "{GAP}"}}',
+}
+
+
+@pytest.mark.parametrize("inner", INNER)
+async def test_a_text_with_a_gap_around_inner_steps_fails_its_item_only(inner: str) -> None:
+    text = of_rows("title: string, look: {type: any, optional: true}", inner=INNER[inner])
+    rows = [{"title": "a", "look": {"color": "red"}}, {"title": "", "look": {}}, {"title": "c"}]
+    plan = await plan_of(SKIP + text, rows=rows)
+    good, empty, gap = (next(one for one in plan.instances if one.item[0] == number) for number in "123")
+    assert (good.state, empty.state, gap.state, plan.problems) == ("+", "x", "x", [])
+    assert empty.problems[0].startswith("title is empty")
+    assert gap.problems[0].startswith("$(item.look.color) has no value")
+    said = [one.partition(";")[0] for one in await problems_of(text, rows=[rows[0], rows[2]])]
+    assert "each[2].inner: $(item.look.color) has no value" in said
+
+
 async def test_a_file_that_is_none_of_its_kind_is_skipped(tmp_path: Path) -> None:
     for name in ("a.png", "c.png"):
         samples.png(tmp_path / name, text=name)

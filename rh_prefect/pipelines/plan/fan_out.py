@@ -92,11 +92,11 @@ class FanOuts:
             one = Frame(frame, {}, frame.id, frame.is_sure, frame.row, pending, waits_for, by=by)
             one.numbers, one.meaning, one.is_named = frame.numbers, frame.meaning, frame.is_named
             return Group([one], is_fan_out=False)
-        for key, written in (("foreach", step.foreach), ("matrix", step.matrix)):
-            for clause in wrong_texts(written, frame):
-                self._findings.wrong(frame.numbers, checked, (*at, key), clause)
         lists = _matrix_lists(step, frame) if step.matrix is not None else {"item": _list_of(step, frame)}
         items = self._taken(step, lists, frame)
+        gaps = self._gaps(step, at, frame, path, checked)
+        for one in items.frames:
+            one.problems = [*one.problems, *gaps]
         self._select(step, at, items, checked)
         self._sort(step, items)
         limit = self._limit(step, at, frame, path, checked)
@@ -192,6 +192,19 @@ class FanOuts:
                 one.is_pending = True
                 # A tuple, which the steps of the item have in common
                 one.waits_for = tuple(dict.fromkeys([*one.waits_for, *decide]))
+
+    def _gaps(self, step: FanOutStep, at: Path, frame: Frame, path: str, checked: Checked) -> list[str]:
+        """Returns a clause for each gap in a text of the lists, if only the items fail; reports other gaps."""
+        if frame.problems_around:  # the steps of the items fail already
+            return []
+        lists = (("foreach", step.foreach), ("matrix", step.matrix))
+        found = [(key, clause) for key, written in lists for clause in wrong_texts(written, frame)]
+        if frame.id and self._planning.skips_items:
+            return [clause for _, clause in found]
+        for key, clause in found:
+            address = PlannedStep(path, frame.id, step, at).address if frame.id else ""
+            self._findings.wrong(frame.numbers, checked, (*at, key), clause, address)
+        return []
 
     def _limit(self, step: FanOutStep, at: Path, frame: Frame, path: str, checked: Checked) -> int | None:
         limit, wrong = count_of("limit", step.limit, frame)
