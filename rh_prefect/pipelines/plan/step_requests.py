@@ -137,8 +137,8 @@ def _add_parameters(draft: Draft, step: ModelStep, failed: Container[PlannedStep
     instance.kind = kind_of(model.output)
     bound = Bound(step, model, lambda at, written, _: _evaluated(draft, step, at, written, failed))
     found, wrong = bound.check_values()
-    if not draft.problems:  # an unusable file has no kind, which would be a fault too
-        draft.problems.extend((one.at, one.message) for one in bound.faults or wrong)
+    reported = {at for at, _ in draft.problems}  # an unusable file has no kind, which would be a fault too
+    draft.problems.extend((one.at, one.message) for one in bound.faults or wrong if one.at not in reported)
     draft.notes.extend([*bound.notes, *found.notices])
     given = bound.all
     values = bound.values | ({"unchecked": bound.unchecked} if bound.unchecked else {})
