@@ -290,9 +290,9 @@ def no_text(reference: Reference, frame: Frame) -> str:
     return f"{reference.text} is {type_of(value).words}, but a string can contain only strings and numbers"
 
 
-def lacking(references: Iterable[Reference], frame: Frame) -> Any:
-    """Returns the value that lacks a field which a reference names, such as a misspelt one; `ABSENT` if none does."""
-    for names in (names for one in references for names in one.options):
+def lacking(reference: Reference, frame: Frame) -> tuple[Any, str] | None:
+    """Returns a value and a field, such as a misspelt one, that the reference names and the value lacks."""
+    for names in reference.options:
         for end in range(1, len(names)):
             owner = content(follow(names[:end], frame))
             # A parameter or a cell is there, even if it is empty.
@@ -302,8 +302,8 @@ def lacking(references: Iterable[Reference], frame: Frame) -> Any:
                 and not is_there
                 and part(owner, names[end]) is ABSENT
             ):
-                return owner
-    return ABSENT
+                return owner, names[end]
+    return None
 
 
 def _unknown_text(parts: Sequence[Any]) -> Any:

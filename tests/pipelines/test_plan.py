@@ -651,6 +651,18 @@ async def test_a_picture_has_no_length_and_a_misspelt_field_is_noted(tmp_path: P
     assert states(await plan_of(either, given)) == "+x"
 
 
+async def test_a_fact_of_a_file_that_is_not_known_is_left_out_with_a_note() -> None:
+    photo = Media(uri="https://e.com/p.heic", kind="image", mime="image/heic", size=10, sha256="0" * 64)
+    clip = photo.model_copy(update={"uri": "https://e.com/v.mp4", "kind": "video", "mime": "video/mp4"})
+    text = "params: {p: image, f: file, v: file, w: {type: integer, optional: true}}\n"
+    written = ["$(params.p.width)", "$(params.f.seconds or params.w)", "$(params.v.width or params.w)"]
+    fields = ", ".join(f"{n}.w: {one}" for n, one in enumerate(written))
+    graph = f'workflow: "123", with: {{{fields}}}, assume: {{price: 1, kind: image}}'
+    plan = await plan_of(text + steps(a=graph), p=photo, f=photo, v=clip)
+    noted = [note for note in plan.notes if "has no value" in note]
+    assert noted == [f"a: {one} has no value, so {n}.w is not set." for n, one in enumerate(written)]
+
+
 async def test_a_name_with_the_label_of_the_item_before_is_the_label() -> None:
     q = RESIZE % "$(p)" + ', save_as: "$(previous.q.label or id).png"'
     plan = await plan_of(of_rows("title: string", p=PICTURE % "$(item.title)", q=q), rows=rows("x", "y"))

@@ -27,6 +27,7 @@ from rh_prefect.pipelines.planning_values import (
     problems_of,
 )
 from rh_prefect.pipelines.references import parse
+from rh_prefect.pipelines.types import FACTS
 
 
 def planned(step: Step, at: Path, path: str, frame: Frame, model: str = "") -> PlannedStep:
@@ -76,8 +77,11 @@ def evaluated(draft: Draft, at: Path, written: Any) -> Any:
         draft.wrong(at, clause)
     value = evaluate(written, draft.frame)
     if value is ABSENT and isinstance(written, str):
-        owner = lacking(parse(written).references, draft.frame)
-        if isinstance(owner, File):
+        [reference] = parse(written).references
+        owner, name = lacking(reference, draft.frame) or (ABSENT, "")
+        # A file of a kind that has the field may lack it, such as a picture whose width cannot be read.
+        is_wrong = isinstance(owner, File) and name not in FACTS.get(owner.kind, ())
+        if is_wrong and len(reference.options) == 1:
             draft.wrong(at, f"{written} has no value, because {owner.label} is {type_of(owner).words}")
         elif owner is not ABSENT:
             draft.notes.append(f"{written} has no value, so {at[-1]} is not set.")
