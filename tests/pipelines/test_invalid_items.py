@@ -119,6 +119,18 @@ async def test_a_text_with_a_gap_around_inner_steps_fails_its_item_only(inner: s
     assert "each[2].inner: $(item.look.color) has no value" in said
 
 
+@pytest.mark.parametrize(
+    ("save_as", "second"),
+    [("$(id).*", "a-2"), ("$(number)-$(id).*", "a"), ("$(item.look)/$(id).*", "a"), ("$(item.look).*", "a")],
+)
+async def test_ids_that_differ_only_in_case_are_numbered_if_files_would_clash(save_as: str, second: str) -> None:
+    inner = group("foreach: [x], as: shot, id: $(shot)", q=PICTURE % "$(row.look)" + ', save_as: "$(row.look)-$(id).*"')
+    saved = PICTURE % "letter $(id)" + f', save_as: "{save_as}"'
+    text = SKIP + of_rows("title: string, look: string", "id: $(item.title)\n    as: row", p=saved, inner=inner)
+    plan = await plan_of(text, rows=[{"title": "A", "look": "upper"}, {"title": "a", "look": "lower"}])
+    assert ([one.item for one in plan.steps["each.p"]], plan.problems) == (["A", second], [])
+
+
 async def test_a_file_that_is_none_of_its_kind_is_skipped(tmp_path: Path) -> None:
     for name in ("a.png", "c.png"):
         samples.png(tmp_path / name, text=name)

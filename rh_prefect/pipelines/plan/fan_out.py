@@ -240,10 +240,15 @@ class FanOuts:
         self._findings.wrong(outer.numbers, checked, (*at, "id"), message)
 
 
-def _names_files(step: FanOutStep) -> bool:
-    """Returns whether ids of a fan-out's items are parts of file names."""
-    references = (reference for _, one in step.walk(()) for reference in one.named_by)
-    return any(option[0] == "id" for reference in references for option in reference.options)
+def _names_files(step: GroupStep) -> bool:
+    """Returns whether the names of files differ from item to item only in the id."""
+    for one in step.steps.values():
+        if isinstance(one, GroupStep) and not isinstance(one, FanOutStep) and _names_files(one):
+            return True
+        names = {option[0] for reference in one.named_by for option in reference.options}
+        if "id" in names and names <= {"id", "params", "run"}:
+            return True
+    return False
 
 
 def _deciders(frame: Frame) -> tuple[PlannedStep, ...]:
