@@ -209,8 +209,8 @@ def read_run(entry: dict[str, object], *, task_id: str, view: str) -> TaskView |
     return TaskView(task_id=task_id, status="SUCCESS", outputs=outputs)
 
 
-_PREVIEWS = ("result", "bg_image")
-"""Fields whose strings are no texts: the path of a previewed 3D file on the machine, and the data of a picture."""
+_PREVIEWS = ("result", "model_file", "bg_image", "b64_images")
+"""Fields whose strings are no texts: paths of previewed 3D files on the machine, and the data of pictures."""
 
 
 def _results(node: str, saved: dict[str, object], view: str) -> Iterator[tuple[str, RemoteOutput]]:

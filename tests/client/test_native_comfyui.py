@@ -174,10 +174,12 @@ async def test_a_text_of_a_graph_may_have_any_name(client: Client, wire: WireSer
 
 
 async def test_a_preview_is_no_text(client: Client, wire: WireServer) -> None:
-    """A preview of a 3D file shows the path of the file, and an editor of points shows the data of a picture."""
+    """Previews of 3D files show paths of files, and editors of points and nodes for debugging show data of pictures."""
     shown = {
         "7": {"result": ["3d/mesh.glb", {"position": 1}]},
         "8": {"bg_image": ["/9j/4AAQ"]},
+        "10": {"model_file": ["3d/mesh.glb"]},
+        "11": {"b64_images": ["iVBORw0KGgo"]},
         "9": {"text": ["words"]},
     }
     view = await looked_at(client, wire, {PROMPT: {**ENTRY, "outputs": shown}})
