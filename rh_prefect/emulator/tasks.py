@@ -209,10 +209,16 @@ class Tasks:
         return task
 
     def poll(self, task: Task) -> Status:
-        """Counts one poll by a client and returns the status."""
+        """Counts one poll by a client and returns the status.
+
+        A poll of a graph that waits for a native machine counts for the graph that runs there, so that a graph that
+        nobody polls does not block the machine.
+        """
         with self._lock:
             self._let_in(task)
-            task.polls += not task.is_waiting
+            is_behind = task.is_waiting and not task.ended and task.endpoint in NATIVE_MACHINES
+            for polled in self._at(task.spec.place) if is_behind else [task]:
+                polled.polls += not polled.is_waiting
             return self.status(task)
 
     def status(self, task: Task) -> Status:

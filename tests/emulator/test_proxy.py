@@ -75,6 +75,13 @@ def test_prompts_wait_for_each_other(emulate: Emulate) -> None:
     assert [bool(history(rh, one)) for one in (second, first, second)] == [False, True, True]
 
 
+def test_a_prompt_that_nobody_asks_about_does_not_block_its_machine(emulate: Emulate) -> None:
+    """The response to its submission may have been lost."""
+    rh = emulate(clock="polls", polls=2)
+    _, known = (prompt(rh, TEXT_TO_IMAGE)["prompt_id"] for _ in range(2))
+    assert [bool(history(rh, known)) for _ in range(4)] == [False, False, False, True]
+
+
 def test_an_interrupt_without_an_id_stops_the_one_prompt_that_runs(emulate: Emulate) -> None:
     rh = emulate(clock="real", durations=lasting(0.0, 600.0))
     for _ in range(2):
