@@ -161,8 +161,9 @@ def _http_error(status: int, body: bytes, ask: RequestInfo) -> Exception:
         return no_answer(ask, f"no readable response ({description})")
     advice = "make the request smaller" if status == 413 else "check the base URL, the address and the proxy"
     advice = explain(f"HTTP {status}").advice if status in REDIRECTS else advice
-    what = f"the request was rejected before it reached RunningHub ({description})"
+    what = f"the request was rejected ({description})"
     if ask.paid or status == 413:
+        what = f"the request was rejected before it reached RunningHub ({description})"
         message = f"{ask.doing}: {what}. What to do: {advice}."
         return RequestRejected(message, code=f"HTTP {status}", reason=description, retry="final", advice=advice)
     # Not a final error: a gateway may answer so for a moment, and a query of a paid task is repeated.

@@ -289,7 +289,8 @@ async def test_a_response_above_64_mib_is_not_read_to_its_end(client: Client, wi
 
 @pytest.mark.parametrize("status", [301, 400, 404])
 async def test_a_call_at_a_wrong_address_names_the_base_url(client: Client, wire: WireServer, status: int) -> None:
-    with pytest.raises(ResponseLost, match=rf"HTTP {status}.*Nothing is lost\. What to do: .*base URL"):
+    words = rf"the request was rejected \(HTTP {status}.*Nothing is lost\. What to do: .*base URL"
+    with pytest.raises(ResponseLost, match=words):
         await query(client, wire, reply("<html>not here</html>", status=status))
 
 
