@@ -217,7 +217,7 @@ class ApiKeys:
         return iter(list(self._by_secret.values()))
 
     def mask(self, text: str) -> str:
-        """Replaces each API key in a string with the key's name, for records and logs."""
+        """Replaces API keys of at least `SHORTEST_KEY` characters with their names, for records and logs."""
         for key in self:
             if len(key.secret) >= SHORTEST_KEY:  # a shorter one is a part of other words
                 text = text.replace(key.secret, f"<{key.name}>")
