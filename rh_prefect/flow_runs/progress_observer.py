@@ -78,7 +78,8 @@ class RunProgress:
         with self._lock:
             known = self.rows.get(event.job)
             if known is not None:
-                event = replace(event, task_id=event.task_id or known.task_id, costs=event.costs or known.costs)
+                task_id = known.task_id if event.task_id is None else event.task_id
+                event = replace(event, task_id=task_id, costs=event.costs or known.costs)
             if event.files and len(self.files) < FILES_KEPT:
                 self.files[event.job] = event.files
             self.rows[event.job] = replace(event, files=())
@@ -138,7 +139,9 @@ class RunProgress:
     @property
     def summary(self) -> str:
         """The text above the progress bar of a run that has ended, and the last line of its log."""
-        running = sum(event.state not in ENDED and event.task_id is not None for event in self._events())
+        # The task of a job that is being collected has ended.
+        events = [event for event in self._events() if event.state not in ENDED | {"collecting"}]
+        running = sum(bool(event.task_id) for event in events)
         waiting = self.total - self.ended - running
         tasks = "1 task continues" if running == 1 else f"{running} tasks continue"
         parts = [f"{waiting} not finished"] if waiting else []

@@ -36,7 +36,8 @@ class JobEvent:
     job: str  # The job's full name
     model: str  # The model's name
     label: str | None = None  # The caller's name for the output
-    task_id: str | None = None  # RunningHub's task id, once it is known
+    # RunningHub's task id, once it is known; empty if the job's last task has failed and another one will be submitted
+    task_id: str | None = None
     message: str = ""  # One line for the log
     cost: Decimal | None = None  # Its cost, at the end
     currency: str | None = None  # The currency of the cost

@@ -520,7 +520,8 @@ class Steps:
     async def report_failure(self, submit: Submit, reason: str) -> None:
         """Notifies the observer of a failed task before another task is submitted."""
         message = f"task {submit.task_id} failed ({reason}) and its cost is counted; another task is submitted"
-        self.work.notify("waiting", message, task_id=submit.task_id)
+        # No task of the work runs now.
+        self.work.notify("waiting", message, task_id="", costs=self.work.costs)
 
     async def publish(self, submit: Submit, end: End) -> Any:
         """Downloads and publishes missing outputs; returns the work's result, or `Invalid`."""

@@ -120,6 +120,19 @@ def test_a_task_that_the_run_no_longer_waits_for_is_charged() -> None:
     assert status.summary == "0 of 3 jobs done, 1 not finished, 2 tasks continue and will be charged, cost 0 so far"
 
 
+def test_a_task_that_has_ended_does_not_continue() -> None:
+    status = RunProgress()
+    for job in (1, 2):
+        status.update(replace(event(job, "submitted"), task_id=str(job)))
+    status.update(replace(event(1, "collecting"), task_id="1"))
+    status.update(replace(event(2, "waiting"), task_id=""))  # its task has failed
+    assert status.summary == "0 of 2 jobs done, 2 not finished, cost 0"
+    status.update(event(2, "queued"))
+    assert status.summary == "0 of 2 jobs done, 2 not finished, cost 0"
+    status.update(replace(event(2, "submitted"), task_id="3"))
+    assert status.summary == "0 of 2 jobs done, 1 not finished, 1 task continues and will be charged, cost 0 so far"
+
+
 async def test_a_shared_work_that_could_not_be_cancelled_is_named_with_the_reason(tmp_path: Path) -> None:
     works = WorksJournal(str(tmp_path))
     scope = FolderScope(works.notes_of("night"), works)

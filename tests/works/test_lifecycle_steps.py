@@ -502,6 +502,7 @@ async def test_a_failed_task_is_reported_before_another_one_is_submitted(work: E
     await work.finish()
     assert [state for state, _ in work.heard] == ["submitted", "waiting", "submitted", "collecting"]
     assert work.heard[1][1] == f"task {TASK} failed (no GPU) and its cost is counted; another task is submitted"
+    assert work.events[1].task_id == "", "no task of the job runs now"
 
 
 async def test_an_open_submission_of_another_process_is_watched_until_it_counts_as_unknown(work: ExecutedWork) -> None:

@@ -152,7 +152,7 @@ class ExecutedWork:
         spending: SpendTracker | None = None,
     ) -> None:
         self.did: list[str] = Done()  # what was done, in order
-        self.heard: list[tuple[str, str]] = []  # the states that were reported, with their messages
+        self.events: list[JobEvent] = []  # what was reported
         self.pauses: list[float] = []  # how long each pause was, in seconds
         self.spare: list[str] = []  # the accounts that pay if one refuses
         self.accounts = {name: Account(name, self.did, []) for name in ("main", "two")}
@@ -195,7 +195,12 @@ class ExecutedWork:
     # -- what its steps call ---------------------------------------------------------------------------------------
 
     def notify(self, event: JobEvent) -> None:
-        self.heard.append((event.state, event.message))
+        self.events.append(event)
+
+    @property
+    def heard(self) -> list[tuple[str, str]]:
+        """The states that were reported, with their messages."""
+        return [(event.state, event.message) for event in self.events]
 
     async def check(self, store: MediaStore) -> None:
         self.did.append("check the storage")
