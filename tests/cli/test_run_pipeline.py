@@ -274,6 +274,16 @@ def test_a_review_of_an_item_whose_id_has_a_sign_of_equality_is_answered(here: H
     assert "Waiting for review" not in here.call(run)
 
 
+def test_a_run_of_an_item_does_not_ask_for_the_choice_of_another_item(here: Here) -> None:
+    here.write("each.yaml", of_rows(*TITLED, picture=PICTURE % "$(item.title)", chosen="review: $(picture)"))
+    here.write("titles.csv", "title\nmug\njug\n")
+    here.call("run each.yaml --set rows=titles.csv")
+    here.call("choose each.yaml each[mug].chosen=1 --set rows=titles.csv")
+    run = "run each.yaml --set rows=titles.csv"
+    assert "Waiting for review" not in here.call(f"{run} --items mug")
+    assert "each[jug].chosen=1" in here.call(f"{run} --only each.picture")
+
+
 def test_a_choice_that_cannot_be_used_is_refused(here: Here) -> None:
     here.write("review.yaml", REVIEW)
     here.write("text.txt", "a better text")

@@ -292,6 +292,14 @@ async def test_the_page_of_a_run_has_the_time_of_each_result(rh: Emulator) -> No
     assert re.findall('"at": "([^"]*)"', page.read_text()) == [f"{at[:19]}Z"]
 
 
+async def test_a_run_of_some_steps_waits_for_the_review_between_them(rh: Emulator) -> None:
+    chosen = steps(sign=PICTURE % "a sign" + ", takes: 2", best="review: $(sign)", clip=CLIP % "$(best)")
+    parts: tuple[dict[str, Any], ...] = ({}, {"only": ["clip"], "require_new": True}, {"only": ["sign"]})
+    ends = [await run_here(Pipeline.from_text(chosen), part) for part in parts]
+    assert [end.name for end in ends] == ["Waiting for review"] * 3
+    assert len(rh.recorder.paid) == 2
+
+
 SIGNS = "budget: {amount: 0.08, whole_items: true, all_runs: true}\n" + steps(
     each=group("matrix: {title: [mug, jug, vase, cup]}", sign=PICTURE % "$(matrix.title)")
 )

@@ -159,9 +159,12 @@ class Selection:
 
     def has(self, one: PlannedStep) -> bool:
         """Returns whether a step is selected."""
-        in_steps = not self.steps or bool({one.path, one.address} & self.steps)
+        return self.has_item(one) and (not self.steps or bool({one.path, one.address} & self.steps))
+
+    def has_item(self, one: PlannedStep) -> bool:
+        """Returns whether the item of a step is selected; steps outside of fan-outs have no item, and are included."""
         in_items = not self.items or not one.item or one.top_item in self.top_items
-        return in_steps and in_items and (not self.sample or not one.numbers or one.numbers[0] <= self.sample)
+        return in_items and (not self.sample or not one.numbers or one.numbers[0] <= self.sample)
 
 
 @dataclass(frozen=True, slots=True)

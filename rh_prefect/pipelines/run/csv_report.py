@@ -49,7 +49,9 @@ async def report(run: StepScheduler, *, name: str, require_new: bool) -> RunEnd:
     uri = "" if away is not None else run.services.store.uri(uri)
     gallery = await asyncio.to_thread(write_run_gallery, run, steps, name=name) if uri else ""
     result = _result(run, steps, other_costs, report=uri, gallery=gallery)
-    reviews = [one for one in run.plan.instances if one.waits_for_choice and run.selection.has(one)] if uri else []
+    # Those of the selected items, even if only other steps are selected: the run waits for these reviews.
+    has_item = run.selection.has_item
+    reviews = [one for one in run.plan.instances if one.waits_for_choice and has_item(one)] if uri else []
     end = _end(run, result, [one.address for one in reviews], require_new=require_new)
     if away is not None:
         end = _without_report(end, away)
@@ -207,6 +209,8 @@ def _state_of(one: PlannedStep, run: StepScheduler) -> tuple[StepState, str]:
     if one.state == "x":
         return "absent", one.note or "its condition is false"
     if one.state == "r":
+        if not run.selection.has_item(one):
+            return "not run", "its item was not selected"
         if one.model != "review":
             return "waits for review", ""
         return ("waits for review", one.note) if one.waits_for_choice else ("not run", "")
