@@ -33,6 +33,7 @@ from rh_prefect.prefect_internals import is_retried_in_process, pause_keys
 from rh_prefect.settings import get_settings
 from rh_prefect.works.accounts.poller import Poller
 from rh_prefect.works.job_options import Wait
+from rh_prefect.works.journal.job_records_and_state import JobRecords
 from rh_prefect.works.journal.record_types import Record
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.result_delivery import Delivered
@@ -64,6 +65,7 @@ class PendingTask(BaseModel):
     job: str  # The full name of its job
     n: int  # The number of the submission
     task_id: str
+    shape: str = ""  # How its answer is read; see `result_key`
 
 
 class Suspension(Record):
@@ -85,8 +87,8 @@ class SuspendGroup:
         self._journal = FlowRunJournal(flow_run_id)
         self._pollers: dict[str, Poller] = {}  # By task id
         self._slept_for = {task.task_id for one in had for task in one.tasks}
-        self._to_request = {task.job for task in had[-1].tasks} if had else set[str]()
-        """The jobs for which the run was suspended last, and which this process has not requested yet."""
+        self._to_request = {task.job: task for task in had[-1].tasks} if had else dict[str, PendingTask]()
+        """The tasks for which the run was suspended last, and whose jobs this process has not requested yet."""
         self._has_warned = False
         self._n = count
         self._longest = longest
@@ -117,9 +119,9 @@ class SuspendGroup:
         """Submits one work and waits for its result; returns the work's task if the run is suspended before that."""
         async with runner.running(asked) as running:
             work = running.work
-            self._to_request.discard(work.job)
+            self._to_request.pop(work.job, None)
             while (submit := await running.next_running_task(runner.options.deadline)) is not None:
-                task = PendingTask(job=work.job, n=submit.n, task_id=submit.task_id or "")
+                task = PendingTask(job=work.job, n=submit.n, task_id=submit.task_id or "", shape=asked.shape)
                 self._pollers[task.task_id] = work.lease.account.poller
                 deadline = runner.options.deadline
                 if not await self.wait(task, running.end_of(submit, deadline), deadline=deadline):
@@ -175,6 +177,7 @@ class SuspendGroup:
         # Resumed before the end, or with nothing new to wait for: it would be suspended for the same tasks repeatedly.
         if all(task.task_id in self._slept_for for task in tasks):
             return False
+        await self._drop_finished()
         # Each resume of such a run would pay for new tasks, and suspend it again.
         if self._to_request:
             self._warn_of_new_requests()
@@ -187,12 +190,21 @@ class SuspendGroup:
         while not await self._journal.create(f"{SUSPEND}-{self._n}", record):
             self._n += 1
         for task in tasks:
-            records = await records_of(task.job, task.n, flow_run=str(self._flow_run_id))
-            if await records.read_end(task.n) is None:
+            if await (await self._records_of(task)).read_end(task.n) is None:
                 return True
         for task in tasks:  # all have ended meanwhile, and the notifications of their ends may be lost
             self._pollers[task.task_id].wake(task.task_id)
         return False
+
+    async def _drop_finished(self) -> None:
+        """Drops the jobs with a recorded result: a pipeline uses it, and requests the job no more."""
+        for job, task in list(self._to_request.items()):
+            records = await self._records_of(task)
+            if await records.read_result(task.shape) is not None:
+                self._to_request.pop(job, None)  # It may have been requested meanwhile
+
+    async def _records_of(self, task: PendingTask) -> JobRecords:
+        return await records_of(task.job, task.n, flow_run=str(self._flow_run_id))
 
     def _warn_of_new_requests(self) -> None:
         if not self._has_warned:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from rh_prefect.flow_runs.suspend_for_jobs import PendingTask, SuspendGroup
+from rh_prefect.flow_runs.suspend_for_jobs import PendingTask, SuspendGroup, Suspension
 from rh_prefect.flows.prefect_engine import PrefectEngine
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.planned_steps import KnownWorks, PlannedStep, Selection
 from rh_prefect.pipelines.run.interfaces import Pages
 from rh_prefect.pipelines.run.step_scheduler import StepScheduler
 from rh_prefect.works.accounts.poller import Poller
-from rh_prefect.works.journal.record_types import End, Record
+from rh_prefect.works.journal.job_records_and_state import result_key
+from rh_prefect.works.journal.record_types import End, Record, ResultRecord
 from rh_prefect.works.loop_thread import LOOP
 from rh_prefect.works.work_runner import WorkCall, WorkRunner
 from tests.support.samples.steps import PICTURE, steps
@@ -203,6 +205,25 @@ async def test_if_all_ends_are_recorded_the_polls_are_woken_without_a_notificati
     async with prefect_api(always=inputs.answer):
         assert not await group.may_suspend([PendingTask(job=f"{RUN}/{key}", n=1, task_id=TASK)])
     assert poller.tasks == [TASK]
+
+
+@pytest.mark.parametrize(("shape", "may_suspend"), [(None, False), ("", True), ('{"type": "list"}', True)])
+async def test_a_run_that_used_the_recorded_results_of_its_last_suspension_is_suspended_again(
+    shape: str | None, may_suspend: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pipeline does not request a job again whose result is recorded; its run occupied its worker to the end."""
+    (first, second), inputs = job_keys(2), RunInputs()
+    records: dict[str, Record] = {f"{key}-intent-1": intent() for key in (first, second)}
+    records |= {f"{key}-answer-1": ticket() for key in (first, second)}
+    if shape is not None:
+        records[result_key(first, shape)] = ResultRecord(task_id="1")
+    inputs.values |= logged({name: record.model_dump_json() for name, record in records.items()})
+    slept_for = PendingTask(job=f"{RUN}/{first}", n=1, task_id="1", shape=shape or "")
+    had = [Suspension(tasks=(slept_for,), wake_by=datetime.now(UTC))]
+    group = SuspendGroup(RUN, had=had, count=1, longest=60.0)
+    async with prefect_api(always=inputs.answer):
+        assert await group.may_suspend([PendingTask(job=f"{RUN}/{second}", n=1, task_id=TASK)]) == may_suspend
+    assert ("has not requested" in caplog.text) != may_suspend
 
 
 async def test_a_cancelled_member_leaves_no_asyncio_task() -> None:
