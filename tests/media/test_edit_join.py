@@ -83,6 +83,14 @@ def test_sound_that_begins_before_or_after_the_picture_is_kept_in_time(tmp_path:
         assert abs(np.argmax(loud) / 48000 - 1) < 0.03, name
 
 
+def test_the_sound_of_an_avi_with_delayed_frames_stays_in_sync(tmp_path: Path) -> None:
+    """Its frames have no times: those that FFmpeg guesses are late by the delay."""
+    wave = np.concatenate([np.zeros(48_000), clip_samples.tone(440, 1)])
+    clip = _with_sounds(tmp_path / "clip.avi", [(0, wave)], container="avi", delayed=2)
+    extract_audio(clip, tmp_path / "sound.wav")
+    assert np.argmax(np.abs(clip_samples.heard(tmp_path / "sound.wav")[0]) > 0.05) / 48000 == pytest.approx(1, abs=0.03)
+
+
 def test_a_recording_that_begins_between_key_frames_stays_in_sync(tmp_path: Path) -> None:
     """Its sound begins at 0.25 s, its first frame that can be decoded is at 1 s; at 2 s, it is bright and loud."""
     whole = _with_sounds(tmp_path / "whole.mkv", [(0, np.zeros(96_000)), (2, clip_samples.tone(440, 1))])
@@ -189,11 +197,18 @@ def _with_tones(path: Path, starts: list[float], *, codec: str = "pcm_s16le", ra
 
 
 def _with_sounds(
-    path: Path, sounds: list[tuple[float, np.ndarray]], *, begin: int = 0, codec: str = "pcm_s16le", rate: int = 48000
+    path: Path,
+    sounds: list[tuple[float, np.ndarray]],
+    *,
+    begin: int = 0,
+    codec: str = "pcm_s16le",
+    rate: int = 48000,
+    container: str = "matroska",
+    delayed: int = 0,
 ) -> Path:
     """A film of 4 s, bright from 2 s on, which begins at a second of its own, with sounds that begin at theirs."""
-    with av.open(str(path), "w", format="matroska") as file:
-        picture = file.add_stream("libx264", rate=12, options={"g": "12", "bf": "0"})
+    with av.open(str(path), "w", format=container) as file:
+        picture = file.add_stream("libx264", rate=12, options={"g": "12", "bf": str(delayed)})
         picture.width, picture.height = 64, 48
         track = file.add_stream(codec, rate=rate, layout="mono")
         assert isinstance(track, av.AudioStream)

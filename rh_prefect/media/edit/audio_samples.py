@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rh_prefect.errors import MediaError
 from rh_prefect.media.edit.filter_graphs import linked, pulled
 from rh_prefect.media.edit.video_reader import opened, picture_begin, reading
+from rh_prefect.media.probe import pictures_of
 
 RATE = 48_000
 """Samples per second of all edited sound."""
@@ -97,7 +98,9 @@ def recording(path: Path, start: float = 0.0) -> Pieces:
     begin = picture_begin(path)
     with opened(path) as file:
         stream = _sound_of(file, path)
-        late = round((_begin(stream) - float(begin)) * RATE) if begin is not None else 0
+        if begin is not None and file.format.name == "avi":  # whose frames have no times: FFmpeg's guesses are late
+            begin = _begin(pictures_of(file)[0])
+        late = round((_begin(stream) - begin) * RATE) if begin is not None else 0
         late -= round(start * RATE)
         yield from _silent(max(0, late))
         yield from _without_first(max(0, -late), _decoded(file, stream, path))
@@ -178,8 +181,8 @@ def empty_sound(path: Path) -> MediaError:
     return MediaError(f"The sound track of {path} is empty. What to do: create or download the file again.")
 
 
-def _begin(stream: av.stream.Stream) -> float:
-    return float((stream.start_time or 0) * (stream.time_base or 0))
+def _begin(stream: av.stream.Stream) -> Fraction:
+    return Fraction((stream.start_time or 0) * (stream.time_base or 0))
 
 
 def _decoded(file: InputContainer, stream: AudioStream, path: Path) -> Pieces:
