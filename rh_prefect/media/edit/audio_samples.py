@@ -93,7 +93,7 @@ def endless_silence() -> Pieces:
 def recording(path: Path, start: float = 0.0) -> Pieces:
     """Yields the sound of a file, from `start` seconds on, in stereo at `RATE`; opens the file at the first read.
 
-    A video begins with its first frame, so a sound that begins later gets silence before it.
+    A video begins with its first frame: sound before it is left out, and a sound that begins later gets silence.
     """
     begin = picture_begin(path)
     with opened(path) as file:
@@ -271,7 +271,7 @@ class Level:
 
 
 def audio_level(path: Path) -> Level:
-    """Measures the sound of an audio file or a video, in stereo."""
+    """Measures the sound of an audio file, or of a video from its first frame on, in stereo."""
     graph, samples, lufs = Graph(), 0, _SILENT
     entrance = add_entrance(graph)
     linked(graph, entrance, f"apad=whole_dur={_BLOCK}", "ebur128=metadata=1", "abuffersink")

@@ -130,7 +130,10 @@ def still_clip(
 
 
 def extract_audio(source: Path, to: Path, *, loudness: float | None = None) -> float:
-    """Saves the sound of a file as `.m4a` or `.wav`, at a loudness in LUFS if given; returns the length in seconds."""
+    """Saves the sound of a file as `.m4a` or `.wav`, at a loudness in LUFS if given; returns the length in seconds.
+
+    Sound before the first frame of a video is left out, so that the sound fits the picture.
+    """
     if loudness is not None:
         return mix(source, None, to, loudness=loudness)
     return _write_sound(to, source)
