@@ -24,6 +24,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.run.interfaces import Pages, What
+from rh_prefect.pipelines.run.step_scheduler import listeners
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.scope import FolderScope, new_run
@@ -222,6 +223,23 @@ async def test_a_run_that_ends_because_its_records_are_lost_has_a_report_and_say
         await run_here(CHAIN, {"budget": 10}, pages=losing)
     assert len(rh.recorder.paid) == 1
     assert rows("step", "state", "cost") == [("sign", "made", "0.04 CNY"), ("clip", "unfinished", "")]
+
+
+async def test_a_run_that_is_interrupted_while_all_is_planned_writes_no_report_without_steps(rh: Emulator) -> None:
+    ended = list[int]()
+
+    def stop(_: Plan) -> None:
+        if len(ended) == 2:  # only the plan of the whole file is left
+            running.cancel()
+
+    listeners.append(stop)
+    try:
+        running = asyncio.create_task(run_here(CHAIN, {"budget": 10}, pages=At("step", lambda: ended.append(1))))
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    finally:
+        listeners.remove(stop)
+    assert (len(rh.recorder.paid), list(Path(get_settings().storage_url).glob("runs/*/report.csv"))) == (2, [])
 
 
 async def test_an_interruption_is_not_replaced_by_the_error_of_its_report(

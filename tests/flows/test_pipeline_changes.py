@@ -23,6 +23,7 @@ from rh_prefect.pipelines.plan.planned_steps import KnownWorks
 from rh_prefect.pipelines.run.known_results import KnownResults
 from rh_prefect.pipelines.run.result import PipelineResult, summary
 from rh_prefect.pipelines.run.store_outages import while_store_is_away
+from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.journal import NotExclusive
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.samples.steps import CLIP, PICTURE, RESIZE, steps
@@ -82,6 +83,7 @@ async def test_what_an_attempt_paid_for_a_row_that_is_gone_is_in_the_report(rh: 
     assert states(result) == dict.fromkeys(("each[b].picture", "each[b].clip", "sheet"), "made")
     assert (result.costs.amounts["CNY"], rh.recorder.charged) == (Decimal("3.58"), Decimal("3.58"))
     assert summary(result) == "Steps: 3 made; paid 3.58 CNY, of which 1.79 CNY for steps that are not in its plan."
+    assert summary(result.model_copy(update={"steps": (), "other_costs": Costs()})) == "Paid 3.58 CNY."
     rows = csv.DictReader(Path(result.report).read_text().splitlines())
     costs = [(row["state"], row["cost"]) for row in rows if row["cost"]]
     assert costs == [("made", "0.04 CNY"), ("made", "1.75 CNY"), ("not in the plan", "1.79 CNY")]

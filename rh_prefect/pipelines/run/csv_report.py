@@ -70,13 +70,15 @@ async def report_of_interrupted(run: StepScheduler, name: str) -> None:
     """Writes the report of an interrupted run, for example after Ctrl-C; some steps may still be in progress.
 
     A failure is only logged, because the caller gives the reason of the interruption. A report without the costs of
-    earlier attempts would replace theirs, so none is written then.
+    earlier attempts would replace theirs, so none is written then; nor is one without steps, while all are planned.
     """
     run.is_interrupted = True
     with suppress(RunningHubError):  # what ended meanwhile is then shown as unfinished
         await run.look_again()
     try:
         await run.count_costs()
+        if run.plan.planner is None:
+            return
         steps, other_costs = _steps(run)
         await LOOP.call(write_table(run.services.store, report_name(name), (*steps, *_others(other_costs))))
         await asyncio.to_thread(write_run_gallery, run, steps, name=name)
@@ -86,7 +88,7 @@ async def report_of_interrupted(run: StepScheduler, name: str) -> None:
 
 def summary_of_interrupted(run: StepScheduler) -> str:
     """Returns the number of steps in each state, and the amount paid, after `report_of_interrupted`."""
-    return summary(_result(run, *_steps(run)))
+    return summary(_result(run, *(_steps(run) if run.plan.planner is not None else ((), Costs()))))
 
 
 def _result(

@@ -177,7 +177,8 @@ def summary(result: PipelineResult) -> str:
         amounts, is_exact = Costs(result.open_costs.amounts), not result.open_costs.unknown
         price = f"{amounts} {'more' if is_exact else 'or more'}" if amounts else "an unknown amount"
         still_open = f"; {which} no known end and may cost {price}"
-    return f"Steps: {counted(one.state for one in result.steps)}; paid {result.costs or 'nothing'}{others}{still_open}."
+    paid = f"Steps: {counted(one.state for one in result.steps)}; paid" if result.steps else "Paid"
+    return f"{paid} {result.costs or 'nothing'}{others}{still_open}."
 
 
 def counted(states: Iterable[str]) -> str:
