@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections.abc import AsyncIterator
 from typing import Any, Final, TypeAlias
 
 import h11
@@ -87,6 +88,17 @@ class CallTransport(httpx.AsyncBaseTransport):
             self._idle.pop().close()
 
 
+class _Body(httpx.AsyncByteStream):
+    """A body in pieces, so that a compressed one is decompressed only as far as it is read."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._body), _PIECE):
+            yield self._body[start : start + _PIECE]
+
+
 class _Connection:
     """One connection, for one request at a time."""
 
@@ -111,7 +123,8 @@ class _Connection:
             raise httpx.ReadTimeout(str(error)) from error
         except OSError as error:
             raise httpx.ReadError(str(error)) from error
-        return httpx.Response(response.status_code, headers=response.headers.raw_items(), content=body, request=request)
+        headers = response.headers.raw_items()
+        return httpx.Response(response.status_code, headers=headers, stream=_Body(body), request=request)
 
     async def _read(self, seconds: float | None) -> tuple[h11.Response, bytes]:
         response: h11.Response | None = None

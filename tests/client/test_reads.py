@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import json
 import logging
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 
@@ -285,6 +287,17 @@ async def test_a_response_above_64_mib_is_not_read_to_its_end(client: Client, wi
     for call in (client.query(ID), client.submit("kling-v2.6-pro/text-to-video", {})):
         with pytest.raises(ResponseLost, match="more than 64 MiB"):
             await call
+
+
+async def test_a_compressed_response_is_decompressed_only_up_to_the_limit(client: Client, wire: WireServer) -> None:
+    wire.always = reply(gzip.compress(b" " * (256 << 20)), headers={"Content-Encoding": "gzip"})
+    tracemalloc.start()
+    try:
+        with pytest.raises(ResponseLost, match="more than 64 MiB"):
+            await client.query(ID)
+        assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("status", [301, 400, 404])
