@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from rh_prefect import catalog
 from rh_prefect.pipelines.plan import Plan
 from rh_prefect.pipelines.plan.take_chooser import EqualRequests
@@ -113,7 +115,36 @@ async def test_an_item_has_the_take_that_another_run_recorded_at_the_same_time()
     assert takes_of(await plan_of(MOODS, **given)) == [2, 1]
     assert takes_of(await plan_of(MOODS, **given)) == [2, 1], "also when the run plans again"
     records.answer(moods[1], {"m": "calm"})
-    assert takes_of(await plan_of(MOODS, **given)) == [2, 3], "the recorded take is that of the first item"
+    assert takes_of(await plan_of(MOODS, **given)) == [2, 1], "the recorded take is that of the first item"
+
+
+async def mood_takes(records: ChosenTakes, titles: str) -> list[int]:
+    """The takes of a new run, in which the answer for each row is known."""
+    given: dict[str, Any] = {"rows": [{"t": title} for title in titles], "known": records}
+    for mood in (await plan_of(MOODS, **given)).steps["each.mood"]:
+        records.answer(mood, {"m": "calm"})
+    return takes_of(await plan_of(MOODS, **given))
+
+
+@pytest.mark.parametrize("titles", ["ba", "bc"])
+async def test_items_have_the_recorded_takes_that_this_run_gave_to_other_items(titles: str) -> None:
+    """Only a free take was moved to: each of two items kept the take that was recorded for the other one."""
+    others = ChosenTakes()
+    assert await mood_takes(others, "ab") == [1, 2]
+
+    class Race(ChosenTakes):
+        async def takes_of(self, choice: str, new: Sequence[int] = ()) -> Sequence[int]:
+            return await super().takes_of(choice, others.chosen.get(choice, new) if new else ())
+
+    records = Race()
+    assert await mood_takes(records, titles) == [2, 1]
+    assert await mood_takes(records, titles) == [2, 1], "the next run has the same takes"
+
+
+async def test_a_recorded_take_is_not_given_to_an_item_whose_own_is_taken() -> None:
+    records = ChosenTakes()
+    assert (await mood_takes(records, "ab"), await mood_takes(records, "c")) == ([1, 2], [1])
+    assert await mood_takes(records, "acb") == [1, 3, 2]
 
 
 LATE_ID = of_rows(

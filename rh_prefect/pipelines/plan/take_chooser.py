@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -48,42 +48,48 @@ class EqualRequests:
         self._next: dict[tuple[str, str, int], int] = {}
         self.repeated: dict[str, dict[str, None]] = {}  # by step: items whose request equals that of an earlier item
 
-    def first_take(self, draft: Draft, first: int, kept: int | None = None) -> int:
-        """Returns the first of as many takes as the draft has that no equal request has.
+    def hold(self, draft: Draft, recorded: int) -> bool:
+        """Gives a draft the first take that is recorded for it; returns False if an equal request has this take."""
+        held = self._held.setdefault((draft.instance.path, draft.base), set())
+        if self._name(draft) not in self._takes and not held.isdisjoint(range(recorded, recorded + len(draft.takes))):
+            return False
+        self._give(draft, recorded)
+        return True
 
-        Returns `kept`, the take that an earlier run has chosen for the item, if no other item has it. Otherwise the
-        items have the takes from the step's `first` one on, in order. An item that begins with another take, such as a
-        new one, keeps its place in this order, so that the takes of the other items stay the same.
+    def take_next(self, draft: Draft, first: int) -> None:
+        """Gives a draft as many takes as it has that no equal request has.
+
+        The items have the takes from the step's `first` one on, in order. An item that begins with another take, such
+        as a new one, keeps its place in this order, so that the takes of the other items stay the same.
         """
-        path, address, own, size = draft.instance.path, draft.instance.address, draft.takes[0], len(draft.takes)
-        name, begin, order = (path, draft.base, address, own), (path, draft.base, own), (path, draft.base, first)
-        if name not in self._takes:
-            held, take = self._held.setdefault((path, draft.base), set()), self._next.get(begin, own)
-            if kept is not None and held.isdisjoint(range(kept, kept + size)):
-                take = kept
-            else:
-                while not held.isdisjoint(range(take, take + size)):
-                    take += 1
-                self._next[order] = self._next.get(order, first) + size
-                self._next[begin] = take + size
-            held.update(range(take, take + size))
-            if take > own:
-                self.repeated.setdefault(path, {})[draft.instance.row or address] = None
-            self._takes[name] = take
-        return self._takes[name]
+        path, own, size = draft.instance.path, draft.takes[0], len(draft.takes)
+        begin, order = (path, draft.base, own), (path, draft.base, first)
+        held, take = self._held.setdefault((path, draft.base), set()), self._next.get(begin, own)
+        if self._name(draft) not in self._takes:
+            while not held.isdisjoint(range(take, take + size)):
+                take += 1
+            self._next[order] = self._next.get(order, first) + size
+            self._next[begin] = take + size
+        self._give(draft, take)
 
-    def move(self, draft: Draft, own: int, take: int) -> int:
-        """Returns the first take of a draft after another run has recorded `take` for it: that one if it is free here.
+    def free(self, draft: Draft, own: int) -> None:
+        """Takes the takes from a draft again, which began with the take `own`."""
+        path, take, begin = draft.instance.path, draft.takes[0], (draft.instance.path, draft.base, own)
+        self._held[path, draft.base].difference_update(draft.takes)
+        self._next[begin] = min(take, self._next.get(begin, take))
+        draft.begin_with(own)
+        self._takes.pop(self._name(draft), None)
 
-        `own` is the take with which the draft began before `first_take`.
-        """
-        path, size = draft.instance.path, len(draft.takes)
-        held, moved = self._held[path, draft.base] - set(draft.takes), range(take, take + size)
-        if not held.isdisjoint(moved):
-            return draft.takes[0]
-        self._held[path, draft.base] = held | set(moved)
-        self._takes[path, draft.base, draft.instance.address, own] = take
-        return take
+    def _give(self, draft: Draft, take: int) -> None:
+        one, own, name = draft.instance, draft.takes[0], self._name(draft)
+        draft.begin_with(self._takes.setdefault(name, take))
+        self._held[one.path, draft.base].update(draft.takes)
+        if draft.takes[0] > own:
+            self.repeated.setdefault(one.path, {})[one.row or one.address] = None
+
+    @staticmethod
+    def _name(draft: Draft) -> tuple[str, str, str, int]:
+        return draft.instance.path, draft.base, draft.instance.address, draft.takes[0]
 
 
 class TakeChooser:
@@ -108,18 +114,27 @@ class TakeChooser:
         choices = {_choice(one): one for one in late if not self._wants_new(one)}
         noted = await asyncio.gather(*map(self._known.takes_of, choices))
         kept = {one: chosen[0] for one, chosen in zip(choices.values(), noted, strict=True) if chosen}
-        equal, own = self._planning.options.equal, {one: one.takes[0] for one in drafts}
-        for one in sorted(drafts, key=lambda one: one not in kept):
+        own = {one: one.takes[0] for one in drafts}
+        self._assign(drafts, kept)
+        for one in drafts:
             address, new = one.instance.address, self._new_takes(one)
-            first = self._planning.choices.take_of(one.instance.path)
-            one.begin_with(equal.first_take(one, first, kept.get(one)))
             if address in new:
                 new[address] = one.takes[0]
         added = {choice: one for choice, one in choices.items() if one not in kept}
         noted = await asyncio.gather(*(self._known.takes_of(choice, one.takes) for choice, one in added.items()))
-        for one, chosen in zip(added.values(), noted, strict=True):
-            if chosen and chosen[0] != one.takes[0]:  # by a run at the same time, whose results later runs use
-                one.begin_with(equal.move(one, own[one], chosen[0]))
+        recorded = {one: chosen[0] for one, chosen in zip(added.values(), noted, strict=True) if chosen}
+        if any(take != one.takes[0] for one, take in recorded.items()):
+            # By a run at the same time. These items have the takes that later runs give them: none is submitted yet.
+            for one in recorded:
+                self._planning.options.equal.free(one, own[one])
+            self._assign(list(recorded), recorded)
+
+    def _assign(self, drafts: Sequence[Draft], recorded: Mapping[Draft, int]) -> None:
+        """Gives drafts their recorded takes, then the other drafts takes that are free."""
+        equal = self._planning.options.equal
+        others = [one for one in drafts if one not in recorded or not equal.hold(one, recorded[one])]
+        for one in sorted(others, key=lambda one: one not in recorded):
+            equal.take_next(one, self._planning.choices.take_of(one.instance.path))
 
     async def _ask(self, draft: Draft) -> None:
         """Sets the takes of a draft that depend on the records."""
