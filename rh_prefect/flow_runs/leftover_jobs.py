@@ -116,16 +116,17 @@ def _mark(flow_run: FlowRun) -> str:
 
 async def _look_after(flow_run: FlowRun) -> list[Finding] | None:
     """Checks one run; returns None if it has no paid jobs, or needs no further action."""
-    found, is_cancelled = list[Finding](), False
+    found, is_cancelled, has_jobs = list[Finding](), _is_cancelled(flow_run), False
     try:
         journal = FlowRunJournal(flow_run.id)
         if not await paid_jobs(journal) or await journal.read(_mark(flow_run)) is not None:
             return None
+        has_jobs = True
         flow_run = await read_flow_run(flow_run.id)  # a person may have retried it since it was listed
         state = flow_run.state
         if state is None or not (state.is_final() or state.is_cancelling()):
             return []
-        is_cancelled = state.is_cancelled() or state.is_cancelling()
+        is_cancelled = _is_cancelled(flow_run)
         scope = await recorded_scope(flow_run)
         report = await cancel_run(scope, by="reconcile") if is_cancelled else None
         found += await _of_jobs(flow_run, scope, report)
@@ -134,8 +135,13 @@ async def _look_after(flow_run: FlowRun) -> list[Finding] | None:
             await journal.create(_mark(flow_run), Record().model_dump(mode="json"))
     except (RunningHubError, *FAILURES) as error:
         message = error.message if isinstance(error, RunningHubError) else f"the Prefect API: {failure_of(error)[0]}"
-        return [*found, _finding(flow_run, ("NOT cancelled" if is_cancelled else "NOT collected", message))]
+        note = message if has_jobs else f"The records of the run could not be read; it may have no paid job. {message}"
+        return [*found, _finding(flow_run, ("NOT cancelled" if is_cancelled else "NOT collected", note))]
     return found
+
+
+def _is_cancelled(flow_run: FlowRun) -> bool:
+    return flow_run.state is not None and (flow_run.state.is_cancelled() or flow_run.state.is_cancelling())
 
 
 async def _of_jobs(flow_run: FlowRun, scope: FlowScope, report: CancelReport | None) -> list[Finding]:

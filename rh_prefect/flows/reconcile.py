@@ -22,7 +22,7 @@ from rh_prefect.works.loop_thread import LOOP
 
 _STUCK = {
     "NOT cancelled": "could not be cancelled and may continue and be charged",
-    "NOT collected": "are paid for but could not be downloaded; the table shows why",
+    "NOT collected": "may be paid for but could not be downloaded; the table shows why",
 }
 
 Hours = Annotated[float, Field(gt=0, le=24 * 365)]

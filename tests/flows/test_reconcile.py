@@ -184,11 +184,18 @@ async def test_findings_are_shown_even_if_no_stopped_run_can_be_looked_up(
     assert any(" | still runs | " in str(one.data) for one in (await artifacts_of(state)).values())
 
 
-@pytest.mark.parametrize("read", ["read_flow_run", "filter_flow_run_input"])
+@pytest.mark.parametrize(
+    ("read", "ended", "done", "message"),
+    [
+        ("read_flow_run", Failed(), "NOT collected", "may be paid for but could not be downloaded"),
+        ("filter_flow_run_input", Cancelled(), "NOT cancelled", "may continue and be charged"),
+    ],
+)
 async def test_a_run_that_cannot_be_read_does_not_stop_the_checks_of_others(
-    rh: Emulator, monkeypatch: pytest.MonkeyPatch, read: str
+    rh: Emulator, monkeypatch: pytest.MonkeyPatch, read: str, ended: State[Any], done: str, message: str
 ) -> None:
-    first, second = [await left_behind(Failed(), prompt) for prompt in ("a lighthouse", "a harbour")]
+    first = await left_behind(Failed(), "a lighthouse")
+    second = await left_behind(ended, "a harbour")
     original = getattr(PrefectClient, read)
 
     async def fail(self: PrefectClient, flow_run_id: UUID, *more: Any) -> Any:
@@ -197,8 +204,11 @@ async def test_a_run_that_cannot_be_read_does_not_stop_the_checks_of_others(
         return await original(self, flow_run_id, *more)
 
     monkeypatch.setattr(PrefectClient, read, fail)
-    found = {one.flow_run_id: one.done for one in await look() if one.flow_run_id in (first, second)}
-    assert found == {first: "still runs", second: "NOT collected"}
+    found = {one.flow_run_id: one for one in await look() if one.flow_run_id in (first, second)}
+    assert {run: one.done for run, one in found.items()} == {first: "still runs", second: done}
+    assert ("it may have no paid job" in found[second].note) == (read == "filter_flow_run_input")
+    state = await reconcile(return_state=True)
+    assert message in str(state.message)
 
 
 @pytest.mark.parametrize("is_pipeline", [True, False])
