@@ -137,7 +137,8 @@ async def _give_up(rule: Rule, since: datetime) -> AsyncIterator[StoppedRun]:
             if flow_run.run_count > rule.attempts or (crashes := await _crashes(flow_run.id)) <= rule.attempts:
                 continue
             message = (
-                f"The run crashed {crashes} times, mostly before it started. Retry it when its workers can start it."
+                f"The run crashed {crashes} times, at least once before it started. Retry it when its workers can "
+                "start it."
             )
             if await _set_state(flow_run, state, Failed(message=message)):
                 yield StoppedRun(flow_run.id, flow_run.name, f"had crashed {crashes} times: marked as failed")
