@@ -65,7 +65,7 @@ async def revive_stopped(*, hours: float = 24.0, now: datetime | None = None) ->
     lost, crashed = await _rule(MARK_CRASHED), await _rule(RUN_AGAIN)
     done = [] if lost is None else [one async for one in _mark_crashed(lost, now)]
     if crashed is not None:
-        done += [one async for one in _give_up(crashed, now - timedelta(hours=hours))]
+        done += [one async for one in _give_up(crashed, now, now - timedelta(hours=hours))]
         done += [one async for one in _run_again(crashed, now, now - timedelta(hours=hours))]
     return done
 
@@ -125,7 +125,7 @@ async def _run_again(rule: Rule, now: datetime, since: datetime) -> AsyncIterato
             yield StoppedRun(flow_run.id, flow_run.name, f"had crashed in attempt {attempts}: scheduled again")
 
 
-async def _give_up(rule: Rule, since: datetime) -> AsyncIterator[StoppedRun]:
+async def _give_up(rule: Rule, now: datetime, since: datetime) -> AsyncIterator[StoppedRun]:
     """Marks runs as failed that crash repeatedly before they start, because their infrastructure does not start.
 
     Prefect does not count such a start as an attempt, so that the automation would schedule these runs without end.
@@ -134,6 +134,9 @@ async def _give_up(rule: Rule, since: datetime) -> AsyncIterator[StoppedRun]:
     scheduled = _deployed(rule, [StateType.SCHEDULED], name=awaiting_retry().name)
     for found in (crashed, scheduled) if rule.attempts else ():
         async for flow_run, state in found:
+            # A person may just have retried the run.
+            if state.is_scheduled() and state.timestamp > now - rule.within - MARGIN:
+                continue
             if flow_run.run_count > rule.attempts or (crashes := await _crashes(flow_run.id)) <= rule.attempts:
                 continue
             message = (
