@@ -247,8 +247,7 @@ async def finish(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
         await _show_end(flow, flow_run, state)
     finally:  # After the report, because a task of an earlier attempt may still run
         if state.is_completed() and str(flow_run.id) in REQUESTED_KEYS:
-            log, is_resumed = flow_run_logger(flow_run, flow), bool(pause_keys(flow_run))
-            await LOOP.call(_collect_orphans(scope_of(flow_run, flow.name), log, is_resumed=is_resumed))
+            await LOOP.call(_collect_orphans(flow_run, scope_of(flow_run, flow.name), flow_run_logger(flow_run, flow)))
         # A process that runs many flows keeps no data of those that have ended.
         REQUESTED_KEYS.pop(str(flow_run.id), None)
         forget_run_progress(str(flow_run.id))
@@ -303,12 +302,12 @@ async def _name_deployments(flow_run: FlowRun, log: logging.LoggerAdapter[loggin
         )
 
 
-async def _collect_orphans(scope: FlowScope, log: logging.LoggerAdapter[logging.Logger], *, is_resumed: bool) -> None:
+async def _collect_orphans(flow_run: FlowRun, scope: FlowScope, log: logging.LoggerAdapter[logging.Logger]) -> None:
     requested = REQUESTED_KEYS.get(scope.journal.scope, set())
     try:
-        # A resume after a suspension has the attempt's number of the start before it.
-        views = await orphans(scope.journal, requested, attempt=0 if is_resumed else scope.attempt)
-    except RunningHubError as error:
+        since = await _last_start(flow_run.id) if pause_keys(flow_run) else None
+        views = await orphans(scope.journal, requested, attempt=scope.attempt, since=since)
+    except (RunningHubError, *FAILURES) as error:
         log.warning("the results of earlier attempts could not be looked for: %s", error)
         return
     for view in views:
@@ -321,6 +320,12 @@ async def _collect_orphans(scope: FlowScope, log: logging.LoggerAdapter[logging.
         if outcome:
             what = "was paid for by an earlier start of this run, but the last start did not request it"
             log.warning("%s %s. %s", job, what, outcome)
+
+
+async def _last_start(flow_run_id: UUID) -> datetime:
+    """Returns when a run was last scheduled or pending; a pause in its process has neither state."""
+    states = await ask(lambda api: api.read_flow_run_states(flow_run_id))
+    return max(state.timestamp for state in states if state.is_scheduled() or state.is_pending())
 
 
 # A worker calls a hook by keyword and in a separate process, the flow's own process by position.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
+from datetime import datetime
 
 from rh_prefect.client import is_task_id
 from rh_prefect.errors import InputError
@@ -129,14 +130,19 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
     return replayed
 
 
-async def orphans(journal: Journal, requested: Collection[str], *, attempt: int) -> list[JobView]:
-    """Returns paid jobs of a scope that this attempt did not request, for example because prompts are random.
+async def orphans(
+    journal: Journal, requested: Collection[str], *, attempt: int, since: datetime | None = None
+) -> list[JobView]:
+    """Returns paid jobs of a scope that this start did not request, for example because prompts are random.
 
-    With `attempt=0`, jobs that this attempt itself has paid for are included.
+    A resume after a suspension has the attempt's number of the start before it: `since` is when it began.
     """
 
+    def is_earlier(intent: Intent) -> bool:
+        return intent.attempt != attempt or (since is not None and datetime.fromisoformat(intent.at) < since)
+
     def is_orphan(view: JobView) -> bool:
-        return view.key not in requested and any(one.task_id and one.intent.attempt != attempt for one in view.submits)
+        return view.key not in requested and any(one.task_id and is_earlier(one.intent) for one in view.submits)
 
     return [view async for view in jobs_of(journal) if is_orphan(view)]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,9 @@ async def test_orphans_are_paid_jobs_that_were_not_requested(journal: FolderJour
     await write(journal, UNKNOWN, key="d1")
     assert sorted([view.key async for view in jobs_of(journal)]) == ["a1", "b1", "c1", "d1"]
     assert [view.key for view in await orphans(journal, {"b1"}, attempt=2)] == ["a1"]
-    assert not await orphans(journal, {"b1"}, attempt=1), "a worker process of this attempt has it"
+    before, after = [datetime.now(UTC) + timedelta(hours=hours) for hours in (-1, 1)]
+    assert not await orphans(journal, {"b1"}, attempt=1, since=before), "a worker process of this start has it"
+    assert [view.key for view in await orphans(journal, {"b1"}, attempt=1, since=after)] == ["a1"]
 
 
 def stored(store: MediaStore, **facts: Any) -> StoredResult:
