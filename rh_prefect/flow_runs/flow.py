@@ -323,7 +323,11 @@ async def _collect_orphans(flow_run: FlowRun, scope: FlowScope, log: logging.Log
 
 
 async def _last_start(flow_run_id: UUID) -> datetime:
-    """Returns when a run was last scheduled or pending; a pause in its process has neither state."""
+    """Returns when a run was last scheduled or pending; a pause in its process has neither state.
+
+    The time is by the clock of Prefect's server. If the worker's clock is behind it by more than the time between the
+    start and the first submission, jobs of this start count as older: they are named and downloaded once more.
+    """
     states = await ask(lambda api: api.read_flow_run_states(flow_run_id))
     return max(state.timestamp for state in states if state.is_scheduled() or state.is_pending())
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State
@@ -200,7 +199,7 @@ async def test_a_run_that_cannot_be_read_does_not_stop_the_checks_of_others(
 
     async def fail(self: PrefectClient, flow_run_id: UUID, *more: Any) -> Any:
         if flow_run_id == second:  # it is listed first
-            raise httpx.ReadError("the answer ended early")
+            raise ValueError("no JSON")  # a request whose answer is lost would be repeated for 85 s
         return await original(self, flow_run_id, *more)
 
     monkeypatch.setattr(PrefectClient, read, fail)
