@@ -211,8 +211,8 @@ class Tasks:
     def poll(self, task: Task) -> Status:
         """Counts one poll by a client and returns the status.
 
-        A poll of a graph that waits for a native machine counts for the graph that runs there, so that a graph that
-        nobody polls does not block the machine.
+        A poll of a graph that waits for a native machine counts for the graph that runs there, so that a graph
+        without polls of its own does not block the machine.
         """
         with self._lock:
             self._let_in(task)
