@@ -142,7 +142,7 @@ async def write_batch(batch: Batch, site: str, store: MediaStore, *, whole_items
     inputs, stages = _inputs(batch.rows, store), stages_of(batch.model, batch.chain, batch.values or {})
     source = _Source.of(batch.rows, stages)
     models = [[stage.model.endpoint, converted(_compared(stage), _plain)] for stage in stages]
-    identity = [source.identity, models, f"{site} {store.url}"]
+    identity = [source.identity, [models, None], f"{site} {store.url}"]  # None: as in earlier batches without labels
     name = f"batch-{_hash(identity)[:16]}"
     if source.file is None:
         columns = await _columns(source, stages, batch, inputs)
