@@ -119,9 +119,16 @@ async def test_a_text_with_a_gap_around_inner_steps_fails_its_item_only(inner: s
     assert "each[2].inner: $(item.look.color) has no value" in said
 
 
+async def test_a_value_that_a_used_file_does_not_take_refuses_the_plan() -> None:
+    """Its steps had no problem, and no note, if their conditions were false for it."""
+    text = SKIP + of_rows("shots: any", inner="use: rh:film, with: {prompt: a mug, shots: $(item.shots)}")
+    (said,) = await problems_of(text, rows=[{"shots": 2}, {"shots": "many"}])
+    assert said.startswith("each[2].inner: shots takes")
+
+
 @pytest.mark.parametrize(
     ("save_as", "second"),
-    [("$(id).*", "a-2"), ("$(number)-$(id).*", "a"), ("$(item.look)/$(id).*", "a"), ("$(item.look).*", "a")],
+    [("$(id).*", "a-2"), ("$(number)-$(id).*", "a"), ("$(item.look)/$(id).*", "a-2"), ("$(item.look).*", "a")],
 )
 async def test_ids_that_differ_only_in_case_are_numbered_if_files_would_clash(save_as: str, second: str) -> None:
     inner = group("foreach: [x], as: shot, id: $(shot)", q=PICTURE % "$(row.look)" + ', save_as: "$(row.look)-$(id).*"')

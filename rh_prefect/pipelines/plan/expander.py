@@ -359,10 +359,13 @@ class Expander:
     async def _bound(self, step: UseStep, at: Path, path: str, used: Checked, frame: Frame) -> Frame:
         arguments, is_undecided = _arguments(step, frame)
         params, wrong = await self._planning.bind_used(used, arguments)
-        wrong |= {name: clause for name, value in step.with_.items() for clause in wrong_texts(value, frame)}
+        gaps = {name: clause for name, value in step.with_.items() for clause in wrong_texts(value, frame)}
         address = PlannedStep(path, frame.id, step, at).address if frame.id else ""
-        if not (frame.id and self._planning.skips_items):
-            for name, clause in wrong.items():
+        is_skipped = frame.id and self._planning.skips_items
+        wrong |= gaps
+        for name, clause in wrong.items():
+            # A gap fails its item alone. Another wrong value refuses the plan: maybe no inner step is made for it.
+            if not (is_skipped and (name in gaps or frame.problems_around)):
                 self._wrong(frame, (*at, "with", name), clause, address)
         waits_for, names = self._missing.waits_for(step, frame), {"params": params, "run": self._planning.options.run}
         pending = is_open(step, frame, waits_for)

@@ -241,12 +241,12 @@ class FanOuts:
 
 
 def _names_files(step: GroupStep) -> bool:
-    """Returns whether the names of files differ from item to item only in the id."""
+    """Returns whether ids, and no numbers of items, are parts of the names of files."""
     for one in step.steps.values():
         if isinstance(one, GroupStep) and not isinstance(one, FanOutStep) and _names_files(one):
             return True
         names = {option[0] for reference in one.named_by for option in reference.options}
-        if "id" in names and names <= {"id", "params", "run"}:
+        if "id" in names and "number" not in names:
             return True
     return False
 
