@@ -109,7 +109,7 @@ def test_a_prompt_is_taken_out_of_the_queue_or_interrupted(emulate: Emulate) -> 
 
 
 async def test_a_cancelled_prompt_that_waits_leaves_the_running_one_alone(emulate: Emulate) -> None:
-    """Older versions of ComfyUI stop whatever runs, so the client interrupts only if its own prompt runs."""
+    """Older versions of ComfyUI stop any running prompt, so the client interrupts only if its own prompt runs."""
     rh = emulate(clock="polls", polls=9, assumptions=replace(DEFAULT, interrupt_reads_id=False))
     async with Client(rh.key, base_url=rh.rh.url) as client:
         theirs, mine = [await client.submit("/proxy", {"prompt": TEXT_TO_IMAGE}) for _ in range(2)]
