@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rh_prefect.pipelines.garbage_collection import freeze, survivors_frozen, uncollected
+from rh_prefect.pipelines.garbage_collection import Freezer, uncollected
 
 
 @pytest.fixture
@@ -18,7 +18,8 @@ def unfrozen() -> Iterator[None]:
 
 @pytest.mark.usefixtures("unfrozen")
 def test_what_survives_a_full_pass_is_not_looked_at_again_until_the_block_ends() -> None:
-    with survivors_frozen():
+    freezer = Freezer()
+    with freezer.survivors_frozen():
         kept: list[list[int]] = [[] for _ in range(100)]
         gc.collect(1)
         assert gc.get_freeze_count() == 0
@@ -32,10 +33,11 @@ def test_what_survives_a_full_pass_is_not_looked_at_again_until_the_block_ends()
 
 def test_what_the_process_has_frozen_itself_stays_frozen_and_is_not_mixed_with_a_run_s_objects() -> None:
     gc.freeze()
+    freezer = Freezer()
     before = gc.get_freeze_count()
-    with survivors_frozen():
+    with freezer.survivors_frozen():
         kept: list[list[int]] = [[] for _ in range(100)]
-        freeze()
+        freezer.freeze()
         gc.collect()
         assert any(one is kept[0] for one in gc.get_objects())
     assert gc.get_freeze_count() > before / 2  # some were freed meanwhile

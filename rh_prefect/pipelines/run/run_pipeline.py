@@ -16,7 +16,7 @@ from rh_prefect.errors import RunningHubError, StoreError
 from rh_prefect.media.file_name_templates import safe
 from rh_prefect.media.input_access_policy import allow_below
 from rh_prefect.pipelines.file_model import Param
-from rh_prefect.pipelines.garbage_collection import survivors_frozen
+from rh_prefect.pipelines.garbage_collection import FREEZER
 from rh_prefect.pipelines.input_reader import Inputs, input_roots
 from rh_prefect.pipelines.last_run import since
 from rh_prefect.pipelines.parsed_document import PipelineError
@@ -62,7 +62,7 @@ async def run_pipeline(
     is_complete = False
     async with _alive(around):
         try:
-            with survivors_frozen():
+            with FREEZER.survivors_frozen():
                 end = await _make(run, options, around, name, pipeline.file.params)
             # The message of a run without a report advises another run, which must not make everything again.
             is_complete = run.is_complete and bool(end.result.report)

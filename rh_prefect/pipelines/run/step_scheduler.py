@@ -19,7 +19,7 @@ from typing import Any
 
 from rh_prefect.errors import InputError, JobError, RunningHubError
 from rh_prefect.pipelines.call_builder import has_all_ids
-from rh_prefect.pipelines.garbage_collection import freeze, uncollected
+from rh_prefect.pipelines.garbage_collection import FREEZER, uncollected
 from rh_prefect.pipelines.parsed_document import visible
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan.incremental_planner import Pace, PartKey
@@ -88,7 +88,7 @@ class StepScheduler:
         more = {"known": self._known, "failed": set(self.outcome.errors), "selection": self.selection}
         with uncollected():
             self.plan = await self._pipeline.plan(self._params, **more, **self._planning)
-            freeze()  # the plan stays, and a pass of the collector over it would block the run
+            FREEZER.freeze()  # the plan stays, and a pass of the collector over it would block the run
         self.price = self.plan.price_of(self.plan.instances, selection=self.selection)
         self._is_whole = True
         async for parts in self._all_parts():
