@@ -89,6 +89,7 @@ async def test_everything_in_a_nested_flow_belongs_to_the_outermost_run() -> Non
     assert len({chain[0] for _, chain in asked}) == 1
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("prefect_worker_processes")
 async def test_a_process_pool_of_a_child_flow_belongs_to_the_root() -> None:
     """The context of a worker process holds only the child; the root is looked up."""
@@ -141,10 +142,11 @@ async def test_the_same_flow_run_run_again_in_one_process_is_another_attempt() -
 
 
 def test_a_task_that_outlives_its_nested_flow_is_refused() -> None:
-    go_on, refused = threading.Event(), []
+    begun, go_on, refused = threading.Event(), threading.Event(), []
 
     @task(cache_policy=NO_CACHE)
     def late() -> None:
+        begun.set()
         go_on.wait(300)
         with pytest.raises(ConfigError, match="wait for the task's result") as error:
             current_scope()
@@ -153,6 +155,7 @@ def test_a_task_that_outlives_its_nested_flow_is_refused() -> None:
     @flow
     def inner() -> None:
         late.submit()
+        assert begun.wait(300), "Prefect cancels a task that has not begun"
         threading.Timer(1.0, go_on.set).start()
 
     @flow
