@@ -75,7 +75,10 @@ def outputs_of(said: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     "name", [one if one in QUICK else pytest.param(one, marks=pytest.mark.long) for one in shipped_names()]
 )
-def test_it_runs_to_its_end_and_a_second_run_submits_nothing(name: str, rh: Emulator, terminal: Terminal) -> None:
+def test_it_runs_to_its_end_and_a_second_run_submits_nothing(
+    name: str, full_length_rh: Emulator, terminal: Terminal
+) -> None:
+    rh = full_length_rh
     plan, run = printed(terminal.call(f"init --example {name}"))
     file = Path(f"{name}.yaml")
     file.write_text(smaller(file.read_text()))

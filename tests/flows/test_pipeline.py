@@ -268,8 +268,11 @@ LONG, SHORT = (
 
 
 @pytest.mark.parametrize("mood", ["calm", "wild"])
-async def test_existing_results_and_new_requests_wait_for_conditions_of_others(rh: Emulator, mood: str) -> None:
+async def test_existing_results_and_new_requests_wait_for_conditions_of_others(
+    full_length_rh: Emulator, mood: str
+) -> None:
     """In the same mood, the clip and the sheet exist for the long line; in another one they are new."""
+    rh = full_length_rh
     first = await complete(DECIDED, line=LONG, mood="calm", budget=10)
     assert first["large"] and len(first["pictures"]) == 2
     before = len(rh.recorder.paid)

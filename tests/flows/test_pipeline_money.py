@@ -446,7 +446,10 @@ async def test_an_answer_that_does_not_fit_is_planned_and_paid_for_again(rh: Emu
     assert rh.recorder.charged == price.most * 2
 
 
-async def test_items_that_are_sorted_by_a_result_begin_when_all_results_are_there(rh: Emulator, tmp_path: Path) -> None:
+async def test_items_that_are_sorted_by_a_result_begin_when_all_results_are_there(
+    full_length_rh: Emulator, tmp_path: Path
+) -> None:
+    rh = full_length_rh
     rh.faults.add(Fault("submit", kind="hold", seconds=3, prompt="long"))
     best = "foreach: $(each.clip), sort: {by: seconds, descending: true}, limit: 1"
     large = "steps: {large: {model: topazlabs-video-upscale, from: $(item)}}"

@@ -26,7 +26,7 @@ def faulty(start_rh: StartEmulator) -> Emulator:
     """Failed tasks are charged for, submissions are refused now and then, and a clip of 5 s has 121 frames."""
     faults = [Fault("submit", every=5, kind="code", code="421"), Fault("submit", every=3, kind="fail", code="1504")]
     assumed = replace(DEFAULT, refund_failed_models=False)
-    return start_rh(long_side=64, fps=24, assumptions=assumed, faults=faults)
+    return start_rh(long_side=64, fps=24, max_seconds=None, assumptions=assumed, faults=faults)
 
 
 @pytest.mark.parametrize(

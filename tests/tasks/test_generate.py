@@ -33,7 +33,7 @@ from tests.support.world.as_task import make
 LIGHTHOUSE = models.ZImageTurbo(prompt="a lighthouse")
 
 
-async def test_a_result_can_be_given_wherever_a_call_takes_media(rh: Emulator) -> None:
+async def test_a_result_can_be_given_wherever_a_call_takes_media(full_length_rh: Emulator) -> None:
     photo = await make(LIGHTHOUSE)
     clip = await make(models.KlingV26ProImageToVideo(image_url=photo, prompt="waves", duration="5", sound="false"))
     large = await make(models.RhVideoUpscaler(video_url=clip.first_output, target_resolution="1080p"))
@@ -42,7 +42,7 @@ async def test_a_result_can_be_given_wherever_a_call_takes_media(rh: Emulator) -
     assert large.first_output.width is not None and clip.first_output.width is not None
     assert large.first_output.width > clip.first_output.width
     assert [result.cost for result in (photo, clip, large)] == [Decimal("0.04"), Decimal("1.75"), Decimal("1.05")]
-    assert sum(one.charged for one in rh.recorder.paid) == Decimal("2.84")
+    assert sum(one.charged for one in full_length_rh.recorder.paid) == Decimal("2.84")
 
 
 async def test_each_take_of_a_request_is_paid_for_once(rh: Emulator) -> None:

@@ -24,7 +24,9 @@ def start_rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartE
     with ExitStack() as stack:
 
         def start(**options: Any) -> Emulator:
-            emulator = stack.enter_context(Emulator(**{"long_side": 96, "fps": 6, **options}))
+            # Two seconds of a video or sound are as good as ten where a test does not look at lengths, and rendering
+            # and edits take half of the CPU of a test.
+            emulator = stack.enter_context(Emulator(**{"long_side": 96, "fps": 6, "max_seconds": 2, **options}))
             for name, value in environment(emulator, tmp_path).items():
                 monkeypatch.setenv(name, value)
             return emulator
@@ -36,6 +38,12 @@ def start_rh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartE
 def rh(start_rh: StartEmulator) -> Emulator:
     """A fresh emulator with an instant clock."""
     return start_rh(moderated=["forbidden"], assumptions=HELPFUL)
+
+
+@pytest.fixture
+def full_length_rh(start_rh: StartEmulator) -> Emulator:
+    """One whose videos and sounds are as long as a request asks for."""
+    return start_rh(max_seconds=None)
 
 
 @pytest.fixture
