@@ -45,9 +45,10 @@ test: $(INSTALLED) $(DATABASE)
 tests: $(INSTALLED) $(DATABASE)
 	$(BIN)/pytest -m "not long and not readme" --durations 15 -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-# By file, as in `test`. Not in more processes: their many servers on SQLite then answer 503 on a small machine.
+# By file, as in `test`. A process waits half of the time; with four, their many servers on SQLite answer 503 on a small
+# machine.
 test-long: $(INSTALLED) $(DATABASE)
-	$(BIN)/pytest -m long -n 2 --dist loadfile
+	$(BIN)/pytest -m long -n 3 --dist loadfile
 
 # The README's commands in a separate folder: about ten minutes on a busy machine.
 test-readme: $(INSTALLED) $(DATABASE)

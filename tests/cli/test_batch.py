@@ -36,6 +36,7 @@ def test_a_name_with_brackets_that_is_there_is_no_missing_file(tmp_path: Path) -
     check_batch(str(tmp_path / "photos [2024]"), ["z-image/turbo"])
 
 
+@pytest.mark.long
 @pytest.mark.prefect
 def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
     rh: Emulator, prefect_server: PrefectServer, tmp_path: Path
@@ -82,7 +83,7 @@ def test_it_runs_says_what_is_missing_and_does_it_the_next_time(
 
 
 @pytest.mark.prefect
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
 def test_ctrl_c_or_a_closed_terminal_leaves_an_account_and_the_same_command_goes_on(
     rh: Emulator, prefect_server: PrefectServer, tmp_path: Path, number: signal.Signals
 ) -> None:

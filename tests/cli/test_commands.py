@@ -49,6 +49,7 @@ def test_help_loads_neither_prefect_nor_the_catalogue() -> None:
     assert "LOADED []" in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.prefect
 def test_a_film_is_made_listed_and_added_up(rh: Emulator, env: dict[str, str], tmp_path: Path) -> None:
     done = call("run", "film", "--prompt", "a lighthouse", "--shots", "2", "--out", str(tmp_path / "films"), env=env)

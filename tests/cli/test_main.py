@@ -88,6 +88,7 @@ def test_output_to_a_full_disk_is_said(words: list[str], unbuffered: str) -> Non
     assert re.fullmatch(r"rh-prefect: .*No space left on device.*What to do: .*\n", done.stderr), done.stderr
 
 
+@pytest.mark.long
 def test_sigterm_before_a_flow_runs_ends_the_server_that_was_started(tmp_path: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     env = {**kept, "PREFECT_HOME": str(tmp_path / "home"), "RH_STATE_DIR": str(tmp_path / "state")}

@@ -150,8 +150,9 @@ async def test_records_are_in_the_storage_of_the_call_if_no_variable_names_a_pla
     assert works is not None and works.url == str(tmp_path / "films")
 
 
+@pytest.mark.long
 @pytest.mark.prefect
-@pytest.mark.parametrize("is_storage_set", [pytest.param(True, marks=pytest.mark.long), False])
+@pytest.mark.parametrize("is_storage_set", [True, False])
 async def test_all_readers_open_rh_records_with_the_storage_options(
     rh: Emulator, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_storage_set: bool
 ) -> None:
