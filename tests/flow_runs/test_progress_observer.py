@@ -260,7 +260,6 @@ async def kept(runs: set[str]) -> set[str]:
     return {str(one.flow_run.id) for one in contexts if one.flow_run} & runs
 
 
-@pytest.mark.long
 @pytest.mark.prefect
 @pytest.mark.usefixtures("rh")
 async def test_a_flow_run_that_has_ended_is_not_kept() -> None:

@@ -89,7 +89,6 @@ async def test_everything_in_a_nested_flow_belongs_to_the_outermost_run() -> Non
     assert len({chain[0] for _, chain in asked}) == 1
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("prefect_worker_processes")
 async def test_a_process_pool_of_a_child_flow_belongs_to_the_root() -> None:
     """The context of a worker process holds only the child; the root is looked up."""

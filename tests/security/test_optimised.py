@@ -6,8 +6,6 @@ import subprocess
 import sys
 import textwrap
 
-import pytest
-
 SCRIPT = """
 import importlib, pkgutil, sys
 import rh_prefect
@@ -23,7 +21,6 @@ print(generate.fn.__doc__, task.name, flow.name)
 """
 
 
-@pytest.mark.long
 def test_everything_is_imported_and_a_models_task_and_flow_are_built_without_docstrings() -> None:
     done = subprocess.run([sys.executable, "-OO", "-c", textwrap.dedent(SCRIPT)], capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr.decode()
