@@ -141,9 +141,9 @@ def _say_report(report: BatchReport, watch: Watch, words: str, asked: Batch, *, 
         watch.say(f"gallery: {report.gallery}")
     if report.not_started:
         words = with_enough_budget(words, asyncio.run(_planned(asked)), asked.selection)
-        watch.say(f"run what was not started, with a sufficient budget: {words}")
+        watch.say_command("run what was not started, with a sufficient budget", words)
     elif not report.is_complete:
-        watch.say(f"run what is missing: {words}")
+        watch.say_command("run what is missing", words)
     if report.csv_uri and report.done:
         watch.say_how_to_open(report.csv_uri)
 

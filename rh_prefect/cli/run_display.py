@@ -78,7 +78,7 @@ class Watch(Pages):
         self._news: set[str] = set()
         self._waited: dict[str, str] = {}  # Names of the jobs whose tasks another run has paid for, by job
         self._board = RunProgress()
-        self._console = Terminal(highlight=False, soft_wrap=True, quiet=quiet)
+        self._console = Terminal(highlight=False, soft_wrap=True, emoji=False, quiet=quiet)
         self._flow_run_id = ""
         self.candidates_in = "The report and the dashboard show the candidates"
         self._view = LiveView(self._board)
@@ -153,7 +153,7 @@ class Watch(Pages):
 
     def say_how_to_open(self, report: str) -> None:
         """Prints the command that opens the results of a run; `report` is the address of the run's report."""
-        self.say(f"open it: {shlex.join(['rh-prefect', 'open', report.split('/')[-2], *self._place])}")
+        self.say_command("open it", shlex.join(["rh-prefect", "open", report.split("/")[-2], *self._place]))
 
     async def show_end(
         self,
@@ -203,6 +203,11 @@ class Watch(Pages):
     def say(self, line: str, *, style: str | None = None) -> None:
         """Prints a line, in which characters that cannot be printed are replaced."""
         self._console.print(line.encode("utf-8", "backslashreplace").decode(), style=style, markup=False)
+
+    def say_command(self, what: str, command: str) -> None:
+        """Prints a command after a run; not with rich, which replaces tabs and so makes another command."""
+        if not self._is_quiet:
+            print(f"{what}: {command}")
 
     def _say_how_to_go_on(self) -> None:
         named = self._say_running(set())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,19 @@ def test_a_run_with_one_invalid_row_prints_the_outputs_of_the_others(terminal: T
     assert "After a correction, pay only for what is missing: rh-prefect run cups.yaml --set rows=cups.csv" in said
     assert re.search(r"^gallery: /.*/gallery/run-.*\.html$", said, re.MULTILINE), said
     assert "\nopen it: rh-prefect open " in said
+
+
+def test_a_batch_prints_the_command_that_continues_it_unchanged(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tab that the terminal replaces, or the code of an emoji, would be another batch, which pays again."""
+    Path("cups.csv").write_text("prompt,name\na cup,one\na forbidden cup,:two:\n")
+    words = shlex.split("batch cups.csv --model z-image/turbo --label-column name --out")
+    command = shlex.join([*words, "a\tplace :three:"])
+    monkeypatch.setattr(sys, "argv", ["rh-prefect", *shlex.split(command)])
+    terminal.call(command, fails=True)
+    assert f"\nrun what is missing: rh-prefect {command}\n" in terminal.said
+    assert "\nrow 2 (:two:): failed: " in terminal.said
 
 
 def test_a_run_over_its_budget_prints_a_command_that_suffices(terminal: Terminal, rh: Emulator, tmp_path: Path) -> None:
