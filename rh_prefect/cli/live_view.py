@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from statistics import fmean
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
@@ -46,6 +46,12 @@ class _Row:
     since: float  # The time at which the job got this state
 
 
+@dataclass(slots=True)
+class _Took:
+    seconds: float = 0.0
+    tasks: int = 0
+
+
 class LiveView:
     """The running jobs and edits of a run; rich renders the view in a different thread from the one that updates it."""
 
@@ -56,8 +62,9 @@ class LiveView:
         self._began = clock()
         self._rows: dict[str, _Row] = {}
         self._submitted: dict[str, float] = {}  # The time at which a job's task was submitted, by job
-        self._took: dict[str, list[float]] = {}  # The seconds that a model's tasks took, by model
+        self._took: dict[str, _Took] = {}  # The seconds that a model's tasks took, by model
         self._edits = 0
+        self._lock = threading.Lock()
 
     @property
     def seconds(self) -> float:
@@ -68,13 +75,15 @@ class LiveView:
     def remaining(self) -> float | None:
         """Returns the remaining seconds, from the durations of tasks and the present concurrency; None if unknown."""
         board, now = self._board, self._clock()
-        if not self._is_typical or board.ended >= board.total:
-            return None
-        longest = max(map(fmean, self._took.values()))
-        running = [
-            max(0.0, fmean(self._took.get(self._rows[job].event.model, (longest,))) - (now - since))
-            for job, since in self._submitted.items()
-        ]
+        with self._lock:
+            if not self._is_typical or board.ended >= board.total:
+                return None
+            means = {model: took.seconds / took.tasks for model, took in self._took.items()}
+            longest = max(means.values())
+            running = [
+                max(0.0, means.get(self._rows[job].event.model, longest) - (now - since))
+                for job, since in self._submitted.items()
+            ]
         later = (board.total - board.ended - len(running)) * longest
         return max([*running, (sum(running) + later) / max(1, len(running))])
 
@@ -87,11 +96,16 @@ class LiveView:
 
     def update(self, event: JobEvent) -> None:
         """Updates the view for an event of a job or an edit."""
+        with self._lock:
+            self._update(event)
+
+    def _update(self, event: JobEvent) -> None:
         if event.state in ENDED:
             self._rows.pop(event.job, None)
             self._edits += event.is_edit and event.state == "succeeded"
             if (since := self._submitted.pop(event.job, None)) is not None:
-                self._took.setdefault(event.model, []).append(self._clock() - since)
+                took = self._took.setdefault(event.model, _Took())
+                took.seconds, took.tasks = took.seconds + self._clock() - since, took.tasks + 1
             return
         if event.task_id and not event.is_edit:
             self._submitted.setdefault(event.job, self._clock())
@@ -102,10 +116,10 @@ class LiveView:
     @property
     def line(self) -> str:
         """The numbers of jobs and edits of the whole run, the time since its start, and, if known, the time left."""
-        board, edits = self._board, self._edits
+        board, edits, remaining = self._board, self._edits, self.remaining
         counts = board.counts if board.total else ("starts" if not edits else "")
         made = f"{counted(edits, 'edit')} made" if edits else ""
-        left = f"about {clock_time(self.remaining)} left" if self.remaining is not None else ""
+        left = f"about {clock_time(remaining)} left" if remaining is not None else ""
         return " · ".join(filter(None, (counts, made, clock_time(self.seconds), left)))
 
     @property
@@ -117,7 +131,8 @@ class LiveView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Renders the rows that fit, and the lines below them."""
-        width, rows = options.max_width, list(self._rows.values())
+        with self._lock:
+            width, rows = options.max_width, list(self._rows.values())
         # Rows of jobs that wait for a slot say least, so they come last.
         rows.sort(key=lambda row: row.event.state == "queued" and not row.event.task_id)
         most = max(1, console.height - _LINES_AROUND)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from decimal import Decimal
 from typing import Any
 
@@ -96,6 +98,41 @@ def test_the_live_view_says_which_step_runs_in_60_columns() -> None:
 
 def test_the_remaining_time_is_shown_once_the_jobs_that_have_ended_are_typical() -> None:
     assert live_view(60, cost="0.04")[-2] == "3 of 11 jobs done · 1 edit made · 2:15"
+
+
+def test_the_line_is_read_by_a_thread_while_another_one_updates_the_view() -> None:
+    """Each moment comes from the clock, which the view reads in the middle of both."""
+    actions: list[Callable[[], object]] = []
+
+    def clock() -> float:
+        if actions:
+            actions.pop()()
+        return 0.0
+
+    def take(state: JobEventState, name: str) -> None:
+        event = JobEvent(state, f"run/{name}", "a-model", task_id="1")
+        view.update(event)
+        board.update(event)
+
+    board = RunProgress()
+    view = LiveView(board, clock=clock)
+    board.expect(3)
+    take("submitted", "a")
+    take("submitted", "b")
+    take("succeeded", "a")
+    lines: list[Future[str]] = []
+    with ThreadPoolExecutor() as pool:
+
+        def read() -> None:
+            lines.append(pool.submit(lambda: view.line))
+            wait(lines, timeout=0.2)
+
+        actions += [read, int]
+        take("submitted", "c")
+        assert lines[0].result() == "1 of 3 jobs done · 0 s · about 0 s left"
+    take("succeeded", "b")
+    actions += [lambda: take("succeeded", "c"), int]
+    assert view.line.startswith("2 of 3 jobs done · 0 s")
 
 
 def test_a_terminal_shows_the_live_view_and_a_pipe_one_line_for_each_event(
