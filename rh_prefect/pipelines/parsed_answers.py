@@ -14,7 +14,8 @@ from rh_prefect.pipelines.types import Type, of_literal
 _SHOWN = 300
 """Maximum number of characters of an answer in a message."""
 
-_FENCE = re.compile(r"\s*```[A-Za-z]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
+# No two of its parts match the same blanks: a model may answer with thousands of them, and each split would be tried.
+_FENCE = re.compile(r"```[A-Za-z]*[^\S\n]*\n(.*)```", re.DOTALL)
 
 
 class InvalidAnswerError(ValueError):
@@ -60,7 +61,7 @@ def read_answer(text: str, parse: Parse, *, at_most: int | None = None) -> Any:
 
 
 def _read(text: str, parse: Parse, at_most: int | None) -> Any:
-    fenced = _FENCE.fullmatch(text)
+    fenced = _FENCE.fullmatch(text.strip())
     plain = (fenced[1] if fenced else text).strip()
     if parse.text is not None:
         return _text("the answer", plain, parse.text.max)

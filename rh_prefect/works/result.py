@@ -24,7 +24,7 @@ _TEXT_SHOWN = 60
 _SHOWN = 3
 """Maximum number of faults in an answer that an error lists."""
 
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL)
 
 
 class Result(BaseModel):
@@ -157,15 +157,15 @@ def _parse(text: str) -> Any:
     for part in (text, *([fenced[1]] if fenced else []), *_bracketed(text)):
         try:
             return json.loads(part)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     raise ValueError("no JSON")
 
 
 def _bracketed(text: str) -> list[str]:
-    """Returns the parts of a text from the first to the last bracket of each kind, ordered by their start."""
-    spans = [(text.find(left), text.rfind(right) + 1) for left, right in ("{}", "[]")]
-    return [text[start:end] for start, end in sorted(spans)]
+    """Returns the parts of a text from the first to the last bracket of each kind, the longest first."""
+    parts = [text[text.find(left) : text.rfind(right) + 1] for left, right in ("{}", "[]")]
+    return sorted(parts, key=len, reverse=True)
 
 
 def end_of(submit: Submit, view: TaskView, *, attempt: int, currency: str | None = None) -> End:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from rh_prefect.media.input_access_policy import current_access
 from rh_prefect.pipelines import input_reader
 from rh_prefect.pipelines.call_builder import request_of
 from rh_prefect.pipelines.edit_rendering import render
-from rh_prefect.pipelines.file_model import ModelStep
+from rh_prefect.pipelines.file_model import ModelStep, Parse
+from rh_prefect.pipelines.parsed_answers import InvalidAnswerError, read_answer
 from rh_prefect.pipelines.parsed_document import PipelineError
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.pipelines.plan import Plan
@@ -117,6 +119,32 @@ async def test_equal_items_of_an_answer_are_told_apart_and_never_share_a_name() 
 
 
 # S4
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "```json\n" + "\n" * 2000,
+        "```json" + "\n" * 2000 + "x",
+        "```json\n{" + "\n" * 20_000,
+        "[" * 100_000,
+        "{" * 100_000,
+    ],
+    ids=["an open fence", "text in an open fence", "an object in an open fence", "lists", "objects"],
+)
+def test_an_answer_of_blanks_or_brackets_is_refused_at_once(answer: str) -> None:
+    """All works of the process stood still meanwhile: the time grew with the cube of the length."""
+    began = time.process_time()
+    with pytest.raises(InvalidAnswerError, match="the answer is not JSON"):
+        read_answer(answer, Parse.model_validate({"object": {"a": "string"}}))
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    "answer", ["```json\n%s\n```", " ```\n\n%s```\n\n", "```JSON \r\n%s\r\n \r\n```\r\n", "%s"], ids=repr
+)
+def test_an_answer_is_read_with_and_without_a_fence(answer: str) -> None:
+    assert read_answer(answer % '{"a": "```"}', Parse.model_validate({"object": {"a": "string"}})) == {"a": "```"}
 
 
 def used(folder: Path, name: str) -> str:

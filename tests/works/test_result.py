@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -40,6 +41,22 @@ def result(*texts: str, **more: Any) -> Result:
 @pytest.mark.parametrize("answer", ['{"a": [1, 2]}', "[1, 2, {}]"])
 def test_json_is_found_within_text_and_code_fences(text: str, answer: str) -> None:
     assert result("a word first", text.format(answer)).json() == json.loads(answer)
+
+
+def test_the_longest_brackets_are_the_answer() -> None:
+    assert result('As in [1], the answer is {"a": 1}').json() == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["```json" + "\n" * 20_000 + "x", "[" * 100_000, '{"a":' * 100_000 + "}", "[]" * 100_000, "```\n[" * 20_000],
+    ids=["an open fence", "open lists", "open objects", "many lists", "many fences"],
+)
+def test_a_long_answer_without_json_is_refused_at_once(answer: str) -> None:
+    began = time.process_time()
+    with pytest.raises(InputError, match="did not return JSON but"):
+        result(answer).json()
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("texts", [(), ("no data",), ("{broken", "]x[")])
