@@ -63,7 +63,12 @@ async def mark_lost(journal: Journal, key: str) -> None:
             f"{journal.scope}/{key}: this job has neither a running task nor a result that could be lost. Nothing was "
             "recorded. What to do: check its state with `rh-prefect jobs show`."
         )
-    await JobRecords(journal, key).create(submit.n, Lost(by=BY_A_PERSON, of_result=submit.state == "ended"))
+    if not await JobRecords(journal, key).create(submit.n, Lost(by=BY_A_PERSON, of_result=submit.state == "ended")):
+        raise InputError(
+            f"{journal.scope}/{key}: task {submit.task_id} was already marked as lost, and was found after all or has "
+            "just been marked by another process. Nothing was recorded. What to do: run the job again. If its files "
+            "are missing, pay for a new result with another `take`, or in a pipeline with --retake."
+        )
 
 
 def may_be_lost(submit: Submit) -> bool:

@@ -133,6 +133,16 @@ async def test_what_is_lost_lets_the_next_run_pay_and_keeps_its_cost(journal: Fo
     assert str(charge.costs) == "0.04 CNY"
 
 
+async def test_what_was_marked_as_lost_and_found_after_all_cannot_be_marked_again(journal: FolderJournal) -> None:
+    """The command said that the next run would pay, and recorded nothing."""
+    await write(journal, {"intent-1": intent(), "answer-1": ticket()})
+    await mark_lost(journal, KEY)
+    await write(journal, {"end-1": End(status="SUCCESS", task_id=TASK)})
+    with pytest.raises(InputError, match=r"already marked as lost.*Nothing was recorded.*another `take`"):
+        await mark_lost(journal, KEY)
+    assert (await read_job(journal, KEY)).state == "ended"
+
+
 async def test_only_the_last_submission_is_resolved(journal: FolderJournal) -> None:
     await write(journal, {**UNKNOWN, "resolution-1": Resolution(outcome="forgotten")})
     await write(journal, {"intent-2": intent(), "answer-2": unknown()})
