@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Collection
 from datetime import datetime
+from itertools import count
 
 from rh_prefect.client import is_task_id
 from rh_prefect.errors import InputError
@@ -155,6 +156,8 @@ async def orphans(
 async def recover(journal: Journal, store: MediaStore) -> list[str]:
     """Writes the records of a scope's jobs again, from the stored results in a store; returns the jobs' keys."""
     stored, begin = await asyncio.to_thread(lambda: list(read_all(store))), f"{journal.scope}/"
+    # Of several results of a job the last one is valid: the others were marked as lost.
+    stored.sort(key=lambda one: one.ended_at)
     results = {one.job.removeprefix(begin): one for one in stored if one.job.startswith(begin)}
     lacks_format = await journal.read(FORMAT_KEY) is None and not await is_empty(journal)
     # The shared works of a scope have their records elsewhere; only the record of its format is written again.
@@ -166,9 +169,20 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
         )
     await begin_scope(journal)
     for key, one in results.items():
+        records = JobRecords(journal, key)
+        n = _number_of(one, await records.view())
         for record in _records(one, store):
-            await JobRecords(journal, key).create(1, record)
+            await records.create(n, record)
     return list(results)
+
+
+def _number_of(one: StoredResult, view: JobView) -> int:
+    """Returns the number of the submission that made a result, or the first free one if its records are missing.
+
+    With the number in the result, the records may leave a gap, which the next run would pay for.
+    """
+    known = (submit.n for submit in view.submits if submit.intent.at == one.submitted_at)
+    return next(known, next(n for n in count(1) if view.find(n) is None))
 
 
 def _records(one: StoredResult, store: MediaStore) -> tuple[Intent, Answer, End]:

@@ -15,7 +15,15 @@ from rh_prefect.works import stored_result
 from rh_prefect.works.journal.costs_and_budget import charge_of
 from rh_prefect.works.journal.job_records_and_state import jobs_of, read_job, split_job
 from rh_prefect.works.journal.journal import FolderJournal
-from rh_prefect.works.journal.record_types import FORMAT_KEY, Answer, End, Resolution, current_owner
+from rh_prefect.works.journal.record_types import (
+    FORMAT_KEY,
+    Answer,
+    End,
+    Lost,
+    Record,
+    Resolution,
+    current_owner,
+)
 from rh_prefect.works.journal.scope import begin_scope
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.manual_repair import adopt, mark_lost, mark_refused, orphans, recover, replay_spool
@@ -232,6 +240,34 @@ async def test_records_are_restored_from_the_results_in_a_storage(tmp_path: Path
     assert (found.owner, submit.n, answer.outcome, answer.task_id) == (current_owner(), 1, "ticket", TASK)
     assert (end.status, end.task_id, end.charged) == ("SUCCESS", TASK, result.charged)
     assert [link.text for link in end.links] == ["one", "two"]
+
+
+FIRST = {"intent-1": intent(at="2026-01-01T09:00:00.000+00:00"), "answer-1": ticket("11")}
+BUSY = FIRST | {"answer-1": Answer(outcome="refused", code="421", retry="throttled")}
+FAILED_ONCE = FIRST | {"end-1": End(status="FAILED", task_id="11")}
+LOST_ONCE = FIRST | {"end-1": End(status="SUCCESS", task_id="11"), "lost-1": Lost(of_result=True)}
+SECOND = {"intent-2": intent(at="2026-01-01T10:00:00.000+00:00"), "answer-2": ticket()}
+DONE = {"end-2": End(status="SUCCESS", task_id=TASK)}
+
+
+@pytest.mark.parametrize("first", [BUSY, FAILED_ONCE, LOST_ONCE], ids=["refused", "failed", "lost"])
+@pytest.mark.parametrize("second", [{}, SECOND, SECOND | DONE], ids=["missing", "without its end", "intact"])
+async def test_the_records_of_a_later_submission_are_restored_under_its_number(
+    journal: FolderJournal, tmp_path: Path, first: Mapping[str, Record], second: Mapping[str, Record]
+) -> None:
+    """A number that had records already got none, so that the run paid again; or its cost was counted twice."""
+    store = MediaStore(tmp_path / "out")
+    stored(store)
+    earlier = {"submitted_at": "2026-01-01T09:00:00.000+00:00", "ended_at": "2026-01-01T09:01:00.000+00:00"}
+    stored(store, task_id="11", **earlier)
+    stored(store, task_id=f"{TASK}1", **earlier)
+    await write(journal, {**first, **second})
+    for _ in range(2):
+        assert await recover(journal, store) == [KEY]
+    one, two = (await read_job(journal, KEY)).submits
+    assert set(await journal.job(KEY)) == {f"{KEY}-{name}" for name in {**first, **SECOND, **DONE}}
+    assert (one.has_succeeded, one.state == "ended") == (first is LOST_ONCE, first is FAILED_ONCE)
+    assert (two.state, two.has_succeeded, two.task_id) == ("ended", True, TASK)
 
 
 @pytest.mark.parametrize("lost", ["the format", "a work that runs share", "nothing", "nothing of an empty scope"])
