@@ -260,16 +260,18 @@ def records_url(store: MediaStore, settings: Settings) -> str:
 
 
 def options_of_records(url: str, store: MediaStore | None, settings: Settings) -> Mapping[str, Any]:
-    """Returns the options that open records: those of `store` if it is of the same kind, otherwise RH_STORAGE_OPTIONS.
+    """Returns the options that open records: RH_STORAGE_OPTIONS for RH_RECORDS, otherwise those of `store`.
 
-    RH_STORAGE_OPTIONS are for the kind of RH_STORAGE_URL or, if that is a folder, of RH_RECORDS.
+    RH_STORAGE_OPTIONS are for the kind of RH_STORAGE_URL or, if that is a folder, of RH_RECORDS. They come first for
+    RH_RECORDS: with the options of a block, one URL would be another service for each call, and both would pay.
     """
-    if store is not None and store.protocol == protocol_of(url):
-        return store.options_for(url)
     kind = protocol_of(settings.storage_url)
     if kind == "file" and settings.records:
         kind = protocol_of(settings.records)
-    return settings.storage_options if kind == protocol_of(url) else {}
+    own = settings.storage_options if kind == protocol_of(url) else {}
+    if own and settings.records and url == lasting_location(settings.records).rstrip("/"):
+        return own
+    return store.options_for(url) if store is not None and store.protocol == protocol_of(url) else own
 
 
 async def open_works(store: MediaStore, settings: Settings) -> WorksJournal:

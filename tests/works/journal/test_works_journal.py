@@ -26,10 +26,13 @@ from rh_prefect.works.journal.works_journal import (
     Waiting,
     WorksJournal,
     choose_new_take,
+    default_works,
     find_works,
+    named_works,
     no_evidence,
     open_default_works,
     open_works,
+    options_of_records,
     records_url,
     signs_of_life,
 )
@@ -296,6 +299,17 @@ async def test_records_at_rh_records_are_opened_with_the_storage_options(
     monkeypatch.setenv("RH_STORAGE_OPTIONS", json.dumps(s3.options))
     works = await open_default_works(MediaStore(str(tmp_path)))
     assert await works.create("a-intent-1", {"one": 1})
+
+
+async def test_all_calls_open_rh_records_with_the_same_options() -> None:
+    """A pipeline and a named scope with one block had their records in two services, and each paid."""
+    settings = Settings(records="memory://records", storage_options={"endpoint": "own"})
+    block = MediaStore("memory://films", options={"endpoint": "of the block"})
+    opened = [await open_works(block, settings), *(named_works(settings, at) for at in (block, None))]
+    opened.append(default_works(settings, block))
+    assert len({repr(works) for works in opened}) == 1
+    elsewhere = options_of_records("memory://earlier", block, settings)
+    assert elsewhere == {"endpoint": "of the block"}
 
 
 async def test_records_lie_beside_the_files(s3: S3Server) -> None:
