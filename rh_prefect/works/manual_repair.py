@@ -41,7 +41,7 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
     async for view in jobs_of(journal):
         # `_resolve` checks the last submission of the job itself, with a more exact message.
         others = view.submits[:-1] if view.key == key else view.submits
-        if any(submit.task_id == task_id for submit in others):
+        if any(task_id in (submit.task_id, submit.late_task_id) for submit in others):
             raise InputError(
                 f"{journal.scope}/{key}: task {task_id} already belongs to {journal.scope}/{view.key}, and one task "
                 "cannot belong to two jobs. Nothing was recorded. What to do: look for another task in RunningHub's "

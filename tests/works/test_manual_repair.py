@@ -77,6 +77,10 @@ async def test_one_task_cannot_be_adopted_for_two_jobs(journal: FolderJournal) -
     await write(journal, {**paid, "intent-2": intent(), "answer-2": unknown()}, key="c1")
     with pytest.raises(InputError, match="task 5 already belongs to run/c1"):
         await adopt(journal, "c1", "5")
+    late = {"intent-1": intent(), "answer-1": unknown(), "resolution-1": Resolution(outcome="forgotten")}
+    await write(journal, {**late, "late-1": ticket("7")}, key="d1")
+    with pytest.raises(InputError, match="task 7 already belongs to run/d1"):
+        await adopt(journal, KEY, "7")
     await adopt(journal, KEY, f"{TASK}1")
     assert (await read_job(journal, KEY)).state == "ticket"
 
