@@ -541,10 +541,18 @@ async def _replay_spool(store: MediaStore | None) -> None:
     if not scopes:
         print("no task ids are waiting on this machine")
     errors: dict[str, str] = {}
+    late: list[str] = []
     for scope in scopes:
         try:
-            for task_id in await manual_repair.replay_spool(spool, _journal(scope, store)):
-                print(f"{scope}: task {task_id} is now recorded in its journal")
+            for task_id, is_used in (await manual_repair.replay_spool(spool, _journal(scope, store))).items():
+                if is_used:
+                    print(f"{scope}: task {task_id} is now recorded in its journal")
+                else:
+                    late.append(
+                        f"NOT used: {scope}: task {task_id} is paid, but its submission was already recorded with "
+                        "another outcome. It is now recorded as late, and counts as a cost. What to do: look for the "
+                        "task in RunningHub's call log."
+                    )
         except RunningHubError as error:  # the other task ids must be recorded all the same
             errors[scope] = error.message
     elsewhere = (
@@ -553,9 +561,12 @@ async def _replay_spool(store: MediaStore | None) -> None:
     )
     _end_with(
         [
-            f"NOT recorded: {one.scope}/{one.key}: task {one.answer.task_id}: {errors.get(one.scope, elsewhere)}"
-            for one in spool.entries()
-            if one.answer.task_id is not None
+            *late,
+            *(
+                f"NOT recorded: {one.scope}/{one.key}: task {one.answer.task_id}: {errors.get(one.scope, elsewhere)}"
+                for one in spool.entries()
+                if one.answer.task_id is not None
+            ),
         ]
     )
 

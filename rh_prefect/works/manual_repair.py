@@ -109,13 +109,14 @@ async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Subm
     return submit
 
 
-async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
-    """Copies answers that exist only in this machine's spool into the journal of their scope; returns their task ids.
+async def replay_spool(spool: Spool, journal: Journal) -> dict[str, bool]:
+    """Copies answers that exist only in this machine's spool into the journal of their scope.
 
+    Returns their task ids, each with whether its job uses the task: it does not if another outcome was recorded before.
     If the journal does not have the submission of an answer, the answer belongs to a scope of the same name elsewhere,
     and stays on this machine.
     """
-    replayed: list[str] = []
+    replayed: dict[str, bool] = {}
     for entry in [entry for entry in spool.entries() if entry.scope == journal.scope]:
         records, task_id = JobRecords(journal, entry.key), entry.answer.task_id
         submit = await records.submission(entry.n)
@@ -130,8 +131,8 @@ async def replay_spool(spool: Spool, journal: Journal) -> list[str]:
                 )
             continue
         settled = await records.settle(submit, entry.answer, by="this machine's spool")
-        if task_id is not None and settled.task_id == task_id:
-            replayed.append(task_id)
+        if task_id is not None:
+            replayed[task_id] = settled.task_id == task_id
         spool.drop(*entry.submission)
     return replayed
 

@@ -17,7 +17,7 @@ from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.prefect_api import ask
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import Journal
-from rh_prefect.works.journal.record_types import End, Lost, Record
+from rh_prefect.works.journal.record_types import End, Lost, Record, Resolution
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.processes.cli_process import run_each
@@ -122,6 +122,18 @@ def test_a_spooled_task_is_recorded_although_those_of_other_scopes_cannot_be(
     assert f"NOT recorded: another/{KEY}: task 2: the journal does not have its submission" in failed
     assert "night: task 3 is now recorded" in terminal.said
     assert [one.scope for one in spool.entries()] == [flow_run, "another"]
+
+
+def test_a_spooled_task_whose_submission_a_person_has_resolved_is_named_as_paid(
+    night: Journal, terminal: Terminal
+) -> None:
+    """The command printed nothing, exited with 0 and deleted the task id from this machine."""
+    paid, resolved = intent(), Resolution(outcome="forgotten", by="a person")
+    asyncio.run(write(night, {"intent-1": paid, "answer-1": unknown(), "resolution-1": resolved}))
+    Spool(get_settings().state_dir / "spool").put(Spooled("night", KEY, 1, paid.token, ticket("3")))
+    failed = terminal.call("jobs adopt --spool", fails=True)
+    assert "NOT used: night: task 3 is paid, but its submission was already recorded with another outcome" in failed
+    assert "is now recorded in its journal" not in terminal.said
 
 
 @pytest.mark.prefect
