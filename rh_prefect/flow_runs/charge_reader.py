@@ -73,8 +73,8 @@ async def charges(
     works = RecordsLocation(url=(records or store.url).rstrip("/"))
     reader = _Reader(works)
     places = [reader.read_works(works, store), reader.read_results(store)]
-    if default is not None and default.url != shown_url(works.url):
-        places.append(reader.read_journal(default))
+    if default is not None:
+        reader.add(default)
     await asyncio.gather(*places, *([reader.read_flow_runs()] if with_prefect else []))
     await reader.read_other_works()
     return Charges(tuple(once_each(reader.recorded, reader.from_results)), reader.unread)
@@ -95,7 +95,7 @@ class _Reader:
         self.from_results: list[TaskCharge] = []  # In the stored results
         self.unread: dict[str, str] = {}  # The locations that could not be read, each with the reason
         self._works = works
-        self._locations: dict[str, RecordsLocation] = {}
+        self._others: dict[str, RecordsLocation | WorksJournal] = {}  # The places of other works, by shown URL
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._api_error = ""
         self._skipped = 0
@@ -134,22 +134,23 @@ class _Reader:
                 if not isinstance(error, UnreadableRecord):
                     self._api_error = error.message
                 raise
-            if location is not None and shown_url(location.url) != shown_url(self._works.url):
-                self._locations[location.url] = location
+            if location is not None:
+                self.add(location)
 
-    async def read_journal(self, journal: WorksJournal) -> None:
-        """Reads the shared works in a journal."""
-        async with self._reading(_works_in(journal.url)):
-            self.recorded.extend(await _recorded(journal))
+    def add(self, place: RecordsLocation | WorksJournal) -> None:
+        """Adds a place of shared works; each place is read once, since a submission without a task id has no name."""
+        if shown_url(place.url) != shown_url(self._works.url):
+            self._others[shown_url(place.url)] = place
 
-    async def read_works(self, location: RecordsLocation, store: MediaStore | None = None) -> None:
-        """Reads the shared works in a location, by default with the options of the storage that the location names."""
-        async with self._reading(_works_in(location.url)):
-            self.recorded.extend(await _recorded(await open_works_at(location, store)))
+    async def read_works(self, place: RecordsLocation | WorksJournal, store: MediaStore | None = None) -> None:
+        """Reads the shared works in a place, a location by default with the options of the storage that it names."""
+        async with self._reading(_works_in(place.url)):
+            works = place if isinstance(place, WorksJournal) else await open_works_at(place, store)
+            self.recorded.extend(await _recorded(works))
 
     async def read_other_works(self) -> None:
-        """Reads the shared works in other locations (another storage or RH_RECORDS) that flow runs' journals name."""
-        await asyncio.gather(*map(self.read_works, self._locations.values()))
+        """Reads the shared works in the places that were added: the default one, and those of flow runs."""
+        await asyncio.gather(*map(self.read_works, self._others.values()))
 
     async def read_results(self, store: MediaStore) -> None:
         """Reads all stored results of a storage."""

@@ -27,6 +27,7 @@ from rh_prefect.works.journal.job_records_and_state import JobRecords, jobs_of
 from rh_prefect.works.journal.record_types import Answer
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.servers.scripted_server import Asked, WireServer, reply
+from tests.support.world.job_records import intent, unknown, write_claimed
 
 
 def task(costs: Costs, *, estimate: bool = False, **facts: Any) -> TaskCharge:
@@ -152,6 +153,20 @@ async def test_a_flow_run_counts_by_its_journal_or_once_deleted_by_its_results(r
     assert Costs.total(one.charge.costs for one in found) == Costs({"CNY": rh.recorder.charged}, unknown=1)
     await ask(lambda api: api.delete_flow_run(UUID(found[0].run)))
     assert Costs.total(one.charge.costs for one in await here()) == Costs({"CNY": rh.recorder.charged})
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("rh")
+async def test_a_submission_without_a_task_id_counts_once_if_a_flow_run_names_its_place(tmp_path: Path) -> None:
+    @flow
+    async def ordered() -> None:
+        await generate(models.ZImageTurbo(prompt="a lighthouse"), scope="night")
+
+    await ordered()
+    await write_claimed("night", {"intent-1": intent(), "answer-1": unknown()})
+    store = MediaStore(str(tmp_path / "elsewhere"))
+    found = await charges(store, with_prefect=True, default=default_works(get_settings()))
+    assert [one.model for one in found.tasks].count("some/model") == 1
 
 
 @pytest.mark.usefixtures("rh")
