@@ -41,10 +41,10 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def test_a_job_s_name_is_split_at_its_last_slash() -> None:
-    assert [split_job(name) for name in ("run/k", "a/b/k")] == [("run", "k"), ("a/b", "k")]
+    assert [split_job(name) for name in ("run/0a", "a/b/0a")] == [("run", "0a"), ("a/b", "0a")]
 
 
-@pytest.mark.parametrize("name", ["", "run", "run/", "/key", "/"])
+@pytest.mark.parametrize("name", ["", "run", "run/", "/0a", "/", "order-17/ABC", "order-17/0a-intent-1"])
 def test_an_invalid_job_name_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="<run>/<key>"):
         split_job(name)

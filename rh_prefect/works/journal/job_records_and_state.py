@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rh_prefect.errors import InputError
 from rh_prefect.works.journal.identity import text_hash
-from rh_prefect.works.journal.journal import Journal, UnreadableRecord
+from rh_prefect.works.journal.journal import Journal, UnreadableRecord, is_job_key
 from rh_prefect.works.journal.record_types import (
     Answer,
     End,
@@ -269,7 +269,7 @@ def result_key(key: str, shape: str = "") -> str:
 def split_job(name: str) -> tuple[str, str]:
     """Splits a job's full name, `<scope>/<key>`."""
     scope, slash, key = name.rpartition("/")
-    if not (scope and slash and key):
+    if not (scope and slash and is_job_key(key)):
         raise InputError(
             f"{name!r} is not the name of a job. What to do: pass <run>/<key>, as `rh-prefect jobs list` shows it."
         )
