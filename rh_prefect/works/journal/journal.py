@@ -44,6 +44,8 @@ characters.
 
 _SCOPE = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_SCOPE - 1}}}")
 _KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
+_RECORD_FILE = re.compile(r"[a-z0-9-]+\.json")
+"""Matches the name of a record's file. Other programs put files beside records: sync clients, file managers."""
 HEX_DIGITS: Final = "0123456789abcdef"
 """The characters of a job's key. Keys of other records begin with a word that contains other letters."""
 
@@ -348,7 +350,8 @@ def _status_of(error: BaseException) -> int | None:
 class _LocalFiles:
     """A folder on a local disk.
 
-    `find` lists the files of a folder's sub-folders, by sub-folder; `read_some` omits missing files.
+    `files` lists the files of records in a folder, and `find` those in its sub-folders, by sub-folder; `read_some` omits
+    missing files.
     """
 
     def __init__(self, root: Path) -> None:
@@ -393,7 +396,7 @@ class _LocalFiles:
     def files(self, path: str) -> list[str]:
         try:
             with os.scandir(self._root / path) as entries:
-                return [f"{path}/{entry.name}" for entry in entries if not entry.name.startswith(".")]
+                return [f"{path}/{entry.name}" for entry in entries if _RECORD_FILE.fullmatch(entry.name)]
         except FileNotFoundError:
             return []
 
@@ -450,7 +453,7 @@ class _StoreFiles:
         return None
 
     def files(self, path: str) -> list[str]:
-        return [f"{path}/{name}" for name in self._names(path, kind="file")]
+        return [f"{path}/{name}" for name in self._names(path, kind="file") if _RECORD_FILE.fullmatch(name)]
 
     def folders(self, path: str) -> list[str]:
         return sorted(self._names(path, kind="directory"))
@@ -460,8 +463,9 @@ class _StoreFiles:
         by_folder: dict[str, list[str]] = {}
         for file in files_below(self._fs, f"{self._root}/{path}"):
             relative = str(file)[len(self._root) + 1 :]
-            folder = relative.removeprefix(f"{path}/").partition("/")[0]
-            by_folder.setdefault(folder, []).append(relative)
+            folder, _, name = relative.removeprefix(f"{path}/").partition("/")
+            if _RECORD_FILE.fullmatch(name):
+                by_folder.setdefault(folder, []).append(relative)
         return by_folder
 
     def read_some(self, paths: Sequence[str]) -> dict[str, bytes]:

@@ -142,6 +142,21 @@ async def test_a_draft_of_a_killed_writer_is_not_a_record(journal: FolderJournal
     assert await journal.create("abc-intent-2", mine)
 
 
+@pytest.mark.parametrize("kind", ["folder", "memory"])
+async def test_files_of_other_programs_are_no_records(journal: FolderJournal, tmp_path: Path, kind: str) -> None:
+    """One copy by a sync client stopped each command that reads all jobs."""
+    if kind == "memory":
+        journal = FolderJournal(f"memory://{uuid.uuid4().hex}", scope="run")
+    mine = record()
+    await journal.create("abc-intent-1", mine)
+    for name in ("intent-1 (conflicted copy).json", "Thumbs.db", "@eaDir/intent-1.json"):
+        fs, path = fsspec.core.url_to_fs(f"{journal.url}/run/abc/{name}", auto_mkdir=True)
+        await asyncio.to_thread(fs.pipe_file, path, b"no record")
+    assert await journal.job("abc") == {"abc-intent-1": mine}
+    assert [found async for found in journal.jobs()] == [("abc", {"abc-intent-1": mine})]
+    assert [name async for name in journal.names()] == ["abc-intent-1"]
+
+
 class _Careless(MemoryFileSystem):
     """Ignores `mode`, like an S3 server without conditional writes."""
 
