@@ -350,8 +350,8 @@ def _status_of(error: BaseException) -> int | None:
 class _LocalFiles:
     """A folder on a local disk.
 
-    `files` lists the files of records in a folder, and `find` those in its sub-folders, by sub-folder; `read_some` omits
-    missing files.
+    `files` lists the files of records in a folder; `find` lists those in its sub-folders, by sub-folder; `read_some`
+    omits missing files.
     """
 
     def __init__(self, root: Path) -> None:
@@ -469,15 +469,13 @@ class _StoreFiles:
         return by_folder
 
     def read_some(self, paths: Sequence[str]) -> dict[str, bytes]:
-        if not paths:
-            return {}
-        # In one call: asynchronous file systems read many at once.
-        contents = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="return")
-        data = {str(file)[len(self._root) + 1 :]: value for file, value in contents.items()}
-        for value in data.values():
+        # In one call: asynchronous file systems read many at once. `cat` would expand `[`, `*` and `?` in the paths.
+        contents = self._fs.cat_ranges([f"{self._root}/{path}" for path in paths], None, None, on_error="return")
+        for value in contents:
             if isinstance(value, BaseException) and not isinstance(value, FileNotFoundError):
                 raise value
-        return {path: bytes(value) for path, value in data.items() if not isinstance(value, BaseException)}
+        found = zip(paths, contents, strict=True)
+        return {path: bytes(value) for path, value in found if not isinstance(value, BaseException)}
 
     def _names(self, path: str, *, kind: str) -> list[str]:
         self._fs.invalidate_cache()

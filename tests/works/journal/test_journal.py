@@ -157,6 +157,15 @@ async def test_files_of_other_programs_are_no_records(journal: FolderJournal, tm
     assert [name async for name in journal.names()] == ["abc-intent-1"]
 
 
+@pytest.mark.parametrize("folder", ["a[1]", "a*b"])
+async def test_a_place_with_the_characters_of_a_pattern_is_read(folder: str) -> None:
+    journal, mine = FolderJournal(f"memory://{uuid.uuid4().hex}/{folder}", scope="run"), record()
+    assert await journal.create("abc-intent-1", mine)
+    assert not await journal.create("abc-intent-1", record())
+    assert await journal.read("abc-intent-1") == mine
+    assert await journal.job("abc") == {"abc-intent-1": mine}
+
+
 class _Careless(MemoryFileSystem):
     """Ignores `mode`, like an S3 server without conditional writes."""
 
