@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rh_prefect.errors import JournalError, OutputsExpired, TransportError
+from rh_prefect.errors import JournalError, OutputsExpired, RunningHubError, StoreError, TransportError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
@@ -66,14 +66,18 @@ class ResultDelivery:
         "`rh-prefect jobs mark-lost` for this job."
     )  # What to do if a file cannot be downloaded
     recorded: ResultRecord | None = None  # The recorded result, whose files may be missing
+    unread: RunningHubError | None = None  # Why its files could not be copied from the storage that has them
 
     async def restore(self, work: Work, record: ResultRecord) -> Delivered | None:
         """Returns the recorded result, and notifies the observer; None if files must be downloaded."""
         self.recorded = record
         done = await self._find(work, record)
-        if done is None and record.is_adopted and not work.policy.another_task:
-            # The files of the other work's result are lost; this work makes a new result, except in a pipeline.
-            self.recorded = None
+        if done is None and record.is_adopted:
+            if self.unread is not None:  # the files may be there, and this work would pay for a new result
+                raise _uncopied(work, record, self.unread)
+            if not work.policy.another_task:
+                # The files of the other work's result are lost; this work makes a new result, except in a pipeline.
+                self.recorded = None
         if done is not None:
             self._notify(work, done, is_found=True)
         return done
@@ -136,7 +140,10 @@ class ResultDelivery:
         if earlier is not None and is_complete and not earlier.is_damaged:
             return earlier
         grace = 0.0 if is_complete else work.services.grace_seconds
-        download = OutputDownload(work, intent, end, self.publish_file, grace, self.advice)
+        advice = self.advice
+        if self.recorded is not None and self.unread is not None:
+            advice += f" Its files were stored in {self.recorded.store}, but {_reason(self.unread)}"
+        download = OutputDownload(work, intent, end, self.publish_file, grace, advice)
         try:
             outputs = await download.run(there=there, count=max(len(one.outputs) for one in (record, *known)))
         except (OutputsExpired, TransportError):
@@ -152,7 +159,10 @@ class ResultDelivery:
             return Delivered(record, self._result(work, record, record.store))
         there = await LOOP.in_file_thread(stored_result.whole, work.store, record)
         if there is None and record.store != work.store.url:
-            there = await LOOP.in_file_thread(stored_result.copy_from_its_place, work.store, record)
+            try:
+                there = await LOOP.in_file_thread(stored_result.copy_from_its_place, work.store, record)
+            except RunningHubError as error:
+                self.unread = error
         return None if there is None else Delivered(record, self._result(work, there, work.store.url))
 
     def _result(self, work: Work, files: ResultRecord, url: str) -> Result:
@@ -186,6 +196,22 @@ class ResultDelivery:
         sources = tuple(one.source for one in work.request.inputs.values())
         event = event_of(result, message=message, prompt=work.request.prompt, costs=costs, sources=sources)
         work.observer.notify(event)
+
+
+def _reason(error: RunningHubError) -> str:
+    """Returns why files could not be copied, as the end of a sentence, without advice."""
+    return f"could not be copied from there: {error.message.partition(' What to do: ')[0]}"
+
+
+def _uncopied(work: Work, record: ResultRecord, error: RunningHubError) -> StoreError:
+    """Returns the error for a result of another work whose files may exist, but could not be copied."""
+    advice = error.message.partition(" What to do: ")[2].rstrip(".") or "run again"
+    return StoreError(
+        f"{work.policy.title}: task {record.task_id} was paid for, and its files are in {record.store}, but "
+        f"{_reason(error)} No new task was submitted. What to do: {advice}; or "
+        f"{work.policy.another_task or 'pass another take for a new result'}.",
+        is_permanent=isinstance(error, StoreError) and error.is_permanent,
+    )
 
 
 def _stored(work: Work, intent: Intent, end: End, record: ResultRecord) -> StoredResult:

@@ -11,14 +11,11 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
-from rh_prefect.errors import InputError, RunningHubError, StoreError
-from rh_prefect.media.input_files import fetch
+from rh_prefect.errors import InputError, StoreError
 from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.checked_request import JobRequest
@@ -145,24 +142,18 @@ def whole(store: MediaStore, record: ResultRecord) -> ResultRecord | None:
 def copy_from_its_place(store: MediaStore, record: ResultRecord) -> ResultRecord | None:
     """Copies a result's files and its stored result into a store, from the storage that the result names.
 
-    Returns the result with descriptions of these files; None if a file is not complete there, or cannot be read with
-    the options of the store.
+    Returns the result with descriptions of these files; None if a file is missing or damaged there. Raises a
+    `StoreError` if a storage does not answer.
     """
-    try:
-        source = MediaStore(record.store, options=store.options_for(record.store))
-        found = whole(source, record)
-        if found is None or found.is_damaged:
-            return None
-        for file in found.outputs:
-            with TemporaryDirectory(prefix="rh-copy-") as folder:
-                part, name = Path(folder) / "file", file.uri
-                fetch(file.at(source.uri(name)), part, options=source.options_for(record.store))
-                store.move(part, name, known=file)
-        if (stored := read(source, name_of(record))) is not None:
-            write(store, stamped(store, stored))
-    except (RunningHubError, OSError) as error:
-        _log.info("The files of task %s are not copied from %s: %s", record.task_id, record.store, error)
+    source = MediaStore(record.store, options=store.options_for(record.store))
+    found = whole(source, record)
+    if found is None or found.is_damaged:
         return None
+    for file in found.outputs:
+        with source.open(file.uri) as reader:
+            store.write_stream(file.uri, reader, mime=file.mime)
+    if (stored := read(source, name_of(record))) is not None:
+        write(store, stamped(store, stored))
     return found
 
 

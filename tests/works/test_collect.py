@@ -342,6 +342,22 @@ async def test_a_recorded_result_is_reported_with_its_maker_and_forgotten_if_an_
         assert (delivery.recorded is not None) == is_kept
 
 
+async def test_files_that_cannot_be_copied_from_their_storage_are_not_paid_for_again(run: Run) -> None:
+    """The storage does not answer now; it may have the files."""
+    (loop := run.folder / "loop").symlink_to(loop)
+    file = (await run.collect(FileHost(PICTURE))).first_output.uri
+    record, work, delivery = await run.recorded(), run.work(FileHost(dead())), ResultDelivery()
+    assert record is not None
+    Path(file).unlink()
+    record = record.model_copy(update={"store": str(loop)})
+    with pytest.raises(StoreError, match=f"task {TASK} was paid for, and its files are in {loop}, .* not be copied"):
+        await delivery.restore(work, record.model_copy(update={"flow_run": "one/other"}))
+    assert await delivery.restore(work, record) is None
+    end = End(status="SUCCESS", task_id=TASK, links=(Link(url=LINK),))
+    with pytest.raises(OutputsExpired, match=f"were stored in {loop}, but could not be copied from there: Could not"):
+        await delivery.publish(work, SUBMIT, end, first_time=False)
+
+
 async def test_only_the_files_of_a_bare_machine_need_the_account_that_has_paid(run: Run) -> None:
     end = End(status="SUCCESS", task_id=TASK, links=(Link(url=LINK),))
     for is_bare in (False, True):

@@ -208,7 +208,11 @@ def test_a_file_that_is_not_whole_is_never_returned(store: MediaStore, tmp_path:
     assert stored_result.whole_files(store, [record]) == {}
 
 
-def test_a_result_is_copied_from_the_storage_that_has_it(store: MediaStore, tmp_path: Path) -> None:
+def test_a_result_is_copied_from_the_storage_that_has_it(
+    store: MediaStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where inputs are restricted, too: the files are outputs."""
+    monkeypatch.setenv("RH_RESTRICT_INPUTS", "true")
     other = MediaStore(tmp_path / "other")
     record = recorded(store, published(store, tmp_path, NAME))
     assert stored_result.copy_from_its_place(other, record.model_copy(update={"store": str(tmp_path / "no")})) is None
