@@ -153,7 +153,7 @@ def copy_from_its_place(store: MediaStore, record: ResultRecord) -> ResultRecord
         with source.open(file.uri) as reader:
             store.write_stream(file.uri, reader, mime=file.mime)
     if (stored := read(source, name_of(record))) is not None:
-        write(store, stamped(store, stored))
+        write(store, stamped(store, stored.model_copy(update={"outputs": found.outputs})))
     return found
 
 

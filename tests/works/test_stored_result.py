@@ -227,6 +227,18 @@ def test_a_result_is_copied_from_the_storage_that_has_it(
     assert stored_result.copy_from_its_place(other, recorded(store, damaged)) is None
 
 
+def test_a_copied_stored_result_describes_the_files_that_were_copied(store: MediaStore, tmp_path: Path) -> None:
+    """It described a second download of a file, but the original file was put back."""
+    other, record = MediaStore(tmp_path / "other"), recorded(store, published(store, tmp_path, NAME))
+    original = store.read_bytes(NAME)
+    newer = store.publish(samples.png(tmp_path / "again.png", text="encoded again"), NAME).at(NAME)
+    stored_result.write(store, result(store, outputs=(newer,)))
+    store.write_bytes(NAME, original)
+    assert stored_result.copy_from_its_place(other, record) == record
+    (copied,) = stored_result.read_all(other)
+    assert copied.outputs == record.outputs
+
+
 def test_a_damaged_file_is_not_whole(store: MediaStore, tmp_path: Path) -> None:
     damaged = published(store, tmp_path, NAME).model_copy(update={"defect": "a broken png"})
     stored = result(store, outputs=(damaged, published(store, tmp_path, "2.png")))
