@@ -18,6 +18,7 @@ from rh_prefect.local_files import make_folder
 from rh_prefect.media.file_state import Stamp
 from rh_prefect.media.input_files import (
     CheckSize,
+    FileState,
     digest,
     fetch,
     file_state,
@@ -173,18 +174,24 @@ class Inputs:
         """Returns the content that a file's present stamp proves; None if the file must be read."""
         if not state.stamps:
             return None
-        try:
-            stamp = (await LOOP.in_file_thread(file_state, source, options=self._store.options_for(source))).stamp
-        except MediaError:
-            return None  # reading it raises the error
+        stamp = (await self._state_of(source)).stamp
         return None if stamp is None else state.stamps.get(stamp.text)
 
+    async def _state_of(self, source: str) -> FileState:
+        """Returns the state of a file; an empty one if the file is missing or its host does not answer."""
+        try:
+            return await LOOP.in_file_thread(file_state, source, options=self._store.options_for(source))
+        except MediaError:
+            return FileState()  # reading it raises the error
+
     async def _read(self, source: str, state: _Source, first: MediaRecord | None, check: Check) -> MediaRecord:
-        """Reads a file, and records its content; if the file cannot be read, returns its recorded content."""
+        """Reads a file, and records its content; if the file is missing, returns its recorded content."""
         try:
             read, stamp = await LOOP.in_file_thread(self._content_of, source, state.records, check)
         except MediaError as error:
-            if (known := state.current or state.only) is None:
+            # A file that exists was overwritten, and is not accepted. A link's first content counts for the whole run.
+            known = first or state.current or state.only
+            if known is None or (first is None and await self._state_of(source) != FileState()):
                 raise
             _log.warning("%s The recorded content is used.", error.message)
             return known

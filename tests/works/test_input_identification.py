@@ -153,6 +153,23 @@ async def test_a_missing_file_has_its_recorded_content_if_there_is_only_one(
         await process().identify(str(photo))
 
 
+async def test_a_file_that_was_overwritten_by_one_that_is_not_accepted_is_refused(
+    process: Callable[[], Inputs], photo: Path, links: LinkHost
+) -> None:
+    """The earlier content was used in its place, and paid for."""
+    link = links.put("photo.png", PICTURE, etag='"1"')
+    inputs = process()
+    for source in (str(photo), link):
+        await inputs.identify(source)
+    for content in (b"", PICTURE[:60]):
+        photo.write_bytes(content)
+        links.put("photo.png", content, etag=f'"{len(content)}"')
+        for source in (str(photo), link):
+            for one in (inputs, process()):
+                with pytest.raises(MediaError):
+                    await one.identify(source)
+
+
 async def test_a_later_run_does_not_read_an_unchanged_file(
     inputs: Inputs, later_run: Inputs, journal: FolderJournal, photo: Path
 ) -> None:
