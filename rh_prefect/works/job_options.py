@@ -66,6 +66,8 @@ class Options:
         """Raises an error if a value is not valid."""
         for fault, advice in chain(self._faulty_words(), self._faulty_numbers()):
             raise InputError(f"{fault}. Nothing was sent. What to do: {advice}.")
+        if isinstance(self.deadline, Decimal):  # a clock adds no Decimal
+            object.__setattr__(self, "deadline", float(self.deadline))
 
     def _faulty_words(self) -> Iterator[tuple[str, str]]:
         """Yields each invalid text, with what to do."""

@@ -53,6 +53,12 @@ def test_valid_options_are_accepted(given: dict[str, Any]) -> None:
     assert all(getattr(Options(**given), name) == value for name, value in given.items())
 
 
+def test_a_deadline_is_a_float_for_the_clock() -> None:
+    """Decimal seconds cannot be added to a time: the call failed after the payment."""
+    given = Options(deadline=Decimal("0.5")).deadline  # type: ignore[arg-type]  # a program without types
+    assert (given, type(given)) == (0.5, float)
+
+
 def test_without_options_a_job_is_paid_for_up_to_three_times_and_has_a_result_of_its_own() -> None:
     options = Options()
     assert (options.take, options.same, options.attempts, options.may_submit) == (1, False, 3, True)
