@@ -53,8 +53,7 @@ def callback_of(settings: Settings) -> Callback | None:
     if not settings.webhook_url:
         return None
     url = settings.webhook_url.strip().rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in url:
+    if not _is_address(url):
         raise ConfigError(
             "RH_WEBHOOK_URL is not a valid address of a webhook receiver. Nothing was sent. What to do: set it to the "
             "address at which RunningHub can reach `rh-prefect webhook serve`, as in https://hooks.example.net; or "
@@ -66,6 +65,16 @@ def callback_of(settings: Settings) -> Callback | None:
             "the token that `rh-prefect webhook serve` shows; or unset RH_WEBHOOK_URL to use polling."
         )
     return Callback(url, usable_token(settings.webhook_token))
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # brackets around something else than an IPv6 address, or a port that is no number
+        return False
+    is_plain = not (parts.query or parts.fragment or "@" in url or re.search(r"\s", url))
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and is_plain
 
 
 def usable_token(token: SecretStr) -> SecretStr:
