@@ -125,6 +125,10 @@ class Steps:
             record = await delivery.adopt(self.work)
         return None if record is None else await delivery.restore(self.work, record)
 
+    def known(self, n: int) -> Submit | None:
+        """Returns submission n as this process last read it; None if it has not read it."""
+        return self._view.find(n)
+
     async def read_submission(self, n: int) -> Submit | None:
         """Reads the records of submission n; None if there is no intent n."""
         known = self._view.find(n)
@@ -447,6 +451,7 @@ class Steps:
 
     def _counted(self, submit: Submit, end: End) -> End:
         submit = replace(submit, end=end)
+        self._view = self._view.adding(submit)
         self.records.note_settled(submit)
         # Another run's task counts in that run's budget.
         if self.policy.is_own(submit):

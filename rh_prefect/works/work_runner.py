@@ -90,9 +90,7 @@ class FoundWork:
     def is_in_progress(self) -> bool:
         """Whether a task whose result the call would use is paid for, or may be."""
         last = self.view.last
-        if self.is_done or last is None:
-            return False
-        return last.state in ("open", "ticket", "unknown") or (last.state == "ended" and last.has_succeeded)
+        return not self.is_done and last is not None and last.may_give_result
 
 
 class RunningWork:
@@ -109,6 +107,13 @@ class RunningWork:
     def is_over(self) -> bool:
         """Whether the work has a result, has failed or is interrupted; the next caller then reads the records again."""
         return self._life is not None and (self._life.done() or self._life.cancelling() > 0)
+
+    @property
+    def may_have_paid(self) -> bool:
+        """Whether the newest submission of the run has or may have a task whose result the next run would use."""
+        newest = self.work.spending.newest_submit(self.work.key)
+        submit = self._steps.known(newest)
+        return bool(newest) and (submit is None or submit.may_give_result)
 
     async def next_accepted_task(self) -> Submit | None:
         """Waits until a task is accepted, and returns its submission; None if the work gets its result first."""
@@ -279,7 +284,7 @@ class WorkRunner:
                         yield running
             except (JournalError, StoreError) as error:
                 shared = running.work
-                if not (shared.records.is_shared and shared.spending.newest_submit(shared.key)):
+                if not (shared.records.is_shared and running.may_have_paid):
                     raise
                 raise error.of_step(shared.policy.title).with_note(
                     "A task was paid for, or may have been. What to do: run again; the run uses the result of "

@@ -26,6 +26,7 @@ from rh_prefect.errors import (
     JobCancelled,
     JobFailed,
     JobTimeout,
+    JournalError,
     NotPlanned,
     OutputsExpired,
     OutputsPending,
@@ -153,6 +154,21 @@ async def test_an_invalid_answer_is_asked_for_again_and_kept_for_another_shape(r
     free = await run.another(name="two").one(words(parse=str.upper, shape="bb"))
     assert len(rh.recorder.paid) == 2
     assert (free.record.n, free.record.value) == (1, "\n\n".join(free.record.texts).upper())
+
+
+async def test_after_a_failed_task_the_error_of_a_claim_does_not_say_that_its_task_is_used(
+    rh: Emulator, run: PipelineRun
+) -> None:
+    def operation(name: str) -> None:
+        if "-intent-2" in name:
+            raise JournalError("The records cannot be written. Nothing was paid.")
+
+    rh.faults.add(Fault("submit", kind="fail", code="1504", times=1))
+    with pytest.raises(JournalError) as caught:
+        await run.another(operation=operation).one(words(attempts=2))
+    assert "A task was paid for" not in caught.value.message
+    await run.another(attempt=2).one(words(attempts=2))
+    assert len(rh.recorder.paid) == 2
 
 
 async def test_only_the_claimer_counts_a_work_in_its_budget(rh: Emulator, run: PipelineRun) -> None:

@@ -83,6 +83,11 @@ class Submit:
         return self.end is not None and self.end.status == "SUCCESS"
 
     @property
+    def may_give_result(self) -> bool:
+        """Whether it has or may have a task whose result a run would use."""
+        return self.state in ("open", "ticket", "unknown") or (self.state == "ended" and self.has_succeeded)
+
+    @property
     def may_be_paid(self) -> bool:
         """Whether the submission may be charged: it is unknown, was resolved unchecked, or has lost its task."""
         if self.state == "forgotten":
