@@ -357,7 +357,7 @@ def _failure(policy: Policy, end: End) -> JobFailed | JobCancelled:
             task_id=end.task_id,
         )
     return JobFailed(
-        f"{policy.title}: task {end.task_id} of {policy.endpoint} failed: {end.reason or 'no reason given'} "
+        f"{policy.title}: task {end.task_id} of {policy.endpoint} failed: {end.reason or _NO_REASON} "
         f"(code {end.code or 'none'}). What to do: {_advice(policy, end)}.",
         job=policy.job,
         task_id=end.task_id,
