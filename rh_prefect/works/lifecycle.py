@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 _UNDELIVERED_TRIES = 5
 """Maximum number of consecutive tries for a request that does not leave this machine."""
 
+_NO_REASON = "no reason given"
+
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
@@ -264,7 +266,7 @@ async def _finish(steps: Steps, submit: Submit, progress: _Progress, *, adopted:
         result = await steps.publish(submit, end)
         if not isinstance(result, Invalid):
             return await steps.record_result(result)
-        failure = _invalid(policy, submit, result)
+        failure, end = _invalid(policy, submit, result), end.model_copy(update={"reason": result.reason})
     else:
         failure = _failure(policy, end)
     progress.final = await _final_error(steps, submit, end, failure, progress) or progress.final
@@ -328,7 +330,7 @@ async def _final_error(
     may_pay = policy.may_submit and failure.new_task
     if not may_pay and not (policy.is_own(submit) and await _is_earlier(steps, submit, end, progress)):
         return failure
-    await steps.report_failure(submit, end.reason or end.code)
+    await steps.report_failure(submit, end.reason or end.code or _NO_REASON)
     return None
 
 
@@ -387,5 +389,8 @@ def _used_up(policy: Policy, failure: JobFailed) -> JobFailed:
 def _advice(policy: Policy, end: End) -> str:
     if end.next_task != "never":
         return end.advice or "run again (this pays for a new task)"
-    advice = end.advice or "change the request; the same request would fail again"
-    return f"{advice}; {policy.another_task}" if policy.another_task else advice
+    another_task = policy.another_task
+    if not end.advice:  # of broken nodes, which a person may repair on the site; the request is then the same
+        another_task = another_task or "then, if you did so on the site, pass another `take` or start a new run"
+    advice = end.advice or "repair the nodes"
+    return f"{advice}; {another_task}" if another_task else advice

@@ -34,7 +34,7 @@ from rh_prefect.works.journal.record_types import (
     Lost,
     Resolution,
 )
-from rh_prefect.works.lifecycle import Policy
+from rh_prefect.works.lifecycle import Invalid, Policy
 from tests.support.world.asked_steps import Step, life_of, lifecycle
 from tests.support.world.job_records import TASK, failed, intent, refused, ticket, unknown
 
@@ -575,11 +575,24 @@ def test_the_error_of_a_failed_task_says_what_to_do(code: str, another_task: str
     assert error.message.endswith(f"(code {code}). What to do: {advice}.")
 
 
-@pytest.mark.parametrize(("reason", "reported"), [("the GPU is gone", "the GPU is gone"), ("", "1504")])
-def test_a_failure_is_reported_before_the_next_submission(reason: str, reported: str) -> None:
-    submit = Submit(1, INTENT, TICKET, end=failed("1504").model_copy(update={"reason": reason}))
+@pytest.mark.parametrize(
+    ("facts", "reported"),
+    [
+        ({"reason": "the GPU is gone"}, "the GPU is gone"),
+        ({"reason": ""}, "1504"),
+        ({"reason": "", "code": ""}, "no reason given"),
+    ],
+)
+def test_a_failure_is_reported_before_the_next_submission(facts: dict[str, str], reported: str) -> None:
+    submit = Submit(1, INTENT, TICKET, end=failed("1504").model_copy(update=facts))
     steps = steps_until("report_failure", read_submission=submit)
     assert steps[-2:] == [("read_submission", 1), ("report_failure", submit, reported)]
+
+
+def test_an_invalid_answer_is_reported_with_what_is_wrong_with_it() -> None:
+    submit = Submit(1, INTENT, TICKET, end=SUCCESS)
+    steps = steps_until("report_failure", read_submission=submit, publish=Invalid("it has no list"))
+    assert steps[-1] == ("report_failure", submit, "it has no list")
 
 
 def test_a_cancelled_run_waits_no_more_before_it_looks_for_another_run_that_waits() -> None:
