@@ -441,7 +441,8 @@ class Steps:
         task_id = submit.task_id
         if adopted:
             self.work.notify("adopted", f"task {task_id} was already paid for; waiting for it", task_id=task_id)
-        end = await await_end(self.work, submit, first_view=self._first_view, accepted_at=self._accepted_at)
+        accepted_at = None if adopted else self._accepted_at
+        end = await await_end(self.work, submit, first_view=self._first_view, accepted_at=accepted_at)
         return self._counted(submit, end)
 
     async def cancel_task(self, submit: Submit) -> End:

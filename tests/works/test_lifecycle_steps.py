@@ -43,7 +43,7 @@ from rh_prefect.works.run_ledger import SharedRecords
 from rh_prefect.works.work_runner import RunningWork
 from tests.support.waiting import until
 from tests.support.world.executed_work import QUEUED, REQUEST, SUCCESS, ExecutedWork, with_policy
-from tests.support.world.job_records import TASK, intent
+from tests.support.world.job_records import TASK, intent, ticket
 from tests.support.world.memory_journal import MemoryJournal, MemoryPlace
 
 CANCELLED = TaskView(task_id=TASK, status="CANCELLED")
@@ -156,6 +156,23 @@ async def test_a_task_of_an_earlier_process_occupies_a_slot_of_its_account_and_i
     ]
     assert [state for state, _ in work.heard] == ["adopted", "collecting"]
     assert work.accounts["two"].ages == [0], "its age is not known"
+
+
+async def test_the_age_of_a_task_of_another_process_is_not_that_of_an_own_one(tmp_path: Path) -> None:
+    work = ExecutedWork(tmp_path, policy=with_policy(attempts=2))
+    work.main.view = TaskView(task_id=TASK, status="FAILED", code="1504")
+
+    async def during() -> None:
+        if work.main.ages == [0]:  # the first task fails after an hour; meanwhile, another process has submitted one
+            work.pauses.append(3600)
+            assert await work.records.create(2, intent(account="main", base=work.work.request.base))
+            assert await work.records.create(2, ticket())
+        elif work.main.ages:
+            work.main.view = SUCCESS
+
+    work.main.during = during
+    await work.finish()
+    assert work.main.ages == [0, 0]
 
 
 async def test_the_task_of_a_cancelled_run_is_cancelled_at_the_account_that_has_it(work: ExecutedWork) -> None:
