@@ -31,6 +31,7 @@ def prefect_api(*, say: bool = True) -> Iterator[None]:
     from rh_prefect.prefect_internals import refresh_global_settings_context
 
     address, log = f"http://127.0.0.1:{_free_port()}", PREFECT_HOME.value() / "server.log"
+    _exclude_from_proxy("127.0.0.1,localhost")
     server = _start(address, log)
     try:
         _wait_until_up(server, address, log=log, say=say)
@@ -99,6 +100,14 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _exclude_from_proxy(hosts: str) -> None:
+    """Adds hosts to those that this process and its children reach without the proxy of the environment."""
+    known = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+    # On macOS, each of these variables replaces the proxies of the system.
+    if urllib.request.getproxies_environment() and known.strip() != "*":
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, (known, hosts)))
 
 
 def _start(address: str, log: Path) -> subprocess.Popen[bytes]:

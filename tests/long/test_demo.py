@@ -63,6 +63,7 @@ def test_a_dashboard_stays_after_the_run_until_ctrl_c(
 ) -> None:
     env = {**prefect_server.env, **environment(rh, tmp_path), "PREFECT_HOME": str(tmp_path / "home")}
     del env["PREFECT_API_URL"]
+    env["HTTP_PROXY"] = "http://127.0.0.1:9"
     (tmp_path / "mug.yaml").write_text("steps: {mug: {model: z-image/turbo, with: {prompt: a mug}}}\n")
     words = [sys.executable, "-m", "rh_prefect.cli", "run", "mug.yaml", "--dashboard"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
