@@ -148,9 +148,11 @@ async def adopt_(
     try:
         task = await _task(intent, task_id)
     except TaskNotFound as error:
+        same = "copy the id from RunningHub's call log again"
+        await _check_account(f"{job}: it was submitted", intent, f"task {task_id} exists", same=same)
         raise InputError(
-            f"{job}: the account that submitted the job has no task {task_id}. Nothing was recorded. What to do: copy "
-            "the id from RunningHub's call log again."
+            f"{job}: the account that submitted the job has no task {task_id}. Nothing was recorded. What to do: "
+            f"{same}."
         ) from error
     except RunningHubError as error:
         unchecked = f"task {task_id} could not be verified, and is recorded without a check: {error}\n"
@@ -478,8 +480,6 @@ def _end_with(left: Sequence[str]) -> None:
 
 async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_account: bool) -> None:
     """Raises an error if the task exists and its end is not recorded, or if the paying account was not queried."""
-    from rh_prefect.blocks.lookup import RECORDED
-
     task_id = submit.task_id or ""
     with suppress(TaskNotFound):
         status = (await _task(submit.intent, task_id)).status
@@ -489,13 +489,26 @@ async def _check_lost(job: str, submit: Submit, journal: Journal, *, same_accoun
             f"{job}: task {task_id} exists at RunningHub ({status}), so it is not lost. Nothing was recorded. What to "
             f"do: {_continuation(journal)}."
         )
-    asked = await LOOP.call(RECORDED.account_of(submit.intent))
-    if asked.name != submit.intent.account and not same_account:
+    if not same_account:
+        same = f"run `rh-prefect jobs mark-lost {job} --same-account`"
+        await _check_account(f"{job}: task {task_id} was paid for", submit.intent, "the task is lost", same=same)
+
+
+async def _check_account(what: str, intent: Intent, unknown: str, *, same: str) -> None:
+    """Raises an error if the present key is not of the account that paid, whose answer about a task would count.
+
+    `what` was done on the account that paid, `unknown` is what only this account can tell, and `same` says what to do
+    if both are the same account.
+    """
+    from rh_prefect.blocks.lookup import RECORDED
+
+    asked = await LOOP.call(RECORDED.account_of(intent))
+    if asked.name != intent.account:
         raise InputError(
-            f"{job}: task {task_id} was paid for on account {submit.intent.account_words}, but the present key "
-            f"belongs to account {asked}. Only the account that paid can tell whether the task is lost. Nothing was "
-            "recorded. What to do: set the key of the account that paid, and run again. If both are the same account, "
-            f"with a renewed key or another name, run `rh-prefect jobs mark-lost {job} --same-account`."
+            f"{what} on account {intent.account_words}, but the present key belongs to account {asked}. Only the "
+            f"account that paid can tell whether {unknown}. Nothing was recorded. What to do: set the key of the "
+            "account that paid, and run again. If both are the same account, with a renewed key or another name, "
+            f"{same}."
         )
 
 

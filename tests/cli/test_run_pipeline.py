@@ -418,13 +418,18 @@ def test_the_command_after_a_failure_continues_a_run_that_reuses_nothing(here: H
     assert "mug: its result was made after the plan" in here.call(again, fails=True)
 
 
-def test_unknown_submissions_of_a_run_are_told_apart_and_settled(here: Here) -> None:
+def test_unknown_submissions_of_a_run_are_told_apart_and_settled(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     here.write("never.yaml", NEVER)
     here.rh.faults.add(Fault("submit"))
     here.call("run never.yaml", fails=True)
     (run,) = {json.loads(one.read_text())["flow_run"] for one in (here.folder / "out").glob("works/*/intent-1.json")}
     tasks = {one.payload["prompt"]: one.task_id for one in here.rh.recorder.paid}
     jobs = {one["label"]: one["job"] for one in here.json(f"jobs list {run}")}
+    monkeypatch.setenv("RH_API_KEY", here.rh.keys.add("another account").secret)
+    refused = here.call(f"jobs adopt {jobs['mug']} {tasks['a mug']}", fails=True)
+    assert "Only the account that paid can tell whether task" in refused
+    monkeypatch.setenv("RH_API_KEY", here.rh.key)
+    assert "the account that submitted the job has no task 5" in here.call(f"jobs adopt {jobs['mug']} 5", fails=True)
     _, others = here.call(f"jobs adopt {jobs['mug']} {tasks['a mug']}").split("to which the task could belong:")
     assert re.search(rf"{jobs['cup'][:-28]}.*cup, prompt \"a cup\".*, submitted at ", others)
     assert "a mug" not in others
