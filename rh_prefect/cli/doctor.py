@@ -179,8 +179,8 @@ async def _records(storage: str | None) -> str:
         listed = "; ".join(f"rule {one.name or '(no id)'}, prefix {one.prefix or '(all)'}: {one.when}" for one in rules)
         raise ConfigError(
             f"the bucket has a rule that deletes records and results of pipelines in {where} ({listed}). Deleted "
-            "results are paid for again. What to do: remove the rule; or restrict it to a prefix without works/, "
-            "scopes/, rounds/, edits/, names/ and pipelines/; or set RH_RECORDS to another place."
+            "results are paid for again. What to do: remove the rule; or restrict it to a prefix without "
+            f"{', '.join(_KEPT[:-1])} and {_KEPT[-1]}; or set RH_RECORDS to another place."
         )
     note = "; no rule of the bucket deletes them" if protocol_of(url) == "s3" else ""
     return f"records of paid results are in {where}{note}"
@@ -219,6 +219,9 @@ async def _machine() -> str:
 
 _NO_RULES = "NoSuchLifecycleConfiguration"
 
+_KEPT = ("works/", "scopes/", "rounds/", "edits/", "names/", "pipelines/")
+"""Folders of the records and the results of pipelines."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExpiryRule:
@@ -230,7 +233,7 @@ class ExpiryRule:
 
 
 def expiry_rules(url: str, options: Mapping[str, object]) -> list[ExpiryRule]:
-    """Returns the rules of an S3 bucket that may delete objects at a location, because their prefixes overlap with it.
+    """Returns the rules of an S3 bucket that may delete records or results of pipelines at a location.
 
     Raises a `StoreError` if the rules cannot be read; the key may lack the right `s3:GetLifecycleConfiguration`.
     """
@@ -245,9 +248,9 @@ def expiry_rules(url: str, options: Mapping[str, object]) -> list[ExpiryRule]:
             if _has_no_rules(error):
                 return []
             raise
-    covered = f"{prefix}/" if prefix else ""
+    kept = [f"{prefix}/{folder}" if prefix else folder for folder in _KEPT]
     rules = (rule for one in found.get("Rules", ()) if one.get("Status") == "Enabled" for rule in _expiry_rules_of(one))
-    return [rule for rule in rules if rule.prefix.startswith(covered) or covered.startswith(rule.prefix)]
+    return [rule for rule in rules if any(rule.prefix.startswith(one) or one.startswith(rule.prefix) for one in kept)]
 
 
 def _has_no_rules(error: Exception) -> bool:

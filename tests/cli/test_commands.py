@@ -308,6 +308,7 @@ def test_a_rule_that_covers_the_place_is_found_by_the_doctor(
     assert said in examined(terminal, fails=True)
     (rule,) = expiry_rules(place, s3.options)
     assert (rule.prefix, rule.when) == (f"{root}/works/", "after 30 days")
-    set_rule(s3, "another-prefix/")
-    assert expiry_rules(place, s3.options) == []
+    for prefix in ("another-prefix/", f"{root}/tmp/"):
+        set_rule(s3, prefix)
+        assert expiry_rules(place, s3.options) == []
     assert expiry_rules("/tmp/out", {}) == []
