@@ -63,7 +63,7 @@ def flush_file(path: Path) -> None:
 
 def flush_folder(folder: Path) -> None:
     """Flushes a folder's entries to disk, so that they survive a power failure; this takes under a millisecond."""
-    with suppress(OSError):  # Windows opens no folders, and some network file systems cannot flush them
+    with suppress(OSError):  # some network file systems cannot flush folders
         flush_file(folder)
 
 

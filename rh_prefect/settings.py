@@ -83,7 +83,7 @@ class Settings(BaseSettings):
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
-_READ: Final = ("RH_", "XDG_STATE_HOME", "HOME", "USERPROFILE")
+_READ: Final = ("RH_", "XDG_STATE_HOME", "HOME")
 """Prefixes of the names of the environment variables on which the settings depend."""
 
 _latest: tuple[tuple[tuple[str, str], ...], Settings] | None = None
