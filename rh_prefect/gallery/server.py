@@ -52,7 +52,9 @@ def serve(app: Starlette, announce: Callable[[str], None], *, port: int) -> None
 def listen(host: str, port: int, *, what: str) -> socket.socket:
     """Returns a listening socket; raises `ConfigError`, which names `what` has to listen, if it cannot."""
     try:
-        return socket.create_server((host, port), backlog=512)
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
+        )
     except OSError as error:
         advice = "check --host, which must be an address of this machine"
         if error.errno in (errno.EADDRINUSE, errno.EACCES):

@@ -225,7 +225,7 @@ def serve(on_ready: Callable[[str], object], *, host: str, port: int, token: Sec
     )
     with listen(host, port, what="webhook serve") as listener:
         # The socket listens already: requests that arrive before the server runs are queued.
-        on_ready(f"http://{host}:{listener.getsockname()[1]}")
+        on_ready(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
         try:
             uvicorn.Server(config).run(sockets=[listener])
         finally:
