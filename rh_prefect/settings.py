@@ -77,6 +77,11 @@ class Settings(BaseSettings):
             raise ValueError("is a relative path, and this folder must survive the run; use an absolute path")
         return folder
 
+    @field_validator("webhook_url", "webhook_token", mode="before")
+    @classmethod
+    def _unset(cls, value: object) -> object:
+        return value or None
+
     @field_validator("input_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: object) -> object:

@@ -218,4 +218,4 @@ async def resend_webhook(event_id: str, *, url: str | None = None, credentials: 
 
 def _hidden(text: str) -> str:
     token = get_settings().webhook_token
-    return text.replace(token.get_secret_value(), "***") if token and token.get_secret_value() else text
+    return text.replace(token.get_secret_value(), "***") if token else text

@@ -276,6 +276,8 @@ def test_doctor_says_whether_webhook_settings_are_complete(terminal: Terminal, m
     assert "canary" not in said
     monkeypatch.delenv("RH_WEBHOOK_URL")
     assert "RH_WEBHOOK_URL is not" in examined(terminal, fails=True)
+    monkeypatch.setenv("RH_WEBHOOK_TOKEN", "")
+    assert "✓ webhook: RH_WEBHOOK_URL is not set" in examined(terminal)
 
 
 # Rules by which a bucket deletes old objects, on a real S3 server

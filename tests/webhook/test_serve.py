@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -26,10 +27,10 @@ from tests.support.waiting import wait_until
 TOKEN = "canary-token-that-is-set-already"
 
 
-def interrupt_when_up(port: int, seen: list[int]) -> None:
+def interrupt_when_up(port: int, seen: list[int], host: str = "127.0.0.1") -> None:
     def is_up() -> bool:
         with suppress(httpx.TransportError):
-            seen.append(httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code)
+            seen.append(httpx.get(f"http://{host}:{port}/health", trust_env=False).status_code)
         return bool(seen)
 
     wait_until(is_up)
@@ -61,6 +62,22 @@ def test_a_token_that_is_set_is_not_shown_and_the_address_as_given(
     assert TOKEN not in shown.out + shown.err
     with httpx.Client(trust_env=False) as client, pytest.raises(httpx.ConnectError):
         client.get(f"http://127.0.0.1:{port}/health")
+
+
+def test_an_empty_token_is_replaced_and_an_ipv6_address_is_served(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RH_WEBHOOK_TOKEN", "RH_WEBHOOK_URL"):
+        monkeypatch.setenv(name, "")
+    port = free_port()
+    seen: list[int] = []
+    threading.Thread(target=interrupt_when_up, args=(port, seen, "[::1]")).start()
+    with pytest.raises(KeyboardInterrupt):
+        serve_(host="::1", port=port)
+    shown = capsys.readouterr().out
+    assert seen == [200]
+    assert re.search(r"^export RH_WEBHOOK_TOKEN=\S{20,}\n", shown, re.MULTILINE)
+    assert f"export RH_WEBHOOK_URL=http://[::1]:{port}\n\nInstead of this address" in shown
 
 
 def test_a_port_that_is_taken_is_said() -> None:
