@@ -109,7 +109,7 @@ class ResultDelivery:
             return Invalid(str(error))
         record = ResultRecord.model_validate({**dict(found), "value": value})
         downloaded = None if isinstance(found, StoredResult) else (submit.intent, end)
-        return Delivered(record, self._result(work, record, work.store.url), downloaded)
+        return Delivered(record, self._result(work, record, record, work.store.url), downloaded)
 
     async def record(self, work: Work, done: Delivered) -> Delivered:
         """Writes the stored result into the store, then the record `result`; returns an earlier record if one exists.
@@ -156,17 +156,17 @@ class ResultDelivery:
     async def _find(self, work: Work, record: ResultRecord) -> Delivered | None:
         """Returns the recorded result if it belongs to another store or all of its files exist; None otherwise."""
         if not self.is_here(record, work.store):
-            return Delivered(record, self._result(work, record, record.store))
+            return Delivered(record, self._result(work, record, record, record.store))
         there = await LOOP.in_file_thread(stored_result.whole, work.store, record)
         if there is None and record.store != work.store.url:
             try:
                 there = await LOOP.in_file_thread(stored_result.copy_from_its_place, work.store, record)
             except RunningHubError as error:
                 self.unread = error
-        return None if there is None else Delivered(record, self._result(work, there, work.store.url))
+        return None if there is None else Delivered(record, self._result(work, record, there, work.store.url))
 
-    def _result(self, work: Work, files: ResultRecord, url: str) -> Result:
-        reused = files.flow_run != work.policy.run
+    def _result(self, work: Work, record: ResultRecord, files: ResultRecord, url: str) -> Result:
+        reused = record.flow_run != work.policy.run  # the stored result of another work names the run of that work
         return stored_result.as_result(files, work.request, job=work.job, url=url, reused=reused)
 
     async def _store(self, work: Work, done: Delivered) -> ResultRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -545,6 +546,15 @@ async def test_a_look_at_a_work_finds_its_result_or_a_stored_one_that_it_may_reu
     assert [await looked(one) for one in (own, reuse)] == [(True, False)] * 2
     assert [await looked(one, scope="another") for one in (own, reuse)] == [(False, False), (True, False)]
     assert await looked(reuse, scope="another", take=2) == (False, False)
+
+
+async def test_an_adopted_result_costs_nothing_even_if_its_file_has_another_time(run: PipelineRun) -> None:
+    paid = await run.one(picture(scope="a"))
+    for _ in range(2):
+        adopted = await run.another(attempt=2).one(picture(), reuse="always")
+        assert (adopted.result.reused, adopted.result.cost) == (True, Decimal(0))
+        assert adopted.result.outputs == paid.result.outputs
+        os.utime(paid.result.first_output.uri.removeprefix("file://"), (1, 1))
 
 
 async def test_works_that_wait_get_slots_in_the_order_of_their_steps(run: PipelineRun) -> None:
