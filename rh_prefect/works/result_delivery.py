@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rh_prefect.media.media import Media
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
 from rh_prefect.works.events import event_of, summary_of
-from rh_prefect.works.journal.costs_and_budget import Costs
+from rh_prefect.works.journal.costs_and_budget import Costs, costs_of
 from rh_prefect.works.journal.job_records_and_state import Submit
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.lifecycle import Invalid
@@ -79,6 +80,9 @@ class ResultDelivery:
                 # The files of the other work's result are lost; this work makes a new result, except in a pipeline.
                 self.recorded = None
         if done is not None:
+            if work.records.is_shared and not done.result.reused:
+                with suppress(RunningHubError):  # only for the message: the result exists
+                    await work.spending.complete()
             self._notify(work, done, is_found=True)
         return done
 
@@ -188,7 +192,7 @@ class ResultDelivery:
     def _notify(self, work: Work, done: Delivered, *, is_found: bool = False) -> None:
         """Tells the observer the result, and who has paid for it: this call, an earlier call or another run."""
         result, record = done.result, done.record
-        costs = Costs() if result.reused else work.spending.spent_on(work.key) or Costs.of(record.cost, record.currency)
+        costs = Costs() if result.reused else work.spending.spent_on(work.key) or costs_of(record)
         message = summary_of(result.model_copy(update={"reused": True}) if is_found else result)
         if is_found or result.reused:
             maker = f"run {record.flow_run}" if result.reused else "an earlier call of this run"

@@ -38,6 +38,7 @@ from rh_prefect.workflow_inputs import WorkflowInput
 from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.job_options import Options
 from rh_prefect.works.journal import works_journal
+from rh_prefect.works.journal.costs_and_budget import Costs
 from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView
 from rh_prefect.works.journal.journal import JSON, FolderJournal
 from rh_prefect.works.journal.record_types import End, Link, Record
@@ -155,6 +156,24 @@ async def test_an_invalid_answer_is_asked_for_again_and_kept_for_another_shape(r
     free = await run.another(name="two").one(words(parse=str.upper, shape="bb"))
     assert len(rh.recorder.paid) == 2
     assert (free.record.n, free.record.value) == (1, "\n\n".join(free.record.texts).upper())
+
+
+async def test_a_resumed_run_shows_all_that_it_paid_for_a_result(run: PipelineRun) -> None:
+    """It showed the cost of the last task alone."""
+    answers = []
+
+    def read(text: str) -> Any:
+        answers.append(text)
+        if len(answers) == 1:
+            raise ValueError("it has no list")
+        return text
+
+    asked = words(parse=read, shape="aa", attempts=2)
+    await run.one(asked)
+    resumed = run.another(attempt=2)
+    await resumed.one(asked)
+    first, again = run.heard[-1], resumed.heard[-1]
+    assert first.costs == again.costs == Costs.of(first.cost, first.currency) + Costs.of(first.cost, first.currency)
 
 
 async def test_after_a_failed_task_the_error_of_a_claim_does_not_say_that_its_task_is_used(
