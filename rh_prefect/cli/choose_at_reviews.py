@@ -61,7 +61,8 @@ def choose(
         takes |= asyncio.run(pipeline.plan(arguments, **known, new=new)).new_takes
     assert pipeline.takes is not None  # noqa: S101 - `open` sets it
     add_choices(pipeline.takes, takes, decided, items=current.items_by_number)
-    again = shlex.join(["rh-prefect", "run", str(file), *words_of(**more, **asdict(given), plan=plan, **asdict(place))])
+    inputs = [*given.words(pipeline, more), *words_of(plan=plan, **asdict(place))]
+    again = shlex.join(["rh-prefect", "run", str(file), *inputs])
     print(f"The choices are saved in {pipeline.takes}. Next: `{again}`.")
 
 

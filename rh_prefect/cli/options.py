@@ -60,10 +60,21 @@ class Given:
 
     def arguments(self, pipeline: Pipeline, more: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
         """Returns the parameters; `--set` and options such as `--prompt` override the file given with `--params`."""
+        return self._of_file() | {name: one_or_list(values) for name, values in self._texts(pipeline, more).items()}
+
+    def words(self, pipeline: Pipeline, more: Mapping[str, Sequence[str]]) -> list[str]:
+        """Returns the parameters as the words of a command line, for printing; see `words_of`.
+
+        All are values of `--set`, as the printed command may have another option with the name of a parameter.
+        """
+        texts = self._texts(pipeline, more).items()
+        return words_of(set=[f"{name}={value}" for name, values in texts for value in values], params=self.params)
+
+    def _texts(self, pipeline: Pipeline, more: Mapping[str, Sequence[str]] | None) -> dict[str, Sequence[str]]:
         texts: dict[str, Sequence[str]] = {**assigned(self.set or ())}
         for option, values in (more or {}).items():
             texts[option if option in pipeline.file.params else option.replace("-", "_")] = values
-        return self._of_file() | {name: one_or_list(values) for name, values in texts.items()}
+        return texts
 
     def _of_file(self) -> dict[str, Any]:
         from rh_prefect.pipelines.yaml_reader import read

@@ -95,7 +95,7 @@ def run(
     commands = _Commands(
         asked,
         file,
-        inputs=words_of(**more, **asdict(given), plan=plan, **asdict(place)),
+        inputs=[*given.words(request.pipeline, more), *words_of(plan=plan, **asdict(place))],
         part=words_of(budget=budget, **part, require_new=require_new),
     )
     from rh_prefect.cli.run_display import Watch

@@ -264,6 +264,22 @@ def test_the_commands_that_a_review_prints_work_as_they_are(here: Here) -> None:
     assert here.paid() == 1
 
 
+def test_a_parameter_has_the_name_of_an_option_of_the_printed_command(here: Here) -> None:
+    """`--text` of `choose` is a corrected text, and `--quiet` of `run` has no value."""
+    here.write(
+        "words.yaml",
+        "params: {text: string, quiet: string, look_at: string}\n"
+        + steps(p=PICTURE % "$(params.text) $(params.quiet) $(params.look_at)", r="review: $(p)"),
+    )
+    choose, run = printed(here.call("run words.yaml --text 'a cup' --look-at left --set quiet=yes --set text=x"))
+    assert choose.endswith(" r=1 --set quiet=yes --set 'text=a cup' --set look_at=left")
+    here.call(choose)
+    (next_run,) = printed(here.call("choose words.yaml r=1 --quiet yes --set 'text=a cup' --look-at left"))
+    for command in (run, next_run):
+        assert "Waiting for review" not in here.call(command)
+    assert here.paid() == 1
+
+
 def test_a_review_of_an_item_whose_id_has_a_sign_of_equality_is_answered(here: Here) -> None:
     picture = PICTURE % "$(item.title)"
     each = of_rows(*TITLED, picture=picture, chosen="review: $(picture)", sized=RESIZE % "$(chosen)")
