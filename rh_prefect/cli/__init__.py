@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from cyclopts import App, CycloptsError, Parameter, ValidationError
 
 if TYPE_CHECKING:
-    from rich.text import Text
+    from rich.segment import Segments
 
 _PIPELINE_COMMANDS = ("run", "plan", "choose")
 """Commands whose first argument is a pipeline."""
@@ -46,9 +46,9 @@ def _pipeline_in(words: Sequence[str]) -> str | None:
     return next((one for last, one in pairwise(words) if not one.startswith("-") and not last.startswith("-")), None)
 
 
-def _in_a_sentence(error: CycloptsError) -> Text:
+def _in_a_sentence(error: CycloptsError) -> Segments:
     """Formats a command-line error in this package's form, because pydantic's message has five lines and a link."""
-    from rich.text import Text
+    from rich.segment import Segment, Segments
 
     problems = getattr(error.__cause__, "errors", None)
     if isinstance(error, ValidationError) and problems is not None:
@@ -61,7 +61,9 @@ def _in_a_sentence(error: CycloptsError) -> Text:
     words = shlex.join(word for one in unused for word in ("--set", one))
     advice = f"use {words}" if are_parameters else "correct the command"
     text = f"rh-prefect: {str(error).strip().rstrip('.')}. What to do: {advice}; see `{command} --help`."
-    return Text(text, no_wrap=True, overflow="ignore")
+    if error.console is not None:
+        error.console.soft_wrap = True
+    return Segments([Segment(f"{text}\n")])  # a text's tabs would be replaced, and its words may be a command's
 
 
 def _shown_default(value: object) -> str | None:

@@ -177,8 +177,9 @@ def test_a_parameter_may_be_named_file(terminal: Terminal) -> None:
 
 
 def test_a_parameter_without_an_option_is_refused_with_the_option(terminal: Terminal) -> None:
-    said = " ".join(terminal.call("plan upscale videos=a.mp4 'note=a pier'", fails=True).split())
-    assert "What to do: use --set videos=a.mp4 --set 'note=a pier'; see `rh-prefect plan --help`." in said
+    said = terminal.call("plan upscale videos=a.mp4 'note=a\tpier'", fails=True)
+    assert said.endswith("What to do: use --set videos=a.mp4 --set 'note=a\tpier'; see `rh-prefect plan --help`.\n")
+    assert said.count("\n") == 1, "a command that is copied from two lines is two commands"
     assert "What to do: correct the command" in terminal.call("spend a=b", fails=True)
 
 
