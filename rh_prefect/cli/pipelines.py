@@ -18,6 +18,7 @@ from rh_prefect.cli.plan_to_compare import earlier_plan
 from rh_prefect.cli.prefect_server import refuse_blocks
 from rh_prefect.display_texts import counted
 from rh_prefect.errors import InputError, RunningHubError
+from rh_prefect.local_files import overwrite
 from rh_prefect.pipelines.check.file import notes_of
 from rh_prefect.pipelines.input_reader import Inputs
 from rh_prefect.pipelines.last_run import open_last_runs, since
@@ -322,9 +323,8 @@ def check_retake(plan: Plan, retake: Sequence[str], selection: Selection | None 
 def _write_private(to: Path, text: str) -> None:
     """Writes a file that only its owner can read, because a plan contains inputs and prompts."""
     try:
-        to.touch(mode=0o600)
-        to.chmod(0o600)
-        to.write_text(text, encoding="utf-8")
+        with overwrite(to) as file:
+            file.write(text.encode())
     except OSError as error:
         raise InputError(
             f"plan --out: the file {to} cannot be written: {error.strerror or error}. Nothing was paid. What to do: "

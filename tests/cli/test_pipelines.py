@@ -111,6 +111,17 @@ def test_a_plan_is_written_for_its_owner_and_compared(terminal: Terminal, film: 
         assert name.partition(":")[0] in terminal.call(compare, fails=True)
 
 
+def test_a_plan_that_is_written_to_a_pipe_changes_no_permission(terminal: Terminal, film: None) -> None:
+    """As root, `--out /dev/null` closed this device to all other users."""
+    os.mkfifo("pipe")
+    Path("pipe").chmod(0o644)
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    terminal.call("plan film.yaml --set prompt=x --out pipe")
+    assert os.read(reader, 100).startswith(b"{")
+    assert stat.S_IMODE(Path("pipe").stat().st_mode) == 0o644
+    os.close(reader)
+
+
 def git(*words: str) -> None:
     command = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", *words]
     subprocess.run(command, check=True, capture_output=True)
