@@ -15,6 +15,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
 from rh_prefect.works.events import event_of, summary_of
 from rh_prefect.works.journal.costs_and_budget import Costs, costs_of
+from rh_prefect.works.journal.identity import text_hash
 from rh_prefect.works.journal.job_records_and_state import Submit
 from rh_prefect.works.journal.record_types import End, Intent, ResultRecord
 from rh_prefect.works.lifecycle import Invalid
@@ -44,7 +45,8 @@ def named_by_template(work: Work, end: End, part: Path, index: int, extension: s
         flow=work.scope.flow,
         label=work.request.label or "",
         model=work.request.model,
-        key=work.key[:16],
+        # With the task: records in two places may have one work each, whose files are in one storage.
+        key=text_hash(f"{work.key}/{end.task_id}", 16),
         task=end.task_id,
         index=index + 1,
         ext=extension,

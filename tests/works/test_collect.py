@@ -24,6 +24,7 @@ from rh_prefect.works import stored_result
 from rh_prefect.works.checked_request import JobRequest
 from rh_prefect.works.events import event_of, summary_of
 from rh_prefect.works.journal.costs_and_budget import Costs
+from rh_prefect.works.journal.identity import text_hash
 from rh_prefect.works.journal.job_records_and_state import JobRecords, Submit
 from rh_prefect.works.journal.journal import FolderJournal
 from rh_prefect.works.journal.record_types import End, Intent, Link, ResultRecord
@@ -460,7 +461,18 @@ async def test_a_stored_result_has_the_take_the_label_and_the_seed_of_its_work_a
     await run.collect(FileHost(PICTURE), take=3)
     (stored,) = stored_result.read_all(run.store)
     assert (stored.take, stored.label, stored.seed) == (3, "pier", 7)
-    assert [file.uri for file in stored.outputs] == [f"call/run/pier-{KEY[:16]}-1.png"]
+    assert [file.uri for file in stored.outputs] == [f"call/run/pier-{text_hash(f'{KEY}/{TASK}', 16)}-1.png"]
+
+
+async def test_two_tasks_of_one_work_have_files_with_two_names(run: Run) -> None:
+    """Two machines with records of their own overwrote each other's paid file in one storage."""
+    work, names = run.work(FileHost(PICTURE)), set()
+    for task in ("2197942963342844553", "2197942963342844999", "2197942963342844553"):
+        end = End(status="SUCCESS", task_id=task, links=(Link(url=LINK),))
+        done = await ResultDelivery().publish(work, SUBMIT, end, first_time=True)
+        assert isinstance(done, Delivered)
+        names.add(done.record.outputs[0].uri)
+    assert len(names) == 2, "another download of one task keeps its name"
 
 
 def numbered(*names: str, sign: int, node: str | None = None) -> tuple[Link, ...]:
