@@ -41,6 +41,7 @@ GRAPH: dict[str, Any] = {
     "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"name": "a"}},
     "10": {"class_type": "LoadImage", "inputs": {"image": "a.png", "upload": "image", "mask": "a.png"}},
     "12": {"class_type": "PreviewImage", "inputs": {"image": "a.png"}},
+    "14": {"class_type": "LoadVideo", "inputs": {"file": "a.mp4"}},
     "20": {"class_type": "Note", "inputs": {}},
 }
 NAMES = {node_id: node["class_type"] for node_id, node in GRAPH.items()}
@@ -114,7 +115,7 @@ def test_a_field_that_a_graph_does_not_have_is_refused(name: str, said: str) -> 
 def test_the_fields_that_take_a_file_are_those_of_loaders() -> None:
     fields = GraphFields(GRAPH, "the graph")
     names = [(node_id, field) for node_id, node in GRAPH.items() for field in node["inputs"]]
-    assert [name for name in names if fields.takes_file(*name)] == [("10", "image"), ("10", "upload")]
+    assert [name for name in names if fields.takes_file(*name)] == [("10", "image"), ("10", "upload"), ("14", "file")]
     assert [name for name in (("7", "image"), ("3", "steps"), ("7", "x")) if FIELDS.takes_file(*name)] == [
         ("7", "image")
     ]
@@ -224,6 +225,27 @@ async def test_a_text_is_no_file_where_texts_are_not_opened() -> None:
     assert (await made(WorkflowInput(**asked, nodes={"3.steps": "https://h/a.png"}))).payload["nodeInfoList"]
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        WorkflowInput(id="1", nodes={"3.steps": Path("photo.png")}),
+        AppInput(id="2", nodes={"6.text": Path("photo.png")}),
+        GraphInput(graph={"6": {"class_type": "VHS_LoadAudio", "inputs": {"audio_file": Path("photo.png")}}}),
+    ],
+)
+async def test_a_path_in_a_field_that_takes_no_file_is_refused(asked: GraphRequest) -> None:
+    """Its text was sent, and paid for."""
+    with pytest.raises(
+        InputError, match=r"(3\.steps|text|audio_file).*photo\.png' is a file.*Nothing was sent.*upload_file"
+    ):
+        await made(asked)
+
+
+async def test_the_path_in_a_text_of_a_pipeline_is_a_text() -> None:
+    asked = WorkflowInput(id="1", nodes={"3.steps": "file:///a.png"}, opens_texts=False)
+    assert (await made(asked)).payload["nodeInfoList"] == [node("3", "steps", "file:///a.png")]
+
+
 FILE = Media(uri="file:///b.png", kind="image", mime="image/png", size=1, sha256="b" * 64)
 LONG = ("a lighthouse " * 40, "a/" + "b" * 300 + ".png")
 TEXTS = (*LONG, "~nobody/at dawn", "~nobody.", "as on https://h/a.png", "a\0b.png")
@@ -244,7 +266,6 @@ TEXTS = (*LONG, "~nobody/at dawn", "~nobody.", "as on https://h/a.png", "a\0b.pn
         ("text", "https://h/a.png", "value"),
         ("3.steps", "photo.png", "value"),
         ("3.steps", "https://h/a.png", "value"),
-        ("3.steps", "file:///a.png", "value"),
         *((field, text, "value") for field in ("10.image", "text") for text in TEXTS),
     ],
 )

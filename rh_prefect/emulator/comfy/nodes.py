@@ -225,7 +225,7 @@ CLASSES: Final[dict[str, NodeClass]] = {
         NodeClass("LoadImages(zip)", {"upload": _file("zip")}, ("IMAGE",)),
         NodeClass("LoadAudio", {"audio": _file("audio")}, ("AUDIO",)),
         NodeClass("VHS_LoadVideo", {"video": _file("video")}, ("IMAGE", "INT", "AUDIO")),
-        NodeClass("LoadVideo", {"video": _file("video")}, ("IMAGE",)),
+        NodeClass("LoadVideo", {"file": _file("video")}, ("IMAGE",)),
         NodeClass("ImageInvert", {"image": _link("IMAGE")}, ("IMAGE",)),
         NodeClass("WanImageToVideo", _IMAGE_TO_VIDEO, ("CONDITIONING", "CONDITIONING", "LATENT")),
         NodeClass("TextEncodeAceStepAudio", _MUSIC_WORDS, ("CONDITIONING",)),

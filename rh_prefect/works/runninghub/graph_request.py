@@ -28,7 +28,7 @@ Graph = Mapping[str, Mapping[str, Any]]
 SEEDS = ("seed", "noise_seed", "rand_seed")
 """The fields that RunningHub sets to a random number in each run unless the request sets them."""
 
-_LOADERS = frozenset({"image", "video", "audio", "upload"})
+_LOADERS = frozenset({"image", "video", "audio", "upload", "file"})
 """Fields of loader nodes that take the name of a file at RunningHub."""
 
 _LINK = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -306,6 +306,11 @@ async def _node_list(
                     f"{name} takes a file, but its value is the text of a link. Nothing was sent. What to do: pass a "
                     "parameter, a cell or a result with a file type."
                 )
+        elif kind == "value" and graph_input.opens_texts and str(checked).startswith(_FILE_SCHEME):
+            raise InputError(
+                f"{name}: {checked!r} is a file, but this field is not known to take one. Nothing was sent. What to "
+                "do: correct the field's name; or, for a file of another kind, pass the `file_name` of `upload_file`."
+            )
         values[node_id, field] = await _wire_value(name, checked, kind, files)
     if graph_input.seed is not None:
         for key in fields.seeds():
