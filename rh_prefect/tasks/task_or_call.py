@@ -146,7 +146,10 @@ class PlainTask(Task[P, Coroutine[Any, Any, R]]):
 
     async def _can_help(self, error: Exception) -> bool:
         condition: Any = self.retry_condition_fn
-        return condition is None or bool(await condition(self, None, Failed(data=error)))
+        if condition is None:
+            return True
+        can_help = condition(self, None, Failed(data=error))
+        return bool(await can_help if inspect.isawaitable(can_help) else can_help)
 
 
 def plain_task(

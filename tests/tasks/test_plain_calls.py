@@ -131,3 +131,7 @@ async def test_a_plain_call_has_the_retries_of_its_task() -> None:
         with pytest.raises(type(hopeless)):
             await task()
         assert calls() == 1
+    task, calls = failing(TransportError("no answer"))
+    with pytest.raises(TransportError):
+        await task.with_options(retry_condition_fn=lambda *_: False)()
+    assert calls() == 1, "as in a task run, the condition may be a plain function"
