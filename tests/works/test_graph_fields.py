@@ -216,6 +216,15 @@ async def test_the_request_of_each_kind(
     assert (request.model, request.label, request.site) == (asked.model, "a label", "www.runninghub.ai")
 
 
+async def test_a_seed_for_all_is_checked_only_for_the_fields_that_it_sets() -> None:
+    """The app's own seed allows smaller numbers."""
+    small = APP.model_copy(
+        update={"nodes": (listed("3", "seed", "INT", maximum=Decimal(9)), listed("4", "seed", "INT"))}
+    )
+    request = await made(AppInput(id="2", nodes={"3.seed": 5}, seed=123456), listed=small)
+    assert request.payload["nodeInfoList"] == [node("3", "seed", 5), node("4", "seed", 123456)]
+
+
 async def test_a_text_is_no_file_where_texts_are_not_opened() -> None:
     asked = {"id": "1", "opens_texts": False}
     request = await made(WorkflowInput(**asked, nodes={"10.image": __file__}))  # a name at RunningHub

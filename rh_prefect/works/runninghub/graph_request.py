@@ -314,7 +314,8 @@ async def _node_list(
         values[node_id, field] = await _wire_value(name, checked, kind, files)
     if graph_input.seed is not None:
         for key in fields.seeds():
-            values.setdefault(key, fields.check(*key, graph_input.seed))
+            if key not in values:
+                values[key] = fields.check(*key, graph_input.seed)
     return [{"nodeId": node_id, "fieldName": field, "fieldValue": value} for (node_id, field), value in values.items()]
 
 
