@@ -93,7 +93,7 @@ class WorkflowInput(NodesInput):
         access_password: The password of an encrypted workflow; the password is never recorded.
     """
 
-    workflow: dict[str, Any] | None = None
+    workflow: dict[str, Any] | None = Field(default=None, min_length=1)
     add_metadata: bool = True
     access_password: SecretStr | None = Field(default=None, exclude=True)
 

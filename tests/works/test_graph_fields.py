@@ -216,6 +216,12 @@ async def test_the_request_of_each_kind(
     assert (request.model, request.label, request.site) == (asked.model, "a label", "www.runninghub.ai")
 
 
+def test_an_empty_graph_is_refused() -> None:
+    """It was the saved graph."""
+    with pytest.raises(InputError, match="workflow"):
+        WorkflowInput(id="1", workflow={})
+
+
 async def test_a_seed_for_all_is_checked_only_for_the_fields_that_it_sets() -> None:
     """The app's own seed allows smaller numbers."""
     small = APP.model_copy(
