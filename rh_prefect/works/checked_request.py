@@ -23,6 +23,9 @@ from rh_prefect.works.journal.record_types import Intent, MediaRecord
 
 _RECORDED = ("model", "endpoint", "site", "payload", "base", "label", "estimate", "currency", "graph")
 
+V1_CREATE = "/task/openapi/create"
+"""The path at which a whole graph, `workflow`, is a JSON string."""
+
 ASSET = "asset://"
 """The scheme of media that are registered with RunningHub; such an address is sent unchanged."""
 
@@ -83,7 +86,7 @@ class JobRequest:
     def sent(self, links: Mapping[str, str]) -> dict[str, Any]:
         """Returns the payload to send, with links in place of files, whole graphs as JSON strings, and secrets."""
         payload = {**replace_marks(self.payload, links), **self.private}
-        if isinstance(payload.get("workflow"), dict):
+        if self.endpoint == V1_CREATE and isinstance(payload.get("workflow"), dict):
             payload["workflow"] = json.dumps(payload["workflow"], ensure_ascii=False)
         return payload
 

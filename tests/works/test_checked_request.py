@@ -99,7 +99,7 @@ def test_texts_at_any_depth_lose_their_trailing_line_breaks_in_the_hash() -> Non
 
 def test_what_is_sent_has_links_in_place_of_files_a_graph_as_text_and_the_secrets() -> None:
     payload = {"workflow": {"6": {"text": "灯塔"}}, "image": "sha256:1", "more": ("sha256:1", 5, {"x": "no sha256:1"})}
-    request = JobRequest("m", "e", SITE, payload, "base", private={"accessPassword": "word"})
+    request = JobRequest("m", "/task/openapi/create", SITE, payload, "base", private={"accessPassword": "word"})
     links = {"sha256:1": "https://h/a.png"}
     assert request.sent(links) == {
         "workflow": '{"6": {"text": "灯塔"}}',
@@ -109,6 +109,8 @@ def test_what_is_sent_has_links_in_place_of_files_a_graph_as_text_and_the_secret
     }
     assert "word" not in repr(request)
     assert replace(request, payload={"workflow": "a text"}, private={}).sent(links) == {"workflow": "a text"}
+    custom = replace(request, endpoint="luma/uni-1", payload={"workflow": {"a": 1}}, private={})
+    assert custom.sent(links) == {"workflow": {"a": 1}}, "an object of a model's own parameter"
 
 
 def test_a_request_is_built_again_from_its_record() -> None:

@@ -18,7 +18,7 @@ from rh_prefect.client import App, AppNode, Client
 from rh_prefect.errors import InputError
 from rh_prefect.media.media import Media
 from rh_prefect.workflow_inputs import AppInput, GraphInput, NodesInput, NodeValues, QuickCreateInput, WorkflowInput
-from rh_prefect.works.checked_request import JobRequest, RequestFiles
+from rh_prefect.works.checked_request import V1_CREATE, JobRequest, RequestFiles
 from rh_prefect.works.input_identification import Inputs
 from rh_prefect.works.journal.identity import file_mark, text_hash
 
@@ -170,7 +170,6 @@ def _is_link(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
 
 
-V1_CREATE = "/task/openapi/create"
 V1_QUICK = "/task/openapi/quick-ai-app/run"
 V1_APP = "/task/openapi/ai-app/run"
 
