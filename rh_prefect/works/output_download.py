@@ -172,8 +172,9 @@ class OutputDownload:
             return  # a new link is tried first
         waited = services.clock() - failures.refused_since
         if waited >= self.grace:
+            reason = error.message.partition(" What to do: ")[0]
             raise self._error(
-                f"its file could not be downloaded within {waited:.0f} s: {error.message} No new task was submitted. "
+                f"its file could not be downloaded within {waited:.0f} s: {reason} No new task was submitted. "
                 f"What to do: {self.advice}"
             ) from error
         await services.sleep(pause_seconds(failures.refusals - 2, jitter=services.jitter()))

@@ -87,7 +87,9 @@ class FileHost:
 
 
 def dead() -> LinkExpired:
-    return LinkExpired("download of https://files/a.png: the link no longer works (HTTP 404).")
+    return LinkExpired(
+        "download of https://files/a.png: the link no longer works (HTTP 404). What to do: query the task again."
+    )
 
 
 SUBMIT = Submit(1, intent(label="pier", payload={"prompt": "a lighthouse", "seed": 7}), answer=ticket())
@@ -409,6 +411,7 @@ async def test_a_link_that_does_not_work_is_requested_for_minutes(run: Run) -> N
         await run.collect(host)
     assert host.now == GRACE
     assert "pay for" not in caught.value.message
+    assert caught.value.message.count("What to do:") == 1
     result = await run.collect(FileHost(PICTURE), is_first=False)
     assert Path(result.first_output.uri).read_bytes() == PICTURE
 
