@@ -13,7 +13,7 @@ from decimal import Decimal
 from importlib import import_module
 from itertools import chain, zip_longest
 from math import isnan
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, TextIO
 
 from rh_prefect.errors import ConfigError, InputError
@@ -212,27 +212,34 @@ def _parquet(address: str, options: Mapping[str, object], most_bytes: int) -> It
     with open_local(
         address, folder, options=options, check_size=lambda size: _check_size(size, most_bytes, name)
     ) as held:
-        try:
-            file = parquet.ParquetFile(held.path)
-            columns, number = file.schema_arrow.names, 0
-            _refuse_twice(columns, shown(address))
-            for batch in file.iter_batches(batch_size=1000):
-                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    cells = [_cell(value) for value in values]
-                    if not _is_blank(cells):
-                        number += 1
-                        yield _row(number, columns, cells)
-        except (ValueError, OSError, NotImplementedError) as error:  # the base classes of Arrow's own errors
-            raise InputError(
-                f"{shown(address)}: the file cannot be read as Parquet: {error}. Nothing was sent. What to do: write "
-                "the file again."
-            ) from None
+        lines = _parquet_lines(parquet, held.path, name)
+        columns, number = next(lines), 0
+        _refuse_twice(columns, name)
+        for values in lines:
+            cells = [_cell(value) for value in values]
+            if not _is_blank(cells):
+                number += 1
+                yield _row(number, columns, cells)
+
+
+def _parquet_lines(parquet: Any, path: Path, name: str) -> Iterator[Sequence[Any]]:
+    """Yields the names of the columns, and the values of each row."""
+    try:
+        file = parquet.ParquetFile(path)
+        yield file.schema_arrow.names
+        for batch in file.iter_batches(batch_size=1000):
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    # The base classes of Arrow's own errors; the last two are those of times that Python does not have.
+    except (ValueError, OSError, NotImplementedError, ArithmeticError, LookupError) as error:
+        raise InputError(
+            f"{name}: the file cannot be read as Parquet: {error}. Nothing was sent. What to do: write the file again."
+        ) from None
 
 
 def _cell(value: object) -> object:
     """Converts a `Decimal` to a number, and `nan` (a data frame's missing value) to None; keeps all other values."""
     if isinstance(value, Decimal):
-        value = float(value) if value % 1 else int(value)
+        value = int(value) if value == value.to_integral_value() else float(value)
     return None if isinstance(value, float) and isnan(value) else value
 
 

@@ -116,9 +116,10 @@ async def test_parquet_is_read_with_what_databases_and_data_frames_write(folder:
         "prompt": pyarrow.array(["a", "b", "c", "d"]).dictionary_encode(),
         "duration": [Decimal(10), None, Decimal(5), Decimal("7.5")],
         "sound": [True, None, False, None],
+        "id": pyarrow.array([Decimal(10**37 + 1), None, None, None], pyarrow.decimal128(38, 0)),
     }
     pyarrow.parquet.write_table(pyarrow.table(table), folder / "rows.parquet")
-    plan = await plan_of(str(folder / "rows.parquet"), KLING)
+    plan = await plan_of(str(folder / "rows.parquet"), KLING, ignore_columns=["id"])
     same = {"image_url": str(photo)}
     assert asked(plan) == [
         {**same, "prompt": "a", "duration": "10", "sound": "true"},
@@ -160,6 +161,10 @@ async def test_what_is_no_parquet_or_names_a_column_twice_is_refused(folder: Pat
     path.write_bytes(b"PAR1 nonsense PAR1")
     with pytest.raises(InputError, match=r"rows\.parquet: the file cannot be read as Parquet"):
         await written(str(path))
+    for late in (pyarrow.array([10**17], pyarrow.timestamp("ms")), pyarrow.array([0], pyarrow.timestamp("s", "A/B"))):
+        pyarrow.parquet.write_table(pyarrow.table({"prompt": late}), path)
+        with pytest.raises(InputError, match=r"rows\.parquet: the file cannot be read as Parquet: .*(days|A/B)"):
+            await written(str(path))
     pyarrow.parquet.write_table(pyarrow.table([["x"], ["y"]], names=["prompt", "prompt"]), path)
     with pytest.raises(InputError, match="columns 1 and 2 have the same name, 'prompt'"):
         await written(str(path))
