@@ -14,9 +14,7 @@ from rh_prefect.gallery.entries import Entry
 from rh_prefect.media.store import MediaStore
 from rh_prefect.pipelines.run.csv_report import REPORTS, report_name
 from rh_prefect.table_files import allow_long_cells
-
-_LOCAL_RUN = re.compile(r"run-(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-")
-"""Matches the id of a run without a flow run; such an id begins with the run's start time in UTC."""
+from rh_prefect.works.journal.scope import LOCAL_RUN
 
 _FLOW_RUN = re.compile(r"(\d{4}-\d\d-\d\d)-([0-9a-f]{12})")
 """Matches the folder of a flow run's report: its day and the last part of its id."""
@@ -159,7 +157,7 @@ def of_run(
 
 def time_of(run: str) -> str:
     """Returns the start time of a run in ISO 8601, in UTC; empty for a flow run, whose id contains no time."""
-    found = _LOCAL_RUN.match(run)
+    found = LOCAL_RUN.fullmatch(run)
     return "{}-{}-{}T{}:{}:{}".format(*found.groups()) if found else ""
 
 

@@ -23,7 +23,7 @@ from rh_prefect.works.events import summary_of
 from rh_prefect.works.journal.costs_and_budget import ended_costs
 from rh_prefect.works.journal.job_records_and_state import JobRecords, JobView, read_job, split_job
 from rh_prefect.works.journal.journal import run_together
-from rh_prefect.works.journal.scope import RUN, FolderScope, read_run
+from rh_prefect.works.journal.scope import LOCAL_RUN, FolderScope, RecordedRun, read_run
 from rh_prefect.works.journal.spool import Spool
 from rh_prefect.works.journal.works_journal import WorksJournal, named_works
 from rh_prefect.works.loop_thread import LOOP
@@ -321,13 +321,21 @@ async def _runs(works: WorksJournal) -> dict[str, list[dict[str, Any]]]:
             async for flow_run, flow, jobs in latest_runs()
         ]
     names = await asyncio.to_thread(works.scopes)
-    newest = sorted((name for name in names if name.startswith(RUN)), reverse=True)[:_RUNS]
-    recorded = await asyncio.gather(*(read_run(works, name) for name in newest))
+    newest = sorted(filter(LOCAL_RUN.fullmatch, names), reverse=True)[:_RUNS]
+    recorded = await asyncio.gather(*(_read_run(works, name) for name in newest))
     return {
         "runs": [asdict(one) for one in recorded if one is not None],
         "flow_runs": runs,
-        "scopes": [{"name": name} for name in names if not name.startswith(RUN)],
+        "scopes": [{"name": name} for name in names if not LOCAL_RUN.fullmatch(name)],
     }
+
+
+async def _read_run(works: WorksJournal, name: str) -> RecordedRun | None:
+    """Reads a run; if its records cannot be read, the error stands for its state."""
+    try:
+        return await read_run(works, name)
+    except JournalError as error:
+        return RecordedRun(name, "", error.message, 0)
 
 
 def _print_runs(

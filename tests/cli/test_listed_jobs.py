@@ -18,6 +18,7 @@ from rh_prefect.prefect_api import ask
 from rh_prefect.settings import get_settings
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import End, Lost, Record, Resolution
+from rh_prefect.works.journal.scope import new_run
 from rh_prefect.works.journal.spool import Spool, Spooled
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.processes.cli_process import run_each
@@ -73,6 +74,27 @@ def test_the_cost_of_a_job_is_listed_in_each_unit(
 ) -> None:
     asyncio.run(write_claimed(night.scope, {"intent-1": intent(flow_run="night"), "answer-1": ticket("1"), **records}))
     assert [(job["costs"], job["unknown"]) for job in terminal.json("jobs list night")] == [(one, 0) for one in costs]
+
+
+def test_a_run_that_cannot_be_read_and_scopes_with_names_like_runs_are_listed(
+    night: Journal, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One such run stopped the list, and 30 scopes named `run-…` hid all runs."""
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    works, made = default_works(get_settings()), Record().model_dump(mode="json")
+    film, broken = new_run(works, "film").journal, works.notes_of("run-20260102-030405-0123abcd")
+
+    async def prepare() -> None:
+        for journal in (film, broken, works.notes_of("run-abc"), *(works.notes_of(f"run-x{n}") for n in range(30))):
+            await journal.create(f"{KEY}-claim-1", made)
+        await broken.create("attempt-1", made)
+
+    asyncio.run(prepare())
+    listed = terminal.json("jobs list")
+    assert [(one["name"], one["state"]) for one in listed["runs"][:1]] == [(film.scope, "Running")]
+    assert [one["name"] for one in listed["runs"]] == [film.scope, broken.scope]
+    assert "attempt-1 has a format that this version cannot read" in listed["runs"][1]["state"]
+    assert {"name": "run-abc"} in listed["scopes"]
 
 
 def test_jobs_are_listed_in_the_order_of_their_submissions(night: Journal, terminal: Terminal) -> None:

@@ -296,7 +296,7 @@ def _key_of(path: str) -> str:
 def folder_scopes(url: str, *, options: Mapping[str, Any]) -> list[str]:
     """Returns the names of the scopes that have a folder at a journal's URL."""
     with _as_journal_error(shown_url(url), options):
-        return _open_files(url, options).folders("")
+        return list(filter(is_scope_name, _open_files(url, options).folders("")))
 
 
 @contextlib.contextmanager

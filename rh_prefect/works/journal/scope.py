@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from rh_prefect.bounded_caches_and_locks import LruCache
 from rh_prefect.errors import EqualRequest, JournalError
 from rh_prefect.media.store import MediaStore
-from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of
+from rh_prefect.works.journal.job_records_and_state import JobView, jobs_of, parse_record
 from rh_prefect.works.journal.journal import Journal
 from rh_prefect.works.journal.record_types import (
     FORMAT,
@@ -233,7 +234,7 @@ class Ended(Record):
 def new_run(works: WorksJournal, pipeline: str) -> FolderScope:
     """Creates the scope of a pipeline run outside of flows; the scope has no file before its first record."""
     # The names of runs sort by their start times.
-    name = f"{RUN}{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
+    name = f"run-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
     opened = Opened(owner=current_owner(), pipeline=pipeline)
     first = {FORMAT_KEY: Format(), _attempt_key(1): opened}
     return FolderScope(works.notes_of(name, first=first), works, pipeline=pipeline)
@@ -262,9 +263,9 @@ async def read_run(works: WorksJournal, name: str) -> RecordedRun | None:
     opened, ended = await journal.read(_attempt_key(1)), await journal.read(_END_KEY)
     if not claimed or opened is None:
         return None
-    opening = Opened.model_validate(opened)
+    opening = parse_record(_attempt_key(1), Opened, opened)
     if ended is not None:
-        state = Ended.model_validate(ended).state
+        state = parse_record(_END_KEY, Ended, ended).state
     elif is_visible(opening.owner):
         state = "Stopped" if is_surely_dead(opening.owner) else "Running"
     else:
@@ -272,8 +273,8 @@ async def read_run(works: WorksJournal, name: str) -> RecordedRun | None:
     return RecordedRun(name, opening.pipeline, state, len(claimed))
 
 
-RUN: Final = "run-"
-"""The prefix of names of pipeline runs outside of flows."""
+LOCAL_RUN: Final = re.compile(r"run-(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-[0-9a-f]{8}")
+"""Matches the name of a pipeline run outside of flows, which contains the run's start time in UTC."""
 
 _END_KEY = "ended-1"
 
@@ -300,7 +301,7 @@ async def find_scope(works: WorksJournal, name: str) -> FolderScope:
     journal = works.notes_of(name)
     attempt = max(await last_attempt(journal), 1)
     opened = await journal.read(_attempt_key(attempt))
-    pipeline = Opened.model_validate(opened).pipeline if opened is not None else ""
+    pipeline = parse_record(_attempt_key(attempt), Opened, opened).pipeline if opened is not None else ""
     return FolderScope(journal, works, attempt=attempt, pipeline=pipeline)
 
 

@@ -401,4 +401,6 @@ async def test_scopes_are_listed(tmp_path: Path, kind: str) -> None:
     longest = "x" * 200
     for scope in (longest, "b", "a"):
         await FolderJournal(place, scope=scope).create("abc-intent-1", record())
+    fs, path = fsspec.core.url_to_fs(f"{place}/run-1 copy/attempt-1.json", auto_mkdir=True)
+    await asyncio.to_thread(fs.pipe_file, path, b"of another program")
     assert folder_scopes(place, options={}) == ["a", "b", longest]
