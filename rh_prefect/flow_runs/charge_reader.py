@@ -7,6 +7,7 @@ run; the stored results remain.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -48,8 +49,8 @@ class TaskCharge:
     task_id: str | None  # None if it is not known
     store: str  # URL of the storage for its outputs
     pipeline: str = ""  # The pipeline's name; empty for a job of no pipeline
-    step: str = ""  # The step's address, as in `each[A-17].clip`
-    flow: str = ""  # The flow or the pipeline that made it; empty for a call outside of flows
+    step: str = ""  # The step's address, as in `each[A-17].clip`; empty for a job of no pipeline
+    flow: str = ""  # The flow or the pipeline that made it; `call` for a call outside of flows
     label: str = ""  # The caller's name for the output
 
 
@@ -229,9 +230,9 @@ def _charged(
         site=one.site,
         task_id=task_id,
         store=store,
-        # Only shared works have a pipeline and a step.
-        pipeline=one.flow if one.flow_run else "",
-        step=label.partition(", take ")[0] if one.flow_run else "",
+        pipeline=one.pipeline,
+        # The label of a call is no step; an id in a step's address may contain the words.
+        step=re.sub(r", take \d+$", "", label) if one.pipeline else "",
         flow=one.flow,
         label=label,
     )

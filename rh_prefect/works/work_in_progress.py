@@ -108,7 +108,7 @@ class Work:
     spending: SpendTracker  # The costs of its scope
     delivery: ResultDelivery  # Publishes its outputs, and records its result
     callback: Callback | None  # Where RunningHub sends a webhook at the task's end
-    flow: str  # The flow or the pipeline, for the records; if empty, the scope's flow
+    pipeline: str  # The pipeline's name, for the records; empty for a call
 
     @property
     def key(self) -> str:
@@ -132,7 +132,8 @@ class Work:
             store=self.store.url,
             take=self.policy.take,
             run=scope.run,
-            flow=self.flow or scope.flow,
+            flow=self.pipeline or scope.flow,
+            pipeline=self.pipeline,
             submit_timeout=self.services.submit_timeout,
             attempt=scope.attempt,
             webhook=self.callback is not None,

@@ -383,7 +383,7 @@ class WorkRunner:
             spending=spending_of(scope),
             delivery=self._delivery(asked),
             callback=shared.callback(request) if self.options.may_submit else None,
-            flow=self.pipeline,
+            pipeline=self.pipeline,
         )
 
     def _policy(self, asked: WorkCall, request: JobRequest, records: JobRecords) -> Policy:

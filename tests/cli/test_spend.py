@@ -27,7 +27,7 @@ from rh_prefect.works.journal.job_records_and_state import JobRecords, jobs_of
 from rh_prefect.works.journal.record_types import Answer
 from rh_prefect.works.journal.works_journal import default_works
 from tests.support.servers.scripted_server import Asked, WireServer, reply
-from tests.support.world.job_records import intent, unknown, write_claimed
+from tests.support.world.job_records import intent, ticket, unknown, write_claimed
 
 
 def task(costs: Costs, *, estimate: bool = False, **facts: Any) -> TaskCharge:
@@ -128,6 +128,17 @@ async def test_a_task_whose_id_arrived_late_counts_beside_the_stored_result_of_t
     found = await charges(MediaStore(str(tmp_path / "out")), with_prefect=False)
     counted = {one.task_id: (one.charge.costs, one.charge.is_estimate) for one in found.tasks}
     assert counted == {made.task_id: (CNY, False), "222": (CNY, True)}
+
+
+@pytest.mark.usefixtures("rh")
+async def test_only_the_tasks_of_pipelines_have_a_pipeline_and_a_step(tmp_path: Path) -> None:
+    """A call with a scope counted as the pipeline `call`, and an id with the words of a take was cut off."""
+    await generate.fn(models.ZImageTurbo(prompt="a lighthouse"), scope="night", label="poster")
+    label = "each[12A, take 3].clip, take 2"
+    await write_claimed("run-1", {"intent-1": intent(pipeline="film", label=label), "answer-1": ticket()})
+    found = await charges(MediaStore(str(tmp_path / "out")), with_prefect=False)
+    places = {one.label: (one.pipeline, one.step) for one in found.tasks}
+    assert places == {"poster": ("", ""), label: ("film", "each[12A, take 3].clip")}
 
 
 @flow

@@ -133,6 +133,7 @@ class Requested(BaseModel):
     take: int = 1  # Which of several results of the request
     label: str | None = None  # The caller's name for the output
     flow: str = ""  # Name of the flow or the pipeline, used in file names
+    pipeline: str = ""  # Name of the pipeline; empty for a call
     graph: str = ""  # For a saved workflow or an app, a fingerprint of the graph that the site had under its id
 
     @property

@@ -306,7 +306,7 @@ def work_of(request: JobRequest, *, scope: Any, key: str, kind: type[Work] = Wor
         "spending": SpendTracker(partial(charges_in, scope)),
         "delivery": None,
         "callback": None,
-        "flow": "",
+        "pipeline": "",
     }
     return kind(request=request, records=records, scope=scope, **(made | facts))
 

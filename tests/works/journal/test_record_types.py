@@ -59,7 +59,7 @@ def test_a_record_without_optional_fields_has_the_defaults_of_the_format() -> No
     )
     assert bare.model_dump(exclude={"token", "at", "owner", "payload"}) == {
         "account": "acc", "site": "site", "credentials": None, "storage": None, "store": "", "model": "some/model",
-        "endpoint": "e", "base": BASE, "take": 1, "label": None, "run": "",
+        "endpoint": "e", "base": BASE, "take": 1, "label": None, "run": "", "pipeline": "",
         "flow": "", "estimate": None, "currency": None, "give_up": 30.0, "submit_timeout": 60.0, "attempt": 1,
         "graph": "", "webhook": False, "flow_run": "", "files": (),
     }  # fmt: skip
