@@ -181,7 +181,9 @@ def _priced(price: Money | None) -> Charge:
 def _is_more(price: Money | None, known: Charge) -> bool:
     if price is None or known.amount is None:
         return price is not None
-    return price.currency == known.currency and price.amount > known.amount
+    currency = price.currency or CURRENCY
+    # Amounts of two currencies cannot be compared: RunningHub's own price is more reliable than a guess.
+    return currency != known.currency or price.amount > known.amount
 
 
 class SpendTracker:

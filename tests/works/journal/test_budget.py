@@ -172,6 +172,19 @@ async def test_an_unknown_price_is_requested_if_a_budget_needs_it(ledger: SpendT
     assert requests == ["price"]
 
 
+async def test_a_requested_price_in_another_currency_replaces_a_guess(ledger: SpendTracker) -> None:
+    """The guess counted as a cost in another currency, with which no budget can be compared: the job was refused."""
+    dollars = money("0.40", "USD")
+
+    async def ask() -> Money:
+        return dollars
+
+    ledger.claim("a", 1, None, ask)
+    ledger.note("a", Submit(1, INTENT, ticket()))
+    assert await ledger.reserve("b", 1, dollars, budget=BUDGET) is None
+    assert ledger.reserved("USD") == Decimal("0.80")
+
+
 async def test_a_requested_price_counts_until_the_job_has_ended(ledger: SpendTracker) -> None:
     """The records of the submission do not contain it; the request may come before or after the answer."""
     accepted = Submit(1, intent(), ticket())
