@@ -59,7 +59,12 @@ class Spool:
         """Writes an answer atomically; the written answer survives a power failure."""
         head = {"scope": entry.scope, "key": entry.key, "n": entry.n, "token": entry.token}
         data = json.dumps({**head, "answer": entry.answer.model_dump(mode="json")}).encode()
-        write_atomic(self._path(*entry.submission), data, flush=self._flush)
+        target = self._path(*entry.submission)
+        try:
+            write_atomic(target, data, flush=self._flush)
+        except FileNotFoundError:
+            # Another process has recorded the answer from the draft, and deleted the draft as that of a killed writer.
+            write_atomic(target, data, flush=self._flush)
 
     def get(self, scope: str, key: str, n: int, token: str) -> Answer | None:
         """Returns the answer to a submission; None if the spool has no answer to it."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,22 @@ def test_an_answer_whose_file_has_no_name_yet_is_read(spool: Spool) -> None:
     assert list(spool.entries()) == [ENTRY]
     spool.drop("run", KEY, 1, TOKEN)
     assert list(spool.entries()) == []
+
+
+def test_an_answer_whose_draft_another_process_drops_is_written(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process took the draft for that of a killed writer, whose submission then failed."""
+    flush, dropped = os.fsync, list[int]()
+
+    def drop_once(file: int) -> None:
+        flush(file)
+        if not dropped:
+            dropped.append(file)
+            Spool(spool.folder).drop(*ENTRY.submission)
+
+    monkeypatch.setattr(os, "fsync", drop_once)
+    spool.put(ENTRY)
+    assert dropped
+    assert list(spool.entries()) == [ENTRY]
 
 
 def test_a_spooled_file_does_not_contain_the_api_key(spool: Spool) -> None:
