@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from bisect import insort
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -78,7 +77,6 @@ class Records:
         self.size = 0  # Characters of all records
         self.texts: dict[str, str] = {}  # By key
         self._jobs: dict[str, list[str]] = {}
-        self._job_keys: list[str] = []
 
     def add(self, records: Mapping[str, str]) -> None:
         """Adds the records of the next entry; ignores a record whose key already exists."""
@@ -86,32 +84,24 @@ class Records:
             if key not in self.texts:
                 self.texts[key] = text
                 self.size += len(text)
-                self._file(key)
+                self._jobs.setdefault(key.partition("-")[0], []).append(key)
         self.next += 1
-
-    def _file(self, key: str) -> None:
-        name = key.partition("-")[0]
-        if name not in self._jobs:
-            self._jobs[name] = []
-            if is_job_key(name):
-                insort(self._job_keys, name)
-        self._jobs[name].append(key)
 
     def job(self, name: str) -> dict[str, str]:
         """Returns the records whose keys begin with a name and a dash."""
         return {key: self.texts[key] for key in self._jobs.get(name, ())}
 
     def jobs(self) -> list[str]:
-        """Returns the keys of all jobs that have a record, sorted."""
-        return self._job_keys.copy()
+        """Returns the keys of all jobs that have a record."""
+        return list(filter(is_job_key, self._jobs))
 
     def names(self) -> list[str]:
         """Returns the keys of all records of jobs."""
-        return [key for name in self._job_keys for key in self._jobs[name]]
+        return [key for name in self.jobs() for key in self._jobs[name]]
 
     def jobs_with(self, kinds: Collection[str]) -> list[str]:
         """Returns the keys of the jobs that have a record of one of the given kinds, as in `<job>-<kind>-<n>`."""
-        return [name for name in self._job_keys if any(_kind_of(key) in kinds for key in self._jobs[name])]
+        return [name for name in self.jobs() if any(_kind_of(key) in kinds for key in self._jobs[name])]
 
 
 def _kind_of(key: str) -> str:
