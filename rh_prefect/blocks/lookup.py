@@ -215,9 +215,12 @@ async def _pool_context(name: str | None) -> PoolServices:
 
 async def _find_pool(name: str) -> Blocks | None:
     pool = await find_block(RunningHubPool, name)
+    is_account = await find_block(RunningHubCredentials, name) is not None
+    if pool is None and not is_account:  # an error is not cached, so that a block that is saved now is found
+        raise await _no_account(name)
     if pool is None:
         return None
-    if await find_block(RunningHubCredentials, name) is not None:
+    if is_account:
         raise ConfigError(
             f"{name!r} is the name of two blocks: one pool of accounts and one single account. It is not clear which "
             "of them should pay. Nothing was sent. What to do: save one under another name, and delete the original."

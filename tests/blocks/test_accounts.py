@@ -96,6 +96,15 @@ class TestSaved:
         with pytest.raises(ConfigError, match=r"name of two blocks: one pool of accounts.*another name"):
             await load_pool_context(name)
 
+    async def test_a_pool_that_is_saved_after_an_error_is_found_at_once(self, save: Save) -> None:
+        """For a minute, the error named the pool and said that one account is needed."""
+        name = f"late-{uuid.uuid4().hex[:8]}"
+        with pytest.raises(ConfigError, match=f"no block '{name}'"):
+            await load_pool_context(name)
+        blocks = await _credentials(await save(("studio", key("a"))))
+        await RunningHubPool(credentials=blocks).asave(name)
+        assert (await load_pool_context(name)).pool.name == name
+
     async def test_accounts_of_two_sites_are_refused(self, save: Save) -> None:
         site = {"studio": SITE, "spare": "https://www.runninghub.cn"}
         name = await save(("studio", key("a")), ("spare", key("b")), site=site)
