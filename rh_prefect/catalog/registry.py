@@ -73,8 +73,8 @@ def _order(version: str) -> tuple[str, int]:
 def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
     """Returns the content of the data file for a newly started process.
 
-    If the package's data is newer than a user's file, models that only the user's file has are kept, and each call
-    remains the same request. If a user's file is not used, `tell` is called with the reason.
+    The newer one of the package's data and a user's file is used, with the models that only the other one has; each
+    call of the user's file remains the same request. If a user's file is not used, `tell` is called with the reason.
     """
     own: dict[str, Any] = json.loads(SLIM_FILE.read_bytes())
     file = user_file()
@@ -90,11 +90,17 @@ def in_use(tell: Callable[[str], None]) -> dict[str, Any]:
         return own
     if is_older(version, str(own["version"])):
         tell(f"This user's models in {file} date from {version}, but the package has newer ones from {own['version']}")
-        mine = {model["endpoint"] for model in own["models"]}
-        added = [model for model in content["models"] if model["endpoint"] not in mine]
-        kept = keep_models(content["models"], [*own["models"], *added], flaws=[])
-        return {**own, "models": sorted(kept, key=lambda model: str(model["name"]).lower())}
-    return content if content["models"] else own
+        return _with_missing(own, content, user=content)
+    return _with_missing(content, own, user=content) if content["models"] else own
+
+
+def _with_missing(newer: dict[str, Any], older: Mapping[str, Any], *, user: Mapping[str, Any]) -> dict[str, Any]:
+    there = {model["endpoint"] for model in newer["models"]}
+    missing = [model for model in older["models"] if model["endpoint"] not in there]
+    if newer is user and not missing:
+        return newer
+    kept = keep_models(user["models"], [*newer["models"], *missing], flaws=[])
+    return {**newer, "models": sorted(kept, key=lambda model: str(model["name"]).lower())}
 
 
 def _warn(what: str) -> None:

@@ -284,7 +284,8 @@ def refresh(data: bytes, source: str, *, date: str | None = None) -> Refreshed:
             "RunningHub has published."
         ) from None
     date = _day(date) if date is not None else listed.date
-    before = registry.in_use(lambda _: None)
+    told: list[str] = []
+    before = registry.in_use(told.append)
     content = merge(before, listed, date=date)
     entries = len(listed.models) + len(listed.prices)
     if not entries:
@@ -296,7 +297,8 @@ def refresh(data: bytes, source: str, *, date: str | None = None) -> Refreshed:
         "version": _version(str(before["version"]), date),
         "source": f"{before['source']}; {source}",
     }
-    if content["models"] != before["models"]:
+    # A file that was not used is replaced in any case: the warning at each start advises this command.
+    if told or content["models"] != before["models"]:
         write_atomic(registry.user_file(), dumps(after).encode())
     flaws = tuple(mask(flaw) for flaw in listed.flaws)
     return Refreshed(listed.format, entries, date, is_addition(before, date), found, flaws)

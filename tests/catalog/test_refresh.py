@@ -253,6 +253,25 @@ def test_a_users_file_that_cannot_be_used_is_left_aside_with_a_warning(mine: Min
     assert "models refresh" in done.stderr
 
 
+@pytest.mark.parametrize("content", ["{", json.dumps({**OWN, "version": "2020-01-01"})])
+def test_a_users_file_that_is_left_aside_is_replaced_by_the_next_refresh(mine: Mine, content: str) -> None:
+    """The warning advises this command; it wrote no file if the list had nothing new, and the warning came again."""
+    mine.file.parent.mkdir()
+    mine.file.write_text(content)
+    mine.take({"version": OWN["version"], "models": OWN["models"]})
+    told: list[str] = []
+    assert registry.in_use(told.append)["models"] == OWN["models"]
+    assert told == []
+
+
+def test_a_package_with_new_models_adds_them_to_a_users_later_file(mine: Mine) -> None:
+    mine.file.parent.mkdir()
+    older = [model for model in OWN["models"] if model["endpoint"] != TURBO]
+    mine.file.write_text(json.dumps({**OWN, "version": "2999-01-01", "models": older}))
+    used = registry.in_use(pytest.fail)
+    assert (used["version"], used["models"]) == ("2999-01-01", OWN["models"])
+
+
 @pytest.mark.parametrize(
     ("one", "other", "older"),
     [
