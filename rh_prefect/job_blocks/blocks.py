@@ -128,7 +128,7 @@ class RunningHubGraphJob(RunningHubJob, ABC):
 
     nodes: dict[str, bool | int | float | str] = Field(
         default_factory=dict,
-        description='Values by node id and field, as in {"6.text": "a lighthouse"}; a file is a path or a URI.',
+        description='Values by node id and field, as in {"6.text": "a lighthouse"}; a file is a URI (file:///…).',
     )
     seed: int | None = Field(
         default=None, description="Sets every seed that the nodes do not set; if empty, seeds are new for each run."
