@@ -48,7 +48,7 @@ async def test_a_graph_that_is_reported_as_broken_is_cancelled_and_not_waited_fo
     rh.clock.polls = 10**6
     rh.faults.add(Fault("submit", number=1, kind="node-errors"))
     graph = WorkflowInput(id=rh.workflows.add(dict(TEXT_TO_IMAGE)), nodes={"6.text": "a pier"})
-    with pytest.raises(JobFailed, match=r"failed: node \d+: .+ What to do: change the request"):
+    with pytest.raises(JobFailed, match=r"failed: node \d+: .+ What to do: repair the nodes"):
         await run.one(WorkCall(graph, "ink"))
     assert rh.recorder.cancelled == [rh.recorder.paid[0].task_id]
 
