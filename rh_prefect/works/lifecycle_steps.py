@@ -134,8 +134,10 @@ class Steps:
         known = self._view.find(n)
         if known is not None and known.state in ("refused", "forgotten"):
             return known  # final, and a work may have hundreds of refusals
-        if not self._is_read:
+        if not self._is_read and not self._view.submits:
             await self._read_view()
+        elif not self._is_read:
+            await self._read_again(n)
         self._is_read, self._first_time = False, self._first_time or not self._view.submits
         found, recorded = self._view.find(n), self.work.delivery.recorded
         if found is None and recorded is not None and n <= recorded.n:
@@ -156,16 +158,39 @@ class Steps:
         for submit in self._view.submits:
             self.records.note_settled(submit)
 
+    async def _read_again(self, n: int) -> None:
+        """Reads submission n alone: the earlier ones no longer change what is done, and may be hundreds."""
+        submit = await self._read(n)
+        if submit is not None:
+            self._view = self._view.adding(submit)
+            if self.policy.is_own(submit):
+                self.work.spending.note(self.records.key, submit)
+            else:
+                self.work.spending.leave(self.records.key, n)
+            self.records.note_settled(submit)
+        elif self._view.find(n) is not None:
+            await self._read_view()  # its records were deleted
+
+    async def _read(self, n: int) -> Submit | None:
+        """Reads one submission, and its answer in this machine's spool; None if there is no intent n."""
+        submit = await self.records.submission(n)
+        return None if submit is None else await self._with_spooled_answer(submit)
+
     async def read(self) -> JobView:
         """Reads the work's records, and the answers in this machine's spool."""
         view = await self.records.view()
         for submit in view.submits:
-            answer = self.work.services.spool.get(*self._name, submit.n, submit.intent.token)
-            if answer is not None and submit.has_answer(answer):
-                self._unspool(submit.n, submit.intent)
-            elif answer is not None:
-                view = view.adding(await self._record(submit, answer))
+            view = view.adding(await self._with_spooled_answer(submit))
         return view
+
+    async def _with_spooled_answer(self, submit: Submit) -> Submit:
+        """Records the answer to a submission that is only in this machine's spool; returns the recorded submission."""
+        answer = self.work.services.spool.get(*self._name, submit.n, submit.intent.token)
+        if answer is not None and submit.has_answer(answer):
+            self._unspool(submit.n, submit.intent)
+        elif answer is not None:
+            return await self._record(submit, answer)
+        return submit
 
     @property
     def _name(self) -> tuple[str, str]:
@@ -189,7 +214,7 @@ class Steps:
         Only this process's clock is used, because the clocks of two machines may differ.
         """
         began, pause = self._clock(), 0.05
-        while (current := (await self.read()).find(submit.n)) is not None and current.state == "open":
+        while (current := await self._read(submit.n)) is not None and current.state == "open":
             outcome = _outcome(submit.intent, watched=self._clock() - began)
             if outcome is not None:
                 await self.records.create(submit.n, outcome)
@@ -389,6 +414,7 @@ class Steps:
         if answer.outcome != "unknown":
             await self._put_in_spool(n, intent, answer)
         submit = await self._record(Submit(n, intent), answer)
+        self._view = self._view.adding(submit)
         self.records.note_settled(submit)
         self.work.spending.note(self.records.key, submit)
         if submit.state == "ticket":

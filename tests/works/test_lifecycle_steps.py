@@ -32,7 +32,7 @@ from rh_prefect.errors import (
 )
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.input_identification import Input
-from rh_prefect.works.journal.costs_and_budget import Money
+from rh_prefect.works.journal.costs_and_budget import Costs, Money
 from rh_prefect.works.journal.identity import media_mark
 from rh_prefect.works.journal.job_records_and_state import RESUBMITTED
 from rh_prefect.works.journal.record_types import BROKEN, Answer, Cancelled, End, MediaRecord, Resolution
@@ -156,6 +156,21 @@ async def test_a_task_of_an_earlier_process_occupies_a_slot_of_its_account_and_i
     ]
     assert [state for state, _ in work.heard] == ["adopted", "collecting"]
     assert work.accounts["two"].ages == [0], "its age is not known"
+
+
+async def test_a_claim_that_another_run_wins_after_a_refusal_costs_this_run_nothing(work: ExecutedWork) -> None:
+    work.main.answers = [api_error("1011", "busy", doing="submit", submitting=True)]
+
+    async def win(key: str, _: object) -> None:
+        if key == "job-intent-2":
+            work.journal.before_create = None
+            theirs = intent(account="main", base=work.work.request.base, flow_run="other")
+            assert await work.records.create(2, theirs)
+            assert await work.records.create(2, ticket())
+
+    work.journal.before_create = win
+    assert (await work.finish()).n == 2
+    assert (work.spending.open_costs(), work.spending.spent_on("job")) == ((0, Costs()), None)
 
 
 async def test_the_age_of_a_task_of_another_process_is_not_that_of_an_own_one(tmp_path: Path) -> None:

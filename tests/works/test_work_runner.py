@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -473,6 +474,20 @@ async def test_a_job_of_a_run_is_read_once(run: PipelineRun) -> None:
         assert await made(again) == done
         assert journal.did == ["read"]
     assert not first.shared.running, "no work is kept that no caller waits for"
+
+
+async def test_each_refusal_of_a_shared_work_costs_the_same_number_of_reads(rh: Emulator, run: PipelineRun) -> None:
+    """Each read all earlier ones again."""
+    operations, counts = list[str](), list[int]()
+
+    async def sleep(_: float) -> None:
+        counts.append(len([one for one in operations if one.startswith("read ")]))
+        await asyncio.sleep(0)
+
+    rh.faults.add(Fault("submit", kind="code", code="1011", times=20))
+    await run.another(operation=operations.append, sleep=sleep).one(picture())
+    assert len(counts) == 20
+    assert {after - before for before, after in pairwise(counts)} == {counts[-1] - counts[-2]}
 
 
 async def test_what_an_earlier_process_has_paid_for_is_collected(run: PipelineRun) -> None:

@@ -270,8 +270,7 @@ class SpendTracker:
         """Replaces the amounts of a job with newly read amounts, but keeps an amount that a call holds."""
         read = {submit.n for submit in view.submits}
         for n in self._charges_of(view.key).keys() - read:
-            if (view.key, n) not in self._holders:
-                self.release(view.key, n)
+            self.leave(view.key, n)
         for submit in view.submits:
             self.note(view.key, submit)
 
@@ -352,6 +351,11 @@ class SpendTracker:
         if (holders := self._holders.get((key, n), 0)) > 1:
             self._holders[key, n] = holders - 1
         elif holders:
+            self.release(key, n)
+
+    def leave(self, key: str, n: int) -> None:
+        """Removes the amount of a submission that is not the run's own, unless a call holds it."""
+        if (key, n) not in self._holders:
             self.release(key, n)
 
     def release(self, key: str, n: int) -> None:
