@@ -31,13 +31,13 @@ def with_reports(store: MediaStore, entries: Sequence[Entry]) -> list[Entry]:
     The newest entries come first.
     """
     found: dict[str, Entry] = {}
-    made = {entry.job.rpartition("/")[2] for entry in entries}
+    made = {entry.job.rpartition("/")[2] or entry.request for entry in entries}  # the recipe of an edit
     times = {entry.run: entry.at for entry in reversed(entries)}
     steps: dict[str, tuple[str, str]] = {}
     for run in runs_of(store):
         for row in _rows(store, run):
             jobs = row["jobs"].split()
-            keys = {job.rpartition("/")[2] for job in jobs}
+            keys = {row["recipe"], *(job.rpartition("/")[2] for job in jobs)}
             if row["state"] == "failed" and not keys & made:
                 name = jobs[0] if jobs else f"{run}/{row['step']}"
                 found[name] = _failure(row, run, name, at=time_of(run) or times.get(run, ""))
@@ -168,4 +168,4 @@ def _rows(store: MediaStore, run: str) -> Iterator[dict[str, str]]:
         yield {name: row.get(name) or "" for name in _COLUMNS}
 
 
-_COLUMNS = ("step", "model", "state", "cost", "files", "reason", "subject", "tasks", "jobs")
+_COLUMNS = ("step", "model", "state", "cost", "files", "reason", "subject", "tasks", "jobs", "recipe")

@@ -324,6 +324,20 @@ async def test_a_failed_step_is_shown_with_its_reason_until_it_has_a_result(rh: 
         await asyncio.to_thread(open_, "signs", what="report")
 
 
+async def test_a_failed_edit_is_shown_until_its_recipe_has_a_result(rh: Emulator) -> None:
+    sized = "  sized: {edit: resize, with: {file: $(sign), width: 32, height: 32}}\n"
+    end = await run_here(Pipeline.from_text(PIPELINE + sized), {})
+    store = storage()
+    report = Path(end.result.report).read_text()
+    (made,) = (one for one in csv.DictReader(report.splitlines()) if one["step"] == "sized")
+    for run, recipe in (("run-20261201-000000-aaaaaaaa", made["recipe"]), ("run-20261201-000000-bbbbbbbb", "0" * 40)):
+        row = {**made, "state": "failed", "files": "", "recipe": recipe}
+        store.write_bytes(report_name(run), csv_text([*row], [row]).encode())
+    entries = with_reports(store, entries_of(store, store))
+    assert [one.run for one in entries if one.file is None] == ["run-20261201-000000-bbbbbbbb"]
+    assert sorted(one.label for one in entries) == ["sign", "sized", "sized"]
+
+
 async def test_a_failed_take_has_neither_the_cost_nor_the_task_of_the_other_takes(rh: Emulator) -> None:
     """The card of the failure showed the cost of the whole step, and the page added that to the costs of the takes."""
     rh.faults.add(Fault("submit", kind="code", code="1007", every=3))

@@ -191,6 +191,7 @@ def _step(one: PlannedStep, run: StepScheduler, cost: Costs | None) -> StepRepor
         seconds=round(sum(ran), 3) if ran else None,
         tasks=tuple(dict.fromkeys(filter(None, (*known, failed)))),
         jobs=tuple(f"{run.services.budget.place}/{work.key}" for work in one.works if work.is_settled and one.is_paid),
+        recipe=next((work.key for work in one.works if work.is_settled and not one.is_paid), ""),
     )
 
 

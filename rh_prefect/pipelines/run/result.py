@@ -50,6 +50,7 @@ class StepReport:
         seconds: The run time of the step's tasks; None if it is not known, or if the result is from an earlier run.
         tasks: The ids of RunningHub's tasks for the step's results, and of the task that failed.
         jobs: The names of the step's works, for `rh-prefect jobs`.
+        recipe: The hash of an edit and its inputs; empty for other steps, and if an input does not exist yet.
     """
 
     step: str
@@ -65,6 +66,7 @@ class StepReport:
     seconds: float | None = None
     tasks: tuple[str, ...] = ()
     jobs: tuple[str, ...] = ()
+    recipe: str = ""
 
 
 class PipelineResult(BaseModel):
