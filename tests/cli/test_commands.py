@@ -180,7 +180,7 @@ def test_sigterm_says_what_runs_and_how_to_go_on(rh: Emulator, env: dict[str, st
         said = process.communicate(timeout=600)[1]
     assert process.returncode == 143
     assert rh.recorder.paid[0].task_id in said
-    assert "rh-prefect run film --prompt x --shots 1" in said
+    assert "rh-prefect run film --set prompt=x --set shots=1" in said
     assert "Traceback" not in said
 
 

@@ -89,7 +89,7 @@ def test_a_get_is_no_delivery_and_health_needs_no_token() -> None:
     assert [one.status_code for one in answers(Noted(), ("GET", "/health", b""), ("GET", PLACE, b""))] == [200, 405]
 
 
-@pytest.mark.parametrize("token", ["short", "with spaces in it and long", "slash/" * 9, ""])
+@pytest.mark.parametrize("token", ["short", "with spaces in it and long", "slash/" * 9])
 def test_a_token_that_could_be_guessed_or_broken_is_refused(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RH_WEBHOOK_TOKEN", token)
     with pytest.raises(ConfigError, match="RH_WEBHOOK_TOKEN is not valid: it must consist of") as error:
