@@ -163,9 +163,12 @@ def _parse(text: str) -> Any:
 
 
 def _bracketed(text: str) -> list[str]:
-    """Returns the parts of a text from the first to the last bracket of each kind, the longest first."""
+    """Returns the parts of a text from the first to the last bracket of each kind: the object, unless a list has it.
+
+    A list beside the object is a reference, such as `[1]`, or a list of sources.
+    """
     parts = [text[text.find(left) : text.rfind(right) + 1] for left, right in ("{}", "[]")]
-    return sorted(parts, key=len, reverse=True)
+    return parts[::-1] if parts[0] in parts[1] else parts
 
 
 def end_of(submit: Submit, view: TaskView, *, attempt: int, currency: str | None = None) -> End:

@@ -45,6 +45,8 @@ def test_json_is_found_within_text_and_code_fences(text: str, answer: str) -> No
 
 def test_the_longest_brackets_are_the_answer() -> None:
     assert result('As in [1], the answer is {"a": 1}').json() == {"a": 1}
+    assert result('{"a": 1}\n\nSources: ["https://host/1", "https://host/2"]').json() == {"a": 1}
+    assert result('The two are [{"a": 1}, {"a": 2}].').json() == [{"a": 1}, {"a": 2}]
 
 
 @pytest.mark.parametrize(
