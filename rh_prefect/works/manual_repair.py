@@ -39,9 +39,11 @@ async def adopt(journal: Journal, key: str, task_id: str) -> None:
             "the name of the machine, as in proxy.PROMPT_ID. Nothing was recorded. What to do: copy the whole id."
         )
     async for view in jobs_of(journal):
-        # `_resolve` checks the last submission of the job itself, with a more exact message.
-        others = view.submits[:-1] if view.key == key else view.submits
-        if any(task_id in (submit.task_id, submit.late_task_id) for submit in others):
+        # `_resolve` checks the last submission of the job itself, with a more exact message. A task that came too late
+        # for an earlier submission of the job is of the same request.
+        is_own = view.key == key
+        others = view.submits[:-1] if is_own else view.submits
+        if any(task_id == one.task_id or (task_id == one.late_task_id and not is_own) for one in others):
             raise InputError(
                 f"{journal.scope}/{key}: task {task_id} already belongs to {journal.scope}/{view.key}, and one task "
                 "cannot belong to two jobs. Nothing was recorded. What to do: look for another task in RunningHub's "

@@ -67,6 +67,13 @@ async def test_a_task_that_is_adopted_twice_for_its_job_is_no_other_jobs(journal
     assert (adopted.state, adopted.task_id) == ("ticket", TASK)
 
 
+async def test_a_task_that_came_too_late_for_its_job_is_adopted_for_the_next_submission(journal: FolderJournal) -> None:
+    late = {"intent-1": intent(), "answer-1": unknown(), "resolution-1": Resolution(outcome="forgotten")}
+    await write(journal, {**late, "late-1": ticket(), "intent-2": intent(), "answer-2": unknown()})
+    await adopt(journal, KEY, TASK)
+    assert (await read_job(journal, KEY)).submits[1].task_id == TASK
+
+
 async def test_one_task_cannot_be_adopted_for_two_jobs(journal: FolderJournal) -> None:
     await write(journal, UNKNOWN)
     await write(journal, {"intent-1": intent(), "answer-1": ticket()}, key="b1")
