@@ -189,7 +189,7 @@ def test_items_of_an_answer_are_accepted_until_it_is_known(here: Here) -> None:
     assert here.paid() == 3
 
 
-@pytest.mark.parametrize("given", ["", pytest.param(" --storage shelf", marks=pytest.mark.prefect)])
+@pytest.mark.parametrize("given", ["", pytest.param(" --storage shelf", marks=[pytest.mark.prefect, pytest.mark.long])])
 def test_saved_results_beside_the_inputs_do_not_refuse_the_next_run(here: Here, given: str) -> None:
     """The plan before the run took `b.png` for an input with the id of `b.jpg`."""
     if given:

@@ -69,7 +69,7 @@ async def running(rh: Emulator) -> tuple[str, asyncio.Future[Any]]:
     return run, task
 
 
-@pytest.mark.parametrize("state", [Cancelling(), Cancelled()])
+@pytest.mark.parametrize("state", [pytest.param(Cancelling(), marks=pytest.mark.long), Cancelled()])
 async def test_without_worker_and_hook_its_tasks_are_cancelled(rh: Emulator, state: State[Any]) -> None:
     run, task = await running(rh)
     await set_states(run, state)

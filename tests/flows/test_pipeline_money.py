@@ -119,7 +119,7 @@ async def resumed(text: str, **given: Any) -> PipelineResult:
     return result
 
 
-@pytest.mark.parametrize("options", [{"budget": 0.24, "require_new": True}, {}], ids=["budget", "no budget"])
+@pytest.mark.parametrize("options", [{"budget": 0.24, "require_new": True}, pytest.param({}, marks=pytest.mark.long)])
 @pytest.mark.prefect
 async def test_a_resumed_run_reports_and_counts_all_that_it_has_paid(rh: Emulator, options: dict[str, Any]) -> None:
     """Without a budget, it may pay the highest price of what is left."""

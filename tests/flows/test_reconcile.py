@@ -103,7 +103,7 @@ async def test_a_task_that_cannot_be_queried_fails_the_run(rh: Emulator, monkeyp
     assert [one.done for one in await look(run)] == ["collected"]
 
 
-@pytest.mark.parametrize("state", [Cancelled(), Failed()])
+@pytest.mark.parametrize("state", [Cancelled(), pytest.param(Failed(), marks=pytest.mark.long)])
 async def test_a_success_is_brought_home_before_its_links_die(rh: Emulator, tmp_path: Path, state: State[Any]) -> None:
     run = await left_behind(state, "a lighthouse", "a harbour")
     rh.clock.advance(3600)
@@ -118,7 +118,7 @@ async def test_a_success_is_brought_home_before_its_links_die(rh: Emulator, tmp_
     assert not rh.recorder.cancelled
 
 
-@pytest.mark.parametrize("state", [Crashed(), Failed()])
+@pytest.mark.parametrize("state", [Crashed(), pytest.param(Failed(), marks=pytest.mark.long)])
 async def test_tasks_of_a_crashed_or_failed_run_are_left_to_its_next_attempt(rh: Emulator, state: State[Any]) -> None:
     run = await left_behind(state, "a lighthouse", "a harbour")
     assert [one.done for one in await look(run)] == ["still runs", "still runs"]
@@ -186,8 +186,11 @@ async def test_findings_are_shown_even_if_no_stopped_run_can_be_looked_up(
 @pytest.mark.parametrize(
     ("read", "ended", "done", "message"),
     [
-        ("read_flow_run", Failed(), "NOT collected", "may be paid for but could not be downloaded"),
         ("filter_flow_run_input", Cancelled(), "NOT cancelled", "may continue and be charged"),
+        pytest.param(
+            *("read_flow_run", Failed(), "NOT collected", "may be paid for but could not be downloaded"),
+            marks=pytest.mark.long,
+        ),
     ],
 )
 async def test_a_run_that_cannot_be_read_does_not_stop_the_checks_of_others(

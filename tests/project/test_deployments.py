@@ -215,6 +215,7 @@ async def test_the_nightly_film_takes_the_subject_of_the_day_that_it_was_planned
     assert [subject in words(rh) for subject in subjects] == [number == expected for number in range(5)]
 
 
+@pytest.mark.long
 @pytest.mark.prefect
 async def test_a_video_gets_the_voice_that_a_model_wrote(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -178,7 +178,7 @@ async def test_all_readers_open_rh_records_with_the_storage_options(
 
 
 @pytest.mark.prefect
-@pytest.mark.parametrize("how", [{"reuse": "always"}, {"scope": "order-17"}])
+@pytest.mark.parametrize("how", [pytest.param({"reuse": "always"}, marks=pytest.mark.long), {"scope": "order-17"}])
 async def test_no_order_of_calls_with_two_storages_pays_twice(
     rh: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
 ) -> None:

@@ -318,7 +318,7 @@ async def test_a_success_without_files_says_how_to_get_them(rh: Emulator, run: P
     assert len(rh.recorder.paid) == 1
 
 
-@pytest.mark.parametrize("machine", ["here", "there"])
+@pytest.mark.parametrize("machine", [pytest.param("here", marks=pytest.mark.long), "there"])
 async def test_a_run_killed_before_any_operation_is_continued_by_a_new_one(
     rh: Emulator, run: PipelineRun, machine: str
 ) -> None:
