@@ -76,7 +76,8 @@ class ResultDelivery:
         self.recorded = record
         done = await self._find(work, record)
         if done is None and record.is_adopted:
-            if self.unread is not None:  # the files may be there, and this work would pay for a new result
+            # The files may be there, and this work would pay for a new result, unless it has a task of its own.
+            if self.unread is not None and not any(one.may_give_result for one in (await work.records.view()).submits):
                 raise _uncopied(work, record, self.unread)
             if not work.policy.another_task:
                 # The files of the other work's result are lost; this work makes a new result, except in a pipeline.

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -37,7 +38,7 @@ from rh_prefect.works.result_delivery import Delivered, ResultDelivery, named_by
 from tests.support.samples import media as samples
 from tests.support.servers.scripted_server import WireServer, raw
 from tests.support.world.executed_work import FileLease, services, work_of
-from tests.support.world.job_records import KEY, TASK, intent, ticket
+from tests.support.world.job_records import KEY, TASK, intent, refused, ticket, write
 
 PAGE = b"<!doctype html><html><body>Please try again later.</body></html>"
 PICTURE = samples.picture("PNG")
@@ -354,8 +355,14 @@ async def test_files_that_cannot_be_copied_from_their_storage_are_not_paid_for_a
     Path(file).unlink()
     record = record.model_copy(update={"store": str(loop)})
     with pytest.raises(StoreError, match=f"task {TASK} was paid for, and its files are in {loop}, .* not be copied"):
-        await delivery.restore(work, record.model_copy(update={"flow_run": "one/other"}))
+        await delivery.restore(work, adopted := record.model_copy(update={"flow_run": "one/other"}))
     assert await delivery.restore(work, record) is None
+    for key, answer in (("a1", refused("421")), ("b1", ticket())):
+        other = replace(work, records=JobRecords(run.journal, key))
+        await write(run.journal, {"intent-1": SUBMIT.intent, "answer-1": answer}, key=key)
+        # A work that has a task of its own uses this task.
+        with nullcontext() if answer.task_id else pytest.raises(StoreError, match="No new task was submitted"):
+            assert await ResultDelivery().restore(other, adopted) is None
     end = End(status="SUCCESS", task_id=TASK, links=(Link(url=LINK),))
     with pytest.raises(OutputsExpired, match=f"were stored in {loop}, but could not be copied from there: Could not"):
         await delivery.publish(work, SUBMIT, end, first_time=False)
