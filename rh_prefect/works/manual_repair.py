@@ -12,7 +12,7 @@ from rh_prefect.client import is_task_id
 from rh_prefect.errors import InputError
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.journal.job_records_and_state import BY_A_PERSON, JobRecords, JobView, Submit, jobs_of, read_job
-from rh_prefect.works.journal.journal import Journal
+from rh_prefect.works.journal.journal import Journal, UnreadableRecord
 from rh_prefect.works.journal.record_types import (
     FORMAT_KEY,
     Answer,
@@ -157,7 +157,10 @@ async def orphans(
 
 
 async def recover(journal: Journal, store: MediaStore) -> list[str]:
-    """Writes the records of a scope's jobs again, from the stored results in a store; returns the jobs' keys."""
+    """Writes the records of a scope's jobs again, from the stored results in a store; returns the jobs' keys.
+
+    Raises `UnreadableRecord` after the other jobs are restored.
+    """
     stored, begin = await asyncio.to_thread(lambda: list(read_all(store))), f"{journal.scope}/"
     # Of several results of a job the last one is valid: the others were marked as lost.
     stored.sort(key=lambda one: one.ended_at)
@@ -171,11 +174,22 @@ async def recover(journal: Journal, store: MediaStore) -> list[str]:
             "--storage to name the MediaStorage block that contains the run's outputs."
         )
     await begin_scope(journal)
+    unreadable: dict[str, UnreadableRecord] = {}
     for key, one in results.items():
         records = JobRecords(journal, key)
-        n = _number_of(one, await records.view())
+        try:
+            n = _number_of(one, await records.view())
+        except UnreadableRecord as error:  # the other jobs would be paid for again
+            unreadable[records.name] = error
+            continue
         for record in _records(one, store):
             await records.create(n, record)
+    if unreadable:
+        first, *others = unreadable.values()
+        raise first.with_others(others).with_note(
+            f"These jobs were not restored: {', '.join(unreadable)}. All others were restored: "
+            f"{len(results) - len(unreadable)} job(s)."
+        )
     return list(results)
 
 

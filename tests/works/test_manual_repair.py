@@ -14,7 +14,7 @@ from rh_prefect.media.store import MediaStore
 from rh_prefect.works import stored_result
 from rh_prefect.works.journal.costs_and_budget import charge_of
 from rh_prefect.works.journal.job_records_and_state import jobs_of, read_job, split_job
-from rh_prefect.works.journal.journal import FolderJournal
+from rh_prefect.works.journal.journal import FolderJournal, UnreadableRecord
 from rh_prefect.works.journal.record_types import (
     FORMAT_KEY,
     Answer,
@@ -279,6 +279,22 @@ async def test_the_records_of_a_later_submission_are_restored_under_its_number(
     assert set(await journal.job(KEY)) == {f"{KEY}-{name}" for name in {**first, **SECOND, **DONE}}
     assert (one.has_succeeded, one.state == "ended") == (first is LOST_ONCE, first is FAILED_ONCE)
     assert (two.state, two.has_succeeded, two.task_id) == ("ended", True, TASK)
+
+
+async def test_a_job_with_an_unreadable_record_does_not_stop_the_restoration_of_the_others(
+    journal: FolderJournal, tmp_path: Path
+) -> None:
+    store, damaged = MediaStore(tmp_path / "out"), ("a1", "c1")
+    for task_id, key in enumerate(("a1", "b1", "c1", "d1")):
+        await write(journal, FIRST, key=key)
+        stored(store, job=f"run/{key}", task_id=str(task_id))
+    for key in damaged:
+        (tmp_path / f"journal/run/{key}/intent-2.json").write_text("")
+    with pytest.raises(UnreadableRecord, match=r"These jobs were not restored: run/.*: 2 job") as found:
+        await recover(journal, store)
+    assert all(f"run/{key}/intent-2" in found.value.message for key in damaged)
+    for key in ("b1", "d1"):
+        assert (await read_job(journal, key)).tickets == 2
 
 
 @pytest.mark.parametrize("lost", ["the format", "a work that runs share", "nothing", "nothing of an empty scope"])
