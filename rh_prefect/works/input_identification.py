@@ -189,9 +189,12 @@ class Inputs:
         try:
             read, stamp = await LOOP.in_file_thread(self._content_of, source, state.records, check)
         except MediaError as error:
-            # A file that exists was overwritten, and is not accepted. A link's first content counts for the whole run.
+            # A link's first content counts for the whole run.
             known = first or state.current or state.only
-            if known is None or (first is None and await self._state_of(source) != FileState()):
+            if first is None and state.records and (present := await self._state_of(source)) != FileState():
+                # It was overwritten, and is not accepted; or it is unchanged, and its host answers again.
+                known = None if present.stamp is None else state.stamps.get(present.stamp.text)
+            if known is None:
                 raise
             _log.warning("%s The recorded content is used.", error.message)
             return known

@@ -170,6 +170,22 @@ async def test_a_file_that_was_overwritten_by_one_that_is_not_accepted_is_refuse
                     await one.identify(source)
 
 
+async def test_an_unchanged_link_whose_host_answers_only_after_the_reading_has_its_recorded_content(
+    process: Callable[[], Inputs], links: LinkHost
+) -> None:
+    """It was refused as an overwritten file."""
+    marks = {}
+    for etag, content in (('"1"', PICTURE), ('"2"', OTHER)):
+        link = links.put("photo.png", content, etag=etag)
+        marks[etag] = (await process().identify(link)).mark
+        links.busy = 2
+        assert (await process().identify(link)).mark == marks[etag]
+    assert len({*marks.values()}) == 2
+    links.busy = 3
+    with pytest.raises(MediaError, match="503"):
+        await process().identify(link)
+
+
 async def test_a_later_run_does_not_read_an_unchanged_file(
     inputs: Inputs, later_run: Inputs, journal: FolderJournal, photo: Path
 ) -> None:

@@ -20,6 +20,7 @@ class LinkHost:
     files: dict[str, tuple[bytes, str]] = field(default_factory=dict)  # the contents, each with its ETag if it has one
     makers: dict[str, Callable[[], bytes]] = field(default_factory=dict)  # what makes a content for each whole reading
     reads: list[str] = field(default_factory=list)  # whole readings, in order
+    busy: int = 0  # how many of the next requests are answered with HTTP 503
 
     def put(self, name: str, content: bytes, *, etag: str = "") -> str:
         """Puts a content under a name with its query; returns the link."""
@@ -44,6 +45,10 @@ def links() -> Iterator[LinkHost]:
             self.answer(403)
 
         def get(self) -> None:
+            if host.busy:
+                host.busy -= 1
+                self.answer(503)
+                return
             if self.path not in host.files and self.path not in host.makers:
                 self.answer(404, b"no")
                 return
