@@ -83,9 +83,11 @@ class ResultDelivery:
                 # The files of the other work's result are lost; this work makes a new result, except in a pipeline.
                 self.recorded = None
         if done is not None:
-            if work.records.is_shared and not done.result.reused:
+            if record.n > 1 and work.costs is None and not done.result.reused:  # earlier tasks may have cost something
                 with suppress(RunningHubError):  # only for the message: the result exists
-                    await work.spending.complete()
+                    view = await work.records.view()
+                    own = tuple(filter(work.policy.is_own, view.submits))
+                    work.spending.replace_job(replace(view, submits=own))
             self._notify(work, done, is_found=True)
         return done
 

@@ -160,7 +160,7 @@ async def test_an_invalid_answer_is_asked_for_again_and_kept_for_another_shape(r
 
 
 async def test_a_resumed_run_shows_all_that_it_paid_for_a_result(run: PipelineRun) -> None:
-    """It showed the cost of the last task alone."""
+    """It showed the cost of the last task alone; then it read all records of the run for each result."""
     answers = []
 
     def read(text: str) -> Any:
@@ -171,6 +171,9 @@ async def test_a_resumed_run_shows_all_that_it_paid_for_a_result(run: PipelineRu
 
     asked = words(parse=read, shape="aa", attempts=2)
     await run.one(asked)
+    await run.scope.journal.create(f"{KEY}-claim-1", {})
+    (unreadable := Path(run.store_url) / "works" / KEY / "intent-1.json").parent.mkdir()
+    unreadable.write_text("")
     resumed = run.another(attempt=2)
     await resumed.one(asked)
     first, again = run.heard[-1], resumed.heard[-1]
