@@ -178,7 +178,7 @@ async def _records(storage: str | None) -> str:
     if rules:
         listed = "; ".join(f"rule {one.name or '(no id)'}, prefix {one.prefix or '(all)'}: {one.when}" for one in rules)
         raise ConfigError(
-            f"the bucket has a rule that deletes records and results of pipelines in {where} ({listed}). Deleted "
+            f"the bucket has a rule that deletes records and results in {where} ({listed}). Deleted "
             "results are paid for again. What to do: remove the rule; or restrict it to a prefix without "
             f"{', '.join(_KEPT[:-1])} and {_KEPT[-1]}; or set RH_RECORDS to another place."
         )
@@ -219,8 +219,8 @@ async def _machine() -> str:
 
 _NO_RULES = "NoSuchLifecycleConfiguration"
 
-_KEPT = ("works/", "scopes/", "rounds/", "edits/", "names/", "pipelines/")
-"""Folders of the records and the results of pipelines."""
+_KEPT = ("works/", "results/", "scopes/", "rounds/", "edits/", "names/", "pipelines/")
+"""Folders of records and results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ class ExpiryRule:
 
 
 def expiry_rules(url: str, options: Mapping[str, object]) -> list[ExpiryRule]:
-    """Returns the rules of an S3 bucket that may delete records or results of pipelines at a location.
+    """Returns the rules of an S3 bucket that may delete records or results at a location.
 
     Raises a `StoreError` if the rules cannot be read; the key may lack the right `s3:GetLifecycleConfiguration`.
     """

@@ -305,8 +305,10 @@ def test_a_rule_that_covers_the_place_is_found_by_the_doctor(
     monkeypatch.setenv("RH_STORAGE_URL", place)
     monkeypatch.setenv("RH_STORAGE_OPTIONS", json.dumps(s3.options))
     assert "no rule of the bucket deletes them" in examined(terminal)
+    set_rule(s3, f"{root}/results/")
+    assert [one.prefix for one in expiry_rules(place, s3.options)] == [f"{root}/results/"], "of calls in flows"
     set_rule(s3, f"{root}/works/")
-    said = f"✗ records: the bucket has a rule that deletes records and results of pipelines in {place}"
+    said = f"✗ records: the bucket has a rule that deletes records and results in {place}"
     assert said in examined(terminal, fails=True)
     (rule,) = expiry_rules(place, s3.options)
     assert (rule.prefix, rule.when) == (f"{root}/works/", "after 30 days")
