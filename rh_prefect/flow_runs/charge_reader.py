@@ -72,7 +72,7 @@ async def charges(
     `records` is the location of shared works, by default `store`.
     """
     works = RecordsLocation(url=(records or store.url).rstrip("/"))
-    reader = _Reader(works)
+    reader = _Reader()
     places = [reader.read_works(works, store), reader.read_results(store)]
     if default is not None:
         reader.add(default)
@@ -91,12 +91,12 @@ async def charges_of(storage: str | None, *, with_prefect: bool) -> tuple[MediaS
 class _Reader:
     """Reads and collects the charges of all locations, and the reasons why locations cannot be read."""
 
-    def __init__(self, works: RecordsLocation) -> None:
+    def __init__(self) -> None:
         self.recorded: list[TaskCharge] = []  # In the journals
         self.from_results: list[TaskCharge] = []  # In the stored results
         self.unread: dict[str, str] = {}  # The locations that could not be read, each with the reason
-        self._works = works
-        self._others: dict[str, RecordsLocation | WorksJournal] = {}  # The places of other works, by shown URL
+        self._read: set[str] = set()  # The places of shared works that were read, by shown URL
+        self._others: dict[str, list[RecordsLocation | WorksJournal]] = {}  # How to open each place, by shown URL
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._api_error = ""
         self._skipped = 0
@@ -108,7 +108,7 @@ class _Reader:
             try:
                 yield
             except RunningHubError as error:
-                self.unread[place] = error.message
+                self.unread.setdefault(place, error.message)
 
     async def read_flow_runs(self) -> None:
         """Reads the journals of all flow runs."""
@@ -140,18 +140,27 @@ class _Reader:
 
     def add(self, place: RecordsLocation | WorksJournal) -> None:
         """Adds a place of shared works; each place is read once, since a submission without a task id has no name."""
-        if shown_url(place.url) != shown_url(self._works.url):
-            self._others[shown_url(place.url)] = place
+        ways = self._others.setdefault(shown_url(place.url), [])
+        if place not in ways:
+            ways.append(place)
 
     async def read_works(self, place: RecordsLocation | WorksJournal, store: MediaStore | None = None) -> None:
         """Reads the shared works in a place, a location by default with the options of the storage that it names."""
         async with self._reading(_works_in(place.url)):
             works = place if isinstance(place, WorksJournal) else await open_works_at(place, store)
             self.recorded.extend(await _recorded(works))
+            self._read.add(shown_url(place.url))
+            self.unread.pop(_works_in(place.url), None)  # another way to open the place failed before
 
     async def read_other_works(self) -> None:
         """Reads the shared works in the places that were added: the default one, and those of flow runs."""
-        await asyncio.gather(*map(self.read_works, self._others.values()))
+        await asyncio.gather(*map(self._read_by_one_of, self._others.values()))
+
+    async def _read_by_one_of(self, ways: Sequence[RecordsLocation | WorksJournal]) -> None:
+        """Reads the shared works in a place; a way to open it may fail, for example if its block was deleted."""
+        for place in ways:
+            if shown_url(place.url) not in self._read:
+                await self.read_works(place)
 
     async def read_results(self, store: MediaStore) -> None:
         """Reads all stored results of a storage."""

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from rh_prefect import flow, generate, models
+from rh_prefect import MediaStorage, flow, generate, models
 from rh_prefect.cli.spend import chart, records, spend, table
 from rh_prefect.emulator import Emulator, Fault
 from rh_prefect.errors import JournalError
@@ -175,9 +175,32 @@ async def test_a_submission_without_a_task_id_counts_once_if_a_flow_run_names_it
 
     await ordered()
     await write_claimed("night", {"intent-1": intent(), "answer-1": unknown()})
-    store = MediaStore(str(tmp_path / "elsewhere"))
-    found = await charges(store, with_prefect=True, default=default_works(get_settings()))
-    assert [one.model for one in found.tasks].count("some/model") == 1
+    store, works = MediaStore(str(tmp_path / "elsewhere")), default_works(get_settings())
+    found = await charges(store, with_prefect=True, default=works)
+    assert [one.task_id for one in found.tasks if one.run == works.scope] == [None]
+
+
+@pytest.mark.prefect
+@pytest.mark.usefixtures("rh")
+@pytest.mark.parametrize("is_default", [True, False])
+async def test_the_works_of_a_place_count_although_a_flow_run_names_a_deleted_block_for_it(
+    tmp_path: Path, is_default: bool
+) -> None:
+    await MediaStorage(url=str(tmp_path / "out")).asave("deleted", overwrite=True)
+
+    @flow
+    async def ordered(storage: str | None) -> None:
+        await generate(models.ZImageTurbo(prompt="a lighthouse"), scope="night", storage=storage)
+
+    if not is_default:
+        await ordered(None)
+    await ordered("deleted")
+    await MediaStorage.adelete("deleted")
+    await write_claimed("night", {"intent-1": intent(), "answer-1": unknown()})
+    store, works = MediaStore(str(tmp_path / "elsewhere")), default_works(get_settings())
+    found = await charges(store, with_prefect=True, default=works if is_default else None)
+    assert [one.task_id for one in found.tasks if one.run == works.scope] == [None]
+    assert not any(works.url in place for place in found.unread)
 
 
 @pytest.mark.usefixtures("rh")

@@ -23,7 +23,6 @@ from rh_prefect.flow_runs.journal import FlowRunJournal
 from rh_prefect.flow_runs.run_queries_and_scopes import latest_runs, paid_jobs, read_flow_run
 from rh_prefect.prefect_api import ask, disconnect
 from rh_prefect.works.journal.job_records_and_state import jobs_of
-from rh_prefect.works.run_ledger import RecordsLocation
 from tests.support.processes.warm_process import WarmProcess
 from tests.support.servers.postgres import PROGRAMS, WHY_NOT, postgres
 from tests.support.servers.prefect_server import PrefectServer, empty, free_port, new_flow_run
@@ -283,7 +282,7 @@ async def test_runs_that_have_not_started_are_not_among_the_latest(journal: Flow
 
 
 async def test_an_unreadable_answer_about_runs_is_no_absent_run() -> None:
-    reader = _Reader(RecordsLocation(url="/nowhere"))
+    reader = _Reader()
     async with prefect_api(always=reply('{"cut')):
         with pytest.raises(ConfigError, match=r"cannot be read: the Prefect API at .*: the answer is not from"):
             await read_flow_run(RUN)
