@@ -45,10 +45,15 @@ def create(path: Path, *, mode: int = FILE_MODE) -> BinaryIO:
 
 
 def overwrite(path: Path) -> BinaryIO:
-    """Creates or empties a file and opens it for writing."""
-    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "wb")
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        os.fchmod(file.fileno(), FILE_MODE)
+    """Creates or empties a file and opens it for writing; a file of another user is refused, and stays as it was."""
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, FILE_MODE), "wb")
+    try:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            os.fchmod(file.fileno(), FILE_MODE)  # first, because another user's file must not be emptied
+            file.truncate()
+    except OSError:
+        file.close()
+        raise
     return file
 
 

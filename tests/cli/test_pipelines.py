@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from rh_prefect.cli import app
+from rh_prefect.local_files import overwrite
 from rh_prefect.pipelines.pipeline import Pipeline
 from rh_prefect.works.journal.job_records_and_state import JobRecords
 from rh_prefect.works.journal.record_types import ResultRecord
@@ -120,6 +121,23 @@ def test_a_plan_that_is_written_to_a_pipe_changes_no_permission(terminal: Termin
     assert os.read(reader, 100).startswith(b"{")
     assert stat.S_IMODE(Path("pipe").stat().st_mode) == 0o644
     os.close(reader)
+
+
+def test_a_file_of_another_user_is_refused_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan of a colleague, in a file that everybody may write, was emptied and then refused."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may become another user")
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o711)
+    Path("plan.json").write_text("the reviewed plan")
+    Path("plan.json").chmod(0o666)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError):
+            overwrite(Path("plan.json"))
+    finally:
+        os.seteuid(0)
+    assert Path("plan.json").read_text() == "the reviewed plan"
 
 
 def git(*words: str) -> None:
