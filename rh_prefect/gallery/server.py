@@ -53,7 +53,10 @@ def listen(host: str, port: int, *, what: str) -> socket.socket:
     """Returns a listening socket; raises `ConfigError`, which names `what` has to listen, if it cannot."""
     try:
         return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
+            (host, port),
+            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+            backlog=512,
+            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
         )
     except OSError as error:
         advice = "check --host, which must be an address of this machine"

@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rh_prefect.cli.emulator_and_webhook import serve_
 from rh_prefect.errors import ConfigError
 from rh_prefect.flow_runs.suspended_run_resumer import SuspendedRunResumer
+from rh_prefect.gallery.server import listen
 from rh_prefect.works.loop_thread import LOOP
 from tests.support.servers.prefect_server import free_port
 from tests.support.waiting import wait_until
@@ -78,6 +79,11 @@ def test_an_empty_token_is_replaced_and_an_ipv6_address_is_served(
     assert seen == [200]
     assert re.search(r"^export RH_WEBHOOK_TOKEN=\S{20,}\n", shown, re.MULTILINE)
     assert f"export RH_WEBHOOK_URL=http://[::1]:{port}\n\nInstead of this address" in shown
+
+
+def test_the_address_of_all_ipv6_interfaces_takes_ipv4_too() -> None:
+    with listen("::", 0, what="webhook serve") as listening:
+        socket.create_connection(("127.0.0.1", listening.getsockname()[1]), timeout=10).close()
 
 
 def test_a_port_that_is_taken_is_said() -> None:
