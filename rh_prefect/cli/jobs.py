@@ -214,7 +214,8 @@ async def mark_refused_(
         return
     journal, key = await _find(job, store)
     # The task id may exist on this machine only; then the submission was accepted after all.
-    await manual_repair.replay_spool(_spool(), journal)
+    async for _ in manual_repair.replay_spool(_spool(), journal):
+        pass
     await manual_repair.mark_refused(journal, key)
     _print_payable(job, journal, "not accepted")
 
@@ -460,7 +461,8 @@ async def _mark_all_refused(run: str, store: MediaStore | None) -> None:
     own = await _scope(run, store)
     journals = {one.scope: one for one in (own.journal, await own.works()) if one is not None}
     for journal in journals.values():
-        await manual_repair.replay_spool(_spool(), journal)
+        async for _ in manual_repair.replay_spool(_spool(), journal):
+            pass
     marked, left = 0, list[str]()
     for scope, view, problem in await _jobs_in(run, store):
         if problem:
@@ -565,7 +567,7 @@ async def _replay_spool(store: MediaStore | None) -> None:
     late: list[str] = []
     for scope in scopes:
         try:
-            for task_id, is_used in (await manual_repair.replay_spool(spool, _journal(scope, store))).items():
+            async for task_id, is_used in manual_repair.replay_spool(spool, _journal(scope, store)):
                 if is_used:
                     print(f"{scope}: task {task_id} is now recorded in its journal")
                 else:

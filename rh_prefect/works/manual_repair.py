@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from datetime import datetime
 from itertools import count
 
@@ -111,14 +111,14 @@ async def _call_unknown(journal: Journal, view: JobView, submit: Submit) -> Subm
     return submit
 
 
-async def replay_spool(spool: Spool, journal: Journal) -> dict[str, bool]:
+async def replay_spool(spool: Spool, journal: Journal) -> AsyncIterator[tuple[str, bool]]:
     """Copies answers that exist only in this machine's spool into the journal of their scope.
 
-    Returns their task ids, each with whether its job uses the task: it does not if another outcome was recorded before.
+    Yields each task id as soon as it is copied, because a later one may fail, with whether its job uses the task: it
+    does not if another outcome was recorded before.
     If the journal does not have the submission of an answer, the answer belongs to a scope of the same name elsewhere,
     and stays on this machine.
     """
-    replayed: dict[str, bool] = {}
     for entry in [entry for entry in spool.entries() if entry.scope == journal.scope]:
         records, task_id = JobRecords(journal, entry.key), entry.answer.task_id
         submit = await records.submission(entry.n)
@@ -133,10 +133,9 @@ async def replay_spool(spool: Spool, journal: Journal) -> dict[str, bool]:
                 )
             continue
         settled = await records.settle(submit, entry.answer, by="this machine's spool")
-        if task_id is not None:
-            replayed[task_id] = settled.task_id == task_id
         spool.drop(*entry.submission)
-    return replayed
+        if task_id is not None:
+            yield task_id, settled.task_id == task_id
 
 
 async def orphans(

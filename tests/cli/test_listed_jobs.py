@@ -158,6 +158,20 @@ def test_a_spooled_task_whose_submission_a_person_has_resolved_is_named_as_paid(
     assert "is now recorded in its journal" not in terminal.said
 
 
+def test_a_task_that_is_not_used_is_named_although_a_later_one_cannot_be_recorded(
+    night: Journal, terminal: Terminal
+) -> None:
+    paid, spool = intent(), Spool(get_settings().state_dir / "spool")
+    records = {"intent-1": paid, "answer-1": unknown(), "resolution-1": Resolution(outcome="forgotten", by="a person")}
+    asyncio.run(write(night, records))
+    asyncio.run(night.create(f"{'f' * 24}-intent-1", {"colour": "blue"}))
+    for key, task_id in ((KEY, "3"), ("f" * 24, "4")):
+        spool.put(Spooled("night", key, 1, paid.token, ticket(task_id)))
+    failed = terminal.call("jobs adopt --spool", fails=True)
+    assert "NOT used: night: task 3 is paid" in failed
+    assert f"NOT recorded: night/{'f' * 24}: task 4" in failed
+
+
 @pytest.mark.prefect
 def test_each_job_of_a_run_has_a_step_state_task_and_cost(rh: Emulator, terminal: Terminal, tmp_path: Path) -> None:
     """The journal of the run also holds the takes that it chose and the tasks of other runs that it waits for."""

@@ -175,7 +175,7 @@ async def test_a_spooled_ticket_answers_its_submission(journal: FolderJournal, s
     await write(journal, {"intent-1": PAID, **({"answer-1": ticket()} if is_recorded else {})})
     spool.put(SPOOLED)
     spool.put(Spooled("another", KEY, 1, PAID.token, ticket("9")))
-    assert await replay_spool(spool, journal) == {TASK: True}
+    assert [one async for one in replay_spool(spool, journal)] == [(TASK, True)]
     assert (await read_job(journal, KEY)).state == "ticket"
     assert [entry.scope for entry in spool.entries()] == ["another"]
 
@@ -189,10 +189,10 @@ async def test_a_ticket_of_another_journal_stays_in_the_spool(tmp_path: Path, sp
     spool.put(Spooled("run", KEY, 1, paid.token, ticket()))
     empty = FolderJournal(str(tmp_path / "empty"), scope="run")
     for other in (there, empty):
-        assert await replay_spool(spool, other) == {}
+        assert not [one async for one in replay_spool(spool, other)]
     assert await empty.job(KEY) == {}
     assert (await read_job(there, KEY)).submits[0].late is None
-    assert await replay_spool(spool, here) == {TASK: True}
+    assert [one async for one in replay_spool(spool, here)] == [(TASK, True)]
     assert list(spool.entries()) == []
 
 
@@ -201,7 +201,7 @@ async def test_a_ticket_of_a_forgotten_submission_is_recorded_and_logged(
 ) -> None:
     await write(journal, {**UNKNOWN, "resolution-1": Resolution(outcome="forgotten")})
     spool.put(SPOOLED)
-    assert await replay_spool(spool, journal) == {TASK: False}
+    assert [one async for one in replay_spool(spool, journal)] == [(TASK, False)]
     late = await journal.read(f"{KEY}-late-1")
     assert late is not None
     assert late["task_id"] == TASK
