@@ -164,25 +164,28 @@ async def _storage(storage: str | None) -> str:
 
 
 async def _records(storage: str | None) -> str:
-    """Checks the location of shared records, because works whose records are lost are paid for again."""
+    """Checks the locations of records and results, because works whose records or files are lost are paid for again."""
     from rh_prefect.blocks.lookup import load_storage
     from rh_prefect.works.journal.works_journal import options_of_records, records_url
 
     store, settings = await load_storage(storage), get_settings()
     url = records_url(store, settings)
     where = shown_url(url)
-    try:
-        rules = await asyncio.to_thread(expiry_rules, url, options_of_records(url, store, settings))
-    except StoreError as error:
-        return f"records of paid results are in {where}. The bucket's rules could not be read: {error.message}"
-    if rules:
+    places = {store.url: store.options_for(store.url), url: options_of_records(url, store, settings)}
+    note = "; no rule of the bucket deletes them" if protocol_of(url) == "s3" else ""
+    for place, options in places.items():
+        try:
+            rules = await asyncio.to_thread(expiry_rules, place, options)
+        except StoreError as error:
+            note, rules = f". The bucket's rules could not be read: {error.message}", []
+        if not rules:
+            continue
         listed = "; ".join(f"rule {one.name or '(no id)'}, prefix {one.prefix or '(all)'}: {one.when}" for one in rules)
         raise ConfigError(
-            f"the bucket has a rule that deletes records and results in {where} ({listed}). Deleted "
+            f"the bucket has a rule that deletes records and results in {shown_url(place)} ({listed}). Deleted "
             "results are paid for again. What to do: remove the rule; or restrict it to a prefix without "
-            f"{', '.join(_KEPT[:-1])} and {_KEPT[-1]}; or set RH_RECORDS to another place."
+            f"{', '.join(_KEPT[:-1])} and {_KEPT[-1]}; or set RH_STORAGE_URL and RH_RECORDS to other places."
         )
-    note = "; no rule of the bucket deletes them" if protocol_of(url) == "s3" else ""
     return f"records of paid results are in {where}{note}"
 
 

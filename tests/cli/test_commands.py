@@ -299,7 +299,7 @@ def set_rule(s3: S3Server, prefix: str) -> None:
 
 @pytest.mark.usefixtures("rh")
 def test_a_rule_that_covers_the_place_is_found_by_the_doctor(
-    s3: S3Server, place: str, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    s3: S3Server, place: str, terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = place.removeprefix(f"s3://{BUCKET}/")
     monkeypatch.setenv("RH_STORAGE_URL", place)
@@ -316,3 +316,6 @@ def test_a_rule_that_covers_the_place_is_found_by_the_doctor(
         set_rule(s3, prefix)
         assert expiry_rules(place, s3.options) == []
     assert expiry_rules("/tmp/out", {}) == []
+    set_rule(s3, f"{root}/results/")
+    monkeypatch.setenv("RH_RECORDS", str(tmp_path / "records"))
+    assert said in examined(terminal, fails=True), "the results stay in the storage"
