@@ -289,7 +289,7 @@ def default_works(settings: Settings, store: MediaStore | None = None) -> WorksJ
     """
     if settings.records:
         url = lasting_location(settings.records).rstrip("/")
-        return WorksJournal(url, options=options_of_records(url, store, settings))
+        return WorksJournal(url, options=options_of_records(url, None, settings))
     if store is None or "storage_url" in settings.model_fields_set:
         store = MediaStore(lasting_location(settings.storage_url), options=settings.storage_options)
     return _works_of(store, settings)

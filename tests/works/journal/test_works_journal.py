@@ -310,8 +310,6 @@ async def test_all_calls_open_rh_records_with_the_same_options() -> None:
     assert len({repr(works) for works in opened}) == 1
     elsewhere = options_of_records("memory://earlier", block, settings)
     assert elsewhere == {"endpoint": "of the block"}
-    of_block = Settings(records="memory://records")
-    assert repr(await open_works(block, of_block)) == repr(default_works(of_block, block))
 
 
 async def test_records_lie_beside_the_files(s3: S3Server) -> None:
