@@ -141,7 +141,9 @@ class _Reader:
     def add(self, place: RecordsLocation | WorksJournal) -> None:
         """Adds a place of shared works; each place is read once, since a submission without a task id has no name."""
         ways = self._others.setdefault(shown_url(place.url), [])
-        if place not in ways:
+        # Locations of many flow runs differ in their tokens, and each further way may wait for a storage in vain.
+        opened_with = [one.storage for one in ways if isinstance(one, RecordsLocation)]
+        if isinstance(place, WorksJournal) or place.storage not in opened_with:
             ways.append(place)
 
     async def read_works(self, place: RecordsLocation | WorksJournal, store: MediaStore | None = None) -> None:
