@@ -245,12 +245,14 @@ async def recover_(run: str, *, storage: Storage = None) -> None:
     from rh_prefect.blocks.lookup import load_storage
 
     scope, store = await _scope(run), await load_storage(storage)
-    recovered = await manual_repair.recover(scope.journal, store)
-    print(f"Restored from results: {len(recovered)} job(s). If you run {run} again, you do not pay for them again.")
-    print(
-        "Tasks whose results were not downloaded cannot be restored. Look for such tasks in RunningHub's call log "
-        "before you run the flow again, because the flow would pay for them again."
-    )
+    try:
+        recovered = await manual_repair.recover(scope.journal, store)
+        print(f"Restored from results: {len(recovered)} job(s). If you run {run} again, you do not pay for them again.")
+    finally:  # all but the jobs of unreadable records may be restored
+        print(
+            "Tasks whose results were not downloaded cannot be restored. Look for such tasks in RunningHub's call log "
+            "before you run the flow again, because the flow would pay for them again."
+        )
 
 
 async def collect_(run: Run, *, storage: Storage = None) -> None:

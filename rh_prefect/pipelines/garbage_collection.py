@@ -65,4 +65,4 @@ class Freezer:
 
 
 FREEZER = Freezer()
-"""The one of this process."""
+"""The freezer of this process: Python has one collector."""
