@@ -17,12 +17,11 @@ _WORD = re.compile(r"[A-Za-z0-9]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 # Names that a parameter cannot have: fields and methods of an input, and what it inherits from pydantic's BaseModel.
-_OWN = {"model", "unchecked", "entry", "params", "as_media", "class_of", "self", "cls"}
+_OWN = {"model", "unchecked", "entry", "params", "estimate", "self", "cls"}
 _PYDANTIC = {"construct", "copy", "dict", "from_orm", "json", "schema", "schema_json", "update_forward_refs"}
 _PYDANTIC |= {"validate", "parse_file", "parse_obj", "parse_raw"}
 
-_OF_MODULE = {"Any", "CustomInput", "Decimal", "FileValue", "InputBase", "InputError", "Mapping", "MediaInput", "Model"}
-_OF_MODULE |= {"ModelInput", "RLock"}
+_OF_MODULE = {"CustomInput", "Decimal", "FileValue", "Mapping", "Media", "Model", "ModelInput", "Price"}
 """Names in `rh_prefect.models` that are not input classes; no input class can have one of these names."""
 
 RUN_OPTIONS = (

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, TypeAlias, TypeVar, get_origin
 
 from rh_prefect.catalog import Model, Param
 from rh_prefect.catalog.descriptions import docstring
-from rh_prefect.catalog.input_class_builder import item_type
+from rh_prefect.input_class_builder import item_type
 from rh_prefect.media.media import Media
 from rh_prefect.models import input_for
 from rh_prefect.tasks.generate import generate, paid_task, run_job, titled

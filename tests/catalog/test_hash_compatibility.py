@@ -18,12 +18,12 @@ from rh_prefect.catalog.model import Model, decode_model, param_name
 from rh_prefect.catalog.public_list_parser import read_list
 from rh_prefect.catalog.user_catalog_merge import merge
 from rh_prefect.errors import InputError
+from rh_prefect.input_class_builder import build_input
 from rh_prefect.pipelines.model_arguments import feed
 from rh_prefect.works.checked_request import as_request
 from rh_prefect.works.journal.identity import base_hash
 from tests.support.hypothesis_settings import search
 from tests.support.processes import warm_process
-from tests.support.samples.each_model import input_class
 from tests.support.samples.media import png
 from tests.support.samples.registry_file import refresh
 
@@ -120,7 +120,7 @@ def hash_in_plan(model: Model, call: dict[str, Any]) -> str:
 
 
 def hash_of_call(model: Model, call: dict[str, Any]) -> str:
-    made = input_class(model)(**call)
+    made = build_input(model)(**call)
     stored = type(made).model_validate(made.model_dump(mode="json"))
     read = catalog.read_parameters(model, stored.params(), unchecked=stored.unchecked)
     return base_hash(site=SITE, endpoint=model.endpoint, payload=as_request(read.given))

@@ -8,19 +8,20 @@ from dataclasses import replace
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rh_prefect import catalog
 from rh_prefect.catalog import Model
 from rh_prefect.errors import InputError, MediaError
+from rh_prefect.input_class_builder import build_input
 from rh_prefect.media.store import MediaStore
 from rh_prefect.works.checked_request import JobRequest, as_request, prepare_request
 from rh_prefect.works.input_identification import Inputs
 from rh_prefect.works.journal.identity import graph_base, media_mark
 from rh_prefect.works.journal.journal import FolderJournal
 from tests.support.samples import media as samples
-from tests.support.samples.each_model import input_class
 from tests.support.world.job_records import BASE, intent
 
 SITE = "www.runninghub.cn"
@@ -38,7 +39,8 @@ def with_default(model: Model, name: str, default: str) -> Model:
 
 
 async def order(model: Model, params: Mapping[str, object], inputs: Inputs) -> JobRequest:
-    return await prepare_request(input_class(model)(**params), site=SITE, inputs=inputs)
+    given: Any = build_input(model)(**params)
+    return await prepare_request(given, site=SITE, inputs=inputs)
 
 
 async def test_a_default_of_the_catalogue_does_not_change_the_request(inputs: Inputs) -> None:

@@ -1,14 +1,12 @@
-"""Builds the input class of a model: a frozen pydantic class with the catalogue's fields, limits and error messages.
-
-`rh_prefect.models` supplies the type of files and the lookup of classes.
-"""
+"""Builds the input class of a model: a frozen pydantic class with the catalogue's fields, limits and error messages."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from threading import RLock
 from types import GenericAlias
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -25,14 +23,15 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from rh_prefect.catalog.descriptions import describe, example_of, summary
+from rh_prefect import catalog
+from rh_prefect.catalog import Model, Param, Price, describe, get, models, summary
+from rh_prefect.catalog.descriptions import example_of
 from rh_prefect.catalog.input_validation import check, complaint
-from rh_prefect.catalog.model import Model, Param
-from rh_prefect.catalog.registry import get, models
 from rh_prefect.errors import InputError
 from rh_prefect.json_snapshot import snapshot
-
-T = TypeVar("T", bound="InputBase")
+from rh_prefect.media.media import Media, MediaInput, as_media_input
+from rh_prefect.media.probe import probe
+from rh_prefect.media.storage_urls import is_local, local_path
 
 _PLAIN: dict[str, Any] = {"string": str, "bool": bool, "int": int, "float": float}
 _JSON: dict[str, Any] = {"list": list[dict[str, Any]], "object": dict[str, Any] | list[dict[str, Any]]}
@@ -46,8 +45,12 @@ class InvalidInput(InputError, ValueError):
     """An `InputError` that pydantic can include in its own error, for an input inside a larger pydantic model."""
 
 
-class InputBase(BaseModel):
-    """The base class of the input classes of all models."""
+class ModelInput(BaseModel):
+    """The input of one model; the base of all input classes.
+
+    As the type of a flow's parameter, this class accepts the input of any model, also as an object with the model's
+    name: `{"model": "z-image/turbo", "prompt": "a lighthouse"}`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
 
@@ -71,16 +74,6 @@ class InputBase(BaseModel):
         except ValidationError as error:
             raise _invalid(type(self).entry, error) from None
 
-    @classmethod
-    @abstractmethod
-    def as_media(cls, value: object) -> object:
-        """Returns a value as a file; raises `InputError` if the value is not a file."""
-
-    @classmethod
-    @abstractmethod
-    def class_of(cls, entry: Model) -> type[InputBase]:
-        """Returns the input class of a model."""
-
     @property
     def unchecked(self) -> dict[str, Any]:
         """The parameters, by name, that are sent unchecked because the catalogue does not know them or their values."""
@@ -100,6 +93,29 @@ class InputBase(BaseModel):
             if name in self.model_fields_set and name not in ("model", "unchecked") and value is not None
         }
 
+    def estimate(self) -> Price | None:
+        """Returns the catalogue's price of one call; sends nothing.
+
+            models.KlingV26ProImageToVideo(image_url="cat.jpg", prompt="waves", duration="5").estimate()
+
+        Returns:
+            The price; None if the catalogue has no price, or if the price depends on the length of a file that is
+            neither local nor the result of a job.
+
+        Raises:
+            MediaError: The length of a local file is needed, and the file is missing or damaged.
+        """
+        entry, params, files = self.entry, self.params(), list[object]()
+        for param in entry.file_params:
+            value = params.get(param.name)
+            if value is not None:
+                given = value if isinstance(value, list | tuple) else [value]
+                files += [] if param.type == "image" else given
+                params[param.name] = ["a file"] * len(given) if param.multiple else "a file"
+        sent = catalog.read_parameters(entry, params, unchecked=self.unchecked).sent
+        is_by_input = entry.price is not None and entry.price.is_by_input
+        return catalog.estimate(entry, sent, seconds=_longest(files) if is_by_input else None)
+
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         """Returns the given values for `repr`, without the defaults."""
         return list(self.params().items())
@@ -112,7 +128,7 @@ class InputBase(BaseModel):
         entry = cls.entry
         values = _own(entry, snapshot(data))
         unchecked = _by_name(entry, values.pop("unchecked", None) or {}, values)
-        checked = check(entry, values | unchecked, as_media=cls.as_media, unchecked=unchecked)
+        checked = check(entry, values | unchecked, as_media=as_media_input, unchecked=unchecked)
         checked.warn(stacklevel=3)
         if checked.problems:
             raise ValueError("; ".join(checked.problems))
@@ -162,28 +178,54 @@ class InputBase(BaseModel):
         }
 
     @classmethod
-    def _any(cls, value: Any) -> InputBase:
+    def _any(cls, value: Any) -> ModelInput:
         if isinstance(value, cls):
             return value
         if not isinstance(value, Mapping) or not isinstance(value.get("model"), str):
             raise ValueError('expected a model input, or an object such as {"model": "z-image/turbo", ...}')
         try:
-            chosen = cls.class_of(get(value["model"]))
+            chosen = input_for(value["model"])
         except InputError as error:
             raise ValueError(error.message) from None
         return chosen.model_validate(value)
 
 
-def build_input(entry: Model, base: type[T], *, media: Any, module: str) -> type[T]:
-    """Returns the input class of one model, which can be imported from `module` as `entry.class_name`.
+def _longest(files: Iterable[object]) -> float | None:
+    """Returns the duration of the longest file, which determines the price; None if a duration is not known."""
+    lengths = [_seconds(one) for one in files]
+    known = [one for one in lengths if one is not None]
+    return max(known, default=None) if len(known) == len(lengths) else None
 
-    `media` is the annotation for files.
-    """
-    fields: dict[str, Any] = {param.name: _field(param, media) for param in entry.params}
+
+def _seconds(file: object) -> float | None:
+    if isinstance(file, Media):
+        return file.seconds
+    return probe(Path(local_path(file))).seconds if isinstance(file, str) and is_local(file) else None
+
+
+_MODULE = "rh_prefect.models"
+"""The module from which each input class can be imported."""
+
+_CLASSES: dict[str, type[ModelInput]] = {}
+_LOCK = RLock()
+
+
+def input_for(model: Model | str) -> type[ModelInput]:
+    """Returns the input class of a model, always the same object; raises `UnknownModelError` if there is none."""
+    entry = get(model) if isinstance(model, str) else model
+    with _LOCK:  # two classes of one name could not be pickled
+        if entry.class_name not in _CLASSES:
+            _CLASSES[entry.class_name] = build_input(entry)
+        return _CLASSES[entry.class_name]
+
+
+def build_input(entry: Model) -> type[ModelInput]:
+    """Returns a new input class of one model."""
+    fields: dict[str, Any] = {param.name: _field(param) for param in entry.params}
     return create_model(
         entry.class_name,
-        __base__=base,
-        __module__=module,
+        __base__=ModelInput,
+        __module__=_MODULE,
         __doc__=summary(entry),
         __cls_kwargs__={"entry": entry},
         model=(_literal((entry.name,)), Field(entry.name, description="The model.")),
@@ -191,16 +233,8 @@ def build_input(entry: Model, base: type[T], *, media: Any, module: str) -> type
     )
 
 
-def type_of(param: Param, media: Any) -> Any:
-    """Returns the annotation of a parameter, with its choices and limits; `media` is the annotation of one file."""
-    item = item_type(param, media)
-    if not param.multiple:
-        return item
-    return Annotated[GenericAlias(list, (item,)), Field(max_length=param.max_items)]
-
-
 def item_type(param: Param, media: Any) -> Any:
-    """Returns the annotation of one item in a parameter with several values; see `type_of`."""
+    """Returns the annotation of one value of a parameter, with its choices and limits; `media` is that of a file."""
     if param.is_media:
         return media
     if param.type == "enum":
@@ -215,8 +249,10 @@ def item_type(param: Param, media: Any) -> Any:
     return Annotated[plain, Field(ge=param.min, le=param.max, max_length=param.max_length)]
 
 
-def _field(param: Param, media: Any) -> tuple[Any, Any]:
-    annotation = type_of(param, media)
+def _field(param: Param) -> tuple[Any, Any]:
+    annotation: Any = item_type(param, MediaInput)
+    if param.multiple:
+        annotation = Annotated[GenericAlias(list, (annotation,)), Field(max_length=param.max_items)]
     description = describe(param) or None
     if param.default is not None:
         return annotation, Field(param.wire_default, description=description)
