@@ -289,7 +289,6 @@ class Model:
     seen: str = ""  # The date of the newest list that has the model, as in `2026-09-13`
     on_cn: bool = True  # False: the open model pages of runninghub.cn lacked it, so that it may need a key of .ai
     incomplete: bool = False  # Whether the model is known to take more parameters than are listed here
-    provenance: str = "official-registry"  # Where the model's facts are from
     params: tuple[Param, ...] = ()  # In the documentation's order
     removed: tuple[Param, ...] = ()  # Of earlier lists. A call that gives one is sent as before, with a notice
     added: tuple[str, ...] = ()  # Python names of parameters that lists have added since the catalogue first had it

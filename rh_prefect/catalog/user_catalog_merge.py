@@ -145,10 +145,9 @@ def _joined(
         params = _params(listed, before, raw)
         news = {param["key"] for param in raw["params"]} - {param["key"] for param in before.get("params", ())}
         joined = {
-            "provenance": "third-party",
             "family": _family(raw["endpoint"], content),
             **raw,
-            **{key: before[key] for key in (*_FIELDS_FROM_DOCS, "provenance") if key in before},
+            **{key: before[key] for key in _FIELDS_FROM_DOCS if key in before},
             "incomplete": bool(before.get("incomplete")) and not news if before else raw.get("incomplete", False),
             "aliases": sorted({*before.get("aliases", ()), *raw.get("aliases", ())}),
             "seen": max(date, before.get("seen", "")),

@@ -313,8 +313,8 @@ def test_the_packages_own_data_file_is_a_list_too() -> None:
 )
 def test_an_entry_that_would_break_later_is_refused_now(mine: Mine, change: dict[str, Any], flaw: str) -> None:
     facts = {"name": "new", "endpoint": "z-image/new", "output": "image", "family": "z-image", "params": []}
-    good = {**facts, "name": "good", "endpoint": "z-image/good", "provenance": "third-party"}
-    content = {"version": TODAY, "source": "x", "models": [{**facts, "provenance": "third-party", **change}, good]}
+    good = {**facts, "name": "good", "endpoint": "z-image/good"}
+    content = {"version": TODAY, "source": "x", "models": [{**facts, **change}, good]}
     done = mine.take(content)
     assert marked("+", done) == ["good"]
     assert [flaw in told for told in done.flaws] == [True]
