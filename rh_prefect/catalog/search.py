@@ -44,7 +44,6 @@ def find(
     output: Output | None = None,
     takes: Input | None = None,
     family: str | None = None,
-    in_docs: bool | None = None,
     with_old: bool = False,
     max_price: Decimal | float | None = None,
     sort: Sort = "relevance",
@@ -57,7 +56,6 @@ def find(
         output: Only models with this kind of output.
         takes: Only models with this kind of input.
         family: Only models of this family.
-        in_docs: True for only the models that the documentation lists, False for only the other models.
         with_old: Whether to include models that are deprecated, or no longer in RunningHub's newest lists.
         max_price: Only models whose cheapest unit (a call, a second, ...) costs at most this; models without a
             known price are omitted.
@@ -80,7 +78,6 @@ def find(
         if (output is None or card.model.output == output)
         and (takes is None or takes in card.inputs)
         and (family is None or card.model.family == family.lower())
-        and (in_docs is None or card.model.in_docs is in_docs)
         and (with_old or card.model.status == "current")
     ]
     matches = asked.matches(cards)

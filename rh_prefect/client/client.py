@@ -115,11 +115,6 @@ class Client:
         return self._base_url.host
 
     @property
-    def submit_timeout(self) -> float:
-        """Seconds after which the response to a submission counts as lost."""
-        return self._session.submit_timeout
-
-    @property
     def account_id(self) -> str:
         """A fingerprint of the key (12 hex digits) that identifies the account."""
         return hashlib.sha256(self._session.key.get_secret_value().encode()).hexdigest()[:12]

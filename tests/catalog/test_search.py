@@ -199,7 +199,6 @@ def test_relevance_goes_before_date_and_date_before_status() -> None:
 
 def test_filters_alone() -> None:
     assert len(catalog.find(with_old=True)) == len(catalog.models())
-    assert {model.in_docs for model in catalog.find(in_docs=True)} == {True}
     assert {model.family for model in catalog.find(family="Kling")} == {"kling"}
     assert {model.output for model in catalog.find(output="3d")} == {"3d"}
 
