@@ -1,7 +1,6 @@
-"""Generates the stubs and the number of models in the docs from the catalogue's data file; merges newer data into it.
+"""Generates the stubs and the number of models in the docs from the catalogue's data file.
 
 python -m rh_prefect.catalog.generated_files           sorts the data file, and writes the stubs and the count
-python -m rh_prefect.catalog.generated_files SOURCE    first merges another data file, such as a user's file
 python -m rh_prefect.catalog.generated_files --check   fails if one of these files does not match the data
 """
 
@@ -18,7 +17,6 @@ from typing import Any
 
 from rh_prefect.catalog.data_file import dumps, read
 from rh_prefect.catalog.descriptions import limits, summary
-from rh_prefect.catalog.hash_compatibility import keep_models
 from rh_prefect.catalog.model import Model, Param
 from rh_prefect.catalog.registry import SLIM_FILE
 from rh_prefect.errors import InputError
@@ -94,23 +92,19 @@ _MARK = "<!-- Written by `python -m rh_prefect.catalog.generated_files`. -->"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 1 if `--check` found a difference, 2 if the source cannot be used."""
+    """Runs the command; returns 1 if `--check` found a difference, 2 if the data file cannot be used."""
     parser = argparse.ArgumentParser(
         prog="python -m rh_prefect.catalog.generated_files", description=(__doc__ or "").partition("\n")[0]
     )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("source", nargs="?", type=Path, help="a model data file, as written by `models refresh`")
-    what.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is out of date")
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     slim_file = options.root / SLIM_FILE.relative_to(ROOT)
     try:
         content = json.loads(slim_file.read_bytes())
-        if options.source:
-            content = _kept(content, json.loads(options.source.read_bytes()))
         files = _rendered(content, options.root)
     except (OSError, ValueError, KeyError, InputError) as error:
-        sys.stderr.write(f"{options.source or slim_file}: {error}\n")
+        sys.stderr.write(f"{slim_file}: {error}\n")
         return 2
     if options.check:
         drifted = [file for file, text in files.items() if file.read_text("utf-8") != text]
@@ -123,15 +117,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         file.write_text(text, encoding="utf-8")
     sys.stdout.write(f"{len(content['models'])} models written\n")
     return 0
-
-
-def _kept(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the new content, changed so that each call is the same request as before; see `hash_compatibility`."""
-    read(later)
-    flaws: list[str] = []
-    models = keep_models(earlier["models"], later["models"], flaws=flaws)
-    sys.stderr.write("".join(f"{flaw}\n" for flaw in flaws))
-    return {**later, "models": models}
 
 
 def _rendered(content: Mapping[str, Any], root: Path) -> dict[Path, str]:

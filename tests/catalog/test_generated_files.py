@@ -103,16 +103,6 @@ def test_what_is_written_by_hand_in_a_stub_is_kept(root: Path, capsys: pytest.Ca
     assert f"{stub} does not exist. What to do: restore it with `git checkout" in capsys.readouterr().err
 
 
-def test_the_data_of_a_users_refresh_is_taken_and_no_call_becomes_another(root: Path, tmp_path: Path) -> None:
-    later = data({"name": "a/b", "params": [{"key": "Prompt", "type": "string"}]}, {"name": "c"})
-    (tmp_path / "user.json").write_text(json.dumps(later))
-    assert generated_files.main(["--root", str(root), str(tmp_path / "user.json")]) == 0
-    first, second = written(root)["models"]
-    assert first["params"] == [{"key": "Prompt", "type": "string", "frozen": {"key": "prompt"}}]
-    assert second["name"] == "c"
-    assert generated_files.main(["--root", str(root), "--check"]) == 0
-
-
 def test_the_count_in_the_docs_is_written_and_checked(root: Path) -> None:
     page = root / "docs" / "models.md"
     assert generated_files.main(["--root", str(root)]) == 0
@@ -127,12 +117,3 @@ def test_a_change_of_price_is_told_with_both_prices() -> None:
     first, second = (data({"name": "a/b", "price": {"unit": "call", "fixed": amount}}) for amount in (1, 2))
     assert changes(first, second) == ["$ a/b: 1.00 CNY per call -> 2.00 CNY per call"]
     assert changes(second, data({"name": "a/b"})) == ["$ a/b: 2.00 CNY per call -> unknown"]
-
-
-def test_a_missing_source_or_one_without_json(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = written(root)
-    assert generated_files.main(["--root", str(root), str(tmp_path / "none.json")]) == 2
-    assert "none.json" in capsys.readouterr().err
-    (tmp_path / "broken.json").write_text("{", encoding="utf-8")
-    assert generated_files.main(["--root", str(root), str(tmp_path / "broken.json")]) == 2
-    assert written(root) == before
