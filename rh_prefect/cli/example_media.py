@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from rh_prefect.emulator.render.scene import paint
 from rh_prefect.emulator.render.sound import SPEECH_RATE, speak, write_sound
 from rh_prefect.emulator.render.video_files import video_frame, write_film
 from rh_prefect.emulator.render.video_models import pan
+from rh_prefect.media.edit.audio_samples import RATE, Pieces
 
 _SIDE = 1024
 _FPS = Fraction(12)
@@ -99,10 +100,10 @@ def _talk(seconds: float, to: Path) -> None:
     write_sound(to, _speech(seconds), rate=SPEECH_RATE)
 
 
-def _stereo(seconds: float) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
-    """Yields the voice as a film's sound: 44.1 kHz, two channels."""
+def _stereo(seconds: float) -> Pieces:
+    """Yields the voice as a film's sound: two channels."""
     voice = _speech(seconds)[0]
-    at = np.arange(round(seconds * 44100)) * (SPEECH_RATE / 44100)
+    at = np.arange(round(seconds * RATE)) * (SPEECH_RATE / RATE)
     one = np.interp(at, np.arange(voice.size), voice).astype(np.float32)
     yield np.stack([one, one])
 

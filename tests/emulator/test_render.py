@@ -10,7 +10,6 @@ import json
 import struct
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -25,8 +24,10 @@ from rh_prefect.emulator.render.glb_cube import cube
 from rh_prefect.emulator.render.scene import paint
 from rh_prefect.emulator.render.sound import write_sound
 from rh_prefect.emulator.render.texts import subject_of, write
-from rh_prefect.emulator.render.video_files import Facts, facts, frames_of, seconds_of, sound_of
 from rh_prefect.errors import MediaError
+from rh_prefect.media.edit.audio_samples import RATE, recording
+from rh_prefect.media.edit.video_reader import fitted, shape_of
+from rh_prefect.media.probe import probe
 from tests.emulator.conftest import Emulate
 from tests.support.samples import media as samples
 from tests.support.servers.caller import Caller, Json, node
@@ -63,17 +64,17 @@ def difference(one: Image.Image, other: Image.Image) -> float:
 
 
 def frames(path: Path) -> list[Image.Image]:
-    return [Image.fromarray(np.asarray(frame, np.uint8)) for frame in frames_of(path, facts(path).fps)]
+    return [Image.fromarray(frame.to_ndarray(format="rgb24")) for frame in fitted(path, shape_of(path))]
 
 
 def heard(path: Path) -> np.ndarray:
-    return np.concatenate(list(sound_of(path)), axis=1)
+    return np.concatenate(list(recording(path)), axis=1)
 
 
 def pitch(path: Path) -> float:
     """The loudest frequency of a file, in Hz."""
     sound = heard(path)[0]
-    return float(np.abs(np.fft.rfft(sound)).argmax() * 44100 / sound.size)
+    return float(np.abs(np.fft.rfft(sound)).argmax() * RATE / sound.size)
 
 
 class TestPictures:
@@ -149,7 +150,8 @@ class TestVideos:
         with av.open(str(path)) as container:
             context = container.streams.video[0].codec_context
             assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
-        assert facts(path) == Facts((128, 72), Fraction(12), 5.0, has_sound=False)
+        known = probe(path)
+        assert (known.width, known.height, known.fps, known.seconds, known.has_audio) == (128, 72, 12, 5, False)
         assert path.read_bytes().index(b"moov") < path.read_bytes().index(b"mdat"), "a browser plays it while it loads"
         shown = frames(path)
         assert max(difference(frame, Image.open(photo)) for frame in shown) < 40
@@ -158,20 +160,20 @@ class TestVideos:
     @pytest.mark.parametrize(("asked", "seconds"), [("10", 10.0), (3, 3.0), (None, 5.0)])
     def test_length(self, render: Render, photo: Path, asked: object, seconds: float) -> None:
         path = file_of(render("hailuo-2.3/i2v-pro", {"prompt": "x", "duration": asked}, imageUrl=photo), "mp4")
-        assert facts(path).seconds == pytest.approx(seconds, abs=0.1)
+        assert probe(path).seconds == pytest.approx(seconds, abs=0.1)
 
     @pytest.mark.parametrize("asked", [True, "true", False, "false"])
     def test_sound_only_where_it_is_asked_for(self, render: Render, photo: Path, asked: object) -> None:
         outputs = render("kling-v2.6-pro-image-to-video", {"prompt": "x", "sound": asked}, imageUrl=photo)
         path = file_of(outputs, "mp4")
-        assert facts(path).has_sound is (str(asked).lower() == "true")
-        assert not facts(path).has_sound or np.abs(heard(path)).max() > 0.05
+        assert probe(path).has_audio is (str(asked).lower() == "true")
+        assert not probe(path).has_audio or np.abs(heard(path)).max() > 0.05
 
     def test_an_edit_keeps_pictures_and_sound_and_shows_its_prompt(self, render: Render, clip: Path) -> None:
         model = "runwayml/gen4-aleph/video-to-video-official-stable"
         path = file_of(render(model, {"prompt": "snow"}, videoUrl=clip), "mp4")
-        assert facts(path).size == (128, 72)
-        assert facts(path).seconds == pytest.approx(2, abs=0.1)
+        assert (shape_of(path).width, shape_of(path).height) == (128, 72)
+        assert probe(path).seconds == pytest.approx(2, abs=0.1)
         assert pitch(path) == pytest.approx(500, abs=5)
         for ours, theirs in zip(frames(path), frames(clip), strict=True):
             below, label = (0, 36, 128, 72), (0, 0, 40, 16)
@@ -181,20 +183,20 @@ class TestVideos:
     def test_an_extension_is_longer_and_begins_with_the_video(self, render: Render, clip: Path) -> None:
         asked = {"prompt": "on", "duration": 5}
         path = file_of(render("skyreels-v3/single-shot-video-extension", asked, videoUrl=clip), "mp4")
-        assert facts(path).seconds == pytest.approx(7, abs=0.1)
+        assert probe(path).seconds == pytest.approx(7, abs=0.1)
         assert difference(frames(path)[10].crop((0, 36, 128, 72)), frames(clip)[10].crop((0, 36, 128, 72))) < 8
 
     @pytest.mark.parametrize(("asked", "wide"), [("720p", 192), ("4k", 384)])
     def test_an_upscaler_enlarges_that_very_video(self, render: Render, clip: Path, asked: str, wide: int) -> None:
         path = file_of(render("rh-video-upscaler", {"targetResolution": asked}, videoUrl=clip), "mp4")
-        assert facts(path).size == (wide, wide * 9 // 16)
+        assert (shape_of(path).width, shape_of(path).height) == (wide, wide * 9 // 16)
         assert pitch(path) == pytest.approx(500, abs=5)
         assert all(difference(one, other) < 4 for one, other in zip(frames(clip), frames(path), strict=True))
 
     def test_the_fps_increaser_doubles_the_frames(self, render: Render, clip: Path) -> None:
         path = file_of(render("rh-video-fps-increaser", {}, videoUrl=clip), "mp4")
-        assert (facts(path).fps, facts(path).has_sound) == (Fraction(24), True)
-        assert facts(path).seconds == pytest.approx(2, abs=0.05)
+        assert (probe(path).fps, probe(path).has_audio) == (24, True)
+        assert probe(path).seconds == pytest.approx(2, abs=0.05)
         assert len(frames(path)) == 2 * len(frames(clip))
 
 
@@ -203,7 +205,7 @@ class TestSounds:
         for times in (1, 2):
             asked = {"text": " ".join([SENTENCE] * times), "voice_id": "Wise_Woman", "volume": 10.0}
             path = file_of(render("minimax/speech-2.6-hd", asked), "mp3")
-            assert seconds_of(path) == pytest.approx(13 * times / 2.6, rel=0.2)
+            assert probe(path).seconds == pytest.approx(13 * times / 2.6, rel=0.2)
             assert 0.3 < np.abs(heard(path)).max() < 1.0, "it is heard and does not clip"
 
     @pytest.mark.parametrize(
@@ -211,7 +213,7 @@ class TestSounds:
     )
     def test_music_plays_for_the_time_that_is_asked_for(self, render: Render, description: str, seconds: float) -> None:
         path = file_of(render("suno-single-v5", {"description": description}), "mp3")
-        assert seconds_of(path) == pytest.approx(seconds, abs=0.1)
+        assert probe(path).seconds == pytest.approx(seconds, abs=0.1)
         assert all(np.abs(part).max() > 0.03 for part in np.array_split(heard(path)[0], 6))
 
     @pytest.mark.parametrize(("suffix", "codec"), [(".mp3", "mp3float"), (".wav", "pcm_s16le"), (".flac", "flac")])

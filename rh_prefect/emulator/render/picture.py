@@ -13,8 +13,7 @@ from PIL import Image, ImageFilter, ImageOps
 from rh_prefect.emulator.render.caption import label, write
 from rh_prefect.emulator.render.request import Request, Size
 from rh_prefect.emulator.render.scene import paint
-from rh_prefect.errors import MediaError
-from rh_prefect.media.edit.frames_and_thumbnails import in_eight_bits
+from rh_prefect.media.edit.frames_and_thumbnails import flat, open_image
 
 _SQUARE, _WIDE = (1, 1), (16, 9)
 _SAME_SHAPE = 0.12
@@ -38,23 +37,8 @@ def draw(request: Request, *, index: int = 0) -> Image.Image:
 
 
 def load(path: Path) -> Image.Image:
-    """Opens a picture upright and without transparency.
-
-    Raises:
-        MediaError: The file is not a picture.
-    """
-    try:
-        with Image.open(path) as opened:
-            upright = in_eight_bits(ImageOps.exif_transpose(opened))
-            if "A" in upright.getbands() or "transparency" in upright.info:
-                solid = upright.convert("RGBA")
-                ground = Image.new("RGBA", solid.size, "white")
-                return Image.alpha_composite(ground, solid).convert("RGB")
-            return upright.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MediaError(
-            f"The uploaded picture {path.name} cannot be read: {error}. What to do: send a complete picture."
-        ) from error
+    """Opens a picture, upright and without transparency; raises `MediaError` if the file is not a picture."""
+    return flat(open_image(path))
 
 
 def fill(picture: Image.Image, size: Size) -> Image.Image:

@@ -15,6 +15,7 @@ from rh_prefect.catalog.model import Model
 from rh_prefect.emulator.render import glb_cube, picture, sound, texts, video_files, video_models
 from rh_prefect.emulator.render.request import Limits, Request, number
 from rh_prefect.emulator.render.sound import write_sound
+from rh_prefect.media.edit.audio_samples import RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,8 @@ def _video(request: Request, stem: Path) -> list[Rendered]:
     if not request.is_on("returnLastFrame"):
         return [_file(to)]
     last = stem.with_name(f"{stem.name}-last.png")
-    *_, frame = video_files.frames_of(to, video_files.facts(to).fps)
+    shape = video_files.shape_of(to)
+    *_, frame = video_files.pictures_of(to, (shape.width, shape.height), shape.rate)
     picture.save(picture.grain(frame, request.variant), last)
     return [_file(to), _file(last)]
 
@@ -184,7 +186,7 @@ def _sound(request: Request, stem: Path) -> Rendered:
     asked = str(request.value("format", "outputFormat", "audio_format") or "mp3").lower()
     to = stem.with_suffix(f".{asked if asked in {'mp3', 'wav', 'flac'} else 'mp3'}")
     if request.names("music", "suno"):
-        write_sound(to, sound.play(request), rate=video_files.SOUND_RATE, bit_rate=192_000, comment=request.variant)
+        write_sound(to, sound.play(request), rate=RATE, bit_rate=192_000, comment=request.variant)
     else:
         write_sound(to, sound.speak(request), rate=sound.SPEECH_RATE, bit_rate=96_000, comment=request.variant)
     return _file(to)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rh_prefect.emulator.render.request import Limits, Request, has_any, number
 from rh_prefect.emulator.render.terrain import Array
-from rh_prefect.emulator.render.video_files import SOUND_RATE
+from rh_prefect.media.edit.audio_samples import RATE
 
 _CODECS = {".mp3": ("mp3", "libmp3lame", "s16p"), ".wav": ("wav", "pcm_s16le", "s16"), ".flac": ("flac", "flac", "s16")}
 _LOUDEST = 0.89
@@ -186,7 +186,7 @@ class Score:
 
 
 def play(request: Request) -> Array:
-    """Plays the music of a request: stereo at `SOUND_RATE`, shape (2, samples)."""
+    """Plays the music of a request: stereo at `RATE`, shape (2, samples)."""
     mood = " ".join(str(request.payload.get(key, "")) for key in ("tags", "description", "prompt", "title"))
     score = compose(mood.strip() or request.subject, request.limits.cut(length_of(request)), variant=request.variant)
     return perform(score, request.limits)
@@ -234,15 +234,15 @@ def compose(text: str, seconds: float, *, variant: str = "") -> Score:
 
 def perform(score: Score, limits: Limits) -> Array:
     """Plays a score; notes that ring past the end continue at the beginning, so that the music can be looped."""
-    total = max(1, round(score.seconds * SOUND_RATE))
+    total = max(1, round(score.seconds * RATE))
     out = np.zeros((2, total), np.float32)
     length = total / score.bars
     for bar in limits.until_stop(range(score.bars)):
         notes = [score.root + step for step in _CHORDS[score.chords[bar % len(score.chords)]]]
         start = round(bar * length)
         for index, note in enumerate(notes):
-            _add(out, start, _pad(note + 12, length / SOUND_RATE), pan=0.3 + 0.2 * index)
-        _add(out, start, _pluck(notes[0] % 12, min(2.0, length / SOUND_RATE), soft=2.0) * 1.1, pan=0.5)
+            _add(out, start, _pad(note + 12, length / RATE), pan=0.3 + 0.2 * index)
+        _add(out, start, _pluck(notes[0] % 12, min(2.0, length / RATE), soft=2.0) * 1.1, pan=0.5)
         for beat, which in enumerate(score.figure):
             note = [*notes, notes[0] + 12][which] + 24
             _add(out, start + round(beat * length / 8), _pluck(note, 0.9, soft=6.0) * 0.42, pan=0.35 + 0.3 * (beat % 2))
@@ -258,8 +258,8 @@ def _frequency(note: float) -> float:
 @lru_cache(_KEPT_NOTES)
 def _pad(note: int, seconds: float) -> Array:
     """Synthesizes three slightly detuned voices that swell in and overlap with the next chord."""
-    count = round((seconds * 1.25) * SOUND_RATE)
-    at = np.arange(count, dtype=np.float32) / SOUND_RATE
+    count = round((seconds * 1.25) * RATE)
+    at = np.arange(count, dtype=np.float32) / RATE
     wave = np.zeros(count, np.float32)
     for detune in (-0.07, 0.0, 0.07):
         phase = 2 * np.pi * _frequency(note + detune) * at
@@ -271,7 +271,7 @@ def _pad(note: int, seconds: float) -> Array:
 
 @lru_cache(_KEPT_NOTES)
 def _pluck(note: int, seconds: float, *, soft: float) -> Array:
-    at = np.arange(round(seconds * SOUND_RATE), dtype=np.float32) / SOUND_RATE
+    at = np.arange(round(seconds * RATE), dtype=np.float32) / RATE
     phase = 2 * np.pi * _frequency(note) * at
     wave = np.sin(phase) + 0.35 * np.sin(2 * phase) * np.exp(-4 * at) + 0.15 * np.sin(4 * phase) * np.exp(-9 * at)
     shape = np.minimum(1, at / 0.006) * np.exp(-soft * at) * np.minimum(1, (seconds - at) / 0.05)
@@ -293,9 +293,9 @@ def _add(out: Array, start: int, wave: Array, *, pan: float) -> None:
 def _reverb(dry: Array) -> Array:
     """Adds the reverb of a room of 1.6 seconds by circular convolution, so that the loop has no seam."""
     total = dry.shape[1]
-    count = min(total, round(1.6 * SOUND_RATE))
+    count = min(total, round(1.6 * RATE))
     random = np.random.default_rng(7)
-    fall = np.exp(-np.arange(count, dtype=np.float32) / (0.32 * SOUND_RATE))
+    fall = np.exp(-np.arange(count, dtype=np.float32) / (0.32 * RATE))
     room = random.standard_normal((2, count)).astype(np.float32) * fall
     room /= np.sqrt((room**2).sum(axis=1, keepdims=True))
     wet = np.fft.irfft(np.fft.rfft(dry, axis=1) * np.fft.rfft(room, n=total, axis=1), n=total, axis=1)

@@ -138,12 +138,13 @@ def describe_picture(path: Path) -> str:
 
 def describe_video(path: Path) -> str:
     """Describes a video: length, size, frame rate and colours."""
-    about = video_files.facts(path)
-    first = next(video_files.frames_of(path, about.fps))
-    sound = "with sound" if about.has_sound else "without sound"
-    size = f"{about.size[0]} x {about.size[1]} pixels at {float(about.fps):g} frames per second"
+    shape = video_files.shape_of(path)
+    size = shape.width, shape.height
+    first = next(video_files.pictures_of(path, size, shape.rate))
+    sound = "with sound" if shape.has_audio else "without sound"
+    pixels = f"{size[0]} x {size[1]} pixels at {float(shape.rate):g} frames per second"
     opens = f"it opens mostly {_colours(first)}"
-    return f"A {_shape(about.size)} video of {about.seconds:.1f} seconds, {size}, {sound}; {opens}."
+    return f"A {_shape(size)} video of {video_files.seconds_of(path):.1f} seconds, {pixels}, {sound}; {opens}."
 
 
 def _shape(size: tuple[int, int]) -> str:

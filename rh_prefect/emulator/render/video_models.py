@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageFilter
 
 from rh_prefect.emulator.render import video_files
 from rh_prefect.emulator.render.caption import label
 from rh_prefect.emulator.render.picture import draw, fill, inset, load
 from rh_prefect.emulator.render.request import Request, Size, even, fit, number
 from rh_prefect.emulator.render.sound import pad_of
-from rh_prefect.emulator.render.terrain import Array
+from rh_prefect.media.edit.audio_samples import Pieces, recording
 
 _ZOOM = 0.14
 _HELD = 0.12
@@ -92,10 +92,14 @@ def _length(request: Request) -> float:
     return request.seconds or request.limits.cut(5.0)
 
 
-def _sound(request: Request, seconds: float) -> Iterator[Array] | None:
+def _sound(request: Request, seconds: float) -> Pieces | None:
     if request.audios:
-        return video_files.sound_of(request.audios[0])
-    return iter([pad_of(request, seconds)]) if request.wants_sound else None
+        return recording(request.audios[0])
+    return _pad(request, seconds) if request.wants_sound else None
+
+
+def _pad(request: Request, seconds: float) -> Pieces:
+    yield pad_of(request, seconds)
 
 
 _LARGEST = 2
@@ -109,31 +113,33 @@ def rework(request: Request, to: Path) -> None:
     a corner. The sound is the request's own sound file, otherwise the video's own.
     """
     source = request.videos[0]
-    about = video_files.facts(source)
-    size = even(fit(about.size, min(max(about.size), _LARGEST * request.limits.long_side)))
-    seconds = _edited_length(request, about)
-    frames = _captioned(request, _scenes(source, size, about.fps, seconds), size)
+    shape = video_files.shape_of(source)
+    sides = shape.width, shape.height
+    size = even(fit(sides, min(max(sides), _LARGEST * request.limits.long_side)))
+    seconds = _edited_length(request, source)
+    frames = _captioned(request, _scenes(source, size, shape.rate, seconds), size)
     video_files.write_film(
         to,
         request.limits.until_stop(frames),
         size=size,
-        fps=about.fps,
-        sound=_edited_sound(request, about, seconds),
+        fps=shape.rate,
+        sound=_edited_sound(request, seconds, has_sound=shape.has_audio),
         variant=request.variant,
     )
 
 
-def _edited_length(request: Request, about: video_files.Facts) -> float:
+def _edited_length(request: Request, source: Path) -> float:
+    length = request.limits.cut(video_files.seconds_of(source))
     if request.names("exten"):
-        return request.limits.cut(about.seconds) + (request.seconds or request.limits.cut(5.0))
-    return request.seconds or request.limits.cut(about.seconds)
+        return length + (request.seconds or request.limits.cut(5.0))
+    return request.seconds or length
 
 
 def _scenes(source: Path, size: Size, fps: Fraction, seconds: float) -> Iterator[Image.Image]:
     """Reads the video; if the video is too short, zooms slowly into the last picture."""
-    count, last = 0, None
-    for frame in video_files.frames_of(source, fps, most=seconds):
-        last = ImageOps.fit(frame, size, Image.Resampling.BICUBIC) if frame.size != size else frame
+    count = 0
+    last: Image.Image | None = None
+    for last in video_files.pictures_of(source, size, fps, most=seconds):
         count += 1
         yield last
     if last is not None:
@@ -158,12 +164,9 @@ def _captioned(request: Request, frames: Iterator[Image.Image], size: Size) -> I
         yield shown
 
 
-def _edited_sound(request: Request, about: video_files.Facts, seconds: float) -> Iterator[Array] | None:
-    if request.audios:
-        return video_files.sound_of(request.audios[0])
-    if about.has_sound and str(request.value("keepOriginalSound")).lower() not in {"no", "false"}:
-        return video_files.sound_of(request.videos[0])
-    return iter([pad_of(request, seconds)]) if request.wants_sound else None
+def _edited_sound(request: Request, seconds: float, *, has_sound: bool) -> Pieces | None:
+    keeps = has_sound and str(request.value("keepOriginalSound")).lower() not in {"no", "false"}
+    return recording(request.videos[0]) if keeps and not request.audios else _sound(request, seconds)
 
 
 _TIMES = {"720p": 1.5, "1080p": 2.0, "2k": 2.5, "4k": 3.0}
@@ -190,11 +193,10 @@ def enlarge_picture(request: Request) -> Image.Image:
 def enhance_video(request: Request, to: Path) -> None:
     """Enlarges the input video, raises its frame rate, or both; the sound does not change."""
     source = request.videos[0]
-    about = video_files.facts(source)
-    size = _larger(request, about.size)
-    fps = _faster(request, about.fps)
-    frames = video_files.steady(source, fps, blend=fps != about.fps, most=request.limits.max_seconds)
-    sound = video_files.sound_of(source) if about.has_sound else None
+    shape = video_files.shape_of(source)
+    size, fps = _larger(request, (shape.width, shape.height)), _faster(request, shape.rate)
+    frames = video_files.frames_of(source, size, fps, most=request.limits.max_seconds)
+    sound = recording(source) if shape.has_audio else None
     video_files.write_film(
         to, request.limits.until_stop(frames), size=size, fps=fps, sound=sound, variant=request.variant
     )
