@@ -27,7 +27,7 @@ from rh_prefect.emulator.graph_request_checks import examine
 from rh_prefect.emulator.native_prompts import Prompt, history
 from rh_prefect.emulator.responses import Refused, message_of
 from rh_prefect.emulator.routes.tasks import poll
-from rh_prefect.emulator.routes.uploads import read_form
+from rh_prefect.emulator.routes.uploads import received
 from rh_prefect.emulator.tasks import ACTIVE, NATIVE_MACHINES, OutputSpec, TaskSpec
 
 _GIGABYTE: Final = 1 << 30
@@ -162,23 +162,15 @@ async def view(call: Call) -> Response:
 
 async def upload(call: Call) -> Response:
     """Stores a file of any kind as an input, under its file name, as ComfyUI does."""
-    state = call.state
-    limit, no_form = state.assumptions.upload_max_bytes, Refused(*state.assumptions.upload_no_file)
-    try:
-        form = await read_form(call.request, state.file_store.folder, limit=limit, no_form=no_form)
-    except Refused as refused:
-        return Response(message_of(state.assumptions, refused.code, refused.words), 400)
-    try:
-        received = next((file for file in form.files if file.field == "image"), None)
-        name = Path(received.file_name if received else "")
-        if received is None or not name.name:
-            return Response(status_code=400)
+    state, limit = call.state, call.state.assumptions.upload_max_bytes
+    no_file = Refused("400", envelope=lambda *_: Response(status_code=400))
+    async with received(call, "image", limit=limit, no_form=no_file, large=no_file) as file:
+        name = Path(file.file_name)
+        if not name.name:
+            raise no_file
         extension = name.suffix.lstrip(".").lower()
-        state.file_store.keep(received.path, _folder(call) + name.name, sha256=received.sha256, extension=extension)
-        return JSONResponse({"name": name.name, "subfolder": "", "type": "input"})
-    finally:
-        for file in form.files:
-            file.path.unlink(missing_ok=True)
+        state.file_store.keep(file.path, _folder(call) + name.name, sha256=file.sha256, extension=extension)
+    return JSONResponse({"name": name.name, "subfolder": "", "type": "input"})
 
 
 async def info(call: Call) -> Response:
