@@ -27,7 +27,7 @@ def prompt(seconds: float, number: int = 1) -> str:
 def main() -> None:
     """Serves until its standard input ends; each line there is the account's new limit."""
     options = json.loads(sys.argv[1])
-    serve(_ready, clock="real", durations=_as_asked, long_side=64, **options)
+    serve(Emulator(clock="real", durations=_as_asked, long_side=64, **options), _ready)
 
 
 def _as_asked(model: Model, payload: Mapping[str, object]) -> tuple[float, float]:  # noqa: ARG001 - its signature

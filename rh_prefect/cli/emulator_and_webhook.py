@@ -52,7 +52,7 @@ def emulator(
         print(f"--random-seed {running.random_seed} reproduces the results of this run\n", flush=True)
         print(f"export RH_BASE_URL={running.url}\nexport RH_API_KEY={running.key}", flush=True)
 
-    serve(announce, **{**options, "key": key or _kept_key()})
+    serve(Emulator(**{**options, "key": key or _kept_key()}), announce)
 
 
 def serve_(*, host: str = "127.0.0.1", port: Port = 8788) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType, TracebackType
-from typing import Self, TypedDict, Unpack
+from typing import Self
 
 from rh_prefect.catalog.model import Model, Output, Param, PriceTable, Rule
 from rh_prefect.emulator.accounts import ApiKeys, RateLimit
@@ -26,7 +26,7 @@ from rh_prefect.emulator.comfy.apps import Apps
 from rh_prefect.emulator.comfy.workflows import Workflows
 from rh_prefect.emulator.faults import Fault, Faults
 from rh_prefect.emulator.file_host import file_app
-from rh_prefect.emulator.file_store import FileStore, Loras
+from rh_prefect.emulator.file_store import FileStore
 from rh_prefect.emulator.models_and_prices import Models, new_model
 from rh_prefect.emulator.native_prompts import Proxy
 from rh_prefect.emulator.progress import Progress
@@ -34,37 +34,13 @@ from rh_prefect.emulator.recorder import Recorder
 from rh_prefect.emulator.render import Renderer
 from rh_prefect.emulator.render_queue import RandomSource, RenderQueue
 from rh_prefect.emulator.server import ServerThread, address, listen
-from rh_prefect.emulator.state import State, initial_options
+from rh_prefect.emulator.state import RuntimeOptions, State
 from rh_prefect.emulator.tasks import Tasks
 from rh_prefect.emulator.webhooks import Webhooks
 from rh_prefect.errors import ConfigError
 
 
-class Options(TypedDict, total=False):
-    """The arguments of `Emulator` and `serve`."""
-
-    host: str
-    port: int
-    files_port: int
-    clock: Mode
-    factor: float
-    polls: int
-    limit: int
-    money: Decimal | str | int
-    key: str | None
-    long_side: int
-    fps: int
-    max_seconds: float | None
-    least_bytes: int
-    faults: Iterable[Fault]
-    moderated: Iterable[str]
-    durations: Durations
-    deterministic: bool
-    random_seed: int | None
-    assumptions: Assumptions
-
-
-class Emulator:
+class Emulator(State):
     """A local RunningHub API with real media, a clock, scripted faults and recorded requests.
 
     Equal requests give different results, as with real models, unless they name the same seed.
@@ -99,9 +75,7 @@ class Emulator:
 
     url = ""
     files_url = ""
-    _folder: Path | None = None
-    _file_store: FileStore | None = None
-    _render_queue: RenderQueue | None = None
+    _folder: Path
     _server: ServerThread | None = None
 
     def __init__(
@@ -134,22 +108,34 @@ class Emulator:
         self.faults = Faults(faults)
         self.held = HeldResponses()
         self.moderated = set(moderated)
-        self._lock = threading.RLock()
-        self._tasks = Tasks(self.clock, lock=self._lock, assumptions=assumptions)
-        self.recorder = Recorder(self._tasks.rows, self.keys.mask, lock=self._lock)
-        self.options = initial_options(assumptions, deterministic=deterministic)
-        self._random = RandomSource(random_seed, options=self.options)
-        self.random_seed = self._random.seed
+        self.lock = threading.RLock()
+        self.tasks = Tasks(self.clock, lock=self.lock, assumptions=assumptions)
+        self.recorder = Recorder(self.tasks.rows, self.keys.mask, lock=self.lock)
+        self.options = RuntimeOptions(
+            assumptions.webhook_spacing,
+            assumptions.webhook_timeout,
+            assumptions.webhook_data,
+            deterministic=deterministic,
+        )
+        self.random = RandomSource(random_seed, options=self.options)
+        self.random_seed = self.random.seed
         self.workflows = Workflows()
         self.apps = Apps()
-        self._models = Models()
+        self.models = Models()
         self.assets = Assets(self.clock, assumptions=assumptions)
         self.webhooks = Webhooks(
-            self._tasks, self.recorder, self.clock, faults=self.faults, options=self.options, assumptions=assumptions
+            self.tasks, self.recorder, self.clock, faults=self.faults, options=self.options, assumptions=assumptions
         )
-        self._durations = durations
+        self.durations = durations
         self._least_bytes = least_bytes
-        self._renderer = partial(Renderer, long_side=long_side, fps=fps, max_seconds=max_seconds)
+        self._renderer = partial(
+            Renderer,
+            long_side=long_side,
+            fps=fps,
+            max_seconds=max_seconds,
+            id_answers=assumptions.id_answers,
+            lyrics_as_text=assumptions.lyrics_as_text,
+        )
         self._locations = ((host, port), (host, files_port))
 
     def __repr__(self) -> str:
@@ -182,7 +168,7 @@ class Emulator:
             price: The price: a table, or the amount per call; None for no published price.
         """
         model = new_model(endpoint, output=output, params=params, rules=rules, price=price)
-        self._models.add(model)
+        self.models.add(model)
         return model
 
     def start(self) -> Self:
@@ -194,24 +180,34 @@ class Emulator:
         api, files = self._listen()
         self.url, self.files_url = address(api), address(files)
         self._folder = Path(tempfile.mkdtemp(prefix="rh-emulator-"))
-        state = self._state(self._folder)
-        self._file_store, self._render_queue = state.file_store, state.render_queue
-        self._server = ServerThread([(api_app(state), api), (file_app(state), files)], beside=[self.webhooks.run])
+        (self._folder / "files").mkdir()
+        clock, known = self.clock, self.assumptions
+        self.file_store = FileStore(self._folder / "files", url=self.files_url, clock=clock, assumptions=known)
+        self.render_queue = RenderQueue(
+            self._renderer(self._folder / "renders"),
+            self.file_store,
+            self.tasks,
+            lock=self.lock,
+            random=self.random,
+            least_bytes=self._least_bytes,
+            failed_code=known.failed_model,
+        )
+        self.progress = Progress(self.tasks, self.faults, clock, url=self.url, assumptions=known)
+        self.proxy = Proxy()
+        self.rate_limit = RateLimit(clock, most=known.requests_per_minute)
+        self._server = ServerThread([(api_app(self), api), (file_app(self), files)], beside=[self.webhooks.run])
         self._server.start()
         return self
 
     def stop(self) -> None:
         """Closes every connection and removes every file."""
         self.held.release()
-        if self._file_store is not None:
-            self._file_store.is_closed = True
         if self._server is not None:
+            self.file_store.is_closed = True
             self._server.stop()
-        if self._render_queue is not None:
-            self._render_queue.close()
-        if self._folder is not None:
+            self.render_queue.close()
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._server = self._file_store = self._render_queue = self._folder = None
+            self._server = None
 
     def _listen(self) -> tuple[socket.socket, socket.socket]:
         api_place, files_place = self._locations
@@ -222,57 +218,13 @@ class Emulator:
             api.close()
             raise
 
-    def _made_render_queue(self, renderer: Renderer, file_store: FileStore) -> RenderQueue:
-        return RenderQueue(
-            renderer,
-            file_store,
-            self._tasks,
-            lock=self._lock,
-            random=self._random,
-            least_bytes=self._least_bytes,
-            failed_code=self.assumptions.failed_model,
-        )
 
-    def _state(self, folder: Path) -> State:
-        for name in ("files", "renders"):
-            (folder / name).mkdir()
-        file_store = FileStore(folder / "files", url=self.files_url, clock=self.clock, assumptions=self.assumptions)
-        known = self.assumptions
-        renderer = self._renderer(folder / "renders", id_answers=known.id_answers, lyrics_as_text=known.lyrics_as_text)
-        return State(
-            url=self.url,
-            assumptions=self.assumptions,
-            clock=self.clock,
-            keys=self.keys,
-            tasks=self._tasks,
-            recorder=self.recorder,
-            faults=self.faults,
-            held=self.held,
-            file_store=file_store,
-            render_queue=self._made_render_queue(renderer, file_store),
-            durations=self._durations,
-            workflows=self.workflows,
-            apps=self.apps,
-            assets=self.assets,
-            loras=Loras(file_store, folder=self.assumptions.lora_folder),
-            webhooks=self.webhooks,
-            progress=Progress(self._tasks, self.faults, self.clock, url=self.url, assumptions=self.assumptions),
-            proxy=Proxy(),
-            options=self.options,
-            random=self._random,
-            models=self._models,
-            rate_limit=RateLimit(self.clock, most=self.assumptions.requests_per_minute),
-            moderated=self.moderated,
-            lock=self._lock,
-        )
-
-
-def serve(on_ready: Callable[[Emulator], object], **options: Unpack[Options]) -> None:
-    """Serves in the foreground until SIGINT or SIGTERM; only in the main thread.
+def serve(emulator: Emulator, on_ready: Callable[[Emulator], object]) -> None:
+    """Serves an emulator in the foreground until SIGINT or SIGTERM; only in the main thread.
 
     Args:
+        emulator: The emulator, which has not started.
         on_ready: Called once, when the server is ready.
-        options: The arguments of `Emulator`.
 
     Raises:
         ConfigError: A port is taken.
@@ -290,7 +242,7 @@ def serve(on_ready: Callable[[Emulator], object], **options: Unpack[Options]) ->
             signal.signal(number, handler)
 
     try:
-        with Emulator(**options) as emulator:
+        with emulator:
             on_ready(emulator)
             stopping.get()
             restore()  # a second signal ends the process while the emulator waits

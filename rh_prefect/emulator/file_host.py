@@ -90,7 +90,7 @@ async def _receive(request: Request, state: State, place: str) -> None:
     finally:
         part.unlink(missing_ok=True)
     name = place.lstrip("/")
-    state.loras.sent(name)
+    state.file_store.loras.add(name)
     state.recorder.add_upload(Upload(name, size, sha256.hexdigest(), "", state.clock.now()))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -57,6 +56,7 @@ class FileStore:
 
     Attributes:
         is_closed: Whether the emulator stops, so that no file is fetched to its end.
+        loras: The names of the LoRAs that were uploaded.
     """
 
     def __init__(self, folder: Path, *, url: str, clock: Clock, assumptions: Assumptions) -> None:
@@ -64,6 +64,7 @@ class FileStore:
         self.folder = folder
         self.url = url
         self.is_closed = False
+        self.loras: set[str] = set()
         self._clock = clock
         self._secret = secrets.token_bytes(16)
         self._files: dict[str, StoredFile] = {}
@@ -174,40 +175,3 @@ class FileStore:
 
     def _signature(self, place: str, window: str) -> str:
         return hmac.new(self._secret, f"{place}\n{window}".encode(), "sha1").hexdigest()
-
-
-class Loras:
-    """All LoRAs that were announced or uploaded.
-
-    Args:
-        file_store: The file store, which signs the links of LoRAs.
-        folder: The folder in the names of all LoRAs.
-    """
-
-    def __init__(self, file_store: FileStore, *, folder: str) -> None:
-        self._folder = folder
-        self._file_store = file_store
-        self._lock = threading.Lock()
-        self._known: set[str] = set()
-
-    def announce(self, md5: str) -> tuple[str, str | None]:
-        """Announces the upload of a LoRA.
-
-        Args:
-            md5: The MD5 sum of the file, in hex.
-
-        Returns:
-            The `fileName` of the LoRA and the upload link; no link if the LoRA was uploaded before.
-        """
-        name = f"{self._folder}/{md5}.safetensors"
-        with self._lock:
-            return name, None if name in self._known else self._file_store.sign(f"/{name}")
-
-    def sent(self, name: str) -> None:
-        """Marks a LoRA as uploaded."""
-        with self._lock:
-            self._known.add(name)
-
-    def has(self, name: str) -> bool:
-        """Returns whether a LoRA was uploaded."""
-        return name in self._known

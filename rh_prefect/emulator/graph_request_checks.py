@@ -320,7 +320,7 @@ def examine(
         Refused: ComfyUI would refuse the graph as a whole.
     """
     foreign = state.workflows.foreign | state.apps.foreign
-    verdict = validate(graph, Files(partial(_has_media, state, folder), state.loras.has, foreign))
+    verdict = validate(graph, Files(partial(_has_media, state, folder), state.file_store.loras.__contains__, foreign))
     if verdict.is_hopeless:
         code, error = _BAD_GRAPH[0], verdict.error or {}
         reason = f"{error.get('message')} {error.get('details')}".strip()
@@ -345,7 +345,7 @@ def _named(state: State, folder: str, name: str) -> Path | None:
 def _find(state: State, key: ApiKey, folder: str, name: str) -> Path:
     if name.startswith(_LINKS):
         try:
-            return local(state.sources(key), name, "file")
+            return local(state, key, name, "file")
         except Refused as refused:
             raise MediaError(refused.words) from refused
     return _named(state, folder, name) or sample(state.file_store.folder / SAMPLE_PICTURE)

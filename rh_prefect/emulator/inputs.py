@@ -10,19 +10,21 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 
 from rh_prefect.catalog.model import Model, Param
-from rh_prefect.emulator.accounts import Account
-from rh_prefect.emulator.assets import Assets
+from rh_prefect.emulator.accounts import ApiKey
 from rh_prefect.emulator.assumptions import Assumptions
 from rh_prefect.emulator.file_store import DeadLink, FileStore
 from rh_prefect.emulator.request_texts import texts
 from rh_prefect.emulator.responses import Refused
 from rh_prefect.errors import MediaError
 from rh_prefect.media.probe import Facts, probe
+
+if TYPE_CHECKING:
+    from rh_prefect.emulator.state import State
 
 _MIB: Final = 1024 * 1024
 _FAILED: Final = "File processing failed"
@@ -48,28 +50,7 @@ class Inputs:
         return self.lengths.get("video", self.lengths.get("audio"))
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """The sources of the files of an account's requests.
-
-    Attributes:
-        file_store: Uploads and results.
-        assets: Registered assets.
-        account: The account that owns the assets.
-        assumptions: The refusal of an invalid file.
-    """
-
-    file_store: FileStore
-    assets: Assets
-    account: Account
-    assumptions: Assumptions
-
-    def bad_file(self, name: str, reason: str) -> Refused:
-        """Returns the error for a file that the parameter does not accept."""
-        return Refused(self.assumptions.bad_file, f"{_FAILED}: {name}: {reason}")
-
-
-def gather(sources: Sources, model: Model, payload: Mapping[str, object]) -> Inputs:
+def gather(state: State, key: ApiKey, model: Model, payload: Mapping[str, object]) -> Inputs:
     """Finds and checks all files of a request; blocks, so call it from a thread.
 
     Raises:
@@ -80,9 +61,9 @@ def gather(sources: Sources, model: Model, payload: Mapping[str, object]) -> Inp
         value = payload.get(param.key)
         links = value if isinstance(value, list) else [value]
         if param.is_media and value:
-            inputs.files[param.key] = [_checked(inputs, sources, param, str(link)) for link in links]
+            inputs.files[param.key] = [_checked(inputs, state, key, param, str(link)) for link in links]
         elif param.type == "json":
-            found = [local(sources, link, param.key) for link in _own_links(sources.file_store, value)]
+            found = [local(state, key, link, param.key) for link in _own_links(state.file_store, value)]
             inputs.files.update({param.key: found} if found else {})
     return inputs
 
@@ -100,25 +81,25 @@ def _own_links(file_store: FileStore, value: object) -> Iterable[str]:
     return (text for text in texts(value) if file_store.owns(text))
 
 
-def _checked(inputs: Inputs, sources: Sources, param: Param, link: str) -> Path:
-    path = local(sources, link, param.key)
+def _checked(inputs: Inputs, state: State, key: ApiKey, param: Param, link: str) -> Path:
+    path = local(state, key, link, param.key)
     if param.max_size_mb is not None and path.stat().st_size > param.max_size_mb * _MIB:
         raise Refused("1008", f"{param.key}: file size exceeds {param.max_size_mb} MB")
-    facts = _facts(sources, param, path)
+    facts = _facts(state.assumptions, param, path)
     if facts.seconds:
         inputs.lengths.setdefault(facts.kind, facts.seconds)
     return path
 
 
-def _facts(sources: Sources, param: Param, path: Path) -> Facts:
+def _facts(assumptions: Assumptions, param: Param, path: Path) -> Facts:
     try:
         facts = probe(path)
     except MediaError as error:
-        raise sources.bad_file(param.key, "not a readable file") from error
+        raise Refused(assumptions.bad_file, f"{_FAILED}: {param.key}: not a readable file") from error
     if facts.kind != param.type:
-        raise sources.bad_file(param.key, f"not a file of the type {param.type}")
+        raise Refused(assumptions.bad_file, f"{_FAILED}: {param.key}: not a file of the type {param.type}")
     if param.accept and _plain(facts.extension) not in map(_plain, param.accept):
-        raise sources.bad_file(param.key, f"unsupported format {facts.extension}")
+        raise Refused(assumptions.bad_file, f"{_FAILED}: {param.key}: unsupported format {facts.extension}")
     return facts
 
 
@@ -127,18 +108,19 @@ def _plain(extension: str) -> str:
     return _OTHER_NAMES.get(name, name)
 
 
-def local(sources: Sources, link: str, name: str) -> Path:
+def local(state: State, key: ApiKey, link: str, name: str) -> Path:
     """Returns the file behind a link, downloaded if necessary.
 
     Args:
-        sources: The sources.
+        state: The emulator.
+        key: The key of the request.
         link: An `http`, `data` or `asset` link.
         name: The name for a refusal.
 
     Raises:
         Refused: The link does not exist or has expired.
     """
-    file_store = sources.file_store
+    file_store = state.file_store
     if file_store.owns(link):
         try:
             return file_store.find(link).path
@@ -147,11 +129,11 @@ def local(sources: Sources, link: str, name: str) -> Path:
     if link.startswith("data:"):
         return _decode(file_store.folder, link, name)
     if link.startswith("asset://"):
-        asset = sources.assets.ready(sources.account, link.removeprefix("asset://"))
+        asset = state.assets.ready(key.account, link.removeprefix("asset://"))
         if asset is None:
-            raise Refused(sources.assumptions.asset_refused, f"{_FAILED}: {name}: asset not found or not active")
+            raise Refused(state.assumptions.asset_refused, f"{_FAILED}: {name}: asset not found or not active")
         return asset
-    return _fetch(file_store, link, name, most=sources.assumptions.upload_max_bytes)
+    return _fetch(file_store, link, name, most=state.assumptions.upload_max_bytes)
 
 
 def _decode(folder: Path, link: str, name: str) -> Path:

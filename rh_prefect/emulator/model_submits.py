@@ -130,7 +130,7 @@ class ModelSubmit:
     @cached_property
     def inputs(self) -> Inputs:
         """The input files."""
-        return gather(self.state.sources(self.key), self.model, self.payload)
+        return gather(self.state, self.key, self.model, self.payload)
 
     @cached_property
     def price(self) -> Decimal | None:

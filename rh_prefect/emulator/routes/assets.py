@@ -32,7 +32,7 @@ async def create(call: Call) -> Response:
 
 def _fetch(call: Call, url: str, kind: str) -> Path | None:
     try:
-        path = local(call.state.sources(call.key), url, "url")
+        path = local(call.state, call.key, url, "url")
         return path if probe(path).kind == kind.lower() else None
     except (MediaError, Refused):
         return None

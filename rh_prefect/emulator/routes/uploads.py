@@ -109,8 +109,9 @@ async def lora(call: Call) -> Response:
             raise Refused("301", call.state.assumptions.v1_blank.format(field=key))
     if not _MD5.fullmatch(md5):
         raise Refused(*call.state.assumptions.bad_md5)
-    file_name, link = call.state.loras.announce(md5.lower())
-    return responses.success({"fileName": file_name, **({} if link is None else {"url": link})})
+    store, file_name = call.state.file_store, f"{call.state.assumptions.lora_folder}/{md5.lower()}.safetensors"
+    link = {} if file_name in store.loras else {"url": store.sign(f"/{file_name}")}
+    return responses.success({"fileName": file_name, **link})
 
 
 ENDPOINTS: Final = (
