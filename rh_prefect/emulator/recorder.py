@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final, TypeVar
+
+from pydantic_core import to_jsonable_python
 
 _LONGEST_DATA: Final = 200
 _LONGEST_PROMPT: Final = 40
@@ -113,6 +115,9 @@ class Delivery:
     time: float
 
 
+R = TypeVar("R", Submission, Request, Download, Delivery)
+
+
 class Recorder:
     """Records everything that happens; any thread may read the records at any time.
 
@@ -210,11 +215,7 @@ class Recorder:
         """Records a submission and numbers it."""
         plain = self._plain(submission.payload)
         payload = plain if isinstance(plain, dict) else {}
-        endpoint = self._mask(submission.endpoint)
-        with self._changed:
-            number = len(self._submissions) + 1
-            self._submissions.append(replace(submission, number=number, endpoint=endpoint, payload=payload))
-            self._changed.notify_all()
+        self._add(self._submissions, replace(submission, endpoint=self._mask(submission.endpoint), payload=payload))
 
     def add_upload(self, upload: Upload) -> None:
         """Records an upload."""
@@ -224,59 +225,51 @@ class Recorder:
 
     def add_delivery(self, delivery: Delivery) -> None:
         """Records a webhook and numbers it."""
-        with self._changed:
-            self._deliveries.append(replace(delivery, number=len(self._deliveries) + 1))
-            self._changed.notify_all()
+        self._add(self._deliveries, delivery)
 
     def add_download(self, path: str, *, task_id: str, status: int, at: float) -> int:
-        """Records a download when its response begins.
-
-        Returns:
-            The download's number.
-        """
-        with self._changed:
-            number = len(self._downloads) + 1
-            self._downloads.append(Download(number, self._masked_path(path), task_id, status, 0, at))
-            self._changed.notify_all()
-            return number
+        """Records a download when its response begins, and returns its number."""
+        return self._add(self._downloads, Download(0, self._masked_path(path), task_id, status, 0, at))
 
     def update_download(self, number: int, sent: int) -> None:
         """Records the number of bytes that were sent for a download."""
-        with self._changed:
-            self._downloads[number - 1] = replace(self._downloads[number - 1], sent=sent)
-            self._changed.notify_all()
+        self._update(self._downloads, number, sent=sent)
 
     def add_request(self, method: str, path: str, *, at: float) -> int:
-        """Records a request on arrival.
-
-        Returns:
-            The request's number.
-        """
-        with self._changed:
-            number = len(self._requests) + 1
-            self._requests.append(Request(number, method, self._masked_path(path), 0, at))
-            self._changed.notify_all()
-            return number
+        """Records a request on arrival, and returns its number."""
+        return self._add(self._requests, Request(0, method, self._masked_path(path), 0, at))
 
     def update_request(self, number: int, status: int) -> None:
         """Records the status of a response."""
+        self._update(self._requests, number, status=status)
+
+    def _add(self, rows: list[R], row: R) -> int:
         with self._changed:
-            self._requests[number - 1] = replace(self._requests[number - 1], status=status)
+            rows.append(replace(row, number=len(rows) + 1))
+            self._changed.notify_all()
+            return len(rows)
+
+    def _update(self, rows: list[R], number: int, **changes: Any) -> None:
+        with self._changed:
+            rows[number - 1] = replace(rows[number - 1], **changes)
             self._changed.notify_all()
 
     def to_json(self) -> dict[str, object]:
         """Returns all records as JSON; amounts are strings."""
-        return {
-            "charged": str(self.charged),
-            "coins": self.coins,
-            "submissions": _rows(self.submissions),
-            "tasks": _rows(self.tasks),
-            "cancelled": self.cancelled,
-            "requests": _rows(self.requests),
-            "uploads": _rows(self.uploads),
-            "downloads": _rows(self.downloads),
-            "deliveries": _rows(self.deliveries),
-        }
+        records: dict[str, object] = to_jsonable_python(
+            {
+                "charged": self.charged,
+                "coins": self.coins,
+                "submissions": self.submissions,
+                "tasks": self.tasks,
+                "cancelled": self.cancelled,
+                "requests": self.requests,
+                "uploads": self.uploads,
+                "downloads": self.downloads,
+                "deliveries": self.deliveries,
+            }
+        )
+        return records
 
     def _masked_path(self, path: str) -> str:
         return _PROXY_KEY.sub(r"\1<unknown>", self._mask(path))
@@ -289,14 +282,3 @@ class Recorder:
         if isinstance(value, Mapping):
             return {key: self._plain(item) for key, item in value.items()}
         return [self._plain(item) for item in value] if isinstance(value, list) else value
-
-
-Row = Submission | Request | Upload | Download | TaskRow | Delivery
-
-
-def _rows(rows: Iterable[Row]) -> list[dict[str, object]]:
-    return [{key: _json(value) for key, value in asdict(row).items()} for row in rows]
-
-
-def _json(value: object) -> object:
-    return str(value) if isinstance(value, Decimal) else value
