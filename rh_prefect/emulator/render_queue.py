@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Final
 from rh_prefect.emulator.file_store import FileStore
 from rh_prefect.emulator.render import Rendered, Renderer
 from rh_prefect.emulator.render.metadata_and_padding import pad, stamp
-from rh_prefect.emulator.render.request import Stopped
+from rh_prefect.emulator.render.request import Stopped, number
 from rh_prefect.emulator.tasks import Failure, Output, OutputSpec, Task, Tasks
 
 _SEED_BITS: Final = 32
+_NUMBERS: Final = 2**64
 _LETTERS: Final = string.ascii_lowercase
 
 
@@ -54,7 +55,7 @@ class RandomSource:
         """
         if self._options.deterministic:
             return ""
-        return str(self._draw(f"variant {request}") if seed is None else _number(f"seed {seed}"))
+        return str(self._draw(f"variant {request}") if seed is None else number(f"seed {seed}", below=_NUMBERS))
 
     def node_seed(self, request: str, below: int) -> int:
         """Draws the seed of a node, as RunningHub does at each start of a saved workflow.
@@ -67,7 +68,7 @@ class RandomSource:
             The seed, which depends only on the request if the emulator is deterministic.
         """
         subject = f"node seed {request}"
-        return (_number(subject) if self._options.deterministic else self._draw(subject)) % below
+        return (number(subject, below=_NUMBERS) if self._options.deterministic else self._draw(subject)) % below
 
     def token(self, subject: str, *, length: int = 8) -> str:
         """Draws lower-case letters for a file name."""
@@ -77,12 +78,8 @@ class RandomSource:
     def _draw(self, subject: str) -> int:
         with self._lock:
             self._drawn[subject] += 1
-            number = self._drawn[subject]
-        return _number(f"{self.seed} {number} {subject}")
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+            count = self._drawn[subject]
+        return number(f"{self.seed} {count} {subject}", below=_NUMBERS)
 
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from rh_prefect.catalog.model import Model
+from rh_prefect.emulator.inputs import sha256_of
 from rh_prefect.emulator.render import glb_cube, picture, sound, texts, video_files, video_models
 from rh_prefect.emulator.render.request import Limits, Request, number
 from rh_prefect.emulator.render.sound import write_sound
@@ -60,7 +61,6 @@ class Renderer:
         self._folder = folder
         self._limits = Limits(long_side=long_side, fps=fps, max_seconds=max_seconds)
         self._known: dict[str, Future[list[Rendered]]] = {}
-        self._hashes: dict[tuple[str, int, int], str] = {}
         self._lock = threading.Lock()
         self._at_once = threading.BoundedSemaphore(os.cpu_count() or 1)
 
@@ -122,18 +122,10 @@ class Renderer:
 
     def _key(self, request: Request) -> str:
         parts = [request.fingerprint]
-        parts += [f"{key}={self._hash(path)}" for key in sorted(request.inputs) for path in request.inputs[key]]
+        parts += [f"{key}={sha256_of(path)}" for key in sorted(request.inputs) for path in request.inputs[key]]
         if not request.words and len(parts) == 1:
             parts.append(request.seed_text)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-    def _hash(self, path: Path) -> str:
-        about = path.stat()
-        known = (str(path), about.st_size, about.st_mtime_ns)
-        if known not in self._hashes:
-            with path.open("rb") as file:
-                self._hashes[known] = hashlib.file_digest(file, "sha256").hexdigest()
-        return self._hashes[known]
 
 
 def make(request: Request, stem: Path) -> list[Rendered]:
