@@ -27,6 +27,7 @@ from rh_prefect.emulator.tasks import Failure, OutputSpec, TaskSpec
 from rh_prefect.errors import MediaError
 
 if TYPE_CHECKING:
+    from rh_prefect.emulator.endpoint import Call
     from rh_prefect.emulator.state import State
 
 _TRUTHS: Final[dict[object, bool]] = {True: True, False: False, "true": True, "false": False}
@@ -70,55 +71,37 @@ class Run:
     may_wait: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """The codes with which v1 or v2 refuses a start request because of a parameter."""
-
-    is_v1: bool
-    bad: str
-
-
-V1: Final = Family(True, "301")
-V2: Final = Family(False, "1007")
-
 Startable = Literal["workflow", "app"]
 """The kind of object that is started; quick create starts an app."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A request that starts a workflow or an app.
+    """A request that starts a workflow or an app, through v1 or v2."""
 
-    Attributes:
-        state: The emulator.
-        key: The key of the request.
-        endpoint: The endpoint as records show it.
-        body: The request's JSON object.
-        kind: The kind of object that is started.
-        family: The codes of refusals.
-    """
-
-    state: State
-    key: ApiKey
-    endpoint: str
-    body: Mapping[str, object]
+    call: Call
     kind: Startable
-    family: Family
+    is_v1: bool
 
     @property
     def assumptions(self) -> Assumptions:
         """The emulator's assumptions."""
-        return self.state.assumptions
+        return self.call.state.assumptions
+
+    @property
+    def bad(self) -> str:
+        """The code for a wrong parameter."""
+        return "301" if self.is_v1 else "1007"
 
     @property
     def node_info(self) -> Refusal:
         """The refusal of a node list that does not match."""
-        return ("803", "") if self.family.is_v1 else self.assumptions.node_info_v2
+        return ("803", "") if self.is_v1 else self.assumptions.node_info_v2
 
     @property
     def items(self) -> object:
         """The request's node list; empty if there is none."""
-        sent = self.body.get("nodeInfoList")
+        sent = self.call.body.get("nodeInfoList")
         return [] if sent is None else sent
 
     def refused(self, refusal: Refusal, reason: str) -> Refused:
@@ -138,8 +121,8 @@ def workflow_target(start: Start, *, workflow_id: str) -> Target:
         Refused: The workflow does not exist, was never run, or is protected.
     """
     known = start.assumptions
-    sent = start.body.get("workflow") if start.family.is_v1 or known.v2_reads_workflow else None
-    workflow = start.state.workflows.find(workflow_id)
+    sent = start.call.body.get("workflow") if start.is_v1 or known.v2_reads_workflow else None
+    workflow = start.call.state.workflows.find(workflow_id)
     if workflow is None:
         if not sent or workflow_id not in known.placeholder_ids:
             raise Refused("380")
@@ -149,7 +132,7 @@ def workflow_target(start: Start, *, workflow_id: str) -> Target:
     _check_password(start, workflow.password)
     if sent:
         return _own_graph(start, sent, beside=workflow.graph)
-    keeps_seeds = known.reads_random_seed and start.body.get("randomSeed") is False
+    keeps_seeds = known.reads_random_seed and start.call.body.get("randomSeed") is False
     return Target(copy.deepcopy(workflow.graph), start.items, keeps_seeds=keeps_seeds)
 
 
@@ -169,7 +152,7 @@ def app_target(start: Start, *, app_id: str) -> Target:
     Raises:
         Refused: The app does not exist or is protected.
     """
-    app = find_app(start.state, app_id)
+    app = find_app(start.call.state, app_id)
     _check_password(start, app.password)
     fields = frozenset((item.node_id, item.field_name) for item in app.fields)
     shown = fields if start.assumptions.app_fields_only else None
@@ -182,7 +165,7 @@ def quick_target(start: Start, *, app_id: str, code: str) -> Target:
     Raises:
         Refused: The module does not exist, or the code belongs to another module.
     """
-    if find_app(start.state, app_id).quick_code != code:
+    if find_app(start.call.state, app_id).quick_code != code:
         raise Refused(*start.assumptions.wrong_quick_code)
     return app_target(start, app_id=app_id)
 
@@ -200,8 +183,8 @@ def find_app(state: State, app_id: object) -> App:
 
 
 def _check_password(start: Start, password: str) -> None:
-    reads = start.family.is_v1 or start.assumptions.v2_reads_password
-    sent = start.body.get("accessPassword") if reads else None
+    reads = start.is_v1 or start.assumptions.v2_reads_password
+    sent = start.call.body.get("accessPassword") if reads else None
     if password and sent != password:
         raise Refused(*start.assumptions.wrong_password)
 
@@ -214,7 +197,8 @@ def prepare(start: Start, find: FindTarget) -> Run:
     Raises:
         Refused: The service would refuse the request.
     """
-    state, key, body, bad = start.state, start.key, start.body, start.family.bad
+    call, bad = start.call, start.bad
+    state, key, body = call.state, call.key, call.body
     machine, may_wait, retained = _options(start)
     stamps = _switch(body, "addMetadata", bad, default=True)
     webhook = webhook_of(body, code=bad)
@@ -227,16 +211,16 @@ def prepare(start: Start, find: FindTarget) -> Run:
     model = outputs[0].model if outputs else model_for()
     queued, seconds = state.durations(model, plain(body))
     charge = run_charge(start.assumptions, key.tier, seconds, machine, retained=retained)
-    is_v1, sent = start.family.is_v1, plain(body)
+    sent = plain(body)
     spec = TaskSpec(
-        key, start.endpoint, sent, outputs, charge, seconds, queued, webhook, is_v1=is_v1, graph=dict(graph)
+        key, call.endpoint, sent, outputs, charge, seconds, queued, webhook, is_v1=start.is_v1, graph=dict(graph)
     )
     return Run(spec, verdict, failure or moderated, may_wait)
 
 
 def _options(start: Start) -> tuple[str, bool, int]:
     """Reads the machine type, the use of the personal queue, and the seconds for which the machine is kept."""
-    key, body, bad = start.key, start.body, start.family.bad
+    key, body, bad = start.call.key, start.call.body, start.bad
     least, most = start.assumptions.retain_seconds
     waits = _switch(body, "usePersonalQueue", bad, default=False) and key.tier == "EXCLUSIVE"
     retained = body.get("retainSeconds") or 0
@@ -246,11 +230,11 @@ def _options(start: Start) -> tuple[str, bool, int]:
 
 
 def _machine(start: Start) -> str:
-    known, asked = start.assumptions.machine_factors, start.body.get("instanceType") or "default"
+    known, asked = start.assumptions.machine_factors, start.call.body.get("instanceType") or "default"
     if asked in known:
         return str(asked)
     if not isinstance(asked, str) or not start.assumptions.unknown_machine:
-        raise Refused(start.family.bad, f"instanceType must be one of {', '.join(known)}")
+        raise Refused(start.bad, f"instanceType must be one of {', '.join(known)}")
     return start.assumptions.unknown_machine
 
 
@@ -271,8 +255,8 @@ def _changed(start: Start, target: Target) -> Graph:
         raise start.refused(start.node_info, str(bad)) from bad
     touched = _applied(start, target.graph, target.items)
     if not target.keeps_seeds:
-        request = f"{start.endpoint} {_contents(target.graph)}"
-        graphs.shake(target.graph, kept=touched, draw=partial(start.state.random.node_seed, request))
+        request = f"{start.call.endpoint} {_contents(target.graph)}"
+        graphs.shake(target.graph, kept=touched, draw=partial(start.call.state.random.node_seed, request))
     return target.graph
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from rh_prefect.catalog.model import Model
 from rh_prefect.emulator import task_formats
-from rh_prefect.emulator.accounts import ApiKey, Charge
+from rh_prefect.emulator.accounts import Charge
 from rh_prefect.emulator.endpoint import Call
 from rh_prefect.emulator.faults import Fault
 from rh_prefect.emulator.inputs import Inputs, gather, sha256_of
@@ -101,49 +101,38 @@ def plain(body: Mapping[str, object]) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class ModelSubmit:
-    """A submission to a model: the request, and the values that the emulator computes from it.
+    """A submission to a model: the request, and the values that the emulator computes from it."""
 
-    Attributes:
-        state: The emulator.
-        key: The key of the request.
-        endpoint: The path after `/openapi/v2/`.
-        model: The model of the endpoint.
-        body: The request's JSON object.
-    """
-
-    state: State
-    key: ApiKey
-    endpoint: str
+    call: Call
     model: Model
-    body: Mapping[str, object]
 
     @cached_property
     def payload(self) -> dict[str, object]:
         """The parameters of the model that the request contains."""
-        return sent_params(self.model, self.body)
+        return sent_params(self.model, self.call.body)
 
     @cached_property
     def webhook(self) -> str:
         """The webhook URL; empty if the request has none."""
-        return webhook_of(self.body, code="1007")
+        return webhook_of(self.call.body, code="1007")
 
     @cached_property
     def inputs(self) -> Inputs:
         """The input files."""
-        return gather(self.state, self.key, self.model, self.payload)
+        return gather(self.call.state, self.call.key, self.model, self.payload)
 
     @cached_property
     def price(self) -> Decimal | None:
         """The cost of the task, if it is known."""
         listed = price_of(self.model, self.payload, seconds=self.inputs.seconds)
-        per_second, seconds = self._preview_per_second, self.body.get("duration")
+        per_second, seconds = self._preview_per_second, self.call.body.get("duration")
         if listed is not None or per_second is None or isinstance(seconds, bool):
             return listed
         return per_second * Decimal(str(seconds)) if isinstance(seconds, int | float) else None
 
     @property
     def _preview_per_second(self) -> Decimal | None:
-        rates = self.state.assumptions.preview_per_second
+        rates = self.call.state.assumptions.preview_per_second
         return next((rate for pattern, rate in rates.items() if fnmatchcase(self.model.endpoint, pattern)), None)
 
     def quote(self) -> Decimal:
@@ -152,7 +141,7 @@ class ModelSubmit:
         Raises:
             Refused: The preview has no price.
         """
-        known = self.state.assumptions
+        known = self.call.state.assumptions
         unpriced = known.preview_unpriced
         if unpriced is not None and self._is_one_of(known.preview_lacking):
             raise Refused(*unpriced)
@@ -169,13 +158,13 @@ class ModelSubmit:
 
     def spec(self) -> TaskSpec:
         """Returns the task to create."""
-        queued, seconds = self.state.durations(self.model, self.payload)
+        queued, seconds = self.call.state.durations(self.model, self.payload)
         output = OutputSpec(self.model, self.payload, self.inputs.files)
         received = {name: tuple(map(sha256_of, paths)) for name, paths in self.inputs.files.items()}
-        charge = Charge(third_party=self.state.assumptions.unpriced if self.price is None else self.price)
+        charge = Charge(third_party=self.call.state.assumptions.unpriced if self.price is None else self.price)
         return TaskSpec(
-            self.key,
-            self.endpoint,
+            self.call.key,
+            self.call.endpoint,
             self.payload,
             (output,),
             charge,
@@ -186,25 +175,19 @@ class ModelSubmit:
         )
 
 
-def check_submit(state: State, key: ApiKey, endpoint: str, body: Mapping[str, object]) -> ModelSubmit:
+def check_submit(call: Call) -> ModelSubmit:
     """Checks a request in the order of `Assumptions.model_checks`; blocks, so call it from a thread.
 
-    Args:
-        state: The emulator.
-        key: The key of the request.
-        endpoint: The path after `/openapi/v2/`.
-        body: The request's JSON object.
-
-    Raises:
-        Refused: The service would refuse the request.
+    Raises `Refused` if the service would refuse the request.
     """
-    if endpoint in state.assumptions.withdrawn:
+    known = call.state.assumptions
+    if call.endpoint in known.withdrawn:
         raise Refused("1000")
-    model = state.models.find(endpoint)
+    model = call.state.models.find(call.endpoint)
     if model is None:
         raise Refused("1001")
-    submit = ModelSubmit(state, key, endpoint, model, body)
-    for check in state.assumptions.model_checks:
+    submit = ModelSubmit(call, model)
+    for check in known.model_checks:
         _CHECKS[check](submit)
     return submit
 
@@ -226,8 +209,8 @@ def webhook_of(body: Mapping[str, object], *, code: str) -> str:
 
 
 def _check_tier(submit: ModelSubmit) -> None:
-    known, endpoint = submit.state.assumptions, submit.model.endpoint
-    if submit.key.tier not in known.model_tiers:
+    known, endpoint = submit.call.state.assumptions, submit.model.endpoint
+    if submit.call.key.tier not in known.model_tiers:
         raise Refused("1014")
     if any(fnmatchcase(endpoint, pattern) for pattern in known.not_offered):
         raise Refused("40310")
@@ -238,13 +221,13 @@ def _check_webhook(submit: ModelSubmit) -> None:
 
 
 def _check_params(submit: ModelSubmit) -> None:
-    found = violations(submit.state.assumptions, submit.model, submit.body)
+    found = violations(submit.call.state.assumptions, submit.model, submit.call.body)
     if found:
         raise Refused("1007", "; ".join(found))
 
 
 def _check_content(submit: ModelSubmit) -> None:
-    content_failure(submit.state, submit.payload)
+    content_failure(submit.call.state, submit.payload)
 
 
 def content_failure(state: State, payload: Mapping[str, object]) -> Failure | None:
@@ -263,8 +246,8 @@ def content_failure(state: State, payload: Mapping[str, object]) -> Failure | No
 
 def _check_people(submit: ModelSubmit) -> None:
     """Refuses real people in files that are not assets, unless the model's `realPersonMode` is on."""
-    model, payload, families = submit.model, submit.payload, submit.state.assumptions.real_people_families
-    if not submit.state.options.real_people or not any(name in model.endpoint for name in families):
+    model, payload, families = submit.model, submit.payload, submit.call.state.assumptions.real_people_families
+    if not submit.call.state.options.real_people or not any(name in model.endpoint for name in families):
         return
     mode = next((param for param in model.params if param.key == "realPersonMode"), None)
     if mode is not None and payload.get(mode.key, mode.default) is True:
@@ -279,8 +262,8 @@ def _check_files(submit: ModelSubmit) -> None:
 
 
 def _check_gate(submit: ModelSubmit) -> None:
-    key = submit.key
-    key.account.check(Charge(), tier=key.tier, assumptions=submit.state.assumptions)
+    key = submit.call.key
+    key.account.check(Charge(), tier=key.tier, assumptions=submit.call.state.assumptions)
 
 
 _CHECKS: Final[dict[str, Callable[[ModelSubmit], None]]] = {

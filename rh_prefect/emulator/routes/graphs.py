@@ -14,9 +14,6 @@ from rh_prefect.emulator import auth, model_submits, responses, task_formats
 from rh_prefect.emulator.comfy.apps import App
 from rh_prefect.emulator.endpoint import NOT_POSITIVE, Call, Endpoint, Handler, is_positive
 from rh_prefect.emulator.graph_request_checks import (
-    V1,
-    V2,
-    Family,
     FindTarget,
     Run,
     Start,
@@ -61,7 +58,7 @@ async def api_format(call: Call) -> Response:
 
 async def start_v1(call: Call, kind: Startable, find: FindTarget) -> Response:
     """Starts a graph and responds as v1 does."""
-    run = await asyncio.to_thread(prepare, _start(call, kind, V1), find)
+    run = await asyncio.to_thread(prepare, Start(call, kind, is_v1=True), find)
     task, status = await _accept(call, run)
     progress = call.state.progress.url(task, status)
     tips = model_submits.tips(call, run.verdict.tips())
@@ -70,14 +67,10 @@ async def start_v1(call: Call, kind: Startable, find: FindTarget) -> Response:
 
 async def start_v2(call: Call, kind: Startable, find: FindTarget) -> Response:
     """Starts a graph and responds with the v2 task object."""
-    run = await asyncio.to_thread(prepare, _start(call, kind, V2), find)
+    run = await asyncio.to_thread(prepare, Start(call, kind, is_v1=False), find)
     task, status = await _accept(call, run)
     tips = model_submits.tips(call, run.verdict.tips())
     return JSONResponse(task_formats.submitted(call.state.assumptions, task, status, tips=tips))
-
-
-def _start(call: Call, kind: Startable, family: Family) -> Start:
-    return Start(call.state, call.key, call.endpoint, call.body, kind, family)
 
 
 async def _accept(call: Call, run: Run) -> tuple[Task, Status]:

@@ -17,7 +17,7 @@ from rh_prefect.emulator.responses import Refused
 async def submit(call: Call) -> Response:
     """Accepts a task and charges for it."""
     _check_path(call)
-    checked = await asyncio.to_thread(check_submit, call.state, call.key, call.endpoint, call.body)
+    checked = await asyncio.to_thread(check_submit, call)
     failure = model_submits.content_failure(call.state, checked.payload)
     task = model_submits.accept(call, await asyncio.to_thread(checked.spec), failure=failure)
     status = await model_submits.first_status(call, task)
@@ -34,7 +34,7 @@ def _check_path(call: Call) -> None:
 async def preview(call: Call) -> Response:
     """Prices a request without creating a task."""
     try:
-        checked = await asyncio.to_thread(check_submit, call.state, call.key, call.endpoint, call.body)
+        checked = await asyncio.to_thread(check_submit, call)
     except Refused as refused:
         bare = call.state.assumptions.preview_bare_refusal
         if refused.code != "1007" or bare is None:
