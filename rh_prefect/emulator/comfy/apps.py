@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import secrets
-import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from rh_prefect.emulator.comfy import workflows
-from rh_prefect.emulator.comfy.graph import Graph, class_type, inputs_of, link_of, parse
+from rh_prefect.emulator.comfy.graph import Graph, class_type, inputs_of, link_of
 from rh_prefect.emulator.comfy.nodes import CLASSES, Field, spec
+from rh_prefect.emulator.comfy.workflows import SavedGraph, SavedGraphs, read_graph
 from rh_prefect.errors import InputError
 
 FieldType = Literal["STRING", "INT", "FLOAT", "BOOLEAN", "LIST", "SWITCH", "IMAGE", "AUDIO", "VIDEO"]
@@ -46,25 +44,17 @@ class AppField:
 
 
 @dataclass(frozen=True, slots=True)
-class App:
+class App(SavedGraph):
     """An AI app of the site.
 
     Attributes:
-        id: The id of the app: 19 digits.
-        name: The app's title.
-        graph: The app's ComfyUI graph.
         fields: The fields that can be set.
-        password: The app's `accessPassword`, if any.
         ran: Whether the app has been run on the site; until then, the call example lists no fields.
         quick_code: The `quickCreateCode` if the app is a module of quick create.
         uses: The number of uses, for the order of the list.
     """
 
-    id: str
-    name: str
-    graph: Graph
-    fields: tuple[AppField, ...]
-    password: str = field(default="", repr=False)
+    fields: tuple[AppField, ...] = ()
     ran: bool = True
     quick_code: str = ""
     uses: int = 0
@@ -108,7 +98,7 @@ _BUILT_IN: Final = (
         "2030000000000000101",
         "Portrait restyle",
         workflows.RESTYLE,
-        (
+        fields=(
             AppField("10", "image", "IMAGE", "Upload image"),
             AppField("6", "text", "STRING", "Style"),
             _STYLES,
@@ -122,7 +112,7 @@ _BUILT_IN: Final = (
         "2030000000000000102",
         "Still to clip",
         workflows.IMAGE_TO_VIDEO,
-        (
+        fields=(
             AppField("52", "image", "IMAGE", "First frame"),
             AppField("6", "text", "STRING", "Motion"),
             AppField("50", "length", "INT", "Frames"),
@@ -134,7 +124,7 @@ _BUILT_IN: Final = (
         "2030000000000000103",
         "Quick picture",
         workflows.QUICK,
-        (
+        fields=(
             AppField("20", "Input", "SWITCH", "Mode", (("1", "first text"), ("2", "second text"))),
             AppField("20", "text1", "STRING", "First text"),
             AppField("20", "text2", "STRING", "Second text"),
@@ -146,14 +136,11 @@ _BUILT_IN: Final = (
 )
 
 
-class Apps:
+class Apps(SavedGraphs[App]):
     """All apps of the site."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        start = 2_050_000_000_000_000_000 + secrets.randbelow(10**15)
-        self._ids = itertools.count(start, 7_654_321)
-        self._known = {app.id: app for app in _BUILT_IN}
+        super().__init__(_BUILT_IN, first_id=2_050_000_000_000_000_000)
 
     def add(
         self,
@@ -181,9 +168,7 @@ class Apps:
         Raises:
             InputError: The graph is invalid, or lacks a field.
         """
-        read = parse(graph)
-        if read is None:
-            raise InputError("The graph is not a JSON object of nodes. What to do: give a workflow in API format.")
+        read = read_graph(graph)
         shown = tuple(_all_fields(read) if fields is None else fields)
         for item in shown:
             if item.field_name not in inputs_of(read.get(item.node_id, {})):
@@ -192,29 +177,9 @@ class Apps:
                     "fields."
                 )
         with self._lock:
-            app = App(str(next(self._ids)), name, read, shown, password, ran, quick_code)
+            app = App(next(self._ids), name, read, password, shown, ran, quick_code)
             self._known[app.id] = app
         return app.id
-
-    def id_of(self, name: str) -> str:
-        """Finds the id of an app by its title, such as `Portrait restyle`."""
-        for app in self:
-            if name == app.name:
-                return app.id
-        raise KeyError(name)
-
-    def find(self, app_id: object) -> App | None:
-        """Finds an app by its id, which is a string or a number."""
-        return self._known.get(str(app_id))
-
-    @property
-    def foreign(self) -> frozenset[str]:
-        """The node classes that occur only in added apps."""
-        names = {class_type(node) for app in self for node in app.graph.values()}
-        return frozenset(names - set(CLASSES) - {""})
-
-    def __iter__(self) -> Iterator[App]:
-        return iter(list(self._known.values()))
 
 
 def _all_fields(graph: Graph) -> Iterator[AppField]:

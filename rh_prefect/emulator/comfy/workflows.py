@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from rh_prefect.emulator.comfy.graph import Graph, Node, class_type, parse
 from rh_prefect.emulator.comfy.nodes import CLASSES
@@ -105,33 +105,68 @@ WORKFLOWS: Final[dict[str, tuple[str, Graph]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Workflow:
-    """A workflow that is saved on the site.
-
-    Attributes:
-        id: The id of the workflow: 19 digits.
-        name: The workflow's name in the emulator.
-        graph: The graph in API format.
-        password: The workflow's `accessPassword`, if any.
-        saved: Whether the workflow was saved and run once, as the API requires.
-    """
+class SavedGraph:
+    """A workflow or an app of the site, with an id of 19 digits and the `accessPassword`, if it has one."""
 
     id: str
     name: str
     graph: Graph
     password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow(SavedGraph):
+    """A workflow; `saved` says whether it was saved and run once, as the API requires."""
+
     saved: bool = True
 
 
-class Workflows:
+G = TypeVar("G", bound=SavedGraph)
+
+
+class SavedGraphs(Generic[G]):
+    """All workflows, or all apps, of the site; new ones get ids from `first_id` on."""
+
+    def __init__(self, built_in: Iterable[G], *, first_id: int) -> None:
+        self._lock = threading.Lock()
+        self._ids = map(str, itertools.count(first_id + secrets.randbelow(10**15), 7_654_321))
+        self._known = {one.id: one for one in built_in}
+
+    def id_of(self, name: str) -> str:
+        """Finds the id of a workflow or an app by its name, such as `text-to-image` or `Portrait restyle`."""
+        for one in self:
+            if name == one.name:
+                return one.id
+        raise KeyError(name)
+
+    def find(self, graph_id: object) -> G | None:
+        """Finds a workflow or an app by its id, which is a string or a number."""
+        return self._known.get(str(graph_id))
+
+    @property
+    def foreign(self) -> frozenset[str]:
+        """The node classes that occur only in added graphs."""
+        names = {class_type(node) for one in self for node in one.graph.values()}
+        return frozenset(names - set(CLASSES) - {""})
+
+    def __iter__(self) -> Iterator[G]:
+        return iter(list(self._known.values()))
+
+
+def read_graph(graph: Mapping[str, object] | str) -> Graph:
+    """Reads a graph that a test gives; raises `InputError` if it is not an object of nodes."""
+    read = parse(graph)
+    if read is None:
+        raise InputError("The graph is not a JSON object of nodes. What to do: give a workflow in API format.")
+    return read
+
+
+class Workflows(SavedGraphs[Workflow]):
     """All workflows of the site."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        start = 2_040_000_000_000_000_000 + secrets.randbelow(10**15)
-        self._ids = itertools.count(start, 7_654_321)
-        built_in = [Workflow(number, name, graph) for name, (number, graph) in WORKFLOWS.items()]
-        self._known = {workflow.id: workflow for workflow in built_in}
+        built_in = (Workflow(number, name, graph) for name, (number, graph) in WORKFLOWS.items())
+        super().__init__(built_in, first_id=2_040_000_000_000_000_000)
 
     def add(self, graph: Mapping[str, object] | str, *, name: str = "", password: str = "", saved: bool = True) -> str:
         """Saves a workflow; afterwards, the unknown node classes in it are accepted.
@@ -148,46 +183,14 @@ class Workflows:
         Raises:
             InputError: The graph is not an object of nodes.
         """
-        read = parse(graph)
-        if read is None:
-            raise InputError("The graph is not a JSON object of nodes. What to do: give a workflow in API format.")
+        read = read_graph(graph)
         with self._lock:
-            workflow = Workflow(str(next(self._ids)), name, read, password, saved)
+            workflow = Workflow(next(self._ids), name, read, password, saved)
             self._known[workflow.id] = workflow
         return workflow.id
 
     def edit(self, workflow_id: str, graph: Mapping[str, object] | str) -> None:
-        """Saves another graph under an id, as a person does on the site.
-
-        Args:
-            workflow_id: The workflow's id.
-            graph: As for `add`.
-
-        Raises:
-            InputError: The graph is not an object of nodes.
-        """
-        read = parse(graph)
-        if read is None:
-            raise InputError("The graph is not a JSON object of nodes. What to do: give a workflow in API format.")
+        """Saves another graph under an id, as a person does on the site; see `add`."""
+        read = read_graph(graph)
         with self._lock:
             self._known[workflow_id] = replace(self._known[workflow_id], graph=read)
-
-    def id_of(self, name: str) -> str:
-        """Finds the id of a workflow by its name, such as `text-to-image`."""
-        for workflow in self:
-            if name == workflow.name:
-                return workflow.id
-        raise KeyError(name)
-
-    def find(self, workflow_id: object) -> Workflow | None:
-        """Finds a workflow by its id, which is a string or a number."""
-        return self._known.get(str(workflow_id))
-
-    @property
-    def foreign(self) -> frozenset[str]:
-        """The node classes that occur only in added graphs."""
-        names = {class_type(node) for workflow in self for node in workflow.graph.values()}
-        return frozenset(names - set(CLASSES) - {""})
-
-    def __iter__(self) -> Iterator[Workflow]:
-        return iter(list(self._known.values()))
