@@ -16,19 +16,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rh_prefect import models
-    from rh_prefect.blocks import MediaStorage, RunningHubCredentials, RunningHubPool
-    from rh_prefect.flow_runs.flow import flow
-    from rh_prefect.flow_runs.resume_or_rerun import resume
-    from rh_prefect.flows.batch.run import batch
-    from rh_prefect.flows.pipeline import Pipeline
-    from rh_prefect.job_blocks import RunningHubApp, RunningHubJobRun, RunningHubModel, RunningHubWorkflow
-    from rh_prefect.media.media import Media
-    from rh_prefect.media.store import MediaStore
-    from rh_prefect.models import estimate
-    from rh_prefect.tasks.generate import generate
-    from rh_prefect.tasks.generate_many import generate_many
-    from rh_prefect.works.result import Face, Result
+    from rh_prefect import models as models
+    from rh_prefect.blocks import MediaStorage as MediaStorage
+    from rh_prefect.blocks import RunningHubCredentials as RunningHubCredentials
+    from rh_prefect.blocks import RunningHubPool as RunningHubPool
+    from rh_prefect.flow_runs.flow import flow as flow
+    from rh_prefect.flow_runs.resume_or_rerun import resume as resume
+    from rh_prefect.flows.batch.run import batch as batch
+    from rh_prefect.flows.pipeline import Pipeline as Pipeline
+    from rh_prefect.job_blocks import RunningHubApp as RunningHubApp
+    from rh_prefect.job_blocks import RunningHubJobRun as RunningHubJobRun
+    from rh_prefect.job_blocks import RunningHubModel as RunningHubModel
+    from rh_prefect.job_blocks import RunningHubWorkflow as RunningHubWorkflow
+    from rh_prefect.media.media import Media as Media
+    from rh_prefect.media.store import MediaStore as MediaStore
+    from rh_prefect.models import estimate as estimate
+    from rh_prefect.tasks.generate import generate as generate
+    from rh_prefect.tasks.generate_many import generate_many as generate_many
+    from rh_prefect.works.result import Face as Face
+    from rh_prefect.works.result import Result as Result
 
 _HOMES = {
     "Face": "rh_prefect.works.result",
@@ -51,30 +57,8 @@ _HOMES = {
     "resume": "rh_prefect.flow_runs.resume_or_rerun",
 }
 
-__all__ = [
-    "Face",
-    "Media",
-    "MediaStorage",
-    "MediaStore",
-    "Pipeline",
-    "Result",
-    "RunningHubApp",
-    "RunningHubCredentials",
-    "RunningHubJobRun",
-    "RunningHubModel",
-    "RunningHubPool",
-    "RunningHubWorkflow",
-    "batch",
-    "estimate",
-    "flow",
-    "generate",
-    "generate_many",
-    "models",
-    "resume",
-]
-
-
 if not TYPE_CHECKING:  # a type checker reads the imports above, and would take any name for known otherwise
+    __all__ = sorted([*_HOMES, "models"])
 
     def __getattr__(name: str) -> Any:
         if name == "models":
@@ -84,6 +68,5 @@ if not TYPE_CHECKING:  # a type checker reads the imports above, and would take 
         value = globals()[name] = getattr(import_module(_HOMES[name]), name)
         return value
 
-
-def __dir__() -> list[str]:
-    return __all__
+    def __dir__() -> list[str]:
+        return __all__

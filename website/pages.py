@@ -111,7 +111,7 @@ def _assumptions() -> Iterator[tuple[str, ...]]:
 
 def api_pages() -> Iterator[tuple[str, str]]:
     """The pages of the public Python names, from their docstrings."""
-    public = {name: getattr(rh_prefect, name) for name in rh_prefect.__all__ if name != "models"}
+    public = {name: getattr(rh_prefect, name) for name in dir(rh_prefect) if name != "models"}
     yield "api/rh_prefect.md", _api("Calls and results", "Names of `rh_prefect`.", public)
     theirs = {name: getattr(tasks, name) for name in tasks.__all__ if name not in public}
     yield "api/tasks.md", _api("Platform tasks", "Names of `rh_prefect.tasks`; see [coverage](../coverage.md).", theirs)
