@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rh_prefect.catalog import Price, get, models
-from rh_prefect.catalog.registry import nearest, of_class
+from rh_prefect.catalog import Price, models
+from rh_prefect.catalog.model import class_name
+from rh_prefect.catalog.registry import of_attribute
 from rh_prefect.custom_endpoint import CustomInput, FileValue, custom
 from rh_prefect.input_class_builder import ModelInput, input_for
 from rh_prefect.media.media import without_mark
 
 __all__ = ["CustomInput", "FileValue", "ModelInput", "any_input", "custom", "estimate", "input_for"]
+_ADVICE = ". To call an endpoint that is not in the catalogue, use `models.custom`."
 
 
 def estimate(model: str, params: Mapping[str, object]) -> Price | None:
@@ -52,16 +54,7 @@ def any_input(model: str, params: Mapping[str, object]) -> ModelInput:
 
 
 def __getattr__(name: str) -> type[ModelInput]:
-    if not name.startswith("_"):
-        entry = of_class(name)
-        if entry is not None:
-            return input_for(entry)
-        near = ", ".join(get(known).class_name for known in nearest(name))
-        raise AttributeError(
-            f"module {__name__!r} has no model class {name!r}; similar names: {near}. To call an endpoint that is not "
-            "in the catalogue, use `models.custom`."
-        )
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return input_for(of_attribute(name, module=__name__, kind="model class", name_of=class_name, advice=_ADVICE))
 
 
 def __dir__() -> list[str]:

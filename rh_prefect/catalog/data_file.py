@@ -65,7 +65,7 @@ def checked(raw: Mapping[str, Any]) -> Model:
         raise InputError(f"{model.endpoint!r} is a RunningHub API call, not a model")
     if model.price is not None and model.price.least < LEAST_PRICE:
         raise InputError(f"a price is below {LEAST_PRICE}")
-    if len({param.key for param in model.known_params}) < len(model.known_params):
+    if len({param.name for param in model.known_params}) < len(model.known_params):
         raise InputError("a parameter is listed twice")
     for param in model.known_params:
         if flaw := _flaw(param):

@@ -143,10 +143,7 @@ def keep_model(earlier: Raw, later: Raw, *, flaws: list[str]) -> dict[str, Any]:
     params: dict[str, Raw] = {}
     for raw in later.get("params", ()):
         name, shown = param_name(raw["key"]), f"{later['endpoint']}: {raw['key'].strip()}"
-        if name in params:
-            flaws.append(f"{shown}: it is left out, because {params[name]['key'].strip()} has the same Python name")
-        else:
-            params[name] = _keep_param(before[name], raw, shown, flaws) if name in before else raw
+        params[name] = _keep_param(before[name], raw, shown, flaws) if name in before else raw
     gone = [_removed(raw) for name, raw in before.items() if name not in params]
     gone += [raw for raw in later.get("removed", ()) if param_name(raw["key"]) not in {**before, **params}]
     known = {*before, *earlier.get("added", ())} if before else params  # no earlier call had any of the parameters

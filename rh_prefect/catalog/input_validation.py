@@ -150,7 +150,7 @@ def check(
 
 def check_file(
     model: Model,
-    param: Param | str,
+    param: Param,
     *,
     extension: str | None,
     size: int,
@@ -161,7 +161,6 @@ def check_file(
 
     `extension` and `kind` come from the file's content; each is None if unknown. `source` names the file in messages.
     """
-    param = model.param(param) if isinstance(param, str) else param
     wrong = _wrong_file(param, extension, size, kind)
     if wrong:
         raise MediaError(

@@ -71,18 +71,6 @@ def param_name(key: str) -> str:
     return f"{name}_" if keyword.iskeyword(name) or name in _TAKEN or name.startswith("model_") else name
 
 
-def param_names(keys: Sequence[str]) -> list[str]:
-    """Returns the unique Python names of all parameters of a model; if two conflict, an unchanged key has priority."""
-    taken: dict[str, str] = {}
-    for key in sorted(keys, key=lambda key: key != param_name(key)):
-        name, number = param_name(key), 2
-        while name in taken:
-            name, number = f"{param_name(key)}_{number}", number + 1
-        taken[name] = key
-    by_key = {key: name for name, key in taken.items()}
-    return [by_key[key] for key in keys]
-
-
 _OF_THE_API = (
     *("aiapp/", "api-key/", "api/", "assets/", "media/upload", "price-preview/"),
     *("query", "queue/", "resource/", "run/", "task/", "uc/"),
@@ -381,9 +369,8 @@ def decode_model(raw: Mapping[str, Any]) -> Model:
 
 
 def _params(raws: Sequence[Mapping[str, Any]]) -> tuple[Param, ...]:
-    names = param_names([raw["key"] for raw in raws])
     frozen = ({"frozen": Form(**form_of(raw))} if "frozen" in raw else {} for raw in raws)
-    return tuple(Param(name=name, **_immutable(raw) | form) for name, raw, form in zip(names, raws, frozen))
+    return tuple(Param(name=param_name(raw["key"]), **_immutable(raw) | form) for raw, form in zip(raws, frozen))
 
 
 def form_of(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
-from rh_prefect.catalog.model import LEAST_PRICE, PLACEHOLDER, is_api_path, text_of
+from rh_prefect.catalog.model import LEAST_PRICE, PLACEHOLDER, is_api_path, param_name, text_of
 from rh_prefect.errors import InputError
 from rh_prefect.json_snapshot import flaw_of
 
@@ -170,7 +170,7 @@ def _read_public(found: PublicList, literal: str, entry: Any) -> None:
     params: dict[str, Raw] = {}
     for raw in raws:
         param, flaws = _param(raw)
-        if param is not None and params.setdefault(param["key"], param) is not param:
+        if param is not None and params.setdefault(param_name(param["key"]), param) is not param:
             flaws = [f"{param['key'].strip()}: it is listed twice; the first one is used"]
         found.flaws.extend(f"{literal}: {flaw}" for flaw in flaws)
     is_marked = endpoint != literal or bool(_MARK_OF_NAME.search(str(entry.get("name_en", ""))))

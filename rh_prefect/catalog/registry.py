@@ -130,24 +130,20 @@ def index_of(raws: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return found
 
 
-def of_class(name: str) -> Model | None:
-    """Returns the model whose input class has exactly this name; None if there is no such class."""
-    position = _index().get(name.lower())
-    return _model(position) if position is not None and class_name(_raws()[position]["name"]) == name else None
-
-
-def of_attribute(name: str, *, module: str, kind: str) -> Model:
+def of_attribute(
+    name: str, *, module: str, kind: str, name_of: Callable[[str], str] = snake_name, advice: str = ""
+) -> Model:
     """Returns the model whose name in Python is an attribute of a module; `kind` names what the attribute is.
 
-    Raises `AttributeError` if there is no such model.
+    `name_of` returns a model's name in Python. Raises `AttributeError` if there is no such model.
     """
     if name.startswith("_"):  # Python asks for such names at imports, for which the catalogue is not read
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
-    entry = next((model for model in models() if model.snake_name == name), None)
-    if entry is None:
-        near = ", ".join(get(known).snake_name for known in nearest(name))
-        raise AttributeError(f"module {module!r} has no {kind} {name!r}; similar names: {near}")
-    return entry
+    position = _index().get(name.lower())
+    if position is None or name_of(_raws()[position]["name"]) != name:
+        near = ", ".join(map(name_of, nearest(name)))
+        raise AttributeError(f"module {module!r} has no {kind} {name!r}; similar names: {near}{advice}")
+    return _model(position)
 
 
 def is_known(endpoint: str) -> bool:

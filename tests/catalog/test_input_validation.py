@@ -284,7 +284,7 @@ def test_every_rule_is_about_parameters_that_the_model_has() -> None:
 
 def check(param: str, **facts: object) -> None:
     given: dict[str, Any] = {"extension": "png", "size": 1000, "kind": "image"} | facts
-    catalog.check_file(catalog.get(KLING), param, **given)
+    catalog.check_file(catalog.get(KLING), catalog.get(KLING).param(param), **given)
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "JPG", ".jpeg"])

@@ -10,7 +10,7 @@ import pytest
 
 from rh_prefect import catalog
 from rh_prefect.catalog import InputWarning
-from rh_prefect.catalog.model import class_name, decode_model, param_name, param_names, snake_name
+from rh_prefect.catalog.model import class_name, decode_model, param_name, snake_name
 from rh_prefect.catalog.registry import SLIM_FILE
 from rh_prefect.errors import InputError, UnknownModelError
 
@@ -114,10 +114,6 @@ def test_names_of_models(name: str, cls: str, snake: str) -> None:
 )
 def test_names_of_parameters(key: str, name: str) -> None:
     assert param_name(key) == name
-
-
-def test_a_plain_key_keeps_its_name_before_one_that_would_get_the_same() -> None:
-    assert param_names([" resolution", "resolution", "Resolution"]) == ["resolution_2", "resolution", "resolution_3"]
 
 
 def test_every_parameter_has_a_name_of_its_own_that_python_can_say() -> None:
