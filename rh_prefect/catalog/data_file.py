@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from rh_prefect.catalog.model import LEAST_PRICE, Model, Param, class_name, decode_model, is_api_path
+from rh_prefect.catalog.model import LEAST_PRICE, PLACEHOLDER, Model, Param, class_name, decode_model, is_api_path
 from rh_prefect.errors import InputError
 
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -63,8 +63,9 @@ def checked(raw: Mapping[str, Any]) -> Model:
         raise InputError(f"{model.endpoint!r} is not a valid endpoint")
     if is_api_path(model.endpoint):
         raise InputError(f"{model.endpoint!r} is a RunningHub API call, not a model")
-    if model.price is not None and model.price.least < LEAST_PRICE:
-        raise InputError(f"a price is below {LEAST_PRICE}")
+    amounts = [LEAST_PRICE] if model.price is None else model.price.amounts
+    if not amounts or min(amounts) < LEAST_PRICE or max(amounts) >= PLACEHOLDER:
+        raise InputError(f"a price is missing, below {LEAST_PRICE}, or {PLACEHOLDER} or more")
     if len({param.name for param in model.known_params}) < len(model.known_params):
         raise InputError("a parameter is listed twice")
     for param in model.known_params:

@@ -124,15 +124,16 @@ class PriceTable:
     @property
     def least(self) -> Decimal:
         """The minimum price of one unit."""
-        return min(self._amounts)
+        return min(self.amounts)
 
     @property
-    def _amounts(self) -> list[Decimal]:
+    def amounts(self) -> list[Decimal]:
+        """The prices of one unit."""
         return [self.fixed] if self.fixed is not None else [amount for _, amount in self.rows]
 
     def __str__(self) -> str:
         """Formats the prices, as in `0.69 to 1.04 CNY per second`."""
-        low, high = money(self.least), money(max(self._amounts))
+        low, high = money(self.least), money(max(self.amounts))
         unit, _, more = self.unit.partition(", ")
         span = low if low == high else f"{low} to {high}"
         return f"{'from ' if more else ''}{span} {self.currency} per {unit}"
@@ -158,14 +159,11 @@ def text_of(value: object) -> str:
     return str(value)
 
 
-def decode_price(raw: Mapping[str, Any]) -> PriceTable | None:
-    """Reads a price from the slim file, without placeholders; returns None if there are only placeholders."""
+def decode_price(raw: Mapping[str, Any]) -> PriceTable:
+    """Reads a price from the slim file."""
     fixed = None if raw.get("fixed") is None else Decimal(str(raw["fixed"]))
-    rows = ((tuple(values), Decimal(str(amount))) for *values, amount in raw.get("rows", ()))
-    listed = tuple((values, amount) for values, amount in rows if not is_placeholder(amount))
-    if not listed and (fixed is None or is_placeholder(fixed)):
-        return None
-    return PriceTable(**_known(PriceTable, raw) | {"fixed": fixed, "rows": listed})
+    rows = tuple((tuple(values), Decimal(str(amount))) for *values, amount in raw.get("rows", ()))
+    return PriceTable(**_known(PriceTable, raw) | {"fixed": fixed, "rows": rows})
 
 
 def _immutable(raw: Mapping[str, Any]) -> dict[str, Any]:

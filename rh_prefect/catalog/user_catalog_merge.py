@@ -80,7 +80,7 @@ def _param_change(key: str, before: Mapping[str, Any], after: Mapping[str, Any])
 
 
 def _price(model: Mapping[str, Any]) -> str:
-    return str((decode_price(model["price"]) if model.get("price") else None) or "unknown")
+    return str(decode_price(model["price"])) if model.get("price") else "unknown"
 
 
 _FIELDS_FROM_DOCS = ("name", "family", "groups", "in_docs", "replaced_by", "on_cn", "price", "price_seen", "price_note")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rh_prefect import catalog
-from rh_prefect.catalog.model import decode_price, money
+from rh_prefect.catalog.model import money
 from rh_prefect.catalog.registry import SLIM_FILE
 from tests.support.each_case import each_case
 
@@ -60,15 +60,6 @@ def test_prices_in_words() -> None:
     assert str(catalog.get("z-image/turbo").price) == "0.04 CNY per call"
     assert str(catalog.get("seedance-2.0/multimodal-video").price) == "from 0.60 to 3.00 CNY per second"
     assert [money(Decimal(text)) for text in ("5", "0.5", "0.035", "9999")] == ["5.00", "0.50", "0.035", "9999.00"]
-
-
-@pytest.mark.parametrize("amount", ["0", "0.00", "9999", "9999.0", "99999"])
-def test_a_placeholder_is_an_unknown_price(amount: str) -> None:
-    assert decode_price({"unit": "call", "fixed": float(amount)}) is None
-    table = decode_price({"unit": "call", "by": ["size"], "rows": [["1k", float(amount)], ["2k", 0.5]]})
-    assert table is not None
-    assert [row for row in table.rows if row[0] == ("1k",)] == []
-    assert str(table) == "0.50 CNY per call"
 
 
 def units(raw: dict[str, Any], payload: dict[str, object]) -> Decimal | None:
