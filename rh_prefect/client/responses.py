@@ -142,13 +142,12 @@ def _reason(source: dict[str, object]) -> str:
 
 
 def _is_reliable(status: int, answer: ApiResponse) -> bool:
-    if 200 <= status < 300:
-        return True
     is_paid = answer.ask.paid
-    if not answer.code:
-        return bool(is_paid and read_task_id(answer.task))
+    if 200 <= status < 300 or (is_paid and read_task_id(answer.task)):
+        return True
     # HTTP 5xx may come from a gateway: after a submission its code must not lead to a second one.
-    return status < 500 or not is_paid or explain(answer.code, answer.reason, submitting=True).retry != "throttled"
+    may_resend = explain(answer.code, answer.reason, submitting=is_paid).retry == "throttled"
+    return bool(answer.code) and (status < 500 or not is_paid or not may_resend)
 
 
 def _http_error(status: int, body: bytes, ask: RequestInfo) -> Exception:

@@ -149,11 +149,6 @@ async def test_a_redirect_asks_for_another_base_url(client: Client, wire: WireSe
         await client.submit(MODEL, {})
 
 
-async def test_a_task_id_wins_over_a_status_of_a_gateway(client: Client, wire: WireServer) -> None:
-    wire.plays(reply(task(), status=502))
-    assert (await client.submit(MODEL, {})).task_id == ID
-
-
 async def test_every_listed_code_raises_its_class(client: Client, wire: WireServer) -> None:
     for code, row in CODES.items():
         wire.plays(reply({"errorCode": code, "errorMessage": "said so"}))
@@ -165,7 +160,7 @@ ID = "2031112223334445057"
 TASK = {"taskId": ID}
 
 
-@pytest.mark.parametrize("http_status", [200, 429])
+@pytest.mark.parametrize("http_status", [200, 429, 502])
 @pytest.mark.parametrize(
     ("answer", "status", "code"),
     [
