@@ -14,8 +14,9 @@ from rh_prefect.client import Client
 from rh_prefect.client.request_sender import Backoff
 from rh_prefect.client.responses import ApiResponse, RequestInfo
 from rh_prefect.errors import Busy
+from tests.client import test_calls
 from tests.client.conftest import KEY, Pauses
-from tests.support.servers.scripted_server import Step, WireServer, reply, task
+from tests.support.servers.scripted_server import Step, WireServer, reply, said, task
 
 TASK = "2031112223334445057"
 BUSY = [
@@ -35,21 +36,16 @@ async def patient(wire: WireServer) -> AsyncIterator[Client]:
         yield made
 
 
-CALLS: dict[str, tuple[Callable[[Client], Awaitable[object]], dict[str, object]]] = {
+CALLS: dict[str, tuple[Callable[[Client], Awaitable[object]], Step]] = {
     "upload": (
         lambda client: client.upload(Path(__file__), name="a.png", mime="image/png"),
-        {"code": 0, "message": "success", "data": {"download_url": "https://h/a.png", "fileName": "a.png"}},
+        said({"download_url": "https://h/a.png", "fileName": "a.png"}),
     ),
-    "graph": (
-        lambda client: client.workflows.json("2030000000000000001"),
-        {"code": 0, "msg": "SUCCESS", "data": {"prompt": '{"3": {"class_type": "KSampler", "inputs": {}}}'}},
-    ),
-    "cancel": (lambda client: client.cancel(TASK), {"code": 0, "msg": "success", "data": None}),
-    "query": (lambda client: client.query(TASK), task()),
-    "creation": (
-        lambda client: client.assets.groups.create("cast"),
-        {"code": 0, "msg": "success", "data": {"groupId": "2", "name": "cast"}},
-    ),
+    "query": (lambda client: client.query(TASK), reply(task())),
+    **{
+        name: (test_calls.CALLS[name].send, test_calls.CALLS[name].answer)
+        for name in ("cancel", "quick_create.params", "assets.query", "assets.groups.create")
+    },
 }
 
 
@@ -60,7 +56,7 @@ async def test_every_call_but_a_submit_waits_out_a_limit(
 ) -> None:
     """A code that means "wait" is waited out also where it comes with HTTP 200."""
     call, good = CALLS[name]
-    wire.plays(busy, reply(good))
+    wire.plays(busy, good)
     await call(patient)
     assert len(wire.asked) == 2
 

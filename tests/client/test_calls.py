@@ -146,21 +146,21 @@ class Call(NamedTuple):
 
 V1_TASK = {"apiKey": KEY, "taskId": TASK}
 CALLS = {
-    "asset": Call(
+    "assets.create": Call(
         lambda rh: rh.assets.create(LINK, group_id=GROUP, kind="Image", name="hero"),
         said({"assetId": ASSET, "status": "Processing"}),
         "assets/create",
         {"groupId": GROUP, "url": LINK, "assetType": "Image", "name": "hero"},
         Asset(asset_id=ASSET, status="Processing", kind="Image", name="hero", group_id=GROUP),
     ),
-    "query of an asset": Call(
+    "assets.query": Call(
         lambda rh: rh.assets.query(ASSET),
         said({"assetId": ASSET, "status": "Active", "previewUrl": "https://p", "assetType": "Video"}),
         "assets/query",
         {"assetId": ASSET},
         Asset(asset_id=ASSET, status="Active", kind="Video", preview_url="https://p"),
     ),
-    "list of assets": Call(
+    "assets.list": Call(
         lambda rh: rh.assets.list(page=2, size=20, group_id=GROUP, status="Active", name="hero"),
         said(
             {"items": [{"assetId": ASSET, "name": "hero"}, {}, None, {"id": "2"}], "totalCount": "41", "hasNext": None}
@@ -169,91 +169,89 @@ CALLS = {
         {"pageNumber": 2, "pageSize": 20, "groupId": GROUP, "status": "Active", "name": "hero"},
         AssetPage(items=(Asset(asset_id=ASSET, name="hero"), Asset(asset_id="2")), number=2, total=41, has_next=True),
     ),
-    "last page of assets": Call(
+    "assets.list, the last page": Call(
         lambda rh: rh.assets.list(page=3),
         said({"items": [], "totalCount": "41"}),
         "assets/list",
         {"pageNumber": 3, "pageSize": 20},
         AssetPage(number=3, total=41),
     ),
-    "update of an asset": Call(
+    "assets.update": Call(
         lambda rh: rh.assets.update(ASSET, name="villain"),
         said({"assetId": ASSET, "name": "villain", "status": "Active"}),
         "assets/update",
         {"assetId": ASSET, "name": "villain"},
         Asset(asset_id=ASSET, name="villain", status="Active"),
     ),
-    "update without data": Call(
+    "assets.update, without data": Call(
         lambda rh: rh.assets.update(ASSET, name="hero"),
         said(None),
         "assets/update",
         {"assetId": ASSET, "name": "hero"},
         Asset(asset_id=ASSET, name="hero"),
     ),
-    "deletion of an asset": Call(
-        lambda rh: rh.assets.delete(ASSET), said(None), "assets/delete", {"assetId": ASSET}, None
-    ),
-    "group": Call(
+    "assets.delete": Call(lambda rh: rh.assets.delete(ASSET), said(None), "assets/delete", {"assetId": ASSET}, None),
+    "assets.groups.create": Call(
         lambda rh: rh.assets.groups.create("cast", description="d"),
         said({"groupId": GROUP, "name": "cast"}),
         "assets/groups/create",
         {"name": "cast", "description": "d"},
         AssetGroup(group_id=GROUP, name="cast", description="d"),
     ),
-    "list of groups": Call(
+    "assets.groups.list": Call(
         lambda rh: rh.assets.groups.list(size=100, name="cast"),
         said({"items": [TOLD_GROUP, {}], "totalCount": 1}),
         "assets/groups/list",
         {"pageNumber": 1, "pageSize": 100, "name": "cast"},
         GroupPage(items=(WHOLE_GROUP,), total=1),
     ),
-    "query of a group": Call(
+    "assets.groups.query": Call(
         lambda rh: rh.assets.groups.query(GROUP),
         said(TOLD_GROUP),
         "assets/groups/query",
         {"groupId": GROUP},
         WHOLE_GROUP,
     ),
-    "update of a group": Call(
+    "assets.groups.update": Call(
         lambda rh: rh.assets.groups.update(GROUP, description=""),
         said({"groupId": GROUP}),
         "assets/groups/update",
         {"groupId": GROUP, "description": ""},
         AssetGroup(group_id=GROUP),
     ),
-    "deletion of a group": Call(
+    "assets.groups.delete": Call(
         lambda rh: rh.assets.groups.delete(GROUP), said(None), "assets/groups/delete", {"groupId": GROUP}, None
     ),
-    "app list": Call(
+    "apps.list": Call(
         lambda rh: rh.apps.list(page=2, size=10, sort="HOTTEST", days=30),
         said(LISTED),
         "aiapp/list",
         {"current": 2, "size": 10, "sort": "HOTTEST", "days": 30},
         AppPage(items=APPS, number=2, total=70000, has_next=True),
     ),
-    "app list by date, which has no days": Call(
+    "apps.list, by date, which has no days": Call(
         lambda rh: rh.apps.list(sort="NEWEST", days=30),
         said({"records": None, "hasNext": "false"}),
         "aiapp/list",
         {"current": 1, "size": 50, "sort": "NEWEST"},
         AppPage(),
     ),
-    "styles": Call(
+    "quick_create.params": Call(
         lambda rh: rh.quick_create.params(APP),
         said([STYLE]),
         "/api/fast/creation/model/params",
         {"type": 2, "webappId": APP, "apiKey": KEY},
         (READ_STYLE,),
     ),
-    "no styles": Call(
+    "quick_create.params, without styles": Call(
         lambda rh: rh.quick_create.params(APP, kind=3),
         said([]),
         "/api/fast/creation/model/params",
         {"type": 3, "webappId": APP, "apiKey": KEY},
         (),
     ),
-    "keys, which are masked": Call(lambda rh: rh.platform.api_keys(), said(KEYS), "api-key/list", None, READ_KEYS),
-    "resources": Call(
+    "platform.api_keys": Call(lambda rh: rh.platform.api_keys(), said(KEYS), "api-key/list", None, READ_KEYS),
+    "platform.resources": Call(
         lambda rh: rh.platform.resources(
             "LORA", name="sea", base_models=["IL-XL"], tags=["1870000000000000009", "new"], page=3, size=20
         ),
@@ -269,28 +267,28 @@ CALLS = {
         },
         ResourcePage(items=(READ_RESOURCE, Resource()), number=3, total=41),
     ),
-    "all resources, without empty filters": Call(
+    "platform.resources, without empty filters": Call(
         lambda rh: rh.platform.resources("UNET"),
         said({"records": [], "total": "0"}),
         "resource/list",
         {"resourceType": "UNET", "current": 1, "size": 50},
         ResourcePage(total=0),
     ),
-    "queue": Call(
+    "queue_status": Call(
         lambda rh: rh.queue_status(),
         said({"apiKeyType": "SHARED", "concurrentLimit": 50, "runningCount": "7", "queuedCount": None}),
         "queue/status",
         None,
         QueueStatus(key_type="SHARED", limit=50, running=7, queued=0),
     ),
-    "account, which spells the key in lower case": Call(
+    "account": Call(
         lambda rh: rh.account(),
         said({"remainCoins": "76600", "currentTaskCounts": "2", "remainMoney": None, "apiType": "NORMAL"}),
         "/uc/openapi/accountStatus",
         {"apikey": KEY},
         Account(coins=Decimal(76600), money=None, currency=None, running=2, key_type="NORMAL"),
     ),
-    "price": Call(
+    "price_preview": Call(
         lambda rh: rh.price_preview("a/b", {"x": 1}),
         reply({"errorCode": "", "estimatedPrice": 0.28, "currency": "CNY", "isFreeThisCall": False}),
         "price-preview/a/b",
@@ -298,14 +296,14 @@ CALLS = {
         PricePreview(amount=Decimal("0.28"), currency="CNY", free=False),
     ),
     "cancel": Call(lambda rh: rh.cancel(TASK), said(None), "/task/openapi/cancel", V1_TASK, None),
-    "status of a task by v1": Call(
+    "workflows.status_v1": Call(
         lambda rh: rh.workflows.status_v1(TASK),
         said("QUEUED"),
         "/task/openapi/status",
         V1_TASK,
         TaskView(task_id=TASK, status="QUEUED"),
     ),
-    "outputs of a task by v1, whose costs are of the task and not of a file": Call(
+    "workflows.outputs_v1": Call(
         lambda rh: rh.workflows.outputs_v1(TASK),
         said([{**FILE, "fileUrl": "https://h/a.png", "nodeId": "12"}, {**FILE, "fileUrl": "https://h/b", "nodeId": 3}]),
         "/task/openapi/outputs",
@@ -320,14 +318,14 @@ CALLS = {
             usage=Usage(money=Decimal("0.5"), third_party_money=Decimal("0.14"), seconds=83.0),
         ),
     ),
-    "resend of an event": Call(
+    "webhooks.resend": Call(
         lambda rh: rh.webhooks.resend(EVENT),
         said(None),
         "/task/openapi/retryWebhook",
         {"webhookId": EVENT, "apiKey": KEY},
         None,
     ),
-    "resend to another address": Call(
+    "webhooks.resend, to another address": Call(
         lambda rh: rh.webhooks.resend(EVENT, url="https://h.example/t"),
         said(None),
         "/task/openapi/retryWebhook",
@@ -335,6 +333,7 @@ CALLS = {
         None,
     ),
 }
+"""Calls by their methods; a name with a comma has another case of a method."""
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -16,42 +16,31 @@ from pydantic import SecretStr
 
 from rh_prefect.client import Client
 from rh_prefect.errors import ConfigError, ConnectFailed, RunningHubError
+from tests.client import test_calls
+from tests.client.conftest import KEY
 from tests.support.servers.scripted_server import Step, WireServer, cut, raw, reply, stall
 
-KEY = "canary0123456789abcdef0123456789"
 PARTS = ("workflows", "apps", "quick_create", "webhooks", "platform", "assets", "comfy", "comfy_plus")
 GRAPH = {"1": {"class_type": "x", "inputs": {}}}
 
 Call = Callable[[Client, Path], Awaitable[object]]
 
+
+def _without_file(send: Callable[[Client], Awaitable[object]]) -> Call:
+    return lambda client, _: send(client)
+
+
 CALLS: dict[str, Call] = {
-    "account": lambda c, f: c.account(),
+    **{name: _without_file(call.send) for name, call in test_calls.CALLS.items()},
     "apps.demo": lambda c, f: c.apps.demo("1"),
-    "apps.list": lambda c, f: c.apps.list(),
-    "assets.create": lambda c, f: c.assets.create("https://x/y", group_id="1", kind="Image", name="n"),
-    "assets.delete": lambda c, f: c.assets.delete("1"),
-    "assets.groups.create": lambda c, f: c.assets.groups.create("n"),
-    "assets.groups.delete": lambda c, f: c.assets.groups.delete("1"),
-    "assets.groups.list": lambda c, f: c.assets.groups.list(),
-    "assets.groups.query": lambda c, f: c.assets.groups.query("1"),
-    "assets.groups.update": lambda c, f: c.assets.groups.update("1", name="n"),
-    "assets.list": lambda c, f: c.assets.list(),
-    "assets.query": lambda c, f: c.assets.query("1"),
-    "assets.update": lambda c, f: c.assets.update("1", name="n"),
     "assets.wait": lambda c, f: c.assets.wait("1", timeout=0, pause=0),
-    "cancel": lambda c, f: c.cancel("5"),
     "comfy.cancel": lambda c, f: c.comfy.cancel("a"),
     "comfy.fetch": lambda c, f: c.comfy.fetch(f"{c.comfy.files}?filename=a.png", f.with_name("fetched")),
     "comfy.query": lambda c, f: c.comfy.query("a"),
     "comfy.submit": lambda c, f: c.comfy.submit({"prompt": GRAPH}),
     "comfy.upload": lambda c, f: c.comfy.upload(f, name="a.png", mime="image/png"),
     "download": lambda c, f: c.download(f"{c.comfy_plus.files}?filename=a.png", f.with_name("downloaded")),
-    "platform.api_keys": lambda c, f: c.platform.api_keys(),
-    "platform.resources": lambda c, f: c.platform.resources("LORA"),
-    "price_preview": lambda c, f: c.price_preview("a/b", {}),
     "query": lambda c, f: c.query("5"),
-    "queue_status": lambda c, f: c.queue_status(),
-    "quick_create.params": lambda c, f: c.quick_create.params("1"),
     "submit": lambda c, f: c.submit("a/b", {}),
     "submit of v1": lambda c, f: c.submit("/task/openapi/create", {"workflowId": "1"}),
     "upload": lambda c, f: c.upload(f, name="a.png", mime="image/png"),
@@ -59,10 +48,7 @@ CALLS: dict[str, Call] = {
     "upload_legacy of no file": lambda c, f: c.upload_legacy(f.with_name("none"), name="a.png", mime="image/png"),
     "upload_lora": lambda c, f: c.upload_lora(f, name="n"),
     "webhooks.detail": lambda c, f: c.webhooks.detail("1"),
-    "webhooks.resend": lambda c, f: c.webhooks.resend("1"),
     "workflows.json": lambda c, f: c.workflows.json("1"),
-    "workflows.outputs_v1": lambda c, f: c.workflows.outputs_v1("1"),
-    "workflows.status_v1": lambda c, f: c.workflows.status_v1("1"),
 }
 
 ECHO = f'{{"code": 412, "msg": "the key {KEY} in a message"}}'
