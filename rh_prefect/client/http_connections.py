@@ -9,7 +9,7 @@ import random
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -217,34 +217,21 @@ def _words(error: Exception) -> str:
 CONNECT_SECONDS = 10.0
 
 
-class Bearer(httpx.Auth):
-    """Adds the API key to a request right before it is sent; no client and no default header contains the key."""
-
-    def __init__(self, key: SecretStr) -> None:
-        self._key = key
-
-    def sign(self, request: httpx.Request) -> None:
-        """Adds the `Authorization` header."""
-        request.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Adds the `Authorization` header; see `httpx.Auth`."""
-        self.sign(request)
-        yield request
-
-
 class CallClient(httpx.AsyncClient):
     """httpx's client without features that API calls do not need: redirects, cookies and hooks."""
 
-    def __init__(self, *, transport: httpx.AsyncBaseTransport, **options: Any) -> None:
-        """Takes the options of `httpx.AsyncClient`."""
+    def __init__(self, *, key: SecretStr, transport: httpx.AsyncBaseTransport, **options: Any) -> None:
+        """Takes the account's key and the options of `httpx.AsyncClient`."""
         super().__init__(transport=transport, **options)
-        self._sender = transport
+        self._sender, self._key = transport, key
 
     async def send(self, request: httpx.Request, *, auth: Any = True, **_: Any) -> httpx.Response:
-        """Sends a request and returns the response before its body; `auth=None` sends no key."""
-        if auth is not None and isinstance(self.auth, Bearer):
-            self.auth.sign(request)
+        """Sends a request and returns the response before its body; `auth=None` sends no key.
+
+        The key is added to the request only here: no default header contains it.
+        """
+        if auth is not None:
+            request.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
         try:
             response = await self._sender.handle_async_request(request)
         except httpx.RequestError as error:
@@ -287,11 +274,11 @@ def open_connections(
         timeout = httpx.Timeout(read, connect=min(CONNECT_SECONDS, read / 2))
         return {"timeout": timeout, "headers": {"User-Agent": f"rh-prefect/{_version()}"}}
 
-    account: dict[str, Any] = {"auth": Bearer(key), "base_url": base_url}
+    account: dict[str, Any] = {"key": key, "base_url": base_url}
     return Connections(
         submits=CallClient(transport=sender(0), **options(submit_timeout), **account),
         calls=CallClient(transport=ResendTransport(sender(16, CallTransport)), **options(30.0), **account),
-        uploads=httpx.AsyncClient(transport=ResendTransport(sender(4)), **options(120.0), **account),
+        uploads=CallClient(transport=ResendTransport(sender(4)), **options(120.0), **account),
         files=httpx.AsyncClient(
             transport=ResendTransport(sender(8)), **options(60.0), follow_redirects=True, max_redirects=5
         ),
