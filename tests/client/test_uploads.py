@@ -88,8 +88,8 @@ async def test_a_file_that_cannot_be_read_is_told(client: Client, wire: WireServ
     assert wire.asked == []
 
 
-SIGNED = "q-sign-algorithm=sha1&q-signature=0123456789abcdef0123456789abcdef"
-NAME = "api-lora-cn/f8d9.safetensors"
+SIGNED = "q-sign-algorithm=sha1&x=%2F&q-signature=0123456789abcdef0123456789abcdef"
+NAME = "api-lora-cn/f8d9%20a.safetensors"
 
 
 def address(wire: WireServer) -> Step:

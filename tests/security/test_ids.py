@@ -104,7 +104,7 @@ def test_what_an_id_is(read: Callable[[str], bool]) -> None:
     """RunningHub's ids are up to 40 digits; a webhook is held to the same rule."""
     assert read("2031112223334445057")
     assert read("9" * 40)
-    for bad in ("", "0", "000", "9" * 41, "-5", "NaN", "1.5", "1/2"):
+    for bad in ("", "0", "000", "9" * 41, "-5", "NaN", "1.5", "1/2", "12a", "proxy.", "proxy.a b"):
         assert not read(bad)
     prompts = ("proxy.8f1c2ab1-0000", "proxy-plus.8f1c2ab1-0000", "proxy-ultra.8f1c2ab1-0000")
     assert [is_task_id(prompt) for prompt in prompts] == [True, True, False]
