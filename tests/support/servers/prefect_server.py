@@ -221,7 +221,7 @@ def prefect_server(
     with server, temporary_settings(_settings(server)):
         pytestconfig.stash[_ADDRESS] = server.api
         yield server
-        _drain()
+        drain_services()
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ def prefect_worker_processes(prefect_server: PrefectServer, monkeypatch: pytest.
     monkeypatch.setattr(prefect.context, "GLOBAL_SETTINGS_CONTEXT", SettingsContext.get())
 
 
-def _drain() -> None:
+def drain_services() -> None:
     """Sends what Prefect still holds back, while there is a server to take it: at exit it would try for a minute."""
 
     async def drain() -> None:
