@@ -117,7 +117,7 @@ def jobs_failed(errors: Sequence[Exception], *, total: int, what: str) -> JobsFa
 def causes(errors: Iterable[BaseException]) -> list[str]:
     """Returns the text of each cause once, after the names of all steps that failed because of it."""
     steps: dict[str, list[str]] = {}
-    for error in _single(errors):
+    for error in single(errors):
         text, step = f"{type(error).__name__}: {error}", None
         if isinstance(error, RunningHubError):
             text, step = error.message, error.step
@@ -132,10 +132,11 @@ def causes(errors: Iterable[BaseException]) -> list[str]:
     ]
 
 
-def _single(errors: Iterable[BaseException]) -> Iterator[BaseException]:
+def single(errors: Iterable[BaseException]) -> Iterator[BaseException]:
+    """Yields the errors, and those in groups one by one."""
     for error in errors:
         if isinstance(error, BaseExceptionGroup):
-            yield from _single(error.exceptions)
+            yield from single(error.exceptions)
         else:
             yield error
 

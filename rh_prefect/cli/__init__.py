@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import functools
 import io
 import logging
 import os
@@ -74,7 +75,6 @@ def _shown_default(value: object) -> str | None:
 app = _RootApp(
     name="rh-prefect",
     help="Paid media jobs on RunningHub, as Prefect flows that are never paid for twice.",
-    version=lambda: _version(),
     error_formatter=_in_a_sentence,
     default_parameter=Parameter(
         negative="", show_default=_shown_default, validator=lambda type_, value: _check_texts(type_, value)
@@ -150,7 +150,9 @@ def main(command: Callable[[], object] = app) -> None:
     _open_closed_outputs()
     _show_in_any_encoding()
     quiet_prefect()
-    warnings.showwarning = _ShownWarnings().show
+    # Each warning once, without a line of this package's source for each place that checks an input.
+    note = functools.cache(lambda text: print(f"note: {text}", file=sys.stderr))
+    warnings.showwarning = lambda message, *_, **__: note(str(message))
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         # The default would end this process at once, without a list of running jobs, and leave its server running.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
@@ -163,18 +165,6 @@ def main(command: Callable[[], object] = app) -> None:
         if (error := _flush()) and not end.code:
             _end_with(error)
         raise
-
-
-class _ShownWarnings:
-    """Prints each warning once, without a line of this package's source for each place that checks an input."""
-
-    def __init__(self) -> None:
-        self._shown: set[str] = set()
-
-    def show(self, message: Warning | str, *_: object, **__: object) -> None:
-        if str(message) not in self._shown:
-            self._shown.add(str(message))
-            print(f"note: {message}", file=sys.stderr)
 
 
 def quiet_prefect() -> None:
@@ -216,7 +206,9 @@ def _call(command: Callable[[], object]) -> None:
 
 
 def _end_with(error: BaseException) -> NoReturn:
-    leaves = _leaves(error)
+    from rh_prefect.errors import single
+
+    leaves = list(single([error]))
     code = next(filter(None, map(_code, leaves)), None)
     if code is not None:
         sys.exit(code)
@@ -273,19 +265,7 @@ def _message_of(error: BaseException) -> str | None:
     return prefect_failed(error)
 
 
-def _leaves(error: BaseException) -> list[BaseException]:
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for one in error.exceptions for leaf in _leaves(one)]
-
-
 def _check_texts(type_: object, value: object) -> None:
     from rh_prefect.cli.argument_checks import check_texts
 
     check_texts(type_, value)
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("rh-prefect")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -56,8 +56,7 @@ def batch(
     """
     credentials, storage = place.blocks("batch")
     check_batch(rows, [options.model, *(chain or ())])
-    given: dict[str, Any] = {one.name: getattr(options, one.name) for one in fields(BatchOptions)}
-    given |= {"credentials": credentials, "storage": storage}
+    given: dict[str, Any] = asdict(options) | {"credentials": credentials, "storage": storage}
     asked = Batch(rows, chain=chain or (), values=batch_values(values or ()), **given)
     if dry_run:
         plan = asyncio.run(_planned(asked))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from statistics import fmean
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
@@ -46,12 +48,6 @@ class _Row:
     since: float  # The time at which the job got this state
 
 
-@dataclass(slots=True)
-class _Took:
-    seconds: float = 0.0
-    tasks: int = 0
-
-
 class LiveView:
     """The running jobs and edits of a run; rich renders the view in a different thread from the one that updates it."""
 
@@ -62,7 +58,7 @@ class LiveView:
         self._began = clock()
         self._rows: dict[str, _Row] = {}
         self._submitted: dict[str, float] = {}  # The time at which a job's task was submitted, by job
-        self._took: dict[str, _Took] = {}  # The seconds that a model's tasks took, by model
+        self._took = defaultdict[str, list[float]](list)  # The seconds that each of a model's tasks took, by model
         self._edits = 0
         self._lock = threading.Lock()
 
@@ -78,7 +74,7 @@ class LiveView:
         with self._lock:
             if not self._is_typical or board.ended >= board.total:
                 return None
-            means = {model: took.seconds / took.tasks for model, took in self._took.items()}
+            means = {model: fmean(seconds) for model, seconds in self._took.items()}
             longest = max(means.values())
             running = [
                 max(0.0, means.get(self._rows[job].event.model, longest) - (now - since))
@@ -104,8 +100,7 @@ class LiveView:
             self._rows.pop(event.job, None)
             self._edits += event.is_edit and event.state == "succeeded"
             if (since := self._submitted.pop(event.job, None)) is not None:
-                took = self._took.setdefault(event.model, _Took())
-                took.seconds, took.tasks = took.seconds + self._clock() - since, took.tasks + 1
+                self._took[event.model].append(self._clock() - since)
             return
         if event.task_id and not event.is_edit:
             self._submitted.setdefault(event.job, self._clock())
